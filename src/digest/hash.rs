@@ -1,0 +1,82 @@
+//! The name of a content.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{from_hex, to_hex};
+
+/// The BLAKE3 hash of a file's bytes: the file's identity, whatever it is called and whoever has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// Wraps a hash computed elsewhere.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The hash of bytes in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(super) fn as_blake3(&self) -> blake3::Hash {
+        blake3::Hash::from_bytes(self.0)
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentHash({})", &to_hex(&self.0)[..8])
+    }
+}
+
+impl FromStr for ContentHash {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        from_hex(text).map(Self).ok_or(DigestError::BadHex)
+    }
+}
+
+/// What can go wrong between bytes and their hash.
+#[derive(Debug, thiserror::Error)]
+pub enum DigestError {
+    /// Not 64 hexadecimal digits.
+    #[error("a content hash is 64 hexadecimal digits")]
+    BadHex,
+    /// The bytes that came from a peer do not fit the hash: the peer is at fault, nothing of them
+    /// may be used.
+    #[error("the bytes received do not match the content hash")]
+    ProofFailed,
+    /// Our own bytes do not fit the hash any more: the file changed, or the disk did.
+    #[error("the local bytes do not match the content hash")]
+    LocalMismatch,
+    /// The range is not within the file.
+    #[error("the range {start}..{end} is not within a file of {size_bytes} bytes")]
+    OutOfRange {
+        /// First byte asked.
+        start: u64,
+        /// One past the last.
+        end: u64,
+        /// The file's size.
+        size_bytes: u64,
+    },
+    /// Reading the data or its outboard failed.
+    #[error("cannot read what is to be proven: {0}")]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,46 @@
+//! The hash tree of a file, kept beside it.
+
+use std::io::{self, Read};
+
+use bao_tree::io::outboard::PreOrderMemOutboard;
+use bao_tree::io::sync as bao;
+
+use super::{ContentHash, tree};
+
+/// How many bytes the outboard of a file of `size_bytes` has: 64 for each group of 64 KiB but one,
+/// about a thousandth of the file.
+pub fn outboard_bytes(size_bytes: u64) -> u64 {
+    tree(size_bytes).outboard_size()
+}
+
+/// A complete outboard in memory: hash pairs in pre-order, no size prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outboard {
+    /// The hash of the whole.
+    pub hash: ContentHash,
+    /// The size of the file in bytes.
+    pub size_bytes: u64,
+    /// The pairs, [`outboard_bytes`] long.
+    pub pairs: Vec<u8>,
+}
+
+impl Outboard {
+    /// Hashes `size_bytes` bytes read from `data`.
+    ///
+    /// # Errors
+    /// What `data` fails with; an early end is [`io::ErrorKind::UnexpectedEof`]. A reader that can
+    /// be stopped ends this by failing.
+    pub fn compute(data: impl Read, size_bytes: u64) -> io::Result<Self> {
+        let tree = tree(size_bytes);
+        let length = usize::try_from(tree.outboard_size()).map_err(io::Error::other)?;
+        let mut outboard =
+            PreOrderMemOutboard { root: blake3::Hash::from([0; 32]), tree, data: vec![0; length] };
+        let root = bao::outboard(data, tree, &mut outboard)?;
+        Ok(Self { hash: ContentHash::new(*root.as_bytes()), size_bytes, pairs: outboard.data })
+    }
+
+    /// Hashes bytes in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::compute(bytes, bytes.len() as u64).expect("reading memory does not fail")
+    }
+}

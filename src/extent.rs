@@ -1,0 +1,274 @@
+//! Ranges of bytes within a file, and sets of them.
+//!
+//! Owns the two grains of the data plane: a *page* of 4 KiB is what the cache counts, a *chunk* of
+//! 64 KiB is what nodes offer to each other. Knows nothing of what the bytes are.
+
+use serde::{Deserialize, Serialize};
+
+/// What the cache counts: 4 KiB, the size of a page of the kernel's page cache.
+pub const PAGE_BYTES: u64 = 4096;
+/// What nodes offer each other, and what has one leaf in an outboard: 64 KiB.
+pub const CHUNK_BYTES: u64 = 65536;
+
+/// The bytes from `start` up to, not including, `end`. Never inverted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub struct ByteRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// The range; an inverted one becomes empty at `start`.
+    pub const fn new(start: u64, end: u64) -> Self {
+        Self { start, end: if end < start { start } else { end } }
+    }
+
+    /// `length_bytes` bytes from `start`, cut at the end of the number range.
+    pub const fn at(start: u64, length_bytes: u64) -> Self {
+        Self::new(start, start.saturating_add(length_bytes))
+    }
+
+    /// How many bytes.
+    pub const fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.end == self.start
+    }
+
+    /// The bytes in both; empty where there are none.
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
+
+    /// Whether every byte of `other` is in `self`.
+    pub fn contains(&self, other: &Self) -> bool {
+        other.is_empty() || (self.start <= other.start && other.end <= self.end)
+    }
+
+    /// The smallest range of whole `grain_bytes` around this one, cut at `size_bytes`.
+    pub fn align_out(&self, grain_bytes: u64, size_bytes: u64) -> Self {
+        let start = self.start / grain_bytes * grain_bytes;
+        let end = self.end.div_ceil(grain_bytes).saturating_mul(grain_bytes);
+        Self::new(start.min(size_bytes), end.min(size_bytes))
+    }
+
+    /// The largest range of whole `grain_bytes` within this one; the last, short grain of a file
+    /// of `size_bytes` counts as whole.
+    pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
+        let start = self.start.div_ceil(grain_bytes).saturating_mul(grain_bytes);
+        let end = if self.end >= size_bytes { size_bytes } else { self.end / grain_bytes * grain_bytes };
+        Self::new(start, end)
+    }
+}
+
+impl From<(u64, u64)> for ByteRange {
+    fn from((start, end): (u64, u64)) -> Self {
+        Self::new(start, end)
+    }
+}
+
+impl From<ByteRange> for (u64, u64) {
+    fn from(range: ByteRange) -> Self {
+        (range.start, range.end)
+    }
+}
+
+/// The number of a 64 KiB chunk within its file, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChunkIndex(pub u64);
+
+impl ChunkIndex {
+    /// The chunk that holds the byte at `offset`.
+    pub const fn of(offset: u64) -> Self {
+        Self(offset / CHUNK_BYTES)
+    }
+
+    /// Its bytes, cut at the file's size.
+    pub fn range(self, size_bytes: u64) -> ByteRange {
+        ByteRange::at(self.0.saturating_mul(CHUNK_BYTES), CHUNK_BYTES)
+            .intersection(&ByteRange::new(0, size_bytes))
+    }
+}
+
+/// A set of bytes, kept as sorted ranges that neither touch nor overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<ByteRange>", into = "Vec<ByteRange>")]
+pub struct ExtentSet {
+    ranges: Vec<ByteRange>,
+}
+
+impl ExtentSet {
+    /// The empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The set of one range.
+    pub fn of(range: ByteRange) -> Self {
+        let mut set = Self::new();
+        set.insert(range);
+        set
+    }
+
+    /// Adds every byte of `range`.
+    pub fn insert(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.ranges.partition_point(|r| r.end < range.start);
+        let last = self.ranges.partition_point(|r| r.start <= range.end);
+        let mut whole = range;
+        if first < last {
+            whole.start = whole.start.min(self.ranges[first].start);
+            whole.end = whole.end.max(self.ranges[last - 1].end);
+        }
+        self.ranges.splice(first..last, [whole]);
+    }
+
+    /// Takes every byte of `range` out.
+    pub fn remove(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.ranges.partition_point(|r| r.end <= range.start);
+        let last = self.ranges.partition_point(|r| r.start < range.end);
+        if first >= last {
+            return;
+        }
+        let left = ByteRange::new(self.ranges[first].start, range.start);
+        let right = ByteRange::new(range.end, self.ranges[last - 1].end);
+        let kept = [left, right].into_iter().filter(|r| !r.is_empty());
+        self.ranges.splice(first..last, kept);
+    }
+
+    /// Whether every byte of `range` is in the set. The empty range always is.
+    pub fn contains(&self, range: ByteRange) -> bool {
+        if range.is_empty() {
+            return true;
+        }
+        let after = self.ranges.partition_point(|r| r.end <= range.start);
+        self.ranges.get(after).is_some_and(|r| r.contains(&range))
+    }
+
+    /// The bytes of `range` that are not in the set.
+    pub fn missing_in(&self, range: ByteRange) -> Self {
+        let mut missing = Self::of(range);
+        for present in self.overlapping(range) {
+            missing.remove(*present);
+        }
+        missing
+    }
+
+    /// The bytes of `range` that are in the set.
+    pub fn present_in(&self, range: ByteRange) -> Self {
+        let cut = |r: &ByteRange| r.intersection(&range);
+        Self { ranges: self.overlapping(range).iter().map(cut).collect() }
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(ByteRange::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The ranges in order, with gaps between them.
+    pub fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        self.ranges.iter().copied()
+    }
+
+    fn overlapping(&self, range: ByteRange) -> &[ByteRange] {
+        let first = self.ranges.partition_point(|r| r.end <= range.start);
+        let last = self.ranges.partition_point(|r| r.start < range.end);
+        &self.ranges[first..last.max(first)]
+    }
+}
+
+impl FromIterator<ByteRange> for ExtentSet {
+    fn from_iter<I: IntoIterator<Item = ByteRange>>(ranges: I) -> Self {
+        let mut set = Self::new();
+        ranges.into_iter().for_each(|range| set.insert(range));
+        set
+    }
+}
+
+impl From<Vec<ByteRange>> for ExtentSet {
+    fn from(ranges: Vec<ByteRange>) -> Self {
+        ranges.into_iter().collect()
+    }
+}
+
+impl From<ExtentSet> for Vec<ByteRange> {
+    fn from(set: ExtentSet) -> Self {
+        set.ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn aligning_out_covers_and_aligning_in_is_covered() {
+        let size = 3 * CHUNK_BYTES + 10;
+        let range = ByteRange::new(1, CHUNK_BYTES + 1);
+        assert_eq!(range.align_out(CHUNK_BYTES, size), ByteRange::new(0, 2 * CHUNK_BYTES));
+        assert!(range.align_in(CHUNK_BYTES, size).is_empty());
+        let tail = ByteRange::new(3 * CHUNK_BYTES, size);
+        assert_eq!(tail.align_in(CHUNK_BYTES, size), tail);
+        assert_eq!(ByteRange::new(u64::MAX - 1, u64::MAX).align_out(PAGE_BYTES, size).len(), 0);
+    }
+
+    #[test]
+    fn the_last_chunk_is_as_long_as_the_file() {
+        assert_eq!(ChunkIndex::of(CHUNK_BYTES), ChunkIndex(1));
+        assert_eq!(ChunkIndex(1).range(CHUNK_BYTES + 7).len(), 7);
+        assert!(ChunkIndex(9).range(CHUNK_BYTES).is_empty());
+    }
+
+    fn small_range() -> impl Strategy<Value = ByteRange> {
+        (0u64..64, 0u64..16).prop_map(|(start, length)| ByteRange::at(start, length))
+    }
+
+    proptest! {
+        #[test]
+        fn an_extent_set_is_a_set_of_bytes(
+            steps in proptest::collection::vec((any::<bool>(), small_range()), 0..40),
+            probe in small_range(),
+        ) {
+            let mut set = ExtentSet::new();
+            let mut model = BTreeSet::new();
+            for (add, range) in steps {
+                if add {
+                    set.insert(range);
+                    model.extend(range.start..range.end);
+                } else {
+                    set.remove(range);
+                    (range.start..range.end).for_each(|byte| { model.remove(&byte); });
+                }
+            }
+            let bytes: BTreeSet<u64> = set.iter().flat_map(|r| r.start..r.end).collect();
+            prop_assert_eq!(&bytes, &model);
+            prop_assert_eq!(set.len(), model.len() as u64);
+            let neighbours: Vec<_> = set.iter().collect();
+            prop_assert!(neighbours.windows(2).all(|pair| pair[0].end < pair[1].start));
+            let inside = (probe.start..probe.end).filter(|b| model.contains(b)).count() as u64;
+            prop_assert_eq!(set.present_in(probe).len(), inside);
+            prop_assert_eq!(set.missing_in(probe).len(), probe.len() - inside);
+            prop_assert_eq!(set.contains(probe), inside == probe.len());
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Who is who: node keys, node names, and the numbers that tell one life of a node from the next.
+//!
+//! Owns the identifiers that every other room uses as keys. Knows nothing of how a key is made
+//! or proven (that is `trust`) and nothing of addresses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// An Ed25519 public key (RFC 8032, 32 bytes): the identity of a node for as long as its key lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId([u8; 32]);
+
+impl NodeId {
+    /// Wraps the 32 bytes of an Ed25519 public key; whether they lie on the curve is only known
+    /// once a signature was checked.
+    pub const fn new(public_key: [u8; 32]) -> Self {
+        Self(public_key)
+    }
+
+    /// The public key.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first `digits` hexadecimal digits (at most 64), as names of conflicting versions show.
+    pub fn short(&self, digits: usize) -> String {
+        let mut hex = to_hex(&self.0);
+        hex.truncate(digits);
+        hex
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.short(8))
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        from_hex(text).map(Self).ok_or_else(|| IdError::BadHex { text: text.to_owned() })
+    }
+}
+
+/// What a node calls itself: 1 to 63 bytes of ASCII letters, digits, `-`, `_` and `.`, not starting
+/// with `-` or `.`, so that it can stand in a file name, a path and a table without escaping.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NodeName(String);
+
+/// The longest node name in bytes: a DNS label (RFC 1035, section 2.3.4).
+pub const NODE_NAME_MAX_BYTES: usize = 63;
+
+impl NodeName {
+    /// Checks and wraps a name.
+    ///
+    /// # Errors
+    /// [`IdError::BadName`] where the text is not a node name.
+    pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+        let text = text.into();
+        let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let fits = (1..=NODE_NAME_MAX_BYTES).contains(&text.len());
+        if !letters || !fits || text.starts_with(['-', '.']) {
+            return Err(IdError::BadName { text });
+        }
+        Ok(Self(text))
+    }
+
+    /// A name from a host name: what a node name cannot hold is replaced by `-`, an empty one by
+    /// `node`.
+    pub fn from_host(host: &str) -> Self {
+        let label = host.split('.').next().unwrap_or_default();
+        let clean: String = label
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+            .take(NODE_NAME_MAX_BYTES)
+            .collect();
+        let clean = clean.trim_start_matches('-');
+        Self(if clean.is_empty() { "node".to_owned() } else { clean.to_owned() })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeName({})", self.0)
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Self::new(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which secret a datagram or a proof is made with. Derived one way from the epoch's secret, so it
+/// can travel in clear.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EpochId(pub [u8; 8]);
+
+impl fmt::Display for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for EpochId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EpochId({self})")
+    }
+}
+
+/// One life of a node in the membership protocol: a higher generation of the same [`NodeId`]
+/// replaces the lower, so a restarted node beats its own ghost.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Generation(pub u64);
+
+/// Why a text is not an identifier. The value that was given is in the error; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not a node name.
+    #[error(
+        "{text:?} is not a node name: 1 to 63 letters, digits, '-', '_' or '.', not starting \
+         with '-' or '.'"
+    )]
+    BadName {
+        /// What was given.
+        text: String,
+    },
+    /// Not 64 hexadecimal digits.
+    #[error("{text:?} is not 64 hexadecimal digits")]
+    BadHex {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// Lower-case hexadecimal of any bytes.
+pub fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)] as char);
+        text.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    text
+}
+
+/// Exactly `2 * N` hexadecimal digits of either case, or nothing.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = (pair[0] as char).to_digit(16)?;
+        let low = (pair[1] as char).to_digit(16)?;
+        *byte = (high * 16 + low) as u8;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_its_own_inverse() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| (i * 37) as u8);
+        assert_eq!(from_hex::<32>(&to_hex(&bytes)), Some(bytes));
+        assert_eq!(NodeId::new(bytes).to_string().parse(), Ok(NodeId::new(bytes)));
+    }
+
+    #[test]
+    fn hex_of_another_length_or_letter_is_refused() {
+        assert_eq!(from_hex::<2>("abc"), None);
+        assert_eq!(from_hex::<2>("abcde"), None);
+        assert_eq!(from_hex::<2>("abcg"), None);
+        assert_eq!(from_hex::<1>("é"), None);
+    }
+
+    #[test]
+    fn a_node_name_can_stand_in_a_file_name() {
+        for good in ["a", "node-1", "Lab_3.example", &"x".repeat(63)] {
+            assert!(NodeName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a/b", "a b", "a~b", "é", "a\n", &"x".repeat(64)] {
+            assert!(NodeName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn any_host_name_gives_a_node_name() {
+        for host in ["", "lab-3.example.org", "--", "münchen", &"h".repeat(200)] {
+            let name = NodeName::from_host(host);
+            assert!(NodeName::new(name.as_str()).is_ok(), "{host:?} gave {name:?}");
+        }
+        assert_eq!(NodeName::from_host("lab-3.example.org").as_str(), "lab-3");
+    }
+
+    #[test]
+    fn a_node_name_is_checked_when_it_is_decoded() {
+        let bytes = postcard::to_stdvec(&String::from("../x")).unwrap();
+        assert!(postcard::from_bytes::<NodeName>(&bytes).is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! The native plane's formats: records and heads of catalogues, sealed datagrams, TCP frames.
+
+pub mod record;
+pub mod tcp;
+pub mod udp;

@@ -1,0 +1,182 @@
+//! What a node says it has: the records of its log, and the signed head that vouches for them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ContentHash;
+use crate::id::{NodeId, NodeName};
+use crate::path::SharedPath;
+
+/// The longest target of a symbolic link in bytes, as for a path (`PATH_MAX`, limits.h).
+pub const LINK_TARGET_MAX_BYTES: usize = 4095;
+
+/// A point in time: seconds since 1970 (may be negative) and nanoseconds below 1,000,000,000.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Timestamp {
+    /// Whole seconds since the epoch, rounded down.
+    pub seconds: i64,
+    /// The rest.
+    pub nanoseconds: u32,
+}
+
+/// Which of a node's shares an entry is in: the number is the node's own and outlives restarts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ShareIndex(pub u16);
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file; it is only ever recorded once hashed.
+    File {
+        /// Its identity.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link that points inside its share; the target is relative and as it stands.
+    Symlink {
+        /// At most [`LINK_TARGET_MAX_BYTES`].
+        target: bytes::Bytes,
+    },
+}
+
+/// One name in a node's share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// min(mtime, when its author first saw this version): fixed by the author, so that a merge
+    /// reads no clock.
+    pub version_time: Timestamp,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Fact {
+    /// The name has this content now.
+    Entry {
+        /// Of the author's shares.
+        share: ShareIndex,
+        /// Never the root.
+        path: SharedPath,
+        /// What is there.
+        entry: Entry,
+    },
+    /// The name is gone (a tombstone).
+    Removed {
+        /// Of the author's shares.
+        share: ShareIndex,
+        /// What is gone.
+        path: SharedPath,
+    },
+    /// The author's cache holds this content complete.
+    Have {
+        /// The content.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The author's cache holds it no more (a tombstone).
+    HaveNot {
+        /// The content.
+        hash: ContentHash,
+    },
+}
+
+/// One step of a node's log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Record {
+    /// Its place: each step of a log has a higher one than the step before.
+    pub sequence: u64,
+    /// What it says.
+    pub fact: Fact,
+}
+
+/// What a node vouches for about its whole log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Head {
+    /// Whose log.
+    pub author: NodeId,
+    /// What the author calls itself.
+    pub name: NodeName,
+    /// Which life of the log: higher after the author lost its state.
+    pub epoch: u64,
+    /// The last step.
+    pub sequence: u64,
+    /// How many records are live: entries and haves, without tombstones.
+    pub count: u64,
+    /// Tombstones at or below this sequence are forgotten: who knows less needs a snapshot.
+    pub floor: u64,
+    /// The set hash of the live records.
+    pub digest: [u8; 32],
+}
+
+/// A head and its author's Ed25519 signature over [`Head::signed_bytes`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SignedHead {
+    /// What is vouched for.
+    pub head: Head,
+    /// The two halves of the signature (RFC 8032).
+    pub signature: [[u8; 32]; 2],
+}
+
+impl Head {
+    /// The bytes that the signature covers, with a label so that they can be nothing else.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let mut bytes = b"p2pfs head 1\0".to_vec();
+        bytes.extend(postcard::to_stdvec(self).expect("a head always encodes"));
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signed_head_of_the_longest_name_leaves_room_in_a_datagram() {
+        let head = Head {
+            author: NodeId::new([255; 32]),
+            name: NodeName::new("n".repeat(63)).unwrap(),
+            epoch: u64::MAX,
+            sequence: u64::MAX,
+            count: u64::MAX,
+            floor: u64::MAX,
+            digest: [255; 32],
+        };
+        let signed = SignedHead { head, signature: [[255; 32]; 2] };
+        assert!(postcard::to_stdvec(&signed).unwrap().len() <= 300);
+    }
+
+    #[test]
+    fn every_field_of_a_head_is_under_the_signature() {
+        let head = Head {
+            author: NodeId::new([1; 32]),
+            name: NodeName::new("a").unwrap(),
+            epoch: 1,
+            sequence: 2,
+            count: 3,
+            floor: 0,
+            digest: [4; 32],
+        };
+        let variants = [
+            Head { author: NodeId::new([2; 32]), ..head.clone() },
+            Head { name: NodeName::new("b").unwrap(), ..head.clone() },
+            Head { epoch: 9, ..head.clone() },
+            Head { sequence: 9, ..head.clone() },
+            Head { count: 9, ..head.clone() },
+            Head { floor: 9, ..head.clone() },
+            Head { digest: [9; 32], ..head.clone() },
+        ];
+        assert!(variants.iter().all(|other| other.signed_bytes() != head.signed_bytes()));
+    }
+}

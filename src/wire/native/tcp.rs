@@ -1,0 +1,1 @@
+//! Length-limited frames of the native plane's TCP side.

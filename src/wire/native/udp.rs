@@ -1,0 +1,1 @@
+//! Sealed datagrams of the native plane.
