@@ -23,7 +23,10 @@ pub struct ByteRange {
 impl ByteRange {
     /// The range; an inverted one becomes empty at `start`.
     pub const fn new(start: u64, end: u64) -> Self {
-        Self { start, end: if end < start { start } else { end } }
+        Self {
+            start,
+            end: if end < start { start } else { end },
+        }
     }
 
     /// `length_bytes` bytes from `start`, cut at the end of the number range.
@@ -62,7 +65,11 @@ impl ByteRange {
     /// of `size_bytes` counts as whole.
     pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let start = self.start.div_ceil(grain_bytes).saturating_mul(grain_bytes);
-        let end = if self.end >= size_bytes { size_bytes } else { self.end / grain_bytes * grain_bytes };
+        let end = if self.end >= size_bytes {
+            size_bytes
+        } else {
+            self.end / grain_bytes * grain_bytes
+        };
         Self::new(start, end)
     }
 }
@@ -168,7 +175,9 @@ impl ExtentSet {
     /// The bytes of `range` that are in the set.
     pub fn present_in(&self, range: ByteRange) -> Self {
         let cut = |r: &ByteRange| r.intersection(&range);
-        Self { ranges: self.overlapping(range).iter().map(cut).collect() }
+        Self {
+            ranges: self.overlapping(range).iter().map(cut).collect(),
+        }
     }
 
     /// How many bytes.
@@ -225,11 +234,19 @@ mod tests {
     fn aligning_out_covers_and_aligning_in_is_covered() {
         let size = 3 * CHUNK_BYTES + 10;
         let range = ByteRange::new(1, CHUNK_BYTES + 1);
-        assert_eq!(range.align_out(CHUNK_BYTES, size), ByteRange::new(0, 2 * CHUNK_BYTES));
+        assert_eq!(
+            range.align_out(CHUNK_BYTES, size),
+            ByteRange::new(0, 2 * CHUNK_BYTES)
+        );
         assert!(range.align_in(CHUNK_BYTES, size).is_empty());
         let tail = ByteRange::new(3 * CHUNK_BYTES, size);
         assert_eq!(tail.align_in(CHUNK_BYTES, size), tail);
-        assert_eq!(ByteRange::new(u64::MAX - 1, u64::MAX).align_out(PAGE_BYTES, size).len(), 0);
+        assert_eq!(
+            ByteRange::new(u64::MAX - 1, u64::MAX)
+                .align_out(PAGE_BYTES, size)
+                .len(),
+            0
+        );
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl FromStr for NodeId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        from_hex(text).map(Self).ok_or_else(|| IdError::BadHex { text: text.to_owned() })
+        from_hex(text).map(Self).ok_or_else(|| IdError::BadHex {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -67,7 +69,9 @@ impl NodeName {
     /// [`IdError::BadName`] where the text is not a node name.
     pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
         let text = text.into();
-        let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let letters = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         let fits = (1..=NODE_NAME_MAX_BYTES).contains(&text.len());
         if !letters || !fits || text.starts_with(['-', '.']) {
             return Err(IdError::BadName { text });
@@ -81,11 +85,21 @@ impl NodeName {
         let label = host.split('.').next().unwrap_or_default();
         let clean: String = label
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                    c
+                } else {
+                    '-'
+                }
+            })
             .take(NODE_NAME_MAX_BYTES)
             .collect();
         let clean = clean.trim_start_matches('-');
-        Self(if clean.is_empty() { "node".to_owned() } else { clean.to_owned() })
+        Self(if clean.is_empty() {
+            "node".to_owned()
+        } else {
+            clean.to_owned()
+        })
     }
 
     /// The name as text.
@@ -198,7 +212,10 @@ mod tests {
     fn hex_is_its_own_inverse() {
         let bytes: [u8; 32] = std::array::from_fn(|i| (i * 37) as u8);
         assert_eq!(from_hex::<32>(&to_hex(&bytes)), Some(bytes));
-        assert_eq!(NodeId::new(bytes).to_string().parse(), Ok(NodeId::new(bytes)));
+        assert_eq!(
+            NodeId::new(bytes).to_string().parse(),
+            Ok(NodeId::new(bytes))
+        );
     }
 
     #[test]
@@ -214,7 +231,17 @@ mod tests {
         for good in ["a", "node-1", "Lab_3.example", &"x".repeat(63)] {
             assert!(NodeName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "a/b", "a b", "a~b", "é", "a\n", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "a/b",
+            "a b",
+            "a~b",
+            "é",
+            "a\n",
+            &"x".repeat(64),
+        ] {
             assert!(NodeName::new(bad).is_err(), "{bad:?}");
         }
     }
@@ -223,7 +250,10 @@ mod tests {
     fn any_host_name_gives_a_node_name() {
         for host in ["", "lab-3.example.org", "--", "münchen", &"h".repeat(200)] {
             let name = NodeName::from_host(host);
-            assert!(NodeName::new(name.as_str()).is_ok(), "{host:?} gave {name:?}");
+            assert!(
+                NodeName::new(name.as_str()).is_ok(),
+                "{host:?} gave {name:?}"
+            );
         }
         assert_eq!(NodeName::from_host("lab-3.example.org").as_str(), "lab-3");
     }

@@ -2,7 +2,8 @@
 //!
 //! A [`SharedPath`] is relative, has no empty, `.` or `..` component, no NUL and no component over
 //! 255 bytes, so that joining it to a local folder cannot leave that folder by its text. (That no
-//! symlink leads out is `openat2`'s part, in `share`.) Names are bytes: nothing here asks for UTF-8.
+//! symlink leads out is the part of `openat2`, in `share`.) Names are bytes: nothing here asks for
+//! UTF-8.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -35,7 +36,9 @@ impl SharedPath {
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         if bytes.len() > PATH_MAX_BYTES {
-            return Err(PathError::TooLong { length_bytes: bytes.len() });
+            return Err(PathError::TooLong {
+                length_bytes: bytes.len(),
+            });
         }
         if !bytes.is_empty() {
             bytes.split(|b| *b == b'/').try_for_each(check_name)?;
@@ -126,7 +129,9 @@ pub fn check_name(name: &[u8]) -> Result<(), PathError> {
         b"" => Err(PathError::EmptyName),
         b"." | b".." => Err(PathError::DotName),
         _ if name.contains(&0) || name.contains(&b'/') => Err(PathError::BadByte),
-        _ if name.len() > NAME_MAX_BYTES => Err(PathError::TooLong { length_bytes: name.len() }),
+        _ if name.len() > NAME_MAX_BYTES => Err(PathError::TooLong {
+            length_bytes: name.len(),
+        }),
         _ => Ok(()),
     }
 }
@@ -244,7 +249,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_accepted_path_survives_the_wire(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn every_accepted_path_survives_the_wire(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64)
+        ) {
             if let Ok(path) = SharedPath::new(bytes) {
                 let frame = postcard::to_stdvec(&path).unwrap();
                 prop_assert_eq!(postcard::from_bytes::<SharedPath>(&frame).unwrap(), path);
@@ -253,7 +260,8 @@ mod tests {
 
         #[test]
         fn no_bytes_from_the_wire_decode_to_a_path_with_a_dot_name(
-            bytes in proptest::collection::vec(prop_oneof![Just(b'.'), Just(b'/'), Just(b'a')], 0..12)
+            bytes in proptest::collection::vec(
+                prop_oneof![Just(b'.'), Just(b'/'), Just(b'a')], 0..12)
         ) {
             let frame = postcard::to_stdvec(&bytes::Bytes::from(bytes)).unwrap();
             if let Ok(path) = postcard::from_bytes::<SharedPath>(&frame) {

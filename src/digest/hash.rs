@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{from_hex, to_hex};
 
-/// The BLAKE3 hash of a file's bytes: the file's identity, whatever it is called and whoever has it.
+/// The BLAKE3 hash of a file's bytes: the file's identity, whatever it is called, whoever has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash([u8; 32]);
 

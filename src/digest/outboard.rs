@@ -33,10 +33,17 @@ impl Outboard {
     pub fn compute(data: impl Read, size_bytes: u64) -> io::Result<Self> {
         let tree = tree(size_bytes);
         let length = usize::try_from(tree.outboard_size()).map_err(io::Error::other)?;
-        let mut outboard =
-            PreOrderMemOutboard { root: blake3::Hash::from([0; 32]), tree, data: vec![0; length] };
+        let mut outboard = PreOrderMemOutboard {
+            root: blake3::Hash::from([0; 32]),
+            tree,
+            data: vec![0; length],
+        };
         let root = bao::outboard(data, tree, &mut outboard)?;
-        Ok(Self { hash: ContentHash::new(*root.as_bytes()), size_bytes, pairs: outboard.data })
+        Ok(Self {
+            hash: ContentHash::new(*root.as_bytes()),
+            size_bytes,
+            pairs: outboard.data,
+        })
     }
 
     /// Hashes bytes in memory.

@@ -54,7 +54,11 @@ impl Verified {
                 buffer[to..to + length].copy_from_slice(&piece.bytes[from..from + length]);
             }
         }
-        if wanted.start == offset { wanted.len() as usize } else { 0 }
+        if wanted.start == offset {
+            wanted.len() as usize
+        } else {
+            0
+        }
     }
 }
 
@@ -62,8 +66,8 @@ impl Verified {
 /// the outboard on the way: bytes that would not verify are never sent.
 ///
 /// # Errors
-/// [`DigestError::LocalMismatch`] where the file changed under its hash, [`DigestError::OutOfRange`],
-/// [`DigestError::Io`].
+/// [`DigestError::LocalMismatch`] where the file changed under its hash,
+/// [`DigestError::OutOfRange`], [`DigestError::Io`].
 pub fn encode(
     hash: ContentHash,
     size_bytes: u64,
@@ -72,8 +76,11 @@ pub fn encode(
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
-    let outboard =
-        PreOrderOutboard { root: hash.as_blake3(), tree: tree(size_bytes), data: outboard };
+    let outboard = PreOrderOutboard {
+        root: hash.as_blake3(),
+        tree: tree(size_bytes),
+        data: outboard,
+    };
     let mut encoded = Vec::with_capacity(range.len() as usize + range.len() as usize / 512 + 4096);
     encode_ranges_validated(data, outboard, &covering_chunks(range), &mut encoded)
         .map_err(encode_failure)?;
@@ -94,8 +101,11 @@ pub fn decode(
     check_range(size_bytes, range)?;
     let chunks = covering_chunks(range);
     let mut reader = Cursor::new(encoded);
-    let mut verified =
-        Verified { range: range.align_out(super::LEAF_BYTES, size_bytes), pieces: vec![], pairs: vec![] };
+    let mut verified = Verified {
+        range: range.align_out(super::LEAF_BYTES, size_bytes),
+        pieces: vec![],
+        pairs: vec![],
+    };
     let tree = tree(size_bytes);
     for item in DecodeResponseIter::new(hash.as_blake3(), tree, &mut reader, &chunks) {
         match item.map_err(|_| DigestError::ProofFailed)? {
@@ -104,16 +114,28 @@ pub fn decode(
                     let mut bytes = [0; 64];
                     bytes[..32].copy_from_slice(parent.pair.0.as_bytes());
                     bytes[32..].copy_from_slice(parent.pair.1.as_bytes());
-                    verified.pairs.push(HashPair { offset: slot * 64, bytes });
+                    verified.pairs.push(HashPair {
+                        offset: slot * 64,
+                        bytes,
+                    });
                 }
             }
             BaoContentItem::Leaf(leaf) => {
-                verified.pieces.push(Piece { offset: leaf.offset, bytes: leaf.data });
+                verified.pieces.push(Piece {
+                    offset: leaf.offset,
+                    bytes: leaf.data,
+                });
             }
         }
     }
-    let left_over = reader.read(&mut [0]).map_err(|_| DigestError::ProofFailed)?;
-    if left_over != 0 { Err(DigestError::ProofFailed) } else { Ok(verified) }
+    let left_over = reader
+        .read(&mut [0])
+        .map_err(|_| DigestError::ProofFailed)?;
+    if left_over != 0 {
+        Err(DigestError::ProofFailed)
+    } else {
+        Ok(verified)
+    }
 }
 
 fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
@@ -121,7 +143,11 @@ fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
     if inside {
         return Ok(());
     }
-    Err(DigestError::OutOfRange { start: range.start, end: range.end, size_bytes })
+    Err(DigestError::OutOfRange {
+        start: range.start,
+        end: range.end,
+        size_bytes,
+    })
 }
 
 fn encode_failure(error: EncodeError) -> DigestError {
@@ -155,7 +181,10 @@ mod tests {
             let data = content(size);
             let outboard = Outboard::of(&data);
             assert_eq!(outboard.hash, ContentHash::of(&data), "size {size}");
-            assert_eq!(outboard.pairs.len() as u64, super::super::outboard_bytes(size as u64));
+            assert_eq!(
+                outboard.pairs.len() as u64,
+                super::super::outboard_bytes(size as u64)
+            );
         }
     }
 
@@ -173,8 +202,14 @@ mod tests {
         let data = content(5 * CHUNK_BYTES as usize + 17);
         let outboard = Outboard::of(&data);
         let size = data.len() as u64;
-        let proof =
-            encode(outboard.hash, size, whole(data.len()), &data[..], &outboard.pairs[..]).unwrap();
+        let proof = encode(
+            outboard.hash,
+            size,
+            whole(data.len()),
+            &data[..],
+            &outboard.pairs[..],
+        )
+        .unwrap();
         let verified = decode(outboard.hash, size, whole(data.len()), &proof).unwrap();
         let mut pairs = vec![0; outboard.pairs.len()];
         for pair in verified.pairs {
@@ -188,8 +223,14 @@ mod tests {
         let data = content(4 << 20);
         let outboard = Outboard::of(&data);
         let range = ByteRange::at(1 << 20, 4096);
-        let proof =
-            encode(outboard.hash, data.len() as u64, range, &data[..], &outboard.pairs[..]).unwrap();
+        let proof = encode(
+            outboard.hash,
+            data.len() as u64,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        )
+        .unwrap();
         assert!(proof.len() < 8192, "{} bytes", proof.len());
     }
 
@@ -199,18 +240,37 @@ mod tests {
         let outboard = Outboard::of(&data);
         data[150_000] ^= 1;
         let range = ByteRange::new(140_000, 160_000);
-        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
+        let result = encode(
+            outboard.hash,
+            200_000,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        );
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
         data.truncate(100_000);
-        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
+        let result = encode(
+            outboard.hash,
+            200_000,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        );
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
     }
 
     #[test]
     fn a_range_outside_the_file_is_refused() {
         let hash = ContentHash::of(b"abc");
-        for range in [ByteRange::new(0, 4), ByteRange::new(2, 2), ByteRange::new(9, 12)] {
-            assert!(matches!(decode(hash, 3, range, b""), Err(DigestError::OutOfRange { .. })));
+        for range in [
+            ByteRange::new(0, 4),
+            ByteRange::new(2, 2),
+            ByteRange::new(9, 12),
+        ] {
+            assert!(matches!(
+                decode(hash, 3, range, b""),
+                Err(DigestError::OutOfRange { .. })
+            ));
         }
     }
 
@@ -235,7 +295,9 @@ mod tests {
         }
 
         #[test]
-        fn one_flipped_bit_anywhere_is_found(size in 1usize..200_000, place in 0.0f64..1.0, bit in 0u8..8) {
+        fn one_flipped_bit_anywhere_is_found(
+            size in 1usize..200_000, place in 0.0f64..1.0, bit in 0u8..8,
+        ) {
             let data = content(size);
             let outboard = Outboard::of(&data);
             let range = whole(size);

@@ -153,7 +153,10 @@ mod tests {
             floor: u64::MAX,
             digest: [255; 32],
         };
-        let signed = SignedHead { head, signature: [[255; 32]; 2] };
+        let signed = SignedHead {
+            head,
+            signature: [[255; 32]; 2],
+        };
         assert!(postcard::to_stdvec(&signed).unwrap().len() <= 300);
     }
 
@@ -169,14 +172,39 @@ mod tests {
             digest: [4; 32],
         };
         let variants = [
-            Head { author: NodeId::new([2; 32]), ..head.clone() },
-            Head { name: NodeName::new("b").unwrap(), ..head.clone() },
-            Head { epoch: 9, ..head.clone() },
-            Head { sequence: 9, ..head.clone() },
-            Head { count: 9, ..head.clone() },
-            Head { floor: 9, ..head.clone() },
-            Head { digest: [9; 32], ..head.clone() },
+            Head {
+                author: NodeId::new([2; 32]),
+                ..head.clone()
+            },
+            Head {
+                name: NodeName::new("b").unwrap(),
+                ..head.clone()
+            },
+            Head {
+                epoch: 9,
+                ..head.clone()
+            },
+            Head {
+                sequence: 9,
+                ..head.clone()
+            },
+            Head {
+                count: 9,
+                ..head.clone()
+            },
+            Head {
+                floor: 9,
+                ..head.clone()
+            },
+            Head {
+                digest: [9; 32],
+                ..head.clone()
+            },
         ];
-        assert!(variants.iter().all(|other| other.signed_bytes() != head.signed_bytes()));
+        assert!(
+            variants
+                .iter()
+                .all(|other| other.signed_bytes() != head.signed_bytes())
+        );
     }
 }
