@@ -1,1 +1,3 @@
 //! (the room's documentation)
+
+pub mod pulls;

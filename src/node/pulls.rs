@@ -1,0 +1,292 @@
+//! Which log is being pulled from whom.
+//!
+//! Owns the schedule of catalogue pulls: one at a time for each author, a bounded number at once,
+//! another member after a failure, and a growing pause when nobody had it. Pure: it learns of time,
+//! members and answers, and says whom to ask next. It never sees a record.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::id::NodeId;
+
+/// How many logs are pulled at once. A part is at most 1 MiB of records, so this bounds what is in
+/// flight; further logs wait their turn.
+pub const PULLS_AT_ONCE_MAX: usize = 8;
+/// The pause after the first failure; it doubles to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two tries for one log.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Where the next part of a log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Which life of the log.
+    pub epoch: u64,
+    /// The last sequence that we hold.
+    pub after: u64,
+}
+
+/// One question to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullStep {
+    /// Whose log.
+    pub author: NodeId,
+    /// Whom to ask.
+    pub from: NodeId,
+    /// From where on.
+    pub position: LogPosition,
+}
+
+#[derive(Debug)]
+struct Pull {
+    position: LogPosition,
+    /// Who told us of the head: has the log most likely, after the author.
+    told_by: Option<NodeId>,
+    failures: u32,
+    state: PullState,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum PullState {
+    Waiting { until: Instant },
+    Asked { from: NodeId },
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct Pulls {
+    pulls: BTreeMap<NodeId, Pull>,
+    rng: StdRng,
+}
+
+impl Pulls {
+    /// An empty schedule; `rng` chooses whom to ask where several may have a log.
+    pub fn new(rng: StdRng) -> Self {
+        Self {
+            pulls: BTreeMap::new(),
+            rng,
+        }
+    }
+
+    /// A newer head of `author` was seen: its log is wanted from `position` on.
+    pub fn want(
+        &mut self,
+        now: Instant,
+        author: NodeId,
+        position: LogPosition,
+        told_by: Option<NodeId>,
+    ) {
+        let fresh = Pull {
+            position,
+            told_by,
+            failures: 0,
+            state: PullState::Waiting { until: now },
+        };
+        let pull = self.pulls.entry(author).or_insert(fresh);
+        if let PullState::Waiting { .. } = pull.state {
+            pull.position = position;
+            pull.told_by = told_by.or(pull.told_by);
+            pull.state = PullState::Waiting { until: now };
+        }
+    }
+
+    /// An answer came and more of the log is to come.
+    pub fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
+        if let Some(pull) = self.pulls.get_mut(&author) {
+            pull.position = position;
+            pull.failures = 0;
+            pull.state = PullState::Waiting { until: now };
+        }
+    }
+
+    /// The log is as new as the newest head.
+    pub fn finish(&mut self, author: NodeId) {
+        self.pulls.remove(&author);
+    }
+
+    /// Whoever was asked did not answer, or had not what was asked.
+    pub fn fail(&mut self, now: Instant, author: NodeId) {
+        if let Some(pull) = self.pulls.get_mut(&author) {
+            pull.failures = pull.failures.saturating_add(1);
+            let pause = RETRY_MIN * 2u32.saturating_pow(pull.failures.min(10) - 1);
+            pull.state = PullState::Waiting {
+                until: now + pause.min(RETRY_MAX),
+            };
+            pull.told_by = None;
+        }
+    }
+
+    /// The member `node` is gone: what it was asked is asked of another at once.
+    pub fn forget_member(&mut self, now: Instant, node: NodeId) {
+        for pull in self.pulls.values_mut() {
+            if pull.state == (PullState::Asked { from: node }) {
+                pull.state = PullState::Waiting { until: now };
+            }
+            if pull.told_by == Some(node) {
+                pull.told_by = None;
+            }
+        }
+    }
+
+    /// The next question, given who can be asked. The author is asked first, then who told of the
+    /// head, then anyone.
+    pub fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
+        let asked = |pull: &Pull| matches!(pull.state, PullState::Asked { .. });
+        if self.pulls.values().filter(|pull| asked(pull)).count() >= PULLS_AT_ONCE_MAX {
+            return None;
+        }
+        let due = |pull: &Pull| match pull.state {
+            PullState::Waiting { until } => until <= now,
+            PullState::Asked { .. } => false,
+        };
+        let author = *self.pulls.iter().find(|(_, pull)| due(pull))?.0;
+        let Some(from) = self.choose_source(author, members) else {
+            self.fail(now, author);
+            return self.next_step(now, members);
+        };
+        let pull = self.pulls.get_mut(&author)?;
+        pull.state = PullState::Asked { from };
+        Some(PullStep {
+            author,
+            from,
+            position: pull.position,
+        })
+    }
+
+    /// When [`Self::next_step`] should be asked again, if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = |pull: &Pull| match pull.state {
+            PullState::Waiting { until } => Some(until),
+            PullState::Asked { .. } => None,
+        };
+        self.pulls.values().filter_map(waiting).min()
+    }
+
+    fn choose_source(&mut self, author: NodeId, members: &[NodeId]) -> Option<NodeId> {
+        let pull = self.pulls.get(&author)?;
+        let first_tries = [Some(author), pull.told_by];
+        let wanted = first_tries
+            .into_iter()
+            .flatten()
+            .find(|node| members.contains(node));
+        match wanted {
+            Some(node) if pull.failures == 0 => Some(node),
+            _ if members.is_empty() => None,
+            _ => Some(members[self.rng.random_range(0..members.len())]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new([number; 32])
+    }
+
+    fn pulls() -> Pulls {
+        Pulls::new(StdRng::seed_from_u64(7))
+    }
+
+    const START: LogPosition = LogPosition { epoch: 1, after: 0 };
+
+    #[test]
+    fn the_author_is_asked_first_and_only_once() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, Some(node(2)));
+        let step = pulls.next_step(now, &[node(1), node(2)]).unwrap();
+        assert_eq!(
+            step,
+            PullStep {
+                author: node(1),
+                from: node(1),
+                position: START
+            }
+        );
+        pulls.want(now, node(1), LogPosition { epoch: 1, after: 9 }, None);
+        assert_eq!(pulls.next_step(now, &[node(1), node(2)]), None);
+    }
+
+    #[test]
+    fn who_told_of_a_head_is_asked_where_the_author_is_gone() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, Some(node(3)));
+        assert_eq!(
+            pulls.next_step(now, &[node(2), node(3)]).unwrap().from,
+            node(3)
+        );
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_after_a_growing_pause() {
+        let mut now = Instant::now();
+        let mut pulls = pulls();
+        let mut pauses = Vec::new();
+        pulls.want(now, node(1), START, None);
+        for _ in 0..12 {
+            assert!(pulls.next_step(now, &[node(2)]).is_some());
+            pulls.fail(now, node(1));
+            assert_eq!(pulls.next_step(now, &[node(2)]), None);
+            let next = pulls.poll_timeout().unwrap();
+            pauses.push(next - now);
+            now = next;
+        }
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(pauses.last(), Some(&RETRY_MAX));
+    }
+
+    #[test]
+    fn nobody_to_ask_is_a_failure_and_not_a_loop() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        assert_eq!(pulls.next_step(now, &[]), None);
+        assert!(pulls.poll_timeout().unwrap() > now);
+    }
+
+    #[test]
+    fn a_lost_member_is_replaced_at_once() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        assert_eq!(pulls.next_step(now, &[node(1)]).unwrap().from, node(1));
+        pulls.forget_member(now, node(1));
+        assert_eq!(pulls.next_step(now, &[node(2)]).unwrap().from, node(2));
+    }
+
+    #[test]
+    fn no_more_logs_than_the_limit_are_pulled_at_once() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        (0..20).for_each(|n| pulls.want(now, node(n), START, None));
+        let steps: Vec<_> = std::iter::from_fn(|| pulls.next_step(now, &[node(99)])).collect();
+        assert_eq!(steps.len(), PULLS_AT_ONCE_MAX);
+        pulls.finish(steps[0].author);
+        assert!(pulls.next_step(now, &[node(99)]).is_some());
+    }
+
+    #[test]
+    fn the_next_part_begins_where_the_last_ended() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        pulls.next_step(now, &[node(1)]).unwrap();
+        let position = LogPosition {
+            epoch: 1,
+            after: 4096,
+        };
+        pulls.advance(now, node(1), position);
+        assert_eq!(pulls.next_step(now, &[node(1)]).unwrap().position, position);
+        pulls.finish(node(1));
+        assert_eq!(pulls.next_step(now, &[node(1)]), None);
+        assert_eq!(pulls.poll_timeout(), None);
+    }
+}
