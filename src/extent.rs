@@ -65,10 +65,11 @@ impl ByteRange {
     /// of `size_bytes` counts as whole.
     pub fn align_in(&self, grain_bytes: u64, size_bytes: u64) -> Self {
         let start = self.start.div_ceil(grain_bytes).saturating_mul(grain_bytes);
+        let whole = self.end / grain_bytes * grain_bytes;
         let end = if self.end >= size_bytes {
             size_bytes
         } else {
-            self.end / grain_bytes * grain_bytes
+            whole
         };
         Self::new(start, end)
     }

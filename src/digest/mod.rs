@@ -13,6 +13,9 @@ pub use hash::{ContentHash, DigestError};
 pub use outboard::{Outboard, outboard_bytes};
 pub use proof::{HashPair, Piece, Verified, decode, encode};
 
+/// A byte source that is read at any offset: what [`encode`] takes.
+pub use bao_tree::io::sync::ReadAt;
+
 use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
 
 use crate::extent::ByteRange;

@@ -101,8 +101,9 @@ pub fn decode(
     check_range(size_bytes, range)?;
     let chunks = covering_chunks(range);
     let mut reader = Cursor::new(encoded);
+    let covered = range.align_out(super::LEAF_BYTES, size_bytes);
     let mut verified = Verified {
-        range: range.align_out(super::LEAF_BYTES, size_bytes),
+        range: covered,
         pieces: vec![],
         pairs: vec![],
     };
