@@ -1,1 +1,101 @@
-//! (the room's documentation)
+//! Who may be here: node keys, epoch secrets, invitations, and the proofs made with them.
+//!
+//! Owns every secret of a node and the two files that keep them (`node.key`, `secrets`, mode 0600,
+//! written whole or not at all). Opens no socket, reads no clock (the time is handed in), and knows
+//! no frame: it makes and checks the 32 bytes that `net` carries. Its only randomness is the
+//! system's, for keys. An error leaves what was loaded as it was, and nothing half written.
+
+mod allow;
+mod epoch;
+mod file;
+mod invites;
+mod keyring;
+mod node_key;
+mod proof;
+mod token;
+
+pub use allow::AllowList;
+pub use epoch::EpochSecret;
+pub use invites::{Invites, MAX_INVITES};
+pub use keyring::{Keyring, MAX_EPOCHS};
+pub use node_key::{NodeKey, verify};
+pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
+pub use token::{InviteToken, MAX_TOKEN_BYTES, MAX_TOKEN_SEEDS};
+
+use std::io;
+use std::path::PathBuf;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+/// What can go wrong with keys, secrets and invitations. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file system refused; the administrator can mend it.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others can read or write a file that holds a secret.
+    #[error(
+        "{path} has mode {mode:04o}, so others may know the secret in it: make a new one, or run \
+         'chmod 600 {path}' if nobody can have read it"
+    )]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} does not hold {expected}")]
+    BadFile {
+        /// Which file.
+        path: PathBuf,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The secret was given by hand, so it is not ours to replace.
+    #[error("the secret is given by {path}: take the setting out to join with a token")]
+    Given {
+        /// The file that gives it.
+        path: PathBuf,
+    },
+    /// Not a token, or one that was cut or mistyped.
+    #[error("this is not a whole invitation: {why}; copy it again from 'p2pfs invite'")]
+    BadToken {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A token of another version.
+    #[error("this invitation was made by another version of p2pfs; make the versions equal")]
+    TokenVersion,
+    /// The token's time is over.
+    #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
+    Expired,
+    /// Too many invitations wait to be used.
+    #[error("{MAX_INVITES} invitations are waiting; wait until some are used or expire")]
+    TooManyInvites,
+    /// Too many addresses for one token.
+    #[error("an invitation names 1 to {MAX_TOKEN_SEEDS} addresses, not {count}")]
+    BadSeeds {
+        /// How many were given.
+        count: usize,
+    },
+}
+
+/// Random bytes from the system.
+///
+/// # Panics
+/// Where the system has no randomness, in which case nothing here can be safe.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system gives random bytes");
+    bytes
+}

@@ -1,0 +1,189 @@
+//! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
+//! them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{TrustError, random_bytes};
+use crate::id::to_hex;
+
+/// No file of ours is longer: a key is below 100 bytes, eight secrets are 520.
+const MAX_FILE_BYTES: u64 = 4096;
+const SECRET_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// The permission bits of everyone but the owner.
+const OTHERS: u32 = 0o077;
+
+/// The content of a secret file; none where it does not exist.
+///
+/// # Errors
+/// [`TrustError::Exposed`] where others have any right to it, [`TrustError::File`].
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open", path, error)),
+    };
+    let metadata = file
+        .metadata()
+        .map_err(|error| failed("read", path, error))?;
+    if metadata.mode() & OTHERS != 0 {
+        return Err(TrustError::Exposed {
+            path: path.into(),
+            mode: metadata.mode() & 0o7777,
+        });
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES as usize + 1));
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content);
+    read.map_err(|error| failed("read", path, error))?;
+    if content.len() as u64 > MAX_FILE_BYTES {
+        return Err(TrustError::BadFile {
+            path: path.into(),
+            expected: "a key or secret",
+        });
+    }
+    Ok(Some(content))
+}
+
+/// Writes a new file; `false` where one was there already, which is left as it is.
+///
+/// # Errors
+/// [`TrustError::File`]; nothing is left behind.
+pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
+    let temporary = write_beside(path, content)?;
+    let linked = fs::hard_link(&temporary, path);
+    let removed = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(failed("create", path, error)),
+    }
+    removed.map_err(|error| failed("clean up beside", path, error))?;
+    sync_directory(path)?;
+    Ok(true)
+}
+
+/// Writes a file in place of the one there, if any: after a crash it is either the old or the new.
+///
+/// # Errors
+/// [`TrustError::File`]; the old file is untouched.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
+    let temporary = write_beside(path, content)?;
+    if let Err(error) = fs::rename(&temporary, path) {
+        let _ = fs::remove_file(&temporary);
+        return Err(failed("replace", path, error));
+    }
+    sync_directory(path)
+}
+
+fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, TrustError> {
+    let directory = directory_of(path);
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory);
+    made.map_err(|error| failed("create", directory, error))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", to_hex(&random_bytes::<8>())));
+    let temporary = directory.join(name);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(SECRET_MODE)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(failed("write", &temporary, error));
+    }
+    Ok(temporary)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), TrustError> {
+    let directory = directory_of(path);
+    let synced = File::open(directory).and_then(|opened| opened.sync_all());
+    synced.map_err(|error| failed("sync", directory, error))
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> TrustError {
+    TrustError::File {
+        action,
+        path: path.into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_secret_file_is_for_its_owner_alone_and_nothing_lies_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/er/secret");
+        assert!(create(&path, b"one").unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(
+            fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777,
+            0o700
+        );
+        replace(&path, b"two").unwrap();
+        assert_eq!(&read(&path).unwrap().unwrap()[..], b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(names_in(path.parent().unwrap()), ["secret"]);
+    }
+
+    #[test]
+    fn creating_never_overwrites() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        assert!(create(&path, b"first").unwrap());
+        assert!(!create(&path, b"second").unwrap());
+        assert_eq!(&read(&path).unwrap().unwrap()[..], b"first");
+        assert_eq!(names_in(directory.path()), ["secret"]);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused_with_the_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        create(&path, b"x").unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, TrustError::Exposed { .. }));
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(read(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_error_and_a_huge_one_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        assert!(read(&path).unwrap().is_none());
+        create(&path, &[b'a'; 5000]).unwrap();
+        assert!(matches!(read(&path), Err(TrustError::BadFile { .. })));
+    }
+}

@@ -1,0 +1,192 @@
+//! The invitations that this node has issued and that wait to be used.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::token::{InviteToken, MAX_TOKEN_SEEDS};
+use super::{Role, TrustError, random_bytes, verify_enrolment};
+use crate::id::NodeId;
+
+/// The most invitations that wait at once; issuing more is refused until one is used or ends.
+pub const MAX_INVITES: usize = 64;
+
+/// One invitation: gone once it is used.
+#[derive(Debug)]
+struct Invite {
+    key: Zeroizing<[u8; 32]>,
+    expires_unix_s: u64,
+}
+
+/// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
+/// it runs.
+#[derive(Debug, Default)]
+pub struct Invites {
+    waiting: Mutex<Vec<Invite>>,
+}
+
+impl Invites {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes an invitation by `issuer`, who can be reached at `seeds`.
+    ///
+    /// # Errors
+    /// [`TrustError::BadSeeds`] for no seed or too many, [`TrustError::TooManyInvites`].
+    pub fn issue(
+        &self,
+        issuer: NodeId,
+        seeds: Vec<SocketAddr>,
+        lifetime: Duration,
+        now_unix_s: u64,
+    ) -> Result<InviteToken, TrustError> {
+        if !(1..=MAX_TOKEN_SEEDS).contains(&seeds.len()) {
+            return Err(TrustError::BadSeeds { count: seeds.len() });
+        }
+        let mut waiting = self.lock_current(now_unix_s);
+        if waiting.len() >= MAX_INVITES {
+            return Err(TrustError::TooManyInvites);
+        }
+        let key = Zeroizing::new(random_bytes());
+        let expires_unix_s = now_unix_s.saturating_add(lifetime.as_secs());
+        waiting.push(Invite {
+            key: key.clone(),
+            expires_unix_s,
+        });
+        Ok(InviteToken {
+            issuer,
+            seeds,
+            key,
+            expires_unix_s,
+        })
+    }
+
+    /// Uses the invitation that `proof` was made with, if one waits: it is gone then. Gives its
+    /// key, to prove to the joiner that we know it too.
+    pub fn redeem(
+        &self,
+        joiner: NodeId,
+        issuer: NodeId,
+        exporter: &[u8; 32],
+        proof: &[u8; 32],
+        now_unix_s: u64,
+    ) -> Option<Zeroizing<[u8; 32]>> {
+        let mut waiting = self.lock_current(now_unix_s);
+        let fits = |invite: &Invite| {
+            verify_enrolment(&invite.key, Role::Client, joiner, issuer, exporter, proof)
+        };
+        let place = waiting.iter().position(fits)?;
+        Some(waiting.swap_remove(place).key)
+    }
+
+    /// How many wait.
+    pub fn waiting(&self, now_unix_s: u64) -> usize {
+        self.lock_current(now_unix_s).len()
+    }
+
+    fn lock_current(&self, now_unix_s: u64) -> MutexGuard<'_, Vec<Invite>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|invite| now_unix_s < invite.expires_unix_s);
+        waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::enrolment_proof;
+    use super::*;
+
+    const ISSUER: NodeId = NodeId::new([1; 32]);
+    const JOINER: NodeId = NodeId::new([2; 32]);
+    const EXPORTER: [u8; 32] = [9; 32];
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn issue(invites: &Invites) -> InviteToken {
+        invites
+            .issue(ISSUER, vec!["192.0.2.1:1378".parse().unwrap()], HOUR, 1000)
+            .unwrap()
+    }
+
+    fn proof(token: &InviteToken) -> [u8; 32] {
+        enrolment_proof(&token.key, Role::Client, JOINER, ISSUER, &EXPORTER)
+    }
+
+    #[test]
+    fn an_invitation_serves_once() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        let redeem = || invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 1001);
+        assert_eq!(redeem(), Some(token.key.clone()));
+        assert_eq!(redeem(), None);
+    }
+
+    #[test]
+    fn an_expired_invitation_serves_nobody() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        assert_eq!(token.expires_unix_s, 4600);
+        assert_eq!(
+            invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 4600),
+            None
+        );
+    }
+
+    #[test]
+    fn a_proof_for_another_connection_uses_nothing_up() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        let proof = proof(&token);
+        assert_eq!(invites.redeem(JOINER, ISSUER, &[0; 32], &proof, 1001), None);
+        assert_eq!(
+            invites.redeem(ISSUER, ISSUER, &EXPORTER, &proof, 1001),
+            None
+        );
+        assert_eq!(invites.waiting(1001), 1);
+        assert!(
+            invites
+                .redeem(JOINER, ISSUER, &EXPORTER, &proof, 1001)
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn each_of_several_invitations_is_found() {
+        let invites = Invites::new();
+        let tokens: Vec<_> = (0..3).map(|_| issue(&invites)).collect();
+        for token in tokens.iter().rev() {
+            assert!(
+                invites
+                    .redeem(JOINER, ISSUER, &EXPORTER, &proof(token), 1001)
+                    .is_some()
+            );
+        }
+        assert_eq!(invites.waiting(1001), 0);
+    }
+
+    #[test]
+    fn the_table_has_a_limit_and_forgets_what_expired() {
+        let invites = Invites::new();
+        let seeds = vec!["192.0.2.1:1378".parse().unwrap()];
+        for _ in 0..MAX_INVITES {
+            issue(&invites);
+        }
+        let full = invites.issue(ISSUER, seeds.clone(), HOUR, 1001);
+        assert!(matches!(full, Err(TrustError::TooManyInvites)));
+        assert!(invites.issue(ISSUER, seeds, HOUR, 4600).is_ok());
+        assert_eq!(invites.waiting(4600), 1);
+    }
+
+    #[test]
+    fn an_invitation_names_at_least_one_address_and_not_too_many() {
+        let invites = Invites::new();
+        let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
+        for seeds in [vec![], vec![seed; MAX_TOKEN_SEEDS + 1]] {
+            let refused = invites.issue(ISSUER, seeds, HOUR, 1000);
+            assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
+        }
+    }
+}
