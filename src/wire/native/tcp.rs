@@ -1,1 +1,422 @@
 //! Length-limited frames of the native plane's TCP side.
+//!
+//! Owns what two nodes say to each other inside TLS: the greeting that proves membership, then
+//! requests one way and responses the other. A frame is a length (u32, big endian, of what follows
+//! it), a request id (u32, big endian), a kind (one byte) and a body. Every kind has its own limit,
+//! checked on the header before a body is read or memory taken for it. An error leaves nothing
+//! behind: the sender is at fault, and the connection is of no more use.
+
+mod bounded;
+mod frame;
+mod log;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+use crate::wire::WireError;
+use crate::wire::native::record::SignedHead;
+
+use bounded::Bounded;
+pub use frame::{Frame, FrameHeader, HEADER_BYTES, Kind, MAX_FRAME_BYTES, Phase};
+pub use log::{LogPart, MAX_LOG_BYTES, MAX_LOG_RECORDS, Packed, pack_records, unpack_records};
+
+/// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
+pub const MAX_RANGE_BYTES: u64 = 1 << 20;
+/// The longest member list: some 100 bytes a member for ten thousand of them.
+pub const MAX_MEMBERS_BYTES: usize = 1 << 20;
+/// The most heads in one frame; more go in several requests.
+pub const MAX_HEADS: usize = 4096;
+/// The longest frame of heads: 300 bytes a head at most (tested beside the record).
+pub const MAX_HEADS_BYTES: usize = MAX_HEADS * 300;
+/// The most ranges in one description of what a node holds of a file.
+pub const MAX_HOLDINGS_RANGES: usize = 4096;
+/// The longest description of what a node holds: two varints of at most 10 bytes a range.
+pub const MAX_HOLDINGS_BYTES: usize = MAX_HOLDINGS_RANGES * 20 + 16;
+/// The longest reason of a refusal; a longer one is cut when it is sent.
+pub const MAX_REASON_BYTES: usize = 256;
+/// The largest file that can be asked for: what a file offset of Linux can say.
+pub const MAX_FILE_BYTES: u64 = i64::MAX as u64;
+
+/// Which of the two connections to a peer a request takes, so that what a reader waits for never
+/// stands behind what merely fills the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Lane {
+    /// Someone waits for the answer.
+    Urgent,
+    /// Nobody does yet.
+    Bulk,
+}
+
+/// What one node asks of another. All of them can be repeated without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Push-pull of the member list: here is mine, give me yours.
+    Members {
+        /// Opaque here; at most [`MAX_MEMBERS_BYTES`].
+        members: Bytes,
+    },
+    /// Here are the heads that I know, give me those that you know.
+    Heads {
+        /// At most [`MAX_HEADS`].
+        heads: Vec<SignedHead>,
+    },
+    /// The records of a log after a sequence number.
+    Log {
+        /// Whose log.
+        author: NodeId,
+        /// Which life of the log the asker has.
+        epoch: u64,
+        /// The last sequence that the asker has; 0 for none.
+        after: u64,
+    },
+    /// A range of a content, with its proof.
+    Range {
+        /// Which content.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+        /// Within the size, at most [`MAX_RANGE_BYTES`]; empty only for an empty file.
+        range: ByteRange,
+    },
+    /// What of a content the peer could give.
+    Holdings {
+        /// Which content.
+        hash: ContentHash,
+    },
+}
+
+/// What the other node answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// Its member list.
+    Members {
+        /// Opaque here; at most [`MAX_MEMBERS_BYTES`].
+        members: Bytes,
+    },
+    /// The heads that it knows.
+    Heads {
+        /// At most [`MAX_HEADS`].
+        heads: Vec<SignedHead>,
+    },
+    /// A piece of a log.
+    Log(LogPart),
+    /// The range and its proof, as `digest::encode` gives them.
+    Data {
+        /// At most [`MAX_FRAME_BYTES`].
+        proof: Bytes,
+    },
+    /// What it could give.
+    Holdings {
+        /// At most [`MAX_HOLDINGS_RANGES`].
+        ranges: ExtentSet,
+        /// The size of the content.
+        size_bytes: u64,
+    },
+    /// The file changed under its hash: it has this content no more.
+    Gone,
+    /// It never had this.
+    NotHere,
+    /// Not now: ask another, or later.
+    Busy,
+    /// Not at all.
+    Refused {
+        /// For a log; at most [`MAX_REASON_BYTES`], the rest is cut.
+        reason: String,
+    },
+}
+
+/// The first frame of each side, before any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// The dialler proves that it is a member. It names no epoch: who does not have the secret
+    /// cannot tell the proof from noise.
+    Prove {
+        /// What the connection will carry.
+        lane: Lane,
+        /// See `trust::membership_proof`.
+        proof: [u8; 32],
+    },
+    /// The dialler proves that it holds an invitation.
+    Enrol {
+        /// See `trust::enrolment_proof`.
+        proof: [u8; 32],
+    },
+    /// The acceptor proves that it is a member too.
+    Proven {
+        /// Over the same epoch as the dialler's.
+        proof: [u8; 32],
+    },
+    /// The acceptor admits the dialler.
+    Enrolled {
+        /// The epoch's secret.
+        secret: [u8; 32],
+        /// Proof that the acceptor knows the invitation.
+        proof: [u8; 32],
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct LogBody {
+    author: NodeId,
+    epoch: u64,
+    after: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RangeBody {
+    hash: ContentHash,
+    size_bytes: u64,
+    range: ByteRange,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HoldingsBody {
+    size_bytes: u64,
+    ranges: Bounded<ByteRange, MAX_HOLDINGS_RANGES>,
+}
+
+type HeadsBody = Bounded<SignedHead, MAX_HEADS>;
+
+impl Request {
+    /// The frame of this request.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] or [`WireError::Malformed`] where it is over a limit: our own fault.
+    pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
+        match self {
+            Self::Members { members } => Frame::new(id, Kind::AskMembers, members.clone()),
+            Self::Heads { heads } => {
+                Frame::new(id, Kind::AskHeads, body_of(&HeadsBody::encode_from(heads)?))
+            }
+            Self::Log {
+                author,
+                epoch,
+                after,
+            } => {
+                let body = LogBody {
+                    author: *author,
+                    epoch: *epoch,
+                    after: *after,
+                };
+                Frame::new(id, Kind::AskLog, body_of(&body))
+            }
+            Self::Range {
+                hash,
+                size_bytes,
+                range,
+            } => {
+                check_range(*size_bytes, *range)?;
+                let body = RangeBody {
+                    hash: *hash,
+                    size_bytes: *size_bytes,
+                    range: *range,
+                };
+                Frame::new(id, Kind::AskRange, body_of(&body))
+            }
+            Self::Holdings { hash } => Frame::new(
+                id,
+                Kind::AskHoldings,
+                Bytes::copy_from_slice(hash.as_bytes()),
+            ),
+        }
+    }
+
+    /// The request that a frame of `kind` carries.
+    ///
+    /// # Errors
+    /// [`WireError`] where it carries none.
+    pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
+        kind.check_length(body.len())?;
+        match kind {
+            Kind::AskMembers => Ok(Self::Members { members: body }),
+            Kind::AskHeads => Ok(Self::Heads {
+                heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
+            }),
+            Kind::AskLog => {
+                let LogBody {
+                    author,
+                    epoch,
+                    after,
+                } = parse(&body, "a request for a log")?;
+                Ok(Self::Log {
+                    author,
+                    epoch,
+                    after,
+                })
+            }
+            Kind::AskRange => {
+                let RangeBody {
+                    hash,
+                    size_bytes,
+                    range,
+                } = parse(&body, "a request for a range")?;
+                check_range(size_bytes, range)?;
+                Ok(Self::Range {
+                    hash,
+                    size_bytes,
+                    range,
+                })
+            }
+            Kind::AskHoldings => {
+                let hash = fixed(&body, "a request for holdings")?;
+                Ok(Self::Holdings {
+                    hash: ContentHash::new(hash),
+                })
+            }
+            _ => Err(WireError::Malformed { what: "a request" }),
+        }
+    }
+}
+
+impl Response {
+    /// The frame of this response. The bytes of [`Response::Data`] are not copied.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] where it is over a limit: our own fault.
+    pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
+        match self {
+            Self::Members { members } => Frame::new(id, Kind::Members, members.clone()),
+            Self::Heads { heads } => {
+                Frame::new(id, Kind::Heads, body_of(&HeadsBody::encode_from(heads)?))
+            }
+            Self::Log(part) => Frame::new(id, Kind::Log, body_of(part)),
+            Self::Data { proof } => Frame::new(id, Kind::Data, proof.clone()),
+            Self::Holdings { ranges, size_bytes } => {
+                let ranges: Vec<ByteRange> = ranges.iter().collect();
+                let ranges = Bounded::encode_from(&ranges)?;
+                let body = HoldingsBody {
+                    size_bytes: *size_bytes,
+                    ranges,
+                };
+                Frame::new(id, Kind::Holdings, body_of(&body))
+            }
+            Self::Gone => Frame::new(id, Kind::Gone, Bytes::new()),
+            Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
+            Self::Busy => Frame::new(id, Kind::Busy, Bytes::new()),
+            Self::Refused { reason } => {
+                let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+                let body = Bytes::copy_from_slice(&reason.as_bytes()[..end]);
+                Frame::new(id, Kind::Refused, body)
+            }
+        }
+    }
+
+    /// The response that a frame of `kind` carries.
+    ///
+    /// # Errors
+    /// [`WireError`] where it carries none.
+    pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
+        kind.check_length(body.len())?;
+        match kind {
+            Kind::Members => Ok(Self::Members { members: body }),
+            Kind::Heads => Ok(Self::Heads {
+                heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
+            }),
+            Kind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
+            Kind::Data => Ok(Self::Data { proof: body }),
+            Kind::Holdings => {
+                let HoldingsBody { size_bytes, ranges } = parse(&body, "a list of holdings")?;
+                Ok(Self::Holdings {
+                    ranges: ExtentSet::from(ranges.items),
+                    size_bytes,
+                })
+            }
+            Kind::Gone => Ok(Self::Gone),
+            Kind::NotHere => Ok(Self::NotHere),
+            Kind::Busy => Ok(Self::Busy),
+            Kind::Refused => Ok(Self::Refused {
+                reason: String::from_utf8_lossy(&body).into_owned(),
+            }),
+            _ => Err(WireError::Malformed { what: "a response" }),
+        }
+    }
+}
+
+impl Greeting {
+    /// The frame of this greeting; greetings have the request id 0.
+    pub fn encode(&self) -> Frame {
+        let (kind, body) = match self {
+            Self::Prove { lane, proof } => {
+                let lane = matches!(lane, Lane::Bulk) as u8;
+                (Kind::Prove, [&[lane][..], proof].concat())
+            }
+            Self::Enrol { proof } => (Kind::Enrol, proof.to_vec()),
+            Self::Proven { proof } => (Kind::Proven, proof.to_vec()),
+            Self::Enrolled { secret, proof } => (Kind::Enrolled, [&secret[..], proof].concat()),
+        };
+        Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
+    }
+
+    /// The greeting that a frame of `kind` carries.
+    ///
+    /// # Errors
+    /// [`WireError`] where it carries none.
+    pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
+        const WHAT: &str = "a greeting";
+        match kind {
+            Kind::Prove => {
+                let (lane, proof) = body
+                    .split_first()
+                    .ok_or(WireError::Malformed { what: WHAT })?;
+                let lane = match lane {
+                    0 => Lane::Urgent,
+                    1 => Lane::Bulk,
+                    _ => return Err(WireError::Malformed { what: WHAT }),
+                };
+                Ok(Self::Prove {
+                    lane,
+                    proof: fixed(proof, WHAT)?,
+                })
+            }
+            Kind::Enrol => Ok(Self::Enrol {
+                proof: fixed(body, WHAT)?,
+            }),
+            Kind::Proven => Ok(Self::Proven {
+                proof: fixed(body, WHAT)?,
+            }),
+            Kind::Enrolled => {
+                let (secret, proof) = body
+                    .split_at_checked(32)
+                    .ok_or(WireError::Malformed { what: WHAT })?;
+                Ok(Self::Enrolled {
+                    secret: fixed(secret, WHAT)?,
+                    proof: fixed(proof, WHAT)?,
+                })
+            }
+            _ => Err(WireError::Malformed { what: WHAT }),
+        }
+    }
+}
+
+fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), WireError> {
+    let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
+    if !inside || range.len() > MAX_RANGE_BYTES || size_bytes > MAX_FILE_BYTES {
+        return Err(WireError::Malformed {
+            what: "a request for a range",
+        });
+    }
+    Ok(())
+}
+
+fn body_of(value: &impl Serialize) -> Bytes {
+    Bytes::from(postcard::to_stdvec(value).expect("plain data always encodes"))
+}
+
+/// Decodes exactly `body`: what is left over is as wrong as what is missing.
+fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(WireError::Malformed { what }),
+    }
+}
+
+fn fixed<const N: usize>(body: &[u8], what: &'static str) -> Result<[u8; N], WireError> {
+    body.try_into().map_err(|_| WireError::Malformed { what })
+}
+
+#[cfg(test)]
+mod tests;

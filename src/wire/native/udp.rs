@@ -1,1 +1,307 @@
-//! Sealed datagrams of the native plane.
+//! Datagrams of the native plane: the clear header, the sealed body, and what bodies carry.
+//!
+//! Owns the layout and every size limit; sealing, sessions and what the frames mean are the
+//! cluster's. Decoding never panics, allocates no more than the datagram's own length times a small
+//! factor, and gives an error for anything that the encoder would not have written.
+//!
+//! ```text
+//! magic 1 | version 1 | epoch id 8 | salt 16 | counter 8 (big endian) | ciphertext | tag 16
+//! ```
+//!
+//! The header is the associated data of AES-256-GCM (NIST SP 800-38D); the ciphertext is a
+//! postcard-encoded [`Body`].
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EpochId, Generation, NodeId};
+
+mod message;
+
+pub use message::{MAX_GET_HASHES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary};
+
+/// First byte: at least 0x80, so that it is no letter of the older text protocol.
+pub const MAGIC: u8 = 0xd8;
+/// Second byte: the layout that this page describes.
+pub const VERSION: u8 = 1;
+/// The longest datagram: fits the smallest link that IPv6 allows (1280 bytes, RFC 8200 section 5)
+/// with its headers and a tunnel's.
+pub const MAX_DATAGRAM_BYTES: usize = 1200;
+/// Magic, version, epoch id, salt, counter.
+pub const HEADER_BYTES: usize = 1 + 1 + 8 + 16 + 8;
+/// The tag of AES-256-GCM.
+pub const TAG_BYTES: usize = 16;
+/// The longest encoded [`Body`].
+pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - TAG_BYTES;
+/// The longest payload of [`Frame::Swim`] and [`Frame::Message`]: leaves room for the rest of a
+/// body with its longest proof.
+pub const MAX_PAYLOAD_BYTES: usize = 1024;
+/// The longest head that gossip carries.
+pub const MAX_HEAD_BYTES: usize = 300;
+/// A hello is padded to this size, which no answer to it reaches, so that an address that has
+/// proven nothing never gets more bytes than it sent.
+pub const HELLO_BYTES: usize = 320;
+
+/// What tells one start of a process from every other: random, and half of its sealing key.
+pub type Salt = [u8; 16];
+/// The start of a [`Salt`]: says for which life of the receiver a datagram was sealed.
+pub type SaltTag = [u8; 8];
+/// A challenge, and its echo.
+pub type Token = [u8; 16];
+
+/// The clear part of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Which secret seals it.
+    pub epoch: EpochId,
+    /// Of the sender's process.
+    pub salt: Salt,
+    /// Of all the datagrams that this process sealed, from 0: the nonce.
+    pub counter: u64,
+}
+
+/// Why bytes are not a datagram, a body or a message. Always the sender's fault; the same bytes
+/// fail again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DatagramError {
+    /// Shorter than header and tag, or longer than [`MAX_DATAGRAM_BYTES`].
+    #[error("a datagram has {HEADER_BYTES} to {MAX_DATAGRAM_BYTES} bytes, this one {length_bytes}")]
+    BadLength {
+        /// How many bytes came.
+        length_bytes: usize,
+    },
+    /// Another protocol's first byte.
+    #[error("not a datagram of this plane")]
+    NotOurs,
+    /// A later (or no) version of this plane.
+    #[error("datagram of version {version}, this node speaks {VERSION}")]
+    OtherVersion {
+        /// What came.
+        version: u8,
+    },
+    /// Not what the encoder writes.
+    #[error("malformed body")]
+    Malformed,
+    /// A list or a payload is longer than its limit.
+    #[error("{what} exceeds its limit")]
+    TooLong {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+impl Header {
+    /// The bytes that go first, and under the seal as associated data.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = MAGIC;
+        bytes[1] = VERSION;
+        bytes[2..10].copy_from_slice(&self.epoch.0);
+        bytes[10..26].copy_from_slice(&self.salt);
+        bytes[26..].copy_from_slice(&self.counter.to_be_bytes());
+        bytes
+    }
+
+    /// Splits a datagram into its header and what is sealed, tag included.
+    ///
+    /// # Errors
+    /// Where length, magic or version are not this plane's.
+    pub fn decode(datagram: &[u8]) -> Result<(Self, &[u8]), DatagramError> {
+        let length_bytes = datagram.len();
+        if !(HEADER_BYTES + TAG_BYTES..=MAX_DATAGRAM_BYTES).contains(&length_bytes) {
+            return Err(DatagramError::BadLength { length_bytes });
+        }
+        let (header, sealed) = datagram.split_at(HEADER_BYTES);
+        if header[0] != MAGIC {
+            return Err(DatagramError::NotOurs);
+        }
+        if header[1] != VERSION {
+            return Err(DatagramError::OtherVersion { version: header[1] });
+        }
+        let mut epoch = [0; 8];
+        let mut salt = [0; 16];
+        let mut counter = [0; 8];
+        epoch.copy_from_slice(&header[2..10]);
+        salt.copy_from_slice(&header[10..26]);
+        counter.copy_from_slice(&header[26..]);
+        let counter = u64::from_be_bytes(counter);
+        Ok((
+            Self {
+                epoch: EpochId(epoch),
+                salt,
+                counter,
+            },
+            sealed,
+        ))
+    }
+}
+
+/// Where a life of a node is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Contact {
+    /// Who.
+    pub node: NodeId,
+    /// Its advertised address.
+    pub address: SocketAddr,
+    /// Which life.
+    pub generation: Generation,
+}
+
+/// The echo of the receiver's challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// What the receiver challenged us with.
+    pub token: Token,
+    /// Who we are.
+    pub who: Contact,
+    /// The receiver's address as we use it.
+    pub reached: SocketAddr,
+}
+
+/// The sealed part of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Body {
+    /// The life of the receiver that this is for; zeros where none is known yet.
+    pub to: SaltTag,
+    /// Until the receiver is known to have accepted one.
+    pub proof: Option<Proof>,
+    /// What is said.
+    pub frame: Frame,
+}
+
+/// What a datagram says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frame {
+    /// Opens a session: who is there?
+    Hello {
+        /// Fresh; to be echoed.
+        nonce: Token,
+        /// The sender.
+        who: Contact,
+        /// The receiver's address as the sender uses it.
+        reached: SocketAddr,
+        /// Zeros up to [`HELLO_BYTES`].
+        padding: Bytes,
+    },
+    /// Answers a hello, to the address that it came from.
+    HelloReply {
+        /// The hello's.
+        nonce: Token,
+        /// The receiver is to echo this before anything that it says counts.
+        token: Token,
+        /// The sender.
+        who: Contact,
+        /// The receiver's address as the sender sees it.
+        reached: SocketAddr,
+        /// The highest generation of the receiver that the sender has heard of.
+        known: Option<Generation>,
+    },
+    /// The receiver's session is unknown here, or for an earlier life of the sender.
+    Challenge {
+        /// To be echoed.
+        token: Token,
+    },
+    /// Carries a proof and nothing else.
+    Nothing,
+    /// The membership engine's own packet.
+    Swim(Bytes),
+    /// The receiver speaks as a life of its node that is older than the one known here.
+    Outlived {
+        /// The known one.
+        generation: Generation,
+    },
+    /// News that every member should hear.
+    Rumors(Vec<Rumor>),
+    /// A body of the application, opaque here: see [`Message`].
+    Message(Bytes),
+}
+
+/// Why a node says goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Farewell {
+    /// It will be back soon: a restart.
+    Away,
+    /// It left the cluster.
+    Final,
+}
+
+/// News that spreads from member to member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rumor {
+    /// A head: signed by its author, which only the owner can check.
+    Head {
+        /// Whose.
+        author: NodeId,
+        /// Newer ones have a higher rank.
+        rank: (u64, u64),
+        /// At most [`MAX_HEAD_BYTES`].
+        bytes: Bytes,
+    },
+    /// A node stopped cleanly.
+    Departure {
+        /// Its last life.
+        who: Contact,
+        /// Whether it will be back.
+        how: Farewell,
+    },
+}
+
+impl Body {
+    /// The bytes to seal.
+    ///
+    /// # Errors
+    /// [`DatagramError::TooLong`] where the body does not fit a datagram or exceeds a limit.
+    pub fn encode(&self) -> Result<Vec<u8>, DatagramError> {
+        self.frame.check()?;
+        let bytes = postcard::to_stdvec(self).map_err(|_| DatagramError::Malformed)?;
+        if bytes.len() > MAX_BODY_BYTES {
+            return Err(DatagramError::TooLong { what: "body" });
+        }
+        Ok(bytes)
+    }
+
+    /// What was sealed.
+    ///
+    /// # Errors
+    /// Where the bytes are not exactly one body within the limits.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DatagramError> {
+        if bytes.len() > MAX_BODY_BYTES {
+            return Err(DatagramError::TooLong { what: "body" });
+        }
+        let (body, rest) =
+            postcard::take_from_bytes::<Self>(bytes).map_err(|_| DatagramError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(DatagramError::Malformed);
+        }
+        body.frame.check()?;
+        Ok(body)
+    }
+}
+
+impl Frame {
+    fn check(&self) -> Result<(), DatagramError> {
+        match self {
+            Self::Swim(payload) | Self::Message(payload) if payload.len() > MAX_PAYLOAD_BYTES => {
+                Err(DatagramError::TooLong { what: "payload" })
+            }
+            Self::Rumors(rumors) if !rumors.iter().all(Rumor::fits) => {
+                Err(DatagramError::TooLong { what: "head" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Rumor {
+    fn fits(&self) -> bool {
+        match self {
+            Self::Head { bytes, .. } => bytes.len() <= MAX_HEAD_BYTES,
+            Self::Departure { .. } => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Pieces of logs: records packed with postcard and zstd, bounded on both sides of the unpacking.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Bounded, parse};
+use crate::wire::WireError;
+use crate::wire::native::record::{Fact, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead};
+
+/// The most records in one piece.
+pub const MAX_LOG_RECORDS: usize = 4096;
+/// The most bytes of one piece before compression: 1 MiB.
+const MAX_LOG_RAW_BYTES: usize = 1 << 20;
+/// The longest frame of a piece: what zstd makes of 1 MiB that it cannot compress (its own bound
+/// adds 1/256), and the head.
+pub const MAX_LOG_BYTES: usize = MAX_LOG_RAW_BYTES + MAX_LOG_RAW_BYTES / 256 + 1024;
+/// Room for the number of records in front of them: a varint of 4096.
+const COUNT_BYTES: usize = 2;
+/// zstd's level: 1 already finds the repeated directory names, and costs a few ms a MiB.
+const LEVEL: i32 = 1;
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// Part of a node's log, in answer to a request for what comes after a sequence number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPart {
+    /// The head that the log leads to.
+    pub head: SignedHead,
+    /// The receiver must start this log anew: what follows is a snapshot from its beginning.
+    pub fresh: bool,
+    /// From [`pack_records`]; [`unpack_records`] opens it.
+    pub records: Bytes,
+    /// Nothing comes after this part.
+    pub last: bool,
+}
+
+/// What [`pack_records`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// For [`LogPart::records`].
+    pub bytes: Bytes,
+    /// How many of the records given are in it, from the first; at least one where any was given.
+    pub count: usize,
+}
+
+/// Packs as many records as one part may hold.
+///
+/// # Errors
+/// [`WireError::TooLong`] where the first record alone is over the limit, which no record that
+/// holds a `SharedPath` and a link target within their limits can be.
+pub fn pack_records<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+) -> Result<Packed, WireError> {
+    let mut encoded = Vec::new();
+    let mut count = 0;
+    for record in records {
+        let one = postcard::to_stdvec(record).expect("a record always encodes");
+        if count == MAX_LOG_RECORDS || encoded.len() + one.len() > MAX_LOG_RAW_BYTES - COUNT_BYTES {
+            if count == 0 {
+                return Err(too_long(one.len()));
+            }
+            break;
+        }
+        encoded.extend_from_slice(&one);
+        count += 1;
+    }
+    let mut raw = postcard::to_stdvec(&count).expect("a number always encodes");
+    raw.append(&mut encoded);
+    let packed = zstd::bulk::compress(&raw, LEVEL);
+    let bytes = packed.map_err(|_| WireError::Malformed {
+        what: "a list of records",
+    })?;
+    Ok(Packed {
+        bytes: Bytes::from(bytes),
+        count,
+    })
+}
+
+/// Unpacks what [`pack_records`] made; takes at most 1 MiB for the raw bytes, whatever the packed
+/// ones announce.
+///
+/// # Errors
+/// [`WireError`] where it is not that, holds more than [`MAX_LOG_RECORDS`], or a record breaks a
+/// rule of its own: a link target that is too long, nanoseconds that are more than a second.
+pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
+    const WHAT: &str = "a list of records";
+    if packed.len() > MAX_LOG_BYTES {
+        return Err(too_long(packed.len()));
+    }
+    let raw = zstd::bulk::decompress(packed, MAX_LOG_RAW_BYTES);
+    let raw = raw.map_err(|_| WireError::Malformed { what: WHAT })?;
+    let records = parse::<Bounded<Record, MAX_LOG_RECORDS>>(&raw, WHAT)?.items;
+    if !records.iter().all(is_well_formed) {
+        return Err(WireError::Malformed { what: WHAT });
+    }
+    Ok(records)
+}
+
+fn is_well_formed(record: &Record) -> bool {
+    let Fact::Entry { entry, path, .. } = &record.fact else {
+        return true;
+    };
+    let target_fits = match &entry.kind {
+        Kind::Symlink { target } => target.len() <= LINK_TARGET_MAX_BYTES,
+        Kind::File { .. } | Kind::Directory => true,
+    };
+    let times_fit = [entry.mtime, entry.version_time]
+        .iter()
+        .all(|time| time.nanoseconds < NANOSECONDS);
+    target_fits && times_fit && !path.is_root()
+}
+
+fn too_long(length_bytes: usize) -> WireError {
+    let what = "a list of records";
+    WireError::TooLong {
+        what,
+        length_bytes,
+        limit_bytes: MAX_LOG_RAW_BYTES,
+    }
+}
