@@ -1,0 +1,188 @@
+//! The UDP socket of the gossip: datagrams in and out, nothing of what they mean.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use socket2::{Protocol, SockRef, Type};
+use tokio::net::UdpSocket;
+
+use crate::net::NetError;
+use crate::net::port::{bind_error, canonical, open};
+
+/// The buffers asked of the kernel in each direction, which may grant less
+/// (`net.core.rmem_max`): 4 MiB hold some 3,000 datagrams while the owner is busy.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// What happened to datagrams that we wanted to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpCounters {
+    /// Handed to the kernel.
+    pub sent: u64,
+    /// Dropped since the kernel's buffer was full; the protocol above repeats what matters.
+    pub dropped_full: u64,
+    /// Refused by the kernel, for instance for want of a route.
+    pub dropped_error: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    dropped_full: AtomicU64,
+    dropped_error: AtomicU64,
+}
+
+/// A UDP socket that never blocks its sender. Clones share it.
+#[derive(Clone, Debug)]
+pub struct UdpPort {
+    socket: Arc<UdpSocket>,
+    local: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+impl UdpPort {
+    /// Binds a socket. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// [`NetError::Bind`] names the address and the remedy.
+    pub fn bind(address: SocketAddr) -> Result<Self, NetError> {
+        Self::open(address).map_err(|error| bind_error(address, &error))
+    }
+
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+        socket.set_send_buffer_size(BUFFER_BYTES)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let local = socket.local_addr()?;
+        Ok(Self {
+            socket: Arc::new(socket),
+            local,
+            counts: Arc::default(),
+        })
+    }
+
+    /// The address that it has.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Waits for the next datagram; gives how much of `buffer` it fills and who sent it. What does
+    /// not fit is cut off, so the buffer should be one byte longer than the longest good datagram.
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// Those of the system that concern the socket itself; a peer's ICMP message is none.
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            match self.socket.recv_from(buffer).await {
+                Ok((length, from)) => return Ok((length, canonical(from))),
+                Err(error) if is_of_a_peer(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next datagram, if one has come already.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let (length, from) = self.socket.try_recv_from(buffer).ok()?;
+        Some((length, canonical(from)))
+    }
+
+    /// Hands a datagram to the kernel if it takes it now, else drops and counts it. True where it
+    /// was taken.
+    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        // Straight to the kernel: the runtime's own call refuses until it was told of readiness.
+        let to = self.of_our_family(to).into();
+        let counter = match SockRef::from(&*self.socket).send_to(datagram, &to) {
+            Ok(_) => &self.counts.sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => &self.counts.dropped_full,
+            Err(_) => &self.counts.dropped_error,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        std::ptr::eq(counter, &self.counts.sent)
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> UdpCounters {
+        UdpCounters {
+            sent: self.counts.sent.load(Ordering::Relaxed),
+            dropped_full: self.counts.dropped_full.load(Ordering::Relaxed),
+            dropped_error: self.counts.dropped_error.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A socket for both families reaches IPv4 through mapped addresses.
+    fn of_our_family(&self, to: SocketAddr) -> SocketAddr {
+        match (self.local, to.ip()) {
+            (SocketAddr::V6(_), IpAddr::V4(ip)) => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
+            }
+            _ => to,
+        }
+    }
+}
+
+/// Whether the error only tells that an earlier datagram of ours reached nobody.
+fn is_of_a_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    let kinds = [
+        ConnectionRefused,
+        ConnectionReset,
+        HostUnreachable,
+        NetworkUnreachable,
+    ];
+    kinds.contains(&error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(address: &str) -> UdpPort {
+        UdpPort::bind(address.parse().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_datagram_arrives_with_its_senders_address() {
+        let (a, b) = (port("127.0.0.1:0"), port("127.0.0.1:0"));
+        assert!(a.send(b.local_addr(), b"hello"));
+        let mut buffer = [0; 16];
+        assert_eq!(b.recv(&mut buffer).await.unwrap(), (5, a.local_addr()));
+        assert_eq!(&buffer[..5], b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_datagram_to_nobody_is_no_error_for_the_next() {
+        let (a, b) = (port("127.0.0.1:0"), port("127.0.0.1:0"));
+        let gone = b.local_addr();
+        drop(b);
+        a.send(gone, b"x");
+        a.send(a.local_addr(), b"to myself");
+        let mut buffer = [0; 16];
+        assert_eq!(a.recv(&mut buffer).await.unwrap(), (9, a.local_addr()));
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_is_dropped_and_counted() {
+        let a = port("127.0.0.1:0");
+        assert!(!a.send(a.local_addr(), &[0; 70_000]));
+        assert!(!a.send("[::1]:9".parse().unwrap(), b"other family"));
+        assert_eq!(a.counters().dropped_error, 2);
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_both_families_talks_to_ipv4() {
+        let Ok(any) = UdpPort::bind("[::]:0".parse().unwrap()) else {
+            return;
+        };
+        let four = port("127.0.0.1:0");
+        assert!(any.send(four.local_addr(), b"hi"));
+        let mut buffer = [0; 4];
+        let (_, from) = four.recv(&mut buffer).await.unwrap();
+        assert!(four.send(from, b"back"));
+        assert_eq!(any.recv(&mut buffer).await.unwrap(), (4, four.local_addr()));
+    }
+}

@@ -1,0 +1,486 @@
+//! The dialling side: one connection to one node, many requests on it at a time.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, WriteHalf, split};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsStream;
+
+use super::Shared;
+use super::counters::DropReason;
+use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
+use super::greet::{Ends, prove};
+use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
+use super::tls::{nameless, peer_of, write_ahead};
+use crate::id::NodeId;
+use crate::net::NetError;
+use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
+
+/// A request on its way.
+#[derive(Debug)]
+struct Waiter {
+    reply: oneshot::Sender<Response>,
+    /// Held until the answer comes, also where nobody waits for it any more: the peer is busy
+    /// with it all the same.
+    _slot: OwnedSemaphorePermit,
+    sent: Instant,
+}
+
+#[derive(Debug)]
+struct Table {
+    waiters: HashMap<u32, Waiter>,
+    next_id: u32,
+    /// When the first of the waiters came to an idle connection.
+    busy_since: Instant,
+    last_used: Instant,
+    closed: Option<DropReason>,
+}
+
+/// What the users of a connection and its task share.
+#[derive(Debug)]
+struct Line {
+    table: Mutex<Table>,
+    slots: Arc<Semaphore>,
+    /// Rung when an idle connection gets a request.
+    woken: Notify,
+    pulse: Pulse,
+}
+
+/// A proven connection to a node, for one lane.
+#[derive(Debug)]
+pub(super) struct Connection {
+    line: Arc<Line>,
+    requests: mpsc::Sender<Frame>,
+    task: AbortHandle,
+}
+
+impl Connection {
+    /// Dials, proves, and starts the task that serves the connection.
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+    ) -> Result<Self, NetError> {
+        let mut stream = connect(shared, node, addr, read_bytes(lane)).await?;
+        let ends = Ends {
+            client: shared.me,
+            server: node,
+        };
+        let greeting = prove(&mut stream, ends, &shared.keyring, lane, &shared.limits);
+        let greeted = timeout(shared.limits.handshake, greeting).await;
+        greeted
+            .unwrap_or(Err(DropReason::SlowGreeting))
+            .map_err(|reason| match reason {
+                DropReason::Stranger | DropReason::PeerClosed => {
+                    NetError::NotMember { address: addr }
+                }
+                DropReason::TlsFailed => NetError::NotMember { address: addr },
+                reason => NetError::Lost { reason },
+            })?;
+        write_ahead(&mut stream, TLS_WRITE_BYTES);
+        Ok(Self::start(shared, stream, lane))
+    }
+
+    /// Starts the task of a connection that is proven.
+    pub(super) fn start<S>(shared: &Arc<Shared>, stream: TlsStream<S>, lane: Lane) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let in_flight = shared.limits.in_flight(lane);
+        let line = Arc::new(Line::new(in_flight));
+        let (requests, to_write) = mpsc::channel(in_flight);
+        let end = End {
+            shared: Arc::clone(shared),
+            line: Arc::clone(&line),
+        };
+        let task = tokio::spawn(run(end, stream, to_write));
+        Self {
+            line,
+            requests,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn ask(&self, request: &Request) -> Result<Response, NetError> {
+        let slot = Arc::clone(&self.line.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| self.line.lost())?;
+        let (reply, answer) = oneshot::channel();
+        let (id, was_idle) = self.line.add(Waiter {
+            reply,
+            _slot: slot,
+            sent: Instant::now(),
+        })?;
+        let frame = request.encode(id).map_err(|error| {
+            self.line.take(id);
+            NetError::Request(error)
+        })?;
+        // The channel has a place for every slot, so it is only ever closed, never full.
+        self.requests
+            .try_send(frame)
+            .map_err(|_| self.line.lost())?;
+        if was_idle {
+            self.line.woken.notify_one();
+        }
+        answer.await.map_err(|_| self.line.lost())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.line.lock().closed.is_none()
+    }
+
+    /// Since when nobody uses it; none while someone does.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let table = self.line.lock();
+        table.waiters.is_empty().then_some(table.last_used)
+    }
+
+    /// Ends it; whoever waits on it is told at once.
+    pub(super) fn close(&self) {
+        self.line.fail(DropReason::ClosedHere);
+        self.task.abort();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn read_bytes(lane: Lane) -> usize {
+    match lane {
+        Lane::Urgent => URGENT_READ_BYTES,
+        Lane::Bulk => BULK_READ_BYTES,
+    }
+}
+
+/// A TLS connection to `node` and no other; nothing is proven about membership yet.
+pub(super) async fn connect(
+    shared: &Shared,
+    node: NodeId,
+    addr: SocketAddr,
+    read_buffer_bytes: usize,
+) -> Result<TlsStream<BufReader<TcpStream>>, NetError> {
+    let unreachable = |kind| NetError::Unreachable {
+        address: addr,
+        kind,
+    };
+    let stream = timeout(shared.limits.dial, TcpStream::connect(addr)).await;
+    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
+    let stream = stream.map_err(|error| unreachable(error.kind()))?;
+    let _ = stream.set_nodelay(true);
+    let stream = BufReader::with_capacity(read_buffer_bytes, stream);
+    let handshake = shared.tls.connector(node)?.connect(nameless(), stream);
+    let stream = timeout(shared.limits.handshake, handshake).await;
+    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
+    let wrong = |why: String| NetError::WrongNode { address: addr, why };
+    // rustls reports what the other end did wrong as invalid data; the rest is the network.
+    let stream = stream.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => wrong(error.to_string()),
+        kind => unreachable(kind),
+    })?;
+    let stream = TlsStream::from(stream);
+    if peer_of(&stream) != Some(node) {
+        return Err(wrong("it does not speak p2pfs/1".to_owned()));
+    }
+    Ok(stream)
+}
+
+impl Line {
+    fn new(in_flight: usize) -> Self {
+        let now = Instant::now();
+        let table = Table {
+            waiters: HashMap::new(),
+            next_id: 1,
+            busy_since: now,
+            last_used: now,
+            closed: None,
+        };
+        let slots = Arc::new(Semaphore::new(in_flight));
+        Self {
+            table: Mutex::new(table),
+            slots,
+            woken: Notify::new(),
+            pulse: Pulse::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The waiter's id, and whether it is the only one.
+    fn add(&self, waiter: Waiter) -> Result<(u32, bool), NetError> {
+        let mut table = self.lock();
+        if let Some(reason) = table.closed {
+            return Err(NetError::Lost { reason });
+        }
+        let was_idle = table.waiters.is_empty();
+        if was_idle {
+            table.busy_since = waiter.sent;
+        }
+        // Ids come round after four thousand million; at most a few dozen are in flight.
+        let id = table.next_id;
+        table.next_id = id.wrapping_add(1);
+        table.waiters.insert(id, waiter);
+        Ok((id, was_idle))
+    }
+
+    fn take(&self, id: u32) -> Option<Waiter> {
+        let mut table = self.lock();
+        table.last_used = Instant::now();
+        table.waiters.remove(&id)
+    }
+
+    /// The first reason stays; every waiter learns it at once.
+    fn fail(&self, reason: DropReason) {
+        let waiters = {
+            let mut table = self.lock();
+            table.closed.get_or_insert(reason);
+            std::mem::take(&mut table.waiters)
+        };
+        self.slots.close();
+        drop(waiters);
+    }
+
+    fn lost(&self) -> NetError {
+        NetError::Lost {
+            reason: self.lock().closed.unwrap_or(DropReason::ClosedHere),
+        }
+    }
+
+    /// What the clock says about the connection, and when to look again.
+    fn check(&self, now: Instant, pinged: &mut Option<Silence>, limits: &PeerLimits) -> Check {
+        let table = self.lock();
+        let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
+            let end = table.last_used + limits.idle_dialled;
+            return if now >= end {
+                Check::End(DropReason::Idle)
+            } else {
+                Check::Again(end)
+            };
+        };
+        let silence = Silence {
+            beats: self.pulse.beats(),
+            busy_since: table.busy_since,
+        };
+        let quiet_since = self.pulse.last().max(table.busy_since);
+        let silent = quiet_since + limits.silent_after;
+        let unanswered = oldest + limits.unanswered_after;
+        let ping = quiet_since + limits.ping_after;
+        if now >= silent {
+            Check::End(DropReason::Silent)
+        } else if now >= unanswered {
+            Check::End(DropReason::Unanswered)
+        } else if *pinged == Some(silence) {
+            Check::Again(silent.min(unanswered))
+        } else if now >= ping {
+            *pinged = Some(silence);
+            Check::Ping
+        } else {
+            Check::Again(ping.min(unanswered))
+        }
+    }
+}
+
+/// Which silence it is: the next one begins when bytes come, or with a request after none. Counted
+/// and not timed, since an answer may come within the same tick of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Silence {
+    beats: u64,
+    busy_since: Instant,
+}
+
+/// What to do about a connection's silence.
+#[derive(Debug, PartialEq, Eq)]
+enum Check {
+    Again(Instant),
+    Ping,
+    End(DropReason),
+}
+
+/// However the task ends, aborted or not, nobody waits on its connection any more.
+struct End {
+    shared: Arc<Shared>,
+    line: Arc<Line>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.line.fail(DropReason::ClosedHere);
+        let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
+        self.shared.counters.drop_for(reason);
+    }
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    end: End,
+    stream: TlsStream<S>,
+    requests: mpsc::Receiver<Frame>,
+) {
+    let (limits, line) = (&end.shared.limits, &end.line);
+    let (reading, writing) = split(stream);
+    let (pings, to_ping) = mpsc::channel(1);
+    // One task for all: they never run at the same time, so the halves never contend.
+    let reason = tokio::select! {
+        reason = read_answers(reading, line, limits) => reason,
+        reason = write_requests(writing, requests, to_ping, limits) => reason,
+        reason = watch(line, limits, pings) => reason,
+    };
+    line.fail(reason);
+}
+
+async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: ReadHalf<S>,
+    line: &Line,
+    limits: &PeerLimits,
+) -> DropReason {
+    let mut reader = FrameReader::new(stream, limits, &line.pulse);
+    loop {
+        let (header, body) = match reader.next(Phase::Responses).await {
+            Ok(frame) => frame,
+            Err(reason) => return reason,
+        };
+        let FrameHeader { id, kind, .. } = header;
+        if kind == Kind::Pong {
+            continue;
+        }
+        let Some(waiter) = line.take(id) else {
+            return DropReason::Malformed;
+        };
+        match Response::decode(kind, body) {
+            // Where nobody waits any more, the answer is dropped here.
+            Ok(response) => drop(waiter.reply.send(response)),
+            Err(error) => return reason_of(&error),
+        }
+    }
+}
+
+async fn write_requests<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: WriteHalf<S>,
+    mut requests: mpsc::Receiver<Frame>,
+    mut pings: mpsc::Receiver<Frame>,
+    limits: &PeerLimits,
+) -> DropReason {
+    loop {
+        let frame = tokio::select! {
+            Some(ping) = pings.recv() => ping,
+            Some(request) = requests.recv() => request,
+            // Nobody has the connection any more.
+            else => return DropReason::Idle,
+        };
+        let mut written = write_frame(&mut stream, &frame, limits).await;
+        if written.is_ok() && requests.is_empty() {
+            written = flush(&mut stream, limits).await;
+        }
+        if let Err(reason) = written {
+            return reason;
+        }
+    }
+}
+
+async fn watch(line: &Line, limits: &PeerLimits, pings: mpsc::Sender<Frame>) -> DropReason {
+    let mut pinged = None;
+    loop {
+        match line.check(Instant::now(), &mut pinged, limits) {
+            Check::End(reason) => return reason,
+            // A ping that is still unwritten is as good as another one.
+            Check::Ping => drop(pings.try_send(Frame::empty(0, Kind::Ping))),
+            Check::Again(next) => tokio::select! {
+                () = sleep_until(next) => {}
+                () = line.woken.notified() => {}
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Duration;
+
+    use super::*;
+
+    fn waiter(line: &Line) -> (Waiter, oneshot::Receiver<Response>) {
+        let slot = Arc::clone(&line.slots).try_acquire_owned().unwrap();
+        let (reply, answer) = oneshot::channel();
+        (
+            Waiter {
+                reply,
+                _slot: slot,
+                sent: Instant::now(),
+            },
+            answer,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_lives_until_its_time_and_is_never_pinged() {
+        let (line, limits) = (Line::new(4), PeerLimits::default());
+        let start = Instant::now();
+        let end = start + limits.idle_dialled;
+        assert_eq!(line.check(start, &mut None, &limits), Check::Again(end));
+        assert_eq!(
+            line.check(end, &mut None, &limits),
+            Check::End(DropReason::Idle)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_with_a_request_out_is_asked_about_after_1_s_and_dead_after_2_s() {
+        let (line, limits) = (Line::new(4), PeerLimits::default());
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let (waiting, _answer) = waiter(&line);
+        line.add(waiting).unwrap();
+        let (start, mut pinged) = (Instant::now(), None);
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!(
+            line.check(start, &mut pinged, &limits),
+            Check::Again(after(1000))
+        );
+        assert_eq!(line.check(after(1000), &mut pinged, &limits), Check::Ping);
+        assert_eq!(
+            line.check(after(1000), &mut pinged, &limits),
+            Check::Again(after(2000))
+        );
+        let dead = Check::End(DropReason::Silent);
+        assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_others_overtake_for_too_long_ends_the_connection() {
+        let line = Line::new(4);
+        let limits = PeerLimits {
+            silent_after: Duration::from_secs(99),
+            ..PeerLimits::default()
+        };
+        let (waiting, _answer) = waiter(&line);
+        line.add(waiting).unwrap();
+        let later = Instant::now() + limits.unanswered_after;
+        let end = Check::End(DropReason::Unanswered);
+        assert_eq!(line.check(later, &mut None, &limits), end);
+    }
+
+    #[tokio::test]
+    async fn a_failed_connection_tells_its_waiters_and_takes_no_more() {
+        let line = Line::new(4);
+        let (waiting, answer) = waiter(&line);
+        line.add(waiting).unwrap();
+        let (late, _) = waiter(&line);
+        line.fail(DropReason::Silent);
+        line.fail(DropReason::Broken);
+        assert!(answer.await.is_err());
+        let lost = NetError::Lost {
+            reason: DropReason::Silent,
+        };
+        assert_eq!(line.lost(), lost);
+        assert_eq!(line.add(late).unwrap_err(), lost);
+        assert!(lost.is_retryable());
+    }
+}

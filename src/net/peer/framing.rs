@@ -1,0 +1,326 @@
+//! Frames on a byte stream: whole ones, within their limits and their time, or the reason why not.
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Duration, Instant, timeout};
+
+use super::counters::DropReason;
+use super::limits::PeerLimits;
+use crate::wire::WireError;
+use crate::wire::native::tcp::{Frame, FrameHeader, HEADER_BYTES, Phase};
+
+/// When bytes last came on a connection, and how often.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    start: Instant,
+    last_ms: AtomicU64,
+    beats: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
+        }
+    }
+
+    fn beat(&self) {
+        self.last_ms
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Reads frames from `stream`. Takes memory for a body only once its header was found good.
+pub(super) struct FrameReader<'a, R> {
+    pub(super) stream: R,
+    pub(super) limits: &'a PeerLimits,
+    pub(super) pulse: &'a Pulse,
+    header: [u8; HEADER_BYTES],
+    filled: usize,
+}
+
+impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
+    pub(super) fn new(stream: R, limits: &'a PeerLimits, pulse: &'a Pulse) -> Self {
+        Self {
+            stream,
+            limits,
+            pulse,
+            header: [0; HEADER_BYTES],
+            filled: 0,
+        }
+    }
+
+    /// Waits for the first byte of the next frame, however long that takes. Dropping the future
+    /// loses nothing.
+    pub(super) async fn wait(&mut self) -> Result<(), DropReason> {
+        if self.filled == 0 {
+            self.filled = self.read_header().await?;
+        }
+        Ok(())
+    }
+
+    /// The next frame. Once its first byte is there, the rest has its time.
+    pub(super) async fn next(&mut self, phase: Phase) -> Result<(FrameHeader, Bytes), DropReason> {
+        self.wait().await?;
+        let header = timeout(self.limits.frame_grace, self.finish_header());
+        header.await.map_err(|_| DropReason::SlowFrame)??;
+        self.filled = 0;
+        let header = FrameHeader::decode(&self.header, phase).map_err(|e| reason_of(&e))?;
+        let body_time = self.limits.frame_time(header.body_bytes);
+        let body = timeout(body_time, self.read_body(header.body_bytes)).await;
+        Ok((header, body.map_err(|_| DropReason::SlowFrame)??))
+    }
+
+    async fn finish_header(&mut self) -> Result<(), DropReason> {
+        while self.filled < HEADER_BYTES {
+            self.filled += self.read_header().await?;
+        }
+        Ok(())
+    }
+
+    async fn read_header(&mut self) -> Result<usize, DropReason> {
+        let read = self.stream.read(&mut self.header[self.filled..]).await;
+        self.pulse.beat();
+        match read {
+            Ok(0) => Err(DropReason::PeerClosed),
+            Ok(length) => Ok(length),
+            Err(error) => Err(io_reason(&error)),
+        }
+    }
+
+    async fn read_body(&mut self, length_bytes: usize) -> Result<Bytes, DropReason> {
+        let mut body = BytesMut::with_capacity(length_bytes);
+        let mut rest = (&mut self.stream).take(length_bytes as u64);
+        while body.len() < length_bytes {
+            match rest.read_buf(&mut body).await {
+                Ok(0) => return Err(DropReason::PeerClosed),
+                Ok(_) => self.pulse.beat(),
+                Err(error) => return Err(io_reason(&error)),
+            }
+        }
+        Ok(body.freeze())
+    }
+}
+
+/// Writes a frame within its time; the body is not copied on the way to TLS.
+pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    frame: &Frame,
+    limits: &PeerLimits,
+) -> Result<(), DropReason> {
+    let written = timeout(
+        limits.frame_time(frame.len_bytes()),
+        write_parts(stream, frame),
+    )
+    .await;
+    let written = written.map_err(|_| DropReason::SlowReader)?;
+    written.map_err(|error| io_reason(&error))
+}
+
+/// Pushes out what was written.
+pub(super) async fn flush<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    limits: &PeerLimits,
+) -> Result<(), DropReason> {
+    let flushed = timeout(limits.frame_grace, stream.flush()).await;
+    let flushed = flushed.map_err(|_| DropReason::SlowReader)?;
+    flushed.map_err(|error| io_reason(&error))
+}
+
+async fn write_parts<W: AsyncWrite + Unpin>(stream: &mut W, frame: &Frame) -> io::Result<()> {
+    let mut written = 0;
+    while written < frame.len_bytes() {
+        let step = if written < HEADER_BYTES {
+            let parts = [
+                IoSlice::new(&frame.header[written..]),
+                IoSlice::new(&frame.body),
+            ];
+            stream.write_vectored(&parts).await?
+        } else {
+            stream.write(&frame.body[written - HEADER_BYTES..]).await?
+        };
+        if step == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        written += step;
+    }
+    Ok(())
+}
+
+pub(super) fn reason_of(error: &WireError) -> DropReason {
+    match error {
+        WireError::TooLong { .. } => DropReason::Oversized,
+        WireError::Malformed { .. } | WireError::Version { .. } => DropReason::Malformed,
+    }
+}
+
+/// What an error of the stream means; rustls reports a peer's breach of TLS as invalid data.
+fn io_reason(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => DropReason::PeerClosed,
+        io::ErrorKind::InvalidData => DropReason::TlsFailed,
+        _ => DropReason::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::wire::native::tcp::{Kind, Response};
+
+    fn answer(length: usize) -> Frame {
+        Response::Data {
+            proof: Bytes::from(vec![7; length]),
+        }
+        .encode(3)
+        .unwrap()
+    }
+
+    async fn read_one(
+        stream: impl AsyncRead + Unpin,
+        phase: Phase,
+    ) -> Result<(FrameHeader, Bytes), DropReason> {
+        let (limits, pulse) = (PeerLimits::default(), Pulse::new());
+        FrameReader::new(stream, &limits, &pulse).next(phase).await
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in_through_a_narrow_pipe() {
+        let (mut near, far) = duplex(100);
+        let limits = PeerLimits::default();
+        let writing = async {
+            for length in [0, 1, 5000] {
+                write_frame(&mut near, &answer(length), &limits)
+                    .await
+                    .unwrap();
+            }
+            flush(&mut near, &limits).await.unwrap();
+        };
+        let pulse = Pulse::new();
+        let mut reader = FrameReader::new(far, &limits, &pulse);
+        let reading = async {
+            for length in [0, 1, 5000] {
+                let (header, body) = reader.next(Phase::Responses).await.unwrap();
+                assert_eq!(
+                    (header.id, header.kind, body.len()),
+                    (3, Kind::Data, length)
+                );
+            }
+        };
+        tokio::join!(writing, reading);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_drips_is_given_up_though_bytes_keep_coming() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(100_000);
+        let drip = async {
+            let bytes = [&frame.header[..], &frame.body].concat();
+            for byte in bytes.chunks(1) {
+                if near.write_all(byte).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let start = Instant::now();
+        let reason = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap_err(),
+            () = drip => panic!("a dripped frame was waited for to its end"),
+        };
+        assert_eq!(reason, DropReason::SlowFrame);
+        let most = PeerLimits::default().frame_time(100_000) * 2;
+        assert!(start.elapsed() <= most, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_drips_is_given_up() {
+        let (mut near, far) = duplex(64);
+        near.write_all(&[0, 0]).await.unwrap();
+        assert_eq!(
+            read_one(far, Phase::Responses).await,
+            Err(DropReason::SlowFrame)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+        let (mut near, _far) = duplex(64);
+        let limits = PeerLimits::default();
+        let written = write_frame(&mut near, &answer(1000), &limits).await;
+        assert_eq!(written, Err(DropReason::SlowReader));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_between_frames_is_no_fault() {
+        let (mut near, far) = duplex(1 << 16);
+        let limits = PeerLimits::default();
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            write_frame(&mut near, &answer(10), &limits).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(read_one(far, Phase::Responses), later);
+        assert!(read.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_oversized_or_misplaced_frame_ends_the_connection_before_its_body() {
+        for (kind, length, phase, reason) in [
+            (
+                Kind::Data,
+                3u32 << 20,
+                Phase::Responses,
+                DropReason::Oversized,
+            ),
+            (
+                Kind::Data,
+                u32::MAX,
+                Phase::Responses,
+                DropReason::Oversized,
+            ),
+            (
+                Kind::AskMembers,
+                100,
+                Phase::Greeting,
+                DropReason::Malformed,
+            ),
+            (Kind::Data, 100, Phase::Requests, DropReason::Malformed),
+        ] {
+            let (mut near, far) = duplex(64);
+            let mut header = Frame::empty(1, kind).header;
+            header[..4].copy_from_slice(&length.to_be_bytes());
+            near.write_all(&header).await.unwrap();
+            assert_eq!(read_one(far, phase).await, Err(reason), "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_anywhere_is_a_closed_connection() {
+        let frame = answer(20);
+        let bytes = [&frame.header[..], &frame.body].concat();
+        for length in 0..bytes.len() {
+            let cut = &bytes[..length];
+            assert_eq!(
+                read_one(cut, Phase::Responses).await,
+                Err(DropReason::PeerClosed)
+            );
+        }
+        assert!(read_one(&bytes[..], Phase::Responses).await.is_ok());
+    }
+}

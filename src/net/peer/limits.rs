@@ -1,0 +1,91 @@
+//! How many and how long, in one place.
+
+use std::time::Duration;
+
+use crate::wire::native::tcp::Lane;
+
+/// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
+pub(super) const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
+/// The buffer between the socket and TLS of a connection that fetches in bulk: few system calls.
+pub(super) const BULK_READ_BYTES: usize = 256 << 10;
+/// The same where answers are small.
+pub(super) const URGENT_READ_BYTES: usize = 64 << 10;
+/// The same where only requests come.
+pub(super) const SERVE_READ_BYTES: usize = 16 << 10;
+/// How much TLS encrypts ahead of the socket, so that one system call takes many records.
+pub(super) const TLS_WRITE_BYTES: usize = 256 << 10;
+
+/// Every limit of the TCP side. The defaults are the ones of the design; tests shorten the times.
+#[derive(Clone, Debug)]
+pub struct PeerLimits {
+    /// Until a TCP connection stands.
+    pub dial: Duration,
+    /// From then until both sides have proven membership.
+    pub handshake: Duration,
+    /// Silence on a connection with unanswered requests until we ask whether anyone is there.
+    pub ping_after: Duration,
+    /// The same until the connection counts as dead, and its requests fail.
+    pub silent_after: Duration,
+    /// The age of a request at which its connection counts as dead, whatever else it carries.
+    pub unanswered_after: Duration,
+    /// How long a connection that we dialled stays open unused.
+    pub idle_dialled: Duration,
+    /// The same for one that we accepted; longer, so that the dialler is the one to close.
+    pub idle_accepted: Duration,
+    /// How long any frame may take, besides a second for each 64 KiB.
+    pub frame_grace: Duration,
+    /// Requests in flight on an urgent connection; more wait at the asker, and at the server
+    /// reading pauses.
+    pub in_flight_urgent: usize,
+    /// The same on a bulk connection; with answers of 1 MiB this also bounds the memory.
+    pub in_flight_bulk: usize,
+    /// Proven connections accepted from all peers; the next one is dropped.
+    pub accepted: usize,
+    /// Proven connections accepted from one peer; the oldest gives way to the next.
+    pub accepted_per_peer: usize,
+    /// Connections that have proven nothing yet; the next one is dropped.
+    pub unproven: usize,
+    /// The same from one IP address.
+    pub unproven_per_ip: usize,
+    /// Connections that we dialled; the longest idle gives way.
+    pub dialled: usize,
+    /// Requests that wait for the node's event loop; the next one is answered `Busy`.
+    pub incoming: usize,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(3),
+            handshake: Duration::from_secs(5),
+            ping_after: Duration::from_secs(1),
+            silent_after: Duration::from_secs(2),
+            unanswered_after: Duration::from_secs(30),
+            idle_dialled: Duration::from_secs(60),
+            idle_accepted: Duration::from_secs(90),
+            frame_grace: Duration::from_secs(5),
+            in_flight_urgent: 64,
+            in_flight_bulk: 16,
+            accepted: 1024,
+            accepted_per_peer: 8,
+            unproven: 128,
+            unproven_per_ip: 32,
+            dialled: 512,
+            incoming: 1024,
+        }
+    }
+}
+
+impl PeerLimits {
+    pub(super) fn in_flight(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Urgent => self.in_flight_urgent,
+            Lane::Bulk => self.in_flight_bulk,
+        }
+    }
+
+    /// How long a frame of this length may take from its first byte to its last.
+    pub(super) fn frame_time(&self, length_bytes: usize) -> Duration {
+        self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
+    }
+}

@@ -1,0 +1,283 @@
+//! TCP between nodes: TLS that shows who the other end is, proof that it belongs here, and then
+//! requests, many at a time, on connections that are kept warm.
+//!
+//! The node that dials asks and the one that accepts answers, so a pair of nodes has up to four
+//! connections: two lanes each way. Owns all limits on connections and their times. Never
+//! interprets a request. When a connection ends, its requests fail at once with an error that says
+//! whether to ask elsewhere; all other connections go on.
+
+mod counters;
+mod dial;
+mod framing;
+mod greet;
+mod limits;
+mod pool;
+mod register;
+mod serve;
+mod tls;
+
+pub use counters::{DropReason, PeerCounters};
+pub use limits::PeerLimits;
+pub use serve::{Incoming, ReplyTo};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::id::NodeId;
+use crate::net::NetError;
+use crate::net::port::{bind_error, bind_tcp};
+use crate::trust::{AllowList, EpochSecret, InviteToken, Invites, Keyring, NodeKey};
+pub use crate::wire::native::tcp::Lane;
+use crate::wire::native::tcp::{Request, Response};
+
+use counters::Counters;
+use dial::connect;
+use greet::Ends;
+use limits::SERVE_READ_BYTES;
+use pool::Pool;
+use register::Register;
+use tls::Tls;
+
+/// An accepted connection that does not begin as TLS, its first byte still unread.
+pub type OlderConnection = (TcpStream, SocketAddr);
+
+/// What all tasks of the TCP side share.
+#[derive(Debug)]
+struct Shared {
+    me: NodeId,
+    tls: Tls,
+    keyring: Arc<Keyring>,
+    allow: ArcSwap<AllowList>,
+    invites: ArcSwapOption<Invites>,
+    older_plane: ArcSwapOption<mpsc::Sender<OlderConnection>>,
+    limits: PeerLimits,
+    counters: Counters,
+    pool: Pool,
+    register: Register,
+    incoming: mpsc::Sender<Incoming>,
+}
+
+/// Ends everything when the last clone of [`PeerNet`] goes.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+    local: SocketAddr,
+}
+
+/// The TCP side of a node. Clones share it; when the last one is dropped, or [`PeerNet::close`] is
+/// called, every connection ends.
+#[derive(Clone, Debug)]
+pub struct PeerNet {
+    owner: Arc<Owner>,
+}
+
+impl PeerNet {
+    /// Listens on `addr` alone, without a UDP socket beside it; see `net::PortPair` for both.
+    ///
+    /// # Errors
+    /// [`NetError::Bind`], [`NetError::Key`].
+    pub fn bind(
+        addr: SocketAddr,
+        key: Arc<NodeKey>,
+        keyring: Arc<Keyring>,
+        limits: PeerLimits,
+    ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
+        Self::listen(bind_tcp(addr)?, key, keyring, limits)
+    }
+
+    /// Accepts what comes to `listener`; requests of proven peers come out of the receiver. Needs a
+    /// running tokio runtime.
+    ///
+    /// # Errors
+    /// [`NetError::Bind`] where the socket has no address, [`NetError::Key`].
+    pub fn listen(
+        listener: TcpListener,
+        key: Arc<NodeKey>,
+        keyring: Arc<Keyring>,
+        limits: PeerLimits,
+    ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let local = listener
+            .local_addr()
+            .map_err(|error| bind_error(nowhere, &error))?;
+        let (incoming, requests) = mpsc::channel(limits.incoming);
+        let shared = Arc::new(Shared {
+            me: key.node_id(),
+            tls: Tls::new(&key)?,
+            keyring,
+            allow: ArcSwap::default(),
+            invites: ArcSwapOption::empty(),
+            older_plane: ArcSwapOption::empty(),
+            limits,
+            counters: Counters::default(),
+            pool: Pool::default(),
+            register: Register::default(),
+            incoming,
+        });
+        let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));
+        let accepting = accepting.abort_handle();
+        Ok((
+            Self {
+                owner: Arc::new(Owner {
+                    shared,
+                    accepting,
+                    local,
+                }),
+            },
+            requests,
+        ))
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.owner.local
+    }
+
+    /// Asks `node`, which is dialled at `addr` where no connection for the lane is open. Waits
+    /// where the connection carries as many requests as may be. Dropping the future gives up the
+    /// answer, not the connection.
+    ///
+    /// # Errors
+    /// [`NetError::is_retryable`] says whether another holder may do better.
+    pub async fn request(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+    ) -> Result<Response, NetError> {
+        let shared = &self.owner.shared;
+        self.check_peer(&node)?;
+        let connection = Pool::get(shared, node, addr, lane).await?;
+        connection.ask(&request).await
+    }
+
+    /// Makes the connection for a later request, if there is none.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn warm(&self, node: NodeId, addr: SocketAddr, lane: Lane) -> Result<(), NetError> {
+        self.check_peer(&node)?;
+        Pool::get(&self.owner.shared, node, addr, lane)
+            .await
+            .map(drop)
+    }
+
+    /// Redeems an invitation: dials its addresses in order until the issuer answers, and gives the
+    /// secret of the issuer's epoch. The token is used up by it.
+    ///
+    /// # Errors
+    /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
+    /// token of our own; else what the last address gave.
+    pub async fn enrol(&self, token: &InviteToken) -> Result<EpochSecret, NetError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        token
+            .check_time(now.as_secs())
+            .map_err(|_| NetError::InviteExpired)?;
+        self.check_peer(&token.issuer)?;
+        let mut outcome = Err(NetError::InviteRefused);
+        for seed in &token.seeds {
+            outcome = self.enrol_at(*seed, token).await;
+            if matches!(outcome, Ok(_) | Err(NetError::InviteRefused)) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn enrol_at(
+        &self,
+        addr: SocketAddr,
+        token: &InviteToken,
+    ) -> Result<EpochSecret, NetError> {
+        let shared = &self.owner.shared;
+        let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES).await?;
+        let ends = Ends {
+            client: shared.me,
+            server: token.issuer,
+        };
+        let enrolling = greet::enrol(&mut stream, ends, token, &shared.limits);
+        let enrolled = timeout(shared.limits.handshake, enrolling).await;
+        enrolled
+            .unwrap_or(Err(DropReason::SlowGreeting))
+            .map_err(|reason| match reason {
+                DropReason::SlowGreeting => NetError::Lost { reason },
+                _ => NetError::InviteRefused,
+            })
+    }
+
+    /// Answers joiners from now on with these invitations; without, every joiner is a stranger.
+    pub fn set_invites(&self, invites: Arc<Invites>) {
+        self.owner.shared.invites.store(Some(invites));
+    }
+
+    /// Narrows who may be dialled and accepted from now on; connections that stand are ended where
+    /// the list does not name their node only by [`PeerNet::close_peer`].
+    pub fn set_allow_list(&self, allow: AllowList) {
+        self.owner.shared.allow.store(Arc::new(allow));
+    }
+
+    /// Hands accepted connections that do not begin as TLS to an older plane; where its queue is
+    /// full, or there is none, they are dropped and counted.
+    pub fn set_older_plane(&self, plane: Option<mpsc::Sender<OlderConnection>>) {
+        self.owner.shared.older_plane.store(plane.map(Arc::new));
+    }
+
+    /// Ends every connection with a node, both ways; their requests fail at once. A later request
+    /// dials anew.
+    pub fn close_peer(&self, node: NodeId) {
+        let shared = &self.owner.shared;
+        shared.pool.close_peer(node);
+        for _ in 0..shared.register.close_peer(node) {
+            shared.counters.drop_for(DropReason::ClosedHere);
+        }
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> PeerCounters {
+        self.owner.shared.counters.snapshot()
+    }
+
+    /// Stops listening and ends every connection.
+    pub fn close(&self) {
+        self.owner.close();
+    }
+
+    fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
+        let shared = &self.owner.shared;
+        if *node == shared.me {
+            return Err(NetError::OwnIdentity);
+        }
+        if !shared.allow.load().allows(node) {
+            return Err(NetError::NotAllowed);
+        }
+        Ok(())
+    }
+}
+
+impl Owner {
+    fn close(&self) {
+        self.accepting.abort();
+        self.shared.register.close();
+        self.shared.pool.close();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

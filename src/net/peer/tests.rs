@@ -1,0 +1,8 @@
+//! What the TCP side promises to the node and to the outside.
+
+mod enrolment;
+mod failures;
+mod harness;
+mod hostile;
+mod requests;
+mod strangers;

@@ -1,0 +1,108 @@
+//! An invitation admits one stranger, once, in time, at its issuer.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::harness::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now_unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn inviting(issuer: &Node) -> Arc<Invites> {
+    let invites = Arc::new(Invites::new());
+    issuer.net.set_invites(Arc::clone(&invites));
+    invites
+}
+
+fn token(issuer: &Node, invites: &Invites) -> InviteToken {
+    invites
+        .issue(issuer.id, vec![issuer.addr()], HOUR, now_unix_s())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_token_makes_a_stranger_a_member() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    let token = InviteToken::parse(&token.encode()).unwrap();
+    let secret = joiner.net.enrol(&token).await.unwrap();
+    assert_eq!(secret, *issuer.keyring.current());
+    joiner.keyring.add(secret).unwrap();
+    let (seen, _net, _answering) = issuer.answer_all();
+    assert!(joiner.ask(&seen, Lane::Urgent).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_serves_once() {
+    let (issuer, first, second) = (Node::new(1), Node::new(2), Node::new(3));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    assert!(first.net.enrol(&token).await.is_ok());
+    assert_eq!(second.net.enrol(&token).await, Err(NetError::InviteRefused));
+    assert_eq!(first.net.enrol(&token).await, Err(NetError::InviteRefused));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_by_both_ends() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let invites = inviting(&issuer);
+    let mut token = invites
+        .issue(issuer.id, vec![issuer.addr()], HOUR, 1000)
+        .unwrap();
+    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteExpired));
+    assert_eq!(issuer.net.counters().accepted, 0);
+    // A joiner with a wrong clock gets no further.
+    token.expires_unix_s = u64::MAX;
+    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteRefused));
+}
+
+#[tokio::test]
+async fn a_token_that_was_guessed_uses_nothing_up() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    let mut guessed = token.clone();
+    guessed.key[0] ^= 1;
+    assert_eq!(
+        joiner.net.enrol(&guessed).await,
+        Err(NetError::InviteRefused)
+    );
+    assert!(joiner.net.enrol(&token).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_node_that_issued_nothing_admits_nobody() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let token = token(&issuer, &Invites::new());
+    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteRefused));
+    assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
+}
+
+#[tokio::test]
+async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address() {
+    let (issuer, impostor, joiner) = (Node::new(1), Node::new(3), Node::new(2));
+    let invites = inviting(&issuer);
+    let mut token = token(&issuer, &invites);
+    token.seeds = vec![impostor.addr()];
+    assert!(matches!(
+        joiner.net.enrol(&token).await,
+        Err(NetError::WrongNode { .. })
+    ));
+    token.seeds = vec![impostor.addr(), issuer.addr()];
+    assert!(joiner.net.enrol(&token).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_node_cannot_join_itself() {
+    let issuer = Node::new(1);
+    let invites = inviting(&issuer);
+    let token = token(&issuer, &invites);
+    assert_eq!(issuer.net.enrol(&token).await, Err(NetError::OwnIdentity));
+}

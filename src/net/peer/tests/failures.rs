@@ -1,0 +1,241 @@
+//! Whatever ends a connection, who waits on it is told, and told when.
+
+use tokio::io::{copy_bidirectional, duplex};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::super::*;
+use super::harness::*;
+
+#[tokio::test]
+async fn a_dropped_connection_fails_all_its_requests_at_once() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let mut asks = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let net = asker.net.clone();
+        asks.push(tokio::spawn(async move {
+            net.request(seen.id, seen.addr, Lane::Bulk, question())
+                .await
+        }));
+        held.push(server.requests.recv().await.unwrap());
+    }
+    server.net.close();
+    for ask in asks {
+        let lost = ask.await.unwrap().unwrap_err();
+        assert!(lost.is_retryable());
+        // Told by the connection's end, not by a clock that ran out.
+        let NetError::Lost { reason } = lost else {
+            panic!("{lost}")
+        };
+        assert!(
+            matches!(reason, DropReason::PeerClosed | DropReason::Broken),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_after_a_lost_connection_dials_anew() {
+    let asker = Node::new(1);
+    let (server, net, _answering) = Node::new(1).answer_all();
+    assert!(asker.ask(&server, Lane::Urgent).await.is_ok());
+    asker.net.close_peer(server.id);
+    assert!(asker.ask(&server, Lane::Urgent).await.is_ok());
+    assert_eq!(net.counters().accepted, 2);
+}
+
+#[tokio::test]
+async fn closing_a_peer_ends_its_connections_both_ways() {
+    let (mut a, mut b) = (Node::new(1), Node::new(1));
+    let (seen_a, seen_b) = (a.seen(), b.seen());
+    let (net_a, net_b) = (a.net.clone(), b.net.clone());
+    let ask_b = net_a.request(seen_b.id, seen_b.addr, Lane::Urgent, question());
+    let ask_a = net_b.request(seen_a.id, seen_a.addr, Lane::Urgent, question());
+    let close = async {
+        let held = (a.requests.recv().await, b.requests.recv().await);
+        net_a.close_peer(seen_b.id);
+        held
+    };
+    let (to_b, to_a, _held) = tokio::join!(ask_b, ask_a, close);
+    assert_eq!(
+        to_b,
+        Err(NetError::Lost {
+            reason: DropReason::ClosedHere
+        })
+    );
+    assert!(matches!(to_a, Err(NetError::Lost { .. })));
+    assert_eq!(net_a.counters().dropped(DropReason::ClosedHere), 2);
+}
+
+#[tokio::test]
+async fn the_node_can_tell_that_nobody_waits_for_an_answer_any_more() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let ask = asker.ask(&seen, Lane::Urgent);
+    let serve = async {
+        let incoming = server.requests.recv().await.unwrap();
+        assert!(incoming.reply.is_wanted());
+        asker.net.close();
+        while incoming.reply.is_wanted() {
+            tokio::task::yield_now().await;
+        }
+        incoming.reply.send(Response::Gone);
+    };
+    let (answer, ()) = tokio::join!(ask, serve);
+    assert!(answer.is_err());
+}
+
+#[tokio::test]
+async fn where_nobody_listens_the_error_names_the_address() {
+    let asker = Node::new(1);
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let nobody = Seen {
+        id: NodeKey::random().node_id(),
+        addr,
+    };
+    let error = asker.ask(&nobody, Lane::Urgent).await.unwrap_err();
+    assert!(matches!(error, NetError::Unreachable { .. }) && error.is_retryable());
+    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn one_who_knows_a_better_address_need_not_fail_with_the_others() {
+    let asker = Node::new(1);
+    let (server, _net, _answering) = Node::new(1).answer_all();
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let stale = Seen {
+        id: server.id,
+        addr: listener.local_addr().unwrap(),
+    };
+    let first = asker.ask(&stale, Lane::Urgent);
+    let second = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        // The dial at the stale address is under way: the next request joins it, sees it fail,
+        // and tries its own.
+        let (answer, ()) = tokio::join!(asker.ask(&server, Lane::Urgent), async {
+            tokio::task::yield_now().await;
+            drop(stream);
+        });
+        answer
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_err());
+    assert!(second.is_ok(), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_closed_node_says_so_and_its_port_is_free_again() {
+    let node = Node::new(1);
+    let (other, _net, _answering) = Node::new(1).answer_all();
+    assert!(node.ask(&other, Lane::Urgent).await.is_ok());
+    node.net.close();
+    assert_eq!(node.ask(&other, Lane::Urgent).await, Err(NetError::Closed));
+    let addr = node.addr();
+    // The listener goes with its aborted task, at the runtime's next turn.
+    while bind_tcp(addr).is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_waited_for_while_the_peer_answers_pings() {
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let (connection, _serving) = asker.pipe_to(&server).await;
+    let question = question();
+    let serve = async {
+        let incoming = server.requests.recv().await.unwrap();
+        sleep(Duration::from_secs(20)).await;
+        incoming.reply.send(Response::Gone);
+    };
+    let (answer, ()) = tokio::join!(connection.ask(&question), serve);
+    assert_eq!(answer, Ok(Response::Gone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_never_answered_ends_the_connection() {
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let (connection, _serving) = asker.pipe_to(&server).await;
+    let start = Instant::now();
+    let question = question();
+    let hold = async { server.requests.recv().await };
+    let (answer, _held) = tokio::join!(connection.ask(&question), hold);
+    assert_eq!(
+        answer,
+        Err(NetError::Lost {
+            reason: DropReason::Unanswered
+        })
+    );
+    assert_eq!(start.elapsed(), PeerLimits::default().unanswered_after);
+}
+
+/// A pipe that goes silent when told, as a pulled cable does: nothing comes, nothing is reset.
+async fn silenced(asker: &Node, server: &Node) -> (dial::Connection, oneshot::Sender<()>) {
+    let (near, mut proxy_near) = duplex(1 << 16);
+    let (mut proxy_far, far) = duplex(1 << 16);
+    let (cut, is_cut) = oneshot::channel();
+    server.serve(far);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = copy_bidirectional(&mut proxy_near, &mut proxy_far) => {}
+            _ = is_cut => std::future::pending().await,
+        }
+    });
+    (asker.over(near, server.id).await, cut)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_given_up_after_2_s() {
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let (connection, cut) = silenced(&asker, &server).await;
+    let question = question();
+    let silence = async {
+        let held = server.requests.recv().await;
+        cut.send(()).unwrap();
+        held
+    };
+    let start = Instant::now();
+    let (answer, _held) = tokio::join!(connection.ask(&question), silence);
+    assert_eq!(
+        answer,
+        Err(NetError::Lost {
+            reason: DropReason::Silent
+        })
+    );
+    assert_eq!(start.elapsed(), PeerLimits::default().silent_after);
+    assert!(!connection.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_idle_connection_that_died_unseen_costs_2_s_and_no_more() {
+    let (asker, server) = (Node::new(1), Node::new(1));
+    let (connection, cut) = silenced(&asker, &server).await;
+    cut.send(()).unwrap();
+    sleep(PeerLimits::default().idle_dialled / 2).await;
+    let start = Instant::now();
+    let answer = connection.ask(&question()).await;
+    assert_eq!(
+        answer,
+        Err(NetError::Lost {
+            reason: DropReason::Silent
+        })
+    );
+    assert_eq!(start.elapsed(), PeerLimits::default().silent_after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unused_connection_is_closed_by_who_dialled_it() {
+    let (asker, server) = (Node::new(1), Node::new(1));
+    let start = Instant::now();
+    let (connection, serving) = asker.pipe_to(&server).await;
+    let ended = serving.await.unwrap();
+    assert_eq!(ended, DropReason::PeerClosed);
+    assert_eq!(start.elapsed(), PeerLimits::default().idle_dialled);
+    assert!(!connection.is_open());
+}

@@ -1,0 +1,313 @@
+//! Requests reach the node and answers reach those who asked.
+
+use tokio::time::{Duration, sleep};
+
+use super::super::*;
+use super::harness::*;
+
+#[tokio::test]
+async fn a_request_is_answered_on_either_lane_over_connections_that_stay_warm() {
+    let asker = Node::new(1);
+    let (server, net, _answering) = Node::new(1).answer_all();
+    for _ in 0..3 {
+        for lane in [Lane::Urgent, Lane::Bulk] {
+            let reason = format!("{lane:?}");
+            assert_eq!(
+                asker.ask(&server, lane).await,
+                Ok(Response::Refused { reason })
+            );
+        }
+    }
+    assert_eq!(asker.net.counters().dialled, 2);
+    assert_eq!(net.counters().accepted, 2);
+}
+
+#[tokio::test]
+async fn the_node_learns_who_asks_what() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let serve = async {
+        let incoming = server.requests.recv().await.unwrap();
+        assert_eq!(incoming.from, asker.id);
+        assert!(incoming.addr.ip().is_loopback());
+        assert_eq!(incoming.request, question());
+        incoming.reply.send(Response::Gone);
+    };
+    let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Bulk), serve);
+    assert_eq!(answer, Ok(Response::Gone));
+}
+
+#[tokio::test]
+async fn many_at_once_dial_once() {
+    let asker = Node::new(1);
+    let (server, net, _answering) = Node::new(1).answer_all();
+    let asks = (0..50).map(|_| {
+        let net = asker.net.clone();
+        tokio::spawn(async move {
+            net.request(server.id, server.addr, Lane::Urgent, question())
+                .await
+        })
+    });
+    for ask in asks.collect::<Vec<_>>() {
+        assert!(ask.await.unwrap().is_ok());
+    }
+    assert_eq!(net.counters().accepted, 1);
+}
+
+#[tokio::test]
+async fn answers_come_in_any_order_to_those_who_asked() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let serve = async {
+        let first = server.requests.recv().await.unwrap();
+        let second = server.requests.recv().await.unwrap();
+        for incoming in [second, first] {
+            let Request::Log { after, .. } = incoming.request else {
+                panic!()
+            };
+            incoming.reply.send(Response::Refused {
+                reason: after.to_string(),
+            });
+        }
+    };
+    let ask = |after| {
+        let request = Request::Log {
+            author: seen.id,
+            epoch: 1,
+            after,
+        };
+        asker.net.request(seen.id, seen.addr, Lane::Urgent, request)
+    };
+    let (first, second, ()) = tokio::join!(ask(1), ask(2), serve);
+    assert_eq!(first, Ok(Response::Refused { reason: "1".into() }));
+    assert_eq!(second, Ok(Response::Refused { reason: "2".into() }));
+}
+
+#[tokio::test]
+async fn a_large_answer_arrives_whole() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let proof: Vec<u8> = (0..(1 << 20) + 5000)
+        .map(|i: u32| ((i * 31) >> 3) as u8)
+        .collect();
+    let proof = bytes::Bytes::from(proof);
+    let serve = async {
+        while let Some(incoming) = server.requests.recv().await {
+            incoming.reply.send(Response::Data {
+                proof: proof.clone(),
+            });
+        }
+    };
+    let asks = async {
+        for _ in 0..8 {
+            let answer = asker.ask(&seen, Lane::Bulk).await.unwrap();
+            assert_eq!(
+                answer,
+                Response::Data {
+                    proof: proof.clone()
+                }
+            );
+        }
+    };
+    tokio::select! { () = serve => panic!(), () = asks => {} }
+}
+
+#[tokio::test]
+async fn an_urgent_request_does_not_wait_behind_bulk_ones() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let in_flight = PeerLimits::default().in_flight_bulk;
+    let mut bulk = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..in_flight {
+        let net = asker.net.clone();
+        bulk.push(tokio::spawn(async move {
+            net.request(seen.id, seen.addr, Lane::Bulk, question())
+                .await
+        }));
+        held.push(server.requests.recv().await.unwrap());
+    }
+    let serve = async {
+        server
+            .requests
+            .recv()
+            .await
+            .unwrap()
+            .reply
+            .send(Response::Gone)
+    };
+    let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Urgent), serve);
+    assert_eq!(answer, Ok(Response::Gone));
+    held.into_iter()
+        .for_each(|incoming| incoming.reply.send(Response::NotHere));
+    for answer in bulk {
+        assert_eq!(answer.await.unwrap(), Ok(Response::NotHere));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_limit_in_flight_requests_wait_their_turn() {
+    let (asker, mut server) = (Node::new(1), Node::new(1));
+    let (connection, _serving) = asker.pipe_to(&server).await;
+    let connection = Arc::new(connection);
+    let in_flight = PeerLimits::default().in_flight_bulk;
+    let asks: Vec<_> = (0..3 * in_flight)
+        .map(|_| {
+            let connection = Arc::clone(&connection);
+            tokio::spawn(async move { connection.ask(&question()).await })
+        })
+        .collect();
+    let mut answered = 0;
+    while answered < asks.len() {
+        // Virtual time only passes when nothing can move any more: then the limit must hold.
+        sleep(Duration::from_millis(1)).await;
+        let mut held = Vec::new();
+        while let Ok(incoming) = server.requests.try_recv() {
+            held.push(incoming);
+        }
+        assert!(
+            !held.is_empty() && held.len() <= in_flight,
+            "{}",
+            held.len()
+        );
+        answered += held.len();
+        held.into_iter()
+            .for_each(|incoming| incoming.reply.send(Response::Gone));
+    }
+    for ask in asks {
+        assert_eq!(ask.await.unwrap(), Ok(Response::Gone));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_node_forgets_is_answered_busy() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let forget = async { drop(server.requests.recv().await) };
+    let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Urgent), forget);
+    assert_eq!(answer, Ok(Response::Busy));
+}
+
+#[tokio::test]
+async fn a_node_whose_queue_is_full_answers_busy_at_once() {
+    let asker = Node::new(1);
+    let mut server = Node::with_limits(
+        1,
+        PeerLimits {
+            incoming: 1,
+            ..PeerLimits::default()
+        },
+    );
+    let seen = server.seen();
+    let net = asker.net.clone();
+    let ask = || asker.ask(&seen, Lane::Urgent);
+    let (first, second) = (ask(), ask());
+    tokio::pin!(first, second);
+    let busy = tokio::select! { answer = &mut first => answer, answer = &mut second => answer };
+    assert_eq!(busy, Ok(Response::Busy));
+    assert_eq!(server.net.counters().overloaded, 1);
+    assert!(server.requests.recv().await.is_some());
+    drop(net);
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_becomes_busy_and_the_connection_lives() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let serve = async {
+        let huge = bytes::Bytes::from(vec![0; 3 << 20]);
+        server
+            .requests
+            .recv()
+            .await
+            .unwrap()
+            .reply
+            .send(Response::Data { proof: huge });
+        server
+            .requests
+            .recv()
+            .await
+            .unwrap()
+            .reply
+            .send(Response::Gone);
+    };
+    let asks = async {
+        assert_eq!(asker.ask(&seen, Lane::Bulk).await, Ok(Response::Busy));
+        assert_eq!(asker.ask(&seen, Lane::Bulk).await, Ok(Response::Gone));
+    };
+    tokio::join!(serve, asks);
+    assert_eq!(server.net.counters().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_our_own_fault_and_harms_nothing() {
+    let asker = Node::new(1);
+    let (server, net, _answering) = Node::new(1).answer_all();
+    let members = bytes::Bytes::from(vec![0; 2 << 20]);
+    let request = Request::Members { members };
+    let answer = asker
+        .net
+        .request(server.id, server.addr, Lane::Bulk, request)
+        .await;
+    assert!(matches!(answer, Err(NetError::Request(_))));
+    assert!(asker.ask(&server, Lane::Bulk).await.is_ok());
+    assert_eq!(net.counters().accepted, 1);
+}
+
+#[tokio::test]
+async fn giving_up_an_answer_leaves_the_connection_to_others() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let held = {
+        let ask = asker.ask(&seen, Lane::Urgent);
+        tokio::pin!(ask);
+        tokio::select! {
+            _ = &mut ask => panic!("nobody answered yet"),
+            incoming = server.requests.recv() => incoming.unwrap(),
+        }
+    };
+    held.reply.send(Response::Gone);
+    let serve = async {
+        server
+            .requests
+            .recv()
+            .await
+            .unwrap()
+            .reply
+            .send(Response::NotHere)
+    };
+    let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Urgent), serve);
+    assert_eq!(answer, Ok(Response::NotHere));
+    assert_eq!(server.net.counters().accepted, 1);
+}
+
+#[tokio::test]
+async fn at_the_limit_of_connections_the_idle_one_gives_way() {
+    let limits = PeerLimits {
+        dialled: 1,
+        ..PeerLimits::default()
+    };
+    let asker = Node::with_limits(1, limits);
+    let (first, _first_net, _a) = Node::new(1).answer_all();
+    let mut second = Node::new(1);
+    let seen = second.seen();
+    assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
+    let ask = asker.ask(&seen, Lane::Urgent);
+    tokio::pin!(ask);
+    let held = tokio::select! {
+        _ = &mut ask => panic!("nobody answered yet"),
+        incoming = second.requests.recv() => incoming.unwrap(),
+    };
+    let full = asker.ask(&first, Lane::Urgent).await;
+    assert_eq!(full, Err(NetError::TooManyConnections));
+    held.reply.send(Response::Gone);
+    assert_eq!(ask.await, Ok(Response::Gone));
+    assert!(asker.ask(&first, Lane::Urgent).await.is_ok());
+}

@@ -1,0 +1,230 @@
+//! Who cannot prove that he belongs here learns nothing, at either end.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsStream;
+
+use super::super::greet::prove;
+use super::super::tls::Tls;
+use super::super::*;
+use super::harness::*;
+use crate::wire::native::tcp::{FrameHeader, Greeting, HEADER_BYTES, Phase};
+
+/// Everything that comes until the other end closes.
+async fn rest(stream: &mut (impl Wire + ?Sized)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset instead of a farewell is as good an end.
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+#[tokio::test]
+async fn nodes_with_different_secrets_refuse_each_other_both_ways() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for (asker, other) in [(&a, &b), (&b, &a)] {
+        let refused = asker.ask(&other.seen(), Lane::Urgent).await;
+        assert_eq!(
+            refused,
+            Err(NetError::NotMember {
+                address: other.addr()
+            })
+        );
+        assert_eq!(other.net.counters().dropped(DropReason::Stranger), 1);
+    }
+    assert!(a.requests.try_recv().is_err() && b.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
+    let (stranger, node) = (Node::new(2), Node::new(1));
+    for greeting in [
+        Greeting::Prove {
+            lane: Lane::Urgent,
+            proof: [0; 32],
+        },
+        Greeting::Enrol { proof: [0; 32] },
+        Greeting::Proven { proof: [0; 32] },
+        Greeting::Enrolled {
+            secret: [0; 32],
+            proof: [0; 32],
+        },
+    ] {
+        let connected = connect(stranger.shared(), node.id, node.addr(), 4096).await;
+        let mut stream = connected.unwrap();
+        let frame = greeting.encode();
+        stream
+            .write_all(&[&frame.header[..], &frame.body].concat())
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(rest(&mut stream).await, b"", "{greeting:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
+    let node = Node::new(1);
+    let key = NodeKey::random();
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let seen = Seen {
+        id: key.node_id(),
+        addr: listener.local_addr().unwrap(),
+    };
+    let stranger = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = Tls::new(&key)
+            .unwrap()
+            .acceptor()
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut header = [0; HEADER_BYTES];
+        stream.read_exact(&mut header).await.unwrap();
+        let header = FrameHeader::decode(&header, Phase::Greeting).unwrap();
+        let mut body = vec![0; header.body_bytes];
+        stream.read_exact(&mut body).await.unwrap();
+        body
+    };
+    let (refused, heard) = tokio::join!(node.ask(&seen, Lane::Urgent), stranger);
+    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
+    assert_eq!(heard.len(), 33);
+    let epoch = node.keyring.current().id();
+    assert!(!heard.windows(8).any(|window| window == epoch.0));
+}
+
+#[tokio::test]
+async fn an_echoed_proof_opens_no_door() {
+    let node = Node::new(1);
+    let key = NodeKey::random();
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let seen = Seen {
+        id: key.node_id(),
+        addr: listener.local_addr().unwrap(),
+    };
+    let mirror = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = Tls::new(&key)
+            .unwrap()
+            .acceptor()
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut frame = [0; HEADER_BYTES + 33];
+        stream.read_exact(&mut frame).await.unwrap();
+        let proof = frame[HEADER_BYTES + 1..].try_into().unwrap();
+        let echo = Greeting::Proven { proof }.encode();
+        stream
+            .write_all(&[&echo.header[..], &echo.body].concat())
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        // The dialler hangs up without another word.
+        assert_eq!(rest(&mut stream).await, b"");
+    };
+    let (refused, ()) = tokio::join!(node.ask(&seen, Lane::Urgent), mirror);
+    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
+}
+
+#[tokio::test]
+async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
+    let (member, node) = (Node::new(1), Node::new(1));
+    let ends = Ends {
+        client: member.id,
+        server: node.id,
+    };
+    let first = connect(member.shared(), node.id, node.addr(), 4096)
+        .await
+        .unwrap();
+    let exporter = tls::exporter_of(&first).unwrap();
+    let secret = member.keyring.current();
+    let role = crate::trust::Role::Client;
+    let proof = crate::trust::membership_proof(&secret, role, ends.client, ends.server, &exporter);
+    let frame = Greeting::Prove {
+        lane: Lane::Bulk,
+        proof,
+    }
+    .encode();
+    let bytes = [&frame.header[..], &frame.body].concat();
+    let mut second = connect(member.shared(), node.id, node.addr(), 4096)
+        .await
+        .unwrap();
+    second.write_all(&bytes).await.unwrap();
+    second.flush().await.unwrap();
+    assert_eq!(rest(&mut second).await, b"");
+    assert_eq!(node.net.counters().dropped(DropReason::Stranger), 1);
+}
+
+#[tokio::test]
+async fn another_node_at_the_address_is_not_talked_to() {
+    let (asker, expected) = (Node::new(1), Node::new(1));
+    let (other, net, _answering) = Node::new(1).answer_all();
+    let swapped = Seen {
+        id: expected.id,
+        addr: other.addr,
+    };
+    let refused = asker.ask(&swapped, Lane::Urgent).await.unwrap_err();
+    assert!(matches!(refused, NetError::WrongNode { .. }) && refused.is_retryable());
+    // It never even learned who dialled: TLS broke before the dialler showed its key.
+    assert!(asker.ask(&other, Lane::Urgent).await.is_ok());
+    assert_eq!(net.counters().dropped(DropReason::TlsFailed), 1);
+}
+
+#[tokio::test]
+async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
+    let key = Arc::new(NodeKey::random());
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let node = || {
+        Node::with(
+            Arc::clone(&key),
+            Arc::clone(&keyring),
+            PeerLimits::default(),
+        )
+    };
+    let (original, copy) = (node(), node());
+    let refused = original.ask(&original.seen(), Lane::Urgent).await;
+    assert_eq!(refused, Err(NetError::OwnIdentity));
+    let connected = connect(copy.shared(), key.node_id(), original.addr(), 4096).await;
+    let mut stream: TlsStream<_> = connected.unwrap();
+    let ends = Ends {
+        client: copy.id,
+        server: original.id,
+    };
+    let proven = prove(
+        &mut stream,
+        ends,
+        &keyring,
+        Lane::Urgent,
+        &PeerLimits::default(),
+    )
+    .await;
+    assert!(proven.is_err());
+    assert_eq!(original.net.counters().dropped(DropReason::OwnIdentity), 1);
+}
+
+#[tokio::test]
+async fn the_allow_list_holds_both_ways() {
+    let (asker, other) = (Node::new(1), Node::new(1));
+    let seen = other.seen();
+    asker.net.set_allow_list(AllowList::only([asker.id]));
+    assert_eq!(
+        asker.ask(&seen, Lane::Urgent).await,
+        Err(NetError::NotAllowed)
+    );
+    asker.net.set_allow_list(AllowList::everyone());
+    other.net.set_allow_list(AllowList::only([other.id]));
+    let refused = asker.ask(&seen, Lane::Urgent).await;
+    assert_eq!(refused, Err(NetError::NotMember { address: seen.addr }));
+    assert_eq!(other.net.counters().dropped(DropReason::NotAllowed), 1);
+    let (seen, net, _answering) = other.answer_all();
+    net.set_allow_list(AllowList::only([asker.id]));
+    assert!(asker.ask(&seen, Lane::Urgent).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_member_of_an_older_epoch_that_we_still_know_is_answered_in_it() {
+    let asker = Node::new(1);
+    let server = Node::new(1);
+    server.keyring.add(EpochSecret::new([2; 32])).unwrap();
+    let (seen, _net, _answering) = server.answer_all();
+    assert!(asker.ask(&seen, Lane::Urgent).await.is_ok());
+}
