@@ -1,0 +1,80 @@
+//! What can be tuned, and every limit of this room.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Links (addresses with whom datagrams pass) that are kept; beyond it the one that was silent
+/// longest goes, and must prove itself again.
+pub const MAX_LINKS: usize = 4096;
+/// Frames that wait for one link's proof; beyond it the oldest is dropped.
+pub const MAX_WAITING_FRAMES: usize = 8;
+/// Datagrams that wait for the owner to take them; beyond it the oldest is dropped.
+pub const MAX_TRANSMITS: usize = 16_384;
+/// Events that wait for the owner to take them; beyond it application messages and heads are
+/// dropped (members' comings and goings never are: those are bounded by [`MAX_MEMBERS`]).
+pub const MAX_EVENTS: usize = 8192;
+/// Members, living and remembered; a packet that names a new one beyond it is dropped.
+pub const MAX_MEMBERS: usize = 4096;
+/// The longest exported member list in bytes; a longer one is refused.
+pub const MAX_MEMBER_LIST_BYTES: usize = 512 * 1024;
+/// Seeds that are remembered; a further one is ignored.
+pub const MAX_SEEDS: usize = 1024;
+/// Seeds that are greeted at once while nobody is known.
+pub const MAX_GREETINGS: usize = 16;
+/// Authors whose heads are held; beyond it the one that changed longest ago is forgotten, which
+/// costs one repeated event.
+pub const MAX_HEADS: usize = 4096;
+/// Departures that are remembered, oldest forgotten first.
+pub const MAX_DEPARTURES: usize = 4096;
+/// Answers a second to addresses that have proven nothing, and how many may come at once.
+pub const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
+/// Application messages a second that are taken from one session.
+pub const MESSAGES_PER_S: u32 = 1000;
+/// Broadcast datagrams a second that this node sends, and how many may go at once.
+pub const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
+/// Hints a second that are followed.
+pub const HINTS_PER_S: u32 = 5;
+/// A cluster of at most this many members is small: heads and broadcasts go to each directly.
+pub const SMALL_CLUSTER: usize = 64;
+/// How far above [`SMALL_CLUSTER`] a small cluster grows, and below it a large one shrinks, before
+/// it changes over.
+pub const SMALL_CLUSTER_SLACK: usize = 8;
+/// How many random members a broadcast reaches in a large cluster.
+pub const BROADCAST_SUBSET: usize = 16;
+
+/// What can be tuned. The defaults suit a LAN.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// One random member is probed in each; at least 10 ms.
+    pub probe_period: Duration,
+    /// How long a probe waits before others are asked to try; well below `probe_period`.
+    pub probe_round_trip: Duration,
+    /// How long a suspect of a cluster of up to ten may contradict; grows with the logarithm of
+    /// the cluster's size.
+    pub suspicion: Duration,
+    /// How long a node that said "away, back soon" stays a member.
+    pub away_grace: Duration,
+    /// How long a node that is down is remembered, and now and then looked for.
+    pub remember_down: Duration,
+    /// How often one seed that is no member is greeted, for ever.
+    pub announce_period: Duration,
+    /// How often member lists are exchanged over TCP.
+    pub push_pull_period: Duration,
+    /// Addresses to join through.
+    pub seeds: Vec<SocketAddr>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            probe_period: Duration::from_millis(700),
+            probe_round_trip: Duration::from_millis(250),
+            suspicion: Duration::from_millis(1200),
+            away_grace: Duration::from_secs(30),
+            remember_down: Duration::from_secs(24 * 3600),
+            announce_period: Duration::from_secs(30),
+            push_pull_period: Duration::from_secs(30),
+            seeds: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the cluster tells its owner.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::id::{Generation, NodeId};
+pub use crate::wire::native::udp::Contact as Member;
+
+/// Something that the owner should know or do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The member is alive. Comes again with a higher generation, and no event between, where it
+    /// restarted before anyone missed it, or with another address where it moved.
+    Up(Member),
+    /// The node is no longer a member: the owner drops its entries.
+    Down {
+        /// Which.
+        node: NodeId,
+        /// How it ended.
+        why: DownReason,
+    },
+    /// The member stopped cleanly and said that it will be back: its entries stay until
+    /// [`Event::Up`], or until [`Event::Down`] after the time of grace.
+    Away {
+        /// Which.
+        node: NodeId,
+    },
+    /// A head that is newer than the one we hold. The owner checks its signature and then calls
+    /// [`super::Cluster::set_head`], without which it neither counts nor spreads.
+    Head {
+        /// Whose it says it is.
+        author: NodeId,
+        /// As it came beside the bytes: to be checked against them.
+        rank: (u64, u64),
+        /// The signed head.
+        bytes: Bytes,
+    },
+    /// An application message ([`crate::wire::native::udp::Message`], not decoded here).
+    Message {
+        /// The node that the session is bound to (any member could have claimed it).
+        from: NodeId,
+        /// At most [`crate::wire::native::udp::MAX_PAYLOAD_BYTES`].
+        body: Bytes,
+    },
+    /// Time to exchange member lists with this member over TCP:
+    /// [`super::Cluster::export_members`] to it, its answer to [`super::Cluster::merge_members`].
+    PushPull {
+        /// With whom.
+        node: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Members knew a life of this node that is as new as this one, or held it for dead: it goes
+    /// on as this generation. Often means the clock went back; more than a few, a copied key.
+    Renewed {
+        /// What this node is from now on.
+        generation: Generation,
+    },
+    /// Another process uses this node's key, at this address: it is not talked to.
+    CopiedKey {
+        /// Where it is.
+        address: SocketAddr,
+    },
+    /// The farewell that [`super::Cluster::leave`] began is said; the process may end.
+    Left,
+}
+
+/// How a membership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// It answered neither us nor those we asked to try.
+    Failed,
+    /// It said that it would be back, and was not within the time of grace.
+    Away,
+    /// It left.
+    Left,
+}
+
+/// Which farewell to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Back soon: a restart or a stop of the service.
+    Away,
+    /// For good.
+    Final,
+}
+
+/// What is thought of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It answers.
+    Alive,
+    /// Someone could not reach it; it has some seconds to contradict.
+    Suspect,
+    /// It stopped cleanly and may be back.
+    Away,
+    /// It is gone, and remembered for a while.
+    Down,
+}
+
+/// A member, for people to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Who and where.
+    pub member: Member,
+    /// What is thought of it.
+    pub state: MemberState,
+    /// As measured lately.
+    pub round_trip: Option<Duration>,
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// At most [`crate::wire::native::udp::MAX_DATAGRAM_BYTES`].
+    pub datagram: Vec<u8>,
+}

@@ -1,0 +1,487 @@
+//! Who is a member: the SWIM engine (`foca`) with its timers, kept to our limits.
+//!
+//! Owns the engine, the order of its timers, the measuring of its probes, and the rule that a node
+//! which hears of a later life of itself goes on as the life after that one. Never sends: what is
+//! to be sent comes out of [`Roster::poll_send`], with the address that the member advertises.
+//! A packet that the engine refuses changes nothing but a counter.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foca::{
+    AccumulatingRuntime, Codec, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
+    PostcardCodec, State, Timer,
+};
+use rand::rngs::StdRng;
+
+use super::bucket::TokenBucket;
+use super::config::{ClusterConfig, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS};
+use super::counters::Counters;
+use super::identity::Life;
+use crate::id::{Generation, NodeId};
+use crate::wire::native::udp::{Contact, MAX_PAYLOAD_BYTES};
+
+type Engine = Foca<Life, PostcardCodec, StdRng, NoCustomBroadcast>;
+type Update = foca::Member<Life>;
+type Header = foca::Header<Life>;
+
+/// How often news of members is passed on while there is some.
+const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
+/// To how many members at once, and how many are asked to try a probe that fails.
+const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// How often one member is asked for others.
+const ASK_PERIOD: Duration = Duration::from_secs(30);
+/// How often two members that are down are looked for: what heals a partition.
+const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
+/// How fast this node may go on as a new generation: some at once for a hard restart, then slowly,
+/// so that two processes with one key do not fill the network with their quarrel.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
+const RENEWALS_AT_ONCE: u32 = 6;
+/// The shortest time between probes.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
+/// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
+const ROUND_TRIP_WEIGHT: u32 = 8;
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A member is active, as a life that was not known before.
+    Up(Contact),
+    /// A member is active no more.
+    Down(Contact),
+    /// This node goes on as this life.
+    Renewed(Contact),
+}
+
+/// What a packet is about, before the engine sees it.
+struct Packet {
+    header: Header,
+    updates: Vec<Update>,
+}
+
+/// The engine and what it asked for.
+pub(super) struct Roster {
+    engine: Engine,
+    runtime: AccumulatingRuntime<Life>,
+    timers: BTreeMap<(Instant, u64), Timer<Life>>,
+    timer_count: u64,
+    base: foca::Config,
+    suspicion: Duration,
+    tuned_for: usize,
+    live: BTreeMap<NodeId, Contact>,
+    pings: BTreeMap<NodeId, (foca::ProbeNumber, Instant)>,
+    round_trips: BTreeMap<NodeId, Duration>,
+    renewals: TokenBucket,
+    sends: VecDeque<(Contact, Bytes)>,
+    changes: VecDeque<Change>,
+}
+
+impl Roster {
+    /// Nobody but this node.
+    pub(super) fn new(config: &ClusterConfig, me: Contact, rng: StdRng, now: Instant) -> Self {
+        let base = engine_config(config);
+        Self {
+            engine: Foca::new(Life(me), base.clone(), rng, PostcardCodec),
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            timer_count: 0,
+            base,
+            suspicion: config.suspicion,
+            tuned_for: 1,
+            live: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            round_trips: BTreeMap::new(),
+            renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
+            sends: VecDeque::new(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    /// The living members besides this node, by node.
+    pub(super) fn live(&self) -> &BTreeMap<NodeId, Contact> {
+        &self.live
+    }
+
+    /// Every member that is remembered, and what is thought of it.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Contact, State)> {
+        let me = self.engine.identity().0.node;
+        self.engine
+            .iter_membership_state()
+            .map(|member| (member.id().0, member.state()))
+            .filter(move |(contact, _)| contact.node != me)
+    }
+
+    /// The latest generation of a node that was heard of.
+    pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
+        if let Some(living) = self.live.get(node) {
+            return Some(living.generation);
+        }
+        let mut lives = self
+            .engine
+            .iter_membership_state()
+            .map(|member| member.id().0);
+        lives
+            .find(|life| life.node == *node)
+            .map(|life| life.generation)
+    }
+
+    /// The moving average of this member's answers to probes.
+    pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
+        self.round_trips.get(node).copied()
+    }
+
+    /// Takes a measure in.
+    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+        let average = self.round_trips.entry(node).or_insert(round_trip);
+        *average = (*average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT;
+    }
+
+    /// Asks this life to take us in.
+    pub(super) fn announce(&mut self, now: Instant, to: Contact) {
+        let _ = self.engine.announce(Life(to), &mut self.runtime);
+        self.drain(now);
+    }
+
+    /// Takes a packet of the engine of `from`, which is to be the one that it says.
+    ///
+    /// # Errors
+    /// With the later generation of the sender where it speaks as a life that is over.
+    pub(super) fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        data: &[u8],
+        counters: &mut Counters,
+    ) -> Result<(), Generation> {
+        let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
+        let Some(packet) = packet else {
+            counters.bad_swim += 1;
+            return Ok(());
+        };
+        let sender = packet.header.src.0;
+        if let Some(known) = self.generation_of(&sender.node)
+            && known > sender.generation
+        {
+            return Err(known);
+        }
+        if !self.has_room(&packet.updates) {
+            counters.too_many_members += 1;
+            return Ok(());
+        }
+        if !self.may_contradict(now, &packet) {
+            counters.too_many_renewals += 1;
+            return Ok(());
+        }
+        self.measure(now, &packet.header);
+        if let Some(later) = self.later_self(&packet.updates) {
+            self.outlive(now, later);
+        }
+        if self.engine.handle_data(data, &mut self.runtime).is_err() {
+            counters.bad_swim += 1;
+        }
+        self.drain(now);
+        Ok(())
+    }
+
+    /// Goes on as the life after `heard`, where that is a later one than this.
+    pub(super) fn outlive(&mut self, now: Instant, heard: Generation) {
+        let me = *self.engine.identity();
+        if heard < me.0.generation {
+            return;
+        }
+        if let Some(next) = me.after(heard) {
+            self.become_life(now, next);
+        }
+    }
+
+    /// Whether a contradiction is allowed now; takes it from the allowance.
+    pub(super) fn take_renewal(&mut self, now: Instant) -> bool {
+        self.renewals.take(1, now)
+    }
+
+    /// Goes on at another address.
+    pub(super) fn move_to(&mut self, now: Instant, address: SocketAddr) {
+        if let Some(next) = self.engine.identity().moved_to(address) {
+            self.become_life(now, next);
+        }
+    }
+
+    /// Holds this life for over without telling others: they hear it in another way.
+    pub(super) fn bury(&mut self, now: Instant, life: Contact) {
+        let over = Update::new(Life(life), 0, State::Down);
+        let _ = self
+            .engine
+            .apply_many(std::iter::once(over), false, &mut self.runtime);
+        self.drain(now);
+    }
+
+    /// All that is known of those that are not `left_out`, for another member to merge.
+    pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
+        let me = *self.engine.identity();
+        let mut list = vec![Update::alive(me)];
+        let wanted = |m: &&Update| m.id().0.node != me.0.node && !left_out(&m.id().0);
+        list.extend(self.engine.iter_membership_state().filter(wanted).cloned());
+        postcard::to_stdvec(&list)
+            .map(Bytes::from)
+            .unwrap_or_default()
+    }
+
+    /// Takes another member's list in; false where it is not one.
+    pub(super) fn merge(&mut self, now: Instant, list: &[u8], counters: &mut Counters) -> bool {
+        if list.len() > MAX_MEMBER_LIST_BYTES {
+            return false;
+        }
+        let Ok(mut updates) = postcard::from_bytes::<Vec<Update>>(list) else {
+            return false;
+        };
+        let me = self.engine.identity().0;
+        if let Some(later) = self.later_self(&updates) {
+            if self.take_renewal(now) {
+                self.outlive(now, later);
+            } else {
+                counters.too_many_renewals += 1;
+            }
+        }
+        updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
+        if !self.has_room(&updates) {
+            counters.too_many_members += 1;
+            return true;
+        }
+        let _ = self
+            .engine
+            .apply_many(updates.into_iter(), true, &mut self.runtime);
+        self.drain(now);
+        true
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets the engine's timers run out.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(entry) = self.timers.first_entry()
+            && entry.key().0 <= now
+        {
+            let timer = entry.remove();
+            let _ = self.engine.handle_timer(timer, &mut self.runtime);
+            self.drain(now);
+        }
+    }
+
+    /// The next packet to send.
+    pub(super) fn poll_send(&mut self) -> Option<(Contact, Bytes)> {
+        self.sends.pop_front()
+    }
+
+    /// The next thing that changed.
+    pub(super) fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    fn become_life(&mut self, now: Instant, next: Life) {
+        if self.engine.change_identity(next, &mut self.runtime).is_ok() {
+            self.changes.push_back(Change::Renewed(next.0));
+            self.reconnect();
+        }
+        self.drain(now);
+    }
+
+    /// The engine stops its timers when it changes its identity, until it hears a packet.
+    fn reconnect(&mut self) {
+        let _ = self
+            .engine
+            .apply_many(std::iter::empty(), true, &mut self.runtime);
+    }
+
+    /// Whether the table can hold all that these updates name.
+    fn has_room(&self, updates: &[Update]) -> bool {
+        let held = self.engine.iter_membership_state().len();
+        if held + updates.len() < MAX_MEMBERS {
+            return true;
+        }
+        let new = updates
+            .iter()
+            .filter(|u| self.generation_of(&u.id().0.node).is_none())
+            .count();
+        held + new < MAX_MEMBERS
+    }
+
+    /// Where the packet makes us go on as another generation, whether that is allowed yet.
+    fn may_contradict(&mut self, now: Instant, packet: &Packet) -> bool {
+        let me = *self.engine.identity();
+        let buried = |u: &Update| *u.id() == me && u.state() == State::Down;
+        let forced = packet.header.message == foca::Message::TurnUndead
+            || packet.updates.iter().any(buried)
+            || self.later_self(&packet.updates).is_some();
+        !forced || self.take_renewal(now)
+    }
+
+    /// A later life of this very node among the updates.
+    fn later_self(&self, updates: &[Update]) -> Option<Generation> {
+        let me = self.engine.identity().0;
+        let own = updates
+            .iter()
+            .map(|u| u.id().0)
+            .filter(|contact| contact.node == me.node);
+        own.map(|contact| contact.generation)
+            .filter(|g| *g > me.generation)
+            .max()
+    }
+
+    fn measure(&mut self, now: Instant, header: &Header) {
+        let foca::Message::Ack(number) = header.message else {
+            return;
+        };
+        let node = header.src.0.node;
+        if let Some((sent_number, sent)) = self.pings.get(&node)
+            && *sent_number == number
+        {
+            let round_trip = now.saturating_duration_since(*sent);
+            self.pings.remove(&node);
+            self.measured(node, round_trip);
+        }
+    }
+
+    /// Takes what the engine asked for out of its runtime.
+    fn drain(&mut self, now: Instant) {
+        while self.runtime.backlog() > 0 {
+            while let Some((after, timer)) = self.runtime.to_schedule() {
+                self.timer_count += 1;
+                self.timers.insert((now + after, self.timer_count), timer);
+            }
+            while let Some(note) = self.runtime.to_notify() {
+                self.note(note);
+            }
+            while let Some((to, data)) = self.runtime.to_send() {
+                self.queue(now, to.0, data);
+            }
+        }
+        self.tune();
+    }
+
+    fn queue(&mut self, now: Instant, to: Contact, data: Bytes) {
+        let header: Result<Header, _> = PostcardCodec.decode_header(&data[..]);
+        match header.map(|header| header.message) {
+            Ok(foca::Message::Ping(number)) => {
+                self.pings.insert(to.node, (number, now));
+            }
+            // foca 2.0 tells a suspect that it is down when its time is over, also where it has
+            // contradicted meanwhile; that would make it begin a new life for nothing
+            Ok(foca::Message::TurnUndead)
+                if self
+                    .live
+                    .get(&to.node)
+                    .is_some_and(|m| m.generation >= to.generation) =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        self.sends.push_back((to, data));
+    }
+
+    fn note(&mut self, note: OwnedNotification<Life>) {
+        match note {
+            OwnedNotification::MemberUp(life) => self.note_up(life.0),
+            OwnedNotification::Rename(_, life) if self.live.contains_key(&life.0.node) => {
+                self.note_up(life.0);
+            }
+            OwnedNotification::MemberDown(life) => {
+                if let Some(contact) = self.live.remove(&life.0.node) {
+                    self.round_trips.remove(&contact.node);
+                    self.pings.remove(&contact.node);
+                    self.changes.push_back(Change::Down(contact));
+                }
+            }
+            OwnedNotification::Rejoin(life) => {
+                self.changes.push_back(Change::Renewed(life.0));
+                self.reconnect();
+            }
+            _ => {}
+        }
+    }
+
+    fn note_up(&mut self, contact: Contact) {
+        if contact.node == self.engine.identity().0.node {
+            return;
+        }
+        if self.live.insert(contact.node, contact) != Some(contact) {
+            self.changes.push_back(Change::Up(contact));
+        }
+    }
+
+    /// Suspicion and the repetition of news grow with the logarithm of the cluster's size.
+    fn tune(&mut self) {
+        let size = (self.live.len() + 1).next_power_of_two();
+        if size == self.tuned_for {
+            return;
+        }
+        self.tuned_for = size;
+        let decades = (size as f64).log10();
+        let mut config = self.base.clone();
+        config.suspect_to_down_after = self.suspicion.mul_f64(decades.max(1.0));
+        config.max_transmissions =
+            NonZeroU8::new((4.0 * decades) as u8).map_or(MIN_SENDS, |n| n.max(MIN_SENDS));
+        let _ = self.engine.set_config(config);
+    }
+}
+
+/// How often each piece of news goes out at least: enough for three members under heavy loss.
+const MIN_SENDS: NonZeroU8 = NonZeroU8::new(6).unwrap();
+
+/// Whether a datagram can be addressed to it at all.
+fn is_reachable(contact: Contact) -> bool {
+    contact.address.port() != 0 && !contact.address.ip().is_unspecified()
+}
+
+/// The packet's parts, where all of it can be read and no member in it is nowhere.
+fn decode(mut data: &[u8]) -> Option<Packet> {
+    if data.len() > MAX_PAYLOAD_BYTES {
+        return None;
+    }
+    let header: Header = PostcardCodec.decode_header(&mut data).ok()?;
+    let mut updates = Vec::new();
+    if let [high, low, rest @ ..] = data
+        && header.message != foca::Message::Broadcast
+    {
+        let mut rest = rest;
+        for _ in 0..u16::from_be_bytes([*high, *low]) {
+            updates.push(PostcardCodec.decode_member(&mut rest).ok()?);
+        }
+    }
+    let sound =
+        is_reachable(header.src.0) && updates.iter().all(|u: &Update| is_reachable(u.id().0));
+    sound.then_some(Packet { header, updates })
+}
+
+fn engine_config(config: &ClusterConfig) -> foca::Config {
+    let periodic = |frequency, members: usize| {
+        let num_members = NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN);
+        Some(PeriodicParams {
+            frequency,
+            num_members,
+        })
+    };
+    foca::Config {
+        // a period of nothing would never let time pass
+        probe_period: config.probe_period.max(SHORTEST_PERIOD),
+        probe_rtt: config.probe_round_trip,
+        num_indirect_probes: FANOUT,
+        max_transmissions: MIN_SENDS,
+        suspect_to_down_after: config.suspicion,
+        remove_down_after: Some(config.remember_down),
+        max_packet_size: NonZeroUsize::new(MAX_PAYLOAD_BYTES).unwrap_or(NonZeroUsize::MIN),
+        notify_down_members: true,
+        periodic_announce: periodic(ASK_PERIOD, 1),
+        periodic_announce_to_down_members: periodic(LOOK_FOR_DOWN_PERIOD, 2),
+        periodic_gossip: periodic(GOSSIP_PERIOD, FANOUT.get()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

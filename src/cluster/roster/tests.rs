@@ -1,0 +1,119 @@
+//! Promises of the roster, by hand-carried packets.
+
+use super::*;
+use rand::{RngExt, SeedableRng};
+
+fn contact(n: u8, generation: u64) -> Contact {
+    let address = SocketAddr::from(([10, 0, 0, n], 1378));
+    Contact {
+        node: NodeId::new([n; 32]),
+        address,
+        generation: Generation(generation),
+    }
+}
+
+fn roster(n: u8, now: Instant) -> Roster {
+    let rng = StdRng::seed_from_u64(u64::from(n));
+    Roster::new(&ClusterConfig::default(), contact(n, 1), rng, now)
+}
+
+/// Delivers until nothing is left to say; for two rosters.
+fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
+    let mut counters = Counters::default();
+    loop {
+        let to_b: Vec<_> = std::iter::from_fn(|| a.poll_send()).collect();
+        let to_a: Vec<_> = std::iter::from_fn(|| b.poll_send()).collect();
+        if to_a.is_empty() && to_b.is_empty() {
+            return;
+        }
+        for (_, data) in &to_b {
+            b.handle_packet(now, NodeId::new([1; 32]), data, &mut counters)
+                .unwrap();
+        }
+        for (_, data) in &to_a {
+            a.handle_packet(now, NodeId::new([2; 32]), data, &mut counters)
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_that_announce_know_each_other() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    assert_eq!(a.poll_change(), Some(Change::Up(contact(2, 1))));
+    assert_eq!(b.poll_change(), Some(Change::Up(contact(1, 1))));
+}
+
+#[test]
+fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let list = postcard::to_stdvec(&vec![Update::alive(Life(contact(1, 70)))]).unwrap();
+    assert!(a.merge(now, &list, &mut Counters::default()));
+    assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
+}
+
+#[test]
+fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    a.outlive(now, Generation(50));
+    a.announce(now, contact(2, 1));
+    converse(now, &mut a, &mut b);
+    let mut restarted = roster(1, now);
+    restarted.announce(now, contact(2, 1));
+    let (_, data) = restarted.poll_send().unwrap();
+    let known = b.handle_packet(now, NodeId::new([1; 32]), &data, &mut Counters::default());
+    assert_eq!(known, Err(Generation(51)));
+}
+
+#[test]
+fn quarrels_about_a_generation_slow_down() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    for generation in 0..100 {
+        let update = Update::alive(Life(contact(1, generation * 10)));
+        a.merge(
+            now,
+            &postcard::to_stdvec(&vec![update]).unwrap(),
+            &mut counters,
+        );
+    }
+    let renewed = std::iter::from_fn(|| a.poll_change()).count();
+    assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
+    assert!(counters.too_many_renewals > 0);
+}
+
+#[test]
+fn the_table_of_members_has_an_end() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..2 * MAX_MEMBERS / 64 {
+        let update = |_| {
+            Update::alive(Life(Contact {
+                node: NodeId::new(rng.random()),
+                ..contact(9, 1)
+            }))
+        };
+        let updates: Vec<_> = (0..64).map(update).collect();
+        a.merge(now, &postcard::to_stdvec(&updates).unwrap(), &mut counters);
+    }
+    assert!(a.live().len() <= MAX_MEMBERS);
+    assert!(counters.too_many_members > 0);
+}
+
+#[test]
+fn a_list_that_is_none_changes_nothing() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let mut counters = Counters::default();
+    assert!(!a.merge(now, &[255; 40], &mut counters));
+    assert!(!a.merge(now, &vec![0; MAX_MEMBER_LIST_BYTES + 1], &mut counters));
+    assert!(a.live().is_empty() && a.poll_change().is_none());
+}

@@ -1,0 +1,127 @@
+//! How heads get around: at once to all members of a small cluster, in rounds to some, and now and
+//! then again, so that one that chance left out hears of it all the same.
+
+use std::ops::Bound;
+
+use super::*;
+use rumors::ROUND_FANOUT;
+
+/// This node's own head goes to all members directly at most this often; what comes between goes
+/// at the end of the pause.
+const DIRECT_GAP: Duration = Duration::from_millis(100);
+/// How often this node's own head goes to one more member again: each in turn, so that whoever
+/// missed it has it after a round through all at the latest, and passes it on.
+const REFRESH_PERIOD: Duration = Duration::from_secs(5);
+
+/// When this node's own head goes out.
+pub(super) struct OwnHead {
+    direct: Option<Instant>,
+    earliest: Instant,
+    refresh: Option<Instant>,
+    refreshed: Option<NodeId>,
+}
+
+impl OwnHead {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            direct: None,
+            earliest: now,
+            refresh: None,
+            refreshed: None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.direct.into_iter().chain(self.refresh).min()
+    }
+}
+
+impl Cluster {
+    /// Makes `bytes` the newest head of `author`, and spreads it; false where one of the same or a
+    /// higher rank is held. For this node's own heads, and for those of others whose signature the
+    /// owner has checked ([`Event::Head`]).
+    ///
+    /// # Errors
+    /// [`ClusterError::HeadTooLong`].
+    pub fn set_head(
+        &mut self,
+        now: Instant,
+        author: NodeId,
+        rank: (u64, u64),
+        bytes: Bytes,
+    ) -> Result<bool, ClusterError> {
+        let length_bytes = bytes.len();
+        if length_bytes > MAX_HEAD_BYTES {
+            return Err(ClusterError::HeadTooLong { length_bytes });
+        }
+        if !self.rumors.confirm(now, author, rank, bytes) {
+            return Ok(false);
+        }
+        if author == self.links.me().node {
+            self.head.direct = Some(self.head.earliest.max(now));
+            self.head.refresh.get_or_insert(now + REFRESH_PERIOD);
+        }
+        if self.leaving.is_none() {
+            self.spread(now);
+        }
+        Ok(true)
+    }
+
+    /// Sends the news that is due.
+    pub(super) fn spread(&mut self, now: Instant) {
+        if self.head.direct.is_some_and(|at| at <= now) {
+            self.head.direct = None;
+            self.head.earliest = now + DIRECT_GAP;
+            if self.small {
+                let all: Vec<_> = self.live().collect();
+                self.tell_head(now, &all);
+            }
+        }
+        if self.head.refresh.is_some_and(|at| at <= now) {
+            self.head.refresh = Some(now + REFRESH_PERIOD);
+            let next = self.next_to_refresh();
+            self.head.refreshed = next.map(|member| member.node);
+            self.tell_head(now, next.as_slice());
+        }
+        let frames = self.rumors.round(now);
+        if frames.is_empty() {
+            return;
+        }
+        for member in self.some_members(ROUND_FANOUT) {
+            for frame in &frames {
+                self.links.send(now, member.address, frame.clone());
+            }
+        }
+    }
+
+    /// A new member of a small cluster hears from each member what its head is.
+    pub(super) fn introduce_head(&mut self, now: Instant, member: Member) {
+        if let Some(head) = self.rumors.head(&self.links.me().node)
+            && self.small
+        {
+            self.links
+                .send(now, member.address, Frame::Rumors(vec![head]));
+        }
+    }
+
+    fn next_to_refresh(&self) -> Option<Member> {
+        let live = self.roster.live();
+        let after = |node| (Bound::Excluded(node), Bound::Unbounded);
+        let next = self
+            .head
+            .refreshed
+            .and_then(|last| live.range(after(last)).next());
+        next.or_else(|| live.first_key_value())
+            .map(|(_, member)| *member)
+    }
+
+    fn tell_head(&mut self, now: Instant, members: &[Member]) {
+        let Some(head) = self.rumors.head(&self.links.me().node) else {
+            return;
+        };
+        for member in members {
+            self.links
+                .send(now, member.address, Frame::Rumors(vec![head.clone()]));
+        }
+    }
+}
