@@ -1,0 +1,317 @@
+//! Taking parts of others' logs in.
+//!
+//! Each record replaces what its author said about the same name or content before. Where the
+//! last part does not add up to its head, the whole log is thrown away before the next view is
+//! taken, so a log that came in one part is never listed wrong; one of many parts is listed as it
+//! comes, and taken back.
+
+use super::log::{Log, rank};
+use super::merged::Node;
+use super::row::{Class, NodeIndex, Row, Stamp};
+use super::rows::Rows;
+use super::{
+    Applied, Catalogue, CatalogueError, LogPart, MAX_FRESH_PULLS, MAX_NODES,
+    MAX_RECORDS_PER_AUTHOR, PART_MAX_RECORDS, Pull,
+};
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::wire::native::record::{
+    Entry, Fact, Head, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead, Timestamp,
+};
+
+impl Catalogue {
+    /// Takes in a part of a log that was pulled; the caller has checked its head's signature.
+    ///
+    /// # Errors
+    /// [`CatalogueError`]; nothing was taken, and the pull may be tried with another node.
+    pub fn apply(&mut self, author: NodeId, part: LogPart) -> Result<Applied, CatalogueError> {
+        let head = &part.head.head;
+        if head.author != author || self.index_of(&author) == Some(self.me) {
+            return Err(CatalogueError::WrongAuthor);
+        }
+        check_records(&part)?;
+        let index = self.admit(author)?;
+        let log = self.logs.entry(index).or_default();
+        if let Some(pull) = check_place(log, &part)? {
+            return Ok(Applied::Compacted(pull));
+        }
+        if part.fresh {
+            self.begin(index, head);
+        }
+        self.merge.set_name(index, &head.name);
+        for record in part.records {
+            self.take_record(index, record.sequence, &record.fact);
+        }
+        if part.last {
+            return Ok(self.conclude(index, part.head));
+        }
+        let log = self.log_mut(index);
+        log.complete = false;
+        Ok(Applied::More(Pull {
+            author,
+            epoch: log.epoch,
+            after: log.sequence,
+        }))
+    }
+
+    /// Starts a log anew; what is listed of it stays until the new one is complete.
+    fn begin(&mut self, index: NodeIndex, head: &Head) {
+        let log = self.log_mut(index);
+        let outdated = log.begin(head.epoch);
+        log.staging = true;
+        log.base = head.sequence;
+        self.drop_rows(outdated);
+    }
+
+    /// Compares a log with its head, once all of it came.
+    fn conclude(&mut self, index: NodeIndex, signed: SignedHead) -> Applied {
+        let head = signed.head.clone();
+        let log = self.log_mut(index);
+        if !log.fits(&head) {
+            return self.discard(index, &head);
+        }
+        log.sequence = head.sequence;
+        log.head = Some(signed);
+        log.complete = true;
+        log.staging = false;
+        log.failures = 0;
+        log.base = 0;
+        log.pending.state = true;
+        let newer = log
+            .wanted
+            .take()
+            .filter(|wanted| rank(wanted) > rank(&head));
+        log.wanted = newer.clone();
+        self.raise_floor(index, head.floor);
+        self.advance(self.merge.step_records);
+        match newer {
+            Some(wanted) => Applied::More(self.log_mut(index).pull_to(head.author, &wanted)),
+            None => Applied::Complete,
+        }
+    }
+
+    /// Throws a log away that is not what its head says.
+    fn discard(&mut self, index: NodeIndex, head: &Head) -> Applied {
+        let log = self.log_mut(index);
+        let outdated = log.begin(0);
+        log.head = None;
+        log.failures += 1;
+        let again = log.failures <= MAX_FRESH_PULLS;
+        let epoch = log.wanted.get_or_insert_with(|| head.clone()).epoch;
+        self.drop_rows(outdated);
+        // from the newest on: what was just taken in goes first
+        self.advance(self.merge.step_records);
+        let pull = Pull {
+            author: head.author,
+            epoch,
+            after: 0,
+        };
+        Applied::Mismatch {
+            retry: again.then_some(pull),
+        }
+    }
+
+    /// Takes rows out of the merge that are in no log any more.
+    pub(super) fn drop_rows(&mut self, rows: Rows) {
+        rows.after(0)
+            .for_each(|row| self.merge.change(Some(row), None));
+    }
+
+    /// Lets the tombstones up to a floor end.
+    pub(super) fn raise_floor(&mut self, index: NodeIndex, floor: u64) {
+        let log = self.log_mut(index);
+        if floor <= log.floor {
+            return;
+        }
+        log.floor = floor;
+        for row in log.tombstones_to(floor) {
+            let fact = self.fact_of(&row);
+            self.log_mut(index).take(&row, || fact);
+            self.merge.change(Some(&row), None);
+        }
+    }
+
+    /// Takes a fact into a log and the merge, in place of what was known of the same.
+    pub(super) fn take_record(&mut self, index: NodeIndex, sequence: u64, fact: &Fact) {
+        let stamp = Stamp {
+            author: index,
+            sequence,
+        };
+        let row = self.row_of(stamp, fact);
+        let known = match fact {
+            Fact::Entry { share, .. } | Fact::Removed { share, .. } => {
+                self.merge.named_row(row.dir, row.name(), index, *share)
+            }
+            Fact::Have { hash, .. } | Fact::HaveNot { hash } => self.merge.cached_row(*hash, index),
+        };
+        let said = known.as_ref().map(|known| self.fact_of(known));
+        let log = self.log_mut(index);
+        if let (Some(known), Some(said)) = (&known, said) {
+            log.take(known, || said);
+        }
+        log.push(row.clone(), fact);
+        log.sequence = sequence;
+        self.merge.change(known.as_ref(), Some(&row));
+    }
+
+    fn row_of(&mut self, stamp: Stamp, fact: &Fact) -> Row {
+        match fact {
+            Fact::Entry { share, path, entry } => {
+                let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+                Row::entry(stamp, *share, dir, path.file_name(), entry)
+            }
+            Fact::Removed { share, path } => {
+                let dir = self.merge.dir_of(&path.parent().unwrap_or_default());
+                Row::removed(stamp, *share, dir, path.file_name())
+            }
+            Fact::Have { hash, size_bytes } => Row::have(stamp, hash, *size_bytes),
+            Fact::HaveNot { hash } => Row::have_not(stamp, hash),
+        }
+    }
+
+    /// What a row says, as it travels.
+    pub(super) fn fact_of(&self, row: &Row) -> Fact {
+        let path = || self.merge.state.path_of(row.dir, row.name());
+        match (row.class, row.to_entry()) {
+            (Class::Have, _) => Fact::Have {
+                hash: row.hash(),
+                size_bytes: row.size_bytes,
+            },
+            (Class::HaveNot, _) => Fact::HaveNot { hash: row.hash() },
+            (_, Some(entry)) => Fact::Entry {
+                share: row.share,
+                path: path(),
+                entry,
+            },
+            (_, None) => Fact::Removed {
+                share: row.share,
+                path: path(),
+            },
+        }
+    }
+
+    /// The number of a node, given to it now where it has none.
+    pub(super) fn admit(&mut self, id: NodeId) -> Result<NodeIndex, CatalogueError> {
+        if let Some(known) = self.index_of(&id) {
+            if self.logs.get(&known).is_some_and(|log| log.forgotten) {
+                while self.advance(self.merge.step_records) {}
+                return self.admit(id);
+            }
+            return Ok(known);
+        }
+        if self.indexes.len() >= MAX_NODES {
+            return Err(CatalogueError::TooManyNodes);
+        }
+        let nodes = std::sync::Arc::make_mut(&mut self.merge.state.nodes);
+        let free = nodes
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(nodes.len());
+        nodes.resize(nodes.len().max(free + 1), None);
+        nodes[free] = Some(Node {
+            id,
+            name: None,
+            label: "".into(),
+            live: false,
+            sweep: None,
+        });
+        let index = NodeIndex(free as u16);
+        self.indexes.insert(id, index);
+        Ok(index)
+    }
+
+    pub(super) fn log_mut(&mut self, index: NodeIndex) -> &mut Log {
+        self.logs.entry(index).or_default()
+    }
+}
+
+/// Whether a part can be one at all.
+fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
+    let (head, records) = (&part.head.head, &part.records);
+    if records.len() > PART_MAX_RECORDS {
+        return Err(CatalogueError::PartTooLong {
+            count: records.len(),
+        });
+    }
+    let ascending = records.is_sorted_by(|a, b| a.sequence < b.sequence);
+    let within = records
+        .last()
+        .is_none_or(|record| record.sequence <= head.sequence);
+    let some = part.last || !records.is_empty();
+    if !ascending || !within || !some || records.first().is_some_and(|r| r.sequence == 0) {
+        return Err(CatalogueError::BadOrder);
+    }
+    records
+        .iter()
+        .try_for_each(|Record { fact, .. }| check_fact(fact))
+}
+
+/// Whether a part goes on from what a log has; a pull of everything where it cannot.
+fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
+    let head = &part.head.head;
+    let verified = log
+        .head
+        .as_ref()
+        .map(|signed| rank(&signed.head))
+        .unwrap_or_default();
+    if rank(head) < verified.max((log.epoch, log.base)) {
+        return Err(CatalogueError::Stale);
+    }
+    let held = if part.fresh { 0 } else { log.rows.len() };
+    if held + part.records.len() > MAX_RECORDS_PER_AUTHOR {
+        return Err(CatalogueError::TooManyRecords {
+            count: (held + part.records.len()) as u64,
+        });
+    }
+    if part.fresh {
+        return Ok(None);
+    }
+    if log.pull_to(head.author, head).after == 0 {
+        return Ok(Some(Pull {
+            author: head.author,
+            epoch: head.epoch,
+            after: 0,
+        }));
+    }
+    if part
+        .records
+        .first()
+        .is_some_and(|record| record.sequence <= log.sequence)
+    {
+        return Err(CatalogueError::BadOrder);
+    }
+    Ok(None)
+}
+
+/// Whether a log may hold a fact.
+pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
+    let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
+    let sound = match fact {
+        Fact::Entry {
+            path,
+            entry:
+                Entry {
+                    kind,
+                    mtime,
+                    version_time,
+                },
+            ..
+        } => {
+            let link_fits = match kind {
+                Kind::Symlink { target } => (1..=LINK_TARGET_MAX_BYTES).contains(&target.len()),
+                Kind::File { .. } | Kind::Directory => true,
+            };
+            *path != SharedPath::root()
+                && link_fits
+                && time_is_sound(mtime)
+                && time_is_sound(version_time)
+        }
+        Fact::Removed { path, .. } => *path != SharedPath::root(),
+        Fact::Have { .. } | Fact::HaveNot { .. } => true,
+    };
+    if sound {
+        Ok(())
+    } else {
+        Err(CatalogueError::BadFact)
+    }
+}

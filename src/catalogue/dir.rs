@@ -1,0 +1,109 @@
+//! One directory of the merged namespace.
+//!
+//! Every candidate for a name lies in exactly one of two sets: `listed`, where it is what the name
+//! shows, or `rest`. So a namespace without conflicts pays for one pointer a file, and a listing
+//! never walks over what is not listed.
+
+use imbl::OrdSet;
+
+use super::row::{Alias, Before, ByName, DirId, DirRef, Named, NodeIndex, Row};
+use crate::wire::native::record::Timestamp;
+
+/// The time of a directory in which nothing is listed: before all others.
+pub(super) const NEVER: Timestamp = Timestamp {
+    seconds: i64::MIN,
+    nanoseconds: 0,
+};
+
+/// A directory: listed or not, of live nodes or not.
+#[derive(Clone)]
+pub(super) struct Dir {
+    pub parent: DirId,
+    /// Its number and its name in the parent.
+    pub place: DirRef,
+    /// Whether something in it is listed.
+    pub occupied: bool,
+    /// The newest mtime of the listed files and the live directory records in it.
+    pub newest: Timestamp,
+    /// The candidates that show under their own names.
+    pub listed: OrdSet<ByName>,
+    /// All other candidates: directories' records, tombstones, what lost, what nobody can give.
+    pub rest: OrdSet<ByName>,
+    /// What lost, under conflict names.
+    pub aliases: OrdSet<Alias>,
+    /// The directories in it that are listed.
+    pub dirs: OrdSet<DirRef>,
+    /// The directories in it that are not.
+    pub absent_dirs: OrdSet<DirRef>,
+    /// For each node with names here or below: its names here and its directories with any.
+    pub presence: Vec<(NodeIndex, u32)>,
+}
+
+impl Dir {
+    pub fn new(parent: DirId, place: DirRef) -> Self {
+        Self {
+            parent,
+            place,
+            occupied: false,
+            newest: NEVER,
+            listed: OrdSet::new(),
+            rest: OrdSet::new(),
+            aliases: OrdSet::new(),
+            dirs: OrdSet::new(),
+            absent_dirs: OrdSet::new(),
+            presence: Vec::new(),
+        }
+    }
+
+    /// The directory of a name, listed or not.
+    pub fn child(&self, name: &[u8]) -> Option<DirId> {
+        let listed = self.dirs.get(&Named(name));
+        listed
+            .or_else(|| self.absent_dirs.get(&Named(name)))
+            .map(DirRef::id)
+    }
+
+    /// All rows of a name, the listed one first.
+    pub fn candidates<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a Row> {
+        let others = self.rest.range(Before(name)..).map(|row| &row.0);
+        let others = others.take_while(move |row| row.name() == name);
+        self.listed
+            .get(&Named(name))
+            .map(|row| &row.0)
+            .into_iter()
+            .chain(others)
+    }
+
+    /// Whether no log says anything about it or what is in it.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+            && self.rest.is_empty()
+            && self.dirs.is_empty()
+            && self.absent_dirs.is_empty()
+    }
+
+    pub fn has_of(&self, author: NodeIndex) -> bool {
+        self.presence
+            .binary_search_by_key(&author, |(node, _)| *node)
+            .is_ok()
+    }
+
+    /// Counts one more (or less) of an author's; whether its presence began or ended.
+    pub fn count_presence(&mut self, author: NodeIndex, more: bool) -> bool {
+        let place = self
+            .presence
+            .binary_search_by_key(&author, |(node, _)| *node);
+        match (place, more) {
+            (Err(at), true) => self.presence.insert(at, (author, 1)),
+            (Ok(at), true) => self.presence[at].1 += 1,
+            (Ok(at), false) if self.presence[at].1 > 1 => self.presence[at].1 -= 1,
+            (Ok(at), false) => drop(self.presence.remove(at)),
+            (Err(_), false) => unreachable!("what is counted out was counted in"),
+        }
+        place.is_err()
+            || self
+                .presence
+                .binary_search_by_key(&author, |(node, _)| *node)
+                .is_err()
+    }
+}

@@ -1,0 +1,137 @@
+//! One node's log as we hold it: its rows in order, and the sums that its head vouches for.
+
+use super::digest::SetDigest;
+use super::row::Row;
+use super::rows::Rows;
+use super::writes::Pending;
+use super::{Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
+use crate::id::NodeId;
+use crate::wire::native::record::{Fact, Head, SignedHead};
+
+/// A log and how far it has come.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Which life of the log `rows` are of; 0 is none.
+    pub epoch: u64,
+    /// Everything up to here is in `rows`.
+    pub sequence: u64,
+    /// Tombstones up to here are gone.
+    pub floor: u64,
+    pub rows: Rows,
+    /// Rows of an earlier life: listed until the new life is complete, or they are worked off.
+    pub old: Rows,
+    /// Whether `old` may still be confirmed by a pull that is under way.
+    pub staging: bool,
+    /// Live rows.
+    pub count: u64,
+    pub tombstones: u64,
+    pub digest: SetDigest,
+    /// What was verified last; of the own log, what was signed last.
+    pub head: Option<SignedHead>,
+    /// The newest head heard.
+    pub wanted: Option<Head>,
+    /// While a whole log is pulled: the sequence that its first part's head had.
+    pub base: u64,
+    /// Whether the rows are what `head` says.
+    pub complete: bool,
+    /// Pulls in a row that did not fit their head.
+    pub failures: u32,
+    /// Rows come from the store, which keeps their digest: it is not computed again.
+    pub restoring: bool,
+    /// Being forgotten: ends when `old` is worked off.
+    pub forgotten: bool,
+    pub pending: Pending,
+}
+
+/// The order of heads of one author: by epoch, then sequence.
+pub(super) fn rank(head: &Head) -> (u64, u64) {
+    (head.epoch, head.sequence)
+}
+
+impl Log {
+    /// Takes a row in at the end.
+    pub fn push(&mut self, row: Row, fact: &Fact) {
+        if row.is_tombstone() {
+            self.tombstones += 1;
+        } else {
+            self.count += 1;
+            if !self.restoring {
+                self.digest.add(fact);
+            }
+        }
+        self.pending.touch(row.sequence);
+        self.rows.push(row);
+    }
+
+    /// Takes out a row that is in `rows` or `old`; `fact` gives what it says.
+    pub fn take(&mut self, row: &Row, fact: impl FnOnce() -> Fact) {
+        if !self.rows.get(row.sequence).is_some_and(|own| own.is(row)) {
+            self.old.remove(row.sequence);
+            return;
+        }
+        self.rows.remove(row.sequence);
+        self.pending.touch(row.sequence);
+        if row.is_tombstone() {
+            self.tombstones -= 1;
+        } else {
+            self.count -= 1;
+            self.digest.remove(&fact());
+        }
+    }
+
+    /// Makes all rows old ones and begins another life. Rows that were old already are given back:
+    /// nothing confirms them any more.
+    #[must_use]
+    pub fn begin(&mut self, epoch: u64) -> Rows {
+        let outdated = std::mem::replace(&mut self.old, std::mem::take(&mut self.rows));
+        self.epoch = epoch;
+        self.sequence = 0;
+        self.floor = 0;
+        self.base = 0;
+        self.count = 0;
+        self.tombstones = 0;
+        self.digest = SetDigest::default();
+        self.complete = false;
+        self.staging = false;
+        self.pending.restart();
+        outdated
+    }
+
+    /// Whether the rows are what a head says.
+    pub fn fits(&self, head: &Head) -> bool {
+        self.count == head.count && self.digest.digest() == head.digest
+    }
+
+    /// What to ask for to come to a head: a suffix where that is safe, else everything.
+    ///
+    /// A suffix is safe where no tombstone was dropped that we have not seen: none above what we
+    /// have, or, while a whole log is pulled, above what its head was when that began.
+    pub fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
+        let safe = self.epoch == head.epoch && head.floor <= self.sequence.max(self.base);
+        Pull {
+            author,
+            epoch: head.epoch,
+            after: if safe { self.sequence } else { 0 },
+        }
+    }
+
+    /// Where the floor should be so that tombstones do not outgrow the live rows.
+    pub fn floor_to_be(&self) -> Option<u64> {
+        let limit = TOMBSTONES_MIN.max(self.count / TOMBSTONE_RATIO);
+        if self.tombstones <= limit {
+            return None;
+        }
+        let half = usize::try_from(self.tombstones / 2).unwrap_or(usize::MAX);
+        let mut tombstones = self.rows.after(0).filter(|row| row.is_tombstone());
+        tombstones.nth(half).map(|row| row.sequence)
+    }
+
+    /// The tombstones that end at a floor.
+    pub fn tombstones_to(&self, floor: u64) -> Vec<Row> {
+        if self.tombstones == 0 {
+            return Vec::new();
+        }
+        let rows = self.rows.after(0).take_while(|row| row.sequence <= floor);
+        rows.filter(|row| row.is_tombstone()).cloned().collect()
+    }
+}

@@ -1,0 +1,386 @@
+//! Keeps the merged state true to the rows that are put in and taken out.
+//!
+//! What a name shows is worked out anew whenever one of its rows comes, goes, or may now be given
+//! or not; what depends on a whole directory (conflict names, its newest time) once a batch, in
+//! [`Merge::finish_batch`]. Each step looks only at the name, its content and the directories
+//! above.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::SWEEP_STEP_RECORDS;
+use super::change::{Change, Changes};
+use super::dir::{Dir, NEVER};
+use super::merged::{Merged, Node};
+use super::row::{ByHash, ByName, Class, DirId, DirRef, HashFrom, Named, NodeIndex, OwnName, Row};
+use super::rules;
+use crate::digest::ContentHash;
+use crate::id::{NodeId, NodeName};
+use crate::path::SharedPath;
+use crate::wire::native::record::{ShareIndex, Timestamp};
+
+/// The merged state and what is needed to keep it.
+pub(super) struct Merge {
+    pub state: Merged,
+    pub changes: Changes,
+    /// Whether the state differs from the view that was published last.
+    pub dirty: bool,
+    /// A listed row that is being taken out: it stands in the listing, but is no candidate.
+    pub(super) leaving: Option<Row>,
+    free: Vec<DirId>,
+    /// Names still to be settled since their content can be given now, or no more.
+    pub(super) unsettled: Vec<Row>,
+    /// [`SWEEP_STEP_RECORDS`]; less in tests.
+    pub(super) step_records: usize,
+    /// The names of each directory that some version cannot have.
+    pub(super) conflicts: BTreeMap<DirId, BTreeSet<Box<[u8]>>>,
+    pub(super) stale_aliases: BTreeSet<DirId>,
+    stale_times: BTreeSet<DirId>,
+}
+
+/// What a content counted for before a change.
+struct Standing {
+    hash: ContentHash,
+    available: bool,
+    shared_bytes: u64,
+}
+
+impl Merge {
+    pub fn new(me: NodeId, name: NodeName) -> Self {
+        Self {
+            state: Merged::new(me, name),
+            changes: Changes::default(),
+            dirty: true,
+            leaving: None,
+            free: Vec::new(),
+            unsettled: Vec::new(),
+            step_records: SWEEP_STEP_RECORDS,
+            conflicts: BTreeMap::new(),
+            stale_aliases: BTreeSet::new(),
+            stale_times: BTreeSet::new(),
+        }
+    }
+
+    /// Replaces `gone` by `new`, which is about the same name or content of the same author.
+    pub fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
+        self.around(&rows, |merge| {
+            if let Some(gone) = gone {
+                merge.take_out(gone);
+            }
+            if let Some(new) = new {
+                merge.put_in(new);
+            }
+            merge.count_presence(gone, new);
+        });
+        self.leaving = None;
+        if let Some(gone) = gone.filter(|row| row.has_name()) {
+            let child = self.state.dir(gone.dir).child(gone.name());
+            self.drop_empty(child.unwrap_or(gone.dir));
+        }
+    }
+
+    /// Works in that rows of one author now count as its liveness says, up to `done`.
+    pub fn sweep(&mut self, author: NodeIndex, rows: &[Row], done: u64) {
+        let rows: Vec<&Row> = rows.iter().filter(|row| !row.is_tombstone()).collect();
+        self.around(&rows, |merge| merge.node_mut(author).sweep = Some(done));
+        for row in rows.iter().filter(|row| row.class == Class::Directory) {
+            self.retime_directory(row);
+        }
+    }
+
+    /// One author's row of a name, tombstones included.
+    pub fn named_row(
+        &self,
+        dir: DirId,
+        name: &[u8],
+        author: NodeIndex,
+        share: ShareIndex,
+    ) -> Option<Row> {
+        let dir = self.state.dir(dir);
+        let listed = dir.listed.get(&Named(name)).map(|row| &row.0);
+        listed
+            .filter(|row| (row.author, row.share) == (author, share))
+            .or_else(|| {
+                dir.rest
+                    .get(&OwnName {
+                        name,
+                        author,
+                        share,
+                    })
+                    .map(|row| &row.0)
+            })
+            .cloned()
+    }
+
+    /// One author's row of a cached content, tombstones included.
+    pub fn cached_row(&self, hash: ContentHash, author: NodeIndex) -> Option<Row> {
+        [Class::Have, Class::HaveNot].into_iter().find_map(|class| {
+            let from = HashFrom {
+                hash,
+                class,
+                author: u32::from(author.0),
+            };
+            let row = &self.state.by_hash.range(from..).next()?.row;
+            let own = row.hash == *hash.as_bytes() && row.class == class && row.author == author;
+            own.then(|| row.clone())
+        })
+    }
+
+    /// The number of a directory, made where there is none.
+    pub fn dir_of(&mut self, path: &SharedPath) -> DirId {
+        path.components()
+            .fold(DirId::ROOT, |dir, name| self.child_of(dir, name))
+    }
+
+    fn child_of(&mut self, parent: DirId, name: &[u8]) -> DirId {
+        if let Some(known) = self.state.dir(parent).child(name) {
+            return known;
+        }
+        let id = self
+            .free
+            .pop()
+            .unwrap_or(DirId(self.state.dirs.len() as u32));
+        let place = DirRef::new(id, name);
+        let dir = Some(Arc::new(Dir::new(parent, place.clone())));
+        if id.0 as usize == self.state.dirs.len() {
+            self.state.dirs.push_back(dir);
+        } else {
+            self.state.dirs.set(id.0 as usize, dir);
+        }
+        self.dir_mut(parent).absent_dirs.insert(place);
+        id
+    }
+
+    /// Forgets a directory that no row needs, and those above it that then are not needed either.
+    pub fn drop_empty(&mut self, mut id: DirId) {
+        while id != DirId::ROOT {
+            let dir = self.state.dir(id);
+            let (parent, place) = (dir.parent, dir.place.clone());
+            let is_record = |row: &Row| row.class == Class::Directory;
+            let recorded = self
+                .state
+                .dir(parent)
+                .candidates(place.name())
+                .any(is_record);
+            if recorded || !self.state.dir(id).is_empty() {
+                return;
+            }
+            self.dir_mut(parent).absent_dirs.remove(&place);
+            self.state.dirs.set(id.0 as usize, None);
+            self.free.push(id);
+            self.conflicts.remove(&id);
+            self.stale_aliases.remove(&id);
+            self.stale_times.remove(&id);
+            id = parent;
+        }
+    }
+
+    /// Does an edit, then settles every name that may show something else after it.
+    fn around(&mut self, rows: &[&Row], edit: impl FnOnce(&mut Self)) {
+        let mut before: Vec<Standing> = Vec::new();
+        for row in rows.iter().filter(|row| row.gives_content()) {
+            if before.iter().all(|standing| standing.hash != row.hash()) {
+                before.push(self.standing(row.hash()));
+            }
+        }
+        edit(self);
+        self.dirty = true;
+        for was in before {
+            let is = self.standing(was.hash);
+            let totals = &mut self.state.totals;
+            let without = totals.unique_bytes.wrapping_sub(was.shared_bytes);
+            totals.unique_bytes = without.wrapping_add(is.shared_bytes);
+            if is.available != was.available {
+                self.settle_content(was.hash);
+            }
+        }
+        let mut settled: Option<&Row> = None;
+        for row in rows.iter().filter(|row| row.has_name()) {
+            let again = settled.is_some_and(|s| s.dir == row.dir && s.name() == row.name());
+            if !again {
+                self.settle(row.dir, row.name());
+            }
+            settled = Some(row);
+        }
+    }
+
+    fn standing(&self, hash: ContentHash) -> Standing {
+        let first = self.state.files_of(hash).next();
+        match first {
+            Some(row) if self.state.is_live(row) => Standing {
+                hash,
+                available: true,
+                shared_bytes: row.size_bytes,
+            },
+            _ => Standing {
+                hash,
+                available: self.state.is_available(hash),
+                shared_bytes: self.state.shared_bytes(hash),
+            },
+        }
+    }
+
+    fn take_out(&mut self, row: &Row) {
+        if row.class == Class::File || !row.has_name() {
+            self.state.by_hash.remove(&ByHash::new(row.clone()));
+        }
+        if !row.has_name() {
+            return;
+        }
+        let dir = self.dir_mut(row.dir);
+        if dir
+            .listed
+            .get(&Named(row.name()))
+            .is_some_and(|listed| listed.0.is(row))
+        {
+            self.leaving = Some(row.clone());
+        } else {
+            dir.rest.remove(&ByName(row.clone()));
+        }
+        if row.class == Class::Directory {
+            self.lower_time(row.dir, row.mtime());
+            self.note(row.dir, row.name(), Change::Entry);
+        }
+    }
+
+    fn put_in(&mut self, row: &Row) {
+        if row.class == Class::File || !row.has_name() {
+            self.state.by_hash.insert(ByHash::new(row.clone()));
+        }
+        if !row.has_name() {
+            return;
+        }
+        self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
+        if row.class == Class::Directory {
+            self.child_of(row.dir, row.name());
+            self.retime_directory(row);
+        }
+    }
+
+    fn count_presence(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let counts = |row: Option<&Row>| row.filter(|r| r.has_name() && r.is_live_fact()).is_some();
+        let (was, is) = (counts(gone), counts(new));
+        let Some(row) = new.or(gone).filter(|_| was != is) else {
+            return;
+        };
+        let mut dir = row.dir;
+        while self.dir_mut(dir).count_presence(row.author, is) && dir != DirId::ROOT {
+            dir = self.state.dir(dir).parent;
+        }
+    }
+
+    /// Takes in that a directory's record came, or that its author's liveness changed.
+    fn retime_directory(&mut self, row: &Row) {
+        if self.state.is_live(row) {
+            self.raise_time(row.dir, row.mtime());
+        } else {
+            self.lower_time(row.dir, row.mtime());
+        }
+        self.note(row.dir, row.name(), Change::Entry);
+    }
+
+    /// Notes a change of a name; of the directory itself where the name is empty.
+    pub(super) fn note(&mut self, dir: DirId, name: &[u8], change: fn(SharedPath) -> Change) {
+        self.dirty = true;
+        if self.changes.is_open() {
+            self.changes.note(change(self.state.path_of(dir, name)));
+        }
+    }
+
+    pub(super) fn raise_time(&mut self, dir: DirId, mtime: Timestamp) {
+        if self.state.dir(dir).newest <= mtime {
+            self.dir_mut(dir).newest = mtime;
+            self.stale_times.remove(&dir);
+            self.note(dir, &[], Change::Listing);
+        }
+    }
+
+    pub(super) fn lower_time(&mut self, dir: DirId, mtime: Timestamp) {
+        if self.state.dir(dir).newest == mtime {
+            self.stale_times.insert(dir);
+        }
+    }
+
+    /// Works out what depends on whole directories. A view is only taken after this.
+    pub fn finish_batch(&mut self) {
+        for dir in std::mem::take(&mut self.stale_times) {
+            let here = self.state.dir(dir);
+            let recorded = here
+                .rest
+                .iter()
+                .map(|row| &row.0)
+                .filter(|row| row.class == Class::Directory && self.state.is_live(row));
+            let shown = here.listed.iter().map(|row| &row.0).chain(recorded);
+            let newest = shown.map(Row::mtime).max().unwrap_or(NEVER);
+            if newest != here.newest {
+                self.dir_mut(dir).newest = newest;
+                self.note(dir, &[], Change::Listing);
+            }
+        }
+        for dir in std::mem::take(&mut self.stale_aliases) {
+            self.refresh_aliases(dir);
+        }
+    }
+
+    /// Lists a node's name; where that changes how nodes are told apart, the conflict names too.
+    pub fn set_name(&mut self, node: NodeIndex, name: &NodeName) {
+        if self.state.node(node).name.as_ref() == Some(name) {
+            return;
+        }
+        self.node_mut(node).name = Some(name.clone());
+        self.relabel();
+    }
+
+    /// Works out anew what each node is called.
+    pub fn relabel(&mut self) {
+        let mut named: BTreeMap<&NodeName, Vec<NodeId>> = BTreeMap::new();
+        for (_, node) in self.state.known() {
+            if let Some(name) = &node.name {
+                named.entry(name).or_default().push(node.id);
+            }
+        }
+        let labels: Vec<(NodeIndex, String)> = self
+            .state
+            .known()
+            .filter_map(|(index, node)| {
+                let name = node.name.as_ref()?;
+                let others = named[name].iter().filter(|id| **id != node.id);
+                let others: Vec<NodeId> = others.copied().collect();
+                let label = rules::label(name.as_str(), &node.id, &others);
+                (*node.label != *label).then_some((index, label))
+            })
+            .collect();
+        for (index, label) in labels {
+            self.node_mut(index).label = label.into();
+            self.stale_aliases.extend(self.conflicts.keys());
+        }
+    }
+
+    pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+        self.dirty = true;
+        let node = &mut Arc::make_mut(&mut self.state.nodes)[usize::from(index.0)];
+        node.as_mut().expect("rows name known nodes")
+    }
+
+    pub(super) fn dir_mut(&mut self, id: DirId) -> &mut Dir {
+        let dir = self
+            .state
+            .dirs
+            .get_mut(id.0 as usize)
+            .and_then(Option::as_mut);
+        Arc::make_mut(dir.expect("rows and directories name known directories"))
+    }
+
+    pub(super) fn conflicts_in(&self, dir: DirId) -> Vec<(Box<[u8]>, Vec<Row>)> {
+        let here = self.state.dir(dir);
+        let names = self.conflicts.get(&dir).into_iter().flatten();
+        names
+            .map(|name| {
+                let won = usize::from(!here.dirs.contains(&Named(name)));
+                let lost = self.versions(dir, name).split_off(won);
+                (name.clone(), lost)
+            })
+            .collect()
+    }
+}

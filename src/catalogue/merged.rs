@@ -1,0 +1,212 @@
+//! The merged state itself: who is live, the directories, and who has which content.
+//!
+//! Made of persistent structures, so that a copy of it is a view: a few pointers are copied, and
+//! a change afterwards copies only what it touches.
+
+use std::sync::Arc;
+
+use imbl::{OrdSet, Vector};
+
+use super::dir::Dir;
+use super::row::{ByHash, Class, DirId, DirRef, HashFrom, NodeIndex, Row};
+use super::view::{Content, Totals};
+use crate::digest::ContentHash;
+use crate::id::{NodeId, NodeName};
+use crate::path::SharedPath;
+
+/// What is known of a node besides its log.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub id: NodeId,
+    /// As in its head; none until one came.
+    pub name: Option<NodeName>,
+    /// Its name, told apart from its namesakes.
+    pub label: Arc<str>,
+    pub live: bool,
+    /// While its liveness is being worked in: rows above this sequence still count as before.
+    pub sweep: Option<u64>,
+}
+
+/// The state of the merge.
+#[derive(Clone)]
+pub(super) struct Merged {
+    pub me: NodeIndex,
+    /// By [`NodeIndex`]; none where a node was forgotten.
+    pub nodes: Arc<Vec<Option<Node>>>,
+    /// By [`DirId`]; none where a number is free.
+    pub dirs: Vector<Option<Arc<Dir>>>,
+    pub by_hash: OrdSet<ByHash>,
+    pub totals: Totals,
+}
+
+impl Merged {
+    pub fn new(me: NodeId, name: NodeName) -> Self {
+        let node = Node {
+            id: me,
+            label: name.as_str().into(),
+            name: Some(name),
+            live: true,
+            sweep: None,
+        };
+        let root = Dir::new(DirId::ROOT, DirRef::new(DirId::ROOT, &[]));
+        Self {
+            me: NodeIndex(0),
+            nodes: Arc::new(vec![Some(node)]),
+            dirs: Vector::unit(Some(Arc::new(root))),
+            by_hash: OrdSet::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// A node that rows name; they never outlive it.
+    pub fn node(&self, index: NodeIndex) -> &Node {
+        self.nodes[usize::from(index.0)]
+            .as_ref()
+            .expect("rows name known nodes")
+    }
+
+    pub fn node_of(&self, row: &Row) -> &NodeId {
+        &self.node(row.author).id
+    }
+
+    /// All nodes, by their number.
+    pub fn known(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        let numbered = self.nodes.iter().enumerate();
+        numbered.filter_map(|(at, node)| Some((NodeIndex(at as u16), node.as_ref()?)))
+    }
+
+    pub fn dir(&self, id: DirId) -> &Dir {
+        self.dirs[id.0 as usize]
+            .as_ref()
+            .expect("rows and directories name known directories")
+    }
+
+    /// Whether the author of a row is live, as far as its last change of liveness was worked in.
+    pub fn is_live(&self, row: &Row) -> bool {
+        let node = self.node(row.author);
+        match node.sweep {
+            Some(done) if row.sequence > done => !node.live,
+            _ => node.live,
+        }
+    }
+
+    /// The authors that give a content by rows of one class and are live.
+    fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = NodeIndex> {
+        let mut author = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let from = HashFrom {
+                    hash,
+                    class,
+                    author,
+                };
+                let first = self.by_hash.range(from..).next().map(|by| &by.row)?;
+                if first.hash != *hash.as_bytes() || first.class != class {
+                    return None;
+                }
+                author = u32::from(first.author.0) + 1;
+                let node = self.node(first.author);
+                // in the middle of a sweep, either the lowest or the highest sequences are live
+                let witness = if node.sweep.is_some() && !node.live {
+                    let end = HashFrom {
+                        hash,
+                        class,
+                        author,
+                    };
+                    self.by_hash
+                        .range(..end)
+                        .next_back()
+                        .map_or(first, |by| &by.row)
+                } else {
+                    first
+                };
+                if self.is_live(witness) {
+                    return Some(first.author);
+                }
+            }
+        })
+    }
+
+    /// Whether some live node can give the bytes.
+    pub fn is_available(&self, hash: ContentHash) -> bool {
+        self.givers(hash, Class::File)
+            .chain(self.givers(hash, Class::Have))
+            .next()
+            .is_some()
+    }
+
+    /// The live nodes that have all the bytes, each once.
+    pub fn holders(&self, hash: ContentHash) -> Vec<NodeIndex> {
+        let mut nodes: Vec<NodeIndex> = self
+            .givers(hash, Class::File)
+            .chain(self.givers(hash, Class::Have))
+            .collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// All rows that name a content as a file's.
+    pub fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
+        let from = HashFrom {
+            hash,
+            class: Class::File,
+            author: 0,
+        };
+        let rows = self.by_hash.range(from..).map(|by| &by.row);
+        rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
+    }
+
+    /// What a content is, where a live node has it.
+    pub fn content(&self, hash: ContentHash) -> Option<Content> {
+        let given = self.is_available(hash);
+        let from = HashFrom {
+            hash,
+            class: Class::File,
+            author: 0,
+        };
+        let first = self.by_hash.range(from..).next().map(|by| &by.row)?;
+        let found = given && first.hash == *hash.as_bytes() && first.gives_content();
+        found.then_some(Content {
+            size_bytes: first.size_bytes,
+            executable: first.executable,
+        })
+    }
+
+    /// The bytes that a content adds to the cluster's total: those of a file that is available.
+    pub fn shared_bytes(&self, hash: ContentHash) -> u64 {
+        let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes);
+        size_bytes.filter(|_| self.is_available(hash)).unwrap_or(0)
+    }
+
+    /// Whether a row may show at its name: somebody live can give what it stands for.
+    pub fn is_givable(&self, row: &Row) -> bool {
+        match row.class {
+            Class::File => self.is_live(row) || self.is_available(row.hash()),
+            Class::Symlink => self.is_live(row),
+            _ => false,
+        }
+    }
+
+    /// The directory of a path, listed or not.
+    pub fn find_dir(&self, path: &SharedPath) -> Option<DirId> {
+        path.components()
+            .try_fold(DirId::ROOT, |dir, name| self.dir(dir).child(name))
+    }
+
+    /// The path of a name in a directory; of the directory itself where the name is empty.
+    pub fn path_of(&self, dir: DirId, name: &[u8]) -> SharedPath {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while at != DirId::ROOT {
+            let dir = self.dir(at);
+            names.push(dir.place.name());
+            at = dir.parent;
+        }
+        names.reverse();
+        if !name.is_empty() {
+            names.push(name);
+        }
+        SharedPath::new(names.join(&b'/')).expect("what is known came by shared paths")
+    }
+}

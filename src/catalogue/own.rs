@@ -1,0 +1,230 @@
+//! This node's own log: what it says about its shares and its cache, and what it signs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::apply::check_fact;
+use super::log::Log;
+use super::merge::Merge;
+use super::row::{Class, NodeIndex};
+use super::view::View;
+use super::{Catalogue, CatalogueError, Change, MAX_RECORDS_PER_AUTHOR};
+use crate::digest::ContentHash;
+use crate::id::{NodeId, NodeName};
+use crate::path::SharedPath;
+use crate::wire::native::record::{Entry, Fact, Head, ShareIndex, SignedHead};
+
+impl Catalogue {
+    /// An empty catalogue of a node.
+    pub fn new(me: NodeId, name: NodeName) -> Self {
+        let merge = Merge::new(me, name);
+        let published = Arc::new(View {
+            merged: merge.state.clone(),
+        });
+        let index = NodeIndex(0);
+        let own = Log {
+            epoch: 1,
+            complete: true,
+            ..Log::default()
+        };
+        Self {
+            me: index,
+            indexes: HashMap::from([(me, index)]),
+            logs: HashMap::from([(index, own)]),
+            merge,
+            recoveries: 0,
+            published,
+            forgotten: Vec::new(),
+        }
+    }
+
+    /// Says that a name in a share is this now. False where that was known already.
+    ///
+    /// # Errors
+    /// [`CatalogueError::BadFact`] for the root, [`CatalogueError::TooManyRecords`] at the limit:
+    /// the name is then not shared.
+    pub fn put(
+        &mut self,
+        share: ShareIndex,
+        path: &SharedPath,
+        entry: Entry,
+    ) -> Result<bool, CatalogueError> {
+        if self.own_entry(share, path).as_ref() == Some(&entry) {
+            return Ok(false);
+        }
+        self.record(Fact::Entry {
+            share,
+            path: path.clone(),
+            entry,
+        })?;
+        Ok(true)
+    }
+
+    /// Says that a name in a share is gone. False where it was not there.
+    pub fn remove(&mut self, share: ShareIndex, path: &SharedPath) -> bool {
+        let known = self.own_entry(share, path).is_some();
+        known
+            && self
+                .record(Fact::Removed {
+                    share,
+                    path: path.clone(),
+                })
+                .is_ok()
+    }
+
+    /// Says that the own cache holds a content complete. False where that was known already.
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooManyRecords`] at the limit: others then do not learn of it.
+    pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
+        let known = self.merge.cached_row(hash, self.me);
+        if known.is_some_and(|row| row.class == Class::Have && row.size_bytes == size_bytes) {
+            return Ok(false);
+        }
+        self.record(Fact::Have { hash, size_bytes })?;
+        Ok(true)
+    }
+
+    /// Says that the own cache holds a content no more. False where it did not.
+    pub fn have_not(&mut self, hash: ContentHash) -> bool {
+        let known = self.merge.cached_row(hash, self.me);
+        let known = known.is_some_and(|row| row.class == Class::Have);
+        known && self.record(Fact::HaveNot { hash }).is_ok()
+    }
+
+    /// What this node says of a name in one of its shares.
+    pub fn own_entry(&self, share: ShareIndex, path: &SharedPath) -> Option<Entry> {
+        let dir = self.merge.state.find_dir(&path.parent()?)?;
+        self.merge
+            .named_row(dir, path.file_name(), self.me, share)?
+            .to_entry()
+    }
+
+    /// All that this node says of a share, in the order it was said: what a scan is compared with.
+    pub fn own_entries(&self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + '_ {
+        let rows = self
+            .logs
+            .get(&self.me)
+            .into_iter()
+            .flat_map(|log| log.rows.after(0));
+        rows.filter(move |row| row.has_name() && row.share == share)
+            .filter_map(|row| {
+                Some((
+                    self.merge.state.path_of(row.dir, row.name()),
+                    row.to_entry()?,
+                ))
+            })
+    }
+
+    /// All that this node says of all its shares.
+    pub fn all_own_entries(&self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + '_ {
+        let rows = self
+            .logs
+            .get(&self.me)
+            .into_iter()
+            .flat_map(|log| log.rows.after(0));
+        rows.filter(|row| row.has_name()).filter_map(|row| {
+            let path = self.merge.state.path_of(row.dir, row.name());
+            Some((row.share, path, row.to_entry()?))
+        })
+    }
+
+    /// The contents that this node says its cache holds complete.
+    pub fn own_haves(&self) -> impl Iterator<Item = (ContentHash, u64)> + '_ {
+        let rows = self
+            .logs
+            .get(&self.me)
+            .into_iter()
+            .flat_map(|log| log.rows.after(0));
+        let haves = rows.filter(|row| row.class == Class::Have);
+        haves.map(|row| (row.hash(), row.size_bytes))
+    }
+
+    /// Says that everything in a share is gone; how many names that were.
+    pub fn remove_share(&mut self, share: ShareIndex) -> usize {
+        let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
+        paths.iter().filter(|path| self.remove(share, path)).count()
+    }
+
+    /// The own head as it is now, to be signed.
+    pub fn own_head(&self) -> Head {
+        let log = &self.logs[&self.me];
+        let node = self.merge.state.node(self.me);
+        Head {
+            author: node.id,
+            name: node.name.clone().unwrap_or_else(|| NodeName::from_host("")),
+            epoch: log.epoch,
+            sequence: log.sequence,
+            count: log.count,
+            floor: log.floor,
+            digest: log.digest.digest(),
+        }
+    }
+
+    /// Keeps the signature of the own head, so that others' pulls can be answered. False where it
+    /// is not of [`own_head`](Self::own_head) as it is now; nothing was kept then.
+    pub fn sign_own(&mut self, signed: SignedHead) -> bool {
+        let current = signed.head == self.own_head();
+        if current {
+            self.log_mut(self.me).head = Some(signed);
+        }
+        current
+    }
+
+    /// Whether the own head changed since it was signed last.
+    pub fn needs_signature(&self) -> bool {
+        let signed = self.logs[&self.me].head.as_ref();
+        signed.is_none_or(|signed| signed.head != self.own_head())
+    }
+
+    /// Goes on above an epoch of our own that we do not remember; everything is published anew.
+    pub fn recover_own(&mut self, epoch_heard: u64) {
+        self.recoveries += 1;
+        let me = self.me;
+        let log = self.log_mut(me);
+        log.epoch = log.epoch.max(epoch_heard) + 1;
+        log.pending.state = true;
+        let floor = log.sequence;
+        self.raise_floor(me, floor);
+    }
+
+    /// The namespace as it is now. Cheap: only what changed since the last view was copied.
+    pub fn view(&mut self) -> Arc<View> {
+        self.merge.finish_batch();
+        if std::mem::take(&mut self.merge.dirty) {
+            self.published = Arc::new(View {
+                merged: self.merge.state.clone(),
+            });
+        }
+        self.published.clone()
+    }
+
+    /// Whether [`view`](Self::view) would show something that the last one does not.
+    pub fn is_dirty(&self) -> bool {
+        self.merge.dirty
+    }
+
+    /// The next thing that changed; ask until there is none, after having taken the
+    /// [`view`](Self::view) that shows it. Each is told once.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.merge.changes.poll()
+    }
+
+    fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
+        check_fact(&fact)?;
+        let me = self.me;
+        let log = self.log_mut(me);
+        if log.rows.len() >= MAX_RECORDS_PER_AUTHOR {
+            return Err(CatalogueError::TooManyRecords {
+                count: log.rows.len() as u64,
+            });
+        }
+        let sequence = log.sequence + 1;
+        log.pending.state = true;
+        self.take_record(me, sequence, &fact);
+        if let Some(floor) = self.logs[&me].floor_to_be() {
+            self.raise_floor(me, floor);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! One node's own files, as `.p2pfs/peers/NAME` shows them: unmerged, live nodes only.
+//!
+//! Where several of a node's shares have one path, the lowest share has the name and each other
+//! is beside it as `name~shareN.ext`, unless the node shares something of that name.
+
+use std::collections::BTreeMap;
+
+use super::dir::NEVER;
+use super::merged::Merged;
+use super::row::{Class, DirId, DirRef, NodeIndex, Row};
+use super::rules::conflict_name;
+use super::view::{Child, Found, View};
+use crate::path::SharedPath;
+use crate::wire::native::record::{Kind, Timestamp};
+
+impl View {
+    /// The live nodes' names, told apart where two are the same, in ascending order.
+    pub fn peer_names(&self) -> Vec<String> {
+        let live = self
+            .merged
+            .known()
+            .filter(|(_, node)| node.live && node.name.is_some());
+        let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// What a path of one live node stands for; the node's own root always is a directory.
+    pub fn peer_lookup(&self, name: &str, path: &SharedPath) -> Option<Found> {
+        let node = self.peer(name)?;
+        let Some(parent) = path.parent() else {
+            return Some(self.peer_directory(node, DirId::ROOT, None));
+        };
+        let dir = self.peer_dir(node, &parent)?;
+        let plain = self.shared_as(node, dir, path.file_name());
+        match plain.first() {
+            Some(Shared::File(row)) => self.peer_file(row),
+            Some(Shared::Directory(id, row)) => Some(self.peer_directory(node, *id, row.as_ref())),
+            None => {
+                let mut names = self.peer_listing(node, dir);
+                self.peer_found(node, names.remove(path.file_name())?)
+            }
+        }
+    }
+
+    /// At most `limit` names of one live node's directory, ascending, those after `after`. Costs
+    /// as much as the directory is large, whatever the limit.
+    pub fn peer_children(
+        &self,
+        name: &str,
+        dir: &SharedPath,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Vec<Child> {
+        let Some(node) = self.peer(name) else {
+            return Vec::new();
+        };
+        let Some(id) = self.peer_dir(node, dir) else {
+            return Vec::new();
+        };
+        self.peer_listing(node, id)
+            .into_iter()
+            .filter(|(name, _)| after.is_none_or(|after| name.as_slice() > after))
+            .take(limit)
+            .filter_map(|(name, shared)| {
+                Some(Child {
+                    name: name.into(),
+                    found: self.peer_found(node, shared)?,
+                })
+            })
+            .collect()
+    }
+
+    fn peer(&self, name: &str) -> Option<NodeIndex> {
+        let live = self
+            .merged
+            .known()
+            .filter(|(_, node)| node.live && node.name.is_some());
+        live.filter(|(_, node)| *node.label == *name)
+            .min_by_key(|(_, n)| n.id)
+            .map(|(i, _)| i)
+    }
+
+    fn peer_dir(&self, node: NodeIndex, path: &SharedPath) -> Option<DirId> {
+        path.components().try_fold(DirId::ROOT, |dir, name| {
+            self.shared_as(node, dir, name)
+                .into_iter()
+                .find_map(|shared| match shared {
+                    Shared::Directory(id, _) => Some(id),
+                    Shared::File(_) => None,
+                })
+        })
+    }
+
+    /// What a node shares under one name: a directory before files, those by share.
+    fn shared_as(&self, node: NodeIndex, dir: DirId, name: &[u8]) -> Vec<Shared> {
+        let here = self.merged.dir(dir);
+        let rows: Vec<&Row> = here
+            .candidates(name)
+            .filter(|row| row.author == node)
+            .collect();
+        let record = rows.iter().find(|row| row.class == Class::Directory);
+        let below = here
+            .child(name)
+            .filter(|id| self.merged.dir(*id).has_of(node));
+        let id = below.or_else(|| record.and_then(|row| here.child(row.name())));
+        let directory = id.map(|id| Shared::Directory(id, record.map(|row| (*row).clone())));
+        let mut files: Vec<&Row> = rows
+            .into_iter()
+            .filter(|row| matches!(row.class, Class::File | Class::Symlink))
+            .collect();
+        files.sort_by_key(|row| row.share);
+        directory
+            .into_iter()
+            .chain(files.into_iter().cloned().map(Shared::File))
+            .collect()
+    }
+
+    /// All that a node shares in a directory, by the name that it is shown under.
+    fn peer_listing(&self, node: NodeIndex, dir: DirId) -> BTreeMap<Vec<u8>, Shared> {
+        let mut names: BTreeMap<Vec<u8>, Shared> = BTreeMap::new();
+        let mut doubles = Vec::new();
+        for name in names_of(&self.merged, node, dir) {
+            let mut shared = self.shared_as(node, dir, name).into_iter();
+            if let Some(first) = shared.next() {
+                names.insert(name.to_vec(), first);
+            }
+            doubles.extend(shared);
+        }
+        for double in doubles {
+            let Shared::File(row) = &double else { continue };
+            let label = format!("share{}", row.share.0);
+            if let Some(name) = conflict_name(row.name(), &label) {
+                names.entry(name).or_insert(double);
+            }
+        }
+        names
+    }
+
+    fn peer_found(&self, node: NodeIndex, shared: Shared) -> Option<Found> {
+        match shared {
+            Shared::File(row) => self.peer_file(&row),
+            Shared::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
+        }
+    }
+
+    fn peer_file(&self, row: &Row) -> Option<Found> {
+        let own = (row.author == self.merged.me)
+            .then(|| (row.share, self.merged.path_of(row.dir, row.name())));
+        Some(Found {
+            kind: row.kind()?,
+            mtime: row.mtime(),
+            version_time: row.version_time(),
+            author: *self.merged.node_of(row),
+            own,
+            subdirectories: 0,
+        })
+    }
+
+    /// A node's directory; its time is that of its record, or the merged one's where it has none.
+    fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
+        let dir = self.merged.dir(id);
+        let below = dir.dirs.iter().chain(&dir.absent_dirs);
+        let below = below.filter(|place| self.merged.dir(place.id()).has_of(node));
+        let mtime = row.map_or(dir.newest, |row| row.mtime());
+        let mtime = if mtime == NEVER {
+            Timestamp::default()
+        } else {
+            mtime
+        };
+        Found {
+            kind: Kind::Directory,
+            mtime,
+            version_time: mtime,
+            author: self.merged.node(node).id,
+            own: None,
+            subdirectories: u32::try_from(below.count()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// One thing that a node shares.
+enum Shared {
+    File(Row),
+    Directory(DirId, Option<Row>),
+}
+
+/// The names in a directory that a node shares something under, each once.
+fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
+    let here = merged.dir(dir);
+    let rows = here.listed.iter().chain(&here.rest).map(|row| &row.0);
+    let rows = rows
+        .filter(|row| row.author == node && !row.is_tombstone())
+        .map(Row::name);
+    let dirs = here.dirs.iter().chain(&here.absent_dirs);
+    let dirs = dirs
+        .filter(|place| merged.dir(place.id()).has_of(node))
+        .map(DirRef::name);
+    let mut names: Vec<&[u8]> = rows.chain(dirs).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

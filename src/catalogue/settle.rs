@@ -1,0 +1,179 @@
+//! What a name shows, worked out anew, and what follows for the directories above it.
+
+use super::change::Change;
+use super::merge::Merge;
+use super::row::{ByName, Class, DirId, DirRef, Named, Row};
+use super::rules;
+use crate::digest::ContentHash;
+
+impl Merge {
+    /// Settles the names of a content, the first of them at once: there may be very many (think
+    /// of the empty file).
+    pub(super) fn settle_content(&mut self, hash: ContentHash) {
+        let first = self.unsettled.len();
+        self.unsettled.extend(self.state.files_of(hash).cloned());
+        let at_once = (self.unsettled.len() - first).min(self.step_records);
+        self.settle_waiting(at_once);
+    }
+
+    /// Settles at most so many of the names that wait for it; how many it was.
+    pub(super) fn settle_waiting(&mut self, limit: usize) -> usize {
+        for done in 0..limit {
+            let Some(row) = self.unsettled.pop() else {
+                return done;
+            };
+            // the directory may be gone since, or its number be another's: then nothing changes
+            if self.state.dirs[row.dir.0 as usize].is_some() {
+                self.settle(row.dir, row.name());
+            }
+        }
+        limit
+    }
+
+    /// Works out what a name shows, and what follows for the directories above.
+    pub(super) fn settle(&mut self, mut dir: DirId, name: &[u8]) {
+        let mut place: Option<DirRef> = None;
+        loop {
+            let name = place.as_ref().map_or(name, DirRef::name);
+            let kept = self.settle_directory(dir, name);
+            self.settle_file(dir, name, kept);
+            let here = self.state.dir(dir);
+            let occupied = !here.listed.is_empty() || !here.dirs.is_empty();
+            if here.occupied == occupied {
+                return;
+            }
+            let (parent, above) = (here.parent, here.place.clone());
+            self.dir_mut(dir).occupied = occupied;
+            if dir == DirId::ROOT {
+                return;
+            }
+            (dir, place) = (parent, Some(above));
+        }
+    }
+
+    /// Lists or unlists the directory of a name; whether a listed directory has it then.
+    fn settle_directory(&mut self, dir: DirId, name: &[u8]) -> bool {
+        let here = self.state.dir(dir);
+        let Some(child) = here.child(name) else {
+            return false;
+        };
+        let place = self.state.dir(child).place.clone();
+        let recorded = here
+            .candidates(name)
+            .any(|row| row.class == Class::Directory && self.state.is_live(row));
+        let listed = recorded || self.state.dir(child).occupied;
+        if listed == here.dirs.contains(&place) {
+            return listed;
+        }
+        let here = self.dir_mut(dir);
+        if listed {
+            here.absent_dirs.remove(&place);
+            here.dirs.insert(place);
+            self.state.totals.entries += 1;
+        } else {
+            here.dirs.remove(&place);
+            here.absent_dirs.insert(place);
+            self.state.totals.entries -= 1;
+        }
+        self.note(dir, name, Change::Entry);
+        self.note(dir, &[], Change::Listing);
+        self.note_name_taken(dir, name);
+        listed
+    }
+
+    /// Lists the version of a name that wins, unless a directory has the name.
+    fn settle_file(&mut self, dir: DirId, name: &[u8], directory_has_it: bool) {
+        let versions = self.versions(dir, name);
+        let conflict = versions.len() > usize::from(!directory_has_it);
+        let winner = versions.into_iter().next().filter(|_| !directory_has_it);
+        let old = self
+            .state
+            .dir(dir)
+            .listed
+            .get(&Named(name))
+            .map(|row| row.0.clone());
+        let unchanged = match (&old, &winner) {
+            (None, None) => true,
+            (Some(old), Some(winner)) => old.is(winner),
+            _ => false,
+        };
+        if !unchanged {
+            self.relist(dir, old.as_ref(), winner.as_ref());
+        }
+        self.note_conflict(dir, name, conflict);
+    }
+
+    fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
+        let leaving = self.leaving.clone();
+        let here = self.dir_mut(dir);
+        if let Some(old) = old {
+            here.listed.remove(&ByName(old.clone()));
+            if !leaving.is_some_and(|row| row.is(old)) {
+                here.rest.insert(ByName(old.clone()));
+            }
+            self.lower_time(dir, old.mtime());
+        }
+        if let Some(new) = new {
+            let here = self.dir_mut(dir);
+            here.rest.remove(&ByName(new.clone()));
+            here.listed.insert(ByName(new.clone()));
+            self.raise_time(dir, new.mtime());
+        }
+        let Some(name) = new.or(old).map(Row::name) else {
+            return;
+        };
+        if old.is_some() != new.is_some() {
+            let entries = self.state.totals.entries;
+            self.state.totals.entries = if new.is_some() {
+                entries + 1
+            } else {
+                entries - 1
+            };
+            self.note(dir, &[], Change::Listing);
+            self.note_name_taken(dir, name);
+        }
+        let same = old
+            .zip(new)
+            .is_some_and(|(old, new)| old.to_entry() == new.to_entry());
+        if !same {
+            self.note(dir, name, Change::Entry);
+        }
+    }
+
+    /// The versions of a name that somebody live can give, the best first.
+    pub(super) fn versions(&self, dir: DirId, name: &[u8]) -> Vec<Row> {
+        let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
+        let rows = self.state.dir(dir).candidates(name);
+        let rows = rows
+            .filter(|row| !leaving(row) && self.state.is_givable(row))
+            .cloned();
+        rules::rank(rows.collect(), |row| self.state.node_of(row))
+    }
+
+    fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool) {
+        let known = self
+            .conflicts
+            .get(&dir)
+            .is_some_and(|names| names.contains(name));
+        if !conflict && !known {
+            return;
+        }
+        self.stale_aliases.insert(dir);
+        let names = self.conflicts.entry(dir).or_default();
+        if conflict {
+            names.insert(name.into());
+        } else {
+            names.remove(name);
+        }
+        if names.is_empty() {
+            self.conflicts.remove(&dir);
+        }
+    }
+
+    /// A real name came or went that a conflict name may want.
+    fn note_name_taken(&mut self, dir: DirId, name: &[u8]) {
+        if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
+            self.stale_aliases.insert(dir);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the kernel must be told.
+
+use super::*;
+use crate::catalogue::{Change, MAX_CHANGES};
+
+fn drain(node: &mut Catalogue) -> Vec<Change> {
+    node.view();
+    std::iter::from_fn(|| node.poll_change()).collect()
+}
+
+fn entry(name: &str) -> Change {
+    Change::Entry(path(name))
+}
+
+fn listing_of(name: &str) -> Change {
+    Change::Listing(path(name))
+}
+
+#[test]
+fn a_new_name_changes_its_directory_and_itself() {
+    let mut me = node(1, "x");
+    put(&mut me, "d/a", file("one", 1));
+    let changes = drain(&mut me);
+    let expected = [listing_of(""), listing_of("d"), entry("d"), entry("d/a")];
+    assert_eq!(changes, expected);
+    assert!(drain(&mut me).is_empty(), "each is told once");
+}
+
+#[test]
+fn a_new_content_changes_the_entry() {
+    let mut me = node(1, "x");
+    put(&mut me, "d/a", file("one", 5));
+    put(&mut me, "d/b", file("two", 9));
+    drain(&mut me);
+    put(&mut me, "d/a", file("three", 6));
+    assert_eq!(drain(&mut me), [entry("d/a")]);
+    me.put(SHARE, &path("d/a"), file("three", 6)).unwrap();
+    assert!(drain(&mut me).is_empty(), "said again, it is no change");
+}
+
+#[test]
+fn what_shows_the_same_is_no_change() {
+    let (mut x, mut y) = (node(1, "x"), node(2, "y"));
+    put(&mut x, "a", file("one", 5));
+    share(&mut x, &mut y);
+    drain(&mut y);
+    put(&mut x, "hidden by another", file("two", 1));
+    x.remove(SHARE, &path("hidden by another"));
+    share(&mut x, &mut y);
+    assert!(drain(&mut y).is_empty());
+}
+
+#[test]
+fn a_name_that_vanishes_is_told_with_its_conflict_names() {
+    let (mut x, mut y) = (node(1, "x"), node(2, "y"));
+    put(&mut x, "a.c", file("one", 1));
+    put(&mut y, "a.c", file("two", 2));
+    share(&mut x, &mut y);
+    drain(&mut y);
+    y.remove(SHARE, &path("a.c"));
+    assert_eq!(names(&y.view()), ["a.c"]);
+    assert_eq!(
+        drain(&mut y),
+        [listing_of(""), entry("a.c"), entry("a~x.c")]
+    );
+}
+
+#[test]
+fn very_many_changes_become_everything() {
+    let mut me = node(1, "x");
+    (0..=MAX_CHANGES).for_each(|n| put(&mut me, &n.to_string(), file("", 1)));
+    assert_eq!(drain(&mut me), [Change::Everything]);
+}

@@ -1,0 +1,221 @@
+//! Which version has a name, and what the others are called.
+
+use super::*;
+use crate::catalogue::Rule;
+
+/// A watcher that has the logs of nodes with these names, each of which shared its entries.
+fn merged(nodes: &[(&str, &[(&str, Entry)])]) -> Catalogue {
+    let mut watcher = node(0xff, "watcher");
+    for (number, (name, entries)) in nodes.iter().enumerate() {
+        let mut author = node(number as u8 + 1, name);
+        for (path, entry) in *entries {
+            put(&mut author, path, entry.clone());
+        }
+        share(&mut author, &mut watcher);
+    }
+    watcher
+}
+
+#[test]
+fn the_newest_version_has_the_name_and_the_others_stand_beside_it() {
+    let mut watcher = merged(&[
+        ("old", &[("a.txt", file("one", 1))]),
+        ("new", &[("a.txt", file("two", 3))]),
+        ("mid", &[("a.txt", file("three", 2))]),
+    ]);
+    let view = watcher.view();
+    assert_eq!(names(&view), ["a.txt", "a~mid.txt", "a~old.txt"]);
+    assert_eq!(shown(&view, "a.txt"), Some(hash("two")));
+    assert_eq!(shown(&view, "a~old.txt"), Some(hash("one")));
+}
+
+#[test]
+fn a_mtime_in_the_future_wins_nothing_over_the_version_time() {
+    let dated = Entry {
+        mtime: time(9_999_999_999),
+        ..file("dated 2286", 1)
+    };
+    let mut watcher = merged(&[("x", &[("a", dated)]), ("y", &[("a", file("honest", 2))])]);
+    assert_eq!(shown(&watcher.view(), "a"), Some(hash("honest")));
+}
+
+#[test]
+fn of_two_versions_of_one_time_the_smaller_hash_wins() {
+    let mut watcher = merged(&[("x", &[("a", file("1", 5))]), ("y", &[("a", file("2", 5))])]);
+    let smaller = hash("1").min(hash("2"));
+    let view = watcher.view();
+    assert_eq!(shown(&view, "a"), Some(smaller));
+    let rules: Vec<Rule> = view.versions(&path("a")).iter().map(|v| v.rule).collect();
+    assert_eq!(rules, [Rule::SmallestHash, Rule::LargerHash]);
+}
+
+#[test]
+fn the_same_content_is_one_entry_with_several_holders() {
+    let executable = |seconds| {
+        let mut entry = file("same", seconds);
+        if let Kind::File { executable, .. } = &mut entry.kind {
+            *executable = seconds == 2;
+        }
+        entry
+    };
+    let mut watcher = merged(&[
+        ("x", &[("a", executable(1))]),
+        ("y", &[("a", executable(2))]),
+    ]);
+    let view = watcher.view();
+    assert_eq!(names(&view), ["a"]);
+    assert_eq!(view.holders(&hash("same")), [id(1), id(2)]);
+    let found = view.lookup(&path("a")).unwrap();
+    assert_eq!(
+        (found.author, found.mtime),
+        (id(2), time(2)),
+        "the newest has the attributes"
+    );
+    assert_eq!(found.kind, executable(2).kind);
+}
+
+#[test]
+fn nodes_of_one_name_are_told_apart_by_their_keys() {
+    let mut watcher = merged(&[
+        ("lab", &[("a.c", file("one", 1))]),
+        ("lab", &[("a.c", file("two", 2))]),
+        ("top", &[("a.c", file("three", 3))]),
+    ]);
+    let expected = ["a.c", "a~lab-0101.c", "a~lab-0202.c"];
+    assert_eq!(names(&watcher.view()), expected);
+    watcher.forget(&id(1));
+    assert_eq!(
+        names(&watcher.view()),
+        ["a.c", "a~lab.c"],
+        "one is left of that name"
+    );
+}
+
+#[test]
+fn a_real_file_of_a_conflict_name_comes_first() {
+    let mut watcher = merged(&[
+        ("old", &[("a.txt", file("one", 1))]),
+        (
+            "new",
+            &[("a.txt", file("two", 2)), ("a~old.txt", file("real", 0))],
+        ),
+    ]);
+    let view = watcher.view();
+    assert_eq!(shown(&view, "a~old.txt"), Some(hash("real")));
+    assert_eq!(names(&view), ["a.txt", "a~old-01010101.txt", "a~old.txt"]);
+    let mut author = node(2, "new");
+    put(&mut author, "a.txt", file("two", 2));
+    author.recover_own(1);
+    share(&mut author, &mut watcher);
+    assert_eq!(
+        names(&watcher.view()),
+        ["a.txt", "a~old.txt"],
+        "and gives it back"
+    );
+}
+
+#[test]
+fn where_no_conflict_name_fits_the_version_is_left_out_but_explained() {
+    let long = "n".repeat(255);
+    let mut watcher = merged(&[
+        ("x", &[(&long, file("one", 1))]),
+        ("y", &[(&long, file("two", 2))]),
+    ]);
+    let view = watcher.view();
+    assert_eq!(names(&view), [long.as_str()]);
+    let versions = view.versions(&path(&long));
+    assert_eq!(versions.len(), 2);
+    assert_eq!(
+        (versions[1].rule, &versions[1].listed_as),
+        (Rule::Older, &None)
+    );
+    assert_eq!(versions[1].holders, [id(1)]);
+    assert!(view.by_hash(&hash("one")).is_some());
+}
+
+#[test]
+fn a_directory_keeps_its_name_from_a_file() {
+    let mut watcher = merged(&[
+        ("x", &[("d", file("one", 9))]),
+        ("y", &[("d/inner", file("two", 1))]),
+    ]);
+    let view = watcher.view();
+    assert_eq!(names(&view), ["d", "d/inner", "d~x"]);
+    assert_eq!(view.lookup(&path("d")).unwrap().kind, Kind::Directory);
+    let rules: Vec<Rule> = view.versions(&path("d")).iter().map(|v| v.rule).collect();
+    assert_eq!(rules, [Rule::DirectoryKeeps, Rule::DirectoryKeeps]);
+    watcher.set_live(id(2), false).unwrap();
+    assert_eq!(
+        names(&watcher.view()),
+        ["d"],
+        "and gives it up when it goes"
+    );
+}
+
+#[test]
+fn two_shares_of_one_node_are_held_to_the_same_rule() {
+    let mut author = node(1, "x");
+    for (share, content, seconds) in [(0, "first", 1), (1, "second", 2), (2, "third", 2)] {
+        author
+            .put(ShareIndex(share), &path("a"), file(content, seconds))
+            .unwrap();
+    }
+    let winner = hash("second").min(hash("third"));
+    let view = author.view();
+    assert_eq!(shown(&view, "a"), Some(winner));
+    assert_eq!(names(&view), ["a", "a~x", "a~x-01010101"]);
+}
+
+#[test]
+fn an_own_copy_of_what_wins_is_told_even_where_another_node_wrote_it_last() {
+    let mut me = node(1, "me");
+    me.put(ShareIndex(4), &path("d/a"), file("same", 1))
+        .unwrap();
+    let mut other = node(2, "other");
+    put(&mut other, "d/a", file("same", 2));
+    put(&mut other, "d/b", file("theirs", 2));
+    share(&mut other, &mut me);
+    let view = me.view();
+    let found = view.lookup(&path("d/a")).unwrap();
+    assert_eq!(found.author, id(2));
+    assert_eq!(found.own, Some((ShareIndex(4), path("d/a"))));
+    assert_eq!(view.lookup(&path("d/b")).unwrap().own, None);
+}
+
+#[test]
+fn a_conflict_name_explains_the_path_it_was_made_from() {
+    let mut watcher = merged(&[
+        ("x", &[("a.c", file("one", 1))]),
+        ("y", &[("a.c", file("two", 2))]),
+    ]);
+    let view = watcher.view();
+    let why = view.versions(&path("a~x.c"));
+    assert_eq!(why, view.versions(&path("a.c")));
+    assert_eq!(why[0].rule, Rule::Newest);
+    assert_eq!(why[1].listed_as, Some(path("a~x.c")));
+    assert_eq!(why[1].authors, [(id(1), SHARE)]);
+}
+
+#[test]
+fn links_conflict_by_their_targets() {
+    let mut watcher = merged(&[
+        ("x", &[("l", link("one", 1)), ("m", link("same", 1))]),
+        ("y", &[("l", link("two", 2)), ("m", link("same", 2))]),
+    ]);
+    assert_eq!(names(&watcher.view()), ["l", "l~x", "m"]);
+}
+
+#[test]
+fn odd_names_survive() {
+    let mut author = node(1, "x");
+    for name in [&b"\xff\xfe"[..], b" ", b"new\nline", &[b'\x80'; 255]] {
+        author
+            .put(SHARE, &SharedPath::new(name).unwrap(), file("x", 1))
+            .unwrap();
+    }
+    let view = author.view();
+    let children = view.children(&SharedPath::root(), None, 10);
+    let listed: Vec<&[u8]> = children.iter().map(|child| &*child.name).collect();
+    let expected: [&[u8]; 4] = [b" ", b"new\nline", &[b'\x80'; 255], b"\xff\xfe"];
+    assert_eq!(listed, expected);
+}

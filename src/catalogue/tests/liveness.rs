@@ -1,0 +1,173 @@
+//! What is listed while nodes come and go.
+
+use super::*;
+
+fn watched(author: &mut Catalogue) -> Catalogue {
+    let mut watcher = node(0xff, "watcher");
+    share(author, &mut watcher);
+    watcher
+}
+
+#[test]
+fn a_dead_nodes_entries_leave_and_come_back_with_it() {
+    let mut author = node(1, "x");
+    put(&mut author, "d/a", file("one", 1));
+    put(&mut author, "empty", directory(1));
+    let mut watcher = watched(&mut author);
+    assert_eq!(names(&watcher.view()), ["d", "d/a", "empty"]);
+    watcher.set_live(id(1), false).unwrap();
+    assert!(names(&watcher.view()).is_empty());
+    assert_eq!(watcher.view().totals(), Default::default());
+    watcher.set_live(id(1), true).unwrap();
+    assert_eq!(names(&watcher.view()), ["d", "d/a", "empty"]);
+}
+
+#[test]
+fn a_dead_nodes_file_stays_listed_while_a_live_cache_has_it_complete() {
+    let mut author = node(1, "x");
+    put(&mut author, "d/a", file("one", 1));
+    put(&mut author, "d/b", file("two", 1));
+    let mut cacher = node(2, "y");
+    cacher.have(hash("one"), 3).unwrap();
+    let mut watcher = watched(&mut author);
+    share(&mut cacher, &mut watcher);
+    watcher.set_live(id(1), false).unwrap();
+    assert_eq!(names(&watcher.view()), ["d", "d/a"]);
+    assert_eq!(watcher.view().holders(&hash("one")), [id(2)]);
+    cacher.have_not(hash("one"));
+    share(&mut cacher, &mut watcher);
+    assert!(names(&watcher.view()).is_empty());
+}
+
+#[test]
+fn the_own_cache_keeps_a_dead_nodes_file_listed() {
+    let mut author = node(1, "x");
+    put(&mut author, "a", file("one", 1));
+    let mut watcher = watched(&mut author);
+    watcher.set_live(id(1), false).unwrap();
+    assert_eq!(watcher.view().lookup(&path("a")), None);
+    watcher.have(hash("one"), 3).unwrap();
+    assert_eq!(shown(&watcher.view(), "a"), Some(hash("one")));
+    assert_eq!(watcher.view().holders(&hash("one")), [id(0xff)]);
+    watcher.have_not(hash("one"));
+    assert_eq!(watcher.view().lookup(&path("a")), None);
+}
+
+#[test]
+fn the_same_content_under_another_name_of_a_live_node_keeps_it_listed() {
+    let mut author = node(1, "x");
+    put(&mut author, "a", file("one", 1));
+    let mut other = node(2, "y");
+    put(&mut other, "elsewhere", file("one", 1));
+    let mut watcher = watched(&mut author);
+    share(&mut other, &mut watcher);
+    watcher.set_live(id(1), false).unwrap();
+    assert_eq!(names(&watcher.view()), ["a", "elsewhere"]);
+    watcher.set_live(id(2), false).unwrap();
+    assert!(names(&watcher.view()).is_empty());
+}
+
+#[test]
+fn a_cached_content_that_nobody_names_is_held_but_not_listed_or_counted() {
+    let mut cacher = node(2, "y");
+    cacher.have(hash("one"), 3).unwrap();
+    let view = cacher.view();
+    assert_eq!(view.by_hash(&hash("one")).unwrap().size_bytes, 3);
+    assert_eq!(view.totals(), Default::default());
+}
+
+#[test]
+fn a_death_is_worked_in_by_bounded_steps_each_of_them_sound() {
+    let mut author = node(1, "x");
+    for number in 0..50 {
+        put(
+            &mut author,
+            &format!("d{}/{number}", number % 7),
+            file("same everywhere", number),
+        );
+    }
+    let mut watcher = watched(&mut author);
+    watcher.merge.step_records = 1;
+    watcher.set_live(id(1), false).unwrap();
+    let mut entries = watcher.view().totals().entries;
+    assert_eq!(entries, 57, "one row is not the last of the content");
+    let mut steps = 0;
+    while watcher.advance(1) {
+        let view = watcher.view();
+        assert_eq!(listing(&view).len() as u64, view.totals().entries);
+        assert!(view.totals().entries <= entries);
+        entries = view.totals().entries;
+        steps += 1;
+    }
+    assert!(steps >= 48, "{steps}");
+    assert_eq!(watcher.view().totals(), Default::default());
+}
+
+#[test]
+fn a_content_of_very_many_names_is_settled_by_bounded_steps() {
+    let mut author = node(1, "x");
+    (0..40).for_each(|n| put(&mut author, &format!("empty {n}"), file("", n)));
+    let mut watcher = watched(&mut author);
+    watcher.set_live(id(1), false).unwrap();
+    watcher.merge.step_records = 10;
+    watcher.have(hash(""), 0).unwrap();
+    assert_eq!(watcher.view().totals().entries, 10);
+    assert!(watcher.advance(10));
+    while watcher.advance(10) {}
+    assert_eq!(watcher.view().totals().entries, 40);
+}
+
+#[test]
+fn a_node_that_returns_in_the_middle_of_its_death_is_whole() {
+    let mut author = node(1, "x");
+    (0..20).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
+    let mut watcher = watched(&mut author);
+    watcher.merge.step_records = 3;
+    watcher.set_live(id(1), false).unwrap();
+    watcher.advance(4);
+    watcher.set_live(id(1), true).unwrap();
+    while watcher.advance(4) {}
+    assert_eq!(watcher.view().totals().entries, 20);
+}
+
+#[test]
+fn a_directorys_time_is_that_of_its_newest_change() {
+    let mut author = node(1, "x");
+    put(&mut author, "d", directory(5));
+    put(&mut author, "d/a", file("one", 3));
+    let time_of = |node: &mut Catalogue| node.view().lookup(&path("d")).unwrap().mtime;
+    assert_eq!(time_of(&mut author), time(5));
+    put(&mut author, "d/b", file("two", 8));
+    assert_eq!(time_of(&mut author), time(8));
+    author.remove(SHARE, &path("d/b"));
+    assert_eq!(time_of(&mut author), time(5));
+    put(&mut author, "d/e", directory(-7));
+    assert_eq!(
+        author.view().lookup(&path("d/e")).unwrap().mtime,
+        time(-7),
+        "before 1970 too"
+    );
+    assert_eq!(author.view().lookup(&path("d")).unwrap().subdirectories, 1);
+}
+
+#[test]
+fn this_node_is_always_live() {
+    let mut me = node(1, "x");
+    put(&mut me, "a", file("one", 1));
+    me.set_live(id(1), false).unwrap();
+    assert_eq!(names(&me.view()), ["a"]);
+    me.forget(&id(1));
+    assert_eq!(names(&me.view()), ["a"]);
+}
+
+#[test]
+fn a_view_that_was_taken_never_changes() {
+    let mut me = node(1, "x");
+    put(&mut me, "d/a", file("one", 1));
+    let before = me.view();
+    let expected = listing(&before);
+    me.remove(SHARE, &path("d/a"));
+    (0..200).for_each(|n| put(&mut me, &format!("d/{n}"), file(&n.to_string(), n)));
+    assert_eq!(listing(&before), expected);
+    assert_eq!(me.view().totals().entries, 201);
+}

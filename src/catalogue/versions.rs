@@ -1,0 +1,171 @@
+//! Why a name shows what it shows.
+
+use super::dir::Dir;
+use super::row::{Class, DirId, Named, Row};
+use super::rules;
+use super::view::View;
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
+
+/// By which rule a version stands where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It has the name: there is no other version.
+    Only,
+    /// It has the name: its version time is the newest.
+    Newest,
+    /// It has the name: its version time is the newest, and of those its hash is the smallest.
+    SmallestHash,
+    /// It lost: another version is newer.
+    Older,
+    /// It lost: another version is as new, and has a smaller hash.
+    LargerHash,
+    /// A directory of that name is listed, which keeps the name (also the directory's own rule).
+    DirectoryKeeps,
+    /// No live node can give it.
+    NotGivable,
+}
+
+/// One version of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// What it is.
+    pub kind: Kind,
+    /// As its newest candidate says.
+    pub mtime: Timestamp,
+    /// By which it is ranked.
+    pub version_time: Timestamp,
+    /// Who shares it under this name, in which share, live or not; the one that it is named after
+    /// first.
+    pub authors: Vec<(NodeId, ShareIndex)>,
+    /// The live nodes that can give it, under this name or any other or from their caches.
+    pub holders: Vec<NodeId>,
+    /// Where it is listed; none where it is not.
+    pub listed_as: Option<SharedPath>,
+    /// Why.
+    pub rule: Rule,
+}
+
+impl View {
+    /// Every version of a path that some log knows, the one that has the name first. A conflict
+    /// name stands for the path that it was made from.
+    pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
+        let dir = path
+            .parent()
+            .and_then(|parent| self.merged.find_dir(&parent));
+        let Some(dir) = dir else { return Vec::new() };
+        let here = self.merged.dir(dir);
+        let alias = here.aliases.get(&Named(path.file_name()));
+        let name = alias.map_or(path.file_name(), |alias| alias.row().name());
+        let rows: Vec<Row> = here
+            .candidates(name)
+            .filter(|row| matches!(row.class, Class::File | Class::Symlink))
+            .cloned()
+            .collect();
+        let (givable, gone): (Vec<Row>, Vec<Row>) = rows
+            .iter()
+            .cloned()
+            .partition(|row| self.merged.is_givable(row));
+        let ranked = rules::rank(givable, |row| self.merged.node_of(row));
+        let lost = rules::rank(gone, |row| self.merged.node_of(row));
+        let lost = lost
+            .into_iter()
+            .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
+        let kept = here.dirs.contains(&Named(name));
+        let mut versions: Vec<Version> = self
+            .directory_version(dir, name)
+            .into_iter()
+            .filter(|_| kept)
+            .collect();
+        for (at, row) in ranked.iter().enumerate() {
+            let rule = if kept {
+                Rule::DirectoryKeeps
+            } else {
+                rule_of(at, &ranked)
+            };
+            versions.extend(self.version(dir, row, &rows, rule));
+        }
+        versions.extend(lost.filter_map(|row| self.version(dir, &row, &rows, Rule::NotGivable)));
+        versions
+    }
+
+    fn version(&self, dir: DirId, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
+        let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
+        same.sort_by(|a, b| {
+            let (a_id, b_id) = (self.merged.node_of(a), self.merged.node_of(b));
+            rules::precedence((a, a_id), (b, b_id))
+        });
+        let holders = match row.class {
+            Class::File => self.holders(&row.hash()),
+            _ => {
+                let live = same.iter().filter(|r| self.merged.is_live(r));
+                live.map(|r| *self.merged.node_of(r)).collect()
+            }
+        };
+        Some(Version {
+            kind: row.kind()?,
+            mtime: row.mtime(),
+            version_time: row.version_time(),
+            authors: same
+                .iter()
+                .map(|r| (*self.merged.node_of(r), r.share))
+                .collect(),
+            holders,
+            listed_as: listed_name(self.merged.dir(dir), row)
+                .map(|name| self.merged.path_of(dir, name)),
+            rule,
+        })
+    }
+
+    fn directory_version(&self, dir: DirId, name: &[u8]) -> Option<Version> {
+        let id = self.merged.dir(dir).child(name)?;
+        let found = self.directory(id);
+        let here = self.merged.dir(dir);
+        let rows: Vec<&Row> = here
+            .candidates(name)
+            .filter(|row| row.class == Class::Directory)
+            .collect();
+        let live = rows.iter().filter(|row| self.merged.is_live(row));
+        Some(Version {
+            kind: Kind::Directory,
+            mtime: found.mtime,
+            version_time: found.version_time,
+            authors: rows
+                .iter()
+                .map(|row| (*self.merged.node_of(row), row.share))
+                .collect(),
+            holders: live.map(|row| *self.merged.node_of(row)).collect(),
+            listed_as: Some(self.merged.path_of(dir, name)),
+            rule: Rule::DirectoryKeeps,
+        })
+    }
+}
+
+fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
+    let own = dir
+        .listed
+        .get(&Named(row.name()))
+        .is_some_and(|listed| listed.0.is(row));
+    if own {
+        return Some(row.name());
+    }
+    dir.aliases
+        .iter()
+        .find(|alias| alias.row().is(row))
+        .map(|alias| alias.name())
+}
+
+/// Why a version stands at a place among those that can be given.
+fn rule_of(at: usize, ranked: &[Row]) -> Rule {
+    let first = &ranked[0];
+    if at > 0 {
+        let tied = ranked[at].version_time() == first.version_time();
+        return if tied { Rule::LargerHash } else { Rule::Older };
+    }
+    match ranked.get(1) {
+        None => Rule::Only,
+        Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
+        Some(_) => Rule::Newest,
+    }
+}

@@ -1,0 +1,256 @@
+//! The namespace as it was at one moment: what the filesystem's threads read.
+//!
+//! Immutable and shared; every answer comes from memory, in time that does not grow with the
+//! namespace but by its logarithm and with what is asked for.
+
+use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::ops::Bound;
+
+use super::dir::{Dir, NEVER};
+use super::merged::Merged;
+use super::row::{After, Class, DirId, DirRef, Named, Row};
+use crate::digest::ContentHash;
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// A file, directory or link; with size, hash and executable bit for a file.
+    pub kind: Kind,
+    /// Its modification time; of a directory, its newest change.
+    pub mtime: Timestamp,
+    /// By which the versions of a name are ranked; of a directory, as `mtime`.
+    pub version_time: Timestamp,
+    /// Whose record it is. For a directory the author of its newest live record, this node where
+    /// there is none (the root, and directories that only names below them imply).
+    pub author: NodeId,
+    /// Where this node itself shares this same content under this same name.
+    pub own: Option<(ShareIndex, SharedPath)>,
+    /// How many directories are listed in it; 0 for all but directories.
+    pub subdirectories: u32,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// As it is listed, conflict names included.
+    pub name: Box<[u8]>,
+    /// What it stands for.
+    pub found: Found,
+}
+
+/// What is known of a content that some live node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its size as its holders say.
+    pub size_bytes: u64,
+    /// Whether the first known file of it is executable.
+    pub executable: bool,
+}
+
+/// Sums over the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of the different contents that are shared and that a live node can give.
+    pub unique_bytes: u64,
+    /// Listed files, links and directories, without conflict names.
+    pub entries: u64,
+}
+
+/// The merged namespace at one moment.
+pub struct View {
+    pub(super) merged: Merged,
+}
+
+impl View {
+    /// What a path stands for; the root always is a directory.
+    pub fn lookup(&self, path: &SharedPath) -> Option<Found> {
+        let Some(parent) = path.parent() else {
+            return Some(self.directory(DirId::ROOT));
+        };
+        let dir = self.listed_dir(&parent)?;
+        let here = self.merged.dir(dir);
+        let name = path.file_name();
+        if let Some(row) = here.listed.get(&Named(name)) {
+            return self.found(here, &row.0);
+        }
+        if let Some(child) = here.dirs.get(&Named(name)) {
+            return Some(self.directory(child.id()));
+        }
+        self.found(here, here.aliases.get(&Named(name))?.row())
+    }
+
+    /// At most `limit` names of a directory in ascending order of their bytes, those after
+    /// `after`; empty where the directory is not listed or there are no more.
+    pub fn children(&self, dir: &SharedPath, after: Option<&[u8]>, limit: usize) -> Vec<Child> {
+        let Some(id) = self.listed_dir(dir) else {
+            return Vec::new();
+        };
+        let here = self.merged.dir(id);
+        listing(here, after)
+            .take(limit)
+            .filter_map(|listed| {
+                let found = match &listed {
+                    Listed::File(_, row) => self.found(here, row)?,
+                    Listed::Directory(place) => self.directory(place.id()),
+                };
+                Some(Child {
+                    name: listed.name().into(),
+                    found,
+                })
+            })
+            .collect()
+    }
+
+    /// What a content is, where a live node has it, under whatever name or in its cache.
+    pub fn by_hash(&self, hash: &ContentHash) -> Option<Content> {
+        self.merged.content(*hash)
+    }
+
+    /// The live nodes that have a content whole, as a file or in their cache, this one included.
+    pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
+        let nodes = self.merged.holders(*hash);
+        nodes
+            .into_iter()
+            .map(|node| self.merged.node(node).id)
+            .collect()
+    }
+
+    /// Whether any node's log, live or not, still names a content as a file's.
+    pub fn is_named(&self, hash: &ContentHash) -> bool {
+        self.merged.files_of(*hash).next().is_some()
+    }
+
+    /// Up to `limit` paths that live nodes share a content under.
+    pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
+        let rows = self
+            .merged
+            .files_of(*hash)
+            .filter(|row| self.merged.is_live(row));
+        let mut names: Vec<SharedPath> = rows
+            .take(limit)
+            .map(|row| self.merged.path_of(row.dir, row.name()))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Sums over the namespace.
+    pub fn totals(&self) -> Totals {
+        self.merged.totals
+    }
+
+    /// What a node is called wherever names tell nodes apart, dead ones included.
+    pub fn label(&self, node: &NodeId) -> Option<String> {
+        let (_, node) = self.merged.known().find(|(_, known)| known.id == *node)?;
+        node.name.as_ref().map(|_| node.label.to_string())
+    }
+
+    fn listed_dir(&self, path: &SharedPath) -> Option<DirId> {
+        path.components().try_fold(DirId::ROOT, |dir, name| {
+            self.merged.dir(dir).dirs.get(&Named(name)).map(DirRef::id)
+        })
+    }
+
+    fn found(&self, dir: &Dir, row: &Row) -> Option<Found> {
+        Some(Found {
+            kind: row.kind()?,
+            mtime: row.mtime(),
+            version_time: row.version_time(),
+            author: *self.merged.node_of(row),
+            own: self.own(dir, row),
+            subdirectories: 0,
+        })
+    }
+
+    /// This node's own candidate of the same name and content.
+    fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
+        let me = self.merged.me;
+        let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
+        let own = if row.author == me {
+            row
+        } else {
+            same.find(|r| r.same_content(row))?
+        };
+        Some((own.share, self.merged.path_of(own.dir, own.name())))
+    }
+
+    pub(super) fn directory(&self, id: DirId) -> Found {
+        let dir = self.merged.dir(id);
+        let records = self.merged.dir(dir.parent).candidates(dir.place.name());
+        let newest = records
+            .filter(|row| row.class == Class::Directory && self.merged.is_live(row))
+            .max_by_key(|row| (row.mtime(), std::cmp::Reverse(*self.merged.node_of(row))));
+        let author = newest.map_or(self.merged.me, |row| row.author);
+        let mtime = newest.map_or(NEVER, |row| row.mtime()).max(dir.newest);
+        let mtime = if mtime == NEVER {
+            Timestamp::default()
+        } else {
+            mtime
+        };
+        Found {
+            kind: Kind::Directory,
+            mtime,
+            version_time: mtime,
+            author: self.merged.node(author).id,
+            own: None,
+            subdirectories: u32::try_from(dir.dirs.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// One listed name: a file or link (perhaps under a conflict name), or a directory.
+pub(super) enum Listed<'a> {
+    File(&'a [u8], &'a Row),
+    Directory(&'a DirRef),
+}
+
+impl Listed<'_> {
+    pub fn name(&self) -> &[u8] {
+        match self {
+            Self::File(name, _) => name,
+            Self::Directory(place) => place.name(),
+        }
+    }
+}
+
+/// All listed names of a directory after one, ascending.
+pub(super) fn listing<'a>(
+    dir: &'a Dir,
+    after: Option<&'a [u8]>,
+) -> impl Iterator<Item = Listed<'a>> {
+    // no name is empty, so all are after the empty one
+    let from = || {
+        (
+            Bound::Included(After(after.unwrap_or_default())),
+            Bound::Unbounded,
+        )
+    };
+    let files = dir
+        .listed
+        .range(from())
+        .map(|row| Listed::File(row.0.name(), &row.0));
+    let aliases = dir
+        .aliases
+        .range(from())
+        .map(|alias| Listed::File(alias.name(), alias.row()));
+    let dirs = dir.dirs.range(from()).map(Listed::Directory);
+    in_order(in_order(files, aliases), dirs)
+}
+
+/// Two ascending listings as one.
+fn in_order<'a>(
+    left: impl Iterator<Item = Listed<'a>>,
+    right: impl Iterator<Item = Listed<'a>>,
+) -> impl Iterator<Item = Listed<'a>> {
+    let (mut left, mut right): (Peekable<_>, Peekable<_>) = (left.peekable(), right.peekable());
+    std::iter::from_fn(move || match (left.peek(), right.peek()) {
+        (Some(a), Some(b)) if a.name().cmp(b.name()) == Ordering::Greater => right.next(),
+        (Some(_), _) => left.next(),
+        (None, _) => right.next(),
+    })
+}

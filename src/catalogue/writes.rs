@@ -1,0 +1,229 @@
+//! What is to be persisted, and taking it back in at the start.
+//!
+//! The owner takes writes after each batch and stores them in one transaction. A log of others is
+//! given out only at moments when it is what its head says, so what is stored always is, but for
+//! a log so large that it takes several writes: it is marked incomplete until the last of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::SetDigest;
+use super::log::Log;
+use super::row::NodeIndex;
+use super::{Catalogue, CatalogueError, MAX_RECORDS_PER_AUTHOR, RESTART_GAP};
+use crate::id::NodeId;
+use crate::wire::native::record::{Record, SignedHead};
+
+/// What is stored of a log besides its records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// Which life of the log.
+    pub epoch: u64,
+    /// The last sequence.
+    pub sequence: u64,
+    /// The compaction floor.
+    pub floor: u64,
+    /// The lanes of the set digest ([`SetDigest::to_bytes`]).
+    pub lanes: Vec<u8>,
+    /// What was verified; none for the own log.
+    pub head: Option<SignedHead>,
+    /// Whether the stored records are all of it.
+    pub complete: bool,
+}
+
+/// A change of one log's stored form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogWrite {
+    /// Whose log.
+    pub author: NodeId,
+    /// First delete all that is stored of it.
+    pub anew: bool,
+    /// Records to store under their sequence.
+    pub puts: Vec<Record>,
+    /// Sequences to delete.
+    pub deletes: Vec<u64>,
+    /// What to store besides; none where the log is no more.
+    pub state: Option<LogState>,
+}
+
+/// What of a log is not stored yet.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Nothing that is stored holds any more.
+    pub anew: bool,
+    /// The head or the counters changed.
+    pub state: bool,
+    touched: Vec<u64>,
+}
+
+impl Pending {
+    /// The record of a sequence came or went.
+    pub fn touch(&mut self, sequence: u64) {
+        self.touched.push(sequence);
+    }
+
+    /// Everything stored is void.
+    pub fn restart(&mut self) {
+        *self = Self {
+            anew: true,
+            state: true,
+            touched: Vec::new(),
+        };
+    }
+
+    /// The sequences that came or went, each once, at most `limit`.
+    fn take(&mut self, limit: usize) -> Vec<u64> {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        let rest = self.touched.split_off(self.touched.len().min(limit));
+        std::mem::replace(&mut self.touched, rest)
+    }
+}
+
+impl Catalogue {
+    /// What is to be stored now, at most about `limit` records of it; empty when all is. Written
+    /// before the own head is announced, a restart never contradicts what others heard.
+    pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
+        let gone = std::mem::take(&mut self.forgotten).into_iter();
+        let mut writes: Vec<LogWrite> = gone.map(void).collect();
+        let mut left = limit.max(1);
+        let mut indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
+        indexes.sort_unstable();
+        for index in indexes {
+            if left == 0 {
+                break;
+            }
+            let (me, log) = (self.me, self.log_mut(index));
+            let due = log.pending.anew || log.pending.state || !log.pending.touched.is_empty();
+            if due && (log.complete || index == me) {
+                let write = self.log_write(index, left);
+                left -= (write.puts.len() + write.deletes.len()).min(left);
+                writes.push(write);
+            } else if log.pending.anew && !log.staging {
+                log.pending = Pending::default();
+                writes.push(void(self.merge.state.node(index).id));
+            }
+        }
+        writes
+    }
+
+    /// Has everything given out again by [`take_writes`](Self::take_writes): for a store that
+    /// failed or was replaced.
+    pub fn store_anew(&mut self) {
+        for log in self.logs.values_mut() {
+            log.pending.restart();
+            let sequences: Vec<u64> = log.rows.after(0).map(|row| row.sequence).collect();
+            sequences
+                .into_iter()
+                .for_each(|sequence| log.pending.touch(sequence));
+        }
+    }
+
+    fn log_write(&mut self, index: NodeIndex, limit: usize) -> LogWrite {
+        let own = index == self.me;
+        let log = self.log_mut(index);
+        let touched = log.pending.take(limit);
+        let anew = std::mem::take(&mut log.pending.anew);
+        let complete = log.pending.touched.is_empty();
+        log.pending.state = !complete;
+        let state = LogState {
+            epoch: log.epoch,
+            sequence: log.sequence,
+            floor: log.floor,
+            lanes: log.digest.to_bytes(),
+            head: log.head.clone().filter(|_| !own),
+            complete,
+        };
+        let log = &self.logs[&index];
+        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+        for sequence in touched {
+            match log.rows.get(sequence) {
+                Some(row) => puts.push(Record {
+                    sequence,
+                    fact: self.fact_of(row),
+                }),
+                None if !anew => deletes.push(sequence),
+                None => {}
+            }
+        }
+        let author = self.merge.state.node(index).id;
+        LogWrite {
+            author,
+            anew,
+            puts,
+            deletes,
+            state: Some(state),
+        }
+    }
+
+    /// Takes in a stored log at the start, before anything else; `records` ascend. False where it
+    /// is not whole and so was left out: it will be pulled anew. (The own log is always taken; its
+    /// sequence jumps by [`RESTART_GAP`].)
+    ///
+    /// # Errors
+    /// [`CatalogueError::TooManyNodes`].
+    pub fn restore(
+        &mut self,
+        author: NodeId,
+        state: LogState,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<bool, CatalogueError> {
+        let index = self.admit(author)?;
+        let own = index == self.me;
+        if !own && (!state.complete || state.head.is_none()) {
+            self.log_mut(index).pending.anew = true;
+            return Ok(false);
+        }
+        let lanes = SetDigest::from_bytes(&state.lanes).filter(|_| state.complete);
+        if let Some(signed) = &state.head {
+            self.merge.set_name(index, &signed.head.name);
+        }
+        self.log_mut(index).restoring = lanes.is_some();
+        for record in records.into_iter().take(MAX_RECORDS_PER_AUTHOR) {
+            if record.sequence > self.log_mut(index).sequence {
+                self.take_record(index, record.sequence, &record.fact);
+            }
+        }
+        let log = self.log_mut(index);
+        log.restoring = false;
+        log.restore_state(state, lanes, own);
+        if log.complete {
+            return Ok(true);
+        }
+        let outdated = log.begin(0);
+        log.head = None;
+        let rows = std::mem::take(&mut log.old);
+        self.drop_rows(outdated);
+        self.drop_rows(rows);
+        Ok(false)
+    }
+}
+
+impl Log {
+    fn restore_state(&mut self, state: LogState, lanes: Option<SetDigest>, own: bool) {
+        self.pending = Pending::default();
+        self.epoch = state.epoch;
+        self.sequence = self.sequence.max(state.sequence);
+        self.floor = state.floor;
+        self.digest = lanes.unwrap_or_else(|| self.digest.clone());
+        self.complete = own
+            || state
+                .head
+                .as_ref()
+                .is_some_and(|signed| self.fits(&signed.head));
+        self.head = state.head;
+        if own {
+            self.sequence += RESTART_GAP;
+            self.pending.state = true;
+        }
+    }
+}
+
+fn void(author: NodeId) -> LogWrite {
+    LogWrite {
+        author,
+        anew: true,
+        puts: Vec::new(),
+        deletes: Vec::new(),
+        state: None,
+    }
+}
