@@ -1,1 +1,329 @@
-//! (the room's documentation)
+//! The verified bytes of other nodes' files, kept on the local disk.
+//!
+//! Owns the cache directory: for each content hash a sparse data file, its outboard and a map of
+//! the 4 KiB pages that are present; the byte budget and the free-space floor; eviction, pins and
+//! the order of use. Never talks to a peer, never decides what to fetch, and never stores a byte
+//! that was not verified: [`CacheFile::store`] takes only what `digest::decode` gave out for the
+//! same hash and size, which the caller promises.
+//!
+//! # What is on disk
+//!
+//! | path | what |
+//! |---|---|
+//! | `ab/HEX.data` | the bytes, sparse, as long as the file from the start |
+//! | `ab/HEX.outboard` | hash pairs in pre-order, sparse |
+//! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash |
+//! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
+//! | `legacy/` | reserved for bytes of older peers, which have no hash and never mix with these |
+//!
+//! Anything else in the directory is left alone and reported by [`Cache::problems`].
+//!
+//! # What survives what
+//!
+//! Data is written before its hash pairs, those before the map that claims the data, and eviction
+//! takes the map away first: a killed process can lose work, never invent bytes. A power cut can
+//! also lose writes that were never synced, so each map record names the boot it was written in; a
+//! record of another boot is *in doubt*: its pages count against the budget but are read only
+//! after their 64 KiB group was checked against the hash (when it is read, or by
+//! [`Cache::verify`]); groups that are not whole cannot be checked and are dropped. A background
+//! thread syncs files that were completed or closed and then marks their records as durable, so
+//! doubt is rare and nothing on the hot path waits for the disk. This relies on the file system
+//! keeping the order of renames and unlinks, as ext4, xfs and btrfs do.
+//!
+//! # Errors
+//!
+//! See [`CacheError`]. A full or failing disk is not an error but [`Stored::Full`]: reads go on
+//! uncached, and [`CacheEvent::DiskTrouble`] says so once.
+
+mod budget;
+mod core;
+mod disk;
+mod error;
+mod file;
+mod flush;
+mod index;
+mod keeper;
+mod layout;
+mod map;
+mod opening;
+mod pages;
+mod pins;
+mod store;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::SystemTime;
+
+pub use error::CacheError;
+pub use file::{CacheFile, ReadOutcome, Stored};
+pub use verify::VerifyProgress;
+
+use self::core::{Core, Tuning};
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use disk::Disk;
+use keeper::Keeper;
+
+/// The largest file that is cached: what ext4 with 4 KiB blocks can hold (its documentation).
+pub const FILE_MAX_BYTES: u64 = 16 << 40;
+/// How many hashes can be pinned: their list is rewritten as a whole with each change.
+pub const PINS_MAX: usize = 1 << 20;
+/// How many events wait for their reader; further ones are dropped and counted, after which the
+/// reader takes the state itself ([`Cache::complete`]).
+pub const EVENTS_MAX: usize = 4096;
+/// How many strange files [`Cache::problems`] names.
+pub const PROBLEMS_MAX: usize = 64;
+/// The name of the subdirectory that is reserved for unverified bytes of older peers.
+pub const LEGACY_DIR: &str = "legacy";
+
+/// Where the cache is and how much it may take.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// The directory; made (mode 0700) where it does not exist.
+    pub dir: PathBuf,
+    /// The most that cached files may take, in bytes of disk.
+    pub budget_bytes: u64,
+    /// How many bytes the cache leaves free on its file system.
+    pub floor_bytes: u64,
+}
+
+/// What happened in the cache without a caller having asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheEvent {
+    /// The last missing page of a file was stored, or it was found whole again.
+    Completed {
+        /// The content.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// A file left the cache for room, or because its map was broken.
+    Evicted {
+        /// The content.
+        hash: ContentHash,
+        /// Whether it had been complete (others may have been told so).
+        was_complete: bool,
+    },
+    /// Bytes on our disk were found damaged, or the disk refused to write down that they are
+    /// there; they are missing now.
+    Dropped {
+        /// The content.
+        hash: ContentHash,
+        /// What is missing now.
+        range: ByteRange,
+        /// Whether the file had been complete.
+        was_complete: bool,
+    },
+    /// The disk refused a write: nothing more is cached until it recovers. Sent once for each
+    /// time that it begins.
+    DiskTrouble {
+        /// What the file system said.
+        why: String,
+    },
+}
+
+/// What the cache takes and may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// The budget in bytes.
+    pub budget_bytes: u64,
+    /// Bytes of disk taken or promised: pages, outboards and maps, never less than the disk says.
+    pub used_bytes: u64,
+    /// Of those, what could be evicted now.
+    pub evictable_bytes: u64,
+    /// Files with at least one page, or open.
+    pub files: usize,
+    /// Events that nobody read in time and that were dropped since the start.
+    pub events_lost: u64,
+    /// Writes that the disk refused since the start.
+    pub disk_errors: u64,
+}
+
+/// One line of `p2pfs cache ls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedFile {
+    /// The content.
+    pub hash: ContentHash,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// How many of them can be read from the cache.
+    pub cached_bytes: u64,
+    /// Whether all can.
+    pub complete: bool,
+    /// Whether it is never evicted.
+    pub pinned: bool,
+    /// Whether someone has it open.
+    pub open: bool,
+    /// When it was last closed, or now for an open one.
+    pub last_use: SystemTime,
+}
+
+/// What [`Cache::clear`] did and what it had to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Files removed.
+    pub removed_files: usize,
+    /// Bytes of disk that they took.
+    pub removed_bytes: u64,
+    /// Files left because they are open.
+    pub open_files: usize,
+    /// Files left because they are pinned (and not open).
+    pub pinned_files: usize,
+}
+
+/// The cache of one node. Clones are the same cache; all calls are blocking and may be made from
+/// any thread.
+#[derive(Clone)]
+pub struct Cache {
+    owner: Arc<Owner>,
+}
+
+/// Ends the background thread with the last [`Cache`].
+struct Owner {
+    core: Arc<Core>,
+    _keeper: Option<Keeper>,
+}
+
+impl Cache {
+    /// Opens the directory, or makes it; reads the maps, removes what a crash left half done, and
+    /// evicts what is over the budget.
+    ///
+    /// # Errors
+    /// [`CacheError::Locked`], [`CacheError::NewerVersion`], [`CacheError::NotACache`], and
+    /// [`CacheError::Io`] where the directory cannot be made or read. Nothing is deleted then.
+    pub fn open(config: CacheConfig) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
+        Self::open_with(config, Tuning::default(), Disk::default())
+    }
+
+    fn open_with(
+        config: CacheConfig,
+        tuning: Tuning,
+        disk: Disk,
+    ) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
+        let background = tuning.background;
+        let (core, events) = Core::open(config, tuning, disk)?;
+        let keeper = if background {
+            Some(Keeper::start(core.clone())?)
+        } else {
+            None
+        };
+        Ok((
+            Self {
+                owner: Arc::new(Owner {
+                    core,
+                    _keeper: keeper,
+                }),
+            },
+            events,
+        ))
+    }
+
+    /// Opens a file of the cache, or begins an empty one. While any clone of the handle lives,
+    /// the file is not evicted.
+    ///
+    /// # Errors
+    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]: the
+    /// caller reads on uncached.
+    pub fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError> {
+        self.core().file(hash, size_bytes)
+    }
+
+    /// Opens a file that the cache has some of.
+    pub fn existing(&self, hash: &ContentHash) -> Option<CacheFile> {
+        self.core().existing(hash)
+    }
+
+    /// How many bytes of the file are cached. From memory: never touches the disk.
+    pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
+        self.core().cached_bytes(hash)
+    }
+
+    /// Whether all of the file is cached. From memory.
+    pub fn is_complete(&self, hash: &ContentHash) -> bool {
+        self.core().is_complete(hash)
+    }
+
+    /// All complete files with their sizes.
+    pub fn complete(&self) -> Vec<(ContentHash, u64)> {
+        self.core().complete()
+    }
+
+    /// Complete files that were not checked since an unclean stop, and files in doubt since a
+    /// power cut, with their sizes.
+    pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
+        self.core().unverified()
+    }
+
+    /// What the cache takes. From memory.
+    pub fn usage(&self) -> CacheUsage {
+        self.core().usage()
+    }
+
+    /// All files, least recently used first.
+    pub fn list(&self) -> Vec<CachedFile> {
+        self.core().list()
+    }
+
+    /// Removes all files that are neither open nor pinned.
+    pub fn clear(&self) -> Cleared {
+        self.core().clear()
+    }
+
+    /// Sets the budget, and evicts down to it as far as open and pinned files allow.
+    pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
+        self.core().resize(budget_bytes)
+    }
+
+    /// Sets how many bytes stay free on the file system, for what is stored from now on.
+    pub fn set_floor(&self, floor_bytes: u64) {
+        self.core().set_floor(floor_bytes);
+    }
+
+    /// Keeps a file from eviction, or lets it go. The hash need not be cached yet. On disk when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
+    /// until a restart, which may find the change made; call again.
+    pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
+        self.pin_all(&[hash], pinned)
+    }
+
+    /// [`Cache::pin`] for many at once, with one write.
+    ///
+    /// # Errors
+    /// As [`Cache::pin`].
+    pub fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
+        self.core().pin_all(hashes, pinned)
+    }
+
+    /// All pinned hashes, cached or not, in order.
+    pub fn pins(&self) -> Vec<ContentHash> {
+        self.core().pins()
+    }
+
+    /// Whether the hash is pinned.
+    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
+        self.core().is_pinned(hash)
+    }
+
+    /// What was strange in the directory when it was opened: at most [`PROBLEMS_MAX`] lines, each
+    /// naming a path.
+    pub fn problems(&self) -> Vec<String> {
+        self.core().problems()
+    }
+
+    /// Writes down all that is known to be stored, as closing does. Not synced to the disk.
+    pub fn flush(&self) {
+        self.core().flush_all();
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+}

@@ -1,0 +1,384 @@
+//! The cache behind its handles: opening the directory, making room, pins, and what is asked of
+//! all files together.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::budget::charge_bytes;
+use super::disk::Disk;
+use super::file::Shared;
+use super::index::{Entry, Index, Presence, Verdict, Victim};
+use super::keeper::Chores;
+use super::layout::{self, FoundFile, Layout, Survey};
+use super::map::Boot;
+use super::pins::Pins;
+use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
+use crate::digest::ContentHash;
+
+/// What tests set otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tuning {
+    /// Whether a thread writes maps by time and syncs.
+    pub(super) background: bool,
+    /// After how many stored bytes of one file its map is written.
+    pub(super) flush_bytes: u64,
+    /// The boot to believe to be in.
+    pub(super) boot: Option<Boot>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        // 32 MiB: what a kill can lose of one fast stream, at one map write in 16 ms at 2 GB/s.
+        Self {
+            background: true,
+            flush_bytes: 32 << 20,
+            boot: None,
+        }
+    }
+}
+
+/// See the module. Lives as long as any handle.
+pub(super) struct Core {
+    pub(super) layout: Layout,
+    pub(super) disk: Disk,
+    pub(super) boot: Boot,
+    pub(super) flush_bytes: u64,
+    pub(super) chores: Chores,
+    pub(super) index: Mutex<Index>,
+    /// Signalled when a hash is no longer busy, or a file was closed.
+    pub(super) settled: Condvar,
+    /// Held while pins change: whether a failed change left it open what is on disk.
+    pins_unclear: Mutex<bool>,
+    problems: Vec<String>,
+    events: SyncSender<CacheEvent>,
+    events_lost: AtomicU64,
+    disk_errors: AtomicU64,
+    disk_refuses: AtomicBool,
+    _lock: File,
+}
+
+/// Takes a lock. What a panicking thread left is still true: each change is made at once.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(super) fn open(
+        config: CacheConfig,
+        tuning: Tuning,
+        disk: Disk,
+    ) -> Result<(Arc<Self>, Receiver<CacheEvent>), CacheError> {
+        let layout = Layout { dir: config.dir };
+        let boot = tuning.boot.unwrap_or_else(layout::this_boot);
+        let claim = layout.claim(&disk)?;
+        let (pins, bad_lines) = Pins::load(&layout)?;
+        let was_clean = layout.clean().exists();
+        disk.remove(&layout.clean())
+            .map_err(|error| CacheError::io("remove", layout.clean(), error))?;
+        let mut survey = layout.survey(&disk, boot)?;
+        if bad_lines > 0 {
+            let pins = layout.pins();
+            survey.problems.push(format!(
+                "{}: {bad_lines} lines are no hashes",
+                pins.display()
+            ));
+        }
+        let (events, receiver) = sync_channel(EVENTS_MAX);
+        let core = Arc::new(Self {
+            disk,
+            boot,
+            flush_bytes: tuning.flush_bytes,
+            chores: Chores::default(),
+            index: Mutex::new(Index::new(config.budget_bytes, config.floor_bytes, pins)),
+            settled: Condvar::new(),
+            pins_unclear: Mutex::new(false),
+            problems: std::mem::take(&mut survey.problems),
+            events,
+            events_lost: AtomicU64::new(0),
+            disk_errors: AtomicU64::new(0),
+            disk_refuses: AtomicBool::new(false),
+            _lock: claim,
+            layout,
+        });
+        core.adopt(survey, was_clean);
+        core.shrink();
+        Ok((core, receiver))
+    }
+
+    /// Takes in what was found on disk, in the order of last use.
+    fn adopt(&self, mut survey: Survey, was_clean: bool) {
+        for hash in survey.broken {
+            self.tell(CacheEvent::Evicted {
+                hash,
+                was_complete: false,
+            });
+        }
+        survey.files.sort_by_key(|found| found.last_use);
+        let mut index = lock(&self.index);
+        for FoundFile {
+            hash,
+            summary,
+            last_use,
+        } in survey.files
+        {
+            let unchecked = !was_clean && summary.is_complete();
+            index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
+            let presence = Presence::Closed;
+            index.insert_closed(
+                hash,
+                Entry {
+                    summary,
+                    last_use,
+                    unchecked,
+                    presence,
+                },
+            );
+        }
+    }
+
+    /// Charges bytes, evicting others for them; `false` where there is no room.
+    pub(super) fn reserve(&self, bytes: u64) -> bool {
+        loop {
+            let verdict = lock(&self.index).reserve(bytes, Instant::now());
+            match verdict {
+                Verdict::Granted => return true,
+                Verdict::Refused => return false,
+                Verdict::Measure => {
+                    let Ok(free_bytes) = self.disk.free_bytes(&self.layout.dir) else {
+                        return false;
+                    };
+                    lock(&self.index).measured(free_bytes, Instant::now());
+                }
+                Verdict::Evict(victim) => {
+                    if self.evict(victim).is_none() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes a victim's files; says how many bytes that gave, or `None` where the disk refuses.
+    fn evict(&self, victim: Victim) -> Option<u64> {
+        let paths = self.layout.paths(&victim.hash);
+        let removed = self.noted(layout::remove(&self.disk, &paths));
+        let (hash, was_complete) = (victim.hash, victim.was_complete());
+        let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
+        if given_bytes.is_some() {
+            lock(&self.index).removed(&victim);
+            self.tell(CacheEvent::Evicted { hash, was_complete });
+        } else {
+            lock(&self.index).spared(victim);
+        }
+        self.settled.notify_all();
+        given_bytes
+    }
+
+    /// Evicts until the budget is kept or nothing more may go.
+    pub(super) fn shrink(&self) {
+        loop {
+            let mut index = lock(&self.index);
+            if index.charged_bytes <= index.budget_bytes {
+                return;
+            }
+            let Some(victim) = index.take_victim() else {
+                return;
+            };
+            drop(index);
+            if self.evict(victim).is_none() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn clear(&self) -> Cleared {
+        let mut cleared = Cleared::default();
+        loop {
+            let Some(victim) = lock(&self.index).take_victim() else {
+                break;
+            };
+            let Some(given_bytes) = self.evict(victim) else {
+                break;
+            };
+            cleared.removed_files += 1;
+            cleared.removed_bytes += given_bytes;
+        }
+        let index = lock(&self.index);
+        cleared.open_files = index
+            .entries
+            .values()
+            .filter(|entry| entry.is_open())
+            .count();
+        let left = index.entries.iter().filter(|(_, entry)| !entry.is_open());
+        cleared.pinned_files = left.filter(|(hash, _)| index.pins.contains(hash)).count();
+        cleared
+    }
+
+    pub(super) fn resize(&self, budget_bytes: u64) -> CacheUsage {
+        lock(&self.index).budget_bytes = budget_bytes;
+        self.shrink();
+        self.usage()
+    }
+
+    pub(super) fn set_floor(&self, floor_bytes: u64) {
+        lock(&self.index).floor_bytes = floor_bytes;
+    }
+
+    pub(super) fn usage(&self) -> CacheUsage {
+        let index = lock(&self.index);
+        CacheUsage {
+            budget_bytes: index.budget_bytes,
+            used_bytes: index.charged_bytes,
+            evictable_bytes: index.evictable_bytes,
+            files: index.entries.len(),
+            events_lost: self.events_lost.load(Ordering::Relaxed),
+            disk_errors: self.disk_errors.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<CachedFile> {
+        let index = lock(&self.index);
+        let now = std::time::SystemTime::now();
+        let line = |(hash, entry): (&ContentHash, &Entry)| CachedFile {
+            hash: *hash,
+            size_bytes: entry.summary.size_bytes,
+            cached_bytes: entry.cached_bytes(),
+            complete: entry.is_complete(),
+            pinned: index.pins.contains(hash),
+            open: entry.is_open(),
+            last_use: if entry.is_open() { now } else { entry.last_use },
+        };
+        let mut lines: Vec<_> = index.entries.iter().map(line).collect();
+        lines.sort_by_key(|line| (line.last_use, line.hash));
+        lines
+    }
+
+    pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
+        lock(&self.index)
+            .entries
+            .get(hash)
+            .map_or(0, Entry::cached_bytes)
+    }
+
+    pub(super) fn is_complete(&self, hash: &ContentHash) -> bool {
+        lock(&self.index)
+            .entries
+            .get(hash)
+            .is_some_and(Entry::is_complete)
+    }
+
+    pub(super) fn complete(&self) -> Vec<(ContentHash, u64)> {
+        self.select(Entry::is_complete)
+    }
+
+    pub(super) fn unverified(&self) -> Vec<(ContentHash, u64)> {
+        self.select(|entry| entry.unchecked || entry.summary.in_doubt)
+    }
+
+    fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<(ContentHash, u64)> {
+        let index = lock(&self.index);
+        let chosen = index.entries.iter().filter(|(_, entry)| wanted(entry));
+        chosen
+            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
+            .collect()
+    }
+
+    /// A file was checked from end to end.
+    pub(super) fn checked(&self, hash: &ContentHash) {
+        if let Some(entry) = lock(&self.index).entries.get_mut(hash) {
+            entry.unchecked = false;
+            entry.summary.in_doubt = false;
+        }
+    }
+
+    pub(super) fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
+        let mut unclear = lock(&self.pins_unclear);
+        let changed = lock(&self.index).pins.with(hashes, pinned)?;
+        if changed == lock(&self.index).pins && !*unclear {
+            return Ok(());
+        }
+        *unclear = true;
+        changed.save(&self.layout, &self.disk)?;
+        *unclear = false;
+        let mut index = lock(&self.index);
+        index.pins = changed;
+        hashes.iter().for_each(|hash| index.shelve(hash));
+        drop(index);
+        self.shrink();
+        Ok(())
+    }
+
+    pub(super) fn pins(&self) -> Vec<ContentHash> {
+        lock(&self.index).pins.iter().collect()
+    }
+
+    pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
+        lock(&self.index).pins.contains(hash)
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.problems.clone()
+    }
+
+    /// Writes the maps of all open files.
+    pub(super) fn flush_all(&self) {
+        for shared in self.open_files() {
+            // What fails stays to be written, and was counted.
+            let _ = shared.flush(self);
+        }
+    }
+
+    fn open_files(&self) -> Vec<Arc<Shared>> {
+        let index = lock(&self.index);
+        let open = index
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.presence {
+                Presence::Open(_, shared) => Some(shared.clone()),
+                Presence::Closed => None,
+            });
+        open.collect()
+    }
+
+    /// Sends an event, or counts that it was lost.
+    pub(super) fn tell(&self, event: CacheEvent) {
+        if self.events.try_send(event).is_err() {
+            self.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failed change of the disk, and tells of the first in a row.
+    pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        match &result {
+            // Asked first: this is on the path of every store, and a load shares the cache line.
+            Ok(_) if self.disk_refuses.load(Ordering::Relaxed) => {
+                self.disk_refuses.store(false, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.disk_errors.fetch_add(1, Ordering::Relaxed);
+                if !self.disk_refuses.swap(true, Ordering::Relaxed) {
+                    self.tell(CacheEvent::DiskTrouble {
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Core {
+    /// The last handle is gone, so every map is written: the stop was clean, unless the disk
+    /// refuses to say so.
+    fn drop(&mut self) {
+        let refused = self.disk_refuses.load(Ordering::Relaxed);
+        if !refused {
+            let _ = self.disk.create(&self.layout.clean());
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Every change that the cache makes on disk goes through here, one call a change, so that a test
+//! can cut the power at any of them.
+//!
+//! Reading does not: it changes nothing. Short writes are continued, interrupted ones repeated.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, Timespec, Timestamps, UTIME_NOW};
+
+/// How far a file that is put in place of another must have come when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Into the kernel's memory: a kill cannot undo it, a power cut can.
+    Memory,
+    /// Its bytes are on the disk, so that its name never stands for less.
+    Bytes,
+    /// Its name too: not even a power cut brings the old file back.
+    Name,
+}
+
+/// The disk; in tests one that can fail and forget.
+#[derive(Clone, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) faults: Option<std::sync::Arc<super::tests::faults::Faults>>,
+}
+
+impl Disk {
+    /// Makes a directory that only its owner may enter; one that exists is left as it is.
+    pub(super) fn make_dir(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        self.allow_change()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    /// Opens a file for reading and writing, made where it does not exist.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        self.allow_change()?;
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+    }
+
+    pub(super) fn set_len(&self, file: &File, length_bytes: u64) -> io::Result<()> {
+        self.allow_change()?;
+        file.set_len(length_bytes)
+    }
+
+    /// Writes all of the slices, with one system call where the kernel takes them all.
+    pub(super) fn write_at(
+        &self,
+        file: &File,
+        mut slices: &mut [IoSlice<'_>],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
+        let allowed = self.allow_write(file, offset, left)?;
+        if allowed < left {
+            return torn_write(file, slices, offset, allowed);
+        }
+        while left > 0 {
+            let batch = slices.len().min(SLICES_MAX);
+            let written = match rustix::io::pwritev(file, &slices[..batch], offset) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            left -= written;
+            offset += written as u64;
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        Ok(())
+    }
+
+    /// Adds bytes to the end of a file, made where it does not exist.
+    pub(super) fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = if path.exists() {
+            open_writable(path)?
+        } else {
+            self.create(path)?
+        };
+        let end = file.metadata()?.len();
+        self.write_at(&file, &mut [IoSlice::new(bytes)], end)
+    }
+
+    /// Puts a file with these bytes in the place of `path`, so that at any time either the old or
+    /// the new one is there.
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8], reach: Reach) -> io::Result<()> {
+        let new = replacement(path);
+        self.remove(&new)?;
+        let file = self.create(&new)?;
+        self.write_at(&file, &mut [IoSlice::new(bytes)], 0)?;
+        if reach != Reach::Memory {
+            self.sync(&file)?;
+        }
+        self.allow_change()?;
+        fs::rename(&new, path)?;
+        match path.parent() {
+            Some(dir) if reach == Reach::Name => self.sync(&File::open(dir)?),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        if self.allow_sync(file)? {
+            file.sync_data()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Removes a file; one that is not there is no error.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        if fs::symlink_metadata(path).is_err() {
+            return Ok(());
+        }
+        self.allow_change()?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets a file's mtime to now.
+    pub(super) fn touch(&self, path: &Path) -> io::Result<()> {
+        self.allow_change()?;
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        Ok(rustix::fs::futimens(File::open(path)?, &times)?)
+    }
+
+    /// Gives the disk space of a range back.
+    pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
+        self.allow_change()?;
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(file, mode, offset, length_bytes)?)
+    }
+
+    /// How many bytes the file system of `dir` still has for us.
+    pub(super) fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        #[cfg(test)]
+        if let Some(free_bytes) = self.faults.as_ref().and_then(|faults| faults.free_bytes()) {
+            return Ok(free_bytes);
+        }
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// What tests come between: with them a step may fail, or happen in part.
+#[cfg(not(test))]
+impl Disk {
+    /// How many bytes of the write happen.
+    fn allow_write(&self, _: &File, _: u64, length_bytes: usize) -> io::Result<usize> {
+        Ok(length_bytes)
+    }
+
+    /// Whether to ask the real disk.
+    fn allow_sync(&self, _: &File) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn allow_change(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Disk {
+    fn allow_write(&self, file: &File, offset: u64, length_bytes: usize) -> io::Result<usize> {
+        match &self.faults {
+            Some(faults) => faults.allow_write(file, offset, length_bytes),
+            None => Ok(length_bytes),
+        }
+    }
+
+    fn allow_sync(&self, file: &File) -> io::Result<bool> {
+        match &self.faults {
+            Some(faults) => faults.allow_sync(file).map(|()| false),
+            None => Ok(true),
+        }
+    }
+
+    fn allow_change(&self) -> io::Result<()> {
+        self.faults
+            .as_ref()
+            .map_or(Ok(()), |faults| faults.allow_change())
+    }
+}
+
+/// The most slices that one `pwritev` takes (`UIO_MAXIOV`, linux/uio.h).
+const SLICES_MAX: usize = 1024;
+
+/// The name under which a file is written that will take the place of `path`.
+pub(super) fn replacement(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+/// Writes the first bytes only and fails: what a kill in the middle of a write leaves.
+fn torn_write(file: &File, slices: &[IoSlice<'_>], offset: u64, allowed: usize) -> io::Result<()> {
+    let bytes: Vec<u8> = slices
+        .iter()
+        .flat_map(|slice| slice.to_vec())
+        .take(allowed)
+        .collect();
+    file.write_all_at(&bytes, offset)?;
+    Err(ErrorKind::WriteZero.into())
+}
+
+/// Opens an existing file for reading and writing.
+pub(super) fn open_writable(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}

@@ -1,0 +1,252 @@
+//! From memory to the map file, in the order that a crash demands: the data are written already,
+//! then the hash pairs, then the map that claims the data.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, TryLockError};
+
+use super::core::{Core, lock};
+use super::disk::Reach;
+use super::file::{Pairs, Shared, State};
+use super::layout::{self, Summary};
+use super::map::{self, Boot, LoadedMap, SPARE_RECORDS};
+use super::opening::reread;
+use super::pages::{Bits, PageMap, bytes_of, page_count};
+use crate::digest::outboard_bytes;
+use crate::extent::PAGE_BYTES;
+
+/// What is known of a file's map on disk. Its lock is held while the map is written.
+pub(super) struct MapState {
+    records: u64,
+    on_disk: bool,
+    /// Whether nothing may be appended: a record was torn, or pages were taken out.
+    must_rewrite: bool,
+    /// Whether the file was closed: its map belongs to whoever opens it next.
+    retired: bool,
+}
+
+impl MapState {
+    /// Of a file that has no map yet.
+    pub(super) fn fresh() -> Self {
+        Self {
+            records: 0,
+            on_disk: false,
+            must_rewrite: false,
+            retired: false,
+        }
+    }
+
+    /// Of a map that was read.
+    pub(super) fn of(loaded: &LoadedMap) -> Self {
+        let must_rewrite = !loaded.sound;
+        Self {
+            records: loaded.records,
+            on_disk: true,
+            must_rewrite,
+            retired: false,
+        }
+    }
+}
+
+/// What one flush writes.
+struct Batch {
+    pairs: Arc<Pairs>,
+    blocks: Vec<(u64, Bits)>,
+    unflushed_bytes: u64,
+    /// All that is present and in doubt, where the map is written anew.
+    whole: Option<(PageMap, PageMap)>,
+}
+
+impl Shared {
+    /// Writes what has changed.
+    pub(super) fn flush(&self, core: &Core) -> io::Result<()> {
+        self.flush_locked(core, &mut lock(&self.map), false)
+    }
+
+    /// The same, unless somebody is at it.
+    pub(super) fn flush_unless_busy(&self, core: &Core) {
+        match self.map.try_lock() {
+            Ok(mut map) => {
+                // What fails stays to be written, and was counted.
+                let _ = self.flush_locked(core, &mut map, false);
+            }
+            Err(TryLockError::Poisoned(poison)) => {
+                let _ = self.flush_locked(core, &mut poison.into_inner(), false);
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    /// Brings everything to the disk and marks it as durable.
+    pub(super) fn sync(&self, core: &Core) -> io::Result<()> {
+        if !lock(&self.state).unsynced {
+            return Ok(());
+        }
+        self.flush_locked(core, &mut lock(&self.map), true)
+    }
+
+    /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
+    /// is lost than a damaged page believed.
+    pub(super) fn rewrite(&self, core: &Core, map: &mut MapState) {
+        map.must_rewrite = true;
+        if self.flush_locked(core, map, false).is_err() {
+            let _ = core.disk.remove(&self.paths.map);
+        }
+    }
+
+    /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
+    /// that was never synced.
+    pub(super) fn retire(&self, core: &Core) -> (Option<Summary>, bool) {
+        let mut map = lock(&self.map);
+        let written = self.flush_locked(core, &mut map, false);
+        map.retired = true;
+        self.give_back_stale(core);
+        let summary = match written {
+            Ok(()) if map.on_disk => Some(self.summary()),
+            Ok(()) => None,
+            Err(_) => reread(core, self),
+        };
+        let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
+        if summary.is_none() {
+            let _ = core.noted(layout::remove(&core.disk, &self.paths));
+        } else {
+            // The time of the last use is kept there; without it the order is older, no more.
+            let _ = core.disk.touch(&self.paths.map);
+        }
+        let unsynced = lock(&self.state).unsynced;
+        (summary, unsynced)
+    }
+
+    /// Returns the disk space of worthless pages, now that nobody can be reading them.
+    fn give_back_stale(&self, core: &Core) {
+        let stale = std::mem::take(&mut lock(&self.state).stale);
+        for run in stale.runs(0..page_count(self.size_bytes)) {
+            let range = bytes_of(&run, run.end * PAGE_BYTES);
+            // A file system without holes keeps them until the file is evicted.
+            let _ = core.disk.punch(&self.data, range.start, range.len());
+        }
+    }
+
+    fn flush_locked(&self, core: &Core, map: &mut MapState, durable: bool) -> io::Result<()> {
+        if map.retired {
+            return Ok(());
+        }
+        let Some(batch) = self.take_batch(map, durable) else {
+            return Ok(());
+        };
+        let result = core.noted(self.write_batch(core, map, &batch, durable));
+        self.finish_batch(map, batch, result.is_ok());
+        result
+    }
+
+    /// Takes what is to be written. The pages of it and their pairs are taken at once, so that no
+    /// page is claimed before its pairs are written.
+    fn take_batch(&self, map: &MapState, durable: bool) -> Option<Batch> {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let nothing = state.dirty.is_empty() && state.pending.is_empty();
+        if nothing && !map.must_rewrite && !durable {
+            return None;
+        }
+        let dirty = std::mem::take(&mut state.dirty);
+        let blocks: Vec<_> = dirty
+            .into_iter()
+            .map(|block| (block, state.present.block(block)))
+            .collect();
+        let records = map.records + blocks.len() as u64;
+        let longest = 2 * (state.present.counts() + state.doubt.counts()).blocks + SPARE_RECORDS;
+        let anew = durable || map.must_rewrite || records > longest;
+        let whole = anew.then(|| (state.present.clone(), state.doubt.clone()));
+        state.flushing = Arc::new(std::mem::take(&mut state.pending));
+        if durable {
+            state.unsynced = false;
+        }
+        let unflushed_bytes = std::mem::take(&mut state.unflushed_bytes);
+        Some(Batch {
+            pairs: state.flushing.clone(),
+            blocks,
+            unflushed_bytes,
+            whole,
+        })
+    }
+
+    fn write_batch(
+        &self,
+        core: &Core,
+        map: &mut MapState,
+        batch: &Batch,
+        durable: bool,
+    ) -> io::Result<()> {
+        for (offset, bytes) in runs_of(&batch.pairs) {
+            core.disk
+                .write_at(&self.outboard, &mut [IoSlice::new(&bytes)], offset)?;
+        }
+        if durable {
+            core.disk.sync(&self.data)?;
+            // A file of one chunk has an empty outboard.
+            if outboard_bytes(self.size_bytes) > 0 {
+                core.disk.sync(&self.outboard)?;
+            }
+        }
+        let mut bytes = Vec::new();
+        if let Some((present, doubt)) = &batch.whole {
+            let boot = if durable { Boot::DURABLE } else { core.boot };
+            bytes.extend(map::header(&self.hash, self.size_bytes));
+            let present = present.blocks().map(|(block, bits)| (block, boot, bits));
+            let doubt = doubt
+                .blocks()
+                .map(|(block, bits)| (block, Boot::PAST, bits));
+            map.records = 0;
+            for (block, boot, bits) in present.chain(doubt) {
+                bytes.extend(map::record(&self.hash, block, boot, bits));
+                map.records += 1;
+            }
+            let reach = if durable { Reach::Bytes } else { Reach::Memory };
+            return core.disk.replace(&self.paths.map, &bytes, reach);
+        }
+        if !map.on_disk {
+            bytes.extend(map::header(&self.hash, self.size_bytes));
+        }
+        for (block, bits) in &batch.blocks {
+            bytes.extend(map::record(&self.hash, *block, core.boot, bits));
+        }
+        map.records += batch.blocks.len() as u64;
+        core.disk.append(&self.paths.map, &bytes)
+    }
+
+    /// After a failure, what was taken is to be written again, and the map's end is unknown.
+    fn finish_batch(&self, map: &mut MapState, batch: Batch, written: bool) {
+        let mut state = lock(&self.state);
+        if written {
+            state.flushing = Arc::default();
+            map.on_disk = true;
+            map.must_rewrite = false;
+            return;
+        }
+        map.must_rewrite = true;
+        restore(&mut state, batch);
+    }
+}
+
+fn restore(state: &mut State, batch: Batch) {
+    let flushing = std::mem::take(&mut state.flushing);
+    for (offset, bytes) in flushing.iter() {
+        state.pending.entry(*offset).or_insert(*bytes);
+    }
+    state
+        .dirty
+        .extend(batch.blocks.iter().map(|(block, _)| *block));
+    state.unflushed_bytes += batch.unflushed_bytes;
+    state.unsynced = true;
+}
+
+/// Neighbouring pairs as one write.
+fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
+    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (offset, bytes) in pairs {
+        match runs.last_mut() {
+            Some((start, run)) if *start + run.len() as u64 == *offset => run.extend(bytes),
+            _ => runs.push((*offset, bytes.to_vec())),
+        }
+    }
+    runs
+}

@@ -1,0 +1,207 @@
+//! All files of the cache in memory, what they cost together, and which goes next.
+//!
+//! Pure bookkeeping under one lock, which is never held during I/O: a hash whose files are being
+//! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use lru::LruCache;
+
+use super::budget::charge_bytes;
+use super::file::{Handle, Shared};
+use super::layout::Summary;
+use super::pins::Pins;
+use crate::digest::ContentHash;
+
+/// How long a measurement of the free space is good: another program can fill the disk by this
+/// much unseen.
+const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
+
+/// One file of the cache.
+pub(super) struct Entry {
+    /// As when it was last closed.
+    pub(super) summary: Summary,
+    pub(super) last_use: SystemTime,
+    /// Whether it was complete at an unclean stop, and was not checked since.
+    pub(super) unchecked: bool,
+    pub(super) presence: Presence,
+}
+
+/// Whether a file is in use.
+pub(super) enum Presence {
+    Closed,
+    /// The handle's end begins the closing; until that is done, the entry stays so.
+    Open(Weak<Handle>, Arc<Shared>),
+}
+
+impl Entry {
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.presence, Presence::Open(..))
+    }
+
+    pub(super) fn cached_bytes(&self) -> u64 {
+        match &self.presence {
+            Presence::Closed => self.summary.cached_bytes,
+            Presence::Open(_, shared) => shared.cached_bytes(),
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        match &self.presence {
+            Presence::Closed => self.summary.is_complete(),
+            Presence::Open(_, shared) => shared.is_complete(),
+        }
+    }
+}
+
+/// What to do about bytes that someone wants to store.
+pub(super) enum Verdict {
+    /// They are charged; go on.
+    Granted,
+    /// First remove this file, then ask again.
+    Evict(Victim),
+    /// First measure the free space, then ask again.
+    Measure,
+    /// There is no room and none can be made.
+    Refused,
+}
+
+/// A file on its way out: its hash is busy until [`Index::removed`].
+pub(super) struct Victim {
+    pub(super) hash: ContentHash,
+    entry: Entry,
+}
+
+impl Victim {
+    pub(super) fn charge_bytes(&self) -> u64 {
+        charge_bytes(self.entry.summary.size_bytes, self.entry.summary.counts)
+    }
+
+    pub(super) fn was_complete(&self) -> bool {
+        self.entry.summary.is_complete()
+    }
+}
+
+/// See the module.
+pub(super) struct Index {
+    pub(super) budget_bytes: u64,
+    pub(super) floor_bytes: u64,
+    pub(super) charged_bytes: u64,
+    pub(super) evictable_bytes: u64,
+    pub(super) entries: HashMap<ContentHash, Entry>,
+    pub(super) busy: HashSet<ContentHash>,
+    pub(super) pins: Pins,
+    /// Closed and unpinned files with their charge.
+    evictable: LruCache<ContentHash, u64>,
+    free: Option<(Instant, u64)>,
+}
+
+impl Index {
+    pub(super) fn new(budget_bytes: u64, floor_bytes: u64, pins: Pins) -> Self {
+        Self {
+            budget_bytes,
+            floor_bytes,
+            charged_bytes: 0,
+            evictable_bytes: 0,
+            entries: HashMap::new(),
+            busy: HashSet::new(),
+            pins,
+            evictable: LruCache::unbounded(),
+            free: None,
+        }
+    }
+
+    /// Charges `bytes` if there is room for them.
+    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> Verdict {
+        let fixed_bytes = self.charged_bytes - self.evictable_bytes;
+        if bytes == 0 {
+            return Verdict::Granted;
+        }
+        if fixed_bytes.saturating_add(bytes) > self.budget_bytes {
+            return Verdict::Refused;
+        }
+        let Some(free_bytes) = self.free_bytes(now) else {
+            return Verdict::Measure;
+        };
+        let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
+            && free_bytes >= self.floor_bytes.saturating_add(bytes);
+        if !fits {
+            return self.take_victim().map_or(Verdict::Refused, Verdict::Evict);
+        }
+        self.charged_bytes += bytes;
+        if let Some((_, free_bytes)) = &mut self.free {
+            *free_bytes = free_bytes.saturating_sub(bytes);
+        }
+        Verdict::Granted
+    }
+
+    /// Gives back, or takes, what a charge turned out to be too much, or too little.
+    pub(super) fn recharge(&mut self, old_bytes: u64, new_bytes: u64) {
+        self.charged_bytes = self.charged_bytes.saturating_sub(old_bytes) + new_bytes;
+    }
+
+    pub(super) fn measured(&mut self, free_bytes: u64, now: Instant) {
+        self.free = Some((now, free_bytes));
+    }
+
+    fn free_bytes(&self, now: Instant) -> Option<u64> {
+        if self.floor_bytes == 0 {
+            return Some(u64::MAX);
+        }
+        let fresh = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < FREE_GOOD_FOR;
+        self.free.filter(fresh).map(|(_, free_bytes)| free_bytes)
+    }
+
+    /// Takes the least recently used file that may go.
+    pub(super) fn take_victim(&mut self) -> Option<Victim> {
+        let (hash, _) = self.evictable.peek_lru()?;
+        let hash = *hash;
+        self.unshelve(&hash);
+        let entry = self.entries.remove(&hash)?;
+        self.busy.insert(hash);
+        Some(Victim { hash, entry })
+    }
+
+    /// A victim's files are gone.
+    pub(super) fn removed(&mut self, victim: &Victim) {
+        self.busy.remove(&victim.hash);
+        self.recharge(victim.charge_bytes(), 0);
+        // How much that freed is for the file system to say.
+        self.free = None;
+    }
+
+    /// A victim's files cannot be removed: it stays, with its charge.
+    pub(super) fn spared(&mut self, victim: Victim) {
+        self.busy.remove(&victim.hash);
+        self.insert_closed(victim.hash, victim.entry);
+    }
+
+    /// Adds a closed file, already charged, as the most recently used one.
+    pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry) {
+        self.entries.insert(hash, entry);
+        self.shelve(&hash);
+    }
+
+    /// Makes a closed, unpinned file the last to be evicted; any other unevictable.
+    pub(super) fn shelve(&mut self, hash: &ContentHash) {
+        self.unshelve(hash);
+        let Some(entry) = self.entries.get(hash) else {
+            return;
+        };
+        let held = entry.is_open() || self.busy.contains(hash) || self.pins.contains(hash);
+        if !held {
+            let charge_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
+            self.evictable_bytes += charge_bytes;
+            self.evictable.put(*hash, charge_bytes);
+        }
+    }
+
+    /// Takes a file out of the order of eviction.
+    pub(super) fn unshelve(&mut self, hash: &ContentHash) {
+        if let Some(charge_bytes) = self.evictable.pop(hash) {
+            self.evictable_bytes -= charge_bytes;
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! From closed to open and back.
+//!
+//! A hash is busy while its files are being opened, so that no two threads open, evict or begin
+//! the same file at once; an open file whose last handle is gone stays in the index as open until
+//! its map is written.
+
+use std::io;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::budget::charge_bytes;
+use super::core::{Core, lock};
+use super::disk::open_writable;
+use super::file::{CacheFile, Handle, Shared};
+use super::flush::MapState;
+use super::index::{Entry, Index, Presence};
+use super::layout::{self, Paths, Summary};
+use super::map::LoadedMap;
+use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
+use crate::digest::{ContentHash, outboard_bytes};
+use crate::extent::ByteRange;
+
+/// What the index says of a hash that is not busy.
+enum Found {
+    Open(Arc<Handle>),
+    /// The hash is busy now, for us.
+    Closed(Entry),
+    /// The hash is busy now, for us.
+    Absent,
+}
+
+impl Core {
+    pub(super) fn file(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<CacheFile, CacheError> {
+        let empty_of_another = size_bytes == 0 && hash != ContentHash::of(b"");
+        if size_bytes > FILE_MAX_BYTES || empty_of_another {
+            return Err(CacheError::ImpossibleSize { hash, size_bytes });
+        }
+        let handle = match self.claim(&hash) {
+            Found::Open(handle) => handle,
+            Found::Closed(entry) => self.reopen(hash, entry, Some(size_bytes))?,
+            Found::Absent => self.begin(hash, size_bytes)?,
+        };
+        let have_bytes = handle.shared.size_bytes;
+        if have_bytes != size_bytes {
+            return Err(CacheError::SizeConflict {
+                hash,
+                have_bytes,
+                asked_bytes: size_bytes,
+            });
+        }
+        Ok(CacheFile { handle })
+    }
+
+    pub(super) fn existing(self: &Arc<Self>, hash: &ContentHash) -> Option<CacheFile> {
+        if !lock(&self.index).entries.contains_key(hash) {
+            return None;
+        }
+        let handle = match self.claim(hash) {
+            Found::Open(handle) => handle,
+            Found::Closed(entry) => self.reopen(*hash, entry, None).ok()?,
+            Found::Absent => {
+                self.release(hash, None);
+                return None;
+            }
+        };
+        Some(CacheFile { handle })
+    }
+
+    /// Waits until the hash is not busy, and takes it unless it is open.
+    fn claim(&self, hash: &ContentHash) -> Found {
+        let mut index = lock(&self.index);
+        loop {
+            let busy = index.busy.contains(hash);
+            match index.entries.get(hash).map(|entry| &entry.presence) {
+                Some(Presence::Open(handle, _)) => {
+                    if let Some(handle) = handle.upgrade() {
+                        return Found::Open(handle);
+                    }
+                }
+                _ if busy => {}
+                Some(Presence::Closed) => {
+                    index.unshelve(hash);
+                    index.busy.insert(*hash);
+                    let entry = &index.entries[hash];
+                    let (last_use, unchecked) = (entry.last_use, entry.unchecked);
+                    let (summary, presence) = (entry.summary, Presence::Closed);
+                    return Found::Closed(Entry {
+                        summary,
+                        last_use,
+                        unchecked,
+                        presence,
+                    });
+                }
+                None => {
+                    index.busy.insert(*hash);
+                    return Found::Absent;
+                }
+            }
+            index = self.wait(index);
+        }
+    }
+
+    fn wait<'a>(&self, index: MutexGuard<'a, Index>) -> MutexGuard<'a, Index> {
+        self.settled
+            .wait(index)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the claim, with what the hash stands for now.
+    fn release(&self, hash: &ContentHash, entry: Option<Entry>) {
+        let mut index = lock(&self.index);
+        index.busy.remove(hash);
+        match entry {
+            Some(entry) => {
+                index.entries.insert(*hash, entry);
+                index.shelve(hash);
+            }
+            None => {
+                index.entries.remove(hash);
+            }
+        }
+        drop(index);
+        self.settled.notify_all();
+    }
+
+    /// Opens a closed file. One whose size was never proven gives way to another size.
+    fn reopen(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        entry: Entry,
+        size_bytes: Option<u64>,
+    ) -> Result<Arc<Handle>, CacheError> {
+        let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
+        let paths = self.layout.paths(&hash);
+        let loaded = match layout::load(&paths, &hash, self.boot) {
+            Ok(loaded) => loaded,
+            Err(source) => {
+                self.release(&hash, Some(entry));
+                return Err(CacheError::io("read", paths.map, source));
+            }
+        };
+        let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
+        let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
+        let Some(loaded) = usable else {
+            let gone = self.noted(layout::remove(&self.disk, &paths));
+            if let Err(source) = gone {
+                self.release(&hash, Some(entry));
+                return Err(CacheError::io("remove", paths.data, source));
+            }
+            lock(&self.index).recharge(old_bytes, 0);
+            return self.begin(hash, size_bytes);
+        };
+        let summary = loaded.summary();
+        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        lock(&self.index).recharge(old_bytes, new_bytes);
+        let files =
+            open_writable(&paths.data).and_then(|data| Ok((data, open_writable(&paths.outboard)?)));
+        let files = match files {
+            Ok(files) => files,
+            Err(source) => {
+                self.release(&hash, Some(Entry { summary, ..entry }));
+                return Err(CacheError::io("open", paths.data, source));
+            }
+        };
+        let map = MapState::of(&loaded);
+        let shared = Shared::new(hash, paths, files, loaded, map, new_bytes);
+        Ok(self.publish_open(shared, entry.unchecked))
+    }
+
+    /// Begins an empty file.
+    fn begin(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<Arc<Handle>, CacheError> {
+        let paths = self.layout.paths(&hash);
+        let files = match self.noted(self.make_files(&paths, size_bytes)) {
+            Ok(files) => files,
+            Err(source) => {
+                // The survey of the next start removes what this leaves.
+                let _ = layout::remove(&self.disk, &paths);
+                self.release(&hash, None);
+                return Err(CacheError::io("make", paths.data, source));
+            }
+        };
+        let loaded = layout::empty_map(size_bytes);
+        let map = MapState::fresh();
+        let charged_bytes = if size_bytes == 0 && self.reserve(charge_of_nothing()) {
+            charge_of_nothing()
+        } else {
+            0
+        };
+        let shared = Shared::new(hash, paths, files, loaded, map, charged_bytes);
+        let handle = self.publish_open(shared, false);
+        if charged_bytes > 0 {
+            handle.shared.rewrite(self, &mut lock(&handle.shared.map));
+            self.tell(CacheEvent::Completed { hash, size_bytes });
+        }
+        Ok(handle)
+    }
+
+    fn make_files(
+        &self,
+        paths: &Paths,
+        size_bytes: u64,
+    ) -> io::Result<(std::fs::File, std::fs::File)> {
+        if let Some(shard) = paths.data.parent() {
+            self.disk.make_dir(shard)?;
+        }
+        // What an earlier life left here is no data of ours.
+        layout::remove(&self.disk, paths)?;
+        let data = self.disk.create(&paths.data)?;
+        self.disk.set_len(&data, size_bytes)?;
+        let outboard = self.disk.create(&paths.outboard)?;
+        self.disk.set_len(&outboard, outboard_bytes(size_bytes))?;
+        Ok((data, outboard))
+    }
+
+    fn publish_open(self: &Arc<Self>, shared: Shared, unchecked: bool) -> Arc<Handle> {
+        let shared = Arc::new(shared);
+        let handle = Arc::new(Handle {
+            core: self.clone(),
+            shared: shared.clone(),
+        });
+        let summary = shared.summary();
+        let hash = shared.hash;
+        let presence = Presence::Open(Arc::downgrade(&handle), shared);
+        let last_use = SystemTime::now();
+        self.release(
+            &hash,
+            Some(Entry {
+                summary,
+                last_use,
+                unchecked,
+                presence,
+            }),
+        );
+        handle
+    }
+
+    /// The last handle is gone: writes the map and lets the file be evicted.
+    pub(super) fn close(&self, shared: &Arc<Shared>) {
+        let (kept, unsynced) = shared.retire(self);
+        if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
+            // The disk refused the map: those who were told of the file must hear of that too.
+            let range = ByteRange::new(0, shared.size_bytes);
+            self.tell(CacheEvent::Dropped {
+                hash: shared.hash,
+                range,
+                was_complete: true,
+            });
+        }
+        let charged_bytes = lock(&shared.room).charged_bytes;
+        let mut index = lock(&self.index);
+        let Some(summary) = kept else {
+            index.recharge(charged_bytes, 0);
+            index.entries.remove(&shared.hash);
+            drop(index);
+            self.settled.notify_all();
+            return;
+        };
+        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        index.recharge(charged_bytes, new_bytes);
+        if let Some(entry) = index.entries.get_mut(&shared.hash) {
+            entry.summary = summary;
+            entry.last_use = SystemTime::now();
+            entry.presence = Presence::Closed;
+        }
+        index.shelve(&shared.hash);
+        drop(index);
+        self.settled.notify_all();
+        if unsynced {
+            self.chores.sync_later(shared.hash);
+        }
+        self.shrink();
+    }
+}
+
+impl LoadedMap {
+    /// Whether the end of the file was verified, which no other size than the true one allows.
+    fn size_is_proven(&self) -> bool {
+        let pages = super::pages::page_count(self.size_bytes);
+        self.size_bytes == 0 || self.present.contains(pages - 1..pages)
+    }
+}
+
+/// What the map of an empty file costs.
+fn charge_of_nothing() -> u64 {
+    charge_bytes(0, super::budget::Counts::default())
+}
+
+/// What is known of a closed file from its map on disk.
+pub(super) fn reread(core: &Core, shared: &Shared) -> Option<Summary> {
+    let map = layout::load(&shared.paths, &shared.hash, core.boot).ok()??;
+    Some(map.summary())
+}

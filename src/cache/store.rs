@@ -1,0 +1,172 @@
+//! Taking verified bytes in.
+//!
+//! The order is: room for the pages is charged, the bytes are written, and only then are the pages
+//! present. No lock but the file's own is held meanwhile, and none during the write.
+
+use std::io::IoSlice;
+use std::ops::Range;
+
+use super::budget::{Counts, charge_bytes};
+use super::core::{Core, lock};
+use super::file::{CacheFile, Shared, State, Stored};
+use super::pages::{bytes_of, pages_in};
+use super::{CacheError, CacheEvent};
+use crate::digest::{HashPair, Verified, outboard_bytes};
+use crate::extent::{ByteRange, PAGE_BYTES};
+
+/// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
+/// map.
+const PENDING_MAX: usize = 16 << 10;
+
+impl CacheFile {
+    /// Keeps the whole pages of a verified range; parts of pages at its ends are left out.
+    ///
+    /// The range must come from `digest::decode` for this file's hash and size: nothing here can
+    /// tell.
+    ///
+    /// # Errors
+    /// [`CacheError::BadShape`] where the pieces do not make up the range within this file.
+    pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
+        let shared = self.shared();
+        let core = &self.handle.core;
+        check_shape(verified, shared.size_bytes)?;
+        let pages = pages_in(verified.range, shared.size_bytes);
+        if lock(&shared.state).present.contains(pages.clone()) {
+            return Ok(Stored::Kept);
+        }
+        let Some(growth) = shared.charge(core, &pages) else {
+            return Ok(Stored::Full);
+        };
+        let range = bytes_of(&pages, shared.size_bytes);
+        let mut slices = slices(verified, range);
+        let written = core.disk.write_at(&shared.data, &mut slices, range.start);
+        if core.noted(written).is_err() {
+            shared.settle_room(core, growth, |state| give_up(state, &pages));
+            return Ok(Stored::Full);
+        }
+        let mut completed = false;
+        shared.settle_room(core, growth, |state| {
+            take_in(state, &pages, &verified.pairs);
+            completed = shared.publish(state);
+        });
+        shared.follow_up(core, completed);
+        Ok(Stored::Kept)
+    }
+}
+
+impl Shared {
+    /// Charges the budget for pages that will be written.
+    fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
+        let mut room = lock(&self.room);
+        let state = lock(&self.state);
+        let growth = state.present.growth(pages.clone());
+        let counts = state.counts() + room.in_flight + growth;
+        drop(state);
+        let new_bytes = charge_bytes(self.size_bytes, counts);
+        if !core.reserve(new_bytes.saturating_sub(room.charged_bytes)) {
+            return None;
+        }
+        room.in_flight = room.in_flight + growth;
+        room.charged_bytes = room.charged_bytes.max(new_bytes);
+        Some(growth)
+    }
+
+    /// Changes the state and gives back what of the charge was not needed.
+    fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
+        let mut room = lock(&self.room);
+        let mut state = lock(&self.state);
+        change(&mut state);
+        room.in_flight = room.in_flight - growth;
+        let counts = state.counts() + room.in_flight;
+        drop(state);
+        let new_bytes = charge_bytes(self.size_bytes, counts);
+        if new_bytes != room.charged_bytes {
+            lock(&core.index).recharge(room.charged_bytes, new_bytes);
+            room.charged_bytes = new_bytes;
+        }
+    }
+
+    /// Writes the map when enough has come together or the file is complete.
+    fn follow_up(&self, core: &Core, completed: bool) {
+        let state = lock(&self.state);
+        let due = state.unflushed_bytes >= core.flush_bytes;
+        let full = state.pending.len() >= PENDING_MAX;
+        drop(state);
+        if completed || full {
+            // What fails stays to be written, and was counted.
+            let _ = self.flush(core);
+        } else if due {
+            self.flush_unless_busy(core);
+        } else {
+            core.chores.wake_to_flush();
+        }
+        if completed {
+            core.chores.sync_later(self.hash);
+            let size_bytes = self.size_bytes;
+            core.tell(CacheEvent::Completed {
+                hash: self.hash,
+                size_bytes,
+            });
+        }
+    }
+}
+
+/// Pages were written: they are present now.
+fn take_in(state: &mut State, pages: &Range<u64>, pairs: &[HashPair]) {
+    state.present.insert(pages.clone());
+    state.doubt.remove(pages.clone());
+    state.stale.remove(pages.clone());
+    state
+        .pending
+        .extend(pairs.iter().map(|pair| (pair.offset, pair.bytes)));
+    state
+        .dirty
+        .extend(super::pages::masks(pages.clone()).map(|(block, _)| block));
+    state.unflushed_bytes += (pages.end - pages.start) * PAGE_BYTES;
+    state.unsynced = true;
+}
+
+/// Pages were perhaps written in part: where they were absent they hold nobody knows what, which
+/// takes room all the same. Where they were in doubt, the right bytes do no harm.
+fn give_up(state: &mut State, pages: &Range<u64>) {
+    state.stale.insert(pages.clone());
+    let kept: Vec<_> = state.present.runs(pages.clone()).collect();
+    let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
+    kept.into_iter()
+        .chain(doubtful)
+        .for_each(|run| state.stale.remove(run));
+}
+
+/// The bytes of the pieces within `range`.
+fn slices(verified: &Verified, range: ByteRange) -> Vec<IoSlice<'_>> {
+    let cut = |piece: &'_ crate::digest::Piece| {
+        let held = ByteRange::at(piece.offset, piece.bytes.len() as u64);
+        let within = |offset: u64| (offset.clamp(held.start, held.end) - held.start) as usize;
+        within(range.start)..within(range.end)
+    };
+    let pieces = verified.pieces.iter();
+    pieces
+        .map(|piece| IoSlice::new(&piece.bytes[cut(piece)]))
+        .filter(|slice| !slice.is_empty())
+        .collect()
+}
+
+/// Whether the pieces follow each other from end to end of the range, within the file.
+fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
+    let range = verified.range;
+    let mut next = range.start;
+    let joined = verified.pieces.iter().all(|piece| {
+        let follows = piece.offset == next;
+        next = next.saturating_add(piece.bytes.len() as u64);
+        follows
+    });
+    let pairs_end = outboard_bytes(size_bytes);
+    let fits = |pair: &HashPair| pair.offset.is_multiple_of(64) && pair.offset < pairs_end;
+    let inside = range.end <= size_bytes && verified.pairs.iter().all(fits);
+    let sound = joined && inside && next == range.end;
+    if sound {
+        Ok(())
+    } else {
+        Err(CacheError::BadShape { range })
+    }
+}

@@ -1,0 +1,176 @@
+//! The disk lies: rotten data, rotten hash pairs, rotten maps.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::cache::layout::{Layout, Paths};
+
+fn paths(place: &Place, source: &Source) -> Paths {
+    Layout {
+        dir: place.cache_dir(),
+    }
+    .paths(&source.hash())
+}
+
+fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(bytes, offset)
+        .unwrap();
+}
+
+#[test]
+fn rotten_bytes_are_never_sent_and_are_missing_from_then_on() {
+    let place = Place::new(1 << 20);
+    let (cache, events) = place.open();
+    let source = Source::new(1, 200_000);
+    let file = open_file(&cache, &source);
+    source.store(&file, source.whole());
+    overwrite(&paths(&place, &source).data, 70_000, b"rot");
+    let range = ByteRange::new(0, 131_072);
+    assert!(matches!(
+        file.encode(range),
+        Err(CacheError::Damaged { .. })
+    ));
+    let lost = ByteRange::new(65_536, 131_072);
+    assert_eq!(file.missing_in(source.whole()), ExtentSet::of(lost));
+    let dropped = CacheEvent::Dropped {
+        hash: source.hash(),
+        range: lost,
+        was_complete: true,
+    };
+    assert_eq!(events.try_iter().last(), Some(dropped));
+    assert!(file.backing().is_none() && !cache.is_complete(&source.hash()));
+    assert!(file.encode(ByteRange::new(0, 65_536)).is_ok());
+    drop((file, cache));
+    let (cache, _events) = place.open();
+    let file = open_file(&cache, &source);
+    assert_eq!(source.check_all(&file), 200_000 - 65_536);
+    source.store(&file, lost);
+    assert_eq!(source.check_all(&file), 200_000);
+}
+
+#[test]
+fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
+    let place = Place::new(8 << 20);
+    let (cache, _events) = place.open();
+    let sources = [Source::new(1, 3_000_000), Source::new(2, 200_000)];
+    for source in &sources {
+        assert_eq!(fill(&cache, source), Stored::Kept);
+    }
+    overwrite(&paths(&place, &sources[0]).data, 2_500_000, b"rot");
+    overwrite(&paths(&place, &sources[1]).data, 199_999, b"r");
+    let mut calls = 0;
+    let stopped = cache.verify(|_| {
+        calls += 1;
+        if calls == 1 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(calls == 1 && stopped.files < 2);
+    let report = cache.verify(|_| ControlFlow::Continue(()));
+    assert_eq!((report.files, report.bytes), (2, 3_200_000));
+    assert_eq!(report.dropped_bytes, 65_536 + (200_000 - 196_608));
+    assert!(cache.complete().is_empty());
+    assert_eq!(cache.verify(|_| ControlFlow::Continue(())).dropped_bytes, 0);
+}
+
+#[test]
+fn complete_files_wait_for_a_check_after_an_unclean_stop() {
+    let place = Place::new(1 << 20);
+    let source = Source::new(1, 200_000);
+    fill(&place.open().0, &source);
+    fs::remove_file(place.cache_dir().join("clean")).unwrap();
+    let (cache, _events) = place.open();
+    assert_eq!(cache.unverified(), [(source.hash(), 200_000)]);
+    assert!(cache.is_complete(&source.hash()), "served meanwhile");
+    cache.verify_unverified(|_| ControlFlow::Continue(()));
+    assert!(cache.unverified().is_empty());
+}
+
+#[test]
+fn a_rotten_outboard_costs_chunks_and_proves_nothing_wrong() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 200_000);
+    fill(&cache, &source);
+    overwrite(&paths(&place, &source).outboard, 0, &[7; 64]);
+    let file = open_file(&cache, &source);
+    assert!(file.encode(ByteRange::new(0, 1000)).is_err());
+    assert_eq!(file.missing_in(source.whole()).len(), 65_536);
+    source.store(&file, ByteRange::new(0, 65_536));
+    assert!(
+        file.encode(source.whole()).is_ok(),
+        "the right pairs came with the bytes"
+    );
+}
+
+#[test]
+fn a_broken_map_or_missing_data_costs_that_file_alone() {
+    let damage: [fn(&Paths); 6] = [
+        |paths| overwrite(&paths.map, 3, b"???"),
+        |paths| fs::write(&paths.map, b"").unwrap(),
+        |paths| fs::remove_file(&paths.data).unwrap(),
+        |paths| fs::remove_file(&paths.outboard).unwrap(),
+        |paths| fs::write(&paths.data, b"short").unwrap(),
+        |paths| fs::write(&paths.map, vec![0; 1 << 20]).unwrap(),
+    ];
+    for damage in damage {
+        let place = Place::new(1 << 20);
+        let (cache, _events) = place.open();
+        let (hurt, other) = (Source::new(1, 90_000), Source::new(2, 90_000));
+        fill(&cache, &hurt);
+        fill(&cache, &other);
+        drop(cache);
+        damage(&paths(&place, &hurt));
+        let (cache, events) = place.open();
+        assert!(cache.existing(&hurt.hash()).is_none());
+        assert!(matches!(events.try_recv(), Ok(CacheEvent::Evicted { .. })));
+        assert_eq!(other.check_all(&open_file(&cache, &other)), 90_000);
+        assert_eq!(fill(&cache, &hurt), Stored::Kept);
+        assert_eq!(hurt.check_all(&open_file(&cache, &hurt)), 90_000);
+        assert!(place.taken_bytes() <= cache.usage().used_bytes);
+    }
+}
+
+#[test]
+fn data_cut_short_under_an_open_file_is_missing_not_zero() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 90_000);
+    let file = open_file(&cache, &source);
+    source.store(&file, source.whole());
+    let data = fs::OpenOptions::new()
+        .write(true)
+        .open(paths(&place, &source).data)
+        .unwrap();
+    data.set_len(70_000).unwrap();
+    let outcome = file.read_at(80_000, &mut [0; 100]).unwrap();
+    assert_eq!(
+        outcome,
+        ReadOutcome::Missing(ByteRange::new(65_536, 90_000))
+    );
+    assert_eq!(source.check_all(&file), 65_536);
+}
+
+#[test]
+fn broken_lines_among_the_pins_do_not_cost_the_others() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let hash = ContentHash::of(b"pinned");
+    cache.pin(hash, true).unwrap();
+    drop(cache);
+    let pins = place.cache_dir().join("pins");
+    let mut text = fs::read(&pins).unwrap();
+    text.extend(b"\xff\xfe garbage\n");
+    fs::write(&pins, text).unwrap();
+    let (cache, _events) = place.open();
+    assert_eq!(cache.pins(), [hash]);
+    assert_eq!(cache.problems().len(), 1);
+}

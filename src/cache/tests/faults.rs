@@ -1,0 +1,145 @@
+//! A disk that dies at a chosen step, or refuses, and forgets what was not synced.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the simulated disk loses or keeps as one.
+const SECTOR_BYTES: u64 = 512;
+
+/// By inode and sector: the file, and what it held when it was last synced.
+type Unsynced = HashMap<(u64, u64), (File, Vec<u8>)>;
+
+/// Which step of the cache's work is the last, and what the disk has not synced.
+pub(in crate::cache) struct Faults {
+    steps: AtomicU64,
+    cut_at: u64,
+    /// How much of a write that is cut still happens, in eighths.
+    torn_eighths: usize,
+    /// How many steps are left before the disk refuses all.
+    steps_left: AtomicU64,
+    free_bytes: AtomicU64,
+    /// The synced bytes of each sector that was written since.
+    unsynced: Mutex<Unsynced>,
+}
+
+impl Faults {
+    pub(in crate::cache) fn none() -> Self {
+        Self::cut(u64::MAX, 0)
+    }
+
+    pub(in crate::cache) fn cut(cut_at: u64, torn_eighths: usize) -> Self {
+        Self {
+            steps: AtomicU64::new(0),
+            cut_at,
+            torn_eighths,
+            steps_left: AtomicU64::new(u64::MAX),
+            free_bytes: AtomicU64::new(u64::MAX),
+            unsynced: Mutex::default(),
+        }
+    }
+
+    /// How many steps there were.
+    pub(in crate::cache) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    /// From now on every change fails as on a full or broken disk, or works again.
+    pub(in crate::cache) fn refuse(&self, refuses: bool) {
+        self.refuse_after(if refuses { 0 } else { u64::MAX });
+    }
+
+    /// The same after some more steps.
+    pub(in crate::cache) fn refuse_after(&self, steps: u64) {
+        self.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    pub(in crate::cache) fn set_free_bytes(&self, free_bytes: u64) {
+        self.free_bytes.store(free_bytes, Ordering::SeqCst);
+    }
+
+    pub(in crate::cache) fn free_bytes(&self) -> Option<u64> {
+        Some(self.free_bytes.load(Ordering::SeqCst))
+    }
+
+    /// Counts a step; whether it is the one in which the cache is killed.
+    fn step(&self) -> io::Result<bool> {
+        let number = self.steps.fetch_add(1, Ordering::SeqCst);
+        if number > self.cut_at {
+            return Err(io::Error::other("killed"));
+        }
+        match self.steps_left.load(Ordering::SeqCst) {
+            0 => return Err(io::ErrorKind::StorageFull.into()),
+            u64::MAX => {}
+            left => self.steps_left.store(left - 1, Ordering::SeqCst),
+        }
+        Ok(number == self.cut_at)
+    }
+
+    pub(in crate::cache) fn allow_write(
+        &self,
+        file: &File,
+        offset: u64,
+        length_bytes: usize,
+    ) -> io::Result<usize> {
+        let killed_now = self.step()?;
+        let allowed = if killed_now {
+            length_bytes * self.torn_eighths / 8
+        } else {
+            length_bytes
+        };
+        self.remember(file, offset, allowed)?;
+        Ok(allowed)
+    }
+
+    pub(in crate::cache) fn allow_sync(&self, file: &File) -> io::Result<()> {
+        self.allow_change()?;
+        let inode = file.metadata()?.ino();
+        self.unsynced
+            .lock()
+            .unwrap()
+            .retain(|(number, _), _| *number != inode);
+        Ok(())
+    }
+
+    pub(in crate::cache) fn allow_change(&self) -> io::Result<()> {
+        if self.step()? {
+            Err(io::Error::other("killed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn remember(&self, file: &File, offset: u64, length: usize) -> io::Result<()> {
+        let inode = file.metadata()?.ino();
+        let mut unsynced = self.unsynced.lock().unwrap();
+        let end = (offset + length as u64).div_ceil(SECTOR_BYTES);
+        for sector in offset / SECTOR_BYTES..end {
+            if unsynced.contains_key(&(inode, sector)) {
+                continue;
+            }
+            let mut old = vec![0; SECTOR_BYTES as usize];
+            let length = file.read_at(&mut old, sector * SECTOR_BYTES)?;
+            old[length..].fill(0);
+            unsynced.insert((inode, sector), (file.try_clone()?, old));
+        }
+        Ok(())
+    }
+
+    /// The power goes: each sector that was not synced is lost or kept, as the seed will have it.
+    pub(in crate::cache) fn lose_power(&self, seed: u64) {
+        let mut unsynced = self.unsynced.lock().unwrap();
+        for ((inode, sector), (file, old)) in unsynced.drain() {
+            let coin = blake3::hash(format!("{seed} {inode} {sector}").as_bytes()).as_bytes()[0];
+            let length = file.metadata().unwrap().len();
+            let kept = (length.saturating_sub(sector * SECTOR_BYTES)).min(SECTOR_BYTES) as usize;
+            if coin.is_multiple_of(2) {
+                file.write_all_at(&old[..kept], sector * SECTOR_BYTES)
+                    .unwrap();
+            }
+        }
+    }
+}
