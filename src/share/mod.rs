@@ -1,1 +1,396 @@
-//! (the room's documentation)
+//! The folders that this node offers: walked, watched, hashed, and served from.
+//!
+//! Owns what is listed of the local disk and the events that say so ([`ShareEvent`]), the hashes
+//! that are remembered across restarts, and the outboards of shared files. Opens shared names
+//! only beneath their folder, through no symbolic link and into no mount of p2pfs (`openat2`). It
+//! never writes into a share, never opens a fifo or device, and knows no peer.
+//!
+//! How the parts work together: the `keeper` follows the kernel's reports and walks; what it finds
+//! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
+//! hashed into the queue; `hasher` threads read it and tell the state. Each change of the listing
+//! is an event in an outbox that the keeper sends. A hash stays true while (dev, ino, size, mtime,
+//! ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is
+//! listed at once, hashed once more when it has been at rest, and only then remembered for good.
+//!
+//! Errors: a call that fails changes nothing but what [`ShareError`] says; trouble with one name
+//! leaves that name out with a reason in [`ShareStatus`], trouble with a whole share empties it
+//! until it is back.
+
+mod beneath;
+mod config;
+mod errands;
+mod error;
+mod hasher;
+mod identity;
+mod keeper;
+mod ledger;
+mod left_out;
+mod mounts;
+mod observe;
+mod outboards;
+mod queue;
+mod shared;
+mod source;
+mod state;
+mod status;
+mod tree;
+mod walk;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, statat};
+use tokio::sync::mpsc;
+
+pub use config::{
+    Attributes, EVENT_QUEUE_EVENTS, Form, HASH_THREADS_DEFAULT, Known,
+    OUTBOARD_BUDGET_DEFAULT_BYTES, QUIET_DEFAULT, RESCAN_DEFAULT, ShareConfig, ShareEvent,
+    ShareSpec, ShareState, ShareStatus,
+};
+pub use error::ShareError;
+pub use left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+pub use source::ShareFile;
+
+use crate::digest::ContentHash;
+use crate::path::SharedPath;
+use crate::wire::native::record::ShareIndex;
+use beneath::Beneath;
+use identity::Seen;
+use keeper::Keeper;
+use ledger::Ledger;
+use outboards::Outboards;
+use shared::Shared;
+use state::State;
+
+/// All folders that this node offers. Clones are the same set; the last one dropped stops its
+/// threads and writes what is to be remembered.
+#[derive(Clone)]
+pub struct ShareSet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// One change of the shares at a time, since a check and what it allows belong together.
+    changing: Mutex<()>,
+}
+
+impl ShareSet {
+    /// Opens the state and starts the threads. The receiver must be drained: a full queue pauses
+    /// the room and loses nothing; a dropped one ends it.
+    ///
+    /// # Errors
+    /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
+    pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
+        let mut make = std::fs::DirBuilder::new();
+        make.recursive(true).mode(0o700).create(&config.state_dir)?;
+        let state_dir = std::fs::canonicalize(&config.state_dir)?;
+        let ledger = Ledger::open(&state_dir.join("shares.redb"))?;
+        let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
+        let mut refused = config.refuse_beneath;
+        refused.push(state_dir);
+        let refused = refused
+            .iter()
+            .map(|path| without_links_above(path))
+            .collect();
+        let state = State::new(ledger, config.quiet, config.known);
+        let (quiet, rescan) = (config.quiet, config.rescan);
+        let shared = Shared::new(state, Beneath::new(refused), outboards, quiet, rescan)?;
+        let shared = Arc::new(shared);
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE_EVENTS);
+        let inner = Inner {
+            shared,
+            threads: Mutex::default(),
+            changing: Mutex::default(),
+        };
+        inner.start(sender, config.watch_limit, config.hash_threads)?;
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            receiver,
+        ))
+    }
+
+    /// Offers a folder, or gives one that is offered new settings. Its number is the same whenever
+    /// the same directory is added again. Blocks for a few system calls; the walk comes after.
+    ///
+    /// # Errors
+    /// [`ShareError::NotFound`], [`ShareError::NotDirectory`], [`ShareError::Unreadable`],
+    /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
+    /// [`ShareError::State`].
+    pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
+        let _alone = self
+            .inner
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shared = &self.inner.shared;
+        let dir = self.check_dir(&spec.dir)?;
+        let overlaps =
+            |other: &Path| other != dir && (other.starts_with(&dir) || dir.starts_with(other));
+        let state = shared.lock();
+        let other = state
+            .shares
+            .values()
+            .map(|share| &share.dir)
+            .find(|other| overlaps(other));
+        if let Some(other) = other {
+            return Err(ShareError::Overlaps {
+                dir,
+                other: other.to_path_buf(),
+            });
+        }
+        let ledger = state.ledger.clone();
+        drop(state);
+        let index = ledger.share_index(&dir)?;
+        let mut state = shared.lock();
+        state.add_share(index, &dir, &spec);
+        drop(state);
+        shared.wake();
+        Ok(ShareIndex(index))
+    }
+
+    /// Stops offering a folder; each of its entries gets its [`ShareEvent::Removed`]. Works for one
+    /// that vanished, and for one that was offered in an earlier run and is still in the log.
+    ///
+    /// # Errors
+    /// [`ShareError::NotShared`].
+    pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
+        let _alone = self
+            .inner
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shared = &self.inner.shared;
+        let mut state = shared.lock();
+        let canonical = without_links_above(dir);
+        let named = |share: &state::Share| *share.dir == *dir || *share.dir == *canonical;
+        let index = state
+            .shares
+            .iter()
+            .find(|(_, share)| named(share))
+            .map(|(index, _)| *index);
+        let index = index.or_else(|| state.ledger.known_share(&canonical));
+        let removed = index.is_some_and(|index| state.remove_share(index));
+        drop(state);
+        shared.wake();
+        if removed {
+            Ok(())
+        } else {
+            Err(ShareError::NotShared {
+                dir: dir.to_owned(),
+            })
+        }
+    }
+
+    /// Removes what the log still has of shares that were not added: to be called once all shares
+    /// of the configuration are.
+    pub fn forget_absent(&self) {
+        self.inner.shared.lock().forget_absent();
+        self.inner.shared.wake();
+    }
+
+    /// What is offered, and how it stands.
+    pub fn list(&self) -> Vec<ShareStatus> {
+        self.inner.shared.lock().list()
+    }
+
+    /// A shared file with this content that looks as it did when it was hashed, opened. A chmod or
+    /// rename since does no harm: what is served is checked against the hash.
+    pub fn source(&self, hash: &ContentHash) -> Option<ShareFile> {
+        let shared = &self.inner.shared;
+        let state = shared.lock();
+        let candidates: Vec<_> = state
+            .tree
+            .with_content(hash)
+            .filter_map(|slot| {
+                let file = state.tree.file(slot)?;
+                let share = state.shares.get(&state.tree.get(slot)?.share)?;
+                Some((share.dir.clone(), state.tree.path(slot)?, file.identity))
+            })
+            .take(SOURCE_CANDIDATES_MAX)
+            .collect();
+        drop(state);
+        candidates.into_iter().find_map(|(dir, path, identity)| {
+            let share = shared.beneath.open_share(&dir).ok()?;
+            let (file, seen) = shared.beneath.open_file(&dir, share.as_fd(), &path).ok()?;
+            let same = seen.identity.same_but_ctime(&identity);
+            same.then(|| ShareFile::new(file, *hash, identity, shared))
+        })
+    }
+
+    /// Opens a shared file for live reads, whatever is in it now.
+    ///
+    /// # Errors
+    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] where it is no regular file that may be
+    /// shared; [`ShareError::Io`].
+    pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
+        let (dir, include_private) = self.share(share)?;
+        let beneath = &self.inner.shared.beneath;
+        let opened = beneath
+            .open_share(&dir)
+            .and_then(|fd| beneath.open_file(&dir, fd.as_fd(), path));
+        match opened {
+            Ok((file, seen)) if include_private || seen.others_may_read() => Ok(file),
+            Ok(_) => Err(ShareError::NotHere),
+            Err(error) if beneath::is_absence(error) => Err(ShareError::NotHere),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The live attributes of a shared name; a link is not followed.
+    ///
+    /// # Errors
+    /// As [`Self::own`].
+    pub fn stat(&self, share: ShareIndex, path: &SharedPath) -> Result<Attributes, ShareError> {
+        let (dir, include_private) = self.share(share)?;
+        let beneath = &self.inner.shared.beneath;
+        let parent = path.parent().ok_or(ShareError::NotHere)?;
+        let stat = beneath
+            .open_share(&dir)
+            .and_then(|fd| beneath.open_directory(&dir, fd.as_fd(), &parent))
+            .and_then(|fd| statat(&fd, path.file_name(), AtFlags::SYMLINK_NOFOLLOW));
+        let seen = match stat {
+            Ok(stat) => Seen::of(&stat),
+            Err(error) if beneath::is_absence(error) => return Err(ShareError::NotHere),
+            Err(error) => return Err(error.into()),
+        };
+        let form = match seen.file_type() {
+            FileType::RegularFile => Form::File,
+            FileType::Directory => Form::Directory,
+            FileType::Symlink => Form::Symlink,
+            _ => return Err(ShareError::NotHere),
+        };
+        if !include_private && !seen.others_may_read() {
+            return Err(ShareError::NotHere);
+        }
+        Ok(Attributes {
+            form,
+            size_bytes: seen.identity.size_bytes,
+            mtime: seen.identity.mtime.into(),
+            executable: seen.executable(),
+        })
+    }
+
+    /// Walks through every share again, now.
+    pub fn rescan(&self) {
+        let mut state = self.inner.shared.lock();
+        let all: Vec<u16> = state.shares.keys().copied().collect();
+        state.scans.extend(all);
+        drop(state);
+        self.inner.shared.wake();
+    }
+
+    /// Waits until everything that happened in the shares before this call is hashed and all its
+    /// events are in the queue, which must be drained meanwhile. False at the timeout.
+    pub fn wait_settled(&self, timeout: Duration) -> bool {
+        self.inner.shared.wait_settled(timeout)
+    }
+
+    fn share(&self, index: ShareIndex) -> Result<(Arc<Path>, bool), ShareError> {
+        let state = self.inner.shared.lock();
+        let share = state
+            .shares
+            .get(&index.0)
+            .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
+        Ok((share.dir.clone(), share.include_private))
+    }
+
+    /// The canonical directory, where it can be shared. What is refused is refused by its text
+    /// first, so that our own mount is not touched.
+    fn check_dir(&self, dir: &Path) -> Result<PathBuf, ShareError> {
+        let owned = || dir.to_owned();
+        let beneath = &self.inner.shared.beneath;
+        let absolute = std::path::absolute(dir)?;
+        if let Some(refused) = beneath.refusal(&absolute) {
+            return Err(ShareError::Refused {
+                dir: owned(),
+                refused,
+            });
+        }
+        let canonical = std::fs::canonicalize(dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
+            std::io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
+            _ => ShareError::Unreadable {
+                dir: owned(),
+                error,
+            },
+        })?;
+        if let Some(refused) = beneath.refusal(&canonical) {
+            return Err(ShareError::Refused {
+                dir: owned(),
+                refused,
+            });
+        }
+        if !canonical.is_dir() {
+            return Err(ShareError::NotDirectory { dir: owned() });
+        }
+        match beneath.open_share(&canonical) {
+            Ok(_) => Ok(canonical),
+            Err(error) => Err(ShareError::Unreadable {
+                dir: owned(),
+                error: error.into(),
+            }),
+        }
+    }
+}
+
+/// Files of one content that are tried before it counts as not shared.
+const SOURCE_CANDIDATES_MAX: usize = 16;
+
+/// The path with every link but its last name resolved, since the last may be our own mount and
+/// must not be touched.
+fn without_links_above(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (
+        absolute.parent().map(std::fs::canonicalize),
+        absolute.file_name(),
+    ) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
+impl Inner {
+    fn start(
+        &self,
+        events: mpsc::Sender<ShareEvent>,
+        watch_limit: usize,
+        hash_threads: usize,
+    ) -> Result<(), ShareError> {
+        let keeper = Keeper::new(self.shared.clone(), events, watch_limit);
+        let keeper = Builder::new()
+            .name("share-keeper".to_owned())
+            .spawn(|| keeper.run())?;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.push(keeper);
+        for number in 0..hash_threads.max(2) {
+            let shared = self.shared.clone();
+            let hasher = Builder::new().name(format!("share-hash-{number}"));
+            threads.push(hasher.spawn(move || hasher::run(&shared, number == 0))?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.stop();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // a thread that panicked has said so itself
+            let _ = thread.join();
+        }
+    }
+}

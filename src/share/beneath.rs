@@ -1,0 +1,368 @@
+//! Opening what lies beneath a share, and nothing else: the only place of the room that opens a
+//! shared name (`openat2(2)`: beneath the share, through no symbolic link, into no mount of p2pfs).
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+
+use super::identity::Seen;
+use super::mounts::MountTable;
+use crate::path::SharedPath;
+
+/// openat2 says EAGAIN when a rename raced with it; after this many in a row we say so too.
+const RACES_MAX: usize = 16;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+/// NONBLOCK: a fifo or device that took the place of a file must not hold us.
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Where a symbolic link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leads {
+    Inside,
+    Out,
+    Loop,
+}
+
+/// The way to shared names; holds what must never be entered.
+pub(super) struct Beneath {
+    refused: Vec<PathBuf>,
+    mounts: Mutex<MountTable>,
+}
+
+impl Beneath {
+    pub(super) fn new(refused: Vec<PathBuf>) -> Self {
+        Self {
+            refused,
+            mounts: Mutex::new(MountTable::new()),
+        }
+    }
+
+    /// What p2pfs's own `path` lies in, if anything.
+    pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
+        self.find_refused(|refused| path.starts_with(refused))
+    }
+
+    /// The names right in the directory `dir` that must not be touched.
+    pub(super) fn refused_in(&self, dir: &Path) -> Vec<Vec<u8>> {
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.refused.iter().chain(mounts.points());
+        let within = all.filter(|path| path.parent() == Some(dir));
+        within
+            .filter_map(|path| Some(path.file_name()?.as_bytes().to_vec()))
+            .collect()
+    }
+
+    fn holds_refused(&self, dir: &Path) -> bool {
+        self.find_refused(|refused| refused.starts_with(dir))
+            .is_some()
+    }
+
+    fn find_refused(&self, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.refused.iter().chain(mounts.points());
+        all.into_iter().find(|path| wanted(path)).cloned()
+    }
+
+    /// Opens a share's own directory, a canonical path. It is opened anew for each use, so that
+    /// a share never keeps a disk from being unmounted.
+    pub(super) fn open_share(&self, dir: &Path) -> Result<OwnedFd, Errno> {
+        if self.refusal(dir).is_some() {
+            return Err(Errno::XDEV);
+        }
+        open_patiently(CWD, dir, DIRECTORY, NO_LINKS)
+    }
+
+    /// Opens a directory of the share; the root's path is the share's own.
+    pub(super) fn open_directory(
+        &self,
+        dir: &Path,
+        share: BorrowedFd<'_>,
+        path: &SharedPath,
+    ) -> Result<OwnedFd, Errno> {
+        self.open(dir, share, path, DIRECTORY)
+    }
+
+    /// Opens a regular file of the share for reading; anything else is [`Errno::ISDIR`] or
+    /// [`Errno::OPNOTSUPP`], and was not waited for.
+    pub(super) fn open_file(
+        &self,
+        dir: &Path,
+        share: BorrowedFd<'_>,
+        path: &SharedPath,
+    ) -> Result<(File, Seen), Errno> {
+        let file = File::from(self.open(dir, share, path, FILE)?);
+        let seen = Seen::of(&fstat(&file)?);
+        match seen.file_type() {
+            FileType::RegularFile => Ok((file, seen)),
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => Err(Errno::OPNOTSUPP),
+        }
+    }
+
+    /// First without crossing any mount; where one is in the way, it is looked up by name before
+    /// it is entered.
+    fn open(
+        &self,
+        dir: &Path,
+        share: BorrowedFd<'_>,
+        path: &SharedPath,
+        flags: OFlags,
+    ) -> Result<OwnedFd, Errno> {
+        let local = if path.is_root() {
+            Path::new(".")
+        } else {
+            path.as_local()
+        };
+        let resolve = ResolveFlags::BENEATH | NO_LINKS;
+        match open_patiently(share, local, flags, resolve | ResolveFlags::NO_XDEV) {
+            Err(Errno::XDEV) if self.refusal(&dir.join(path.as_local())).is_none() => {
+                open_patiently(share, local, flags, resolve)
+            }
+            other => other,
+        }
+    }
+
+    /// Where the link `path` of the share leads. A target that is not there (yet) leads inside
+    /// where its text stays inside.
+    pub(super) fn link_leads(
+        &self,
+        dir: &Path,
+        share: BorrowedFd<'_>,
+        path: &SharedPath,
+        target: &[u8],
+    ) -> Leads {
+        if !stays_inside(path, target) {
+            return Leads::Out;
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let mut found = open_patiently(
+            share,
+            path.as_local(),
+            flags,
+            resolve | ResolveFlags::NO_XDEV,
+        );
+        if matches!(found, Err(Errno::XDEV)) && !self.holds_refused(dir) {
+            found = open_patiently(share, path.as_local(), flags, resolve);
+        }
+        match found {
+            Err(Errno::XDEV) => Leads::Out,
+            Err(Errno::LOOP) => Leads::Loop,
+            _ => Leads::Inside,
+        }
+    }
+}
+
+fn open_patiently(
+    at: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    for _ in 0..RACES_MAX {
+        match openat2(at.as_fd(), path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// Whether the text of a link's target stays inside the share, without a look at the disk.
+fn stays_inside(link: &SharedPath, target: &[u8]) -> bool {
+    if target.is_empty() || target.starts_with(b"/") {
+        return false;
+    }
+    let mut at: Vec<&[u8]> = link.components().collect();
+    at.pop();
+    for name in target.split(|b| *b == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                if at.pop().is_none() {
+                    return false;
+                }
+            }
+            _ => at.push(name),
+        }
+    }
+    at.first()
+        .is_none_or(|first| *first != crate::path::HIDDEN_ROOT)
+}
+
+/// What an error says about who must do what: whether the name is gone or changed its kind, so
+/// that a look at it tells more.
+pub(super) fn is_absence(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ISDIR | Errno::OPNOTSUPP
+    )
+}
+
+/// Whether the error is this process's want of something that may be free again soon.
+pub(super) fn is_want(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR
+    )
+}
+
+/// The libc crate has all of `fcntl(2)` but this (asm-generic/fcntl.h).
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether nobody has the file open for writing: a read lease is only given then (`fcntl(2)`,
+/// F_SETLEASE). Nothing is known on a file of another user, or where the filesystem has no leases.
+pub(super) fn has_no_writer(file: &File) -> bool {
+    use std::os::fd::AsRawFd;
+    let fd = file.as_raw_fd();
+    // SAFETY: the calls take a descriptor that `file` keeps open, and no memory. SIGURG, which is
+    // ignored by default, takes the place of SIGIO, which would end the process, should a writer
+    // come in the moment that the lease is held.
+    unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
+        let given = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0;
+        if given {
+            libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+        }
+        given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> SharedPath {
+        SharedPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_target_stays_inside_by_its_text_or_it_does_not() {
+        for (link, target) in [
+            ("a", "b"),
+            ("d/a", "../b"),
+            ("d/e/a", "../../b/./c//"),
+            ("a", "."),
+        ] {
+            assert!(
+                stays_inside(&path(link), target.as_bytes()),
+                "{link} -> {target}"
+            );
+        }
+        for (link, target) in [
+            ("a", "/etc/passwd"),
+            ("a", "../b"),
+            ("d/a", "../../d/b"),
+            ("d/a", "b/../../../d"),
+            ("a", ""),
+            ("a", ".p2pfs/peers"),
+        ] {
+            assert!(
+                !stays_inside(&path(link), target.as_bytes()),
+                "{link} -> {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_symbolic_link_is_followed_out_or_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let share = dir.path().join("share");
+        std::fs::create_dir_all(share.join("d")).unwrap();
+        std::fs::write(dir.path().join("secret"), b"s").unwrap();
+        std::fs::write(share.join("d/f"), b"f").unwrap();
+        std::os::unix::fs::symlink("../secret", share.join("out")).unwrap();
+        std::os::unix::fs::symlink("d", share.join("in")).unwrap();
+        let beneath = Beneath::new(vec![]);
+        let fd = beneath.open_share(&share).unwrap();
+        assert!(beneath.open_file(&share, fd.as_fd(), &path("d/f")).is_ok());
+        for name in ["out", "in/f"] {
+            let opened = beneath.open_file(&share, fd.as_fd(), &path(name));
+            assert_eq!(opened.err(), Some(Errno::LOOP), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_is_refused_without_waiting_for_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mknodat(
+            CWD,
+            dir.path().join("p"),
+            FileType::Fifo,
+            Mode::from(0o644),
+            0,
+        )
+        .unwrap();
+        let beneath = Beneath::new(vec![]);
+        let fd = beneath.open_share(dir.path()).unwrap();
+        let opened = beneath.open_file(dir.path(), fd.as_fd(), &path("p"));
+        assert_eq!(opened.err(), Some(Errno::OPNOTSUPP));
+    }
+
+    #[test]
+    fn a_link_is_judged_by_where_it_really_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let share = dir.path().join("share");
+        std::fs::create_dir_all(share.join("d")).unwrap();
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, share.join(name)).unwrap();
+        };
+        link("d", "inside");
+        link("not-there-yet", "dangling");
+        link("..", "d/up");
+        link("/", "root");
+        link("root/etc", "by-way-of-root");
+        link("self", "self");
+        let beneath = Beneath::new(vec![]);
+        let fd = beneath.open_share(&share).unwrap();
+        for (name, leads) in [
+            ("inside", Leads::Inside),
+            ("dangling", Leads::Inside),
+            ("d/up", Leads::Inside),
+            ("root", Leads::Out),
+            ("by-way-of-root", Leads::Out),
+            ("self", Leads::Loop),
+        ] {
+            let target = std::fs::read_link(share.join(name)).unwrap();
+            let target = target.as_os_str().as_encoded_bytes();
+            let found = beneath.link_leads(&share, fd.as_fd(), &path(name), target);
+            assert_eq!(found, leads, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_never_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = dir.path().join("mnt");
+        std::fs::create_dir(&mount).unwrap();
+        let beneath = Beneath::new(vec![mount.clone()]);
+        assert_eq!(beneath.refusal(&mount.join("deep")), Some(mount.clone()));
+        assert_eq!(beneath.refusal(dir.path()), None);
+        assert!(beneath.open_share(&mount).is_err());
+    }
+
+    #[test]
+    fn an_open_writer_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().join("f");
+        let writer = File::create(&name).unwrap();
+        let reader = File::open(&name).unwrap();
+        assert!(!has_no_writer(&reader));
+        drop(writer);
+        assert!(has_no_writer(&reader));
+    }
+}

@@ -1,0 +1,170 @@
+//! The keeper's walks: opening, watching and reading one directory after the other.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::fstat;
+use rustix::io::Errno;
+
+use super::beneath::{is_absence, is_want};
+use super::identity::{Identity, Seen};
+use super::keeper::Errand;
+use super::keeper::{Keeper, place_of};
+use super::status::UNWATCHED;
+use super::walk::{OpenPlace, Place, Walk};
+use super::watch::{Cause, Unwatched};
+
+impl Keeper {
+    /// One step of the walk: a batch of names, or the next directory.
+    pub(super) fn advance(&mut self) {
+        if let Some(walk) = self.walk.take() {
+            self.walk = self.read_on(walk);
+        } else if let Some(errand) = self.errands.pop() {
+            let index = errand.index;
+            self.walk = self.set_out(errand);
+            if self.walk.is_none() {
+                self.shared.lock().end_walk(index);
+            }
+        }
+    }
+
+    fn read_on(&mut self, mut walk: Walk) -> Option<Walk> {
+        let place = walk.open.place.clone();
+        let more = match walk.next_batch(&self.shared.beneath) {
+            Ok(looks) if looks.is_empty() => {
+                self.look_for_unmet(&walk);
+                false
+            }
+            Ok(looks) => self.take_in(&place, looks, |_| Cause::Walk, Some(&mut walk)),
+            Err(_) => false,
+        };
+        if more {
+            return Some(walk);
+        }
+        self.shared.lock().end_walk(place.index);
+        None
+    }
+
+    /// Names that the state has and the walk did not meet are gone, or came while it read.
+    fn look_for_unmet(&mut self, walk: &Walk) {
+        let state = self.shared.lock();
+        let unmet = state
+            .tree
+            .children(walk.open.place.slot)
+            .filter(|s| !walk.met.contains(s));
+        let names = unmet.filter_map(|slot| Some(state.tree.get(slot)?.name.clone()));
+        let names: Vec<Box<[u8]>> = names.collect();
+        drop(state);
+        let look = |name: Box<[u8]>| {
+            let found = walk.open.look(&self.shared.beneath, &name);
+            (name, found)
+        };
+        let looks = names.into_iter().map(look).collect();
+        self.take_in(&walk.open.place, looks, |_| Cause::Walk, None);
+    }
+
+    /// Opens and watches a directory that is to be read.
+    fn set_out(&mut self, errand: Errand) -> Option<Walk> {
+        let mut place = place_of(&self.shared.lock(), errand.slot)?;
+        if place.index != errand.index {
+            return None;
+        }
+        let share = self.shared.beneath.open_share(&place.dir);
+        let share = share.map_err(|error| self.lose_share(&place, error)).ok()?;
+        let private = place.path.is_root() && !self.enter_share(&mut place, &share);
+        let open = OpenPlace::open(&self.shared.beneath, place.clone(), share);
+        let mut open = open
+            .map_err(|error| self.lose_directory(&place, error))
+            .ok()?;
+        self.take_up(&mut open);
+        self.watch(&open);
+        self.date_directory(&open);
+        if private {
+            self.enter_share_opened_meanwhile(&open);
+            return None;
+        }
+        Walk::new(open, errand.full)
+            .map_err(|error| self.lose_directory(&place, error))
+            .ok()
+    }
+
+    fn enter_share(&self, place: &mut Place, share: &OwnedFd) -> bool {
+        let Ok(stat) = fstat(share) else { return false };
+        let mut state = self.shared.lock();
+        let open = state.enter_share(place.index, &Seen::of(&stat));
+        place.number = state.tree.directory(place.slot).map(|d| d.number);
+        open
+    }
+
+    /// The watch tells of new names from now on; the mtime may have changed since it was looked at.
+    fn date_directory(&self, open: &OpenPlace) {
+        if let Ok(stat) = fstat(&open.fd)
+            && !open.place.path.is_root()
+        {
+            let mtime = Seen::of(&stat).identity.mtime;
+            self.shared.lock().list_directory(open.place.slot, mtime);
+        }
+    }
+
+    /// The watch tells of a chmod from now on; one that came just before it is looked for.
+    fn enter_share_opened_meanwhile(&self, open: &OpenPlace) {
+        let seen = fstat(&open.fd).map(|stat| Seen::of(&stat));
+        if seen.is_ok_and(|seen| seen.others_may_read()) {
+            self.shared.lock().scans.push(open.place.index);
+        }
+    }
+
+    /// A directory that could not be read before can be now.
+    fn take_up(&self, open: &mut OpenPlace) {
+        if open.place.number.is_some() {
+            return;
+        }
+        if let Ok(stat) = fstat(&open.fd) {
+            let mut state = self.shared.lock();
+            open.place.number = state.become_directory(open.place.slot, &Seen::of(&stat));
+        }
+    }
+
+    fn lose_share(&self, place: &Place, error: Errno) {
+        if !is_want(error) {
+            let why = format!("the share cannot be read ({error}); its files are not listed");
+            self.shared.lock().vanish(place.index, &why);
+        }
+    }
+
+    fn lose_directory(&self, place: &Place, error: Errno) {
+        let mut state = self.shared.lock();
+        if is_want(error) || place.path.is_root() {
+            return;
+        }
+        if is_absence(error) {
+            state.recheck(place.slot, Cause::Walk);
+        } else {
+            state.become_unreadable(place.slot, Identity::default(), true);
+        }
+    }
+
+    fn watch(&mut self, open: &OpenPlace) {
+        let slot = open.place.slot;
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        for (watch, slot) in std::mem::take(&mut state.unwatched) {
+            self.watches.remove(watch, slot);
+        }
+        let Some(directory) = state.tree.directory_mut(slot).filter(|d| d.watch.is_none()) else {
+            return;
+        };
+        match self.watches.add(slot, open.as_fd()) {
+            Ok(watch) => directory.watch = Some(watch),
+            Err(Unwatched::Other) => {}
+            Err(Unwatched::Limit) => {
+                let index = open.place.index;
+                if let Some(share) = state.shares.get_mut(&index) {
+                    share.unwatched = true;
+                }
+                if !std::mem::replace(&mut self.warned_of_watches, true) {
+                    state.warn(index, open.place.dir.to_path_buf(), UNWATCHED);
+                }
+            }
+        }
+    }
+}

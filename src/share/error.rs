@@ -1,0 +1,108 @@
+//! What can go wrong with a share.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::digest::DigestError;
+
+/// Why a call on a share failed. No call that fails changes what is shared, but for
+/// [`ShareError::Gone`], which withdraws the content that was found changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// The directory is not there; the owner's to mend.
+    #[error("the share {dir:?} does not exist; make it, or name another")]
+    NotFound {
+        /// As given.
+        dir: PathBuf,
+    },
+    /// It is something else; the owner's to mend.
+    #[error("the share {dir:?} is not a directory")]
+    NotDirectory {
+        /// As given.
+        dir: PathBuf,
+    },
+    /// It may not be read; the owner's to mend.
+    #[error("the share {dir:?} cannot be read ({error}); let the daemon's user read it")]
+    Unreadable {
+        /// As given.
+        dir: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It is a mount of p2pfs or the node's own state; sharing it could deadlock or tell secrets.
+    #[error("{dir:?} lies in {refused:?}, which is p2pfs's own and cannot be shared")]
+    Refused {
+        /// What was to be shared.
+        dir: PathBuf,
+        /// What it lies in.
+        refused: PathBuf,
+    },
+    /// It lies in a share or holds one: each of its files would be listed twice.
+    #[error("{dir:?} and the share {other:?} overlap; share the outer one alone")]
+    Overlaps {
+        /// What was to be shared.
+        dir: PathBuf,
+        /// The share in the way.
+        other: PathBuf,
+    },
+    /// All share numbers of this node were given out.
+    #[error("there are {limit} shares already, the most that one node can have")]
+    TooMany {
+        /// How many.
+        limit: usize,
+    },
+    /// No such share.
+    #[error("{dir:?} is not shared")]
+    NotShared {
+        /// As given.
+        dir: PathBuf,
+    },
+    /// No such share number; the caller's mistake, or the share was removed meanwhile.
+    #[error("the share number {index} is not in use")]
+    NoSuchIndex {
+        /// As given.
+        index: u16,
+    },
+    /// The name is not, or no longer, a thing that is shared.
+    #[error("the name is not shared any more")]
+    NotHere,
+    /// The file changed since it was hashed; its entries are withdrawn until it is hashed again.
+    #[error("the file changed since it was hashed")]
+    Gone,
+    /// The range is not within the file; whoever asked is at fault.
+    #[error("the range asked for is not within the file")]
+    OutOfRange,
+    /// Reading failed; another holder may do.
+    #[error("cannot read the shared file: {0}")]
+    Io(#[from] io::Error),
+    /// The state directory is in use by another process.
+    #[error("{path:?} is in use by another p2pfs daemon; stop it, or set another state directory")]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is known of the shares cannot be kept; hashing still works where this comes later.
+    #[error("cannot keep the state of the shares in {path:?}: {reason}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        reason: String,
+    },
+}
+
+impl From<DigestError> for ShareError {
+    fn from(error: DigestError) -> Self {
+        match error {
+            DigestError::OutOfRange { .. } => Self::OutOfRange,
+            DigestError::Io(error) => Self::Io(error),
+            _ => Self::Gone,
+        }
+    }
+}
+
+impl From<rustix::io::Errno> for ShareError {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Io(error.into())
+    }
+}

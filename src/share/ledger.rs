@@ -1,0 +1,383 @@
+//! What is remembered across restarts: the number of each share, and what each file hashes to.
+//!
+//! Owns `shares.redb`. A lost row costs one more hashing and nothing else, so rows are written in
+//! batches, seconds late, by a thread of their own; the share numbers are on disk before they are
+//! given out.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use super::error::ShareError;
+use super::identity::{Identity, Stamp};
+use crate::digest::ContentHash;
+
+/// How many shares one node can number.
+pub(super) const SHARES_MAX: usize = 4096;
+/// redb's page cache; its default is a gibibyte.
+const CACHE_BYTES: usize = 2 << 20;
+/// Rows that wait for the disk; more are dropped, which costs a hashing after the next restart.
+const WAITING_MAX_ROWS: usize = 1 << 17;
+/// How long rows gather before they are written.
+const GATHER: Duration = Duration::from_secs(1);
+
+const SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("shares");
+const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
+const ROW_BYTES: usize = 77;
+
+/// What is remembered of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) identity: Identity,
+    pub(super) hash: ContentHash,
+    /// When this version was first seen, by our clock.
+    pub(super) first_seen: Stamp,
+    /// Hashed so soon after its modification that it may have changed unseen: after a restart the
+    /// hash counts for nothing, `first_seen` does.
+    pub(super) racy: bool,
+}
+
+type Key = (u64, u64);
+
+#[derive(Default)]
+struct Waiting {
+    /// `None` is a row to be forgotten.
+    rows: HashMap<Key, Option<Row>>,
+    stopping: bool,
+}
+
+struct Shared {
+    database: Database,
+    path: PathBuf,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+/// The ledger; dropping it writes what waits.
+pub(super) struct Ledger {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Ledger {
+    /// Opens or makes the file, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let database = database.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => ShareError::Locked {
+                path: path.to_owned(),
+            },
+            other => state_error(path, other),
+        })?;
+        let shared = Arc::new(Shared {
+            database,
+            path: path.to_owned(),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        shared
+            .make_tables()
+            .map_err(|error| state_error(path, error))?;
+        let writer = {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name("share-ledger".to_owned());
+            thread.spawn(move || shared.write_until_stopped())?
+        };
+        Ok(Self {
+            shared,
+            writer: Some(writer),
+        })
+    }
+
+    /// The number of a directory, the same for ever.
+    pub(super) fn share_index(&self, dir: &Path) -> Result<u16, ShareError> {
+        let found = self.shared.share_index(dir.as_os_str().as_bytes());
+        let found = found.map_err(|error| state_error(&self.shared.path, error))?;
+        found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
+    }
+
+    /// The number that a directory has, if it was ever shared.
+    pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
+        let reading = self.shared.database.begin_read().ok()?;
+        let shares = reading.open_table(SHARES).ok()?;
+        Some(shares.get(dir.as_os_str().as_bytes()).ok()??.value())
+    }
+
+    /// What is remembered of the file (dev, ino), whatever it looks like now.
+    pub(super) fn get(&self, dev: u64, ino: u64) -> Option<Row> {
+        if let Some(row) = self.shared.lock().rows.get(&(dev, ino)) {
+            return *row;
+        }
+        let reading = self.shared.database.begin_read().ok()?;
+        let files = reading.open_table(FILES).ok()?;
+        let bytes = files.get((dev, ino)).ok()??.value();
+        Some(decode((dev, ino), &bytes))
+    }
+
+    /// Remembers.
+    pub(super) fn put(&self, row: Row) {
+        self.change((row.identity.dev, row.identity.ino), Some(row));
+    }
+
+    /// Forgets what the file hashed to: it was found wrong.
+    pub(super) fn forget(&self, identity: &Identity) {
+        self.change((identity.dev, identity.ino), None);
+    }
+
+    fn change(&self, key: Key, row: Option<Row>) {
+        let mut waiting = self.shared.lock();
+        if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
+            waiting.rows.insert(key, row);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// How many files are remembered on disk.
+    pub(super) fn len(&self) -> u64 {
+        let count = || -> Result<u64, redb::Error> {
+            Ok(self
+                .shared
+                .database
+                .begin_read()?
+                .open_table(FILES)?
+                .len()?)
+        };
+        count().unwrap_or(0)
+    }
+
+    /// Forgets every file but these.
+    pub(super) fn retain(&self, live: &HashSet<(u64, u64)>) {
+        if let Err(error) = self.shared.retain(live) {
+            tracing::debug!(%error, "cannot tidy the ledger of shared files");
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_tables(&self) -> Result<(), redb::Error> {
+        let writing = self.database.begin_write()?;
+        writing.open_table(SHARES)?;
+        writing.open_table(FILES)?;
+        Ok(writing.commit()?)
+    }
+
+    fn share_index(&self, dir: &[u8]) -> Result<Option<u16>, redb::Error> {
+        let writing = self.database.begin_write()?;
+        let index = {
+            let mut shares = writing.open_table(SHARES)?;
+            let known = shares.get(dir)?.map(|found| found.value());
+            match known {
+                Some(index) => Some(index),
+                None => {
+                    let taken: HashSet<u16> = shares
+                        .iter()?
+                        .map(|row| Ok(row?.1.value()))
+                        .collect::<Result<_, redb::Error>>()?;
+                    let free = (0..SHARES_MAX as u16).find(|index| !taken.contains(index));
+                    if let Some(index) = free {
+                        shares.insert(dir, index)?;
+                    }
+                    free
+                }
+            }
+        };
+        writing.commit()?;
+        Ok(index)
+    }
+
+    fn write_until_stopped(&self) {
+        loop {
+            let mut waiting = self.lock();
+            while waiting.rows.is_empty() && !waiting.stopping {
+                waiting = self
+                    .changed
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            if !waiting.stopping {
+                let gathered = self
+                    .changed
+                    .wait_timeout_while(waiting, GATHER, |w| !w.stopping);
+                waiting = gathered.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let (rows, stopping) = (waiting.rows.clone(), waiting.stopping);
+            drop(waiting);
+            if let Err(error) = self.write(&rows) {
+                tracing::debug!(%error, "cannot remember the hashes of shared files");
+            }
+            self.lock()
+                .rows
+                .retain(|key, row| rows.get(key) != Some(row));
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, rows: &HashMap<Key, Option<Row>>) -> Result<(), redb::Error> {
+        let writing = self.database.begin_write()?;
+        {
+            let mut files = writing.open_table(FILES)?;
+            for (key, row) in rows {
+                match row {
+                    Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
+                    None => files.remove(*key)?.map(|_| ()),
+                };
+            }
+        }
+        Ok(writing.commit()?)
+    }
+
+    fn retain(&self, live: &HashSet<Key>) -> Result<(), redb::Error> {
+        let writing = self.database.begin_write()?;
+        writing
+            .open_table(FILES)?
+            .retain(|key, _| live.contains(&key))?;
+        Ok(writing.commit()?)
+    }
+}
+
+fn state_error(path: &Path, error: impl std::fmt::Display) -> ShareError {
+    ShareError::State {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn encode(row: &Row) -> [u8; ROW_BYTES] {
+    let mut bytes = [0; ROW_BYTES];
+    bytes[..8].copy_from_slice(&row.identity.size_bytes.to_le_bytes());
+    for (at, stamp) in [
+        (8, row.identity.mtime),
+        (20, row.identity.ctime),
+        (32, row.first_seen),
+    ] {
+        bytes[at..at + 8].copy_from_slice(&{ stamp.seconds }.to_le_bytes());
+        bytes[at + 8..at + 12].copy_from_slice(&{ stamp.nanoseconds }.to_le_bytes());
+    }
+    bytes[44..76].copy_from_slice(row.hash.as_bytes());
+    bytes[76] = u8::from(row.racy);
+    bytes
+}
+
+fn decode((dev, ino): Key, bytes: &[u8; ROW_BYTES]) -> Row {
+    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let stamp = |at: usize| {
+        let nanoseconds = u32::from_le_bytes(std::array::from_fn(|i| bytes[at + 8 + i]));
+        Stamp::new(number(at).cast_signed(), nanoseconds)
+    };
+    let identity = Identity {
+        dev,
+        ino,
+        size_bytes: number(0),
+        mtime: stamp(8),
+        ctime: stamp(20),
+    };
+    let hash = ContentHash::new(std::array::from_fn(|i| bytes[44 + i]));
+    Row {
+        identity,
+        hash,
+        first_seen: stamp(32),
+        racy: bytes[76] != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ino: u64) -> Row {
+        let identity = Identity {
+            dev: 7,
+            ino,
+            size_bytes: 99,
+            mtime: Stamp::new(-3, 999_999_999),
+            ctime: Stamp::new(1 << 40, 1),
+        };
+        let hash = ContentHash::of(&ino.to_le_bytes());
+        Row {
+            identity,
+            hash,
+            first_seen: Stamp::new(5, 6),
+            racy: ino % 2 == 1,
+        }
+    }
+
+    #[test]
+    fn a_row_is_known_at_once_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.put(row(1));
+        ledger.put(row(2));
+        assert_eq!(ledger.get(7, 1), Some(row(1)));
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.get(7, 1), Some(row(1)));
+        assert_eq!(ledger.get(7, 2), Some(row(2)));
+        assert_eq!(ledger.get(8, 1), None);
+        assert_eq!(ledger.len(), 2);
+        ledger.forget(&row(1).identity);
+        assert_eq!(ledger.get(7, 1), None);
+        ledger.retain(&HashSet::new());
+        assert_eq!(ledger.get(7, 2), None);
+    }
+
+    #[test]
+    fn a_directory_keeps_its_number_and_no_two_have_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let ledger = Ledger::open(&path).unwrap();
+        let first = ledger.share_index(Path::new("/a")).unwrap();
+        let second = ledger.share_index(Path::new("/b")).unwrap();
+        assert_ne!(first, second);
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.share_index(Path::new("/b")).unwrap(), second);
+        assert_eq!(ledger.known_share(Path::new("/a")), Some(first));
+        assert_eq!(ledger.known_share(Path::new("/c")), None);
+    }
+
+    #[test]
+    fn a_second_daemon_on_the_same_state_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        let _first = Ledger::open(&path).unwrap();
+        assert!(matches!(
+            Ledger::open(&path),
+            Err(ShareError::Locked { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.redb");
+        std::fs::write(
+            &path,
+            b"something else entirely, and long enough to look at",
+        )
+        .unwrap();
+        let error = Ledger::open(&path).err().unwrap();
+        assert!(error.to_string().contains("l.redb"), "{error}");
+    }
+}

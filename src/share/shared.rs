@@ -1,0 +1,120 @@
+//! What the threads of the room have in common.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::beneath::Beneath;
+use super::outboards::Outboards;
+use super::state::State;
+
+/// The keeper changes what a look at the disk found, the hashers what reading a file found, and
+/// callers what is shared at all; each under the one lock of the state, none while it waits for
+/// anything.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Told when there may be something to hash, or room in the outbox.
+    pub(super) hashing: Condvar,
+    settling: Mutex<Settling>,
+    settled: Condvar,
+    pub(super) waker: OwnedFd,
+    stopping: AtomicBool,
+    pub(super) beneath: Beneath,
+    pub(super) outboards: Arc<Outboards>,
+    pub(super) quiet: Duration,
+    pub(super) rescan: Duration,
+}
+
+#[derive(Default)]
+struct Settling {
+    asked: u64,
+    reached: u64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        state: State,
+        beneath: Beneath,
+        outboards: Outboards,
+        quiet: Duration,
+        rescan: Duration,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            state: Mutex::new(state),
+            hashing: Condvar::new(),
+            settling: Mutex::default(),
+            settled: Condvar::new(),
+            waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            stopping: AtomicBool::new(false),
+            beneath,
+            outboards: Arc::new(outboards),
+            quiet,
+            rescan,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the keeper look at what was asked of it.
+    pub(super) fn wake(&self) {
+        // a full counter means that the keeper is woken already
+        let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn take_wakes(&self) {
+        let _ = rustix::io::read(&self.waker, &mut [0u8; 8]);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        drop(self.lock());
+        self.hashing.notify_all();
+        self.wake();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// What was asked to settle so far; to be read before anything is looked at.
+    pub(super) fn settling_asked(&self) -> u64 {
+        self.lock_settling().asked
+    }
+
+    /// All that was there to be seen when `asked` was asked has been told.
+    pub(super) fn note_settled(&self, asked: u64) {
+        let mut settling = self.lock_settling();
+        if settling.reached < asked {
+            settling.reached = asked;
+            self.settled.notify_all();
+        }
+    }
+
+    /// Waits until everything that has happened in the shares up to now is told. False at the
+    /// timeout.
+    pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut settling = self.lock_settling();
+        settling.asked += 1;
+        let asked = settling.asked;
+        self.wake();
+        while settling.reached < asked && !self.is_stopping() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.settled.wait_timeout(settling, left);
+            settling = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        settling.reached >= asked
+    }
+
+    fn lock_settling(&self) -> MutexGuard<'_, Settling> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,480 @@
+//! What is shared, and the events that say how it changes: the one place where both are decided.
+//!
+//! Nothing here looks at the disk. `walk` and `hasher` look, and tell; each change of what is
+//! listed puts its event into the outbox in the same step, so the events always add up to the
+//! listing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{Known, ShareEvent, ShareSpec};
+use super::identity::{Identity, Seen, Stamp};
+use super::ledger::Ledger;
+use super::queue::HashQueue;
+use super::status::PRIVATE_SHARE;
+use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
+use super::watch::Cause;
+use crate::path::SharedPath;
+use crate::wire::native::record::{Entry, Kind, ShareIndex};
+
+/// Warnings that one walk of one share may send; all are counted in its status.
+const WARNINGS_PER_WALK_MAX: u32 = 32;
+
+/// A folder that is offered.
+pub(super) struct Share {
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) legacy: bool,
+    pub(super) root: Slot,
+    /// Directories that wait to be read.
+    pub(super) walks_left: usize,
+    /// A walk through the whole share goes on.
+    pub(super) scanning: bool,
+    /// Another one was asked for meanwhile.
+    pub(super) scan_again: bool,
+    pub(super) vanished: bool,
+    /// Others may not enter the share's own directory, so that nothing is listed.
+    pub(super) private: bool,
+    /// Some of its directories are seen by the rescan alone.
+    pub(super) unwatched: bool,
+    pub(super) warning: Option<String>,
+    pub(super) warnings_left: u32,
+    pub(super) files: u64,
+    pub(super) directories: u64,
+    pub(super) symlinks: u64,
+    pub(super) bytes: u64,
+    pub(super) left_out: BTreeSet<Slot>,
+}
+
+/// A name to look at.
+#[derive(Clone, Debug)]
+pub(super) struct Recheck {
+    pub(super) directory: Slot,
+    pub(super) name: Box<[u8]>,
+    pub(super) cause: Cause,
+}
+
+/// All shares, and what is about to be told of them.
+pub(super) struct State {
+    pub(super) tree: Tree,
+    pub(super) queue: HashQueue,
+    pub(super) shares: BTreeMap<u16, Share>,
+    pub(super) outbox: Vec<ShareEvent>,
+    /// Watches whose directories are gone.
+    pub(super) unwatched: Vec<(i32, Slot)>,
+    /// Names that the keeper should look at.
+    pub(super) rechecks: Vec<Recheck>,
+    /// Shares to walk through.
+    pub(super) scans: Vec<u16>,
+    /// What the log has of shares that were not added yet.
+    absent: BTreeMap<u16, Vec<Known>>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) quiet: Duration,
+}
+
+impl State {
+    pub(super) fn new(ledger: Ledger, quiet: Duration, known: Vec<Known>) -> Self {
+        let mut absent: BTreeMap<u16, Vec<Known>> = BTreeMap::new();
+        for entry in known {
+            absent.entry(entry.share.0).or_default().push(entry);
+        }
+        Self {
+            tree: Tree::new(),
+            queue: HashQueue::default(),
+            shares: BTreeMap::new(),
+            outbox: Vec::new(),
+            unwatched: Vec::new(),
+            rechecks: Vec::new(),
+            scans: Vec::new(),
+            absent,
+            ledger: Arc::new(ledger),
+            quiet,
+        }
+    }
+
+    /// Takes a share in, with what the log has of it; it must be walked then.
+    pub(super) fn add_share(&mut self, index: u16, dir: &Path, spec: &ShareSpec) {
+        if let Some(share) = self.shares.get_mut(&index) {
+            share.include_private = spec.include_private;
+            share.legacy = spec.legacy;
+        } else {
+            let root = self.tree.insert_root(index);
+            self.shares.insert(index, Share::new(dir, spec, root));
+            self.restore(root, self.absent.get(&index).cloned().unwrap_or_default());
+            self.absent.remove(&index);
+        }
+        self.scans.push(index);
+    }
+
+    /// Takes a share out with all its entries. False where there is none.
+    pub(super) fn remove_share(&mut self, index: u16) -> bool {
+        let Some(share) = self.shares.get(&index) else {
+            return self.forget_known(index);
+        };
+        let root = share.root;
+        self.clear(root);
+        self.drop_watch(root);
+        self.tree.remove(root);
+        self.shares.remove(&index);
+        true
+    }
+
+    /// Removes the entries of every share that was not added.
+    pub(super) fn forget_absent(&mut self) {
+        let absent: Vec<u16> = self.absent.keys().copied().collect();
+        for index in absent {
+            self.forget_known(index);
+        }
+    }
+
+    fn forget_known(&mut self, index: u16) -> bool {
+        let known = self.absent.remove(&index);
+        let found = known.is_some();
+        for Known { share, path, .. } in known.unwrap_or_default() {
+            self.outbox.push(ShareEvent::Removed { share, path });
+        }
+        found
+    }
+
+    /// Whether the log has something of a share that was not added.
+    pub(super) fn has_absent(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    /// Puts back what was listed when the log was written; what it is now, the walk will tell.
+    fn restore(&mut self, root: Slot, mut known: Vec<Known>) {
+        known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for Known { path, entry, .. } in known {
+            let mut at = root;
+            for name in path.components() {
+                at = self.tree.child(at, name).unwrap_or_else(|| {
+                    let body = Body::Directory(self.tree.new_directory());
+                    self.tree.insert(at, name, body)
+                });
+            }
+            if at != root && self.tree.children(at).next().is_none() {
+                self.restore_entry(at, &entry);
+            }
+        }
+    }
+
+    fn restore_entry(&mut self, slot: Slot, entry: &Entry) {
+        let (mtime, version) = (Stamp::from(entry.mtime), Stamp::from(entry.version_time));
+        let body = match &entry.kind {
+            Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => {
+                let mut file = FileBody {
+                    listed: true,
+                    hash: *hash,
+                    ..FileBody::unlisted()
+                };
+                file.identity.size_bytes = *size_bytes;
+                file.identity.mtime = mtime;
+                file.version = version;
+                file.executable = *executable;
+                self.tree.note_content(slot, hash);
+                Body::File(file)
+            }
+            Kind::Directory => {
+                let directory = self.tree.new_directory();
+                Body::Directory(DirectoryBody {
+                    mtime,
+                    version,
+                    listed: true,
+                    ..directory
+                })
+            }
+            Kind::Symlink { target } => Body::Symlink(SymlinkBody {
+                target: target[..].into(),
+                mtime,
+                version,
+            }),
+        };
+        if let Some(node) = self.tree.get_mut(slot) {
+            node.body = body;
+            self.count(slot, 1);
+        }
+    }
+
+    /// The entry of a name, where it is listed.
+    pub(super) fn entry(&self, slot: Slot) -> Option<Entry> {
+        let (kind, mtime, version) = match &self.tree.get(slot)?.body {
+            Body::File(file) if file.listed => {
+                let kind = Kind::File {
+                    hash: file.hash,
+                    size_bytes: file.identity.size_bytes,
+                    executable: file.executable,
+                };
+                (kind, file.identity.mtime, file.version)
+            }
+            Body::Directory(directory) if directory.listed => {
+                (Kind::Directory, directory.mtime, directory.version)
+            }
+            Body::Symlink(link) => {
+                let target = bytes::Bytes::copy_from_slice(&link.target);
+                (Kind::Symlink { target }, link.mtime, link.version)
+            }
+            _ => return None,
+        };
+        Some(Entry {
+            kind,
+            mtime: mtime.into(),
+            version_time: version.into(),
+        })
+    }
+
+    /// Says what a name is now; to be called after each change of a listed name.
+    pub(super) fn tell_put(&mut self, slot: Slot) {
+        let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
+            return;
+        };
+        self.outbox.push(ShareEvent::Put { share, path, entry });
+    }
+
+    pub(super) fn tell_removed(&mut self, slot: Slot) {
+        if let Some((share, path)) = self.place_of(slot) {
+            self.outbox.push(ShareEvent::Removed { share, path });
+        }
+    }
+
+    fn place_of(&self, slot: Slot) -> Option<(ShareIndex, SharedPath)> {
+        let share = self.tree.get(slot)?.share;
+        Some((ShareIndex(share), self.tree.path(slot)?))
+    }
+
+    /// Counts a listed name in (1) or out (-1).
+    pub(super) fn count(&mut self, slot: Slot, change: i64) {
+        let Some(Node { share, body, .. }) = self.tree.get(slot) else {
+            return;
+        };
+        let Some(share) = self.shares.get_mut(share) else {
+            return;
+        };
+        let add = |total: &mut u64, amount: i64| *total = total.saturating_add_signed(amount);
+        match body {
+            Body::File(file) => {
+                add(&mut share.files, change);
+                add(
+                    &mut share.bytes,
+                    change * file.identity.size_bytes.cast_signed(),
+                );
+            }
+            Body::Directory(_) => add(&mut share.directories, change),
+            Body::Symlink(_) => add(&mut share.symlinks, change),
+            Body::LeftOut(_) if change > 0 => {
+                share.left_out.insert(slot);
+            }
+            Body::LeftOut(_) => {
+                share.left_out.remove(&slot);
+            }
+        }
+    }
+
+    /// Removes everything beneath a directory, the deepest first.
+    pub(super) fn clear(&mut self, directory: Slot) {
+        let children: Vec<Slot> = self.tree.children(directory).collect();
+        children
+            .into_iter()
+            .for_each(|child| self.remove_tree(child));
+    }
+
+    /// Removes a name and everything beneath it.
+    pub(super) fn remove_tree(&mut self, top: Slot) {
+        let mut above = vec![top];
+        let mut order = Vec::new();
+        while let Some(slot) = above.pop() {
+            order.push(slot);
+            above.extend(self.tree.children(slot));
+        }
+        for slot in order.into_iter().rev() {
+            self.unlist(slot);
+            self.queue.withdraw(slot);
+            self.drop_watch(slot);
+            self.tree.remove(slot);
+        }
+    }
+
+    /// Takes a name out of the listing and says so; it stays in the tree.
+    pub(super) fn unlist(&mut self, slot: Slot) {
+        let Some(node) = self.tree.get(slot) else {
+            return;
+        };
+        let listed = match &node.body {
+            Body::File(file) => file.listed,
+            Body::Directory(directory) => directory.listed,
+            Body::Symlink(_) => true,
+            Body::LeftOut(_) => {
+                self.count(slot, -1);
+                return;
+            }
+        };
+        if !listed {
+            return;
+        }
+        self.tell_removed(slot);
+        self.count(slot, -1);
+        if let Some(file) = self.tree.file(slot).copied() {
+            self.tree.drop_content(slot, &file.hash);
+            // what was written by a name and is now gone with it is seen by the other names only
+            let gone = Identity {
+                ctime: Stamp::default(),
+                ..file.identity
+            };
+            self.recheck_links(gone, &file.hash);
+        }
+        match self.tree.get_mut(slot).map(|node| &mut node.body) {
+            Some(Body::File(file)) => file.listed = false,
+            Some(Body::Directory(directory)) => directory.listed = false,
+            _ => {}
+        }
+    }
+
+    fn drop_watch(&mut self, slot: Slot) {
+        let directory = self.tree.directory_mut(slot);
+        if let Some(watch) = directory.and_then(|directory| directory.watch.take()) {
+            self.unwatched.push((watch, slot));
+        }
+    }
+
+    /// The whole share is gone: its entries go, and its number stays for when it comes back.
+    pub(super) fn vanish(&mut self, index: u16, why: &str) {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        let (dir, root) = (share.dir.to_path_buf(), share.root);
+        if !share.vanished {
+            share.vanished = true;
+            share.private = false;
+            share.warning = Some(why.to_owned());
+            self.warn(index, dir, why);
+        }
+        self.clear(root);
+        self.drop_watch(root);
+    }
+
+    /// The share's own directory was opened. False where others may not enter it, and so nothing
+    /// in it is shared.
+    pub(super) fn enter_share(&mut self, index: u16, seen: &Seen) -> bool {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return false;
+        };
+        let (dir, root) = (share.dir.to_path_buf(), share.root);
+        share.vanished = false;
+        share.warning = None;
+        let private = !share.include_private && !seen.others_may_read();
+        let was_private = std::mem::replace(&mut share.private, private);
+        let Identity { dev, ino, .. } = seen.identity;
+        let other = |known: &DirectoryBody| (known.dev, known.ino) != (dev, ino);
+        if self.tree.directory(root).is_some_and(other) {
+            self.replace_directory(root, dev, ino);
+        }
+        if private && !was_private {
+            self.warn(index, dir, PRIVATE_SHARE);
+        }
+        if private {
+            self.clear(root);
+        }
+        !private
+    }
+
+    /// Another directory has the name now: what is in it must be read, and watched anew.
+    pub(super) fn replace_directory(&mut self, slot: Slot, dev: u64, ino: u64) {
+        self.drop_watch(slot);
+        let number = self.tree.new_directory().number;
+        let Some(directory) = self.tree.directory_mut(slot) else {
+            return;
+        };
+        (directory.dev, directory.ino, directory.number) = (dev, ino, number);
+    }
+
+    /// Sends a warning that does not count against the budget of a walk.
+    pub(super) fn warn(&mut self, index: u16, path: PathBuf, why: &str) {
+        let share = ShareIndex(index);
+        self.outbox.push(ShareEvent::Warning {
+            share,
+            path,
+            why: why.to_owned(),
+        });
+    }
+
+    /// Warns of a name that was just left out, while the budget lasts.
+    pub(super) fn warn_of_left_out(&mut self, slot: Slot) {
+        let Some(left_out) = self.left_out(slot).filter(|l| l.why.warns()) else {
+            return;
+        };
+        let Some(index) = self.tree.get(slot).map(|node| node.share) else {
+            return;
+        };
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        if share.warnings_left == 0 {
+            return;
+        }
+        share.warnings_left -= 1;
+        let remedy = if left_out.remedy.is_empty() { "" } else { "; " };
+        let why = format!("left out: {}{remedy}{}", left_out.why, left_out.remedy);
+        self.warn(index, left_out.path, &why);
+    }
+
+    /// A walk through a share begins.
+    pub(super) fn begin_scan(&mut self, index: u16) -> Option<Slot> {
+        let share = self.shares.get_mut(&index)?;
+        if share.scanning {
+            share.scan_again = true;
+            return None;
+        }
+        share.scanning = true;
+        share.unwatched = false;
+        share.warnings_left = WARNINGS_PER_WALK_MAX;
+        Some(share.root)
+    }
+
+    /// A directory of a share was read, or could not be.
+    pub(super) fn end_walk(&mut self, index: u16) {
+        let Some(share) = self.shares.get_mut(&index) else {
+            return;
+        };
+        share.walks_left = share.walks_left.saturating_sub(1);
+        if share.walks_left > 0 || !share.scanning {
+            return;
+        }
+        share.scanning = false;
+        if std::mem::take(&mut share.scan_again) {
+            self.scans.push(index);
+        }
+        if !share.vanished {
+            let share = ShareIndex(index);
+            self.outbox.push(ShareEvent::Scanned { share });
+        }
+    }
+}
+
+impl Share {
+    fn new(dir: &Path, spec: &ShareSpec, root: Slot) -> Self {
+        Self {
+            dir: dir.into(),
+            include_private: spec.include_private,
+            legacy: spec.legacy,
+            root,
+            walks_left: 0,
+            scanning: false,
+            scan_again: false,
+            vanished: false,
+            private: false,
+            unwatched: false,
+            warning: None,
+            warnings_left: WARNINGS_PER_WALK_MAX,
+            files: 0,
+            directories: 0,
+            symlinks: 0,
+            bytes: 0,
+            left_out: BTreeSet::new(),
+        }
+    }
+}

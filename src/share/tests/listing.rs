@@ -1,0 +1,280 @@
+//! What a walk lists, and what it leaves out and why.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+fn why(status: &ShareStatus, name: &Path) -> Option<LeftOutWhy> {
+    status
+        .left_out
+        .iter()
+        .find(|left| left.path == name)
+        .map(|left| left.why)
+}
+
+#[test]
+fn files_directories_and_links_inside_are_listed_with_true_attributes() {
+    let mut bench = Bench::bare();
+    bench.mkdir("empty");
+    bench.mkdir("d");
+    bench.write("d/run", b"#!");
+    bench.chmod("d/run", 0o755);
+    bench.write("zero", b"");
+    symlink("d/run", bench.at("link")).unwrap();
+    date(&bench.at("zero"), 1_000_000);
+    bench.start();
+    assert_eq!(bench.names(), ["d", "d/run", "empty", "link", "zero"]);
+    assert!(matches!(
+        bench.entry("d/run").unwrap().kind,
+        Kind::File {
+            executable: true,
+            ..
+        }
+    ));
+    assert_eq!(bench.entry("empty").unwrap().kind, Kind::Directory);
+    assert_eq!(bench.entry("zero").unwrap().mtime.seconds, 1_000_000);
+    assert!(bench.has("zero", b""));
+    let Kind::Symlink { target } = &bench.entry("link").unwrap().kind else {
+        panic!()
+    };
+    assert_eq!(&target[..], b"d/run");
+    let status = bench.status();
+    assert_eq!(
+        (status.files, status.directories, status.symlinks),
+        (2, 2, 1)
+    );
+    assert_eq!((status.bytes, status.state), (2, ShareState::Ready));
+}
+
+#[test]
+fn names_are_bytes_and_may_be_long() {
+    let mut bench = Bench::bare();
+    let long = "n".repeat(255);
+    let raw = std::ffi::OsStr::from_bytes(b"\xff\xfe \n");
+    fs::write(bench.dir().join(raw), b"raw").unwrap();
+    bench.write(&long, b"long");
+    bench.start();
+    assert!(bench.has(&long, b"long"));
+    assert!(
+        bench
+            .listing
+            .contains_key(&SharedPath::new(&b"\xff\xfe \n"[..]).unwrap())
+    );
+}
+
+#[test]
+fn only_what_others_may_read_is_shared_and_the_remedy_is_told() {
+    let mut bench = Bench::bare();
+    bench.write("private", b"p");
+    bench.chmod("private", 0o640);
+    bench.mkdir("closed");
+    bench.write("closed/f", b"f");
+    bench.chmod("closed", 0o754);
+    bench.write("public", b"x");
+    bench.start();
+    assert_eq!(bench.names(), ["public"]);
+    let status = bench.status();
+    assert_eq!(status.left_out_count, 2);
+    assert_eq!(why(&status, &bench.at("closed")), Some(LeftOutWhy::Private));
+    let left = status
+        .left_out
+        .iter()
+        .find(|left| left.path.ends_with("private"))
+        .unwrap();
+    assert!(left.remedy.contains("chmod o+r") && left.remedy.contains("include_private"));
+    assert!(bench.warnings().is_empty(), "{:?}", bench.warnings());
+}
+
+#[test]
+fn include_private_shares_them_and_can_be_taken_back() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    bench.write("d/private", b"p");
+    bench.chmod("d/private", 0o600);
+    bench.chmod("d", 0o700);
+    bench.open();
+    let spec = ShareSpec {
+        include_private: true,
+        ..ShareSpec::new(bench.dir())
+    };
+    let index = bench.set().add(spec).unwrap();
+    bench.settle();
+    assert_eq!(bench.names(), ["d", "d/private"]);
+    assert!(bench.set().own(index, &path("d/private")).is_ok());
+    assert_eq!(bench.set().add(ShareSpec::new(bench.dir())).unwrap(), index);
+    bench.settle();
+    assert!(bench.names().is_empty());
+    let refused = bench.set().own(index, &path("d/private"));
+    assert!(matches!(refused, Err(ShareError::NotHere)));
+}
+
+#[test]
+fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
+    let mut bench = Bench::bare();
+    bench.write("f", b"f");
+    chmod(&bench.dir(), 0o700);
+    bench.start();
+    assert!(bench.names().is_empty());
+    assert!(bench.status().warning.unwrap().contains("chmod o+rx"));
+    assert_eq!(bench.status().left_out_count, 1);
+    chmod(&bench.dir(), 0o755);
+    bench.wait_for("opened to others", |b| b.has("f", b"f"));
+    bench.settle();
+    assert_eq!(bench.status().warning, None);
+    chmod(&bench.dir(), 0o750);
+    bench.wait_for("closed again", |b| b.listing.is_empty());
+}
+
+#[test]
+fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
+    let mut bench = Bench::bare();
+    let fifo = bench.at("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(bench.at("socket")).unwrap();
+    symlink("/etc/passwd", bench.at("absolute")).unwrap();
+    symlink("../state", bench.at("up")).unwrap();
+    symlink("self", bench.at("self")).unwrap();
+    bench.start();
+    assert!(bench.names().is_empty());
+    let status = bench.status();
+    for (name, reason) in [
+        ("fifo", LeftOutWhy::Special),
+        ("socket", LeftOutWhy::Special),
+        ("absolute", LeftOutWhy::LinkOut),
+        ("up", LeftOutWhy::LinkOut),
+        ("self", LeftOutWhy::Loop),
+    ] {
+        assert_eq!(why(&status, &bench.at(name)), Some(reason), "{name}");
+        assert!(
+            bench
+                .warnings()
+                .iter()
+                .any(|(path, _)| *path == bench.at(name)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end() {
+    let mut bench = Bench::bare();
+    for number in 0..300 {
+        symlink("/", bench.at(&format!("l{number}"))).unwrap();
+    }
+    bench.start();
+    assert_eq!(bench.status().left_out_count, 300);
+    assert_eq!(bench.status().left_out.len(), LEFT_OUT_LIST_MAX);
+    assert!(bench.warnings().len() <= 32, "{}", bench.warnings().len());
+}
+
+#[test]
+fn the_mount_s_own_name_and_what_is_refused_are_never_entered() {
+    let mut bench = Bench::bare();
+    bench.mkdir(".p2pfs");
+    bench.write(".p2pfs/f", b"f");
+    bench.mkdir("mnt");
+    bench.write("mnt/f", b"f");
+    symlink("mnt/f", bench.at("into")).unwrap();
+    bench.mkdir("d");
+    bench.mkdir("d/.p2pfs");
+    bench.config.refuse_beneath = vec![bench.at("mnt")];
+    bench.start();
+    assert_eq!(bench.names(), ["d", "d/.p2pfs", "into"]);
+    let status = bench.status();
+    assert_eq!(why(&status, &bench.at("mnt")), Some(LeftOutWhy::OwnMount));
+    assert_eq!(why(&status, &bench.at(".p2pfs")), Some(LeftOutWhy::BadName));
+}
+
+#[test]
+fn the_state_directory_is_never_shared_even_with_all_that_is_private() {
+    let mut bench = Bench::bare();
+    bench.config.state_dir = bench.at("state");
+    bench.open();
+    let spec = ShareSpec {
+        include_private: true,
+        ..ShareSpec::new(bench.dir())
+    };
+    bench.set().add(spec).unwrap();
+    bench.settle();
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+    let refused = bench.set().add(ShareSpec::new(bench.at("state/outboards")));
+    assert!(matches!(refused, Err(ShareError::Refused { .. })));
+}
+
+#[test]
+fn a_share_that_cannot_be_is_refused_in_one_clear_line() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    bench.write("f", b"f");
+    bench.mkdir("mnt");
+    bench.config.refuse_beneath = vec![bench.at("mnt")];
+    bench.open();
+    let add = |name: &str| bench.set().add(ShareSpec::new(bench.at(name))).unwrap_err();
+    assert!(matches!(add("absent"), ShareError::NotFound { .. }));
+    assert!(matches!(add("f"), ShareError::NotDirectory { .. }));
+    assert!(matches!(add("mnt"), ShareError::Refused { .. }));
+    assert!(matches!(add("mnt/deeper"), ShareError::Refused { .. }));
+    bench.set().add(ShareSpec::new(bench.at("d"))).unwrap();
+    let outer = bench.set().add(ShareSpec::new(bench.dir())).unwrap_err();
+    assert!(matches!(outer, ShareError::Overlaps { .. }));
+    let text = outer.to_string();
+    assert!(
+        text.contains("share/d") && text.contains("share the outer one"),
+        "{text}"
+    );
+    assert!(matches!(
+        bench.set().remove(&bench.at("f")),
+        Err(ShareError::NotShared { .. })
+    ));
+}
+
+#[test]
+fn a_removed_share_takes_all_its_entries_with_it() {
+    let mut bench = Bench::new();
+    bench.mkdir("d");
+    bench.write("d/f", b"f");
+    bench.wait_for("listed", |b| b.has("d/f", b"f"));
+    bench.set().remove(&bench.dir()).unwrap();
+    bench.settle();
+    assert!(bench.listing.is_empty());
+    assert!(bench.set().list().is_empty());
+    assert!(bench.set().source(&ContentHash::of(b"f")).is_none());
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    bench.wait_for("back", |b| b.has("d/f", b"f"));
+}
+
+#[test]
+fn two_shares_are_told_apart_by_their_numbers() {
+    let mut bench = Bench::bare();
+    bench.mkdir("a");
+    bench.mkdir("b");
+    bench.write("a/f", b"in a");
+    bench.open();
+    let first = bench.set().add(ShareSpec::new(bench.at("a"))).unwrap();
+    let second = bench.set().add(ShareSpec::new(bench.at("b"))).unwrap();
+    assert_ne!(first, second);
+    bench.settle();
+    let own = |index| bench.set().own(index, &path("f"));
+    assert!(own(first).is_ok());
+    assert!(matches!(own(second), Err(ShareError::NotHere)));
+    assert!(matches!(
+        own(ShareIndex(99)),
+        Err(ShareError::NoSuchIndex { .. })
+    ));
+}
+
+#[test]
+fn a_file_dated_in_the_future_has_the_time_it_was_first_seen_as_its_version() {
+    let mut bench = Bench::bare();
+    bench.write("future", b"f");
+    date(&bench.at("future"), 4_000_000_000);
+    bench.write("past", b"p");
+    date(&bench.at("past"), 1_000_000_000);
+    bench.start();
+    let future = bench.entry("future").unwrap();
+    assert_eq!(seconds(future.mtime), 4_000_000_000);
+    assert!(future.version_time < future.mtime);
+    let past = bench.entry("past").unwrap();
+    assert_eq!(past.version_time, past.mtime);
+}

@@ -1,0 +1,180 @@
+//! What outlives a restart.
+
+use super::*;
+
+/// Dated long ago, so that its hash is not racy.
+fn old_file(bench: &Bench, name: &str, bytes: &[u8]) {
+    bench.write(name, bytes);
+    date(&bench.at(name), 1_000_000);
+}
+
+#[test]
+fn an_unchanged_share_is_known_again_without_an_event() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    old_file(&bench, "d/f", b"f");
+    let index = bench.start();
+    let before = bench.listing.clone();
+    bench.stop();
+    assert_eq!(bench.start(), index);
+    assert_eq!(bench.history, [ShareEvent::Scanned { share: index }]);
+    assert_eq!(bench.listing, before);
+    assert!(bench.set().source(&ContentHash::of(b"f")).is_some());
+}
+
+#[test]
+fn a_known_file_is_not_read_again() {
+    let mut bench = Bench::bare();
+    old_file(&bench, "f", b"real");
+    bench.start();
+    let stat = rustix::fs::stat(bench.at("f")).unwrap();
+    bench.stop();
+    // a false memory of the very same file would only be believed if the file is not read
+    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
+    assert!(!row.racy);
+    row.hash = ContentHash::of(b"false memory");
+    ledger.put(row);
+    drop(ledger);
+    bench.start();
+    assert!(bench.has("f", b"false memory"));
+}
+
+#[test]
+fn a_racy_hash_is_not_believed_after_a_restart() {
+    let mut bench = Bench::bare();
+    bench.config.quiet = PATIENCE * 10;
+    bench.start();
+    bench.write("f", b"real");
+    bench.wait_for("listed", |b| b.has("f", b"real"));
+    let stat = rustix::fs::stat(bench.at("f")).unwrap();
+    bench.stop();
+    let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
+    let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
+    assert!(row.racy);
+    row.hash = ContentHash::of(b"false memory");
+    ledger.put(row);
+    drop(ledger);
+    bench.start();
+    assert!(bench.has("f", b"real"));
+}
+
+#[test]
+fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
+    let mut bench = Bench::new();
+    bench.write("f", b"f");
+    bench.wait_for("listed", |b| b.has("f", b"f"));
+    let stat = rustix::fs::stat(bench.at("f")).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let racy = |bench: &Bench| {
+        let state = bench.set().inner.shared.lock();
+        state.ledger.get(stat.st_dev, stat.st_ino).unwrap().racy
+    };
+    while racy(&bench) {
+        assert!(Instant::now() < deadline, "never verified");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_changed_while_nobody_looked_is_told_at_the_start() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    bench.mkdir("emptied");
+    for name in ["d/gone", "changed", "same", "emptied/f"] {
+        old_file(&bench, name, b"old");
+    }
+    bench.start();
+    bench.stop();
+    fs::remove_dir_all(bench.at("d")).unwrap();
+    fs::remove_file(bench.at("emptied/f")).unwrap();
+    bench.write("changed", b"new");
+    bench.write("fresh", b"fresh");
+    bench.start();
+    assert_eq!(bench.names(), ["changed", "emptied", "fresh", "same"]);
+    assert!(bench.has("changed", b"new") && bench.has("same", b"old"));
+    let about = |name: &str| {
+        let wanted = path(name);
+        let named = |event: &&ShareEvent| match event {
+            ShareEvent::Put { path, .. } | ShareEvent::Removed { path, .. } => *path == wanted,
+            _ => false,
+        };
+        bench.history.iter().filter(named).count()
+    };
+    assert_eq!(
+        ["d", "d/gone", "changed", "fresh", "same"].map(about),
+        [1, 1, 1, 1, 0]
+    );
+}
+
+#[test]
+fn a_version_time_is_the_same_after_a_restart_even_without_the_log() {
+    let mut bench = Bench::bare();
+    bench.write("f", b"f");
+    date(&bench.at("f"), 4_000_000_000);
+    bench.start();
+    let before = bench.entry("f").unwrap().clone();
+    bench.stop();
+    bench.config.known.clear();
+    bench.listing.clear();
+    bench.start();
+    assert_eq!(bench.entry("f"), Some(&before));
+}
+
+#[test]
+fn without_the_remembered_hashes_a_known_file_keeps_its_entry() {
+    let mut bench = Bench::bare();
+    bench.write("f", b"f");
+    date(&bench.at("f"), 4_000_000_000);
+    bench.start();
+    let before = bench.entry("f").unwrap().clone();
+    bench.stop();
+    fs::remove_dir_all(&bench.config.state_dir).unwrap();
+    bench.start();
+    assert_eq!(bench.entry("f"), Some(&before));
+    let puts = bench
+        .history
+        .iter()
+        .filter(|e| matches!(e, ShareEvent::Put { .. }))
+        .count();
+    assert_eq!(puts, 0);
+}
+
+#[test]
+fn a_share_that_is_not_offered_any_more_is_forgotten_when_that_is_sure() {
+    let mut bench = Bench::bare();
+    old_file(&bench, "f", b"f");
+    bench.start();
+    bench.stop();
+    bench.open();
+    bench.settle();
+    assert_eq!(bench.names(), ["f"]);
+    bench.set().forget_absent();
+    bench.settle();
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn a_share_of_an_earlier_run_can_be_removed_by_its_name() {
+    let mut bench = Bench::bare();
+    old_file(&bench, "f", b"f");
+    bench.start();
+    bench.stop();
+    bench.open();
+    bench.set().remove(&bench.dir()).unwrap();
+    bench.settle();
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn the_state_directory_is_for_its_owner_alone_and_for_one_set() {
+    let mut bench = Bench::bare();
+    bench.open();
+    let mode = fs::metadata(&bench.config.state_dir)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let second = ShareSet::open(bench.config.clone());
+    assert!(matches!(second, Err(ShareError::Locked { .. })));
+}

@@ -1,0 +1,227 @@
+//! Serving: what was hashed is sent, what changed is not.
+
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::digest::decode;
+use crate::extent::ByteRange;
+
+fn content(size: usize, seed: u8) -> Vec<u8> {
+    (0..size)
+        .map(|i| (i / 251) as u8 ^ (i as u8).wrapping_mul(31) ^ seed)
+        .collect()
+}
+
+fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
+    let hash = ContentHash::of(bytes);
+    let proof = file.encode(range).unwrap();
+    let verified = decode(hash, bytes.len() as u64, range, &proof).unwrap();
+    let mut buffer = vec![0; range.len() as usize];
+    assert_eq!(verified.copy_to(range.start, &mut buffer), buffer.len());
+    buffer
+}
+
+#[test]
+fn any_range_of_a_shared_file_is_served_with_its_proof() {
+    let mut bench = Bench::new();
+    for size in [1, 65_536, 200_000, 3_000_000] {
+        let bytes = content(size, 1);
+        bench.write("f", &bytes);
+        bench.wait_for("listed", |b| b.has("f", &bytes));
+        let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+        assert_eq!(file.size_bytes(), size as u64);
+        assert!(file.is_current());
+        for range in [
+            ByteRange::new(0, size as u64),
+            ByteRange::at(size as u64 / 2, 1),
+        ] {
+            let wanted = &bytes[range.start as usize..range.end as usize];
+            assert_eq!(served(&bytes, range, &file), wanted);
+        }
+        let outside = file.encode(ByteRange::at(size as u64, 1));
+        assert!(matches!(outside, Err(ShareError::OutOfRange)));
+        assert!(
+            bench.entry("f").is_some(),
+            "who asks for nonsense withdraws nothing"
+        );
+    }
+}
+
+#[test]
+fn an_empty_file_is_served_too() {
+    let mut bench = Bench::new();
+    bench.write("f", b"");
+    bench.wait_for("listed", |b| b.has("f", b""));
+    let file = bench.set().source(&ContentHash::of(b"")).unwrap();
+    let proof = file.encode(ByteRange::new(0, 0)).unwrap();
+    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), &proof).is_ok());
+}
+
+#[test]
+fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
+    let mut bench = Bench::bare();
+    // nothing is watched, and no rescan comes, so only serving can notice
+    bench.config.watch_limit = 0;
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.write("copy", &old);
+    date(&bench.at("f"), 1_000_000);
+    date(&bench.at("copy"), 1_000_000);
+    bench.start();
+    let file = bench.set().source(&ContentHash::of(&old)).unwrap();
+    let names = ["f", "copy"].map(|name| bench.at(name));
+    for name in names {
+        let mut file = fs::OpenOptions::new().write(true).open(&name).unwrap();
+        file.write_all(&new).unwrap();
+        drop(file);
+        date(&name, 1_000_000);
+    }
+    assert!(!file.is_current());
+    let result = file.encode(ByteRange::new(100_000, 200_000));
+    assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
+    assert!(bench.set().source(&ContentHash::of(&old)).is_none());
+    bench.wait_for("rehashed", |b| b.has("f", &new) && b.has("copy", &new));
+    let removed = |e: &&ShareEvent| matches!(e, ShareEvent::Removed { .. });
+    assert_eq!(bench.history.iter().filter(removed).count(), 2);
+    assert!(bench.set().source(&ContentHash::of(&new)).is_some());
+}
+
+#[test]
+fn a_file_cut_short_while_it_is_served_is_gone() {
+    let mut bench = Bench::new();
+    let bytes = content(300_000, 1);
+    bench.write("f", &bytes);
+    bench.wait_for("listed", |b| b.has("f", &bytes));
+    let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(bench.at("f"))
+        .unwrap()
+        .set_len(100)
+        .unwrap();
+    assert!(matches!(
+        file.encode(ByteRange::at(200_000, 10)),
+        Err(ShareError::Gone)
+    ));
+    bench.wait_for("as it is", |b| b.has("f", &bytes[..100]));
+}
+
+#[test]
+fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
+    let mut bench = Bench::new();
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.wait_for("listed", |b| b.has("f", &old));
+    let file = bench.set().source(&ContentHash::of(&old)).unwrap();
+    fs::write(bench.home.path().join("new"), &new).unwrap();
+    fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
+    bench.wait_for("replaced", |b| b.has("f", &new));
+    assert!(bench.set().source(&ContentHash::of(&old)).is_none());
+    let range = ByteRange::new(1000, 200_000);
+    assert_eq!(served(&old, range, &file), &old[1000..200_000]);
+}
+
+#[test]
+fn a_damaged_outboard_costs_a_rehash_and_no_wrong_byte() {
+    let mut bench = Bench::bare();
+    let bytes = content(3_000_000, 1);
+    bench.write("f", &bytes);
+    bench.start();
+    let hash = ContentHash::of(&bytes);
+    let kept = bench
+        .config
+        .state_dir
+        .join("outboards")
+        .join(hash.to_string());
+    let mut pairs = fs::read(&kept).unwrap();
+    pairs.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&kept, pairs).unwrap();
+    let file = bench.set().source(&hash).unwrap();
+    assert!(matches!(
+        file.encode(ByteRange::at(0, 10)),
+        Err(ShareError::Gone)
+    ));
+    bench.wait_for("withdrawn", |b| b.entry("f").is_none());
+    bench.wait_for("back", |b| b.has("f", &bytes));
+    let file = bench.set().source(&hash).unwrap();
+    assert_eq!(served(&bytes, ByteRange::at(5, 10), &file), &bytes[5..15]);
+}
+
+#[test]
+fn another_name_of_the_same_content_takes_over() {
+    let mut bench = Bench::new();
+    bench.write("a", b"same");
+    bench.write("b", b"same");
+    bench.wait_for("listed", |b| b.has("a", b"same") && b.has("b", b"same"));
+    for name in ["a", "b"] {
+        assert!(bench.set().source(&ContentHash::of(b"same")).is_some());
+        fs::remove_file(bench.at(name)).unwrap();
+        bench.settle();
+    }
+    assert!(bench.set().source(&ContentHash::of(b"same")).is_none());
+}
+
+#[test]
+fn an_own_file_is_read_live() {
+    let mut bench = Bench::bare();
+    bench.write("f", b"first");
+    let index = bench.start();
+    let mut own = bench.set().own(index, &path("f")).unwrap();
+    bench.write("f", b"second one");
+    let mut text = String::new();
+    own.rewind().unwrap();
+    own.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "second one");
+    let attributes = bench.set().stat(index, &path("f")).unwrap();
+    assert_eq!((attributes.form, attributes.size_bytes), (Form::File, 10));
+    let absent = bench.set().stat(index, &path("absent"));
+    assert!(matches!(absent, Err(ShareError::NotHere)));
+}
+
+#[test]
+fn what_is_not_shared_is_neither_opened_nor_described() {
+    let mut bench = Bench::bare();
+    fs::write(bench.home.path().join("secret"), b"s").unwrap();
+    symlink("../secret", bench.at("out")).unwrap();
+    symlink("..", bench.at("up")).unwrap();
+    bench.write("private", b"p");
+    bench.chmod("private", 0o600);
+    bench.mkdir("d");
+    let fifo = bench.at("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
+    let index = bench.start();
+    for name in ["out", "up/secret", "private", "d", "fifo", "absent"] {
+        let opened = bench.set().own(index, &path(name));
+        assert!(matches!(opened, Err(ShareError::NotHere)), "{name}");
+    }
+    for name in ["up/secret", "private", "fifo"] {
+        let described = bench.set().stat(index, &path(name));
+        assert!(matches!(described, Err(ShareError::NotHere)), "{name}");
+    }
+    assert_eq!(
+        bench.set().stat(index, &path("d")).unwrap().form,
+        Form::Directory
+    );
+}
+
+#[test]
+fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
+    let mut bench = Bench::bare();
+    bench.config.outboard_budget_bytes = 0;
+    let bytes = content(2_500_000, 7);
+    bench.write("f", &bytes);
+    bench.start();
+    let hash = ContentHash::of(&bytes);
+    std::thread::scope(|scope| {
+        for reader in 0..8u64 {
+            let (set, bytes) = (bench.set().clone(), &bytes);
+            scope.spawn(move || {
+                let file = set.source(&hash).unwrap();
+                let range = ByteRange::at(reader * 300_000, 1000);
+                let wanted = &bytes[range.start as usize..range.end as usize];
+                assert_eq!(served(bytes, range, &file), wanted);
+            });
+        }
+    });
+}

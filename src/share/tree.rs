@@ -1,0 +1,389 @@
+//! The names of all shares in memory, about 200 bytes each: where they hang, what they are, and
+//! which of them have a given content.
+//!
+//! Owns structure only; what may be listed and when is `state`'s.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+
+use super::identity::{Identity, Stamp};
+use super::left_out::LeftOutWhy;
+use crate::digest::ContentHash;
+use crate::path::SharedPath;
+
+/// A place in the tree; it is used again once its name is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Slot(u32);
+
+impl Slot {
+    pub(super) const FIRST: Self = Self(0);
+    pub(super) const LAST: Self = Self(u32::MAX);
+}
+
+/// A name.
+pub(super) struct Node {
+    pub(super) parent: Slot,
+    pub(super) share: u16,
+    pub(super) name: Box<[u8]>,
+    pub(super) body: Body,
+}
+
+/// What a name stands for.
+pub(super) enum Body {
+    File(FileBody),
+    Directory(DirectoryBody),
+    Symlink(SymlinkBody),
+    LeftOut(LeftOutBody),
+}
+
+/// A regular file. Until it is listed, all but `listed` means nothing.
+#[derive(Clone, Copy)]
+pub(super) struct FileBody {
+    /// Of the version that is listed.
+    pub(super) identity: Identity,
+    pub(super) hash: ContentHash,
+    pub(super) version: Stamp,
+    pub(super) executable: bool,
+    pub(super) listed: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct DirectoryBody {
+    pub(super) dev: u64,
+    pub(super) ino: u64,
+    pub(super) mtime: Stamp,
+    pub(super) version: Stamp,
+    /// The inotify watch, where there is one.
+    pub(super) watch: Option<i32>,
+    /// Never used twice, so that who reads a directory notices that it is another.
+    pub(super) number: u32,
+    pub(super) listed: bool,
+}
+
+pub(super) struct SymlinkBody {
+    pub(super) target: Box<[u8]>,
+    pub(super) mtime: Stamp,
+    pub(super) version: Stamp,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct LeftOutBody {
+    pub(super) why: LeftOutWhy,
+    pub(super) directory: bool,
+    pub(super) identity: Identity,
+}
+
+impl FileBody {
+    /// A file that waits to be hashed.
+    pub(super) fn unlisted() -> Self {
+        Self {
+            identity: Identity::default(),
+            hash: ContentHash::new([0; 32]),
+            version: Stamp::default(),
+            executable: false,
+            listed: false,
+        }
+    }
+}
+
+/// All names of all shares.
+pub(super) struct Tree {
+    nodes: Vec<Option<Node>>,
+    free: Vec<Slot>,
+    /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
+    names: BTreeSet<(Slot, u64, Slot)>,
+    /// (first bytes of the content hash, slot) of listed files.
+    contents: BTreeSet<(u64, Slot)>,
+    hasher: RandomState,
+    directories_made: u32,
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            names: BTreeSet::new(),
+            contents: BTreeSet::new(),
+            hasher: RandomState::new(),
+            directories_made: 0,
+        }
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Node> {
+        self.nodes.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Node> {
+        self.nodes.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn file(&self, slot: Slot) -> Option<&FileBody> {
+        match &self.get(slot)?.body {
+            Body::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    pub(super) fn directory(&self, slot: Slot) -> Option<&DirectoryBody> {
+        match &self.get(slot)?.body {
+            Body::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    pub(super) fn directory_mut(&mut self, slot: Slot) -> Option<&mut DirectoryBody> {
+        match &mut self.get_mut(slot)?.body {
+            Body::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// A directory body of its own number.
+    pub(super) fn new_directory(&mut self) -> DirectoryBody {
+        self.directories_made = self.directories_made.wrapping_add(1);
+        DirectoryBody {
+            dev: 0,
+            ino: 0,
+            mtime: Stamp::default(),
+            version: Stamp::default(),
+            watch: None,
+            number: self.directories_made,
+            listed: false,
+        }
+    }
+
+    /// The top of a share, which has no name and is its own parent.
+    pub(super) fn insert_root(&mut self, share: u16) -> Slot {
+        let body = Body::Directory(self.new_directory());
+        let slot = self.free_slot();
+        self.place(
+            slot,
+            Node {
+                parent: slot,
+                share,
+                name: Box::default(),
+                body,
+            },
+        );
+        slot
+    }
+
+    /// A new name; there must be none like it.
+    pub(super) fn insert(&mut self, parent: Slot, name: &[u8], body: Body) -> Slot {
+        debug_assert!(
+            self.child(parent, name).is_none(),
+            "a name is in a directory once"
+        );
+        let share = self.get(parent).map_or(0, |node| node.share);
+        let slot = self.free_slot();
+        self.names
+            .insert((parent, self.hasher.hash_one(name), slot));
+        self.place(
+            slot,
+            Node {
+                parent,
+                share,
+                name: name.into(),
+                body,
+            },
+        );
+        slot
+    }
+
+    /// Takes a name out; it must have no children.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Node> {
+        debug_assert!(self.children(slot).next().is_none(), "children go first");
+        let node = self.nodes.get_mut(slot.0 as usize)?.take()?;
+        self.names
+            .remove(&(node.parent, self.hasher.hash_one(&node.name[..]), slot));
+        self.free.push(slot);
+        Some(node)
+    }
+
+    pub(super) fn child(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
+        let hash = self.hasher.hash_one(name);
+        let range = (parent, hash, Slot::FIRST)..=(parent, hash, Slot::LAST);
+        let mut same = self.names.range(range).map(|(_, _, slot)| *slot);
+        same.find(|slot| self.get(*slot).is_some_and(|node| &node.name[..] == name))
+    }
+
+    /// In no particular order.
+    pub(super) fn children(&self, parent: Slot) -> impl Iterator<Item = Slot> + '_ {
+        let range = (parent, 0, Slot::FIRST)..=(parent, u64::MAX, Slot::LAST);
+        self.names.range(range).map(|(_, _, slot)| *slot)
+    }
+
+    /// The path of a name within its share. None where it would be too long, which no name that
+    /// was let in is.
+    pub(super) fn path(&self, slot: Slot) -> Option<SharedPath> {
+        let mut names = Vec::new();
+        let (mut at, mut node) = (slot, self.get(slot)?);
+        while node.parent != at {
+            names.push(&node.name[..]);
+            at = node.parent;
+            node = self.get(at)?;
+        }
+        names.reverse();
+        SharedPath::new(names.join(&b'/')).ok()
+    }
+
+    /// Whether `slot` or one above it is the directory (dev, ino): a loop.
+    pub(super) fn is_within_itself(&self, slot: Slot, dev: u64, ino: u64) -> bool {
+        let mut at = slot;
+        while let Some(node) = self.get(at) {
+            if let Body::Directory(directory) = &node.body
+                && (directory.dev, directory.ino) == (dev, ino)
+            {
+                return true;
+            }
+            if node.parent == at {
+                return false;
+            }
+            at = node.parent;
+        }
+        false
+    }
+
+    pub(super) fn note_content(&mut self, slot: Slot, hash: &ContentHash) {
+        self.contents.insert((prefix(hash), slot));
+    }
+
+    pub(super) fn drop_content(&mut self, slot: Slot, hash: &ContentHash) {
+        self.contents.remove(&(prefix(hash), slot));
+    }
+
+    /// The listed files with this content.
+    pub(super) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Slot> + '_ {
+        let (hash, prefix) = (*hash, prefix(hash));
+        let range = (prefix, Slot::FIRST)..=(prefix, Slot::LAST);
+        let slots = self.contents.range(range).map(|(_, slot)| *slot);
+        slots.filter(move |slot| self.file(*slot).is_some_and(|file| file.hash == hash))
+    }
+
+    /// Every listed file's (dev, ino).
+    pub(super) fn listed_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.nodes
+            .iter()
+            .flatten()
+            .filter_map(|node| match &node.body {
+                Body::File(file) if file.listed => Some((file.identity.dev, file.identity.ino)),
+                _ => None,
+            })
+    }
+
+    fn free_slot(&mut self) -> Slot {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        // a quarter more at a time, where doubling would leave half of it unused
+        if self.nodes.len() == self.nodes.capacity() {
+            self.nodes.reserve_exact((self.nodes.len() / 4).max(64));
+        }
+        self.nodes.push(None);
+        let index = u32::try_from(self.nodes.len() - 1).expect("fewer than 2^32 names");
+        Slot(index)
+    }
+
+    fn place(&mut self, slot: Slot, node: Node) {
+        self.nodes[slot.0 as usize] = Some(node);
+    }
+}
+
+fn prefix(hash: &ContentHash) -> u64 {
+    u64::from_be_bytes(std::array::from_fn(|i| hash.as_bytes()[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
+        tree.insert(parent, name.as_bytes(), Body::File(FileBody::unlisted()))
+    }
+
+    fn directory(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
+        let body = Body::Directory(tree.new_directory());
+        tree.insert(parent, name.as_bytes(), body)
+    }
+
+    #[test]
+    fn a_name_costs_about_two_hundred_bytes() {
+        let sets = size_of::<(Slot, u64, Slot)>() + size_of::<(u64, Slot)>();
+        assert!(
+            size_of::<Option<Node>>() <= 128,
+            "{}",
+            size_of::<Option<Node>>()
+        );
+        assert!(size_of::<Option<Node>>() + sets <= 170);
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_path_and_gives_it_back() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(3);
+        let deep = directory(&mut tree, root, "d");
+        let leaf = file(&mut tree, deep, "f");
+        let path = SharedPath::new(&b"d/f"[..]).unwrap();
+        assert_eq!(
+            tree.child(root, b"d").and_then(|d| tree.child(d, b"f")),
+            Some(leaf)
+        );
+        assert_eq!(tree.path(leaf), Some(path));
+        assert_eq!(tree.path(root), Some(SharedPath::root()));
+        assert_eq!(tree.get(leaf).unwrap().share, 3);
+        assert_eq!(tree.child(root, b"f"), None);
+        assert_eq!(tree.children(root).collect::<Vec<_>>(), [deep]);
+    }
+
+    #[test]
+    fn a_removed_name_leaves_nothing_and_its_place_is_used_again() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        let first = file(&mut tree, root, "f");
+        tree.remove(first);
+        assert_eq!(tree.child(root, b"f"), None);
+        let second = file(&mut tree, root, "g");
+        assert_eq!(first, second);
+        assert_eq!(tree.children(root).count(), 1);
+    }
+
+    #[test]
+    fn the_children_of_a_root_are_not_itself() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        assert_eq!(tree.children(root).count(), 0);
+    }
+
+    #[test]
+    fn a_content_is_found_wherever_it_is_listed() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        let hash = ContentHash::of(b"x");
+        let slots = ["a", "b"].map(|name| file(&mut tree, root, name));
+        for slot in slots {
+            if let Some(Node {
+                body: Body::File(file),
+                ..
+            }) = tree.get_mut(slot)
+            {
+                file.hash = hash;
+            }
+            tree.note_content(slot, &hash);
+        }
+        assert_eq!(tree.with_content(&hash).count(), 2);
+        tree.drop_content(slots[0], &hash);
+        assert_eq!(tree.with_content(&hash).collect::<Vec<_>>(), [slots[1]]);
+        assert_eq!(tree.with_content(&ContentHash::of(b"y")).count(), 0);
+    }
+
+    #[test]
+    fn a_directory_within_itself_is_noticed() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        tree.directory_mut(root).unwrap().ino = 5;
+        let child = directory(&mut tree, root, "d");
+        assert!(tree.is_within_itself(child, 0, 5));
+        assert!(!tree.is_within_itself(child, 0, 6));
+    }
+}

@@ -1,0 +1,157 @@
+//! Looking at the disk: what a name is, and what a directory holds.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::beneath::{Beneath, Leads};
+use super::identity::{Identity, Seen};
+use super::left_out::LeftOutWhy;
+use super::observe::Found;
+use super::tree::{LeftOutBody, Slot};
+use crate::path::SharedPath;
+use crate::wire::native::record::LINK_TARGET_MAX_BYTES;
+
+/// Names looked at before the next step: new events are never kept waiting by a large directory.
+pub(super) const BATCH_MAX_NAMES: usize = 1024;
+
+/// Which directory of which share, as it was when the state was asked.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) index: u16,
+    pub(super) slot: Slot,
+    /// Of the directory; none for one that is left out as unreadable.
+    pub(super) number: Option<u32>,
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) path: SharedPath,
+}
+
+/// An open directory of a share.
+pub(super) struct OpenPlace {
+    pub(super) place: Place,
+    share: OwnedFd,
+    pub(super) fd: OwnedFd,
+    /// Names in it that are never touched.
+    refused: Vec<Vec<u8>>,
+}
+
+impl OpenPlace {
+    pub(super) fn open(beneath: &Beneath, place: Place, share: OwnedFd) -> Result<Self, Errno> {
+        let fd = beneath.open_directory(&place.dir, share.as_fd(), &place.path)?;
+        let refused = beneath.refused_in(&place.dir.join(place.path.as_local()));
+        Ok(Self {
+            place,
+            share,
+            fd,
+            refused,
+        })
+    }
+
+    /// What a name in this directory is now.
+    pub(super) fn look(&self, beneath: &Beneath, name: &[u8]) -> Found {
+        let left_out = |why, directory, identity| {
+            Found::LeftOut(LeftOutBody {
+                why,
+                directory,
+                identity,
+            })
+        };
+        if self.refused.iter().any(|refused| refused == name) {
+            return left_out(LeftOutWhy::OwnMount, true, Identity::default());
+        }
+        let Ok(path) = self.place.path.join(name) else {
+            return left_out(LeftOutWhy::BadName, false, Identity::default());
+        };
+        let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Seen::of(&stat),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
+            Err(_) => return left_out(LeftOutWhy::Unreadable, false, Identity::default()),
+        };
+        let kind = seen.file_type();
+        let directory = kind == FileType::Directory;
+        let shared = self.place.include_private || seen.others_may_read();
+        match kind {
+            FileType::RegularFile | FileType::Directory if !shared => {
+                left_out(LeftOutWhy::Private, directory, seen.identity)
+            }
+            FileType::RegularFile => Found::File(seen),
+            FileType::Directory => Found::Directory(seen),
+            FileType::Symlink => match self.look_at_link(beneath, name, &path) {
+                Ok(target) => Found::Symlink(seen, target),
+                Err(why) => left_out(why, false, seen.identity),
+            },
+            _ => left_out(LeftOutWhy::Special, false, seen.identity),
+        }
+    }
+
+    fn look_at_link(
+        &self,
+        beneath: &Beneath,
+        name: &[u8],
+        path: &SharedPath,
+    ) -> Result<Box<[u8]>, LeftOutWhy> {
+        let target = readlinkat(&self.fd, name, Vec::new()).map_err(|_| LeftOutWhy::Unreadable)?;
+        let target = target.into_bytes();
+        if target.len() > LINK_TARGET_MAX_BYTES {
+            return Err(LeftOutWhy::LinkOut);
+        }
+        match beneath.link_leads(&self.place.dir, self.share.as_fd(), path, &target) {
+            Leads::Inside => Ok(target.into()),
+            Leads::Out => Err(LeftOutWhy::LinkOut),
+            Leads::Loop => Err(LeftOutWhy::Loop),
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A directory that is being read, a batch at a time.
+pub(super) struct Walk {
+    pub(super) open: OpenPlace,
+    /// Known subdirectories are read too.
+    pub(super) full: bool,
+    /// Names met so far; what else the state has is looked at in the end.
+    pub(super) met: HashSet<Slot>,
+    entries: Dir,
+}
+
+/// Names and what they are.
+pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
+
+impl Walk {
+    pub(super) fn new(open: OpenPlace, full: bool) -> Result<Self, Errno> {
+        let entries = Dir::read_from(&open.fd)?;
+        Ok(Self {
+            open,
+            full,
+            met: HashSet::new(),
+            entries,
+        })
+    }
+
+    /// The next names; empty at the end.
+    ///
+    /// # Errors
+    /// Reading failed: what was not met may be there all the same.
+    pub(super) fn next_batch(&mut self, beneath: &Beneath) -> Result<Looks, Errno> {
+        let mut looks = Looks::new();
+        while looks.len() < BATCH_MAX_NAMES {
+            let Some(entry) = self.entries.read() else {
+                break;
+            };
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                looks.push((name.into(), self.open.look(beneath, name)));
+            }
+        }
+        Ok(looks)
+    }
+}

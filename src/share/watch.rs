@@ -1,0 +1,177 @@
+//! Watching directories with inotify.
+//!
+//! Done on the system call itself and not with the `notify` crate, whose recursive watch walks the
+//! tree by path on its own: it would follow mounts (our own among them, which can deadlock), read
+//! every directory twice, and keep each path twice in memory; and the watch must be there before
+//! a directory is read, or what comes between is lost.
+
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+use super::tree::Slot;
+
+/// One read takes so much: some hundred events.
+const READ_BYTES: usize = 64 * 1024;
+
+const MASK: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::EXCL_UNLINK)
+    .union(WatchFlags::ONLYDIR);
+
+/// What made us look at a name; where several did, the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// A walk, or new attributes: its writer may or may not be done.
+    Walk,
+    /// It was made: its writer is at it, unless it is a second link.
+    Created,
+    /// It was written to: its writer is at it.
+    Modified,
+    /// Its writer closed it, or it was moved here whole.
+    Closed,
+}
+
+/// What the kernel reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// Something about the name in the directory.
+    Name {
+        directory: Slot,
+        name: Box<[u8]>,
+        cause: Cause,
+    },
+    /// The directory itself changed its attributes.
+    Itself { directory: Slot },
+    /// The directory was deleted, moved or unmounted.
+    Lost { directory: Slot },
+    /// Events were dropped: everything must be looked at.
+    Overflow,
+}
+
+/// Why a directory is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwatched {
+    /// fs.inotify.max_user_watches, or our own limit.
+    Limit,
+    /// Anything else, such as a directory gone again.
+    Other,
+}
+
+/// The watches. Two directories may be one inode (bind mounts), and then share a watch.
+pub(super) struct Watches {
+    inotify: Option<OwnedFd>,
+    by_watch: BTreeSet<(i32, Slot)>,
+    limit: usize,
+}
+
+impl Watches {
+    /// No inotify instance left (fs.inotify.max_user_instances) is as if every watch failed.
+    pub(super) fn new(limit: usize) -> Self {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
+        Self {
+            inotify,
+            by_watch: BTreeSet::new(),
+            limit,
+        }
+    }
+
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Watches an open directory, by its descriptor, so that no rename can slip another one in.
+    pub(super) fn add(&mut self, slot: Slot, directory: BorrowedFd<'_>) -> Result<i32, Unwatched> {
+        let inotify = self.inotify.as_ref().ok_or(Unwatched::Limit)?;
+        if self.by_watch.len() >= self.limit {
+            return Err(Unwatched::Limit);
+        }
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        match inotify::add_watch(inotify, path, MASK) {
+            Ok(watch) => {
+                self.by_watch.insert((watch, slot));
+                Ok(watch)
+            }
+            Err(Errno::NOSPC) => Err(Unwatched::Limit),
+            Err(_) => Err(Unwatched::Other),
+        }
+    }
+
+    pub(super) fn remove(&mut self, watch: i32, slot: Slot) {
+        if self.by_watch.remove(&(watch, slot))
+            && self.slots(watch).next().is_none()
+            && let Some(inotify) = &self.inotify
+        {
+            // the kernel may have dropped it first, with the directory
+            let _ = inotify::remove_watch(inotify, watch);
+        }
+    }
+
+    fn slots(&self, watch: i32) -> impl Iterator<Item = Slot> + '_ {
+        let range = (watch, Slot::FIRST)..=(watch, Slot::LAST);
+        self.by_watch.range(range).map(|(_, slot)| *slot)
+    }
+
+    /// Hands every waiting report to `take`; says which watches the kernel dropped.
+    pub(super) fn drain(&mut self, mut take: impl FnMut(Report)) -> Vec<(i32, Slot)> {
+        let mut dropped = Vec::new();
+        let Some(inotify) = &self.inotify else {
+            return dropped;
+        };
+        let mut buffer = vec![MaybeUninit::uninit(); READ_BYTES];
+        let mut reader = Reader::new(inotify, &mut buffer);
+        while let Ok(event) = reader.next() {
+            let flags = event.events();
+            if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+                take(Report::Overflow);
+                continue;
+            }
+            for directory in self.slots(event.wd()) {
+                if flags.contains(ReadFlags::IGNORED) {
+                    dropped.push((event.wd(), directory));
+                    continue;
+                }
+                let name = event.file_name().map(|name| name.to_bytes().into());
+                take(report(directory, name, flags));
+            }
+        }
+        for entry in &dropped {
+            self.by_watch.remove(entry);
+        }
+        dropped
+    }
+}
+
+fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report {
+    let Some(name) = name else {
+        let lost = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
+        return match flags.intersects(lost) {
+            true => Report::Lost { directory },
+            false => Report::Itself { directory },
+        };
+    };
+    let cause = if flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) {
+        Cause::Closed
+    } else if flags.contains(ReadFlags::MODIFY) {
+        Cause::Modified
+    } else if flags.contains(ReadFlags::CREATE) {
+        Cause::Created
+    } else {
+        Cause::Walk
+    };
+    Report::Name {
+        directory,
+        name,
+        cause,
+    }
+}
