@@ -1,0 +1,152 @@
+//! One request from its question to its bytes: asked, verified, given to readers, stored.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::fill::Filler;
+use super::gather::{Shortfall, Sources};
+use super::state::Waiting;
+use crate::cache::Stored;
+use crate::digest::{self, ContentHash, DigestError};
+use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::id::NodeId;
+use crate::transfer::TransferError;
+use crate::transfer::plan::{self, Failure, Offer, RangeRequest, RequestId};
+use crate::wire::native::tcp::{Lane, Request, Response};
+
+/// How often a reader's bytes may get lost between their arrival and its turn, as when a damaged
+/// page is dropped from the cache.
+const RETRIES_MAX: u8 = 3;
+
+impl Inner {
+    /// Asks for one range and sees to the answer.
+    pub(super) async fn ask_range(
+        self: Arc<Self>,
+        request: RangeRequest,
+        address: Option<SocketAddr>,
+    ) {
+        let Some(address) = address else {
+            return self.fail(request.id, Failure::Gone);
+        };
+        let (hash, size_bytes, range) = (request.hash, request.size_bytes, request.range);
+        let question = Request::Range {
+            hash,
+            size_bytes,
+            range,
+        };
+        let answer = (self.ask)(request.node, address, lane_of(request.lane), question).await;
+        let failure = match answer {
+            Ok(Response::Data { proof }) => return self.verify_apart(request, proof).await,
+            Ok(Response::Gone | Response::NotHere) => Failure::Gone,
+            Ok(Response::Busy) => Failure::Busy,
+            Ok(_) => Failure::Unreachable,
+            Err(failure) => failure,
+        };
+        self.fail(request.id, failure);
+    }
+
+    fn fail(self: &Arc<Self>, id: RequestId, failure: Failure) {
+        self.with(|state, now| {
+            state.tasks.remove(&id);
+            state.plan.failed(now, id, failure);
+        });
+    }
+
+    async fn verify_apart(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+        // never closed, so never an error; without a permit nothing is verified
+        let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
+            return;
+        };
+        self.runtime.clone().spawn_blocking(move || {
+            self.verify(&request, proof);
+            drop(permit);
+        });
+    }
+
+    /// Runs on a blocking thread: hashing and the disk.
+    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) {
+        let (hash, range) = (request.hash, request.range);
+        let verified = match digest::decode(hash, request.size_bytes, range, &proof) {
+            Ok(verified) => Arc::new(verified),
+            Err(DigestError::ProofFailed) => return self.fail(request.id, Failure::Lied),
+            Err(_) => return self.fail(request.id, Failure::Ours),
+        };
+        drop(proof);
+        // gives readers their bytes before they are stored
+        let wanted = self.with(|state, now| state.accept(now, request.id, hash, &verified));
+        let Some(file) = wanted else { return };
+        let stored = file.map(|file| file.store(&verified));
+        self.with(|state, _| match stored {
+            Some(Ok(Stored::Kept)) => state.stored(hash, range),
+            Some(Ok(Stored::Full) | Err(_)) | None => state.refused(hash, range),
+        });
+    }
+
+    /// Gives a reader its bytes, or lets it wait again where they are gone meanwhile.
+    pub(super) fn deliver(self: &Arc<Self>, mut waiting: Waiting, sources: &Sources) {
+        let (gap, why) = match sources.gather(waiting.range) {
+            Ok(bytes) => return (waiting.reply)(Ok(bytes)),
+            Err(Shortfall::Missing(gap)) => (gap, "bytes that were there are not any more".into()),
+            Err(Shortfall::Cache(gap, error)) => (gap, error.to_string()),
+        };
+        if waiting.retries == RETRIES_MAX {
+            return (waiting.reply)(Err(TransferError::Cache { why }));
+        }
+        waiting.retries += 1;
+        self.with(|state, now| {
+            let gap = gap.align_out(PAGE_BYTES, u64::MAX);
+            state.plan.lost(&waiting.hash, gap);
+            state.demand(now, waiting);
+        });
+    }
+
+    pub(super) fn begin_fill(self: &Arc<Self>, hash: ContentHash, size: u64, filler: Filler) {
+        match self.open(hash, size) {
+            Ok(_) => {
+                let patience = self.fill_patience;
+                self.with(|state, now| state.fill(now, hash, filler, patience));
+            }
+            Err(error) => {
+                // the other end may have gone
+                let _ = filler.outcome.send(Err(error));
+            }
+        }
+    }
+
+    /// An offer lists only some of what a node has: asks it for all.
+    pub(super) async fn ask_holdings(
+        self: Arc<Self>,
+        node: NodeId,
+        address: SocketAddr,
+        hash: ContentHash,
+    ) {
+        let Ok(_permit) = self.holdings.acquire().await else {
+            return;
+        };
+        let answer = (self.ask)(node, address, Lane::Bulk, Request::Holdings { hash }).await;
+        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
+            return;
+        };
+        let all = ranges.contains(ByteRange::new(0, size_bytes));
+        let offer = Offer {
+            node,
+            hash,
+            size_bytes,
+            all,
+            ranges,
+            load: 0,
+        };
+        self.with(|state, _| state.offer(Instant::now(), &offer, address));
+    }
+}
+
+fn lane_of(lane: plan::Lane) -> Lane {
+    match lane {
+        plan::Lane::Urgent => Lane::Urgent,
+        plan::Lane::Bulk => Lane::Bulk,
+    }
+}

@@ -1,0 +1,453 @@
+//! Fetching: runs a plan over the network, verifies what comes, keeps it in the cache, and gives
+//! readers their bytes.
+//!
+//! One mutex guards the plan and the tables beside it; it is held for table work only, never
+//! across an await, a disk access or a reader's reply. Requests are tasks; verifying and storing
+//! is done on blocking threads, as many at a time as there are processors. A reader gets its bytes
+//! as soon as they are verified, before they are stored. What the cache has no room for is held in
+//! a window of bounded memory, so reads go on uncached.
+//!
+//! An error ends one read or one fill and leaves everything else as it was; verified bytes stay.
+
+mod answers;
+mod fill;
+mod gather;
+mod state;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::cache::{Cache, CacheFile, ReadOutcome};
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+use crate::net::NetError;
+use crate::net::peer::PeerNet;
+use crate::transfer::TransferError;
+use crate::transfer::plan::{DemandId, Failure, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig};
+use crate::wire::native::tcp::{Lane, Request, Response};
+
+pub use fill::{Fill, FillProgress};
+use state::{OpenFile, Outbox, State, Waiting};
+
+/// How many events wait for their reader; further ones are dropped and counted.
+pub const FETCH_EVENTS_MAX: usize = 1024;
+/// What the cache refused and is kept in memory for readers nearby.
+pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
+/// The catalogue is asked again who holds a file when a read misses after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How many peers are asked at one time what parts of a file they have.
+const HOLDINGS_AT_ONCE_MAX: usize = 8;
+/// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
+const VERIFIERS_MAX: usize = 8;
+
+/// Where to ask for a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Who has it.
+    pub node: NodeId,
+    /// Where that node is now.
+    pub address: SocketAddr,
+}
+
+/// Who has all of a content, as the catalogue and the cluster know it. Called without any lock
+/// held, often; only the first [`HOLDERS_MAX`] count.
+pub type HoldersOf = Arc<dyn Fn(&ContentHash) -> Vec<Holder> + Send + Sync>;
+
+/// What to do with a read's outcome. Called once, from any thread, without any lock held.
+pub type ReadReply = Box<dyn FnOnce(Result<Bytes, TransferError>) + Send>;
+
+/// Settings of a [`Fetcher`].
+#[derive(Clone, Debug)]
+pub struct FetchConfig {
+    /// The plan's settings.
+    pub plan: PlanConfig,
+    /// Seeds the plan's choices.
+    pub seed: u64,
+    /// See [`UNCACHED_WINDOW_BYTES`].
+    pub uncached_window_bytes: u64,
+    /// How long a fill goes on without progress.
+    pub fill_patience: Duration,
+}
+
+impl FetchConfig {
+    /// The defaults, with choices from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            plan: PlanConfig::default(),
+            seed,
+            uncached_window_bytes: UNCACHED_WINDOW_BYTES,
+            fill_patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One read, for [`Fetcher::cancel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FetchTicket(Option<DemandId>);
+
+impl FetchTicket {
+    /// The ticket as a number, for whoever keeps tickets of several kinds; 0 for a read that is
+    /// over already.
+    pub fn number(self) -> u64 {
+        self.0.map_or(0, |id| id.0 + 1)
+    }
+
+    /// The ticket that had this [`number`](Self::number).
+    pub fn from_number(number: u64) -> Self {
+        Self(number.checked_sub(1).map(DemandId))
+    }
+}
+
+/// What the owner of a [`Fetcher`] should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchEvent {
+    /// More holders are wanted: broadcast a `Get`.
+    Wanted {
+        /// Of these.
+        hashes: Vec<ContentHash>,
+    },
+    /// A peer sent wrong bytes and is shunned for a while.
+    Liar {
+        /// Who.
+        node: NodeId,
+        /// Of what.
+        hash: ContentHash,
+    },
+    /// A file that is not complete in the cache is being read or filled.
+    Started {
+        /// Which.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// The cache holds all of it now.
+    Done {
+        /// Which.
+        hash: ContentHash,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// A read ended without data.
+    Failed {
+        /// Of what.
+        hash: ContentHash,
+        /// Which bytes.
+        range: ByteRange,
+        /// Why.
+        why: TransferError,
+    },
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
+/// Asks one peer one thing. Dropping the future takes the question back.
+type Ask = Arc<dyn Fn(NodeId, SocketAddr, Lane, Request) -> Answer + Send + Sync>;
+
+/// Fetches contents from other nodes. Clones are the same fetcher.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    cache: Cache,
+    holders: HoldersOf,
+    ask: Ask,
+    events: mpsc::Sender<FetchEvent>,
+    events_lost: AtomicU64,
+    verifiers: Arc<Semaphore>,
+    holdings: Arc<Semaphore>,
+    wake: Arc<Notify>,
+    runtime: tokio::runtime::Handle,
+    fill_patience: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Fetcher {
+    /// A fetcher on the tokio runtime that this is called in.
+    pub fn new(
+        config: FetchConfig,
+        net: PeerNet,
+        cache: Cache,
+        holders: HoldersOf,
+    ) -> (Self, mpsc::Receiver<FetchEvent>) {
+        let ask: Ask = Arc::new(move |node, address, lane, request| {
+            let net = net.clone();
+            Box::pin(async move {
+                net.request(node, address, lane, request)
+                    .await
+                    .map_err(|error| failure_of(&error))
+            })
+        });
+        Self::with_ask(config, ask, cache, holders)
+    }
+
+    fn with_ask(
+        config: FetchConfig,
+        ask: Ask,
+        cache: Cache,
+        holders: HoldersOf,
+    ) -> (Self, mpsc::Receiver<FetchEvent>) {
+        let (events, receiver) = mpsc::channel(FETCH_EVENTS_MAX);
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let plan = Plan::new(config.plan, config.seed);
+        let wake = Arc::new(Notify::new());
+        let inner = Arc::new(Inner {
+            state: Mutex::new(State::new(plan, config.uncached_window_bytes)),
+            cache,
+            holders,
+            ask,
+            events,
+            events_lost: AtomicU64::new(0),
+            verifiers: Arc::new(Semaphore::new(processors.clamp(2, VERIFIERS_MAX))),
+            holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
+            wake: wake.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            fill_patience: config.fill_patience,
+        });
+        inner.runtime.spawn(keep_time(Arc::downgrade(&inner), wake));
+        (Self { inner }, receiver)
+    }
+
+    /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on while
+    /// the file makes progress). The reply may be called before this returns. May touch the local
+    /// disk, so not for an async task.
+    pub fn read(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        reply: ReadReply,
+    ) -> FetchTicket {
+        let nothing = FetchTicket(None);
+        if range.end > size_bytes {
+            let (start, end) = (range.start, range.end);
+            reply(Err(TransferError::OutOfRange {
+                start,
+                end,
+                size_bytes,
+            }));
+            return nothing;
+        }
+        if range.is_empty() {
+            reply(Ok(Bytes::new()));
+            return nothing;
+        }
+        let file = match self.inner.open(hash, size_bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                reply(Err(error));
+                return nothing;
+            }
+        };
+        if let Some(bytes) = file.and_then(|file| read_cached(&file, range)) {
+            self.inner
+                .with(|state, now| state.plan.read_ahead(now, &hash, range));
+            reply(Ok(bytes));
+            return nothing;
+        }
+        let waiting = Waiting {
+            hash,
+            range,
+            deadline,
+            retries: 0,
+            reply,
+        };
+        FetchTicket(self.inner.with(|state, now| state.demand(now, waiting)))
+    }
+
+    /// Tells that a range was read from the cache by other means than [`Fetcher::read`], so that
+    /// read-ahead moves on. Cheap.
+    pub fn note_read(&self, hash: &ContentHash, range: ByteRange) {
+        self.inner
+            .with(|state, now| state.plan.read_ahead(now, hash, range));
+    }
+
+    /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
+    /// called already.
+    pub fn cancel(&self, ticket: FetchTicket) {
+        let Some(id) = ticket.0 else { return };
+        self.inner.with(|state, _| state.cancel(id));
+    }
+
+    /// Brings a whole file into the cache. To be called within the runtime.
+    pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
+        let (fill, filler) = Fill::new(self.clone(), hash, size_bytes);
+        let inner = self.inner.clone();
+        self.inner
+            .runtime
+            .spawn_blocking(move || inner.begin_fill(hash, size_bytes, filler));
+        fill
+    }
+
+    fn cancel_fill(&self, hash: &ContentHash, number: u64) {
+        self.inner.with(|state, _| state.cancel_fill(hash, number));
+    }
+
+    /// A node answers a `Get`: it has some of a file, and is reached at `address`. Of no use
+    /// unless the file is being fetched.
+    pub fn offer(&self, offer: Offer, address: SocketAddr) {
+        let (node, hash) = (offer.node, offer.hash);
+        let news = self
+            .inner
+            .with(|state, now| state.offer(now, &offer, address));
+        if news && !offer.all {
+            let inner = self.inner.clone();
+            self.inner
+                .runtime
+                .spawn(async move { inner.ask_holdings(node, address, hash).await });
+        }
+    }
+
+    /// A node is back: what it failed before is forgotten, but not that it lied.
+    pub fn returned(&self, node: &NodeId) {
+        self.inner.with(|state, _| state.plan.returned(node));
+    }
+
+    /// Every peer that was asked, in order of priority.
+    pub fn peers(&self) -> Vec<PeerRate> {
+        self.inner.lock().plan.peers(Instant::now())
+    }
+
+    /// Events that nobody read in time and that were dropped.
+    pub fn events_lost(&self) -> u64 {
+        self.inner.events_lost.load(Ordering::Relaxed)
+    }
+
+    /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
+    pub fn stop(&self) {
+        self.inner.with(|state, _| state.stop());
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, then carries out all that follows from it, without the lock.
+    fn with<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let (result, outbox) = {
+            let mut state = self.lock();
+            let now = Instant::now();
+            let result = change(&mut state, now);
+            state.pump(now, self);
+            if state.rearm() {
+                self.wake.notify_one();
+            }
+            (result, state.take_outbox())
+        };
+        self.carry_out(outbox);
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, outbox: Outbox) {
+        for (reply, outcome) in outbox.replies {
+            reply(outcome);
+        }
+        for (waiting, sources) in outbox.deliveries {
+            self.deliver(waiting, &sources);
+        }
+        for (filler, outcome) in outbox.fills {
+            // the other end may have gone
+            let _ = filler.outcome.send(outcome);
+        }
+        for event in outbox.events {
+            if self.events.try_send(event).is_err() {
+                self.events_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for hash in outbox.wanted {
+            self.look_for_holders(&hash);
+        }
+        drop(outbox.closed);
+    }
+
+    /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
+    fn open(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<Option<CacheFile>, TransferError> {
+        let known = self.lock().known(Instant::now(), &hash, size_bytes)?;
+        if let Some((file, looked_at)) = known {
+            if looked_at.elapsed() > LOOK_AGAIN {
+                self.look_for_holders(&hash);
+            }
+            return Ok(file);
+        }
+        // an error of the cache is no error of the read: it goes on uncached
+        let file = self.cache.file(hash, size_bytes).ok();
+        let present = file
+            .as_ref()
+            .map_or_else(ExtentSet::new, CacheFile::present);
+        let opened = OpenFile::new(size_bytes, file.clone());
+        self.with(|state, now| state.open(now, hash, opened, present))?;
+        self.look_for_holders(&hash);
+        Ok(file)
+    }
+
+    fn look_for_holders(self: &Arc<Self>, hash: &ContentHash) {
+        let mut holders = (self.holders)(hash);
+        holders.truncate(HOLDERS_MAX);
+        self.with(|state, now| state.holders(now, hash, &holders));
+    }
+
+    /// Does what is due, and says when the next is.
+    fn tick(self: &Arc<Self>) -> Option<Instant> {
+        self.with(|state, now| state.plan.handle_timeout(now));
+        self.lock().arm()
+    }
+}
+
+/// Wakes the plan when it asked to be woken, for as long as there is a fetcher.
+async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
+    loop {
+        let next = match inner.upgrade() {
+            Some(inner) => inner.tick(),
+            None => return,
+        };
+        match next {
+            Some(at) => {
+                // either end of the wait leads to the same look at the clock
+                let _ = tokio::time::timeout_at(at.into(), wake.notified()).await;
+            }
+            None => wake.notified().await,
+        }
+    }
+}
+
+fn read_cached(file: &CacheFile, range: ByteRange) -> Option<Bytes> {
+    if !file.missing_in(range).is_empty() {
+        return None;
+    }
+    let mut buffer = vec![0; range.len() as usize];
+    match file.read_at(range.start, &mut buffer) {
+        Ok(ReadOutcome::Ready(length)) if length == buffer.len() => Some(buffer.into()),
+        _ => None,
+    }
+}
+
+fn failure_of(error: &NetError) -> Failure {
+    match error {
+        NetError::Request(_) | NetError::TooManyConnections | NetError::Closed => Failure::Ours,
+        _ => Failure::Unreachable,
+    }
+}

@@ -1,0 +1,213 @@
+//! Verified bytes in memory: those on their way into the cache, and those that it has no room for.
+//!
+//! What waits to be stored is bounded by how many are verified at one time; what cannot be stored
+//! is bounded here, and the oldest goes first. Ranges of one content never overlap: the plan asks
+//! for nothing that is here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::digest::{ContentHash, Verified};
+use crate::extent::ByteRange;
+
+struct Held {
+    verified: Arc<Verified>,
+    /// When the cache refused it, in order; `None` while it is being stored.
+    refused: Option<u64>,
+}
+
+/// See the module.
+pub(super) struct Window {
+    held: BTreeMap<(ContentHash, u64), Held>,
+    refused: BTreeMap<u64, (ContentHash, u64)>,
+    refused_bytes: u64,
+    limit_bytes: u64,
+    clock: u64,
+}
+
+impl Window {
+    pub fn new(limit_bytes: u64) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            refused_bytes: 0,
+            limit_bytes,
+            clock: 0,
+        }
+    }
+
+    /// Holds bytes while they are being stored.
+    pub fn insert(&mut self, hash: ContentHash, verified: Arc<Verified>) {
+        let place = (hash, verified.range.start);
+        self.remove(&hash, verified.range.start);
+        self.held.insert(
+            place,
+            Held {
+                verified,
+                refused: None,
+            },
+        );
+    }
+
+    /// They are in the cache now, or of no use.
+    pub fn remove(&mut self, hash: &ContentHash, start: u64) {
+        let Some(held) = self.held.remove(&(*hash, start)) else {
+            return;
+        };
+        if let Some(number) = held.refused {
+            self.refused.remove(&number);
+            self.refused_bytes -= held.verified.range.len();
+        }
+    }
+
+    /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
+    pub fn refuse(&mut self, hash: &ContentHash, start: u64) -> Vec<(ContentHash, ByteRange)> {
+        let place = (*hash, start);
+        let Some(held) = self.held.get_mut(&place) else {
+            return vec![];
+        };
+        if held.refused.is_none() {
+            self.clock += 1;
+            held.refused = Some(self.clock);
+            self.refused.insert(self.clock, place);
+            self.refused_bytes += held.verified.range.len();
+        }
+        let mut gone = Vec::new();
+        while self.refused_bytes > self.limit_bytes {
+            let Some((hash, start)) = self.refused.values().next().copied() else {
+                break;
+            };
+            let range = self.held[&(hash, start)].verified.range;
+            self.remove(&hash, start);
+            gone.push((hash, range));
+        }
+        gone
+    }
+
+    /// All that is held of a range, in order.
+    pub fn overlapping(&self, hash: &ContentHash, range: ByteRange) -> Vec<Arc<Verified>> {
+        let before = self
+            .held
+            .range((*hash, 0)..=(*hash, range.start))
+            .next_back();
+        let first = before.map_or(range.start, |((_, start), _)| *start);
+        self.held
+            .range((*hash, first)..(*hash, range.end.max(first)))
+            .map(|(_, held)| &held.verified)
+            .filter(|verified| !verified.range.intersection(&range).is_empty())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether any byte of the content is on its way into the cache.
+    pub fn is_storing(&self, hash: &ContentHash) -> bool {
+        let all = (*hash, 0)..=(*hash, u64::MAX);
+        self.held.range(all).any(|(_, held)| held.refused.is_none())
+    }
+
+    /// Forgets what the cache refused of a content.
+    pub fn forget(&mut self, hash: &ContentHash) {
+        let all = (*hash, 0)..=(*hash, u64::MAX);
+        let refused = self
+            .held
+            .range(all)
+            .filter(|(_, held)| held.refused.is_some());
+        let places: Vec<_> = refused.map(|(place, _)| *place).collect();
+        places
+            .iter()
+            .for_each(|(hash, start)| self.remove(hash, *start));
+    }
+
+    #[cfg(test)]
+    pub fn refused_bytes(&self) -> u64 {
+        self.refused_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::digest::Piece;
+
+    fn verified(start: u64, length: u64) -> Arc<Verified> {
+        let bytes = Bytes::from(vec![start as u8; length as usize]);
+        let pieces = vec![Piece {
+            offset: start,
+            bytes,
+        }];
+        Arc::new(Verified {
+            range: ByteRange::at(start, length),
+            pieces,
+            pairs: vec![],
+        })
+    }
+
+    fn name(byte: u8) -> ContentHash {
+        ContentHash::new([byte; 32])
+    }
+
+    #[test]
+    fn what_is_being_stored_can_be_read_and_then_goes() {
+        let mut window = Window::new(0);
+        window.insert(name(1), verified(4096, 4096));
+        assert!(window.is_storing(&name(1)) && !window.is_storing(&name(2)));
+        assert_eq!(
+            window.overlapping(&name(1), ByteRange::at(5000, 10)).len(),
+            1
+        );
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(0, 4096))
+                .is_empty()
+        );
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(8192, 4096))
+                .is_empty()
+        );
+        window.remove(&name(1), 4096);
+        assert!(
+            window
+                .overlapping(&name(1), ByteRange::at(4096, 4096))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_the_cache_refuses_is_bounded_and_the_oldest_goes_first() {
+        let mut window = Window::new(10_000);
+        let mut gone = Vec::new();
+        for i in 0..4u64 {
+            window.insert(name(1), verified(i * 4096, 4096));
+            gone.extend(window.refuse(&name(1), i * 4096));
+            assert!(window.refused_bytes() <= 10_000);
+        }
+        assert_eq!(
+            gone,
+            [
+                (name(1), ByteRange::at(0, 4096)),
+                (name(1), ByteRange::at(4096, 4096))
+            ]
+        );
+        assert_eq!(
+            window.overlapping(&name(1), ByteRange::new(0, 16384)).len(),
+            2
+        );
+        window.forget(&name(1));
+        assert_eq!(window.refused_bytes(), 0);
+        assert!(window.held.is_empty() && window.refused.is_empty());
+    }
+
+    #[test]
+    fn pieces_come_in_the_order_of_their_places() {
+        let mut window = Window::new(0);
+        for start in [8192, 0, 4096] {
+            window.insert(name(1), verified(start, 4096));
+        }
+        let found = window.overlapping(&name(1), ByteRange::new(100, 9000));
+        let starts: Vec<_> = found.iter().map(|v| v.range.start).collect();
+        assert_eq!(starts, [0, 4096, 8192]);
+    }
+}

@@ -1,0 +1,248 @@
+//! One file on its way: what is here, what is asked, who has it, who waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::streams::Streams;
+use super::{DemandId, PIECE_MAX_BYTES, RequestId};
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+
+/// How many holders of one file are kept; offers beyond it are not heard.
+pub const HOLDERS_MAX: usize = 64;
+/// How long a range that nobody could give is answered with the same failure at once. The kernel
+/// repeats a failed read-ahead page by page, and each page must not wait again.
+const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
+/// How many such ranges are remembered for one file.
+const FAILURES_MAX: usize = 64;
+/// The pause before a `Get` is repeated; it doubles up to the other.
+const WANTED_MIN: Duration = Duration::from_millis(250);
+const WANTED_MAX: Duration = Duration::from_secs(2);
+/// How long a node that says it no longer has a file is not asked for it on the catalogue's word.
+const GONE: Duration = Duration::from_secs(5);
+
+/// What a holder has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    All,
+    Part(ExtentSet),
+}
+
+impl Coverage {
+    fn and(&self, more: &Self) -> Self {
+        match (self, more) {
+            (Self::Part(a), Self::Part(b)) => Self::Part(a.iter().chain(b.iter()).collect()),
+            _ => Self::All,
+        }
+    }
+
+    /// The first bytes of `range` that are covered.
+    pub fn first_in(&self, range: ByteRange) -> Option<ByteRange> {
+        match self {
+            Self::All => Some(range),
+            Self::Part(ranges) => ranges.present_in(range).iter().next(),
+        }
+    }
+}
+
+/// A whole file is wanted.
+#[derive(Debug)]
+pub(super) struct Filling {
+    /// Everything before it is here or asked.
+    pub cursor: u64,
+    /// When to give up, unless something comes.
+    pub deadline: Instant,
+    pub patience: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub size_bytes: u64,
+    /// Verified and kept.
+    pub have: ExtentSet,
+    /// Asked and not answered.
+    pub pending: ExtentSet,
+    pub holders: BTreeMap<NodeId, Coverage>,
+    pub streams: Streams,
+    pub filling: Option<Filling>,
+    pub demands: BTreeSet<DemandId>,
+    pub in_flight: BTreeSet<RequestId>,
+    pub last_used: Instant,
+    failures: Vec<(ByteRange, Instant, super::PlanError)>,
+    /// Who said that it has it no more, and until when the catalogue is not believed about it.
+    gone: BTreeMap<NodeId, Instant>,
+    wanted_next: Instant,
+    wanted_pause: Duration,
+    /// Whether a wish could not be asked of anyone.
+    pub starved: bool,
+    pub lied_to: bool,
+}
+
+impl Fetch {
+    pub fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
+        Self {
+            size_bytes,
+            have: present,
+            pending: ExtentSet::new(),
+            holders: BTreeMap::new(),
+            streams: Streams::default(),
+            filling: None,
+            demands: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            last_used: now,
+            failures: Vec::new(),
+            gone: BTreeMap::new(),
+            wanted_next: now,
+            wanted_pause: WANTED_MIN,
+            starved: false,
+            lied_to: false,
+        }
+    }
+
+    pub fn whole(&self) -> ByteRange {
+        ByteRange::new(0, self.size_bytes)
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.have.contains(self.whole())
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.demands.is_empty() && self.in_flight.is_empty() && self.filling.is_none()
+    }
+
+    /// The first run of `range` that is neither here nor asked.
+    pub fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
+        let mut at = range.start;
+        while at < range.end {
+            let block_end = (at / PIECE_MAX_BYTES + 1) * PIECE_MAX_BYTES;
+            let block = ByteRange::new(at, block_end.min(range.end));
+            let missing = self.have.missing_in(block);
+            for run in missing.iter() {
+                if let Some(gap) = self.pending.missing_in(run).iter().next() {
+                    return Some(gap);
+                }
+            }
+            at = block.end;
+        }
+        None
+    }
+
+    /// Adds a holder, or what more it has; says whether that brings anything new. Beyond
+    /// [`HOLDERS_MAX`] holders it is not kept.
+    pub fn add_holder(&mut self, node: NodeId, coverage: Coverage) -> bool {
+        let known = self.holders.get(&node);
+        if known.is_none() && self.holders.len() >= HOLDERS_MAX {
+            return false;
+        }
+        let coverage = match (known, coverage) {
+            (Some(known), more) => known.and(&more),
+            (None, coverage) => coverage,
+        };
+        if known == Some(&coverage) {
+            return false;
+        }
+        self.holders.insert(node, coverage);
+        self.failures.clear();
+        self.wanted_pause = WANTED_MIN;
+        true
+    }
+
+    /// What the catalogue says: not news about a node that said otherwise a moment ago.
+    pub fn add_listed_holder(&mut self, now: Instant, node: NodeId) -> bool {
+        self.gone.retain(|_, until| *until > now);
+        !self.gone.contains_key(&node) && self.add_holder(node, Coverage::All)
+    }
+
+    /// A node has it no more.
+    pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
+        if self.holders.remove(&node).is_some() {
+            self.gone.insert(node, now + GONE);
+        }
+    }
+
+    pub fn remember_failure(&mut self, now: Instant, range: ByteRange, why: super::PlanError) {
+        self.failures.retain(|(_, until, _)| *until > now);
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push((range, now + REMEMBER_FAILURE, why));
+        }
+    }
+
+    pub fn remembered_failure(&self, now: Instant, range: ByteRange) -> Option<super::PlanError> {
+        let hit = |(failed, until, _): &&(ByteRange, Instant, super::PlanError)| {
+            *until > now && !failed.intersection(&range).is_empty()
+        };
+        self.failures.iter().find(hit).map(|(.., why)| why.clone())
+    }
+
+    /// Whether a `Get` is due; the next one is due later each time. `None`: not yet, `Some`: now,
+    /// and when the next is.
+    pub fn want(&mut self, now: Instant) -> Option<Instant> {
+        if now < self.wanted_next {
+            return None;
+        }
+        self.wanted_next = now + self.wanted_pause;
+        self.wanted_pause = (self.wanted_pause * 2).min(WANTED_MAX);
+        Some(self.wanted_next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::plan::PlanError;
+
+    fn fetch() -> (Fetch, Instant) {
+        let now = Instant::now();
+        (Fetch::new(10 << 20, ExtentSet::new(), now), now)
+    }
+
+    #[test]
+    fn a_gap_is_what_is_neither_here_nor_asked() {
+        let (mut fetch, _) = fetch();
+        fetch.have.insert(ByteRange::new(0, 4 << 20));
+        fetch
+            .pending
+            .insert(ByteRange::new(4 << 20, (4 << 20) + 4096));
+        let gap = fetch.first_gap(fetch.whole()).unwrap();
+        assert_eq!(gap, ByteRange::new((4 << 20) + 4096, 5 << 20));
+        fetch.pending.insert(fetch.whole());
+        assert_eq!(fetch.first_gap(fetch.whole()), None);
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_its_range_until_a_holder_appears() {
+        let (mut fetch, now) = fetch();
+        fetch.remember_failure(now, ByteRange::at(0, 131072), PlanError::NoHolder);
+        let page = ByteRange::at(8192, 4096);
+        assert_eq!(
+            fetch.remembered_failure(now, page),
+            Some(PlanError::NoHolder)
+        );
+        assert_eq!(
+            fetch.remembered_failure(now, ByteRange::at(1 << 20, 4096)),
+            None
+        );
+        assert_eq!(fetch.remembered_failure(now + REMEMBER_FAILURE, page), None);
+        fetch.add_holder(NodeId::new([1; 32]), Coverage::All);
+        assert_eq!(fetch.remembered_failure(now, page), None);
+    }
+
+    #[test]
+    fn a_get_is_repeated_at_growing_intervals() {
+        let (mut fetch, now) = fetch();
+        let second = fetch.want(now).unwrap();
+        assert_eq!(fetch.want(now), None);
+        let third = fetch.want(second).unwrap();
+        assert!(third - second > second - now);
+    }
+
+    #[test]
+    fn the_number_of_holders_is_bounded() {
+        let (mut fetch, _) = fetch();
+        for i in 0..200 {
+            fetch.add_holder(NodeId::new([i; 32]), Coverage::All);
+        }
+        assert_eq!(fetch.holders.len(), HOLDERS_MAX);
+    }
+}

@@ -1,0 +1,418 @@
+//! Which range to ask of which peer next, over many files and several peers. Pure.
+//!
+//! The plan is told what readers wait for ([`Plan::demand`]), what they have read
+//! ([`Plan::read_ahead`]), which files are wanted whole ([`Plan::fill`]), who has what
+//! ([`Plan::holders`], [`Plan::offer`]) and how requests ended ([`Plan::answered`],
+//! [`Plan::failed`]). It says what to ask ([`Plan::poll_request`]), what became of the wishes
+//! ([`Plan::poll_event`]) and when to wake it ([`Plan::poll_timeout`]).
+//!
+//! Demands come first, then read-ahead, then fills. A range is asked once, however many wait for
+//! it; only a hedge asks it twice. The plan moves no bytes, verifies nothing and knows no address;
+//! its randomness is seeded, its time handed in, and its iteration order fixed, so one seed gives
+//! one run. An error leaves the plan as it was before the call.
+
+mod answers;
+mod fetch;
+mod peer;
+mod schedule;
+mod streams;
+mod terms;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
+use crate::id::NodeId;
+use fetch::{Coverage, Fetch, Filling};
+use peer::{Peer, Sent};
+
+pub use fetch::HOLDERS_MAX;
+pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, STREAMS_MAX};
+pub use terms::{
+    DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
+    RequestId,
+};
+
+/// The largest range of one request, and the grain of what is asked in bulk: the wire's limit.
+pub const PIECE_MAX_BYTES: u64 = 1 << 20;
+/// Demands up to this size travel apart from bulk: the kernel's largest read-ahead by default.
+pub const URGENT_MAX_BYTES: u64 = 128 << 10;
+/// In flight to all peers together; bounds the memory of the transfer.
+pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
+/// Readers that may wait at one time; the kernel's own limit is `max_background`, below this.
+pub const DEMANDS_MAX: usize = 4096;
+/// Files on their way at one time; more displace those that nobody waits for.
+pub const FETCHES_MAX: usize = 1024;
+/// Peers of which figures are kept.
+pub const PEERS_MAX: usize = 2048;
+/// A file above this size is looked for with a `Get` even where holders are known.
+const GET_ANYWAY_BYTES: u64 = 1 << 20;
+/// A deadline moves on while its file makes progress, but not beyond so many times its length.
+const DEADLINE_STRETCH: u32 = 3;
+
+#[derive(Debug)]
+struct Demand {
+    hash: ContentHash,
+    range: ByteRange,
+    deadline: Instant,
+    /// How long the deadline was when it was made.
+    patience: Duration,
+    latest: Instant,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: RangeRequest,
+    sent: Sent,
+    hedge_at: Instant,
+    expire_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Hedge(RequestId),
+    Expire(RequestId),
+    Deadline(DemandId),
+    FillDeadline(ContentHash),
+    Wanted(ContentHash),
+    Idle(ContentHash),
+    /// A peer's rest is over.
+    Rested,
+}
+
+/// The scheduler; see the module.
+#[derive(Debug)]
+pub struct Plan {
+    config: PlanConfig,
+    rng: StdRng,
+    fetches: BTreeMap<ContentHash, Fetch>,
+    peers: BTreeMap<NodeId, Peer>,
+    demands: BTreeMap<DemandId, Demand>,
+    /// Demands of which some bytes are neither here nor asked.
+    hungry: BTreeSet<DemandId>,
+    /// Files with something to read ahead, and files to fill, in turn.
+    ahead_turns: VecDeque<ContentHash>,
+    fill_turns: VecDeque<ContentHash>,
+    in_flight: BTreeMap<RequestId, InFlight>,
+    in_flight_bytes: u64,
+    hedges: VecDeque<RangeRequest>,
+    hedge_credit_bytes: u64,
+    timers: BTreeSet<(Instant, Timer)>,
+    events: VecDeque<PlanEvent>,
+    next_id: u64,
+    established_streams: usize,
+    ahead_budget_bytes: Option<u64>,
+    /// Nothing changed since nothing was left to ask.
+    settled: bool,
+}
+
+impl Plan {
+    /// A plan with nothing to do.
+    pub fn new(config: PlanConfig, seed: u64) -> Self {
+        Self {
+            config,
+            rng: StdRng::seed_from_u64(seed),
+            fetches: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            demands: BTreeMap::new(),
+            hungry: BTreeSet::new(),
+            ahead_turns: VecDeque::new(),
+            fill_turns: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            in_flight_bytes: 0,
+            hedges: VecDeque::new(),
+            hedge_credit_bytes: answers::HEDGE_CREDIT_MAX_BYTES,
+            timers: BTreeSet::new(),
+            events: VecDeque::new(),
+            next_id: 0,
+            established_streams: 0,
+            ahead_budget_bytes: None,
+            settled: true,
+        }
+    }
+
+    /// Whether the file is on its way.
+    pub fn is_open(&self, hash: &ContentHash) -> bool {
+        self.fetches.contains_key(hash)
+    }
+
+    /// Begins a fetch of a file of which `present` is here already; one that has begun stays.
+    ///
+    /// # Errors
+    /// [`PlanError::TooMany`] where [`FETCHES_MAX`] files are all in use.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        hash: ContentHash,
+        size_bytes: u64,
+        present: ExtentSet,
+    ) -> Result<(), PlanError> {
+        if let Some(fetch) = self.fetches.get_mut(&hash) {
+            fetch.last_used = now;
+            return Ok(());
+        }
+        if self.fetches.len() >= FETCHES_MAX {
+            let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
+            let oldest = idle
+                .min_by_key(|(_, fetch)| fetch.last_used)
+                .map(|(hash, _)| *hash);
+            self.close(&oldest.ok_or(PlanError::TooMany)?);
+        }
+        let fetch = Fetch::new(size_bytes, present, now);
+        if size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete() {
+            self.events.push_back(PlanEvent::Wanted(hash));
+        }
+        self.fetches.insert(hash, fetch);
+        self.timers
+            .insert((now + self.config.idle, Timer::Idle(hash)));
+        Ok(())
+    }
+
+    /// Nodes that have all of the file, as the catalogue says.
+    pub fn holders(&mut self, now: Instant, hash: &ContentHash, nodes: &[NodeId]) {
+        let Some(fetch) = self.fetches.get_mut(hash) else {
+            return;
+        };
+        for node in nodes {
+            fetch.add_listed_holder(now, *node);
+            if fetch.holders.contains_key(node) && self.peers.len() < PEERS_MAX {
+                self.peers.entry(*node).or_default();
+            }
+        }
+        self.settled = false;
+    }
+
+    /// Whether a node counts as a holder of an open file.
+    pub fn is_holder(&self, hash: &ContentHash, node: &NodeId) -> bool {
+        self.fetches
+            .get(hash)
+            .is_some_and(|fetch| fetch.holders.contains_key(node))
+    }
+
+    /// A node says what it has. Says whether that was of use: an offer of another size, for a file
+    /// that nobody wants or from a shunned peer is not.
+    pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
+        let Some(fetch) = self.fetches.get_mut(&offer.hash) else {
+            return false;
+        };
+        let room = self.peers.contains_key(&offer.node) || self.peers.len() < PEERS_MAX;
+        if offer.size_bytes != fetch.size_bytes || !room {
+            return false;
+        }
+        let peer = self.peers.entry(offer.node).or_default();
+        peer.load = offer.load;
+        if peer.is_shunned(now) {
+            return false;
+        }
+        let coverage = match offer.all {
+            true => Coverage::All,
+            false => Coverage::Part(offer.ranges.clone()),
+        };
+        let news = fetch.add_holder(offer.node, coverage);
+        self.settled = false;
+        news
+    }
+
+    /// A reader waits for `range` of an open file until `deadline`, or longer while the file makes
+    /// progress. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    ///
+    /// # Errors
+    /// The remembered failure of a moment ago, or [`PlanError::TooMany`].
+    pub fn demand(
+        &mut self,
+        now: Instant,
+        hash: ContentHash,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
+        self.read_ahead(now, &hash, range);
+        let full = self.demands.len() >= DEMANDS_MAX;
+        let fetch = self.fetches.get_mut(&hash).ok_or(PlanError::NoHolder)?;
+        let range = range.align_out(PAGE_BYTES, fetch.size_bytes);
+        let present = fetch.have.contains(range);
+        match fetch.remembered_failure(now, range) {
+            Some(why) if !present => return Err(why),
+            _ if full => return Err(PlanError::TooMany),
+            _ => {}
+        }
+        let id = DemandId(self.next_id);
+        self.next_id += 1;
+        if present {
+            self.events.push_back(PlanEvent::Ready(id));
+            return Ok(id);
+        }
+        fetch.demands.insert(id);
+        let patience = deadline.saturating_duration_since(now);
+        let latest = now + patience * DEADLINE_STRETCH;
+        self.demands.insert(
+            id,
+            Demand {
+                hash,
+                range,
+                deadline,
+                patience,
+                latest,
+            },
+        );
+        self.timers.insert((deadline, Timer::Deadline(id)));
+        self.hungry.insert(id);
+        self.hurry_what_is_asked(now, &hash, range);
+        self.settled = false;
+        Ok(id)
+    }
+
+    /// A reader has read, or is about to read, `range` of an open file: keep ahead of it.
+    pub fn read_ahead(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
+        let limit = self.ahead_limit_bytes();
+        let Some(fetch) = self.fetches.get_mut(hash) else {
+            return;
+        };
+        fetch.last_used = now;
+        if fetch.is_complete() {
+            return;
+        }
+        let before = fetch.streams.established();
+        if fetch.streams.read(range, fetch.size_bytes, limit) {
+            self.settled = false;
+            if !self.ahead_turns.contains(hash) {
+                self.ahead_turns.push_back(*hash);
+            }
+        }
+        let after = fetch.streams.established();
+        self.established_streams = self.established_streams + after - before;
+    }
+
+    /// Bounds what is fetched ahead for all readers together, while the cache keeps nothing; `None`
+    /// lifts the bound.
+    pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
+        self.ahead_budget_bytes = budget_bytes;
+    }
+
+    fn ahead_limit_bytes(&self) -> u64 {
+        match self.ahead_budget_bytes {
+            None => AHEAD_MAX_BYTES,
+            Some(budget) => budget / self.established_streams.max(1) as u64,
+        }
+    }
+
+    /// The whole open file is wanted; gives up after `patience` without progress. Ends in
+    /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`].
+    pub fn fill(&mut self, now: Instant, hash: ContentHash, patience: Duration) {
+        let Some(fetch) = self.fetches.get_mut(&hash) else {
+            return;
+        };
+        fetch.last_used = now;
+        if fetch.is_complete() {
+            self.events.push_back(PlanEvent::Filled(hash));
+            return;
+        }
+        let deadline = now + patience;
+        fetch.filling = Some(Filling {
+            cursor: 0,
+            deadline,
+            patience,
+        });
+        self.timers.insert((deadline, Timer::FillDeadline(hash)));
+        if !self.fill_turns.contains(&hash) {
+            self.fill_turns.push_back(hash);
+        }
+        self.settled = false;
+    }
+
+    /// Nobody wants the whole file any more; what is asked already may still come.
+    pub fn cancel_fill(&mut self, hash: &ContentHash) {
+        if let Some(fetch) = self.fetches.get_mut(hash) {
+            fetch.filling = None;
+        }
+    }
+
+    /// The reader has gone. What is asked already may still come; nothing more is asked for it.
+    pub fn cancel(&mut self, id: DemandId) {
+        let Some(demand) = self.take_demand(id) else {
+            return;
+        };
+        let Some(fetch) = self.fetches.get_mut(&demand.hash) else {
+            return;
+        };
+        if fetch.demands.is_empty() {
+            self.established_streams -= fetch.streams.established();
+            fetch.streams.clear();
+        }
+    }
+
+    /// Bytes that were here are not any more: the cache had no room for them.
+    pub fn lost(&mut self, hash: &ContentHash, range: ByteRange) {
+        if let Some(fetch) = self.fetches.get_mut(hash) {
+            fetch.have.remove(range);
+            if let Some(filling) = &mut fetch.filling {
+                filling.cursor = 0;
+            }
+        }
+    }
+
+    /// How many bytes of an open file are here.
+    pub fn ready_bytes(&self, hash: &ContentHash) -> Option<u64> {
+        self.fetches.get(hash).map(|fetch| fetch.have.len())
+    }
+
+    /// What became of the wishes since the last call.
+    pub fn poll_event(&mut self) -> Option<PlanEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Plan::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Every peer that was ever asked or named, in order of priority.
+    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
+        let resting = |peer: &Peer| peer.resting_until(now).is_some();
+        let mut order: Vec<_> = self.peers.iter().collect();
+        order.sort_by_key(|(_, peer)| {
+            (
+                resting(peer),
+                !peer.is_known(),
+                peer.score(Lane::Urgent, URGENT_MAX_BYTES),
+            )
+        });
+        let rate = |(place, (node, peer)): (usize, (&NodeId, &Peer))| PeerRate {
+            node: *node,
+            priority: place + 1,
+            latency: peer.latency(),
+            rate_bytes_s: peer.rate(),
+            delivered_bytes: peer.delivered_bytes,
+            in_flight_bytes: peer.in_flight_bytes(),
+            failures: peer.failures_total,
+            shunned: peer.is_shunned(now),
+        };
+        order.into_iter().enumerate().map(rate).collect()
+    }
+
+    fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
+        let demand = self.demands.remove(&id)?;
+        self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
+        self.hungry.remove(&id);
+        if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
+            fetch.demands.remove(&id);
+        }
+        Some(demand)
+    }
+
+    fn close(&mut self, hash: &ContentHash) {
+        if let Some(fetch) = self.fetches.remove(hash) {
+            self.established_streams -= fetch.streams.established();
+            self.events.push_back(PlanEvent::Closed(*hash));
+        }
+    }
+}

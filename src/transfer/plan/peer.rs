@@ -1,0 +1,380 @@
+//! What is known of a peer as a responder: how soon, how fast and how honestly it answers.
+//!
+//! Everything here is an estimate that only steers; nothing is refused for being slow.
+
+use std::time::{Duration, Instant};
+
+use super::{Lane, PIECE_MAX_BYTES};
+use crate::extent::CHUNK_BYTES;
+
+/// In flight to a peer of which little is known yet.
+pub const WINDOW_START_BYTES: u64 = 4 << 20;
+/// Never less than so many pieces, so that the next is under way while one arrives.
+const WINDOW_MIN_PIECES: u64 = 2;
+/// Until it is known better, nor less than what the rate seen so far moves in this time.
+const WINDOW_START_TIME: Duration = Duration::from_secs(1);
+/// Never more: 160 ms of 100 MB/s, twice over what a continent needs.
+pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
+/// In flight to a peer that never answered yet, so that a dead one costs little.
+const WINDOW_UNKNOWN_BYTES: u64 = 1 << 20;
+/// Small answers that readers wait for go past the window, up to this.
+const URGENT_MAX_BYTES: u64 = 4 << 20;
+/// What the window holds beside two round trips: room for a peer's pauses.
+const WINDOW_SLACK: Duration = Duration::from_millis(50);
+/// A piece should take no longer than this, so that a slow peer gets small ones.
+const PIECE_TIME: Duration = Duration::from_millis(250);
+/// The smallest piece that is asked in bulk.
+const PIECE_MIN_BYTES: u64 = 16 << 10;
+/// The first pause after a failure; it doubles with each one after it.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// The longest pause: a reader who waits 10 s for it is to see it tried several times.
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// The first pause after `Busy`.
+const BUSY_MIN: Duration = Duration::from_millis(25);
+/// The longest pause after `Busy`: a busy peer is a live one.
+const BUSY_MAX: Duration = Duration::from_millis(800);
+/// A wrong byte keeps a peer out for this long.
+pub const SHUN: Duration = Duration::from_secs(600);
+/// What an unknown peer is taken for where a figure is needed.
+const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
+const RATE_UNKNOWN: f64 = 10e6;
+/// How much later a silent peer is taken to answer.
+const SILENCE_PENALTY: Duration = Duration::from_secs(10);
+
+/// What to remember of a request when it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub at: Instant,
+    pub usual: Duration,
+    delivered_bytes: u64,
+    queue_bytes: u64,
+    app_limited: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Smoothed time to an answer beyond what its bytes and the queue before it take.
+    latency: Option<Duration>,
+    deviation: Duration,
+    /// Smoothed bytes a second.
+    rate: Option<f64>,
+    pub delivered_bytes: u64,
+    bulk_bytes: u64,
+    urgent_bytes: u64,
+    last_answer: Option<Instant>,
+    silent: bool,
+    /// Failures since the last answer.
+    failures: u32,
+    busy: u32,
+    pub failures_total: u64,
+    not_before: Option<Instant>,
+    pub shunned_until: Option<Instant>,
+    pub load: u8,
+    piece_cap_bytes: Option<u64>,
+}
+
+impl Peer {
+    pub fn is_known(&self) -> bool {
+        self.latency.is_some()
+    }
+
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.bulk_bytes + self.urgent_bytes
+    }
+
+    /// Until when nothing may be asked, where that is so now.
+    pub fn resting_until(&self, now: Instant) -> Option<Instant> {
+        self.not_before
+            .max(self.shunned_until)
+            .filter(|until| *until > now)
+    }
+
+    pub fn is_shunned(&self, now: Instant) -> bool {
+        self.shunned_until.is_some_and(|until| until > now)
+    }
+
+    /// How much may be in flight to it in bulk.
+    pub fn window_bytes(&self) -> u64 {
+        let (Some(latency), Some(rate)) = (self.latency, self.rate) else {
+            return WINDOW_UNKNOWN_BYTES;
+        };
+        let span = latency.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
+        let mut floor = self.piece_bytes() * WINDOW_MIN_PIECES;
+        if self.delivered_bytes < WINDOW_START_BYTES {
+            let moved = (rate * WINDOW_START_TIME.as_secs_f64()) as u64;
+            floor = floor.max(moved.min(WINDOW_START_BYTES));
+        }
+        ((rate * span) as u64).clamp(floor, WINDOW_MAX_BYTES)
+    }
+
+    /// Whether one more piece of `bytes` may be asked of it.
+    pub fn has_room(&self, lane: Lane, bytes: u64) -> bool {
+        match lane {
+            Lane::Urgent => self.urgent_bytes + bytes <= URGENT_MAX_BYTES,
+            Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
+        }
+    }
+
+    /// The largest piece to ask in bulk: a power of two.
+    pub fn piece_bytes(&self) -> u64 {
+        let by_rate = match self.rate {
+            None => 4 * CHUNK_BYTES,
+            Some(rate) => (rate * PIECE_TIME.as_secs_f64()) as u64,
+        };
+        let power = 1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2();
+        power.min(self.piece_cap_bytes.unwrap_or(PIECE_MAX_BYTES))
+    }
+
+    /// When `bytes` more would be here, were they asked now.
+    pub fn expected(&self, lane: Lane, bytes: u64) -> Duration {
+        let queue = if lane == Lane::Urgent {
+            self.urgent_bytes
+        } else {
+            self.bulk_bytes
+        };
+        let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
+        let moving = Duration::from_secs_f64((queue + bytes) as f64 / rate);
+        self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
+    }
+
+    /// The same as a figure to compare peers by: load and silence count.
+    pub fn score(&self, lane: Lane, bytes: u64) -> Duration {
+        let penalty = if self.silent {
+            SILENCE_PENALTY
+        } else {
+            Duration::ZERO
+        };
+        self.expected(lane, bytes)
+            .mul_f64(1.0 + f64::from(self.load) / 64.0)
+            + penalty
+    }
+
+    pub fn sent(&mut self, now: Instant, lane: Lane, bytes: u64) -> Sent {
+        let usual = self.expected(lane, bytes) + self.deviation * 2;
+        let queue_bytes = if lane == Lane::Urgent {
+            self.urgent_bytes
+        } else {
+            self.bulk_bytes
+        };
+        match lane {
+            Lane::Urgent => self.urgent_bytes += bytes,
+            Lane::Bulk => self.bulk_bytes += bytes,
+        }
+        let app_limited = self.in_flight_bytes() * 2 < self.window_bytes();
+        let delivered_bytes = self.delivered_bytes;
+        Sent {
+            at: now,
+            usual,
+            delivered_bytes,
+            queue_bytes,
+            app_limited,
+        }
+    }
+
+    /// Takes a request out of flight, however it ended.
+    pub fn ended(&mut self, lane: Lane, bytes: u64) {
+        match lane {
+            Lane::Urgent => self.urgent_bytes -= bytes,
+            Lane::Bulk => self.bulk_bytes -= bytes,
+        }
+    }
+
+    pub fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
+        self.delivered_bytes += bytes;
+        self.last_answer = Some(now);
+        (self.silent, self.failures, self.busy) = (false, 0, 0);
+        self.not_before = None;
+        let took = now
+            .saturating_duration_since(sent.at)
+            .max(Duration::from_micros(20));
+        self.learn_rate(sent, took, bytes);
+        self.learn_latency(sent, took, bytes);
+        self.piece_cap_bytes = self
+            .piece_cap_bytes
+            .map(|cap| (cap * 2).min(PIECE_MAX_BYTES));
+    }
+
+    /// What was delivered while this one was under way; where we asked for too little to fill the
+    /// link, that only ever raises the estimate.
+    fn learn_rate(&mut self, sent: &Sent, took: Duration, bytes: u64) {
+        let delivered = (self.delivered_bytes - sent.delivered_bytes).max(bytes);
+        let sample = delivered as f64 / took.as_secs_f64();
+        self.rate = Some(match self.rate {
+            None => sample,
+            Some(rate) if sample > rate => rate + (sample - rate) / 2.0,
+            Some(rate) if sent.app_limited => rate,
+            Some(rate) => rate + (sample - rate) / 8.0,
+        });
+    }
+
+    /// Jacobson and Karels' smoothing (RFC 6298), of what bytes and queue do not explain.
+    fn learn_latency(&mut self, sent: &Sent, took: Duration, bytes: u64) {
+        let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
+        let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
+        let sample = took.saturating_sub(moving).max(took / 8);
+        let Some(latency) = self.latency else {
+            self.latency = Some(took);
+            self.deviation = took / 2;
+            return;
+        };
+        self.deviation = (self.deviation * 3 + latency.abs_diff(sample)) / 4;
+        self.latency = Some((latency * 7 + sample) / 8);
+    }
+
+    /// How long it has answered nothing at all, while something asked at `since` was open.
+    pub fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
+        let from = self.last_answer.map_or(since, |answer| answer.max(since));
+        now.saturating_duration_since(from)
+    }
+
+    /// It answers nothing: others come first until it does.
+    pub fn note_silence(&mut self) {
+        self.silent = true;
+    }
+
+    /// Another was sooner: it takes at least as long as it has taken so far.
+    pub fn note_slow(&mut self, now: Instant, sent: &Sent) {
+        let took = now.saturating_duration_since(sent.at);
+        if let Some(latency) = self.latency.filter(|latency| took > *latency) {
+            self.latency = Some((latency * 7 + took) / 8);
+        }
+    }
+
+    /// It is said to be well again.
+    pub fn rested(&mut self) {
+        (self.failures, self.busy, self.silent) = (0, 0, false);
+        self.not_before = None;
+    }
+
+    /// It could not be reached, or answered nonsense. `jitter` is in 0..1.
+    pub fn rest(&mut self, now: Instant, jitter: f64) -> Instant {
+        self.failures += 1;
+        self.failures_total += 1;
+        let doubled = BACKOFF_MIN * (1 << (self.failures - 1).min(10));
+        let until = now + doubled.min(BACKOFF_MAX).mul_f64(0.75 + jitter / 2.0);
+        self.not_before = Some(until);
+        until
+    }
+
+    pub fn rest_busy(&mut self, now: Instant, jitter: f64) -> Instant {
+        self.last_answer = Some(now);
+        self.busy += 1;
+        let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
+        let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);
+        self.not_before = Some(until);
+        until
+    }
+
+    /// A request to it took longer than any may.
+    pub fn halve_pieces(&mut self) {
+        self.piece_cap_bytes = Some((self.piece_bytes() / 2).max(PIECE_MIN_BYTES));
+    }
+
+    pub fn shun(&mut self, now: Instant) -> Instant {
+        self.failures_total += 1;
+        let until = now + SHUN;
+        self.shunned_until = Some(until);
+        until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that answers one piece after another at a fixed rate and distance.
+    fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
+        let mut peer = Peer::default();
+        let mut now = Instant::now();
+        let mut queue = std::collections::VecDeque::new();
+        let mut link_free = now;
+        for _ in 0..pieces {
+            while peer.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
+                let bytes = peer.piece_bytes();
+                let sent = peer.sent(now, Lane::Bulk, bytes);
+                let moving = Duration::from_secs_f64(bytes as f64 / rate);
+                link_free = link_free.max(now + latency) + moving;
+                queue.push_back((link_free, sent, bytes));
+            }
+            let (at, sent, bytes) = queue.pop_front().unwrap();
+            now = at;
+            peer.ended(Lane::Bulk, bytes);
+            peer.answered(now, &sent, bytes);
+        }
+        peer
+    }
+
+    #[test]
+    fn the_window_covers_the_round_trip_of_a_fast_far_peer() {
+        let peer = trained(Duration::from_millis(20), 100e6, 200);
+        assert!(
+            peer.window_bytes() as f64 >= 100e6 * 0.020 * 1.5,
+            "{}",
+            peer.window_bytes()
+        );
+        let rate = peer.rate().unwrap();
+        assert!((80e6..130e6).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn a_slow_peer_gets_small_pieces_and_a_small_window() {
+        let peer = trained(Duration::from_millis(5), 300e3, 60);
+        assert_eq!(peer.piece_bytes(), CHUNK_BYTES);
+        assert!(peer.window_bytes() <= 512 << 10, "{}", peer.window_bytes());
+    }
+
+    #[test]
+    fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
+        let (mut peer, now) = (Peer::default(), Instant::now());
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            let rest = peer.rest(now, 0.5) - now;
+            assert!(rest >= last && rest <= BACKOFF_MAX);
+            last = rest;
+        }
+        assert_eq!(last, BACKOFF_MAX);
+        let sent = peer.sent(now, Lane::Urgent, 4096);
+        peer.ended(Lane::Urgent, 4096);
+        peer.answered(now + Duration::from_millis(1), &sent, 4096);
+        assert_eq!(peer.resting_until(now), None);
+    }
+
+    #[test]
+    fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
+        let (mut peer, now) = (Peer::default(), Instant::now());
+        let sent = peer.sent(now, Lane::Bulk, 4096);
+        peer.shun(now);
+        peer.ended(Lane::Bulk, 4096);
+        peer.answered(now, &sent, 4096);
+        assert!(peer.is_shunned(now + SHUN - Duration::from_secs(1)));
+        assert!(!peer.is_shunned(now + SHUN));
+    }
+
+    #[test]
+    fn small_reads_do_not_lower_what_is_known_of_the_rate() {
+        let mut peer = trained(Duration::from_millis(20), 100e6, 200);
+        while peer.in_flight_bytes() > 0 {
+            let bytes = peer.in_flight_bytes();
+            peer.ended(Lane::Bulk, bytes);
+        }
+        let (before, now) = (peer.rate().unwrap(), Instant::now());
+        for _ in 0..100 {
+            let sent = peer.sent(now, Lane::Urgent, 4096);
+            peer.ended(Lane::Urgent, 4096);
+            peer.answered(now + Duration::from_millis(20), &sent, 4096);
+        }
+        assert!(peer.rate().unwrap() >= before);
+    }
+}

@@ -1,0 +1,420 @@
+//! A world of peers and readers around one plan, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use super::{
+    DemandId, Failure, Lane, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
+};
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+
+/// How long a read waits, as the contract's default.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a peer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Connections break, and are refused from then on.
+    Reset,
+    /// Nothing comes any more.
+    Silence,
+}
+
+#[derive(Clone, Debug)]
+pub struct SimPeer {
+    pub latency: Duration,
+    pub rate: f64,
+    pub dies: Option<(Duration, Death)>,
+    pub lies: bool,
+    pub gone: bool,
+    /// Whether it answers a `Get` with an offer of these ranges.
+    pub offers: Option<ExtentSet>,
+    pub link_free: Option<Instant>,
+    pub served_bytes: u64,
+}
+
+impl SimPeer {
+    pub fn new(latency_ms: u64, rate: f64) -> Self {
+        Self {
+            latency: Duration::from_millis(latency_ms),
+            rate,
+            dies: None,
+            lies: false,
+            gone: false,
+            offers: None,
+            link_free: None,
+            served_bytes: 0,
+        }
+    }
+
+    pub fn dying(mut self, after_ms: u64, death: Death) -> Self {
+        self.dies = Some((Duration::from_millis(after_ms), death));
+        self
+    }
+}
+
+/// One program that reads.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub hash: ContentHash,
+    pub reads: Vec<ByteRange>,
+    pub at: usize,
+    pub waits: Option<(DemandId, Instant)>,
+    pub longest_wait: Duration,
+    pub errors: Vec<PlanError>,
+    pub done_at: Option<Instant>,
+}
+
+impl Reader {
+    pub fn new(hash: ContentHash, reads: Vec<ByteRange>) -> Self {
+        Self {
+            hash,
+            reads,
+            at: 0,
+            waits: None,
+            longest_wait: Duration::ZERO,
+            errors: vec![],
+            done_at: None,
+        }
+    }
+
+    pub fn sequential(hash: ContentHash, size: u64) -> Self {
+        let step = 128 << 10;
+        let reads = (0..size.div_ceil(step))
+            .map(|i| ByteRange::new(i * step, ((i + 1) * step).min(size)))
+            .collect();
+        Self::new(hash, reads)
+    }
+
+    pub fn bytes_read(&self) -> u64 {
+        self.reads[..self.at].iter().map(ByteRange::len).sum()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Answer(RequestId),
+    Fails(RequestId, u8),
+    Offers(NodeId, ContentHash),
+    Dies(NodeId),
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub start: Instant,
+    pub now: Instant,
+    pub peers: BTreeMap<NodeId, SimPeer>,
+    pub readers: Vec<Reader>,
+    pub requests: Vec<RangeRequest>,
+    pub events: Vec<PlanEvent>,
+    sizes: BTreeMap<ContentHash, u64>,
+    under_way: BTreeMap<RequestId, RangeRequest>,
+    queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    order: u64,
+}
+
+pub fn node(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+pub fn content(number: u8) -> ContentHash {
+    ContentHash::new([number; 32])
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let start = Instant::now();
+        Self {
+            plan: Plan::new(PlanConfig::default(), seed),
+            start,
+            now: start,
+            peers: BTreeMap::new(),
+            readers: vec![],
+            requests: vec![],
+            events: vec![],
+            sizes: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+        }
+    }
+
+    pub fn peer(&mut self, number: u8, peer: SimPeer) -> NodeId {
+        if let Some((after, _)) = peer.dies {
+            self.later(self.start + after, Happening::Dies(node(number)));
+        }
+        self.peers.insert(node(number), peer);
+        node(number)
+    }
+
+    pub fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentHash {
+        let hash = content(number);
+        self.sizes.insert(hash, size);
+        self.plan
+            .open(self.now, hash, size, ExtentSet::new())
+            .unwrap();
+        self.plan.holders(self.now, &hash, holders);
+        hash
+    }
+
+    pub fn read(&mut self, reader: Reader) -> usize {
+        self.readers.push(reader);
+        self.readers.len() - 1
+    }
+
+    pub fn requested_bytes(&self) -> u64 {
+        self.requests
+            .iter()
+            .map(|request| request.range.len())
+            .sum()
+    }
+
+    /// Runs until all readers are through, a fill has ended, or the time is up.
+    pub fn run(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        loop {
+            for _ in 0..2 {
+                while let Some(event) = self.plan.poll_event() {
+                    self.take(event);
+                }
+                self.step_readers();
+            }
+            self.send_requests();
+            let idle = self.readers.iter().all(|r| r.done_at.is_some());
+            let filled =
+                |e: &PlanEvent| matches!(e, PlanEvent::Filled(_) | PlanEvent::FillFailed(..));
+            if idle && (!self.readers.is_empty() || self.events.iter().any(filled)) {
+                return;
+            }
+            let happening = self.queue.peek().map(|Reverse((at, ..))| *at);
+            let next = [happening, self.plan.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .min();
+            match next {
+                Some(next) if next <= end => self.now = self.now.max(next),
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+            self.plan.handle_timeout(self.now);
+            while self
+                .queue
+                .peek()
+                .is_some_and(|Reverse((at, ..))| *at <= self.now)
+            {
+                let Reverse((.., happening)) = self.queue.pop().unwrap();
+                self.happen(happening);
+            }
+        }
+    }
+
+    fn later(&mut self, at: Instant, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse((at, self.order, happening)));
+    }
+
+    fn dead(&self, node: &NodeId) -> Option<Death> {
+        let (after, death) = self.peers[node].dies?;
+        (self.now >= self.start + after).then_some(death)
+    }
+
+    fn send_requests(&mut self) {
+        while let Some(request) = self.plan.poll_request(self.now) {
+            self.check(&request);
+            self.requests.push(request);
+            self.under_way.insert(request.id, request);
+            let death = self.dead(&request.node);
+            let (now, length) = (self.now, request.range.len() as f64);
+            let peer = self.peers.get_mut(&request.node).unwrap();
+            let trip = now + peer.latency;
+            let at = match (death, peer.gone) {
+                (Some(Death::Silence), _) => continue,
+                (Some(Death::Reset), _) | (_, true) => trip,
+                _ => {
+                    // the urgent lane shares the link but does not queue behind bulk for long
+                    let free = peer.link_free.unwrap_or(trip).max(trip);
+                    let moving = Duration::from_secs_f64(length / peer.rate);
+                    peer.link_free = Some(free + moving);
+                    match request.lane {
+                        Lane::Urgent => trip + moving * 2,
+                        Lane::Bulk => free + moving,
+                    }
+                }
+            };
+            let happening = match (death.is_some(), peer.gone, peer.lies) {
+                (true, ..) => Happening::Fails(request.id, 0),
+                (_, true, _) => Happening::Fails(request.id, 1),
+                (.., true) => Happening::Fails(request.id, 2),
+                _ => Happening::Answer(request.id),
+            };
+            self.later(at, happening);
+        }
+    }
+
+    fn check(&self, request: &RangeRequest) {
+        let size = self.sizes[&request.hash];
+        assert!(request.range.len() <= super::PIECE_MAX_BYTES && !request.range.is_empty());
+        assert!(request.range.start.is_multiple_of(4096) && request.range.end <= size);
+        assert!(request.range.end.is_multiple_of(4096) || request.range.end == size);
+        let total: u64 = self.under_way.values().map(|r| r.range.len()).sum();
+        assert!(total <= super::IN_FLIGHT_MAX_BYTES + super::PIECE_MAX_BYTES);
+        let same = |other: &&RangeRequest| {
+            other.hash == request.hash && !other.range.intersection(&request.range).is_empty()
+        };
+        for other in self.under_way.values().filter(same) {
+            assert_ne!(other.node, request.node, "asked the same of one peer twice");
+            assert_eq!(
+                other.range, request.range,
+                "asked twice, but not as a hedge"
+            );
+        }
+        let have = &self.plan.fetches[&request.hash].have;
+        assert!(
+            have.present_in(request.range).is_empty(),
+            "asked for what is here"
+        );
+    }
+
+    fn take(&mut self, event: PlanEvent) {
+        match &event {
+            PlanEvent::Ready(id) => self.finish_read(*id, None),
+            PlanEvent::Failed(id, why) => self.finish_read(*id, Some(why.clone())),
+            PlanEvent::Cancel(id) => drop(self.under_way.remove(id)),
+            PlanEvent::Wanted(hash) => {
+                let at = self.now + Duration::from_millis(5);
+                let offering = self.peers.iter().filter(|(_, peer)| peer.offers.is_some());
+                let nodes: Vec<_> = offering.map(|(node, _)| *node).collect();
+                nodes
+                    .into_iter()
+                    .for_each(|node| self.later(at, Happening::Offers(node, *hash)));
+            }
+            _ => {}
+        }
+        self.events.push(event);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Answer(id) => {
+                let Some(request) = self.under_way.get(&id).copied() else {
+                    return;
+                };
+                if self.dead(&request.node).is_some() {
+                    return;
+                }
+                self.under_way.remove(&id);
+                let peer = self.peers.get_mut(&request.node).unwrap();
+                peer.served_bytes += request.range.len();
+                self.plan.answered(self.now, id);
+            }
+            Happening::Fails(id, how) => {
+                if self.under_way.remove(&id).is_some() {
+                    let how = [Failure::Unreachable, Failure::Gone, Failure::Lied][how as usize];
+                    self.plan.failed(self.now, id, how);
+                }
+            }
+            Happening::Offers(node, hash) => self.offer(node, hash),
+            Happening::Dies(node) => {
+                if self.dead(&node) == Some(Death::Reset) {
+                    let of_node = |r: &&RangeRequest| r.node == node;
+                    let lost: BTreeSet<_> = self
+                        .under_way
+                        .values()
+                        .filter(of_node)
+                        .map(|r| r.id)
+                        .collect();
+                    for id in lost {
+                        self.under_way.remove(&id);
+                        self.plan.failed(self.now, id, Failure::Unreachable);
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn offer(&mut self, node: NodeId, hash: ContentHash) {
+        if self.dead(&node).is_some() {
+            return;
+        }
+        let ranges = self.peers[&node].offers.clone().unwrap_or_default();
+        let size_bytes = self.sizes[&hash];
+        let all = ranges.contains(ByteRange::new(0, size_bytes));
+        self.plan.offer(
+            self.now,
+            &Offer {
+                node,
+                hash,
+                size_bytes,
+                all,
+                ranges,
+                load: 0,
+            },
+        );
+    }
+
+    fn step_readers(&mut self) {
+        for index in 0..self.readers.len() {
+            self.step_reader(index);
+        }
+    }
+
+    fn step_reader(&mut self, index: usize) {
+        loop {
+            let reader = &mut self.readers[index];
+            if reader.waits.is_some() || reader.done_at.is_some() {
+                return;
+            }
+            let Some(range) = reader.reads.get(reader.at).copied() else {
+                reader.done_at = Some(self.now);
+                return;
+            };
+            let here = self
+                .plan
+                .fetches
+                .get(&reader.hash)
+                .map(|f| f.have.contains(range));
+            if here == Some(true) {
+                self.plan.read_ahead(self.now, &reader.hash, range);
+                reader.at += 1;
+                continue;
+            }
+            match self
+                .plan
+                .demand(self.now, reader.hash, range, self.now + PATIENCE)
+            {
+                Ok(id) => reader.waits = Some((id, self.now)),
+                Err(why) => {
+                    reader.errors.push(why);
+                    reader.at += 1;
+                }
+            }
+        }
+    }
+
+    fn finish_read(&mut self, id: DemandId, error: Option<PlanError>) {
+        let of_id = |r: &&mut Reader| r.waits.is_some_and(|(waits, _)| waits == id);
+        let Some(reader) = self.readers.iter_mut().find(of_id) else {
+            return;
+        };
+        let (_, since) = reader.waits.take().unwrap();
+        reader.longest_wait = reader.longest_wait.max(self.now - since);
+        assert!(
+            self.now - since <= PATIENCE * 3,
+            "a wait went past its deadline"
+        );
+        if error.is_none() {
+            let here = &self.plan.fetches[&reader.hash].have;
+            assert!(
+                here.contains(reader.reads[reader.at]),
+                "told ready, and it is not here"
+            );
+        }
+        reader.errors.extend(error);
+        reader.at += 1;
+    }
+}

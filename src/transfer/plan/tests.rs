@@ -1,0 +1,282 @@
+//! What a plan promises, shown in virtual time.
+
+mod chaos;
+mod trouble;
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::simulation::{PATIENCE, Reader, SimPeer, World, content};
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const LAN: f64 = 100e6;
+
+fn rate_of(world: &World, bytes: u64) -> f64 {
+    bytes as f64 / (world.now - world.start).as_secs_f64()
+}
+
+fn page(number: u64) -> ByteRange {
+    ByteRange::at(number * PAGE_BYTES, PAGE_BYTES)
+}
+
+#[test]
+fn a_sequential_reader_keeps_a_far_fast_peer_busy() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(20, LAN));
+    let hash = world.file(1, 256 * MIB, &[peer]);
+    world.read(Reader::sequential(hash, 256 * MIB));
+    world.run(Duration::from_secs(60));
+    assert!(world.readers[0].errors.is_empty());
+    let rate = rate_of(&world, 256 * MIB);
+    assert!(rate >= 0.85 * LAN, "{rate:.0} bytes a second");
+    assert!(world.requested_bytes() <= 257 * MIB);
+}
+
+#[test]
+fn a_fill_keeps_a_far_fast_peer_busy() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(20, LAN));
+    let hash = world.file(1, 256 * MIB, &[peer]);
+    world.plan.fill(world.now, hash, PATIENCE);
+    world.run(Duration::from_secs(60));
+    assert!(world.events.contains(&PlanEvent::Filled(hash)));
+    let rate = rate_of(&world, 256 * MIB);
+    assert!(rate >= 0.85 * LAN, "{rate:.0} bytes a second");
+    assert_eq!(world.requested_bytes(), 256 * MIB);
+}
+
+#[test]
+fn four_holders_give_nearly_the_sum_of_their_links() {
+    for sequential in [false, true] {
+        let mut world = World::new(3);
+        let peers: Vec<_> = (1..=4)
+            .map(|i| world.peer(i, SimPeer::new(2, 25e6)))
+            .collect();
+        let hash = world.file(1, 512 * MIB, &peers);
+        match sequential {
+            true => drop(world.read(Reader::sequential(hash, 512 * MIB))),
+            false => world.plan.fill(world.now, hash, PATIENCE),
+        }
+        world.run(Duration::from_secs(60));
+        let rate = rate_of(&world, 512 * MIB);
+        assert!(
+            rate >= 90e6,
+            "{rate:.0} bytes a second, sequential: {sequential}"
+        );
+    }
+}
+
+#[test]
+fn random_pages_ask_for_hardly_more_than_themselves() {
+    let mut world = World::new(4);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let hash = world.file(1, 256 * MIB, &[peer]);
+    let mut rng = StdRng::seed_from_u64(4);
+    let reads = (0..5000)
+        .map(|_| page(rng.random_range(0..65536)))
+        .collect();
+    world.read(Reader::new(hash, reads));
+    world.run(Duration::from_secs(60));
+    assert!(world.requested_bytes() <= 5000 * PAGE_BYTES * 11 / 10);
+    assert!(
+        world
+            .requests
+            .iter()
+            .filter(|r| r.lane == Lane::Urgent)
+            .count()
+            > 4000
+    );
+}
+
+#[test]
+fn many_readers_of_one_range_share_one_request() {
+    let mut world = World::new(5);
+    let peer = world.peer(1, SimPeer::new(20, LAN));
+    let hash = world.file(1, MIB, &[peer]);
+    for _ in 0..64 {
+        world.read(Reader::new(hash, vec![ByteRange::at(262144, 131072)]));
+    }
+    world.run(Duration::from_secs(5));
+    assert!(
+        world
+            .readers
+            .iter()
+            .all(|r| r.errors.is_empty() && r.done_at.is_some())
+    );
+    assert_eq!(world.requested_bytes(), 131072);
+}
+
+#[test]
+fn holders_of_parts_together_give_the_whole() {
+    let mut world = World::new(10);
+    let size = 64 * MIB;
+    for (number, offset) in [(1u8, 0), (2, 1), (3, 2)] {
+        let runs = (0..size / MIB).filter(|i| i % 3 == offset);
+        let ranges: ExtentSet = runs.map(|i| ByteRange::at(i * MIB, MIB)).collect();
+        world.peer(
+            number,
+            SimPeer {
+                offers: Some(ranges),
+                ..SimPeer::new(2, LAN)
+            },
+        );
+    }
+    let hash = world.file(1, size, &[]);
+    world.plan.fill(world.now, hash, PATIENCE);
+    world.run(Duration::from_secs(60));
+    assert!(
+        world.events.contains(&PlanEvent::Filled(hash)),
+        "{:?}",
+        world.events
+    );
+    assert!(world.peers.values().all(|p| p.served_bytes >= 15 * MIB));
+}
+
+#[test]
+fn two_readers_of_two_files_get_equal_shares_of_one_peer() {
+    let mut world = World::new(11);
+    let peer = world.peer(1, SimPeer::new(2, 25e6));
+    let hashes = [
+        world.file(1, 256 * MIB, &[peer]),
+        world.file(2, 256 * MIB, &[peer]),
+    ];
+    for hash in hashes {
+        world.read(Reader::sequential(hash, 256 * MIB));
+    }
+    world.run(Duration::from_secs(6));
+    let [a, b] = [0, 1].map(|i| world.readers[i].bytes_read() as f64);
+    assert!(a / b > 0.7 && a / b < 1.4, "{a} against {b}");
+}
+
+#[test]
+fn a_demand_does_not_wait_behind_bulk() {
+    let mut world = World::new(12);
+    let peer = world.peer(1, SimPeer::new(1, 25e6));
+    let big = world.file(1, 256 * MIB, &[peer]);
+    let small = world.file(2, MIB, &[peer]);
+    world.plan.fill(world.now, big, PATIENCE);
+    world.read(Reader::new(content(9), vec![]));
+    world.readers.clear();
+    world.run(Duration::from_secs(1));
+    world.read(Reader::new(small, vec![page(1), page(77), page(130)]));
+    world.run(Duration::from_secs(1));
+    assert!(world.readers[0].longest_wait < Duration::from_millis(20));
+}
+
+#[test]
+fn nothing_more_is_asked_for_a_reader_that_has_gone() {
+    let mut world = World::new(15);
+    let peer = world.peer(1, SimPeer::new(20, 1e6));
+    let hash = world.file(1, 64 * MIB, &[peer]);
+    for i in 0..4 {
+        world
+            .plan
+            .read_ahead(world.now, &hash, ByteRange::at(i * 131072, 131072));
+    }
+    let range = ByteRange::at(4 * 131072, 131072);
+    let id = world
+        .plan
+        .demand(world.now, hash, range, world.now + PATIENCE)
+        .unwrap();
+    world.plan.cancel(id);
+    assert_eq!(world.plan.poll_request(world.now), None);
+    assert_eq!(world.plan.poll_event(), Some(PlanEvent::Wanted(hash)));
+    assert_eq!(world.plan.poll_event(), None);
+}
+
+#[test]
+fn an_unused_fetch_is_forgotten() {
+    let mut world = World::new(16);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let hash = world.file(1, MIB, &[peer]);
+    world.read(Reader::sequential(hash, MIB));
+    world.run(Duration::from_secs(5));
+    world.readers.clear();
+    world.run(Duration::from_secs(70));
+    assert!(world.events.contains(&PlanEvent::Closed(hash)));
+    assert!(!world.plan.is_open(&hash) && world.plan.timers.is_empty());
+}
+
+#[test]
+fn the_numbers_of_fetches_and_waits_are_bounded() {
+    let mut world = World::new(17);
+    let hash = world.file(1, 1 << 40, &[]);
+    for i in 0..DEMANDS_MAX as u64 {
+        let at = page(i * 64);
+        world
+            .plan
+            .demand(world.now, hash, at, world.now + PATIENCE)
+            .unwrap();
+    }
+    let one_more = world
+        .plan
+        .demand(world.now, hash, page(1), world.now + PATIENCE);
+    assert_eq!(one_more, Err(PlanError::TooMany));
+    for i in 0..2 * FETCHES_MAX {
+        let name = ContentHash::of(&i.to_le_bytes());
+        world
+            .plan
+            .open(world.now, name, 1, ExtentSet::new())
+            .unwrap();
+    }
+    assert_eq!(world.plan.fetches.len(), FETCHES_MAX);
+    assert!(
+        world.plan.is_open(&hash),
+        "a file that readers wait for stays"
+    );
+}
+
+#[test]
+fn bytes_that_the_cache_lost_are_asked_again() {
+    let mut world = World::new(18);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let hash = world.file(1, MIB, &[peer]);
+    world.read(Reader::new(hash, vec![page(5)]));
+    world.run(Duration::from_secs(1));
+    world.plan.lost(&hash, page(5));
+    world.read(Reader::new(hash, vec![page(5)]));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.requests.len(), 2);
+    assert!(world.readers[1].done_at.is_some());
+}
+
+#[test]
+fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
+    let mut world = World::new(20);
+    let peers: Vec<_> = (1..=8)
+        .map(|i| world.peer(i, SimPeer::new(2, LAN)))
+        .collect();
+    for number in 0..250u8 {
+        let hash = world.file(number, 2 * MIB, &peers);
+        world.read(Reader::sequential(hash, 2 * MIB));
+        world.read(Reader::sequential(hash, 2 * MIB));
+    }
+    world.run(Duration::from_secs(60));
+    assert!(
+        world
+            .readers
+            .iter()
+            .all(|r| r.errors.is_empty() && r.done_at.is_some())
+    );
+    assert!(world.requested_bytes() <= 250 * 2 * MIB * 11 / 10);
+}
+
+#[test]
+fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
+    let mut world = World::new(22);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let hash = world.file(1, 1 << 30, &[peer]);
+    world.plan.limit_read_ahead(Some(4 * MIB));
+    for step in 0..200 {
+        for reader in 0..4 {
+            let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
+            world.plan.read_ahead(world.now, &hash, range);
+        }
+    }
+    let ahead = world.plan.fetches[&hash].streams.ahead();
+    assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
+    assert_eq!(ahead.len(), 4);
+}

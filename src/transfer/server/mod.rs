@@ -1,0 +1,310 @@
+//! Serving: ranges of complete or partial cached files and of this node's shares, each proven
+//! against its hash on the way, so that a file that changed is never sent as what it was.
+//!
+//! Work is done on blocking threads, a few at a time, peers in turn; what waits is counted and
+//! bounded, and so is what was made and is not sent yet. Beyond the limits a peer is told `Busy`
+//! and asks another. An error ends one answer.
+
+mod askers;
+mod opened;
+mod turnstile;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::cache::Cache;
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+use crate::share::ShareSet;
+use crate::wire::native::tcp::{MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Request, Response};
+
+pub use askers::ASKERS_MAX;
+use askers::Askers;
+use opened::{OPENED_FOR, Opened, Source, Unserved};
+use turnstile::{Turn, Turnstile};
+
+/// What serving may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Answers made at one time.
+    pub makers_max: usize,
+    /// Questions that wait, of all peers.
+    pub waiting_max: usize,
+    /// Questions of one peer that wait.
+    pub waiting_of_peer_max: usize,
+    /// Bytes of answers that are made and not sent, for all peers.
+    pub held_max_bytes: u64,
+    /// The same for one peer; at least one whole answer.
+    pub held_of_peer_max_bytes: u64,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            makers_max: processors.clamp(2, 8),
+            waiting_max: 4096,
+            waiting_of_peer_max: 512,
+            held_max_bytes: 64 << 20,
+            held_of_peer_max_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What this node has of a content, as an answer to a `Get`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferData {
+    /// Of what.
+    pub hash: ContentHash,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether all of it is here; then `ranges` is empty.
+    pub all: bool,
+    /// What is here, in whole chunks; the caller cuts it to what its datagram takes.
+    pub ranges: ExtentSet,
+    /// How busy this node is, from 0 to 255.
+    pub load: u8,
+    /// Who else asked for it lately, at most [`ASKERS_MAX`].
+    pub askers: Vec<NodeId>,
+}
+
+/// Answers what other nodes ask of contents. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Cache,
+    shares: ShareSet,
+    turnstile: Turnstile,
+    askers: Mutex<Askers>,
+    opened: Mutex<Opened>,
+}
+
+/// An answer in memory, which counts until it is sent.
+struct Made {
+    bytes: Vec<u8>,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Server {
+    /// A server of what is in the cache and in the shares.
+    pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits) -> Self {
+        let inner = Inner {
+            cache,
+            shares,
+            turnstile: Turnstile::new(limits),
+            askers: Mutex::new(Askers::new()),
+            opened: Mutex::new(Opened::new()),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Answers [`Request::Range`] and [`Request::Holdings`] of a proven member; refuses others.
+    /// Needs a running tokio runtime.
+    pub async fn answer(&self, from: NodeId, request: Request) -> Response {
+        match request {
+            Request::Range {
+                hash,
+                size_bytes,
+                range,
+            } => self.answer_range(from, hash, size_bytes, range).await,
+            Request::Holdings { hash } => self.answer_holdings(from, hash).await,
+            _ => refused("not a question about content"),
+        }
+    }
+
+    /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
+    /// the disk only where some of the content is here.
+    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferData> {
+        let askers = self.askers(hash, &from);
+        lock(&self.inner.askers).note(Instant::now(), *hash, from);
+        let source = self.inner.find(hash)?;
+        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
+        let ranges = if all {
+            ExtentSet::new()
+        } else {
+            source.ranges()
+        };
+        if !all && ranges.is_empty() {
+            return None;
+        }
+        Some(OfferData {
+            hash: *hash,
+            size_bytes,
+            all,
+            ranges,
+            load: self.load(),
+            askers,
+        })
+    }
+
+    /// How busy this node is with serving, from 0 to 255.
+    pub fn load(&self) -> u8 {
+        self.inner.turnstile.load()
+    }
+
+    /// Who asked for a content lately, but for `asker`.
+    pub fn askers(&self, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
+        lock(&self.inner.askers).of(Instant::now(), hash, asker)
+    }
+
+    async fn answer_range(
+        &self,
+        from: NodeId,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+    ) -> Response {
+        let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
+        if !inside || range.len() > MAX_RANGE_BYTES {
+            return refused("the range is not one that can be asked for");
+        }
+        lock(&self.inner.askers).note(Instant::now(), hash, from);
+        let Some(turn) = self.inner.turnstile.pass(from, range.len()).await else {
+            return Response::Busy;
+        };
+        let inner = self.inner.clone();
+        let made = tokio::task::spawn_blocking(move || inner.make(&hash, size_bytes, range, turn));
+        let answer = made.await.unwrap_or(Response::Busy);
+        self.sweep_later();
+        answer
+    }
+
+    async fn answer_holdings(&self, from: NodeId, hash: ContentHash) -> Response {
+        let Some(turn) = self.inner.turnstile.pass(from, 0).await else {
+            return Response::Busy;
+        };
+        let inner = self.inner.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let source = inner.find(&hash)?;
+            let ranges = longest(source.ranges(), MAX_HOLDINGS_RANGES);
+            Some(Response::Holdings {
+                ranges,
+                size_bytes: source.size_bytes(),
+            })
+        });
+        found.await.ok().flatten().unwrap_or(Response::NotHere)
+    }
+
+    /// Sees to it that what was opened for this answer is closed again.
+    fn sweep_later(&self) {
+        let first = {
+            let mut opened = lock(&self.inner.opened);
+            !opened.is_empty() && !std::mem::replace(&mut opened.swept, true)
+        };
+        if first {
+            tokio::spawn(sweep(Arc::downgrade(&self.inner)));
+        }
+    }
+}
+
+impl Inner {
+    /// Blocking: reads and hashes.
+    fn make(
+        &self,
+        hash: &ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        mut turn: Turn,
+    ) -> Response {
+        let mut outcome = Unserved::NotHere;
+        // what was open may be gone while another source has the bytes
+        for _ in 0..2 {
+            let Some(source) = self.opened(hash) else {
+                break;
+            };
+            if source.size_bytes() != size_bytes {
+                return Response::NotHere;
+            }
+            match source.encode(range) {
+                Ok(bytes) => {
+                    turn.made();
+                    let proof = Bytes::from_owner(Made { bytes, _turn: turn });
+                    return Response::Data { proof };
+                }
+                Err(why) => outcome = why,
+            }
+            let stale = lock(&self.opened).remove(hash);
+            drop(stale);
+        }
+        match outcome {
+            Unserved::Gone => Response::Gone,
+            Unserved::NotHere => Response::NotHere,
+        }
+    }
+
+    /// The source of the last question, or one found anew and kept for the next.
+    fn opened(&self, hash: &ContentHash) -> Option<Source> {
+        let now = Instant::now();
+        if let Some(source) = lock(&self.opened).get(now, hash) {
+            return Some(source);
+        }
+        let source = self.find(hash)?;
+        let closed = lock(&self.opened).put(now, *hash, source.clone());
+        drop(closed);
+        Some(source)
+    }
+
+    /// A whole source first, else a part of one.
+    fn find(&self, hash: &ContentHash) -> Option<Source> {
+        let cached = || self.cache.existing(hash).map(Source::Cached);
+        if self.cache.is_complete(hash) {
+            return cached();
+        }
+        self.shares.source(hash).map(Source::Shared).or_else(|| {
+            let some = self.cache.cached_bytes(hash) > 0;
+            some.then(cached).flatten()
+        })
+    }
+}
+
+async fn sweep(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(OPENED_FOR).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let old = {
+            let mut opened = lock(&inner.opened);
+            let old = opened.take_old(Instant::now());
+            opened.swept = !opened.is_empty();
+            (old, opened.swept)
+        };
+        // closing a file of the cache touches the disk; a failure to is the cache's to tell
+        let _ = tokio::task::spawn_blocking(move || drop(old.0)).await;
+        if !old.1 {
+            return;
+        }
+    }
+}
+
+fn longest(ranges: ExtentSet, most: usize) -> ExtentSet {
+    let mut list: Vec<ByteRange> = ranges.into();
+    if list.len() > most {
+        list.sort_by_key(|range| std::cmp::Reverse(range.len()));
+        list.truncate(most);
+    }
+    list.into_iter().collect()
+}
+
+fn refused(reason: &str) -> Response {
+    Response::Refused {
+        reason: reason.to_owned(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,286 @@
+//! Whose turn it is to be served: each peer in its turn, within what may be in memory.
+//!
+//! A turn is one answer being made. The bytes of an answer count until they are sent (or thrown
+//! away), for all peers together and for each, so that peers that read slowly hold up themselves
+//! and not the others. What waits is only counted, not made.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::ServerLimits;
+use crate::id::NodeId;
+
+/// The load at which an offer says 255: so many questions that wait.
+const LOAD_FULL_WAITING: usize = 64;
+
+/// Lets peers through in turn. Clones are the same turnstile.
+#[derive(Clone)]
+pub(super) struct Turnstile {
+    gate: Arc<Mutex<Gate>>,
+}
+
+struct Gate {
+    limits: ServerLimits,
+    making: usize,
+    held_bytes: u64,
+    held_of_peer: BTreeMap<NodeId, u64>,
+    waiting: BTreeMap<NodeId, VecDeque<Waiter>>,
+    /// Peers that wait, the next one first.
+    turns: VecDeque<NodeId>,
+    waiting_count: usize,
+}
+
+struct Waiter {
+    bytes: u64,
+    go: oneshot::Sender<Turn>,
+}
+
+/// The right to make one answer; dropping it gives it back.
+pub(super) struct Turn {
+    turnstile: Turnstile,
+    from: NodeId,
+    bytes: u64,
+    making: bool,
+}
+
+impl Turn {
+    /// The answer is made, and takes memory until this is dropped; the next may be made.
+    pub fn made(&mut self) {
+        if std::mem::replace(&mut self.making, false) {
+            let granted = {
+                let mut gate = self.turnstile.lock();
+                gate.making -= 1;
+                gate.grant(&self.turnstile)
+            };
+            drop(granted);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let granted = {
+            let mut gate = self.turnstile.lock();
+            gate.making -= usize::from(self.making);
+            gate.held_bytes -= self.bytes;
+            if let Some(held) = gate.held_of_peer.get_mut(&self.from) {
+                *held -= self.bytes;
+                if *held == 0 {
+                    gate.held_of_peer.remove(&self.from);
+                }
+            }
+            gate.grant(&self.turnstile)
+        };
+        drop(granted);
+    }
+}
+
+impl Turnstile {
+    pub fn new(limits: ServerLimits) -> Self {
+        let gate = Gate {
+            limits,
+            making: 0,
+            held_bytes: 0,
+            held_of_peer: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            turns: VecDeque::new(),
+            waiting_count: 0,
+        };
+        Self {
+            gate: Arc::new(Mutex::new(gate)),
+        }
+    }
+
+    /// Waits for a turn to make an answer of `bytes`. `None` at once where too many wait already.
+    pub async fn pass(&self, from: NodeId, bytes: u64) -> Option<Turn> {
+        let (go, turn) = oneshot::channel();
+        let unclaimed = {
+            let mut gate = self.lock();
+            if !gate.line_up(from, Waiter { bytes, go }) {
+                return None;
+            }
+            gate.grant(self)
+        };
+        drop(unclaimed);
+        turn.await.ok()
+    }
+
+    /// How busy this node is, from 0 to 255.
+    pub fn load(&self) -> u8 {
+        let waiting = self.lock().waiting_count.min(LOAD_FULL_WAITING);
+        (waiting * 255 / LOAD_FULL_WAITING) as u8
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    fn line_up(&mut self, from: NodeId, waiter: Waiter) -> bool {
+        let of_peer = self.waiting.get(&from).map_or(0, VecDeque::len);
+        let full = self.waiting_count >= self.limits.waiting_max;
+        if full || of_peer >= self.limits.waiting_of_peer_max {
+            return false;
+        }
+        self.waiting_count += 1;
+        if of_peer == 0 {
+            self.turns.push_back(from);
+        }
+        self.waiting.entry(from).or_default().push_back(waiter);
+        true
+    }
+
+    /// Lets through whom the limits allow. Gives back the turns of those that went away, to be
+    /// dropped without the lock.
+    #[must_use]
+    fn grant(&mut self, turnstile: &Turnstile) -> Vec<Turn> {
+        let mut unclaimed = Vec::new();
+        let mut passed_over = 0;
+        while self.making < self.limits.makers_max && passed_over < self.turns.len() {
+            let Some(from) = self.turns.pop_front() else {
+                break;
+            };
+            if !self.may_pass(&from) {
+                self.turns.push_back(from);
+                passed_over += 1;
+                continue;
+            }
+            passed_over = 0;
+            if let Some(turn) = self.let_through(from, turnstile) {
+                unclaimed.push(turn);
+            }
+        }
+        unclaimed
+    }
+
+    fn may_pass(&self, from: &NodeId) -> bool {
+        let Some(next) = self.waiting.get(from).and_then(VecDeque::front) else {
+            return true;
+        };
+        let held = self.held_of_peer.get(from).copied().unwrap_or_default();
+        let fits = self.held_bytes + next.bytes <= self.limits.held_max_bytes;
+        fits && held + next.bytes <= self.limits.held_of_peer_max_bytes
+    }
+
+    fn let_through(&mut self, from: NodeId, turnstile: &Turnstile) -> Option<Turn> {
+        let line = self.waiting.get_mut(&from)?;
+        let waiter = line.pop_front()?;
+        match line.is_empty() {
+            true => drop(self.waiting.remove(&from)),
+            false => self.turns.push_back(from),
+        }
+        self.waiting_count -= 1;
+        self.making += 1;
+        self.held_bytes += waiter.bytes;
+        *self.held_of_peer.entry(from).or_default() += waiter.bytes;
+        let turnstile = turnstile.clone();
+        let turn = Turn {
+            turnstile,
+            from,
+            bytes: waiter.bytes,
+            making: true,
+        };
+        waiter.go.send(turn).err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn limits() -> ServerLimits {
+        ServerLimits {
+            makers_max: 2,
+            waiting_max: 10,
+            waiting_of_peer_max: 6,
+            held_max_bytes: 100,
+            held_of_peer_max_bytes: 60,
+        }
+    }
+
+    fn peer(number: u8) -> NodeId {
+        NodeId::new([number; 32])
+    }
+
+    fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
+        let gate = Turnstile::new(limits());
+        let mut greedy: Vec<_> = (0..6).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let mut made: Vec<_> = greedy
+            .iter_mut()
+            .map(|f| now(f.as_mut()).flatten())
+            .collect();
+        assert_eq!(made.iter().flatten().count(), 2);
+        let mut modest = pin!(gate.pass(peer(2), 1));
+        assert!(now(modest.as_mut()).is_none());
+        made[0] = None;
+        made[1] = None;
+        // two turns came free: one for each, though four of the greedy one waited longer
+        let served = greedy.iter_mut().skip(2).map(|f| now(f.as_mut()).flatten());
+        let served: Vec<_> = served.collect();
+        assert_eq!(served.iter().flatten().count(), 1);
+        assert!(now(modest.as_mut()).flatten().is_some());
+    }
+
+    #[test]
+    fn too_many_questions_are_refused_at_once() {
+        let gate = Turnstile::new(limits());
+        let mut all: Vec<_> = (0..9).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let outcomes: Vec<_> = all.iter_mut().map(|f| now(f.as_mut())).collect();
+        assert_eq!(
+            outcomes.iter().filter(|o| matches!(o, Some(None))).count(),
+            1
+        );
+        assert!(gate.load() > 0);
+    }
+
+    #[test]
+    fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
+        let gate = Turnstile::new(limits());
+        let mut slow = now(pin!(gate.pass(peer(1), 60)).as_mut())
+            .flatten()
+            .unwrap();
+        slow.made();
+        let mut more = pin!(gate.pass(peer(1), 10));
+        assert!(now(more.as_mut()).is_none());
+        assert!(
+            now(pin!(gate.pass(peer(2), 40)).as_mut())
+                .flatten()
+                .is_some()
+        );
+        drop(slow);
+        assert!(now(more.as_mut()).flatten().is_some());
+    }
+
+    #[test]
+    fn who_goes_away_leaves_nothing_behind() {
+        let gate = Turnstile::new(limits());
+        let first = now(pin!(gate.pass(peer(1), 60)).as_mut()).flatten();
+        {
+            let mut gone = Box::pin(gate.pass(peer(1), 60));
+            assert!(now(gone.as_mut()).is_none());
+        }
+        drop(first);
+        let inner = gate.lock();
+        assert_eq!(
+            (inner.making, inner.held_bytes, inner.waiting_count),
+            (0, 0, 0)
+        );
+        assert!(inner.turns.is_empty() && inner.waiting.is_empty());
+        assert!(inner.held_of_peer.is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! What the tests of this room share: contents, and caches that hold them.
+
+mod network;
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::TransferError;
+use super::client::{Fetcher, ReadReply};
+use crate::cache::{Cache, CacheConfig, Stored};
+use crate::digest::{self, ContentHash, Outboard};
+use crate::extent::ByteRange;
+use crate::wire::native::tcp::MAX_RANGE_BYTES;
+
+/// Longer than anything here takes; nothing waits for it unless it fails.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A file that somebody has.
+#[derive(Clone)]
+pub struct Content {
+    pub bytes: Bytes,
+    pub outboard: std::sync::Arc<Outboard>,
+}
+
+impl Content {
+    /// Bytes without a pattern, the same for the same seed.
+    pub fn new(seed: u64, size: usize) -> Self {
+        let mut bytes = vec![0; size];
+        blake3::Hasher::new()
+            .update(&seed.to_le_bytes())
+            .finalize_xof()
+            .fill(&mut bytes);
+        let outboard = std::sync::Arc::new(Outboard::of(&bytes));
+        Self {
+            bytes: bytes.into(),
+            outboard,
+        }
+    }
+
+    pub fn hash(&self) -> ContentHash {
+        self.outboard.hash
+    }
+
+    pub fn size(&self) -> u64 {
+        self.outboard.size_bytes
+    }
+
+    pub fn part(&self, range: ByteRange) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    pub fn encode(&self, range: ByteRange) -> Vec<u8> {
+        let pairs = &self.outboard.pairs[..];
+        digest::encode(self.hash(), self.size(), range, &self.bytes[..], pairs).unwrap()
+    }
+}
+
+pub struct TestCache {
+    pub cache: Cache,
+    _dir: tempfile::TempDir,
+}
+
+impl TestCache {
+    pub fn new(budget_bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = CacheConfig {
+            dir: dir.path().join("cache"),
+            budget_bytes,
+            floor_bytes: 0,
+        };
+        Self {
+            cache: Cache::open(config).unwrap().0,
+            _dir: dir,
+        }
+    }
+
+    /// Puts a part of a content in.
+    pub fn stock(&self, content: &Content, range: ByteRange) {
+        let file = self.cache.file(content.hash(), content.size()).unwrap();
+        let mut at = range.start;
+        while at < range.end {
+            let piece = ByteRange::new(at, (at + MAX_RANGE_BYTES).min(range.end));
+            let proof = content.encode(piece);
+            let verified = digest::decode(content.hash(), content.size(), piece, &proof).unwrap();
+            assert_eq!(file.store(&verified).unwrap(), Stored::Kept);
+            at = piece.end;
+        }
+    }
+
+    pub fn stock_all(&self, content: &Content) {
+        self.stock(content, ByteRange::new(0, content.size()));
+    }
+}
+
+/// Where a read's outcome arrives.
+pub type Outcome = mpsc::Receiver<Result<Bytes, TransferError>>;
+
+pub fn reply() -> (ReadReply, Outcome) {
+    let (sender, receiver) = mpsc::channel();
+    (
+        Box::new(move |outcome| drop(sender.send(outcome))),
+        receiver,
+    )
+}
+
+/// Reads as a thread of the mount would; to be called where blocking is allowed.
+pub fn read_now(
+    fetcher: &Fetcher,
+    content: &Content,
+    range: ByteRange,
+) -> Result<Bytes, TransferError> {
+    let (reply, outcome) = reply();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    fetcher.read(content.hash(), content.size(), range, deadline, reply);
+    outcome.recv_timeout(LONG).expect("a read ends")
+}
+
+/// Reads a whole file in order, and compares it.
+pub fn read_through(fetcher: &Fetcher, content: &Content, step: u64) {
+    let mut at = 0;
+    while at < content.size() {
+        let range = ByteRange::new(at, (at + step).min(content.size()));
+        let bytes = read_now(fetcher, content, range).unwrap();
+        assert!(bytes == content.part(range), "wrong bytes at {at}");
+        at = range.end;
+    }
+}
