@@ -1,1 +1,43 @@
-//! (the room's documentation)
+//! The filesystem: which names there are, which inode stands for which, who has what open, and
+//! which errno a program sees.
+//!
+//! Owns inodes and their lookup counts, handles, directory cookies, attributes, extended
+//! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). It speaks to
+//! what lies around it through three traits ([`traits`]): [`Content`] gives names and bytes,
+//! [`Invalidator`] drops what the kernel has cached, [`BackingFiles`] hands complete files to the
+//! kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits.
+//!
+//! An error leaves everything as it was: a failed lookup counts nothing, a failed open holds
+//! nothing.
+
+pub mod attributes;
+pub mod directory;
+pub mod error;
+pub mod files;
+mod filesystem;
+pub mod handles;
+mod inode;
+pub mod listing;
+mod modes;
+mod names;
+mod staleness;
+pub mod traits;
+mod xattr;
+
+pub use attributes::{Attributes, Entry, FileKind, StatFs};
+pub use error::FsError;
+pub use files::{Caching, OpenReply, PendingRead, ReadStep};
+pub use filesystem::{Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
+pub use inode::ROOT_INO;
+pub use listing::{DirectoryEntry, OpenDirectoryReply};
+pub use traits::{
+    BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,
+    Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+};
+pub use xattr::absence as attribute_absence;
+
+// What of others is part of this interface.
+pub use crate::catalogue::Change;
+pub use crate::digest::ContentHash;
+pub use crate::path::NAME_MAX_BYTES;
+pub use crate::wire::native::record::Timestamp;

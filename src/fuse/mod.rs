@@ -1,1 +1,204 @@
-//! (the room's documentation)
+//! The kernel's side: the device that owns /dev/fuse, the session that speaks the protocol behind
+//! it, and what tells the kernel to forget.
+//!
+//! [`Mount`] is what the daemon holds. [`Server`] serves one mount, given its descriptor, on
+//! threads of its own, and ends by itself when the mount is gone. Neither decides anything: which
+//! names and bytes there are, and which errno stands for what, is `fs`'s; how to mount and unmount
+//! is `broker`'s.
+
+mod abi;
+mod counters;
+mod device;
+mod mount;
+mod notify;
+mod passthrough;
+mod read_only;
+mod session;
+mod table;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
+pub use device::{Deadlines, MAX_TRANSFER_BYTES};
+pub use mount::{Mount, MountError, MountOptions};
+pub use notify::MAX_WAITING as MAX_WAITING_NOTIFICATIONS;
+pub use session::MAX_BACKGROUND;
+
+use device::Device;
+use notify::Queue;
+use passthrough::Passthrough;
+use session::Agreed;
+
+use crate::fs::{Filesystem, Invalidator};
+
+/// By when the kernel must have begun to talk: it does so as soon as the mount stands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a mount is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// How many threads read requests, 1 to 16.
+    pub threads: usize,
+    /// When the device gives up on a request.
+    pub deadlines: Deadlines,
+    /// Whether the kernel may read complete files by itself.
+    pub passthrough: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        let deadlines = Deadlines {
+            read: Duration::from_secs(30),
+            metadata: Duration::from_secs(5),
+        };
+        Self {
+            threads: 4,
+            deadlines,
+            passthrough: true,
+        }
+    }
+}
+
+/// A mount that is served. Dropping it closes nothing: the mount must be taken away.
+pub struct Server {
+    device: Arc<Device>,
+    queue: Arc<Queue>,
+    passthrough: Arc<Passthrough>,
+    end: Arc<End>,
+}
+
+/// Whether the mount is gone, and who waits for that.
+#[derive(Default)]
+struct End {
+    readers: AtomicUsize,
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Server {
+    /// Serves the mount whose descriptor of /dev/fuse this is, once the kernel has said hello.
+    ///
+    /// # Errors
+    /// Where the kernel is too old, says nothing, or threads cannot be started.
+    pub fn start(kernel: OwnedFd, fs: Arc<Filesystem>, options: ServerOptions) -> io::Result<Self> {
+        let (greet, greeted) = mpsc::channel();
+        let (device, pair) = Device::new(kernel, fs.clone(), options.deadlines, greet)?;
+        let server = Self {
+            passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device))),
+            queue: Arc::new(Queue::default()),
+            end: Arc::new(End::default()),
+            device,
+        };
+        let agreed = server.start_threads(pair, fs.clone(), options)?;
+        let agreed = agreed.recv_timeout(HANDSHAKE_TIMEOUT);
+        let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let agreed: Agreed = agreed.inspect_err(|_| server.device.close())?;
+        if greeted.recv_timeout(HANDSHAKE_TIMEOUT).is_err() {
+            server.device.close();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        fs.set_invalidator(server.queue.clone());
+        if agreed.passthrough {
+            fs.set_backing_files(server.passthrough.clone());
+        }
+        Ok(server)
+    }
+
+    fn start_threads(
+        &self,
+        pair: OwnedFd,
+        fs: Arc<Filesystem>,
+        options: ServerOptions,
+    ) -> io::Result<mpsc::Receiver<io::Result<Agreed>>> {
+        let (tell, agreed) = mpsc::channel();
+        let device = &self.device;
+        let session_fs = fs.clone();
+        spawn("fuse-session", move || {
+            let run = session::run(pair, session_fs, options.passthrough, &tell);
+            tracing::debug!(?run, "the session is over");
+        })?;
+        let answers = device.clone();
+        spawn("fuse-answers", move || answers.return_answers())?;
+        let deadlines = device.clone();
+        spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
+        let (queue, notified) = (self.queue.clone(), device.clone());
+        spawn("fuse-notify", move || queue.send_all(&notified))?;
+        let threads = options.threads.clamp(1, 16);
+        self.end.readers.store(threads, Ordering::Release);
+        for number in 0..threads {
+            let (device, queue, end) = (device.clone(), self.queue.clone(), self.end.clone());
+            spawn(&format!("fuse-{number}"), move || {
+                device.serve();
+                if end.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    device.close();
+                    queue.close();
+                    device.fs.release_all();
+                    end.declare();
+                }
+            })?;
+        }
+        Ok(agreed)
+    }
+
+    /// Where to say what the kernel must forget.
+    pub fn invalidator(&self) -> Arc<dyn Invalidator> {
+        self.queue.clone()
+    }
+
+    /// What the mount has done since it began, and what it holds.
+    pub fn activity(&self) -> Activity {
+        let (inodes, handles) = self.device.fs.held();
+        Activity {
+            waiting: self.device.table.count() as u64,
+            inodes: inodes as u64,
+            handles: handles as u64,
+            ..self.device.counters.activity()
+        }
+    }
+
+    /// Why complete files are read through the daemon although it asked for better, if they are.
+    pub fn passthrough_refusal(&self) -> Option<String> {
+        self.passthrough.refusal()
+    }
+
+    /// Whether the kernel still talks to us.
+    pub fn is_serving(&self) -> bool {
+        !self.end.is_over()
+    }
+
+    /// Waits until the mount is gone; false where it still is there after `timeout`.
+    pub fn wait_end(&self, timeout: Duration) -> bool {
+        self.end.wait(timeout)
+    }
+}
+
+impl End {
+    fn declare(&self) {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    fn is_over(&self) -> bool {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, timeout: Duration) -> bool {
+        let is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(is_over, timeout, |over| !*over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map(drop)
+}

@@ -1,0 +1,97 @@
+//! Mounting with `mount(2)`, which takes CAP_SYS_ADMIN.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::{BrokerError, FILESYSTEM_TYPE, MAX_READ_BYTES, MountRequest};
+
+/// Opens the device and mounts it.
+pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, BrokerError> {
+    let device = open_device(dir)?;
+    let data = CString::new(options(device.as_raw_fd(), request)).expect("options hold no NUL");
+    // Read-only in the VFS: a write gets EROFS there and never reaches us.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    match rustix::mount::mount("p2pfs", dir, FILESYSTEM_TYPE, flags, data.as_c_str()) {
+        Ok(()) => Ok(device),
+        Err(Errno::PERM | Errno::ACCESS) => Err(BrokerError::NoRight {
+            dir: dir.to_owned(),
+        }),
+        Err(why) => Err(BrokerError::Mount {
+            dir: dir.to_owned(),
+            why: why.into(),
+        }),
+    }
+}
+
+/// Takes the topmost mount out of the tree at once; who still uses it keeps it.
+pub(super) fn unmount(dir: &Path) -> Result<(), BrokerError> {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(dir, flags) {
+        // Not a mount point any more: somebody else was faster.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(why) => Err(BrokerError::Unmount {
+            dir: dir.to_owned(),
+            why: why.into(),
+        }),
+    }
+}
+
+fn open_device(dir: &Path) -> Result<OwnedFd, BrokerError> {
+    match rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(device) => Ok(device),
+        // The setuid helper may open it all the same.
+        Err(Errno::PERM | Errno::ACCESS) => Err(BrokerError::NoRight {
+            dir: dir.to_owned(),
+        }),
+        Err(why) => Err(BrokerError::NoDevice {
+            why: io::Error::from(why),
+        }),
+    }
+}
+
+/// The options of fs/fuse/inode.c (`fuse_fs_parameters`).
+fn options(device: i32, request: &MountRequest) -> String {
+    let MountRequest {
+        uid,
+        gid,
+        allow_other,
+        ..
+    } = request;
+    let allow_other = if *allow_other { ",allow_other" } else { "" };
+    format!(
+        "fd={device},rootmode=40000,user_id={uid},group_id={gid},default_permissions,\
+         max_read={MAX_READ_BYTES}{allow_other}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_let_in_only_when_asked_for() {
+        let mut request = MountRequest {
+            dir: "/mnt".into(),
+            uid: 7,
+            gid: 8,
+            allow_other: true,
+        };
+        let all = options(3, &request);
+        assert!(
+            all.starts_with("fd=3,rootmode=40000,user_id=7,group_id=8,"),
+            "{all}"
+        );
+        assert!(
+            all.contains(",allow_other") && all.contains(",default_permissions"),
+            "{all}"
+        );
+        request.allow_other = false;
+        assert!(!options(3, &request).contains("allow_other"));
+    }
+}

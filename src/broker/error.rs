@@ -1,0 +1,123 @@
+//! Why there is no mount, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why mounting or unmounting failed. Each says what the user can do; none leaves a mount behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The mount point cannot be made.
+    #[error(
+        "cannot make the mount point {}: {why}: make it by hand, or choose another",
+        dir.display()
+    )]
+    CannotCreate {
+        /// The mount point.
+        dir: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+    /// The mount point is no directory.
+    #[error("the mount point {} is not a directory: choose another", dir.display())]
+    NotADirectory {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// Files would be hidden beneath the mount.
+    #[error(
+        "the mount point {} is not empty: move its files away, or choose another",
+        dir.display()
+    )]
+    NotEmpty {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// Something else is mounted there.
+    #[error(
+        "{} is in use by a mount of type {filesystem}: unmount that, or choose another",
+        dir.display()
+    )]
+    Busy {
+        /// The mount point.
+        dir: PathBuf,
+        /// What is there.
+        filesystem: String,
+    },
+    /// Another daemon serves this mount point.
+    #[error(
+        "another p2pfs daemon serves {}: stop that one, or choose another mount point",
+        dir.display()
+    )]
+    AlreadyServed {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// A p2pfs mount is there that neither answers nor fails.
+    #[error(
+        "the p2pfs mount at {} does not answer: stop its daemon, or end it with \
+         'echo 1 > /sys/fs/fuse/connections/{connection}/abort'", dir.display()
+    )]
+    Silent {
+        /// The mount point.
+        dir: PathBuf,
+        /// The number of its connection.
+        connection: u32,
+    },
+    /// /dev/fuse cannot be opened.
+    #[error(
+        "cannot open /dev/fuse: {why}: load it with 'modprobe fuse', or give the container the \
+         device"
+    )]
+    NoDevice {
+        /// Why.
+        why: io::Error,
+    },
+    /// This process may not mount directly.
+    #[error("no right to mount at {}: run as root, or install fuse3", dir.display())]
+    NoRight {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// The kernel refused the mount.
+    #[error("cannot mount at {}: {why}: see 'dmesg' for the kernel's reason", dir.display())]
+    Mount {
+        /// The mount point.
+        dir: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+    /// An ordinary user needs fusermount3 to mount.
+    #[error(
+        "no right to mount, and fusermount3 is not installed: 'apt install fuse3' (or your \
+         system's package of that name), or run the daemon as root"
+    )]
+    FusermountMissing,
+    /// fusermount3 said no.
+    #[error("fusermount3 cannot mount at {}: {said}", dir.display())]
+    Fusermount {
+        /// The mount point.
+        dir: PathBuf,
+        /// Its own words, or what went wrong with it.
+        said: String,
+    },
+    /// The mount is not in the list of mounts although mounting went well.
+    #[error("the mount at {} was taken away while it was made: try again", dir.display())]
+    Vanished {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// The list of mounts cannot be read.
+    #[error("cannot read /proc/self/mountinfo: {why}: is /proc mounted?")]
+    NoMountList {
+        /// Why.
+        why: io::Error,
+    },
+    /// The mount cannot be taken away.
+    #[error("cannot unmount {}: {why}: try 'umount -l' as root", dir.display())]
+    Unmount {
+        /// The mount point.
+        dir: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+}

@@ -1,0 +1,140 @@
+//! Mounting through the setuid helper `fusermount3`, for ordinary users.
+//!
+//! The helper mounts and sends the device back over a Unix socket that it is told of by the
+//! variable `_FUSE_COMMFD` (libfuse, lib/mount.c).
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
+use super::{BrokerError, MAX_READ_BYTES, MountRequest};
+
+const HELPER: &str = "fusermount3";
+
+/// Mounts at `dir`. Never for other users: that needs `user_allow_other` in /etc/fuse.conf, which
+/// is not ours to ask for.
+pub(super) fn mount(dir: &Path, _request: &MountRequest) -> Result<OwnedFd, BrokerError> {
+    let fail = |said: String| BrokerError::Fusermount {
+        dir: dir.to_owned(),
+        said,
+    };
+    let (ours, helpers) = UnixStream::pair().map_err(|e| fail(e.to_string()))?;
+    let child = Command::new(HELPER)
+        .args(["-o", &options(), "--"])
+        .arg(dir)
+        // As standard input the socket survives the exec without a close-on-exec dance.
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(OwnedFd::from(helpers)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| spawn_failed(&error, dir))?;
+    let output = child.wait_with_output().map_err(|e| fail(e.to_string()))?;
+    if !output.status.success() {
+        return Err(fail(first_line(&output.stderr)));
+    }
+    receive_descriptor(&ours).map_err(|e| fail(format!("it sent no descriptor: {e}")))
+}
+
+/// Unmounts lazily.
+pub(super) fn unmount(dir: &Path) -> Result<(), BrokerError> {
+    let output = Command::new(HELPER)
+        .args(["-u", "-z", "--"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| spawn_failed(&error, dir))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = io::Error::other(first_line(&output.stderr));
+    Err(BrokerError::Unmount {
+        dir: dir.to_owned(),
+        why,
+    })
+}
+
+fn options() -> String {
+    format!(
+        "ro,nosuid,nodev,default_permissions,fsname=p2pfs,subtype=p2pfs,max_read={MAX_READ_BYTES}"
+    )
+}
+
+fn spawn_failed(error: &io::Error, dir: &Path) -> BrokerError {
+    match error.kind() {
+        io::ErrorKind::NotFound => BrokerError::FusermountMissing,
+        _ => BrokerError::Fusermount {
+            dir: dir.to_owned(),
+            said: error.to_string(),
+        },
+    }
+}
+
+fn first_line(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    said.lines()
+        .next()
+        .unwrap_or("it failed without a word")
+        .to_owned()
+}
+
+fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let rights = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    rights.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+    use super::*;
+
+    #[test]
+    fn the_descriptor_that_the_helper_sends_is_received() {
+        use std::io::{IoSlice, Read, Write};
+        use std::os::fd::AsFd;
+
+        let (ours, helpers) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [writer.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let byte = [IoSlice::new(&[0])];
+        rustix::net::sendmsg(&helpers, &byte, &mut control, SendFlags::empty()).unwrap();
+        drop(writer);
+
+        let received = receive_descriptor(&ours).unwrap();
+        std::fs::File::from(received).write_all(b"x").unwrap();
+        let mut byte = [0];
+        reader.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn a_helper_that_says_nothing_is_an_error_and_not_a_wait() {
+        let (ours, helpers) = UnixStream::pair().unwrap();
+        drop(helpers);
+        assert!(receive_descriptor(&ours).is_err());
+    }
+
+    #[test]
+    fn a_missing_helper_names_its_package() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        let said = spawn_failed(&missing, Path::new("/mnt")).to_string();
+        assert!(said.contains("apt install fuse3"), "{said}");
+    }
+}

@@ -1,0 +1,256 @@
+//! What a mount point must be like, and what may already be there.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::connection::AbortSwitch;
+use super::{BrokerError, Connection, FILESYSTEM_TYPE, direct, fusermount};
+
+/// How many stale mounts of ours may lie on one another: one for each daemon that was killed.
+const STALE_MOUNTS_MAX: usize = 64;
+/// How long a mount that is there may take to say that it lives. A living daemon answers from
+/// memory.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes the mount point ready: makes it if it is missing, takes stale mounts of ours away, and
+/// checks that it is an empty directory. Gives its path without symbolic links.
+pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
+    let dir = without_links(dir)?;
+    for _ in 0..STALE_MOUNTS_MAX {
+        match mount_at(&dir)? {
+            None => return check_directory(dir),
+            Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
+                return Err(BrokerError::Busy {
+                    dir,
+                    filesystem: mount.filesystem,
+                });
+            }
+            Some(mount) => clean_stale(&dir, mount.connection)?,
+        }
+    }
+    Err(BrokerError::Busy {
+        dir,
+        filesystem: FILESYSTEM_TYPE.to_owned(),
+    })
+}
+
+/// The FUSE connection whose mount is seen at `dir`, if it is one of ours.
+pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, BrokerError> {
+    let mount = mount_at(dir)?.filter(|mount| mount.filesystem == FILESYSTEM_TYPE);
+    Ok(mount.map(|mount| mount.connection))
+}
+
+struct MountEntry {
+    filesystem: String,
+    connection: Connection,
+}
+
+fn mount_at(dir: &Path) -> Result<Option<MountEntry>, BrokerError> {
+    let list = fs::read("/proc/self/mountinfo").map_err(|why| BrokerError::NoMountList { why })?;
+    Ok(find_mount(&list, dir))
+}
+
+/// The topmost, which is the last, mount at `dir` in a list as of proc_pid_mountinfo(5).
+fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
+    list.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        if unescape(fields.get(4)?) != dir.as_os_str() {
+            return None;
+        }
+        let device = std::str::from_utf8(fields.get(2)?).ok()?;
+        let minor = device.split_once(':')?.1.parse().ok()?;
+        let filesystem = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
+        Some(MountEntry {
+            filesystem,
+            connection: Connection(minor),
+        })
+    })
+}
+
+/// Undoes the list's `\040` for a space and the like.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..3).filter(|_| *first == b'\\');
+        let number = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
+        match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// The absolute path without symbolic links. Does not look at the last name itself where that is
+/// a mount: a dead one answers nothing but errors.
+fn without_links(dir: &Path) -> Result<PathBuf, BrokerError> {
+    let cannot = |why| BrokerError::CannotCreate {
+        dir: dir.to_owned(),
+        why,
+    };
+    let absolute = std::path::absolute(dir).map_err(cannot)?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(absolute);
+    };
+    fs::create_dir_all(parent).map_err(cannot)?;
+    let plain = parent.canonicalize().map_err(cannot)?.join(name);
+    if mount_at(&plain)?.is_some() {
+        return Ok(plain);
+    }
+    match fs::symlink_metadata(&plain) {
+        Ok(found) if found.is_symlink() => plain.canonicalize().map_err(cannot),
+        _ => Ok(plain),
+    }
+}
+
+fn check_directory(dir: PathBuf) -> Result<PathBuf, BrokerError> {
+    match fs::read_dir(&dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(dir),
+            Some(_) => Err(BrokerError::NotEmpty { dir }),
+        },
+        Err(why) if why.kind() == io::ErrorKind::NotFound => match fs::create_dir(&dir) {
+            Ok(()) => Ok(dir),
+            Err(why) => Err(BrokerError::CannotCreate { dir, why }),
+        },
+        Err(why) if why.kind() == io::ErrorKind::NotADirectory => {
+            Err(BrokerError::NotADirectory { dir })
+        }
+        Err(why) => Err(BrokerError::CannotCreate { dir, why }),
+    }
+}
+
+/// Takes a mount of ours away if its daemon is gone.
+fn clean_stale(dir: &Path, connection: Connection) -> Result<(), BrokerError> {
+    match probe(dir) {
+        Probe::Alive => Err(BrokerError::AlreadyServed {
+            dir: dir.to_owned(),
+        }),
+        Probe::Silent => Err(BrokerError::Silent {
+            dir: dir.to_owned(),
+            connection: connection.0,
+        }),
+        Probe::Dead => {
+            let switch = connection.abort_switch();
+            if connection_at(dir)? == Some(connection) {
+                switch.iter().for_each(AbortSwitch::pull);
+            }
+            direct::unmount(dir).or_else(|_| fusermount::unmount(dir))
+        }
+    }
+}
+
+enum Probe {
+    Alive,
+    Dead,
+    Silent,
+}
+
+/// Asks `statfs`, which the kernel never answers from a cache, on a thread of its own, since the
+/// answer may never come.
+fn probe(dir: &Path) -> Probe {
+    let (told, answer) = mpsc::channel();
+    let dir = dir.to_owned();
+    thread::spawn(move || {
+        let _ = told.send(rustix::fs::statfs(&dir).map(|_| ()));
+    });
+    match answer.recv_timeout(PROBE_TIMEOUT) {
+        Ok(Ok(())) => Probe::Alive,
+        Ok(Err(_)) => Probe::Dead,
+        Err(_) => Probe::Silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"22 1 0:21 / / rw - ext4 /dev/vda rw\n\
+        40 22 0:45 / /mnt/p2p ro,nosuid shared:3 - fuse.p2pfs p2pfs ro,user_id=0\n\
+        41 22 0:46 / /mnt/a\\040b rw - tmpfs none rw\n\
+        42 40 0:47 / /mnt/p2p ro shared:9 master:2 - fuse.sshfs x rw\n";
+
+    #[test]
+    fn the_mount_on_top_is_the_one_that_is_seen() {
+        let top = find_mount(LIST, Path::new("/mnt/p2p")).unwrap();
+        assert_eq!(
+            (top.filesystem.as_str(), top.connection),
+            ("fuse.sshfs", Connection(47))
+        );
+        let below: Vec<&[u8]> = LIST.splitn(3, |b| *b == b'\n').take(2).collect();
+        let ours = find_mount(&below.join(&b'\n'), Path::new("/mnt/p2p")).unwrap();
+        assert_eq!(
+            (ours.filesystem.as_str(), ours.connection),
+            (FILESYSTEM_TYPE, Connection(45))
+        );
+    }
+
+    #[test]
+    fn a_name_with_a_space_is_found_in_the_list() {
+        assert_eq!(
+            find_mount(LIST, Path::new("/mnt/a b")).unwrap().filesystem,
+            "tmpfs"
+        );
+        assert!(find_mount(LIST, Path::new("/mnt/a")).is_none());
+        assert!(find_mount(b"", Path::new("/")).is_none());
+        assert!(find_mount(b"torn line", Path::new("/")).is_none());
+    }
+
+    #[test]
+    fn a_backslash_that_escapes_nothing_stays() {
+        assert_eq!(unescape(b"a\\b\\0"), OsString::from("a\\b\\0"));
+        assert_eq!(unescape(b"\\134\\012"), OsString::from("\\\n"));
+        assert_eq!(unescape(b"\\999"), OsString::from("\\999"));
+    }
+
+    #[test]
+    fn a_missing_mount_point_is_made() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("a/b");
+        let made = prepare(&dir).unwrap();
+        assert!(made.is_dir());
+        assert_eq!(made, dir.canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_mount_point_that_would_hide_files_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("file"), "x").unwrap();
+        assert!(matches!(
+            prepare(scratch.path()),
+            Err(BrokerError::NotEmpty { .. })
+        ));
+        let file = scratch.path().join("file");
+        assert!(matches!(
+            prepare(&file),
+            Err(BrokerError::NotADirectory { .. })
+        ));
+        let beneath = scratch.path().join("file/below");
+        assert!(matches!(
+            prepare(&beneath),
+            Err(BrokerError::CannotCreate { .. })
+        ));
+    }
+
+    #[test]
+    fn a_place_where_something_else_is_mounted_is_busy() {
+        let refused = prepare(Path::new("/proc"));
+        assert!(
+            matches!(refused, Err(BrokerError::Busy { filesystem, .. }) if filesystem == "proc")
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! A directory's names in the order of their cookies.
+//!
+//! A cookie is a hash of the name and the listing is sorted by it, as in ext4's htree. So a cookie
+//! means the same to every handle, in every version of the directory, and after a restart: a
+//! name that is there all the while is listed once, whatever comes and goes beside it.
+
+use std::cmp::Ordering;
+
+/// The cookie of `.`; that of `..` is the next.
+pub const DOT_COOKIE: u64 = 1;
+/// The cookie of `..`.
+pub const DOT_DOT_COOKIE: u64 = 2;
+const FIRST_NAME_COOKIE: u64 = 3;
+
+/// Where a listing goes on after this name. Below 2^63, since the kernel's offsets are signed.
+pub fn cookie(name: &[u8]) -> u64 {
+    let hash = blake3::hash(name);
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    (u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 1).max(FIRST_NAME_COOKIE)
+}
+
+/// The names of a directory at one moment.
+#[derive(Default)]
+pub struct Listing {
+    names: Vec<u8>,
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    cookie: u64,
+    start: u32,
+    length: u16,
+}
+
+impl Listing {
+    /// Sorts the names. What is over 4 GiB of names is left out.
+    pub fn new<N: AsRef<[u8]>>(children: impl IntoIterator<Item = N>) -> Self {
+        let mut listing = Self::default();
+        for child in children {
+            let name = child.as_ref();
+            let Ok(start) = u32::try_from(listing.names.len()) else {
+                break;
+            };
+            let Ok(length) = u16::try_from(name.len()) else {
+                continue;
+            };
+            listing.places.push(Place {
+                cookie: cookie(name),
+                start,
+                length,
+            });
+            listing.names.extend_from_slice(name);
+        }
+        let Self { names, places } = &mut listing;
+        places.sort_unstable_by(|a, b| a.order(b, names));
+        listing
+    }
+
+    /// The names whose cookies are above this one, with their cookies, in order.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        let first = self.places.partition_point(|place| place.cookie <= cookie);
+        self.places[first..]
+            .iter()
+            .map(|place| (place.cookie, place.name(&self.names)))
+    }
+
+    /// How many names.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+}
+
+impl Place {
+    fn name(self, names: &[u8]) -> &[u8] {
+        &names[self.start as usize..][..usize::from(self.length)]
+    }
+
+    fn order(&self, other: &Self, names: &[u8]) -> Ordering {
+        let by_name = || self.name(names).cmp(other.name(names));
+        self.cookie.cmp(&other.cookie).then_with(by_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_above_those_of_the_dots_and_fits_a_signed_offset() {
+        for number in 0..10_000 {
+            let cookie = cookie(format!("name-{number}").as_bytes());
+            assert!(cookie > DOT_DOT_COOKIE && i64::try_from(cookie).is_ok());
+        }
+    }
+
+    #[test]
+    fn all_names_are_listed_once_from_the_start() {
+        let names: BTreeSet<String> = (0..100_000).map(|n| format!("f{n}")).collect();
+        let listing = Listing::new(&names);
+        let listed: BTreeSet<String> = listing
+            .after(DOT_DOT_COOKIE)
+            .map(|(_, name)| String::from_utf8(name.to_vec()).unwrap())
+            .collect();
+        assert_eq!((listing.count(), listed), (100_000, names));
+    }
+
+    proptest! {
+        #[test]
+        fn what_stays_is_listed_once_while_others_come_and_go(
+            stays in proptest::collection::btree_set("[a-z]{1,6}", 1..60),
+            changes in proptest::collection::vec(
+                proptest::collection::btree_set("[A-Z]{1,3}", 0..20), 1..20),
+            step in 1usize..7,
+        ) {
+            // A reader takes `step` names at a time; before each, the directory has changed.
+            let mut seen = Vec::new();
+            let mut cookie = DOT_DOT_COOKIE;
+            for others in changes.iter().cycle() {
+                let listing = Listing::new(stays.iter().chain(others));
+                let part: Vec<_> = listing.after(cookie).take(step).collect();
+                let Some((last, _)) = part.last() else { break };
+                cookie = *last;
+                let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+                seen.extend(part.iter().map(|(_, name)| text(name)));
+            }
+            for name in &stays {
+                prop_assert_eq!(seen.iter().filter(|s| *s == name).count(), 1, "{}", name);
+            }
+        }
+    }
+}

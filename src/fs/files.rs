@@ -1,0 +1,239 @@
+//! Open files: opening, reading, closing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::error::FsError;
+use super::filesystem::Filesystem;
+use super::handles::{FileState, Handle, OpenFile};
+use super::inode::Node;
+use super::modes::Mode;
+use super::traits::{
+    BackingFile, ContentHandle, FileVersion, ReadNow, ReadReply, ReadTicket, Stale,
+};
+use crate::extent::ByteRange;
+
+/// What an open tells the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenReply {
+    /// The handle's number.
+    pub handle: u64,
+    /// How the kernel gets the bytes.
+    pub caching: Caching,
+}
+
+/// How the kernel gets an open file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// It asks, and keeps the pages, also those of earlier opens: they are of this version.
+    Keep,
+    /// It asks each time, since the bytes may change.
+    Direct,
+    /// It reads the file itself.
+    Backed(BackingFile),
+}
+
+/// What reading at once came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadStep {
+    /// The buffer begins with this many bytes.
+    Done(usize),
+    /// These bytes must be waited for.
+    Wait(ByteRange),
+}
+
+/// A read that is waited for.
+#[derive(Clone)]
+pub struct PendingRead {
+    handle: Arc<Handle>,
+    range: ByteRange,
+    ticket: ReadTicket,
+}
+
+impl Filesystem {
+    /// Opens for reading. A fetch may begin; the open does not wait for it.
+    ///
+    /// # Errors
+    /// [`FsError::ReadOnly`] for anything but reading; what [`Content::open`] says.
+    ///
+    /// [`Content::open`]: super::traits::Content::open
+    pub fn open(&self, ino: u64, flags: i32) -> Result<OpenReply, FsError> {
+        let inode = self.inode(ino)?;
+        let changes = libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT;
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
+            return Err(FsError::ReadOnly);
+        }
+        match self.current(&self.content.view(), &inode) {
+            Node::File(file) => self.open_file(ino, &file),
+            Node::Status => {
+                let status = Handle::Status(self.content.status_json());
+                let handle = self.handles.insert(status).map_err(|(_, error)| error)?;
+                Ok(OpenReply {
+                    handle,
+                    caching: Caching::Direct,
+                })
+            }
+            Node::Directory => Err(FsError::IsADirectory),
+            Node::Symlink(_) => Err(FsError::Unsupported),
+        }
+    }
+
+    fn open_file(&self, ino: u64, file: &FileVersion) -> Result<OpenReply, FsError> {
+        let opened = self.content.open(file)?;
+        let mode = self.mode(ino, opened.handle);
+        let size_bytes = file.size_bytes;
+        let (state, caching) = match mode {
+            Mode::Backed(backing) => (
+                FileState::Backed {
+                    size_bytes,
+                    backing,
+                },
+                Caching::Backed(backing),
+            ),
+            Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
+            Mode::Asked => (FileState::Version { size_bytes }, Caching::Keep),
+        };
+        let handle = Handle::File(OpenFile::new(ino, opened.handle, state));
+        match self.handles.insert(handle) {
+            Ok(handle) => Ok(OpenReply { handle, caching }),
+            Err((handle, error)) => {
+                self.close(&handle);
+                Err(error)
+            }
+        }
+    }
+
+    /// How the inode's bytes come: as for the opens that there are, else backed where possible.
+    fn mode(&self, ino: u64, content: ContentHandle) -> Mode {
+        if let Some(mode) = self.modes.join(ino) {
+            return mode;
+        }
+        let Some(backing) = self.backing.get() else {
+            return self.modes.enter(ino, Mode::Asked);
+        };
+        let complete = self.content.backing(content);
+        let registered = complete.and_then(|file| backing.register(&file).ok());
+        let wanted = registered.map_or(Mode::Asked, Mode::Backed);
+        let mode = self.modes.enter(ino, wanted);
+        // Another open was faster: its mode holds, and ours is not needed.
+        if let (Some(ours), true) = (registered, mode != wanted) {
+            backing.release(ours);
+        }
+        mode
+    }
+
+    /// What is open under a number.
+    ///
+    /// # Errors
+    /// [`FsError::BadHandle`] where nothing is.
+    pub fn handle(&self, number: u64) -> Result<Arc<Handle>, FsError> {
+        self.handles.get(number)
+    }
+
+    /// Reads what takes no waiting.
+    ///
+    /// # Errors
+    /// As the content says, or as it said a moment ago for the same bytes.
+    pub fn read_now(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<ReadStep, FsError> {
+        let file = match handle {
+            Handle::File(file) => file,
+            Handle::Status(status) => return Ok(ReadStep::Done(copy_from(status, offset, buffer))),
+            Handle::Directory(_) => return Err(FsError::IsADirectory),
+        };
+        let range = file.cut(offset, u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+        if range.is_empty() {
+            return Ok(ReadStep::Done(0));
+        }
+        let wanted = &mut buffer[..range.len() as usize];
+        match self.content.read_now(file.content, range.start, wanted) {
+            ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
+            ReadNow::Done(_) => Err(FsError::Fault),
+            ReadNow::Failed(error) => Err(error),
+            ReadNow::Wait => match file.recent_failure(range, Instant::now()) {
+                Some(error) => Err(error),
+                None => Ok(ReadStep::Wait(range)),
+            },
+        }
+    }
+
+    /// Asks for bytes that [`Filesystem::read_now`] said must be waited for. The reply is called
+    /// once, from any thread, maybe before this returns.
+    pub fn read(&self, handle: &Arc<Handle>, range: ByteRange, reply: ReadReply) -> PendingRead {
+        let content = match &**handle {
+            Handle::File(file) => file.content,
+            _ => unreachable!("only files have bytes to wait for"),
+        };
+        let asked = handle.clone();
+        let checked: ReadReply = Box::new(move |result| {
+            let Handle::File(file) = &*asked else { return };
+            reply(match result {
+                Ok(bytes) if !file.is_whole(range, bytes.len()) => Err(FsError::Fault),
+                Ok(bytes) => {
+                    file.note_fetched();
+                    Ok(bytes)
+                }
+                Err(error) => {
+                    file.remember_failure(range, error, Instant::now());
+                    Err(error)
+                }
+            });
+        });
+        let ticket = self.content.read(content, range, checked);
+        PendingRead {
+            handle: handle.clone(),
+            range,
+            ticket,
+        }
+    }
+
+    /// Nobody waits for a read any more, and why.
+    pub fn abandon(&self, read: &PendingRead, why: FsError) {
+        if let Handle::File(file) = &*read.handle {
+            file.remember_failure(read.range, why, Instant::now());
+        }
+        self.content.cancel(read.ticket);
+    }
+
+    /// Closes a file or directory. Never waits.
+    pub fn release(&self, number: u64) {
+        if let Some(handle) = self.handles.remove(number) {
+            self.close(&handle);
+        }
+    }
+
+    /// Closes everything, at the end of the mount.
+    pub fn release_all(&self) {
+        self.handles
+            .drain()
+            .iter()
+            .for_each(|handle| self.close(handle));
+    }
+
+    fn close(&self, handle: &Handle) {
+        let Handle::File(file) = handle else { return };
+        self.content.close(file.content);
+        if let Some(unused) = self.modes.leave(file.ino)
+            && let Some(backing) = self.backing.get()
+        {
+            backing.release(unused);
+        }
+        // What was fetched shows in st_blocks.
+        if file.take_fetched() {
+            self.invalidate(Stale::Attributes { ino: file.ino });
+        }
+    }
+}
+
+fn copy_from(bytes: &[u8], offset: u64, buffer: &mut [u8]) -> usize {
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let length = buffer.len().min(bytes.len() - start);
+    buffer[..length].copy_from_slice(&bytes[start..start + length]);
+    length
+}

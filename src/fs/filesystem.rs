@@ -1,0 +1,197 @@
+//! The filesystem itself: each call of the kernel is one method here.
+//!
+//! No method but those that read bytes waits for anything, and none holds a lock while it calls
+//! [`Content`].
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::attributes::{Attributes, Entry, StatFs};
+use super::error::FsError;
+use super::handles::Handles;
+use super::inode::{Inode, Inodes, Name, Node};
+use super::modes::Modes;
+use super::names::{self, Listed};
+use super::traits::{BackingFiles, Content, Invalidator, Stale};
+use crate::catalogue::View;
+use crate::path::NAME_MAX_BYTES;
+use crate::wire::native::record::Timestamp;
+
+/// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
+/// are told at once by invalidation; this only bounds what a lost one could cost.
+pub const LIFETIME: Duration = Duration::from_secs(60);
+/// The same for what a listing says of an own file, whose attributes are live: long enough for the
+/// `stat` that follows at once in `ls -l`.
+pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
+
+/// Who the files belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The owner of everything.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// The filesystem of one mount.
+pub struct Filesystem {
+    pub(super) content: Arc<dyn Content>,
+    pub(super) options: Options,
+    pub(super) inodes: Inodes,
+    pub(super) handles: Handles,
+    pub(super) modes: Modes,
+    pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
+    pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
+    pub(super) started: Timestamp,
+}
+
+impl Filesystem {
+    /// A filesystem of which the kernel knows nothing yet.
+    pub fn new(content: Arc<dyn Content>, options: Options) -> Self {
+        Self {
+            content,
+            options,
+            inodes: Inodes::new(),
+            handles: Handles::default(),
+            modes: Modes::default(),
+            invalidator: OnceLock::new(),
+            backing: OnceLock::new(),
+            started: now(),
+        }
+    }
+
+    /// From now on the kernel's caches can be told to forget. Only the first call counts.
+    pub fn set_invalidator(&self, invalidator: Arc<dyn Invalidator>) {
+        let _ = self.invalidator.set(invalidator);
+    }
+
+    /// From now on complete files are given to the kernel. Only the first call counts.
+    pub fn set_backing_files(&self, backing: Arc<dyn BackingFiles>) {
+        let _ = self.backing.set(backing);
+    }
+
+    /// Looks a name up in a directory, and counts that on its inode.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] where there is no such name: at once, and worth caching for
+    /// [`Filesystem::absence_lifetime`].
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
+        let directory = self.directory(parent)?;
+        if name.len() > NAME_MAX_BYTES {
+            return Err(FsError::NameTooLong);
+        }
+        let view = self.content.view();
+        let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
+        let listed = names::resolve(&view, &child).ok_or(FsError::NotFound)?;
+        Ok(self.enter(child, listed))
+    }
+
+    /// For how long the kernel may believe that a directory does not have a name.
+    pub fn absence_lifetime(&self, parent: u64) -> Duration {
+        match self.inodes.get(parent).map(|inode| inode.name.clone()) {
+            Some(Name::Union(_)) => LIFETIME,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The kernel has forgotten that many lookups of an inode.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        self.inodes.forget(ino, lookups);
+    }
+
+    /// An inode's attributes now.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] for a number that the kernel should not know.
+    pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
+        let inode = self.inode(ino)?;
+        let now = names::resolve(&self.content.view(), &inode.name);
+        let current = now.filter(|now| inode.is_version(&now.node));
+        let is_gone = current.is_none();
+        let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
+        let mut attributes = self.attributes(&inode.name, &listed);
+        attributes.ino = ino;
+        if is_gone {
+            attributes.links = 0;
+        }
+        Ok(attributes)
+    }
+
+    /// Where a symbolic link points.
+    ///
+    /// # Errors
+    /// [`FsError::NotALink`] for anything else.
+    pub fn readlink(&self, ino: u64) -> Result<Bytes, FsError> {
+        match &self.inode(ino)?.node {
+            Node::Symlink(target) => Ok(target.clone()),
+            _ => Err(FsError::NotALink),
+        }
+    }
+
+    /// What `df` shows: used is what the cluster shares, available what the cache may still take.
+    pub fn statfs(&self) -> StatFs {
+        let totals = self.content.view().totals();
+        let space = self.content.space();
+        StatFs {
+            used_bytes: totals.unique_bytes,
+            available_bytes: space.budget_bytes.saturating_sub(space.used_bytes),
+            entries: totals.entries,
+        }
+    }
+
+    /// How many inodes the kernel knows, and how many handles are open.
+    pub fn held(&self) -> (usize, usize) {
+        (self.inodes.count(), self.handles.count())
+    }
+
+    /// Counts a lookup of what was found and gives its attributes.
+    pub(super) fn enter(&self, name: Name, listed: Listed) -> Entry {
+        let lifetime = names::lifetime(&name);
+        let mut attributes = self.attributes(&name, &listed);
+        attributes.ino = self.inodes.look_up(Inode {
+            name,
+            node: listed.node,
+        });
+        Entry {
+            lifetime,
+            attributes,
+        }
+    }
+
+    pub(super) fn inode(&self, ino: u64) -> Result<Arc<Inode>, FsError> {
+        self.inodes.get(ino).ok_or(FsError::NotFound)
+    }
+
+    pub(super) fn directory(&self, ino: u64) -> Result<Arc<Inode>, FsError> {
+        let inode = self.inode(ino)?;
+        match inode.node {
+            Node::Directory => Ok(inode),
+            _ => Err(FsError::NotADirectory),
+        }
+    }
+
+    /// What the name stands for now, if that is still the version of this inode.
+    pub(super) fn current(&self, view: &View, inode: &Inode) -> Node {
+        let now = names::resolve(view, &inode.name).map(|listed| listed.node);
+        now.filter(|now| inode.is_version(now))
+            .unwrap_or_else(|| inode.node.clone())
+    }
+
+    pub(super) fn invalidate(&self, stale: Stale) {
+        if let Some(invalidator) = self.invalidator.get() {
+            invalidator.invalidate(stale);
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: since.as_secs().cast_signed(),
+        nanoseconds: since.subsec_nanos(),
+    }
+}

@@ -1,0 +1,285 @@
+//! What is open: handles, whose variants are their states.
+//!
+//! A handle keeps the version that it was opened with, whatever the name stands for later. The
+//! kernel bounds the table by its own open files, and [`MAX_OPEN_HANDLES`] bounds it besides.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::directory::Listing;
+use super::error::FsError;
+use super::traits::{BackingFile, ContentHandle};
+use crate::extent::ByteRange;
+
+/// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
+/// bounds what a leak could cost.
+pub const MAX_OPEN_HANDLES: usize = 1 << 18;
+/// For how long a failed read is remembered. The kernel repeats a failed read-ahead page by page,
+/// at once; a person who tries again later starts anew.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
+/// How many failed reads of one handle are remembered: as many as the read-aheads that one reader
+/// has under way. The oldest is forgotten first.
+pub const MAX_FAILURES: usize = 16;
+
+/// Something open.
+pub enum Handle {
+    /// A version of a file, read through its content.
+    File(OpenFile),
+    /// A directory, with the listing that it was opened with.
+    Directory(OpenDirectory),
+    /// The daemon's status as it was when it was opened.
+    Status(Vec<u8>),
+}
+
+/// An open file.
+pub struct OpenFile {
+    /// Its inode.
+    pub ino: u64,
+    /// To read by.
+    pub content: ContentHandle,
+    /// How the bytes come.
+    pub state: FileState,
+    failures: Mutex<Vec<Failure>>,
+    fetched: AtomicBool,
+}
+
+/// How the bytes of an open file come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Verified bytes of a version that is this long.
+    Version {
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// An own file as it is at each read.
+    Live,
+    /// The kernel reads it itself.
+    Backed {
+        /// Its length.
+        size_bytes: u64,
+        /// By this file.
+        backing: BackingFile,
+    },
+}
+
+/// An open directory.
+pub struct OpenDirectory {
+    /// Its inode.
+    pub ino: u64,
+    /// Its names, taken at the first read and at each rewind.
+    pub listing: Mutex<Option<Arc<Listing>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    range: ByteRange,
+    error: FsError,
+    until: Instant,
+}
+
+impl OpenFile {
+    /// A file just opened.
+    pub fn new(ino: u64, content: ContentHandle, state: FileState) -> Self {
+        let failures = Mutex::default();
+        Self {
+            ino,
+            content,
+            state,
+            failures,
+            fetched: AtomicBool::new(false),
+        }
+    }
+
+    /// The part of a read that lies within the file; a live file has no end that we know.
+    pub fn cut(&self, offset: u64, size_bytes: u32) -> ByteRange {
+        let asked = ByteRange::at(offset, u64::from(size_bytes));
+        match self.state {
+            FileState::Live => asked,
+            FileState::Version { size_bytes } | FileState::Backed { size_bytes, .. } => {
+                asked.intersection(&ByteRange::new(0, size_bytes))
+            }
+        }
+    }
+
+    /// Whether an answer of this length is whole: short data without an error never happens.
+    pub fn is_whole(&self, range: ByteRange, length_bytes: usize) -> bool {
+        let length_bytes = length_bytes as u64;
+        length_bytes == range.len() || (self.state == FileState::Live && length_bytes < range.len())
+    }
+
+    /// Remembers that the range could not be read.
+    pub fn remember_failure(&self, range: ByteRange, error: FsError, now: Instant) {
+        if !error.is_worth_remembering() {
+            return;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|failure| failure.until > now);
+        if failures.len() == MAX_FAILURES {
+            failures.remove(0);
+        }
+        failures.push(Failure {
+            range,
+            error,
+            until: now + FAILURE_MEMORY,
+        });
+    }
+
+    /// How a read of the range failed a moment ago, if it lies within one that did.
+    pub fn recent_failure(&self, range: ByteRange, now: Instant) -> Option<FsError> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
+        failures.iter().find(within).map(|failure| failure.error)
+    }
+
+    /// Notes that bytes were fetched for this file; true the first time since the last
+    /// [`OpenFile::take_fetched`].
+    pub fn note_fetched(&self) -> bool {
+        !self.fetched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether bytes were fetched since the last call.
+    pub fn take_fetched(&self) -> bool {
+        self.fetched.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Everything open, by the number that the kernel gives back to us.
+#[derive(Default)]
+pub struct Handles {
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+    last_number: AtomicU64,
+}
+
+impl Handles {
+    /// Nothing is open.
+    pub fn new() -> Self {
+        Self {
+            open: RwLock::default(),
+            last_number: AtomicU64::new(0),
+        }
+    }
+
+    /// Opens; the number is never used twice.
+    ///
+    /// # Errors
+    /// [`FsError::TooManyHandles`] at [`MAX_OPEN_HANDLES`]; the handle is then given back.
+    pub fn insert(&self, handle: Handle) -> Result<u64, (Handle, FsError)> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= MAX_OPEN_HANDLES {
+            return Err((handle, FsError::TooManyHandles));
+        }
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        open.insert(number, Arc::new(handle));
+        Ok(number)
+    }
+
+    /// What is open under this number.
+    pub fn get(&self, number: u64) -> Result<Arc<Handle>, FsError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&number).cloned().ok_or(FsError::BadHandle)
+    }
+
+    /// Closes.
+    pub fn remove(&self, number: u64) -> Option<Arc<Handle>> {
+        self.open
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number)
+    }
+
+    /// Closes everything.
+    pub fn drain(&self) -> Vec<Arc<Handle>> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.drain().map(|(_, handle)| handle).collect()
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(size_bytes: u64) -> OpenFile {
+        OpenFile::new(2, ContentHandle(1), FileState::Version { size_bytes })
+    }
+
+    #[test]
+    fn a_read_past_the_end_is_cut_and_a_live_file_has_no_end() {
+        assert_eq!(version(100).cut(90, 4096), ByteRange::new(90, 100));
+        assert!(version(100).cut(100, 4096).is_empty());
+        assert!(version(100).cut(u64::MAX, 4096).is_empty());
+        let live = OpenFile::new(2, ContentHandle(1), FileState::Live);
+        assert_eq!(live.cut(90, 10), ByteRange::new(90, 100));
+    }
+
+    #[test]
+    fn an_answer_too_short_or_too_long_is_not_whole() {
+        let range = ByteRange::new(0, 10);
+        assert!(version(10).is_whole(range, 10));
+        assert!(!version(10).is_whole(range, 9) && !version(10).is_whole(range, 11));
+        let live = OpenFile::new(2, ContentHandle(1), FileState::Live);
+        assert!(live.is_whole(range, 3) && !live.is_whole(range, 11));
+    }
+
+    #[test]
+    fn the_repeats_of_a_failed_read_fail_at_once_for_a_moment() {
+        let (file, now) = (version(1 << 20), Instant::now());
+        file.remember_failure(ByteRange::new(0, 131072), FsError::DeadlinePassed, now);
+        let page = ByteRange::new(4096, 8192);
+        assert_eq!(
+            file.recent_failure(page, now),
+            Some(FsError::DeadlinePassed)
+        );
+        assert_eq!(
+            file.recent_failure(ByteRange::new(131072, 135168), now),
+            None
+        );
+        assert_eq!(file.recent_failure(page, now + FAILURE_MEMORY), None);
+    }
+
+    #[test]
+    fn an_interrupted_read_is_not_remembered_and_the_memory_is_bounded() {
+        let (file, now) = (version(1 << 20), Instant::now());
+        file.remember_failure(ByteRange::new(0, 10), FsError::Interrupted, now);
+        assert_eq!(file.recent_failure(ByteRange::new(0, 10), now), None);
+        for start in 0..=MAX_FAILURES as u64 {
+            let range = ByteRange::new(start, start + 1);
+            file.remember_failure(range, FsError::Unreachable, now);
+        }
+        assert_eq!(
+            file.recent_failure(ByteRange::new(0, 1), now),
+            None,
+            "the oldest went"
+        );
+        let newest = ByteRange::at(MAX_FAILURES as u64, 1);
+        assert_eq!(file.recent_failure(newest, now), Some(FsError::Unreachable));
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice() {
+        let handles = Handles::default();
+        let insert = || {
+            handles
+                .insert(Handle::Status(Vec::new()))
+                .map_err(|(_, e)| e)
+                .unwrap()
+        };
+        let first = insert();
+        assert!(handles.remove(first).is_some());
+        assert_ne!(insert(), first);
+        assert_eq!(handles.get(first).err(), Some(FsError::BadHandle));
+        assert_eq!(
+            (handles.count(), handles.drain().len(), handles.count()),
+            (1, 1, 0)
+        );
+    }
+}

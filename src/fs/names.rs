@@ -1,0 +1,228 @@
+//! What names there are: the namespace's, and the hidden `.p2pfs` beside it.
+
+use std::time::Duration;
+
+use super::filesystem::LIFETIME;
+use super::inode::{Name, Node};
+use super::traits::FileVersion;
+use crate::catalogue::{Child, Found, View};
+use crate::digest::ContentHash;
+use crate::path::{HIDDEN_ROOT, SharedPath, check_name};
+use crate::wire::native::record::{Kind, Timestamp};
+
+/// The names in `.p2pfs`.
+const HIDDEN_NAMES: [&[u8]; 3] = [b"by-hash", b"peers", b"status.json"];
+/// How many names are asked of the view at once.
+const PART_NAMES: usize = 4096;
+
+/// What a name stands for, and when that changed.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub node: Node,
+    pub mtime: Timestamp,
+    pub subdirectories: u32,
+}
+
+impl Listed {
+    /// What is known of an inode whose name stands for something else now.
+    pub fn last_known(node: &Node, started: Timestamp) -> Self {
+        let mtime = match node {
+            Node::File(file) => file.mtime,
+            _ => started,
+        };
+        Self {
+            node: node.clone(),
+            mtime,
+            subdirectories: 0,
+        }
+    }
+}
+
+/// The name of a directory's child, if it can have one of that name.
+pub(super) fn child(directory: &Name, name: &[u8]) -> Option<Name> {
+    match directory {
+        Name::Union(path) if path.is_root() && name == HIDDEN_ROOT => Some(Name::Hidden),
+        Name::Union(path) => Some(Name::Union(path.join(name).ok()?)),
+        Name::Hidden => match name {
+            b"by-hash" => Some(Name::Hashes),
+            b"peers" => Some(Name::Peers),
+            b"status.json" => Some(Name::Status),
+            _ => None,
+        },
+        Name::Hashes => Some(Name::Hash(std::str::from_utf8(name).ok()?.parse().ok()?)),
+        Name::Peers => {
+            check_name(name).ok()?;
+            Some(Name::Peer(
+                std::str::from_utf8(name).ok()?.into(),
+                SharedPath::root(),
+            ))
+        }
+        Name::Peer(peer, path) => Some(Name::Peer(peer.clone(), path.join(name).ok()?)),
+        Name::Hash(_) | Name::Status => None,
+    }
+}
+
+/// The directory that a directory is in; the root is in itself.
+pub(super) fn parent(name: &Name) -> Name {
+    let root = || Name::Union(SharedPath::root());
+    match name {
+        Name::Union(path) => path.parent().map_or_else(root, Name::Union),
+        Name::Hidden => root(),
+        Name::Status | Name::Hashes | Name::Peers => Name::Hidden,
+        Name::Hash(_) => Name::Hashes,
+        Name::Peer(peer, path) => match path.parent() {
+            Some(above) => Name::Peer(peer.clone(), above),
+            None => Name::Peers,
+        },
+    }
+}
+
+/// How long the kernel may believe what it is told of a name: the hidden ones change unannounced.
+pub(super) fn lifetime(name: &Name) -> Duration {
+    match name {
+        Name::Union(_) => LIFETIME,
+        _ => Duration::ZERO,
+    }
+}
+
+/// What a name stands for now.
+pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
+    let hidden = |node| {
+        let mtime = view
+            .lookup(&SharedPath::root())
+            .map(|root| root.mtime)
+            .unwrap_or_default();
+        Listed {
+            node,
+            mtime,
+            subdirectories: 0,
+        }
+    };
+    match name {
+        Name::Union(path) => view.lookup(path).map(|found| listed(path, found)),
+        Name::Hidden | Name::Hashes | Name::Peers => Some(hidden(Node::Directory)),
+        Name::Status => Some(hidden(Node::Status)),
+        Name::Hash(hash) => by_hash(view, *hash),
+        Name::Peer(peer, path) => view
+            .peer_lookup(peer, path)
+            .map(|found| listed(path, found)),
+    }
+}
+
+/// The names in a directory, in no particular order.
+pub(super) fn children(view: &View, directory: &Name) -> Vec<Box<[u8]>> {
+    match directory {
+        Name::Union(path) => in_parts(|after| view.children(path, after, PART_NAMES)),
+        Name::Peer(peer, path) => {
+            in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
+        }
+        Name::Hidden => HIDDEN_NAMES.iter().map(|name| Box::from(*name)).collect(),
+        Name::Peers => {
+            let names = view.peer_names().into_iter();
+            names.map(|name| name.into_bytes().into()).collect()
+        }
+        // Reachable by name, but as many as there are contents: not listed.
+        Name::Hashes | Name::Hash(_) | Name::Status => Vec::new(),
+    }
+}
+
+fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<Box<[u8]>> {
+    let mut names: Vec<Box<[u8]>> = Vec::new();
+    loop {
+        let children = part(names.last().map(|name| &**name));
+        let is_last = children.len() < PART_NAMES;
+        names.extend(children.into_iter().map(|child| child.name));
+        if is_last {
+            return names;
+        }
+    }
+}
+
+fn listed(path: &SharedPath, found: Found) -> Listed {
+    let node = match found.kind {
+        Kind::Directory => Node::Directory,
+        Kind::Symlink { target } => Node::Symlink(target),
+        Kind::File {
+            hash,
+            size_bytes,
+            executable,
+        } => Node::File(FileVersion {
+            path: path.clone(),
+            hash,
+            size_bytes,
+            mtime: found.mtime,
+            executable,
+            own: found.own,
+        }),
+    };
+    Listed {
+        node,
+        mtime: found.mtime,
+        subdirectories: found.subdirectories,
+    }
+}
+
+/// A content by its hash has no name or time of its own.
+fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
+    let content = view.by_hash(&hash)?;
+    let mtime = Timestamp::default();
+    let file = FileVersion {
+        path: SharedPath::new(hash.to_string().into_bytes()).ok()?,
+        hash,
+        size_bytes: content.size_bytes,
+        mtime,
+        executable: content.executable,
+        own: None,
+    };
+    Some(Listed {
+        node: Node::File(file),
+        mtime,
+        subdirectories: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn union(path: &str) -> Name {
+        Name::Union(SharedPath::new(path.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn the_hidden_folder_is_reached_from_the_root_only() {
+        assert_eq!(child(&union(""), b".p2pfs"), Some(Name::Hidden));
+        assert_eq!(child(&union("a"), b".p2pfs"), Some(union("a/.p2pfs")));
+        assert_eq!(child(&Name::Hidden, b"peers"), Some(Name::Peers));
+        assert_eq!(child(&Name::Hidden, b"other"), None);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_has_no_child() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+            assert_eq!(child(&union("a"), name), None, "{}", name.escape_ascii());
+        }
+        assert_eq!(child(&Name::Hashes, b"00ff"), None);
+        assert_eq!(child(&Name::Hashes, &[0xff; 64]), None);
+        assert!(child(&Name::Hashes, &[b'0'; 64]).is_some());
+        assert_eq!(child(&Name::Status, b"x"), None);
+    }
+
+    #[test]
+    fn each_name_is_the_child_of_its_parent() {
+        for (directory, name) in [
+            (union(""), &b"a"[..]),
+            (union("a/b"), b"c"),
+            (union(""), b".p2pfs"),
+            (Name::Hidden, b"status.json"),
+            (Name::Hidden, b"by-hash"),
+            (Name::Hashes, &[b'0'; 64]),
+            (Name::Peers, b"lab-1"),
+            (child(&Name::Peers, b"lab-1").unwrap(), b"a"),
+        ] {
+            let name = child(&directory, name).unwrap();
+            assert_eq!(parent(&name), directory, "{name:?}");
+        }
+        assert_eq!(parent(&union("")), union(""));
+    }
+}

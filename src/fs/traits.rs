@@ -1,0 +1,181 @@
+//! What the filesystem needs from the rest, as three traits (there are no others in the project).
+//!
+//! The node implements [`Content`]; `fuse` implements [`Invalidator`] and [`BackingFiles`].
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::FsError;
+use crate::catalogue::View;
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use crate::path::SharedPath;
+use crate::wire::native::record::{ShareIndex, Timestamp};
+
+/// Names and bytes, from memory and from the network.
+///
+/// Every method but [`Content::read_now`] and [`Content::open`] answers from memory. None may
+/// block on the network: [`Content::read`] returns at once and calls its reply later, from any
+/// thread. The filesystem holds no lock while it calls any of these.
+pub trait Content: Send + Sync + 'static {
+    /// The namespace as it is now.
+    fn view(&self) -> Arc<View>;
+
+    /// Opens a version of a file for reading; fetching may begin. The version stays readable
+    /// through the handle for as long as its bytes exist anywhere.
+    ///
+    /// # Errors
+    /// [`FsError::Gone`] where neither the bytes nor a holder exist, [`FsError::Denied`] by
+    /// policy, [`FsError::Disk`] where the cache cannot hold it.
+    fn open(&self, file: &FileVersion) -> Result<Opened, FsError>;
+
+    /// Fills the whole buffer from `offset` if that takes no waiting (verified bytes in the cache,
+    /// an own file). The buffer never reaches past the file's end, but for a live handle.
+    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow;
+
+    /// Gets the bytes of `range`, all of them or an error, and calls `reply` exactly once: with
+    /// data, or by its own deadline with an error. May call it before it returns. A reply that is
+    /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.
+    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket;
+
+    /// Nobody waits for this read any more. The reply may still be called, or be dropped.
+    fn cancel(&self, ticket: ReadTicket);
+
+    /// The handle is not used again.
+    fn close(&self, handle: ContentHandle);
+
+    /// How many bytes of the version are in the local cache (all of them for an own file).
+    fn cached_bytes(&self, file: &FileVersion) -> u64;
+
+    /// What an own file that wins its name looks like now; nothing where `file.own` is nothing or
+    /// the file is no longer there. A local `stat` at most.
+    fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;
+
+    /// The complete local file behind a handle, if the kernel may read it directly.
+    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>>;
+
+    /// The local cache's budget, for `statfs`.
+    fn space(&self) -> Space;
+
+    /// The daemon's status as JSON, for `.p2pfs/status.json`.
+    fn status_json(&self) -> Vec<u8>;
+}
+
+/// Drops what the kernel has cached. Never blocks, so it can be called from anywhere.
+pub trait Invalidator: Send + Sync + 'static {
+    /// Asks for it; it happens soon, on a thread of its own. What is asked for twice in a row may
+    /// happen once.
+    fn invalidate(&self, stale: Stale);
+}
+
+/// Hands complete files to the kernel, which then reads them itself (FUSE passthrough).
+pub trait BackingFiles: Send + Sync + 'static {
+    /// Makes the file known to the kernel.
+    ///
+    /// # Errors
+    /// Where the right (CAP_SYS_ADMIN) or the kernel's support is missing: not an error for the
+    /// user, since the daemon then reads for them.
+    fn register(&self, file: &File) -> io::Result<BackingFile>;
+
+    /// The kernel forgets it once the last file opened with it is closed.
+    fn release(&self, file: BackingFile);
+}
+
+/// One version of one file, as the namespace lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileVersion {
+    /// Under which name it is opened.
+    pub path: SharedPath,
+    /// Its identity.
+    pub hash: ContentHash,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// Where it lies in this node's own shares, if it is this node's own and wins its name.
+    pub own: Option<(ShareIndex, SharedPath)>,
+}
+
+/// An open version, as [`Content`] numbers them; not used again before [`Content::close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContentHandle(pub u64);
+
+/// What opening gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// To read by.
+    pub handle: ContentHandle,
+    /// An own file, read as it is now: its length may change, and the kernel caches nothing of it.
+    pub live: bool,
+}
+
+/// A wait for bytes, as [`Content`] numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReadTicket(pub u64);
+
+/// Called once with exactly the bytes asked for (fewer only at the end of a live file).
+pub type ReadReply = Box<dyn FnOnce(Result<Bytes, FsError>) + Send>;
+
+/// What [`Content::read_now`] could do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadNow {
+    /// The buffer holds this many bytes: all of it, or up to the end of a live file.
+    Done(usize),
+    /// Bytes are missing: ask with [`Content::read`].
+    Wait,
+    /// It cannot be read at all.
+    Failed(FsError),
+}
+
+/// An own file's attributes at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveAttributes {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// Whether it may be executed.
+    pub executable: bool,
+}
+
+/// The local cache's budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What the cache may hold.
+    pub budget_bytes: u64,
+    /// What it holds.
+    pub used_bytes: u64,
+}
+
+/// What the kernel should forget. Inode numbers are those that the filesystem gave out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stale {
+    /// An inode's attributes (its pages stay).
+    Attributes {
+        /// Whose.
+        ino: u64,
+    },
+    /// A directory's listing and attributes.
+    Listing {
+        /// Of which directory.
+        ino: u64,
+    },
+    /// What a name in a directory stands for, or that there is none.
+    Name {
+        /// The directory.
+        parent: u64,
+        /// The name.
+        name: Box<[u8]>,
+    },
+    /// Everything that it has been told of names and directories.
+    Everything,
+}
+
+/// A file that the kernel reads by itself, as the kernel numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackingFile(pub u32);

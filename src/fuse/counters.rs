@@ -1,0 +1,169 @@
+//! How many operations of each kind there were, and how long they took.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::abi::opcode;
+
+/// Operations counted apart; the rest is "other".
+const OPERATIONS: [(u32, &str); 15] = [
+    (opcode::LOOKUP, "lookup"),
+    (opcode::GETATTR, "getattr"),
+    (opcode::OPEN, "open"),
+    (opcode::READ, "read"),
+    (opcode::STATFS, "statfs"),
+    (opcode::RELEASE, "release"),
+    (opcode::GETXATTR, "getxattr"),
+    (opcode::LISTXATTR, "listxattr"),
+    (opcode::FLUSH, "flush"),
+    (opcode::OPENDIR, "opendir"),
+    (opcode::READDIR, "readdir"),
+    (opcode::READDIRPLUS, "readdirplus"),
+    (opcode::RELEASEDIR, "releasedir"),
+    (opcode::LSEEK, "lseek"),
+    (opcode::INIT, "init"),
+];
+const OTHER: usize = OPERATIONS.len();
+/// Latencies are counted in powers of two of a microsecond: the last bucket begins at 2^22 us,
+/// about 4 s.
+pub const LATENCY_BUCKETS: usize = 24;
+
+/// The counters of one mount, since it began.
+pub(super) struct Counters {
+    operations: [Operation; OTHER + 1],
+    read_bytes: AtomicU64,
+    expired: AtomicU64,
+}
+
+#[derive(Default)]
+struct Operation {
+    errors: AtomicU64,
+    longest_us: AtomicU64,
+    latencies: [AtomicU64; LATENCY_BUCKETS],
+}
+
+/// One kind of operation, since the mount began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationCount {
+    /// As FUSE calls it, in lower case.
+    pub name: &'static str,
+    /// How many were answered.
+    pub count: u64,
+    /// How many of them with an error.
+    pub errors: u64,
+    /// The longest, from the kernel's request to our answer.
+    pub longest_us: u64,
+    /// How many took less than 2^n us but not less than 2^(n-1), by n.
+    pub latencies: [u64; LATENCY_BUCKETS],
+}
+
+/// What a mount has done since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// The operations that there were.
+    pub operations: Vec<OperationCount>,
+    /// Bytes given to readers (what the kernel reads by itself is not known).
+    pub read_bytes: u64,
+    /// Requests that the device had to answer because nobody else did in time.
+    pub expired: u64,
+    /// Requests that wait for their answer now.
+    pub waiting: u64,
+    /// Inodes that the kernel knows.
+    pub inodes: u64,
+    /// Files and directories that are open.
+    pub handles: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let operations = std::array::from_fn(|_| Operation::default());
+        Self {
+            operations,
+            read_bytes: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Counters {
+    /// One operation was answered.
+    pub fn note(&self, opcode: u32, took: Duration, is_error: bool) {
+        let known = OPERATIONS.iter().position(|(code, _)| *code == opcode);
+        let operation = &self.operations[known.unwrap_or(OTHER)];
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        operation
+            .errors
+            .fetch_add(u64::from(is_error), Ordering::Relaxed);
+        operation.longest_us.fetch_max(took_us, Ordering::Relaxed);
+        operation.latencies[bucket(took_us)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes went to a reader.
+    pub fn note_bytes(&self, length_bytes: usize) {
+        self.read_bytes
+            .fetch_add(length_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A request was answered at its deadline.
+    pub fn note_expired(&self) {
+        self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What there was; the caller adds what there is now.
+    pub fn activity(&self) -> Activity {
+        let names = OPERATIONS.iter().map(|(_, name)| *name).chain(["other"]);
+        let counts = names
+            .zip(&self.operations)
+            .map(|(name, operation)| operation.count(name));
+        Activity {
+            operations: counts.filter(|operation| operation.count > 0).collect(),
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            ..Activity::default()
+        }
+    }
+}
+
+impl Operation {
+    fn count(&self, name: &'static str) -> OperationCount {
+        let latencies = std::array::from_fn(|n| self.latencies[n].load(Ordering::Relaxed));
+        OperationCount {
+            name,
+            count: latencies.iter().sum(),
+            errors: self.errors.load(Ordering::Relaxed),
+            longest_us: self.longest_us.load(Ordering::Relaxed),
+            latencies,
+        }
+    }
+}
+
+fn bucket(took_us: u64) -> usize {
+    ((u64::BITS - took_us.leading_zeros()) as usize).min(LATENCY_BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_counted_by_kind_with_their_latency() {
+        let counters = Counters::default();
+        counters.note(opcode::READ, Duration::from_micros(3), false);
+        counters.note(opcode::READ, Duration::from_secs(100), true);
+        counters.note(9999, Duration::ZERO, false);
+        counters.note_bytes(10);
+        let activity = counters.activity();
+        let names: Vec<&str> = activity.operations.iter().map(|it| it.name).collect();
+        assert_eq!(names, ["read", "other"]);
+        let read = &activity.operations[0];
+        assert_eq!(
+            (read.count, read.errors, read.longest_us),
+            (2, 1, 100_000_000)
+        );
+        assert_eq!(
+            (read.latencies[2], read.latencies[LATENCY_BUCKETS - 1]),
+            (1, 1)
+        );
+        assert_eq!(activity.read_bytes, 10);
+    }
+}

@@ -1,0 +1,338 @@
+//! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
+//! answered once and in time.
+//!
+//! Its threads answer READ themselves, take interrupts and forgets, and send the rest through a
+//! pair of sockets to the session, whose answers come back the same way. What nobody answered by
+//! its deadline, the device answers with an error. A thread that panics in a request answers that
+//! one with EIO and goes on.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+
+use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, ReadIn, Undo, opcode};
+use super::counters::Counters;
+use super::table::Table;
+use crate::extent::ByteRange;
+use crate::fs::handles::Handle;
+use crate::fs::{Filesystem, FsError, ReadStep, Stale};
+
+/// The most bytes of one read or write that the kernel may ask: 256 pages.
+pub const MAX_TRANSFER_BYTES: usize = 1 << 20;
+/// What one request can be: the largest write and its heads (`fuse_dev_do_read` wants room for
+/// them even where no write ever comes).
+const REQUEST_BUFFER_BYTES: usize = MAX_TRANSFER_BYTES + 4096;
+/// What one message of the pair may be; the session keeps its answers below it.
+pub(super) const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
+/// What the pair may hold, so that a burst of small requests does not stop the reading threads.
+const PAIR_BUFFER_BYTES: usize = 1 << 20;
+
+/// By when the device answers what nobody else has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For bytes of a file. The content has its own, shorter deadline, which knows of progress.
+    pub read: Duration,
+    /// For everything else, which never waits but for a fault of ours.
+    pub metadata: Duration,
+}
+
+/// The device of one mount.
+pub(super) struct Device {
+    kernel: OwnedFd,
+    session: OwnedFd,
+    pub fs: Arc<Filesystem>,
+    pub table: Table,
+    pub counters: Counters,
+    deadlines: Deadlines,
+    greeted: Sender<()>,
+}
+
+impl Device {
+    /// Takes the descriptor of /dev/fuse; the second value is the session's end of the pair.
+    /// `greeted` is told once the kernel has taken the answer to its FUSE_INIT.
+    pub fn new(
+        kernel: OwnedFd,
+        fs: Arc<Filesystem>,
+        deadlines: Deadlines,
+        greeted: Sender<()>,
+    ) -> io::Result<(Arc<Self>, OwnedFd)> {
+        let (session, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        for end in [&session, &theirs] {
+            // The kernel cuts it to what this user may have, which is enough for single messages.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, PAIR_BUFFER_BYTES);
+        }
+        let (table, counters) = (Table::default(), Counters::default());
+        Ok((
+            Arc::new(Self {
+                kernel,
+                session,
+                fs,
+                table,
+                counters,
+                deadlines,
+                greeted,
+            }),
+            theirs,
+        ))
+    }
+
+    /// The descriptor of /dev/fuse.
+    pub fn kernel(&self) -> BorrowedFd<'_> {
+        self.kernel.as_fd()
+    }
+
+    /// Reads and answers requests until the mount is gone. Run by several threads.
+    pub fn serve(self: &Arc<Self>) {
+        let mut request = vec![0; REQUEST_BUFFER_BYTES];
+        let mut answer = vec![0; OUT_HEADER_BYTES + MAX_TRANSFER_BYTES];
+        loop {
+            match rustix::io::read(&self.kernel, &mut request[..]) {
+                Ok(length) => self.take(&request[..length], &mut answer),
+                // NOENT: the request was taken back while we read it.
+                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, message: &[u8], answer: &mut [u8]) {
+        let Some(header) = Header::parse(message) else {
+            return;
+        };
+        let begun = Instant::now();
+        let taken = catch_unwind(AssertUnwindSafe(|| match header.opcode {
+            opcode::READ => self.take_read(&header, message, answer, begun),
+            opcode::INTERRUPT => self.take_interrupt(&header, message),
+            opcode::FORGET | opcode::BATCH_FORGET => {
+                for (ino, lookups) in abi::forgotten(&header, message) {
+                    self.fs.forget(ino, lookups);
+                }
+            }
+            opcode::GETXATTR => match absent_attribute(message) {
+                Some(error) => self.answer_error(header.unique, error),
+                None => self.forward(&header, message, begun),
+            },
+            opcode::WRITE => self.answer_error(header.unique, FsError::ReadOnly),
+            _ => self.forward(&header, message, begun),
+        }));
+        if taken.is_err() {
+            self.table.take(header.unique);
+            self.answer_error(header.unique, FsError::Fault);
+        }
+    }
+
+    /// A read is answered at once where its bytes are here, else when they come.
+    fn take_read(
+        self: &Arc<Self>,
+        header: &Header,
+        message: &[u8],
+        answer: &mut [u8],
+        begun: Instant,
+    ) {
+        let Some(read) = ReadIn::parse(message) else {
+            return self.answer_error(header.unique, FsError::Fault);
+        };
+        let size_bytes = (read.size_bytes as usize).min(MAX_TRANSFER_BYTES);
+        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
+        let room = &mut room[..size_bytes];
+        let step = self.fs.handle(read.handle).and_then(|handle| {
+            let step = self.fs.read_now(&handle, read.offset, room)?;
+            Ok((handle, step))
+        });
+        match step {
+            Ok((_, ReadStep::Done(length))) => {
+                head.copy_from_slice(&abi::out_header(header.unique, 0, length));
+                self.counters.note(opcode::READ, begun.elapsed(), false);
+                self.counters.note_bytes(length);
+                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
+            }
+            Ok((handle, ReadStep::Wait(range))) => self.wait_read(header, &handle, range, begun),
+            Err(error) => {
+                self.counters.note(opcode::READ, begun.elapsed(), true);
+                self.answer_error(header.unique, error);
+            }
+        }
+    }
+
+    fn wait_read(
+        self: &Arc<Self>,
+        header: &Header,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        begun: Instant,
+    ) {
+        let unique = header.unique;
+        if !self
+            .table
+            .insert(unique, opcode::READ, begun, begun + self.deadlines.read)
+        {
+            return self.answer_error(unique, FsError::Stopping);
+        }
+        // Weak, so that a reply that never comes does not keep the mount from ending.
+        let device: Weak<Self> = Arc::downgrade(self);
+        let reply = Box::new(move |result: Result<Bytes, FsError>| {
+            if let Some(device) = device.upgrade() {
+                device.answer_read(unique, result);
+            }
+        });
+        let read = self.fs.read(handle, range, reply);
+        if let Some(unwanted) = self.table.attach(unique, read) {
+            self.fs.abandon(&unwanted, FsError::Interrupted);
+        }
+    }
+
+    fn answer_read(&self, unique: u64, result: Result<Bytes, FsError>) {
+        let Some(waiting) = self.table.take(unique) else {
+            return;
+        };
+        self.counters
+            .note(opcode::READ, waiting.since.elapsed(), result.is_err());
+        match result {
+            Ok(bytes) => {
+                self.counters.note_bytes(bytes.len());
+                let head = abi::out_header(unique, 0, bytes.len());
+                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
+            }
+            Err(error) => self.answer_error(unique, error),
+        }
+    }
+
+    /// The request that is named ends with EINTR. One that is not in the table is either still
+    /// with the thread that read it or answered already: asking the kernel to come again is right
+    /// for both, since it drops an interrupt of what is answered.
+    fn take_interrupt(&self, header: &Header, message: &[u8]) {
+        let Some(named) = abi::interrupted_unique(message) else {
+            return;
+        };
+        match self.table.take_early(named) {
+            Some(waiting) => {
+                self.counters
+                    .note(waiting.opcode, waiting.since.elapsed(), true);
+                self.answer_error(named, FsError::Interrupted);
+                if let Some(read) = waiting.read {
+                    self.fs.abandon(&read, FsError::Interrupted);
+                }
+            }
+            None => {
+                let head = abi::out_header(header.unique, libc::EAGAIN, 0);
+                let _ = self.write(&[IoSlice::new(&head)]);
+            }
+        }
+    }
+
+    fn forward(&self, header: &Header, message: &[u8], begun: Instant) {
+        let deadline = begun + self.deadlines.metadata;
+        if !self
+            .table
+            .insert(header.unique, header.opcode, begun, deadline)
+        {
+            return self.answer_error(header.unique, FsError::Stopping);
+        }
+        let sent = rustix::net::send(&self.session, message, SendFlags::NOSIGNAL);
+        if sent.is_err() && self.table.take(header.unique).is_some() {
+            self.answer_error(header.unique, FsError::Fault);
+        }
+    }
+
+    /// Brings the session's answers to the kernel until the session is gone.
+    pub fn return_answers(&self) {
+        let mut message = vec![0; PAIR_MESSAGE_MAX_BYTES];
+        loop {
+            match rustix::net::recv(&self.session, &mut message[..], RecvFlags::empty()) {
+                Ok((_, 0)) => return,
+                Ok((_, length)) => self.return_answer(&message[..length.min(message.len())]),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn return_answer(&self, message: &[u8]) {
+        let Some((unique, errno)) = abi::answered(message) else {
+            return;
+        };
+        let Some(waiting) = self.table.take(unique) else {
+            // Answered early, by an interrupt or the deadline.
+            if let (Some(opcode), 0) = (self.table.take_late(unique), errno) {
+                self.undo(opcode, message);
+            }
+            return;
+        };
+        self.counters
+            .note(waiting.opcode, waiting.since.elapsed(), errno != 0);
+        let written = self.write(&[IoSlice::new(message)]);
+        if written.is_err() && errno == 0 {
+            self.undo(waiting.opcode, message);
+        } else if waiting.opcode == opcode::INIT {
+            let _ = self.greeted.send(());
+        }
+    }
+
+    /// Takes back what the filesystem counted for an answer that the kernel did not take.
+    fn undo(&self, operation: u32, answer: &[u8]) {
+        match abi::undo(operation, answer) {
+            Undo::Nothing => {}
+            Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.forget(*ino, 1)),
+            Undo::Handle(handle) => self.fs.release(handle),
+        }
+    }
+
+    /// Answers what is past its deadline, until the table is closed.
+    pub fn keep_deadlines(&self) {
+        while let Some(expired) = self.table.wait_expired() {
+            for (unique, waiting) in expired {
+                self.counters.note_expired();
+                self.counters
+                    .note(waiting.opcode, waiting.since.elapsed(), true);
+                self.answer_error(unique, FsError::DeadlinePassed);
+                if let Some(read) = waiting.read {
+                    self.fs.abandon(&read, FsError::DeadlinePassed);
+                }
+            }
+        }
+    }
+
+    /// Tells the kernel to forget something. Blocks while the kernel holds the locks of it.
+    pub fn notify(&self, stale: &Stale) -> Result<(), Errno> {
+        self.write(&[IoSlice::new(&abi::notification(stale))])
+    }
+
+    /// The mount is gone: ends the session and answers whatever still waits.
+    pub fn close(&self) {
+        let _ = rustix::net::shutdown(&self.session, Shutdown::Both);
+        for (unique, waiting) in self.table.close() {
+            self.answer_error(unique, FsError::Stopping);
+            if let Some(read) = waiting.read {
+                self.fs.abandon(&read, FsError::Stopping);
+            }
+        }
+    }
+
+    fn answer_error(&self, unique: u64, error: FsError) {
+        // Failure means that nobody waits for it any more.
+        let _ = self.write(&[IoSlice::new(&abi::out_header(unique, error.errno(), 0))]);
+    }
+
+    /// A message to the kernel is taken whole or not at all.
+    fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        rustix::io::writev(&self.kernel, parts).map(drop)
+    }
+}
+
+/// Why no file has the attribute that is asked for: the kernel asks so of every file in `ls -l`.
+fn absent_attribute(message: &[u8]) -> Option<FsError> {
+    debug_assert!(message.len() >= IN_HEADER_BYTES);
+    abi::attribute_name(message).and_then(crate::fs::attribute_absence)
+}

@@ -1,0 +1,163 @@
+//! One mount, from the mount point to the threads that serve it: ties the broker's calls, the
+//! filesystem and the server together.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Activity, Server, ServerOptions};
+use crate::broker::{self, BrokerError, MountRequest, Mounted, Seat};
+use crate::fs::{Change, Content, ContentHash, Filesystem, Invalidator, Options};
+
+/// How long an unmount waits for the last request to end. It is not needed for the mount to be
+/// gone, only for its threads.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to mount.
+#[derive(Clone, Copy, Debug)]
+pub struct MountOptions {
+    /// Who owns the files.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+    /// Whether all users may use it; only root's mounts can be so.
+    pub allow_other: bool,
+    /// How far the kernel reads ahead in bytes, where it lets us say so.
+    pub read_ahead_bytes: u64,
+    /// How it is served.
+    pub server: ServerOptions,
+}
+
+impl MountOptions {
+    /// For the user who runs this: root's mount is for all, a user's for that user alone.
+    pub fn for_this_user() -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self {
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+            allow_other: uid.is_root(),
+            read_ahead_bytes: 4 << 20,
+            server: ServerOptions::default(),
+        }
+    }
+}
+
+/// Why there is no mount. None is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point or the rights to it.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// It was mounted, but the kernel and we did not come to terms.
+    #[error("cannot serve the mount at {}: {why}", dir.display())]
+    Serve {
+        /// The mount point.
+        dir: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+}
+
+/// A mount that stands; dropping it takes it away.
+pub struct Mount {
+    seat: Seat,
+    server: Server,
+    fs: Arc<Filesystem>,
+}
+
+impl Mount {
+    /// Mounts, and serves what `content` has. A stale mount of a daemon that was killed is cleaned
+    /// away first. Blocks until the mount can be used.
+    ///
+    /// # Errors
+    /// [`MountError`], naming the place and the remedy.
+    pub fn start(
+        dir: &Path,
+        content: Arc<dyn Content>,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
+        let MountOptions {
+            uid,
+            gid,
+            allow_other,
+            read_ahead_bytes,
+            server,
+        } = *options;
+        let request = MountRequest {
+            dir: dir.to_owned(),
+            uid,
+            gid,
+            allow_other,
+        };
+        let Mounted { device, seat } = broker::mount(&request)?;
+        let fs = Arc::new(Filesystem::new(content, Options { uid, gid }));
+        match Server::start(device, fs.clone(), server) {
+            Ok(server) => {
+                // Not every mounter may set it, and reads are as right without it.
+                let _ = seat.set_read_ahead(read_ahead_bytes);
+                Ok(Self { seat, server, fs })
+            }
+            Err(why) => {
+                let _ = seat.unmount();
+                Err(MountError::Serve {
+                    dir: seat.dir().to_owned(),
+                    why,
+                })
+            }
+        }
+    }
+
+    /// Tells the kernel what changed, once [`Content::view`] gives the view that shows it. Never
+    /// waits.
+    pub fn invalidate(&self, changes: &[Change]) {
+        self.fs.namespace_changed(changes);
+    }
+
+    /// Tells the kernel that another share of a content is cached than before (`st_blocks`).
+    pub fn cached_changed(&self, hash: &ContentHash) {
+        self.fs.cached_changed(hash);
+    }
+
+    /// Where single inodes can be said to be stale.
+    pub fn invalidator(&self) -> Arc<dyn Invalidator> {
+        self.server.invalidator()
+    }
+
+    /// The mount point, without symbolic links.
+    pub fn dir(&self) -> &Path {
+        self.seat.dir()
+    }
+
+    /// Whether the mount stands in its place and is served.
+    pub fn is_mounted(&self) -> bool {
+        self.server.is_serving() && self.seat.is_mounted()
+    }
+
+    /// What it has done since it began, and what it holds.
+    pub fn activity(&self) -> Activity {
+        self.server.activity()
+    }
+
+    /// Why complete files are read through the daemon, if the kernel refused to read them itself.
+    pub fn passthrough_refusal(&self) -> Option<String> {
+        self.server.passthrough_refusal()
+    }
+
+    /// Takes the mount away, also under load: whoever waits in it gets an error at once. Does
+    /// nothing the second time.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; the mount is then still there.
+    pub fn unmount(&self) -> Result<(), BrokerError> {
+        self.seat.unmount()?;
+        self.server.wait_end(END_TIMEOUT);
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = self.unmount();
+    }
+}

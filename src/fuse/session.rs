@@ -1,0 +1,477 @@
+//! The session: speaks FUSE's protocol behind the device, and the only module that names `fuser`.
+//!
+//! Each handler turns arguments into one call on the filesystem and one reply. It never waits. A
+//! handler that panics answers EIO, and its thread goes on.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, TimeOrNow,
+};
+
+use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
+use crate::fs::{
+    Attributes, Caching, FileKind, Filesystem, FsError, NAME_MAX_BYTES, OpenReply, Timestamp,
+};
+
+/// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
+/// file starve all others.
+pub const MAX_BACKGROUND: u16 = 8192;
+/// From how many on the kernel takes the mount for congested (it then reads ahead less).
+const CONGESTION_THRESHOLD: u16 = 6144;
+/// Handlers run on so many threads: one may be busy with a long listing.
+const THREADS: usize = 2;
+/// The unit of `statfs`.
+const STATFS_BLOCK_BYTES: u32 = 4096;
+/// What a listing may take, so that it fits into one message of the pair with its head.
+const LISTING_MAX_BYTES: usize = PAIR_MESSAGE_MAX_BYTES - 4096;
+/// `fuse_entry_out` and `fuse_dirent`, and `fuse_dirent` alone, in front of a name.
+const PLUS_ENTRY_BYTES: usize = 152;
+const ENTRY_BYTES: usize = 24;
+
+/// What the kernel agreed to at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Agreed {
+    /// It can read complete files by itself.
+    pub passthrough: bool,
+}
+
+/// Runs the session over its end of the device's pair, until the device closes the other end.
+/// What the kernel agreed to goes to `agreed` before the first request.
+///
+/// # Errors
+/// Where the handshake fails, or a thread cannot be started.
+pub(super) fn run(
+    pair: OwnedFd,
+    fs: Arc<Filesystem>,
+    wants_passthrough: bool,
+    agreed: &Sender<io::Result<Agreed>>,
+) -> io::Result<()> {
+    let told = agreed.clone();
+    let handlers = Handlers {
+        fs,
+        wants_passthrough,
+        agreed: told,
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(THREADS);
+    let session = match Session::from_fd(handlers, pair, SessionACL::All, config) {
+        Ok(session) => session,
+        Err(error) => {
+            let _ = agreed.send(Err(io::Error::new(error.kind(), error.to_string())));
+            return Err(error);
+        }
+    };
+    session.run()
+}
+
+struct Handlers {
+    fs: Arc<Filesystem>,
+    wants_passthrough: bool,
+    agreed: Sender<io::Result<Agreed>>,
+}
+
+/// Asks the filesystem; a panic becomes EIO.
+fn ask<T>(call: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
+    let asked = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FsError::Fault));
+    asked.map_err(errno)
+}
+
+fn errno(error: FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+impl fuser::Filesystem for Handlers {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let agreed = agree(config, self.wants_passthrough);
+        if let Ok(agreed) = &agreed {
+            let _ = self.agreed.send(Ok(*agreed));
+        }
+        agreed.map(drop)
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match ask(|| self.fs.lookup(parent.0, name.as_bytes())) {
+            Ok(entry) => reply.entry_with_ttls(
+                &entry.attributes.lifetime,
+                &entry.lifetime,
+                &attr(&entry.attributes),
+                Generation(0),
+            ),
+            // Inode 0 is "no such name", and lets the kernel remember that.
+            Err(Errno::ENOENT) => reply.entry_with_ttls(
+                &Duration::ZERO,
+                &self.fs.absence_lifetime(parent.0),
+                &absent(),
+                Generation(0),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.forget(ino.0, lookups);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match ask(|| self.fs.getattr(ino.0)) {
+            Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match ask(|| self.fs.readlink(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match ask(|| self.fs.open(ino.0, flags.0)) {
+            Ok(opened) => answer_open(reply, opened),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        // The device answers reads before they come here.
+        reply.error(errno(FsError::Fault));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        self.fs.release(handle.0);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // After one ENOSYS the kernel never asks again, so close and exec never wait for us.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        // The kernel then takes all as data: what is not cached is no hole.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match ask(|| self.fs.opendir(ino.0)) {
+            Ok(opened) => {
+                let cache = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                let flags = if opened.cache {
+                    cache
+                } else {
+                    FopenFlags::empty()
+                };
+                reply.opened(FileHandle(opened.handle), flags);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let mut room = Room::new(ENTRY_BYTES);
+        let listed = ask(|| {
+            self.fs.readdir(handle.0, cookie, &mut |entry| {
+                let name = OsStr::from_bytes(entry.name);
+                let kind = file_type(entry.kind);
+                room.is_full(entry.name) || reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        cookie: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let mut room = Room::new(PLUS_ENTRY_BYTES);
+        let listed = ask(|| {
+            self.fs
+                .readdir_plus(handle.0, cookie, &mut |entry, attributes| {
+                    let (ino, name) = (INodeNo(entry.ino), OsStr::from_bytes(entry.name));
+                    let (lifetime, attr) = (attributes.lifetime, attr(attributes));
+                    let generation = Generation(0);
+                    room.is_full(entry.name)
+                        || reply.add(ino, entry.cookie, name, &lifetime, &attr, generation)
+                })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        self.fs.release(handle.0);
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        match ask(|| Ok(self.fs.statfs())) {
+            Ok(stat) => {
+                let unit = u64::from(STATFS_BLOCK_BYTES);
+                let used = stat.used_bytes.div_ceil(unit);
+                let free = stat.available_bytes / unit;
+                let names = u32::try_from(NAME_MAX_BYTES).unwrap_or(u32::MAX);
+                let size = STATFS_BLOCK_BYTES;
+                reply.statfs(used + free, free, free, stat.entries, 0, size, names, size);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
+        let value = ask(|| self.fs.getxattr(ino.0, name.as_bytes()));
+        answer_xattr(reply, value, room);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
+        answer_xattr(reply, ask(|| self.fs.listxattr(ino.0)), room);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks by the attributes (default_permissions), and then never asks again.
+        reply.error(errno(FsError::Unsupported));
+    }
+
+    super::read_only::read_only_handlers!();
+}
+
+/// Asks the kernel for what this filesystem lives on.
+fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agreed> {
+    // Lookups and listings of one directory must not wait for one another.
+    let required = InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_ASYNC_READ;
+    config.add_capabilities(required).map_err(|missing| {
+        io::Error::other(format!(
+            "the kernel is too old for this filesystem: no {missing:?}"
+        ))
+    })?;
+    // Not FUSE_ASYNC_DIO: with it the kernel waits for an O_DIRECT read deaf to every signal
+    // (`fuse_direct_IO`, fs/fuse/file.c).
+    for wanted in [
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_CACHE_SYMLINKS,
+        InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    ] {
+        let _ = config.add_capabilities(wanted);
+    }
+    let most = u32::try_from(MAX_TRANSFER_BYTES).unwrap_or(u32::MAX);
+    let _ = config.set_max_write(most);
+    if let Err(allowed) = config.set_max_readahead(most) {
+        let _ = config.set_max_readahead(allowed);
+    }
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
+    let passthrough = wants_passthrough
+        && config.set_max_stack_depth(1).is_ok()
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+    Ok(Agreed { passthrough })
+}
+
+fn answer_open(reply: ReplyOpen, opened: OpenReply) {
+    let handle = FileHandle(opened.handle);
+    match opened.caching {
+        // Without KEEP_CACHE an open waits, unkillable, for the reads that are under way.
+        Caching::Keep => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
+        Caching::Direct => reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO),
+        Caching::Backed(file) => {
+            // SAFETY: the number is registered on this connection and stays so until the last
+            // release of the inode. It is taken back below, so fuser closes nothing.
+            let backing = unsafe { reply.wrap_backing(file.0) };
+            reply.opened_passthrough(handle, FopenFlags::empty(), &backing);
+            let _ = backing.into_raw();
+        }
+    }
+}
+
+/// Sizes as getxattr(2) wants them: room 0 asks how much is needed.
+fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, room: u32) {
+    match value {
+        Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > room as usize => reply.error(errno(FsError::BufferTooSmall)),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// How much of a listing still fits into one message of the pair.
+struct Room {
+    left_bytes: usize,
+    head_bytes: usize,
+}
+
+impl Room {
+    fn new(head_bytes: usize) -> Self {
+        Self {
+            left_bytes: LISTING_MAX_BYTES,
+            head_bytes,
+        }
+    }
+
+    fn is_full(&mut self, name: &[u8]) -> bool {
+        let needed_bytes = (self.head_bytes + name.len()).next_multiple_of(8);
+        match self.left_bytes.checked_sub(needed_bytes) {
+            Some(left_bytes) => {
+                self.left_bytes = left_bytes;
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+fn attr(attributes: &Attributes) -> FileAttr {
+    let mtime = system_time(attributes.mtime);
+    FileAttr {
+        ino: INodeNo(attributes.ino),
+        size: attributes.size_bytes,
+        blocks: attributes.blocks,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode,
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: 0,
+        blksize: STATFS_BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: STATFS_BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Directory => FileType::Directory,
+        FileKind::Regular => FileType::RegularFile,
+        FileKind::Symlink => FileType::Symlink,
+    }
+}
+
+/// A time before 1970 counts back; one that no clock can show is 1970.
+fn system_time(time: Timestamp) -> SystemTime {
+    let whole = Duration::from_secs(time.seconds.unsigned_abs());
+    let base = match time.seconds {
+        0.. => UNIX_EPOCH.checked_add(whole),
+        _ => UNIX_EPOCH.checked_sub(whole),
+    };
+    let part = Duration::from_nanos(u64::from(time.nanoseconds));
+    base.and_then(|base| base.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_keeps_its_nanoseconds_before_and_after_1970() {
+        let after = system_time(Timestamp {
+            seconds: 5,
+            nanoseconds: 7,
+        });
+        assert_eq!(after, UNIX_EPOCH + Duration::new(5, 7));
+        let before = system_time(Timestamp {
+            seconds: -5,
+            nanoseconds: 7,
+        });
+        assert_eq!(
+            before,
+            UNIX_EPOCH - Duration::from_secs(5) + Duration::from_nanos(7)
+        );
+        let absurd = Timestamp {
+            seconds: i64::MAX,
+            nanoseconds: u32::MAX,
+        };
+        assert!(system_time(absurd) >= UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_listing_ends_before_it_is_too_long_for_the_pair() {
+        let mut room = Room::new(PLUS_ENTRY_BYTES);
+        let mut bytes = 0;
+        while !room.is_full(&[b'x'; 255]) {
+            bytes += (PLUS_ENTRY_BYTES + 255).next_multiple_of(8);
+        }
+        assert!(bytes <= LISTING_MAX_BYTES && bytes + 16 < PAIR_MESSAGE_MAX_BYTES);
+    }
+
+    #[test]
+    fn a_handler_that_panics_is_an_error_and_no_more() {
+        let asked: Result<(), Errno> = ask(|| panic!("a bug"));
+        assert_eq!(asked.map_err(i32::from), Err(libc::EIO));
+    }
+}

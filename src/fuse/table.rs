@@ -1,0 +1,255 @@
+//! The requests that are not answered yet, each with its deadline.
+//!
+//! Whoever takes a request out of the table has the right, and the duty, to answer it: so each is
+//! answered once, whether by its handler, an interrupt, the deadline, or the end of the mount. The
+//! kernel bounds the table: a process waits for each entry, or one of its read-aheads, of which
+//! there are at most [`MAX_BACKGROUND`](super::session::MAX_BACKGROUND).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::fs::PendingRead;
+
+/// How many requests that were answered before their handler did are remembered, so that the
+/// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
+/// handle that stays until the mount ends.
+const MAX_LATE: usize = 256;
+
+/// A request that waits for its answer.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    pub opcode: u32,
+    pub since: Instant,
+    pub deadline: Instant,
+    /// The read that would answer it, once that has begun.
+    pub read: Option<PendingRead>,
+}
+
+/// All that wait.
+#[derive(Default)]
+pub(super) struct Table {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: HashMap<u64, Waiting>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    late: VecDeque<(u64, u32)>,
+    closed: bool,
+}
+
+impl Table {
+    /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
+    pub fn insert(&self, unique: u64, opcode: u32, since: Instant, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        let is_first = state
+            .deadlines
+            .first()
+            .is_none_or(|(first, _)| deadline < *first);
+        state.waiting.insert(
+            unique,
+            Waiting {
+                opcode,
+                since,
+                deadline,
+                read: None,
+            },
+        );
+        state.deadlines.insert((deadline, unique));
+        if is_first {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Takes a request out, to answer it.
+    pub fn take(&self, unique: u64) -> Option<Waiting> {
+        let mut state = self.lock();
+        let waiting = state.waiting.remove(&unique)?;
+        state.deadlines.remove(&(waiting.deadline, unique));
+        Some(waiting)
+    }
+
+    /// Takes a request out, to answer it before its handler does.
+    pub fn take_early(&self, unique: u64) -> Option<Waiting> {
+        let waiting = self.take(unique)?;
+        self.lock().note_late(unique, &waiting);
+        Some(waiting)
+    }
+
+    /// The operation of a request that was answered early and whose handler answers now.
+    pub fn take_late(&self, unique: u64) -> Option<u32> {
+        let mut state = self.lock();
+        let at = state.late.iter().position(|(late, _)| *late == unique)?;
+        state.late.remove(at).map(|(_, opcode)| opcode)
+    }
+
+    /// Notes which read will answer the request; gives it back where the request was answered
+    /// meanwhile, so that the read is for nobody.
+    pub fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
+        match self.lock().waiting.get_mut(&unique) {
+            Some(waiting) => {
+                waiting.read = Some(read);
+                None
+            }
+            None => Some(read),
+        }
+    }
+
+    /// Whether some request of the given operations has been waiting since before now.
+    pub fn any(&self, mut wanted: impl FnMut(u32) -> bool) -> bool {
+        self.lock()
+            .waiting
+            .values()
+            .any(|waiting| wanted(waiting.opcode))
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Waits until requests are past their deadline, and takes them out, to be answered. Nothing
+    /// once the table is closed.
+    pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let now = Instant::now();
+            let expired = state.take_expired(now);
+            if !expired.is_empty() {
+                return Some(expired);
+            }
+            state = match state.deadlines.first().map(|(first, _)| *first) {
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(first) => {
+                    let left = first.saturating_duration_since(now);
+                    let woken = self.changed.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Closes the table and takes everything out, to be answered.
+    pub fn close(&self) -> Vec<(u64, Waiting)> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.deadlines.clear();
+        self.changed.notify_all();
+        state.waiting.drain().collect()
+    }
+
+    // A panic elsewhere cannot leave these maps torn: each step under the lock is complete.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
+        let mut expired = Vec::new();
+        while let Some((deadline, unique)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(waiting) = self.waiting.remove(&unique) {
+                self.note_late(unique, &waiting);
+                expired.push((unique, waiting));
+            }
+        }
+        expired
+    }
+
+    fn note_late(&mut self, unique: u64, waiting: &Waiting) {
+        // A read has no handler behind the pair.
+        if waiting.read.is_none() {
+            self.late.truncate(MAX_LATE - 1);
+            self.late.push_front((unique, waiting.opcode));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const FAR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_request_is_taken_once() {
+        let (table, now) = (Table::default(), Instant::now());
+        assert!(table.insert(2, 15, now, now + FAR));
+        assert_eq!(table.take(2).unwrap().opcode, 15);
+        assert!(table.take(2).is_none());
+        assert_eq!((table.count(), table.take_late(2)), (0, None));
+    }
+
+    #[test]
+    fn a_handler_that_answers_late_is_known_by_its_operation() {
+        let (table, now) = (Table::default(), Instant::now());
+        for unique in 0..300 {
+            table.insert(unique, 14, now, now + FAR);
+            assert!(table.take_early(unique).is_some());
+        }
+        assert_eq!(table.take_late(299), Some(14));
+        assert_eq!(table.take_late(299), None, "once");
+        assert_eq!(table.take_late(0), None, "the oldest are forgotten");
+        table.insert(500, 1, now, now);
+        assert_eq!(table.wait_expired().unwrap().len(), 1);
+        assert_eq!(table.take_late(500), Some(1));
+    }
+
+    #[test]
+    fn what_is_past_its_deadline_comes_out_and_the_rest_stays() {
+        let (table, now) = (Table::default(), Instant::now());
+        table.insert(2, 15, now, now);
+        table.insert(4, 15, now, now + FAR);
+        table.insert(6, 3, now, now);
+        let expired: Vec<u64> = table
+            .wait_expired()
+            .unwrap()
+            .into_iter()
+            .map(|(unique, _)| unique)
+            .collect();
+        assert_eq!(expired, vec![2, 6]);
+        assert_eq!(table.count(), 1);
+    }
+
+    #[test]
+    fn a_nearer_deadline_wakes_who_waits_for_a_far_one() {
+        let table = Table::default();
+        let now = Instant::now();
+        table.insert(2, 15, now, now + FAR);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| table.wait_expired());
+            table.insert(4, 15, now, now);
+            let expired = waiter.join().unwrap().unwrap();
+            assert_eq!(expired[0].0, 4);
+        });
+    }
+
+    #[test]
+    fn closing_gives_everything_back_and_takes_no_more() {
+        let (table, now) = (Table::default(), Instant::now());
+        table.insert(2, 15, now, now + FAR);
+        assert_eq!(table.close().len(), 1);
+        assert!(!table.insert(4, 15, now, now + FAR));
+        assert!(table.wait_expired().is_none());
+    }
+}
