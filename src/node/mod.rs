@@ -1,3 +1,32 @@
-//! (the room's documentation)
+//! A node: the machines put together, and the loop that feeds them.
+//!
+//! Owns the event loop ([`Node::start`] begins it), the order in which everything is opened, and
+//! what the filesystem reads ([`NodeContent`]). [`Machine`] is all of it that can be pure. Knows
+//! nothing of FUSE, of the control socket or of how it is configured; it never mounts.
+//!
+//! Errors end a start and leave nothing running; afterwards what goes wrong is a warning in the
+//! [`EventLog`] and the node goes on.
 
-pub mod pulls;
+mod content;
+mod error;
+mod events;
+mod handle;
+pub mod machine;
+mod persist;
+mod pulls;
+mod run;
+mod start;
+mod state_dir;
+pub mod store;
+mod traffic;
+
+pub use crate::catalogue::Change;
+pub use crate::cluster::Leave;
+pub use content::NodeContent;
+pub use error::NodeError;
+pub use events::{EventLog, News, Noted, Who};
+pub use handle::Node;
+pub use machine::{Machine, MachineConfig};
+pub use run::MemberReport;
+pub use start::NodeConfig;
+pub use traffic::SentBytes;

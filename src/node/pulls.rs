@@ -119,6 +119,14 @@ impl Pulls {
         }
     }
 
+    /// The log did not fit its head: it is asked for anew, of another node where there is one.
+    pub fn restart(&mut self, now: Instant, author: NodeId, position: LogPosition) {
+        self.fail(now, author);
+        if let Some(pull) = self.pulls.get_mut(&author) {
+            pull.position = position;
+        }
+    }
+
     /// The member `node` is gone: what it was asked is asked of another at once.
     pub fn forget_member(&mut self, now: Instant, node: NodeId) {
         for pull in self.pulls.values_mut() {

@@ -1,0 +1,323 @@
+//! What the filesystem reads: open versions, from wherever their bytes are.
+//!
+//! Owns the open handles and the order in which a version's bytes are looked for: the own shared
+//! file that it is, the cache, a local file of the same content, the network. Never blocks on the
+//! network, and never gives out a byte that is not of the version that was opened.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::handle::Published;
+use crate::cache::{Cache, CacheFile, ReadOutcome};
+use crate::catalogue::View;
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use crate::fs::{
+    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
+    ReadTicket, Space,
+};
+use crate::share::{ShareFile, ShareSet};
+use crate::transfer::plan::PlanError;
+use crate::transfer::{FetchTicket, Fetcher, TransferError};
+
+/// Versions open at once, at most; beyond it opens fail with ENFILE. Four times the default
+/// limit of descriptors a process has on Linux, since most need none.
+pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
+
+/// The node's bytes and names, as the filesystem sees them.
+pub struct NodeContent {
+    published: Published,
+    cache: Cache,
+    shares: ShareSet,
+    fetcher: Fetcher,
+    read_deadline: Duration,
+    open: RwLock<HashMap<u64, Arc<OpenVersion>>>,
+    next_handle: AtomicU64,
+    waiting: Arc<AtomicU64>,
+}
+
+/// Where an open version's bytes come from.
+enum OpenVersion {
+    /// The own shared file that wins its name, as it is now.
+    Live(File),
+    /// A fixed content.
+    Fixed(FixedVersion),
+}
+
+struct FixedVersion {
+    hash: ContentHash,
+    size_bytes: u64,
+    /// Held so that it is not evicted while open; absent where the cache could not make room.
+    cached: Option<CacheFile>,
+    /// A file of our own shares with the same content.
+    local: Option<ShareFile>,
+}
+
+impl NodeContent {
+    /// Content over the given parts; what the event loop publishes is read where it is needed.
+    pub(super) fn new(
+        published: Published,
+        cache: Cache,
+        shares: ShareSet,
+        fetcher: Fetcher,
+        read_deadline: Duration,
+    ) -> Self {
+        Self {
+            published,
+            cache,
+            shares,
+            fetcher,
+            read_deadline,
+            open: RwLock::default(),
+            next_handle: AtomicU64::new(1),
+            waiting: Arc::default(),
+        }
+    }
+
+    /// How many reads wait for bytes right now.
+    pub fn waiting_reads(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many versions are open.
+    pub fn open_versions(&self) -> usize {
+        self.open
+            .read()
+            .expect("no holder of this lock panics")
+            .len()
+    }
+
+    fn version(&self, handle: ContentHandle) -> Option<Arc<OpenVersion>> {
+        self.open
+            .read()
+            .expect("no holder of this lock panics")
+            .get(&handle.0)
+            .cloned()
+    }
+
+    fn open_fixed(&self, file: &FileVersion) -> OpenVersion {
+        let local = self.shares.source(&file.hash);
+        let kept = self.cache.existing(&file.hash);
+        // a local copy needs no room in the cache
+        let cached = match (&local, kept) {
+            (_, Some(kept)) => Some(kept),
+            (Some(_), None) => None,
+            (None, None) => self.cache.file(file.hash, file.size_bytes).ok(),
+        };
+        OpenVersion::Fixed(FixedVersion {
+            hash: file.hash,
+            size_bytes: file.size_bytes,
+            cached,
+            local,
+        })
+    }
+
+    fn remember(&self, version: OpenVersion) -> Result<ContentHandle, FsError> {
+        let mut open = self.open.write().expect("no holder of this lock panics");
+        if open.len() >= OPEN_VERSIONS_MAX {
+            return Err(FsError::TooManyHandles);
+        }
+        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        open.insert(number, Arc::new(version));
+        Ok(ContentHandle(number))
+    }
+}
+
+impl Content for NodeContent {
+    fn view(&self) -> Arc<View> {
+        self.published.view.load_full()
+    }
+
+    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
+        let live = file
+            .own
+            .as_ref()
+            .and_then(|(share, path)| self.shares.own(*share, path).ok());
+        let is_live = live.is_some();
+        let version = live.map_or_else(|| self.open_fixed(file), OpenVersion::Live);
+        Ok(Opened {
+            handle: self.remember(version)?,
+            live: is_live,
+        })
+    }
+
+    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        match self.version(handle).as_deref() {
+            None => ReadNow::Failed(FsError::BadHandle),
+            Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
+            Some(OpenVersion::Fixed(version)) => {
+                let read = version.read_local(offset, buffer);
+                if version.is_partial() && matches!(read, ReadNow::Done(_)) {
+                    // what the cache gives moves the reader on: its read-ahead must know
+                    let range = ByteRange::at(offset, buffer.len() as u64);
+                    self.fetcher.note_read(&version.hash, range);
+                }
+                read
+            }
+        }
+    }
+
+    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        let version = self.version(handle);
+        let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
+            reply(Err(FsError::BadHandle));
+            return ReadTicket(0);
+        };
+        let (hash, view) = (version.hash, Arc::clone(&self.published.view));
+        let waiting = WaitingRead::begin(&self.waiting);
+        let answer = Box::new(move |result: Result<Bytes, TransferError>| {
+            drop(waiting);
+            reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
+        });
+        let deadline = Instant::now() + self.read_deadline;
+        let ticket = self
+            .fetcher
+            .read(hash, version.size_bytes, range, deadline, answer);
+        ReadTicket(ticket.number())
+    }
+
+    fn cancel(&self, ticket: ReadTicket) {
+        self.fetcher.cancel(FetchTicket::from_number(ticket.0));
+    }
+
+    fn close(&self, handle: ContentHandle) {
+        let closed = self
+            .open
+            .write()
+            .expect("no holder of this lock panics")
+            .remove(&handle.0);
+        // what it held may take a while to let go of: not under the lock
+        drop(closed);
+    }
+
+    fn cached_bytes(&self, file: &FileVersion) -> u64 {
+        if file.own.is_some() || self.cache.is_complete(&file.hash) {
+            return file.size_bytes;
+        }
+        self.cache.cached_bytes(&file.hash)
+    }
+
+    fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
+        let (share, path) = file.own.as_ref()?;
+        let now = self.shares.stat(*share, path).ok()?;
+        let attributes = LiveAttributes {
+            size_bytes: now.size_bytes,
+            mtime: now.mtime,
+            executable: now.executable,
+        };
+        Some(attributes)
+    }
+
+    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
+        match self.version(handle).as_deref() {
+            Some(OpenVersion::Fixed(version)) => version.cached.as_ref()?.backing(),
+            _ => None,
+        }
+    }
+
+    fn space(&self) -> Space {
+        let usage = self.cache.usage();
+        Space {
+            budget_bytes: usage.budget_bytes,
+            used_bytes: usage.used_bytes,
+        }
+    }
+
+    fn status_json(&self) -> Vec<u8> {
+        self.published.status.load().as_ref().clone()
+    }
+}
+
+impl FixedVersion {
+    /// Whether some of it may have to come from other nodes yet.
+    fn is_partial(&self) -> bool {
+        self.local.is_none()
+            && self
+                .cached
+                .as_ref()
+                .is_none_or(|cached| !cached.is_complete())
+    }
+
+    /// What is here without waiting.
+    fn read_local(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let wanted = ByteRange::at(offset, buffer.len() as u64);
+        if wanted.end > self.size_bytes {
+            return ReadNow::Failed(FsError::Fault);
+        }
+        if let Some(ReadNow::Done(length)) = self.read_cached(offset, buffer) {
+            return ReadNow::Done(length);
+        }
+        match &self.local {
+            Some(local) => read_unchanged(local, offset, buffer),
+            None => ReadNow::Wait,
+        }
+    }
+
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
+        match self.cached.as_ref()?.read_at(offset, buffer) {
+            Ok(ReadOutcome::Ready(length)) => Some(ReadNow::Done(length)),
+            // a disk that fails under the cache is no reason not to ask another node
+            Ok(ReadOutcome::Missing(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// A file of our own that has this content is only as good as its last look: it is looked at again
+/// after the read, so that what was written meanwhile is not taken for the version.
+fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    match local.read_at(offset, buffer) {
+        Ok(length) if length == buffer.len() && local.is_current() => ReadNow::Done(length),
+        _ => ReadNow::Wait,
+    }
+}
+
+fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return ReadNow::Failed(FsError::Disk),
+        }
+    }
+    ReadNow::Done(filled)
+}
+
+/// A version that no log names any more was replaced, and is gone for good where no cache has it;
+/// one that some node still shares, be it a dead one, is only out of reach.
+fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
+    match error {
+        TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
+        TransferError::Plan(_) if !view.is_named(hash) => FsError::Gone,
+        TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
+        TransferError::Plan(_) => FsError::DeadlinePassed,
+        TransferError::Cancelled => FsError::Interrupted,
+        TransferError::SizeConflict { .. } => FsError::Unreachable,
+        TransferError::CacheFull | TransferError::Cache { .. } => FsError::Disk,
+        TransferError::OutOfRange { .. } => FsError::Fault,
+        TransferError::Stopped => FsError::Stopping,
+    }
+}
+
+/// Counts a read for as long as it waits.
+struct WaitingRead(Arc<AtomicU64>);
+
+impl WaitingRead {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for WaitingRead {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

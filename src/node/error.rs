@@ -1,0 +1,61 @@
+//! Why a node cannot start or do what it is asked.
+
+use std::path::PathBuf;
+
+use crate::cache::CacheError;
+use crate::net::NetError;
+use crate::share::ShareError;
+use crate::trust::TrustError;
+
+use super::store::StoreError;
+
+/// A node's failure. Starting changes nothing that a later start could not use.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The state directory cannot be made or read.
+    #[error("cannot use the state directory {}: {source}", dir.display())]
+    StateDir {
+        /// Which.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another daemon works on the same state.
+    #[error(
+        "the state directory {} belongs to a running daemon; stop that one, or give this one \
+         another with --state",
+        dir.display()
+    )]
+    StateLocked {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// Keys, secrets or tokens.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Sockets or another node.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The cache directory.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// What was persisted.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node takes its secret from a file, which a token cannot change.
+    #[error(
+        "this node takes its secret from {}; give it the other cluster's file instead, or start \
+         it without --secret-file and join again",
+        file.display()
+    )]
+    SecretFromFile {
+        /// Which.
+        file: PathBuf,
+    },
+    /// The node is stopping or has stopped.
+    #[error("the node is stopping")]
+    Stopping,
+}

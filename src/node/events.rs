@@ -1,0 +1,239 @@
+//! What happened lately, for `p2pfs events` and the journal.
+//!
+//! Owns a bounded memory of the last events and hands new ones to whoever follows. It only tells;
+//! nothing is decided by it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use tokio::sync::broadcast;
+
+use super::machine::NodeEvent;
+use crate::catalogue::{Change, Found, View};
+use crate::cluster::DownReason;
+use crate::digest::ContentHash;
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::transfer::FetchEvent;
+use crate::wire::native::record::Kind;
+
+/// Events that are remembered; older ones are forgotten.
+pub const EVENTS_KEPT: usize = 1000;
+/// Events that a slow follower may be behind before it loses some.
+pub const EVENTS_BEHIND_MAX: usize = 4096;
+/// Warnings that are kept for `p2pfs status`, each text once; the oldest goes first.
+pub const WARNINGS_KEPT: usize = 20;
+
+/// One event and when it was.
+#[derive(Clone, Debug)]
+pub struct Noted {
+    /// By the local clock.
+    pub at: SystemTime,
+    /// What happened.
+    pub news: News,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Another node answers.
+    PeerUp(Who),
+    /// Another node stopped cleanly and may be back.
+    PeerAway(Who),
+    /// Another node is gone.
+    PeerDown(Who, DownReason),
+    /// A peer sent wrong bytes.
+    PeerShunned(Who),
+    /// A name is listed that was not.
+    Added(SharedPath),
+    /// A name is listed no more.
+    Removed(SharedPath),
+    /// A name shows another content.
+    Changed(SharedPath),
+    /// A fetch began.
+    FetchStarted(ContentHash, u64),
+    /// A content is complete in the cache.
+    FetchDone(ContentHash, u64),
+    /// Bytes did not come.
+    FetchFailed(ContentHash, String),
+    /// Something that a person should know.
+    Warning(String),
+}
+
+/// A node and what it calls itself, where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its key.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+/// The memory. Clones are the same memory.
+#[derive(Clone)]
+pub struct EventLog {
+    kept: Arc<Mutex<Kept>>,
+    live: broadcast::Sender<Noted>,
+}
+
+#[derive(Default)]
+struct Kept {
+    events: VecDeque<Noted>,
+    warnings: VecDeque<String>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            kept: Arc::default(),
+            live: broadcast::channel(EVENTS_BEHIND_MAX).0,
+        }
+    }
+}
+
+impl EventLog {
+    /// What is remembered, oldest first, and the events from now on.
+    pub fn follow(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
+        let kept = self.kept.lock().expect("no holder of this lock panics");
+        (kept.events.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    /// The warnings that are remembered, oldest first.
+    pub fn warnings(&self) -> Vec<String> {
+        let kept = self.kept.lock().expect("no holder of this lock panics");
+        kept.warnings.iter().cloned().collect()
+    }
+
+    /// Remembers a warning.
+    pub fn warn(&self, message: String) {
+        {
+            let mut kept = self.kept.lock().expect("no holder of this lock panics");
+            if kept.warnings.contains(&message) {
+                return;
+            }
+            if kept.warnings.len() == WARNINGS_KEPT {
+                kept.warnings.pop_front();
+            }
+            kept.warnings.push_back(message.clone());
+        }
+        self.note(News::Warning(message));
+    }
+
+    fn note(&self, news: News) {
+        let noted = Noted {
+            at: SystemTime::now(),
+            news,
+        };
+        let mut kept = self.kept.lock().expect("no holder of this lock panics");
+        if kept.events.len() == EVENTS_KEPT {
+            kept.events.pop_front();
+        }
+        kept.events.push_back(noted.clone());
+        // under the lock, so that a follower neither misses one nor gets it twice
+        let _nobody_follows = self.live.send(noted);
+    }
+
+    pub(super) fn note_node(&self, event: &NodeEvent, view: &View) {
+        let who = |node: &NodeId| Who {
+            node: *node,
+            name: view.label(node),
+        };
+        match event {
+            NodeEvent::PeerUp(member) => self.note(News::PeerUp(who(&member.node))),
+            NodeEvent::PeerAway { node } => self.note(News::PeerAway(who(node))),
+            NodeEvent::PeerDown { node, why } => self.note(News::PeerDown(who(node), *why)),
+            NodeEvent::CopiedKey { node, how } => self.warn(format!(
+                "the key of node {} is used by two machines ({how}): give one of them a new state \
+                 directory",
+                node.short(8)
+            )),
+            NodeEvent::Wanted { .. }
+            | NodeEvent::Offered { .. }
+            | NodeEvent::Renewed { .. }
+            | NodeEvent::Left => {}
+        }
+    }
+
+    pub(super) fn note_fetch(&self, event: &FetchEvent, view: &View) {
+        match event {
+            FetchEvent::Started { hash, size_bytes } => {
+                self.note(News::FetchStarted(*hash, *size_bytes));
+            }
+            FetchEvent::Done { hash, size_bytes } => self.note(News::FetchDone(*hash, *size_bytes)),
+            FetchEvent::Failed { hash, why, .. } => {
+                self.note(News::FetchFailed(*hash, why.to_string()));
+            }
+            FetchEvent::Liar { node, .. } => {
+                self.note(News::PeerShunned(Who {
+                    node: *node,
+                    name: view.label(node),
+                }));
+            }
+            FetchEvent::Wanted { .. } => {}
+        }
+    }
+
+    /// Tells which files came, went or changed between two views.
+    pub(super) fn note_changes(&self, changes: &[Change], before: &View, after: &View) {
+        for change in changes {
+            let Change::Entry(path) = change else {
+                continue;
+            };
+            match (before.lookup(path).as_ref(), after.lookup(path).as_ref()) {
+                (None, Some(found)) if is_file(found) => self.note(News::Added(path.clone())),
+                (Some(found), None) if is_file(found) => self.note(News::Removed(path.clone())),
+                (Some(old), Some(new)) if old.kind != new.kind => {
+                    self.note(News::Changed(path.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn is_file(found: &Found) -> bool {
+    !matches!(found.kind, Kind::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_is_bounded_and_keeps_the_newest() {
+        let log = EventLog::default();
+        for size in 0..EVENTS_KEPT as u64 + 10 {
+            log.note(News::FetchDone(ContentHash::of(b"x"), size));
+        }
+        let (events, _) = log.follow();
+        assert_eq!(events.len(), EVENTS_KEPT);
+        assert_eq!(events[0].news, News::FetchDone(ContentHash::of(b"x"), 10));
+    }
+
+    #[test]
+    fn the_same_warning_is_kept_once_and_old_ones_go() {
+        let log = EventLog::default();
+        for number in 0..WARNINGS_KEPT + 5 {
+            log.warn(format!("warning {number}"));
+            log.warn(format!("warning {number}"));
+        }
+        let warnings = log.warnings();
+        assert_eq!(warnings.len(), WARNINGS_KEPT);
+        assert_eq!(
+            warnings.last().unwrap(),
+            &format!("warning {}", WARNINGS_KEPT + 4)
+        );
+    }
+
+    #[test]
+    fn a_follower_gets_what_was_and_what_comes_each_once() {
+        let log = EventLog::default();
+        log.warn("before".into());
+        let (past, mut live) = log.follow();
+        log.warn("after".into());
+        assert_eq!(past.len(), 1);
+        assert_eq!(live.try_recv().unwrap().news, News::Warning("after".into()));
+        assert!(live.try_recv().is_err());
+    }
+}

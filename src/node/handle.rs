@@ -1,0 +1,253 @@
+//! A running node, as the daemon holds it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::NodeError;
+use super::content::NodeContent;
+use super::events::EventLog;
+use super::run::{Command, MemberReport};
+use super::state_dir::StateDir;
+use super::traffic::SentBytes;
+use crate::cache::Cache;
+use crate::catalogue::{Change, View};
+use crate::cluster::Leave;
+use crate::id::{NodeId, NodeName};
+use crate::net::lan::Lan;
+use crate::net::peer::PeerNet;
+use crate::share::ShareSet;
+use crate::transfer::{Fetcher, Server};
+use crate::trust::{EpochSecret, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey};
+
+/// The longest that a farewell may take: three rounds of gossip, and some.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the event loop publishes for everyone else. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Published {
+    /// The namespace as it is now.
+    pub(super) view: Arc<ArcSwap<View>>,
+    /// Where each reachable member is.
+    pub(super) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
+    /// What `.p2pfs/status.json` shows.
+    pub(super) status: Arc<ArcSwap<Vec<u8>>>,
+}
+
+impl Published {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self {
+            view: Arc::new(ArcSwap::new(view)),
+            addresses: Arc::default(),
+            status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
+        }
+    }
+}
+
+/// What runs beside the loop, and how to talk to it.
+pub(super) struct Running {
+    pub(super) fetcher: Fetcher,
+    pub(super) server: Server,
+    pub(super) sent: SentBytes,
+    pub(super) events: EventLog,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) stopping: watch::Receiver<bool>,
+    /// Held so that this node is found; taken back when the node stops.
+    pub(super) lan: Mutex<Option<Lan>>,
+}
+
+/// A node that runs. Dropping it stops it without a farewell.
+pub struct Node {
+    pub(super) name: NodeName,
+    pub(super) address: SocketAddr,
+    pub(super) secret_file: Option<PathBuf>,
+    pub(super) key: Arc<NodeKey>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) invites: Arc<Invites>,
+    pub(super) net: PeerNet,
+    pub(super) cache: Cache,
+    pub(super) shares: ShareSet,
+    pub(super) content: Arc<NodeContent>,
+    pub(super) published: Published,
+    pub(super) running: Running,
+    pub(super) changes: Option<mpsc::Receiver<Vec<Change>>>,
+    pub(super) _state: StateDir,
+}
+
+impl Node {
+    /// Its key's public half.
+    pub fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    /// What it calls itself.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Where others reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The secrets it knows.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The namespace as it is now.
+    pub fn view(&self) -> Arc<View> {
+        self.published.view.load_full()
+    }
+
+    /// What the filesystem reads.
+    pub fn content(&self) -> Arc<NodeContent> {
+        self.content.clone()
+    }
+
+    /// The local cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The shared folders.
+    pub fn shares(&self) -> &ShareSet {
+        &self.shares
+    }
+
+    /// The fetches.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.running.fetcher
+    }
+
+    /// What others are served.
+    pub fn server(&self) -> &Server {
+        &self.running.server
+    }
+
+    /// How many bytes of files went to whom.
+    pub fn sent(&self) -> &SentBytes {
+        &self.running.sent
+    }
+
+    /// The connections to others.
+    pub fn net(&self) -> &PeerNet {
+        &self.net
+    }
+
+    /// What happened lately.
+    pub fn events(&self) -> &EventLog {
+        &self.running.events
+    }
+
+    /// What `.p2pfs/status.json` shows from now on.
+    pub fn publish_status(&self, json: Vec<u8>) {
+        self.published.status.store(Arc::new(json));
+    }
+
+    /// The changes of the namespace, for whoever holds the mount; once.
+    pub fn take_changes(&mut self) -> Option<mpsc::Receiver<Vec<Change>>> {
+        self.changes.take()
+    }
+
+    /// Every other node that is known.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn members(&self) -> Result<Vec<MemberReport>, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Members(reply)).await?;
+        answer.await.map_err(|_| NodeError::Stopping)
+    }
+
+    /// How many datagrams were dropped since the start, for whatever reason.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn dropped_datagrams(&self) -> Result<u64, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Dropped(reply)).await?;
+        answer.await.map_err(|_| NodeError::Stopping)
+    }
+
+    /// Another address to join through.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn add_seed(&self, address: SocketAddr) -> Result<(), NodeError> {
+        self.command(Command::AddSeed(address)).await
+    }
+
+    /// Makes a token for one new node; it serves once, and only while this node runs.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] where too many tokens are out.
+    pub fn invite(&self, lifetime: Duration) -> Result<InviteToken, NodeError> {
+        let mut seeds = vec![self.address];
+        seeds.extend(self.published.addresses.load().values().copied());
+        seeds.truncate(MAX_TOKEN_SEEDS);
+        Ok(self
+            .invites
+            .issue(self.id(), seeds, lifetime, unix_now_s())?)
+    }
+
+    /// Takes the secret of the cluster that the token invites to, and joins it.
+    ///
+    /// # Errors
+    /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`]
+    /// where its issuer does not answer or refuses. The node stays where it was.
+    pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
+        if let Some(file) = &self.secret_file {
+            return Err(NodeError::SecretFromFile { file: file.clone() });
+        }
+        token.check_time(unix_now_s())?;
+        let secret: EpochSecret = self.net.enrol(token).await?;
+        self.keyring.add(secret)?;
+        for seed in &token.seeds {
+            self.add_seed(*seed).await?;
+        }
+        Ok(())
+    }
+
+    /// Says farewell to the others and ends the loop; returns when it is said.
+    pub async fn stop(&self, leave: Leave) {
+        let mut stopping = self.running.stopping.clone();
+        let said = async {
+            if self.command(Command::Leave(leave)).await.is_ok() {
+                let _ended = stopping.wait_for(|stopped| *stopped).await;
+            }
+        };
+        let lan = self
+            .running
+            .lan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let hidden = async {
+            if let Some(lan) = lan {
+                lan.shutdown().await;
+            }
+        };
+        let _too_slow =
+            tokio::time::timeout(FAREWELL_LIMIT, async { tokio::join!(said, hidden) }).await;
+    }
+
+    async fn command(&self, command: Command) -> Result<(), NodeError> {
+        self.running
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| NodeError::Stopping)
+    }
+}
+
+fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,205 @@
+//! What is asked of other nodes over TCP, what comes of their answers, and what they are answered.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::heads::newer_than;
+use super::{Machine, Outgoing, REQUESTS_MAX, RequestId};
+use crate::catalogue::{Applied, LogPart, Pull};
+use crate::id::NodeId;
+use crate::node::pulls::LogPosition;
+use crate::trust;
+use crate::wire::native::tcp::{self, Request, Response};
+
+/// What an answer is to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    Log { author: NodeId, from: NodeId },
+    Heads { from: NodeId },
+    Members,
+}
+
+impl Machine {
+    /// An answer came to a question of [`Machine::poll_request`], or `None` where none can come.
+    pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
+        match (self.asked.remove(&id), response) {
+            (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
+                self.handle_log_part(now, author, from, part);
+            }
+            (Some(Asked::Log { author, .. }), _) => self.pulls.fail(now, author),
+            (Some(Asked::Heads { from }), Some(Response::Heads { heads })) => {
+                for head in &heads {
+                    self.handle_head(now, head, Some(from));
+                }
+            }
+            (Some(Asked::Members), Some(Response::Members { members })) => {
+                self.merge_members(now, &members);
+            }
+            _ => {}
+        }
+        self.advance(now);
+    }
+
+    /// Answers what another node asks about members, heads and logs; `None` for other questions.
+    pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
+        let response = match request {
+            Request::Members { members } => {
+                self.merge_members(now, members);
+                Response::Members {
+                    members: self.cluster.export_members(),
+                }
+            }
+            Request::Heads { heads } => {
+                let news = newer_than(self.catalogue.heads(), heads);
+                for head in heads {
+                    self.handle_head(now, head, Some(from));
+                }
+                Response::Heads { heads: news }
+            }
+            Request::Log {
+                author,
+                epoch,
+                after,
+            } => self
+                .catalogue
+                .log_part(author, *epoch, *after)
+                .and_then(encode_part)
+                .map_or(Response::NotHere, Response::Log),
+            _ => return None,
+        };
+        self.advance(now);
+        Some(response)
+    }
+
+    pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Heads {
+            heads: self.catalogue.heads(),
+        };
+        self.ask(node, address, request, Asked::Heads { from: node });
+    }
+
+    pub(super) fn ask_push_pull(&mut self, node: NodeId, address: SocketAddr) {
+        let request = Request::Members {
+            members: self.cluster.export_members(),
+        };
+        self.ask(node, address, request, Asked::Members);
+        self.ask_for_heads(node, address);
+    }
+
+    pub(super) fn ask_for_logs(&mut self, now: Instant) {
+        let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
+        if !is_due {
+            return;
+        }
+        let members: BTreeMap<NodeId, SocketAddr> = self
+            .cluster
+            .live()
+            .map(|member| (member.node, member.address))
+            .collect();
+        let nodes: Vec<NodeId> = members.keys().copied().collect();
+        while let Some(step) = self.pulls.next_step(now, &nodes) {
+            let Some(address) = members.get(&step.from).copied() else {
+                self.pulls.fail(now, step.author);
+                continue;
+            };
+            let LogPosition { epoch, after } = step.position;
+            let request = Request::Log {
+                author: step.author,
+                epoch,
+                after,
+            };
+            let asked = Asked::Log {
+                author: step.author,
+                from: step.from,
+            };
+            if !self.ask(step.from, address, request, asked) {
+                self.pulls.fail(now, step.author);
+            }
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, address: SocketAddr, request: Request, asked: Asked) -> bool {
+        if self.asked.len() >= REQUESTS_MAX {
+            return false;
+        }
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.asked.insert(id, asked);
+        self.outgoing.push_back(Outgoing {
+            id,
+            node,
+            address,
+            request,
+        });
+        true
+    }
+
+    fn merge_members(&mut self, now: Instant, members: &[u8]) {
+        if self.cluster.merge_members(now, members).is_err() {
+            self.counters.bad_member_lists += 1;
+        }
+    }
+
+    fn handle_log_part(&mut self, now: Instant, author: NodeId, from: NodeId, part: tcp::LogPart) {
+        let Some(part) = decode_part(author, part) else {
+            self.counters.bad_parts += 1;
+            self.pulls.fail(now, author);
+            return;
+        };
+        let head = part.head.clone();
+        match self.catalogue.apply(author, part) {
+            Ok(Applied::More(pull) | Applied::Compacted(pull)) => {
+                self.pulls.advance(now, author, position_of(pull));
+            }
+            Ok(Applied::Complete) => {
+                self.pulls.finish(author);
+                self.handle_head(now, &head, Some(from));
+            }
+            Ok(Applied::Mismatch { retry }) => {
+                self.counters.bad_parts += 1;
+                match retry {
+                    Some(pull) => self.pulls.restart(now, author, position_of(pull)),
+                    None => self.pulls.finish(author),
+                }
+            }
+            Err(_) => {
+                self.counters.bad_parts += 1;
+                self.pulls.fail(now, author);
+            }
+        }
+    }
+}
+
+fn position_of(pull: Pull) -> LogPosition {
+    LogPosition {
+        epoch: pull.epoch,
+        after: pull.after,
+    }
+}
+
+/// A part counts only under a head that its author signed.
+fn decode_part(author: NodeId, part: tcp::LogPart) -> Option<LogPart> {
+    let head = &part.head;
+    let genuine = head.head.author == author
+        && trust::verify(&author, &head.head.signed_bytes(), &head.signature);
+    let records = tcp::unpack_records(&part.records).ok()?;
+    genuine.then_some(LogPart {
+        head: part.head,
+        fresh: part.fresh,
+        records,
+        last: part.last,
+    })
+}
+
+fn encode_part(part: LogPart) -> Option<tcp::LogPart> {
+    let packed = tcp::pack_records(&part.records).ok()?;
+    // what does not fit is asked for next, after the last that did
+    let last = part.last && packed.count == part.records.len();
+    Some(tcp::LogPart {
+        head: part.head,
+        fresh: part.fresh,
+        records: packed.bytes,
+        last,
+    })
+}

@@ -1,0 +1,109 @@
+//! Heads: signing our own, checking those of others, and what a newer one sets going.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING};
+use crate::catalogue::{HeadOutcome, Pull};
+use crate::id::NodeId;
+use crate::node::pulls::LogPosition;
+use crate::trust;
+use crate::wire::native::record::SignedHead;
+
+/// What tells an older head from a newer one of the same author.
+fn rank(signed: &SignedHead) -> (u64, u64) {
+    (signed.head.epoch, signed.head.sequence)
+}
+
+/// Those of `ours` that are newer than what the other says it has, and those it did not name.
+pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
+    let known: BTreeMap<NodeId, (u64, u64)> = theirs
+        .iter()
+        .map(|signed| (signed.head.author, rank(signed)))
+        .collect();
+    let is_news = |signed: &SignedHead| {
+        known
+            .get(&signed.head.author)
+            .is_none_or(|at| *at < rank(signed))
+    };
+    ours.into_iter().filter(is_news).collect()
+}
+
+impl Machine {
+    /// Own facts changed: a head for them is due shortly.
+    pub(super) fn publish_soon(&mut self, now: Instant) {
+        let soonest = now + PUBLISH_AFTER;
+        let due = self
+            .publish
+            .not_before
+            .map_or(soonest, |after| after.max(soonest));
+        self.publish.due.get_or_insert(due);
+    }
+
+    /// Signs our log as it stands and lets the cluster spread it.
+    pub(super) fn publish_head(&mut self, now: Instant) {
+        self.publish.due = None;
+        self.publish.not_before = Some(now + PUBLISH_SPACING);
+        let head = self.catalogue.own_head();
+        let signature = self.key.sign(&head.signed_bytes());
+        let signed = SignedHead { head, signature };
+        self.catalogue.sign_own(signed.clone());
+        self.spread(now, &signed);
+    }
+
+    fn spread(&mut self, now: Instant, signed: &SignedHead) {
+        let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
+        // one that is held already needs no spreading, and none is too long: see its own test
+        let _held = self
+            .cluster
+            .set_head(now, signed.head.author, rank(signed), bytes.into());
+    }
+
+    pub(super) fn handle_head_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        match postcard::from_bytes::<SignedHead>(bytes) {
+            Ok(signed) => self.handle_head(now, &signed, None),
+            Err(_) => self.counters.bad_heads += 1,
+        }
+    }
+
+    /// A head came, from anyone. Only its author's signature makes it one.
+    pub(super) fn handle_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
+        let author = signed.head.author;
+        if self.catalogue.head_of(&author) == Some(signed) {
+            return self.spread(now, signed);
+        }
+        if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
+            self.counters.bad_heads += 1;
+            return;
+        }
+        match self.catalogue.handle_head(signed) {
+            HeadOutcome::Known => {}
+            HeadOutcome::Pull(pull) => self.want_log(now, pull, from),
+            HeadOutcome::CopiedKey { author } => {
+                let how = "two different logs carry the same number".to_owned();
+                self.push_event(NodeEvent::CopiedKey { node: author, how });
+                return;
+            }
+            HeadOutcome::OwnStateLost { epoch } => {
+                self.catalogue.recover_own(epoch);
+                self.publish_soon(now);
+                return;
+            }
+            HeadOutcome::Refused(_) => {
+                self.counters.refused_heads += 1;
+                return;
+            }
+        }
+        if author != self.me {
+            self.spread(now, signed);
+        }
+    }
+
+    pub(super) fn want_log(&mut self, now: Instant, pull: Pull, from: Option<NodeId>) {
+        let position = LogPosition {
+            epoch: pull.epoch,
+            after: pull.after,
+        };
+        self.pulls.want(now, pull.author, position, from);
+    }
+}

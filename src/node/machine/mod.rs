@@ -1,0 +1,442 @@
+//! The node without its sockets, disks and clock: membership, catalogue and what they owe each
+//! other.
+//!
+//! Owns the cluster's machine, the catalogue, and the schedule of pulls between them; decides when
+//! a head is published, whose log is pulled from whom, and what is answered to a peer. It moves no
+//! content: what it learns of holders and offers goes out as events. Pure: time, datagrams and
+//! answers are handed in, and a seed makes it repeatable, so that tests run whole clusters of it in
+//! virtual time.
+//!
+//! An error here is always somebody else's: a bad head or part is dropped and counted, the state
+//! is as before.
+
+mod answers;
+mod heads;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::pulls::Pulls;
+use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
+use crate::cluster::{
+    Cluster, ClusterConfig, DownReason, Event as ClusterEvent, Leave, Member, MemberStatus,
+    Transmit,
+};
+use crate::digest::ContentHash;
+use crate::id::{Generation, NodeId, NodeName};
+use crate::path::SharedPath;
+use crate::trust::{Keyring, NodeKey};
+use crate::wire::native::record::{Entry, ShareIndex};
+use crate::wire::native::tcp::Request;
+use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
+
+/// How long own changes are gathered before a head is signed for them: a scan of many files makes
+/// few heads, and one file waits no longer than anyone notices.
+const PUBLISH_AFTER: Duration = Duration::from_millis(10);
+/// The shortest time between two heads of this node.
+const PUBLISH_SPACING: Duration = Duration::from_millis(100);
+/// Questions under way to other nodes, at most; further ones wait for the next push-pull.
+pub const REQUESTS_MAX: usize = 256;
+/// Events that wait to be taken. An owner that takes them after each call never meets it; beyond
+/// it Gets and Offers are dropped, which costs a retry.
+pub const EVENTS_MAX: usize = 4096;
+
+/// Who this node is and how it works.
+pub struct MachineConfig {
+    /// This node's key.
+    pub key: Arc<NodeKey>,
+    /// What it calls itself.
+    pub name: NodeName,
+    /// Where it is reached.
+    pub advertised: SocketAddr,
+    /// Which life this is.
+    pub generation: Generation,
+    /// The secrets of the cluster.
+    pub keyring: Arc<Keyring>,
+    /// Membership.
+    pub cluster: ClusterConfig,
+    /// For everything random; from the operating system in production.
+    pub seed: u64,
+}
+
+/// A question to another node, to be asked over TCP.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// To be handed back with the answer.
+    pub id: RequestId,
+    /// Whom to ask.
+    pub node: NodeId,
+    /// Where.
+    pub address: SocketAddr,
+    /// What.
+    pub request: Request,
+}
+
+/// Tells answers apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Something that the owner should know or do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// Another node is alive.
+    PeerUp(Member),
+    /// Another node is gone.
+    PeerDown {
+        /// Which.
+        node: NodeId,
+        /// How it ended.
+        why: DownReason,
+    },
+    /// Another node stopped cleanly; its entries stay for a while.
+    PeerAway {
+        /// Which.
+        node: NodeId,
+    },
+    /// Another node asks who has these contents: answer with [`Machine::send`].
+    Wanted {
+        /// Who asks.
+        from: NodeId,
+        /// What for.
+        hashes: Vec<ContentHash>,
+    },
+    /// Another node says what it has.
+    Offered {
+        /// Who offers.
+        from: NodeId,
+        /// Where it is reached.
+        address: SocketAddr,
+        /// What it says it has.
+        offer: OfferSummary,
+    },
+    /// This node's life was renewed: remember it as the lowest for the next start.
+    Renewed {
+        /// What it is now.
+        generation: Generation,
+    },
+    /// Another machine uses a node's key: a person must look.
+    CopiedKey {
+        /// Whose.
+        node: NodeId,
+        /// How it showed.
+        how: String,
+    },
+    /// The farewell is said.
+    Left,
+}
+
+/// What was dropped, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineCounters {
+    /// Heads that did not decode or whose signature is wrong.
+    pub bad_heads: u64,
+    /// Parts of logs that did not fit their head.
+    pub bad_parts: u64,
+    /// Own facts that the log could not take.
+    pub refused_facts: u64,
+    /// Heads of more nodes or records than are kept.
+    pub refused_heads: u64,
+    /// Member lists that did not decode.
+    pub bad_member_lists: u64,
+    /// Application messages that did not decode.
+    pub bad_messages: u64,
+}
+
+/// The machines of one node.
+pub struct Machine {
+    me: NodeId,
+    key: Arc<NodeKey>,
+    cluster: Cluster,
+    catalogue: Catalogue,
+    pulls: Pulls,
+    asked: BTreeMap<RequestId, answers::Asked>,
+    next_request: u64,
+    outgoing: VecDeque<Outgoing>,
+    events: VecDeque<NodeEvent>,
+    publish: Publish,
+    counters: MachineCounters,
+}
+
+/// When the next head is due.
+#[derive(Debug, Default)]
+struct Publish {
+    due: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Machine {
+    /// A node that knows what `catalogue` holds (of an earlier run, or nothing).
+    pub fn new(config: MachineConfig, catalogue: Catalogue, now: Instant) -> Self {
+        let me = config.key.node_id();
+        let cluster = Cluster::new(
+            config.cluster,
+            me,
+            config.advertised,
+            config.generation,
+            config.keyring,
+            config.seed,
+            now,
+        );
+        Self {
+            me,
+            key: config.key,
+            cluster,
+            catalogue,
+            pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
+            asked: BTreeMap::new(),
+            next_request: 0,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+            publish: Publish {
+                due: Some(now),
+                not_before: None,
+            },
+            counters: MachineCounters::default(),
+        }
+    }
+
+    /// A datagram came.
+    pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.cluster.handle_message(now, from, datagram);
+        self.advance(now);
+    }
+
+    /// The time of [`Self::poll_timeout`] came.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.cluster.handle_timeout(now);
+        if self.publish.due.is_some_and(|due| due <= now) {
+            self.publish_head(now);
+        }
+        self.advance(now);
+    }
+
+    /// When [`Self::handle_timeout`] should be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let times = [
+            self.cluster.poll_timeout(),
+            self.pulls.poll_timeout(),
+            self.publish.due,
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// A datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.cluster.poll_transmit()
+    }
+
+    /// A question to ask.
+    pub fn poll_request(&mut self) -> Option<Outgoing> {
+        self.outgoing.pop_front()
+    }
+
+    /// Something that happened.
+    pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether the namespace changed since [`Self::view`] was taken.
+    pub fn has_changes(&self) -> bool {
+        self.catalogue.is_dirty()
+    }
+
+    /// What of the namespace changed; to be asked after [`Self::view`].
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.catalogue.poll_change()
+    }
+
+    /// The namespace as it is now.
+    pub fn view(&mut self) -> Arc<View> {
+        self.catalogue.view()
+    }
+
+    /// The catalogue, to read or persist it.
+    pub fn catalogue(&mut self) -> &mut Catalogue {
+        &mut self.catalogue
+    }
+
+    /// A name of our own shares has this content now.
+    pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
+        match self.catalogue.put(share, &path, entry) {
+            Ok(true) => self.publish_soon(now),
+            Ok(false) => {}
+            Err(_) => self.counters.refused_facts += 1,
+        }
+    }
+
+    /// A name of our own shares is gone.
+    pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
+        if self.catalogue.remove(share, path) {
+            self.publish_soon(now);
+        }
+    }
+
+    /// Our cache has this content complete, or no more.
+    pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
+        let is_news = match size_bytes {
+            Some(size_bytes) => self.catalogue.have(hash, size_bytes).unwrap_or(false),
+            None => self.catalogue.have_not(hash),
+        };
+        if is_news {
+            self.publish_soon(now);
+        }
+    }
+
+    /// Makes our log say of the cache what `complete` says: after a start, or after cache events
+    /// were lost.
+    pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
+        let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
+        let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
+        for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
+            self.set_have(now, *hash, None);
+        }
+        for (hash, size_bytes) in complete {
+            self.set_have(now, *hash, Some(*size_bytes));
+        }
+    }
+
+    /// Every node that is known.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        self.cluster.members()
+    }
+
+    /// Where a living member is reached.
+    pub fn address_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.cluster
+            .live()
+            .find(|member| member.node == *node)
+            .map(|member| member.address)
+    }
+
+    /// Another address to join through.
+    pub fn add_seed(&mut self, now: Instant, address: SocketAddr) {
+        self.cluster.add_seed(now, address);
+        self.advance(now);
+    }
+
+    /// An address that the LAN told of.
+    pub fn hint(&mut self, now: Instant, address: SocketAddr) {
+        self.cluster.hint(now, address);
+        self.advance(now);
+    }
+
+    /// Asks everyone who should know for contents that no reachable holder has.
+    pub fn broadcast_wanted(&mut self, now: Instant, hashes: Vec<ContentHash>) {
+        for some in hashes.chunks(MAX_GET_HASHES) {
+            if let Ok(body) = (Message::Get {
+                hashes: some.to_vec(),
+            })
+            .encode()
+            {
+                // whoever is not reached this time is asked again with the next
+                let _reached = self.cluster.broadcast(now, body.into());
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Sends a message to one node.
+    pub fn send(&mut self, now: Instant, to: NodeId, message: &Message) {
+        if let Ok(body) = message.encode() {
+            // one that is gone meanwhile needs no message
+            let _gone = self.cluster.send(now, to, body.into());
+        }
+        self.advance(now);
+    }
+
+    /// Says farewell; [`NodeEvent::Left`] comes when it is said.
+    pub fn leave(&mut self, now: Instant, leave: Leave) {
+        self.cluster.leave(now, leave);
+        self.advance(now);
+    }
+
+    /// What the machine itself refused.
+    pub fn counters(&self) -> MachineCounters {
+        self.counters
+    }
+
+    /// Works on what is left of a large change; whether more is left. To be called between other
+    /// work.
+    pub fn sweep(&mut self) -> bool {
+        self.catalogue.advance(SWEEP_STEP_RECORDS)
+    }
+
+    /// The membership's part.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Takes what the cluster has to tell, then asks what is due to be asked.
+    fn advance(&mut self, now: Instant) {
+        while let Some(event) = self.cluster.poll_event() {
+            self.handle_cluster_event(now, event);
+        }
+        self.ask_for_logs(now);
+    }
+
+    fn handle_cluster_event(&mut self, now: Instant, event: ClusterEvent) {
+        match event {
+            ClusterEvent::Up(member) => self.handle_up(member),
+            ClusterEvent::Down { node, why } => self.handle_down(now, node, why),
+            ClusterEvent::Away { node } => self.push_event(NodeEvent::PeerAway { node }),
+            ClusterEvent::Head { bytes, .. } => self.handle_head_bytes(now, &bytes),
+            ClusterEvent::Message { from, body } => self.handle_application(from, &body),
+            ClusterEvent::PushPull { node, address } => self.ask_push_pull(node, address),
+            ClusterEvent::Renewed { generation } => {
+                self.push_event(NodeEvent::Renewed { generation });
+            }
+            ClusterEvent::CopiedKey { address } => {
+                let how = format!("another process with this node's key answers at {address}");
+                self.push_event(NodeEvent::CopiedKey { node: self.me, how });
+            }
+            ClusterEvent::Left => self.push_event(NodeEvent::Left),
+        }
+    }
+
+    fn handle_up(&mut self, member: Member) {
+        self.set_live(member.node, true);
+        self.ask_for_heads(member.node, member.address);
+        self.push_event(NodeEvent::PeerUp(member));
+    }
+
+    fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {
+        self.set_live(node, false);
+        self.pulls.forget_member(now, node);
+        self.push_event(NodeEvent::PeerDown { node, why });
+    }
+
+    fn set_live(&mut self, node: NodeId, is_live: bool) {
+        if self.catalogue.set_live(node, is_live).is_err() {
+            self.counters.refused_heads += 1;
+        }
+    }
+
+    fn handle_application(&mut self, from: NodeId, body: &Bytes) {
+        let event = match (Message::decode(body), self.address_of(&from)) {
+            (Ok(Message::Get { hashes }), _) => NodeEvent::Wanted { from, hashes },
+            (Ok(Message::Offer(offer)), Some(address)) => NodeEvent::Offered {
+                from,
+                address,
+                offer,
+            },
+            (Ok(Message::Offer(_)), None) => return,
+            (Err(_), _) => {
+                self.counters.bad_messages += 1;
+                return;
+            }
+        };
+        if self.events.len() < EVENTS_MAX {
+            self.push_event(event);
+        }
+    }
+
+    fn push_event(&mut self, event: NodeEvent) {
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,463 @@
+//! The event loop: one task that owns the machine and feeds it what happens.
+//!
+//! Owns the machine, the receiving ends of every queue, and the publishing of views and changes.
+//! It never waits for a peer or a disk: questions, serving and storing run beside it and come back
+//! as events.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::events::EventLog;
+use super::handle::Published;
+use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::persist::Persister;
+use super::traffic::SentBytes;
+use crate::cache::CacheEvent;
+use crate::catalogue::Change;
+use crate::cluster::{Counters, Leave, MemberState, MemberStatus};
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use crate::id::NodeId;
+use crate::net::gossip::UdpPort;
+use crate::net::lan::LanEvent;
+use crate::net::peer::{Incoming, PeerNet};
+use crate::share::ShareEvent;
+use crate::transfer::{FetchEvent, Fetcher, Offer, OfferData, Server};
+use crate::wire::native::tcp::{Lane, Request, Response};
+use crate::wire::native::udp::{
+    MAX_DATAGRAM_BYTES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary,
+};
+
+/// Share events taken at once, so that a scan of many files makes few views.
+const SHARE_BATCH: usize = 1024;
+/// Datagrams taken at once before everything else has its turn.
+const DATAGRAM_BATCH: usize = 64;
+/// Answers of other nodes that wait for the loop.
+pub(super) const ANSWERS_MAX: usize = 1024;
+/// Commands that wait for the loop.
+pub(super) const COMMANDS_MAX: usize = 64;
+/// The shortest time between two views: a scan publishes its files in batches.
+const PUBLISH_SPACING: Duration = Duration::from_millis(20);
+
+/// What the loop is asked to do from outside.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Another address to join through.
+    AddSeed(SocketAddr),
+    /// Every node that is known.
+    Members(oneshot::Sender<Vec<MemberReport>>),
+    /// What was dropped.
+    Dropped(oneshot::Sender<u64>),
+    /// Say farewell and end.
+    Leave(Leave),
+}
+
+/// One other node, as the loop knows it.
+#[derive(Clone, Debug)]
+pub struct MemberReport {
+    /// Membership.
+    pub status: MemberStatus,
+    /// Entries in its log.
+    pub entries: u64,
+}
+
+/// The queues that feed the loop.
+pub(super) struct Inputs {
+    pub udp: UdpPort,
+    pub incoming: mpsc::Receiver<Incoming>,
+    pub shares: mpsc::Receiver<ShareEvent>,
+    pub cache: mpsc::Receiver<CacheEvent>,
+    pub fetches: mpsc::Receiver<FetchEvent>,
+    pub lan: mpsc::Receiver<LanEvent>,
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub net: PeerNet,
+    pub server: Server,
+    pub fetcher: Fetcher,
+    pub sent: SentBytes,
+    pub persister: Persister,
+    pub events: EventLog,
+    pub changes: mpsc::Sender<Vec<Change>>,
+    pub published: Published,
+    pub stopped: watch::Sender<bool>,
+}
+
+/// The loop.
+pub(super) struct Runner {
+    machine: Machine,
+    parts: Parts,
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    tasks: JoinSet<()>,
+    /// A view is due then; nothing changed where there is none.
+    view_due: Option<Instant>,
+    last_view: Instant,
+    /// A large change is being worked in, a step each round.
+    is_sweeping: bool,
+    has_left: bool,
+}
+
+type Answer = (RequestId, Option<Response>);
+
+impl Runner {
+    pub(super) fn new(machine: Machine, parts: Parts) -> Self {
+        Self {
+            machine,
+            parts,
+            answers: mpsc::channel(ANSWERS_MAX),
+            tasks: JoinSet::new(),
+            view_due: None,
+            last_view: Instant::now(),
+            is_sweeping: true,
+            has_left: false,
+        }
+    }
+
+    /// Runs until the farewell is said or nobody holds the node any more.
+    pub(super) async fn run(mut self, mut inputs: Inputs) {
+        let mut datagram = vec![0; MAX_DATAGRAM_BYTES + 1];
+        let mut share_events = Vec::with_capacity(SHARE_BATCH);
+        let mut shares_open = true;
+        while !self.has_left {
+            self.settle(&inputs.udp);
+            let timeout = self.next_timeout();
+            tokio::select! {
+                received = inputs.udp.recv(&mut datagram) => {
+                    self.handle_datagrams(received, &mut datagram, &inputs.udp);
+                }
+                Some(incoming) = inputs.incoming.recv() => self.handle_incoming(incoming),
+                count = inputs.shares.recv_many(&mut share_events, SHARE_BATCH), if shares_open => {
+                    shares_open = count > 0;
+                    share_events.drain(..).for_each(|event| self.handle_share(event));
+                }
+                Some(event) = inputs.cache.recv() => self.handle_cache(event),
+                Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
+                Some(event) = inputs.lan.recv() => self.handle_lan(event),
+                Some((id, response)) = self.answers.1.recv() => {
+                    self.machine.handle_response(Instant::now(), id, response);
+                }
+                Some(_ended) = self.tasks.join_next() => {}
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => break,
+                },
+                () = sleep_until(timeout) => self.machine.handle_timeout(Instant::now()),
+                () = std::future::ready(()), if self.is_sweeping => {}
+            }
+        }
+        self.settle(&inputs.udp);
+        self.parts.persister.finish(self.machine.catalogue());
+        self.parts.stopped.send_replace(true);
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let store = self.parts.persister.next_due();
+        [self.machine.poll_timeout(), self.view_due, store]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes what already waits in the socket besides the first, so that a burst costs one round.
+    fn handle_datagrams(
+        &mut self,
+        first: std::io::Result<(usize, SocketAddr)>,
+        buffer: &mut [u8],
+        udp: &UdpPort,
+    ) {
+        let mut next = first.ok();
+        for _ in 0..DATAGRAM_BATCH {
+            let Some((length, from)) = next else { return };
+            self.machine
+                .handle_message(Instant::now(), from, &buffer[..length]);
+            next = udp.try_recv(buffer);
+        }
+    }
+
+    fn handle_incoming(&mut self, incoming: Incoming) {
+        let Incoming {
+            from,
+            request,
+            reply,
+            ..
+        } = incoming;
+        if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
+            return reply.send(response);
+        }
+        let (server, sent) = (self.parts.server.clone(), self.parts.sent.clone());
+        self.tasks.spawn(async move {
+            let file_bytes = match &request {
+                Request::Range { range, .. } => range.len(),
+                _ => 0,
+            };
+            let response = server.answer(from, request).await;
+            if matches!(response, Response::Data { .. }) {
+                sent.add(from, file_bytes);
+            }
+            reply.send(response);
+        });
+    }
+
+    fn handle_share(&mut self, event: ShareEvent) {
+        let now = Instant::now();
+        match event {
+            ShareEvent::Put { share, path, entry } => self.machine.put(now, share, path, entry),
+            ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
+            ShareEvent::Scanned { .. } => {}
+            ShareEvent::Warning { path, why, .. } => {
+                self.parts.events.warn(format!("{}: {why}", path.display()));
+            }
+        }
+    }
+
+    fn handle_cache(&mut self, event: CacheEvent) {
+        let now = Instant::now();
+        match event {
+            CacheEvent::Completed { hash, size_bytes } => {
+                self.machine.set_have(now, hash, Some(size_bytes));
+            }
+            CacheEvent::Evicted {
+                hash,
+                was_complete: true,
+            }
+            | CacheEvent::Dropped {
+                hash,
+                was_complete: true,
+                ..
+            } => {
+                self.machine.set_have(now, hash, None);
+            }
+            CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
+            CacheEvent::DiskTrouble { why } => {
+                self.parts
+                    .events
+                    .warn(format!("the cache's disk refuses writes: {why}"));
+            }
+        }
+    }
+
+    fn handle_fetch(&mut self, event: FetchEvent) {
+        if let FetchEvent::Wanted { hashes } = &event {
+            self.machine
+                .broadcast_wanted(Instant::now(), hashes.clone());
+        }
+        self.parts
+            .events
+            .note_fetch(&event, &self.parts.published.view.load());
+    }
+
+    fn handle_lan(&mut self, event: LanEvent) {
+        match event {
+            LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
+            LanEvent::NoMulticast(why) => {
+                self.parts
+                    .events
+                    .warn(format!("no nodes are found by mDNS: {why}; name a seed"));
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::AddSeed(address) => self.machine.add_seed(now, address),
+            Command::Members(reply) => {
+                let _gone = reply.send(self.member_reports());
+            }
+            Command::Dropped(reply) => {
+                let _gone = reply.send(dropped(&self.machine.cluster().counters()));
+            }
+            Command::Leave(leave) => self.machine.leave(now, leave),
+        }
+    }
+
+    fn member_reports(&mut self) -> Vec<MemberReport> {
+        let members = self.machine.members();
+        let catalogue = self.machine.catalogue();
+        members
+            .into_iter()
+            .map(|status| MemberReport {
+                entries: catalogue
+                    .head_of(&status.member.node)
+                    .map_or(0, |signed| signed.head.count),
+                status,
+            })
+            .collect()
+    }
+
+    /// Hands on everything that the machine has to give after an event.
+    fn settle(&mut self, udp: &UdpPort) {
+        while let Some(transmit) = self.machine.poll_transmit() {
+            udp.send(transmit.to, &transmit.datagram);
+        }
+        while let Some(outgoing) = self.machine.poll_request() {
+            self.ask(outgoing);
+        }
+        while let Some(event) = self.machine.poll_event() {
+            self.handle_event(event);
+        }
+        while let Some(transmit) = self.machine.poll_transmit() {
+            udp.send(transmit.to, &transmit.datagram);
+        }
+        self.is_sweeping = self.machine.sweep();
+        self.publish_view();
+        self.parts.persister.advance(self.machine.catalogue());
+        if let Some(error) = self.parts.persister.take_trouble() {
+            self.parts.events.warn(format!(
+                "the state is not stored, to be tried again: {error}"
+            ));
+        }
+    }
+
+    fn ask(&mut self, outgoing: Outgoing) {
+        let Outgoing {
+            id,
+            node,
+            address,
+            request,
+        } = outgoing;
+        let (net, answers) = (self.parts.net.clone(), self.answers.0.clone());
+        self.tasks.spawn(async move {
+            let response = net.request(node, address, Lane::Bulk, request).await.ok();
+            let _stopping = answers.send((id, response)).await;
+        });
+    }
+
+    fn handle_event(&mut self, event: NodeEvent) {
+        if let NodeEvent::PeerUp(member) = &event {
+            self.parts.fetcher.returned(&member.node);
+        }
+        match &event {
+            NodeEvent::PeerUp(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => {
+                self.publish_addresses();
+            }
+            NodeEvent::Wanted { from, hashes } => self.offer_what_is_here(*from, hashes),
+            NodeEvent::Offered {
+                from,
+                address,
+                offer,
+            } => {
+                let offer = offer_of(*from, offer);
+                self.parts.fetcher.offer(offer, *address);
+            }
+            NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
+            NodeEvent::CopiedKey { .. } => {}
+            NodeEvent::Left => self.has_left = true,
+        }
+        self.parts
+            .events
+            .note_node(&event, &self.parts.published.view.load());
+    }
+
+    fn publish_addresses(&self) {
+        let is_reachable = |member: &MemberStatus| {
+            matches!(member.state, MemberState::Alive | MemberState::Suspect)
+        };
+        let members = self.machine.members();
+        let reachable = members.iter().filter(|member| is_reachable(member));
+        let addresses: BTreeMap<NodeId, SocketAddr> = reachable
+            .map(|status| (status.member.node, status.member.address))
+            .collect();
+        self.parts
+            .persister
+            .set_addresses(addresses.values().copied().collect());
+        self.parts.published.addresses.store(Arc::new(addresses));
+    }
+
+    fn offer_what_is_here(&mut self, from: NodeId, hashes: &[ContentHash]) {
+        for hash in hashes {
+            if let Some(offer) = self.parts.server.offer_for(from, hash) {
+                self.machine
+                    .send(Instant::now(), from, &Message::Offer(summary_of(offer)));
+            }
+        }
+    }
+
+    /// Publishes the namespace when it changed, but not more often than [`PUBLISH_SPACING`].
+    fn publish_view(&mut self) {
+        let now = Instant::now();
+        if self.machine.has_changes() {
+            self.view_due
+                .get_or_insert((self.last_view + PUBLISH_SPACING).max(now));
+        }
+        if self.view_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let Ok(permit) = self.parts.changes.try_reserve() else {
+            // whoever invalidates is behind: look again shortly, with more in one batch
+            self.view_due = Some(now + PUBLISH_SPACING);
+            return;
+        };
+        self.view_due = None;
+        self.last_view = now;
+        let view = self.machine.view();
+        let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
+        self.parts
+            .events
+            .note_changes(&changes, &self.parts.published.view.load(), &view);
+        self.parts.published.view.store(view);
+        permit.send(changes);
+    }
+}
+
+fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
+    Offer {
+        node,
+        hash: summary.hash,
+        size_bytes: summary.size_bytes,
+        all: summary.all,
+        ranges: summary.ranges.iter().copied().collect(),
+        load: summary.load,
+    }
+}
+
+/// What fits a datagram: the longest ranges and the latest askers.
+fn summary_of(offer: OfferData) -> OfferSummary {
+    let mut ranges: Vec<ByteRange> = offer.ranges.iter().collect();
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
+    ranges.truncate(MAX_OFFER_RANGES);
+    let askers = offer.askers.into_iter().take(MAX_OFFER_ASKERS).collect();
+    let OfferData {
+        hash,
+        size_bytes,
+        all,
+        load,
+        ..
+    } = offer;
+    OfferSummary {
+        hash,
+        size_bytes,
+        all,
+        ranges,
+        load,
+        askers,
+    }
+}
+
+/// Datagrams that were not taken, for whatever reason.
+fn dropped(counters: &Counters) -> u64 {
+    counters.foreign
+        + counters.unknown_epoch
+        + counters.bad_seal
+        + counters.malformed
+        + counters.replayed
+        + counters.unproven
+        + counters.two_faced
+        + counters.flooding
+        + counters.bad_swim
+        + counters.overflow
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

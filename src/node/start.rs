@@ -1,0 +1,414 @@
+//! Putting a node together: everything that it needs is opened here, in the order in which a
+//! failure leaves the least behind.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc as std_mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::sync::{mpsc, watch};
+
+use super::NodeError;
+use super::content::NodeContent;
+use super::events::EventLog;
+use super::handle::{Node, Published, Running};
+use super::machine::{Machine, MachineConfig};
+use super::persist::Persister;
+use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
+use super::state_dir::StateDir;
+use super::store::Store;
+use super::traffic::SentBytes;
+use crate::cache::{Cache, CacheConfig, CacheEvent};
+use crate::catalogue::{Catalogue, Change};
+use crate::cluster::ClusterConfig;
+use crate::digest::ContentHash;
+use crate::id::{Generation, NodeName};
+use crate::net::PortPair;
+use crate::net::gossip::UdpPort;
+use crate::net::lan::{Lan, LanEvent};
+use crate::net::peer::{Incoming, PeerLimits, PeerNet};
+use crate::share::{ShareConfig, ShareEvent, ShareSet};
+use crate::transfer::{FetchConfig, FetchEvent, Fetcher, Holder, Server, ServerLimits};
+use crate::trust::{Invites, Keyring, NodeKey};
+
+/// Cache events on their way to the loop.
+const CACHE_EVENTS_MAX: usize = 4096;
+/// Batches of namespace changes on their way to the kernel's caches.
+const CHANGES_MAX: usize = 16;
+
+/// Everything that a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// What it calls itself.
+    pub name: NodeName,
+    /// Where it listens; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Where others reach it, if not where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses to join through, besides those it remembers.
+    pub seeds: Vec<SocketAddr>,
+    /// A secret given by hand.
+    pub secret_file: Option<PathBuf>,
+    /// Key, secret, catalogue, share state.
+    pub state_dir: PathBuf,
+    /// The cache.
+    pub cache: CacheConfig,
+    /// Whether to find and be found by mDNS.
+    pub mdns: bool,
+    /// How long a clean stop keeps this node's entries with the others.
+    pub away_grace: Duration,
+    /// How long a read may wait without progress.
+    pub read_deadline: Duration,
+    /// Never shared or opened: own mounts and the cache.
+    pub refuse_beneath: Vec<PathBuf>,
+}
+
+impl Node {
+    /// Starts a node; it gossips and serves when this returns. Shares are added afterwards.
+    ///
+    /// # Errors
+    /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let state = StateDir::open(&config.state_dir)?;
+        let key = Arc::new(NodeKey::load_or_create(state.path())?);
+        let keyring = Arc::new(match &config.secret_file {
+            Some(file) => Keyring::from_secret_file(file)?,
+            None => Keyring::load_or_create(state.path())?,
+        });
+        let store = Store::open(state.path())?;
+        let catalogue = store.load_catalogue(key.node_id(), config.name.clone())?;
+        let (cache, cache_events) = Cache::open(config.cache.clone())?;
+        let PortPair { listener, udp } = PortPair::bind(config.listen)?;
+        let limits = PeerLimits::default();
+        let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
+        let invites = Arc::new(Invites::new());
+        net.set_invites(invites.clone());
+        let (shares, share_events) = ShareSet::open(share_config(&config, &catalogue))?;
+        let past = Past {
+            generation: store.generation()?,
+            addresses: store.addresses()?,
+        };
+        let builder = Builder {
+            config,
+            state,
+            key,
+            keyring,
+            cache,
+            net,
+            invites,
+            shares,
+        };
+        let receivers = Receivers {
+            udp,
+            incoming,
+            shares: share_events,
+            cache: cache_events,
+        };
+        Ok(builder.assemble(catalogue, store, &past, receivers))
+    }
+}
+
+struct Builder {
+    config: NodeConfig,
+    state: StateDir,
+    key: Arc<NodeKey>,
+    keyring: Arc<Keyring>,
+    cache: Cache,
+    net: PeerNet,
+    invites: Arc<Invites>,
+    shares: ShareSet,
+}
+
+/// What an earlier run left.
+struct Past {
+    generation: Generation,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The queues that were opened with what fills them.
+struct Receivers {
+    udp: UdpPort,
+    incoming: mpsc::Receiver<Incoming>,
+    shares: mpsc::Receiver<ShareEvent>,
+    cache: std_mpsc::Receiver<CacheEvent>,
+}
+
+impl Receivers {
+    fn into_inputs(
+        self,
+        fetches: mpsc::Receiver<FetchEvent>,
+        lan: mpsc::Receiver<LanEvent>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Inputs {
+        Inputs {
+            udp: self.udp,
+            incoming: self.incoming,
+            shares: self.shares,
+            cache: bridge(self.cache),
+            fetches,
+            lan,
+            commands,
+        }
+    }
+}
+
+impl Builder {
+    fn assemble(
+        self,
+        mut catalogue: Catalogue,
+        store: Store,
+        past: &Past,
+        receivers: Receivers,
+    ) -> Node {
+        let generation = next_generation(past.generation);
+        let address = advertised(&self.config, &self.net);
+        let published = Published::new(catalogue.view());
+        let (fetcher, fetches) = self.start_fetcher(&published);
+        let server = self.server();
+        let events = EventLog::default();
+        warn_of_a_wrong_clock(&events);
+        let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
+        let (stopped, stopping) = watch::channel(false);
+        let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
+        let parts = Parts {
+            net: self.net.clone(),
+            server: server.clone(),
+            fetcher: fetcher.clone(),
+            persister: Persister::start(store, generation),
+            sent: SentBytes::default(),
+            events: events.clone(),
+            published: published.clone(),
+            changes,
+            stopped,
+        };
+        let sent = parts.sent.clone();
+        let machine = self.machine(catalogue, address, generation, &past.addresses);
+        let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
+        tokio::spawn(Runner::new(machine, parts).run(inputs));
+        let running = Running {
+            fetcher,
+            server,
+            sent,
+            events,
+            commands,
+            stopping,
+            lan: Mutex::new(lan),
+        };
+        self.into_node(address, published, running, change_queue)
+    }
+
+    fn into_node(
+        self,
+        address: SocketAddr,
+        published: Published,
+        running: Running,
+        changes: mpsc::Receiver<Vec<Change>>,
+    ) -> Node {
+        let content = Arc::new(NodeContent::new(
+            published.clone(),
+            self.cache.clone(),
+            self.shares.clone(),
+            running.fetcher.clone(),
+            self.config.read_deadline,
+        ));
+        Node {
+            name: self.config.name,
+            address,
+            secret_file: self.config.secret_file,
+            key: self.key,
+            keyring: self.keyring,
+            invites: self.invites,
+            net: self.net,
+            cache: self.cache,
+            shares: self.shares,
+            content,
+            published,
+            running,
+            changes: Some(changes),
+            _state: self.state,
+        }
+    }
+
+    fn server(&self) -> Server {
+        Server::new(
+            self.cache.clone(),
+            self.shares.clone(),
+            ServerLimits::default(),
+        )
+    }
+
+    fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {
+        let (published, me) = (published.clone(), self.key.node_id());
+        let holders = Arc::new(move |hash: &ContentHash| {
+            let addresses = published.addresses.load();
+            let holders = published
+                .view
+                .load()
+                .holders(hash)
+                .into_iter()
+                .filter(|node| *node != me);
+            holders
+                .filter_map(|node| {
+                    Some(Holder {
+                        node,
+                        address: *addresses.get(&node)?,
+                    })
+                })
+                .collect()
+        });
+        let config = FetchConfig::new(random_seed());
+        Fetcher::new(config, self.net.clone(), self.cache.clone(), holders)
+    }
+
+    fn machine(
+        &self,
+        catalogue: Catalogue,
+        advertised: SocketAddr,
+        generation: Generation,
+        remembered: &[SocketAddr],
+    ) -> Machine {
+        let seeds = self
+            .config
+            .seeds
+            .iter()
+            .chain(remembered)
+            .copied()
+            .collect();
+        let cluster = ClusterConfig {
+            seeds,
+            away_grace: self.config.away_grace,
+            ..ClusterConfig::default()
+        };
+        let config = MachineConfig {
+            key: self.key.clone(),
+            name: self.config.name.clone(),
+            advertised,
+            generation,
+            keyring: self.keyring.clone(),
+            cluster,
+            seed: random_seed(),
+        };
+        let mut machine = Machine::new(config, catalogue, Instant::now());
+        machine.align_haves(Instant::now(), &self.cache.complete());
+        machine
+    }
+}
+
+fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
+    let mut shares = ShareConfig::new(&config.state_dir);
+    shares.refuse_beneath.clone_from(&config.refuse_beneath);
+    shares.refuse_beneath.push(config.cache.dir.clone());
+    shares.known = catalogue
+        .all_own_entries()
+        .map(|(share, path, entry)| crate::share::Known { share, path, entry })
+        .collect();
+    shares
+}
+
+fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Receiver<LanEvent>) {
+    if config.mdns && !bound.ip().is_loopback() {
+        return Lan::start(bound);
+    }
+    (None, mpsc::channel(1).1)
+}
+
+/// Where others reach this node: as configured, else where it listens, with the address of the
+/// route that leads out where it listens on all.
+fn advertised(config: &NodeConfig, net: &PeerNet) -> SocketAddr {
+    let bound = net.local_addr();
+    let named = config.advertise.unwrap_or(bound);
+    let ip = if named.ip().is_unspecified() {
+        outgoing_ip(named)
+    } else {
+        named.ip()
+    };
+    let port = if named.port() == 0 {
+        bound.port()
+    } else {
+        named.port()
+    };
+    SocketAddr::new(ip, port)
+}
+
+/// The address that the kernel would send from; no packet is sent for it. 192.0.2.1 and 2001:db8::1
+/// are addresses for documentation (RFC 5737, RFC 3849), reached by the default route.
+fn outgoing_ip(bound: SocketAddr) -> std::net::IpAddr {
+    let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
+    let v6 = || route_source("[::]:0", "[2001:db8::1]:9");
+    let found = if bound.is_ipv4() {
+        v4()
+    } else {
+        v4().or_else(v6)
+    };
+    found.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+}
+
+fn route_source(from: &str, to: &str) -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind(from).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// A life later than the last one, also when the store or the clock went back a little.
+fn next_generation(last: Generation) -> Generation {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Generation(now.max(last.0 + 1))
+}
+
+/// Before this the clock is certainly wrong: the first release was not yet made.
+const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
+
+fn warn_of_a_wrong_clock(events: &EventLog) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    if now < EARLIEST_UNIX_S {
+        events.warn(
+            "the clock of this machine is far behind: files changed here lose against older ones \
+             of other nodes; set the clock"
+                .to_owned(),
+        );
+    }
+}
+
+/// From the operating system. What has no randomness has no keys either: the start has failed
+/// before.
+fn random_seed() -> u64 {
+    SysRng
+        .try_next_u64()
+        .expect("the system gave random bytes for the keys a moment ago")
+}
+
+/// The cache tells its events to a thread; the loop is a task.
+fn bridge(events: std_mpsc::Receiver<CacheEvent>) -> mpsc::Receiver<CacheEvent> {
+    let (to, from) = mpsc::channel(CACHE_EVENTS_MAX);
+    let forward = move || {
+        while let Ok(event) = events.recv() {
+            if to.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("cache-events".to_owned())
+        .spawn(forward)
+        .expect("a process that just started can start a thread");
+    from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_always_later_than_the_last() {
+        let far = Generation(u64::MAX / 2);
+        assert_eq!(next_generation(far), Generation(far.0 + 1));
+        assert!(next_generation(Generation(0)).0 > EARLIEST_UNIX_S / 2);
+    }
+}

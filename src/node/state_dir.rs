@@ -1,0 +1,97 @@
+//! The directory with what a node must not lose: its key, secret, catalogue and share state.
+//!
+//! Owns its making and its lock. One daemon at a time works there.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::NodeError;
+
+/// A state directory that is ours while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Closing it gives the lock back, also when the process is killed.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700) where it is missing, and takes its lock.
+    ///
+    /// # Errors
+    /// [`NodeError::StateLocked`] where a running daemon has it, [`NodeError::StateDir`].
+    pub fn open(dir: &Path) -> Result<Self, NodeError> {
+        let failed = |source| NodeError::StateDir {
+            dir: dir.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(dir.join("lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self {
+                path: dir.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(NodeError::StateLocked {
+                dir: dir.to_owned(),
+            }),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_refused_by_name_and_told_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let first = StateDir::open(&dir).unwrap();
+        let refused = StateDir::open(&dir).unwrap_err().to_string();
+        assert!(
+            refused.contains(dir.to_str().unwrap()) && refused.contains("--state"),
+            "{refused}"
+        );
+        drop(first);
+        assert!(StateDir::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn only_its_owner_can_look_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("deep/state");
+        let state = StateDir::open(&dir).unwrap();
+        assert_eq!(
+            fs::metadata(state.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state");
+        fs::write(&file, "").unwrap();
+        let refused = StateDir::open(&file).unwrap_err().to_string();
+        assert!(refused.contains(file.to_str().unwrap()), "{refused}");
+        assert_eq!(fs::read(&file).unwrap(), b"");
+    }
+}

@@ -1,0 +1,476 @@
+//! What outlives a restart: the logs of the catalogue, members' addresses, a few settings.
+//!
+//! Owns one redb file in the state directory, readable by its owner alone. Each write is one
+//! transaction, on disk when the call returns, so a crash leaves what was before it or after it;
+//! all calls block. Nothing here deletes a file: what cannot be read is an error that says what
+//! to do, and [`Store::set_aside`] does it.
+//!
+//! After an error in a write nothing of it was stored; `Catalogue::store_anew` has everything
+//! given out again.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
+    Table, TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::{Catalogue, LogState, LogWrite};
+use crate::id::{Generation, NodeId, NodeName};
+use crate::wire::native::record::{Fact, Record};
+
+mod error;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+
+/// The file's name in the state directory.
+pub const STORE_FILE: &str = "catalogue.redb";
+/// The version of what is in the tables; another one is not read.
+pub const STORE_VERSION: u64 = 1;
+/// The most memory for redb's pages; its own default is 1 GiB.
+pub const PAGE_CACHE_BYTES: usize = 8 << 20;
+/// The log of a node that was not live for so long is forgotten (DESIGN.md: 30 days).
+pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
+/// The most addresses kept; more than members can be known.
+pub const MAX_ADDRESSES: usize = 4096;
+/// The longest value of [`Store::set_value`].
+pub const MAX_VALUE_BYTES: usize = 64 << 10;
+
+/// What each log is, by its author.
+const LOGS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("logs");
+/// Facts by the number of their log and their sequence.
+const RECORDS: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("records");
+/// When each author was live last, in seconds since 1970.
+const LAST_LIVE: TableDefinition<&[u8; 32], u64> = TableDefinition::new("last live");
+/// Settings by name.
+const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
+
+const VERSION_KEY: &str = "version";
+const GENERATION_KEY: &str = "generation";
+const ADDRESSES_KEY: &str = "addresses";
+
+/// A log's state with the number that its records are stored under.
+#[derive(Serialize, Deserialize)]
+struct StoredLog {
+    number: u32,
+    state: LogState,
+}
+
+/// The open store.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store of a state directory, or makes it, with mode 0600.
+    ///
+    /// # Errors
+    /// [`StoreError`] naming the file and the remedy; the file is as it was.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join(STORE_FILE);
+        let disk = |error: std::io::Error| StoreError::Disk {
+            path: path.clone(),
+            why: error.to_string(),
+        };
+        let file = open_private(&path).map_err(disk)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(PAGE_CACHE_BYTES);
+        let database = builder.create_file(file).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
+            DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
+                damaged(&path, &error)
+            }
+            DatabaseError::Storage(StorageError::Io(error))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
+                StoreError::Disk {
+                    path: path.clone(),
+                    why: error.to_string(),
+                }
+            }
+            other => damaged(&path, &other),
+        })?;
+        let store = Self { database, path };
+        store.check_version()?;
+        Ok(store)
+    }
+
+    /// Renames the store of a state directory, so that the next [`open`](Self::open) begins anew;
+    /// the new name.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] where it cannot be renamed.
+    pub fn set_aside(state_dir: &Path) -> Result<PathBuf, StoreError> {
+        let path = state_dir.join(STORE_FILE);
+        let free = (1..)
+            .map(|number: u32| state_dir.join(format!("{STORE_FILE}.aside-{number}")))
+            .find(|aside| !aside.exists())
+            .unwrap_or_else(|| state_dir.join(format!("{STORE_FILE}.aside")));
+        std::fs::rename(&path, &free).map_err(|error| StoreError::Disk {
+            path,
+            why: error.to_string(),
+        })?;
+        Ok(free)
+    }
+
+    /// The catalogue as it was stored last; empty but for the node's name where nothing was. No
+    /// node is live in it yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where a record means nothing.
+    pub fn load_catalogue(&self, me: NodeId, name: NodeName) -> Result<Catalogue, StoreError> {
+        let mut catalogue = Catalogue::new(me, name);
+        let reading = self
+            .database
+            .begin_read()
+            .map_err(|error| self.failed(error))?;
+        let logs = reading
+            .open_table(LOGS)
+            .map_err(|error| self.failed(error))?;
+        let records = reading
+            .open_table(RECORDS)
+            .map_err(|error| self.failed(error))?;
+        for log in logs.iter().map_err(|error| self.failed(error))? {
+            let (author, stored) = log.map_err(|error| self.failed(error))?;
+            let author = NodeId::new(*author.value());
+            let StoredLog { number, state } = self.decode(stored.value())?;
+            let range = records
+                .range((number, 0)..=(number, u64::MAX))
+                .map_err(|error| self.failed(error))?;
+            let mut trouble = None;
+            let rows = range.map_while(|row| {
+                let decoded = row
+                    .map_err(|error| self.failed(error))
+                    .and_then(|(key, fact)| {
+                        let fact: Fact = self.decode(fact.value())?;
+                        Ok(Record {
+                            sequence: key.value().1,
+                            fact,
+                        })
+                    });
+                decoded.map_err(|error| trouble = Some(error)).ok()
+            });
+            let whole = catalogue.restore(author, state, rows)?;
+            if let Some(error) = trouble {
+                return Err(error);
+            }
+            tracing::debug!(%author, whole, "took a stored log up");
+        }
+        Ok(catalogue)
+    }
+
+    /// Stores what the catalogue gave out, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of it was stored.
+    pub fn write_logs(&mut self, writes: &[LogWrite]) -> Result<(), StoreError> {
+        let writing = self.begin_write()?;
+        {
+            let mut logs = writing
+                .open_table(LOGS)
+                .map_err(|error| self.failed(error))?;
+            let mut records = writing
+                .open_table(RECORDS)
+                .map_err(|error| self.failed(error))?;
+            for write in writes {
+                self.write_log(&mut logs, &mut records, write)?;
+            }
+        }
+        writing.commit().map_err(|error| self.failed(error))
+    }
+
+    /// Notes that these nodes are live at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of it was stored.
+    pub fn note_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
+        let writing = self.begin_write()?;
+        {
+            let mut table = writing
+                .open_table(LAST_LIVE)
+                .map_err(|error| self.failed(error))?;
+            for node in nodes {
+                table
+                    .insert(node.as_bytes(), unix_seconds)
+                    .map_err(|error| self.failed(error))?;
+            }
+        }
+        writing.commit().map_err(|error| self.failed(error))
+    }
+
+    /// The authors of stored logs that were not noted live for [`FORGET_AFTER_SECONDS`]: to be
+    /// given to `Catalogue::forget`. One that was never noted counts from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn departed(&mut self, unix_seconds: u64) -> Result<Vec<NodeId>, StoreError> {
+        let writing = self.begin_write()?;
+        let mut departed = Vec::new();
+        {
+            let logs = writing
+                .open_table(LOGS)
+                .map_err(|error| self.failed(error))?;
+            let mut times = writing
+                .open_table(LAST_LIVE)
+                .map_err(|error| self.failed(error))?;
+            for log in logs.iter().map_err(|error| self.failed(error))? {
+                let (author, stored) = log.map_err(|error| self.failed(error))?;
+                let StoredLog { state, .. } = self.decode(stored.value())?;
+                if state.head.is_none() {
+                    // the own log
+                    continue;
+                }
+                let author = *author.value();
+                let last = times.get(&author).map_err(|error| self.failed(error))?;
+                let last = last.map(|time| time.value());
+                if last.is_none() {
+                    times
+                        .insert(&author, unix_seconds)
+                        .map_err(|error| self.failed(error))?;
+                }
+                let age_seconds = unix_seconds.saturating_sub(last.unwrap_or(unix_seconds));
+                if age_seconds > FORGET_AFTER_SECONDS {
+                    departed.push(NodeId::new(author));
+                }
+            }
+        }
+        writing.commit().map_err(|error| self.failed(error))?;
+        Ok(departed)
+    }
+
+    /// Which life of the node was stored last; 0 where none was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn generation(&self) -> Result<Generation, StoreError> {
+        let stored = self.value(GENERATION_KEY)?;
+        stored.map_or(Ok(Generation::default()), |bytes| self.decode(&bytes))
+    }
+
+    /// Remembers which life of the node this is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_generation(&mut self, generation: Generation) -> Result<(), StoreError> {
+        self.set_value(GENERATION_KEY, &encode(&generation))
+    }
+
+    /// Where members were reached last; empty where nothing was stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, StoreError> {
+        let stored = self.value(ADDRESSES_KEY)?;
+        stored.map_or(Ok(Vec::new()), |bytes| self.decode(&bytes))
+    }
+
+    /// Remembers where members are reached, the first [`MAX_ADDRESSES`] of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_addresses(&mut self, addresses: &[SocketAddr]) -> Result<(), StoreError> {
+        let kept = &addresses[..addresses.len().min(MAX_ADDRESSES)];
+        self.put_value(ADDRESSES_KEY, &encode(&kept))
+    }
+
+    /// A setting.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let reading = self
+            .database
+            .begin_read()
+            .map_err(|error| self.failed(error))?;
+        let table = reading
+            .open_table(VALUES)
+            .map_err(|error| self.failed(error))?;
+        let value = table.get(name).map_err(|error| self.failed(error))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    /// Remembers a setting.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLong`], and others where it could not be stored.
+    pub fn set_value(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(StoreError::TooLong {
+                length_bytes: value.len(),
+            });
+        }
+        self.put_value(name, value)
+    }
+
+    fn put_value(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        let writing = self.begin_write()?;
+        {
+            let mut table = writing
+                .open_table(VALUES)
+                .map_err(|error| self.failed(error))?;
+            table
+                .insert(name, value)
+                .map_err(|error| self.failed(error))?;
+        }
+        writing.commit().map_err(|error| self.failed(error))
+    }
+
+    fn check_version(&self) -> Result<(), StoreError> {
+        let writing = self.begin_write()?;
+        {
+            let mut values = writing
+                .open_table(VALUES)
+                .map_err(|error| self.failed(error))?;
+            let stored = values
+                .get(VERSION_KEY)
+                .map_err(|error| self.failed(error))?;
+            let version = stored
+                .map(|value| self.decode::<u64>(value.value()))
+                .transpose()?;
+            if let Some(version) = version.filter(|version| *version != STORE_VERSION) {
+                return Err(StoreError::Version {
+                    path: self.path.clone(),
+                    version,
+                });
+            }
+            let current = encode(&STORE_VERSION);
+            values
+                .insert(VERSION_KEY, &*current)
+                .map_err(|error| self.failed(error))?;
+            // all tables exist from here on, so that reading never finds one missing
+            writing
+                .open_table(LOGS)
+                .map_err(|error| self.failed(error))?;
+            writing
+                .open_table(RECORDS)
+                .map_err(|error| self.failed(error))?;
+            writing
+                .open_table(LAST_LIVE)
+                .map_err(|error| self.failed(error))?;
+        }
+        writing.commit().map_err(|error| self.failed(error))
+    }
+
+    fn write_log(
+        &self,
+        logs: &mut Table<'_, &'static [u8; 32], &'static [u8]>,
+        records: &mut Table<'_, (u32, u64), &'static [u8]>,
+        write: &LogWrite,
+    ) -> Result<(), StoreError> {
+        let author = write.author.as_bytes();
+        let stored = logs.get(author).map_err(|error| self.failed(error))?;
+        let stored = stored
+            .map(|log| self.decode::<StoredLog>(log.value()))
+            .transpose()?;
+        let number = match stored {
+            Some(log) => log.number,
+            None => self.free_number(logs)?,
+        };
+        if write.anew {
+            records
+                .retain_in((number, 0)..=(number, u64::MAX), |_, _| false)
+                .map_err(|error| self.failed(error))?;
+        }
+        for sequence in &write.deletes {
+            records
+                .remove((number, *sequence))
+                .map_err(|error| self.failed(error))?;
+        }
+        for Record { sequence, fact } in &write.puts {
+            let fact = encode(fact);
+            records
+                .insert((number, *sequence), &*fact)
+                .map_err(|error| self.failed(error))?;
+        }
+        match &write.state {
+            Some(state) => {
+                let log = encode(&StoredLog {
+                    number,
+                    state: state.clone(),
+                });
+                logs.insert(author, &*log)
+                    .map_err(|error| self.failed(error))?;
+            }
+            None => drop(logs.remove(author).map_err(|error| self.failed(error))?),
+        }
+        Ok(())
+    }
+
+    /// A number that no stored log has.
+    fn free_number(
+        &self,
+        logs: &Table<'_, &'static [u8; 32], &'static [u8]>,
+    ) -> Result<u32, StoreError> {
+        let mut taken =
+            Vec::with_capacity(logs.len().map_err(|error| self.failed(error))? as usize);
+        for log in logs.iter().map_err(|error| self.failed(error))? {
+            let (_, stored) = log.map_err(|error| self.failed(error))?;
+            taken.push(self.decode::<StoredLog>(stored.value())?.number);
+        }
+        taken.sort_unstable();
+        let gap = taken
+            .iter()
+            .zip(0..)
+            .find(|(number, expected)| *number != expected);
+        Ok(gap.map_or(taken.len() as u32, |(_, expected)| expected))
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        self.database
+            .begin_write()
+            .map_err(|error| self.failed(error))
+    }
+
+    fn decode<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8]) -> Result<T, StoreError> {
+        postcard::from_bytes(bytes).map_err(|error| damaged(&self.path, &error))
+    }
+
+    /// Tells a damaged file from a disk that refuses.
+    fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
+        match error.into() {
+            redb::Error::Io(error) if error.kind() != std::io::ErrorKind::InvalidData => {
+                StoreError::Disk {
+                    path: self.path.clone(),
+                    why: error.to_string(),
+                }
+            }
+            error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => StoreError::Disk {
+                path: self.path.clone(),
+                why: error.to_string(),
+            },
+            error => damaged(&self.path, &error),
+        }
+    }
+}
+
+fn damaged(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("what is stored always encodes")
+}
+
+/// Opens a file that only its owner may read, or makes it.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
