@@ -1,1 +1,15 @@
-//! (the room's documentation)
+//! The process around a node: its configuration, its control socket, its mount, its log, and what
+//! it tells the service manager.
+//!
+//! Owns the daemon's life ([`run`]) and the settings that it is started with. Knows the node only
+//! by what [`crate::node::Node`] offers; it decides nothing about names, peers or bytes.
+
+mod answers;
+pub mod config;
+pub mod control;
+mod journal;
+pub mod logging;
+mod rates;
+mod reload;
+pub mod run;
+pub mod systemd;

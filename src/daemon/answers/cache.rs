@@ -1,0 +1,114 @@
+//! Answers about the local cache.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::Service;
+use crate::cache::{CachedFile, VerifyProgress};
+use crate::daemon::control::{
+    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
+    LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
+};
+use crate::digest::ContentHash;
+
+/// Names told of one content; it may have any number.
+const NAMES_MAX: usize = 16;
+/// Progress reports that wait for a slow caller; older ones are worth nothing.
+const PROGRESS_WAITING_MAX: usize = 8;
+
+impl Service {
+    pub(super) fn list_cache(&self, after: Option<&str>) -> Result<CacheListing, Failure> {
+        let after: Option<ContentHash> = after
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
+        let mut files = self.node.cache().list();
+        files.retain(|file| after.is_none_or(|after| file.hash > after));
+        files.sort_by_key(|file| file.hash);
+        let more = files.len() > LS_PAGE_MAX_ENTRIES;
+        files.truncate(LS_PAGE_MAX_ENTRIES);
+        let entries = files.iter().map(|file| self.cache_entry(file)).collect();
+        Ok(CacheListing { entries, more })
+    }
+
+    fn cache_entry(&self, file: &CachedFile) -> CacheEntry {
+        let names = self.node.view().names_of(&file.hash, NAMES_MAX);
+        CacheEntry {
+            hash: file.hash.to_string(),
+            size_bytes: file.size_bytes,
+            cached_bytes: file.cached_bytes,
+            pinned: file.pinned,
+            open: file.open,
+            last_used: Timestamp::try_from(file.last_use).ok(),
+            names: names
+                .iter()
+                .map(|path| Named::new(path.as_bytes()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn clear_cache(&self) -> Result<CacheCleared, Failure> {
+        let cleared = self.node.cache().clear();
+        Ok(CacheCleared {
+            removed_files: cleared.removed_files as u64,
+            removed_bytes: cleared.removed_bytes,
+            kept_files: (cleared.open_files + cleared.pinned_files) as u64,
+        })
+    }
+
+    pub(super) fn resize_cache(&self, budget_bytes: u64) -> Result<CacheUsage, Failure> {
+        if budget_bytes == 0 {
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                "the cache cannot have 0 bytes",
+            ));
+        }
+        self.node.cache().resize(budget_bytes);
+        Ok(self.cache_usage())
+    }
+
+    /// Reads and checks every cached byte; stops when the caller is gone.
+    pub(super) async fn verify_cache(self: &Arc<Self>, reply: ReplySink) {
+        let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
+        let work = self.blocking(move |service| {
+            let verified = service.node.cache().verify(|progress| {
+                match reports.try_send(progress_of(progress)) {
+                    Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            });
+            Ok(verified)
+        });
+        tokio::pin!(work);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                Some(progress) = report_queue.recv() => {
+                    if reply.more(&progress).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        match outcome {
+            Ok(verified) => reply.done(&CacheVerified {
+                files: verified.files as u64,
+                bytes: verified.bytes,
+                dropped_bytes: verified.dropped_bytes,
+            }),
+            Err(failure) => reply.fail(failure),
+        }
+    }
+}
+
+fn progress_of(progress: &VerifyProgress) -> Progress {
+    Progress {
+        done_files: progress.files as u64,
+        total_files: progress.files_total as u64,
+        done_bytes: progress.bytes,
+        total_bytes: progress.bytes_total,
+    }
+}

@@ -1,0 +1,340 @@
+//! Answers that move content: a whole file to a caller, files into the cache, pins.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::names::{not_found, shared_path};
+use super::{Service, failed};
+use crate::catalogue::{Found, View};
+use crate::daemon::control::{
+    Failure, FailureKind, GetDone, GetStarted, Named, Problem, Progress, ReplySink, SourceShare,
+    Touched,
+};
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use crate::fs::{Content, ContentHandle, FileVersion, FsError};
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::wire::native::record::Kind;
+
+/// What one step of a copy asks for: the largest request between nodes.
+const STEP_BYTES: u64 = 1 << 20;
+/// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
+const PIPE_BYTES: usize = 1 << 20;
+/// Whole files fetched at a time for one call.
+const FILLS_AT_ONCE: usize = 4;
+/// Files that one call may touch, directories taken apart; beyond it the call is refused.
+const FILES_MAX: usize = 1_000_000;
+/// Names read from a directory at a time.
+const CHILDREN_BATCH: usize = 1000;
+
+/// The different contents beneath some names, with one name each.
+type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
+
+impl Service {
+    /// Gives the caller a descriptor to read a whole file from: of the complete local file where
+    /// there is one, else of a pipe that verified bytes are written to as they come.
+    pub(super) async fn get(self: &Arc<Self>, named: Named, reply: ReplySink) {
+        match self.clone().copy_to(&named, &reply).await {
+            Ok(done) => reply.done(&done),
+            Err(failure) => reply.fail(failure),
+        }
+    }
+
+    async fn copy_to(
+        self: Arc<Self>,
+        named: &Named,
+        reply: &ReplySink,
+    ) -> Result<GetDone, Failure> {
+        let file = self.file_version(named)?;
+        let started = GetStarted {
+            hash: file.hash.to_string(),
+            size_bytes: file.size_bytes,
+            cached_bytes: self.cached_bytes(&file.hash, file.size_bytes),
+            executable: file.executable,
+        };
+        if let Some(local) = self.local_descriptor(&file) {
+            return match reply.more_with(&started, local).await {
+                Ok(()) => Ok(GetDone::default()),
+                Err(_) => Err(caller_gone()),
+            };
+        }
+        let (sender, receiver) = pipe::pipe().map_err(|error| failed(error.to_string()))?;
+        // a smaller pipe only makes the copy slower
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        let receiver = receiver
+            .into_blocking_fd()
+            .map_err(|error| failed(error.to_string()))?;
+        let before = self.received_by_peer();
+        if reply.more_with(&started, receiver).await.is_err() {
+            return Err(caller_gone());
+        }
+        let content = self.node.content();
+        let opened = content
+            .open(&file)
+            .map_err(|error| fs_failure(error, named))?;
+        let copied = self
+            .copy_all(opened.handle, file.size_bytes, sender, reply)
+            .await;
+        content.close(opened.handle);
+        copied.map_err(|error| fs_failure(error, named))?;
+        Ok(GetDone {
+            sources: self.sources_since(&before),
+        })
+    }
+
+    async fn copy_all(
+        &self,
+        handle: ContentHandle,
+        size_bytes: u64,
+        mut to: pipe::Sender,
+        reply: &ReplySink,
+    ) -> Result<(), FsError> {
+        let mut offset = 0;
+        while offset < size_bytes {
+            let range = ByteRange::at(offset, STEP_BYTES.min(size_bytes - offset));
+            let (answer, bytes) = oneshot::channel();
+            let ticket = self.node.content().read(
+                handle,
+                range,
+                Box::new(move |result| {
+                    let _gone = answer.send(result);
+                }),
+            );
+            let bytes = tokio::select! {
+                bytes = bytes => bytes.map_err(|_| FsError::Fault)??,
+                () = reply.closed() => {
+                    self.node.content().cancel(ticket);
+                    return Err(FsError::Interrupted);
+                }
+            };
+            to.write_all(&bytes)
+                .await
+                .map_err(|_| FsError::Interrupted)?;
+            offset += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
+        let path = shared_path(named)?;
+        let found = self
+            .node
+            .view()
+            .lookup(&path)
+            .ok_or_else(|| not_found(&path))?;
+        match found.kind {
+            Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => Ok(FileVersion {
+                path,
+                hash,
+                size_bytes,
+                mtime: found.mtime,
+                executable,
+                own: found.own,
+            }),
+            Kind::Directory | Kind::Symlink { .. } => {
+                let what = if matches!(found.kind, Kind::Directory) {
+                    "directory"
+                } else {
+                    "link"
+                };
+                let message = format!("{} is a {what}, not a file", path.as_bytes().escape_ascii());
+                Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("name a file; p2pfs prefetch takes directories"))
+            }
+        }
+    }
+
+    fn local_descriptor(&self, file: &FileVersion) -> Option<OwnedFd> {
+        if let Some((share, path)) = &file.own {
+            return self.node.shares().own(*share, path).ok().map(OwnedFd::from);
+        }
+        let cached = self.node.cache().existing(&file.hash)?;
+        cached.backing()?.try_clone().ok().map(OwnedFd::from)
+    }
+
+    fn received_by_peer(&self) -> BTreeMap<NodeId, u64> {
+        let rates = self.node.fetcher().peers();
+        rates
+            .iter()
+            .map(|rate| (rate.node, rate.delivered_bytes))
+            .collect()
+    }
+
+    fn sources_since(&self, before: &BTreeMap<NodeId, u64>) -> Vec<SourceShare> {
+        let gained = |(node, bytes): (NodeId, u64)| {
+            let received_bytes = bytes - before.get(&node).copied().unwrap_or(0).min(bytes);
+            (received_bytes > 0).then(|| SourceShare {
+                name: self.name_of(&node),
+                received_bytes,
+            })
+        };
+        self.received_by_peer()
+            .into_iter()
+            .filter_map(gained)
+            .collect()
+    }
+
+    /// Keeps the contents that the names stand for now, or keeps them no more.
+    pub(super) async fn pin(
+        self: &Arc<Self>,
+        paths: &[Named],
+        pinned: bool,
+    ) -> Result<Touched, Failure> {
+        let (contents, mut touched) = self.contents_of(paths)?;
+        let work = self.blocking(move |service| {
+            let mut failed_ones = Vec::new();
+            for (hash, (_, path)) in &contents {
+                if let Err(error) = service.node.cache().pin(*hash, pinned) {
+                    failed_ones.push(problem(path, error.to_string()));
+                }
+            }
+            Ok((contents, failed_ones))
+        });
+        let (contents, failed_ones) = work.await?;
+        touched.failed.extend(failed_ones);
+        if pinned {
+            let service = self.clone();
+            tokio::spawn(async move { service.fill_all(contents, None).await });
+        }
+        Ok(touched)
+    }
+
+    /// Brings the contents that the names stand for into the cache.
+    pub(super) async fn prefetch(self: &Arc<Self>, paths: &[Named], reply: ReplySink) {
+        let (contents, mut touched) = match self.contents_of(paths) {
+            Ok(found) => found,
+            Err(failure) => return reply.fail(failure),
+        };
+        touched
+            .failed
+            .extend(self.fill_all(contents, Some(&reply)).await);
+        reply.done(&touched);
+    }
+
+    /// Fetches each content whole, a few at a time; says what failed.
+    async fn fill_all(&self, contents: Contents, reply: Option<&ReplySink>) -> Vec<Problem> {
+        let mut progress = Progress {
+            total_files: contents.len() as u64,
+            total_bytes: contents.values().map(|(size, _)| size).sum(),
+            ..Progress::default()
+        };
+        let mut waiting = contents.into_iter();
+        let mut running = JoinSet::new();
+        let mut failed_ones = Vec::new();
+        loop {
+            while running.len() < FILLS_AT_ONCE {
+                let Some((hash, (size, path))) = waiting.next() else {
+                    break;
+                };
+                if self.cached_bytes(&hash, size) == size {
+                    progress.done_files += 1;
+                    progress.done_bytes += size;
+                    continue;
+                }
+                let fill = self.node.fetcher().fill(hash, size);
+                running.spawn(async move { (path, size, fill.done().await) });
+            }
+            let Some(ended) = running.join_next().await else {
+                break;
+            };
+            let Ok((path, size, outcome)) = ended else {
+                continue;
+            };
+            progress.done_files += 1;
+            match outcome {
+                Ok(()) => progress.done_bytes += size,
+                Err(error) => failed_ones.push(problem(&path, error.to_string())),
+            }
+            if let Some(reply) = reply
+                && reply.more(&progress).await.is_err()
+            {
+                break;
+            }
+        }
+        failed_ones
+    }
+
+    fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
+        let view = self.node.view();
+        let mut contents = Contents::new();
+        let mut touched = Touched::default();
+        for named in paths {
+            let path = shared_path(named)?;
+            match view.lookup(&path) {
+                Some(found) => collect(&view, path, &found, &mut contents)?,
+                None => touched
+                    .failed
+                    .push(problem(&path, "no node shares it".to_owned())),
+            }
+        }
+        touched.files = contents.len() as u64;
+        touched.bytes = contents.values().map(|(size, _)| size).sum();
+        Ok((contents, touched))
+    }
+}
+
+fn collect(
+    view: &View,
+    path: SharedPath,
+    found: &Found,
+    contents: &mut Contents,
+) -> Result<(), Failure> {
+    match &found.kind {
+        Kind::File {
+            hash, size_bytes, ..
+        } => {
+            contents.insert(*hash, (*size_bytes, path));
+        }
+        Kind::Symlink { .. } => {}
+        Kind::Directory => {
+            let mut after: Option<Box<[u8]>> = None;
+            loop {
+                let batch = view.children(&path, after.as_deref(), CHILDREN_BATCH);
+                let Some(last) = batch.last() else { break };
+                after = Some(last.name.clone());
+                for child in &batch {
+                    if let Ok(below) = path.join(&child.name) {
+                        collect(view, below, &child.found, contents)?;
+                    }
+                }
+            }
+        }
+    }
+    if contents.len() > FILES_MAX {
+        let message = format!("more than {FILES_MAX} files in one call");
+        return Err(Failure::new(FailureKind::Invalid, message)
+            .with_remedy("name fewer directories at a time"));
+    }
+    Ok(())
+}
+
+fn problem(path: &SharedPath, why: String) -> Problem {
+    Problem {
+        path: Named::new(path.as_bytes()),
+        why,
+    }
+}
+
+fn caller_gone() -> Failure {
+    failed("the caller is gone")
+}
+
+fn fs_failure(error: FsError, named: &Named) -> Failure {
+    let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+    match error {
+        FsError::Unreachable | FsError::DeadlinePassed => failed(message)
+            .with_remedy("p2pfs why says who has it, p2pfs peers whether they answer; try again"),
+        _ => failed(message),
+    }
+}

@@ -1,0 +1,189 @@
+//! What the daemon answers on its control socket.
+//!
+//! Owns the translation between the node's own types and the plain ones of the interface. Each
+//! call runs as a task of its own; what blocks on a disk runs on a blocking thread.
+
+mod cache;
+mod content;
+mod names;
+mod news;
+mod shares;
+mod status;
+mod trust;
+mod wait;
+
+pub(super) use shares::share_spec;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+use super::config::{Config, ShareSettings};
+use super::control::{Call, ControlRequest, Failure, FailureKind, MountStatus, ServiceState};
+use super::rates::Rates;
+use crate::id::NodeId;
+use crate::node::{Node, NodeError};
+use crate::wire::native::record::Timestamp as FileTime;
+
+/// What every answer can draw on.
+pub struct Service {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The settings that are in force.
+    pub config: Config,
+    /// When the daemon started.
+    pub started: Timestamp,
+    /// What the daemon is at.
+    pub state: watch::Receiver<ServiceState>,
+    /// The mount as it is now.
+    pub mount: watch::Receiver<MountStatus>,
+    /// Ends the daemon, as SIGTERM does, but for good.
+    pub leave: mpsc::Sender<()>,
+    /// How fast bytes move.
+    pub rates: Rates,
+    /// The shares added by command, as they are kept.
+    pub saved_shares: Mutex<Vec<ShareSettings>>,
+}
+
+impl Service {
+    /// Answers calls until the control socket is closed.
+    pub async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
+        while let Some(request) = requests.recv().await {
+            tokio::spawn(self.clone().answer(request));
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: ControlRequest) {
+        let ControlRequest { call, reply, .. } = request;
+        match call {
+            Call::Status {} => reply_with(reply, self.status().await),
+            Call::Peers {} => reply_with(reply, self.peers().await),
+            Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
+            Call::Get { path } => self.get(path, reply).await,
+            Call::Wait {
+                mounted,
+                peers,
+                file,
+                timeout_ms,
+            } => {
+                let wanted = wait::Wanted {
+                    mounted,
+                    peers,
+                    file,
+                };
+                reply_with(reply, self.wait(wanted, timeout_ms).await);
+            }
+            Call::Why { path } => reply_with(reply, self.why(&path)),
+            Call::Events { follow } => self.tell_events(follow, reply).await,
+            Call::Shares {} => reply_with(reply, Ok(self.shares())),
+            Call::ShareAdd {
+                dir,
+                include_private,
+                legacy,
+            } => {
+                let share = ShareSettings {
+                    dir: dir.as_local().to_owned(),
+                    include_private,
+                    legacy,
+                };
+                reply_with(reply, self.blocking(move |s| s.add_share(share)).await);
+            }
+            Call::ShareRemove { dir } => {
+                let dir: PathBuf = dir.as_local().to_owned();
+                reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
+            }
+            Call::Invite { lifetime_s } => reply_with(reply, self.invite(lifetime_s)),
+            Call::Join { token } => reply_with(reply, self.join(&token).await),
+            Call::Leave {} => reply_with(reply, self.leave_cluster().await),
+            Call::CacheLs { after } => reply_with(reply, self.list_cache(after.as_deref())),
+            Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
+            Call::CacheVerify {} => self.verify_cache(reply).await,
+            Call::CacheResize { budget_bytes } => {
+                reply_with(
+                    reply,
+                    self.blocking(move |s| s.resize_cache(budget_bytes)).await,
+                );
+            }
+            Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
+            Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
+            Call::Prefetch { paths } => self.prefetch(&paths, reply).await,
+        }
+    }
+
+    /// Runs what waits for a disk where it holds up nobody.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let service = self.clone();
+        let outcome = tokio::task::spawn_blocking(move || work(&service)).await;
+        outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
+    }
+
+    /// What a node is called for people: its name, or the start of its key.
+    fn name_of(&self, node: &NodeId) -> String {
+        self.node
+            .view()
+            .label(node)
+            .unwrap_or_else(|| node.short(8))
+    }
+}
+
+fn reply_with<T: serde::Serialize>(reply: super::control::ReplySink, outcome: Result<T, Failure>) {
+    match outcome {
+        Ok(answer) => reply.done(&answer),
+        Err(failure) => reply.fail(failure),
+    }
+}
+
+fn failed(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Failed, message)
+}
+
+fn node_failure(error: &NodeError) -> Failure {
+    let kind = match error {
+        NodeError::Stopping => FailureKind::Busy,
+        _ => FailureKind::Failed,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// A file's time for people; one that no calendar has becomes the nearest that it has.
+fn calendar_time(time: FileTime) -> Timestamp {
+    let nanoseconds = i32::try_from(time.nanoseconds).unwrap_or(0);
+    Timestamp::new(time.seconds, nanoseconds).unwrap_or(if time.seconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_any_calendar_is_shown_as_its_end() {
+        let late = FileTime {
+            seconds: i64::MAX,
+            nanoseconds: 0,
+        };
+        let early = FileTime {
+            seconds: i64::MIN,
+            nanoseconds: 0,
+        };
+        assert_eq!(calendar_time(late), Timestamp::MAX);
+        assert_eq!(calendar_time(early), Timestamp::MIN);
+    }
+
+    #[test]
+    fn a_time_before_1970_keeps_its_nanoseconds() {
+        let time = FileTime {
+            seconds: -2,
+            nanoseconds: 500_000_000,
+        };
+        assert_eq!(calendar_time(time).as_nanosecond(), -1_500_000_000);
+    }
+}

@@ -1,0 +1,221 @@
+//! Answers about names: listings, and why a name shows what it shows.
+
+use super::{Service, calendar_time};
+use crate::catalogue::{Found, Rule, Version};
+use crate::daemon::control::{
+    EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Provenance,
+    VersionInfo,
+};
+use crate::digest::ContentHash;
+use crate::id::NodeId;
+use crate::path::SharedPath;
+use crate::wire::native::record::Kind;
+
+/// The path that a user named, as in the mount; a slash at either end is forgiven.
+pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
+    let mut bytes = named.as_bytes();
+    while let [b'/', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b'/'] = bytes {
+        bytes = rest;
+    }
+    SharedPath::new(bytes).map_err(|error| {
+        let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+        Failure::new(FailureKind::Invalid, message)
+            .with_remedy("name a path as p2pfs ls shows it, from the root of the mount")
+    })
+}
+
+pub(super) fn not_found(path: &SharedPath) -> Failure {
+    let message = format!(
+        "{}: no node shares such a name",
+        path.as_bytes().escape_ascii()
+    );
+    Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
+}
+
+impl Service {
+    pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
+        let path = shared_path(named)?;
+        let view = self.node.view();
+        let found = view.lookup(&path).ok_or_else(|| not_found(&path))?;
+        if !matches!(found.kind, Kind::Directory) {
+            return Ok(Listing {
+                entries: vec![self.ls_entry(&path, &found)],
+                more: false,
+            });
+        }
+        let after = after.map(shared_path).transpose()?;
+        let after_name = after.as_ref().map(SharedPath::file_name);
+        let children = view.children(&path, after_name, LS_PAGE_MAX_ENTRIES);
+        let more = children.len() == LS_PAGE_MAX_ENTRIES;
+        let entry = |child: crate::catalogue::Child| {
+            let path = path.join(&child.name).ok()?;
+            Some(self.ls_entry(&path, &child.found))
+        };
+        Ok(Listing {
+            entries: children.into_iter().filter_map(entry).collect(),
+            more,
+        })
+    }
+
+    fn ls_entry(&self, path: &SharedPath, found: &Found) -> LsEntry {
+        let (kind, size_bytes, executable, hash) = match &found.kind {
+            Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => (EntryKind::File, *size_bytes, *executable, Some(*hash)),
+            Kind::Directory => (EntryKind::Directory, 0, false, None),
+            Kind::Symlink { target } => (EntryKind::Symlink, target.len() as u64, false, None),
+        };
+        LsEntry {
+            path: Named::new(path.as_bytes()),
+            kind,
+            size_bytes,
+            modified: calendar_time(found.mtime),
+            executable,
+            hash: hash.map(|hash| hash.to_string()),
+            holders: hash
+                .map(|hash| self.holder_names(&hash))
+                .unwrap_or_default(),
+            cached_bytes: hash.map_or(0, |hash| self.cached_bytes(&hash, size_bytes)),
+            pinned: hash.is_some_and(|hash| self.node.cache().is_pinned(&hash)),
+        }
+    }
+
+    pub(super) fn holder_names(&self, hash: &ContentHash) -> Vec<String> {
+        self.names_in_order(&self.node.view().holders(hash))
+    }
+
+    fn names_in_order(&self, nodes: &[NodeId]) -> Vec<String> {
+        let mut names: Vec<String> = nodes.iter().map(|node| self.name_of(node)).collect();
+        names.sort();
+        names
+    }
+
+    /// All of it where this node shares it, else what the cache has.
+    pub(super) fn cached_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
+        if self.node.shares().source(hash).is_some() {
+            return size_bytes;
+        }
+        self.node.cache().cached_bytes(hash).min(size_bytes)
+    }
+
+    pub(super) fn why(&self, named: &Named) -> Result<Provenance, Failure> {
+        let path = shared_path(named)?;
+        let view = self.node.view();
+        let found = view.lookup(&path);
+        let versions = view.versions(&path);
+        if found.is_none() && versions.is_empty() {
+            return Err(not_found(&path));
+        }
+        let rule = versions.first().map_or(Rule::Only, |version| version.rule);
+        Ok(Provenance {
+            path: Named::new(path.as_bytes()),
+            listed: found.is_some(),
+            rule: rule_sentence(rule).to_owned(),
+            next_read: found.map_or_else(
+                || "nothing: no live node can give it".to_owned(),
+                |found| self.next_read(&found),
+            ),
+            versions: versions
+                .iter()
+                .map(|version| self.version_info(version))
+                .collect(),
+        })
+    }
+
+    fn version_info(&self, version: &Version) -> VersionInfo {
+        let (hash, size_bytes) = match &version.kind {
+            Kind::File {
+                hash, size_bytes, ..
+            } => (Some(*hash), *size_bytes),
+            Kind::Directory => (None, 0),
+            Kind::Symlink { target } => (None, target.len() as u64),
+        };
+        let author = version.authors.first().map(|(node, _)| *node);
+        VersionInfo {
+            shown_as: version
+                .listed_as
+                .as_ref()
+                .map(|path| Named::new(path.as_bytes())),
+            won: matches!(version.rule, Rule::Only | Rule::Newest | Rule::SmallestHash),
+            author: author.map(|node| self.name_of(&node)).unwrap_or_default(),
+            author_node: author.map(|node| node.to_string()).unwrap_or_default(),
+            hash: hash.map(|hash| hash.to_string()),
+            size_bytes,
+            modified: calendar_time(version.mtime),
+            version_time: calendar_time(version.version_time),
+            holders: self.names_in_order(&version.holders),
+            cached_bytes: hash.map_or(0, |hash| self.cached_bytes(&hash, size_bytes)),
+            verified: "blake3".to_owned(),
+        }
+    }
+
+    fn next_read(&self, found: &Found) -> String {
+        let Kind::File {
+            hash, size_bytes, ..
+        } = &found.kind
+        else {
+            return "nothing is fetched: it is no file".to_owned();
+        };
+        if found.own.is_some() {
+            return "read from this node's own share".to_owned();
+        }
+        let cached = self.cached_bytes(hash, *size_bytes);
+        if cached >= *size_bytes {
+            return "read from the local cache".to_owned();
+        }
+        let me = self.node.id();
+        let holders: Vec<_> = self
+            .node
+            .view()
+            .holders(hash)
+            .into_iter()
+            .filter(|node| *node != me)
+            .collect();
+        let rates = self.node.fetcher().peers();
+        let known_first = rates
+            .iter()
+            .map(|rate| rate.node)
+            .find(|node| holders.contains(node));
+        match known_first.or(holders.first().copied()) {
+            Some(first) => format!(
+                "fetch {} of {size_bytes} bytes, asking {} first",
+                size_bytes - cached,
+                self.name_of(&first)
+            ),
+            None => "ask the cluster who has it: no holder is reachable".to_owned(),
+        }
+    }
+}
+
+/// The rule, as people say it.
+fn rule_sentence(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Only => "there is one version",
+        Rule::Newest => "the newest version time wins",
+        Rule::SmallestHash => "version times are equal: the smaller hash wins",
+        Rule::Older => "another version is newer",
+        Rule::LargerHash => "another version is as new and has a smaller hash",
+        Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
+        Rule::NotGivable => "no live node can give it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_either_end_is_forgiven_and_nothing_else() {
+        let path = |text: &str| shared_path(&Named::new(text)).map(|p| p.as_bytes().to_vec());
+        assert_eq!(path("/a/b/").unwrap(), b"a/b");
+        assert_eq!(path("").unwrap(), b"");
+        assert_eq!(path("/").unwrap(), b"");
+        assert_eq!(path("a/../b").unwrap_err().kind, FailureKind::Invalid);
+        assert_eq!(path(".p2pfs/peers").unwrap_err().kind, FailureKind::Invalid);
+    }
+}

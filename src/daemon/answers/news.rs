@@ -1,0 +1,104 @@
+//! What happened, told to whoever asks or follows.
+
+use jiff::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Service;
+use crate::cluster::DownReason;
+use crate::daemon::control::{Event, EventKind, FetchInfo, Named, Nothing, ReplySink};
+use crate::digest::ContentHash;
+use crate::node::{News, Noted, Who};
+
+impl Service {
+    pub(super) async fn tell_events(&self, follow: bool, reply: ReplySink) {
+        let (past, mut live) = self.node.events().follow();
+        for noted in past {
+            if reply.more(&event(noted)).await.is_err() {
+                return;
+            }
+        }
+        if !follow {
+            return reply.done(&Nothing {});
+        }
+        loop {
+            let told = tokio::select! {
+                received = live.recv() => match received {
+                    Ok(noted) => event(noted),
+                    Err(RecvError::Lagged(count)) => lost(count),
+                    Err(RecvError::Closed) => return reply.done(&Nothing {}),
+                },
+                () = reply.closed() => return,
+            };
+            if reply.more(&told).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn lost(count: u64) -> Event {
+    Event {
+        time: Timestamp::now(),
+        what: EventKind::Lost { count },
+    }
+}
+
+/// An event as the control socket tells it.
+pub(in crate::daemon) fn event(noted: Noted) -> Event {
+    let time = Timestamp::try_from(noted.at).unwrap_or(Timestamp::UNIX_EPOCH);
+    let named = |path: &crate::path::SharedPath| Named::new(path.as_bytes());
+    let what = match noted.news {
+        News::PeerUp(who) => EventKind::PeerUp {
+            peer: peer_name(&who),
+            node: key(&who),
+        },
+        News::PeerAway(who) => EventKind::PeerDown {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: "stopped cleanly; its files stay for a while".to_owned(),
+        },
+        News::PeerDown(who, why) => EventKind::PeerDown {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: down_reason(why).to_owned(),
+        },
+        News::PeerShunned(who) => EventKind::PeerShunned {
+            peer: peer_name(&who),
+            node: key(&who),
+            why: "sent bytes that do not fit their hash".to_owned(),
+        },
+        News::Added(path) => EventKind::FileAdded(named(&path)),
+        News::Removed(path) => EventKind::FileRemoved(named(&path)),
+        News::Changed(path) => EventKind::FileChanged(named(&path)),
+        News::FetchStarted(hash, size) => EventKind::FetchStarted(fetch(hash, size, None)),
+        News::FetchDone(hash, size) => EventKind::FetchDone(fetch(hash, size, None)),
+        News::FetchFailed(hash, why) => EventKind::FetchFailed(fetch(hash, 0, Some(why))),
+        News::Warning(message) => EventKind::Warning { message },
+    };
+    Event { time, what }
+}
+
+fn peer_name(who: &Who) -> String {
+    who.name.clone().unwrap_or_else(|| who.node.short(8))
+}
+
+fn key(who: &Who) -> String {
+    who.node.to_string()
+}
+
+fn down_reason(why: DownReason) -> &'static str {
+    match why {
+        DownReason::Failed => "does not answer",
+        DownReason::Away => "stopped and did not come back in time",
+        DownReason::Left => "left the cluster",
+    }
+}
+
+fn fetch(hash: ContentHash, size_bytes: u64, why: Option<String>) -> FetchInfo {
+    FetchInfo {
+        hash: hash.to_string(),
+        size_bytes,
+        name: None,
+        why,
+    }
+}

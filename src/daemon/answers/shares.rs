@@ -1,0 +1,107 @@
+//! Answers about what this node shares.
+
+use std::path::Path;
+
+use super::{Service, failed};
+use crate::daemon::config::{ShareSettings, saved};
+use crate::daemon::control::{
+    Failure, FailureKind, Named, PROBLEMS_MAX, Problem, ShareInfo, ShareState, Shares,
+};
+use crate::share;
+
+/// A configured share, as the node takes it.
+pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> share::ShareSpec {
+    share::ShareSpec {
+        dir: settings.dir.clone(),
+        include_private: settings.include_private,
+        legacy: settings.legacy,
+    }
+}
+
+impl Service {
+    pub(super) fn shares(&self) -> Shares {
+        Shares {
+            shares: self
+                .node
+                .shares()
+                .list()
+                .into_iter()
+                .map(share_info)
+                .collect(),
+        }
+    }
+
+    /// Shares a folder from now on; it is kept only once the node has taken it.
+    pub(super) fn add_share(&self, settings: ShareSettings) -> Result<Shares, Failure> {
+        self.node
+            .shares()
+            .add(share_spec(&settings))
+            .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        let mut kept = self
+            .saved_shares
+            .lock()
+            .expect("no holder of this lock panics");
+        kept.retain(|other| other.dir != settings.dir);
+        kept.push(settings);
+        self.keep(&kept)?;
+        Ok(self.shares())
+    }
+
+    pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
+        if self.config.share.iter().any(|share| share.dir == dir) {
+            let message = format!("{} is shared by the configuration", dir.display());
+            return Err(Failure::new(FailureKind::Invalid, message)
+                .with_remedy("take it out of the configuration file and reload the daemon"));
+        }
+        self.node
+            .shares()
+            .remove(dir)
+            .map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
+        let mut kept = self
+            .saved_shares
+            .lock()
+            .expect("no holder of this lock panics");
+        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        kept.retain(|other| other.dir != dir && other.dir != canonical);
+        self.keep(&kept)?;
+        Ok(self.shares())
+    }
+
+    fn keep(&self, kept: &[ShareSettings]) -> Result<(), Failure> {
+        saved::save_shares(&self.config.state_dir, kept)
+            .map_err(|error| failed(format!("done, but not kept for the next start: {error}")))
+    }
+}
+
+fn share_info(status: share::ShareStatus) -> ShareInfo {
+    let (state, pending_files) = match status.state {
+        share::ShareState::Scanning => (ShareState::Scanning, 0),
+        share::ShareState::Hashing { files_left } => (ShareState::Scanning, files_left),
+        share::ShareState::Ready => (ShareState::Ready, 0),
+        share::ShareState::Vanished => (ShareState::Unreadable, 0),
+    };
+    let whole = status.warning.iter().map(|why| Problem {
+        path: Named::from_local(&status.dir),
+        why: why.clone(),
+    });
+    let parts = status.left_out.iter().map(|left| Problem {
+        path: Named::from_local(&left.path),
+        why: if left.remedy.is_empty() {
+            left.why.to_string()
+        } else {
+            format!("{}: {}", left.why, left.remedy)
+        },
+    });
+    let problems = whole.chain(parts).take(PROBLEMS_MAX).collect();
+    ShareInfo {
+        state,
+        pending_files,
+        problems,
+        include_private: status.include_private,
+        legacy: status.legacy,
+        files: status.files,
+        bytes: status.bytes,
+        left_out_files: status.left_out_count,
+        dir: Named::from_local(&status.dir),
+    }
+}

@@ -1,0 +1,175 @@
+//! Answers about the node and its peers.
+
+use std::time::Instant;
+
+use super::{Service, node_failure};
+use crate::cluster::MemberState;
+use crate::daemon::control::{
+    CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
+    Status, Traffic,
+};
+use crate::node::MemberReport;
+use crate::transfer::PeerRate;
+
+impl Service {
+    pub(super) async fn status(&self) -> Result<Status, Failure> {
+        let members = self
+            .node
+            .members()
+            .await
+            .map_err(|error| node_failure(&error))?;
+        let dropped = self
+            .node
+            .dropped_datagrams()
+            .await
+            .map_err(|error| node_failure(&error))?;
+        let connections = self.node.net().counters().dropped;
+        let totals = self.node.view().totals();
+        let mount = self.mount.borrow().clone();
+        let mut warnings = self.node.events().warnings();
+        warnings.extend(mount.problem.clone());
+        Ok(Status {
+            name: self.node.name().to_string(),
+            node: self.node.id().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.started,
+            state: *self.state.borrow(),
+            address: self.node.address().to_string(),
+            epoch: self.node.keyring().current().id().to_string(),
+            mount,
+            peers: count_peers(&members),
+            namespace: NamespaceStatus {
+                entries: totals.entries,
+                unique_bytes: totals.unique_bytes,
+            },
+            cache: self.cache_usage(),
+            traffic: self.traffic(),
+            waiting_reads: self.node.content().waiting_reads(),
+            open_versions: self.node.content().open_versions() as u64,
+            dropped: Dropped {
+                datagrams: dropped,
+                connections: connections.iter().sum(),
+            },
+            shares: self.shares().shares,
+            legacy: self.config.legacy.enabled,
+            warnings,
+        })
+    }
+
+    /// Makes `.p2pfs/status.json` show how things stand now.
+    pub(in crate::daemon) async fn publish_status(&self) {
+        if let Ok(status) = self.status().await
+            && let Ok(mut json) = serde_json::to_vec_pretty(&status)
+        {
+            json.push(b'\n');
+            self.node.publish_status(json);
+        }
+    }
+
+    /// Looks at the counters that rates are taken from.
+    pub(in crate::daemon) fn take_rates(&self) {
+        let peers = self.node.fetcher().peers();
+        let received = peers.iter().map(|peer| peer.delivered_bytes).sum();
+        self.rates
+            .record(Instant::now(), received, self.node.sent().total());
+    }
+
+    pub(super) fn cache_usage(&self) -> CacheUsage {
+        let usage = self.node.cache().usage();
+        let files = self.node.cache().list();
+        CacheUsage {
+            used_bytes: usage.used_bytes,
+            budget_bytes: usage.budget_bytes,
+            floor_bytes: self.config.cache.floor_bytes,
+            pinned_bytes: files
+                .iter()
+                .filter(|file| file.pinned)
+                .map(|f| f.cached_bytes)
+                .sum(),
+            files: files.len() as u64,
+            complete_files: files.iter().filter(|file| file.complete).count() as u64,
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        let peers = self.node.fetcher().peers();
+        let (received, sent) = self.rates.per_second();
+        Traffic {
+            received_bytes: peers.iter().map(|peer| peer.delivered_bytes).sum(),
+            sent_bytes: self.node.sent().total(),
+            receive_bytes_per_s: received,
+            send_bytes_per_s: sent,
+        }
+    }
+
+    pub(super) async fn peers(&self) -> Result<Peers, Failure> {
+        let members = self
+            .node
+            .members()
+            .await
+            .map_err(|error| node_failure(&error))?;
+        let rates = self.node.fetcher().peers();
+        let mut peers: Vec<PeerInfo> = members
+            .iter()
+            .map(|member| {
+                let rate = rates
+                    .iter()
+                    .find(|rate| rate.node == member.status.member.node);
+                self.peer_info(member, rate)
+            })
+            .collect();
+        peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
+        Ok(Peers { peers })
+    }
+
+    fn peer_info(&self, member: &MemberReport, rate: Option<&PeerRate>) -> PeerInfo {
+        let contact = member.status.member;
+        PeerInfo {
+            name: self.name_of(&contact.node),
+            node: contact.node.to_string(),
+            address: contact.address.to_string(),
+            state: peer_state(member.status.state),
+            plane: Plane::Native,
+            round_trip_ms: member
+                .status
+                .round_trip
+                .map(|time| time.as_secs_f64() * 1e3),
+            rate_bytes_per_s: rate
+                .and_then(|rate| rate.rate_bytes_s)
+                .map(|rate| rate as u64),
+            priority: rate.and_then(|rate| u32::try_from(rate.priority).ok()),
+            received_bytes: rate.map_or(0, |rate| rate.delivered_bytes),
+            sent_bytes: self.node.sent().to(&contact.node),
+            entries: member.entries,
+            shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),
+        }
+    }
+}
+
+/// Why a peer is shunned; there is no other reason.
+const LIED: &str = "sent bytes that do not fit their hash";
+
+fn peer_state(state: MemberState) -> PeerState {
+    match state {
+        MemberState::Alive => PeerState::Alive,
+        MemberState::Suspect => PeerState::Suspect,
+        MemberState::Away => PeerState::Away,
+        MemberState::Down => PeerState::Down,
+    }
+}
+
+fn count_peers(members: &[MemberReport]) -> PeerCounts {
+    let count = |state| {
+        members
+            .iter()
+            .filter(|member| member.status.state == state)
+            .count() as u64
+    };
+    PeerCounts {
+        alive: count(MemberState::Alive),
+        suspect: count(MemberState::Suspect),
+        away: count(MemberState::Away),
+        down: count(MemberState::Down),
+    }
+}

@@ -1,0 +1,74 @@
+//! Waiting until something is so, for scripts.
+
+use std::time::Duration;
+
+use super::names::shared_path;
+use super::{Service, node_failure};
+use crate::cluster::MemberState;
+use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
+
+/// How often what is waited for is looked at: soon enough for a person, and cheap.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
+/// The longest that one call may wait: a day.
+const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
+
+/// What a caller waits for, all of it at once.
+pub(super) struct Wanted {
+    pub(super) mounted: bool,
+    pub(super) peers: u64,
+    pub(super) file: Option<Named>,
+}
+
+impl Service {
+    pub(super) async fn wait(&self, wanted: Wanted, timeout_ms: u64) -> Result<Nothing, Failure> {
+        let limit = Duration::from_millis(timeout_ms.min(WAIT_MAX_MS));
+        let so = async {
+            while self.missing(&wanted).await?.is_some() {
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+            Ok(Nothing {})
+        };
+        match tokio::time::timeout(limit, so).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.timed_out(&wanted).await),
+        }
+    }
+
+    async fn timed_out(&self, wanted: &Wanted) -> Failure {
+        let missing = self.missing(wanted).await.ok().flatten();
+        let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
+        Failure::new(FailureKind::TimedOut, format!("not in time: {what}"))
+            .with_remedy("p2pfs status and p2pfs peers show how things stand")
+    }
+
+    /// The first thing that is not so yet.
+    async fn missing(&self, wanted: &Wanted) -> Result<Option<String>, Failure> {
+        if wanted.mounted && !self.mount.borrow().mounted {
+            return Ok(Some("the folder is not mounted".to_owned()));
+        }
+        if wanted.peers > 0 {
+            let members = self
+                .node
+                .members()
+                .await
+                .map_err(|error| node_failure(&error))?;
+            let alive =
+                |member: &&crate::node::MemberReport| member.status.state == MemberState::Alive;
+            let count = members.iter().filter(alive).count() as u64;
+            if count < wanted.peers {
+                return Ok(Some(format!(
+                    "{count} of {} other nodes are alive",
+                    wanted.peers
+                )));
+            }
+        }
+        if let Some(named) = &wanted.file {
+            let path = shared_path(named)?;
+            if self.node.view().lookup(&path).is_none() {
+                let shown = path.as_bytes().escape_ascii();
+                return Ok(Some(format!("{shown} is not listed")));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,105 @@
+//! Settings that are fine each by itself and cannot be together.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::settings::Config;
+use super::units::write_duration;
+
+/// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// The shortest time between two probes of the membership.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// Checks the whole; `origin` tells where a key was set.
+///
+/// # Errors
+/// [`ConfigError::Impossible`] naming the setting and where it was set.
+pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Result<(), ConfigError> {
+    let broken = legacy(config)
+        .or_else(|| socket(config))
+        .or_else(|| period(config))
+        .or_else(|| folders(config));
+    match broken {
+        None => Ok(()),
+        Some((key, message)) => Err(ConfigError::Impossible {
+            key: key.to_owned(),
+            message,
+            origin: origin(key),
+        }),
+    }
+}
+
+type Broken = Option<(&'static str, String)>;
+
+/// The plane of the older peers is not built yet; whoever asks for it must know.
+fn legacy(config: &Config) -> Broken {
+    let message = "this version does not speak the protocol of the older peers yet: leave \
+                   legacy.enabled, --legacy and P2P_CLUSTER out";
+    config
+        .legacy
+        .enabled
+        .then(|| ("legacy.enabled", message.to_owned()))
+}
+
+fn socket(config: &Config) -> Broken {
+    let length_bytes = config.socket.as_os_str().as_bytes().len();
+    let message = format!(
+        "a socket's path has at most {SOCKET_PATH_MAX_BYTES} bytes, and this one {length_bytes}: \
+         choose a shorter one"
+    );
+    (length_bytes > SOCKET_PATH_MAX_BYTES).then_some(("socket", message))
+}
+
+/// Below this, a probe is over before an answer can be back.
+fn period(config: &Config) -> Broken {
+    let message = format!("at least {} is needed", write_duration(PERIOD_MIN));
+    (config.membership.period < PERIOD_MIN).then_some(("membership.period", message))
+}
+
+/// Folders that would swallow each other: the cache is emptied, the mount is made of the others,
+/// and a share beneath the mount would share the cluster with itself.
+fn folders(config: &Config) -> Broken {
+    let (state, cache) = (&config.state_dir, &config.cache_dir);
+    if state.starts_with(cache) {
+        let message = format!("it must not hold the state directory {}", state.display());
+        return Some(("cache_dir", message));
+    }
+    let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
+    let own = [
+        ("the state directory", state.as_path()),
+        ("the cache", cache.as_path()),
+    ];
+    for (what, dir) in own {
+        if mount.is_some_and(|mount| overlap(mount, dir)) {
+            return Some((
+                "mount.dir",
+                format!("it and {what} {} overlap", dir.display()),
+            ));
+        }
+    }
+    let shared = config.share.iter().map(|share| share.dir.as_path());
+    for share in shared {
+        if let Some(mount) = mount.filter(|mount| overlap(mount, share)) {
+            let message = format!(
+                "{} and the mount {} overlap",
+                share.display(),
+                mount.display()
+            );
+            return Some(("share.dir", message));
+        }
+        for (what, dir) in own {
+            if dir.starts_with(share) || share.starts_with(dir) {
+                let message = format!("{} and {what} {} overlap", share.display(), dir.display());
+                return Some(("share.dir", message));
+            }
+        }
+    }
+    None
+}
+
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}

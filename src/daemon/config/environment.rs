@@ -1,0 +1,240 @@
+//! The environment as a layer of settings: `P2PFS_…` for each, and the names that users of the
+//! older peers know.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::error::ConfigError;
+use super::load::{check_alone, overlay};
+use super::reload::{Kind, SETTINGS, Setting};
+
+/// Variables handed in, so that nothing but `main` reads the process's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+/// Variables that begin as settings do and are none.
+const NOT_SETTINGS: [&str; 1] = ["P2PFS_CONFIG"];
+
+impl Environment {
+    /// The variables of this process.
+    pub fn of_this_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// The value of a variable, where it is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The same as a path.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.get(name).map(Path::new)
+    }
+
+    /// Names that begin with `P2PFS_` and are no setting: most likely misspelt.
+    pub fn unknown(&self) -> Vec<String> {
+        let names = self.0.keys().filter_map(|name| name.to_str());
+        names
+            .filter(|name| name.starts_with("P2PFS_"))
+            .filter(|name| !NOT_SETTINGS.contains(name))
+            .filter(|name| !SETTINGS.iter().any(|setting| setting.variable() == *name))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// All that is set, as one layer.
+    pub(super) fn layer(&self) -> Result<Table, ConfigError> {
+        let mut layer = Table::new();
+        for (name, table) in self.older_names()? {
+            check_alone(&table).map_err(|why| self.wrong(&name, why))?;
+            overlay(&mut layer, table);
+        }
+        for setting in SETTINGS
+            .iter()
+            .filter(|setting| setting.section() != "share")
+        {
+            if let Some((name, value)) = self.text(&setting.variable())? {
+                let value = setting.value(value).map_err(|why| self.wrong(&name, why))?;
+                let table = nested(setting, value);
+                check_alone(&table).map_err(|why| self.wrong(&name, why))?;
+                overlay(&mut layer, table);
+            }
+        }
+        overlay(&mut layer, self.shares()?);
+        Ok(layer)
+    }
+
+    /// `P2P_HOST` and its kin: what the older peers' users have in their scripts.
+    fn older_names(&self) -> Result<Vec<(String, Table)>, ConfigError> {
+        let mut tables = Vec::new();
+        let (host, port) = (self.text("P2P_HOST")?, self.text("P2P_PORT")?);
+        if let Some((name, _)) = host.as_ref().or(port.as_ref()) {
+            let listen = self.older_address(host.as_ref(), port.as_ref())?;
+            tables.push((
+                name.clone(),
+                table("", "listen", Value::from(listen.to_string())),
+            ));
+        }
+        for (name, key) in [("P2P_PERIOD", "period"), ("P2P_WAITING", "waiting")] {
+            if let Some((name, seconds)) = self.text(name)? {
+                let value = Value::from(format!("{seconds}s"));
+                tables.push((name, table("legacy", key, value)));
+            }
+        }
+        if let Some((name, folder)) = self.text("P2P_FOLDER")? {
+            let share = share_table(&folder, false, true).map_err(|why| self.wrong(&name, why))?;
+            tables.push((name, share));
+        }
+        if let Some((name, members)) = self.text("P2P_CLUSTER")? {
+            let mut legacy = table("legacy", "members", list(&members, ','));
+            overlay(&mut legacy, table("legacy", "enabled", Value::from(true)));
+            tables.push((name, legacy));
+        }
+        Ok(tables)
+    }
+
+    /// The older programs take any host; one that is a name makes them listen on all addresses.
+    fn older_address(
+        &self,
+        host: Option<&(String, String)>,
+        port: Option<&(String, String)>,
+    ) -> Result<SocketAddr, ConfigError> {
+        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let ip = host.map_or(all, |(_, host)| host.parse().unwrap_or(all));
+        let port = match port {
+            None => super::DEFAULT_PORT,
+            Some((name, port)) => port
+                .parse()
+                .map_err(|_| self.wrong(name, format!("{port:?} is no port: write 0 to 65535")))?,
+        };
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    /// The folders of `P2PFS_SHARE_DIR`, all with the same flags.
+    fn shares(&self) -> Result<Table, ConfigError> {
+        let mut flags = [false; 2];
+        for (flag, key) in flags
+            .iter_mut()
+            .zip(["share.include_private", "share.legacy"])
+        {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+                continue;
+            };
+            if let Some((name, text)) = self.text(&setting.variable())? {
+                let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
+                *flag = value.as_bool().unwrap_or_default();
+            }
+        }
+        let mut shares = Table::new();
+        if let Some((name, dirs)) = self.text("P2PFS_SHARE_DIR")? {
+            for dir in dirs.split(':').filter(|dir| !dir.is_empty()) {
+                let share = share_table(dir, flags[0], flags[1]);
+                overlay(&mut shares, share.map_err(|why| self.wrong(&name, why))?);
+            }
+        }
+        Ok(shares)
+    }
+
+    /// A variable as text, with its own name for messages.
+    fn text(&self, name: &str) -> Result<Option<(String, String)>, ConfigError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            Some(text) => Ok(Some((name.to_owned(), text.to_owned()))),
+            None => {
+                let why = "the value is not UTF-8: give it on the command line instead";
+                Err(self.wrong(name, why.to_owned()))
+            }
+        }
+    }
+
+    fn wrong(&self, name: &str, message: String) -> ConfigError {
+        ConfigError::Variable {
+            name: name.to_owned(),
+            message,
+        }
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Self(
+            variables
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        )
+    }
+}
+
+impl Setting {
+    /// The variable's text as the value that the file would have.
+    fn value(&self, text: String) -> Result<Value, String> {
+        match self.kind {
+            Kind::Text => Ok(Value::from(text)),
+            Kind::Path => absolute(&text).map(Value::from),
+            Kind::List => Ok(list(&text, ',')),
+            Kind::Switch => match text.as_str() {
+                "true" | "yes" | "on" | "1" => Ok(Value::from(true)),
+                "false" | "no" | "off" | "0" => Ok(Value::from(false)),
+                _ => Err(format!("{text:?} is neither true nor false")),
+            },
+            Kind::Number => match text.parse::<u32>() {
+                Ok(number) => Ok(Value::from(number)),
+                Err(_) => Err(format!(
+                    "{text:?} is no whole number from 0 to {}",
+                    u32::MAX
+                )),
+            },
+        }
+    }
+}
+
+/// A relative path is one of the directory that the daemon was started in.
+fn absolute(text: &str) -> Result<String, String> {
+    let path = std::path::absolute(text).map_err(|e| format!("{text:?} is no path: {e}"))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| "the working directory is not UTF-8".to_owned())
+}
+
+fn list(text: &str, separator: char) -> Value {
+    let items = text
+        .split(separator)
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    Value::Array(items.map(|item| Value::from(item.to_owned())).collect())
+}
+
+fn nested(setting: &Setting, value: Value) -> Table {
+    let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
+    table(section, key, value)
+}
+
+fn table(section: &str, key: &str, value: Value) -> Table {
+    let inner = Table::from_iter([(key.to_owned(), value)]);
+    match section {
+        "" => inner,
+        _ => Table::from_iter([(section.to_owned(), Value::Table(inner))]),
+    }
+}
+
+fn share_table(dir: &str, include_private: bool, legacy: bool) -> Result<Table, String> {
+    let share = Table::from_iter([
+        ("dir".to_owned(), Value::from(absolute(dir)?)),
+        ("include_private".to_owned(), Value::from(include_private)),
+        ("legacy".to_owned(), Value::from(legacy)),
+    ]);
+    Ok(Table::from_iter([(
+        "share".to_owned(),
+        Value::Array(vec![Value::Table(share)]),
+    )]))
+}

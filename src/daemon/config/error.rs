@@ -1,0 +1,141 @@
+//! How a configuration is wrong, with where.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Why there is no configuration. Whoever wrote the named place is at fault; nothing was used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    /// A file that cannot be read.
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file with something wrong in it.
+    #[error("{}:{line}:{column}: {key}{message}", .path.display(), key = prefix(.key))]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+        /// The key, with its section; empty where the file is not TOML.
+        key: String,
+        /// What is wrong, and what is accepted.
+        message: String,
+        /// The text of the file, to show the place.
+        #[source_code]
+        text: Arc<NamedSource<String>>,
+        /// The place.
+        #[label("here")]
+        span: SourceSpan,
+    },
+    /// A variable with something wrong in it.
+    #[error("{name} in the environment: {message}")]
+    Variable {
+        /// Which variable.
+        name: String,
+        /// What is wrong, and what is accepted.
+        message: String,
+    },
+    /// Settings that are well formed and cannot be together.
+    #[error("{key}: {message} ({origin})")]
+    Impossible {
+        /// Which setting.
+        key: String,
+        /// What is wrong, and what to do.
+        message: String,
+        /// Where it was set.
+        origin: String,
+    },
+}
+
+fn prefix(key: &str) -> String {
+    match key {
+        "" => String::new(),
+        key => format!("{key}: "),
+    }
+}
+
+impl ConfigError {
+    /// The error of the parser, with the place and the key it is about.
+    pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let span = error.span().unwrap_or(0..0);
+        let (line, column) = line_and_column(text, span.start);
+        let key = DeTable::parse(text)
+            .map(|table| key_at(table.get_ref(), &span).join("."))
+            .unwrap_or_default();
+        Self::File {
+            path: path.to_path_buf(),
+            line,
+            column,
+            key,
+            message: one_line(error.message()),
+            text: Arc::new(NamedSource::new(path.to_string_lossy(), text.to_owned())),
+            span: SourceSpan::from(span),
+        }
+    }
+}
+
+/// What a parser says in several lines, in one.
+pub(super) fn one_line(message: &str) -> String {
+    message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// Line and column of a byte, both from 1.
+pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+/// The path of the key whose name or value holds the place.
+fn key_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
+    for (key, value) in table {
+        if holds(&key.span(), place) {
+            return vec![key.get_ref().to_string()];
+        }
+        let inner = keys_within(value, place);
+        if !inner.is_empty() || holds(&value.span(), place) {
+            return std::iter::once(key.get_ref().to_string())
+                .chain(inner)
+                .collect();
+        }
+    }
+    Vec::new()
+}
+
+fn keys_within(value: &Spanned<DeValue<'_>>, place: &Range<usize>) -> Vec<String> {
+    match value.get_ref() {
+        DeValue::Table(table) => key_at(table, place),
+        DeValue::Array(items) => {
+            items
+                .iter()
+                .map(|item| keys_within(item, place))
+                .find(|k| !k.is_empty())
+        }
+        .unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn holds(outer: &Range<usize>, place: &Range<usize>) -> bool {
+    outer.start <= place.start && place.start < outer.end.max(outer.start + 1)
+}

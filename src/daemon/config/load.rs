@@ -1,0 +1,347 @@
+//! Putting the layers together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::check;
+use super::environment::Environment;
+use super::error::{ConfigError, line_and_column, one_line};
+use super::place::Place;
+use super::seed::Seed;
+use super::settings::{Config, ShareSettings};
+use crate::id::NodeName;
+
+/// The largest configuration file that is read: a thousand times what a large one has.
+const FILE_MAX_BYTES: u64 = 16 << 20;
+
+/// Where settings come from. Kept by the daemon, to load them again on SIGHUP.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The file of `--config`, which must exist; otherwise the one of the place, which may not.
+    pub config_file: Option<PathBuf>,
+    /// The environment.
+    pub environment: Environment,
+    /// The command line.
+    pub overrides: Overrides,
+    /// The defaults.
+    pub place: Place,
+}
+
+/// What the command line sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--name`
+    pub name: Option<NodeName>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--seed`, any number of them; they replace the others.
+    pub seeds: Vec<Seed>,
+    /// `--share`, any number of them; they add to the others.
+    pub shares: Vec<PathBuf>,
+    /// `--mount`
+    pub mount_dir: Option<PathBuf>,
+    /// `--state`
+    pub state_dir: Option<PathBuf>,
+    /// `--cache`
+    pub cache_dir: Option<PathBuf>,
+    /// `--cache-size`
+    pub cache_size_bytes: Option<u64>,
+    /// `--socket`
+    pub socket: Option<PathBuf>,
+    /// `--secret-file`
+    pub secret_file: Option<PathBuf>,
+    /// `--legacy`
+    pub legacy: bool,
+}
+
+/// The settings, and how they came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+    /// What is odd and not wrong, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks all layers.
+///
+/// # Errors
+/// [`ConfigError`] naming the place; nothing was used.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let mut merged = Merged::default();
+    let mut files = Vec::new();
+    for path in config_files(sources)? {
+        let text = read(&path)?;
+        merged.add_file(&path, &text)?;
+        files.push(path);
+    }
+    merged.add(sources.environment.layer()?, "the environment");
+    let mut config = merged.settings(&sources.place)?;
+    apply(&sources.overrides, &mut config, &mut merged);
+    check::check(&config, |key| merged.origin(key))?;
+    let unknown = sources.environment.unknown();
+    let warnings = unknown
+        .iter()
+        .map(|name| format!("{name} in the environment is no setting and was ignored"))
+        .collect();
+    Ok(Loaded {
+        config,
+        files,
+        warnings,
+    })
+}
+
+/// The files to read, in order.
+fn config_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
+    let (main, named) = match &sources.config_file {
+        Some(path) => (path.clone(), true),
+        None => (sources.place.config_file.clone(), false),
+    };
+    let mut folder = main.clone().into_os_string();
+    folder.push(".d");
+    let drop_ins = drop_ins(Path::new(&folder))?;
+    let main = Some(main).filter(|main| named || main.exists());
+    Ok(main.into_iter().chain(drop_ins).collect())
+}
+
+fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: folder.to_path_buf(),
+        source,
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(unreadable(e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_path_buf(),
+        source,
+    };
+    let length_bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length_bytes > FILE_MAX_BYTES {
+        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The layers so far, and where each key was set last.
+#[derive(Default)]
+struct Merged {
+    table: Table,
+    origins: BTreeMap<String, String>,
+}
+
+impl Merged {
+    fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let wrong = |e| ConfigError::in_file(path, text, &e);
+        toml::from_str::<Config>(text).map_err(wrong)?;
+        let table: Table = toml::from_str(text).map_err(wrong)?;
+        let lines = key_lines(text);
+        for key in leaf_keys(&table) {
+            let line = lines.get(&key).copied().unwrap_or(1);
+            self.origins
+                .insert(key, format!("set in {} line {line}", path.display()));
+        }
+        overlay(&mut self.table, table);
+        Ok(())
+    }
+
+    fn add(&mut self, table: Table, origin: &str) {
+        for key in leaf_keys(&table) {
+            self.origins.insert(key, format!("set in {origin}"));
+        }
+        overlay(&mut self.table, table);
+    }
+
+    fn origin(&self, key: &str) -> String {
+        self.origins
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| "the default".to_owned())
+    }
+
+    /// All layers together; the defaults of the place stand where no layer says otherwise.
+    fn settings(&self, place: &Place) -> Result<Config, ConfigError> {
+        let mut config: Config = self
+            .table
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| {
+                let message = one_line(e.message());
+                ConfigError::Variable {
+                    name: "a setting".to_owned(),
+                    message,
+                }
+            })?;
+        let defaults = Config::defaults(place);
+        let unset = |key: &str| !self.origins.contains_key(key);
+        let paths = [
+            ("state_dir", &mut config.state_dir, defaults.state_dir),
+            ("cache_dir", &mut config.cache_dir, defaults.cache_dir),
+            ("socket", &mut config.socket, defaults.socket),
+            ("mount.dir", &mut config.mount.dir, defaults.mount.dir),
+        ];
+        for (key, path, default) in paths {
+            if unset(key) {
+                *path = default;
+            }
+        }
+        if unset("name") {
+            config.name = defaults.name;
+        }
+        Ok(config)
+    }
+}
+
+fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
+    let flags = overrides.clone();
+    let mut from_flag = |key: &str, flag: &str| {
+        merged
+            .origins
+            .insert(key.to_owned(), format!("set by {flag}"));
+    };
+    let mut set_path = |value: Option<PathBuf>, key: &str, flag: &str, to: &mut PathBuf| {
+        if let Some(path) = value {
+            from_flag(key, flag);
+            *to = path;
+        }
+    };
+    config.mount.enabled |= flags.mount_dir.is_some();
+    set_path(
+        flags.mount_dir,
+        "mount.dir",
+        "--mount",
+        &mut config.mount.dir,
+    );
+    set_path(
+        flags.state_dir,
+        "state_dir",
+        "--state",
+        &mut config.state_dir,
+    );
+    set_path(
+        flags.cache_dir,
+        "cache_dir",
+        "--cache",
+        &mut config.cache_dir,
+    );
+    set_path(flags.socket, "socket", "--socket", &mut config.socket);
+    config.name = flags.name.unwrap_or_else(|| config.name.clone());
+    config.listen = flags.listen.unwrap_or(config.listen);
+    config.cache.size_bytes = flags.cache_size_bytes.unwrap_or(config.cache.size_bytes);
+    config.secret_file = flags.secret_file.or_else(|| config.secret_file.take());
+    if !flags.seeds.is_empty() {
+        config.seeds = flags.seeds;
+    }
+    if flags.legacy {
+        from_flag("legacy.enabled", "--legacy");
+        config.legacy.enabled = true;
+    }
+    for dir in flags.shares {
+        from_flag("share.dir", "--share");
+        config.share.retain(|share| share.dir != dir);
+        config.share.push(ShareSettings {
+            dir,
+            include_private: false,
+            legacy: flags.legacy,
+        });
+    }
+}
+
+/// Checks a layer that is not a file.
+pub(super) fn check_alone(table: &Table) -> Result<(), String> {
+    let config: Result<Config, toml::de::Error> = table.clone().try_into();
+    config.map(drop).map_err(|e| one_line(e.message()))
+}
+
+/// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and
+/// everything else is replaced.
+pub(super) fn overlay(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
+            (Some(Value::Array(below)), Value::Array(above)) if key == "share" => {
+                below.retain(|old| !above.iter().any(|new| old.get("dir") == new.get("dir")));
+                below.extend(above);
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The keys of all values, with their sections; those of shares without numbers.
+fn leaf_keys(table: &Table) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        let tables: Vec<&Table> = match value {
+            Value::Table(inner) => vec![inner],
+            Value::Array(items) => items.iter().filter_map(Value::as_table).collect(),
+            _ => Vec::new(),
+        };
+        if tables.is_empty() {
+            keys.push(key.clone());
+        }
+        for inner in tables {
+            keys.extend(
+                leaf_keys(inner)
+                    .into_iter()
+                    .map(|inner| format!("{key}.{inner}")),
+            );
+        }
+    }
+    keys
+}
+
+/// The line of each key of a file, with its section.
+fn key_lines(text: &str) -> BTreeMap<String, usize> {
+    fn collect(
+        table: &toml::de::DeTable<'_>,
+        section: &str,
+        text: &str,
+        lines: &mut BTreeMap<String, usize>,
+    ) {
+        use toml::de::DeValue;
+        for (key, value) in table {
+            let path = format!("{section}{}", key.get_ref());
+            let inner = format!("{path}.");
+            lines.insert(path, line_and_column(text, key.span().start).0);
+            match value.get_ref() {
+                DeValue::Table(table) => collect(table, &inner, text, lines),
+                DeValue::Array(items) => {
+                    for table in items.iter().filter_map(|item| item.get_ref().as_table()) {
+                        collect(table, &inner, text, lines);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut lines = BTreeMap::new();
+    if let Ok(table) = toml::de::DeTable::parse(text) {
+        collect(table.get_ref(), "", text, &mut lines);
+    }
+    lines
+}

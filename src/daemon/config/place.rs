@@ -1,0 +1,136 @@
+//! Where things are by default: the system's directories for root, the XDG ones for a user.
+
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+
+/// The default places of one kind of user on one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The name of the machine.
+    pub host: String,
+    /// The configuration file.
+    pub config_file: PathBuf,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The cache.
+    pub cache_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The mount.
+    pub mount_dir: PathBuf,
+}
+
+/// The control socket of the system's daemon.
+const SYSTEM_SOCKET: &str = "/run/p2pfs/p2pfs.sock";
+
+impl Place {
+    /// Those of the user of this process.
+    pub fn of_this_process(environment: &Environment) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match rustix::process::geteuid().is_root() {
+            true => Self::system(host.trim()),
+            false => Self::user(host.trim(), environment),
+        }
+    }
+
+    /// Those of root.
+    pub fn system(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            config_file: PathBuf::from("/etc/p2pfs/p2pfs.toml"),
+            state_dir: PathBuf::from("/var/lib/p2pfs"),
+            cache_dir: PathBuf::from("/var/cache/p2pfs"),
+            socket: PathBuf::from(SYSTEM_SOCKET),
+            mount_dir: PathBuf::from("/mnt/p2p"),
+        }
+    }
+
+    /// Those of a user (XDG Base Directory Specification 0.8). A variable that is not an absolute
+    /// path counts as not set, as the specification says.
+    pub fn user(host: &str, environment: &Environment) -> Self {
+        let variable = |name: &str| {
+            environment
+                .path(name)
+                .filter(|path| path.is_absolute())
+                .map(Path::to_path_buf)
+        };
+        let home = variable("HOME").unwrap_or_else(|| PathBuf::from("/"));
+        let under = |name: &str, otherwise: &str| {
+            variable(name)
+                .unwrap_or_else(|| home.join(otherwise))
+                .join("p2pfs")
+        };
+        let state_dir = under("XDG_STATE_HOME", ".local/state");
+        let runtime = variable("XDG_RUNTIME_DIR").map(|dir| dir.join("p2pfs"));
+        Self {
+            host: host.to_owned(),
+            config_file: under("XDG_CONFIG_HOME", ".config").join("p2pfs.toml"),
+            cache_dir: under("XDG_CACHE_HOME", ".cache"),
+            socket: runtime
+                .unwrap_or_else(|| state_dir.clone())
+                .join("p2pfs.sock"),
+            mount_dir: home.join("p2p"),
+            state_dir,
+        }
+    }
+
+    /// Where a client looks for a daemon, in this order: the user's own, then the system's.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let system = PathBuf::from(SYSTEM_SOCKET);
+        let mut sockets = vec![self.socket.clone()];
+        if self.socket != system {
+            sockets.push(system);
+        }
+        sockets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_gets_the_systems_directories() {
+        let place = Place::system("lab");
+        assert_eq!(place.socket, Path::new("/run/p2pfs/p2pfs.sock"));
+        assert_eq!(place.state_dir, Path::new("/var/lib/p2pfs"));
+        assert_eq!(place.cache_dir, Path::new("/var/cache/p2pfs"));
+        assert_eq!(place.mount_dir, Path::new("/mnt/p2p"));
+        assert_eq!(place.sockets().len(), 1);
+    }
+
+    #[test]
+    fn a_user_gets_the_xdg_directories_and_sees_the_systems_daemon_too() {
+        let environment = Environment::from([
+            ("HOME", "/home/ann"),
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("XDG_CACHE_HOME", "/fast/ann"),
+            ("XDG_STATE_HOME", "not/absolute"),
+        ]);
+        let place = Place::user("lab", &environment);
+        assert_eq!(
+            place.config_file,
+            Path::new("/home/ann/.config/p2pfs/p2pfs.toml")
+        );
+        assert_eq!(place.state_dir, Path::new("/home/ann/.local/state/p2pfs"));
+        assert_eq!(place.cache_dir, Path::new("/fast/ann/p2pfs"));
+        assert_eq!(place.mount_dir, Path::new("/home/ann/p2p"));
+        assert_eq!(
+            place.sockets(),
+            [
+                Path::new("/run/user/7/p2pfs/p2pfs.sock"),
+                Path::new(SYSTEM_SOCKET)
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_runtime_directory_the_socket_is_with_the_state() {
+        let place = Place::user("lab", &Environment::from([("HOME", "/home/ann")]));
+        assert_eq!(
+            place.socket,
+            Path::new("/home/ann/.local/state/p2pfs/p2pfs.sock")
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! The little that the control socket's callers set and that outlives the daemon: shares added with
+//! `p2pfs share add`, and a token that waits for the first start. Both are files of mode 0600 in
+//! the state directory, replaced as a whole by a rename, so a crash leaves the old or the new one.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::ShareSettings;
+use crate::id::{from_hex, to_hex};
+
+/// The file of shares, within the state directory.
+pub const SHARES_FILE: &str = "shares.toml";
+/// The file of a token that waits for the first start, within the state directory.
+pub const TOKEN_FILE: &str = "join-token";
+/// Shares that can be kept, at most.
+pub const SHARES_MAX: usize = 1024;
+/// The longest file that is read back.
+const FILE_MAX_BYTES: u64 = 16 << 20;
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SharesFile {
+    #[serde(default)]
+    share: Vec<SavedShare>,
+}
+
+/// As [`ShareSettings`], but that names which are no text are kept exact.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedShare {
+    dir: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dir_hex: Option<String>,
+    include_private: bool,
+    legacy: bool,
+}
+
+/// The shares that were kept; none where there is no file.
+///
+/// # Errors
+/// What the system says, or `InvalidData` where the file was damaged; it is left as it is.
+pub fn load_shares(state_dir: &Path) -> io::Result<Vec<ShareSettings>> {
+    let Some(text) = read(&state_dir.join(SHARES_FILE))? else {
+        return Ok(Vec::new());
+    };
+    let file: SharesFile = toml::from_str(&text).map_err(invalid)?;
+    file.share.into_iter().map(SavedShare::restore).collect()
+}
+
+/// Keeps these shares instead of those before.
+///
+/// # Errors
+/// What the system says, or `InvalidInput` above [`SHARES_MAX`]; the file before stands.
+pub fn save_shares(state_dir: &Path, shares: &[ShareSettings]) -> io::Result<()> {
+    if shares.len() > SHARES_MAX {
+        let message = format!(
+            "{} shares are more than the {SHARES_MAX} that are kept",
+            shares.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let file = SharesFile {
+        share: shares.iter().map(SavedShare::of).collect(),
+    };
+    let text = toml::to_string(&file).map_err(invalid)?;
+    write(state_dir, SHARES_FILE, &text)
+}
+
+/// Keeps a token for the first start of the daemon, and returns the file that it is in.
+///
+/// # Errors
+/// What the system says; a token kept before stands.
+pub fn save_token(state_dir: &Path, token: &str) -> io::Result<PathBuf> {
+    write(state_dir, TOKEN_FILE, &format!("{token}\n"))?;
+    Ok(state_dir.join(TOKEN_FILE))
+}
+
+/// The token that waits, if one does.
+///
+/// # Errors
+/// What the system says.
+pub fn waiting_token(state_dir: &Path) -> io::Result<Option<String>> {
+    Ok(read(&state_dir.join(TOKEN_FILE))?.map(|text| text.trim().to_owned()))
+}
+
+/// Forgets the token that waits, once it was used or is of no use.
+///
+/// # Errors
+/// What the system says.
+pub fn forget_token(state_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(state_dir.join(TOKEN_FILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+impl SavedShare {
+    fn of(share: &ShareSettings) -> Self {
+        let dir = share.dir.to_string_lossy().into_owned();
+        let exact = share.dir.to_str().is_some();
+        Self {
+            dir,
+            dir_hex: (!exact).then(|| to_hex(share.dir.as_os_str().as_bytes())),
+            include_private: share.include_private,
+            legacy: share.legacy,
+        }
+    }
+
+    fn restore(self) -> io::Result<ShareSettings> {
+        let dir = match &self.dir_hex {
+            None => PathBuf::from(self.dir),
+            Some(hex) => {
+                let pairs = hex
+                    .as_bytes()
+                    .chunks(2)
+                    .map(|pair| str::from_utf8(pair).unwrap_or(""));
+                let bytes: Option<Vec<u8>> = pairs
+                    .map(|pair| from_hex::<1>(pair).map(|[byte]| byte))
+                    .collect();
+                let bytes = bytes.ok_or_else(|| invalid("dir_hex is not hexadecimal"))?;
+                PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
+            }
+        };
+        Ok(ShareSettings {
+            dir,
+            include_private: self.include_private,
+            legacy: self.legacy,
+        })
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut text = String::new();
+    file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)?;
+    let temporary = state_dir.join(format!(".{name}.new"));
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    // one that was left behind by a crash keeps its mode otherwise
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, state_dir.join(name))
+}
+
+fn invalid(error: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(dir: &[u8]) -> ShareSettings {
+        let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
+        ShareSettings {
+            dir,
+            include_private: true,
+            legacy: false,
+        }
+    }
+
+    #[test]
+    fn shares_are_kept_whatever_their_names_are() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(load_shares(state.path()).unwrap(), []);
+        let shares = [share(b"/srv/a b"), share(b"/srv/caf\xe9")];
+        save_shares(state.path(), &shares).unwrap();
+        assert_eq!(load_shares(state.path()).unwrap(), shares);
+        save_shares(state.path(), &shares[..1]).unwrap();
+        assert_eq!(load_shares(state.path()).unwrap(), shares[..1]);
+    }
+
+    #[test]
+    fn a_damaged_file_of_shares_is_an_error_and_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join(SHARES_FILE);
+        fs::write(&file, "share = 3").unwrap();
+        assert_eq!(
+            load_shares(state.path()).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), "share = 3");
+    }
+
+    #[test]
+    fn too_many_shares_are_refused_and_the_file_before_stands() {
+        let state = tempfile::tempdir().unwrap();
+        save_shares(state.path(), &[share(b"/a")]).unwrap();
+        assert!(save_shares(state.path(), &vec![share(b"/b"); SHARES_MAX + 1]).is_err());
+        assert_eq!(load_shares(state.path()).unwrap(), [share(b"/a")]);
+    }
+
+    #[test]
+    fn a_token_waits_unseen_by_others_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("not/there/yet");
+        assert_eq!(waiting_token(&state).unwrap(), None);
+        let file = save_token(&state, "p2pfs1-abc").unwrap();
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            waiting_token(&state).unwrap().as_deref(),
+            Some("p2pfs1-abc")
+        );
+        forget_token(&state).unwrap();
+        forget_token(&state).unwrap();
+        assert_eq!(waiting_token(&state).unwrap(), None);
+    }
+}

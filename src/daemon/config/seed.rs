@@ -1,0 +1,132 @@
+//! The address of another node as it is written down: a name may stand in it, to be resolved again
+//! at each use, since addresses change.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest host name in bytes (RFC 1035, section 2.3.4).
+const HOST_MAX_BYTES: usize = 253;
+
+/// A host, by name or number, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Seed {
+    host: String,
+    port: u16,
+}
+
+/// A text that is no seed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no address of a node: write HOST:PORT, such as 10.0.0.2:1378 or [fd00::2]:1378"
+)]
+pub struct SeedError {
+    text: String,
+}
+
+impl Seed {
+    /// The host name, or the address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address where no name has to be resolved.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl FromStr for Seed {
+    type Err = SeedError;
+
+    fn from_str(text: &str) -> Result<Self, SeedError> {
+        parse(text).ok_or_else(|| SeedError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Seed> {
+    let (host, port) = text.trim().rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+    {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok()?.to_string(),
+        None => host.to_owned(),
+    };
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+    let named = !host.contains(':') || host.parse::<Ipv6Addr>().is_ok() && text.contains('[');
+    let fits = (1..=HOST_MAX_BYTES).contains(&host.len());
+    (fits && named && host.bytes().all(letters)).then_some(Seed { host, port })
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Serialize for Seed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_seeds_and_are_written_as_they_were_read() {
+        for text in [
+            "10.0.0.2:1378",
+            "lab-3.example.org:21001",
+            "[fd00::2]:1378",
+            "localhost:1",
+        ] {
+            assert_eq!(text.parse::<Seed>().unwrap().to_string(), text);
+        }
+        let seed: Seed = "[::1]:1378".parse().unwrap();
+        assert_eq!((seed.host(), seed.port()), ("::1", 1378));
+        assert!(seed.ip().is_some());
+        assert_eq!("a:1".parse::<Seed>().unwrap().ip(), None);
+    }
+
+    #[test]
+    fn what_nobody_can_dial_is_no_seed() {
+        for bad in [
+            "",
+            "a",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "fd00::2:1",
+            "[a]:1",
+            "a b:1",
+            "[::1:1",
+        ] {
+            assert!(bad.parse::<Seed>().is_err(), "{bad}");
+        }
+    }
+}

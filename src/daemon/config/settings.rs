@@ -1,0 +1,338 @@
+//! The settings themselves, with their defaults. One struct a section of the file; what is written
+//! there, what the daemon uses and what `--check-config` prints are the same types.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
+use super::seed::Seed;
+use super::units;
+use crate::id::NodeName;
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What this node calls itself; the host's name where nothing is said.
+    pub name: NodeName,
+    /// Where the node listens, UDP and TCP alike. Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// Nodes to say hello to.
+    pub seeds: Vec<Seed>,
+    /// A file with the cluster's secret, instead of invitations.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_absolute",
+        serialize_with = "optional_lossy"
+    )]
+    pub secret_file: Option<PathBuf>,
+    /// Where the node keeps its key, its secrets and its catalogue.
+    #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+    pub state_dir: PathBuf,
+    /// Where the cache is.
+    #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+    pub cache_dir: PathBuf,
+    /// The control socket.
+    #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+    pub socket: PathBuf,
+    /// `[cache]`
+    pub cache: CacheSettings,
+    /// `[mount]`
+    pub mount: MountSettings,
+    /// `[lan]`
+    pub lan: LanSettings,
+    /// `[membership]`
+    pub membership: MembershipSettings,
+    /// `[legacy]`
+    pub legacy: LegacySettings,
+    /// `[limits]`
+    pub limits: LimitSettings,
+    /// `[log]`
+    pub log: LogSettings,
+    /// `[[share]]`
+    pub share: Vec<ShareSettings>,
+}
+
+/// `[cache]`: the local cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// The most it may use.
+    #[serde(rename = "size", with = "units::positive_size")]
+    pub size_bytes: u64,
+    /// What it leaves free on its filesystem.
+    #[serde(rename = "floor", with = "units::size")]
+    pub floor_bytes: u64,
+}
+
+/// `[mount]`: the folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MountSettings {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Where.
+    #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+    pub dir: PathBuf,
+    /// Who owns its files; who mounts where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Their group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// How long a read waits without progress before it fails.
+    #[serde(with = "units::positive_duration")]
+    pub read_deadline: Duration,
+}
+
+/// `[[share]]`: one folder that this node shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSettings {
+    /// Which.
+    #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
+    pub dir: PathBuf,
+    /// Whether files that others may not read are shared as well.
+    #[serde(default)]
+    pub include_private: bool,
+    /// Whether older peers are given its files.
+    #[serde(default)]
+    pub legacy: bool,
+}
+
+/// `[lan]`: finding other nodes nearby.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LanSettings {
+    /// Whether to look for nodes, and be found, by multicast DNS.
+    pub mdns: bool,
+}
+
+/// `[membership]`: who counts as alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MembershipSettings {
+    /// How often one other node is probed.
+    #[serde(with = "units::positive_duration")]
+    pub period: Duration,
+    /// How long a node that stopped cleanly still counts as live.
+    #[serde(with = "units::duration")]
+    pub away_grace: Duration,
+}
+
+/// `[legacy]`: the older text protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LegacySettings {
+    /// Whether it is spoken.
+    pub enabled: bool,
+    /// Older peers to say hello to.
+    pub members: Vec<Seed>,
+    /// How often the member list is sent.
+    #[serde(with = "units::positive_duration")]
+    pub period: Duration,
+    /// How long a search for a file lasts at most.
+    #[serde(with = "units::positive_duration")]
+    pub waiting: Duration,
+    /// How long the lookup of a name that only an older peer may have waits.
+    #[serde(with = "units::duration")]
+    pub lookup: Duration,
+    /// How long a stranger waits for our answer.
+    #[serde(with = "units::duration")]
+    pub responder_delay: Duration,
+    /// Whether files of other native nodes are offered to older peers.
+    pub bridge: bool,
+}
+
+/// `[limits]`: what others may take of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Connections of other nodes at one time.
+    #[serde(deserialize_with = "positive")]
+    pub peer_connections: u32,
+    /// Connections to the control socket at one time.
+    #[serde(deserialize_with = "positive")]
+    pub control_connections: u32,
+}
+
+/// `[log]`: what is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// The least that is told.
+    pub level: LogLevel,
+}
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what the user should know.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And how.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+impl LogLevel {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Config {
+    /// The settings where nothing is said.
+    pub fn defaults(place: &Place) -> Self {
+        Self {
+            name: NodeName::from_host(&place.host),
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, super::DEFAULT_PORT)),
+            seeds: Vec::new(),
+            secret_file: None,
+            state_dir: place.state_dir.clone(),
+            cache_dir: place.cache_dir.clone(),
+            socket: place.socket.clone(),
+            cache: CacheSettings::default(),
+            mount: MountSettings {
+                dir: place.mount_dir.clone(),
+                ..MountSettings::default()
+            },
+            lan: LanSettings::default(),
+            membership: MembershipSettings::default(),
+            legacy: LegacySettings::default(),
+            limits: LimitSettings::default(),
+            log: LogSettings::default(),
+            share: Vec::new(),
+        }
+    }
+
+    /// The settings as a configuration file that would set them all.
+    pub fn to_toml(&self) -> String {
+        // every type above has a TOML form, and tables come after plain values
+        toml::to_string(self).unwrap_or_else(|e| format!("# cannot be written: {e}\n"))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::defaults(&Place::system("node"))
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            size_bytes: 10 << 30,
+            floor_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for MountSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            dir: PathBuf::from("/mnt/p2p"),
+            uid: None,
+            gid: None,
+            read_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LanSettings {
+    fn default() -> Self {
+        Self { mdns: true }
+    }
+}
+
+impl Default for MembershipSettings {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_millis(800),
+            away_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for LegacySettings {
+    /// The times of the older programs themselves; the lookup outlasts their ten seconds.
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            members: Vec::new(),
+            period: Duration::from_secs(20),
+            waiting: Duration::from_secs(100),
+            lookup: Duration::from_secs(12),
+            responder_delay: Duration::from_secs(10),
+            bridge: false,
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            peer_connections: 1024,
+            control_connections: 64,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+        }
+    }
+}
+
+fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let said = path.display().to_string();
+    Err(serde::de::Error::custom(format!(
+        "{said:?} is not an absolute path: begin it with /"
+    )))
+}
+
+fn optional_absolute<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    absolute(from).map(Some)
+}
+
+/// A path of the command line may not be UTF-8; TOML has no way to say it.
+fn lossy<S: serde::Serializer>(path: &std::path::Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
+}
+
+fn optional_lossy<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    lossy(path.as_deref().unwrap_or(std::path::Path::new("")), to)
+}
+
+fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(serde::de::Error::custom(
+            "0 is impossible here: write 1 or more",
+        )),
+        number => Ok(number),
+    }
+}

@@ -1,0 +1,382 @@
+//! Durations and sizes with their units, as a person writes them: `500ms`, `10s`, `20GiB`.
+//!
+//! A number without a unit is refused rather than guessed at.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What durations are written in, longest unit first.
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+/// What sizes are written in, largest unit first.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+/// Why a text is no duration or size. Whoever wrote it is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnitError {
+    /// Nothing there, or no digit where one should be.
+    #[error("{text:?} is no {what}: write a whole number and a unit, such as {example}")]
+    NoNumber {
+        /// What was given.
+        text: String,
+        /// What it should be.
+        what: &'static str,
+        /// One that would do.
+        example: &'static str,
+    },
+    /// Below zero.
+    #[error("{text:?} is negative")]
+    Negative {
+        /// What was given.
+        text: String,
+    },
+    /// No unit.
+    #[error("{text:?} has no unit: write {text}{units}", units = .units.join(&format!(", {text}")))]
+    NoUnit {
+        /// What was given.
+        text: String,
+        /// Those that there are.
+        units: Vec<&'static str>,
+    },
+    /// A unit that there is not.
+    #[error("{unit:?} in {text:?} is no unit: the units are {}", .units.join(", "))]
+    UnknownUnit {
+        /// What was given.
+        text: String,
+        /// The part of it that should be a unit.
+        unit: String,
+        /// Those that there are.
+        units: Vec<&'static str>,
+    },
+    /// More than a number can hold.
+    #[error("{text:?} is too large")]
+    TooLarge {
+        /// What was given.
+        text: String,
+    },
+    /// Zero, where it makes no sense.
+    #[error("{text:?} is zero, which is impossible here")]
+    Zero {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
+///
+/// # Errors
+/// [`UnitError`] saying what is accepted.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    parse(text, "duration", "\"10s\"", &DURATION_UNITS).map(Duration::from_millis)
+}
+
+/// Reads a size in bytes: a whole number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
+/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024).
+///
+/// # Errors
+/// [`UnitError`] saying what is accepted.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    parse(text, "size", "\"10GiB\"", &SIZE_UNITS)
+}
+
+/// As [`parse_size`], for a size that cannot be zero.
+///
+/// # Errors
+/// [`UnitError`] saying what is accepted.
+pub fn parse_positive_size(text: &str) -> Result<u64, UnitError> {
+    match parse_size(text)? {
+        0 => Err(UnitError::Zero {
+            text: text.to_owned(),
+        }),
+        bytes => Ok(bytes),
+    }
+}
+
+/// As [`parse_duration`], for a duration that cannot be zero.
+///
+/// # Errors
+/// [`UnitError`] saying what is accepted.
+pub fn parse_positive_duration(text: &str) -> Result<Duration, UnitError> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(UnitError::Zero {
+            text: text.to_owned(),
+        }),
+        duration => Ok(duration),
+    }
+}
+
+/// Writes a duration so that [`parse_duration`] reads it back, in the largest unit that is exact.
+pub fn write_duration(duration: Duration) -> String {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    write(ms, &DURATION_UNITS, "0s")
+}
+
+/// Writes a size so that [`parse_size`] reads it back, in the largest unit that is exact.
+pub fn write_size(bytes: u64) -> String {
+    write(bytes, &SIZE_UNITS, "0B")
+}
+
+fn parse(
+    text: &str,
+    what: &'static str,
+    example: &'static str,
+    units: &[(&'static str, u64)],
+) -> Result<u64, UnitError> {
+    let owned = || text.trim().to_owned();
+    let trimmed = text.trim();
+    if trimmed.starts_with('-') {
+        return Err(UnitError::Negative { text: owned() });
+    }
+    let digits_end = trimmed
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(trimmed.len());
+    let (digits, unit) = trimmed.split_at(digits_end);
+    let unit = unit.trim_start();
+    let names = || units.iter().rev().map(|(name, _)| *name).collect();
+    if digits.is_empty() || unit.starts_with(['.', ',']) {
+        return Err(UnitError::NoNumber {
+            text: owned(),
+            what,
+            example,
+        });
+    }
+    if unit.is_empty() {
+        return Err(UnitError::NoUnit {
+            text: owned(),
+            units: names(),
+        });
+    }
+    let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
+        let unit = unit.to_owned();
+        return Err(UnitError::UnknownUnit {
+            text: owned(),
+            unit,
+            units: names(),
+        });
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(*factor))
+        .ok_or_else(|| UnitError::TooLarge { text: owned() })
+}
+
+fn write(amount: u64, units: &[(&'static str, u64)], zero: &str) -> String {
+    if amount == 0 {
+        return zero.to_owned();
+    }
+    units
+        .iter()
+        .filter(|(_, factor)| amount.is_multiple_of(*factor))
+        .map(|(name, factor)| format!("{}{name}", amount / factor))
+        .min_by_key(String::len)
+        .unwrap_or_default()
+}
+
+/// A visitor that hands text to one of the parsers above.
+struct Text<T> {
+    parser: fn(&str) -> Result<T, UnitError>,
+    expected: &'static str,
+}
+
+impl<T> serde::de::Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parser)(text).map_err(E::custom)
+    }
+}
+
+/// For serde's `with`: one module a parser.
+macro_rules! serde_with {
+    ($module:ident, $type:ty, $parser:expr, $writer:expr, $expected:literal) => {
+        #[doc = concat!("For serde's `with`: ", $expected, ".")]
+        pub mod $module {
+            use serde::{Deserializer, Serializer};
+
+            use super::*;
+
+            /// Writes the value with its unit.
+            ///
+            /// # Errors
+            /// Only the serializer's own.
+            pub fn serialize<S: Serializer>(value: &$type, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&$writer(*value))
+            }
+
+            /// Reads the value with its unit.
+            ///
+            /// # Errors
+            /// What the parser says.
+            pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+                from.deserialize_str(Text {
+                    parser: $parser,
+                    expected: $expected,
+                })
+            }
+        }
+    };
+}
+
+serde_with!(
+    duration,
+    Duration,
+    parse_duration,
+    write_duration,
+    "a duration with its unit, such as \"500ms\" or \"10s\""
+);
+serde_with!(
+    positive_duration,
+    Duration,
+    parse_positive_duration,
+    write_duration,
+    "a duration with its unit, such as \"10s\" or \"2m\""
+);
+serde_with!(
+    size,
+    u64,
+    parse_size,
+    write_size,
+    "a size with its unit, such as \"512KiB\" or \"10MB\""
+);
+serde_with!(
+    positive_size,
+    u64,
+    parse_positive_size,
+    write_size,
+    "a size with its unit, such as \"10GiB\""
+);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_in_every_unit() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("30d", 2_592_000_000),
+            ("0s", 0),
+            (" 10 s ", 10_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_powers_of_1000_and_of_1024() {
+        for (text, bytes) in [
+            ("20GiB", 20 << 30),
+            ("10MB", 10_000_000),
+            ("512KiB", 512 << 10),
+            ("3kB", 3_000),
+            ("1TiB", 1 << 40),
+            ("7B", 7),
+            ("0B", 0),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_way_to_write_nonsense_has_its_own_answer() {
+        let say = |text| parse_duration(text).unwrap_err().to_string();
+        assert_eq!(
+            say("10"),
+            r#""10" has no unit: write 10ms, 10s, 10m, 10h, 10d"#
+        );
+        assert_eq!(say("-3s"), r#""-3s" is negative"#);
+        assert!(say("").contains("is no duration"));
+        assert!(say("soon").contains(r#"such as "10s""#));
+        assert!(say("1.5s").contains("whole number"));
+        let unknown = say("3weeks");
+        assert_eq!(
+            unknown,
+            r#""weeks" in "3weeks" is no unit: the units are ms, s, m, h, d"#
+        );
+        assert_eq!(
+            say("99999999999999999999s"),
+            r#""99999999999999999999s" is too large"#
+        );
+        assert_eq!(
+            say("18446744073709551615d"),
+            r#""18446744073709551615d" is too large"#
+        );
+        assert!(
+            parse_size("10G")
+                .unwrap_err()
+                .to_string()
+                .contains("B, kB, KiB, MB, MiB")
+        );
+        assert!(matches!(
+            parse_size("18446744073709551615KiB"),
+            Err(UnitError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn zero_is_refused_only_where_it_is_impossible() {
+        assert_eq!(parse_size("0B"), Ok(0));
+        assert!(matches!(
+            parse_positive_size("0GiB"),
+            Err(UnitError::Zero { .. })
+        ));
+        assert!(matches!(
+            parse_positive_duration("0s"),
+            Err(UnitError::Zero { .. })
+        ));
+    }
+
+    #[test]
+    fn amounts_are_written_as_a_person_would() {
+        assert_eq!(write_size(10 << 30), "10GiB");
+        assert_eq!(write_size(10_000_000), "10MB");
+        assert_eq!(write_size(1_000_001), "1000001B");
+        assert_eq!(write_duration(Duration::from_secs(10)), "10s");
+        assert_eq!(write_duration(Duration::from_secs(3600)), "1h");
+        assert_eq!(write_duration(Duration::from_millis(1500)), "1500ms");
+        assert_eq!(write_duration(Duration::ZERO), "0s");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(amount: u64) {
+            prop_assert_eq!(parse_size(&write_size(amount)), Ok(amount));
+            let duration = Duration::from_millis(amount);
+            prop_assert_eq!(parse_duration(&write_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_the_parsers_panic(text: String) {
+            let _ = (parse_size(&text), parse_duration(&text));
+        }
+    }
+}

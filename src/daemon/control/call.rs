@@ -1,0 +1,368 @@
+//! What can be asked on the control socket, and what each question asks of the asker.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::names::Named;
+
+/// The Varlink interface that all calls belong to.
+pub const INTERFACE: &str = "org.p2pfs.Control";
+
+/// A method with its parameters. In JSON, `{"method": "org.p2pfs.Control.Ls", "parameters": {…}}`.
+///
+/// Those marked *more* answer with any number of replies and must be called so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "parameters")]
+pub enum Call {
+    /// How the node is: [`super::Status`].
+    Status {},
+    /// The other nodes: [`super::Peers`].
+    Peers {},
+    /// The names in a directory, or a file itself: [`super::Listing`].
+    Ls {
+        /// From the root of the mount; empty for the root.
+        #[serde(flatten)]
+        path: Named,
+        /// Start after this path: the last one of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Named>,
+    },
+    /// *More.* Reads a file: one [`super::GetStarted`] with a descriptor at once, and
+    /// [`super::GetDone`] when its last byte was written, or an error that says why the descriptor
+    /// ended early. Bytes are proven before they are written.
+    Get {
+        /// Which file.
+        #[serde(flatten)]
+        path: Named,
+    },
+    /// Returns once all that is asked for is so: [`super::Nothing`], or
+    /// [`super::FailureKind::TimedOut`].
+    Wait {
+        /// The folder is mounted.
+        #[serde(default)]
+        mounted: bool,
+        /// At least so many other nodes are alive.
+        #[serde(default)]
+        peers: u64,
+        /// The name is listed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<Named>,
+        /// How long to wait at most.
+        timeout_ms: u64,
+    },
+    /// Why a name shows this content: [`super::Provenance`].
+    Why {
+        /// Which name.
+        #[serde(flatten)]
+        path: Named,
+    },
+    /// *More.* What happened lately, oldest first, each a [`super::Event`]; the last reply is
+    /// [`super::Nothing`].
+    Events {
+        /// Whether to stay and tell what happens from now on, until the caller goes.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// What this node shares: [`super::Shares`].
+    Shares {},
+    /// Shares a folder from now on and across restarts: [`super::Shares`].
+    ShareAdd {
+        /// An absolute local path.
+        #[serde(flatten)]
+        dir: Named,
+        /// Whether to share what others may not read.
+        #[serde(default)]
+        include_private: bool,
+        /// Whether to give its files to older peers.
+        #[serde(default)]
+        legacy: bool,
+    },
+    /// Shares a folder no more: [`super::Shares`].
+    ShareRemove {
+        /// The path that it was added with.
+        #[serde(flatten)]
+        dir: Named,
+    },
+    /// Makes a token for one new node: [`super::Invitation`].
+    Invite {
+        /// How long it serves.
+        lifetime_s: u64,
+    },
+    /// Joins the cluster of the node that made the token: [`super::Joined`].
+    Join {
+        /// The token.
+        token: String,
+    },
+    /// Leaves the cluster for good: the others forget this node at once. [`super::Nothing`].
+    Leave {},
+    /// What the cache holds: [`super::CacheListing`].
+    CacheLs {
+        /// Start after this hash: the last one of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// Empties the cache, but for what is pinned or open: [`super::CacheCleared`].
+    CacheClear {},
+    /// *More.* Reads and checks every cached byte: [`super::Progress`] on the way,
+    /// [`super::CacheVerified`] at the end.
+    CacheVerify {},
+    /// Gives the cache another budget, until the next start: [`super::CacheUsage`].
+    CacheResize {
+        /// The new budget.
+        budget_bytes: u64,
+    },
+    /// Keeps files in the cache, and brings in what is missing later: [`super::Touched`].
+    Pin {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+    },
+    /// Keeps them no more: [`super::Touched`].
+    Unpin {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+    },
+    /// *More.* Brings files into the cache: [`super::Progress`] on the way, [`super::Touched`] at
+    /// the end.
+    Prefetch {
+        /// Files and directories, at most [`super::PATHS_MAX`].
+        paths: Vec<Named>,
+    },
+}
+
+/// What a caller must be for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Any local user.
+    Read,
+    /// A member of the group `p2pfs`, root, or the daemon's user.
+    Cache,
+    /// Root, or the daemon's user.
+    Own,
+}
+
+/// Every method: its name, what it asks of the caller, and whether it must be called with `more`.
+pub const METHODS: &[(&str, Right, bool)] = &[
+    ("Status", Right::Read, false),
+    ("Peers", Right::Read, false),
+    ("Ls", Right::Read, false),
+    ("Get", Right::Read, true),
+    ("Wait", Right::Read, false),
+    ("Why", Right::Read, false),
+    ("Events", Right::Read, true),
+    ("Shares", Right::Read, false),
+    ("ShareAdd", Right::Own, false),
+    ("ShareRemove", Right::Own, false),
+    ("Invite", Right::Own, false),
+    ("Join", Right::Own, false),
+    ("Leave", Right::Own, false),
+    ("CacheLs", Right::Read, false),
+    ("CacheClear", Right::Cache, false),
+    ("CacheVerify", Right::Cache, true),
+    ("CacheResize", Right::Cache, false),
+    ("Pin", Right::Cache, false),
+    ("Unpin", Right::Cache, false),
+    ("Prefetch", Right::Cache, true),
+];
+
+/// Why a method and its parameters are not a call. The caller is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The method belongs to another interface.
+    #[error("no interface of the method {method:?} is served here")]
+    UnknownInterface {
+        /// As it was asked for.
+        method: String,
+    },
+    /// The interface has no such method.
+    #[error("there is no method {method:?}")]
+    UnknownMethod {
+        /// As it was asked for.
+        method: String,
+    },
+    /// The parameters do not fit.
+    #[error("{why}")]
+    BadParameters {
+        /// What is wrong with them.
+        why: String,
+    },
+}
+
+impl Call {
+    /// Reads a call from its full method name and its parameters.
+    ///
+    /// # Errors
+    /// [`CallError`] saying what does not fit.
+    pub fn decode(method: &str, parameters: Map<String, Value>) -> Result<Self, CallError> {
+        let name = match method.rsplit_once('.') {
+            Some((INTERFACE, name)) => name,
+            _ => {
+                return Err(CallError::UnknownInterface {
+                    method: method.to_owned(),
+                });
+            }
+        };
+        if !METHODS.iter().any(|(known, ..)| *known == name) {
+            return Err(CallError::UnknownMethod {
+                method: method.to_owned(),
+            });
+        }
+        let call: Self = serde_json::from_value(json!({"method": name, "parameters": parameters}))
+            .map_err(|e| CallError::BadParameters { why: e.to_string() })?;
+        call.check_limits()?;
+        Ok(call)
+    }
+
+    /// The full method name and the parameters.
+    pub fn encode(&self) -> (String, Value) {
+        let mut object = serde_json::to_value(self).unwrap_or_default();
+        let name = object["method"].as_str().unwrap_or_default();
+        (format!("{INTERFACE}.{name}"), object["parameters"].take())
+    }
+
+    /// What the caller must be.
+    pub fn right(&self) -> Right {
+        self.row().1
+    }
+
+    /// Whether it may answer more than once.
+    pub fn needs_more(&self) -> bool {
+        self.row().2
+    }
+
+    /// Its row of [`METHODS`]; one that is missing there would ask for the most.
+    fn row(&self) -> (&'static str, Right, bool) {
+        let (method, _) = self.encode();
+        let name = method.rsplit('.').next().unwrap_or_default();
+        METHODS
+            .iter()
+            .find(|(known, ..)| *known == name)
+            .copied()
+            .unwrap_or(("", Right::Own, true))
+    }
+
+    fn check_limits(&self) -> Result<(), CallError> {
+        let paths = match self {
+            Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths } => paths.len(),
+            _ => 1,
+        };
+        if (1..=super::PATHS_MAX).contains(&paths) {
+            return Ok(());
+        }
+        let why = format!("{paths} paths in one call: give 1 to {}", super::PATHS_MAX);
+        Err(CallError::BadParameters { why })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Named {
+        Named::new(text)
+    }
+
+    fn every_call() -> Vec<Call> {
+        let paths = vec![name("a"), Named::new(b"\xff".to_vec())];
+        vec![
+            Call::Status {},
+            Call::Peers {},
+            Call::Ls {
+                path: name("d"),
+                after: Some(name("d/x")),
+            },
+            Call::Get {
+                path: Named::new(b"caf\xe9".to_vec()),
+            },
+            Call::Wait {
+                mounted: true,
+                peers: 2,
+                file: Some(name("f")),
+                timeout_ms: 5,
+            },
+            Call::Why { path: name("f") },
+            Call::Events { follow: true },
+            Call::Shares {},
+            Call::ShareAdd {
+                dir: name("/s"),
+                include_private: true,
+                legacy: false,
+            },
+            Call::ShareRemove { dir: name("/s") },
+            Call::Invite { lifetime_s: 3600 },
+            Call::Join {
+                token: "p2pfs1-x".to_owned(),
+            },
+            Call::Leave {},
+            Call::CacheLs { after: None },
+            Call::CacheClear {},
+            Call::CacheVerify {},
+            Call::CacheResize { budget_bytes: 1 },
+            Call::Pin {
+                paths: paths.clone(),
+            },
+            Call::Unpin {
+                paths: paths.clone(),
+            },
+            Call::Prefetch { paths },
+        ]
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn every_call_survives_its_encoding_and_has_a_row_of_rights() {
+        for call in every_call() {
+            let (method, parameters) = call.encode();
+            assert!(
+                METHODS
+                    .iter()
+                    .any(|(n, ..)| method == format!("{INTERFACE}.{n}")),
+                "{method}"
+            );
+            assert_eq!(Call::decode(&method, object(parameters)), Ok(call));
+        }
+        assert_eq!(every_call().len(), METHODS.len());
+    }
+
+    #[test]
+    fn changing_trust_or_shares_asks_for_the_owner_and_the_cache_for_the_group() {
+        assert_eq!(Call::Status {}.right(), Right::Read);
+        assert_eq!(Call::Get { path: name("a") }.right(), Right::Read);
+        assert_eq!(Call::CacheClear {}.right(), Right::Cache);
+        assert_eq!(
+            Call::Join {
+                token: String::new()
+            }
+            .right(),
+            Right::Own
+        );
+        assert_eq!(Call::Leave {}.right(), Right::Own);
+        assert_eq!(Call::ShareRemove { dir: name("/") }.right(), Right::Own);
+    }
+
+    #[test]
+    fn an_unknown_method_or_interface_is_told_apart_from_bad_parameters() {
+        let none = Map::new();
+        let unknown = Call::decode("org.example.Status", none.clone());
+        assert!(matches!(unknown, Err(CallError::UnknownInterface { .. })));
+        let unknown = Call::decode("org.p2pfs.Control.Explode", none.clone());
+        assert!(matches!(unknown, Err(CallError::UnknownMethod { .. })));
+        let bad = Call::decode("org.p2pfs.Control.Invite", none);
+        assert!(matches!(bad, Err(CallError::BadParameters { .. })));
+        let bad = object(json!({"timeout_ms": "soon"}));
+        assert!(matches!(
+            Call::decode("org.p2pfs.Control.Wait", bad),
+            Err(CallError::BadParameters { .. })
+        ));
+    }
+
+    #[test]
+    fn a_call_with_too_many_paths_is_refused() {
+        let paths = vec![json!({"path": "a"}); super::super::PATHS_MAX + 1];
+        let bad = object(json!({"paths": paths}));
+        assert!(Call::decode("org.p2pfs.Control.Pin", bad).is_err());
+        assert!(Call::decode("org.p2pfs.Control.Pin", object(json!({"paths": []}))).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! The caller's side: a blocking client, for the command line has nothing else to do.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::call::Call;
+use super::descriptor;
+use super::failure::{Failure, FailureKind, FailureParameters};
+use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
+
+/// Bytes read from the socket at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no daemon answers on {}", list(.sockets))]
+    NotRunning {
+        /// Where it was looked for.
+        sockets: Vec<PathBuf>,
+    },
+    /// The socket cannot be used.
+    #[error("cannot use the control socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The daemon did not answer in the time it has.
+    #[error("the daemon does not answer")]
+    Silent,
+    /// The daemon closed the connection before its answer.
+    #[error("the daemon closed the connection before it answered")]
+    Closed,
+    /// The daemon's answer is none.
+    #[error("the daemon's answer makes no sense: {why}")]
+    Malformed {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The daemon says no.
+    #[error(transparent)]
+    Refused(#[from] Failure),
+}
+
+fn list(sockets: &[PathBuf]) -> String {
+    sockets
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    inbox: Inbox,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+/// One reply as it came.
+#[derive(Debug)]
+pub struct RawReply {
+    /// Its parameters.
+    pub parameters: Value,
+    /// Whether another follows.
+    pub continues: bool,
+    /// What came with it.
+    pub descriptor: Option<OwnedFd>,
+}
+
+impl RawReply {
+    /// The parameters as a type.
+    ///
+    /// # Errors
+    /// [`ClientError::Malformed`] where they are of another.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        T::deserialize(&self.parameters).map_err(|e| ClientError::Malformed { why: e.to_string() })
+    }
+}
+
+impl Client {
+    /// Connects to the first of the sockets that somebody listens on.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`], or what the system says.
+    pub fn connect(sockets: &[PathBuf]) -> Result<Self, ClientError> {
+        for path in sockets {
+            match UnixStream::connect(path) {
+                Ok(stream) => {
+                    let (inbox, descriptors) = (Inbox::default(), VecDeque::new());
+                    return Ok(Self {
+                        stream,
+                        inbox,
+                        descriptors,
+                    });
+                }
+                Err(e) if is_absent(&e) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(ClientError::NotRunning {
+            sockets: sockets.to_vec(),
+        })
+    }
+
+    /// How long to wait for each reply from now on; none is for ever.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
+        Ok(self.stream.set_read_timeout(patience)?)
+    }
+
+    /// Asks, and takes the one reply.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any but [`ClientError::Refused`] the connection is of no more use.
+    pub fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, ClientError> {
+        self.start(call)?;
+        self.next_reply()?.decode()
+    }
+
+    /// Asks; the replies are to be taken one by one.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the connection is then of no more use.
+    pub fn start(&mut self, call: &Call) -> Result<(), ClientError> {
+        match self.stream.write_all(&encode_call(call)) {
+            // what the daemon said before it closed is still to be read
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
+    }
+
+    /// Takes the next reply.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after any but [`ClientError::Refused`] the connection is of no more use.
+    pub fn next_reply(&mut self) -> Result<RawReply, ClientError> {
+        let bytes = self.next_message()?;
+        let message: ReplyMessage = serde_json::from_slice(&bytes)
+            .map_err(|e| ClientError::Malformed { why: e.to_string() })?;
+        let parameters = Value::Object(message.parameters);
+        if let Some(name) = message.error {
+            return Err(failure(&name, parameters).into());
+        }
+        let descriptor = self.descriptors.pop_front();
+        Ok(RawReply {
+            parameters,
+            continues: message.continues,
+            descriptor,
+        })
+    }
+
+    fn next_message(&mut self) -> Result<Vec<u8>, ClientError> {
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            if let Some(message) = self.inbox.next_message() {
+                return Ok(message);
+            }
+            if self.inbox.waiting_bytes() > REPLY_MAX_BYTES {
+                let why = format!("it is longer than {REPLY_MAX_BYTES} bytes");
+                return Err(ClientError::Malformed { why });
+            }
+            match descriptor::receive(&self.stream, &mut buffer) {
+                Ok((0, _)) => return Err(ClientError::Closed),
+                Ok((length, descriptor)) => {
+                    self.inbox.bytes_mut().extend_from_slice(&buffer[..length]);
+                    self.descriptors.extend(descriptor);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(ClientError::Silent),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ClientError::Closed);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+/// Whether nobody listens there, as against a socket that we may not use.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
+    )
+}
+
+fn failure(name: &str, parameters: Value) -> Failure {
+    let kind = FailureKind::from_error_name(name);
+    let said: FailureParameters = serde_json::from_value(parameters).unwrap_or_default();
+    let message = match said.message.is_empty() {
+        true => format!("the daemon answers {name}: is it of another version?"),
+        false => said.message,
+    };
+    Failure {
+        kind,
+        message,
+        remedy: said.remedy,
+    }
+}

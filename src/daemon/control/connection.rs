@@ -1,0 +1,274 @@
+//! One connection to the control socket, from its first byte to its last.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::call::Call;
+use super::credentials::{Credentials, Policy};
+use super::descriptor;
+use super::failure::{Failure, FailureKind};
+use super::framing::{
+    CALL_MAX_BYTES, CallMessage, Inbox, encode_call_error, encode_error, encode_failure,
+    encode_reply,
+};
+use super::interface;
+use super::request::{ControlRequest, Outgoing, Replies, ReplySink};
+
+/// How long a caller may take from one call to the end of the next.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a caller may take to read one reply.
+pub const REPLY_READ_MAX: Duration = Duration::from_secs(10);
+/// How long a call waits for its place in the node's queue before its caller is told to try again.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Bytes read from a socket at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) policy: Policy,
+    pub(super) requests: mpsc::Sender<ControlRequest>,
+}
+
+/// Why a connection ends. The caller's doing, each of them.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the caller closed it")]
+    Closed,
+    #[error("the caller sent nothing for {} s", IDLE_MAX.as_secs())]
+    Idle,
+    #[error("the caller sent a message of more than {CALL_MAX_BYTES} bytes")]
+    TooLong,
+    #[error("the caller sent what is no Varlink call")]
+    NoCall,
+    #[error("the caller read too slowly")]
+    Slow,
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) stream: UnixStream,
+    pub(super) caller: Credentials,
+    pub(super) shared: Arc<Shared>,
+    inbox: Inbox,
+    /// The caller will send no more.
+    half_closed: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, caller: Credentials, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            caller,
+            shared,
+            inbox: Inbox::default(),
+            half_closed: false,
+        }
+    }
+
+    /// Answers one call after the other until the connection ends, and tells why it did.
+    pub(super) async fn serve(mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.serve_one().await {
+                return ended;
+            }
+        }
+    }
+
+    async fn serve_one(&mut self) -> Result<(), Ended> {
+        let next = timeout(IDLE_MAX, self.next_message()).await;
+        let bytes = next.map_err(|_| Ended::Idle)??;
+        let message: CallMessage = serde_json::from_slice(&bytes).map_err(|_| Ended::NoCall)?;
+        if let Some(answer) = interface::answer(&message) {
+            return self.write_unless(message.oneway, &answer).await;
+        }
+        match self.admit(&message) {
+            Ok(call) => self.forward(call, message.oneway).await,
+            Err(refusal) => self.write_unless(message.oneway, &refusal).await,
+        }
+    }
+
+    /// The call, or the reply that refuses it.
+    fn admit(&self, message: &CallMessage) -> Result<Call, Vec<u8>> {
+        let call = Call::decode(&message.method, message.parameters.clone())
+            .map_err(|e| encode_call_error(&e, message))?;
+        let right = call.right();
+        self.shared
+            .policy
+            .check(&self.caller, right)
+            .map_err(|e| encode_failure(&e))?;
+        if call.needs_more() && !message.more {
+            return Err(encode_error("org.varlink.service.ExpectedMore", &json!({})));
+        }
+        if message.upgrade {
+            let method = json!({"method": message.method});
+            return Err(encode_error(
+                "org.varlink.service.MethodNotImplemented",
+                &method,
+            ));
+        }
+        Ok(call)
+    }
+
+    /// Hands the call to the node and the replies to the caller.
+    async fn forward(&mut self, call: Call, oneway: bool) -> Result<(), Ended> {
+        let streams = call.needs_more();
+        let (reply, mut replies) = ReplySink::pair();
+        let request = ControlRequest {
+            call,
+            caller: self.caller.clone(),
+            reply,
+        };
+        if let Err(failure) = self.enqueue(request).await {
+            return self.write_unless(oneway, &encode_failure(&failure)).await;
+        }
+        while let Some(reply) = self.next_reply(&mut replies, streams).await? {
+            if !oneway {
+                self.write_reply(&reply, true).await?;
+            }
+        }
+        // a sink always sends its last reply, at its end at the latest
+        match replies.last.await.map_err(|_| Ended::Closed)? {
+            _ if oneway => Ok(()),
+            Ok(reply) => self.write_reply(&reply, false).await,
+            Err(failure) => self.write(&encode_failure(&failure)).await,
+        }
+    }
+
+    async fn enqueue(&self, request: ControlRequest) -> Result<(), Failure> {
+        let busy = |message| {
+            Err(Failure::new(FailureKind::Busy, message).with_remedy("try again in a moment"))
+        };
+        match timeout(QUEUE_WAIT_MAX, self.shared.requests.reserve()).await {
+            Ok(Ok(place)) => {
+                place.send(request);
+                Ok(())
+            }
+            Ok(Err(_)) => {
+                request.reply.abandon();
+                busy("the daemon is stopping")
+            }
+            Err(_) => {
+                request.reply.abandon();
+                busy("the daemon has too much to do")
+            }
+        }
+    }
+
+    /// The next reply before the last; none once the last is due. Ends the connection where the
+    /// caller of a stream has gone, which nothing else would tell.
+    async fn next_reply(
+        &mut self,
+        replies: &mut Replies,
+        streams: bool,
+    ) -> Result<Option<Outgoing>, Ended> {
+        loop {
+            let room = self.inbox.waiting_bytes() < CALL_MAX_BYTES;
+            tokio::select! {
+                reply = replies.more.recv() => return Ok(reply),
+                read = self.read_some(), if room && !self.half_closed => read?,
+            }
+            if self.half_closed && streams {
+                return Err(Ended::Closed);
+            }
+        }
+    }
+
+    async fn next_message(&mut self) -> Result<Vec<u8>, Ended> {
+        loop {
+            if let Some(message) = self.inbox.next_message() {
+                return Ok(message);
+            }
+            if self.half_closed {
+                return Err(Ended::Closed);
+            }
+            if self.inbox.waiting_bytes() >= CALL_MAX_BYTES {
+                return Err(Ended::TooLong);
+            }
+            self.read_some().await?;
+        }
+    }
+
+    /// Reads what there is into the inbox; loses nothing when it is dropped half way.
+    async fn read_some(&mut self) -> Result<(), Ended> {
+        loop {
+            self.stream.readable().await?;
+            let inbox = self.inbox.bytes_mut();
+            inbox.reserve(READ_BYTES);
+            match self.stream.try_read_buf(inbox) {
+                Ok(0) => return self.end_of_calls().await,
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// The caller sends no more: either it only waits for what it asked, or it is gone altogether.
+    async fn end_of_calls(&mut self) -> Result<(), Ended> {
+        self.half_closed = true;
+        let ready = self
+            .stream
+            .ready(Interest::READABLE | Interest::WRITABLE)
+            .await?;
+        match ready.is_write_closed() {
+            true => Err(Ended::Closed),
+            false => Ok(()),
+        }
+    }
+
+    async fn write_reply(&mut self, reply: &Outgoing, continues: bool) -> Result<(), Ended> {
+        let bytes = encode_reply(reply, continues);
+        let Some(descriptor) = &reply.descriptor else {
+            return self.write(&bytes).await;
+        };
+        if !descriptor::is_read_only(descriptor) {
+            // a caller may be anyone, so nothing writable may ever leave the daemon
+            let message = "the daemon opened the file for writing and keeps it to itself";
+            return self
+                .write(&encode_failure(&Failure::new(FailureKind::Failed, message)))
+                .await;
+        }
+        let send = self.stream.async_io(Interest::WRITABLE, || {
+            descriptor::send(&self.stream, &bytes, descriptor.as_fd())
+        });
+        let sent = timeout(REPLY_READ_MAX, send)
+            .await
+            .map_err(|_| Ended::Slow)??;
+        self.write(&bytes[sent..]).await
+    }
+
+    async fn write_unless(&mut self, oneway: bool, bytes: &[u8]) -> Result<(), Ended> {
+        match oneway {
+            true => Ok(()),
+            false => self.write(bytes).await,
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let write = async {
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                self.stream.writable().await?;
+                match self.stream.try_write(rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(Ended::from(e)),
+                }
+            }
+            Ok(())
+        };
+        timeout(REPLY_READ_MAX, write)
+            .await
+            .map_err(|_| Ended::Slow)?
+    }
+}

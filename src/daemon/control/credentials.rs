@@ -1,0 +1,211 @@
+//! Who asks, and what they may: the kernel's word about the other end of a Unix socket.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::process::{Gid, Uid};
+
+use super::call::Right;
+use super::failure::{Failure, FailureKind};
+
+/// Groups of one caller that are looked at, at most: Linux allows no more (`NGROUPS_MAX`).
+const GROUPS_MAX: usize = 65_536;
+
+/// The process at the other end of a Unix socket, as it was when it connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group and its supplementary groups.
+    pub gids: Vec<u32>,
+}
+
+impl Credentials {
+    /// Asks the kernel (`SO_PEERCRED`, `SO_PEERGROUPS`; socket(7), unix(7)).
+    ///
+    /// # Errors
+    /// What the kernel says; the connection is then of no use.
+    pub fn of_peer(socket: &(impl AsFd + AsRawFd)) -> io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        let mut gids = peer_groups(socket)?;
+        gids.push(peer.gid.as_raw());
+        Ok(Self {
+            uid: peer.uid.as_raw(),
+            gids,
+        })
+    }
+}
+
+/// The supplementary groups of the peer.
+fn peer_groups(socket: &impl AsRawFd) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
+            .map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the descriptor is open for the length of the call, and `length` is the size in
+        // bytes of the initialised buffer that `groups` owns; the kernel writes no more than that.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 {
+            groups.truncate(length as usize / size_of::<libc::gid_t>());
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || groups.len() >= GROUPS_MAX {
+            return Err(error);
+        }
+        groups.resize(GROUPS_MAX, 0);
+    }
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The user that the daemon runs as; root is always as good.
+    pub owner_uid: u32,
+    /// The group [`Policy::GROUP`], where this machine has it.
+    pub group_gid: Option<u32>,
+}
+
+impl Policy {
+    /// The group whose members may use and change the cache.
+    pub const GROUP: &str = "p2pfs";
+
+    /// The rules for a daemon that runs as the user of this process.
+    pub fn of_this_process() -> Self {
+        let owner_uid = rustix::process::geteuid().as_raw();
+        Self {
+            owner_uid,
+            group_gid: group_gid(Self::GROUP),
+        }
+    }
+
+    /// Whether the caller has the right.
+    pub fn allows(&self, caller: &Credentials, right: Right) -> bool {
+        let owner = caller.uid == Uid::ROOT.as_raw() || caller.uid == self.owner_uid;
+        match right {
+            Right::Read => true,
+            Right::Cache => owner || self.group_gid.is_some_and(|gid| caller.gids.contains(&gid)),
+            Right::Own => owner,
+        }
+    }
+
+    /// Refuses a caller that has not the right, saying what it takes.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`].
+    pub fn check(&self, caller: &Credentials, right: Right) -> Result<(), Failure> {
+        if self.allows(caller, right) {
+            return Ok(());
+        }
+        let failure = Failure::new(FailureKind::Denied, "permission denied");
+        Err(match right {
+            Right::Cache => failure.with_remedy(format!(
+                "ask as root or as a member of the group {}: usermod -aG {} USER",
+                Self::GROUP,
+                Self::GROUP
+            )),
+            _ => failure.with_remedy("ask as root, or as the user that the daemon runs as"),
+        })
+    }
+}
+
+/// The number of a group, from the system's database; none where there is no such group.
+fn group_gid(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    let mut buffer = vec![0 as libc::c_char; 64 * 1024];
+    let mut group = std::mem::MaybeUninit::<libc::group>::uninit();
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all pointers are to live, writable memory of the sizes given, and the name ends in a
+    // NUL; the call keeps none of them.
+    let result = unsafe {
+        libc::getgrnam_r(
+            name.as_ptr(),
+            group.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    if result != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded and `found` is not null, so it filled `group`.
+    Some(Gid::from_raw(unsafe { group.assume_init() }.gr_gid).as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        owner_uid: 100,
+        group_gid: Some(500),
+    };
+
+    fn caller(uid: u32, gids: &[u32]) -> Credentials {
+        Credentials {
+            uid,
+            gids: gids.to_vec(),
+        }
+    }
+
+    #[test]
+    fn anyone_may_read_and_nothing_else() {
+        let stranger = caller(1000, &[1000, 24]);
+        assert!(POLICY.allows(&stranger, Right::Read));
+        assert!(!POLICY.allows(&stranger, Right::Cache));
+        assert!(!POLICY.allows(&stranger, Right::Own));
+    }
+
+    #[test]
+    fn the_group_may_change_the_cache_but_not_trust() {
+        let member = caller(1000, &[1000, 500]);
+        assert!(POLICY.allows(&member, Right::Cache));
+        assert!(!POLICY.allows(&member, Right::Own));
+        let no_group = Policy {
+            owner_uid: 100,
+            group_gid: None,
+        };
+        assert!(!no_group.allows(&member, Right::Cache));
+    }
+
+    #[test]
+    fn root_and_the_daemons_user_may_everything() {
+        for uid in [0, 100] {
+            assert!(POLICY.allows(&caller(uid, &[]), Right::Own));
+            assert!(POLICY.allows(&caller(uid, &[]), Right::Cache));
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_it_takes() {
+        let failure = POLICY.check(&caller(1, &[]), Right::Cache).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Denied);
+        assert!(failure.remedy.unwrap().contains("group p2pfs"));
+    }
+
+    #[test]
+    fn the_kernel_tells_who_is_at_the_other_end() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let peer = Credentials::of_peer(&near).unwrap();
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert!(peer.gids.contains(&rustix::process::getegid().as_raw()));
+    }
+
+    #[test]
+    fn a_group_is_found_by_name_and_a_missing_one_is_not() {
+        assert_eq!(group_gid("root"), Some(0));
+        assert_eq!(group_gid("no-such-group-here"), None);
+    }
+}

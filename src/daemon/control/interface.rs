@@ -1,0 +1,78 @@
+//! What the service says of itself: `org.varlink.service`, which every Varlink service answers, and
+//! the description of our own interface in Varlink's language.
+
+use serde_json::json;
+
+use super::call::INTERFACE;
+use super::framing::{CallMessage, encode_error, encode_reply};
+use super::request::Outgoing;
+
+/// The interface that every Varlink service has (<https://varlink.org/Service>).
+const SERVICE: &str = "org.varlink.service";
+
+/// Our interface, for `varlinkctl introspect` and for those who write clients.
+pub const DESCRIPTION: &str = include_str!("org.p2pfs.Control.varlink");
+/// That of every service.
+const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
+
+/// The answer to a call of `org.varlink.service`; none where it is of another interface.
+pub(super) fn answer(message: &CallMessage) -> Option<Vec<u8>> {
+    let method = message.method.strip_prefix(SERVICE)?.strip_prefix('.')?;
+    Some(match method {
+        "GetInfo" => reply(&json!({
+            "vendor": "p2pfs",
+            "product": "p2pfs",
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": "https://varlink.org",
+            "interfaces": [SERVICE, INTERFACE],
+        })),
+        "GetInterfaceDescription" => describe(message),
+        _ => encode_error(
+            "org.varlink.service.MethodNotFound",
+            &json!({"method": message.method}),
+        ),
+    })
+}
+
+fn describe(message: &CallMessage) -> Vec<u8> {
+    match message
+        .parameters
+        .get("interface")
+        .and_then(|name| name.as_str())
+    {
+        Some(INTERFACE) => reply(&json!({"description": DESCRIPTION})),
+        Some(SERVICE) => reply(&json!({"description": SERVICE_DESCRIPTION})),
+        Some(other) => encode_error(
+            "org.varlink.service.InterfaceNotFound",
+            &json!({"interface": other}),
+        ),
+        None => {
+            let parameter = json!({"parameter": "interface"});
+            encode_error("org.varlink.service.InvalidParameter", &parameter)
+        }
+    }
+}
+
+fn reply(parameters: &serde_json::Value) -> Vec<u8> {
+    encode_reply(
+        &Outgoing {
+            parameters: parameters.to_string(),
+            descriptor: None,
+        },
+        false,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::control::METHODS;
+
+    #[test]
+    fn every_method_is_described() {
+        for (name, ..) in METHODS {
+            assert!(DESCRIPTION.contains(&format!("\nmethod {name}(")), "{name}");
+        }
+        assert_eq!(DESCRIPTION.matches("\nmethod ").count(), METHODS.len());
+    }
+}

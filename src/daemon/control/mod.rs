@@ -1,0 +1,51 @@
+//! The control socket: how the command line and other local programs ask the daemon.
+//!
+//! Owns the Varlink interface `org.p2pfs.Control`: its calls, the types of its replies, who may ask
+//! what, and the server and client of the wire protocol (JSON objects, each ended by a NUL byte,
+//! on a Unix stream socket; <https://varlink.org/Method-Call>). Never answers a call itself: each
+//! becomes a [`ControlRequest`] in a bounded queue that the node side reads.
+//!
+//! The protocol is written out here rather than taken from the `zlink` crate. Its server answers
+//! one call at a time for all connections, so that one slow call or reader would hold up
+//! everyone, admits any number of connections, and buffers up to 100 MiB for each; and its future
+//! cannot be spawned. What remains of the protocol is a few lines of framing.
+//!
+//! An error ends one call, or one connection where the peer does not speak the protocol; nothing
+//! that a caller sends changes the state of the server otherwise.
+
+mod call;
+mod client;
+mod connection;
+mod credentials;
+mod descriptor;
+mod failure;
+mod framing;
+mod interface;
+mod names;
+mod provenance;
+mod request;
+mod server;
+mod types;
+
+pub use call::{Call, CallError, INTERFACE, METHODS, Right};
+pub use client::{Client, ClientError, RawReply};
+pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
+pub use credentials::{Credentials, Policy};
+pub use failure::{Failure, FailureKind};
+pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
+pub use interface::DESCRIPTION;
+pub use names::Named;
+pub use provenance::*;
+pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};
+pub use server::{ControlError, ControlServer};
+pub use types::*;
+
+/// Entries in one page of a listing, at most.
+pub const LS_PAGE_MAX_ENTRIES: usize = 1000;
+/// Paths in one call, at most; a caller with more calls again.
+pub const PATHS_MAX: usize = 32;
+/// Problems told of one share, at most; the counts tell of the rest.
+pub const PROBLEMS_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests;

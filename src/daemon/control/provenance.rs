@@ -1,0 +1,129 @@
+//! The two replies that tell a story: why a name shows this content, and what happened when.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::names::Named;
+
+/// The reply to [`super::Call::Why`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The path that was asked about.
+    #[serde(flatten)]
+    pub path: Named,
+    /// Whether the mount lists it.
+    pub listed: bool,
+    /// The rule that decided, in a sentence.
+    pub rule: String,
+    /// Every version that a live node gives, the one that won first.
+    pub versions: Vec<VersionInfo>,
+    /// What a read would do now, in a sentence.
+    pub next_read: String,
+}
+
+/// One version of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionInfo {
+    /// The path that this version is shown under; absent where no name fits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shown_as: Option<Named>,
+    /// Whether the plain name shows this one.
+    pub won: bool,
+    /// The name of the node that wrote it into its log.
+    pub author: String,
+    /// The key of that node, 64 hexadecimal digits.
+    pub author_node: String,
+    /// The BLAKE3 hash; absent for a directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hash: Option<String>,
+    /// The length.
+    pub size_bytes: u64,
+    /// The mtime.
+    pub modified: Timestamp,
+    /// The earlier of the mtime and when its author first saw it: what versions are ranked by.
+    pub version_time: Timestamp,
+    /// The names of the live nodes that have this content.
+    pub holders: Vec<String>,
+    /// How much of it is in the local cache, or all where this node shares it.
+    pub cached_bytes: u64,
+    /// Whether its bytes are proven (`blake3`) or cannot be (`none`, from older peers).
+    pub verified: String,
+}
+
+/// A reply to [`super::Call::Events`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it happened.
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: EventKind,
+}
+
+/// What happened; `event` tells which in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// Another node answers.
+    PeerUp {
+        /// Its name.
+        peer: String,
+        /// Its key, 64 hexadecimal digits.
+        node: String,
+    },
+    /// Another node is gone.
+    PeerDown {
+        /// Its name.
+        peer: String,
+        /// Its key, 64 hexadecimal digits.
+        node: String,
+        /// Why it counts as gone.
+        why: String,
+    },
+    /// A peer sent wrong bytes and is asked no more.
+    PeerShunned {
+        /// Its name.
+        peer: String,
+        /// Its key, 64 hexadecimal digits.
+        node: String,
+        /// What it did.
+        why: String,
+    },
+    /// A name is listed that was not.
+    FileAdded(Named),
+    /// A name is listed no more.
+    FileRemoved(Named),
+    /// A name shows another content.
+    FileChanged(Named),
+    /// A fetch began.
+    FetchStarted(FetchInfo),
+    /// A fetch has all that was wanted.
+    FetchDone(FetchInfo),
+    /// A fetch gave up.
+    FetchFailed(FetchInfo),
+    /// Something that the user should know.
+    Warning {
+        /// What, and what to do.
+        message: String,
+    },
+    /// The reader was too slow, and events in between are lost.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchInfo {
+    /// The BLAKE3 hash, 64 hexadecimal digits.
+    pub hash: String,
+    /// The length of the whole file.
+    pub size_bytes: u64,
+    /// A name of it, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<Named>,
+    /// What went wrong, where something did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+}

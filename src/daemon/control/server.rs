@@ -1,0 +1,305 @@
+//! The socket itself: binding it, and admitting callers within limits.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+use super::connection::{Connection, Shared};
+use super::credentials::{Credentials, Policy};
+use super::failure::{Failure, FailureKind};
+use super::framing::encode_failure;
+use super::request::ControlRequest;
+
+/// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
+const USER_SHARE: usize = 4;
+/// How long accepting pauses when the system has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another daemon answers on it.
+    #[error(
+        "another daemon answers on {}: stop it, or give this one another --socket and --state",
+        .path.display()
+    )]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The system will not have it.
+    #[error("cannot listen on {}: {source}", .path.display())]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A bound control socket; its file goes when this does.
+#[derive(Debug)]
+pub struct ControlServer {
+    listener: UnixListener,
+    file: SocketFile,
+    policy: Policy,
+    connections_max: usize,
+}
+
+impl ControlServer {
+    /// Binds the socket with mode 0666, making its directory with 0755 where it is missing. A
+    /// socket that nobody answers on any more is replaced. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ControlError`]; what was there is left as it was.
+    pub fn bind(path: &Path, policy: Policy, connections_max: u32) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::Bind {
+            path: path.to_path_buf(),
+            source,
+        };
+        if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir)
+                .map_err(failed)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(ControlError::InUse {
+                path: path.to_path_buf(),
+            });
+        }
+        remove_stale(path).map_err(failed)?;
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
+        let file = SocketFile::of(path).map_err(failed)?;
+        let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
+        Ok(Self {
+            listener,
+            file,
+            policy,
+            connections_max,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Answers callers until it is dropped; each call becomes one of the requests.
+    pub async fn serve(self, requests: mpsc::Sender<ControlRequest>) {
+        let shared = Arc::new(Shared {
+            policy: self.policy.clone(),
+            requests,
+        });
+        let guests = Arc::new(Guests::new(self.connections_max, self.policy.clone()));
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        if let Some((caller, seat)) = admit(&guests, &stream) {
+                            let connection = Connection::new(stream, caller, Arc::clone(&shared));
+                            connections.spawn(serve_one(connection, seat));
+                        }
+                    }
+                    Err(e) => {
+                        tracing::debug!("no caller accepted: {e}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+}
+
+async fn serve_one(connection: Connection, seat: Seat) {
+    let uid = connection.caller.uid;
+    let ended = connection.serve().await;
+    tracing::debug!("control connection of user {uid} ended: {ended}");
+    drop(seat);
+}
+
+/// Who is at the other end and a seat for them; otherwise they are told why not.
+fn admit(guests: &Arc<Guests>, stream: &UnixStream) -> Option<(Credentials, Seat)> {
+    let caller = match Credentials::of_peer(stream) {
+        Ok(caller) => caller,
+        Err(e) => {
+            tracing::debug!("the kernel does not say who calls: {e}");
+            return None;
+        }
+    };
+    let seat = Guests::seat(guests, caller.uid);
+    if seat.is_none() {
+        let failure = Failure::new(
+            FailureKind::Busy,
+            "too many connections to the control socket",
+        )
+        .with_remedy("close some, or raise limits.control_connections");
+        // one write into an empty buffer; whoever does not get it is turned away all the same
+        let _unheard = stream.try_write(&encode_failure(&failure));
+    }
+    seat.map(|seat| (caller, seat))
+}
+
+/// Who is connected.
+#[derive(Debug)]
+struct Guests {
+    max: usize,
+    policy: Policy,
+    by_user: Mutex<HashMap<u32, usize>>,
+}
+
+/// The right to one connection, given back when it is dropped.
+#[derive(Debug)]
+struct Seat {
+    guests: Arc<Guests>,
+    uid: u32,
+}
+
+impl Guests {
+    fn new(max: usize, policy: Policy) -> Self {
+        Self {
+            max,
+            policy,
+            by_user: Mutex::default(),
+        }
+    }
+
+    /// One user alone cannot keep the others out, and nobody keeps out root.
+    fn seat(guests: &Arc<Self>, uid: u32) -> Option<Seat> {
+        let mut by_user = guests
+            .by_user
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let own = by_user.get(&uid).copied().unwrap_or_default();
+        let others: usize = by_user
+            .iter()
+            .filter(|(user, _)| **user != uid)
+            .map(|(_, count)| count)
+            .sum();
+        let privileged = uid == 0 || uid == guests.policy.owner_uid;
+        let free = match privileged {
+            true => own < guests.max,
+            false => own < (guests.max / USER_SHARE).max(1) && own + others < guests.max,
+        };
+        if !free {
+            return None;
+        }
+        by_user.insert(uid, own + 1);
+        Some(Seat {
+            guests: Arc::clone(guests),
+            uid,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut by_user = self
+            .guests
+            .by_user
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match by_user.get_mut(&self.uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(by_user.remove(&self.uid)),
+        }
+    }
+}
+
+/// Removes a socket that a dead daemon left; anything else in its place is not ours to remove.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            fs::remove_file(path)
+        }
+        Ok(_) => {
+            let message = "there is something that is not a socket";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
+        }
+    }
+}
+
+/// The file of the socket, removed at the end unless another daemon has put its own there.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            identity: identity(path)?,
+        })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // a file that stays is replaced at the next start
+            let _stays = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guests(max: usize) -> Arc<Guests> {
+        Arc::new(Guests::new(
+            max,
+            Policy {
+                owner_uid: 100,
+                group_gid: None,
+            },
+        ))
+    }
+
+    #[test]
+    fn one_user_cannot_keep_the_others_out() {
+        let guests = guests(8);
+        let seats: Vec<_> = (0..3).map(|_| Guests::seat(&guests, 1000)).collect();
+        assert_eq!(seats.iter().flatten().count(), 2);
+        assert!(Guests::seat(&guests, 1001).is_some());
+    }
+
+    #[test]
+    fn users_together_cannot_keep_out_root_or_the_daemons_user() {
+        let guests = guests(4);
+        let seats: Vec<_> = (1000..1010)
+            .filter_map(|uid| Guests::seat(&guests, uid))
+            .collect();
+        assert_eq!(seats.len(), 4);
+        assert!(Guests::seat(&guests, 0).is_some());
+        assert!(Guests::seat(&guests, 100).is_some());
+    }
+
+    #[test]
+    fn a_seat_is_free_again_once_its_connection_ended() {
+        let guests = guests(4);
+        for _ in 0..100 {
+            assert!(Guests::seat(&guests, 1000).is_some());
+        }
+        assert!(guests.by_user.lock().unwrap().is_empty());
+    }
+}

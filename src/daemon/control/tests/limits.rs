@@ -1,0 +1,180 @@
+//! What a caller can do to the daemon, and what it cannot.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use super::super::connection::{Connection, Ended, Shared};
+use super::super::framing::CALL_MAX_BYTES;
+use super::super::*;
+use super::{Line, POLICY, line, method, owner, stranger};
+
+#[tokio::test]
+async fn bytes_that_are_no_call_end_the_connection() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n\0"[..],
+        b"\0",
+        b"[]\0",
+        b"{\"method\": 3}\0",
+        b"\xff\xfe\0",
+        b"{\"method\":\"a\",\"parameters\":[]}\0",
+    ] {
+        let mut line = line(stranger());
+        line.far.write_all(bytes).await.unwrap();
+        assert!(matches!(line.ended.await.unwrap(), Ended::NoCall));
+        assert_eq!(line.far.read(&mut [0]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn json_nested_without_end_ends_the_connection_and_not_the_daemon() {
+    let mut line = line(stranger());
+    let deep = [
+        &b"{\"method\":\"x\",\"parameters\":{\"a\":"[..],
+        &b"[".repeat(400_000),
+        b"\0",
+    ];
+    line.far.write_all(&deep.concat()).await.unwrap();
+    assert!(matches!(line.ended.await.unwrap(), Ended::NoCall));
+}
+
+#[tokio::test]
+async fn a_message_without_an_end_is_read_to_the_limit_and_no_further() {
+    let mut line = line(stranger());
+    let piece = vec![b' '; 64 * 1024];
+    let mut sent_bytes = 0;
+    while line.far.write_all(&piece).await.is_ok() {
+        sent_bytes += piece.len();
+        assert!(sent_bytes <= 4 * CALL_MAX_BYTES);
+    }
+    assert!(matches!(line.ended.await.unwrap(), Ended::TooLong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_says_nothing_is_sent_away() {
+    let line = line(stranger());
+    assert!(matches!(line.ended.await.unwrap(), Ended::Idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_drips_its_call_is_sent_away() {
+    let mut line = line(stranger());
+    line.far.write_all(b"{\"method\":").await.unwrap();
+    assert!(matches!(line.ended.await.unwrap(), Ended::Idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_does_not_read_is_sent_away_and_the_node_is_told() {
+    let mut line = line(stranger());
+    line.send(&json!({"method": method("Events"), "more": true}))
+        .await;
+    let request = line.request().await;
+    let event = Event {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        what: EventKind::Warning {
+            message: "w".repeat(10_000),
+        },
+    };
+    while request.reply.more(&event).await.is_ok() {}
+    request.reply.closed().await;
+    assert!(matches!(line.ended.await.unwrap(), Ended::Slow));
+}
+
+#[tokio::test]
+async fn events_for_a_caller_that_does_not_read_are_dropped_and_do_not_hold_up_the_node() {
+    let mut line = line(stranger());
+    line.send(&json!({"method": method("Events"), "more": true}))
+        .await;
+    let request = line.request().await;
+    let event = Event {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        what: EventKind::Lost { count: 1 },
+    };
+    let taken = (0..=PENDING_REPLIES_MAX).filter(|_| request.reply.try_more(&event).is_ok());
+    assert_eq!(taken.count(), PENDING_REPLIES_MAX);
+}
+
+#[tokio::test]
+async fn the_node_learns_that_a_caller_has_gone() {
+    let mut line = line(stranger());
+    line.send(&json!({"method": method("Events"), "more": true, "parameters": {"follow": true}}))
+        .await;
+    let request = line.request().await;
+    drop(line.far);
+    request.reply.closed().await;
+    let event = Event {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        what: EventKind::Lost { count: 1 },
+    };
+    assert_eq!(request.reply.try_more(&event), Err(CallerGone));
+    assert!(matches!(line.ended.await.unwrap(), Ended::Closed));
+}
+
+#[tokio::test]
+async fn a_caller_that_closes_its_sending_side_still_gets_its_answer() {
+    let mut line = line(stranger());
+    line.send(&json!({"method": method("Peers")})).await;
+    line.far.shutdown().await.unwrap();
+    line.request().await.reply.done(&Peers::default());
+    assert_eq!(line.receive().await, json!({"parameters": {"peers": []}}));
+    assert!(matches!(line.ended.await.unwrap(), Ended::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_too_much_to_do_says_so() {
+    let (sender, requests) = mpsc::channel(1);
+    let _taken = sender.clone().reserve_owned().await.unwrap();
+    let shared = Arc::new(Shared {
+        policy: POLICY,
+        requests: sender,
+    });
+    let (near, far) = UnixStream::pair().unwrap();
+    let ended = tokio::spawn(Connection::new(near, stranger(), shared).serve());
+    let mut full = Line {
+        far,
+        requests,
+        ended,
+    };
+    let reply = full.ask(json!({"method": method("Status")})).await;
+    assert_eq!(reply["error"], "org.p2pfs.Control.Busy");
+    assert_eq!(
+        reply["parameters"]["message"],
+        "the daemon has too much to do"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_so() {
+    let mut line = line(stranger());
+    line.requests.close();
+    let reply = line.ask(json!({"method": method("Status")})).await;
+    assert_eq!(reply["error"], "org.p2pfs.Control.Busy");
+    assert_eq!(reply["parameters"]["message"], "the daemon is stopping");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_bytes_make_a_connection_panic(
+        bytes in proptest::collection::vec(prop_oneof![
+            Just(0_u8), Just(b'{'), Just(b'}'), Just(b'"'), any::<u8>()
+        ], 0..256)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let mut line = line(owner());
+            line.far.write_all(&bytes).await.unwrap();
+            line.far.shutdown().await.unwrap();
+            drop(line.requests);
+            let mut rest = Vec::new();
+            line.far.read_to_end(&mut rest).await.unwrap();
+            drop(line.far);
+            line.ended.await.unwrap();
+        });
+    }
+}

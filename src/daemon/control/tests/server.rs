@@ -1,0 +1,189 @@
+//! The server and the client together, on a socket in the filesystem.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::super::*;
+
+/// A bound server with its requests answered by `answer`, and its socket.
+fn served(
+    answer: impl Fn(ControlRequest) + Send + 'static,
+) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/p2pfs/control.sock");
+    let server = ControlServer::bind(&path, Policy::of_this_process(), 64).unwrap();
+    let (sender, mut requests) = mpsc::channel(4);
+    tokio::spawn(server.serve(sender));
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            answer(request);
+        }
+    });
+    (dir, vec![path])
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_client_gets_what_the_node_answers() {
+    let (_dir, sockets) = served(|request| match request.call {
+        Call::Peers {} => request.reply.done(&Peers::default()),
+        _ => request
+            .reply
+            .fail(Failure::new(FailureKind::TimedOut, "not in time")),
+    });
+    blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        assert_eq!(
+            client.call::<Peers>(&Call::Peers {}).unwrap(),
+            Peers::default()
+        );
+        let wait = Call::Wait {
+            mounted: true,
+            peers: 0,
+            file: None,
+            timeout_ms: 1,
+        };
+        let refused = client.call::<Nothing>(&wait).unwrap_err();
+        assert!(matches!(refused, ClientError::Refused(f) if f.kind == FailureKind::TimedOut));
+        assert_eq!(
+            client.call::<Peers>(&Call::Peers {}).unwrap(),
+            Peers::default()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_comes_through_a_descriptor_at_full_length() {
+    const SIZE_BYTES: usize = 8 << 20;
+    let (_dir, sockets) = served(|request| {
+        tokio::spawn(async move {
+            let (read, mut write) = std::io::pipe().unwrap();
+            let size_bytes = SIZE_BYTES as u64;
+            let started = GetStarted {
+                hash: "h".into(),
+                size_bytes,
+                cached_bytes: 0,
+                executable: true,
+            };
+            request
+                .reply
+                .more_with(&started, read.into())
+                .await
+                .unwrap();
+            blocking(move || write.write_all(&vec![7; SIZE_BYTES]).unwrap()).await;
+            request.reply.done(&GetDone::default());
+        });
+    });
+    blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client
+            .start(&Call::Get {
+                path: Named::new("f"),
+            })
+            .unwrap();
+        let mut first = client.next_reply().unwrap();
+        assert!(first.continues);
+        assert_eq!(
+            first.decode::<GetStarted>().unwrap().size_bytes,
+            SIZE_BYTES as u64
+        );
+        let mut content = Vec::new();
+        let descriptor = first.descriptor.take().unwrap();
+        std::fs::File::from(descriptor)
+            .read_to_end(&mut content)
+            .unwrap();
+        assert!(content.len() == SIZE_BYTES && content.iter().all(|byte| *byte == 7));
+        assert_eq!(
+            client.next_reply().unwrap().decode::<GetDone>().unwrap(),
+            GetDone::default()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_descriptor_that_can_be_written_to_never_leaves_the_daemon() {
+    let (_dir, sockets) = served(|request| {
+        tokio::spawn(async move {
+            let writable = tempfile::tempfile().unwrap();
+            let nothing = Nothing {};
+            request
+                .reply
+                .more_with(&nothing, writable.into())
+                .await
+                .unwrap();
+        });
+    });
+    blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client
+            .start(&Call::Get {
+                path: Named::new("f"),
+            })
+            .unwrap();
+        assert!(matches!(client.next_reply(), Err(ClientError::Refused(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_socket_is_open_to_all_in_a_directory_that_all_can_enter() {
+    let (_dir, sockets) = served(drop);
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&sockets[0]), 0o666);
+    assert_eq!(mode(sockets[0].parent().unwrap()) & 0o755, 0o755);
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_and_a_dead_ones_socket_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let bind = || ControlServer::bind(&path, Policy::of_this_process(), 4);
+    let first = bind().unwrap();
+    let error = bind().unwrap_err();
+    assert!(matches!(&error, ControlError::InUse { .. }));
+    assert!(error.to_string().contains("another daemon answers"));
+    drop(first);
+    assert!(!path.exists());
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists() && bind().is_ok());
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_the_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    assert!(ControlServer::bind(&path, Policy::of_this_process(), 4).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"data");
+}
+
+#[test]
+fn a_client_without_a_daemon_says_where_it_looked() {
+    let sockets = ["/nonexistent/a".into(), "/nonexistent/b".into()];
+    let error = Client::connect(&sockets).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no daemon answers on /nonexistent/a or /nonexistent/b"
+    );
+}
+
+#[test]
+fn a_client_does_not_wait_longer_than_its_patience() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut client = Client::connect(&[path]).unwrap();
+    client.set_patience(Some(Duration::from_millis(1))).unwrap();
+    assert!(matches!(
+        client.call::<Nothing>(&Call::Leave {}),
+        Err(ClientError::Silent)
+    ));
+}

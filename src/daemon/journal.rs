@@ -1,0 +1,51 @@
+//! What happens, told in the log.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::answers::Service;
+use crate::node::{News, Who};
+
+/// Tells every event from now on, and the warnings of before.
+pub(super) fn follow(service: &Arc<Service>) {
+    let (past, mut live) = service.node.events().follow();
+    past.into_iter().for_each(|noted| tell(&noted.news));
+    tokio::spawn(async move {
+        loop {
+            match live.recv().await {
+                Ok(noted) => tell(&noted.news),
+                Err(RecvError::Lagged(count)) => tracing::info!("{count} events were not told"),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+fn tell(news: &News) {
+    match news {
+        News::PeerUp(who) => tracing::info!(peer = %who.node, "{} is alive", name(who)),
+        News::PeerAway(who) => tracing::info!(peer = %who.node, "{} stopped", name(who)),
+        News::PeerDown(who, _) => tracing::info!(peer = %who.node, "{} is gone", name(who)),
+        News::PeerShunned(who) => {
+            tracing::warn!(
+                peer = %who.node,
+                "{} sent bytes that do not fit their hash and is not asked any more",
+                name(who)
+            );
+        }
+        News::Added(path) => tracing::debug!("added {path}"),
+        News::Removed(path) => tracing::debug!("removed {path}"),
+        News::Changed(path) => tracing::debug!("changed {path}"),
+        News::FetchStarted(hash, _) => tracing::debug!("fetching {hash}"),
+        News::FetchDone(hash, _) => tracing::debug!("fetched {hash}"),
+        News::FetchFailed(hash, why) => tracing::info!("a read of {hash} failed: {why}"),
+        News::Warning(message) => tracing::warn!("{message}"),
+    }
+}
+
+fn name(who: &Who) -> String {
+    who.name
+        .clone()
+        .unwrap_or_else(|| format!("node {}", who.node.short(8)))
+}

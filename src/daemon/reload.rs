@@ -1,0 +1,58 @@
+//! SIGHUP: what a running daemon takes over from a configuration that changed.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::answers::Service;
+use super::config::{Changes, Config, ConfigError, Sources, compare, load};
+use super::logging::LogHandle;
+use super::run::{add_shares, resolve};
+
+/// Reads the configuration again and applies what can be applied; the rest is named in the log.
+/// Gives the configuration that is in force afterwards.
+///
+/// # Errors
+/// [`ConfigError`]; nothing was changed then.
+pub(super) async fn apply(
+    service: &Arc<Service>,
+    old: &Config,
+    sources: &Sources,
+    log: &LogHandle,
+) -> Result<Config, Box<ConfigError>> {
+    let new = load(sources).map_err(Box::new)?.config;
+    let changes = compare(old, &new);
+    if let Some(level) = changes.log_level {
+        log.set_level(level);
+    }
+    if let Some(budget_bytes) = changes.cache_size_bytes {
+        let cache = service.node.cache().clone();
+        let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
+    }
+    for seed in changes.seeds.iter().flatten() {
+        for address in resolve(seed).await {
+            let _stopping = service.node.add_seed(address).await;
+        }
+    }
+    change_shares(service, &changes).await;
+    if !changes.restart.is_empty() {
+        tracing::warn!(
+            "these settings need a restart: {}",
+            changes.restart.join(", ")
+        );
+    }
+    Ok(new)
+}
+
+async fn change_shares(service: &Arc<Service>, changes: &Changes) {
+    let (node, removed) = (service.node.clone(), changes.shares_removed.clone());
+    let work = spawn_blocking(move || {
+        for dir in removed {
+            if let Err(error) = node.shares().remove(&dir) {
+                node.events().warn(format!("still shared: {error}"));
+            }
+        }
+    });
+    let _done = work.await;
+    let _told_in_the_log = add_shares(&service.node, changes.shares_added.clone()).await;
+}

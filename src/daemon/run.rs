@@ -1,0 +1,466 @@
+//! The daemon's life: start, serve, reload, stop.
+//!
+//! Owns the order of things: the control socket is taken first (it shows whether another daemon
+//! runs), then the node, its shares, the mount, and readiness; backwards at the end. A start that
+//! fails leaves nothing mounted and nothing running.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use super::answers::{Service, share_spec};
+use super::config::{Config, Loaded, Seed, ShareSettings, Sources, saved};
+use super::control::{ControlError, ControlServer, MountStatus, Named, Policy, ServiceState};
+use super::logging::{self, LogError, LogHandle};
+use super::rates::Rates;
+use super::{journal, reload, systemd};
+use crate::cache::CacheConfig;
+use crate::fuse::{Mount, MountError, MountOptions};
+use crate::node::{Change, Leave, Node, NodeConfig, NodeError};
+use crate::trust::InviteToken;
+
+/// How often status and rates are taken.
+const TICK: Duration = Duration::from_secs(1);
+/// Calls that wait for the node.
+const CALLS_MAX: usize = 256;
+/// How often what could not be done at the start is tried again: seeds whose names did not
+/// resolve, shares that were not there, a token whose issuer did not answer.
+const RETRY_PERIOD: Duration = Duration::from_secs(30);
+/// Threads of the runtime: gossip, connections and control; hashing and disks have their own.
+const WORKER_THREADS: usize = 4;
+
+/// Why the daemon stopped other than by being told to: one line, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// What was kept by command cannot be read.
+    #[error("cannot read the shares kept in {}: {source}; mend or remove shares.toml there",
+        dir.display())]
+    Saved {
+        /// The state directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system refuses something basic.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the daemon in the foreground until it is told to stop. `sources` are kept for reloads.
+///
+/// # Errors
+/// [`RunError`] saying what failed and what to do.
+pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
+    let log = logging::start(loaded.config.log.level)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            what: "cannot start threads",
+            source,
+        })?;
+    let outcome = runtime.block_on(live(sources, loaded.config, &log));
+    // a thread that still waits for a disk must not hold up the end
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+async fn live(sources: Sources, config: Config, log: &LogHandle) -> Result<(), RunError> {
+    let signals = Signals::catch()?;
+    let policy = Policy::of_this_process();
+    let control = ControlServer::bind(&config.socket, policy, config.limits.control_connections)?;
+    let mut daemon = Daemon::start(config).await?;
+    daemon.serve_control(control);
+    let outcome = match daemon.mount().await {
+        Ok(()) => {
+            daemon.announce_ready();
+            Ok(daemon.attend(signals, &sources, log).await)
+        }
+        Err(error) => Err(error),
+    };
+    let leave = *outcome.as_ref().unwrap_or(&Leave::Away);
+    daemon.stop(leave).await;
+    outcome.map(|_| ())
+}
+
+/// The signals that the daemon lives by.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, RunError> {
+        let failed = |source| RunError::System {
+            what: "cannot catch signals",
+            source,
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            reload: signal(SignalKind::hangup()).map_err(failed)?,
+        })
+    }
+}
+
+/// A daemon that runs.
+struct Daemon {
+    service: Arc<Service>,
+    config: Config,
+    state: watch::Sender<ServiceState>,
+    mount_status: watch::Sender<MountStatus>,
+    mount: Option<Arc<Mount>>,
+    leave_asked: mpsc::Receiver<()>,
+    changes: Option<mpsc::Receiver<Vec<Change>>>,
+}
+
+impl Daemon {
+    async fn start(config: Config) -> Result<Self, RunError> {
+        let saved_shares =
+            saved::load_shares(&config.state_dir).map_err(|source| RunError::Saved {
+                dir: config.state_dir.clone(),
+                source,
+            })?;
+        let mut node = Node::start(node_config(&config).await).await?;
+        let changes = node.take_changes();
+        let (state, state_now) = watch::channel(ServiceState::Starting);
+        let (mount_status, mount_now) = watch::channel(MountStatus {
+            enabled: config.mount.enabled,
+            mounted: false,
+            dir: Named::from_local(&config.mount.dir),
+            problem: None,
+        });
+        let (leave, leave_asked) = mpsc::channel(1);
+        let service = Arc::new(Service {
+            node: Arc::new(node),
+            config: config.clone(),
+            started: Timestamp::now(),
+            state: state_now,
+            mount: mount_now,
+            leave,
+            rates: Rates::default(),
+            saved_shares: Mutex::new(saved_shares),
+        });
+        journal::follow(&service);
+        let mut daemon = Self {
+            service,
+            config,
+            state,
+            mount_status,
+            mount: None,
+            leave_asked,
+            changes,
+        };
+        daemon.start_tasks().await;
+        Ok(daemon)
+    }
+
+    /// What goes on beside the calls: shares, a waiting token, the pulse.
+    async fn start_tasks(&mut self) {
+        let missing = self.add_shares().await;
+        if missing.is_empty() {
+            let shares = self.service.node.shares().clone();
+            let _done = spawn_blocking(move || shares.forget_absent()).await;
+        }
+        tokio::spawn(retry_later(
+            self.service.clone(),
+            self.config.clone(),
+            missing,
+        ));
+        let node = &self.service.node;
+        tracing::info!(
+            "node {} ({}) on {}",
+            node.name(),
+            node.id().short(8),
+            node.address()
+        );
+        tokio::spawn(pulse(self.service.clone()));
+    }
+
+    /// Adds the shares of the configuration and those added by command; gives those that failed.
+    async fn add_shares(&self) -> Vec<ShareSettings> {
+        let mut wanted = self.config.share.clone();
+        wanted.extend(self.service.saved_shares());
+        add_shares(&self.service.node, wanted).await
+    }
+
+    fn serve_control(&self, control: ControlServer) {
+        let (calls, call_queue) = mpsc::channel(CALLS_MAX);
+        tokio::spawn(control.serve(calls));
+        tokio::spawn(self.service.clone().serve(call_queue));
+    }
+
+    async fn mount(&mut self) -> Result<(), RunError> {
+        let mut changes = self.changes.take();
+        if !self.config.mount.enabled {
+            tokio::spawn(async move { while let Some(Some(_seen)) = take(&mut changes).await {} });
+            return Ok(());
+        }
+        let mount = self.start_mount().await?;
+        self.mount_status.send_modify(|status| {
+            status.mounted = true;
+            status.dir = Named::from_local(mount.dir());
+        });
+        tracing::info!("mounted at {}", mount.dir().display());
+        let told = mount.clone();
+        tokio::spawn(async move {
+            while let Some(Some(batch)) = take(&mut changes).await {
+                told.invalidate(&batch);
+            }
+        });
+        self.mount = Some(mount);
+        Ok(())
+    }
+
+    async fn start_mount(&self) -> Result<Arc<Mount>, RunError> {
+        let settings = self.config.mount.clone();
+        let content = self.service.node.content();
+        let started = spawn_blocking(move || {
+            let defaults = MountOptions::for_this_user();
+            let mut options = MountOptions {
+                uid: settings.uid.unwrap_or(defaults.uid),
+                gid: settings.gid.unwrap_or(defaults.gid),
+                ..defaults
+            };
+            // the device gives up after the node has: it is the net below it
+            options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
+            Mount::start(&settings.dir, content, &options)
+        });
+        let mount = started.await.map_err(|error| RunError::System {
+            what: "cannot mount",
+            source: std::io::Error::other(error),
+        })??;
+        Ok(Arc::new(mount))
+    }
+
+    fn announce_ready(&self) {
+        self.state.send_replace(ServiceState::Serving);
+        systemd::ready();
+        if let Some(period) = systemd::watchdog_period() {
+            tokio::spawn(async move {
+                let mut due = tokio::time::interval(period);
+                loop {
+                    due.tick().await;
+                    systemd::alive();
+                }
+            });
+        }
+    }
+
+    /// Serves until it is told to end; says how to leave.
+    async fn attend(&mut self, mut signals: Signals, sources: &Sources, log: &LogHandle) -> Leave {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Leave::Away,
+                _ = signals.interrupt.recv() => return Leave::Away,
+                Some(()) = self.leave_asked.recv() => return Leave::Final,
+                _ = signals.reload.recv() => self.reload(sources, log).await,
+                _ = tick.tick() => self.look_at_mount(),
+            }
+        }
+    }
+
+    async fn reload(&mut self, sources: &Sources, log: &LogHandle) {
+        systemd::reloading();
+        match reload::apply(&self.service, &self.config, sources, log).await {
+            Ok(config) => {
+                self.config = config;
+                tracing::info!("the configuration was read again");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+        systemd::ready();
+    }
+
+    /// Somebody may have unmounted it by hand.
+    fn look_at_mount(&self) {
+        let is_mounted = self.mount.as_ref().is_some_and(|mount| mount.is_mounted());
+        self.mount_status.send_if_modified(|status| {
+            let changed = status.mounted != is_mounted;
+            if changed && !is_mounted {
+                let problem = "it was unmounted by hand; restart the daemon to mount it again";
+                tracing::warn!("the folder is gone: {problem}");
+                status.problem = Some(problem.to_owned());
+            }
+            status.mounted = is_mounted;
+            changed
+        });
+    }
+
+    async fn stop(&mut self, leave: Leave) {
+        self.state.send_replace(ServiceState::Stopping);
+        systemd::stopping();
+        let mount = self.mount.take();
+        let unmounted = spawn_blocking(move || match mount {
+            Some(mount) => mount.unmount().map_err(|error| error.to_string()),
+            None => Ok(()),
+        });
+        let ((), unmounted) = tokio::join!(self.service.node.stop(leave), unmounted);
+        match unmounted {
+            Ok(Err(error)) => tracing::error!("{error}"),
+            Err(error) => tracing::error!("the unmount ended in a panic: {error}"),
+            Ok(Ok(())) => {}
+        }
+        let cache = self.service.node.cache().clone();
+        let _flushed = spawn_blocking(move || cache.flush()).await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn take<T>(queue: &mut Option<mpsc::Receiver<T>>) -> Option<Option<T>> {
+    match queue {
+        Some(queue) => Some(queue.recv().await),
+        None => None,
+    }
+}
+
+/// Takes status and rates once a second.
+async fn pulse(service: Arc<Service>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        service.take_rates();
+        service.publish_status().await;
+    }
+}
+
+/// Adds shares on a blocking thread; gives back those that could not be, with a warning each.
+pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> Vec<ShareSettings> {
+    let node = node.clone();
+    let work = spawn_blocking(move || {
+        let mut failed = Vec::new();
+        for share in wanted {
+            if let Err(error) = node.shares().add(share_spec(&share)) {
+                node.events().warn(format!("not shared: {error}"));
+                failed.push(share);
+            }
+        }
+        failed
+    });
+    work.await.unwrap_or_default()
+}
+
+/// Tries again what could not be done at the start, until it is.
+async fn retry_later(service: Arc<Service>, config: Config, mut missing: Vec<ShareSettings>) {
+    let mut tick = tokio::time::interval(RETRY_PERIOD);
+    loop {
+        tick.tick().await;
+        if !missing.is_empty() {
+            missing = add_shares(&service.node, std::mem::take(&mut missing)).await;
+        }
+        use_waiting_token(&service, &config).await;
+        for seed in config.seeds.iter().filter(|seed| seed.ip().is_none()) {
+            for address in resolve(seed).await {
+                let _stopping = service.node.add_seed(address).await;
+            }
+        }
+    }
+}
+
+/// Joins with the token that `p2pfs join` left before the first start.
+async fn use_waiting_token(service: &Service, config: &Config) {
+    let Ok(Some(text)) = saved::waiting_token(&config.state_dir) else {
+        return;
+    };
+    let outcome = match InviteToken::parse(&text) {
+        Ok(token) => service.node.join(&token).await,
+        Err(error) => Err(NodeError::Trust(error)),
+    };
+    match outcome {
+        Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
+        Err(error @ NodeError::Net(_)) => {
+            service
+                .node
+                .events()
+                .warn(format!("the waiting token was not used yet: {error}"));
+            return;
+        }
+        Err(error) => {
+            service
+                .node
+                .events()
+                .warn(format!("the waiting token is of no use: {error}"));
+        }
+    }
+    if let Err(error) = saved::forget_token(&config.state_dir) {
+        tracing::warn!("the used token stays in the state directory: {error}");
+    }
+}
+
+async fn node_config(config: &Config) -> NodeConfig {
+    let mut seeds = Vec::new();
+    for seed in &config.seeds {
+        seeds.extend(resolve(seed).await);
+    }
+    NodeConfig {
+        name: config.name.clone(),
+        listen: config.listen,
+        advertise: None,
+        seeds,
+        secret_file: config.secret_file.clone(),
+        state_dir: config.state_dir.clone(),
+        cache: CacheConfig {
+            dir: config.cache_dir.clone(),
+            budget_bytes: config.cache.size_bytes,
+            floor_bytes: config.cache.floor_bytes,
+        },
+        mdns: config.lan.mdns,
+        away_grace: config.membership.away_grace,
+        read_deadline: config.mount.read_deadline,
+        refuse_beneath: vec![config.mount.dir.clone()],
+    }
+}
+
+/// The addresses of a seed now; none where its name does not resolve, which is tried again later.
+pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
+    if let Some(ip) = seed.ip() {
+        return vec![SocketAddr::new(ip, seed.port())];
+    }
+    let (host, port) = (seed.host().to_owned(), seed.port());
+    let found = spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+    match found.await {
+        Ok(Ok(addresses)) => addresses,
+        _ => {
+            tracing::warn!("the seed {seed} does not resolve; it is tried again");
+            Vec::new()
+        }
+    }
+}
+
+impl Service {
+    fn saved_shares(&self) -> Vec<ShareSettings> {
+        self.saved_shares
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

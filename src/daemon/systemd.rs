@@ -1,0 +1,108 @@
+//! What the daemon tells the service manager (sd_notify(3)). Without one every call does nothing.
+//!
+//! Owns the messages and the watchdog's interval. A manager that cannot be told is no reason to
+//! stop serving, so no error leaves this room.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Serving: mounted (where it is to mount) and gossiping.
+pub fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The configuration is being read again; [`ready`] ends it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(e) => tracing::debug!("the service manager was not told of the reload: {e}"),
+    }
+}
+
+/// On the way out.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(line: &str) {
+    tell(&[NotifyState::Status(&line.replace('\n', " "))]);
+}
+
+/// Still alive; to be called every [`watchdog_period`].
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often the manager wants to hear that the daemon is alive: twice within its patience. None
+/// where it does not watch.
+pub fn watchdog_period() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::debug!("the service manager was not told: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Says everything, in a process of its own that has a service manager.
+    #[test]
+    #[ignore = "the test below runs it with a service manager"]
+    fn says_everything() {
+        status("serving,\n2 peers");
+        ready();
+        reloading();
+        alive();
+        stopping();
+        assert_eq!(watchdog_period(), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_service_manager_hears_what_the_daemon_is_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([
+            "--exact",
+            "--ignored",
+            "daemon::systemd::tests::says_everything",
+        ]);
+        child
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "20000000");
+        assert!(
+            child
+                .env_remove("WATCHDOG_PID")
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+        manager.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let mut said = Vec::new();
+        while let Ok(length) = manager.recv(&mut buffer) {
+            said.push(
+                String::from_utf8_lossy(&buffer[..length])
+                    .trim_end()
+                    .to_owned(),
+            );
+        }
+        assert_eq!(said[..2], ["STATUS=serving, 2 peers", "READY=1"]);
+        assert!(
+            said[2].starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{said:?}"
+        );
+        assert_eq!(said[3..], ["WATCHDOG=1", "STOPPING=1"]);
+    }
+}
