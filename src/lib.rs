@@ -1,4 +1,68 @@
 //! p2pfs: the files that a group of machines share, as one folder on each of them.
+//!
+//! A daemon keeps a cluster together by gossip over UDP, moves verified ranges of files over TLS,
+//! and mounts a FUSE filesystem that lists what every live node shares. This page is the house:
+//! what the parts are, who may know whom, and what always holds.
+//!
+//! ```text
+//!  shells, file managers ── kernel ── /dev/fuse ─┐              ┌─ p2pfs status | get | why …
+//!                                                ▼              ▼ (Varlink on a Unix socket)
+//!                                       fuse ─▶ fs ◀──────── daemon (config, control, systemd)
+//!                                               │ traits Content, Invalidator, BackingFiles
+//!                                               ▼
+//!                  ┌──────────────────────── node ────────────────────────┐
+//!                  │ owns the machines below, feeds them events and time  │
+//!                  └──┬──────────┬───────────────┬───────────────┬────────┘
+//!        pure ▶    cluster   catalogue     transfer::plan        │
+//!                     │          ▲               │               │
+//!         I/O ▶  net::gossip   share      transfer::client ── cache
+//!                   (UDP)   (scan, watch, transfer::server
+//!                             hash)         net::peer (TLS over TCP)
+//! ```
+//!
+//! # Rooms
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
+//! | [`trust`] | keys, secrets, invitations, proofs of membership |
+//! | [`wire`] | every format that crosses a network, with every size limit |
+//! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
+//! | [`catalogue`] | what every node says it has, merged into one namespace; pure |
+//! | [`share`] | the folders that this node offers: scanned, watched, hashed |
+//! | [`cache`] | verified bytes of others, on the local disk |
+//! | [`net`] | sockets, TLS, connections, mDNS |
+//! | [`transfer`] | which range from whom ([`transfer::plan`], pure), and moving it |
+//! | [`fs`] | inodes, handles, attributes, the one errno table |
+//! | [`fuse`] | the device, the protocol, the kernel's caches |
+//! | [`broker`] | the calls that need privilege |
+//! | [`node`] | the event loop that owns the machines; what the filesystem reads |
+//! | [`daemon`] | the process: configuration, control socket, systemd |
+//! | [`cli`] | the commands |
+//!
+//! Who may import whom is a table in `tests/tidy.rs`, which holds the tree to it. A pure room
+//! names no socket, file, runtime or clock: it is handed messages, answers and the time, and gives
+//! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
+//! runs in one test, in virtual time, from one number.
+//!
+//! # What always holds
+//!
+//! | | invariant | held by |
+//! |---|---|---|
+//! | 1 | no byte reaches a reader or the cache unverified | `digest::proof::tests`, `transfer` tests with lying holders |
+//! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
+//! | 3 | no metadata call waits for the network | `fs` reads names from a [`catalogue::View`] in memory alone |
+//! | 4 | every wait of a program has a deadline, ends on a signal, and ends in data or a documented errno | `tests/mount_*.rs`, `tests/daemons.rs` |
+//! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
+//! | 6 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
+//! | 7 | one error enum a layer; errno is chosen in one table | `fs::error` |
+//! | 8 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/tidy.rs` |
+//! | 9 | a test waits for an event or runs in virtual time | `tests/tidy.rs` |
+//!
+//! # Where to begin reading
+//!
+//! [`node::Machine`] shows what a node does without its sockets; [`transfer::plan`] how bytes are
+//! chosen; [`catalogue`] how the namespace comes about; [`fuse`] why the mount never hangs.
 
 pub mod broker;
 pub mod cache;

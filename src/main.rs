@@ -1,3 +1,26 @@
-//! The `p2pfs` command: parses the command line and dispatches to daemon, broker, demo or cli.
+//! The `p2pfs` command: parses the command line, runs what it says, and tells what failed.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use p2pfs::{cli, daemon};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let run_daemon = |sources, loaded| {
+        daemon::run::run(sources, loaded).map_err(|e| cli::CliError::plain(e.to_string()))
+    };
+    match cli::run(command, run_daemon) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("p2pfs: {error}");
+            if let Some(drawing) = error.drawing().filter(|_| std::io::stderr().is_terminal()) {
+                eprintln!("{drawing}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,135 @@
-//! (the room's documentation)
+//! The command line: one file a group of commands.
+//!
+//! Owns the arguments, how answers look on a terminal and in a pipe, and the exit codes: 0 done,
+//! 1 failed, 2 misuse. Everything it shows comes from the control socket; it never touches a
+//! node's files, but for a token that waits for the first start. A command that fails leaves one
+//! line on standard error, saying what failed and what to do next.
+
+mod cache;
+mod completions;
+mod connect;
+pub mod daemon;
+pub mod demo;
+mod error;
+mod events;
+mod get;
+mod names;
+mod namespace;
+mod output;
+mod share;
+mod status;
+mod trust;
+mod wait;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use error::CliError;
+use output::Output;
+
+/// The files that a group of machines share, as one folder on each of them.
+#[derive(Debug, Parser)]
+#[command(name = "p2pfs", version, max_term_width = 100)]
+#[command(after_help = "See p2pfs(1), p2pfs.toml(5) and p2pfs(8).")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    Daemon(daemon::DaemonOptions),
+    /// Show what p2pfs does, with some nodes on this machine
+    Demo(demo::DemoOptions),
+    /// Wait until the daemon answers, is mounted, has peers or lists a file
+    Wait(wait::WaitOptions),
+    /// List, add or remove the folders that this node shares
+    Share(share::ShareOptions),
+    /// Make a token that lets one new node join
+    Invite(trust::InviteOptions),
+    /// Join the cluster of a token
+    Join(trust::JoinOptions),
+    /// Leave the cluster for good
+    Leave(trust::LeaveOptions),
+    /// Show how this node is
+    Status(status::StatusOptions),
+    /// Show the other nodes
+    Peers(status::PeersOptions),
+    /// List the shared files
+    Ls(namespace::LsOptions),
+    /// Fetch a file without the mount
+    Get(get::GetOptions),
+    /// Tell why a name shows its content
+    Why(namespace::WhyOptions),
+    /// Bring files into the cache
+    Prefetch(cache::PrefetchOptions),
+    /// Keep files in the cache
+    Pin(cache::PinOptions),
+    /// Keep files in the cache no more
+    Unpin(cache::PinOptions),
+    /// List, empty, check or resize the cache
+    Cache(cache::CacheOptions),
+    /// Show what happens
+    Events(events::EventsOptions),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsOptions),
+}
+
+/// Reads the command line. Help and misuse are answered here, with their exit code.
+///
+/// # Errors
+/// The exit code, where there is no command to run.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Ok(cli.command),
+        Err(e) => {
+            // nothing is left to be told where even that cannot be written
+            let _unheard = e.print();
+            Err(ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2)))
+        }
+    }
+}
+
+/// Runs a command; `daemon` is what runs the daemon itself, which this room knows nothing of.
+///
+/// # Errors
+/// [`CliError`], not yet shown.
+pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> {
+    let mut output = Output::standard();
+    let done = match command {
+        Command::Daemon(options) => daemon::run(options, daemon, &mut output),
+        Command::Demo(options) => demo::run(&options),
+        Command::Wait(options) => wait::run(&options, &mut output),
+        Command::Share(options) => share::run(options, &mut output),
+        Command::Invite(options) => trust::invite(&options, &mut output),
+        Command::Join(options) => trust::join(options, &mut output),
+        Command::Leave(options) => trust::leave(&options, &mut output),
+        Command::Status(options) => status::status(&options, &mut output),
+        Command::Peers(options) => status::peers(&options, &mut output),
+        Command::Ls(options) => namespace::ls(&options, &mut output),
+        Command::Get(options) => get::run(&options),
+        Command::Why(options) => namespace::why(&options, &mut output),
+        Command::Prefetch(options) => cache::prefetch(&options, &mut output),
+        Command::Pin(options) => cache::pin(&options, true, &mut output),
+        Command::Unpin(options) => cache::pin(&options, false, &mut output),
+        Command::Cache(options) => cache::run(&options, &mut output),
+        Command::Events(options) => events::run(&options, &mut output),
+        Command::Completions(options) => completions::run(options, &mut output),
+    };
+    let flushed = done.and_then(|()| Ok(output.flush()?));
+    match flushed {
+        // whoever reads our output has seen enough
+        Err(error) if error.is_closed_pipe() => Ok(()),
+        other => other,
+    }
+}
+
+/// The whole command line, for the completion scripts and for the test that holds the man pages to
+/// it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,269 @@
+//! `p2pfs cache`, `prefetch`, `pin`, `unpin`: what is kept on this machine.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::names::shared_name;
+use super::output::{Output, escape, human_bytes, percent, printable};
+use crate::daemon::config::units;
+use crate::daemon::control::{
+    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client, Named,
+    PATHS_MAX, Progress, Touched,
+};
+
+/// The arguments of `p2pfs cache`.
+#[derive(Debug, Clone, Args)]
+pub struct CacheOptions {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Action {
+    /// List what it holds
+    Ls(Reporting),
+    /// Empty it, but for what is pinned or open
+    Clear(Reporting),
+    /// Check every byte in it
+    Verify(Reporting),
+    /// Give it another size, until the next start
+    Resize {
+        #[command(flatten)]
+        reporting: Reporting,
+        /// The new size, such as 20GiB
+        #[arg(value_parser = units::parse_positive_size)]
+        size: u64,
+    },
+}
+
+/// The arguments of `p2pfs pin` and `p2pfs unpin`.
+#[derive(Debug, Clone, Args)]
+pub struct PinOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Files and directories, from the root of the mount
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+}
+
+/// The arguments of `p2pfs prefetch`.
+#[derive(Debug, Clone, Args)]
+pub struct PrefetchOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Files and directories, from the root of the mount
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+}
+
+pub(super) fn run(options: &CacheOptions, output: &mut Output) -> Result<(), CliError> {
+    match &options.action {
+        Action::Ls(reporting) => list(reporting, output),
+        Action::Clear(reporting) => clear(reporting, output),
+        Action::Verify(reporting) => verify(reporting, output),
+        Action::Resize { reporting, size } => resize(reporting, *size, output),
+    }
+}
+
+fn list(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let mut client = reporting.open()?;
+    let mut entries: Vec<CacheEntry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.hash.clone());
+        let page: CacheListing = client.call(&Call::CacheLs { after })?;
+        let done = !page.more || page.entries.is_empty();
+        entries.extend(page.entries);
+        if done {
+            break;
+        }
+    }
+    if reporting.json {
+        return output.json(&serde_json::json!({"entries": entries}));
+    }
+    let rows = entries.iter().map(cache_row).collect();
+    output.table(&["HASH", "SIZE", "CACHED", "KEPT", "NAME"], &[1, 2], rows)
+}
+
+fn cache_row(entry: &CacheEntry) -> Vec<String> {
+    let kept = match (entry.pinned, entry.open) {
+        (true, true) => "pinned, open",
+        (true, false) => "pinned",
+        (false, true) => "open",
+        (false, false) => "-",
+    };
+    vec![
+        entry.hash.chars().take(16).collect(),
+        human_bytes(entry.size_bytes),
+        percent(entry.cached_bytes, entry.size_bytes),
+        kept.to_owned(),
+        entry
+            .names
+            .first()
+            .map_or_else(|| "-".to_owned(), |name| escape(name.as_bytes())),
+    ]
+}
+
+fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let cleared: CacheCleared = reporting.open_patiently()?.call(&Call::CacheClear {})?;
+    match reporting.json {
+        true => output.json(&cleared),
+        false => output.line(&format!(
+            "removed {} files, {}; {} stay, pinned or open",
+            cleared.removed_files,
+            human_bytes(cleared.removed_bytes),
+            cleared.kept_files
+        )),
+    }
+}
+
+fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let mut client = reporting.open_patiently()?;
+    let bar = Bar::new("checked");
+    let verified: CacheVerified = follow(&mut client, &Call::CacheVerify {}, &bar)?;
+    match reporting.json {
+        true => output.json(&verified)?,
+        false => output.line(&format!(
+            "checked {} files, {}",
+            verified.files,
+            human_bytes(verified.bytes)
+        ))?,
+    }
+    if verified.dropped_bytes == 0 {
+        return Ok(());
+    }
+    output.flush()?;
+    Err(CliError::new(
+        format!(
+            "{} were wrong and were dropped",
+            human_bytes(verified.dropped_bytes)
+        ),
+        "they are fetched again when they are read; check the disk",
+    ))
+}
+
+fn resize(reporting: &Reporting, size: u64, output: &mut Output) -> Result<(), CliError> {
+    let call = Call::CacheResize { budget_bytes: size };
+    let usage: CacheUsage = reporting.open_patiently()?.call(&call)?;
+    match reporting.json {
+        true => output.json(&usage),
+        false => output.line(&format!(
+            "{} of {} in use; to keep this size, set size in [cache]",
+            human_bytes(usage.used_bytes),
+            human_bytes(usage.budget_bytes)
+        )),
+    }
+}
+
+pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open_patiently()?;
+    let mut touched = Touched::default();
+    for paths in batches(&mut client, &options.paths)? {
+        let call = if keep {
+            Call::Pin { paths }
+        } else {
+            Call::Unpin { paths }
+        };
+        add(&mut touched, client.call(&call)?);
+    }
+    let done = if keep { "pinned" } else { "unpinned" };
+    conclude(&touched, done, &options.reporting, output)
+}
+
+pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open_patiently()?;
+    let mut touched = Touched::default();
+    let bar = Bar::new("fetched");
+    for paths in batches(&mut client, &options.paths)? {
+        add(
+            &mut touched,
+            follow(&mut client, &Call::Prefetch { paths }, &bar)?,
+        );
+    }
+    drop(bar);
+    conclude(&touched, "in the cache", &options.reporting, output)
+}
+
+/// The names, as many at a time as one call takes.
+fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
+    let names: Result<Vec<_>, _> = paths.iter().map(|path| shared_name(client, path)).collect();
+    Ok(names?.chunks(PATHS_MAX).map(<[Named]>::to_vec).collect())
+}
+
+fn add(all: &mut Touched, some: Touched) {
+    all.files += some.files;
+    all.bytes += some.bytes;
+    all.failed.extend(some.failed);
+}
+
+fn conclude(
+    touched: &Touched,
+    done: &str,
+    reporting: &Reporting,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    match reporting.json {
+        true => output.json(touched)?,
+        false => output.line(&format!(
+            "{} files, {}: {done}",
+            touched.files,
+            human_bytes(touched.bytes)
+        ))?,
+    }
+    let Some(first) = touched.failed.first() else {
+        return Ok(());
+    };
+    output.flush()?;
+    let name = escape(first.path.as_bytes());
+    let more = match touched.failed.len() {
+        1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    };
+    Err(CliError::new(
+        format!("{name}: {}{more}", printable(&first.why)),
+        "see p2pfs why PATH",
+    ))
+}
+
+/// A progress bar on standard error, where that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(verb: &'static str) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(0).with_message(verb);
+        let style = "{bar:32} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    fn show(&self, progress: &Progress) {
+        self.0.set_length(progress.total_bytes);
+        self.0.set_position(progress.done_bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Asks, shows the progress, and takes the last reply.
+fn follow<T: DeserializeOwned>(client: &mut Client, call: &Call, bar: &Bar) -> Result<T, CliError> {
+    client.start(call)?;
+    loop {
+        let reply = client.next_reply()?;
+        if !reply.continues {
+            return Ok(reply.decode()?);
+        }
+        bar.show(&reply.decode()?);
+    }
+}

@@ -1,0 +1,132 @@
+//! `p2pfs daemon`: the flags that are settings, and the configuration that they end in.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::error::CliError;
+use super::output::Output;
+use crate::daemon::config::{Environment, Loaded, Overrides, Place, Seed, Sources, load, units};
+use crate::id::NodeName;
+
+/// The flags of `p2pfs daemon`. Each wins over the environment and the files.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DaemonOptions {
+    /// The configuration file [default: /etc/p2pfs/p2pfs.toml; a user's in ~/.config]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "P2PFS_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Check the configuration, print what it comes to, and do nothing else
+    #[arg(long)]
+    pub check_config: bool,
+    /// What this node calls itself [default: the host's name]
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// Where to listen, UDP and TCP [default: 0.0.0.0:1378]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// A node to say hello to; may be repeated, and replaces those of the configuration
+    #[arg(long = "seed", value_name = "ADDR:PORT")]
+    pub seeds: Vec<Seed>,
+    /// A folder to share; may be repeated, and adds to those of the configuration
+    #[arg(long = "share", value_name = "DIR")]
+    pub shares: Vec<PathBuf>,
+    /// Where to mount [default: /mnt/p2p; a user's: ~/p2p]
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
+    /// Where to keep the node's key and state [default: /var/lib/p2pfs]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Where to keep the cache [default: /var/cache/p2pfs]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// The most the cache may use [default: 10GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_positive_size)]
+    pub cache_size: Option<u64>,
+    /// The control socket [default: /run/p2pfs/p2pfs.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// A file with the cluster's secret, instead of invitations
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Speak to older peers, and share the folders of the command line with them
+    #[arg(long)]
+    pub legacy: bool,
+}
+
+impl DaemonOptions {
+    /// All layers of settings, the flags on top; paths become absolute here.
+    ///
+    /// # Errors
+    /// [`CliError`] where the working directory cannot be told.
+    pub fn sources(self) -> Result<Sources, CliError> {
+        let environment = Environment::of_this_process();
+        let place = Place::of_this_process(&environment);
+        let overrides = Overrides {
+            name: self.name,
+            listen: self.listen,
+            seeds: self.seeds,
+            shares: self
+                .shares
+                .iter()
+                .map(|dir| absolute(dir))
+                .collect::<Result<_, _>>()?,
+            mount_dir: maybe_absolute(self.mount)?,
+            state_dir: maybe_absolute(self.state)?,
+            cache_dir: maybe_absolute(self.cache)?,
+            cache_size_bytes: self.cache_size,
+            socket: maybe_absolute(self.socket)?,
+            secret_file: maybe_absolute(self.secret_file)?,
+            legacy: self.legacy,
+        };
+        Ok(Sources {
+            config_file: maybe_absolute(self.config)?,
+            environment,
+            overrides,
+            place,
+        })
+    }
+}
+
+/// Runs the daemon on its configuration; `sources` are there to load it again.
+pub type RunDaemon = fn(sources: Sources, loaded: Loaded) -> Result<(), CliError>;
+
+/// Loads the configuration, and prints it or hands it to the daemon.
+pub(super) fn run(
+    options: DaemonOptions,
+    daemon: RunDaemon,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let check_only = options.check_config;
+    let sources = options.sources()?;
+    let loaded = load(&sources).map_err(Box::new)?;
+    match check_only {
+        true => print(&loaded, output),
+        false => daemon(sources, loaded),
+    }
+}
+
+fn print(loaded: &Loaded, output: &mut Output) -> Result<(), CliError> {
+    for file in &loaded.files {
+        output.line(&format!("# from {}", file.display()))?;
+    }
+    for warning in &loaded.warnings {
+        output.line(&format!("# warning: {warning}"))?;
+    }
+    output.bytes(loaded.config.to_toml().as_bytes())
+}
+
+pub(super) fn maybe_absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
+    path.map(|path| absolute(&path)).transpose()
+}
+
+/// The path from the root; symlinks stay as they are.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path)
+        .map_err(|e| CliError::plain(format!("{} is no path: {e}", path.display())))
+}

@@ -1,0 +1,125 @@
+//! `p2pfs demo`: a cluster of child processes on loopback, and a guided tour of it.
+//!
+//! Owns a folder with everything in it (shares, state, caches, mounts) and the daemons that it
+//! started; whatever happens, it stops them, takes their mounts away and removes the folder. The
+//! tour is made of the commands that a user would type. With `--once` each thing that it shows is
+//! checked.
+
+mod files;
+mod nodes;
+mod tour;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+use super::error::CliError;
+use nodes::DemoCluster;
+pub use tour::Tour;
+
+/// The flags of `p2pfs demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoOptions {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = value_parser!(u8).range(2..=16))]
+    pub nodes: u8,
+    /// Where to put them [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Check everything that is shown, clean up, and end
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Why the tour ended early. Everything was cleaned up.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The folder named is in use.
+    #[error("{} is not empty; name a new folder for the demo", dir.display())]
+    FolderInUse {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// A file or folder of the demo could not be made.
+    #[error("cannot make {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node did not start; what it said last is its own advice.
+    #[error("{node} did not start: {said}")]
+    NodeFailed {
+        /// Which.
+        node: String,
+        /// Its last words.
+        said: String,
+    },
+    /// A command of the tour failed.
+    #[error("{command}: {said}")]
+    Command {
+        /// As it was typed.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// Something shown is not as it should be.
+    #[error("not as promised: {what}")]
+    Broken {
+        /// What.
+        what: String,
+    },
+    /// Ctrl-C, or a request to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Set by the first signal; looked at between and during the steps.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user wants the demo to end.
+fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Runs the demo to its end.
+///
+/// # Errors
+/// [`DemoError`], after cleaning up. Ctrl-C once the tour is over is the normal end.
+pub fn run(options: &DemoOptions) -> Result<(), CliError> {
+    tour(options).map_err(|error| CliError::plain(error.to_string()))
+}
+
+fn tour(options: &DemoOptions) -> Result<(), DemoError> {
+    catch_signals();
+    let mut cluster = DemoCluster::start(options)?;
+    let result = Tour::new(&mut cluster).walk();
+    if result.is_ok() && !options.once {
+        cluster.describe();
+        while !is_interrupted() {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        println!();
+    }
+    let stopped = cluster.stop();
+    match result {
+        Ok(()) => stopped,
+        Err(error) => Err(error),
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP only set a flag, so that the cleaning up is never cut short.
+fn catch_signals() {
+    extern "C" fn note(_signal: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+    }
+}

@@ -1,0 +1,425 @@
+//! The demo's daemons: started as a user would start them, each with a folder of its own.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::files::fill_share;
+use super::{DemoError, DemoOptions, is_interrupted};
+
+/// How long a daemon may take to say farewell and unmount before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How often a child is looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
+
+/// The daemons and the folder that holds all of them.
+pub struct DemoCluster {
+    pub(super) folder: PathBuf,
+    pub(super) nodes: Vec<DemoNode>,
+    is_stopped: bool,
+}
+
+/// One daemon.
+pub(super) struct DemoNode {
+    pub(super) name: String,
+    pub(super) home: PathBuf,
+    child: Option<Child>,
+}
+
+impl DemoNode {
+    pub(super) fn mount(&self) -> PathBuf {
+        self.home.join("mnt")
+    }
+
+    pub(super) fn share(&self) -> PathBuf {
+        self.home.join("share")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.home.join("p2pfs.sock")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.join("log")
+    }
+
+    /// A command of this program, asked of this node.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<Command, DemoError> {
+        let mut command = Command::new(own_program()?);
+        command.args(arguments).arg("--socket").arg(self.socket());
+        Ok(command)
+    }
+
+    /// The last line of the node's log: the daemon ends with what is wrong and what to do.
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("it said nothing")
+            .to_owned()
+    }
+}
+
+fn own_program() -> Result<PathBuf, DemoError> {
+    std::env::current_exe().map_err(|source| DemoError::Folder {
+        path: PathBuf::from("/proc/self/exe"),
+        source,
+    })
+}
+
+impl DemoCluster {
+    /// Makes the folder, fills the shares and starts the daemons, each knowing the first.
+    pub(super) fn start(options: &DemoOptions) -> Result<Self, DemoError> {
+        let folder = make_folder(options.dir.as_deref())?;
+        let mut cluster = Self {
+            folder,
+            nodes: vec![],
+            is_stopped: false,
+        };
+        let started = cluster.start_nodes(usize::from(options.nodes));
+        if let Err(error) = started {
+            let _tidied = cluster.stop();
+            return Err(error);
+        }
+        Ok(cluster)
+    }
+
+    fn start_nodes(&mut self, count: usize) -> Result<(), DemoError> {
+        println!(
+            "starting {count} nodes on loopback in {}",
+            self.folder.display()
+        );
+        let secret = self.folder.join("secret");
+        write_secret(&secret)?;
+        let mut seed = None;
+        for index in 0..count {
+            let node = self.prepare_node(index)?;
+            self.nodes.push(node);
+            let node = &mut self.nodes[index];
+            node.child = Some(spawn_daemon(node, &secret, seed.as_deref())?);
+            let status = self.await_start(index)?;
+            seed.get_or_insert(status);
+        }
+        let others = (count - 1).to_string();
+        for node in &self.nodes {
+            run(&mut node.command(&["wait", "--peers", &others, "--timeout", "30s"])?)?;
+        }
+        Ok(())
+    }
+
+    fn prepare_node(&self, index: usize) -> Result<DemoNode, DemoError> {
+        let name = format!("node{}", index + 1);
+        let home = self.folder.join(&name);
+        let node = DemoNode {
+            name,
+            home,
+            child: None,
+        };
+        for dir in [node.share(), node.mount()] {
+            fs::create_dir_all(&dir).map_err(|source| DemoError::Folder { path: dir, source })?;
+        }
+        fill_share(index, &node.name, &node.share())?;
+        Ok(node)
+    }
+
+    /// Waits until the node is mounted; its address is what the next ones are told.
+    fn await_start(&mut self, index: usize) -> Result<String, DemoError> {
+        let node = &self.nodes[index];
+        let waited = run(&mut node.command(&["wait", "--mounted", "--timeout", "30s"])?);
+        if waited.is_err() && !is_interrupted() {
+            return Err(DemoError::NodeFailed {
+                node: node.name.clone(),
+                said: node.last_words(),
+            });
+        }
+        waited?;
+        let status = run_json(&mut node.command(&["status", "--json"])?)?;
+        let address = status["address"].as_str().unwrap_or_default().to_owned();
+        println!(
+            "  {} on {address}, mounted at {}",
+            node.name,
+            node.mount().display()
+        );
+        Ok(address)
+    }
+
+    /// How to look around by hand.
+    pub(super) fn describe(&self) {
+        let first = &self.nodes[0];
+        println!("\nThe nodes stay up. In another terminal:\n");
+        println!("  ls -lR {}", first.mount().display());
+        println!(
+            "  cp some-file {}    # share it from node1",
+            first.share().display()
+        );
+        println!("  p2pfs status --socket {}", first.socket().display());
+        println!("  p2pfs peers --socket {}", first.socket().display());
+        println!(
+            "  p2pfs events --follow --socket {}",
+            first.socket().display()
+        );
+        println!("\nCtrl-C stops them and removes {}", self.folder.display());
+    }
+
+    /// Stops every daemon, takes away what mount is left and removes the folder.
+    pub(super) fn stop(&mut self) -> Result<(), DemoError> {
+        self.is_stopped = true;
+        for node in &self.nodes {
+            if let Some(child) = &node.child {
+                // SAFETY: the child was not waited for yet, so its pid is still its own.
+                unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+            }
+        }
+        let deadline = Instant::now() + STOP_LIMIT;
+        let mut stubborn = Vec::new();
+        for node in &mut self.nodes {
+            if let Some(child) = node.child.take()
+                && !ended_by(child, deadline)
+            {
+                stubborn.push(node.name.clone());
+            }
+            detach(&node.mount());
+        }
+        remove_folder(&self.folder)?;
+        if stubborn.is_empty() {
+            return Ok(());
+        }
+        Err(DemoError::Broken {
+            what: format!("{} had to be killed", stubborn.join(", ")),
+        })
+    }
+}
+
+impl Drop for DemoCluster {
+    fn drop(&mut self) {
+        if !self.is_stopped {
+            let _tidied = self.stop();
+        }
+    }
+}
+
+fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Child, DemoError> {
+    let config = node.home.join("p2pfs.toml");
+    let failed = |path: PathBuf| move |source| DemoError::Folder { path, source };
+    fs::write(&config, "").map_err(failed(config.clone()))?;
+    let log = fs::File::create(node.log()).map_err(failed(node.log()))?;
+    let log_twin = log.try_clone().map_err(failed(node.log()))?;
+    let mut command = Command::new(own_program()?);
+    command.arg("daemon").arg("--config").arg(&config);
+    command.args(["--name", &node.name, "--listen", "127.0.0.1:0"]);
+    command
+        .arg("--secret-file")
+        .arg(secret)
+        .arg("--socket")
+        .arg(node.socket());
+    command
+        .arg("--share")
+        .arg(node.share())
+        .arg("--mount")
+        .arg(node.mount());
+    command.arg("--state").arg(node.home.join("state"));
+    command
+        .arg("--cache")
+        .arg(node.home.join("cache"))
+        .args(["--cache-size", "1GiB"]);
+    command.args(seed.map(|seed| ["--seed", seed]).into_iter().flatten());
+    command.env("P2PFS_LAN_MDNS", "false").env("NO_COLOR", "1");
+    command.stdin(Stdio::null()).stdout(log).stderr(log_twin);
+    // a group of its own, so that Ctrl-C reaches the demo alone, which then stops them in order
+    command.process_group(0);
+    // SAFETY: prctl is async-signal-safe; it ends the daemon with the demo, however that ends.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
+    command.spawn().map_err(|source| DemoError::NodeFailed {
+        node: node.name.clone(),
+        said: source.to_string(),
+    })
+}
+
+/// Runs a command to its end; its output is the result.
+pub(super) fn run(command: &mut Command) -> Result<Output, DemoError> {
+    let typed = typed(command);
+    let failed = |said: String| DemoError::Command {
+        command: typed.clone(),
+        said,
+    };
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.process_group(0);
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let outputs = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+    while child
+        .try_wait()
+        .map_err(|error| failed(error.to_string()))?
+        .is_none()
+    {
+        if is_interrupted() {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+            return Err(DemoError::Interrupted);
+        }
+        std::thread::park_timeout(LOOK_PERIOD);
+    }
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    let output = Output {
+        status,
+        stdout: outputs.0.join().unwrap_or_default(),
+        stderr: outputs.1.join().unwrap_or_default(),
+    };
+    if status.success() {
+        return Ok(output);
+    }
+    Err(failed(
+        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    ))
+}
+
+/// Runs a command whose output is JSON.
+pub(super) fn run_json(command: &mut Command) -> Result<serde_json::Value, DemoError> {
+    let command_text = typed(command);
+    let output = run(command)?;
+    serde_json::from_slice(&output.stdout).map_err(|error| DemoError::Command {
+        command: command_text,
+        said: format!("not JSON: {error}"),
+    })
+}
+
+/// The command as a user would type it.
+pub(super) fn typed(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn read_all(from: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut from) = from {
+            let _partial = from.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn ended_by(mut child: Child, deadline: Instant) -> bool {
+    while Instant::now() < deadline {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return true;
+        }
+        std::thread::park_timeout(LOOK_PERIOD);
+    }
+    let _gone = child.kill();
+    let _reaped = child.wait();
+    false
+}
+
+fn detach(mount: &Path) {
+    // where the daemon has unmounted, as it should, this fails and nothing is lost
+    let _absent = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+}
+
+fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
+    let folder = match named {
+        Some(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+        None => std::env::temp_dir().join(format!("p2pfs-demo-{}", std::process::id())),
+    };
+    let failed = |source| DemoError::Folder {
+        path: folder.clone(),
+        source,
+    };
+    match fs::read_dir(&folder).map(|entries| entries.count()) {
+        Ok(0) => {}
+        Ok(_) => return Err(DemoError::FolderInUse { dir: folder }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(&folder).map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    Ok(folder)
+}
+
+/// Removes the folder unless something is still mounted beneath: what is seen through a mount
+/// belongs to others.
+fn remove_folder(folder: &Path) -> Result<(), DemoError> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(Path::new);
+    if let Some(left) = mounted.into_iter().find(|at| at.starts_with(folder)) {
+        let what = format!("{} is still mounted: fusermount3 -u it", left.display());
+        return Err(DemoError::Broken { what });
+    }
+    fs::remove_dir_all(folder).map_err(|source| DemoError::Folder {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+fn write_secret(path: &Path) -> Result<(), DemoError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |source| DemoError::Folder {
+        path: path.to_owned(),
+        source,
+    };
+    let mut random = [0u8; 32];
+    let mut source = fs::File::open("/dev/urandom").map_err(failed)?;
+    source.read_exact(&mut random).map_err(failed)?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    writeln!(file, "{}", crate::id::to_hex(&random)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_use_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("mine"), b"x").unwrap();
+        let refused = make_folder(Some(folder.path()));
+        assert!(matches!(refused, Err(DemoError::FolderInUse { .. })));
+        assert!(folder.path().join("mine").exists());
+    }
+
+    #[test]
+    fn a_failing_command_says_what_it_said() {
+        let error = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
+        assert!(error.to_string().ends_with(": why"), "{error}");
+    }
+
+    #[test]
+    fn the_secret_is_for_its_owner_alone_and_has_64_digits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        write_secret(&path).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read(&path).unwrap().len(), 65);
+    }
+}

@@ -1,0 +1,103 @@
+//! How a command fails: one line, with what to do next.
+
+use std::io;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+use super::output::{colour_wanted, printable};
+use crate::daemon::config::ConfigError;
+use crate::daemon::control::{ClientError, Failure};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What, and what to do about it.
+    #[error("{message}{}", ending(.remedy.as_deref()))]
+    Failed {
+        /// What failed.
+        message: String,
+        /// What to do next.
+        remedy: Option<String>,
+    },
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] Box<ConfigError>),
+    /// Our own output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn ending(remedy: Option<&str>) -> String {
+    remedy
+        .map(|remedy| format!("; {remedy}"))
+        .unwrap_or_default()
+}
+
+impl CliError {
+    /// A failure with what to do about it.
+    pub fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    /// A failure that speaks for itself.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            remedy: None,
+        }
+    }
+
+    /// Whether all that happened is that nobody reads our output any more.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The place in a configuration file, drawn for a terminal; nothing for other failures.
+    pub fn drawing(&self) -> Option<String> {
+        let Self::Config(error) = self else {
+            return None;
+        };
+        error.source_code()?;
+        let mut drawing = String::new();
+        let theme = match colour_wanted() {
+            true => GraphicalTheme::unicode(),
+            false => GraphicalTheme::unicode_nocolor(),
+        };
+        let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
+        handler.render_report(&mut drawing, error.as_ref()).ok()?;
+        Some(drawing)
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        let remedy = failure.remedy.as_deref().map(printable);
+        Self::Failed {
+            message: printable(&failure.message),
+            remedy,
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClientError::NotRunning { .. } => {
+                Self::new(message, "start it: systemctl start p2pfs, or p2pfs daemon")
+            }
+            ClientError::Silent => Self::new(message, "see what it is at: journalctl -u p2pfs"),
+            ClientError::Closed => {
+                Self::new(message, "see whether it still runs: systemctl status p2pfs")
+            }
+            ClientError::Refused(failure) => failure.into(),
+            ClientError::Malformed { .. } => {
+                Self::new(message, "use the p2pfs of the daemon's own version")
+            }
+            ClientError::Socket(_) => Self::plain(message),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `p2pfs events`: what happened, and what happens.
+
+use clap::Args;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::output::{Output, escape, human_bytes, printable};
+use crate::daemon::control::{Call, Event, EventKind, FetchInfo};
+
+/// The flags of `p2pfs events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Stay, and show what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+}
+
+pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open_patiently()?;
+    client.start(&Call::Events {
+        follow: options.follow,
+    })?;
+    loop {
+        let reply = client.next_reply()?;
+        if !reply.continues {
+            return Ok(());
+        }
+        let event: Event = reply.decode()?;
+        match options.reporting.json {
+            true => output.json_line(&event)?,
+            false => {
+                output.line(&sentence(&event))?;
+                output.flush()?;
+            }
+        }
+    }
+}
+
+fn sentence(event: &Event) -> String {
+    let what = match &event.what {
+        EventKind::PeerUp { peer, .. } => format!("{} is up", printable(peer)),
+        EventKind::PeerDown { peer, why, .. } => {
+            format!("{} is down: {}", printable(peer), printable(why))
+        }
+        EventKind::PeerShunned { peer, why, .. } => {
+            format!("{} is shunned: {}", printable(peer), printable(why))
+        }
+        EventKind::FileAdded(name) => format!("added {}", escape(name.as_bytes())),
+        EventKind::FileRemoved(name) => format!("removed {}", escape(name.as_bytes())),
+        EventKind::FileChanged(name) => format!("changed {}", escape(name.as_bytes())),
+        EventKind::FetchStarted(fetch) => format!("fetching {}", fetched(fetch)),
+        EventKind::FetchDone(fetch) => format!("fetched {}", fetched(fetch)),
+        EventKind::FetchFailed(fetch) => {
+            let why = fetch.why.as_deref().unwrap_or("no reason given");
+            format!("could not fetch {}: {}", fetched(fetch), printable(why))
+        }
+        EventKind::Warning { message } => format!("warning: {}", printable(message)),
+        EventKind::Lost { count } => format!("{count} events were lost here"),
+    };
+    format!("{:.3}  {what}", event.time)
+}
+
+fn fetched(fetch: &FetchInfo) -> String {
+    let name = match &fetch.name {
+        Some(name) => escape(name.as_bytes()),
+        None => fetch.hash.chars().take(16).collect(),
+    };
+    format!("{name} ({})", human_bytes(fetch.size_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::control::Named;
+
+    #[test]
+    fn an_event_is_one_line_whatever_the_names_are() {
+        let name = Some(Named::new(b"a\nb\x1b[m".to_vec()));
+        let hash = "0".repeat(64);
+        let why = Some("no\nholder".to_owned());
+        let what = EventKind::FetchFailed(FetchInfo {
+            hash,
+            size_bytes: 1024,
+            name,
+            why,
+        });
+        let line = sentence(&Event {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            what,
+        });
+        assert!(line.starts_with("1970-01-01T00:00:00.000Z  could not fetch a\\nb\\u{1b}[m (1.0"));
+        assert_eq!(line.lines().count(), 1);
+    }
+}

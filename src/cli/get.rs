@@ -1,0 +1,325 @@
+//! `p2pfs get`: a file without the mount, at full speed.
+//!
+//! The daemon hands over a descriptor and the bytes are copied from it. The result appears under
+//! its final name only when it is whole: until then it has no name, or a hidden one where the
+//! filesystem knows no files without.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{AtFlags, CWD, linkat};
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::names::shared_name;
+use super::output::{escape, human_bytes};
+use crate::daemon::control::{Call, Client, ClientError, GetDone, GetStarted, Named};
+
+/// Bytes copied between two strokes of the progress bar.
+const STROKE_BYTES: u64 = 4 << 20;
+/// How many hidden names are tried beside the final one.
+const NAME_TRIES: u32 = 100;
+
+/// The arguments of `p2pfs get`.
+#[derive(Debug, Clone, Args)]
+pub struct GetOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// The file, from the root of the mount
+    path: OsString,
+    /// Where to put it: a file, a directory, or - for standard output [default: its own name, here]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(options: &GetOptions) -> Result<(), CliError> {
+    let mut client = options.reporting.open_patiently()?;
+    let path = shared_name(&mut client, &options.path)?;
+    let begun = Instant::now();
+    client.start(&Call::Get { path: path.clone() })?;
+    let mut first = client.next_reply()?;
+    let started: GetStarted = first.decode()?;
+    let source = first
+        .descriptor
+        .take()
+        .map(File::from)
+        .ok_or_else(no_descriptor)?;
+    let target = Target::choose(options.output.as_deref(), &path, &started)?;
+    let bar = progress_bar(started.size_bytes);
+    let copied = copy(&source, target.file(), started.size_bytes, &bar);
+    bar.finish_and_clear();
+    // closed before the last reply is awaited: a daemon that still writes must learn of an end here
+    drop(source);
+    let done = conclude(&mut client, copied, &path, &started, &target)?;
+    target.publish()?;
+    report(options, &path, &started, &done, begun.elapsed())
+}
+
+fn no_descriptor() -> ClientError {
+    ClientError::Malformed {
+        why: "no descriptor came with it".to_owned(),
+    }
+}
+
+/// Copies until the end or the full length, and tells how much.
+fn copy(source: &File, target: &File, size_bytes: u64, bar: &ProgressBar) -> io::Result<u64> {
+    let mut copied_bytes = 0;
+    while copied_bytes < size_bytes {
+        let stroke = STROKE_BYTES.min(size_bytes - copied_bytes);
+        // between files and pipes the standard library lets the kernel do it
+        let stroke_bytes = io::copy(&mut source.take(stroke), &mut &*target)?;
+        if stroke_bytes == 0 {
+            break;
+        }
+        copied_bytes += stroke_bytes;
+        bar.set_position(copied_bytes);
+    }
+    Ok(copied_bytes)
+}
+
+/// The daemon's last word; whatever is missing is an error, the daemon's reason before ours.
+fn conclude(
+    client: &mut Client,
+    copied: io::Result<u64>,
+    path: &Named,
+    started: &GetStarted,
+    target: &Target,
+) -> Result<GetDone, CliError> {
+    let copied_bytes = copied.map_err(|e| {
+        let place = target.place.display();
+        CliError::new(
+            format!("cannot write {place}: {e}"),
+            "choose another place with -o",
+        )
+    })?;
+    let done: GetDone = client.next_reply()?.decode()?;
+    if copied_bytes != started.size_bytes {
+        let name = escape(path.as_bytes());
+        let size_bytes = started.size_bytes;
+        let message = format!("{name} ended after {copied_bytes} of {size_bytes} bytes");
+        return Err(CliError::new(message, "try again, or see p2pfs why"));
+    }
+    Ok(done)
+}
+
+/// Where the bytes go, and under which name they appear.
+struct Target {
+    file: File,
+    place: PathBuf,
+    unfinished: Unfinished,
+}
+
+enum Unfinished {
+    /// Standard output, a device, a pipe: nothing is to be finished.
+    Nothing,
+    /// A file without a name, which a crash leaves no trace of.
+    Unnamed,
+    /// A file with a hidden name beside the final one.
+    Hidden(Hidden),
+}
+
+/// A hidden file; gone when it is dropped, unless it got its name.
+struct Hidden(Option<PathBuf>);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // one that stays is hidden, and no file of that name is taken for the real one
+            let _stays = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Target {
+    fn choose(output: Option<&Path>, path: &Named, started: &GetStarted) -> Result<Self, CliError> {
+        let last = path
+            .as_bytes()
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
+        let own_name = Path::new(OsStr::from_bytes(last));
+        let place = match output {
+            None => own_name.to_path_buf(),
+            Some(dir) if dir.is_dir() => dir.join(own_name),
+            Some(file) => file.to_path_buf(),
+        };
+        let opened = match output {
+            Some(dash) if dash == Path::new("-") => standard_output(),
+            _ => Self::open(&place, started.executable),
+        };
+        let (file, unfinished) = opened.map_err(|e| {
+            let place = place.display();
+            CliError::new(
+                format!("cannot write {place}: {e}"),
+                "choose another place with -o",
+            )
+        })?;
+        Ok(Self {
+            file,
+            place,
+            unfinished,
+        })
+    }
+
+    fn open(place: &Path, executable: bool) -> io::Result<(File, Unfinished)> {
+        if place.metadata().is_ok_and(|found| !found.is_file()) {
+            return Ok((
+                OpenOptions::new().write(true).open(place)?,
+                Unfinished::Nothing,
+            ));
+        }
+        let mode = if executable { 0o777 } else { 0o666 };
+        match unnamed_file(folder_of(place), mode) {
+            Ok(file) => Ok((file, Unfinished::Unnamed)),
+            Err(_) => hidden_file(place, mode)
+                .map(|(file, path)| (file, Unfinished::Hidden(Hidden(Some(path))))),
+        }
+    }
+
+    fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the whole file its name; one that had it before is replaced.
+    fn publish(self) -> Result<(), CliError> {
+        let place = self.place.clone();
+        self.rename().map_err(|e| {
+            let place = place.display();
+            CliError::new(
+                format!("cannot name the file {place}: {e}"),
+                "choose another with -o",
+            )
+        })
+    }
+
+    fn rename(self) -> io::Result<()> {
+        let mut hidden = match self.unfinished {
+            Unfinished::Nothing => return Ok(()),
+            Unfinished::Hidden(hidden) => hidden,
+            Unfinished::Unnamed => Hidden(Some(link_hidden(&self.file, &self.place)?)),
+        };
+        if let Some(path) = &hidden.0 {
+            std::fs::rename(path, &self.place)?;
+        }
+        hidden.0 = None;
+        Ok(())
+    }
+}
+
+fn standard_output() -> io::Result<(File, Unfinished)> {
+    let descriptor = io::stdout().as_fd().try_clone_to_owned()?;
+    Ok((File::from(descriptor), Unfinished::Nothing))
+}
+
+fn folder_of(place: &Path) -> &Path {
+    place
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// A file in that folder which has no name yet (`O_TMPFILE`, open(2)).
+fn unnamed_file(folder: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .mode(mode)
+        .custom_flags(libc::O_TMPFILE)
+        .open(folder)
+}
+
+/// Gives an unnamed file a hidden name beside its final one, and tells which.
+fn link_hidden(file: &File, place: &Path) -> io::Result<PathBuf> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    try_names(place, |hidden| {
+        Ok(linkat(CWD, &own, CWD, hidden, AtFlags::SYMLINK_FOLLOW)?)
+    })
+    .map(|((), path)| path)
+}
+
+fn hidden_file(place: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+    try_names(place, |hidden| {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(hidden)
+    })
+}
+
+/// Tries hidden names beside the final one until one is free. They do not hold the final name,
+/// which may be as long as names can be.
+fn try_names<T>(
+    place: &Path,
+    mut create: impl FnMut(&Path) -> io::Result<T>,
+) -> io::Result<(T, PathBuf)> {
+    let process = std::process::id();
+    for number in 0..NAME_TRIES {
+        let hidden = folder_of(place).join(format!(".p2pfs-get-{process}-{number}"));
+        match create(&hidden) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return Ok((created?, hidden)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn progress_bar(size_bytes: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(size_bytes);
+    let style = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
+                 {binary_bytes_per_sec} {eta}";
+    // the template is fixed, and a test reads it
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    bar
+}
+
+fn report(
+    options: &GetOptions,
+    path: &Named,
+    started: &GetStarted,
+    done: &GetDone,
+    elapsed: Duration,
+) -> Result<(), CliError> {
+    let to_stdout = options.output.as_deref() == Some(Path::new("-"));
+    if options.reporting.json && !to_stdout {
+        let report = serde_json::json!({
+            "file": path,
+            "hash": started.hash,
+            "size_bytes": started.size_bytes,
+            "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            "sources": done.sources,
+        });
+        println!("{report:#}");
+    } else if io::stderr().is_terminal() {
+        let rate = started.size_bytes as f64 / elapsed.as_secs_f64().max(1e-6);
+        let names: Vec<_> = done
+            .sources
+            .iter()
+            .map(|source| source.name.as_str())
+            .collect();
+        let from = if names.is_empty() {
+            "local".to_owned()
+        } else {
+            names.join(", ")
+        };
+        eprintln!(
+            "{}: {} in {:.1} s ({}/s) from {from}",
+            escape(path.as_bytes()),
+            human_bytes(started.size_bytes),
+            elapsed.as_secs_f64(),
+            human_bytes(rate as u64)
+        );
+    }
+    Ok(())
+}

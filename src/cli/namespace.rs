@@ -1,0 +1,227 @@
+//! `p2pfs ls` and `p2pfs why`: what is shared, and why it shows what it shows.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::names::shared_name;
+use super::output::{Colour, Output, escape, human_bytes, percent, printable};
+use crate::daemon::control::{
+    Call, Client, EntryKind, Listing, LsEntry, Named, Provenance, VersionInfo,
+};
+
+/// The arguments of `p2pfs ls`.
+#[derive(Debug, Clone, Args)]
+pub struct LsOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// A directory or a file, from the root of the mount
+    path: Option<OsString>,
+    /// Show size, time, holders and how much is cached
+    #[arg(short, long)]
+    long: bool,
+}
+
+/// The arguments of `p2pfs why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// A file or directory, from the root of the mount
+    path: OsString,
+}
+
+pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open()?;
+    let path = match &options.path {
+        Some(path) => shared_name(&mut client, path)?,
+        None => Named::default(),
+    };
+    let entries = all_entries(&mut client, &path)?;
+    if options.reporting.json {
+        return output.json(&serde_json::json!({"entries": entries}));
+    }
+    if options.long {
+        return print_long(&entries, &path, output);
+    }
+    for entry in &entries {
+        print_short(entry, &path, output)?;
+    }
+    Ok(())
+}
+
+fn all_entries(client: &mut Client, path: &Named) -> Result<Vec<LsEntry>, CliError> {
+    let mut entries: Vec<LsEntry> = Vec::new();
+    loop {
+        let after = entries.last().map(|entry| entry.path.clone());
+        let page: Listing = client.call(&Call::Ls {
+            path: path.clone(),
+            after,
+        })?;
+        let done = !page.more || page.entries.is_empty();
+        entries.extend(page.entries);
+        if done {
+            return Ok(entries);
+        }
+    }
+}
+
+/// The name as it stands in the directory that was asked about.
+fn name_within<'a>(entry: &'a LsEntry, directory: &Named) -> &'a [u8] {
+    let path = entry.path.as_bytes();
+    let prefix = directory.as_bytes();
+    match path.strip_prefix(prefix) {
+        Some(rest) if prefix.is_empty() => rest,
+        Some([b'/', rest @ ..]) => rest,
+        _ => path,
+    }
+}
+
+fn print_short(entry: &LsEntry, directory: &Named, output: &mut Output) -> Result<(), CliError> {
+    let name = name_within(entry, directory);
+    if !output.is_terminal() {
+        return output.name(name);
+    }
+    output.line(&shown(name, entry.kind, output))
+}
+
+fn shown(name: &[u8], kind: EntryKind, output: &Output) -> String {
+    let escaped = escape(name);
+    match kind {
+        EntryKind::File => escaped,
+        EntryKind::Symlink => format!("{escaped}@"),
+        EntryKind::Directory => format!("{}/", output.paint(&escaped, Colour::Blue)),
+    }
+}
+
+fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Result<(), CliError> {
+    let size = |entry: &LsEntry| match (entry.kind, output.is_terminal()) {
+        (EntryKind::Directory | EntryKind::Symlink, _) => "-".to_owned(),
+        (EntryKind::File, true) => human_bytes(entry.size_bytes),
+        (EntryKind::File, false) => entry.size_bytes.to_string(),
+    };
+    let rows = entries.iter().map(|entry| {
+        let cached = match entry.kind {
+            EntryKind::Directory | EntryKind::Symlink => "-".to_owned(),
+            EntryKind::File => percent(entry.cached_bytes, entry.size_bytes),
+        };
+        let pinned = if entry.pinned { " pinned" } else { "" };
+        vec![
+            mode(entry).to_owned(),
+            size(entry),
+            local_time(entry.modified),
+            format!("{cached}{pinned}"),
+            printable(&entry.holders.join(",")),
+            shown(name_within(entry, directory), entry.kind, output),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    output.table(
+        &["MODE", "SIZE", "MODIFIED", "CACHED", "HOLDERS", "NAME"],
+        &[1, 3],
+        rows,
+    )
+}
+
+fn mode(entry: &LsEntry) -> &'static str {
+    match (entry.kind, entry.executable) {
+        (EntryKind::Directory, _) => "dr-x",
+        (EntryKind::Symlink, _) => "lr-x",
+        (EntryKind::File, true) => "-r-x",
+        (EntryKind::File, false) => "-r--",
+    }
+}
+
+fn local_time(time: jiff::Timestamp) -> String {
+    time.to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string()
+}
+
+pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open()?;
+    let path = shared_name(&mut client, &options.path)?;
+    let provenance: Provenance = client.call(&Call::Why { path })?;
+    if options.reporting.json {
+        return output.json(&provenance);
+    }
+    let listed = if provenance.listed {
+        "listed"
+    } else {
+        "not listed"
+    };
+    output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
+    output.line(&format!("  rule       {}", printable(&provenance.rule)))?;
+    output.line(&format!(
+        "  next read  {}",
+        printable(&provenance.next_read)
+    ))?;
+    for version in &provenance.versions {
+        print_version(version, output)?;
+    }
+    Ok(())
+}
+
+fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliError> {
+    let verdict = match version.won {
+        true => output.paint("won ", Colour::Green),
+        false => output.paint("lost", Colour::Yellow),
+    };
+    let shown_as = version.shown_as.as_ref().map_or_else(
+        || "under no name".to_owned(),
+        |name| format!("as {}", escape(name.as_bytes())),
+    );
+    let author = printable(&version.author);
+    let hash = version.hash.as_deref().unwrap_or("a directory");
+    let line = format!(
+        "{verdict} by {author}, {}, {shown_as}",
+        human_bytes(version.size_bytes)
+    );
+    output.line(&line)?;
+    output.line(&format!(
+        "     hash     {hash} (verified: {})",
+        printable(&version.verified)
+    ))?;
+    output.line(&format!(
+        "     version  {} (mtime {})",
+        version.version_time, version.modified
+    ))?;
+    output.line(&format!(
+        "     holders  {}",
+        printable(&version.holders.join(", "))
+    ))?;
+    output.line(&format!(
+        "     cached   {}",
+        percent(version.cached_bytes, version.size_bytes)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str) -> LsEntry {
+        LsEntry {
+            path: Named::new(path),
+            kind: EntryKind::File,
+            size_bytes: 0,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+            executable: false,
+            hash: None,
+            holders: Vec::new(),
+            cached_bytes: 0,
+            pinned: false,
+        }
+    }
+
+    #[test]
+    fn names_are_shown_as_they_stand_in_the_directory_asked_about() {
+        assert_eq!(name_within(&entry("a/b"), &Named::default()), b"a/b");
+        assert_eq!(name_within(&entry("a/b"), &Named::new("a")), b"b");
+        assert_eq!(name_within(&entry("a"), &Named::new("a")), b"a");
+        assert_eq!(name_within(&entry("ab"), &Named::new("a")), b"ab");
+    }
+}

@@ -1,0 +1,194 @@
+//! `p2pfs status` and `p2pfs peers`: how this node and the others are.
+
+use clap::Args;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::output::{Colour, Output, escape, human_bytes, percent, printable};
+use super::share::print_one;
+use crate::daemon::control::{
+    CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
+    Traffic,
+};
+
+/// The flags of `p2pfs status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+/// The flags of `p2pfs peers`.
+#[derive(Debug, Clone, Args)]
+pub struct PeersOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+pub(super) fn status(options: &StatusOptions, output: &mut Output) -> Result<(), CliError> {
+    let status: Status = options.reporting.open()?.call(&Call::Status {})?;
+    match options.reporting.json {
+        true => output.json(&status),
+        false => print_status(&status, output),
+    }
+}
+
+fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
+    let rows = [
+        ("node", node(status, output)),
+        ("version", version(status)),
+        (
+            "address",
+            format!("{}, epoch {}", status.address, status.epoch),
+        ),
+        ("mount", mount(status)),
+        ("peers", peer_counts(status)),
+        ("files", files(&status.namespace)),
+        ("cache", cache(&status.cache)),
+        ("traffic", traffic(&status.traffic)),
+    ];
+    for (what, said) in rows {
+        output.line(&format!("{what:<8} {said}"))?;
+    }
+    for share in &status.shares {
+        output.bytes(b"share    ")?;
+        print_one(share, output)?;
+    }
+    for warning in &status.warnings {
+        let word = output.paint("warning", Colour::Yellow).into_owned();
+        output.line(&format!("{word}  {}", printable(warning)))?;
+    }
+    Ok(())
+}
+
+fn node(status: &Status, output: &Output) -> String {
+    let (word, colour) = match status.state {
+        ServiceState::Starting => ("starting", Colour::Yellow),
+        ServiceState::Serving => ("serving", Colour::Green),
+        ServiceState::Stopping => ("stopping", Colour::Yellow),
+    };
+    let key: String = status.node.chars().take(16).collect();
+    format!(
+        "{} ({key}), {}",
+        printable(&status.name),
+        output.paint(word, colour)
+    )
+}
+
+fn version(status: &Status) -> String {
+    format!(
+        "{}, process {}, up since {}",
+        status.version, status.pid, status.started
+    )
+}
+
+fn files(namespace: &NamespaceStatus) -> String {
+    format!(
+        "{} names, {}",
+        namespace.entries,
+        human_bytes(namespace.unique_bytes)
+    )
+}
+
+fn cache(cache: &CacheUsage) -> String {
+    format!(
+        "{} of {} ({}), {} files, {} whole, {} pinned",
+        human_bytes(cache.used_bytes),
+        human_bytes(cache.budget_bytes),
+        percent(cache.used_bytes, cache.budget_bytes),
+        cache.files,
+        cache.complete_files,
+        human_bytes(cache.pinned_bytes)
+    )
+}
+
+fn traffic(traffic: &Traffic) -> String {
+    format!(
+        "{} received ({}/s), {} sent ({}/s)",
+        human_bytes(traffic.received_bytes),
+        human_bytes(traffic.receive_bytes_per_s),
+        human_bytes(traffic.sent_bytes),
+        human_bytes(traffic.send_bytes_per_s)
+    )
+}
+
+fn mount(status: &Status) -> String {
+    let mount = &status.mount;
+    let dir = escape(mount.dir.as_bytes());
+    match (mount.enabled, mount.mounted, &mount.problem) {
+        (false, ..) => "none, by configuration".to_owned(),
+        (true, true, None) => dir,
+        (true, true, Some(problem)) => format!("{dir}: {}", printable(problem)),
+        (true, false, Some(problem)) => format!("{dir}: not mounted: {}", printable(problem)),
+        (true, false, None) => format!("{dir}: not mounted yet"),
+    }
+}
+
+fn peer_counts(status: &Status) -> String {
+    let peers = &status.peers;
+    format!(
+        "{} alive, {} suspect, {} away, {} down{}",
+        peers.alive,
+        peers.suspect,
+        peers.away,
+        peers.down,
+        if status.legacy {
+            "; older peers spoken to"
+        } else {
+            ""
+        }
+    )
+}
+
+pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), CliError> {
+    let peers: Peers = options.reporting.open()?.call(&Call::Peers {})?;
+    if options.reporting.json {
+        return output.json(&peers);
+    }
+    if peers.peers.is_empty() {
+        return output.line("no other node is known; to bring one in: p2pfs invite");
+    }
+    let heading = [
+        "NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIORITY", "NODE",
+    ];
+    let rows = peers.peers.iter().map(peer_row).collect();
+    output.table(&heading, &[4, 5, 6], rows)?;
+    for peer in &peers.peers {
+        if let Some(why) = &peer.shunned {
+            let word = output.paint("shunned", Colour::Red).into_owned();
+            output.line(&format!(
+                "{word} {}: {}",
+                printable(&peer.name),
+                printable(why)
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn peer_row(peer: &PeerInfo) -> Vec<String> {
+    let state = match peer.state {
+        PeerState::Alive => "alive",
+        PeerState::Suspect => "suspect",
+        PeerState::Away => "away",
+        PeerState::Down => "down",
+    };
+    let plane = match peer.plane {
+        Plane::Native => "native",
+        Plane::Legacy => "legacy",
+    };
+    let unknown = || "-".to_owned();
+    vec![
+        printable(&peer.name),
+        printable(&peer.address),
+        state.to_owned(),
+        plane.to_owned(),
+        peer.round_trip_ms
+            .map_or_else(unknown, |ms| format!("{ms:.1} ms")),
+        peer.rate_bytes_per_s
+            .map_or_else(unknown, |rate| format!("{}/s", human_bytes(rate))),
+        peer.priority
+            .map_or_else(unknown, |place| place.to_string()),
+        peer.node.chars().take(16).collect(),
+    ]
+}

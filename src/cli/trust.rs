@@ -1,0 +1,193 @@
+//! `p2pfs invite`, `join`, `leave`: who belongs to the cluster.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::connect::Reporting;
+use super::daemon::DaemonOptions;
+use super::error::CliError;
+use super::output::Output;
+use crate::daemon::config::{load, saved, units};
+use crate::daemon::control::{Call, ClientError, Invitation, Joined, Named, Nothing};
+
+/// What every token begins with.
+const TOKEN_PREFIX: &str = "p2pfs1-";
+/// The longest token that is looked at, in bytes.
+const TOKEN_MAX_BYTES: usize = 4096;
+
+/// The flags of `p2pfs invite`.
+#[derive(Debug, Clone, Args)]
+pub struct InviteOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// How long the token serves
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1h",
+        value_parser = units::parse_positive_duration
+    )]
+    expires: Duration,
+}
+
+/// The arguments of `p2pfs join`.
+#[derive(Debug, Clone, Args)]
+pub struct JoinOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// The token, or - to read it from standard input, which other users cannot see
+    token: String,
+    /// The configuration of the daemon, where it does not run yet
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "P2PFS_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// The state directory of the daemon, where it does not run yet
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// The flags of `p2pfs leave`.
+#[derive(Debug, Clone, Args)]
+pub struct LeaveOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(), CliError> {
+    let lifetime_s = options.expires.as_secs().max(1);
+    let invitation: Invitation = options
+        .reporting
+        .open()?
+        .call(&Call::Invite { lifetime_s })?;
+    if options.reporting.json {
+        return output.json(&invitation);
+    }
+    output.line(&invitation.token)?;
+    output.flush()?;
+    if io::stderr().is_terminal() {
+        eprintln!(
+            "It serves once, until {}, while this daemon runs. On the new node: p2pfs join -",
+            invitation.expires
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliError> {
+    let token = match options.token.as_str() {
+        "-" => read_token()?,
+        token => token.to_owned(),
+    };
+    let token = check(&token)?.to_owned();
+    match options.reporting.try_open() {
+        Ok(mut client) => {
+            let joined: Joined = client.call(&Call::Join { token })?;
+            match options.reporting.json {
+                true => output.json(&joined),
+                false => output.line(&format!("joined the cluster; epoch {}", joined.epoch)),
+            }
+        }
+        Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps the token where the daemon finds it at its first start.
+fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
+    let json = options.reporting.json;
+    let JoinOptions { config, state, .. } = options;
+    let daemon = DaemonOptions {
+        config,
+        state,
+        ..DaemonOptions::default()
+    };
+    let state_dir = load(&daemon.sources()?).map_err(Box::new)?.config.state_dir;
+    let file = saved::save_token(&state_dir, token).map_err(|e| {
+        CliError::new(
+            format!(
+                "no daemon runs, and the token cannot be kept in {}: {e}",
+                state_dir.display()
+            ),
+            "ask as the user that the daemon will run as, or start the daemon first",
+        )
+    })?;
+    if json {
+        return output.json(&serde_json::json!({"kept": Named::from_local(&file)}));
+    }
+    let start = match rustix::process::geteuid().is_root() {
+        true => "systemctl start p2pfs",
+        false => "p2pfs daemon",
+    };
+    let kept = format!("no daemon runs; the token is kept in {}", file.display());
+    output.line(&format!(
+        "{kept}\nstart the daemon before the token ends: {start}"
+    ))
+}
+
+fn read_token() -> Result<String, CliError> {
+    let mut token = String::new();
+    let limit = u64::try_from(TOKEN_MAX_BYTES).unwrap_or(u64::MAX) + 2;
+    io::stdin()
+        .take(limit)
+        .read_to_string(&mut token)
+        .map_err(|e| {
+            CliError::new(
+                format!("cannot read the token from standard input: {e}"),
+                "pipe it in",
+            )
+        })?;
+    Ok(token)
+}
+
+pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
+    let left: Nothing = options.reporting.open()?.call(&Call::Leave {})?;
+    match options.reporting.json {
+        true => output.json(&left),
+        false => output.line("left the cluster; to join one again: p2pfs join TOKEN"),
+    }
+}
+
+/// What can be told of a token without a key: that it is one.
+fn check(token: &str) -> Result<&str, CliError> {
+    let token = token.trim();
+    let letters = token
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let fits = token.len() <= TOKEN_MAX_BYTES && token.len() > TOKEN_PREFIX.len();
+    match token.starts_with(TOKEN_PREFIX) && letters && fits {
+        true => Ok(token),
+        false => Err(CliError::new(
+            format!("that is no token: one begins with {TOKEN_PREFIX} and has no blanks"),
+            "make one on a node of the cluster: p2pfs invite",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_by_its_looks() {
+        assert_eq!(check(" p2pfs1-AbC_9-z\n").unwrap(), "p2pfs1-AbC_9-z");
+        let long = format!("p2pfs1-{}", "x".repeat(TOKEN_MAX_BYTES));
+        for bad in [
+            "",
+            "p2pfs1-",
+            "hello",
+            "p2pfs2-abc",
+            "p2pfs1-a b",
+            "p2pfs1-\u{e9}",
+            &long,
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `p2pfs wait`: for scripts that need the daemon to have come as far as something.
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::names::shared_name;
+use super::output::Output;
+use crate::daemon::config::units;
+use crate::daemon::control::{Call, Client, ClientError, FailureKind, Nothing};
+
+/// How often a daemon that does not answer yet is tried.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long beyond the timeout the daemon has to say that it is over.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The flags of `p2pfs wait`; without any it waits for the daemon to answer.
+#[derive(Debug, Clone, Args)]
+pub struct WaitOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Until the folder is mounted
+    #[arg(long)]
+    mounted: bool,
+    /// Until at least so many other nodes are alive
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    peers: u64,
+    /// Until this file is listed
+    #[arg(long, value_name = "PATH")]
+    file: Option<OsString>,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliError> {
+    let sockets = options.reporting.sockets();
+    // a time beyond any clock is as good as none
+    let deadline = Instant::now().checked_add(options.timeout);
+    let left = || {
+        deadline.map_or(Duration::MAX, |at| {
+            at.saturating_duration_since(Instant::now())
+        })
+    };
+    loop {
+        let tried = Client::connect(&sockets)
+            .map_err(Tried::Again)
+            .and_then(|client| ask(options, client, left()));
+        let why = match tried {
+            Ok(()) if options.reporting.json => return output.json(&Nothing {}),
+            Ok(()) => return Ok(()),
+            Err(Tried::Failed(error)) => return Err(error),
+            Err(Tried::Again(why)) => why,
+        };
+        if left().is_zero() {
+            return Err(too_late(options, &why));
+        }
+        std::thread::sleep(RETRY.min(left()));
+    }
+}
+
+/// How one attempt ended.
+enum Tried {
+    /// The daemon is not there yet, or went while it was asked.
+    Again(ClientError),
+    /// There is no use in trying again.
+    Failed(CliError),
+}
+
+fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), Tried> {
+    let patience = left
+        .saturating_add(GRACE)
+        .min(Duration::from_secs(u32::MAX.into()));
+    client.set_patience(Some(patience)).map_err(Tried::Again)?;
+    let file = match &options.file {
+        None => None,
+        Some(path) => Some(shared_name(&mut client, path).map_err(Tried::Failed)?),
+    };
+    let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let (mounted, peers) = (options.mounted, options.peers);
+    let call = Call::Wait {
+        mounted,
+        peers,
+        file,
+        timeout_ms,
+    };
+    match client.call::<Nothing>(&call) {
+        Ok(Nothing {}) => Ok(()),
+        Err(ClientError::Refused(failure)) => match failure.kind {
+            FailureKind::Busy => Err(Tried::Again(failure.into())),
+            FailureKind::TimedOut => Err(Tried::Failed(too_late(
+                options,
+                &ClientError::Refused(failure),
+            ))),
+            _ => Err(Tried::Failed(failure.into())),
+        },
+        Err(error @ ClientError::Malformed { .. }) => Err(Tried::Failed(error.into())),
+        Err(error) => Err(Tried::Again(error)),
+    }
+}
+
+fn too_late(options: &WaitOptions, why: &ClientError) -> CliError {
+    let waited = units::write_duration(options.timeout);
+    match why {
+        ClientError::Refused(failure) => CliError::new(
+            format!("not so within {waited}: {failure}"),
+            "see how it is: p2pfs status, p2pfs peers",
+        ),
+        _ => CliError::new(
+            format!("not so within {waited}: {why}"),
+            "start it: systemctl start p2pfs, or p2pfs daemon",
+        ),
+    }
+}
