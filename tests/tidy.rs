@@ -57,6 +57,26 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "digest",
         ],
     ),
+    // where the node's types become those of the control socket
+    (
+        "daemon::answers",
+        &[
+            "id",
+            "path",
+            "extent",
+            "digest",
+            "trust",
+            "wire",
+            "catalogue",
+            "cluster",
+            "cache",
+            "share",
+            "transfer",
+            "fs",
+            "node",
+            "daemon",
+        ],
+    ),
     (
         "cli",
         &["id", "path", "daemon::control", "daemon::config", "trust"],
@@ -195,14 +215,14 @@ fn every_room_imports_only_what_its_row_of_the_table_names() {
 }
 
 #[test]
-fn only_one_file_names_fuser() {
+fn only_the_room_fuse_names_fuser() {
     let broken = sources("src")
         .iter()
-        .filter(|s| !s.name.starts_with("src/fuse/session"))
+        .filter(|s| !s.name.starts_with("src/fuse/"))
         .filter(|s| s.text.contains("fuser::"))
         .map(|s| s.name.clone())
         .collect();
-    assert_none(broken, "fuser is named outside fuse::session");
+    assert_none(broken, "fuser is named outside its room");
 }
 
 #[test]
@@ -247,7 +267,9 @@ fn lines_files_and_functions_fit_a_screen() {
     let mut broken = Vec::new();
     for source in ["src", "tests", "benches"].into_iter().flat_map(sources) {
         for (number, line) in source.text.lines().enumerate() {
-            if line.chars().count() > LINE_MAX_COLUMNS {
+            // a table of the documentation cannot be broken
+            let is_table = line.trim_start().starts_with("//! |");
+            if !is_table && line.chars().count() > LINE_MAX_COLUMNS {
                 broken.push(format!(
                     "{}:{}: over {LINE_MAX_COLUMNS} columns",
                     source.name,
@@ -282,18 +304,19 @@ fn long_functions(source: &Source) -> Vec<String> {
         {
             open = Some((number, indent, text));
         }
-        if let Some((start, depth, name)) = open {
-            if indent == depth && (text.starts_with('}') || text.ends_with(';')) {
-                if number - start + 1 > FUNCTION_MAX_LINES {
-                    long.push(format!(
-                        "{}:{}: {} lines: {name}",
-                        source.name,
-                        start + 1,
-                        number - start + 1
-                    ));
-                }
-                open = None;
+        let ends = |depth| indent == depth && (text.starts_with('}') || text.ends_with(';'));
+        if let Some((start, depth, name)) = open
+            && ends(depth)
+        {
+            let lines = number - start + 1;
+            if lines > FUNCTION_MAX_LINES {
+                long.push(format!(
+                    "{}:{}: {lines} lines: {name}",
+                    source.name,
+                    start + 1
+                ));
             }
+            open = None;
         }
     }
     long

@@ -1,7 +1,10 @@
 //! Real daemons with real mounts on loopback, for tests that act as a user would: by commands,
 //! by files, by signals. Every wait here is for an event and has a limit that fails the test.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the harness"
+)]
 
 use std::fs;
 use std::io::{self, Read};
@@ -26,8 +29,12 @@ pub type Promise = (&'static str, fn());
 
 /// Runs the promises; where this machine cannot mount, says so and counts each as ignored.
 pub fn run_promises(promises: &[Promise]) -> ! {
+    run_promises_unless(mount_obstacle(), promises)
+}
+
+/// Runs the promises, or counts each as ignored for the reason given.
+pub fn run_promises_unless(obstacle: Option<String>, promises: &[Promise]) -> ! {
     let arguments = Arguments::from_args();
-    let obstacle = mount_obstacle();
     if let Some(reason) = &obstacle {
         eprintln!("SKIPPED, every test of this file: {reason}");
     }
@@ -42,17 +49,28 @@ pub fn run_promises(promises: &[Promise]) -> ! {
             Trial::test(*name, run).with_ignored_flag(obstacle.is_some())
         })
         .collect();
-    let arguments = Arguments { test_threads: arguments.test_threads.or(Some(1)), ..arguments };
+    let arguments = Arguments {
+        test_threads: arguments.test_threads.or(Some(1)),
+        ..arguments
+    };
     libtest_mimic::run(&arguments, trials).exit()
 }
 
 /// Why no filesystem can be mounted here, with the remedy.
 pub fn mount_obstacle() -> Option<String> {
-    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
-        return Some(format!("/dev/fuse cannot be opened ({error}); load the module fuse"));
+    if let Err(error) = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+    {
+        return Some(format!(
+            "/dev/fuse cannot be opened ({error}); load the module fuse"
+        ));
     }
     let root = rustix::process::geteuid().is_root();
-    let helper = ["/usr/bin/fusermount3", "/bin/fusermount3"].iter().any(|p| Path::new(p).exists());
+    let helper = ["/usr/bin/fusermount3", "/bin/fusermount3"]
+        .iter()
+        .any(|p| Path::new(p).exists());
     if root || helper {
         return None;
     }
@@ -75,7 +93,13 @@ impl Finished {
     /// The output of a command that must succeed.
     #[track_caller]
     pub fn expect_ok(self) -> String {
-        assert!(self.status.success(), "{:?}: {}{}", self.status, self.text(), self.stderr);
+        assert!(
+            self.status.success(),
+            "{:?}: {}{}",
+            self.status,
+            self.text(),
+            self.stderr
+        );
         self.text()
     }
 
@@ -95,7 +119,10 @@ pub struct Running {
 /// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
 /// tied to this process.
 pub fn start(command: &mut Command) -> Running {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
         command.pre_exec(|| {
@@ -104,10 +131,15 @@ pub fn start(command: &mut Command) -> Running {
             Ok(())
         });
     }
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let out = child.stdout.take().unwrap();
     let err = child.stderr.take().unwrap();
-    Running { child, readers: vec![collect(out), collect(err)] }
+    Running {
+        child,
+        readers: vec![collect(out), collect(err)],
+    }
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
@@ -132,7 +164,12 @@ impl Running {
     #[track_caller]
     pub fn finish(self, limit: Duration) -> Finished {
         let (finished, within) = self.end_within(limit);
-        assert!(within, "still running after {limit:?}: {}{}", finished.text(), finished.stderr);
+        assert!(
+            within,
+            "still running after {limit:?}: {}{}",
+            finished.text(),
+            finished.stderr
+        );
         finished
     }
 
@@ -154,7 +191,14 @@ impl Running {
         let mut outputs = readers.into_iter().map(|reader| reader.join().unwrap());
         let stdout = outputs.next().unwrap();
         let stderr = String::from_utf8_lossy(&outputs.next().unwrap()).into_owned();
-        (Finished { status, stdout, stderr }, within)
+        (
+            Finished {
+                status,
+                stdout,
+                stderr,
+            },
+            within,
+        )
     }
 }
 
@@ -231,11 +275,26 @@ impl Default for Cluster {
 
 impl Cluster {
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("p2pfs-test-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("p2pfs-test-")
+            .tempdir()
+            .unwrap();
         open_to_others(folder.path());
         let secret = folder.path().join("secret");
         write_secret(&secret, &"5a".repeat(32));
-        Self { folder, secret, seeds: vec![] }
+        Self {
+            folder,
+            secret,
+            seeds: vec![],
+        }
+    }
+
+    /// Nodes that each make a secret of their own at their first start: strangers until one
+    /// invites another.
+    pub fn with_own_secrets() -> Self {
+        let cluster = Self::new();
+        fs::remove_file(&cluster.secret).unwrap();
+        cluster
     }
 
     /// Another secret: nodes started from now on are strangers to those before.
@@ -252,7 +311,9 @@ impl Cluster {
     pub fn start_with(&mut self, mut options: NodeOptions) -> Node {
         let home = self.folder.path().join(&options.name);
         let (share, mount) = (home.join("share"), home.join("mnt"));
-        [&share, &mount].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        [&share, &mount]
+            .iter()
+            .for_each(|dir| fs::create_dir_all(dir).unwrap());
         open_to_others(&share);
         fs::write(home.join("p2pfs.toml"), &options.config).unwrap();
         let _ = fs::copy(&self.secret, home.join("secret"));
@@ -262,7 +323,15 @@ impl Cluster {
         }
         let name = options.name.clone();
         let address = "127.0.0.1:0".parse().unwrap();
-        let mut node = Node { name, home, mount, share, address, options, running: None };
+        let mut node = Node {
+            name,
+            home,
+            mount,
+            share,
+            address,
+            options,
+            running: None,
+        };
         node.launch();
         self.seeds.push(node.address);
         node
@@ -273,7 +342,8 @@ impl Cluster {
         let nodes: Vec<Node> = names.iter().map(|name| self.start(name)).collect();
         let others = (names.len() - 1).to_string();
         for node in &nodes {
-            node.cli(&["wait", "--peers", &others, "--timeout", "60s"]).expect_ok();
+            node.cli(&["wait", "--peers", &others, "--timeout", "60s"])
+                .expect_ok();
         }
         nodes
     }
@@ -296,9 +366,15 @@ pub fn set_mode(path: &Path, mode: u32) {
 impl Node {
     fn daemon_command(&self) -> Command {
         let mut command = Command::new(P2PFS);
-        command.arg("daemon").arg("--config").arg(self.home.join("p2pfs.toml"));
+        command
+            .arg("daemon")
+            .arg("--config")
+            .arg(self.home.join("p2pfs.toml"));
         command.args(["--name", &self.name, "--listen", &self.options.listen]);
-        command.arg("--secret-file").arg(self.home.join("secret"));
+        let secret = self.home.join("secret");
+        if secret.exists() {
+            command.arg("--secret-file").arg(secret);
+        }
         for dir in ["state", "cache"] {
             command.arg(format!("--{dir}")).arg(self.home.join(dir));
         }
@@ -328,7 +404,10 @@ impl Node {
         if !ready.status.success() {
             running.signal(libc::SIGTERM);
             let (ended, _) = running.end_within(Duration::from_secs(5));
-            panic!("{} did not start: {}{}", self.name, ready.stderr, ended.stderr);
+            panic!(
+                "{} did not start: {}{}",
+                self.name, ready.stderr, ended.stderr
+            );
         }
         assert!(running.is_running());
         let status = self.cli(&["status", "--json"]).expect_json();
@@ -356,7 +435,8 @@ impl Node {
     /// Waits until the path is listed on this node.
     #[track_caller]
     pub fn wait_for_file(&self, path: &str) {
-        self.cli(&["wait", "--file", path, "--timeout", "60s"]).expect_ok();
+        self.cli(&["wait", "--file", path, "--timeout", "60s"])
+            .expect_ok();
     }
 
     pub fn signal(&self, signal: i32) {
@@ -422,13 +502,17 @@ pub fn detach(mount: &Path) {
 pub fn is_mounted(dir: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = dir.to_string_lossy();
-    table.lines().any(|line| line.split(' ').nth(4) == Some(&dir))
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(&dir))
 }
 
 /// Bytes that no compression or sharing makes smaller, the same for the same seed.
 pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; length_bytes];
-    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut reader = blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof();
     reader.fill(&mut bytes);
     bytes
 }

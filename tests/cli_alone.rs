@@ -1,0 +1,302 @@
+//! The command line where no daemon runs: misuse, help, and what each failure says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+
+/// The command with an environment of its own, in a directory of its own.
+fn p2pfs(dir: &Path) -> Command {
+    let mut command = Command::cargo_bin("p2pfs").unwrap();
+    command
+        .env_clear()
+        .env("HOME", dir)
+        .env("P2PFS_SOCKET", dir.join("no.sock"))
+        .current_dir(dir);
+    command
+}
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    p2pfs(dir).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Every command that asks the daemon, with arguments that fit.
+const ASKING: &[&[&str]] = &[
+    &["status"],
+    &["peers", "--json"],
+    &["ls"],
+    &["ls", "/docs", "-l"],
+    &["get", "a"],
+    &["why", "a"],
+    &["share"],
+    &["share", "add", "."],
+    &["share", "remove", "/gone"],
+    &["invite"],
+    &["leave"],
+    &["cache", "ls"],
+    &["cache", "clear"],
+    &["cache", "verify"],
+    &["cache", "resize", "1GiB"],
+    &["pin", "a"],
+    &["unpin", "a"],
+    &["prefetch", "a", "b"],
+    &["events", "--follow"],
+];
+
+#[test]
+fn without_a_daemon_every_command_fails_with_one_line_that_says_how_to_start_it() {
+    let dir = dir();
+    for arguments in ASKING {
+        let output = run(dir.path(), arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.starts_with("p2pfs: no daemon answers on "),
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            said.contains("; start it: systemctl start p2pfs, or p2pfs daemon"),
+            "{said}"
+        );
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn misuse_is_exit_code_2_and_help_is_0() {
+    let dir = dir();
+    for arguments in [
+        &[][..],
+        &["explode"],
+        &["status", "--no-such-flag"],
+        &["get"],
+        &["pin"],
+        &["wait", "--timeout", "10"],
+        &["wait", "--timeout", "-1s"],
+        &["wait", "--peers", "many"],
+        &["cache", "resize", "big"],
+        &["cache", "resize", "0GiB"],
+        &["invite", "--expires", "0s"],
+        &["daemon", "--listen", "here"],
+        &["daemon", "--name", "a/b"],
+        &["daemon", "--seed", "x"],
+        &["daemon", "--cache-size", "10"],
+        &["demo", "--nodes", "1"],
+        &["completions", "tcsh"],
+        &["share", "add"],
+        &["share", "explode"],
+    ] {
+        let output = run(dir.path(), arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            output.stdout.is_empty() && !output.stderr.is_empty(),
+            "{arguments:?}"
+        );
+    }
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["daemon", "--help"],
+        &["help", "get"],
+    ] {
+        let output = run(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_bad_amount_is_refused_with_what_is_accepted() {
+    let dir = dir();
+    let said = stderr(&run(dir.path(), &["daemon", "--cache-size", "10"]));
+    assert!(said.contains("no unit") && said.contains("10GiB"), "{said}");
+}
+
+#[test]
+fn completions_are_there_for_three_shells() {
+    let dir = dir();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(dir.path(), &["completions", shell]);
+        assert!(output.status.success());
+        assert!(stdout(&output).contains("prefetch"), "{shell}");
+    }
+}
+
+#[test]
+fn wait_gives_up_at_its_timeout() {
+    let dir = dir();
+    let begun = Instant::now();
+    let output = run(dir.path(), &["wait", "--mounted", "--timeout", "200ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    let said = stderr(&output);
+    assert!(
+        said.starts_with("p2pfs: not so within 200ms: no daemon answers"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1);
+}
+
+#[test]
+fn a_token_before_the_first_start_is_kept_unseen_by_others() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    let state_argument = state.to_str().unwrap();
+    let output = run(
+        dir.path(),
+        &["join", "--state", state_argument, "p2pfs1-abcdef"],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    let file = state.join("join-token");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "p2pfs1-abcdef\n");
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let said = stdout(&output);
+    assert!(
+        said.contains("kept") && said.contains("start the daemon"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_token_can_come_from_standard_input_and_the_state_directory_from_the_configuration() {
+    let dir = dir();
+    let state = dir.path().join("elsewhere");
+    let config = dir.path().join("p2pfs.toml");
+    fs::write(&config, format!("state_dir = '{}'\n", state.display())).unwrap();
+    let mut command = p2pfs(dir.path());
+    command
+        .args(["join", "-", "--config"])
+        .arg(&config)
+        .write_stdin("p2pfs1-from-stdin\n");
+    command.assert().success();
+    assert_eq!(
+        fs::read_to_string(state.join("join-token")).unwrap(),
+        "p2pfs1-from-stdin\n"
+    );
+}
+
+#[test]
+fn what_is_no_token_is_refused_and_not_kept() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    for token in ["hello", "p2pfs1-", "p2pfs1-a b"] {
+        let output = run(
+            dir.path(),
+            &["join", "--state", state.to_str().unwrap(), token],
+        );
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("make one on a node of the cluster: p2pfs invite"));
+    }
+    assert!(!state.exists());
+}
+
+#[test]
+fn check_config_prints_what_the_settings_come_to() {
+    let dir = dir();
+    let config = dir.path().join("p2pfs.toml");
+    fs::write(&config, "name = 'file'\n[cache]\nsize = '1GiB'\n").unwrap();
+    let mut command = p2pfs(dir.path());
+    command
+        .args(["daemon", "--check-config", "--config"])
+        .arg(&config);
+    command.args([
+        "--name", "flag", "--share", "relative", "--mount", "/m", "--seed", "a:1",
+    ]);
+    command
+        .env("P2PFS_LOG_LEVEL", "debug")
+        .env("P2PFS_CACHESIZE", "1GiB");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    for line in [
+        format!("# from {}", config.display()),
+        "# warning: P2PFS_CACHESIZE in the environment is no setting and was ignored".to_owned(),
+        "name = \"flag\"".to_owned(),
+        "seeds = [\"a:1\"]".to_owned(),
+        "size = \"1GiB\"".to_owned(),
+        "level = \"debug\"".to_owned(),
+        "dir = \"/m\"".to_owned(),
+        format!(
+            "dir = \"{}/relative\"",
+            dir.path().canonicalize().unwrap().display()
+        ),
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "no {line} in\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_configuration_stops_the_start_with_its_place() {
+    let dir = dir();
+    let config = dir.path().join("p2pfs.toml");
+    fs::write(&config, "\n[mount]\nread_deadline = \"10\"\n").unwrap();
+    for extra in [&["--check-config"][..], &[]] {
+        let mut command = p2pfs(dir.path());
+        command
+            .args(["daemon", "--config"])
+            .arg(&config)
+            .args(extra);
+        let output = command.output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1));
+        let place = format!("p2pfs: {}:3:17: mount.read_deadline: ", config.display());
+        assert!(said.starts_with(&place), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn asking_for_the_older_peers_is_refused_and_not_ignored() {
+    let dir = dir();
+    let mut command = p2pfs(dir.path());
+    command
+        .args(["daemon", "--check-config"])
+        .env("P2P_CLUSTER", "127.0.0.1:1378");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("does not speak the protocol of the older peers yet"));
+    assert_eq!(
+        run(dir.path(), &["daemon", "--legacy", "--check-config"])
+            .status
+            .code(),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_not_shared() {
+    let dir = dir();
+    let output = run(dir.path(), &["share", "add", "missing"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot share missing"));
+    fs::write(dir.path().join("file"), "").unwrap();
+    let output = run(dir.path(), &["share", "add", "file"]);
+    assert!(stderr(&output).contains("it is no folder"));
+}

@@ -1,0 +1,654 @@
+//! The command line against a made-up daemon on a real control socket.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+
+use assert_cmd::Command;
+use jiff::Timestamp;
+use p2pfs::daemon::control::{
+    CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer, Dropped,
+    EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Invitation, Joined,
+    Listing, LsEntry, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, Peers, Policy,
+    Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status, Touched, Traffic,
+};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+/// A daemon that answers by a function, and remembers what it was asked.
+struct FakeDaemon {
+    dir: tempfile::TempDir,
+    asked: Arc<Mutex<Vec<Call>>>,
+    _runtime: Runtime,
+}
+
+impl FakeDaemon {
+    fn start(answer: impl Fn(ControlRequest) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (sender, mut requests) = mpsc::channel(16);
+        let _guard = runtime.enter();
+        let path = dir.path().join("p2pfs.sock");
+        let server = ControlServer::bind(&path, Policy::of_this_process(), 16).unwrap();
+        runtime.spawn(server.serve(sender));
+        let heard = Arc::clone(&asked);
+        runtime.spawn(async move {
+            while let Some(request) = requests.recv().await {
+                heard.lock().unwrap().push(request.call.clone());
+                match request.call {
+                    Call::Status {} => request.reply.done(&status()),
+                    _ => answer(request),
+                }
+            }
+        });
+        Self {
+            dir,
+            asked,
+            _runtime: runtime,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::cargo_bin("p2pfs").unwrap();
+        command
+            .env_clear()
+            .env("HOME", self.path())
+            .current_dir(self.path());
+        command
+            .env("P2PFS_SOCKET", self.path().join("p2pfs.sock"))
+            .env("TZ", "UTC");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, for its output.
+    fn output(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.output(arguments)).unwrap()
+    }
+
+    fn asked(&self) -> Vec<Call> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn status() -> Status {
+    Status {
+        name: "lab-1".to_owned(),
+        node: "ab".repeat(32),
+        version: "0.1.0".to_owned(),
+        pid: 7,
+        started: Timestamp::UNIX_EPOCH,
+        state: ServiceState::Serving,
+        address: "10.0.0.1:1378".to_owned(),
+        epoch: "0011223344556677".to_owned(),
+        mount: MountStatus {
+            enabled: true,
+            mounted: true,
+            dir: Named::new("/mnt/p2p"),
+            problem: None,
+        },
+        peers: PeerCounts {
+            alive: 2,
+            ..PeerCounts::default()
+        },
+        namespace: NamespaceStatus {
+            entries: 3,
+            unique_bytes: 1 << 20,
+        },
+        cache: CacheUsage {
+            budget_bytes: 1 << 30,
+            ..CacheUsage::default()
+        },
+        traffic: Traffic::default(),
+        waiting_reads: 0,
+        open_versions: 0,
+        dropped: Dropped::default(),
+        shares: Vec::new(),
+        legacy: false,
+        warnings: vec!["the clock\x1b[31m is off".to_owned()],
+    }
+}
+
+fn entry(path: &[u8]) -> LsEntry {
+    LsEntry {
+        path: Named::new(path),
+        kind: EntryKind::File,
+        size_bytes: 2048,
+        modified: Timestamp::UNIX_EPOCH,
+        executable: false,
+        hash: Some("cd".repeat(32)),
+        holders: vec!["lab-2".to_owned(), "lab-3".to_owned()],
+        cached_bytes: 1024,
+        pinned: false,
+    }
+}
+
+/// Answers `Get` with bytes through a pipe, of which only `given` come.
+fn serve_file(request: ControlRequest, size_bytes: usize, given: usize) {
+    tokio::spawn(async move {
+        let (read, mut write) = std::io::pipe().unwrap();
+        let started = GetStarted {
+            hash: "cd".repeat(32),
+            size_bytes: size_bytes as u64,
+            cached_bytes: 0,
+            executable: true,
+        };
+        request
+            .reply
+            .more_with(&started, read.into())
+            .await
+            .unwrap();
+        let written = tokio::task::spawn_blocking(move || write.write_all(&vec![7; given]));
+        written.await.unwrap().unwrap();
+        if given < size_bytes {
+            let failure = Failure::new(FailureKind::Failed, "no holder is reachable");
+            return request.reply.fail(failure.with_remedy("see p2pfs peers"));
+        }
+        let source = SourceShare {
+            name: "lab-2".to_owned(),
+            received_bytes: 9,
+        };
+        request.reply.done(&GetDone {
+            sources: vec![source],
+        });
+    });
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The names in a folder, but for the socket.
+fn names_in(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name != "p2pfs.sock");
+    names.sort();
+    names
+}
+
+#[test]
+fn status_is_readable_as_text_and_as_json() {
+    let daemon = FakeDaemon::start(drop);
+    let text = daemon.output(&["status"]);
+    assert!(text.contains("lab-1 (abababababababab), serving"), "{text}");
+    assert!(
+        text.contains("/mnt/p2p") && text.contains("2 alive"),
+        "{text}"
+    );
+    assert!(text.contains("the clock\\u{1b}[31m is off"), "{text}");
+    assert!(!text.contains('\x1b'), "colour into a pipe: {text}");
+    let json = daemon.json(&["status", "--json"]);
+    assert_eq!(json["mount"]["path"], "/mnt/p2p");
+    assert_eq!(json["started"], "1970-01-01T00:00:00Z");
+    assert_eq!(json["cache"]["budget_bytes"], 1 << 30);
+}
+
+#[test]
+fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
+    let daemon = FakeDaemon::start(|request| {
+        let Call::Ls { path, after } = &request.call else {
+            panic!("{:?}", request.call)
+        };
+        assert_eq!(path.as_bytes(), b"docs");
+        let listing = match after {
+            None => Listing {
+                entries: vec![entry(b"docs/a")],
+                more: true,
+            },
+            Some(after) => {
+                assert_eq!(after.as_bytes(), b"docs/a");
+                Listing {
+                    entries: vec![entry(b"docs/b")],
+                    more: false,
+                }
+            }
+        };
+        request.reply.done(&listing);
+    });
+    for path in ["docs", "docs/", "./docs", "/docs", "/mnt/p2p/docs"] {
+        assert_eq!(daemon.output(&["ls", path]), "a\nb\n", "{path}");
+    }
+    let json = daemon.json(&["ls", "docs", "--json"]);
+    assert_eq!(json["entries"][1]["path"], "docs/b");
+    assert_eq!(json["entries"][0]["size_bytes"], 2048);
+    let long = daemon.output(&["ls", "-l", "docs"]);
+    assert!(
+        long.contains("2048") && long.contains("50%") && long.contains("lab-2,lab-3"),
+        "{long}"
+    );
+    assert!(long.contains("1970-01-01 00:00:00"), "{long}");
+}
+
+#[test]
+fn a_name_of_any_bytes_goes_in_and_comes_out() {
+    let daemon = FakeDaemon::start(|request| {
+        let Call::Ls { path, .. } = &request.call else {
+            panic!("{:?}", request.call)
+        };
+        let entries = vec![entry(path.as_bytes())];
+        request.reply.done(&Listing {
+            entries,
+            more: false,
+        });
+    });
+    let raw = OsStr::from_bytes(b"caf\xe9\x1b[2J");
+    let output = daemon.command().arg("ls").arg(raw).output().unwrap();
+    assert_eq!(output.stdout, b"caf\xe9\x1b[2J\n");
+    let output = daemon
+        .command()
+        .args(["ls", "--json"])
+        .arg(raw)
+        .output()
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["entries"][0]["path"], "caf\u{fffd}\u{1b}[2J");
+    assert_eq!(json["entries"][0]["path_base64"], "Y2Fm6RtbMko=");
+}
+
+#[test]
+fn get_writes_the_file_under_its_own_name_with_its_executable_bit() {
+    let daemon = FakeDaemon::start(|request| serve_file(request, 6 << 20, 6 << 20));
+    let output = daemon.run(&["get", "tools/run.sh"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let content = std::fs::read(daemon.path().join("run.sh")).unwrap();
+    assert!(content.len() == 6 << 20 && content.iter().all(|byte| *byte == 7));
+    let mode = daemon
+        .path()
+        .join("run.sh")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_ne!(mode & 0o100, 0);
+    assert_eq!(names_in(daemon.path()), ["run.sh"]);
+    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+}
+
+#[test]
+fn get_takes_a_file_a_directory_or_standard_output_and_replaces_what_was_there() {
+    let daemon = FakeDaemon::start(|request| serve_file(request, 1000, 1000));
+    let out = daemon.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("x"), "old").unwrap();
+    for place in ["out", "out/x"] {
+        assert!(daemon.run(&["get", "d/x", "-o", place]).status.success());
+        assert_eq!(std::fs::read(out.join("x")).unwrap(), [7; 1000]);
+    }
+    assert_eq!(daemon.run(&["get", "d/x", "-o", "-"]).stdout, [7; 1000]);
+    assert!(
+        daemon
+            .run(&["get", "d/x", "-o", "/dev/null"])
+            .status
+            .success()
+    );
+    assert_eq!(names_in(&out), ["x"]);
+    let json = daemon.json(&["get", "d/x", "-o", "out", "--json"]);
+    assert_eq!(
+        (&json["size_bytes"], &json["sources"][0]["name"]),
+        (&1000.into(), &"lab-2".into())
+    );
+}
+
+#[test]
+fn a_file_that_does_not_come_whole_leaves_nothing_and_touches_nothing() {
+    let daemon = FakeDaemon::start(|request| serve_file(request, 1 << 20, 70_000));
+    std::fs::write(daemon.path().join("x"), "precious").unwrap();
+    let output = daemon.run(&["get", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "p2pfs: no holder is reachable; see p2pfs peers\n"
+    );
+    assert_eq!(names_in(daemon.path()), ["x"]);
+    assert_eq!(std::fs::read(daemon.path().join("x")).unwrap(), b"precious");
+}
+
+#[test]
+fn an_empty_file_is_a_file() {
+    let daemon = FakeDaemon::start(|request| serve_file(request, 0, 0));
+    assert!(daemon.run(&["get", "empty"]).status.success());
+    assert_eq!(std::fs::read(daemon.path().join("empty")).unwrap(), b"");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_with_its_place() {
+    let daemon = FakeDaemon::start(|request| serve_file(request, 10, 10));
+    let output = daemon.run(&["get", "a", "-o", "no/such/folder/a"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("p2pfs: cannot write no/such/folder/a: "));
+}
+
+#[test]
+fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
+    let daemon = FakeDaemon::start(|request| {
+        let failure = Failure::new(FailureKind::NotFound, "no such name: a\nb\x1b[31m");
+        request
+            .reply
+            .fail(failure.with_remedy("look around: p2pfs ls"));
+    });
+    let output = daemon.run(&["why", "a"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert_eq!(
+        said,
+        "p2pfs: no such name: a\\nb\\u{1b}[31m; look around: p2pfs ls\n"
+    );
+}
+
+#[test]
+fn invite_prints_the_token_and_nothing_else() {
+    let daemon = FakeDaemon::start(|request| {
+        assert_eq!(request.call, Call::Invite { lifetime_s: 600 });
+        let token = "p2pfs1-abc".to_owned();
+        request.reply.done(&Invitation {
+            token,
+            expires: Timestamp::UNIX_EPOCH,
+        });
+    });
+    let output = daemon.run(&["invite", "--expires", "10m"]);
+    assert_eq!(output.stdout, b"p2pfs1-abc\n");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn join_hands_the_token_to_a_running_daemon() {
+    let daemon = FakeDaemon::start(|request| {
+        assert_eq!(
+            request.call,
+            Call::Join {
+                token: "p2pfs1-abc".to_owned()
+            }
+        );
+        request.reply.done(&Joined {
+            epoch: "00ff".to_owned(),
+            issuer: "ab".repeat(32),
+        });
+    });
+    let mut command = daemon.command();
+    let output = command
+        .args(["join", "-"])
+        .write_stdin("p2pfs1-abc\n")
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "joined the cluster; epoch 00ff\n"
+    );
+    assert_eq!(names_in(daemon.path()), [""; 0]);
+}
+
+#[test]
+fn a_share_is_added_by_its_real_path() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
+    std::fs::create_dir(daemon.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", daemon.path().join("link")).unwrap();
+    daemon.output(&["share", "add", "link", "--include-private"]);
+    let real = daemon.path().canonicalize().unwrap().join("real");
+    let dir = Named::from_local(&real);
+    assert_eq!(
+        daemon.asked(),
+        [Call::ShareAdd {
+            dir,
+            include_private: true,
+            legacy: false
+        }]
+    );
+}
+
+#[test]
+fn a_share_whose_folder_is_gone_can_be_removed() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
+    daemon.output(&["share", "remove", "/srv/gone"]);
+    assert_eq!(
+        daemon.asked(),
+        [Call::ShareRemove {
+            dir: Named::new("/srv/gone")
+        }]
+    );
+}
+
+#[test]
+fn wait_passes_its_conditions_on_and_tells_when_they_are_not_met() {
+    let daemon = FakeDaemon::start(|request| match &request.call {
+        Call::Wait {
+            mounted: true,
+            peers: 2,
+            file: Some(file),
+            ..
+        } => {
+            assert_eq!(file.as_bytes(), b"a/b");
+            request.reply.done(&Nothing {});
+        }
+        _ => request.reply.fail(Failure::new(
+            FailureKind::TimedOut,
+            "1 of 5 peers are alive",
+        )),
+    });
+    daemon.output(&[
+        "wait",
+        "--mounted",
+        "--peers",
+        "2",
+        "--file",
+        "/mnt/p2p/a/b",
+    ]);
+    let output = daemon.run(&["wait", "--peers", "5", "--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("p2pfs: not so within 1s: 1 of 5 peers are alive; "));
+}
+
+#[test]
+fn wait_begun_before_the_daemon_ends_once_it_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("late.sock");
+    let binary = assert_cmd::cargo::cargo_bin("p2pfs");
+    let mut waiting = std::process::Command::new(binary)
+        .args(["wait", "--timeout", "60s", "--socket"])
+        .arg(&path)
+        .spawn()
+        .unwrap();
+    assert!(waiting.try_wait().unwrap().is_none());
+    let runtime = Runtime::new().unwrap();
+    let _guard = runtime.enter();
+    let server = ControlServer::bind(&path, Policy::of_this_process(), 4).unwrap();
+    let (sender, mut requests) = mpsc::channel(4);
+    runtime.spawn(server.serve(sender));
+    let first = runtime.block_on(requests.recv()).unwrap();
+    // still starting: it is asked again
+    first
+        .reply
+        .fail(Failure::new(FailureKind::Busy, "the daemon is starting"));
+    let second = runtime.block_on(requests.recv()).unwrap();
+    second.reply.done(&Nothing {});
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_that_fails() {
+    let daemon = FakeDaemon::start(|request| {
+        tokio::spawn(async move {
+            let (Call::Prefetch { paths } | Call::Pin { paths }) = &request.call else {
+                return;
+            };
+            let files = paths.len() as u64;
+            let mut touched = Touched {
+                files,
+                bytes: 10,
+                failed: Vec::new(),
+            };
+            if matches!(request.call, Call::Prefetch { .. }) {
+                request.reply.more(&Progress::default()).await.unwrap();
+                let why = "no holder is reachable".to_owned();
+                touched.failed.push(Problem {
+                    path: Named::new("a\n"),
+                    why,
+                });
+            }
+            request.reply.done(&touched);
+        });
+    });
+    let names: Vec<String> = (0..70).map(|number| format!("f{number}")).collect();
+    let arguments: Vec<&str> = ["pin", "--json"]
+        .into_iter()
+        .chain(names.iter().map(|n| &**n))
+        .collect();
+    assert_eq!(daemon.json(&arguments)["files"], 70);
+    assert_eq!(daemon.asked().len(), 3);
+    let output = daemon.run(&["prefetch", "a", "b"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable; "));
+}
+
+#[test]
+fn cache_verify_fails_where_bytes_were_wrong() {
+    let daemon = FakeDaemon::start(|request| match request.call {
+        Call::CacheVerify {} => {
+            request.reply.done(&CacheVerified {
+                files: 2,
+                bytes: 20,
+                dropped_bytes: 4096,
+            });
+        }
+        Call::CacheResize { budget_bytes } => {
+            request.reply.done(&CacheUsage {
+                budget_bytes,
+                ..CacheUsage::default()
+            });
+        }
+        _ => request.reply.done(&CacheListing::default()),
+    });
+    let output = daemon.run(&["cache", "verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("4.0 KiB were wrong"));
+    assert!(
+        daemon
+            .output(&["cache", "resize", "20GiB"])
+            .contains("of 20.0 GiB in use")
+    );
+    assert_eq!(
+        daemon.json(&["cache", "ls", "--json"])["entries"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn events_come_as_lines_of_text_or_of_json() {
+    let daemon = FakeDaemon::start(|request| {
+        let Call::Events { follow: false } = request.call else {
+            panic!("{:?}", request.call)
+        };
+        tokio::spawn(async move {
+            for what in [
+                EventKind::PeerUp {
+                    peer: "lab-2".to_owned(),
+                    node: "ab".repeat(32),
+                },
+                EventKind::FileAdded(Named::new(b"caf\xe9".to_vec())),
+            ] {
+                let event = Event {
+                    time: Timestamp::UNIX_EPOCH,
+                    what,
+                };
+                request.reply.more(&event).await.unwrap();
+            }
+            request.reply.done(&Nothing {});
+        });
+    });
+    let text = daemon.output(&["events"]);
+    assert!(
+        text.contains("lab-2 is up\n") && text.contains("added caf\\xe9\n"),
+        "{text}"
+    );
+    let json = daemon.output(&["events", "--json"]);
+    let lines: Vec<serde_json::Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["event"], "peer-up");
+    assert_eq!(lines[1]["path_base64"], "Y2Fm6Q==");
+}
+
+#[test]
+fn why_tells_every_version_and_the_rule() {
+    let daemon = FakeDaemon::start(|request| {
+        request.reply.done(&Provenance {
+            path: Named::new("a"),
+            listed: true,
+            rule: "only one version is known".to_owned(),
+            versions: Vec::new(),
+            next_read: "from the cache".to_owned(),
+        });
+    });
+    let text = daemon.output(&["why", "a"]);
+    assert!(
+        text.contains("a: listed") && text.contains("only one version"),
+        "{text}"
+    );
+    assert_eq!(
+        daemon.json(&["why", "a", "--json"])["next_read"],
+        "from the cache"
+    );
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let daemon = FakeDaemon::start(|request| {
+        let entries = (0..900)
+            .map(|n| entry(format!("{n:0200}").as_bytes()))
+            .collect();
+        request.reply.done(&Listing {
+            entries,
+            more: false,
+        });
+    });
+    let binary = assert_cmd::cargo::cargo_bin("p2pfs");
+    let mut child = std::process::Command::new(binary)
+        .args(["ls", "--socket"])
+        .arg(daemon.path().join("p2pfs.sock"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn peers_without_any_say_how_to_get_one() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Peers::default()));
+    assert!(daemon.output(&["peers"]).contains("p2pfs invite"));
+    assert_eq!(
+        daemon.json(&["peers", "--json"])["peers"],
+        serde_json::json!([])
+    );
+}

@@ -1,0 +1,485 @@
+//! Where settings come from, which layer wins, and what a wrong one is answered with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use p2pfs::daemon::config::{
+    Config, ConfigError, Environment, Loaded, LogLevel, Overrides, Place, SETTINGS, Sources,
+    compare, load,
+};
+
+/// A configuration directory with its own file and drop-ins.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(main: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("p2pfs.toml"), main).unwrap();
+        Self { dir }
+    }
+
+    fn drop_in(self, name: &str, text: &str) -> Self {
+        let folder = self.dir.path().join("p2pfs.toml.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+        self
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            config_file: Some(self.dir.path().join("p2pfs.toml")),
+            ..nothing_set()
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        load(&self.sources())
+    }
+
+    /// The error without the name of the temporary directory.
+    fn error(&self) -> String {
+        let text = self.load().unwrap_err().to_string();
+        text.replace(&format!("{}/", self.dir.path().display()), "")
+    }
+}
+
+fn nothing_set() -> Sources {
+    let mut place = Place::system("lab-3.example.org");
+    place.config_file = PathBuf::from("/nonexistent/p2pfs.toml");
+    Sources {
+        config_file: None,
+        environment: Environment::default(),
+        overrides: Overrides::default(),
+        place,
+    }
+}
+
+fn from_environment<const N: usize>(variables: [(&str, &str); N]) -> Result<Config, ConfigError> {
+    let environment = Environment::from(variables);
+    load(&Sources {
+        environment,
+        ..nothing_set()
+    })
+    .map(|loaded| loaded.config)
+}
+
+fn file_error(text: &str) -> String {
+    Files::new(text).error()
+}
+
+#[test]
+fn without_any_file_the_defaults_of_the_place_stand() {
+    let config = load(&nothing_set()).unwrap().config;
+    assert_eq!(config, Config::defaults(&nothing_set().place));
+    assert_eq!(config.name.as_str(), "lab-3");
+    assert_eq!(config.listen.port(), 1378);
+    assert_eq!(config.mount.dir, Path::new("/mnt/p2p"));
+    assert_eq!(config.cache.size_bytes, 10 << 30);
+    assert_eq!(config.mount.read_deadline, Duration::from_secs(10));
+    assert_eq!(config.membership.away_grace, Duration::from_secs(30));
+    assert!(config.share.is_empty() && !config.legacy.enabled);
+}
+
+#[test]
+fn each_layer_wins_over_those_before_it() {
+    let files = Files::new("name = 'file'\n[cache]\nsize = '1GiB'\nfloor = '1MiB'\n")
+        .drop_in("20-b.toml", "name = 'drop-in-b'\n[cache]\nsize = '3GiB'\n")
+        .drop_in(
+            "10-a.toml",
+            "name = 'drop-in-a'\n[cache]\nsize = '2GiB'\n[log]\nlevel='debug'\n",
+        )
+        .drop_in("README", "this is no configuration");
+    let mut sources = files.sources();
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.config.name.as_str(), "drop-in-b");
+    assert_eq!(loaded.config.cache.size_bytes, 3 << 30);
+    assert_eq!(loaded.config.cache.floor_bytes, 1 << 20);
+    assert_eq!(loaded.config.log.level, LogLevel::Debug);
+    assert_eq!(loaded.files.len(), 3);
+
+    sources.environment = Environment::from([("P2PFS_NAME", "env"), ("P2PFS_CACHE_SIZE", "4GiB")]);
+    let config = load(&sources).unwrap().config;
+    assert_eq!(
+        (config.name.as_str(), config.cache.size_bytes),
+        ("env", 4 << 30)
+    );
+
+    sources.overrides.cache_size_bytes = Some(5 << 30);
+    sources.overrides.name = Some("flag".parse().unwrap());
+    let config = load(&sources).unwrap().config;
+    assert_eq!(
+        (config.name.as_str(), config.cache.size_bytes),
+        ("flag", 5 << 30)
+    );
+}
+
+#[test]
+fn shares_add_up_and_seeds_are_replaced() {
+    let files = Files::new("seeds = ['a:1']\n[[share]]\ndir = '/srv/one'\n")
+        .drop_in(
+            "a.toml",
+            "seeds = ['b:2']\n[[share]]\ndir = '/srv/two'\ninclude_private = true\n",
+        )
+        .drop_in("b.toml", "[[share]]\ndir = '/srv/one'\nlegacy = true\n");
+    let mut sources = files.sources();
+    sources.environment = Environment::from([("P2PFS_SHARE_DIR", "/srv/three:/srv/four")]);
+    sources.overrides.shares = vec![PathBuf::from("/srv/five")];
+    let config = load(&sources).unwrap().config;
+    let dirs: Vec<_> = config
+        .share
+        .iter()
+        .map(|s| s.dir.to_str().unwrap())
+        .collect();
+    assert_eq!(
+        dirs,
+        [
+            "/srv/two",
+            "/srv/one",
+            "/srv/three",
+            "/srv/four",
+            "/srv/five"
+        ]
+    );
+    assert!(config.share[0].include_private && config.share[1].legacy);
+    assert_eq!(
+        config
+            .seeds
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["b:2"]
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_keys_there_are() {
+    let text = "name = 'a'\n\n[cache]\nsize = '1GiB'\nsise = '2GiB'\n";
+    assert_eq!(
+        file_error(text),
+        "p2pfs.toml:5:1: cache.sise: unknown field `sise`, expected `size` or `floor`"
+    );
+    assert!(file_error("[cash]\n").starts_with("p2pfs.toml:1:2: cash: unknown field `cash`"));
+    assert!(file_error("[[share]]\ndir='/a'\n[[share]]\ndirr='/b'\n").contains(":4:1: share.dirr"));
+}
+
+#[test]
+fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
+    let says = |text: &str, parts: &[&str]| {
+        let error = file_error(text);
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    says(
+        "[mount]\nread_deadline = \"10\"\n",
+        &[
+            "p2pfs.toml:2:17: mount.read_deadline: ",
+            "\"10\" has no unit: write 10ms, 10s, 10m, 10h, 10d",
+        ],
+    );
+    says(
+        "[mount]\nread_deadline = 10\n",
+        &[":2:17: mount.read_deadline", "such as \"10s\""],
+    );
+    says("[mount]\nread_deadline = '0s'\n", &[":2:17:", "zero"]);
+    says(
+        "[cache]\nsize = '10G'\n",
+        &[":2:8: cache.size", "the units are B, kB, KiB, MB, MiB"],
+    );
+    says("[cache]\nsize = '-1GiB'\n", &["negative"]);
+    says(
+        "[log]\nlevel = 'loud'\n",
+        &[":2:9: log.level", "`error`, `warn`, `info`, `debug`"],
+    );
+    says("listen = 'here'\n", &[":1:10: listen", "socket address"]);
+    says("seeds = ['a:1', 'b']\n", &[":1:9: seeds", "HOST:PORT"]);
+    says("name = 'a/b'\n", &[":1:8: name", "not a node name"]);
+    says(
+        "state_dir = 'here'\n",
+        &[":1:13: state_dir", "begin it with /"],
+    );
+    says(
+        "[[share]]\ninclude_private = true\n",
+        &[":1:1: share", "missing field `dir`"],
+    );
+    says(
+        "[limits]\npeer_connections = 0\n",
+        &[":2:20: limits.peer_connections", "1 or more"],
+    );
+    says("[mount]\nuid = -1\n", &[":2:7: mount.uid"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_refused_with_the_place() {
+    assert!(file_error("name = 'a'\n[cache\nsize = 1\n").starts_with("p2pfs.toml:2:7: "));
+    assert!(!file_error("= 3").contains('\n'));
+}
+
+#[test]
+fn an_error_in_a_drop_in_names_the_drop_in() {
+    let files = Files::new("").drop_in("50-x.toml", "\n\nnam = 'a'\n");
+    assert!(
+        files
+            .error()
+            .starts_with("p2pfs.toml.d/50-x.toml:3:1: nam: ")
+    );
+}
+
+#[test]
+fn a_named_file_must_exist_and_the_default_one_need_not() {
+    let missing = Sources {
+        config_file: Some("/nonexistent/x.toml".into()),
+        ..nothing_set()
+    };
+    let error = load(&missing).unwrap_err().to_string();
+    assert!(
+        error.starts_with("/nonexistent/x.toml: cannot be read"),
+        "{error}"
+    );
+    assert!(load(&nothing_set()).unwrap().files.is_empty());
+}
+
+#[test]
+fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
+    let mut sources = nothing_set();
+    sources.overrides.shares = vec![PathBuf::from("/srv/a")];
+    sources.overrides.secret_file = Some(PathBuf::from("/etc/p2pfs/secret"));
+    sources.environment = Environment::from([("P2PFS_MOUNT_UID", "7"), ("P2PFS_MOUNT_GID", "8")]);
+    let printed = load(&sources).unwrap().config.to_toml();
+    let table: toml::Table = toml::from_str(&printed).unwrap();
+    let mut found = Vec::new();
+    for (key, value) in &table {
+        let inner = match value {
+            toml::Value::Table(table) => Some(table),
+            toml::Value::Array(items) => items.first().and_then(toml::Value::as_table),
+            _ => None,
+        };
+        match inner {
+            Some(inner) => found.extend(inner.keys().map(|inner| format!("{key}.{inner}"))),
+            None => found.push(key.clone()),
+        }
+    }
+    let mut known: Vec<_> = SETTINGS.iter().map(|s| s.key.to_owned()).collect();
+    found.sort();
+    known.sort();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn the_printed_configuration_reads_back_as_the_same() {
+    let files = Files::new("seeds = ['a:1']\n[[share]]\ndir = '/srv/one'\n[mount]\nuid = 5\n");
+    let config = files.load().unwrap().config;
+    assert_eq!(Files::new(&config.to_toml()).load().unwrap().config, config);
+}
+
+#[test]
+fn every_variable_sets_its_setting() {
+    let values = [
+        ("P2PFS_NAME", "n", "name = \"n\""),
+        ("P2PFS_LISTEN", "127.0.0.1:9", "listen = \"127.0.0.1:9\""),
+        ("P2PFS_SEEDS", "a:1, b:2", "seeds = [\"a:1\", \"b:2\"]"),
+        ("P2PFS_SECRET_FILE", "/s", "secret_file = \"/s\""),
+        ("P2PFS_STATE_DIR", "/t", "state_dir = \"/t\""),
+        ("P2PFS_CACHE_DIR", "/c", "cache_dir = \"/c\""),
+        ("P2PFS_SOCKET", "/k", "socket = \"/k\""),
+        ("P2PFS_CACHE_SIZE", "7MB", "size = \"7MB\""),
+        ("P2PFS_CACHE_FLOOR", "0B", "floor = \"0B\""),
+        ("P2PFS_MOUNT_ENABLED", "off", "enabled = false"),
+        ("P2PFS_MOUNT_DIR", "/m", "dir = \"/m\""),
+        ("P2PFS_MOUNT_UID", "5", "uid = 5"),
+        ("P2PFS_MOUNT_GID", "6", "gid = 6"),
+        ("P2PFS_MOUNT_READ_DEADLINE", "7s", "read_deadline = \"7s\""),
+        ("P2PFS_LAN_MDNS", "false", "mdns = false"),
+        ("P2PFS_MEMBERSHIP_PERIOD", "2s", "period = \"2s\""),
+        ("P2PFS_MEMBERSHIP_AWAY_GRACE", "0s", "away_grace = \"0s\""),
+        ("P2PFS_LEGACY_ENABLED", "no", "enabled = false"),
+        ("P2PFS_LEGACY_MEMBERS", "x:1", "members = [\"x:1\"]"),
+        ("P2PFS_LEGACY_PERIOD", "21s", "period = \"21s\""),
+        ("P2PFS_LEGACY_WAITING", "101s", "waiting = \"101s\""),
+        ("P2PFS_LEGACY_LOOKUP", "13s", "lookup = \"13s\""),
+        (
+            "P2PFS_LEGACY_RESPONDER_DELAY",
+            "11s",
+            "responder_delay = \"11s\"",
+        ),
+        ("P2PFS_LEGACY_BRIDGE", "true", "bridge = true"),
+        (
+            "P2PFS_LIMITS_PEER_CONNECTIONS",
+            "12",
+            "peer_connections = 12",
+        ),
+        (
+            "P2PFS_LIMITS_CONTROL_CONNECTIONS",
+            "13",
+            "control_connections = 13",
+        ),
+        ("P2PFS_LOG_LEVEL", "trace", "level = \"trace\""),
+        ("P2PFS_SHARE_DIR", "/d", "dir = \"/d\""),
+        ("P2PFS_SHARE_INCLUDE_PRIVATE", "true", ""),
+        ("P2PFS_SHARE_LEGACY", "true", ""),
+    ];
+    let names: Vec<_> = values.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(
+        names,
+        SETTINGS.iter().map(|s| s.variable()).collect::<Vec<_>>()
+    );
+    for (name, value, line) in values {
+        let printed = from_environment([(name, value)]).unwrap().to_toml();
+        assert!(printed.contains(line), "{name}={value} gave\n{printed}");
+    }
+    let shares = [
+        ("P2PFS_SHARE_DIR", "/d"),
+        ("P2PFS_SHARE_INCLUDE_PRIVATE", "1"),
+    ];
+    assert!(from_environment(shares).unwrap().share[0].include_private);
+}
+
+#[test]
+fn a_bad_variable_is_refused_by_its_name() {
+    let says = |name: &str, value: &str, part: &str| {
+        let error = from_environment([(name, value)]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{name} in the environment: ")),
+            "{error}"
+        );
+        assert!(error.contains(part), "{error}");
+    };
+    says("P2PFS_CACHE_SIZE", "10", "no unit");
+    says("P2PFS_LAN_MDNS", "maybe", "neither true nor false");
+    says("P2PFS_MOUNT_UID", "root", "no whole number");
+    says("P2P_PORT", "70000", "no port");
+    says("P2P_PERIOD", "soon", "no duration");
+    says("P2P_PERIOD", "0", "zero");
+    says("P2PFS_SHARE_LEGACY", "x", "neither true nor false");
+}
+
+#[test]
+fn a_misspelt_variable_is_told_of() {
+    let environment = Environment::from([("P2PFS_CACHESIZE", "1GiB"), ("P2PFS_CONFIG", "/x")]);
+    let loaded = load(&Sources {
+        environment,
+        ..nothing_set()
+    })
+    .unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].contains("P2PFS_CACHESIZE"));
+}
+
+#[test]
+fn the_names_that_users_of_the_older_peers_know_keep_working() {
+    let config = from_environment([
+        ("P2P_HOST", "127.0.0.1"),
+        ("P2P_PORT", "21001"),
+        ("P2P_PERIOD", "5"),
+        ("P2P_WAITING", "50"),
+        ("P2P_FOLDER", "/srv/old"),
+    ])
+    .unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:21001");
+    assert_eq!(config.legacy.period, Duration::from_secs(5));
+    assert_eq!(config.legacy.waiting, Duration::from_secs(50));
+    assert_eq!(config.share[0].dir, Path::new("/srv/old"));
+    assert!(config.share[0].legacy);
+    let named = from_environment([("P2P_HOST", "node1")]).unwrap();
+    assert_eq!(named.listen.to_string(), "0.0.0.0:1378");
+    let both = [("P2P_PORT", "1"), ("P2PFS_LISTEN", "0.0.0.0:2")];
+    assert_eq!(from_environment(both).unwrap().listen.port(), 2);
+}
+
+#[test]
+fn the_plane_of_the_older_peers_is_refused_and_not_ignored() {
+    let error = Files::new("[log]\nlevel='info'\n[legacy]\nenabled = true\n").error();
+    assert!(
+        error.starts_with("legacy.enabled: this version does not speak"),
+        "{error}"
+    );
+    assert!(error.ends_with("(set in p2pfs.toml line 4)"), "{error}");
+    let error = from_environment([("P2P_CLUSTER", "a:1,b:2")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("P2P_CLUSTER") && error.contains("(set in the environment)"),
+        "{error}"
+    );
+    let mut sources = nothing_set();
+    sources.overrides.legacy = true;
+    assert!(
+        load(&sources)
+            .unwrap_err()
+            .to_string()
+            .contains("(set by --legacy)")
+    );
+}
+
+#[test]
+fn folders_that_would_swallow_each_other_are_refused() {
+    let refused = |text: &str| {
+        let error = file_error(text);
+        assert!(
+            error.contains("overlap") || error.contains("must not hold"),
+            "{text}: {error}"
+        );
+    };
+    refused("[[share]]\ndir = '/mnt/p2p/inside'\n");
+    refused("[[share]]\ndir = '/mnt'\n");
+    refused("[[share]]\ndir = '/var/lib/p2pfs'\n");
+    refused("[[share]]\ndir = '/'\n[mount]\nenabled = false\n");
+    refused("cache_dir = '/var/lib/p2pfs'\n");
+    refused("cache_dir = '/mnt/p2p/cache'\n");
+    let alone = Files::new("[[share]]\ndir = '/mnt'\n[mount]\nenabled = false\n");
+    assert!(alone.load().is_ok());
+}
+
+#[test]
+fn a_socket_with_a_path_that_no_socket_can_have_is_refused() {
+    let error = file_error(&format!("socket = '/{}'\n", "s".repeat(107)));
+    assert!(error.contains("at most 107 bytes"), "{error}");
+    assert!(
+        Files::new(&format!("socket = '/{}'\n", "s".repeat(106)))
+            .load()
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_membership_that_could_never_hear_an_answer_is_refused() {
+    let error = file_error("[membership]\nperiod = '99ms'\n");
+    let expected = "membership.period: at least 100ms is needed (set in p2pfs.toml line 2)";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_mount_named_on_the_command_line_is_made() {
+    let mut sources = Files::new("[mount]\nenabled = false\n").sources();
+    sources.config_file = None;
+    sources.environment = Environment::from([("P2PFS_MOUNT_ENABLED", "false")]);
+    assert!(!load(&sources).unwrap().config.mount.enabled);
+    sources.overrides.mount_dir = Some(PathBuf::from("/m"));
+    let config = load(&sources).unwrap().config;
+    assert!(config.mount.enabled && config.mount.dir == Path::new("/m"));
+}
+
+#[test]
+fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
+    let old = Files::new("seeds=['a:1']\n[[share]]\ndir='/a'\n[[share]]\ndir='/b'\n");
+    let new = Files::new(
+        "name='other'\nseeds=['b:1']\n[cache]\nsize='1GiB'\n[log]\nlevel='debug'\n\
+         [mount]\nread_deadline='3s'\n[[share]]\ndir='/b'\ninclude_private=true\n\
+         [[share]]\ndir='/c'\n",
+    );
+    let (old, new) = (old.load().unwrap().config, new.load().unwrap().config);
+    let changes = compare(&old, &new);
+    let added: Vec<_> = changes
+        .shares_added
+        .iter()
+        .map(|s| s.dir.to_str().unwrap())
+        .collect();
+    assert_eq!(added, ["/b", "/c"]);
+    assert_eq!(changes.shares_removed, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(changes.seeds.unwrap(), new.seeds);
+    assert_eq!(changes.cache_size_bytes, Some(1 << 30));
+    assert_eq!(changes.log_level, Some(LogLevel::Debug));
+    assert_eq!(changes.restart, ["name", "mount.read_deadline"]);
+    assert_eq!(compare(&new, &new), Default::default());
+}

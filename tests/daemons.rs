@@ -1,0 +1,608 @@
+//! Three nodes as a user runs them: real daemons, real mounts, real signals, on loopback.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::*;
+
+fn main() {
+    run_promises(&[
+        (
+            "each_mount_lists_the_union_of_what_all_nodes_share",
+            each_mount_lists_the_union,
+        ),
+        ("names_are_bytes_and_survive", names_are_bytes_and_survive),
+        (
+            "a_tree_copied_through_the_mount_is_equal_to_its_source",
+            a_copied_tree_is_equal,
+        ),
+        (
+            "a_gibibyte_copied_through_the_mount_is_equal_to_its_source",
+            a_gibibyte_is_equal,
+        ),
+        (
+            "a_change_in_a_share_is_seen_on_every_mount",
+            a_change_is_seen_everywhere,
+        ),
+        (
+            "a_file_read_to_its_end_stays_readable_without_its_node",
+            a_read_file_outlives_its_node,
+        ),
+        (
+            "a_copy_goes_on_when_its_holder_is_killed_and_another_has_it",
+            a_copy_changes_holder,
+        ),
+        (
+            "a_copy_whose_only_holder_dies_ends_in_an_error",
+            a_lost_holder_is_an_error,
+        ),
+        (
+            "a_blocked_reader_goes_at_once_on_ctrl_c",
+            a_blocked_reader_goes_on_ctrl_c,
+        ),
+        ("a_write_to_the_mount_gets_erofs", a_write_gets_erofs),
+        ("private_files_stay_private", private_files_stay_private),
+        (
+            "a_killed_daemon_leaves_a_mount_that_its_next_start_cleans",
+            a_stale_mount_is_cleaned,
+        ),
+        ("a_clean_stop_unmounts_and_exits_0", a_clean_stop_unmounts),
+        (
+            "a_restarted_node_keeps_its_shares_and_its_cache",
+            a_restart_keeps_shares_and_cache,
+        ),
+        (
+            "an_old_version_stays_readable_through_an_open_file",
+            an_old_version_stays_readable,
+        ),
+        (
+            "conflicting_versions_stand_beside_each_other",
+            conflicting_versions_stand_beside,
+        ),
+        (
+            "a_stranger_with_another_secret_learns_and_changes_nothing",
+            a_stranger_learns_nothing,
+        ),
+        (
+            "an_invited_node_joins_and_a_used_token_is_refused",
+            an_invited_node_joins,
+        ),
+        (
+            "get_fetches_without_a_mount_and_leaves_no_partial_file",
+            get_fetches_without_a_mount,
+        ),
+        (
+            "garbage_on_both_ports_changes_nothing",
+            garbage_changes_nothing,
+        ),
+    ]);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn names_below(dir: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let entry = entry.unwrap();
+            names.push(entry.path().strip_prefix(dir).unwrap().to_owned());
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+fn hashes_below(dir: &Path) -> BTreeMap<PathBuf, String> {
+    names_below(dir)
+        .into_iter()
+        .filter(|name| dir.join(name).is_file())
+        .map(|name| (name.clone(), hash_of(&dir.join(&name)).unwrap()))
+        .collect()
+}
+
+fn each_mount_lists_the_union() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two", "three"]);
+    nodes[0].write("resume.pdf", b"the first");
+    nodes[1].write("photos/2026/sea.jpg", b"the second");
+    nodes[2].write("bin/run.sh", b"#!/bin/sh\necho ran\n");
+    set_mode(&nodes[2].share.join("bin/run.sh"), 0o755);
+    fs::create_dir(nodes[2].share.join("empty")).unwrap();
+    let union: Vec<PathBuf> = [
+        "bin",
+        "bin/run.sh",
+        "empty",
+        "photos",
+        "photos/2026",
+        "photos/2026/sea.jpg",
+        "resume.pdf",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .collect();
+    for node in &nodes {
+        eventually("the union is listed", 20 * SECOND, || {
+            names_below(&node.mount) == union
+        });
+        assert_eq!(fs::read(node.mounted("resume.pdf")).unwrap(), b"the first");
+        assert_eq!(
+            fs::read(node.mounted("photos/2026/sea.jpg")).unwrap(),
+            b"the second"
+        );
+        eventually("the executable bit is seen", 20 * SECOND, || {
+            fs::metadata(node.mounted("bin/run.sh"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
+                == 0o555
+        });
+        assert_eq!(
+            run(&mut Command::new(node.mounted("bin/run.sh"))).expect_ok(),
+            "ran\n"
+        );
+        let source = fs::metadata(nodes[0].share.join("resume.pdf")).unwrap();
+        let shown = fs::metadata(node.mounted("resume.pdf")).unwrap();
+        assert_eq!(
+            (shown.size(), shown.mtime_nsec()),
+            (source.size(), source.mtime_nsec())
+        );
+        assert_eq!(shown.mode() & 0o7777, 0o444);
+    }
+}
+
+fn names_are_bytes_and_survive() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let odd: Vec<Vec<u8>> = vec![
+        b"with space".to_vec(),
+        b"new\nline".to_vec(),
+        vec![b'n'; 255],
+        b"not utf-8 \xff\xfe".to_vec(),
+        "snowman \u{2603}".as_bytes().to_vec(),
+        b"-rf".to_vec(),
+    ];
+    for name in &odd {
+        let path = nodes[0].share.join(OsStr::from_bytes(name));
+        fs::write(&path, name).unwrap();
+    }
+    let expected = names_below(&nodes[0].share);
+    eventually("all odd names are listed", 20 * SECOND, || {
+        names_below(&nodes[1].mount) == expected
+    });
+    for name in &odd {
+        let path = nodes[1].mount.join(OsStr::from_bytes(name));
+        assert_eq!(&fs::read(path).unwrap(), name);
+    }
+}
+
+fn a_copied_tree_is_equal() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    for number in 0..5000u64 {
+        let path = nodes[0]
+            .share
+            .join(format!("tree/d{}/f{number}", number % 50));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, noise(number, (number % 3000) as usize)).unwrap();
+    }
+    let source = hashes_below(&nodes[0].share);
+    eventually("all 5,000 files are listed", 60 * SECOND, || {
+        names_below(&nodes[1].mount) == names_below(&nodes[0].share)
+    });
+    let copy = nodes[1].home.join("copy");
+    run(Command::new("cp")
+        .arg("-r")
+        .arg(nodes[1].mounted("tree"))
+        .arg(&copy))
+    .expect_ok();
+    let strip = |(path, hash): (&PathBuf, &String)| {
+        (path.strip_prefix("tree").unwrap().to_owned(), hash.clone())
+    };
+    assert_eq!(hashes_below(&copy), source.iter().map(strip).collect());
+}
+
+fn a_gibibyte_is_equal() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let source = nodes[0].share.join("big.bin");
+    let staging = nodes[0].home.join("big.bin");
+    let piece = noise(1, 64 << 20);
+    let whole: Vec<u8> = (0..16u8)
+        .flat_map(|n| piece.iter().map(move |b| b ^ n))
+        .collect();
+    fs::write(&staging, whole).unwrap();
+    fs::rename(&staging, &source).unwrap();
+    nodes[1].wait_for_file("big.bin");
+    let copy = nodes[1].home.join("copy.bin");
+    run(Command::new("cp")
+        .arg(nodes[1].mounted("big.bin"))
+        .arg(&copy))
+    .expect_ok();
+    assert_eq!(hash_of(&copy).unwrap(), hash_of(&source).unwrap());
+    let resident_kib = resident_kib(nodes[1].pid());
+    assert!(
+        resident_kib < 400 * 1024,
+        "{resident_kib} KiB resident after a file of 1 GiB"
+    );
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn a_change_is_seen_everywhere() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let seen = nodes[1].mounted("note.txt");
+    assert!(!seen.exists());
+    nodes[0].write("note.txt", b"first");
+    eventually("the new file appears", 20 * SECOND, || seen.exists());
+    assert_eq!(fs::read(&seen).unwrap(), b"first");
+    let old_inode = fs::metadata(&seen).unwrap().ino();
+    nodes[0].write("note.txt", b"second, longer");
+    eventually("the new content appears", 20 * SECOND, || {
+        fs::read(&seen).is_ok_and(|bytes| bytes == b"second, longer")
+    });
+    assert_ne!(fs::metadata(&seen).unwrap().ino(), old_inode);
+    fs::rename(
+        nodes[0].share.join("note.txt"),
+        nodes[0].share.join("moved.txt"),
+    )
+    .unwrap();
+    eventually("the move is seen", 20 * SECOND, || {
+        !seen.exists() && nodes[1].mounted("moved.txt").exists()
+    });
+    fs::remove_file(nodes[0].share.join("moved.txt")).unwrap();
+    eventually("the removal is seen", 20 * SECOND, || {
+        names_below(&nodes[1].mount).is_empty()
+    });
+}
+
+fn a_read_file_outlives_its_node() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let bytes = noise(3, 3 << 20);
+    nodes[0].write("kept.bin", &bytes);
+    nodes[0].write("unread.bin", &noise(4, 1000));
+    nodes[1].wait_for_file("kept.bin");
+    nodes[1].wait_for_file("unread.bin");
+    assert_eq!(fs::read(nodes[1].mounted("kept.bin")).unwrap(), bytes);
+    nodes[0].kill();
+    eventually("the unread file leaves the listing", 60 * SECOND, || {
+        !nodes[1].mounted("unread.bin").exists()
+    });
+    assert_eq!(fs::read(nodes[1].mounted("kept.bin")).unwrap(), bytes);
+}
+
+fn a_copy_changes_holder() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two", "three"]);
+    let bytes = noise(5, 256 << 20);
+    nodes[0].write("film.bin", &bytes);
+    nodes[1].write("same.bin", &bytes);
+    nodes[2].wait_for_file("film.bin");
+    nodes[2].wait_for_file("same.bin");
+    let copy = nodes[2].home.join("copy");
+    let running = start(
+        Command::new("cp")
+            .arg(nodes[2].mounted("film.bin"))
+            .arg(&copy),
+    );
+    eventually("the copy has begun", 30 * SECOND, || {
+        fs::metadata(&copy).is_ok_and(|meta| meta.len() > 1 << 20)
+    });
+    nodes[0].kill();
+    running.finish(HANG_LIMIT).expect_ok();
+    assert_eq!(
+        hash_of(&copy).unwrap(),
+        blake3::hash(&bytes).to_hex().to_string()
+    );
+}
+
+fn a_lost_holder_is_an_error() {
+    let mut cluster = Cluster::new();
+    let mut nodes = vec![cluster.start("one")];
+    let mut options = NodeOptions::new("two");
+    options.config = "[mount]\nread_deadline = \"3s\"\n".to_owned();
+    nodes.push(cluster.start_with(options));
+    let bytes = noise(6, 400 << 20);
+    nodes[0].write("film.bin", &bytes);
+    nodes[1].wait_for_file("film.bin");
+    let copy = nodes[1].home.join("copy");
+    let running = start(
+        Command::new("cp")
+            .arg(nodes[1].mounted("film.bin"))
+            .arg(&copy),
+    );
+    eventually("the copy has begun", 30 * SECOND, || {
+        fs::metadata(&copy).is_ok_and(|meta| meta.len() > 1 << 20)
+    });
+    nodes[0].kill();
+    let finished = running.finish(HANG_LIMIT);
+    if fs::metadata(&copy).unwrap().len() < bytes.len() as u64 {
+        assert!(!finished.status.success(), "a short copy with exit 0");
+        assert!(
+            finished.stderr.contains("Input/output error"),
+            "{}",
+            finished.stderr
+        );
+    } else {
+        assert_eq!(
+            hash_of(&copy).unwrap(),
+            blake3::hash(&bytes).to_hex().to_string()
+        );
+    }
+}
+
+fn a_blocked_reader_goes_on_ctrl_c() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("far.bin", &noise(7, 64 << 20));
+    nodes[1].wait_for_file("far.bin");
+    nodes[0].signal(libc::SIGSTOP);
+    let reader = start(Command::new("cat").arg(nodes[1].mounted("far.bin")));
+    eventually("the read waits", 20 * SECOND, || {
+        let status = nodes[1].cli(&["status", "--json"]).expect_json();
+        status["waiting_reads"]
+            .as_u64()
+            .is_some_and(|waiting| waiting > 0)
+    });
+    let start = Instant::now();
+    reader.signal(libc::SIGINT);
+    reader.finish(20 * SECOND);
+    assert!(
+        start.elapsed() < 2 * SECOND,
+        "the reader stayed {:?}",
+        start.elapsed()
+    );
+    nodes[0].signal(libc::SIGCONT);
+    nodes[0].kill();
+}
+
+fn a_write_gets_erofs() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("a.txt", b"a");
+    node.wait_for_file("a.txt");
+    let denied = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    };
+    denied(fs::write(node.mounted("new.txt"), b"x"));
+    denied(fs::write(node.mounted("a.txt"), b"x"));
+    denied(fs::remove_file(node.mounted("a.txt")));
+    denied(fs::create_dir(node.mounted("dir")));
+    denied(fs::rename(node.mounted("a.txt"), node.mounted("b.txt")));
+    assert_eq!(fs::read(node.share.join("a.txt")).unwrap(), b"a");
+}
+
+fn private_files_stay_private() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let private = nodes[0].share.join("private.txt");
+    fs::write(&private, b"mine").unwrap();
+    set_mode(&private, 0o600);
+    nodes[0].write("public.txt", b"ours");
+    nodes[1].wait_for_file("public.txt");
+    assert_eq!(names_below(&nodes[1].mount), [PathBuf::from("public.txt")]);
+    eventually("the share says what it left out", 20 * SECOND, || {
+        nodes[0]
+            .cli(&["share", "--json"])
+            .expect_ok()
+            .contains("private.txt")
+    });
+    set_mode(&private, 0o644);
+    nodes[1].wait_for_file("private.txt");
+    set_mode(&private, 0o640);
+    eventually("it is withdrawn", 20 * SECOND, || {
+        !nodes[1].mounted("private.txt").exists()
+    });
+}
+
+fn a_stale_mount_is_cleaned() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    node.write("a.txt", b"a");
+    node.wait_for_file("a.txt");
+    node.kill();
+    let error = fs::read_dir(&node.mount).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    node.launch();
+    node.wait_for_file("a.txt");
+    assert_eq!(fs::read(node.mounted("a.txt")).unwrap(), b"a");
+}
+
+fn a_clean_stop_unmounts() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    assert!(is_mounted(&node.mount));
+    let finished = node.stop();
+    assert!(
+        finished.status.success(),
+        "{:?}: {}",
+        finished.status,
+        finished.stderr
+    );
+    assert!(!is_mounted(&node.mount));
+}
+
+fn a_restart_keeps_shares_and_cache() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let added = nodes[1].home.join("added");
+    fs::create_dir(&added).unwrap();
+    fs::write(added.join("late.txt"), b"late").unwrap();
+    nodes[1]
+        .cli(&["share", "add", added.to_str().unwrap()])
+        .expect_ok();
+    nodes[0].wait_for_file("late.txt");
+    let bytes = noise(8, 1 << 20);
+    nodes[0].write("cached.bin", &bytes);
+    nodes[1].wait_for_file("cached.bin");
+    assert_eq!(fs::read(nodes[1].mounted("cached.bin")).unwrap(), bytes);
+    nodes[1].stop();
+    nodes[1].launch();
+    nodes[0].kill();
+    assert_eq!(fs::read(nodes[1].mounted("cached.bin")).unwrap(), bytes);
+    nodes[1].wait_for_file("late.txt");
+}
+
+fn an_old_version_stays_readable() {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let old = noise(9, 2 << 20);
+    nodes[0].write("changing.bin", &old);
+    nodes[1].wait_for_file("changing.bin");
+    let seen = nodes[1].mounted("changing.bin");
+    assert_eq!(fs::read(&seen).unwrap(), old);
+    let mut open = fs::File::open(&seen).unwrap();
+    let new = noise(10, 1 << 20);
+    nodes[0].write("next.bin", &new);
+    fs::rename(
+        nodes[0].share.join("next.bin"),
+        nodes[0].share.join("changing.bin"),
+    )
+    .unwrap();
+    eventually("the new version is seen", 20 * SECOND, || {
+        fs::metadata(&seen).is_ok_and(|meta| meta.len() == new.len() as u64)
+    });
+    let mut bytes = Vec::new();
+    open.seek(SeekFrom::Start(0)).unwrap();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == old, "the open file is not the old version");
+    assert!(fs::read(&seen).unwrap() == new);
+}
+
+fn conflicting_versions_stand_beside() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two", "three"]);
+    nodes[0].write("plan.txt", b"older");
+    nodes[2].wait_for_file("plan.txt");
+    nodes[1].write("plan.txt", b"newer");
+    for node in &nodes {
+        eventually("both versions are listed", 20 * SECOND, || {
+            names_below(&node.mount) == ["plan.txt", "plan~one.txt"].map(PathBuf::from)
+        });
+        assert_eq!(fs::read(node.mounted("plan.txt")).unwrap(), b"newer");
+        assert_eq!(fs::read(node.mounted("plan~one.txt")).unwrap(), b"older");
+        assert_eq!(
+            fs::read(node.mounted(".p2pfs/peers/one/plan.txt")).unwrap(),
+            b"older"
+        );
+        let hash = blake3::hash(b"older").to_hex().to_string();
+        assert_eq!(
+            fs::read(node.mounted(&format!(".p2pfs/by-hash/{hash}"))).unwrap(),
+            b"older"
+        );
+    }
+}
+
+fn a_stranger_learns_nothing() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("secret-name.txt", b"secret content");
+    nodes[1].wait_for_file("secret-name.txt");
+    cluster.change_secret(&"77".repeat(32));
+    let stranger = cluster.start("mallory");
+    let waited = stranger.cli(&["wait", "--peers", "1", "--timeout", "5s"]);
+    assert_eq!(waited.status.code(), Some(1));
+    assert!(names_below(&stranger.mount).is_empty());
+    let peers = stranger.cli(&["peers", "--json"]).expect_ok();
+    assert!(!peers.contains("one") && !peers.contains("two"), "{peers}");
+    let peers = nodes[0].cli(&["peers", "--json"]).expect_ok();
+    assert!(
+        peers.contains("two") && !peers.contains("mallory"),
+        "{peers}"
+    );
+}
+
+fn an_invited_node_joins() {
+    let mut cluster = Cluster::with_own_secrets();
+    let first = cluster.start("one");
+    first.write("a.txt", b"a");
+    let token = first.cli(&["invite"]).expect_ok().trim().to_owned();
+    let second = cluster.start("two");
+    assert!(names_below(&second.mount).is_empty());
+    second.cli(&["join", &token]).expect_ok();
+    second
+        .cli(&["wait", "--peers", "1", "--timeout", "30s"])
+        .expect_ok();
+    second.wait_for_file("a.txt");
+    let third = cluster.start("three");
+    let refused = third.cli(&["join", &token]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    let broken = third.cli(&["join", "p2pfs1-nonsense"]);
+    assert_eq!(broken.status.code(), Some(1));
+    assert_eq!(broken.stderr.trim().lines().count(), 1, "{}", broken.stderr);
+    assert!(names_below(&third.mount).is_empty());
+}
+
+fn get_fetches_without_a_mount() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start("one");
+    let mut options = NodeOptions::new("two");
+    options.config = "[mount]\nenabled = false\n".to_owned();
+    options.mounted = false;
+    let two = cluster.start_with(options);
+    let bytes = noise(11, 20 << 20);
+    one.write("dir/film.bin", &bytes);
+    two.wait_for_file("dir/film.bin");
+    let out = two.home.join("out.bin");
+    two.cli(&["get", "dir/film.bin", "-o", out.to_str().unwrap()])
+        .expect_ok();
+    assert!(fs::read(&out).unwrap() == bytes);
+    let missing = two.home.join("missing.bin");
+    let failed = two.cli(&["get", "no/such.bin", "-o", missing.to_str().unwrap()]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(!missing.exists());
+}
+
+fn garbage_changes_nothing() {
+    use std::io::{Read, Write};
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("a.txt", b"a");
+    nodes[1].wait_for_file("a.txt");
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for seed in 0..500u64 {
+        let length = (seed * 7 % 1400) as usize;
+        udp.send_to(&noise(seed, length), nodes[0].address).unwrap();
+    }
+    for first in [
+        b"\x16\x03\x01\xff\xff".as_slice(),
+        b"Get,a.txt\n",
+        b"\0\0\0\0",
+        b"\xff\xff\xff\xff",
+    ] {
+        let mut tcp = std::net::TcpStream::connect(nodes[0].address).unwrap();
+        tcp.set_read_timeout(Some(20 * SECOND)).unwrap();
+        let _ = tcp.write_all(first);
+        let _ = tcp.write_all(&noise(9, 100_000));
+        let mut answer = Vec::new();
+        let _ = tcp.read_to_end(&mut answer);
+        assert!(!String::from_utf8_lossy(&answer).contains("a.txt"));
+    }
+    nodes[0].write("b.txt", b"b");
+    nodes[1].wait_for_file("b.txt");
+    let status = nodes[0].cli(&["status", "--json"]).expect_json();
+    let dropped = &status["dropped"];
+    assert!(dropped["datagrams"].as_u64().unwrap() > 0, "{status}");
+}

@@ -1,0 +1,351 @@
+//! Real mounts: names, attributes, listings, and how changes are seen.
+
+mod mount_support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use mount_support::{MTIME, Memory, Mounted, errno, names, pattern, run};
+use p2pfs::wire::native::record::{Entry, Kind};
+
+#[test]
+fn the_mount_lists_files_directories_and_links() {
+    let content = Memory::new();
+    content.file("a", b"hello".to_vec());
+    content.file("deep/er/b", pattern(1, 100_000));
+    content.directory("empty");
+    content.symlink("link", "deep/er/b");
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let wanted = ["a", "deep", "empty", "link"].map(str::to_owned);
+    assert_eq!(names(mounted.dir()), BTreeSet::from(wanted));
+    assert_eq!(fs::read(mounted.at("a")).unwrap(), b"hello");
+    assert_eq!(fs::read(mounted.at("link")).unwrap(), pattern(1, 100_000));
+    assert_eq!(
+        fs::read_link(mounted.at("link")).unwrap(),
+        Path::new("deep/er/b")
+    );
+    assert_eq!(names(&mounted.at("empty")), BTreeSet::new());
+    assert_eq!(errno(fs::read(mounted.at("deep"))), libc::EISDIR);
+    assert_eq!(errno(fs::read_dir(mounted.at("a"))), libc::ENOTDIR);
+}
+
+#[test]
+fn attributes_are_true() {
+    let content = Memory::new();
+    content.file("file", vec![1; 5000]);
+    content.executable("program", b"#!/bin/sh\n".to_vec());
+    content.file("empty", Vec::new());
+    content.directory("dir");
+    content.directory("dir/sub");
+    let Some(mounted) = Mounted::start(&content, |o| (o.uid, o.gid) = (1234, 4321)) else {
+        return;
+    };
+    let file = fs::metadata(mounted.at("file")).unwrap();
+    assert_eq!((file.len(), file.mode() & 0o7777), (5000, 0o444));
+    assert_eq!(
+        (file.mtime(), file.mtime_nsec()),
+        (MTIME.seconds, 123_456_789)
+    );
+    assert_eq!((file.uid(), file.gid(), file.nlink()), (1234, 4321, 1));
+    let program = fs::metadata(mounted.at("program")).unwrap();
+    assert_eq!(program.permissions().mode() & 0o7777, 0o555);
+    let dir = fs::metadata(mounted.at("dir")).unwrap();
+    assert_eq!((dir.mode() & 0o7777, dir.nlink()), (0o555, 3));
+    assert_eq!(fs::metadata(mounted.at("empty")).unwrap().blocks(), 0);
+}
+
+#[test]
+fn names_that_are_no_text_survive() {
+    let content = Memory::new();
+    let odd: [&[u8]; 4] = [b"with space", b"new\nline", b"\xff\xfe\x80", &[b'x'; 255]];
+    let entry = Entry {
+        kind: Kind::Directory,
+        mtime: MTIME,
+        version_time: MTIME,
+    };
+    for name in odd {
+        content.put_entry(name, entry.clone());
+    }
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let listed: BTreeSet<Vec<u8>> = fs::read_dir(mounted.dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_vec())
+        .collect();
+    assert_eq!(listed, odd.iter().map(|name| name.to_vec()).collect());
+    for name in odd {
+        assert!(
+            mounted
+                .dir()
+                .join(std::ffi::OsStr::from_bytes(name))
+                .is_dir()
+        );
+    }
+    assert_eq!(
+        errno(fs::metadata(mounted.at(&"x".repeat(256)))),
+        libc::ENAMETOOLONG
+    );
+}
+
+#[test]
+fn a_hundred_thousand_names_are_listed_once_each() {
+    let content = Memory::new();
+    for number in 0..100_000 {
+        content.file(&format!("big/name-{number:06}"), Vec::new());
+    }
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for pass in ["from us", "from the kernel's cache"] {
+        let mut count = 0;
+        let distinct: BTreeSet<_> = fs::read_dir(mounted.at("big"))
+            .unwrap()
+            .inspect(|_| count += 1)
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!((count, distinct.len()), (100_000, 100_000), "{pass}");
+    }
+    let listings = |activity: p2pfs::fuse::Activity| -> u64 {
+        let wanted = ["readdir", "readdirplus"];
+        let counts = activity
+            .operations
+            .iter()
+            .filter(|it| wanted.contains(&it.name));
+        counts.map(|it| it.count).sum()
+    };
+    let before = listings(mounted.mount.activity());
+    assert_eq!(fs::read_dir(mounted.at("big")).unwrap().count(), 100_000);
+    assert_eq!(
+        listings(mounted.mount.activity()),
+        before,
+        "the kernel asked again"
+    );
+}
+
+#[test]
+fn inode_numbers_are_the_same_after_a_restart() {
+    let content = Memory::new();
+    content.file("dir/file", b"bytes".to_vec());
+    let numbers = |mounted: &Mounted| {
+        let number = |name: &str| fs::metadata(mounted.at(name)).unwrap().ino();
+        (number("dir"), number("dir/file"))
+    };
+    let Some(first) = Mounted::of(&content) else {
+        return;
+    };
+    let before = numbers(&first);
+    drop(first);
+    assert_eq!(numbers(&Mounted::of(&content).unwrap()), before);
+}
+
+#[test]
+fn the_hidden_folder_is_reachable_but_not_listed() {
+    let content = Memory::new();
+    let hash = content.file("dir/file", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    assert_eq!(names(mounted.dir()), BTreeSet::from(["dir".to_owned()]));
+    let hidden = mounted.at(".p2pfs");
+    let wanted = ["by-hash", "peers", "status.json"].map(str::to_owned);
+    assert_eq!(names(&hidden), BTreeSet::from(wanted));
+    assert_eq!(
+        fs::read(hidden.join("status.json")).unwrap(),
+        br#"{"health":"good"}"#
+    );
+    assert_eq!(fs::metadata(hidden.join("status.json")).unwrap().len(), 17);
+    assert_eq!(
+        fs::read(hidden.join("by-hash").join(hash.to_string())).unwrap(),
+        b"bytes"
+    );
+    assert_eq!(errno(fs::read(hidden.join("by-hash/00"))), libc::ENOENT);
+    assert!(names(&hidden.join("peers")).contains("far"));
+    assert_eq!(
+        fs::read(hidden.join("peers/far/dir/file")).unwrap(),
+        b"bytes"
+    );
+    assert_eq!(
+        names(&hidden.join("peers/far/dir")),
+        BTreeSet::from(["file".to_owned()])
+    );
+    assert_eq!(
+        errno(fs::read_dir(hidden.join("peers/nobody"))),
+        libc::ENOENT
+    );
+}
+
+#[test]
+fn extended_attributes_tell_hash_holders_and_what_is_cached() {
+    let content = Memory::new();
+    let hash = content.file("file", b"bytes".to_vec());
+    content.directory("dir");
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    content.set_cached(hash, 3);
+    let get = |name: &str| {
+        let mut room = [0; 256];
+        let length = rustix::fs::getxattr(mounted.at("file"), name, &mut room)?;
+        Ok::<_, rustix::io::Errno>(String::from_utf8(room[..length].to_vec()).unwrap())
+    };
+    assert_eq!(get("user.p2pfs.hash"), Ok(hash.to_string()));
+    assert_eq!(get("user.p2pfs.holders"), Ok("far".to_owned()));
+    assert_eq!(get("user.p2pfs.cached"), Ok("3".to_owned()));
+    assert_eq!(get("user.p2pfs.verified"), Ok("blake3".to_owned()));
+    assert_eq!(get("user.other"), Err(rustix::io::Errno::NODATA));
+    assert_eq!(
+        get("security.capability"),
+        Err(rustix::io::Errno::OPNOTSUPP)
+    );
+
+    let mut room = [0; 8];
+    let short = rustix::fs::getxattr(mounted.at("file"), "user.p2pfs.hash", &mut room);
+    assert_eq!(short, Err(rustix::io::Errno::RANGE));
+    let file = std::ffi::CString::new(mounted.at("file").as_os_str().as_bytes()).unwrap();
+    // SAFETY: both names are C strings, and no byte is written where the size is 0.
+    let size = unsafe {
+        libc::getxattr(
+            file.as_ptr(),
+            c"user.p2pfs.hash".as_ptr(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    assert_eq!(size, 64, "asked with no room, it says how much is needed");
+    let mut room = [0; 256];
+    let length = rustix::fs::listxattr(mounted.at("file"), &mut room).unwrap();
+    let listed = String::from_utf8(room[..length].to_vec()).unwrap();
+    assert_eq!(listed.split_terminator('\0').count(), 4, "{listed:?}");
+    let none = rustix::fs::listxattr(mounted.at("dir"), &mut room);
+    assert_eq!(none, Ok(0));
+}
+
+#[test]
+fn df_shows_what_is_shared_and_what_the_cache_may_take() {
+    let content = Memory::new();
+    content.file("a", vec![1; 1 << 20]);
+    content.file("same", vec![1; 1 << 20]);
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let stat = rustix::fs::statvfs(mounted.dir()).unwrap();
+    let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+    assert_eq!(used, 1 << 20, "the same content counts once");
+    assert_eq!(stat.f_bavail * stat.f_frsize, 6 << 30);
+    assert_eq!((stat.f_namemax, stat.f_files), (255, 2));
+}
+
+#[test]
+fn every_write_is_refused_as_to_a_read_only_filesystem() {
+    let content = Memory::new();
+    content.file("dir/file", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let file = mounted.at("dir/file");
+    let new = mounted.at("dir/new");
+    let open = |read: bool| fs::File::options().read(read).write(true).open(&file);
+    let mode = fs::Permissions::from_mode(0o777);
+    for (what, outcome) in [
+        ("open for writing", open(false).map(drop)),
+        ("open for both", open(true).map(drop)),
+        (
+            "append",
+            fs::File::options().append(true).open(&file).map(drop),
+        ),
+        (
+            "truncate",
+            fs::File::options()
+                .write(true)
+                .truncate(true)
+                .open(&file)
+                .map(drop),
+        ),
+        ("create", fs::File::create(&new).map(drop)),
+        ("mkdir", fs::create_dir(&new)),
+        ("unlink", fs::remove_file(&file)),
+        ("rmdir", fs::remove_dir(mounted.at("dir"))),
+        ("rename", fs::rename(&file, &new)),
+        ("link", fs::hard_link(&file, &new)),
+        ("symlink", std::os::unix::fs::symlink("x", &new)),
+        ("chmod", fs::set_permissions(&file, mode)),
+        ("chown", std::os::unix::fs::chown(&file, Some(1), None)),
+    ] {
+        assert_eq!(errno(outcome), libc::EROFS, "{what}");
+    }
+    let set = rustix::fs::setxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty());
+    assert_eq!(set, Err(rustix::io::Errno::ROFS));
+    let removed = rustix::fs::removexattr(&file, "user.p2pfs.hash");
+    assert_eq!(removed, Err(rustix::io::Errno::ROFS));
+    let times = run("touch", &[&file]);
+    assert!(
+        String::from_utf8_lossy(&times.stderr).contains("Read-only"),
+        "{times:?}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), b"bytes");
+}
+
+#[test]
+fn ordinary_tools_see_an_ordinary_folder() {
+    let content = Memory::new();
+    content.file("tree/a", pattern(1, 70_000));
+    content.file("tree/b/c", pattern(2, 10));
+    content.directory("tree/d");
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let copy = mounted.beside("copy");
+    let copied = run("cp", &[&"-a", &mounted.at("tree"), &copy]);
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(
+        run("diff", &[&"-r", &mounted.at("tree"), &copy])
+            .status
+            .success()
+    );
+    let found = run("find", &[&mounted.at("tree"), &"-type", &"d"]);
+    assert_eq!(
+        found.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        3
+    );
+    let archive = mounted.beside("archive.tar");
+    assert!(
+        run("tar", &[&"-cSf", &archive, &"-C", &mounted.dir(), &"tree"])
+            .status
+            .success()
+    );
+    let listed = run("tar", &[&"-dvf", &archive, &"-C", &mounted.dir()]);
+    assert!(listed.status.success(), "{listed:?}");
+    let long = run("ls", &[&"-la", &mounted.at("tree")]);
+    assert!(long.status.success() && long.stdout.len() > 100, "{long:?}");
+}
+
+#[test]
+fn another_user_reads_a_mount_made_by_root() {
+    let content = Memory::new();
+    content.file("file", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let scratch = mounted.dir().parent().unwrap();
+    fs::set_permissions(scratch, fs::Permissions::from_mode(0o755)).unwrap();
+    let file = mounted.at("file");
+    let read = run(
+        "setpriv",
+        &[
+            &"--reuid",
+            &"65534",
+            &"--regid",
+            &"65534",
+            &"--clear-groups",
+            &"cat",
+            &file,
+        ],
+    );
+    assert_eq!(read.stdout, b"bytes", "{read:?}");
+}

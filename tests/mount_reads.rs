@@ -1,0 +1,258 @@
+//! Real mounts: bytes, and what happens when they do not come.
+
+mod mount_support;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use mount_support::{Behaviour, Memory, Mounted, errno, eventually, pattern, run};
+use p2pfs::digest::ContentHash;
+use p2pfs::fs::FsError;
+
+#[test]
+fn every_byte_comes_from_its_place() {
+    let content = Memory::new();
+    let bytes = pattern(1, (3 << 20) + 12_345);
+    content.file("here", bytes.clone());
+    let fetched = Behaviour::Fetched(Arc::new(bytes.clone()));
+    content.behave("far", ContentHash::of(b"far"), bytes.len() as u64, fetched);
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for name in ["here", "far"] {
+        let file = File::open(mounted.at(name)).unwrap();
+        let mut part = vec![0; 100_000];
+        for offset in [2_999_999u64, 0, 1 << 20, 4095, 3 << 20] {
+            let length = file.read_at(&mut part, offset).unwrap();
+            let wanted = &bytes[offset as usize..][..length];
+            assert_eq!(&part[..length], wanted, "{name} at {offset}");
+            assert!(length > 0);
+        }
+        assert_eq!(
+            file.read_at(&mut part, bytes.len() as u64).unwrap(),
+            0,
+            "the end"
+        );
+        assert!(
+            fs::read(mounted.at(name)).unwrap() == bytes,
+            "{name} as a whole"
+        );
+    }
+    assert!(content.waits.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn many_readers_at_once_each_get_the_right_bytes() {
+    let content = Memory::new();
+    let files: Vec<_> = (0..6)
+        .map(|n| pattern(n, (1 << 20) + n as usize * 777))
+        .collect();
+    for (number, bytes) in files.iter().enumerate() {
+        let (name, hash) = (format!("f{number}"), ContentHash::of(bytes));
+        let bytes = Arc::new(bytes.clone());
+        let how = match number % 2 {
+            0 => Behaviour::Here(bytes.clone()),
+            _ => Behaviour::Fetched(bytes.clone()),
+        };
+        content.behave(&name, hash, bytes.len() as u64, how);
+    }
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    thread::scope(|scope| {
+        for reader in 0..12 {
+            let (files, mounted) = (&files, &mounted);
+            scope.spawn(move || {
+                for round in 0..6 {
+                    let number = (reader + round) % files.len();
+                    let read = fs::read(mounted.at(&format!("f{number}"))).unwrap();
+                    assert_eq!(ContentHash::of(&read), ContentHash::of(&files[number]));
+                }
+            });
+        }
+    });
+    let md5 = run("md5sum", &[&mounted.at("f0"), &mounted.at("f1")]);
+    assert!(md5.status.success());
+}
+
+#[test]
+fn a_program_on_the_mount_runs() {
+    let content = Memory::new();
+    content.executable("true", fs::read("/bin/true").unwrap());
+    content.executable("script", b"#!/bin/sh\necho ran\n".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    assert!(
+        run(mounted.at("true").to_str().unwrap(), &[])
+            .status
+            .success()
+    );
+    assert_eq!(
+        run(mounted.at("script").to_str().unwrap(), &[]).stdout,
+        b"ran\n"
+    );
+}
+
+#[test]
+fn each_failure_of_a_content_has_its_errno() {
+    let content = Memory::new();
+    for (name, error) in [
+        ("unreachable", FsError::Unreachable),
+        ("unverified", FsError::Unverified),
+        ("gone", FsError::Gone),
+        ("denied", FsError::Denied),
+    ] {
+        content.behave(
+            name,
+            ContentHash::of(name.as_bytes()),
+            100,
+            Behaviour::Broken(error),
+        );
+    }
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    assert_eq!(errno(fs::read(mounted.at("unreachable"))), libc::EIO);
+    assert_eq!(errno(fs::read(mounted.at("unverified"))), libc::EIO);
+    // A buffered read gives EIO for any failure of a page; past the page cache the errno shows.
+    let direct = |name: &str| {
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(mounted.at(name));
+        errno(file.unwrap().read_at(&mut [0; 4096], 0))
+    };
+    assert_eq!(direct("gone"), libc::ESTALE);
+    assert_eq!(direct("denied"), libc::EACCES);
+}
+
+#[test]
+fn a_bug_in_reading_is_eio_and_the_mount_lives_on() {
+    let content = Memory::new();
+    content.behave("panics", ContentHash::of(b"p"), 100, Behaviour::Panics);
+    content.behave("short", ContentHash::of(b"s"), 100, Behaviour::Short);
+    content.file("good", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for _ in 0..8 {
+        assert_eq!(errno(fs::read(mounted.at("panics"))), libc::EIO);
+        assert_eq!(
+            errno(fs::read(mounted.at("short"))),
+            libc::EIO,
+            "never short data"
+        );
+        assert_eq!(fs::read(mounted.at("good")).unwrap(), b"bytes");
+    }
+    assert!(mounted.mount.is_mounted());
+}
+
+#[test]
+fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
+    let content = Memory::new();
+    let (old_bytes, new_bytes) = (pattern(1, 1 << 20), pattern(2, 2 << 20));
+    content.file("file", old_bytes.clone());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let mut old = File::open(mounted.at("file")).unwrap();
+    let mut first = vec![0; 1000];
+    old.read_exact(&mut first).unwrap();
+    let old_inode = old.metadata().unwrap().ino();
+
+    content.file("file", new_bytes.clone());
+    mounted.publish();
+    eventually("the new version shows", || {
+        fs::metadata(mounted.at("file")).unwrap().len() == 2 << 20
+    });
+    assert!(fs::read(mounted.at("file")).unwrap() == new_bytes);
+    assert_ne!(fs::metadata(mounted.at("file")).unwrap().ino(), old_inode);
+
+    let mut rest = Vec::new();
+    old.read_to_end(&mut rest).unwrap();
+    assert!([first, rest].concat() == old_bytes, "never a mixture");
+    assert_eq!(old.metadata().unwrap().ino(), old_inode);
+    assert_eq!(old.metadata().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn what_is_fetched_shows_in_the_blocks_after_the_reader_closed() {
+    let content = Memory::new();
+    let bytes = Arc::new(pattern(1, 1 << 20));
+    content.behave(
+        "far",
+        ContentHash::of(b"far"),
+        1 << 20,
+        Behaviour::Fetched(bytes),
+    );
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let blocks = || fs::metadata(mounted.at("far")).unwrap().blocks();
+    assert_eq!(blocks(), 1);
+    fs::read(mounted.at("far")).unwrap();
+    eventually("the blocks show it", || blocks() == 2048);
+}
+
+#[test]
+fn an_own_file_is_the_file_itself_with_its_live_attributes() {
+    let content = Memory::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let shared = scratch.path().join("own");
+    fs::write(&shared, "first").unwrap();
+    content.own("own", &shared);
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let file = mounted.at("own");
+    assert_eq!(fs::read(&file).unwrap(), b"first");
+    let open = File::open(&file).unwrap();
+    fs::write(&shared, "second, and longer").unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), 18);
+    assert_eq!(fs::read(&file).unwrap(), b"second, and longer");
+    let mut again = [0; 6];
+    open.read_exact_at(&mut again, 0).unwrap();
+    assert_eq!(&again, b"second", "writing in place shows in an open file");
+    fs::write(&shared, "third!, and longer").unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"third!, and longer");
+    assert!(run("cmp", &[&file, &shared]).status.success());
+}
+
+#[test]
+fn the_kernel_reads_a_complete_file_by_itself() {
+    let content = Memory::new();
+    let bytes = pattern(1, 4 << 20);
+    let hash = content.file("whole", bytes.clone());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), &bytes).unwrap();
+    let first = File::open(mounted.at("whole")).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let mut byte = [0];
+    first.read_exact_at(&mut byte, 77).unwrap();
+    drop(File::open(mounted.at("whole")).unwrap());
+    drop(first);
+    eventually("the last of the asked opens is released", || {
+        content.open_count() == 0
+    });
+
+    let before = mounted.mount.activity().read_bytes;
+    assert!(fs::read(mounted.at("whole")).unwrap() == bytes);
+    let mapped = run("md5sum", &[&mounted.at("whole")]);
+    assert!(mapped.status.success());
+    match mounted.mount.passthrough_refusal() {
+        None => assert_eq!(
+            mounted.mount.activity().read_bytes,
+            before,
+            "no byte through us"
+        ),
+        Some(why) => eprintln!("SKIPPED: this kernel takes no backing file: {why}"),
+    }
+}

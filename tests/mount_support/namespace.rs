@@ -1,0 +1,53 @@
+//! Two nodes' catalogues: the one that mounts, and the one whose files it shows.
+
+use std::sync::Arc;
+
+use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
+use p2pfs::id::{NodeId, NodeName};
+use p2pfs::wire::native::record::SignedHead;
+
+/// What this node knows of the files of another, which is called "far".
+pub struct Namespace {
+    pub near: Catalogue,
+    pub far: Catalogue,
+}
+
+impl Namespace {
+    pub fn new() -> Self {
+        let new = |id, name| Catalogue::new(NodeId::new([id; 32]), NodeName::new(name).unwrap());
+        let (mut near, far) = (new(7, "near"), new(8, "far"));
+        near.set_live(NodeId::new([8; 32]), true).unwrap();
+        Self { near, far }
+    }
+
+    /// Brings what the other says over, as a pull would.
+    pub fn merge(&mut self) -> (Arc<View>, Vec<Change>) {
+        let head = self.far.own_head();
+        let author = head.author;
+        let signed = SignedHead {
+            head,
+            signature: [[0; 32]; 2],
+        };
+        assert!(self.far.sign_own(signed.clone()));
+        let mut next = match self.near.handle_head(&signed) {
+            HeadOutcome::Pull(pull) => Some(pull),
+            HeadOutcome::Known => None,
+            other => panic!("{other:?}"),
+        };
+        while let Some(pull) = next {
+            let part = self
+                .far
+                .log_part(&pull.author, pull.epoch, pull.after)
+                .unwrap();
+            next = match self.near.apply(author, part).unwrap() {
+                Applied::More(pull) => Some(pull),
+                Applied::Complete => None,
+                other => panic!("{other:?}"),
+            };
+        }
+        while self.near.advance(usize::MAX) {}
+        let view = self.near.view();
+        let changes = std::iter::from_fn(|| self.near.poll_change()).collect();
+        (view, changes)
+    }
+}

@@ -1,0 +1,127 @@
+//! What is between the nodes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// How bad the network is.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Which part of the datagrams is lost.
+    pub loss: f64,
+    /// Which part arrives twice.
+    pub doubled: f64,
+    /// The delays, each as likely; what overtakes is reordered.
+    pub delay: std::ops::Range<Duration>,
+}
+
+impl Weather {
+    /// A LAN on a good day.
+    pub fn calm() -> Self {
+        let delay = Duration::from_micros(100)..Duration::from_micros(400);
+        Self {
+            loss: 0.0,
+            doubled: 0.0,
+            delay,
+        }
+    }
+
+    /// Loses this part of the datagrams, doubles some, and reorders most.
+    pub fn stormy(loss: f64) -> Self {
+        let delay = Duration::from_millis(1)..Duration::from_millis(40);
+        Self {
+            loss,
+            doubled: 0.02,
+            delay,
+        }
+    }
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub payload: Payload,
+}
+
+/// How it travels.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// May be lost, doubled or late.
+    Datagram(Vec<u8>),
+    /// Of a TCP exchange of member lists: arrives, unless the network is parted.
+    Members { list: Vec<u8>, answer: bool },
+}
+
+/// Carries parcels.
+pub struct Network {
+    rng: StdRng,
+    pub weather: Weather,
+    parts: BTreeMap<SocketAddr, usize>,
+    in_flight: BTreeMap<(Instant, u64), Parcel>,
+    count: u64,
+    /// Bytes of datagrams that each address has sent, without IP and UDP headers.
+    pub sent_bytes: BTreeMap<SocketAddr, u64>,
+    /// Every datagram that was sent, where someone listens.
+    pub recording: Option<Vec<Parcel>>,
+}
+
+impl Network {
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            weather,
+            parts: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            count: 0,
+            sent_bytes: BTreeMap::new(),
+            recording: None,
+        }
+    }
+
+    pub fn send(&mut self, now: Instant, parcel: Parcel) {
+        let datagram = matches!(parcel.payload, Payload::Datagram(_));
+        if let Payload::Datagram(bytes) = &parcel.payload {
+            *self.sent_bytes.entry(parcel.from).or_default() += bytes.len() as u64;
+            if let Some(recording) = &mut self.recording {
+                recording.push(parcel.clone());
+            }
+        }
+        if datagram && self.rng.random_bool(self.weather.loss) {
+            return;
+        }
+        let copies = 1 + usize::from(datagram && self.rng.random_bool(self.weather.doubled));
+        for _ in 0..copies {
+            let delay = self.rng.random_range(self.weather.delay.clone());
+            self.count += 1;
+            self.in_flight
+                .insert((now + delay, self.count), parcel.clone());
+        }
+    }
+
+    /// Only those of one part reach each other; addresses that are not named are a part too.
+    pub fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
+        self.parts = parts;
+    }
+
+    pub fn next_at(&self) -> Option<Instant> {
+        self.in_flight.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next parcel that has arrived.
+    pub fn take_due(&mut self, now: Instant) -> Option<Parcel> {
+        while let Some(entry) = self.in_flight.first_entry()
+            && entry.key().0 <= now
+        {
+            let parcel = entry.remove();
+            if self.parts.get(&parcel.from) == self.parts.get(&parcel.to) {
+                return Some(parcel);
+            }
+        }
+        None
+    }
+}
