@@ -434,6 +434,8 @@ async fn node_config(config: &Config) -> NodeConfig {
             floor_bytes: config.cache.floor_bytes,
         },
         mdns: config.lan.mdns,
+        probe_period: config.membership.period,
+        peer_connections: config.limits.peer_connections as usize,
         away_grace: config.membership.away_grace,
         read_deadline: config.mount.read_deadline,
         refuse_beneath: vec![config.mount.dir.clone()],

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::NodeError;
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::persist::unix_now_s;
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
 use super::traffic::SentBytes;
@@ -244,10 +245,4 @@ impl Node {
             .await
             .map_err(|_| NodeError::Stopping)
     }
-}
-
-fn unix_now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

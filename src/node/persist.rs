@@ -5,35 +5,41 @@
 //! queue.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::store::{Store, StoreError};
 use crate::catalogue::{Catalogue, LogWrite};
-use crate::id::Generation;
+use crate::id::{Generation, NodeId};
 
 /// Records in one batch: about a MiB on disk, so that a batch takes milliseconds.
 const BATCH_RECORDS: usize = 8192;
 /// The shortest time between the begins of two batches: each ends in a sync of the disk.
 const BATCH_SPACING: Duration = Duration::from_millis(500);
+/// What waits for the thread besides its batch; what is more is dropped, and a later one of its
+/// kind says the same again.
+const WORK_MAX: usize = 16;
+/// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
+const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What is handed to the thread.
 enum Work {
     Logs(Vec<LogWrite>),
     Generation(Generation),
-    Addresses(Vec<SocketAddr>),
+    Reachable(Vec<(NodeId, SocketAddr)>),
 }
 
 /// The near end of the thread that stores.
 pub(super) struct Persister {
-    work: Option<Sender<Work>>,
+    work: Option<SyncSender<Work>>,
     outcomes: Receiver<Result<(), StoreError>>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
     /// The last look was too early, or found something: look again.
     has_more: bool,
     next_batch: Instant,
+    next_note: Instant,
     /// What went wrong last, until it is taken.
     trouble: Option<StoreError>,
 }
@@ -41,7 +47,7 @@ pub(super) struct Persister {
 impl Persister {
     /// Takes the store to a thread of its own, and stores which life this is.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
-        let (work, queue) = channel();
+        let (work, queue) = sync_channel(WORK_MAX);
         let (outcome, outcomes) = channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -54,6 +60,7 @@ impl Persister {
             under_way: false,
             has_more: true,
             next_batch: Instant::now(),
+            next_note: Instant::now() + NOTE_PERIOD,
             trouble: None,
         };
         persister.set_generation(generation);
@@ -90,9 +97,18 @@ impl Persister {
         self.send(Work::Generation(generation));
     }
 
-    /// Remembers where members are reached.
-    pub(super) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        self.send(Work::Addresses(addresses));
+    /// Whether it is time to note again who is reachable.
+    pub(super) fn is_note_due(&self) -> bool {
+        Instant::now() >= self.next_note
+    }
+
+    /// Remembers where members are reached, and that they were just now. Nobody is no news: what
+    /// was remembered is what a start without a network has.
+    pub(super) fn set_reachable(&mut self, members: Vec<(NodeId, SocketAddr)>) {
+        self.next_note = Instant::now() + NOTE_PERIOD;
+        if !members.is_empty() {
+            self.send(Work::Reachable(members));
+        }
     }
 
     /// What went wrong since it was asked last. Everything is stored again later.
@@ -100,15 +116,18 @@ impl Persister {
         self.trouble.take()
     }
 
-    /// Stores all that is left and ends the thread.
+    /// Stores all that is left and ends the thread. Waits for the disk.
     pub(super) fn finish(&mut self, catalogue: &mut Catalogue) {
+        let Some(queue) = self.work.take() else {
+            return;
+        };
         loop {
             let writes = catalogue.take_writes(BATCH_RECORDS);
-            if writes.is_empty() || !self.send(Work::Logs(writes)) {
+            if writes.is_empty() || queue.send(Work::Logs(writes)).is_err() {
                 break;
             }
         }
-        self.work = None;
+        drop(queue);
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
@@ -132,7 +151,7 @@ impl Persister {
     fn send(&self, work: Work) -> bool {
         self.work
             .as_ref()
-            .is_some_and(|queue| queue.send(work).is_ok())
+            .is_some_and(|queue| queue.try_send(work).is_ok())
     }
 }
 
@@ -152,10 +171,94 @@ fn run(mut store: Store, queue: &Receiver<Work>, outcome: &Sender<Result<(), Sto
                 continue;
             }
             Work::Generation(generation) => store.set_generation(generation),
-            Work::Addresses(addresses) => store.set_addresses(&addresses),
+            Work::Reachable(members) => note_reachable(&mut store, &members),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a setting was not stored");
         }
+    }
+}
+
+fn note_reachable(store: &mut Store, members: &[(NodeId, SocketAddr)]) -> Result<(), StoreError> {
+    let (nodes, addresses): (Vec<NodeId>, Vec<SocketAddr>) = members.iter().copied().unzip();
+    store.set_addresses(&addresses)?;
+    store.note_live(&nodes, unix_now_s())
+}
+
+/// Now, by the wall clock.
+pub(super) fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeName;
+    use crate::path::SharedPath;
+    use crate::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+
+    fn me() -> NodeId {
+        NodeId::new([1; 32])
+    }
+
+    fn entry(number: u64) -> Entry {
+        let time = Timestamp {
+            seconds: number as i64,
+            nanoseconds: 0,
+        };
+        Entry {
+            kind: Kind::Directory,
+            mtime: time,
+            version_time: time,
+        }
+    }
+
+    fn catalogue_with(names: std::ops::Range<u64>) -> Catalogue {
+        let mut catalogue = Catalogue::new(me(), NodeName::from_host("one"));
+        for number in names {
+            let path = SharedPath::new(format!("d{number}").into_bytes()).unwrap();
+            catalogue.put(ShareIndex(0), &path, entry(number)).unwrap();
+        }
+        catalogue
+    }
+
+    fn stored_names(dir: &std::path::Path) -> usize {
+        let store = Store::open(dir).unwrap();
+        let catalogue = store
+            .load_catalogue(me(), NodeName::from_host("one"))
+            .unwrap();
+        catalogue.all_own_entries().count()
+    }
+
+    #[test]
+    fn all_that_is_left_is_stored_before_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..3 * BATCH_RECORDS as u64);
+        let store = Store::open(folder.path()).unwrap();
+        let mut persister = Persister::start(store, Generation(7));
+        persister.advance(&mut catalogue);
+        persister.finish(&mut catalogue);
+        assert_eq!(stored_names(folder.path()), 3 * BATCH_RECORDS);
+        assert_eq!(
+            Store::open(folder.path()).unwrap().generation().unwrap(),
+            Generation(7)
+        );
+    }
+
+    #[test]
+    fn addresses_are_kept_when_nobody_is_reachable_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut catalogue = catalogue_with(0..0);
+        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        let address: SocketAddr = "10.0.0.1:1378".parse().unwrap();
+        persister.set_reachable(vec![(NodeId::new([2; 32]), address)]);
+        persister.set_reachable(vec![]);
+        persister.finish(&mut catalogue);
+        assert_eq!(
+            Store::open(folder.path()).unwrap().addresses().unwrap(),
+            [address]
+        );
     }
 }

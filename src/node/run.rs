@@ -309,6 +309,9 @@ impl Runner {
         self.is_sweeping = self.machine.sweep();
         self.publish_view();
         self.parts.persister.advance(self.machine.catalogue());
+        if self.parts.persister.is_note_due() {
+            self.publish_addresses();
+        }
         if let Some(error) = self.parts.persister.take_trouble() {
             self.parts.events.warn(format!(
                 "the state is not stored, to be tried again: {error}"
@@ -356,7 +359,7 @@ impl Runner {
             .note_node(&event, &self.parts.published.view.load());
     }
 
-    fn publish_addresses(&self) {
+    fn publish_addresses(&mut self) {
         let is_reachable = |member: &MemberStatus| {
             matches!(member.state, MemberState::Alive | MemberState::Suspect)
         };
@@ -365,9 +368,8 @@ impl Runner {
         let addresses: BTreeMap<NodeId, SocketAddr> = reachable
             .map(|status| (status.member.node, status.member.address))
             .collect();
-        self.parts
-            .persister
-            .set_addresses(addresses.values().copied().collect());
+        let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
+        self.parts.persister.set_reachable(reachable);
         self.parts.published.addresses.store(Arc::new(addresses));
     }
 

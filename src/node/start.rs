@@ -2,9 +2,10 @@
 //! failure leaves the least behind.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc as std_mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -15,7 +16,7 @@ use super::content::NodeContent;
 use super::events::EventLog;
 use super::handle::{Node, Published, Running};
 use super::machine::{Machine, MachineConfig};
-use super::persist::Persister;
+use super::persist::{Persister, unix_now_s};
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::state_dir::StateDir;
 use super::store::Store;
@@ -57,6 +58,10 @@ pub struct NodeConfig {
     pub cache: CacheConfig,
     /// Whether to find and be found by mDNS.
     pub mdns: bool,
+    /// How often one other node is probed; what follows from it is scaled alike.
+    pub probe_period: Duration,
+    /// Connections of other nodes at one time.
+    pub peer_connections: usize,
     /// How long a clean stop keeps this node's entries with the others.
     pub away_grace: Duration,
     /// How long a read may wait without progress.
@@ -77,11 +82,17 @@ impl Node {
             Some(file) => Keyring::from_secret_file(file)?,
             None => Keyring::load_or_create(state.path())?,
         });
-        let store = Store::open(state.path())?;
-        let catalogue = store.load_catalogue(key.node_id(), config.name.clone())?;
+        let mut store = Store::open(state.path())?;
+        let mut catalogue = store.load_catalogue(key.node_id(), config.name.clone())?;
+        for node in store.departed(unix_now_s())? {
+            catalogue.forget(&node);
+        }
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
         let PortPair { listener, udp } = PortPair::bind(config.listen)?;
-        let limits = PeerLimits::default();
+        let limits = PeerLimits {
+            accepted: config.peer_connections,
+            ..PeerLimits::default()
+        };
         let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
         let invites = Arc::new(Invites::new());
         net.set_invites(invites.clone());
@@ -169,6 +180,10 @@ impl Builder {
         let server = self.server();
         let events = EventLog::default();
         warn_of_a_wrong_clock(&events);
+        self.cache
+            .problems()
+            .into_iter()
+            .for_each(|problem| events.warn(problem));
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
@@ -188,6 +203,7 @@ impl Builder {
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));
+        check_in_background(&self.cache, stopping.clone());
         let running = Running {
             fetcher,
             server,
@@ -277,11 +293,7 @@ impl Builder {
             .chain(remembered)
             .copied()
             .collect();
-        let cluster = ClusterConfig {
-            seeds,
-            away_grace: self.config.away_grace,
-            ..ClusterConfig::default()
-        };
+        let cluster = cluster_config(&self.config, seeds);
         let config = MachineConfig {
             key: self.key.clone(),
             name: self.config.name.clone(),
@@ -294,6 +306,20 @@ impl Builder {
         let mut machine = Machine::new(config, catalogue, Instant::now());
         machine.align_haves(Instant::now(), &self.cache.complete());
         machine
+    }
+}
+
+/// The times of membership, in the proportions of the defaults.
+fn cluster_config(config: &NodeConfig, seeds: Vec<SocketAddr>) -> ClusterConfig {
+    let defaults = ClusterConfig::default();
+    let scale = config.probe_period.as_secs_f64() / defaults.probe_period.as_secs_f64();
+    ClusterConfig {
+        probe_period: config.probe_period,
+        probe_round_trip: defaults.probe_round_trip.mul_f64(scale),
+        suspicion: defaults.suspicion.mul_f64(scale),
+        away_grace: config.away_grace,
+        seeds,
+        ..defaults
     }
 }
 
@@ -354,9 +380,7 @@ fn route_source(from: &str, to: &str) -> Option<std::net::IpAddr> {
 
 /// A life later than the last one, also when the store or the clock went back a little.
 fn next_generation(last: Generation) -> Generation {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = unix_now_s();
     Generation(now.max(last.0 + 1))
 }
 
@@ -364,9 +388,7 @@ fn next_generation(last: Generation) -> Generation {
 const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 
 fn warn_of_a_wrong_clock(events: &EventLog) {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = unix_now_s();
     if now < EARLIEST_UNIX_S {
         events.warn(
             "the clock of this machine is far behind: files changed here lose against older ones \
@@ -382,6 +404,25 @@ fn random_seed() -> u64 {
     SysRng
         .try_next_u64()
         .expect("the system gave random bytes for the keys a moment ago")
+}
+
+/// Checks what an unclean stop left in doubt, beside everything else; the node's end ends it.
+fn check_in_background(cache: &Cache, stopping: watch::Receiver<bool>) {
+    if cache.unverified().is_empty() {
+        return;
+    }
+    let cache = cache.clone();
+    let check = move || {
+        let checked = cache.verify_unverified(|_| match *stopping.borrow() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        tracing::debug!(?checked, "the cache was checked after an unclean stop");
+    };
+    // without a thread now, what is read is checked when it is read
+    let _started = std::thread::Builder::new()
+        .name("cache-check".to_owned())
+        .spawn(check);
 }
 
 /// The cache tells its events to a thread; the loop is a task.

@@ -264,7 +264,7 @@ impl Default for LanSettings {
 impl Default for MembershipSettings {
     fn default() -> Self {
         Self {
-            period: Duration::from_millis(800),
+            period: Duration::from_millis(700),
             away_grace: Duration::from_secs(30),
         }
     }
