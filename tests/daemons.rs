@@ -1,6 +1,8 @@
 //! Three nodes as a user runs them: real daemons, real mounts, real signals, on loopback.
 
 mod harness;
+#[path = "daemons/listener.rs"]
+mod listener;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -70,6 +72,10 @@ fn main() {
         (
             "a_stranger_with_another_secret_learns_and_changes_nothing",
             a_stranger_learns_nothing,
+        ),
+        (
+            "a_listener_on_the_wire_reads_no_name_and_no_content",
+            a_listener_reads_nothing,
         ),
         (
             "an_invited_node_joins_and_a_used_token_is_refused",
@@ -532,6 +538,43 @@ fn a_stranger_learns_nothing() {
         peers.contains("two") && !peers.contains("mallory"),
         "{peers}"
     );
+}
+
+fn a_listener_reads_nothing() {
+    let Some(listener) = listener::Listener::on_loopback() else {
+        println!("SKIPPED: listening on the wire takes CAP_NET_RAW; run the tests as root");
+        return;
+    };
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["orpheus", "eurydice"]);
+    let words = noise(12, 600)
+        .iter()
+        .map(|b| format!("plaintext{b:02x} "))
+        .collect::<String>();
+    nodes[0].write("underworld.txt", words.as_bytes());
+    nodes[1].wait_for_file("underworld.txt");
+    assert_eq!(
+        fs::read(nodes[1].mounted("underworld.txt")).unwrap(),
+        words.as_bytes()
+    );
+    let marker = b"end-of-the-listening";
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(marker, nodes[0].address).unwrap();
+    let heard = listener.hear_until(marker, HANG_LIMIT);
+    let ports = nodes
+        .iter()
+        .map(|node| node.address.port())
+        .collect::<Vec<_>>();
+    assert!(
+        heard.to_ports(&ports) > 10,
+        "the listener heard nothing of the nodes"
+    );
+    for secret in ["underworld", "plaintext", "orpheus", "eurydice"] {
+        assert!(
+            !heard.contains(secret.as_bytes()),
+            "{secret} was read from the wire"
+        );
+    }
 }
 
 fn an_invited_node_joins() {
