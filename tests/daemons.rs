@@ -74,6 +74,14 @@ fn main() {
             a_stranger_learns_nothing,
         ),
         (
+            "blocks_tell_what_is_cached_and_are_never_none",
+            blocks_tell_what_is_cached,
+        ),
+        (
+            "get_reads_the_same_content_from_another_of_the_own_files",
+            get_reads_an_own_copy,
+        ),
+        (
             "a_listener_on_the_wire_reads_no_name_and_no_content",
             a_listener_reads_nothing,
         ),
@@ -538,6 +546,47 @@ fn a_stranger_learns_nothing() {
         peers.contains("two") && !peers.contains("mallory"),
         "{peers}"
     );
+}
+
+fn blocks_tell_what_is_cached() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("film.bin", &noise(13, 4 << 20));
+    nodes[1].wait_for_file("film.bin");
+    let seen = nodes[1].mounted("film.bin");
+    let blocks = || fs::metadata(&seen).unwrap().blocks();
+    assert!(
+        (1..100).contains(&blocks()),
+        "{} blocks of nothing",
+        blocks()
+    );
+    fs::read(&seen).unwrap();
+    eventually("all blocks are counted", 20 * SECOND, || {
+        blocks() * 512 >= 4 << 20
+    });
+    // the kernel tells of a close a moment after it
+    eventually("no block is counted", 20 * SECOND, || {
+        nodes[1].cli(&["cache", "clear"]).expect_ok();
+        blocks() < 100
+    });
+}
+
+fn get_reads_an_own_copy() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let bytes = noise(14, 3 << 20);
+    nodes[1].write("mine.bin", &bytes);
+    nodes[0].wait_for_file("mine.bin");
+    nodes[0].write("theirs.bin", &bytes);
+    nodes[1].wait_for_file("theirs.bin");
+    nodes[0].signal(libc::SIGSTOP);
+    let out = nodes[1].home.join("out.bin");
+    nodes[1]
+        .cli(&["get", "theirs.bin", "-o", out.to_str().unwrap()])
+        .expect_ok();
+    assert!(fs::read(&out).unwrap() == bytes);
+    nodes[0].signal(libc::SIGCONT);
+    nodes[0].kill();
 }
 
 fn a_listener_reads_nothing() {

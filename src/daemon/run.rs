@@ -22,7 +22,7 @@ use super::rates::Rates;
 use super::{journal, reload, systemd};
 use crate::cache::CacheConfig;
 use crate::fuse::{Mount, MountError, MountOptions};
-use crate::node::{Change, Leave, Node, NodeConfig, NodeError};
+use crate::node::{Leave, Node, NodeConfig, NodeError, Outdated};
 use crate::trust::InviteToken;
 
 /// How often status and rates are taken.
@@ -139,7 +139,7 @@ struct Daemon {
     mount_status: watch::Sender<MountStatus>,
     mount: Option<Arc<Mount>>,
     leave_asked: mpsc::Receiver<()>,
-    changes: Option<mpsc::Receiver<Vec<Change>>>,
+    changes: Option<mpsc::Receiver<Outdated>>,
 }
 
 impl Daemon {
@@ -232,8 +232,11 @@ impl Daemon {
         tracing::info!("mounted at {}", mount.dir().display());
         let told = mount.clone();
         tokio::spawn(async move {
-            while let Some(Some(batch)) = take(&mut changes).await {
-                told.invalidate(&batch);
+            while let Some(Some(outdated)) = take(&mut changes).await {
+                match outdated {
+                    Outdated::Names(changes) => told.invalidate(&changes),
+                    Outdated::CachedBytes(hash) => told.cached_changed(&hash),
+                }
             }
         });
         self.mount = Some(mount);

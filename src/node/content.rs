@@ -12,8 +12,9 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
-use super::handle::Published;
+use super::handle::{Outdated, Published};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::ContentHash;
@@ -33,6 +34,7 @@ pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 /// The node's bytes and names, as the filesystem sees them.
 pub struct NodeContent {
     published: Published,
+    changes: mpsc::Sender<Outdated>,
     cache: Cache,
     shares: ShareSet,
     fetcher: Fetcher,
@@ -63,6 +65,7 @@ impl NodeContent {
     /// Content over the given parts; what the event loop publishes is read where it is needed.
     pub(super) fn new(
         published: Published,
+        changes: mpsc::Sender<Outdated>,
         cache: Cache,
         shares: ShareSet,
         fetcher: Fetcher,
@@ -70,6 +73,7 @@ impl NodeContent {
     ) -> Self {
         Self {
             published,
+            changes,
             cache,
             shares,
             fetcher,
@@ -192,6 +196,12 @@ impl Content for NodeContent {
             .write()
             .expect("no holder of this lock panics")
             .remove(&handle.0);
+        if let Some(OpenVersion::Fixed(version)) = closed.as_deref()
+            && version.is_partial()
+        {
+            // what was fetched for it shows in its blocks from now on
+            let _busy = self.changes.try_send(Outdated::CachedBytes(version.hash));
+        }
         // what it held may take a while to let go of: not under the lock
         drop(closed);
     }

@@ -19,6 +19,7 @@ use super::traffic::SentBytes;
 use crate::cache::Cache;
 use crate::catalogue::{Change, View};
 use crate::cluster::Leave;
+use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::net::lan::Lan;
 use crate::net::peer::PeerNet;
@@ -50,6 +51,15 @@ impl Published {
     }
 }
 
+/// What whoever shows the namespace must look at again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outdated {
+    /// Names, in the order in which they changed.
+    Names(Vec<Change>),
+    /// Another part of this content is cached than before.
+    CachedBytes(ContentHash),
+}
+
 /// What runs beside the loop, and how to talk to it.
 pub(super) struct Running {
     pub(super) fetcher: Fetcher,
@@ -76,7 +86,7 @@ pub struct Node {
     pub(super) content: Arc<NodeContent>,
     pub(super) published: Published,
     pub(super) running: Running,
-    pub(super) changes: Option<mpsc::Receiver<Vec<Change>>>,
+    pub(super) changes: Option<mpsc::Receiver<Outdated>>,
     pub(super) _state: StateDir,
 }
 
@@ -151,8 +161,8 @@ impl Node {
         self.published.status.store(Arc::new(json));
     }
 
-    /// The changes of the namespace, for whoever holds the mount; once.
-    pub fn take_changes(&mut self) -> Option<mpsc::Receiver<Vec<Change>>> {
+    /// What changes, for whoever holds the mount; once.
+    pub fn take_changes(&mut self) -> Option<mpsc::Receiver<Outdated>> {
         self.changes.take()
     }
 

@@ -25,7 +25,7 @@ pub use crate::cluster::Leave;
 pub use content::NodeContent;
 pub use error::NodeError;
 pub use events::{EventLog, News, Noted, Who};
-pub use handle::Node;
+pub use handle::{Node, Outdated};
 pub use machine::{Machine, MachineConfig};
 pub use run::MemberReport;
 pub use start::NodeConfig;

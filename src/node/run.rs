@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::events::EventLog;
-use super::handle::Published;
+use super::handle::{Outdated, Published};
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
 use super::traffic::SentBytes;
@@ -85,7 +85,7 @@ pub(super) struct Parts {
     pub sent: SentBytes,
     pub persister: Persister,
     pub events: EventLog,
-    pub changes: mpsc::Sender<Vec<Change>>,
+    pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub stopped: watch::Sender<bool>,
 }
@@ -219,6 +219,13 @@ impl Runner {
 
     fn handle_cache(&mut self, event: CacheEvent) {
         let now = Instant::now();
+        if let CacheEvent::Completed { hash, .. }
+        | CacheEvent::Evicted { hash, .. }
+        | CacheEvent::Dropped { hash, .. } = &event
+        {
+            // where the queue is full, the kernel looks again by itself within a minute
+            let _busy = self.parts.changes.try_send(Outdated::CachedBytes(*hash));
+        }
         match event {
             CacheEvent::Completed { hash, size_bytes } => {
                 self.machine.set_have(now, hash, Some(size_bytes));
@@ -405,7 +412,7 @@ impl Runner {
             .events
             .note_changes(&changes, &self.parts.published.view.load(), &view);
         self.parts.published.view.store(view);
-        permit.send(changes);
+        permit.send(Outdated::Names(changes));
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::NodeError;
 use super::content::NodeContent;
 use super::events::EventLog;
-use super::handle::{Node, Published, Running};
+use super::handle::{Node, Outdated, Published, Running};
 use super::machine::{Machine, MachineConfig};
 use super::persist::{Persister, unix_now_s};
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
@@ -22,7 +22,7 @@ use super::state_dir::StateDir;
 use super::store::Store;
 use super::traffic::SentBytes;
 use crate::cache::{Cache, CacheConfig, CacheEvent};
-use crate::catalogue::{Catalogue, Change};
+use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
 use crate::digest::ContentHash;
 use crate::id::{Generation, NodeName};
@@ -36,8 +36,8 @@ use crate::trust::{Invites, Keyring, NodeKey};
 
 /// Cache events on their way to the loop.
 const CACHE_EVENTS_MAX: usize = 4096;
-/// Batches of namespace changes on their way to the kernel's caches.
-const CHANGES_MAX: usize = 16;
+/// What is outdated on its way to the kernel's caches.
+const CHANGES_MAX: usize = 256;
 
 /// Everything that a node is started with.
 #[derive(Clone, Debug)]
@@ -185,7 +185,7 @@ impl Builder {
             .into_iter()
             .for_each(|problem| events.warn(problem));
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
-        let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
+        let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let parts = Parts {
@@ -196,7 +196,7 @@ impl Builder {
             sent: SentBytes::default(),
             events: events.clone(),
             published: published.clone(),
-            changes,
+            changes: changes.0.clone(),
             stopped,
         };
         let sent = parts.sent.clone();
@@ -213,7 +213,7 @@ impl Builder {
             stopping,
             lan: Mutex::new(lan),
         };
-        self.into_node(address, published, running, change_queue)
+        self.into_node(address, published, running, changes)
     }
 
     fn into_node(
@@ -221,10 +221,11 @@ impl Builder {
         address: SocketAddr,
         published: Published,
         running: Running,
-        changes: mpsc::Receiver<Vec<Change>>,
+        changes: (mpsc::Sender<Outdated>, mpsc::Receiver<Outdated>),
     ) -> Node {
         let content = Arc::new(NodeContent::new(
             published.clone(),
+            changes.0,
             self.cache.clone(),
             self.shares.clone(),
             running.fetcher.clone(),
@@ -243,7 +244,7 @@ impl Builder {
             content,
             published,
             running,
-            changes: Some(changes),
+            changes: Some(changes.1),
             _state: self.state,
         }
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::names::{not_found, shared_path};
 use super::{Service, failed};
@@ -18,8 +19,9 @@ use crate::daemon::control::{
 };
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
-use crate::fs::{Content, ContentHandle, FileVersion, FsError};
+use crate::fs::{Content, ContentHandle, FileVersion, FsError, ReadNow, ReadTicket};
 use crate::id::NodeId;
+use crate::node::NodeContent;
 use crate::path::SharedPath;
 use crate::wire::native::record::Kind;
 
@@ -75,14 +77,7 @@ impl Service {
         if reply.more_with(&started, receiver).await.is_err() {
             return Err(caller_gone());
         }
-        let content = self.node.content();
-        let opened = content
-            .open(&file)
-            .map_err(|error| fs_failure(error, named))?;
-        let copied = self
-            .copy_all(opened.handle, file.size_bytes, sender, reply)
-            .await;
-        content.close(opened.handle);
+        let copied = self.copy_all(file, sender, reply).await;
         copied.map_err(|error| fs_failure(error, named))?;
         Ok(GetDone {
             sources: self.sources_since(&before),
@@ -91,28 +86,18 @@ impl Service {
 
     async fn copy_all(
         &self,
-        handle: ContentHandle,
-        size_bytes: u64,
+        file: FileVersion,
         mut to: pipe::Sender,
         reply: &ReplySink,
     ) -> Result<(), FsError> {
+        let size_bytes = file.size_bytes;
+        let open = OpenContent::open(self.node.content(), file).await?;
         let mut offset = 0;
         while offset < size_bytes {
             let range = ByteRange::at(offset, STEP_BYTES.min(size_bytes - offset));
-            let (answer, bytes) = oneshot::channel();
-            let ticket = self.node.content().read(
-                handle,
-                range,
-                Box::new(move |result| {
-                    let _gone = answer.send(result);
-                }),
-            );
             let bytes = tokio::select! {
-                bytes = bytes => bytes.map_err(|_| FsError::Fault)??,
-                () = reply.closed() => {
-                    self.node.content().cancel(ticket);
-                    return Err(FsError::Interrupted);
-                }
+                bytes = open.read(range) => bytes?,
+                () = reply.closed() => return Err(FsError::Interrupted),
             };
             to.write_all(&bytes)
                 .await
@@ -282,6 +267,80 @@ impl Service {
         touched.bytes = contents.values().map(|(size, _)| size).sum();
         Ok((contents, touched))
     }
+}
+
+/// A version that is open for a copy; closed when this goes.
+struct OpenContent {
+    content: Arc<NodeContent>,
+    handle: ContentHandle,
+}
+
+impl OpenContent {
+    async fn open(content: Arc<NodeContent>, file: FileVersion) -> Result<Self, FsError> {
+        let opener = content.clone();
+        let opened = spawn_blocking(move || opener.open(&file)).await;
+        let handle = opened.map_err(|_| FsError::Fault)??.handle;
+        Ok(Self { content, handle })
+    }
+
+    /// All of a range: what is here at once, the rest from other nodes. Dropping it takes the
+    /// question back.
+    async fn read(&self, range: ByteRange) -> Result<Bytes, FsError> {
+        let (answer, bytes) = oneshot::channel();
+        let (content, handle) = (self.content.clone(), self.handle);
+        let asked = spawn_blocking(move || read_or_ask(&content, handle, range, answer)).await;
+        let ticket = asked.map_err(|_| FsError::Fault)?;
+        let _taken_back = TakeBack {
+            content: &self.content,
+            ticket,
+        };
+        bytes.await.map_err(|_| FsError::Fault)?
+    }
+}
+
+impl Drop for OpenContent {
+    fn drop(&mut self) {
+        let (content, handle) = (self.content.clone(), self.handle);
+        // letting go of a cached file touches the disk
+        spawn_blocking(move || content.close(handle));
+    }
+}
+
+/// A read that nobody waits for any more once this goes.
+struct TakeBack<'a> {
+    content: &'a NodeContent,
+    ticket: Option<ReadTicket>,
+}
+
+impl Drop for TakeBack<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.content.cancel(ticket);
+        }
+    }
+}
+
+fn read_or_ask(
+    content: &NodeContent,
+    handle: ContentHandle,
+    range: ByteRange,
+    answer: oneshot::Sender<Result<Bytes, FsError>>,
+) -> Option<ReadTicket> {
+    let mut buffer = vec![0; range.len() as usize];
+    let told = match content.read_now(handle, range.start, &mut buffer) {
+        ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
+        // an own file that became shorter meanwhile is another version
+        ReadNow::Done(_) => Err(FsError::Gone),
+        ReadNow::Failed(error) => Err(error),
+        ReadNow::Wait => {
+            let reply = Box::new(move |result| {
+                let _gone = answer.send(result);
+            });
+            return Some(content.read(handle, range, reply));
+        }
+    };
+    let _gone = answer.send(told);
+    None
 }
 
 fn collect(

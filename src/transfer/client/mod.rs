@@ -316,6 +316,12 @@ impl Fetcher {
         }
     }
 
+    /// Lets go of the cached files that are held for readers who may come back within seconds, so
+    /// that the cache may be cleared of them.
+    pub fn close_idle(&self) {
+        self.inner.with(|state, _| state.plan.close_idle());
+    }
+
     /// A node is back: what it failed before is forgotten, but not that it lied.
     pub fn returned(&self, node: &NodeId) {
         self.inner.with(|state, _| state.plan.returned(node));

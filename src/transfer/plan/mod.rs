@@ -178,6 +178,13 @@ impl Plan {
         Ok(())
     }
 
+    /// Forgets at once the files that nobody waits for and that are not wanted whole.
+    pub fn close_idle(&mut self) {
+        let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
+        let hashes: Vec<ContentHash> = idle.map(|(hash, _)| *hash).collect();
+        hashes.iter().for_each(|hash| self.close(hash));
+    }
+
     /// Nodes that have all of the file, as the catalogue says.
     pub fn holders(&mut self, now: Instant, hash: &ContentHash, nodes: &[NodeId]) {
         let Some(fetch) = self.fetches.get_mut(hash) else {

@@ -36,6 +36,20 @@ fn a_sequential_reader_keeps_a_far_fast_peer_busy() {
 }
 
 #[test]
+fn closing_what_is_idle_leaves_what_a_reader_waits_for() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(20, LAN));
+    let read = world.file(1, MIB, &[peer]);
+    world.read(Reader::sequential(read, MIB));
+    world.run(Duration::from_secs(5));
+    assert!(world.plan.is_open(&read));
+    let waited_for = world.file(2, 64 * MIB, &[peer]);
+    world.plan.fill(world.now, waited_for, PATIENCE);
+    world.plan.close_idle();
+    assert!(!world.plan.is_open(&read) && world.plan.is_open(&waited_for));
+}
+
+#[test]
 fn a_fill_keeps_a_far_fast_peer_busy() {
     let mut world = World::new(1);
     let peer = world.peer(1, SimPeer::new(20, LAN));
