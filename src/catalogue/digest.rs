@@ -53,7 +53,7 @@ impl SetDigest {
     }
 
     /// The inverse of [`to_bytes`](Self::to_bytes); none where the length is not
-    /// [`SET_DIGEST_BYTES`].
+    /// `SET_DIGEST_BYTES`.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (lanes, rest) = bytes.as_chunks::<2>();
         if lanes.len() != LANES || !rest.is_empty() {
