@@ -26,33 +26,6 @@ fn a_file_of_64_mib_is_listed_soon_after_its_close() {
     assert!(bench.has("f", &bytes));
 }
 
-/// `cargo test --release --lib share::tests::speed -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, of some seconds"]
-fn a_hundred_thousand_small_files() {
-    let mut bench = Bench::bare();
-    fill(&bench, 100_000);
-    let resident_before = resident_bytes();
-    let start = Instant::now();
-    bench.start();
-    println!("walked and hashed in {:?}", start.elapsed());
-    bench.history = Vec::new();
-    bench.listing = BTreeMap::new();
-    println!(
-        "resident: {} kB more",
-        (resident_bytes() - resident_before) / 1000
-    );
-    let start = Instant::now();
-    bench.set().rescan();
-    bench.settle();
-    println!("walked again in {:?}", start.elapsed());
-    bench.stop();
-    let start = Instant::now();
-    bench.start();
-    println!("after a restart in {:?}", start.elapsed());
-    assert_eq!(bench.status().files, 100_000);
-}
-
 fn fill(bench: &Bench, files: usize) {
     for number in 0..files {
         if number % 1000 == 0 {
@@ -62,10 +35,4 @@ fn fill(bench: &Bench, files: usize) {
         bench.write(&name, format!("content of {number}").repeat(20).as_bytes());
         date(&bench.at(&name), 1_000_000 + number as u64);
     }
-}
-
-fn resident_bytes() -> i64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: i64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
 }

@@ -1,7 +1,6 @@
-//! Figures of the mount itself, without a network: run by hand, in release, one at a time.
-//!
-//! `cargo test --release --test mount_speed -- --ignored --nocapture --test-threads 1`
+//! Figures of the mount itself, without a network: `cargo bench --bench mount`.
 
+#[path = "../tests/mount_support/mod.rs"]
 mod mount_support;
 
 use std::fs::{self, File};
@@ -16,13 +15,16 @@ fn drop_caches() {
     let _ = fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
+fn main() {
+    reads_of_bytes_that_are_here();
+    listings_of_a_hundred_thousand_names();
+}
+
 fn megabytes_per_second(bytes: usize, took: Duration) -> f64 {
     bytes as f64 / 1e6 / took.as_secs_f64()
 }
 
-#[test]
-#[ignore = "a figure, by hand"]
-fn sequential_and_random_reads_of_bytes_that_are_here() {
+fn reads_of_bytes_that_are_here() {
     let content = Memory::new();
     content.file("big", pattern(1, SIZE));
     let Some(mounted) = Mounted::of(&content) else {
@@ -63,9 +65,7 @@ fn sequential_and_random_reads_of_bytes_that_are_here() {
     }
 }
 
-#[test]
-#[ignore = "a figure, by hand"]
-fn a_long_listing_of_a_hundred_thousand_names() {
+fn listings_of_a_hundred_thousand_names() {
     let content = Memory::new();
     for number in 0..100_000 {
         content.file(&format!("big/name-{number:06}"), Vec::new());
