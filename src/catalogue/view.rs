@@ -27,7 +27,8 @@ pub struct Found {
     /// Whose record it is. For a directory the author of its newest live record, this node where
     /// there is none (the root, and directories that only names below them imply).
     pub author: NodeId,
-    /// Where this node itself shares this same content under this same name.
+    /// Where this node itself shares this under this same name: the same content with the same
+    /// attributes, so that the file itself can stand for what every other node shows.
     pub own: Option<(ShareIndex, SharedPath)>,
     /// How many directories are listed in it; 0 for all but directories.
     pub subdirectories: u32,
@@ -167,14 +168,14 @@ impl View {
         })
     }
 
-    /// This node's own candidate of the same name and content.
+    /// This node's own candidate of the same name, content and attributes.
     fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
         let me = self.merged.me;
         let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
         let own = if row.author == me {
             row
         } else {
-            same.find(|r| r.same_content(row))?
+            same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
         };
         Some((own.share, self.merged.path_of(own.dir, own.name())))
     }

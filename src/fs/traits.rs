@@ -47,7 +47,8 @@ pub trait Content: Send + Sync + 'static {
     /// The handle is not used again.
     fn close(&self, handle: ContentHandle);
 
-    /// How many bytes of the version are in the local cache (all of them for an own file).
+    /// How many bytes of the version are in the local cache (all of them for one that an own share
+    /// has).
     fn cached_bytes(&self, file: &FileVersion) -> u64;
 
     /// What an own file that wins its name looks like now; nothing where `file.own` is nothing or

@@ -206,6 +206,12 @@ impl ShareSet {
         self.inner.shared.lock().list()
     }
 
+    /// Whether a shared file had this content when it was hashed; from memory.
+    pub fn holds(&self, hash: &ContentHash) -> bool {
+        let state = self.inner.shared.lock();
+        state.tree.with_content(hash).next().is_some()
+    }
+
     /// A shared file with this content that looks as it did when it was hashed, opened. A chmod or
     /// rename since does no harm: what is served is checked against the hash.
     pub fn source(&self, hash: &ContentHash) -> Option<ShareFile> {

@@ -167,18 +167,23 @@ fn two_shares_of_one_node_are_held_to_the_same_rule() {
 }
 
 #[test]
-fn an_own_copy_of_what_wins_is_told_even_where_another_node_wrote_it_last() {
-    let mut me = node(1, "me");
-    me.put(ShareIndex(4), &path("d/a"), file("same", 1))
-        .unwrap();
-    let mut other = node(2, "other");
-    put(&mut other, "d/a", file("same", 2));
-    put(&mut other, "d/b", file("theirs", 2));
+fn an_own_copy_stands_for_the_winner_of_another_node_only_with_its_attributes() {
+    let mut me = node(2, "me");
+    for (name, mtime) in [("d/a", 2), ("d/older", 1)] {
+        me.put(ShareIndex(4), &path(name), file("same", mtime))
+            .unwrap();
+    }
+    let mut other = node(1, "other");
+    for name in ["d/a", "d/older", "d/b"] {
+        put(&mut other, name, file("same", 2));
+    }
     share(&mut other, &mut me);
     let view = me.view();
     let found = view.lookup(&path("d/a")).unwrap();
-    assert_eq!(found.author, id(2));
+    assert_eq!(found.author, id(1));
     assert_eq!(found.own, Some((ShareIndex(4), path("d/a"))));
+    let newer = view.lookup(&path("d/older")).unwrap();
+    assert_eq!((newer.mtime, newer.own), (file("same", 2).mtime, None));
     assert_eq!(view.lookup(&path("d/b")).unwrap().own, None);
 }
 

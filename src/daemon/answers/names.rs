@@ -161,7 +161,7 @@ impl Service {
         else {
             return "nothing is fetched: it is no file".to_owned();
         };
-        if found.own.is_some() {
+        if found.own.is_some() || self.node.shares().holds(hash) {
             return "read from this node's own share".to_owned();
         }
         let cached = self.cached_bytes(hash, *size_bytes);
