@@ -77,6 +77,19 @@ pub fn mount_obstacle() -> Option<String> {
     Some("neither root nor fusermount3 here; install the package fuse3".to_owned())
 }
 
+/// The program without the settings of whoever runs the tests: `P2PFS_SEEDS` asks a test for more
+/// seeds, and a daemon to say hello to them.
+pub fn program() -> Command {
+    let mut command = Command::new(P2PFS);
+    let ours = |name: &str| name.starts_with("P2PFS_") || name.starts_with("P2P_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Finished {
@@ -365,7 +378,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 
 impl Node {
     fn daemon_command(&self) -> Command {
-        let mut command = Command::new(P2PFS);
+        let mut command = program();
         command
             .arg("daemon")
             .arg("--config")
@@ -427,7 +440,7 @@ impl Node {
     }
 
     pub fn cli_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(P2PFS);
+        let mut command = program();
         command.args(arguments).arg("--socket").arg(self.socket());
         command
     }
