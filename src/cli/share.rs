@@ -132,8 +132,7 @@ pub(super) fn print_one(share: &ShareInfo, output: &mut Output) -> Result<(), Cl
     ))?;
     if share.left_out_files > 0 {
         output.line(&format!(
-            "  {} files left out, which others may not read; to share them: chmod o+r FILE, or \
-             include_private = true",
+            "  left out, {} in all: what others may not read, links out, what is no file",
             share.left_out_files
         ))?;
     }

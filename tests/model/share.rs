@@ -138,7 +138,16 @@ impl Share {
         let meta = fs::symlink_metadata(self.full(path)).unwrap();
         let mtime = time_of(&meta);
         let mode = meta.permissions().mode() & 0o777;
-        let version = mtime.min(now());
+        // a version is its bytes and its mtime, as old as it was first seen
+        let version = match self.things.get(path) {
+            Some(Thing::File {
+                bytes: old,
+                mtime: at,
+                version,
+                ..
+            }) if (old, *at) == (&bytes, mtime) => *version,
+            _ => mtime.min(now()),
+        };
         self.things.insert(
             path.to_owned(),
             Thing::File {

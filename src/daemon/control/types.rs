@@ -342,7 +342,7 @@ pub struct ShareInfo {
     pub bytes: u64,
     /// Files that wait to be hashed.
     pub pending_files: u64,
-    /// Files left out because others may not read them.
+    /// Names left out: what others may not read, links that lead out, what is no file.
     pub left_out_files: u64,
     /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included.
     pub problems: Vec<Problem>,
