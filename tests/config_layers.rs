@@ -192,7 +192,7 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
         "[log]\nlevel = 'loud'\n",
         &[":2:9: log.level", "`error`, `warn`, `info`, `debug`"],
     );
-    says("listen = 'here'\n", &[":1:10: listen", "socket address"]);
+    says("listen = 'here'\n", &[":1:10: listen", "ADDRESS:PORT"]);
     says("seeds = ['a:1', 'b']\n", &[":1:9: seeds", "HOST:PORT"]);
     says("name = 'a/b'\n", &[":1:8: name", "not a node name"]);
     says(

@@ -52,7 +52,7 @@ pub enum ShareError {
         limit: usize,
     },
     /// No such share.
-    #[error("{dir:?} is not shared")]
+    #[error("{dir:?} is not shared; p2pfs share lists what is")]
     NotShared {
         /// As given.
         dir: PathBuf,
@@ -82,7 +82,10 @@ pub enum ShareError {
         path: PathBuf,
     },
     /// What is known of the shares cannot be kept; hashing still works where this comes later.
-    #[error("cannot keep the state of the shares in {path:?}: {reason}")]
+    #[error(
+        "cannot keep the state of the shares in {path:?}: {reason}; where it is damaged, move it \
+         aside, and every share is hashed anew"
+    )]
     State {
         /// The file.
         path: PathBuf,

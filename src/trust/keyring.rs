@@ -132,11 +132,7 @@ fn read_lines(path: &Path, most: usize) -> Result<Vec<Arc<EpochSecret>>, TrustEr
         path: path.into(),
         expected: EXPECTED,
     };
-    let missing = || TrustError::File {
-        action: "open",
-        path: path.into(),
-        source: std::io::ErrorKind::NotFound.into(),
-    };
+    let missing = || TrustError::NoSecretFile { path: path.into() };
     let content = file::read(path)?.ok_or_else(missing)?;
     let text = std::str::from_utf8(&content).map_err(|_| bad_file())?;
     let text = text.strip_suffix('\n').unwrap_or(text);
@@ -232,5 +228,9 @@ mod tests {
     fn a_secret_file_that_is_not_there_is_named() {
         let error = Keyring::from_secret_file(Path::new("/nonexistent/secret")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/secret"), "{error}");
+        assert!(
+            error.to_string().contains("64 hexadecimal digits"),
+            "{error}"
+        );
     }
 }

@@ -59,6 +59,15 @@ pub enum TrustError {
         /// What was expected.
         expected: &'static str,
     },
+    /// The secret is to be read from a file that is not there.
+    #[error(
+        "the secret file {path} does not exist: copy another node's there, or write 64 hexadecimal \
+         digits and a newline into it, mode 0600"
+    )]
+    NoSecretFile {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The secret was given by hand, so it is not ours to replace.
     #[error("the secret is given by {path}: take the setting out to join with a token")]
     Given {

@@ -35,7 +35,7 @@ impl NodeKey {
         }
         let bad_file = || TrustError::BadFile {
             path: path.clone(),
-            expected: "an Ed25519 key",
+            expected: "an Ed25519 key: put the right one back, or move it aside to be a new node",
         };
         let content = file::read(&path)?.ok_or_else(bad_file)?;
         Self::from_pkcs8(content).ok_or_else(bad_file)

@@ -201,14 +201,16 @@ impl Service {
             Ok(found) => found,
             Err(failure) => return reply.fail(failure),
         };
-        touched
-            .failed
-            .extend(self.fill_all(contents, Some(&reply)).await);
+        for (problem, size_bytes) in self.fill_all(contents, Some(&reply)).await {
+            touched.files -= 1;
+            touched.bytes -= size_bytes;
+            touched.failed.push(problem);
+        }
         reply.done(&touched);
     }
 
-    /// Fetches each content whole, a few at a time; says what failed.
-    async fn fill_all(&self, contents: Contents, reply: Option<&ReplySink>) -> Vec<Problem> {
+    /// Fetches each content whole, a few at a time; says what failed, and its size.
+    async fn fill_all(&self, contents: Contents, reply: Option<&ReplySink>) -> Vec<(Problem, u64)> {
         let mut progress = Progress {
             total_files: contents.len() as u64,
             total_bytes: contents.values().map(|(size, _)| size).sum(),
@@ -239,7 +241,7 @@ impl Service {
             progress.done_files += 1;
             match outcome {
                 Ok(()) => progress.done_bytes += size,
-                Err(error) => failed_ones.push(problem(&path, error.to_string())),
+                Err(error) => failed_ones.push((problem(&path, error.to_string()), size)),
             }
             if let Some(reply) = reply
                 && reply.more(&progress).await.is_err()

@@ -48,7 +48,8 @@ pub fn load_shares(state_dir: &Path) -> io::Result<Vec<ShareSettings>> {
     let Some(text) = read(&state_dir.join(SHARES_FILE))? else {
         return Ok(Vec::new());
     };
-    let file: SharesFile = toml::from_str(&text).map_err(invalid)?;
+    // on one line: where it is damaged is of no use to whoever did not write it
+    let file: SharesFile = toml::from_str(&text).map_err(|error| invalid(error.message()))?;
     file.share.into_iter().map(SavedShare::restore).collect()
 }
 

@@ -19,6 +19,7 @@ pub struct Config {
     /// What this node calls itself; the host's name where nothing is said.
     pub name: NodeName,
     /// Where the node listens, UDP and TCP alike. Port 0 lets the kernel choose.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Nodes to say hello to.
     pub seeds: Vec<Seed>,
@@ -311,6 +312,16 @@ fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Err
     Err(serde::de::Error::custom(format!(
         "{said:?} is not an absolute path: begin it with /"
     )))
+}
+
+fn listen_address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
+             [::]:1378"
+        ))
+    })
 }
 
 fn optional_absolute<'de, D: serde::Deserializer<'de>>(
