@@ -72,6 +72,15 @@ pub enum NetError {
          started anew since; make a new one with 'p2pfs invite'"
     )]
     InviteRefused,
+    /// None of the token's addresses leads to the node that made it.
+    #[error(
+        "the node that made the invitation does not answer ({why}); start it, or make another \
+         with 'p2pfs invite'"
+    )]
+    InviterAway {
+        /// What became of the first address.
+        why: String,
+    },
     /// We were told to stop.
     #[error("the node is shutting down")]
     Closed,
@@ -86,6 +95,7 @@ impl NetError {
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
             Self::NotAllowed | Self::OwnIdentity => false,
             Self::InviteExpired | Self::InviteRefused => false,
+            Self::InviterAway { .. } => true,
         }
     }
 }

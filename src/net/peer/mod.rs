@@ -185,14 +185,18 @@ impl PeerNet {
             .check_time(now.as_secs())
             .map_err(|_| NetError::InviteExpired)?;
         self.check_peer(&token.issuer)?;
-        let mut outcome = Err(NetError::InviteRefused);
+        let mut first_failure = None;
         for seed in &token.seeds {
-            outcome = self.enrol_at(*seed, token).await;
-            if matches!(outcome, Ok(_) | Err(NetError::InviteRefused)) {
-                break;
+            match self.enrol_at(*seed, token).await {
+                Err(failure) if failure.is_retryable() => {
+                    first_failure.get_or_insert(failure);
+                }
+                outcome => return outcome,
             }
         }
-        outcome
+        // the addresses of other nodes follow the issuer's own, and say nothing about it
+        let why = first_failure.map(|failure| failure.to_string());
+        Err(why.map_or(NetError::InviteRefused, |why| NetError::InviterAway { why }))
     }
 
     async fn enrol_at(
