@@ -90,6 +90,10 @@ fn main() {
             an_invited_node_joins,
         ),
         (
+            "a_node_that_left_is_a_stranger_at_its_next_start",
+            a_node_that_left_is_a_stranger,
+        ),
+        (
             "get_fetches_without_a_mount_and_leaves_no_partial_file",
             get_fetches_without_a_mount,
         ),
@@ -645,6 +649,25 @@ fn an_invited_node_joins() {
     assert_eq!(broken.status.code(), Some(1));
     assert_eq!(broken.stderr.trim().lines().count(), 1, "{}", broken.stderr);
     assert!(names_below(&third.mount).is_empty());
+}
+
+fn a_node_that_left_is_a_stranger() {
+    let mut cluster = Cluster::with_own_secrets();
+    let first = cluster.start("one");
+    first.write("a.txt", b"a");
+    let token = first.cli(&["invite"]).expect_ok().trim().to_owned();
+    let mut second = cluster.start("two");
+    second.cli(&["join", &token]).expect_ok();
+    second.wait_for_file("a.txt");
+    second.cli(&["leave"]).expect_ok();
+    second.await_end().expect_ok();
+    second.launch();
+    let waited = second.cli(&["wait", "--peers", "1", "--timeout", "3s"]);
+    assert_eq!(waited.status.code(), Some(1), "it is a member again");
+    assert!(names_below(&second.mount).is_empty());
+    let token = first.cli(&["invite"]).expect_ok().trim().to_owned();
+    second.cli(&["join", &token]).expect_ok();
+    second.wait_for_file("a.txt");
 }
 
 fn get_fetches_without_a_mount() {

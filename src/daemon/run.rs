@@ -319,9 +319,21 @@ impl Daemon {
         });
     }
 
+    /// Whoever left for good is no member again at the next start, unless the configuration says so.
+    fn forget_cluster(&self) {
+        match self.service.node.keyring().forget() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the secret file brings this node back at its next start"),
+            Err(error) => tracing::error!("this node is back at its next start: {error}"),
+        }
+    }
+
     async fn stop(&mut self, leave: Leave) {
         self.state.send_replace(ServiceState::Stopping);
         systemd::stopping();
+        if leave == Leave::Final {
+            self.forget_cluster();
+        }
         let mount = self.mount.take();
         let unmounted = spawn_blocking(move || match mount {
             Some(mount) => mount.unmount().map_err(|error| error.to_string()),

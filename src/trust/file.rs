@@ -80,6 +80,17 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
     sync_directory(path)
 }
 
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// [`TrustError::File`]; the file is still there.
+pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        _ => sync_directory(path),
+    }
+}
+
 fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, TrustError> {
     let directory = directory_of(path);
     let made = DirBuilder::new()

@@ -112,6 +112,20 @@ impl Keyring {
         Ok(())
     }
 
+    /// Forgets the secrets that are kept: the next start makes a new one, and is no member of what
+    /// this one was. Until then they serve as before, to say farewell with. False where they come
+    /// from a file given by hand, which is not ours to remove.
+    ///
+    /// # Errors
+    /// [`TrustError::File`]; the secrets are then still kept.
+    pub fn forget(&self) -> Result<bool, TrustError> {
+        match &self.home {
+            Home::State(path) => file::remove(path).map(|()| true),
+            Home::Given(_) => Ok(false),
+            Home::Memory => Ok(true),
+        }
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<EpochSecret>>> {
         self.epochs.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,6 +236,17 @@ mod tests {
         assert!(matches!(refused, Err(TrustError::Given { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), digits);
         assert_eq!(to_hex(keyring.current().as_bytes()), digits);
+    }
+
+    #[test]
+    fn forgotten_secrets_serve_to_the_end_and_are_not_there_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let keyring = Keyring::load_or_create(directory.path()).unwrap();
+        let before = keyring.current();
+        assert!(keyring.forget().unwrap());
+        assert_eq!(keyring.current().id(), before.id());
+        let after = Keyring::load_or_create(directory.path()).unwrap();
+        assert_ne!(after.current().id(), before.id());
     }
 
     #[test]

@@ -463,6 +463,12 @@ impl Node {
         self.running.take().unwrap().finish(HANG_LIMIT)
     }
 
+    /// Waits until the daemon, told otherwise than by a signal, has ended.
+    #[track_caller]
+    pub fn await_end(&mut self) -> Finished {
+        self.running.take().unwrap().finish(HANG_LIMIT)
+    }
+
     /// Ends the daemon without warning.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);
