@@ -36,7 +36,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::id::NodeId;
@@ -179,7 +179,8 @@ pub enum CatalogueError {
 pub struct Catalogue {
     me: NodeIndex,
     indexes: HashMap<NodeId, NodeIndex>,
-    logs: HashMap<NodeIndex, Log>,
+    /// In a fixed order, so that what is told to others is the same in each run from one seed.
+    logs: BTreeMap<NodeIndex, Log>,
     merge: Merge,
     recoveries: u32,
     published: Arc<View>,

@@ -1,6 +1,6 @@
 //! This node's own log: what it says about its shares and its cache, and what it signs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::apply::check_fact;
@@ -30,7 +30,7 @@ impl Catalogue {
         Self {
             me: index,
             indexes: HashMap::from([(me, index)]),
-            logs: HashMap::from([(index, own)]),
+            logs: BTreeMap::from([(index, own)]),
             merge,
             recoveries: 0,
             published,

@@ -12,6 +12,10 @@ use crate::id::NodeId;
 
 /// The name of the key's file within the state directory.
 const FILE_NAME: &str = "node.key";
+/// What stands before the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410, section 7).
+const PKCS8_PREFIX: &[u8] = &[
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 /// A node's own key pair. Never printed.
 pub struct NodeKey {
@@ -50,6 +54,17 @@ impl NodeKey {
         let document = document.expect("the system gives random bytes");
         let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
         Self::from_pkcs8(pkcs8).expect("a key just made is a key")
+    }
+
+    /// The key that these 32 bytes are the private half of (RFC 8032, section 5.1.5): for whoever
+    /// keeps keys elsewhere, and for simulations that replay from one number.
+    ///
+    /// # Panics
+    /// Never: any 32 bytes are a private key.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let mut document = Zeroizing::new(PKCS8_PREFIX.to_vec());
+        document.extend_from_slice(seed);
+        Self::from_pkcs8(document).expect("any 32 bytes are a private key")
     }
 
     fn from_pkcs8(pkcs8: Zeroizing<Vec<u8>>) -> Option<Self> {
@@ -142,6 +157,14 @@ mod tests {
         let [first, second] = signature;
         assert!(!verify(&key.node_id(), b"message", &[second, first]));
         assert!(!verify(&NodeId::new([255; 32]), b"message", &signature));
+    }
+
+    #[test]
+    fn a_seed_gives_the_key_of_the_first_test_vector_of_rfc_8032() {
+        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+        let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let key = NodeKey::from_seed(&crate::id::from_hex(seed).unwrap());
+        assert_eq!(key.node_id().to_string(), public);
     }
 
     #[test]
