@@ -261,6 +261,11 @@ impl Machine {
         &mut self.catalogue
     }
 
+    /// The catalogue, to look at.
+    pub fn known(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// A name of our own shares has this content now.
     pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
         match self.catalogue.put(share, &path, entry) {

@@ -1,0 +1,99 @@
+//! Files in memory: every content that is ever shared, and what a node's cache holds of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use p2pfs::digest::{self, ContentHash, Outboard, Verified};
+use p2pfs::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// One content.
+pub struct Content {
+    pub bytes: Vec<u8>,
+    outboard: Outboard,
+}
+
+impl Content {
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// A range with its proof.
+    pub fn prove(&self, range: ByteRange) -> Bytes {
+        let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
+        let proof = digest::encode(self.outboard.hash, self.size_bytes(), range, data, pairs);
+        proof.expect("what is in memory proves itself").into()
+    }
+}
+
+/// Every content there is, by its name: what is right.
+#[derive(Default)]
+pub struct Library {
+    contents: BTreeMap<ContentHash, Arc<Content>>,
+}
+
+impl Library {
+    /// The content of a number, of so many bytes.
+    pub fn write(&mut self, number: u64, size: usize) -> ContentHash {
+        let mut bytes = vec![0; size];
+        StdRng::seed_from_u64(number).fill(&mut bytes[..]);
+        let outboard = Outboard::of(&bytes);
+        let hash = outboard.hash;
+        let content = Arc::new(Content { bytes, outboard });
+        self.contents.insert(hash, content);
+        hash
+    }
+
+    pub fn get(&self, hash: &ContentHash) -> &Arc<Content> {
+        &self.contents[hash]
+    }
+}
+
+/// What a cache holds of one content.
+pub struct Cached {
+    bytes: Vec<u8>,
+    present: ExtentSet,
+}
+
+impl Cached {
+    pub fn new(size_bytes: u64) -> Self {
+        Self {
+            bytes: vec![0; size_bytes as usize],
+            present: ExtentSet::new(),
+        }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    pub fn store(&mut self, verified: &Verified) {
+        let range = verified.range;
+        let place = &mut self.bytes[range.start as usize..range.end as usize];
+        assert_eq!(verified.copy_to(range.start, place) as u64, range.len());
+        self.present.insert(range);
+    }
+
+    pub fn present(&self) -> &ExtentSet {
+        &self.present
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.present.contains(ByteRange::new(0, self.size_bytes()))
+    }
+
+    /// The bytes of a range, where all of them are here.
+    pub fn read(&self, range: ByteRange) -> Option<&[u8]> {
+        let here = self.present.contains(range);
+        here.then(|| &self.bytes[range.start as usize..range.end as usize])
+    }
+
+    /// What can be given to others: whole chunks.
+    pub fn offered(&self) -> ExtentSet {
+        let whole = |range: ByteRange| range.align_in(CHUNK_BYTES, self.size_bytes());
+        let ranges = self.present.iter().map(whole);
+        ranges.filter(|range| !range.is_empty()).collect()
+    }
+}

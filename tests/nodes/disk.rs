@@ -1,0 +1,49 @@
+//! What a node finds again after a restart: its catalogue as it was stored, as `node::store` does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use p2pfs::catalogue::{Catalogue, LogState, LogWrite};
+use p2pfs::id::{NodeId, NodeName};
+use p2pfs::wire::native::record::{Fact, Record};
+
+/// The state directory, but for the key.
+#[derive(Clone, Default)]
+pub struct Disk {
+    logs: BTreeMap<NodeId, (LogState, BTreeMap<u64, Fact>)>,
+    pub generation: u64,
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Disk {
+    pub fn write(&mut self, writes: Vec<LogWrite>) {
+        for write in writes {
+            let before = self.logs.remove(&write.author);
+            let Some(state) = write.state else { continue };
+            let mut records = match before {
+                Some((_, records)) if !write.anew => records,
+                _ => BTreeMap::new(),
+            };
+            for sequence in &write.deletes {
+                records.remove(sequence);
+            }
+            let puts = write.puts.into_iter();
+            records.extend(puts.map(|record| (record.sequence, record.fact)));
+            self.logs.insert(write.author, (state, records));
+        }
+    }
+
+    pub fn load(&self, me: NodeId, name: NodeName) -> Catalogue {
+        let mut catalogue = Catalogue::new(me, name);
+        for (author, (state, records)) in &self.logs {
+            let records = records.iter().map(|(sequence, fact)| Record {
+                sequence: *sequence,
+                fact: fact.clone(),
+            });
+            let whole = catalogue.restore(*author, state.clone(), records);
+            // a log that was cut in the middle is pulled anew, and never an error
+            assert!(whole.is_ok());
+        }
+        catalogue
+    }
+}

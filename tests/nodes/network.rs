@@ -1,0 +1,188 @@
+//! What is between the nodes: datagrams that are lost, doubled and late, and streams that break.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use p2pfs::wire::native::tcp::Frame;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// How bad the network is.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Which part of the datagrams is lost.
+    pub loss: f64,
+    /// Which part arrives twice.
+    pub doubled: f64,
+    /// The delays, each as likely; what overtakes is reordered.
+    pub delay: Range<Duration>,
+    /// Which part of the questions breaks its connection.
+    pub resets: f64,
+    /// Which part of the questions is never answered.
+    pub silence: f64,
+    /// Bytes a second of one stream.
+    pub rate: f64,
+}
+
+impl Weather {
+    /// A LAN on a good day.
+    pub fn calm() -> Self {
+        Self {
+            loss: 0.0,
+            doubled: 0.0,
+            delay: Duration::from_micros(100)..Duration::from_micros(400),
+            resets: 0.0,
+            silence: 0.0,
+            rate: 100e6,
+        }
+    }
+
+    /// Loses this part of the datagrams and breaks some of the streams.
+    pub fn stormy(loss: f64) -> Self {
+        Self {
+            loss,
+            doubled: 0.02,
+            delay: Duration::from_millis(1)..Duration::from_millis(40),
+            resets: loss / 4.0,
+            silence: loss / 20.0,
+            rate: 10e6,
+        }
+    }
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub payload: Payload,
+}
+
+/// How it travels.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// May be lost, doubled or late.
+    Datagram(Vec<u8>),
+    /// On a stream; the number tells questions apart.
+    Question(u64, Frame),
+    /// Its answer.
+    Answer(u64, Frame),
+    /// The connection broke, or was refused.
+    Reset(u64),
+}
+
+impl Payload {
+    fn stream_bytes(&self) -> usize {
+        match self {
+            Self::Datagram(_) | Self::Reset(_) => 0,
+            Self::Question(_, frame) | Self::Answer(_, frame) => frame.len_bytes(),
+        }
+    }
+}
+
+/// What became of a parcel whose time has come.
+pub enum Due {
+    Arrived(Parcel),
+    /// The network is parted between the two.
+    Stopped(Parcel),
+}
+
+/// Carries parcels.
+pub struct Network {
+    rng: StdRng,
+    pub weather: Weather,
+    parts: BTreeMap<SocketAddr, usize>,
+    in_flight: BTreeMap<(Instant, u64), Parcel>,
+    count: u64,
+    /// Bytes of datagrams and frames that each address has sent, without the headers below them.
+    pub sent_bytes: BTreeMap<SocketAddr, u64>,
+    /// Every datagram that was sent, where someone listens.
+    pub recording: Option<Vec<Parcel>>,
+}
+
+impl Network {
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
+            weather,
+            parts: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            count: 0,
+            sent_bytes: BTreeMap::new(),
+            recording: None,
+        }
+    }
+
+    pub fn send(&mut self, now: Instant, parcel: Parcel) {
+        let sent = self.sent_bytes.entry(parcel.from).or_default();
+        let Payload::Datagram(bytes) = &parcel.payload else {
+            let stream_bytes = parcel.payload.stream_bytes();
+            *sent += stream_bytes as u64;
+            return self.stream(now, stream_bytes, parcel);
+        };
+        *sent += bytes.len() as u64;
+        if let Some(recording) = &mut self.recording {
+            recording.push(parcel.clone());
+        }
+        if self.rng.random_bool(self.weather.loss) {
+            return;
+        }
+        for _ in 0..1 + usize::from(self.rng.random_bool(self.weather.doubled)) {
+            let delay = self.delay();
+            self.put(now + delay, parcel.clone());
+        }
+    }
+
+    /// Something on a stream arrives, or the stream breaks, or nothing comes any more.
+    fn stream(&mut self, now: Instant, stream_bytes: usize, mut parcel: Parcel) {
+        let fate: f64 = self.rng.random();
+        let moving = Duration::from_secs_f64(stream_bytes as f64 / self.weather.rate);
+        let delay = self.delay() + moving;
+        let Payload::Question(id, _) = &parcel.payload else {
+            return self.put(now + delay, parcel);
+        };
+        if fate < self.weather.resets {
+            let (from, to) = (parcel.to, parcel.from);
+            let payload = Payload::Reset(*id);
+            parcel = Parcel { from, to, payload };
+        } else if fate < self.weather.resets + self.weather.silence {
+            return;
+        }
+        self.put(now + delay, parcel);
+    }
+
+    fn delay(&mut self) -> Duration {
+        self.rng.random_range(self.weather.delay.clone())
+    }
+
+    fn put(&mut self, at: Instant, parcel: Parcel) {
+        self.count += 1;
+        self.in_flight.insert((at, self.count), parcel);
+    }
+
+    /// Only those of one part reach each other; addresses that are not named are a part too.
+    pub fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
+        self.parts = parts;
+    }
+
+    pub fn next_at(&self) -> Option<Instant> {
+        self.in_flight.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next parcel whose time has come.
+    pub fn take_due(&mut self, now: Instant) -> Option<Due> {
+        let entry = self.in_flight.first_entry()?;
+        if entry.key().0 > now {
+            return None;
+        }
+        let parcel = entry.remove();
+        let together = self.parts.get(&parcel.from) == self.parts.get(&parcel.to);
+        Some(if together {
+            Due::Arrived(parcel)
+        } else {
+            Due::Stopped(parcel)
+        })
+    }
+}
