@@ -8,7 +8,7 @@ use super::log::Log;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};
 use super::view::View;
-use super::{Catalogue, CatalogueError, Change, MAX_RECORDS_PER_AUTHOR};
+use super::{Catalogue, CatalogueError, Change, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -175,6 +175,21 @@ impl Catalogue {
     pub fn needs_signature(&self) -> bool {
         let signed = self.logs[&self.me].head.as_ref();
         signed.is_none_or(|signed| signed.head != self.own_head())
+    }
+
+    /// Begins a log that has said nothing yet in this life; one that has goes on as it is. A node
+    /// that lost its state, and says as much again as before, then never gives two different
+    /// logs one number, if its lives are told apart by the clock.
+    pub fn begin_own(&mut self, epoch: u64) {
+        let log = self.log_mut(self.me);
+        if log.sequence == 0 {
+            log.epoch = log.epoch.max(epoch);
+        }
+    }
+
+    /// Whether [`recover_own`](Self::recover_own) may be tried once more.
+    pub fn can_recover(&self) -> bool {
+        self.recoveries < MAX_OWN_RECOVERIES
     }
 
     /// Goes on above an epoch of our own that we do not remember; everything is published anew.

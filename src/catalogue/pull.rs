@@ -9,8 +9,8 @@
 use super::log::{Log, rank};
 use super::row::NodeIndex;
 use super::{
-    Catalogue, CatalogueError, HeadOutcome, LogPart, MAX_FRESH_PULLS, MAX_OWN_RECOVERIES,
-    MAX_RECORDS_PER_AUTHOR, PART_MAX_BYTES, PART_MAX_RECORDS,
+    Catalogue, CatalogueError, HeadOutcome, LogPart, MAX_FRESH_PULLS, MAX_RECORDS_PER_AUTHOR,
+    PART_MAX_BYTES, PART_MAX_RECORDS,
 };
 use crate::id::NodeId;
 use crate::wire::native::record::{Fact, Head, Kind, Record, SignedHead};
@@ -79,7 +79,7 @@ impl Catalogue {
             return HeadOutcome::Known;
         }
         let copied = rank(head) == rank(&own) && head.digest != own.digest;
-        if copied || self.recoveries >= MAX_OWN_RECOVERIES {
+        if copied || !self.can_recover() {
             return HeadOutcome::CopiedKey {
                 author: head.author,
             };

@@ -178,6 +178,22 @@ fn a_node_that_lost_its_state_goes_on_above_its_old_head() {
 }
 
 #[test]
+fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its_earlier_one() {
+    let mut watcher = watcher();
+    for life in [5, 6] {
+        // as many names as before, and other contents
+        let mut author = node(1, "x");
+        author.begin_own(life);
+        put(&mut author, "p", file(&format!("life {life}"), 1));
+        share(&mut author, &mut watcher);
+        author.begin_own(life + 1);
+        assert_eq!(author.own_head().epoch, life, "a log goes on as it began");
+        let found = watcher.view().lookup(&path("p")).unwrap();
+        assert_eq!(found.kind, file(&format!("life {life}"), 1).kind);
+    }
+}
+
+#[test]
 fn two_nodes_that_outbid_each_other_are_a_copied_key() {
     let (mut one, mut two) = (node(1, "x"), node(1, "x"));
     put(&mut one, "a", file("a", 1));

@@ -172,7 +172,8 @@ struct Publish {
 
 impl Machine {
     /// A node that knows what `catalogue` holds (of an earlier run, or nothing).
-    pub fn new(config: MachineConfig, catalogue: Catalogue, now: Instant) -> Self {
+    pub fn new(config: MachineConfig, mut catalogue: Catalogue, now: Instant) -> Self {
+        catalogue.begin_own(config.generation.0);
         let me = config.key.node_id();
         let cluster = Cluster::new(
             config.cluster,
