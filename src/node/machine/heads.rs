@@ -82,11 +82,15 @@ impl Machine {
             HeadOutcome::CopiedKey { author } => {
                 let how = "two different logs carry the same number".to_owned();
                 self.push_event(NodeEvent::CopiedKey { node: author, how });
+                if author == self.me && self.catalogue.can_recover() {
+                    // or our own state went back, as a restored disk does: what is said from now
+                    // on is above both
+                    self.recover(now, signed.head.epoch);
+                }
                 return;
             }
             HeadOutcome::OwnStateLost { epoch } => {
-                self.catalogue.recover_own(epoch);
-                self.publish_soon(now);
+                self.recover(now, epoch);
                 return;
             }
             HeadOutcome::Refused(_) => {
@@ -97,6 +101,11 @@ impl Machine {
         if author != self.me {
             self.spread(now, signed);
         }
+    }
+
+    fn recover(&mut self, now: Instant, epoch_heard: u64) {
+        self.catalogue.recover_own(epoch_heard);
+        self.publish_soon(now);
     }
 
     pub(super) fn want_log(&mut self, now: Instant, pull: Pull, from: Option<NodeId>) {
