@@ -110,7 +110,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn offer_what_is_here(&mut self, now: Instant, from: NodeId, hashes: &[ContentHash]) {
+    pub(crate) fn offer_what_is_here(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        hashes: &[ContentHash],
+    ) {
         for hash in hashes {
             let Some(offer) = self.offer_of(hash) else {
                 continue;

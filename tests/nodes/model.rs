@@ -144,7 +144,12 @@ fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
     }
     for candidates in versions.values_mut() {
         candidates.sort_by_key(|(author, share, entry)| {
-            (Reverse(entry.version_time), content_key(entry), **author, *share)
+            (
+                Reverse(entry.version_time),
+                content_key(entry),
+                **author,
+                *share,
+            )
         });
         let mut seen = Vec::new();
         candidates.retain(|(_, _, entry)| {
@@ -164,7 +169,11 @@ fn merge(saids: &Saids) -> Listing {
         let explicit = entries.filter(|(_, entry)| entry.kind == Kind::Directory);
         dirs.extend(explicit.map(|((_, path), _)| path.clone()));
     }
-    let named: Vec<SharedPath> = dirs.iter().chain(versions.keys().copied()).cloned().collect();
+    let named: Vec<SharedPath> = dirs
+        .iter()
+        .chain(versions.keys().copied())
+        .cloned()
+        .collect();
     for path in named {
         let mut at = path.parent();
         while let Some(dir) = at.filter(|dir| !dir.is_root()) {
@@ -224,13 +233,20 @@ pub fn explain(world: &World) -> String {
             continue;
         };
         let listed = listing(&running.view);
-        text += &format!("{} {:?} {:?}\n", node.name, node.id, running.machine.counters());
+        text += &format!(
+            "{} {:?} {:?}\n",
+            node.name,
+            node.id,
+            running.machine.counters()
+        );
         for (path, shown) in &expected {
             if listed.get(path) != Some(shown) {
                 text += &format!("  lacks {path:?} {shown:?}, has {:?}\n", listed.get(path));
             }
         }
-        let extra = listed.iter().filter(|(path, _)| !expected.contains_key(path));
+        let extra = listed
+            .iter()
+            .filter(|(path, _)| !expected.contains_key(path));
         extra.for_each(|(path, shown)| text += &format!("  lists {path:?} {shown:?}\n"));
     }
     text

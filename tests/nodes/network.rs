@@ -9,6 +9,9 @@ use p2pfs::wire::native::tcp::Frame;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// What is larger waits for its turn on its sender's line; what is smaller slips through.
+const BULK_BYTES: usize = 64 << 10;
+
 /// How bad the network is.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -20,9 +23,9 @@ pub struct Weather {
     pub delay: Range<Duration>,
     /// Which part of the questions breaks its connection.
     pub resets: f64,
-    /// Which part of the questions is never answered.
+    /// Which part of the questions goes out on a connection of which nothing comes any more.
     pub silence: f64,
-    /// Bytes a second of one stream.
+    /// Bytes a second that each node sends.
     pub rate: f64,
 }
 
@@ -94,8 +97,12 @@ pub struct Network {
     rng: StdRng,
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
+    /// When each sender has sent what it is sending in bulk.
+    free_at: BTreeMap<SocketAddr, Instant>,
     in_flight: BTreeMap<(Instant, u64), Parcel>,
     count: u64,
+    /// Questions whose connection fell silent.
+    pub silenced: Vec<u64>,
     /// Bytes of datagrams and frames that each address has sent, without the headers below them.
     pub sent_bytes: BTreeMap<SocketAddr, u64>,
     /// Every datagram that was sent, where someone listens.
@@ -108,8 +115,10 @@ impl Network {
             rng: StdRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
             weather,
             parts: BTreeMap::new(),
+            free_at: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             count: 0,
+            silenced: Vec::new(),
             sent_bytes: BTreeMap::new(),
             recording: None,
         }
@@ -139,7 +148,12 @@ impl Network {
     fn stream(&mut self, now: Instant, stream_bytes: usize, mut parcel: Parcel) {
         let fate: f64 = self.rng.random();
         let moving = Duration::from_secs_f64(stream_bytes as f64 / self.weather.rate);
-        let delay = self.delay() + moving;
+        let mut delay = self.delay() + moving;
+        if stream_bytes > BULK_BYTES {
+            let free_at = self.free_at.entry(parcel.from).or_insert(now);
+            *free_at = (*free_at).max(now) + moving;
+            delay += free_at.saturating_duration_since(now + moving);
+        }
         let Payload::Question(id, _) = &parcel.payload else {
             return self.put(now + delay, parcel);
         };
@@ -148,6 +162,7 @@ impl Network {
             let payload = Payload::Reset(*id);
             parcel = Parcel { from, to, payload };
         } else if fate < self.weather.resets + self.weather.silence {
+            self.silenced.push(*id);
             return;
         }
         self.put(now + delay, parcel);

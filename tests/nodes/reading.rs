@@ -118,7 +118,7 @@ fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
 fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
     each_seed(60, |seed| {
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 2_000_000);
-        world.network.weather.rate = 2e6;
+        world.network.weather.rate = 1e6;
         let reader = world.read(0, hash);
         let wait = Duration::from_millis(world.rng.random_range(0..400));
         world.run_for(wait);

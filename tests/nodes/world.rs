@@ -266,7 +266,9 @@ impl World {
         let all = self.nodes.iter().filter(|node| node.running.is_some());
         all.clone().all(|node| {
             let seen: BTreeSet<NodeId> = node.running.iter().flat_map(live_of).collect();
-            let there = running(node.secret).map(|n| n.id).filter(|id| *id != node.id);
+            let there = running(node.secret)
+                .map(|n| n.id)
+                .filter(|id| *id != node.id);
             seen == there.collect()
         })
     }
@@ -335,7 +337,11 @@ impl World {
             return self.fall_silent(&parcel.payload);
         };
         let at = self.now - self.start;
-        let noted = format!("{at:?} {} {index} {}\n", parcel.from, name_of(&parcel.payload));
+        let noted = format!(
+            "{at:?} {} {index} {}\n",
+            parcel.from,
+            name_of(&parcel.payload)
+        );
         self.trace.update(noted.as_bytes());
         if self.nodes[index].is_off {
             return self.fall_silent(&parcel.payload);
@@ -462,7 +468,11 @@ impl World {
         for wish in wishes {
             self.ask(index, wish);
         }
-        if self.nodes[index].running.as_ref().is_some_and(|r| r.has_left) {
+        if self.nodes[index]
+            .running
+            .as_ref()
+            .is_some_and(|r| r.has_left)
+        {
             self.finish(index);
         }
         if let Some(before) = self.wake_of[index].take() {
@@ -512,6 +522,9 @@ impl World {
             payload: Payload::Question(id, frame),
         };
         self.network.send(self.now, parcel);
+        for silenced in std::mem::take(&mut self.network.silenced) {
+            self.hasten(silenced);
+        }
     }
 }
 
