@@ -446,3 +446,6 @@ impl Machine {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests;
