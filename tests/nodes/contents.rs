@@ -6,8 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use p2pfs::digest::{self, ContentHash, Outboard, Verified};
 use p2pfs::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 /// One content.
 pub struct Content {
@@ -32,17 +30,25 @@ impl Content {
 #[derive(Default)]
 pub struct Library {
     contents: BTreeMap<ContentHash, Arc<Content>>,
+    written: BTreeMap<(u64, usize), ContentHash>,
 }
 
 impl Library {
     /// The content of a number, of so many bytes.
     pub fn write(&mut self, number: u64, size: usize) -> ContentHash {
+        if let Some(hash) = self.written.get(&(number, size)) {
+            return *hash;
+        }
+        let mut output = blake3::Hasher::new()
+            .update(&number.to_le_bytes())
+            .finalize_xof();
         let mut bytes = vec![0; size];
-        StdRng::seed_from_u64(number).fill(&mut bytes[..]);
+        output.fill(&mut bytes);
         let outboard = Outboard::of(&bytes);
         let hash = outboard.hash;
         let content = Arc::new(Content { bytes, outboard });
         self.contents.insert(hash, content);
+        self.written.insert((number, size), hash);
         hash
     }
 

@@ -133,7 +133,7 @@ fn a_node_that_crashes_again_and_again_is_right_everywhere_and_no_copy() {
 
 #[test]
 fn a_copied_key_is_reported_and_nothing_is_mixed() {
-    each_seed(60, |seed| {
+    each_seed(40, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let twin = world.add();
         let id = world.nodes[2].id;
@@ -145,7 +145,7 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
             world.nodes[twin].disk = world.nodes[2].disk.clone();
         }
         world.boot(twin);
-        world.run_for(60 * SECOND);
+        world.run_for(20 * SECOND);
         assert!(!told_of_copy(&world, id).is_empty(), "nobody was told");
         // whatever is listed of that key is one machine's or the other's, never of both
         for index in [0, 1, 3] {
@@ -154,13 +154,9 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
                 .iter()
                 .filter(|(_, (_, shown))| shown.is_some_and(|s| s.1 == id));
             let names: Vec<_> = by_it.map(|(path, _)| path.clone()).collect();
-            let of = |node: usize| {
-                let mut shared = world.nodes[node].shares.keys().map(|(_, path)| path);
-                shared.all(|path| names.contains(path)) && names.len() == shared.count()
-            };
             let of_twin = names.iter().any(|n| n.as_bytes() == b"of the twin");
             let of_first = names.iter().any(|n| n.as_bytes().starts_with(b"of2/"));
-            assert!(!(of_twin && of_first), "{names:?} {}", of(2));
+            assert!(!(of_twin && of_first), "{names:?}");
         }
         // the others are not disturbed
         world.crash(twin, Death::Process);
