@@ -224,6 +224,68 @@ fn an_own_file_is_the_file_itself_with_its_live_attributes() {
 }
 
 #[test]
+fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open() {
+    let content = Memory::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let shared = folder.path().join("notes");
+    fs::write(&shared, "first").unwrap();
+    content.own("notes", &shared);
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let open = File::open(mounted.at("notes")).unwrap();
+    fs::write(folder.path().join("new"), "replacement").unwrap();
+    fs::rename(folder.path().join("new"), &shared).unwrap();
+    let mut old = [0; 5];
+    open.read_exact_at(&mut old, 0).unwrap();
+    assert_eq!(&old, b"first");
+    let seen = fs::read(mounted.at("notes")).unwrap();
+    let shown = fs::metadata(mounted.at("notes")).unwrap();
+    assert_eq!(
+        shown.len(),
+        seen.len() as u64,
+        "size and bytes are of one file"
+    );
+    content.own("notes", &shared);
+    content.publish(Some(&mounted.mount));
+    eventually("the new version is seen", || {
+        fs::read(mounted.at("notes")).is_ok_and(|bytes| bytes == b"replacement")
+    });
+    if mounted.mount.passthrough_refusal().is_none() {
+        assert_eq!(
+            open.metadata().unwrap().len(),
+            5,
+            "the old one is as it was"
+        );
+    }
+}
+
+#[test]
+fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
+    let content = Memory::new();
+    let shared = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(shared.path(), pattern(5, 1 << 20)).unwrap();
+    content.own("own", shared.path());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let open = File::open(mounted.at("own")).unwrap();
+    for round in 0..5u8 {
+        shared.as_file().write_all_at(&[round; 4096], 8192).unwrap();
+        let mut page = [77; 4096];
+        open.read_exact_at(&mut page, 8192).unwrap();
+        assert_eq!(page, [round; 4096]);
+    }
+    shared.as_file().write_all_at(b"grown", 1 << 20).unwrap();
+    let mut tail = [0; 16];
+    assert_eq!(open.read_at(&mut tail, 1 << 20).unwrap(), 5);
+    assert_eq!(open.metadata().unwrap().len(), (1 << 20) + 5);
+    if mounted.mount.passthrough_refusal().is_none() {
+        assert_eq!(mounted.mount.activity().read_bytes, 0, "no byte through us");
+    }
+}
+
+#[test]
 fn the_kernel_reads_a_complete_file_by_itself() {
     let content = Memory::new();
     let bytes = pattern(1, 4 << 20);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::filesystem::{Filesystem, LIFETIME};
 use super::inode::{Name, Node};
 use super::names::{self, Listed};
-use super::traits::FileVersion;
+use super::traits::{FileVersion, LiveAttributes};
 use crate::wire::native::record::Timestamp;
 
 /// The unit of `st_blocks` (stat(2)).
@@ -108,6 +108,21 @@ impl Filesystem {
         }
     }
 
+    /// While the kernel reads an own file by itself, the inode is that file, also where another
+    /// has taken its name and is not hashed yet: what `stat` says goes with the bytes.
+    pub(super) fn follow_open_file(&self, attributes: &mut Attributes) {
+        let is_file = attributes.kind == FileKind::Regular;
+        let open = is_file.then(|| self.modes.backed_live(attributes.ino));
+        let Some(Ok(now)) = open.flatten().map(|file| LiveAttributes::of(&file)) else {
+            return;
+        };
+        attributes.size_bytes = now.size_bytes;
+        attributes.blocks = blocks(now.size_bytes, now.size_bytes);
+        attributes.mtime = now.mtime;
+        attributes.mode = file_mode(now.executable);
+        attributes.lifetime = Duration::ZERO;
+    }
+
     fn file_attributes(&self, name: &Name, file: &FileVersion) -> Attributes {
         let live = file.own.as_ref().and_then(|_| self.content.live(file));
         let (size_bytes, mtime, executable) = match live {
@@ -125,7 +140,7 @@ impl Filesystem {
             size_bytes,
             blocks: blocks(size_bytes, cached_bytes),
             mtime,
-            mode: if executable { 0o555 } else { 0o444 },
+            mode: file_mode(executable),
             links: 1,
             uid: self.options.uid,
             gid: self.options.gid,
@@ -136,6 +151,10 @@ impl Filesystem {
             },
         }
     }
+}
+
+fn file_mode(executable: bool) -> u16 {
+    if executable { 0o555 } else { 0o444 }
 }
 
 fn blocks(size_bytes: u64, cached_bytes: u64) -> u64 {

@@ -8,9 +8,7 @@ use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
 use super::inode::Node;
 use super::modes::Mode;
-use super::traits::{
-    BackingFile, ContentHandle, FileVersion, ReadNow, ReadReply, ReadTicket, Stale,
-};
+use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
 use crate::extent::ByteRange;
 
 /// What an open tells the kernel.
@@ -80,9 +78,10 @@ impl Filesystem {
 
     fn open_file(&self, ino: u64, file: &FileVersion) -> Result<OpenReply, FsError> {
         let opened = self.content.open(file)?;
-        let mode = self.mode(ino, opened.handle);
+        let mode = self.mode(ino, opened);
         let size_bytes = file.size_bytes;
         let (state, caching) = match mode {
+            Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
             Mode::Backed(backing) => (
                 FileState::Backed {
                     size_bytes,
@@ -104,17 +103,17 @@ impl Filesystem {
     }
 
     /// How the inode's bytes come: as for the opens that there are, else backed where possible.
-    fn mode(&self, ino: u64, content: ContentHandle) -> Mode {
+    fn mode(&self, ino: u64, opened: Opened) -> Mode {
         if let Some(mode) = self.modes.join(ino) {
             return mode;
         }
         let Some(backing) = self.backing.get() else {
-            return self.modes.enter(ino, Mode::Asked);
+            return self.modes.enter(ino, Mode::Asked, None);
         };
-        let complete = self.content.backing(content);
-        let registered = complete.and_then(|file| backing.register(&file).ok());
+        let file = self.content.backing(opened.handle);
+        let registered = file.as_ref().and_then(|file| backing.register(file).ok());
         let wanted = registered.map_or(Mode::Asked, Mode::Backed);
-        let mode = self.modes.enter(ino, wanted);
+        let mode = self.modes.enter(ino, wanted, file.filter(|_| opened.live));
         // Another open was faster: its mode holds, and ours is not needed.
         if let (Some(ours), true) = (registered, mode != wanted) {
             backing.release(ours);
@@ -216,12 +215,13 @@ impl Filesystem {
 
     fn close(&self, handle: &Handle) {
         let Handle::File(file) = handle else { return };
-        self.content.close(file.content);
+        // First the kernel's hold, then ours: what nobody holds any more may be evicted.
         if let Some(unused) = self.modes.leave(file.ino)
             && let Some(backing) = self.backing.get()
         {
             backing.release(unused);
         }
+        self.content.close(file.content);
         // What was fetched shows in st_blocks.
         if file.take_fetched() {
             self.invalidate(Stale::Attributes { ino: file.ino });

@@ -113,6 +113,7 @@ impl Filesystem {
         let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
         let mut attributes = self.attributes(&inode.name, &listed);
         attributes.ino = ino;
+        self.follow_open_file(&mut attributes);
         if is_gone {
             attributes.links = 0;
         }
@@ -154,6 +155,7 @@ impl Filesystem {
             name,
             node: listed.node,
         });
+        self.follow_open_file(&mut attributes);
         Entry {
             lifetime,
             attributes,

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::traits::BackingFile;
 
@@ -21,24 +22,42 @@ pub enum Mode {
 /// The modes of all inodes that are open.
 #[derive(Default)]
 pub struct Modes {
-    open: Mutex<HashMap<u64, (Mode, u64)>>,
+    open: Mutex<HashMap<u64, Opens>>,
+}
+
+struct Opens {
+    mode: Mode,
+    count: u64,
+    /// The own file that the first of them opened.
+    live: Option<Arc<File>>,
 }
 
 impl Modes {
     /// One more open of an inode that is open already.
     pub fn join(&self, ino: u64) -> Option<Mode> {
         let mut open = self.lock();
-        let (mode, opens) = open.get_mut(&ino)?;
-        *opens += 1;
-        Some(*mode)
+        let opens = open.get_mut(&ino)?;
+        opens.count += 1;
+        Some(opens.mode)
     }
 
     /// One more open of an inode: of this mode if it is the first, else of the one that it has.
-    pub fn enter(&self, ino: u64, wanted: Mode) -> Mode {
+    pub fn enter(&self, ino: u64, wanted: Mode, live: Option<Arc<File>>) -> Mode {
         let mut open = self.lock();
-        let (mode, opens) = open.entry(ino).or_insert((wanted, 0));
-        *opens += 1;
-        *mode
+        let opens = open.entry(ino).or_insert(Opens {
+            mode: wanted,
+            count: 0,
+            live,
+        });
+        opens.count += 1;
+        opens.mode
+    }
+
+    /// The own file that the kernel reads as this inode.
+    pub fn backed_live(&self, ino: u64) -> Option<Arc<File>> {
+        let open = self.lock();
+        let opens = open.get(&ino)?;
+        opens.live.clone().filter(|_| opens.mode != Mode::Asked)
     }
 
     /// One less; the last gives back the backing file, to be released.
@@ -47,18 +66,18 @@ impl Modes {
         let Entry::Occupied(mut entry) = open.entry(ino) else {
             return None;
         };
-        entry.get_mut().1 -= 1;
-        if entry.get().1 > 0 {
+        entry.get_mut().count -= 1;
+        if entry.get().count > 0 {
             return None;
         }
-        match entry.remove().0 {
+        match entry.remove().mode {
             Mode::Backed(file) => Some(file),
             Mode::Asked => None,
         }
     }
 
     // A panic elsewhere cannot leave the map torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Mode, u64)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Opens>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,18 +91,31 @@ mod tests {
         let modes = Modes::default();
         let backed = |number| Mode::Backed(BackingFile(number));
         assert_eq!(modes.join(5), None);
-        assert_eq!(modes.enter(5, Mode::Asked), Mode::Asked);
+        assert_eq!(modes.enter(5, Mode::Asked, None), Mode::Asked);
         assert_eq!(
-            modes.enter(5, backed(1)),
+            modes.enter(5, backed(1), None),
             Mode::Asked,
             "it was completed meanwhile"
         );
         assert_eq!(modes.leave(5), None);
         assert_eq!(modes.leave(5), None);
-        assert_eq!(modes.enter(5, backed(2)), backed(2));
+        assert_eq!(modes.enter(5, backed(2), None), backed(2));
         assert_eq!(modes.join(5), Some(backed(2)));
         assert_eq!(modes.leave(5), None, "still open");
         assert_eq!(modes.leave(5), Some(BackingFile(2)));
         assert_eq!(modes.leave(5), None, "a release too many does no harm");
+    }
+
+    #[test]
+    fn only_an_own_file_that_the_kernel_reads_lends_its_attributes() {
+        let modes = Modes::default();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let backed = Mode::Backed(BackingFile(1));
+        assert_eq!(modes.enter(5, Mode::Asked, Some(file.clone())), Mode::Asked);
+        assert!(modes.backed_live(5).is_none(), "each read asks anew");
+        assert_eq!(modes.enter(6, backed, Some(file)), backed);
+        assert!(modes.backed_live(6).is_some());
+        assert_eq!(modes.leave(6), Some(BackingFile(1)));
+        assert!(modes.backed_live(6).is_none());
     }
 }

@@ -30,8 +30,13 @@ impl Listed {
             Node::File(file) => file.mtime,
             _ => started,
         };
+        let mut node = node.clone();
+        if let Node::File(file) = &mut node {
+            // What lies there now is another file.
+            file.own = None;
+        }
         Self {
-            node: node.clone(),
+            node,
             mtime,
             subdirectories: 0,
         }

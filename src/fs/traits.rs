@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,7 +56,8 @@ pub trait Content: Send + Sync + 'static {
     /// the file is no longer there. A local `stat` at most.
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;
 
-    /// The complete local file behind a handle, if the kernel may read it directly.
+    /// The local file behind a handle, if the kernel may read it directly: one that is complete
+    /// and stays as it is, or the own file of a live handle.
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>>;
 
     /// The local cache's budget, for `statfs`.
@@ -72,7 +74,7 @@ pub trait Invalidator: Send + Sync + 'static {
     fn invalidate(&self, stale: Stale);
 }
 
-/// Hands complete files to the kernel, which then reads them itself (FUSE passthrough).
+/// Hands local files to the kernel, which then reads them itself (FUSE passthrough).
 pub trait BackingFiles: Send + Sync + 'static {
     /// Makes the file known to the kernel.
     ///
@@ -111,7 +113,8 @@ pub struct ContentHandle(pub u64);
 pub struct Opened {
     /// To read by.
     pub handle: ContentHandle,
-    /// An own file, read as it is now: its length may change, and the kernel caches nothing of it.
+    /// An own file, read as it is now: its length may change, and the kernel caches nothing of it
+    /// but what it reads by itself.
     pub live: bool,
 }
 
@@ -142,6 +145,25 @@ pub struct LiveAttributes {
     pub mtime: Timestamp,
     /// Whether it may be executed.
     pub executable: bool,
+}
+
+impl LiveAttributes {
+    /// Those of an open file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let mtime = Timestamp {
+            seconds: found.mtime(),
+            nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
+        };
+        Ok(Self {
+            size_bytes: found.len(),
+            mtime,
+            executable: found.mode() & 0o100 != 0,
+        })
+    }
 }
 
 /// The local cache's budget.

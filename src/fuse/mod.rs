@@ -103,7 +103,7 @@ impl Server {
             return Err(io::ErrorKind::TimedOut.into());
         }
         fs.set_invalidator(server.queue.clone());
-        if agreed.passthrough {
+        if options.passthrough && server.passthrough.attempt(agreed.passthrough) {
             fs.set_backing_files(server.passthrough.clone());
         }
         Ok(server)
@@ -161,7 +161,7 @@ impl Server {
         }
     }
 
-    /// Why complete files are read through the daemon although it asked for better, if they are.
+    /// Why all files are read through the daemon although it asked for better, if they are.
     pub fn passthrough_refusal(&self) -> Option<String> {
         self.passthrough.refusal()
     }

@@ -1,13 +1,16 @@
 //! Files that the kernel reads by itself.
 //!
-//! Registering one takes CAP_SYS_ADMIN and Linux 6.9. Where that is missing, the first attempt
-//! says so, no further one is made, and the daemon reads for its users as before.
+//! Registering one takes CAP_SYS_ADMIN and Linux 6.9. Whether we may is tried once, at the start
+//! of the mount, with a file of our own; where we may not, no further attempt is made, and the
+//! daemon reads for its users. A single file can be refused all the same (one on another FUSE
+//! filesystem, say), which says nothing about the next.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{OnceLock, Weak};
+
+use rustix::fs::MemfdFlags;
 
 use super::device::Device;
 use crate::fs::{BackingFile, BackingFiles};
@@ -28,9 +31,7 @@ struct BackingMap {
 /// Backing files of one mount.
 pub(super) struct Passthrough {
     device: Weak<Device>,
-    refused: AtomicBool,
-    /// Why the kernel refused the first.
-    why: Mutex<Option<String>>,
+    refusal: OnceLock<String>,
 }
 
 impl Passthrough {
@@ -38,25 +39,40 @@ impl Passthrough {
     pub fn new(device: Weak<Device>) -> Self {
         Self {
             device,
-            refused: AtomicBool::new(false),
-            why: Mutex::default(),
+            refusal: OnceLock::new(),
         }
     }
 
-    /// Why complete files are read through the daemon, if the kernel refused one.
+    /// Tries it with an empty file in memory; `agreed` is whether the kernel knows of it at all.
+    pub fn attempt(&self, agreed: bool) -> bool {
+        let tried = if agreed {
+            rustix::fs::memfd_create("p2pfs-attempt", MemfdFlags::CLOEXEC)
+                .map_err(io::Error::from)
+                .and_then(|file| self.register(&File::from(file)))
+                .map_err(|error| explain(&error))
+        } else {
+            Err("the kernel cannot do it (Linux 6.9 can)".to_owned())
+        };
+        match tried {
+            Ok(file) => {
+                self.release(file);
+                true
+            }
+            Err(why) => {
+                let _ = self.refusal.set(why);
+                false
+            }
+        }
+    }
+
+    /// Why all files are read through the daemon, if they are.
     pub fn refusal(&self) -> Option<String> {
-        self.why
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.refusal.get().cloned()
     }
 }
 
 impl BackingFiles for Passthrough {
     fn register(&self, file: &File) -> io::Result<BackingFile> {
-        if self.refused.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
         let device = self.device.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         let map = BackingMap {
             fd: file.as_raw_fd(),
@@ -64,17 +80,11 @@ impl BackingFiles for Passthrough {
             padding: 0,
         };
         let registered = control(device.kernel().as_raw_fd(), BACKING_OPEN, &raw const map);
-        match registered.map(u32::try_from) {
-            Ok(Ok(number)) => Ok(BackingFile(number)),
-            Ok(Err(_)) => Err(io::ErrorKind::InvalidData.into()),
-            Err(error) => {
-                self.refused.store(true, Ordering::Relaxed);
-                let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
-                *why = Some(error.to_string());
-                tracing::debug!(%error, "the kernel takes no backing file");
-                Err(error)
-            }
-        }
+        let number = registered.inspect_err(|error| {
+            tracing::debug!(%error, "the kernel does not take this backing file");
+        })?;
+        let number = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(BackingFile(number))
     }
 
     fn release(&self, file: BackingFile) {
@@ -86,6 +96,13 @@ impl BackingFiles for Passthrough {
                 &raw const file.0,
             );
         }
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "the daemon has no CAP_SYS_ADMIN".to_owned(),
+        _ => format!("the kernel says: {error}"),
     }
 }
 

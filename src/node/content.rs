@@ -47,7 +47,7 @@ pub struct NodeContent {
 /// Where an open version's bytes come from.
 enum OpenVersion {
     /// The own shared file that wins its name, as it is now.
-    Live(File),
+    Live(Arc<File>),
     /// A fixed content.
     Fixed(FixedVersion),
 }
@@ -144,7 +144,10 @@ impl Content for NodeContent {
             .as_ref()
             .and_then(|(share, path)| self.shares.own(*share, path).ok());
         let is_live = live.is_some();
-        let version = live.map_or_else(|| self.open_fixed(file), OpenVersion::Live);
+        let version = match live {
+            Some(file) => OpenVersion::Live(Arc::new(file)),
+            None => self.open_fixed(file),
+        };
         Ok(Opened {
             handle: self.remember(version)?,
             live: is_live,
@@ -228,7 +231,9 @@ impl Content for NodeContent {
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
         match self.version(handle).as_deref() {
             Some(OpenVersion::Fixed(version)) => version.cached.as_ref()?.backing(),
-            _ => None,
+            // The kernel and those who write to it share its pages: what it reads is live.
+            Some(OpenVersion::Live(file)) => Some(file.clone()),
+            None => None,
         }
     }
 

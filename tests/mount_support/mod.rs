@@ -408,7 +408,9 @@ impl Content for Memory {
 
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
         let state = self.state.lock().unwrap();
-        state.backing.get(&state.open.get(&handle.0)?.hash).cloned()
+        let open = state.open.get(&handle.0)?;
+        let complete = || state.backing.get(&open.hash).cloned();
+        open.live.clone().or_else(complete)
     }
 
     fn space(&self) -> Space {
