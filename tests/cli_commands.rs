@@ -13,8 +13,9 @@ use jiff::Timestamp;
 use p2pfs::daemon::control::{
     CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer, Dropped,
     EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Invitation, Joined,
-    Listing, LsEntry, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, Peers, Policy,
-    Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status, Touched, Traffic,
+    Listing, LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts,
+    Peers, Policy, Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status,
+    Touched, Traffic,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -108,6 +109,7 @@ fn status() -> Status {
             mounted: true,
             dir: Named::new("/mnt/p2p"),
             problem: None,
+            activity: MountActivity::default(),
         },
         peers: PeerCounts {
             alive: 2,

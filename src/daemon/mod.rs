@@ -12,4 +12,5 @@ pub mod logging;
 mod rates;
 mod reload;
 pub mod run;
+mod served;
 pub mod systemd;

@@ -16,9 +16,12 @@ use tokio::task::spawn_blocking;
 
 use super::answers::{Service, share_spec};
 use super::config::{Config, Loaded, Seed, ShareSettings, Sources, saved};
-use super::control::{ControlError, ControlServer, MountStatus, Named, Policy, ServiceState};
+use super::control::{
+    ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
+};
 use super::logging::{self, LogError, LogHandle};
 use super::rates::Rates;
+use super::served::Served;
 use super::{journal, reload, systemd};
 use crate::cache::CacheConfig;
 use crate::fuse::{Mount, MountError, MountOptions};
@@ -157,6 +160,7 @@ impl Daemon {
             mounted: false,
             dir: Named::from_local(&config.mount.dir),
             problem: None,
+            activity: MountActivity::default(),
         });
         let (leave, leave_asked) = mpsc::channel(1);
         let service = Arc::new(Service {
@@ -165,6 +169,7 @@ impl Daemon {
             started: Timestamp::now(),
             state: state_now,
             mount: mount_now,
+            served: Served::default(),
             leave,
             rates: Rates::default(),
             saved_shares: Mutex::new(saved_shares),
@@ -230,6 +235,14 @@ impl Daemon {
             status.dir = Named::from_local(mount.dir());
         });
         tracing::info!("mounted at {}", mount.dir().display());
+        if let Some(why) = mount.passthrough_refusal() {
+            let events = self.service.node.events();
+            events.warn(format!(
+                "files are read through the daemon, not by the kernel itself: {why}; all works, \
+                 but local reads are slower"
+            ));
+        }
+        self.service.served.set(&mount);
         let told = mount.clone();
         tokio::spawn(async move {
             while let Some(Some(outdated)) = take(&mut changes).await {

@@ -56,6 +56,46 @@ pub fn run_promises_unless(obstacle: Option<String>, promises: &[Promise]) -> ! 
     libtest_mimic::run(&arguments, trials).exit()
 }
 
+/// One promise, the programs that it takes, and the function that tries it.
+pub type ToolPromise = (&'static str, &'static [&'static str], fn());
+
+/// Runs promises that take programs, which share what they set up: `end` takes it away after the
+/// last. A promise whose program is missing is named and counted as ignored.
+pub fn run_tool_promises(promises: &[ToolPromise], end: impl FnOnce()) -> ! {
+    let obstacle = mount_obstacle();
+    if let Some(reason) = &obstacle {
+        eprintln!("SKIPPED, every test of this file: {reason}");
+    }
+    let trials = promises
+        .iter()
+        .map(|(name, tools, body)| {
+            let missing = tools.iter().find(|tool| !is_in_path(tool));
+            if let Some(tool) = missing {
+                eprintln!("SKIPPED, {name}: {tool} is not installed");
+            }
+            let body = *body;
+            let run = move || -> Result<(), Failed> {
+                body();
+                Ok(())
+            };
+            let is_skipped = obstacle.is_some() || missing.is_some();
+            Trial::test(*name, run).with_ignored_flag(is_skipped)
+        })
+        .collect();
+    let arguments = Arguments {
+        test_threads: Some(1),
+        ..Arguments::from_args()
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    end();
+    conclusion.exit()
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// Why no filesystem can be mounted here, with the remedy.
 pub fn mount_obstacle() -> Option<String> {
     if let Err(error) = fs::OpenOptions::new()

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use super::config::{Config, ShareSettings};
 use super::control::{Call, ControlRequest, Failure, FailureKind, MountStatus, ServiceState};
 use super::rates::Rates;
+use super::served::Served;
 use crate::id::NodeId;
 use crate::node::{Node, NodeError};
 use crate::wire::native::record::Timestamp as FileTime;
@@ -39,6 +40,8 @@ pub struct Service {
     pub state: watch::Receiver<ServiceState>,
     /// The mount as it is now.
     pub mount: watch::Receiver<MountStatus>,
+    /// What it does.
+    pub served: Served,
     /// Ends the daemon, as SIGTERM does, but for good.
     pub leave: mpsc::Sender<()>,
     /// How fast bytes move.

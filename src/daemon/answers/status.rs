@@ -25,7 +25,8 @@ impl Service {
             .map_err(|error| node_failure(&error))?;
         let connections = self.node.net().counters().dropped;
         let totals = self.node.view().totals();
-        let mount = self.mount.borrow().clone();
+        let mut mount = self.mount.borrow().clone();
+        mount.activity = self.served.activity();
         let mut warnings = self.node.events().warnings();
         warnings.extend(mount.problem.clone());
         Ok(Status {

@@ -86,6 +86,22 @@ pub struct MountStatus {
     /// Why it is not there though it should be.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub problem: Option<String>,
+    /// What it does.
+    #[serde(default)]
+    pub activity: MountActivity,
+}
+
+/// What the mount has done since it began, within [`MountStatus`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountActivity {
+    /// How many requests of the kernel the daemon answered.
+    pub requests: u64,
+    /// How many of them read a file.
+    pub reads: u64,
+    /// How many bytes those gave.
+    pub read_bytes: u64,
+    /// Whether the kernel reads complete files by itself.
+    pub passthrough: bool,
 }
 
 /// How many other nodes there are in each state, within [`Status`].
