@@ -255,10 +255,12 @@ const NOISES: [&str; 10] = [
 /// What takes a tool to make; without it, its promise is skipped.
 fn fill_by_tools(share: &Path) {
     let database = share.join("data.db");
-    let rows = "create table t(n integer primary key, s text); \
+    // neither waits for a disk that others keep busy
+    let rows = "pragma synchronous = off; pragma journal_mode = off; \
+                create table t(n integer primary key, s text); \
                 with recursive c(n) as (select 1 union all select n + 1 from c where n < 5000) \
                 insert into t select n, hex(randomblob(40)) from c;";
-    let _ = Command::new("sqlite3").arg(&database).arg(rows).status();
+    let _ = Command::new("sqlite3").arg(&database).arg(rows).output();
     let repository = share.join("repository");
     fs::create_dir_all(&repository).unwrap();
     for number in 0..20u64 {
@@ -267,7 +269,14 @@ fn fill_by_tools(share: &Path) {
     }
     let git = |line: &str| {
         let mut command = Command::new("git");
-        command.args(["-c", "user.name=a", "-c", "user.email=a@example.org"]);
+        command.args([
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@example.org",
+            "-c",
+            "core.fsync=none",
+        ]);
         let _ = command
             .arg("-C")
             .arg(&repository)
