@@ -69,6 +69,9 @@ mod tests {
     #[test]
     fn a_name_with_a_newline_or_an_escape_stays_on_its_line_of_the_log() {
         assert_eq!(one_line("a\nWARN b\x1b[2J"), "a\\nWARN b\\u{1b}[2J");
-        assert_eq!(one_line("snow \u{2603}: left out"), "snow \u{2603}: left out");
+        assert_eq!(
+            one_line("snow \u{2603}: left out"),
+            "snow \u{2603}: left out"
+        );
     }
 }
