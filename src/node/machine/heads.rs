@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING};
+use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
 use crate::catalogue::{HeadOutcome, Pull};
 use crate::id::NodeId;
 use crate::node::pulls::LogPosition;
 use crate::trust;
-use crate::wire::native::record::SignedHead;
+use crate::wire::native::record::{Fact, SignedHead};
 
 /// What tells an older head from a newer one of the same author.
 fn rank(signed: &SignedHead) -> (u64, u64) {
@@ -30,6 +30,31 @@ pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<Si
 }
 
 impl Machine {
+    /// Takes note of an own fact, to be recorded with the next head.
+    pub(super) fn say(&mut self, now: Instant, fact: Fact) {
+        self.unsaid.push(fact);
+        if self.unsaid.len() >= UNSAID_MAX {
+            self.record_own();
+        }
+        self.publish_soon(now);
+    }
+
+    /// Makes the log say all that was noted.
+    pub(super) fn record_own(&mut self) {
+        for fact in std::mem::take(&mut self.unsaid) {
+            let catalogue = &mut self.catalogue;
+            let recorded = match fact {
+                Fact::Entry { share, path, entry } => catalogue.put(share, &path, entry),
+                Fact::Removed { share, path } => Ok(catalogue.remove(share, &path)),
+                Fact::Have { hash, size_bytes } => catalogue.have(hash, size_bytes),
+                Fact::HaveNot { hash } => Ok(catalogue.have_not(hash)),
+            };
+            if recorded.is_err() {
+                self.counters.refused_facts += 1;
+            }
+        }
+    }
+
     /// Own facts changed: a head for them is due shortly.
     pub(super) fn publish_soon(&mut self, now: Instant) {
         let soonest = now + PUBLISH_AFTER;
@@ -40,9 +65,14 @@ impl Machine {
         self.publish.due.get_or_insert(due);
     }
 
-    /// Signs our log as it stands and lets the cluster spread it.
+    /// Records what is unsaid, signs the log as it then stands and lets the cluster spread its
+    /// head; where nothing is new, nothing goes out.
     pub(super) fn publish_head(&mut self, now: Instant) {
         self.publish.due = None;
+        self.record_own();
+        if !self.catalogue.needs_signature() {
+            return;
+        }
         self.publish.not_before = Some(now + PUBLISH_SPACING);
         let head = self.catalogue.own_head();
         let signature = self.key.sign(&head.signed_bytes());

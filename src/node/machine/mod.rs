@@ -32,7 +32,7 @@ use crate::digest::ContentHash;
 use crate::id::{Generation, NodeId, NodeName};
 use crate::path::SharedPath;
 use crate::trust::{Keyring, NodeKey};
-use crate::wire::native::record::{Entry, ShareIndex};
+use crate::wire::native::record::{Entry, Fact, ShareIndex};
 use crate::wire::native::tcp::Request;
 use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
 
@@ -41,6 +41,8 @@ use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 /// The shortest time between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
+/// Own facts that wait for the next head; more are recorded at once, before it.
+pub const UNSAID_MAX: usize = 16_384;
 /// Questions under way to other nodes, at most; further ones wait for the next push-pull.
 pub const REQUESTS_MAX: usize = 256;
 /// Events that wait to be taken. An owner that takes them after each call never meets it; beyond
@@ -160,6 +162,9 @@ pub struct Machine {
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<NodeEvent>,
     publish: Publish,
+    /// Own facts that the log has not taken yet, so that it stays what its head says until the
+    /// next head: a log that runs ahead of its head cannot be pulled.
+    unsaid: Vec<Fact>,
     counters: MachineCounters,
 }
 
@@ -198,6 +203,7 @@ impl Machine {
                 due: Some(now),
                 not_before: None,
             },
+            unsaid: Vec::new(),
             counters: MachineCounters::default(),
         }
     }
@@ -269,34 +275,30 @@ impl Machine {
 
     /// A name of our own shares has this content now.
     pub fn put(&mut self, now: Instant, share: ShareIndex, path: SharedPath, entry: Entry) {
-        match self.catalogue.put(share, &path, entry) {
-            Ok(true) => self.publish_soon(now),
-            Ok(false) => {}
-            Err(_) => self.counters.refused_facts += 1,
-        }
+        self.say(now, Fact::Entry { share, path, entry });
     }
 
     /// A name of our own shares is gone.
     pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
-        if self.catalogue.remove(share, path) {
-            self.publish_soon(now);
-        }
+        let path = path.clone();
+        self.say(now, Fact::Removed { share, path });
     }
 
     /// Our cache has this content complete, or no more.
     pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
-        let is_news = match size_bytes {
-            Some(size_bytes) => self.catalogue.have(hash, size_bytes).unwrap_or(false),
-            None => self.catalogue.have_not(hash),
-        };
-        if is_news {
-            self.publish_soon(now);
-        }
+        self.say(
+            now,
+            match size_bytes {
+                Some(size_bytes) => Fact::Have { hash, size_bytes },
+                None => Fact::HaveNot { hash },
+            },
+        );
     }
 
     /// Makes our log say of the cache what `complete` says: after a start, or after cache events
     /// were lost.
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
+        self.record_own();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
         let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
         for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
@@ -358,6 +360,7 @@ impl Machine {
 
     /// Says farewell; [`NodeEvent::Left`] comes when it is said.
     pub fn leave(&mut self, now: Instant, leave: Leave) {
+        self.record_own();
         self.cluster.leave(now, leave);
         self.advance(now);
     }

@@ -215,8 +215,8 @@ fn what_was_said_before_is_no_reason_for_a_new_head() {
     let now = bench.now;
     bench.machines[0].remove(now, ShareIndex(0), &path("never was"));
     bench.machines[0].set_have(now, ContentHash::of(b"never was"), None);
-    assert_eq!(bench.machines[0].publish.due, None);
     bench.run(Duration::from_secs(1));
+    assert_eq!(bench.machines[0].publish.due, None);
     assert_eq!(bench.heads[&0].len(), before);
 }
 
@@ -229,11 +229,51 @@ fn the_log_says_of_the_cache_what_is_in_it_after_a_start() {
         bench.machines[0].set_have(now, hash, Some(4));
     }
     bench.machines[0].align_haves(now, &[(kept, 4), (new, 3)]);
+    bench.run(Duration::from_secs(1));
     let mut said: Vec<_> = bench.machines[0].catalogue().own_haves().collect();
     said.sort();
     let mut held = vec![(kept, 4), (new, 3)];
     held.sort();
     assert_eq!(said, held);
+}
+
+#[test]
+fn a_log_can_be_pulled_at_any_time_however_fast_it_changes() {
+    let mut bench = Bench::new(2);
+    let (from, author) = (bench.id(0), bench.id(1));
+    for number in 0..500 {
+        bench.put(1, &format!("f{number}"), "x");
+        bench.run(STEP);
+        let request = Request::Log {
+            author,
+            epoch: 0,
+            after: 0,
+        };
+        let now = bench.now;
+        let answer = bench.machines[1].answer(now, from, &request);
+        assert!(
+            matches!(answer, Some(Response::Log(_))),
+            "{number}: {answer:?}"
+        );
+    }
+    assert!(bench.lists(0, "f350"), "it is listed while more comes");
+}
+
+#[test]
+fn more_own_facts_than_may_wait_are_recorded_at_once() {
+    let mut bench = Bench::new(1);
+    bench.put(0, "first", "1");
+    bench.run(PUBLISH_AFTER + STEP);
+    for number in 0..UNSAID_MAX + 10 {
+        bench.put(0, &format!("f{number}"), "x");
+    }
+    assert_eq!(bench.machines[0].unsaid.len(), 10);
+    assert!(bench.lists(0, "f7"));
+    let leave = Leave::Away;
+    let now = bench.now;
+    bench.machines[0].leave(now, leave);
+    let last = format!("f{}", UNSAID_MAX + 9);
+    assert!(bench.lists(0, &last), "a farewell leaves nothing unsaid");
 }
 
 fn forged(bench: &mut Bench, author: usize, change: impl Fn(&mut SignedHead)) -> SignedHead {
