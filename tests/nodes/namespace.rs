@@ -76,6 +76,73 @@ fn a_file_is_listed_by_all_within_two_seconds_of_its_change() {
 }
 
 #[test]
+fn while_a_node_changes_all_the_time_the_others_follow_within_a_second() {
+    each_seed(6, |seed| {
+        let mut world = furnished(3, seed, Weather::calm());
+        let hash = world.content(10);
+        let pause = Duration::from_micros(500 + 1000 * seed);
+        let in_a_second = (SECOND.as_micros() / pause.as_micros()) as u64;
+        for change in 0..4 * in_a_second {
+            world.put(0, &format!("many/{change}"), hash);
+            world.run_for(pause);
+            if change >= in_a_second && change % 50 == 0 {
+                let name = format!("many/{}", change - in_a_second);
+                let lag = "a change is not listed after a second";
+                assert_eq!(listed_by(&world, &name, hash), 3, "{lag}: {name}");
+            }
+        }
+        settle(&mut world, 2 * SECOND);
+    });
+}
+
+#[test]
+fn names_that_come_and_go_by_the_thousand_leave_nothing_behind() {
+    each_seed(3, |seed| {
+        let mut world = furnished(3, seed, Weather::calm());
+        let hash = world.content(10);
+        for round in 0..4 {
+            // one is away while tombstones end, and one has to begin anew
+            world.part(&[&[round % 3]]);
+            for file in 0..600 {
+                world.put(0, &format!("tmp/{round}-{file}"), hash);
+            }
+            world.run_for(Duration::from_millis(300));
+            for file in 0..600 {
+                world.remove(0, &format!("tmp/{round}-{file}"));
+            }
+            world.run_for(Duration::from_millis(300 + 700 * seed));
+            world.heal();
+            settle(&mut world, 60 * SECOND);
+        }
+        world.crash(0, Death::Process);
+        world.boot(0);
+        settle(&mut world, 20 * SECOND);
+    });
+}
+
+#[test]
+fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
+    each_seed(4, |seed| {
+        let mut world = furnished(4, seed, Weather::calm());
+        let hash = world.content(10);
+        world.leave(3, Leave::Final);
+        world.run_for(SECOND);
+        for file in 0..6000 {
+            world.put(0, &format!("many/{}/{file}", file % 7), hash);
+        }
+        settle(&mut world, 10 * SECOND);
+        // the newcomer begins at the author, and goes on elsewhere
+        world.boot(3);
+        world.run_for(Duration::from_millis(100 * seed));
+        world.crash(0, Death::Power);
+        settle(&mut world, 30 * SECOND);
+        world.put(1, "the same content", hash);
+        settle(&mut world, 2 * SECOND);
+        assert_eq!(listed_by(&world, "many/3/3", hash), 3);
+    });
+}
+
+#[test]
 fn though_a_fifth_of_the_datagrams_is_lost_a_change_is_listed_within_ten_seconds() {
     each_seed(40, |seed| {
         let mut world = furnished(5, seed, Weather::stormy(0.2));
