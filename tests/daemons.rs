@@ -70,6 +70,10 @@ fn main() {
             conflicting_versions_stand_beside,
         ),
         (
+            "a_directory_keeps_its_name_and_why_says_so",
+            a_directory_keeps_its_name,
+        ),
+        (
             "a_stranger_with_another_secret_learns_and_changes_nothing",
             a_stranger_learns_nothing,
         ),
@@ -530,6 +534,23 @@ fn conflicting_versions_stand_beside() {
             fs::read(node.mounted(&format!(".p2pfs/by-hash/{hash}"))).unwrap(),
             b"older"
         );
+    }
+}
+
+fn a_directory_keeps_its_name() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("thing.d", b"a file");
+    nodes[1].write("thing.d/inside", b"in a directory");
+    for node in &nodes {
+        node.wait_for_file("thing.d/inside");
+        node.wait_for_file("thing~one.d");
+        assert_eq!(fs::read(node.mounted("thing~one.d")).unwrap(), b"a file");
+        let why = node.cli(&["why", "thing.d", "--json"]).expect_json();
+        let told: Vec<_> = (why["versions"].as_array().unwrap().iter())
+            .map(|v| (v["kind"].as_str().unwrap(), v["won"].as_bool().unwrap()))
+            .collect();
+        assert_eq!(told, [("directory", true), ("file", false)], "{why}");
     }
 }
 

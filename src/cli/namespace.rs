@@ -175,16 +175,19 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         |name| format!("as {}", escape(name.as_bytes())),
     );
     let author = printable(&version.author);
-    let hash = version.hash.as_deref().unwrap_or("a directory");
     let line = format!(
         "{verdict} by {author}, {}, {shown_as}",
         human_bytes(version.size_bytes)
     );
     output.line(&line)?;
-    output.line(&format!(
-        "     hash     {hash} (verified: {})",
-        printable(&version.verified)
-    ))?;
+    output.line(&match (&version.hash, version.kind) {
+        (Some(hash), _) => {
+            let verified = printable(&version.verified);
+            format!("     hash     {hash} (verified: {verified})")
+        }
+        (None, EntryKind::Symlink) => "     kind     a symbolic link".to_owned(),
+        (None, _) => "     kind     a directory".to_owned(),
+    })?;
     output.line(&format!(
         "     version  {} (mtime {})",
         version.version_time, version.modified
@@ -193,6 +196,9 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         "     holders  {}",
         printable(&version.holders.join(", "))
     ))?;
+    if version.hash.is_none() {
+        return Ok(());
+    }
     output.line(&format!(
         "     cached   {}",
         percent(version.cached_bytes, version.size_bytes)

@@ -111,7 +111,7 @@ impl Service {
         if found.is_none() && versions.is_empty() {
             return Err(not_found(&path));
         }
-        let rule = versions.first().map_or(Rule::Only, |version| version.rule);
+        let rule = deciding_rule(&versions);
         Ok(Provenance {
             path: Named::new(path.as_bytes()),
             listed: found.is_some(),
@@ -128,12 +128,12 @@ impl Service {
     }
 
     fn version_info(&self, version: &Version) -> VersionInfo {
-        let (hash, size_bytes) = match &version.kind {
+        let (kind, hash, size_bytes) = match &version.kind {
             Kind::File {
                 hash, size_bytes, ..
-            } => (Some(*hash), *size_bytes),
-            Kind::Directory => (None, 0),
-            Kind::Symlink { target } => (None, target.len() as u64),
+            } => (EntryKind::File, Some(*hash), *size_bytes),
+            Kind::Directory => (EntryKind::Directory, None, 0),
+            Kind::Symlink { target } => (EntryKind::Symlink, None, target.len() as u64),
         };
         let author = version.authors.first().map(|(node, _)| *node);
         VersionInfo {
@@ -141,9 +141,10 @@ impl Service {
                 .listed_as
                 .as_ref()
                 .map(|path| Named::new(path.as_bytes())),
-            won: matches!(version.rule, Rule::Only | Rule::Newest | Rule::SmallestHash),
+            won: has_name(version),
             author: author.map(|node| self.name_of(&node)).unwrap_or_default(),
             author_node: author.map(|node| node.to_string()).unwrap_or_default(),
+            kind,
             hash: hash.map(|hash| hash.to_string()),
             size_bytes,
             modified: calendar_time(version.mtime),
@@ -193,6 +194,25 @@ impl Service {
 }
 
 /// The rule, as people say it.
+/// Whether the plain name shows this version.
+fn has_name(version: &Version) -> bool {
+    match version.rule {
+        Rule::Only | Rule::Newest | Rule::SmallestHash => true,
+        Rule::DirectoryKeeps => version.kind == Kind::Directory,
+        Rule::Older | Rule::LargerHash | Rule::NotGivable => false,
+    }
+}
+
+/// A directory by itself took its name from no file.
+fn deciding_rule(versions: &[Version]) -> Rule {
+    let rule = versions.first().map_or(Rule::Only, |version| version.rule);
+    let contested = versions.iter().any(|v| v.kind != Kind::Directory);
+    match rule {
+        Rule::DirectoryKeeps if !contested => Rule::Only,
+        rule => rule,
+    }
+}
+
 fn rule_sentence(rule: Rule) -> &'static str {
     match rule {
         Rule::Only => "there is one version",

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::names::Named;
+use super::types::EntryKind;
 
 /// The reply to [`super::Call::Why`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,9 @@ pub struct VersionInfo {
     pub author: String,
     /// The key of that node, 64 hexadecimal digits.
     pub author_node: String,
-    /// The BLAKE3 hash; absent for a directory.
+    /// What it is.
+    pub kind: EntryKind,
+    /// The BLAKE3 hash; absent for all but files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
     /// The length.
