@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 
 use crate::id::NodeId;
 
@@ -19,6 +19,11 @@ pub const PULLS_AT_ONCE_MAX: usize = 8;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two tries for one log.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How long one member may take for one part (1 MiB at most, so 100 KiB/s) before another is asked
+/// as well: one that lives and does not answer must not keep a log from us. What it sends later is
+/// taken all the same.
+const PART_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the next part of a log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +51,15 @@ struct Pull {
     /// Who told us of the head: has the log most likely, after the author.
     told_by: Option<NodeId>,
     failures: u32,
+    /// Who was asked last in vain: not the next to be asked, where there is another.
+    avoided: Option<NodeId>,
     state: PullState,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum PullState {
     Waiting { until: Instant },
-    Asked { from: NodeId },
+    Asked { from: NodeId, until: Instant },
 }
 
 /// The schedule.
@@ -83,6 +90,7 @@ impl Pulls {
             position,
             told_by,
             failures: 0,
+            avoided: None,
             state: PullState::Waiting { until: now },
         };
         let pull = self.pulls.entry(author).or_insert(fresh);
@@ -111,6 +119,9 @@ impl Pulls {
     pub fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
+            if let PullState::Asked { from, .. } = pull.state {
+                pull.avoided = Some(from);
+            }
             let pause = RETRY_MIN * 2u32.saturating_pow(pull.failures.min(10) - 1);
             pull.state = PullState::Waiting {
                 until: now + pause.min(RETRY_MAX),
@@ -130,7 +141,7 @@ impl Pulls {
     /// The member `node` is gone: what it was asked is asked of another at once.
     pub fn forget_member(&mut self, now: Instant, node: NodeId) {
         for pull in self.pulls.values_mut() {
-            if pull.state == (PullState::Asked { from: node }) {
+            if matches!(pull.state, PullState::Asked { from, .. } if from == node) {
                 pull.state = PullState::Waiting { until: now };
             }
             if pull.told_by == Some(node) {
@@ -142,6 +153,7 @@ impl Pulls {
     /// The next question, given who can be asked. The author is asked first, then who told of the
     /// head, then anyone.
     pub fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
+        self.give_up_on_the_silent(now);
         let asked = |pull: &Pull| matches!(pull.state, PullState::Asked { .. });
         if self.pulls.values().filter(|pull| asked(pull)).count() >= PULLS_AT_ONCE_MAX {
             return None;
@@ -156,7 +168,8 @@ impl Pulls {
             return self.next_step(now, members);
         };
         let pull = self.pulls.get_mut(&author)?;
-        pull.state = PullState::Asked { from };
+        let until = now + PART_PATIENCE;
+        pull.state = PullState::Asked { from, until };
         Some(PullStep {
             author,
             from,
@@ -166,11 +179,21 @@ impl Pulls {
 
     /// When [`Self::next_step`] should be asked again, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = |pull: &Pull| match pull.state {
-            PullState::Waiting { until } => Some(until),
-            PullState::Asked { .. } => None,
+        let until = |pull: &Pull| match pull.state {
+            PullState::Waiting { until } | PullState::Asked { until, .. } => until,
         };
-        self.pulls.values().filter_map(waiting).min()
+        self.pulls.values().map(until).min()
+    }
+
+    fn give_up_on_the_silent(&mut self, now: Instant) {
+        let is_over =
+            |pull: &Pull| matches!(pull.state, PullState::Asked { until, .. } if until <= now);
+        let pulls = self.pulls.iter();
+        let over: Vec<NodeId> = pulls
+            .filter(|(_, pull)| is_over(pull))
+            .map(|(author, _)| *author)
+            .collect();
+        over.into_iter().for_each(|author| self.fail(now, author));
     }
 
     fn choose_source(&mut self, author: NodeId, members: &[NodeId]) -> Option<NodeId> {
@@ -182,8 +205,12 @@ impl Pulls {
             .find(|node| members.contains(node));
         match wanted {
             Some(node) if pull.failures == 0 => Some(node),
-            _ if members.is_empty() => None,
-            _ => Some(members[self.rng.random_range(0..members.len())]),
+            _ => {
+                let others = members.iter().filter(|node| Some(**node) != pull.avoided);
+                let others: Vec<NodeId> = others.copied().collect();
+                let choice = if others.is_empty() { members } else { &others };
+                choice.choose(&mut self.rng).copied()
+            }
         }
     }
 }
@@ -268,6 +295,22 @@ mod tests {
         assert_eq!(pulls.next_step(now, &[node(1)]).unwrap().from, node(1));
         pulls.forget_member(now, node(1));
         assert_eq!(pulls.next_step(now, &[node(2)]).unwrap().from, node(2));
+    }
+
+    #[test]
+    fn another_is_asked_when_a_member_lives_and_does_not_answer() {
+        let mut now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        let members = [node(1), node(2)];
+        assert_eq!(pulls.next_step(now, &members).unwrap().from, node(1));
+        assert_eq!(pulls.poll_timeout(), Some(now + PART_PATIENCE));
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            now = pulls.poll_timeout().unwrap();
+            asked.extend(pulls.next_step(now, &members).map(|step| step.from));
+        }
+        assert_eq!(asked, [node(2), node(1)], "in turn, after a pause each");
     }
 
     #[test]
