@@ -121,6 +121,17 @@ fn names_that_come_and_go_by_the_thousand_leave_nothing_behind() {
 }
 
 #[test]
+fn a_member_that_never_answers_keeps_no_names_from_a_newcomer_for_long() {
+    each_seed(30, |seed| {
+        let mut world = furnished(4, seed, Weather::calm());
+        world.nodes[3].manner = crate::running::Manner::Mute;
+        let newcomer = world.add();
+        world.boot(newcomer);
+        settle(&mut world, 20 * SECOND);
+    });
+}
+
+#[test]
 fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
     each_seed(4, |seed| {
         let mut world = furnished(4, seed, Weather::calm());

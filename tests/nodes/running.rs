@@ -32,7 +32,7 @@ pub enum Manner {
     Honest,
     /// Sends proofs with one byte changed.
     Liar,
-    /// Takes the question and never answers.
+    /// Takes questions about contents and logs, and never answers.
     Mute,
 }
 
@@ -186,6 +186,9 @@ impl Node {
         library: &Library,
     ) -> Option<Response> {
         let running = self.running.as_mut()?;
+        if self.manner == Manner::Mute && matches!(request, Request::Log { .. }) {
+            return None;
+        }
         match running.machine.answer(now, from, request) {
             Some(response) => Some(response),
             None => self.answer_about_content(request, library),
