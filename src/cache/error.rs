@@ -71,7 +71,7 @@ pub enum CacheError {
         size_bytes: u64,
     },
     /// The verified range is not in one piece, or not of this file. A defect of the caller.
-    #[error("the range {}..{} does not fit its pieces or its file", range.start, range.end)]
+    #[error("the range {}..{} does not fit its bytes or its file", range.start, range.end)]
     BadShape {
         /// The range claimed.
         range: ByteRange,

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) room: Mutex<Room>,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<State>,
+    /// Whose turn it is to write to the data file. Taken with no other lock.
+    pub(super) writing: Mutex<()>,
 }
 
 /// What the file takes of the budget.
@@ -140,6 +142,7 @@ impl Shared {
             }),
             map: Mutex::new(map),
             state: Mutex::new(state),
+            writing: Mutex::new(()),
         };
         shared.publish(&lock(&shared.state));
         shared

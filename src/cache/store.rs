@@ -3,7 +3,7 @@
 //! The order is: room for the pages is charged, the bytes are written, and only then are the pages
 //! present. No lock but the file's own is held meanwhile, and none during the write.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use super::budget::{Counts, charge_bytes};
@@ -12,7 +12,7 @@ use super::file::{CacheFile, Shared, State, Stored};
 use super::pages::{bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use crate::digest::{HashPair, Verified, outboard_bytes};
-use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::extent::PAGE_BYTES;
 
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
 /// map.
@@ -25,7 +25,8 @@ impl CacheFile {
     /// tell.
     ///
     /// # Errors
-    /// [`CacheError::BadShape`] where the pieces do not make up the range within this file.
+    /// [`CacheError::BadShape`] where the bytes are not as many as the range has, or not within
+    /// this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
         let shared = self.shared();
         let core = &self.handle.core;
@@ -38,8 +39,8 @@ impl CacheFile {
             return Ok(Stored::Full);
         };
         let range = bytes_of(&pages, shared.size_bytes);
-        let mut slices = slices(verified, range);
-        let written = core.disk.write_at(&shared.data, &mut slices, range.start);
+        let bytes = verified.slice(range).unwrap_or_default();
+        let written = shared.write(core, &bytes, range.start);
         if core.noted(written).is_err() {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
@@ -55,6 +56,14 @@ impl CacheFile {
 }
 
 impl Shared {
+    /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
+    /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
+    fn write(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let _turn = lock(&self.writing);
+        let mut slices = [IoSlice::new(bytes)];
+        core.disk.write_at(&self.data, &mut slices, offset)
+    }
+
     /// Charges the budget for pages that will be written.
     fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
         let mut room = lock(&self.room);
@@ -137,34 +146,13 @@ fn give_up(state: &mut State, pages: &Range<u64>) {
         .for_each(|run| state.stale.remove(run));
 }
 
-/// The bytes of the pieces within `range`.
-fn slices(verified: &Verified, range: ByteRange) -> Vec<IoSlice<'_>> {
-    let cut = |piece: &'_ crate::digest::Piece| {
-        let held = ByteRange::at(piece.offset, piece.bytes.len() as u64);
-        let within = |offset: u64| (offset.clamp(held.start, held.end) - held.start) as usize;
-        within(range.start)..within(range.end)
-    };
-    let pieces = verified.pieces.iter();
-    pieces
-        .map(|piece| IoSlice::new(&piece.bytes[cut(piece)]))
-        .filter(|slice| !slice.is_empty())
-        .collect()
-}
-
-/// Whether the pieces follow each other from end to end of the range, within the file.
+/// Whether the bytes are those of the range, within the file.
 fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
-    let mut next = range.start;
-    let joined = verified.pieces.iter().all(|piece| {
-        let follows = piece.offset == next;
-        next = next.saturating_add(piece.bytes.len() as u64);
-        follows
-    });
     let pairs_end = outboard_bytes(size_bytes);
     let fits = |pair: &HashPair| pair.offset.is_multiple_of(64) && pair.offset < pairs_end;
     let inside = range.end <= size_bytes && verified.pairs.iter().all(fits);
-    let sound = joined && inside && next == range.end;
-    if sound {
+    if inside && range.len() == verified.bytes.len() as u64 {
         Ok(())
     } else {
         Err(CacheError::BadShape { range })

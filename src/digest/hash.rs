@@ -27,10 +27,6 @@ impl ContentHash {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-
-    pub(super) fn as_blake3(&self) -> blake3::Hash {
-        blake3::Hash::from_bytes(self.0)
-    }
 }
 
 impl fmt::Display for ContentHash {

@@ -8,17 +8,16 @@
 mod hash;
 mod outboard;
 mod proof;
+mod walk;
 
 pub use hash::{ContentHash, DigestError};
 pub use outboard::{Outboard, outboard_bytes};
-pub use proof::{HashPair, Piece, Verified, decode, encode};
+pub use proof::{HashPair, Verified, decode, encode};
 
 /// A byte source that is read at any offset: what [`encode`] takes.
 pub use bao_tree::io::sync::ReadAt;
 
-use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
-
-use crate::extent::ByteRange;
+use bao_tree::{BaoTree, BlockSize};
 
 /// 2^6 BLAKE3 chunks of 1 KiB: groups of 64 KiB, [`crate::extent::CHUNK_BYTES`].
 const GROUP: BlockSize = BlockSize::from_chunk_log(6);
@@ -27,11 +26,4 @@ const LEAF_BYTES: u64 = 1024;
 
 fn tree(size_bytes: u64) -> BaoTree {
     BaoTree::new(size_bytes, GROUP)
-}
-
-/// The BLAKE3 chunks that cover a range of bytes of a file.
-fn covering_chunks(range: ByteRange) -> ChunkRanges {
-    let first = ChunkNum(range.start / LEAF_BYTES);
-    let end = ChunkNum(range.end.div_ceil(LEAF_BYTES).max(first.0 + 1));
-    ChunkRanges::from(first..end)
 }

@@ -1,24 +1,17 @@
 //! Ranges that prove themselves: encoding on the side that has the bytes, decoding on the side that
 //! knows only the hash.
+//!
+//! A proof holds what the bao encoding of the same range holds (the BLAKE3 paper, section 6.4), but
+//! first all hash pairs and then all bytes. So the bytes are read from the disk to where they are
+//! sent from, and used from where they arrived, in one piece.
 
-use std::io::{Cursor, Read};
+use std::io;
 
-use bao_tree::io::outboard::PreOrderOutboard;
-use bao_tree::io::sync::{DecodeResponseIter, ReadAt, encode_ranges_validated};
-use bao_tree::io::{BaoContentItem, EncodeError};
 use bytes::Bytes;
 
-use super::{ContentHash, DigestError, covering_chunks, tree};
-use crate::extent::ByteRange;
-
-/// One verified run of bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Where it begins in the file.
-    pub offset: u64,
-    /// The bytes.
-    pub bytes: Bytes,
-}
+use super::walk::{Expected, Pair, Step, Walk, halves, hash_bytes};
+use super::{ContentHash, DigestError, ReadAt};
+use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// A hash pair of the outboard that a proof carried, and where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,35 +27,27 @@ pub struct HashPair {
 pub struct Verified {
     /// The bytes covered: the range asked for, widened to whole KiB.
     pub range: ByteRange,
-    /// The bytes in order; together they are exactly `range`.
-    pub pieces: Vec<Piece>,
+    /// These bytes.
+    pub bytes: Bytes,
     /// What the proof teaches about the outboard.
     pub pairs: Vec<HashPair>,
 }
 
 impl Verified {
-    /// Copies the bytes from `offset` on into `buffer`; says how many there were.
-    pub fn copy_to(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        let wanted = ByteRange::at(offset, buffer.len() as u64).intersection(&self.range);
-        for piece in &self.pieces {
-            let held = ByteRange::at(piece.offset, piece.bytes.len() as u64);
-            let part = held.intersection(&wanted);
-            if !part.is_empty() {
-                let from = (part.start - held.start) as usize;
-                let to = (part.start - offset) as usize;
-                let length = part.len() as usize;
-                buffer[to..to + length].copy_from_slice(&piece.bytes[from..from + length]);
-            }
+    /// The bytes of a part, without copying them; none where the part is not within the range.
+    pub fn slice(&self, part: ByteRange) -> Option<Bytes> {
+        if part.is_empty() {
+            return Some(Bytes::new());
         }
-        if wanted.start == offset {
-            wanted.len() as usize
-        } else {
-            0
+        if !self.range.contains(&part) {
+            return None;
         }
+        let start = (part.start - self.range.start) as usize;
+        Some(self.bytes.slice(start..start + part.len() as usize))
     }
 }
 
-/// Encodes `range` of a file with the proof that it belongs to `hash`, checking every group against
+/// Encodes `range` of a file with the proof that it belongs to `hash`, checking every byte against
 /// the outboard on the way: bytes that would not verify are never sent.
 ///
 /// # Errors
@@ -76,18 +61,35 @@ pub fn encode(
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
-    let outboard = PreOrderOutboard {
-        root: hash.as_blake3(),
-        tree: tree(size_bytes),
-        data: outboard,
-    };
-    let mut encoded = Vec::with_capacity(range.len() as usize + range.len() as usize / 512 + 4096);
-    encode_ranges_validated(data, outboard, &covering_chunks(range), &mut encoded)
-        .map_err(encode_failure)?;
+    let walk = Walk::new(size_bytes, range);
+    let pairs_bytes = walk.pairs_bytes();
+    let mut encoded = vec![0; pairs_bytes + walk.range.len() as usize];
+    let (pairs, bytes) = encoded.split_at_mut(pairs_bytes);
+    let mut source = Source::read(&data, size_bytes, walk.range, bytes)?;
+    let mut pairs = pairs.chunks_exact_mut(64);
+    let mut expected = Expected::new(*hash.as_bytes());
+    for step in &walk.steps {
+        let fits = match step {
+            Step::Pair(step) => {
+                let pair = match step.offset {
+                    Some(offset) => read_pair(&outboard, offset)?,
+                    None => source.hash_pair(step)?,
+                };
+                pairs.next().expect("the walk counted them").copy_from_slice(&pair);
+                expected.take_pair(step, &pair)
+            }
+            Step::Bytes { range, is_root } => {
+                expected.take_bytes(*range, source.bytes(*range), *is_root)
+            }
+        };
+        if !fits {
+            return Err(DigestError::LocalMismatch);
+        }
+    }
     Ok(encoded)
 }
 
-/// Decodes what [`encode`] made for the same hash, size and range.
+/// Decodes what [`encode`] made for the same hash, size and range. The bytes are not copied.
 ///
 /// # Errors
 /// [`DigestError::ProofFailed`] where any byte is wrong, missing or left over: whoever sent them is
@@ -96,47 +98,111 @@ pub fn decode(
     hash: ContentHash,
     size_bytes: u64,
     range: ByteRange,
-    encoded: &[u8],
+    mut encoded: Bytes,
 ) -> Result<Verified, DigestError> {
     check_range(size_bytes, range)?;
-    let chunks = covering_chunks(range);
-    let mut reader = Cursor::new(encoded);
-    let covered = range.align_out(super::LEAF_BYTES, size_bytes);
-    let mut verified = Verified {
-        range: covered,
-        pieces: vec![],
-        pairs: vec![],
-    };
-    let tree = tree(size_bytes);
-    for item in DecodeResponseIter::new(hash.as_blake3(), tree, &mut reader, &chunks) {
-        match item.map_err(|_| DigestError::ProofFailed)? {
-            BaoContentItem::Parent(parent) => {
-                if let Some(slot) = tree.pre_order_offset(parent.node) {
-                    let mut bytes = [0; 64];
-                    bytes[..32].copy_from_slice(parent.pair.0.as_bytes());
-                    bytes[32..].copy_from_slice(parent.pair.1.as_bytes());
-                    verified.pairs.push(HashPair {
-                        offset: slot * 64,
-                        bytes,
-                    });
-                }
+    let walk = Walk::new(size_bytes, range);
+    let pairs_bytes = walk.pairs_bytes();
+    if encoded.len() as u64 != pairs_bytes as u64 + walk.range.len() {
+        return Err(DigestError::ProofFailed);
+    }
+    let bytes = encoded.split_off(pairs_bytes);
+    let (mut proof, _) = encoded.as_chunks::<64>();
+    let mut pairs = Vec::with_capacity(proof.len());
+    let mut expected = Expected::new(*hash.as_bytes());
+    for step in &walk.steps {
+        let fits = match step {
+            Step::Pair(step) => {
+                let (pair, rest) = proof.split_first().expect("the length was checked");
+                proof = rest;
+                let bytes = *pair;
+                pairs.extend(step.offset.map(|offset| HashPair { offset, bytes }));
+                expected.take_pair(step, pair)
             }
-            BaoContentItem::Leaf(leaf) => {
-                verified.pieces.push(Piece {
-                    offset: leaf.offset,
-                    bytes: leaf.data,
-                });
+            Step::Bytes { range, is_root } => {
+                let start = (range.start - walk.range.start) as usize;
+                let bytes = &bytes[start..start + range.len() as usize];
+                expected.take_bytes(*range, bytes, *is_root)
             }
+        };
+        if !fits {
+            return Err(DigestError::ProofFailed);
         }
     }
-    let left_over = reader
-        .read(&mut [0])
-        .map_err(|_| DigestError::ProofFailed)?;
-    if left_over != 0 {
-        Err(DigestError::ProofFailed)
-    } else {
-        Ok(verified)
+    let range = walk.range;
+    Ok(Verified { range, bytes, pairs })
+}
+
+/// The bytes to be proven, in their place, and the chunks at the two ends of which only a part is
+/// wanted: their other bytes are needed too, for their hashes.
+struct Source<'a, D> {
+    data: &'a D,
+    size_bytes: u64,
+    range: ByteRange,
+    bytes: &'a mut [u8],
+    chunk: Vec<u8>,
+    chunk_range: ByteRange,
+}
+
+impl<'a, D: ReadAt> Source<'a, D> {
+    /// Reads the whole chunks of the range to where they belong, at once. The rest comes when its
+    /// pairs are hashed, so that no byte is sent that was read apart from those that it was
+    /// checked with.
+    fn read(
+        data: &'a D,
+        size_bytes: u64,
+        range: ByteRange,
+        bytes: &'a mut [u8],
+    ) -> Result<Self, DigestError> {
+        let whole = range.align_in(CHUNK_BYTES, size_bytes);
+        if !whole.is_empty() {
+            let start = (whole.start - range.start) as usize;
+            let place = &mut bytes[start..start + whole.len() as usize];
+            data.read_exact_at(whole.start, place).map_err(read_failure)?;
+        }
+        let (chunk, chunk_range) = (Vec::new(), ByteRange::new(0, 0));
+        Ok(Self { data, size_bytes, range, bytes, chunk, chunk_range })
     }
+
+    /// Hashes the halves of a subtree that is within a chunk. What is wanted of the chunk is put
+    /// in its place.
+    fn hash_pair(&mut self, step: &Pair) -> Result<[u8; 64], DigestError> {
+        if !self.chunk_range.contains(&step.range) {
+            self.read_chunk(step.range.align_out(CHUNK_BYTES, self.size_bytes))?;
+        }
+        let hash = |half: ByteRange| {
+            let start = (half.start - self.chunk_range.start) as usize;
+            hash_bytes(half.start, &self.chunk[start..start + half.len() as usize], false)
+        };
+        let (left, right) = halves(step.range);
+        let mut pair = [0; 64];
+        pair[..32].copy_from_slice(&hash(left));
+        pair[32..].copy_from_slice(&hash(right));
+        Ok(pair)
+    }
+
+    fn read_chunk(&mut self, chunk: ByteRange) -> Result<(), DigestError> {
+        self.chunk.resize(chunk.len() as usize, 0);
+        self.data.read_exact_at(chunk.start, &mut self.chunk).map_err(read_failure)?;
+        self.chunk_range = chunk;
+        let wanted = chunk.intersection(&self.range);
+        let from = (wanted.start - chunk.start) as usize;
+        let to = (wanted.start - self.range.start) as usize;
+        let length = wanted.len() as usize;
+        self.bytes[to..to + length].copy_from_slice(&self.chunk[from..from + length]);
+        Ok(())
+    }
+
+    fn bytes(&self, range: ByteRange) -> &[u8] {
+        let start = (range.start - self.range.start) as usize;
+        &self.bytes[start..start + range.len() as usize]
+    }
+}
+
+fn read_pair(outboard: &impl ReadAt, offset: u64) -> Result<[u8; 64], DigestError> {
+    let mut pair = [0; 64];
+    outboard.read_exact_at(offset, &mut pair).map_err(read_failure)?;
+    Ok(pair)
 }
 
 fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
@@ -144,27 +210,26 @@ fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
     if inside {
         return Ok(());
     }
-    Err(DigestError::OutOfRange {
-        start: range.start,
-        end: range.end,
-        size_bytes,
-    })
+    Err(DigestError::OutOfRange { start: range.start, end: range.end, size_bytes })
 }
 
-fn encode_failure(error: EncodeError) -> DigestError {
-    match error {
-        EncodeError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-            DigestError::Io(error)
-        }
-        _ => DigestError::LocalMismatch,
+/// What ends early was cut under its hash.
+fn read_failure(error: io::Error) -> DigestError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => DigestError::LocalMismatch,
+        _ => DigestError::Io(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bao_tree::io::BaoContentItem;
+    use bao_tree::io::outboard::PreOrderOutboard;
+    use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated};
+    use bao_tree::{ChunkNum, ChunkRanges};
     use proptest::prelude::*;
 
-    use super::super::Outboard;
+    use super::super::{Outboard, tree};
     use super::*;
     use crate::extent::CHUNK_BYTES;
 
@@ -176,16 +241,47 @@ mod tests {
         ByteRange::new(0, size as u64)
     }
 
+    /// The same proof as the bao crate makes it, which mixes pairs and bytes.
+    fn pairs_then_bytes(data: &[u8], outboard: &Outboard, range: ByteRange) -> Vec<u8> {
+        let root = blake3::Hash::from_bytes(*outboard.hash.as_bytes());
+        let tree = tree(outboard.size_bytes);
+        let chunks = ChunkNum(range.start / 1024)..ChunkNum(range.end.div_ceil(1024));
+        let chunks = ChunkRanges::from(chunks);
+        let stored = PreOrderOutboard { root, tree, data: &outboard.pairs[..] };
+        let mut encoded = Vec::new();
+        encode_ranges_validated(data, stored, &chunks, &mut encoded).unwrap();
+        let (mut pairs, mut bytes) = (Vec::new(), Vec::new());
+        for item in DecodeResponseIter::new(root, tree, &encoded[..], &chunks) {
+            match item.unwrap() {
+                BaoContentItem::Parent(parent) => {
+                    pairs.extend_from_slice(parent.pair.0.as_bytes());
+                    pairs.extend_from_slice(parent.pair.1.as_bytes());
+                }
+                BaoContentItem::Leaf(leaf) => bytes.extend_from_slice(&leaf.data),
+            }
+        }
+        [pairs, bytes].concat()
+    }
+
+    #[test]
+    fn the_bytes_of_a_proof_are_not_copied() {
+        let data = content(3 * CHUNK_BYTES as usize);
+        let outboard = Outboard::of(&data);
+        let (size, range) = (data.len() as u64, ByteRange::new(70_000, 150_000));
+        let proof = encode(outboard.hash, size, range, &data[..], &outboard.pairs[..]).unwrap();
+        let proof = Bytes::from(proof);
+        let end = proof.as_ptr_range().end;
+        let verified = decode(outboard.hash, size, range, proof).unwrap();
+        assert_eq!(verified.bytes.as_ptr_range().end, end);
+    }
+
     #[test]
     fn an_outboard_has_the_hash_that_blake3_gives() {
         for size in [0, 1, 1024, 65536, 65537, 300_000] {
             let data = content(size);
             let outboard = Outboard::of(&data);
             assert_eq!(outboard.hash, ContentHash::of(&data), "size {size}");
-            assert_eq!(
-                outboard.pairs.len() as u64,
-                super::super::outboard_bytes(size as u64)
-            );
+            assert_eq!(outboard.pairs.len() as u64, super::super::outboard_bytes(size as u64));
         }
     }
 
@@ -193,9 +289,9 @@ mod tests {
     fn an_empty_file_proves_itself() {
         let outboard = Outboard::of(b"");
         let proof = encode(outboard.hash, 0, whole(0), &b""[..], &outboard.pairs[..]).unwrap();
-        let verified = decode(outboard.hash, 0, whole(0), &proof).unwrap();
+        let verified = decode(outboard.hash, 0, whole(0), proof.clone().into()).unwrap();
         assert!(verified.range.is_empty());
-        assert!(decode(ContentHash::of(b"x"), 0, whole(0), &proof).is_err());
+        assert!(decode(ContentHash::of(b"x"), 0, whole(0), proof.into()).is_err());
     }
 
     #[test]
@@ -203,15 +299,9 @@ mod tests {
         let data = content(5 * CHUNK_BYTES as usize + 17);
         let outboard = Outboard::of(&data);
         let size = data.len() as u64;
-        let proof = encode(
-            outboard.hash,
-            size,
-            whole(data.len()),
-            &data[..],
-            &outboard.pairs[..],
-        )
-        .unwrap();
-        let verified = decode(outboard.hash, size, whole(data.len()), &proof).unwrap();
+        let proof =
+            encode(outboard.hash, size, whole(data.len()), &data[..], &outboard.pairs[..]).unwrap();
+        let verified = decode(outboard.hash, size, whole(data.len()), proof.into()).unwrap();
         let mut pairs = vec![0; outboard.pairs.len()];
         for pair in verified.pairs {
             pairs[pair.offset as usize..][..64].copy_from_slice(&pair.bytes);
@@ -224,14 +314,8 @@ mod tests {
         let data = content(4 << 20);
         let outboard = Outboard::of(&data);
         let range = ByteRange::at(1 << 20, 4096);
-        let proof = encode(
-            outboard.hash,
-            data.len() as u64,
-            range,
-            &data[..],
-            &outboard.pairs[..],
-        )
-        .unwrap();
+        let proof =
+            encode(outboard.hash, data.len() as u64, range, &data[..], &outboard.pairs[..]).unwrap();
         assert!(proof.len() < 8192, "{} bytes", proof.len());
     }
 
@@ -241,37 +325,18 @@ mod tests {
         let outboard = Outboard::of(&data);
         data[150_000] ^= 1;
         let range = ByteRange::new(140_000, 160_000);
-        let result = encode(
-            outboard.hash,
-            200_000,
-            range,
-            &data[..],
-            &outboard.pairs[..],
-        );
+        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
         data.truncate(100_000);
-        let result = encode(
-            outboard.hash,
-            200_000,
-            range,
-            &data[..],
-            &outboard.pairs[..],
-        );
+        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
     }
 
     #[test]
     fn a_range_outside_the_file_is_refused() {
         let hash = ContentHash::of(b"abc");
-        for range in [
-            ByteRange::new(0, 4),
-            ByteRange::new(2, 2),
-            ByteRange::new(9, 12),
-        ] {
-            assert!(matches!(
-                decode(hash, 3, range, b""),
-                Err(DigestError::OutOfRange { .. })
-            ));
+        for range in [ByteRange::new(0, 4), ByteRange::new(2, 2), ByteRange::new(9, 12)] {
+            assert!(matches!(decode(hash, 3, range, Bytes::new()), Err(DigestError::OutOfRange { .. })));
         }
     }
 
@@ -288,11 +353,12 @@ mod tests {
             let outboard = Outboard::of(&data);
             let proof =
                 encode(outboard.hash, size as u64, range, &data[..], &outboard.pairs[..]).unwrap();
-            let verified = decode(outboard.hash, size as u64, range, &proof).unwrap();
+            prop_assert_eq!(&proof, &pairs_then_bytes(&data, &outboard, range));
+            let verified = decode(outboard.hash, size as u64, range, proof.into()).unwrap();
             prop_assert!(verified.range.contains(&range));
-            let mut buffer = vec![0; range.len() as usize];
-            prop_assert_eq!(verified.copy_to(range.start, &mut buffer), buffer.len());
-            prop_assert_eq!(&buffer[..], &data[range.start as usize..range.end as usize]);
+            let bytes = verified.slice(range).unwrap();
+            prop_assert_eq!(&bytes[..], &data[range.start as usize..range.end as usize]);
+            prop_assert_eq!(verified.slice(ByteRange::new(range.start, size as u64 + 1)), None);
         }
 
         #[test]
@@ -306,7 +372,7 @@ mod tests {
                 encode(outboard.hash, size as u64, range, &data[..], &outboard.pairs[..]).unwrap();
             let index = (place * proof.len() as f64) as usize;
             proof[index] ^= 1 << bit;
-            prop_assert!(decode(outboard.hash, size as u64, range, &proof).is_err());
+            prop_assert!(decode(outboard.hash, size as u64, range, proof.into()).is_err());
         }
 
         #[test]
@@ -317,9 +383,10 @@ mod tests {
             let mut proof =
                 encode(outboard.hash, size as u64, range, &data[..], &outboard.pairs[..]).unwrap();
             let kept = (cut * proof.len() as f64) as usize;
-            prop_assert!(decode(outboard.hash, size as u64, range, &proof[..kept]).is_err());
+            let cut = Bytes::copy_from_slice(&proof[..kept]);
+            prop_assert!(decode(outboard.hash, size as u64, range, cut).is_err());
             proof.push(0);
-            prop_assert!(decode(outboard.hash, size as u64, range, &proof).is_err());
+            prop_assert!(decode(outboard.hash, size as u64, range, proof.into()).is_err());
         }
     }
 }

@@ -209,6 +209,10 @@ impl Running {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -521,7 +525,7 @@ impl Node {
     }
 
     pub fn pid(&self) -> u32 {
-        self.running.as_ref().unwrap().child.id()
+        self.running.as_ref().unwrap().pid()
     }
 
     /// Writes a file into the share as a writer would: under its name, then closed.

@@ -124,7 +124,7 @@ fn check(place: &Place, files: &Files, promised: &Promised, what: &str) {
             let proof = file
                 .encode(run)
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(digest::decode(source.hash(), source.size(), run, &proof).is_ok());
+            assert!(digest::decode(source.hash(), source.size(), run, proof.into()).is_ok());
         }
     }
     let report = cache.verify(|_| std::ops::ControlFlow::Continue(()));

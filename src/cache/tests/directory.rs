@@ -14,7 +14,7 @@ fn an_empty_file_is_complete_when_it_is_made_and_after_a_restart() {
     assert!(file.is_complete() && file.backing().is_some());
     assert_eq!(file.read_at(0, &mut [0; 9]).unwrap(), ReadOutcome::Ready(0));
     let proof = file.encode(ByteRange::new(0, 0)).unwrap();
-    assert!(digest::decode(empty.hash(), 0, ByteRange::new(0, 0), &proof).is_ok());
+    assert!(digest::decode(empty.hash(), 0, ByteRange::new(0, 0), proof.into()).is_ok());
     drop((file, cache));
     let (cache, _events) = place.open();
     assert!(cache.is_complete(&empty.hash()));

@@ -59,7 +59,7 @@ impl Source {
         let (hash, size) = (self.hash(), self.size());
         let proof =
             digest::encode(hash, size, range, &self.data[..], &self.outboard.pairs[..]).unwrap();
-        digest::decode(hash, size, range, &proof).unwrap()
+        digest::decode(hash, size, range, proof.into()).unwrap()
     }
 
     pub(super) fn store(&self, file: &CacheFile, range: ByteRange) -> Stored {

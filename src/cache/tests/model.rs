@@ -154,7 +154,7 @@ impl<'a> Pair<'a> {
         let chunk = range.align_out(65_536, source.size());
         match file.encode(range) {
             Ok(proof) => {
-                assert!(digest::decode(source.hash(), source.size(), range, &proof).is_ok());
+                assert!(digest::decode(source.hash(), source.size(), range, proof.into()).is_ok());
                 assert!(file.offered().contains(chunk));
             }
             Err(CacheError::NotCached { .. }) => assert!(!file.offered().contains(chunk)),

@@ -30,7 +30,7 @@ fn read_and_store(cache: &Cache, sources: &[Source], seed: u64) {
         );
         if let Some(run) = file.offered().iter().next() {
             let proof = file.encode(run).unwrap();
-            assert!(digest::decode(source.hash(), source.size(), run, &proof).is_ok());
+            assert!(digest::decode(source.hash(), source.size(), run, proof.into()).is_ok());
         }
     }
 }

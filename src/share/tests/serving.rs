@@ -16,10 +16,8 @@ fn content(size: usize, seed: u8) -> Vec<u8> {
 fn served(bytes: &[u8], range: ByteRange, file: &ShareFile) -> Vec<u8> {
     let hash = ContentHash::of(bytes);
     let proof = file.encode(range).unwrap();
-    let verified = decode(hash, bytes.len() as u64, range, &proof).unwrap();
-    let mut buffer = vec![0; range.len() as usize];
-    assert_eq!(verified.copy_to(range.start, &mut buffer), buffer.len());
-    buffer
+    let verified = decode(hash, bytes.len() as u64, range, proof.into()).unwrap();
+    verified.slice(range).unwrap().to_vec()
 }
 
 #[test]

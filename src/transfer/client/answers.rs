@@ -70,12 +70,11 @@ impl Inner {
     /// Runs on a blocking thread: hashing and the disk.
     fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) {
         let (hash, range) = (request.hash, request.range);
-        let verified = match digest::decode(hash, request.size_bytes, range, &proof) {
+        let verified = match digest::decode(hash, request.size_bytes, range, proof) {
             Ok(verified) => Arc::new(verified),
             Err(DigestError::ProofFailed) => return self.fail(request.id, Failure::Lied),
             Err(_) => return self.fail(request.id, Failure::Ours),
         };
-        drop(proof);
         // gives readers their bytes before they are stored
         let wanted = self.with(|state, now| state.accept(now, request.id, hash, &verified));
         let Some(file) = wanted else { return };

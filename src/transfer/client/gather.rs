@@ -26,19 +26,15 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// The bytes of `range`: a part of one verified piece without copying, else one copy.
+    /// The bytes of `range`: a part of one verified answer without copying, else one copy.
     pub fn gather(&self, range: ByteRange) -> Result<Bytes, Shortfall> {
-        if let Some(bytes) = self.slice(range) {
-            return Ok(bytes);
-        }
-        if let Some(bytes) = self.join(range) {
+        if let Some(bytes) = self.held.iter().find_map(|verified| verified.slice(range)) {
             return Ok(bytes);
         }
         let mut buffer = BytesMut::zeroed(range.len() as usize);
         let mut gaps = ExtentSet::of(range);
-        for verified in &self.held {
-            let part = verified.range.intersection(&range);
-            verified.copy_to(part.start, part_of(&mut buffer, range, part));
+        for (part, bytes) in self.parts(range) {
+            part_of(&mut buffer, range, part).copy_from_slice(&bytes);
             gaps.remove(part);
         }
         for gap in gaps.iter() {
@@ -47,33 +43,12 @@ impl Sources {
         Ok(buffer.freeze())
     }
 
-    fn slice(&self, range: ByteRange) -> Option<Bytes> {
-        let pieces = self.held.iter().flat_map(|verified| &verified.pieces);
-        for piece in pieces {
-            let whole = ByteRange::at(piece.offset, piece.bytes.len() as u64);
-            if whole.contains(&range) {
-                let start = (range.start - piece.offset) as usize;
-                return Some(piece.bytes.slice(start..start + range.len() as usize));
-            }
-        }
-        None
-    }
-
-    fn join(&self, range: ByteRange) -> Option<Bytes> {
-        let held: ExtentSet = self.held.iter().map(|verified| verified.range).collect();
-        if !held.contains(range) {
-            return None;
-        }
-        let mut buffer = BytesMut::with_capacity(range.len() as usize);
-        for piece in self.held.iter().flat_map(|verified| &verified.pieces) {
-            let whole = ByteRange::at(piece.offset, piece.bytes.len() as u64);
-            let part = whole.intersection(&range);
-            if !part.is_empty() {
-                let start = (part.start - piece.offset) as usize;
-                buffer.extend_from_slice(&piece.bytes[start..start + part.len() as usize]);
-            }
-        }
-        (buffer.len() as u64 == range.len()).then(|| buffer.freeze())
+    /// What is in memory of the range.
+    fn parts(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Bytes)> {
+        self.held.iter().filter_map(move |verified| {
+            let part = verified.range.intersection(&range);
+            Some((part, verified.slice(part)?)).filter(|_| !part.is_empty())
+        })
     }
 
     fn read_cached(&self, range: ByteRange, buffer: &mut [u8]) -> Result<(), Shortfall> {
@@ -97,24 +72,14 @@ fn part_of(buffer: &mut [u8], whole: ByteRange, part: ByteRange) -> &mut [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Piece;
 
-    fn verified(start: u64, lengths: &[usize]) -> Arc<Verified> {
-        let (mut at, mut pieces) = (start, Vec::new());
-        for length in lengths {
-            let bytes: Vec<u8> = (0..*length as u64)
-                .map(|i| ((at + i) % 251) as u8)
-                .collect();
-            pieces.push(Piece {
-                offset: at,
-                bytes: bytes.into(),
-            });
-            at += *length as u64;
-        }
+    fn verified(start: u64, length: u64) -> Arc<Verified> {
+        let range = ByteRange::at(start, length);
+        let (bytes, pairs) = (expected(range).into(), vec![]);
         Arc::new(Verified {
-            range: ByteRange::new(start, at),
-            pieces,
-            pairs: vec![],
+            range,
+            bytes,
+            pairs,
         })
     }
 
@@ -123,22 +88,22 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_one_piece_is_not_copied() {
-        let held = verified(0, &[65536, 65536]);
-        let piece = held.pieces[1].bytes.clone();
+    fn a_part_of_one_answer_is_not_copied() {
+        let held = verified(0, 131072);
+        let whole = held.bytes.clone();
         let sources = Sources {
             held: vec![held],
             file: None,
         };
-        let bytes = sources.gather(ByteRange::at(65536 + 4096, 4096)).unwrap();
-        assert_eq!(bytes.as_ptr(), piece[4096..].as_ptr());
+        let bytes = sources.gather(ByteRange::at(61440, 8192)).unwrap();
+        assert_eq!(bytes.as_ptr(), whole[61440..].as_ptr());
     }
 
     #[test]
-    fn ranges_across_pieces_and_answers_are_joined_in_order() {
+    fn ranges_across_answers_are_joined_in_order() {
         let held = vec![
-            verified(0, &[65536, 65536]),
-            verified(131072, &[4096, 4096]),
+            verified(0, 131072),
+            verified(131072, 8192),
         ];
         let sources = Sources { held, file: None };
         let range = ByteRange::new(60000, 137000);
@@ -148,7 +113,7 @@ mod tests {
     #[test]
     fn what_is_nowhere_is_named() {
         let sources = Sources {
-            held: vec![verified(0, &[4096])],
+            held: vec![verified(0, 4096)],
             file: None,
         };
         let gap = match sources.gather(ByteRange::new(0, 8192)) {

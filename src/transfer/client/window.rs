@@ -129,17 +129,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::digest::Piece;
 
     fn verified(start: u64, length: u64) -> Arc<Verified> {
         let bytes = Bytes::from(vec![start as u8; length as usize]);
-        let pieces = vec![Piece {
-            offset: start,
-            bytes,
-        }];
         Arc::new(Verified {
             range: ByteRange::at(start, length),
-            pieces,
+            bytes,
             pairs: vec![],
         })
     }
@@ -201,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_come_in_the_order_of_their_places() {
+    fn answers_come_in_the_order_of_their_places() {
         let mut window = Window::new(0);
         for start in [8192, 0, 4096] {
             window.insert(name(1), verified(start, 4096));

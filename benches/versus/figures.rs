@@ -1,0 +1,103 @@
+//! Figures side by side: collected by rounds, printed with their medians and ratios.
+
+/// What one contestant did, a sample a round.
+pub struct Figures {
+    name: String,
+    samples: Vec<f64>,
+    /// Processor seconds of its processes, where they were counted.
+    cpu_s: Vec<f64>,
+}
+
+/// What a sample counts, and whether more of it is better.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    MibPerS,
+    ReadsPerS,
+    Seconds,
+    Milliseconds,
+    BytesPerByte,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MibPerS => "MiB/s",
+            Self::ReadsPerS => "reads/s",
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::BytesPerByte => "bytes sent a byte asked",
+        }
+    }
+
+    fn more_is_better(self) -> bool {
+        matches!(self, Self::MibPerS | Self::ReadsPerS)
+    }
+
+    fn format(self, value: f64) -> String {
+        match self {
+            Self::MibPerS | Self::ReadsPerS => format!("{value:.0}"),
+            Self::Seconds | Self::Milliseconds | Self::BytesPerByte => format!("{value:.2}"),
+        }
+    }
+}
+
+impl Figures {
+    pub fn new(name: &str) -> Self {
+        let (samples, cpu_s) = (Vec::new(), Vec::new());
+        let name = name.to_owned();
+        Self { name, samples, cpu_s }
+    }
+
+    pub fn add(&mut self, sample: f64) {
+        self.samples.push(sample);
+    }
+
+    pub fn add_cpu(&mut self, seconds: f64) {
+        self.cpu_s.push(seconds);
+    }
+}
+
+/// The value that half of the others are below; not a number where there are none.
+pub fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that this share of the others is below; not a number where there are none.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1) as f64;
+    let place = (last * share).round() as usize;
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
+
+/// How much better the first is than another: the median of the rounds' ratios, since a round's
+/// figures were taken under the same conditions, and rounds differ.
+fn advantage(unit: Unit, ours: &Figures, other: &Figures) -> f64 {
+    let pairs = ours.samples.iter().zip(&other.samples);
+    let ratios: Vec<f64> = pairs
+        .map(|(ours, other)| match unit.more_is_better() {
+            true => ours / other,
+            false => other / ours,
+        })
+        .collect();
+    median(&ratios)
+}
+
+/// Prints all of one trial; the first is ours.
+pub fn report(what: &str, unit: Unit, all: &[Figures]) {
+    println!("\n{what} [{}]", unit.name());
+    for figures in all.iter().filter(|figures| !figures.samples.is_empty()) {
+        let rounds: Vec<String> = figures.samples.iter().map(|s| unit.format(*s)).collect();
+        let middle = unit.format(median(&figures.samples));
+        let mut line = format!("  {:<22} {middle:>7}", figures.name);
+        if !std::ptr::eq(figures, &raw const all[0]) {
+            let ratio = advantage(unit, &all[0], figures);
+            line += &format!("  p2pfs is {ratio:.2}x as good");
+        }
+        if !figures.cpu_s.is_empty() {
+            line += &format!("  {:.2} s of processor", median(&figures.cpu_s));
+        }
+        println!("{line}  (rounds: {})", rounds.join(", "));
+    }
+}

@@ -1,0 +1,70 @@
+//! The speed of the mount beside its rivals, in one run: `cargo bench --bench versus`.
+//!
+//! Rivals that are not installed are named and left out (`apt install sshfs openssh-server
+//! rclone`). Everything runs on loopback; files are in the page cache of the serving side, and
+//! each cold read is of a file that the reader has not read before. The contestants take turns,
+//! another one first in each round, so that a change of the machine's speed hits all of them, and
+//! dirty pages are written out before each turn.
+//!
+//! | setting | of what | default |
+//! |---|---|---|
+//! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
+//! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
+//! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
+//! | `P2PFS_BENCH_ONLY` | trials, by their names: `sequential`, `random`, `first`, `copy`, `warm` | all |
+
+mod figures;
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
+mod machine;
+mod rivals;
+mod trials;
+
+use harness::{Cluster, Node};
+use rivals::Rival;
+
+/// Everybody who takes part.
+struct Field {
+    nodes: Vec<Node>,
+    rivals: Vec<Rival>,
+    rounds: usize,
+    _cluster: Cluster,
+}
+
+fn main() {
+    if let Some(obstacle) = harness::mount_obstacle() {
+        println!("SKIPPED, nothing measured: {obstacle}");
+        return;
+    }
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["server", "reader"]);
+    let folder = cluster.folder.path().to_owned();
+    let (mut rivals, mut missing) = (vec![], vec![]);
+    for started in [rivals::sshfs, rivals::rclone].map(|start| start(&folder, &nodes[0].share)) {
+        match started {
+            Ok(rival) => rivals.push(rival),
+            Err(why) => missing.push(why),
+        }
+    }
+    let field = Field {
+        nodes,
+        rivals,
+        rounds: setting("P2PFS_BENCH_ROUNDS", 3).max(1),
+        _cluster: cluster,
+    };
+    let only = std::env::var("P2PFS_BENCH_ONLY").unwrap_or_default();
+    for (name, trial) in trials::ALL {
+        if only.is_empty() || only.split(',').any(|wanted| wanted == *name) {
+            trial(&field);
+        }
+    }
+    for missing in missing {
+        println!("not measured: {missing}");
+    }
+}
+
+/// A number from the environment.
+fn setting(name: &str, otherwise: usize) -> usize {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}

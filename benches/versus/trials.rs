@@ -1,0 +1,322 @@
+//! The trials: what is read, and how it is measured.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use crate::figures::{Figures, Unit, quantile, report};
+use crate::harness::{Node, eventually, noise, run, set_mode};
+use crate::machine::{cpu_seconds, sent_bytes, settle};
+use crate::{Field, setting};
+
+/// A name for the settings, and what it stands for.
+pub const ALL: &[(&str, fn(&Field))] = &[
+    ("sequential", sequential),
+    ("random", random),
+    ("first", first),
+    ("copy", copy),
+    ("warm", warm),
+];
+
+const MIB: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// The file that is read at random places, and how many.
+const RANDOM_MIB: usize = 256;
+const RANDOM_READS: u64 = 4000;
+/// The files of which one page each is read, a round.
+const FIRST_FILES: usize = 100;
+const FIRST_MIB: usize = 2;
+/// Files in one directory of those that are copied.
+const COPIED_IN_DIR: usize = 100;
+/// More than the copied files and their copies take.
+const COPIED_MIB: usize = 128;
+const WARM_MIB: usize = 256;
+const WARM_READS: u64 = 50_000;
+/// For a rival to see a new file.
+const SEEN_LIMIT: Duration = Duration::from_secs(60);
+
+/// One of those that are measured.
+struct Contestant {
+    name: &'static str,
+    mount: PathBuf,
+    port: u16,
+    pids: Vec<u32>,
+}
+
+impl Field {
+    fn server(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    fn reader(&self) -> &Node {
+        &self.nodes[1]
+    }
+
+    /// All of them, p2pfs first.
+    fn contestants(&self) -> Vec<Contestant> {
+        let ours = Contestant {
+            name: "p2pfs",
+            mount: self.reader().mount.clone(),
+            port: self.server().address.port(),
+            pids: self.nodes.iter().map(Node::pid).collect(),
+        };
+        let rivals = self.rivals.iter().map(|rival| Contestant {
+            name: rival.name,
+            mount: rival.mount.clone(),
+            port: rival.port,
+            pids: rival.pids(),
+        });
+        std::iter::once(ours).chain(rivals).collect()
+    }
+
+    /// Puts what is at `staged` into the share under `name`, and waits until the reader lists the
+    /// files `awaited`.
+    fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
+        fs::rename(staged, self.server().share.join(name)).unwrap();
+        awaited.iter().for_each(|path| self.reader().wait_for_file(path));
+    }
+
+    fn publish_file(&self, name: &str, seed: u64, size_mib: usize) {
+        let staged = self.server().home.join(name);
+        fs::write(&staged, noise(seed, size_mib * MIB)).unwrap();
+        set_mode(&staged, 0o644);
+        age(&staged);
+        self.publish(&staged, name, &[name.to_owned()]);
+    }
+
+    /// Before a turn in which `read_mib` are read: they may be kept twice, in a cache file and in
+    /// the page cache of the mount.
+    fn settle(&self, read_mib: usize) {
+        settle(&self.server().home.join("scratch"), 2 * read_mib);
+    }
+
+    /// Makes room again.
+    fn withdraw(&self, name: &str) {
+        let path = self.server().share.join(name);
+        match path.is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+        self.reader().cli(&["cache", "clear"]).expect_ok();
+    }
+}
+
+/// Makes a file look old: one that was just written is hashed again a little later, which would
+/// fall into somebody's turn.
+fn age(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+}
+
+/// Whose turn it is in a round: each is first as often as the others.
+fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round) % count)
+}
+
+fn figures_of(contestants: &[Contestant]) -> Vec<Figures> {
+    contestants.iter().map(|one| Figures::new(one.name)).collect()
+}
+
+fn wait_until_seen(path: &Path) {
+    eventually("a new file is seen", SEEN_LIMIT, || path.exists());
+}
+
+fn sequential(field: &Field) {
+    let size_mib = setting("P2PFS_BENCH_MIB", 1024);
+    let contestants = field.contestants();
+    let mut figures = figures_of(&contestants);
+    let get = figures.len();
+    figures.push(Figures::new("p2pfs get"));
+    for round in 0..field.rounds {
+        let names = [format!("cold-{round}.bin"), format!("get-{round}.bin")];
+        for (seed, name) in names.iter().enumerate() {
+            field.publish_file(name, (round * 2 + seed) as u64, size_mib);
+        }
+        for turn in turns(contestants.len() + 1, round) {
+            let one = &contestants[turn % get];
+            let path = one.mount.join(&names[0]);
+            if turn != get {
+                wait_until_seen(&path);
+            }
+            field.settle(size_mib);
+            let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
+            match turn == get {
+                true => get_file(field.reader(), &names[1]),
+                false => read_file(&path),
+            }
+            figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
+            figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
+        }
+        names.iter().for_each(|name| field.withdraw(name));
+    }
+    let what = format!("cold sequential read of {size_mib} MiB from one peer");
+    report(&what, Unit::MibPerS, &figures);
+}
+
+fn get_file(node: &Node, name: &str) {
+    node.cli(&["get", name, "-o", "/dev/null"]).expect_ok();
+}
+
+fn read_file(path: &Path) {
+    let mut buffer = vec![0; MIB];
+    let mut file = File::open(path).unwrap();
+    let mut length = file.metadata().unwrap().len();
+    while length > 0 {
+        let read = file.read(&mut buffer).unwrap();
+        assert!(read > 0, "{} ended early", path.display());
+        length -= read as u64;
+    }
+}
+
+/// Different pages of a file, in no order.
+fn scattered(count: u64, size_mib: usize) -> impl Iterator<Item = u64> {
+    let pages = (size_mib * MIB / PAGE) as u64;
+    (0..count).map(move |number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages)
+}
+
+fn read_pages(path: &Path, pages: impl Iterator<Item = u64>) {
+    let file = File::open(path).unwrap();
+    let mut page = [0; PAGE];
+    for number in pages {
+        file.read_exact_at(&mut page, number * PAGE as u64).unwrap();
+    }
+}
+
+fn random(field: &Field) {
+    let contestants = field.contestants();
+    let (mut rates, mut sent) = (figures_of(&contestants), figures_of(&contestants));
+    for round in 0..field.rounds {
+        let name = format!("random-{round}.bin");
+        field.publish_file(&name, 100 + round as u64, RANDOM_MIB);
+        for turn in turns(contestants.len(), round) {
+            let one = &contestants[turn];
+            let path = one.mount.join(&name);
+            wait_until_seen(&path);
+            field.settle(RANDOM_MIB);
+            let (sent_before, begun) = (sent_bytes(one.port), Instant::now());
+            read_pages(&path, scattered(RANDOM_READS, RANDOM_MIB));
+            rates[turn].add(RANDOM_READS as f64 / begun.elapsed().as_secs_f64());
+            let asked_bytes = (RANDOM_READS * PAGE as u64) as f64;
+            let more = sent_bytes(one.port).saturating_sub(sent_before);
+            sent[turn].add(more as f64 / asked_bytes);
+        }
+        field.withdraw(&name);
+    }
+    report("cold random reads of 4 KiB", Unit::ReadsPerS, &rates);
+    report("what these sent", Unit::BytesPerByte, &sent);
+}
+
+fn first(field: &Field) {
+    let contestants = field.contestants();
+    let (mut halves, mut slowest) = (figures_of(&contestants), figures_of(&contestants));
+    for round in 0..field.rounds {
+        let dir = format!("first-{round}");
+        let staged = field.server().home.join(&dir);
+        fs::create_dir(&staged).unwrap();
+        let names: Vec<String> = (0..FIRST_FILES).map(|n| format!("{dir}/{n:03}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            let seed = (1000 * (round + 1) + number) as u64;
+            let path = field.server().home.join(name);
+            fs::write(&path, noise(seed, FIRST_MIB * MIB)).unwrap();
+            age(&path);
+        }
+        field.publish(&staged, &dir, &names);
+        for turn in turns(contestants.len(), round) {
+            let mount = &contestants[turn].mount;
+            wait_until_seen(&mount.join(names.last().unwrap()));
+            field.settle(FIRST_FILES * FIRST_MIB);
+            let pages = scattered(FIRST_FILES as u64, FIRST_MIB);
+            let took_ms: Vec<f64> = names
+                .iter()
+                .zip(pages)
+                .map(|(name, page)| {
+                    let begun = Instant::now();
+                    read_pages(&mount.join(name), std::iter::once(page));
+                    begun.elapsed().as_secs_f64() * 1000.0
+                })
+                .collect();
+            halves[turn].add(quantile(&took_ms, 0.5));
+            slowest[turn].add(quantile(&took_ms, 0.99));
+        }
+        field.withdraw(&dir);
+    }
+    let what = "open and first 4 KiB at a random place of a cold file";
+    report(&format!("{what}, p50"), Unit::Milliseconds, &halves);
+    report(&format!("{what}, p99"), Unit::Milliseconds, &slowest);
+}
+
+fn copy(field: &Field) {
+    let count = setting("P2PFS_BENCH_FILES", 5000);
+    let contestants = field.contestants();
+    let mut figures = figures_of(&contestants);
+    let target = field.reader().home.join("copied");
+    for round in 0..field.rounds {
+        let name = format!("small-{round}");
+        let staged = field.server().home.join(&name);
+        make_small_files(&staged, round as u64, count);
+        field.publish(&staged, &name, &[]);
+        let source = field.reader().mount.join(&name);
+        eventually("all small files are listed", SEEN_LIMIT, || count_files(&source) == count);
+        for turn in turns(contestants.len(), round) {
+            let one = &contestants[turn];
+            wait_until_seen(&one.mount.join(&name));
+            field.settle(COPIED_MIB);
+            let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
+            let mut cp = std::process::Command::new("cp");
+            run(cp.arg("-r").arg(one.mount.join(&name)).arg(&target)).expect_ok();
+            figures[turn].add(begun.elapsed().as_secs_f64());
+            figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
+            assert_eq!(count_files(&target), count, "{} copied", one.name);
+            fs::remove_dir_all(&target).unwrap();
+        }
+        field.withdraw(&name);
+    }
+    let what = format!("cp -r of {count} cold files of 1 to 16 KiB");
+    report(&what, Unit::Seconds, &figures);
+}
+
+/// Makes files in directories beneath `staged`.
+fn make_small_files(staged: &Path, seed: u64, count: usize) {
+    let bytes = noise(5000 + seed, count + 16 * 1024);
+    for number in 0..count {
+        let dir = staged.join((number / COPIED_IN_DIR).to_string());
+        fs::create_dir_all(&dir).unwrap();
+        let length = 1024 + number * 7919 % (15 * 1024);
+        let path = dir.join((number % COPIED_IN_DIR).to_string());
+        fs::write(&path, &bytes[number..number + length]).unwrap();
+        age(&path);
+    }
+}
+
+/// The files of directories beneath a directory, which need not be there yet.
+fn count_files(dir: &Path) -> usize {
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    list(dir).map(|entry| list(&entry.path()).count()).sum()
+}
+
+/// The same complete file through the mount and on the disk itself.
+fn warm(field: &Field) {
+    field.publish_file("warm.bin", 99, WARM_MIB);
+    let places = [
+        field.reader().mounted("warm.bin"),
+        field.server().share.join("warm.bin"),
+    ];
+    places.iter().for_each(|path| read_file(path));
+    let names = ["p2pfs", "the disk's filesystem"];
+    let (mut sequential, mut random) = (names.map(Figures::new), names.map(Figures::new));
+    for round in 0..field.rounds.max(5) {
+        for turn in turns(places.len(), round) {
+            let begun = Instant::now();
+            read_file(&places[turn]);
+            sequential[turn].add(WARM_MIB as f64 / begun.elapsed().as_secs_f64());
+            let begun = Instant::now();
+            read_pages(&places[turn], scattered(WARM_READS, WARM_MIB));
+            random[turn].add(WARM_READS as f64 / begun.elapsed().as_secs_f64());
+        }
+    }
+    report("warm sequential read of 256 MiB", Unit::MibPerS, &sequential);
+    report("warm random reads of 4 KiB", Unit::ReadsPerS, &random);
+    field.withdraw("warm.bin");
+}

@@ -1,0 +1,203 @@
+//! The way through a file's hash tree to the bytes of a range: what a proof of it consists of, in
+//! order. Both sides walk it, so nothing about the shape of a proof is ever sent.
+
+use blake3::hazmat::{HasherExt, Mode};
+use blake3::hazmat::{left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+
+use super::LEAF_BYTES;
+use crate::extent::{ByteRange, CHUNK_BYTES};
+
+/// The hash of a subtree, or of the whole file.
+pub(super) type NodeHash = [u8; 32];
+
+/// One step, a parent before its children and the left child before the right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The hashes of a subtree's two halves.
+    Pair(Pair),
+    /// Bytes that are wanted, with one hash of all.
+    Bytes {
+        /// Which.
+        range: ByteRange,
+        /// Whether they are the whole file.
+        is_root: bool,
+    },
+}
+
+/// A parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    /// All bytes beneath it.
+    pub range: ByteRange,
+    /// Its place in the outboard, in bytes; the outboard has none that are within a chunk.
+    pub offset: Option<u64>,
+    pub is_root: bool,
+    /// Whether the left half has bytes that are wanted.
+    pub left: bool,
+    /// The same of the right half.
+    pub right: bool,
+}
+
+/// All that there is to a proof.
+pub(super) struct Walk {
+    /// What is proven: the range, in whole leaves.
+    pub range: ByteRange,
+    pub steps: Vec<Step>,
+}
+
+impl Walk {
+    /// The way to `range` of a file of `size_bytes`, which must be within it.
+    pub fn new(size_bytes: u64, range: ByteRange) -> Self {
+        let range = range.align_out(LEAF_BYTES, size_bytes);
+        let steps = Vec::new();
+        let mut walk = Self { range, steps };
+        walk.visit(ByteRange::new(0, size_bytes), 0, true);
+        walk
+    }
+
+    /// How many bytes of a proof come before those that it proves.
+    pub fn pairs_bytes(&self) -> usize {
+        let pairs = self.steps.iter().filter(|step| matches!(step, Step::Pair(_)));
+        pairs.count() * 64
+    }
+
+    /// `index` is the subtree's place among the pairs of the outboard, where it has one.
+    fn visit(&mut self, subtree: ByteRange, index: u64, is_root: bool) {
+        let in_outboard = subtree.len() > CHUNK_BYTES;
+        let wanted_whole = self.range.contains(&subtree);
+        if subtree.len() <= LEAF_BYTES || (wanted_whole && !in_outboard) {
+            let range = subtree;
+            return self.steps.push(Step::Bytes { range, is_root });
+        }
+        let (left, right) = halves(subtree);
+        let is_wanted = |half: ByteRange| !half.intersection(&self.range).is_empty();
+        let pair = Pair {
+            range: subtree,
+            offset: in_outboard.then_some(index * 64),
+            is_root,
+            left: is_wanted(left),
+            right: is_wanted(right),
+        };
+        self.steps.push(Step::Pair(pair));
+        if pair.left {
+            self.visit(left, index + 1, false);
+        }
+        if pair.right {
+            // The left half has a pair less than it has chunks.
+            self.visit(right, index + left.len() / CHUNK_BYTES, false);
+        }
+    }
+}
+
+/// The halves of a subtree of more than one leaf: the left one is the largest full tree that
+/// leaves something over (the BLAKE3 paper, section 2.1).
+pub(super) fn halves(subtree: ByteRange) -> (ByteRange, ByteRange) {
+    let middle = subtree.start + left_subtree_len(subtree.len());
+    (ByteRange::new(subtree.start, middle), ByteRange::new(middle, subtree.end))
+}
+
+/// The hash of a subtree that begins at `offset` and has these bytes.
+pub(super) fn hash_bytes(offset: u64, bytes: &[u8], is_root: bool) -> NodeHash {
+    if is_root {
+        return *blake3::hash(bytes).as_bytes();
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset).update(bytes).finalize_non_root()
+}
+
+/// The hash of a parent.
+pub(super) fn hash_pair(pair: &[u8; 64], is_root: bool) -> NodeHash {
+    let (left, right) = split(pair);
+    match is_root {
+        true => *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes(),
+        false => merge_subtrees_non_root(&left, &right, Mode::Hash),
+    }
+}
+
+/// The left and the right hash of a pair.
+fn split(pair: &[u8; 64]) -> (NodeHash, NodeHash) {
+    let (mut left, mut right) = ([0; 32], [0; 32]);
+    left.copy_from_slice(&pair[..32]);
+    right.copy_from_slice(&pair[32..]);
+    (left, right)
+}
+
+/// The hashes that are known to be right and whose bytes or pairs are still to come.
+pub(super) struct Expected(Vec<NodeHash>);
+
+impl Expected {
+    pub fn new(root: NodeHash) -> Self {
+        Self(vec![root])
+    }
+
+    /// Whether the pair is the one that comes next; then its halves are known to be right.
+    pub fn take_pair(&mut self, step: &Pair, pair: &[u8; 64]) -> bool {
+        if self.0.pop() != Some(hash_pair(pair, step.is_root)) {
+            return false;
+        }
+        let (left, right) = split(pair);
+        self.0.extend(step.right.then_some(right));
+        self.0.extend(step.left.then_some(left));
+        true
+    }
+
+    /// Whether the bytes are those that come next.
+    pub fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+        self.0.pop() == Some(hash_bytes(range.start, bytes, is_root))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(size_bytes: u64, range: ByteRange) -> Vec<Pair> {
+        let pair = |step: &Step| match step {
+            Step::Pair(pair) => Some(*pair),
+            Step::Bytes { .. } => None,
+        };
+        Walk::new(size_bytes, range).steps.iter().filter_map(pair).collect()
+    }
+
+    #[test]
+    fn a_whole_file_takes_the_whole_outboard_in_its_order() {
+        for chunks in [1, 2, 3, 7, 8, 9, 100] {
+            for size in [chunks * CHUNK_BYTES - 1, chunks * CHUNK_BYTES] {
+                let offsets: Vec<_> = pairs(size, ByteRange::new(0, size))
+                    .iter()
+                    .map(|pair| pair.offset)
+                    .collect();
+                let all: Vec<_> = (0..chunks - 1).map(|index| Some(index * 64)).collect();
+                assert_eq!(offsets, all, "{size} bytes");
+                assert_eq!(super::super::outboard_bytes(size), (chunks - 1) * 64);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_walk_are_the_range_without_a_gap() {
+        let size = 9 * CHUNK_BYTES + 300;
+        for (start, end) in [(0, size), (1, 2), (70_000, 400_000), (size - 1, size)] {
+            let walk = Walk::new(size, ByteRange::new(start, end));
+            let mut next = walk.range.start;
+            for step in &walk.steps {
+                if let Step::Bytes { range, .. } = step {
+                    assert_eq!(range.start, next);
+                    assert!(range.len() <= CHUNK_BYTES);
+                    next = range.end;
+                }
+            }
+            assert_eq!(next, walk.range.end);
+            assert_eq!(walk.range, ByteRange::new(start, end).align_out(LEAF_BYTES, size));
+        }
+    }
+
+    #[test]
+    fn a_small_range_takes_one_pair_a_level() {
+        let size = 1 << 30;
+        let found = pairs(size, ByteRange::at(12345 * 4096, 4096));
+        // 2^20 leaves, of which 4 are wanted
+        assert_eq!(found.len(), 18);
+        assert_eq!(found.iter().filter(|pair| pair.offset.is_some()).count(), 14);
+    }
+}
