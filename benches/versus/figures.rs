@@ -45,7 +45,11 @@ impl Figures {
     pub fn new(name: &str) -> Self {
         let (samples, cpu_s) = (Vec::new(), Vec::new());
         let name = name.to_owned();
-        Self { name, samples, cpu_s }
+        Self {
+            name,
+            samples,
+            cpu_s,
+        }
     }
 
     pub fn add(&mut self, sample: f64) {

@@ -14,7 +14,11 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
     let mut used = HashMap::new();
     let mut parents = HashMap::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         // A process may end while we look.
@@ -38,7 +42,11 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
             None => return false,
         }
     };
-    let ticks: u64 = used.iter().filter(|(pid, _)| descends(**pid)).map(|(_, t)| t).sum();
+    let ticks: u64 = used
+        .iter()
+        .filter(|(pid, _)| descends(**pid))
+        .map(|(_, t)| t)
+        .sum();
     ticks as f64 / TICKS_PER_S
 }
 

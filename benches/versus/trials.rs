@@ -75,7 +75,9 @@ impl Field {
     /// files `awaited`.
     fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
         fs::rename(staged, self.server().share.join(name)).unwrap();
-        awaited.iter().for_each(|path| self.reader().wait_for_file(path));
+        awaited
+            .iter()
+            .for_each(|path| self.reader().wait_for_file(path));
     }
 
     fn publish_file(&self, name: &str, seed: u64, size_mib: usize) {
@@ -107,7 +109,8 @@ impl Field {
 /// fall into somebody's turn.
 fn age(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
-    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        .unwrap();
 }
 
 /// Whose turn it is in a round: each is first as often as the others.
@@ -116,7 +119,10 @@ fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
 }
 
 fn figures_of(contestants: &[Contestant]) -> Vec<Figures> {
-    contestants.iter().map(|one| Figures::new(one.name)).collect()
+    contestants
+        .iter()
+        .map(|one| Figures::new(one.name))
+        .collect()
 }
 
 fn wait_until_seen(path: &Path) {
@@ -258,7 +264,9 @@ fn copy(field: &Field) {
         make_small_files(&staged, round as u64, count);
         field.publish(&staged, &name, &[]);
         let source = field.reader().mount.join(&name);
-        eventually("all small files are listed", SEEN_LIMIT, || count_files(&source) == count);
+        eventually("all small files are listed", SEEN_LIMIT, || {
+            count_files(&source) == count
+        });
         for turn in turns(contestants.len(), round) {
             let one = &contestants[turn];
             wait_until_seen(&one.mount.join(&name));
@@ -316,7 +324,11 @@ fn warm(field: &Field) {
             random[turn].add(WARM_READS as f64 / begun.elapsed().as_secs_f64());
         }
     }
-    report("warm sequential read of 256 MiB", Unit::MibPerS, &sequential);
+    report(
+        "warm sequential read of 256 MiB",
+        Unit::MibPerS,
+        &sequential,
+    );
     report("warm random reads of 4 KiB", Unit::ReadsPerS, &random);
     field.withdraw("warm.bin");
 }

@@ -75,7 +75,10 @@ pub fn encode(
                     Some(offset) => read_pair(&outboard, offset)?,
                     None => source.hash_pair(step)?,
                 };
-                pairs.next().expect("the walk counted them").copy_from_slice(&pair);
+                pairs
+                    .next()
+                    .expect("the walk counted them")
+                    .copy_from_slice(&pair);
                 expected.take_pair(step, &pair)
             }
             Step::Bytes { range, is_root } => {
@@ -130,7 +133,11 @@ pub fn decode(
         }
     }
     let range = walk.range;
-    Ok(Verified { range, bytes, pairs })
+    Ok(Verified {
+        range,
+        bytes,
+        pairs,
+    })
 }
 
 /// The bytes to be proven, in their place, and the chunks at the two ends of which only a part is
@@ -158,10 +165,18 @@ impl<'a, D: ReadAt> Source<'a, D> {
         if !whole.is_empty() {
             let start = (whole.start - range.start) as usize;
             let place = &mut bytes[start..start + whole.len() as usize];
-            data.read_exact_at(whole.start, place).map_err(read_failure)?;
+            data.read_exact_at(whole.start, place)
+                .map_err(read_failure)?;
         }
         let (chunk, chunk_range) = (Vec::new(), ByteRange::new(0, 0));
-        Ok(Self { data, size_bytes, range, bytes, chunk, chunk_range })
+        Ok(Self {
+            data,
+            size_bytes,
+            range,
+            bytes,
+            chunk,
+            chunk_range,
+        })
     }
 
     /// Hashes the halves of a subtree that is within a chunk. What is wanted of the chunk is put
@@ -172,7 +187,11 @@ impl<'a, D: ReadAt> Source<'a, D> {
         }
         let hash = |half: ByteRange| {
             let start = (half.start - self.chunk_range.start) as usize;
-            hash_bytes(half.start, &self.chunk[start..start + half.len() as usize], false)
+            hash_bytes(
+                half.start,
+                &self.chunk[start..start + half.len() as usize],
+                false,
+            )
         };
         let (left, right) = halves(step.range);
         let mut pair = [0; 64];
@@ -183,7 +202,9 @@ impl<'a, D: ReadAt> Source<'a, D> {
 
     fn read_chunk(&mut self, chunk: ByteRange) -> Result<(), DigestError> {
         self.chunk.resize(chunk.len() as usize, 0);
-        self.data.read_exact_at(chunk.start, &mut self.chunk).map_err(read_failure)?;
+        self.data
+            .read_exact_at(chunk.start, &mut self.chunk)
+            .map_err(read_failure)?;
         self.chunk_range = chunk;
         let wanted = chunk.intersection(&self.range);
         let from = (wanted.start - chunk.start) as usize;
@@ -201,7 +222,9 @@ impl<'a, D: ReadAt> Source<'a, D> {
 
 fn read_pair(outboard: &impl ReadAt, offset: u64) -> Result<[u8; 64], DigestError> {
     let mut pair = [0; 64];
-    outboard.read_exact_at(offset, &mut pair).map_err(read_failure)?;
+    outboard
+        .read_exact_at(offset, &mut pair)
+        .map_err(read_failure)?;
     Ok(pair)
 }
 
@@ -210,7 +233,11 @@ fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), DigestError> {
     if inside {
         return Ok(());
     }
-    Err(DigestError::OutOfRange { start: range.start, end: range.end, size_bytes })
+    Err(DigestError::OutOfRange {
+        start: range.start,
+        end: range.end,
+        size_bytes,
+    })
 }
 
 /// What ends early was cut under its hash.
@@ -247,7 +274,11 @@ mod tests {
         let tree = tree(outboard.size_bytes);
         let chunks = ChunkNum(range.start / 1024)..ChunkNum(range.end.div_ceil(1024));
         let chunks = ChunkRanges::from(chunks);
-        let stored = PreOrderOutboard { root, tree, data: &outboard.pairs[..] };
+        let stored = PreOrderOutboard {
+            root,
+            tree,
+            data: &outboard.pairs[..],
+        };
         let mut encoded = Vec::new();
         encode_ranges_validated(data, stored, &chunks, &mut encoded).unwrap();
         let (mut pairs, mut bytes) = (Vec::new(), Vec::new());
@@ -281,7 +312,10 @@ mod tests {
             let data = content(size);
             let outboard = Outboard::of(&data);
             assert_eq!(outboard.hash, ContentHash::of(&data), "size {size}");
-            assert_eq!(outboard.pairs.len() as u64, super::super::outboard_bytes(size as u64));
+            assert_eq!(
+                outboard.pairs.len() as u64,
+                super::super::outboard_bytes(size as u64)
+            );
         }
     }
 
@@ -299,8 +333,14 @@ mod tests {
         let data = content(5 * CHUNK_BYTES as usize + 17);
         let outboard = Outboard::of(&data);
         let size = data.len() as u64;
-        let proof =
-            encode(outboard.hash, size, whole(data.len()), &data[..], &outboard.pairs[..]).unwrap();
+        let proof = encode(
+            outboard.hash,
+            size,
+            whole(data.len()),
+            &data[..],
+            &outboard.pairs[..],
+        )
+        .unwrap();
         let verified = decode(outboard.hash, size, whole(data.len()), proof.into()).unwrap();
         let mut pairs = vec![0; outboard.pairs.len()];
         for pair in verified.pairs {
@@ -314,8 +354,14 @@ mod tests {
         let data = content(4 << 20);
         let outboard = Outboard::of(&data);
         let range = ByteRange::at(1 << 20, 4096);
-        let proof =
-            encode(outboard.hash, data.len() as u64, range, &data[..], &outboard.pairs[..]).unwrap();
+        let proof = encode(
+            outboard.hash,
+            data.len() as u64,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        )
+        .unwrap();
         assert!(proof.len() < 8192, "{} bytes", proof.len());
     }
 
@@ -325,18 +371,37 @@ mod tests {
         let outboard = Outboard::of(&data);
         data[150_000] ^= 1;
         let range = ByteRange::new(140_000, 160_000);
-        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
+        let result = encode(
+            outboard.hash,
+            200_000,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        );
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
         data.truncate(100_000);
-        let result = encode(outboard.hash, 200_000, range, &data[..], &outboard.pairs[..]);
+        let result = encode(
+            outboard.hash,
+            200_000,
+            range,
+            &data[..],
+            &outboard.pairs[..],
+        );
         assert!(matches!(result, Err(DigestError::LocalMismatch)));
     }
 
     #[test]
     fn a_range_outside_the_file_is_refused() {
         let hash = ContentHash::of(b"abc");
-        for range in [ByteRange::new(0, 4), ByteRange::new(2, 2), ByteRange::new(9, 12)] {
-            assert!(matches!(decode(hash, 3, range, Bytes::new()), Err(DigestError::OutOfRange { .. })));
+        for range in [
+            ByteRange::new(0, 4),
+            ByteRange::new(2, 2),
+            ByteRange::new(9, 12),
+        ] {
+            assert!(matches!(
+                decode(hash, 3, range, Bytes::new()),
+                Err(DigestError::OutOfRange { .. })
+            ));
         }
     }
 

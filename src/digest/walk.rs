@@ -57,7 +57,10 @@ impl Walk {
 
     /// How many bytes of a proof come before those that it proves.
     pub fn pairs_bytes(&self) -> usize {
-        let pairs = self.steps.iter().filter(|step| matches!(step, Step::Pair(_)));
+        let pairs = self
+            .steps
+            .iter()
+            .filter(|step| matches!(step, Step::Pair(_)));
         pairs.count() * 64
     }
 
@@ -93,7 +96,10 @@ impl Walk {
 /// leaves something over (the BLAKE3 paper, section 2.1).
 pub(super) fn halves(subtree: ByteRange) -> (ByteRange, ByteRange) {
     let middle = subtree.start + left_subtree_len(subtree.len());
-    (ByteRange::new(subtree.start, middle), ByteRange::new(middle, subtree.end))
+    (
+        ByteRange::new(subtree.start, middle),
+        ByteRange::new(middle, subtree.end),
+    )
 }
 
 /// The hash of a subtree that begins at `offset` and has these bytes.
@@ -102,7 +108,10 @@ pub(super) fn hash_bytes(offset: u64, bytes: &[u8], is_root: bool) -> NodeHash {
         return *blake3::hash(bytes).as_bytes();
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.set_input_offset(offset).update(bytes).finalize_non_root()
+    hasher
+        .set_input_offset(offset)
+        .update(bytes)
+        .finalize_non_root()
 }
 
 /// The hash of a parent.
@@ -156,7 +165,11 @@ mod tests {
             Step::Pair(pair) => Some(*pair),
             Step::Bytes { .. } => None,
         };
-        Walk::new(size_bytes, range).steps.iter().filter_map(pair).collect()
+        Walk::new(size_bytes, range)
+            .steps
+            .iter()
+            .filter_map(pair)
+            .collect()
     }
 
     #[test]
@@ -188,7 +201,10 @@ mod tests {
                 }
             }
             assert_eq!(next, walk.range.end);
-            assert_eq!(walk.range, ByteRange::new(start, end).align_out(LEAF_BYTES, size));
+            assert_eq!(
+                walk.range,
+                ByteRange::new(start, end).align_out(LEAF_BYTES, size)
+            );
         }
     }
 
@@ -198,6 +214,9 @@ mod tests {
         let found = pairs(size, ByteRange::at(12345 * 4096, 4096));
         // 2^20 leaves, of which 4 are wanted
         assert_eq!(found.len(), 18);
-        assert_eq!(found.iter().filter(|pair| pair.offset.is_some()).count(), 14);
+        assert_eq!(
+            found.iter().filter(|pair| pair.offset.is_some()).count(),
+            14
+        );
     }
 }

@@ -83,7 +83,8 @@ impl TestCache {
         while at < range.end {
             let piece = ByteRange::new(at, (at + MAX_RANGE_BYTES).min(range.end));
             let proof = content.encode(piece);
-            let verified = digest::decode(content.hash(), content.size(), piece, proof.into()).unwrap();
+            let verified =
+                digest::decode(content.hash(), content.size(), piece, proof.into()).unwrap();
             assert_eq!(file.store(&verified).unwrap(), Stored::Kept);
             at = piece.end;
         }

@@ -1,6 +1,6 @@
 //! Answers that move content: a whole file to a caller, files into the cache, pins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -27,6 +27,9 @@ use crate::wire::native::record::Kind;
 
 /// What one step of a copy asks for: the largest request between nodes.
 const STEP_BYTES: u64 = 1 << 20;
+/// Steps that are asked for at one time, so that the next is on its way while one is written: as
+/// far as the kernel reads ahead on a mount.
+const STEPS_AT_ONCE: usize = 4;
 /// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
 const PIPE_BYTES: usize = 1 << 20;
 /// Whole files fetched at a time for one call.
@@ -90,21 +93,27 @@ impl Service {
         mut to: pipe::Sender,
         reply: &ReplySink,
     ) -> Result<(), FsError> {
-        let size_bytes = file.size_bytes;
+        let whole = ByteRange::new(0, file.size_bytes);
+        let mut steps = (0..file.size_bytes.div_ceil(STEP_BYTES))
+            .map(|step| ByteRange::at(step * STEP_BYTES, STEP_BYTES).intersection(&whole));
         let open = OpenContent::open(self.node.content(), file).await?;
-        let mut offset = 0;
-        while offset < size_bytes {
-            let range = ByteRange::at(offset, STEP_BYTES.min(size_bytes - offset));
+        let mut asked = VecDeque::new();
+        loop {
+            while asked.len() < STEPS_AT_ONCE
+                && let Some(range) = steps.next()
+            {
+                asked.push_back(open.ask(range).await?);
+            }
+            let Some(mut next) = asked.pop_front() else {
+                return Ok(());
+            };
             let bytes = tokio::select! {
-                bytes = open.read(range) => bytes?,
+                bytes = &mut next.answer => bytes.map_err(|_| FsError::Fault)??,
                 () = reply.closed() => return Err(FsError::Interrupted),
             };
-            to.write_all(&bytes)
-                .await
-                .map_err(|_| FsError::Interrupted)?;
-            offset += bytes.len() as u64;
+            let written = to.write_all(&bytes).await;
+            written.map_err(|_| FsError::Interrupted)?;
         }
-        Ok(())
     }
 
     fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
@@ -285,18 +294,19 @@ impl OpenContent {
         Ok(Self { content, handle })
     }
 
-    /// All of a range: what is here at once, the rest from other nodes. Dropping it takes the
-    /// question back.
-    async fn read(&self, range: ByteRange) -> Result<Bytes, FsError> {
-        let (answer, bytes) = oneshot::channel();
+    /// Asks for all of a range: what is here at once, the rest from other nodes.
+    async fn ask(&self, range: ByteRange) -> Result<Asked, FsError> {
+        let (tell, answer) = oneshot::channel();
         let (content, handle) = (self.content.clone(), self.handle);
-        let asked = spawn_blocking(move || read_or_ask(&content, handle, range, answer)).await;
-        let ticket = asked.map_err(|_| FsError::Fault)?;
-        let _taken_back = TakeBack {
-            content: &self.content,
-            ticket,
-        };
-        bytes.await.map_err(|_| FsError::Fault)?
+        let asking = spawn_blocking(move || {
+            let ticket = read_or_ask(&content, handle, range, tell);
+            TakeBack { content, ticket }
+        });
+        let taken_back = asking.await.map_err(|_| FsError::Fault)?;
+        Ok(Asked {
+            answer,
+            _taken_back: taken_back,
+        })
     }
 }
 
@@ -308,13 +318,18 @@ impl Drop for OpenContent {
     }
 }
 
-/// A read that nobody waits for any more once this goes.
-struct TakeBack<'a> {
-    content: &'a NodeContent,
+/// One step of a copy that is on its way; dropping it takes the question back.
+struct Asked {
+    answer: oneshot::Receiver<Result<Bytes, FsError>>,
+    _taken_back: TakeBack,
+}
+
+struct TakeBack {
+    content: Arc<NodeContent>,
     ticket: Option<ReadTicket>,
 }
 
-impl Drop for TakeBack<'_> {
+impl Drop for TakeBack {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.content.cancel(ticket);

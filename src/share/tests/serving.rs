@@ -53,7 +53,7 @@ fn an_empty_file_is_served_too() {
     bench.wait_for("listed", |b| b.has("f", b""));
     let file = bench.set().source(&ContentHash::of(b"")).unwrap();
     let proof = file.encode(ByteRange::new(0, 0)).unwrap();
-    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), &proof).is_ok());
+    assert!(decode(ContentHash::of(b""), 0, ByteRange::new(0, 0), proof.into()).is_ok());
 }
 
 #[test]

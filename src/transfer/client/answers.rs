@@ -10,9 +10,9 @@ use super::Inner;
 use super::fill::Filler;
 use super::gather::{Shortfall, Sources};
 use super::state::Waiting;
-use crate::cache::Stored;
-use crate::digest::{self, ContentHash, DigestError};
-use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::cache::{CacheFile, Stored};
+use crate::digest::{self, ContentHash, DigestError, Verified};
+use crate::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
 use crate::transfer::plan::{self, Failure, Offer, RangeRequest, RequestId};
@@ -21,6 +21,16 @@ use crate::wire::native::tcp::{Lane, Request, Response};
 /// How often a reader's bytes may get lost between their arrival and its turn, as when a damaged
 /// page is dropped from the cache.
 const RETRIES_MAX: u8 = 3;
+/// What is hashed without going to another thread: some 15 microseconds' work.
+const HASHED_AT_ONCE_MAX_BYTES: u64 = CHUNK_BYTES;
+
+/// Verified bytes that somebody wanted, and the file to keep them in, where the cache has one.
+type Accepted = (Arc<Verified>, Option<CacheFile>);
+
+enum Verification {
+    Due(Bytes),
+    Over(Option<Accepted>),
+}
 
 impl Inner {
     /// Asks for one range and sees to the answer.
@@ -40,7 +50,7 @@ impl Inner {
         };
         let answer = (self.ask)(request.node, address, lane_of(request.lane), question).await;
         let failure = match answer {
-            Ok(Response::Data { proof }) => return self.verify_apart(request, proof).await,
+            Ok(Response::Data { proof }) => return self.take_answer(request, proof).await,
             Ok(Response::Gone | Response::NotHere) => Failure::Gone,
             Ok(Response::Busy) => Failure::Busy,
             Ok(_) => Failure::Unreachable,
@@ -56,29 +66,52 @@ impl Inner {
         });
     }
 
-    async fn verify_apart(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
+    /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
+    /// less time than to wake one: its reader waits.
+    async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
         // never closed, so never an error; without a permit nothing is verified
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
         };
+        let small = request.range.len() <= HASHED_AT_ONCE_MAX_BYTES;
+        let verified = match small {
+            true => Verification::Over(self.verify(&request, proof)),
+            false => Verification::Due(proof),
+        };
         self.runtime.clone().spawn_blocking(move || {
-            self.verify(&request, proof);
+            let accepted = match verified {
+                Verification::Over(accepted) => accepted,
+                Verification::Due(proof) => self.verify(&request, proof),
+            };
+            if let Some((verified, file)) = accepted {
+                self.keep(&request, &verified, file);
+            }
             drop(permit);
         });
     }
 
-    /// Runs on a blocking thread: hashing and the disk.
-    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) {
+    /// Gives readers their bytes, before these are stored. Says where they are to be, unless nobody
+    /// wants them.
+    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<Accepted> {
         let (hash, range) = (request.hash, request.range);
         let verified = match digest::decode(hash, request.size_bytes, range, proof) {
             Ok(verified) => Arc::new(verified),
-            Err(DigestError::ProofFailed) => return self.fail(request.id, Failure::Lied),
-            Err(_) => return self.fail(request.id, Failure::Ours),
+            Err(DigestError::ProofFailed) => {
+                self.fail(request.id, Failure::Lied);
+                return None;
+            }
+            Err(_) => {
+                self.fail(request.id, Failure::Ours);
+                return None;
+            }
         };
-        // gives readers their bytes before they are stored
         let wanted = self.with(|state, now| state.accept(now, request.id, hash, &verified));
-        let Some(file) = wanted else { return };
-        let stored = file.map(|file| file.store(&verified));
+        wanted.map(|file| (verified, file))
+    }
+
+    fn keep(self: &Arc<Self>, request: &RangeRequest, verified: &Verified, to: Option<CacheFile>) {
+        let (hash, range) = (request.hash, request.range);
+        let stored = to.map(|file| file.store(verified));
         self.with(|state, _| match stored {
             Some(Ok(Stored::Kept)) => state.stored(hash, range),
             Some(Ok(Stored::Full) | Err(_)) | None => state.refused(hash, range),

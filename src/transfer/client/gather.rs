@@ -101,10 +101,7 @@ mod tests {
 
     #[test]
     fn ranges_across_answers_are_joined_in_order() {
-        let held = vec![
-            verified(0, 131072),
-            verified(131072, 8192),
-        ];
+        let held = vec![verified(0, 131072), verified(131072, 8192)];
         let sources = Sources { held, file: None };
         let range = ByteRange::new(60000, 137000);
         assert_eq!(sources.gather(range).unwrap(), expected(range));
