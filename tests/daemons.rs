@@ -56,6 +56,10 @@ fn main() {
             "a_killed_daemon_leaves_a_mount_that_its_next_start_cleans",
             a_stale_mount_is_cleaned,
         ),
+        (
+            "after_a_kill_cached_files_are_checked_again",
+            after_a_kill_the_cache_is_checked,
+        ),
         ("a_clean_stop_unmounts_and_exits_0", a_clean_stop_unmounts),
         (
             "a_restarted_node_keeps_its_shares_and_its_cache",
@@ -449,6 +453,32 @@ fn a_stale_mount_is_cleaned() {
     node.launch();
     node.wait_for_file("a.txt");
     assert_eq!(fs::read(node.mounted("a.txt")).unwrap(), b"a");
+}
+
+fn after_a_kill_the_cache_is_checked() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let bytes = noise(12, 3 << 20);
+    nodes[0].write("kept.bin", &bytes);
+    nodes[1].wait_for_file("kept.bin");
+    assert!(fs::read(nodes[1].mounted("kept.bin")).unwrap() == bytes);
+    // a clean stop puts all of it on disk
+    nodes[1].stop();
+    nodes[1].launch();
+    nodes[1].kill();
+    let hash = blake3::hash(&bytes).to_hex();
+    let data = nodes[1]
+        .home
+        .join(format!("cache/{}/{hash}.data", &hash[..2]));
+    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"not what was there", 1 << 20).unwrap();
+    nodes[1].launch();
+    eventually("the wrong bytes are found", 20 * SECOND, || {
+        let status = nodes[1].cli(&["status", "--json"]).expect_json();
+        status["warnings"].to_string().contains("wrong")
+    });
+    nodes[1].wait_for_file("kept.bin");
+    assert!(fs::read(nodes[1].mounted("kept.bin")).unwrap() == bytes);
 }
 
 fn a_clean_stop_unmounts() {

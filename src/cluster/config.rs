@@ -64,6 +64,21 @@ pub struct ClusterConfig {
     pub seeds: Vec<SocketAddr>,
 }
 
+impl ClusterConfig {
+    /// The defaults for probes of this period (10 ms or more): all that decides how soon a dead
+    /// node is noticed grows and shrinks with it.
+    pub fn probing_every(period: Duration) -> Self {
+        let usual = Self::default();
+        let scaled = |time: Duration| time.mul_f64(period.div_duration_f64(usual.probe_period));
+        Self {
+            probe_period: period,
+            probe_round_trip: scaled(usual.probe_round_trip),
+            suspicion: scaled(usual.suspicion),
+            ..usual
+        }
+    }
+}
+
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
@@ -76,5 +91,22 @@ impl Default for ClusterConfig {
             push_pull_period: Duration::from_secs(30),
             seeds: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_longer_probe_period_makes_every_judgement_slower_in_proportion() {
+        let (usual, slow) = (
+            ClusterConfig::default(),
+            ClusterConfig::probing_every(Duration::from_millis(1400)),
+        );
+        assert_eq!(slow.probe_period, 2 * usual.probe_period);
+        assert_eq!(slow.probe_round_trip, 2 * usual.probe_round_trip);
+        assert_eq!(slow.suspicion, 2 * usual.suspicion);
+        assert_eq!(slow.away_grace, usual.away_grace);
     }
 }

@@ -203,7 +203,7 @@ impl Builder {
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));
-        check_in_background(&self.cache, stopping.clone());
+        check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = Running {
             fetcher,
             server,
@@ -294,7 +294,11 @@ impl Builder {
             .chain(remembered)
             .copied()
             .collect();
-        let cluster = cluster_config(&self.config, seeds);
+        let cluster = ClusterConfig {
+            seeds,
+            away_grace: self.config.away_grace,
+            ..ClusterConfig::probing_every(self.config.probe_period)
+        };
         let config = MachineConfig {
             key: self.key.clone(),
             name: self.config.name.clone(),
@@ -307,20 +311,6 @@ impl Builder {
         let mut machine = Machine::new(config, catalogue, Instant::now());
         machine.align_haves(Instant::now(), &self.cache.complete());
         machine
-    }
-}
-
-/// The times of membership, in the proportions of the defaults.
-fn cluster_config(config: &NodeConfig, seeds: Vec<SocketAddr>) -> ClusterConfig {
-    let defaults = ClusterConfig::default();
-    let scale = config.probe_period.as_secs_f64() / defaults.probe_period.as_secs_f64();
-    ClusterConfig {
-        probe_period: config.probe_period,
-        probe_round_trip: defaults.probe_round_trip.mul_f64(scale),
-        suspicion: defaults.suspicion.mul_f64(scale),
-        away_grace: config.away_grace,
-        seeds,
-        ..defaults
     }
 }
 
@@ -388,6 +378,33 @@ fn next_generation(last: Generation) -> Generation {
 /// Before this the clock is certainly wrong: the first release was not yet made.
 const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 
+/// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
+/// Where the thread cannot be had, what is doubtful is still checked as it is read.
+fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
+    if cache.unverified().is_empty() {
+        return;
+    }
+    let check = move || {
+        let mut begun = Instant::now();
+        let report = cache.verify_unverified(|_| {
+            std::thread::sleep(begun.elapsed());
+            begun = Instant::now();
+            match *stopping.borrow() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        if report.dropped_bytes > 0 {
+            events.warn(format!(
+                "{} bytes of the cache were wrong and were dropped; check the disk",
+                report.dropped_bytes
+            ));
+        }
+    };
+    let thread = std::thread::Builder::new().name("cache-check".to_owned());
+    let _detached = thread.spawn(check);
+}
+
 fn warn_of_a_wrong_clock(events: &EventLog) {
     let now = unix_now_s();
     if now < EARLIEST_UNIX_S {
@@ -405,25 +422,6 @@ fn random_seed() -> u64 {
     SysRng
         .try_next_u64()
         .expect("the system gave random bytes for the keys a moment ago")
-}
-
-/// Checks what an unclean stop left in doubt, beside everything else; the node's end ends it.
-fn check_in_background(cache: &Cache, stopping: watch::Receiver<bool>) {
-    if cache.unverified().is_empty() {
-        return;
-    }
-    let cache = cache.clone();
-    let check = move || {
-        let checked = cache.verify_unverified(|_| match *stopping.borrow() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        });
-        tracing::debug!(?checked, "the cache was checked after an unclean stop");
-    };
-    // without a thread now, what is read is checked when it is read
-    let _started = std::thread::Builder::new()
-        .name("cache-check".to_owned())
-        .spawn(check);
 }
 
 /// The cache tells its events to a thread; the loop is a task.
