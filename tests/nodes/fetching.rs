@@ -210,7 +210,7 @@ impl Node {
         let failure = match answer {
             Some(Response::Data { proof }) => {
                 let (hash, size_bytes) = (request.hash, request.size_bytes);
-                match digest::decode(hash, size_bytes, request.range, &proof) {
+                match digest::decode(hash, size_bytes, request.range, proof) {
                     Ok(verified) => {
                         if running.plan.answered(now, request.id) {
                             let cached = self.cache.get_mut(&hash).expect("an open file");
