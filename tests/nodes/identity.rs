@@ -133,7 +133,7 @@ fn a_node_that_crashes_again_and_again_is_right_everywhere_and_no_copy() {
 
 #[test]
 fn a_copied_key_is_reported_and_nothing_is_mixed() {
-    each_seed(40, |seed| {
+    each_seed(24, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let twin = world.add();
         let id = world.nodes[2].id;

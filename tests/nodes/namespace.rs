@@ -77,7 +77,7 @@ fn a_file_is_listed_by_all_within_two_seconds_of_its_change() {
 
 #[test]
 fn while_a_node_changes_all_the_time_the_others_follow_within_a_second() {
-    each_seed(6, |seed| {
+    each_seed(4, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         let hash = world.content(10);
         let pause = Duration::from_micros(500 + 1000 * seed);
@@ -133,7 +133,7 @@ fn a_member_that_never_answers_keeps_no_names_from_a_newcomer_for_long() {
 
 #[test]
 fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
-    each_seed(4, |seed| {
+    each_seed(2, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let hash = world.content(10);
         world.leave(3, Leave::Final);
