@@ -313,6 +313,7 @@ impl State {
             self.plan
                 .limit_read_ahead(Some(self.window_bytes / UNCACHED_AHEAD_SHARE));
         }
+        self.plan.shed_idle(Instant::now(), &hash);
         self.end_fills(&hash, &Err(TransferError::CacheFull));
     }
 

@@ -53,6 +53,9 @@ pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 pub const DEMANDS_MAX: usize = 4096;
 /// Files on their way at one time; more displace those that nobody waits for.
 pub const FETCHES_MAX: usize = 1024;
+/// How long a file stays open unused where others want the room that it takes in the cache: longer
+/// than a reader thinks between two reads.
+const SHED_AFTER: Duration = Duration::from_secs(1);
 /// Peers of which figures are kept.
 pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
@@ -414,6 +417,17 @@ impl Plan {
             fetch.demands.remove(&id);
         }
         Some(demand)
+    }
+
+    /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
+    /// may give way to it.
+    pub fn shed_idle(&mut self, now: Instant, kept: &ContentHash) {
+        let is_shed = |(hash, fetch): &(&ContentHash, &Fetch)| {
+            *hash != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
+        };
+        let shed = self.fetches.iter().filter(is_shed);
+        let shed: Vec<_> = shed.map(|(hash, _)| *hash).collect();
+        shed.iter().for_each(|hash| self.close(hash));
     }
 
     fn close(&mut self, hash: &ContentHash) {

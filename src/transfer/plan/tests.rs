@@ -50,6 +50,18 @@ fn closing_what_is_idle_leaves_what_a_reader_waits_for() {
 }
 
 #[test]
+fn where_the_cache_is_full_files_that_nobody_reads_are_let_go_of() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let [old, new] = [1, 2].map(|number| world.file(number, MIB, &[peer]));
+    world.plan.shed_idle(world.now, &new);
+    assert!(world.plan.is_open(&old), "it was used a moment ago");
+    let later = world.now + Duration::from_secs(1);
+    world.plan.shed_idle(later, &new);
+    assert!(!world.plan.is_open(&old) && world.plan.is_open(&new));
+}
+
+#[test]
 fn a_fill_keeps_a_far_fast_peer_busy() {
     let mut world = World::new(1);
     let peer = world.peer(1, SimPeer::new(20, LAN));
