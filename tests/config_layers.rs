@@ -290,6 +290,11 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_MOUNT_UID", "5", "uid = 5"),
         ("P2PFS_MOUNT_GID", "6", "gid = 6"),
         ("P2PFS_MOUNT_READ_DEADLINE", "7s", "read_deadline = \"7s\""),
+        (
+            "P2PFS_READERS_CACHED_ONLY",
+            "tumblerd, a.service",
+            "cached_only = [\"tumblerd\", \"a.service\"]",
+        ),
         ("P2PFS_LAN_MDNS", "false", "mdns = false"),
         ("P2PFS_MEMBERSHIP_PERIOD", "2s", "period = \"2s\""),
         ("P2PFS_MEMBERSHIP_AWAY_GRACE", "0s", "away_grace = \"0s\""),

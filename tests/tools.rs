@@ -62,6 +62,11 @@ fn main() {
             ),
             ("python_maps_a_file", &["python3"], python_maps_a_file),
             ("sqlite_reads_a_database", &["sqlite3"], sqlite_reads),
+            (
+                "locks_for_reading_hold_among_local_programs",
+                &[],
+                locks_hold,
+            ),
             ("a_program_runs_from_the_mount", &[], a_program_runs),
             (
                 "git_clones_and_finds_a_shared_repository_clean",
@@ -115,6 +120,11 @@ fn main() {
                 "an_own_file_is_read_by_the_kernel_itself_and_is_live",
                 &[],
                 an_own_file_is_read_by_the_kernel,
+            ),
+            (
+                "a_thumbnailer_is_given_cached_bytes_only",
+                &["cat"],
+                a_thumbnailer_is_given_cached_bytes,
             ),
             (
                 "an_open_file_outlives_the_clearing_of_the_cache",
@@ -239,7 +249,7 @@ fn fill(share: &Path) {
 }
 
 /// Files of noise, each for one promise.
-const NOISES: [&str; 10] = [
+const NOISES: [&str; 11] = [
     "tar-hole.bin",
     "dd.bin",
     "mmap.bin",
@@ -250,6 +260,7 @@ const NOISES: [&str; 10] = [
     "stat.bin",
     "kernel.bin",
     "cleared.bin",
+    "thumbnail.bin",
 ];
 
 /// What takes a tool to make; without it, its promise is skipped.
@@ -469,6 +480,19 @@ fn sqlite_reads() {
     let seen = answer(&world.seen("data.db"));
     assert_eq!(seen, "ok\n5000|400000\n");
     assert_eq!(seen, answer(&world.source("data.db")));
+}
+
+fn locks_hold() {
+    let world = world();
+    let open = || File::open(world.seen("words.txt")).unwrap();
+    let (one, two) = (open(), open());
+    one.lock_shared().unwrap();
+    two.lock_shared().unwrap();
+    assert!(two.try_lock().is_err(), "the other still reads");
+    drop(one);
+    eventually("the lock goes with its file", 10 * SECOND, || {
+        two.try_lock().is_ok()
+    });
 }
 
 fn a_program_runs() {
@@ -792,4 +816,35 @@ fn an_open_file_outlives_clearing() {
     drop(open);
     world.reader.cli(&["cache", "clear"]).expect_ok();
     assert!(fs::read(&seen).unwrap() == bytes, "and can be fetched anew");
+}
+
+fn a_thumbnailer_is_given_cached_bytes() {
+    let world = world();
+    let thumbnailer = world.out("tumblerd");
+    fs::copy("/bin/cat", &thumbnailer).unwrap();
+    set_mode(&thumbnailer, 0o755);
+    let name = "thumbnail.bin";
+    let read = |program: &Path| run(Command::new(program).arg(world.seen(name)));
+    let cached = || {
+        let listed = world.reader.cli(&["ls", name, "--json"]).expect_json();
+        listed.to_string()
+    };
+    let before = cached();
+    let refused = read(&thumbnailer);
+    assert!(
+        refused.stderr.contains("Permission denied"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(refused.stdout, b"");
+    assert_eq!(cached(), before, "nothing was fetched for it");
+    let bytes = fs::read(world.source(name)).unwrap();
+    assert!(
+        read(Path::new("/bin/cat")).stdout == bytes,
+        "others are served"
+    );
+    assert!(
+        read(&thumbnailer).stdout == bytes,
+        "from the cache it reads as everybody"
+    );
 }

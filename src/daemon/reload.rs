@@ -29,6 +29,9 @@ pub(super) async fn apply(
         let cache = service.node.cache().clone();
         let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
     }
+    if let Some(programs) = changes.cached_only.clone() {
+        service.served.set_cached_only(programs);
+    }
     for seed in changes.seeds.iter().flatten() {
         for address in resolve(seed).await {
             let _stopping = service.node.add_seed(address).await;

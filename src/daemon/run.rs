@@ -242,6 +242,7 @@ impl Daemon {
                  but local reads are slower"
             ));
         }
+        mount.set_cached_only(self.config.readers.cached_only.clone());
         self.service.served.set(&mount);
         let told = mount.clone();
         tokio::spawn(async move {

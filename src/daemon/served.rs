@@ -15,6 +15,13 @@ impl Served {
         let _ = self.0.set(Arc::downgrade(mount));
     }
 
+    /// Which programs are given cached bytes only from now on.
+    pub fn set_cached_only(&self, programs: Vec<String>) {
+        if let Some(mount) = self.0.get().and_then(Weak::upgrade) {
+            mount.set_cached_only(programs);
+        }
+    }
+
     /// What it has done since it began; nothing where there is none.
     pub fn activity(&self) -> MountActivity {
         let Some(mount) = self.0.get().and_then(Weak::upgrade) else {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::error::FsError;
 use super::filesystem::Filesystem;
-use super::handles::{FileState, Handle, OpenFile};
+use super::handles::{FileState, Handle, OpenFile, Reach};
 use super::inode::Node;
 use super::modes::Mode;
 use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
@@ -52,17 +52,18 @@ impl Filesystem {
     /// Opens for reading. A fetch may begin; the open does not wait for it.
     ///
     /// # Errors
-    /// [`FsError::ReadOnly`] for anything but reading; what [`Content::open`] says.
+    /// [`FsError::ReadOnly`] for anything but reading; what [`Content::open`] says. What lies
+    /// beyond the reach is [`FsError::Denied`] when it is read.
     ///
     /// [`Content::open`]: super::traits::Content::open
-    pub fn open(&self, ino: u64, flags: i32) -> Result<OpenReply, FsError> {
+    pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {
         let inode = self.inode(ino)?;
         let changes = libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT;
         if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
             return Err(FsError::ReadOnly);
         }
         match self.current(&self.content.view(), &inode) {
-            Node::File(file) => self.open_file(ino, &file),
+            Node::File(file) => self.open_file(ino, &file, reach),
             Node::Status => {
                 let status = Handle::Status(self.content.status_json());
                 let handle = self.handles.insert(status).map_err(|(_, error)| error)?;
@@ -76,7 +77,7 @@ impl Filesystem {
         }
     }
 
-    fn open_file(&self, ino: u64, file: &FileVersion) -> Result<OpenReply, FsError> {
+    fn open_file(&self, ino: u64, file: &FileVersion, reach: Reach) -> Result<OpenReply, FsError> {
         let opened = self.content.open(file)?;
         let mode = self.mode(ino, opened);
         let size_bytes = file.size_bytes;
@@ -92,7 +93,9 @@ impl Filesystem {
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
             Mode::Asked => (FileState::Version { size_bytes }, Caching::Keep),
         };
-        let handle = Handle::File(OpenFile::new(ino, opened.handle, state));
+        let mut open = OpenFile::new(ino, opened.handle, state);
+        open.reach = reach;
+        let handle = Handle::File(open);
         match self.handles.insert(handle) {
             Ok(handle) => Ok(OpenReply { handle, caching }),
             Err((handle, error)) => {
@@ -149,10 +152,15 @@ impl Filesystem {
             return Ok(ReadStep::Done(0));
         }
         let wanted = &mut buffer[..range.len() as usize];
-        match self.content.read_now(file.content, range.start, wanted) {
+        let read = match file.reach {
+            Reach::Everything => self.content.read_now(file.content, range.start, wanted),
+            Reach::Cached => self.content.read_here(file.content, range.start, wanted),
+        };
+        match read {
             ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
             ReadNow::Done(_) => Err(FsError::Fault),
             ReadNow::Failed(error) => Err(error),
+            ReadNow::Wait if file.reach == Reach::Cached => Err(FsError::Denied),
             ReadNow::Wait => match file.recent_failure(range, Instant::now()) {
                 Some(error) => Err(error),
                 None => Ok(ReadStep::Wait(range)),

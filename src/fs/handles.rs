@@ -41,6 +41,8 @@ pub struct OpenFile {
     pub content: ContentHandle,
     /// How the bytes come.
     pub state: FileState,
+    /// How far its reader may reach.
+    pub reach: Reach,
     failures: Mutex<Vec<Failure>>,
     fetched: AtomicBool,
 }
@@ -62,6 +64,16 @@ pub enum FileState {
         /// By this file.
         backing: BackingFile,
     },
+}
+
+/// How far a reader may reach for bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// To other nodes.
+    #[default]
+    Everything,
+    /// No further than to what is here, and by that it leads to no fetch.
+    Cached,
 }
 
 /// An open directory.
@@ -87,6 +99,7 @@ impl OpenFile {
             ino,
             content,
             state,
+            reach: Reach::default(),
             failures,
             fetched: AtomicBool::new(false),
         }

@@ -37,6 +37,11 @@ pub trait Content: Send + Sync + 'static {
     /// an own file). The buffer never reaches past the file's end, but for a live handle.
     fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow;
 
+    /// The same for a reader that is given what is here and no more: it leads to no fetch.
+    fn read_here(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        self.read_now(handle, offset, buffer)
+    }
+
     /// Gets the bytes of `range`, all of them or an error, and calls `reply` exactly once: with
     /// data, or by its own deadline with an error. May call it before it returns. A reply that is
     /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.

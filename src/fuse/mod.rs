@@ -13,6 +13,7 @@ mod mount;
 mod notify;
 mod passthrough;
 mod read_only;
+mod readers;
 mod session;
 mod table;
 
@@ -32,6 +33,7 @@ pub use session::MAX_BACKGROUND;
 use device::Device;
 use notify::Queue;
 use passthrough::Passthrough;
+use readers::Readers;
 use session::Agreed;
 
 use crate::fs::{Filesystem, Invalidator};
@@ -69,6 +71,7 @@ pub struct Server {
     device: Arc<Device>,
     queue: Arc<Queue>,
     passthrough: Arc<Passthrough>,
+    readers: Arc<Readers>,
     end: Arc<End>,
 }
 
@@ -91,6 +94,7 @@ impl Server {
         let server = Self {
             passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device))),
             queue: Arc::new(Queue::default()),
+            readers: Arc::new(Readers::default()),
             end: Arc::new(End::default()),
             device,
         };
@@ -117,9 +121,14 @@ impl Server {
     ) -> io::Result<mpsc::Receiver<io::Result<Agreed>>> {
         let (tell, agreed) = mpsc::channel();
         let device = &self.device;
-        let session_fs = fs.clone();
+        let handlers = session::Handlers {
+            fs,
+            readers: self.readers.clone(),
+            wants_passthrough: options.passthrough,
+            agreed: tell,
+        };
         spawn("fuse-session", move || {
-            let run = session::run(pair, session_fs, options.passthrough, &tell);
+            let run = session::run(pair, handlers);
             tracing::debug!(?run, "the session is over");
         })?;
         let answers = device.clone();
@@ -148,6 +157,12 @@ impl Server {
     /// Where to say what the kernel must forget.
     pub fn invalidator(&self) -> Arc<dyn Invalidator> {
         self.queue.clone()
+    }
+
+    /// Which programs are given cached bytes only from now on, by the names of their processes
+    /// and of their service manager's units.
+    pub fn set_cached_only(&self, programs: Vec<String>) {
+        self.readers.set(programs);
     }
 
     /// What the mount has done since it began, and what it holds.

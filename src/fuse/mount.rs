@@ -134,6 +134,12 @@ impl Mount {
         self.server.is_serving() && self.seat.is_mounted()
     }
 
+    /// Which programs are given cached bytes only from now on, and EACCES for the rest: names of
+    /// processes, and of a service manager's units.
+    pub fn set_cached_only(&self, programs: Vec<String>) {
+        self.server.set_cached_only(programs);
+    }
+
     /// What it has done since it began, and what it holds.
     pub fn activity(&self) -> Activity {
         self.server.activity()

@@ -20,8 +20,9 @@ use fuser::{
 };
 
 use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
+use super::readers::Readers;
 use crate::fs::{
-    Attributes, Caching, FileKind, Filesystem, FsError, NAME_MAX_BYTES, OpenReply, Timestamp,
+    Attributes, Caching, FileKind, Filesystem, FsError, NAME_MAX_BYTES, OpenReply, Reach, Timestamp,
 };
 
 /// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
@@ -47,22 +48,11 @@ pub(super) struct Agreed {
 }
 
 /// Runs the session over its end of the device's pair, until the device closes the other end.
-/// What the kernel agreed to goes to `agreed` before the first request.
 ///
 /// # Errors
 /// Where the handshake fails, or a thread cannot be started.
-pub(super) fn run(
-    pair: OwnedFd,
-    fs: Arc<Filesystem>,
-    wants_passthrough: bool,
-    agreed: &Sender<io::Result<Agreed>>,
-) -> io::Result<()> {
-    let told = agreed.clone();
-    let handlers = Handlers {
-        fs,
-        wants_passthrough,
-        agreed: told,
-    };
+pub(super) fn run(pair: OwnedFd, handlers: Handlers) -> io::Result<()> {
+    let agreed = handlers.agreed.clone();
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
     let session = match Session::from_fd(handlers, pair, SessionACL::All, config) {
@@ -75,10 +65,14 @@ pub(super) fn run(
     session.run()
 }
 
-struct Handlers {
-    fs: Arc<Filesystem>,
-    wants_passthrough: bool,
-    agreed: Sender<io::Result<Agreed>>,
+/// What the session works with.
+pub(super) struct Handlers {
+    pub fs: Arc<Filesystem>,
+    pub readers: Arc<Readers>,
+    /// Whether the kernel may read complete files by itself.
+    pub wants_passthrough: bool,
+    /// Told of what the kernel agreed to before the first request.
+    pub agreed: Sender<io::Result<Agreed>>,
 }
 
 /// Asks the filesystem; a panic becomes EIO.
@@ -137,8 +131,13 @@ impl fuser::Filesystem for Handlers {
         }
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match ask(|| self.fs.open(ino.0, flags.0)) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let reach = if self.readers.is_cached_only(request.pid()) {
+            Reach::Cached
+        } else {
+            Reach::Everything
+        };
+        match ask(|| self.fs.open(ino.0, flags.0, reach)) {
             Ok(opened) => answer_open(reply, opened),
             Err(errno) => reply.error(errno),
         }

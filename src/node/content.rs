@@ -170,6 +170,14 @@ impl Content for NodeContent {
         }
     }
 
+    fn read_here(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        match self.version(handle).as_deref() {
+            None => ReadNow::Failed(FsError::BadHandle),
+            Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
+            Some(OpenVersion::Fixed(version)) => version.read_local(offset, buffer),
+        }
+    }
+
     fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
         let version = self.version(handle);
         let Some(OpenVersion::Fixed(version)) = version.as_deref() else {

@@ -27,7 +27,7 @@ pub use reload::{Changes, SETTINGS, Setting, compare};
 pub use seed::Seed;
 pub use settings::{
     CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
-    MembershipSettings, MountSettings, ShareSettings,
+    MembershipSettings, MountSettings, ReaderSettings, ShareSettings,
 };
 
 /// The port that a node listens on where nothing else is said, the one of the older peers.

@@ -47,6 +47,7 @@ pub const SETTINGS: &[Setting] = &[
     fixed("mount.uid", Kind::Number),
     fixed("mount.gid", Kind::Number),
     fixed("mount.read_deadline", Kind::Text),
+    live("readers.cached_only", Kind::List),
     fixed("lan.mdns", Kind::Switch),
     fixed("membership.period", Kind::Text),
     fixed("membership.away_grace", Kind::Text),
@@ -104,6 +105,8 @@ pub struct Changes {
     pub seeds: Option<Vec<Seed>>,
     /// The new budget of the cache.
     pub cache_size_bytes: Option<u64>,
+    /// Who is given cached bytes only.
+    pub cached_only: Option<Vec<String>>,
     /// The new log level.
     pub log_level: Option<LogLevel>,
     /// Keys of settings that changed and need a restart.
@@ -125,6 +128,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
         shares_removed: removed.map(|share| share.dir.clone()).collect(),
         seeds: changed(&old.seeds, &new.seeds),
         cache_size_bytes: changed(&old.cache.size_bytes, &new.cache.size_bytes),
+        cached_only: changed(&old.readers.cached_only, &new.readers.cached_only),
         log_level: changed(&old.log.level, &new.log.level),
         restart,
     }

@@ -43,6 +43,8 @@ pub struct Config {
     pub cache: CacheSettings,
     /// `[mount]`
     pub mount: MountSettings,
+    /// `[readers]`
+    pub readers: ReaderSettings,
     /// `[lan]`
     pub lan: LanSettings,
     /// `[membership]`
@@ -87,6 +89,14 @@ pub struct MountSettings {
     /// How long a read waits without progress before it fails.
     #[serde(with = "units::positive_duration")]
     pub read_deadline: Duration,
+}
+
+/// `[readers]`: who reads in the mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReaderSettings {
+    /// Programs that are given cached bytes only, by the name of their process or of their unit.
+    pub cached_only: Vec<String>,
 }
 
 /// `[[share]]`: one folder that this node shares.
@@ -213,6 +223,7 @@ impl Config {
                 dir: place.mount_dir.clone(),
                 ..MountSettings::default()
             },
+            readers: ReaderSettings::default(),
             lan: LanSettings::default(),
             membership: MembershipSettings::default(),
             legacy: LegacySettings::default(),
@@ -252,6 +263,36 @@ impl Default for MountSettings {
             uid: None,
             gid: None,
             read_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for ReaderSettings {
+    /// What reads whatever it finds on the usual desktops: thumbnailers, indexers, `updatedb`.
+    fn default() -> Self {
+        let programs = [
+            "tumblerd",
+            "evince-thumbnailer",
+            "totem-video-thumbnailer",
+            "ffmpegthumbnailer",
+            "gdk-pixbuf-thumbnailer",
+            "gsf-office-thumbnailer",
+            "thumbnail.so",
+            "localsearch-3",
+            "localsearch-extractor-3",
+            "tracker-miner-fs-3",
+            "tracker-extract-3",
+            "baloo_file",
+            "baloo_file_extractor",
+            "recollindex",
+            "updatedb",
+            "updatedb.plocate",
+            "updatedb.mlocate",
+            "plocate-updatedb.service",
+            "mlocate-updatedb.service",
+        ];
+        Self {
+            cached_only: programs.map(str::to_owned).to_vec(),
         }
     }
 }
