@@ -224,3 +224,55 @@ fn the_unit_has_no_option_that_would_hide_the_mount() {
         assert!(options.contains(&needed), "{needed}");
     }
 }
+
+/// Errors of the filesystem that the kernel keeps to itself.
+const NEVER_SEEN: [&str; 2] = ["EBADF", "ENOSYS"];
+
+#[test]
+fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
+    let manual = page(include_str!("../man/p2pfs.7"));
+    let errors = manual.split(".SH ").find(|part| part.starts_with("ERRORS"));
+    let errors = words(errors.unwrap());
+    let source = include_str!("../src/fs/error.rs");
+    let table = source.split("pub const fn errno").nth(1).unwrap();
+    let table = table.split("pub const fn").next().unwrap();
+    let chosen: BTreeSet<&str> = table
+        .split("libc::")
+        .skip(1)
+        .map(|rest| {
+            rest.split(|c: char| !c.is_ascii_alphanumeric())
+                .next()
+                .unwrap()
+        })
+        .filter(|name| !NEVER_SEEN.contains(name))
+        .collect();
+    assert!(chosen.len() > 10, "{chosen:?}");
+    let missing: Vec<_> = chosen
+        .iter()
+        .filter(|name| !errors.contains(**name))
+        .collect();
+    assert!(missing.is_empty(), "not in p2pfs(7): {missing:?}");
+    for attribute in ["hash", "holders", "cached", "verified"] {
+        assert!(
+            manual.contains(&format!("\n.B user.p2pfs.{attribute}\n")),
+            "{attribute}"
+        );
+    }
+}
+
+#[test]
+fn groff_sets_every_page_without_a_warning() {
+    let pages = ["p2pfs.1", "p2pfs.7", "p2pfs.8", "p2pfs.toml.5"];
+    for name in pages {
+        let path = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));
+        let set = std::process::Command::new("groff")
+            .args(["-t", "-man", "-ww", "-z", &path])
+            .output();
+        let Ok(set) = set else {
+            eprintln!("SKIPPED: groff is not installed");
+            return;
+        };
+        let said = String::from_utf8_lossy(&set.stderr);
+        assert!(set.status.success() && said.is_empty(), "{name}: {said}");
+    }
+}
