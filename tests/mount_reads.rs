@@ -318,3 +318,33 @@ fn the_kernel_reads_a_complete_file_by_itself() {
         Some(why) => eprintln!("SKIPPED: this kernel takes no backing file: {why}"),
     }
 }
+
+#[test]
+fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
+    let content = Memory::new();
+    let bytes = pattern(2, 1 << 20);
+    let hash = content.file("whole", bytes.clone());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), &bytes).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let first = File::open(mounted.at("whole")).unwrap();
+    if let Some(why) = mounted.mount.passthrough_refusal() {
+        eprintln!("SKIPPED: this kernel takes no backing file: {why}");
+        return;
+    }
+    backing.as_file().write_all_at(b"damage", 4096).unwrap();
+    content.lose_backing(hash);
+    let refused = File::open(mounted.at("whole"));
+    assert_eq!(
+        errno(refused),
+        libc::ESTALE,
+        "the kernel could only read the same for it"
+    );
+    drop(first);
+    eventually("it is read anew once all have closed it", || {
+        fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
+    });
+}

@@ -122,6 +122,11 @@ fn main() {
                 an_own_file_is_read_by_the_kernel,
             ),
             (
+                "without_the_right_the_daemon_reads_and_warns_once",
+                &["unshare", "setpriv", "mknod"],
+                without_the_right_the_daemon_reads,
+            ),
+            (
                 "a_thumbnailer_is_given_cached_bytes_only",
                 &["cat"],
                 a_thumbnailer_is_given_cached_bytes,
@@ -847,4 +852,46 @@ fn a_thumbnailer_is_given_cached_bytes() {
         read(&thumbnailer).stdout == bytes,
         "from the cache it reads as everybody"
     );
+}
+
+/// Runs a daemon as an ordinary user, who may open /dev/fuse in a namespace of mounts of its own.
+const AS_A_USER: &str = r#"
+cd "$1" && mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse || exit 77
+mkdir share mnt && echo hello > share/a.txt && cp "$1/../reader/secret" . && chown -R 65534 .
+user="setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=$1"
+$user timeout 60 "$2" daemon --config /dev/null --listen 127.0.0.1:0 --secret-file secret \
+    --state "$1/state" --cache "$1/cache" --socket "$1/s" --mount "$1/mnt" --share "$1/share" \
+    2> log &
+"$2" wait --mounted --file a.txt --timeout 30s --socket "$1/s"
+$user cat mnt/a.txt mnt/a.txt; "$2" status --socket "$1/s" | grep ^warning
+kill $!; wait; grep -c WARN log
+"#;
+
+fn without_the_right_the_daemon_reads() {
+    let world = world();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become an ordinary user");
+        return;
+    }
+    let home = world.author.home.with_file_name("user");
+    fs::create_dir(&home).unwrap();
+    set_mode(&home, 0o755);
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["-m", "sh", "-c", AS_A_USER, "sh"])
+        .arg(&home)
+        .arg(P2PFS);
+    let ran = run(&mut unshare);
+    if ran.status.code() == Some(77) || !Path::new("/usr/bin/fusermount3").exists() {
+        eprintln!(
+            "SKIPPED: no daemon of an ordinary user here: {}",
+            ran.stderr
+        );
+        return;
+    }
+    let text = ran.expect_ok();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["hello", "hello"]);
+    assert!(lines[2].contains("read through the daemon"), "{text}");
+    assert_eq!(lines[3..], ["1"], "one warning in the log");
 }

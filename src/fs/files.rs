@@ -96,6 +96,10 @@ impl Filesystem {
         let mut open = OpenFile::new(ino, opened.handle, state);
         open.reach = reach;
         let handle = Handle::File(open);
+        if !self.is_of_this_version(ino, opened, mode) {
+            self.close(&handle);
+            return Err(FsError::Gone);
+        }
         match self.handles.insert(handle) {
             Ok(handle) => Ok(OpenReply { handle, caching }),
             Err((handle, error)) => {
@@ -122,6 +126,16 @@ impl Filesystem {
             backing.release(ours);
         }
         mode
+    }
+
+    /// Whether what the kernel reads for those who have the inode open already is right for one
+    /// more: not where it has turned out to be damaged, or was an own file that is not ours to
+    /// give any more. It cannot read something else for this one, so the open fails until the
+    /// others have closed.
+    fn is_of_this_version(&self, ino: u64, opened: Opened, mode: Mode) -> bool {
+        mode == Mode::Asked
+            || (self.content.backing(opened.handle).is_some()
+                && (opened.live || self.modes.backed_live(ino).is_none()))
     }
 
     /// What is open under a number.

@@ -248,6 +248,11 @@ impl Memory {
             .insert(hash, Arc::new(file));
     }
 
+    /// What the kernel was given turns out to be damaged.
+    pub fn lose_backing(&self, hash: ContentHash) {
+        self.state.lock().unwrap().backing.remove(&hash);
+    }
+
     /// Publishes the view, and tells the mount what changed.
     pub fn publish(&self, mount: Option<&Mount>) {
         let changes = {
