@@ -348,3 +348,42 @@ fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
         fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
     });
 }
+
+#[test]
+fn an_open_never_fails_while_a_file_becomes_complete_under_its_readers() {
+    const FILES: usize = 40;
+    const READERS: usize = 6;
+    let content = Memory::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let name = |number: usize| format!("file-{number}");
+    let bytes: Vec<Vec<u8>> = (0..FILES)
+        .map(|number| pattern(number as u64, 20_000))
+        .collect();
+    let hashes: Vec<ContentHash> = (0..FILES)
+        .map(|number| content.file(&name(number), bytes[number].clone()))
+        .collect();
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for number in 0..FILES {
+        let path = mounted.at(&name(number));
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..30 {
+                            assert!(fs::read(&path).unwrap() == bytes[number]);
+                        }
+                    })
+                })
+                .collect();
+            let on_disk = folder.path().join(name(number));
+            fs::write(&on_disk, &bytes[number]).unwrap();
+            content.set_backing(hashes[number], File::open(on_disk).unwrap());
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+    eventually("nothing stays open", || content.open_count() == 0);
+}
