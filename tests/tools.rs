@@ -254,7 +254,7 @@ fn fill(share: &Path) {
 }
 
 /// Files of noise, each for one promise.
-const NOISES: [&str; 11] = [
+const NOISES: [&str; 12] = [
     "tar-hole.bin",
     "dd.bin",
     "mmap.bin",
@@ -266,6 +266,7 @@ const NOISES: [&str; 11] = [
     "kernel.bin",
     "cleared.bin",
     "thumbnail.bin",
+    "unlisted.bin",
 ];
 
 /// What takes a tool to make; without it, its promise is skipped.
@@ -852,6 +853,19 @@ fn a_thumbnailer_is_given_cached_bytes() {
         read(&thumbnailer).stdout == bytes,
         "from the cache it reads as everybody"
     );
+    // a running daemon takes another list
+    let configure = |text: &str| {
+        fs::write(world.reader.home.join("p2pfs.toml"), text).unwrap();
+        world.reader.signal(libc::SIGHUP);
+    };
+    configure("[readers]\ncached_only = []\n");
+    let unlisted = world.seen("unlisted.bin");
+    eventually("whom nobody lists is served", 10 * SECOND, || {
+        run(Command::new(&thumbnailer).arg(&unlisted))
+            .status
+            .success()
+    });
+    configure("");
 }
 
 /// Runs a daemon as an ordinary user, who may open /dev/fuse in a namespace of mounts of its own.
