@@ -12,7 +12,10 @@ use crate::machine::{cpu_seconds, sent_bytes, settle};
 use crate::{Field, setting};
 
 /// A name for the settings, and what it stands for.
-pub const ALL: &[(&str, fn(&Field))] = &[
+type Trial = (&'static str, fn(&Field));
+
+/// Every trial.
+pub const ALL: &[Trial] = &[
     ("sequential", sequential),
     ("random", random),
     ("first", first),

@@ -333,7 +333,8 @@ impl Daemon {
         });
     }
 
-    /// Whoever left for good is no member again at the next start, unless the configuration says so.
+    /// Whoever left for good is no member again at the next start, unless the configuration says
+    /// so.
     fn forget_cluster(&self) {
         match self.service.node.keyring().forget() {
             Ok(true) => {}
