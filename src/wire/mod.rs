@@ -3,6 +3,7 @@
 //! Owns the formats and their limits; opens no socket, keeps no state, and trusts nothing: what
 //! decodes is well formed and within limits, not true. The only room with legacy text.
 
+pub mod legacy;
 pub mod native;
 
 /// Why bytes from outside are not a message. The sender is at fault; nothing was changed.

@@ -1,0 +1,161 @@
+//! The names that the protocol can carry.
+
+use std::fmt;
+
+/// The width of the name in a transfer header: a longer one loses its end there.
+pub const NAME_FIELD_BYTES: usize = 64;
+/// What fills a field of the transfer header, and so cannot end a name.
+pub(super) const FILL: u8 = b':';
+/// What parts the fields of a message.
+pub(super) const SEPARATOR: u8 = b',';
+
+/// A file's base name that survives a datagram, a request and a transfer header unchanged.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// Checks and wraps a base name.
+    ///
+    /// # Errors
+    /// [`NameError`] saying what of it the protocol cannot carry.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if bytes.is_empty() || bytes == b"." || bytes == b".." {
+            return Err(NameError::NoFile);
+        }
+        if bytes.len() > NAME_FIELD_BYTES {
+            let length_bytes = bytes.len();
+            return Err(NameError::TooLong { length_bytes });
+        }
+        if bytes.contains(&SEPARATOR) {
+            return Err(NameError::Comma);
+        }
+        if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
+            return Err(NameError::LineBreak);
+        }
+        if bytes.contains(&b'/') || bytes.contains(&0) {
+            return Err(NameError::Path);
+        }
+        if bytes.ends_with(&[FILL]) || trim(bytes).len() < trim_start(bytes).len() {
+            return Err(NameError::LostEnd);
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The last component of what a peer wrote, as the old programs take it. None where that is no
+    /// name that could be answered.
+    pub fn from_field(field: &[u8]) -> Option<Self> {
+        let end = field
+            .iter()
+            .rposition(|b| *b != b'/')
+            .map_or(0, |at| at + 1);
+        let last = field[..end].rsplit(|b| *b == b'/').next()?;
+        Self::new(last).ok()
+    }
+
+    /// The bytes; never empty, at most [`NAME_FIELD_BYTES`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// Why a name cannot be asked of, or given to, an older peer. Nobody is at fault; it stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty, `.` or `..`.
+    #[error("it names no file")]
+    NoFile,
+    /// Over [`NAME_FIELD_BYTES`].
+    #[error("a name of {length_bytes} bytes is over the 64 that older peers can carry")]
+    TooLong {
+        /// Its length.
+        length_bytes: usize,
+    },
+    /// A comma parts fields.
+    #[error("older peers cannot carry a name with a comma")]
+    Comma,
+    /// A line end ends a message.
+    #[error("older peers cannot carry a name with a line break")]
+    LineBreak,
+    /// A slash or a NUL.
+    #[error("older peers know base names only")]
+    Path,
+    /// A colon or blank at the end would be lost.
+    #[error("older peers would lose the colon or blank at the end of the name")]
+    LostEnd,
+}
+
+/// Without white space at both ends, as the old programs strip a message: Unicode's where the
+/// bytes are UTF-8, ASCII's otherwise.
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.trim().as_bytes(),
+        Err(_) => bytes.trim_ascii(),
+    }
+}
+
+fn trim_start(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.trim_start().as_bytes(),
+        Err(_) => bytes.trim_ascii_start(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_arrive_as_another_is_refused_with_the_reason() {
+        let long = [b'n'; 65];
+        let cases: [(&[u8], NameError); 10] = [
+            (b"", NameError::NoFile),
+            (b"..", NameError::NoFile),
+            (&long, NameError::TooLong { length_bytes: 65 }),
+            (b"a,b", NameError::Comma),
+            (b"a\nb", NameError::LineBreak),
+            (b"a\rb", NameError::LineBreak),
+            (b"a/b", NameError::Path),
+            (b"a\0b", NameError::Path),
+            (b"colon:", NameError::LostEnd),
+            (b"blank ", NameError::LostEnd),
+        ];
+        for (name, why) in cases {
+            assert_eq!(Name::new(name), Err(why), "{}", name.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn names_with_blanks_colons_inside_64_bytes_or_no_utf_8_are_carried() {
+        for name in [
+            &b"a name with spaces"[..],
+            b"a:b",
+            b" lead",
+            &[b'n'; 64],
+            b"\xff\xfe",
+        ] {
+            assert_eq!(Name::new(name).unwrap().as_bytes(), name);
+        }
+    }
+
+    #[test]
+    fn what_a_peer_writes_counts_by_its_last_component_alone() {
+        let name = |field: &[u8]| Name::from_field(field).map(|n| n.as_bytes().to_vec());
+        assert_eq!(name(b"../../etc/passwd"), Some(b"passwd".to_vec()));
+        assert_eq!(name(b"dir/b.txt///"), Some(b"b.txt".to_vec()));
+        assert_eq!(name(b"/.."), None);
+        assert_eq!(name(b"///"), None);
+        assert_eq!(name(b""), None);
+    }
+}
