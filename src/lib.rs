@@ -29,6 +29,7 @@
 //! | [`wire`] | every format that crosses a network, with every size limit |
 //! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
 //! | [`catalogue`] | what every node says it has, merged into one namespace; pure |
+//! | [`legacy`] | the older peers' discovery protocol: members, answers, questions; pure |
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
@@ -75,6 +76,7 @@ pub mod extent;
 pub mod fs;
 pub mod fuse;
 pub mod id;
+pub mod legacy;
 pub mod net;
 pub mod node;
 pub mod path;

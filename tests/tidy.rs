@@ -235,6 +235,7 @@ fn pure_rooms_name_no_runtime_socket_file_or_clock() {
         "wire",
         "cluster",
         "catalogue",
+        "legacy",
         "transfer::plan",
     ];
     let impure = [

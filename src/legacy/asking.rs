@@ -1,0 +1,280 @@
+//! The questions of this node: one for many askers, a bounded number, each with its end.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use super::LegacyEvent;
+use crate::wire::legacy::Name;
+
+/// Questions open at one time; the oldest whose lookup is over gives way.
+pub const ASKS_MAX: usize = 64;
+/// How long a name that nobody had counts as absent (the contract).
+pub const NEGATIVE: Duration = Duration::from_secs(30);
+/// Names that are remembered as absent.
+const NEGATIVES_MAX: usize = 4096;
+/// Responders that wait for their turn with one question.
+const RESPONDERS_MAX: usize = 16;
+/// Peers that are remembered for having answered; the first one is forgotten first.
+const PRIORITY_MAX: usize = 256;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A program's lookup: it may end as absent, which is remembered for [`NEGATIVE`].
+    Lookup,
+    /// A person who waits for as long as a question is open.
+    Whole,
+}
+
+/// Why nobody is asked. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absence {
+    /// Asked within the last [`NEGATIVE`], and nobody had it.
+    #[error("no older peer had it a moment ago")]
+    AskedLately,
+    /// A hidden name, or one that programs look for everywhere.
+    #[error("older peers are not asked for such names")]
+    NeverAsked,
+    /// Nobody to ask.
+    #[error("no older peer is known")]
+    NoMembers,
+    /// [`ASKS_MAX`] others wait.
+    #[error("too many names are being asked for")]
+    Busy,
+}
+
+struct Ask {
+    asked_at: Instant,
+    lookup_ends: Instant,
+    lookup_is_over: bool,
+    /// The last that anyone waits for it.
+    ends: Instant,
+    asked: HashSet<SocketAddrV4>,
+    tried: HashSet<SocketAddrV4>,
+    trying: Option<SocketAddrV4>,
+    responders: VecDeque<(SocketAddrV4, SocketAddrV4)>,
+}
+
+/// What became of a question.
+pub(super) struct Opened {
+    /// It is to be sent.
+    pub(super) is_new: bool,
+    /// Another that had to give way for it.
+    pub(super) gave_way: Option<Name>,
+}
+
+pub(super) struct Asks {
+    lookup: Duration,
+    waiting: Duration,
+    open: BTreeMap<Name, Ask>,
+    absent_until: HashMap<Name, Instant>,
+    /// Who answered a question of ours first, in order; they are answered at once.
+    priority: VecDeque<SocketAddrV4>,
+}
+
+impl Asks {
+    pub(super) fn new(lookup: Duration, waiting: Duration) -> Self {
+        Self {
+            lookup,
+            waiting: waiting.max(lookup),
+            open: BTreeMap::new(),
+            absent_until: HashMap::new(),
+            priority: VecDeque::new(),
+        }
+    }
+
+    /// Opens a question or joins an open one.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        name: &Name,
+        patience: Patience,
+        asked: &[SocketAddrV4],
+    ) -> Result<Opened, Absence> {
+        let is_absent = self
+            .absent_until
+            .get(name)
+            .is_some_and(|until| *until > now);
+        if patience == Patience::Lookup && is_absent {
+            return Err(Absence::AskedLately);
+        }
+        let (lookup, waiting) = (self.lookup, self.waiting);
+        if let Some(ask) = self.open.get_mut(name) {
+            if ask.lookup_is_over || patience == Patience::Whole {
+                ask.ends = now + waiting;
+            }
+            let is_new = ask.lookup_is_over;
+            if is_new {
+                ask.renew(now, lookup, asked);
+            }
+            return Ok(Opened {
+                is_new,
+                gave_way: None,
+            });
+        }
+        let gave_way = self.make_room()?;
+        let mut ask = Ask {
+            asked_at: now,
+            lookup_ends: now,
+            lookup_is_over: false,
+            ends: now + waiting,
+            asked: HashSet::new(),
+            tried: HashSet::new(),
+            trying: None,
+            responders: VecDeque::new(),
+        };
+        ask.renew(now, lookup, asked);
+        self.open.insert(name.clone(), ask);
+        Ok(Opened {
+            is_new: true,
+            gave_way,
+        })
+    }
+
+    fn make_room(&mut self) -> Result<Option<Name>, Absence> {
+        if self.open.len() < ASKS_MAX {
+            return Ok(None);
+        }
+        let over = self.open.iter().filter(|(_, ask)| ask.lookup_is_over);
+        let oldest = over.min_by_key(|(_, ask)| ask.asked_at);
+        let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
+        self.open.remove(&oldest);
+        Ok(Some(oldest))
+    }
+
+    /// A `File` answer came. None where the sender was asked for nothing that is open. It names no
+    /// file, so the sender is tried for each question that it was asked.
+    pub(super) fn answered(
+        &mut self,
+        from: SocketAddrV4,
+        at: SocketAddrV4,
+    ) -> Option<Vec<LegacyEvent>> {
+        let mut events = Vec::new();
+        let (mut was_asked, mut was_first) = (false, false);
+        for (name, ask) in &mut self.open {
+            if !ask.asked.contains(&from) {
+                continue;
+            }
+            was_asked = true;
+            was_first |= ask.tried.is_empty();
+            if ask.tried.contains(&at) || ask.responders.len() >= RESPONDERS_MAX {
+                continue;
+            }
+            ask.tried.insert(at);
+            ask.responders.push_back((from, at));
+            events.extend(ask.next_try(name));
+        }
+        if was_first && !self.priority.contains(&from) {
+            if self.priority.len() == PRIORITY_MAX {
+                self.priority.pop_front();
+            }
+            self.priority.push_back(from);
+        }
+        was_asked.then_some(events)
+    }
+
+    pub(super) fn tried(
+        &mut self,
+        now: Instant,
+        name: &Name,
+        at: SocketAddrV4,
+        found: bool,
+    ) -> Vec<LegacyEvent> {
+        let Some(ask) = self.open.get_mut(name) else {
+            return Vec::new();
+        };
+        if ask.trying != Some(at) {
+            return Vec::new();
+        }
+        ask.trying = None;
+        if found {
+            self.open.remove(name);
+            self.absent_until.remove(name);
+            return Vec::new();
+        }
+        let next: Vec<LegacyEvent> = ask.next_try(name).into_iter().collect();
+        if next.is_empty() {
+            return self.handle_timeout(now);
+        }
+        next
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LegacyEvent> {
+        let mut events = Vec::new();
+        let mut over = Vec::new();
+        for (name, ask) in &mut self.open {
+            // a responder that is being tried has its own deadline
+            if ask.trying.is_some() {
+                continue;
+            }
+            if !ask.lookup_is_over && ask.lookup_ends <= now {
+                ask.lookup_is_over = true;
+                events.push(LegacyEvent::LookupOver(name.clone()));
+                over.push(name.clone());
+            }
+            if ask.ends <= now {
+                events.push(LegacyEvent::AskOver(name.clone()));
+            }
+        }
+        over.into_iter()
+            .for_each(|name| self.note_absence(name, now));
+        self.open
+            .retain(|_, ask| ask.trying.is_some() || ask.ends > now);
+        events
+    }
+
+    fn note_absence(&mut self, name: Name, now: Instant) {
+        if self.absent_until.len() >= NEGATIVES_MAX {
+            self.absent_until.retain(|_, until| *until > now);
+        }
+        if self.absent_until.len() < NEGATIVES_MAX {
+            self.absent_until.insert(name, now + NEGATIVE);
+        }
+    }
+
+    pub(super) fn forget_absence(&mut self, name: &Name) {
+        self.absent_until.remove(name);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let waiting = self.open.values().filter(|ask| ask.trying.is_none());
+        waiting
+            .map(|ask| {
+                if ask.lookup_is_over {
+                    ask.ends
+                } else {
+                    ask.lookup_ends.min(ask.ends)
+                }
+            })
+            .min()
+    }
+
+    /// Whether this peer has answered a question of ours.
+    pub(super) fn has_answered(&self, peer: SocketAddrV4) -> bool {
+        self.priority.contains(&peer)
+    }
+}
+
+impl Ask {
+    fn renew(&mut self, now: Instant, lookup: Duration, asked: &[SocketAddrV4]) {
+        self.asked_at = now;
+        self.lookup_ends = now + lookup;
+        self.lookup_is_over = false;
+        self.asked.extend(asked);
+        self.tried.clear();
+    }
+
+    fn next_try(&mut self, name: &Name) -> Option<LegacyEvent> {
+        if self.trying.is_some() {
+            return None;
+        }
+        let (peer, at) = self.responders.pop_front()?;
+        self.trying = Some(at);
+        Some(LegacyEvent::Try {
+            name: name.clone(),
+            peer,
+            at,
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! How much one address may say.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// Datagrams that an address may send in the long run.
+pub const PER_SECOND: u32 = 32;
+/// And at once: the lists of a large cluster all told from one machine.
+pub const BURST: u32 = 256;
+/// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
+/// where there are none, strangers share one bucket.
+const ADDRESSES_MAX: usize = 4096;
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+#[derive(Default)]
+pub(super) struct Rates {
+    buckets: HashMap<Ipv4Addr, Bucket>,
+}
+
+impl Rates {
+    /// Whether one more datagram of this address is taken.
+    pub(super) fn admit(&mut self, from: Ipv4Addr, now: Instant) -> bool {
+        let is_known = self.buckets.contains_key(&from);
+        if !is_known && self.buckets.len() >= ADDRESSES_MAX {
+            self.buckets
+                .retain(|_, bucket| bucket.refilled(now) < f64::from(BURST));
+        }
+        let is_room = is_known || self.buckets.len() < ADDRESSES_MAX;
+        let key = if is_room { from } else { Ipv4Addr::UNSPECIFIED };
+        let full = Bucket {
+            tokens: f64::from(BURST),
+            at: now,
+        };
+        let bucket = self.buckets.entry(key).or_insert(full);
+        bucket.tokens = bucket.refilled(now);
+        bucket.at = bucket.at.max(now);
+        let is_enough = bucket.tokens >= 1.0;
+        if is_enough {
+            bucket.tokens -= 1.0;
+        }
+        is_enough
+    }
+}
+
+impl Bucket {
+    fn refilled(&self, now: Instant) -> f64 {
+        let passed: Duration = now.saturating_duration_since(self.at);
+        (self.tokens + passed.as_secs_f64() * f64::from(PER_SECOND)).min(f64::from(BURST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let taken = (0..1000).filter(|_| rates.admit(a, now)).count();
+        assert_eq!(taken as u32, BURST);
+        assert!(rates.admit(b, now));
+        let later = now + Duration::from_secs(1);
+        let taken = (0..1000).filter(|_| rates.admit(a, later)).count();
+        assert_eq!(taken as u32, PER_SECOND);
+    }
+
+    #[test]
+    fn ever_new_addresses_are_bounded_together() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let address = |n: u32| Ipv4Addr::from(0x0a00_0000 + n);
+        let taken = (0..100_000)
+            .filter(|n| rates.admit(address(*n), now))
+            .count();
+        assert!(rates.buckets.len() <= ADDRESSES_MAX + 1);
+        assert_eq!(taken, ADDRESSES_MAX + BURST as usize);
+    }
+}

@@ -1,0 +1,239 @@
+//! Who is there: members that were heard, configured ones, and addresses that were only told of.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use crate::wire::legacy::MemberName;
+
+/// Members that are heard and kept; further ones are answered and not gossiped.
+pub const MEMBERS_MAX: usize = 256;
+/// Addresses and names that were told of and not heard yet.
+pub const CANDIDATES_MAX: usize = 256;
+/// Of these, told by one sender.
+const CANDIDATES_PER_TELLER: usize = 64;
+/// How often an address that was only told of is told ours.
+pub const CANDIDATE_TRIES: u32 = 3;
+/// Candidates that are told in one period: what a spoofed list could make us send.
+const PROBES_PER_PERIOD: usize = 32;
+/// Periods for which an address that stayed silent is not tried again, though the old programs
+/// gossip it for ever.
+const REST_PERIODS: u32 = 45;
+/// Periods without a word after which a member is none.
+const SILENT_PERIODS: u32 = 5;
+/// But at least this long, since the others' period may be longer than ours.
+const SILENT_MIN: Duration = Duration::from_secs(60);
+/// A host's name that does not resolve is tried again after this many periods, then twice as many,
+/// and so on up to the last.
+const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
+
+struct Member {
+    address: SocketAddrV4,
+    last_heard: Instant,
+}
+
+/// Something that was told of, by configuration or by a member.
+struct Candidate {
+    teller: Option<SocketAddrV4>,
+    /// Its address, or what its name resolved to.
+    address: Option<SocketAddrV4>,
+    tries: u32,
+    /// Not before.
+    next: Instant,
+}
+
+impl Candidate {
+    fn is_configured(&self) -> bool {
+        self.teller.is_none()
+    }
+}
+
+pub(super) struct Roster {
+    period: Duration,
+    /// In the order in which they were heard first.
+    heard: Vec<Member>,
+    candidates: BTreeMap<MemberName, Candidate>,
+}
+
+/// Whom to tell of us, and whose address to find.
+#[derive(Default)]
+pub(super) struct Probes {
+    pub(super) addresses: Vec<SocketAddrV4>,
+    pub(super) hosts: Vec<MemberName>,
+}
+
+impl Roster {
+    pub(super) fn new(period: Duration) -> Self {
+        Self {
+            period,
+            heard: Vec::new(),
+            candidates: BTreeMap::new(),
+        }
+    }
+
+    /// A message came from there. True where it was not a member before, none where there is no
+    /// room for it.
+    pub(super) fn heard(&mut self, from: SocketAddrV4, now: Instant) -> Option<bool> {
+        if let Some(member) = self.heard.iter_mut().find(|m| m.address == from) {
+            member.last_heard = now;
+            return Some(false);
+        }
+        if self.heard.len() >= MEMBERS_MAX {
+            return None;
+        }
+        self.heard.push(Member {
+            address: from,
+            last_heard: now,
+        });
+        let key = MemberName::Address(from);
+        if self
+            .candidates
+            .get(&key)
+            .is_some_and(|c| !c.is_configured())
+        {
+            self.candidates.remove(&key);
+        }
+        Some(true)
+    }
+
+    /// Takes note of an entry of a list (`teller` none: of the configuration). False where there
+    /// is no room.
+    pub(super) fn learn(
+        &mut self,
+        member: &MemberName,
+        teller: Option<SocketAddrV4>,
+        now: Instant,
+    ) -> bool {
+        let address = match member {
+            MemberName::Address(address) => Some(*address),
+            MemberName::Host { .. } => None,
+        };
+        let is_heard = address.is_some_and(|address| self.is_heard(address));
+        if self.candidates.contains_key(member) || (is_heard && teller.is_some()) {
+            return true;
+        }
+        if teller.is_some() && !self.has_room_for(teller) {
+            return false;
+        }
+        self.candidates.insert(
+            member.clone(),
+            Candidate {
+                teller,
+                address,
+                tries: 0,
+                next: now,
+            },
+        );
+        true
+    }
+
+    /// Those that rest give way to those that were not tried yet.
+    fn has_room_for(&mut self, teller: Option<SocketAddrV4>) -> bool {
+        let of_same = self.candidates.values().filter(|c| c.teller == teller);
+        if of_same.count() >= CANDIDATES_PER_TELLER {
+            return false;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            self.candidates
+                .retain(|_, c| c.is_configured() || c.tries < CANDIDATE_TRIES);
+        }
+        self.candidates.len() < CANDIDATES_MAX
+    }
+
+    /// A host's address, or that it has none. Gives the address where it is one to be told at once.
+    pub(super) fn resolved(
+        &mut self,
+        host: &MemberName,
+        to: Option<SocketAddrV4>,
+        now: Instant,
+    ) -> Option<SocketAddrV4> {
+        let period = self.period;
+        let candidate = self.candidates.get_mut(host)?;
+        let Some(address) = to else {
+            let step = (candidate.tries as usize).min(RESOLVE_BACKOFF_PERIODS.len() - 1);
+            candidate.tries = candidate.tries.saturating_add(1);
+            candidate.next = now + period * RESOLVE_BACKOFF_PERIODS[step];
+            return None;
+        };
+        let is_new = candidate.address != Some(address);
+        candidate.address = Some(address);
+        candidate.tries = u32::from(is_new);
+        candidate.next = now + period;
+        let is_configured = candidate.is_configured();
+        (is_new && is_configured && !self.is_heard(address)).then_some(address)
+    }
+
+    /// What is due now: candidates that are told of us once more, and names to resolve.
+    pub(super) fn take_probes(&mut self, now: Instant) -> Probes {
+        let heard: Vec<SocketAddrV4> = self.heard_members().collect();
+        let (period, mut probes) = (self.period, Probes::default());
+        self.candidates.retain(|_, candidate| {
+            let is_over = candidate.tries >= CANDIDATE_TRIES && candidate.next <= now;
+            candidate.is_configured() || !is_over
+        });
+        for (name, candidate) in &mut self.candidates {
+            if candidate.next > now {
+                continue;
+            }
+            if candidate.address.is_some_and(|a| heard.contains(&a)) {
+                candidate.tries = 0;
+                continue;
+            }
+            let is_full = probes.addresses.len() + probes.hosts.len() >= PROBES_PER_PERIOD;
+            if is_full && !candidate.is_configured() {
+                continue;
+            }
+            match (candidate.address, name) {
+                (Some(address), _) => {
+                    candidate.tries = candidate.tries.saturating_add(1);
+                    probes.addresses.push(address);
+                    let is_last = candidate.tries >= CANDIDATE_TRIES && !candidate.is_configured();
+                    let rest = if is_last { REST_PERIODS } else { 1 };
+                    candidate.next = now + period * rest;
+                }
+                (None, _) => probes.hosts.push(name.clone()),
+            }
+            // a name's address may change: it is looked up again where nobody is heard there
+            if matches!(name, MemberName::Host { .. }) && candidate.tries > CANDIDATE_TRIES {
+                probes.hosts.push(name.clone());
+            }
+        }
+        probes
+    }
+
+    /// Removes members that have been silent for too long.
+    pub(super) fn drop_silent(&mut self, now: Instant) -> Vec<SocketAddrV4> {
+        let limit = SILENT_MIN.max(self.period * SILENT_PERIODS);
+        let is_silent = |m: &Member| now.saturating_duration_since(m.last_heard) > limit;
+        let silent = self.heard.iter().filter(|m| is_silent(m));
+        let silent = silent.map(|m| m.address).collect();
+        self.heard.retain(|m| !is_silent(m));
+        silent
+    }
+
+    pub(super) fn heard_members(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.heard.iter().map(|member| member.address)
+    }
+
+    pub(super) fn is_heard(&self, address: SocketAddrV4) -> bool {
+        self.heard.iter().any(|member| member.address == address)
+    }
+
+    /// Those heard, then the configured ones that were not, each once.
+    pub(super) fn listed(&self) -> impl Iterator<Item = (SocketAddrV4, bool)> {
+        let configured = self.candidates.values().filter(|c| c.is_configured());
+        let mut unheard: Vec<SocketAddrV4> = configured
+            .filter_map(|c| c.address)
+            .filter(|address| !self.is_heard(*address))
+            .collect();
+        unheard.sort();
+        unheard.dedup();
+        let heard = self.heard_members().map(|address| (address, true));
+        heard.chain(unheard.into_iter().map(|address| (address, false)))
+    }
+
+    /// Whom a question goes to: an answer may come from a configured one that never spoke.
+    pub(super) fn asked(&self) -> Vec<SocketAddrV4> {
+        self.listed().map(|(address, _)| address).collect()
+    }
+}

@@ -1,0 +1,482 @@
+//! The machine in virtual time.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const OWN: &str = "10.0.0.1:1378";
+
+fn address(text: &str) -> SocketAddrV4 {
+    text.parse().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A machine, its time, and what it has of files.
+struct World {
+    machine: LegacyMachine,
+    now: Instant,
+    has: Vec<Name>,
+}
+
+type Sent = Vec<(String, String)>;
+
+impl World {
+    fn new(members: &[&str]) -> Self {
+        let now = Instant::now();
+        let members = members
+            .iter()
+            .map(|m| MemberName::parse(m.as_bytes()).unwrap());
+        let config = LegacyConfig {
+            own: address(OWN),
+            members: members.collect(),
+            period: seconds(20),
+            waiting: seconds(100),
+            lookup: seconds(12),
+            responder_delay: seconds(10),
+        };
+        let is_own =
+            |a: SocketAddrV4| a.port() == 1378 && (a.ip().is_loopback() || a == address(OWN));
+        Self {
+            machine: LegacyMachine::new(config, Box::new(is_own), now),
+            now,
+            has: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, from: &str, text: &[u8]) {
+        let has = self.has.clone();
+        let from = from.parse().unwrap();
+        self.machine
+            .handle_message(self.now, from, text, &|name| has.contains(name));
+    }
+
+    /// Lets the time pass, waking the machine whenever it wants to be.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.machine.poll_timeout().filter(|due| *due <= end) {
+            self.now = due.max(self.now);
+            let has = self.has.clone();
+            self.machine
+                .handle_timeout(self.now, &|name| has.contains(name));
+        }
+        self.now = end;
+    }
+
+    fn sent(&mut self) -> Sent {
+        std::iter::from_fn(|| self.machine.poll_transmit())
+            .map(|(to, bytes)| (to.to_string(), String::from_utf8(bytes).unwrap()))
+            .collect()
+    }
+
+    fn events(&mut self) -> Vec<LegacyEvent> {
+        std::iter::from_fn(|| self.machine.poll_event()).collect()
+    }
+
+    /// What happened but for members coming and going.
+    fn asking_events(&mut self) -> Vec<LegacyEvent> {
+        let is_asking =
+            |e: &LegacyEvent| !matches!(e, LegacyEvent::MemberUp(_) | LegacyEvent::MemberDown(_));
+        self.events().into_iter().filter(is_asking).collect()
+    }
+
+    fn ask(&mut self, text: &str) -> Result<(), Absence> {
+        self.machine.ask(self.now, &name(text), Patience::Lookup)
+    }
+
+    fn members(&self) -> Vec<String> {
+        let heard = self.machine.members().into_iter().filter(|m| m.heard);
+        heard.map(|m| m.address.to_string()).collect()
+    }
+}
+
+fn sent(to: &str, text: &str) -> (String, String) {
+    (to.to_owned(), text.to_owned())
+}
+
+fn attempt(file: &str, peer: &str, at: &str) -> LegacyEvent {
+    LegacyEvent::Try {
+        name: name(file),
+        peer: address(peer),
+        at: address(at),
+    }
+}
+
+#[test]
+fn a_configured_member_hears_our_address_at_start_and_every_period() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.pass(seconds(0));
+    let hello = sent("10.0.0.2:1378", "DISCOVER,10.0.0.1:1378\n");
+    assert_eq!(world.sent(), [hello.clone()]);
+    world.pass(seconds(19));
+    assert_eq!(world.sent(), []);
+    world.pass(seconds(1));
+    assert_eq!(world.sent(), [hello]);
+}
+
+#[test]
+fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
+    let mut world = World::new(&[]);
+    world.pass(seconds(1));
+    world.hear("10.0.0.2:1378", b"DISCOVER\n");
+    world.hear("10.0.0.3:21001", b"Get,x\n");
+    assert_eq!(world.members(), ["10.0.0.2:1378", "10.0.0.3:21001"]);
+    world.pass(seconds(20));
+    let list = "DISCOVER,10.0.0.1:1378,10.0.0.2:1378,10.0.0.3:21001\n";
+    assert_eq!(
+        world.sent(),
+        [sent("10.0.0.2:1378", list), sent("10.0.0.3:21001", list)]
+    );
+}
+
+#[test]
+fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped() {
+    let mut world = World::new(&[]);
+    world.pass(seconds(1));
+    for _ in 0..30 {
+        world.hear("10.0.0.2:1378", b"DISCOVER,10.9.9.9:7,bad,[::1]:1\n");
+        world.pass(seconds(20));
+    }
+    let sent = world.sent();
+    let told = sent.iter().filter(|(to, _)| to == "10.9.9.9:7");
+    assert_eq!(told.clone().count(), CANDIDATE_TRIES as usize);
+    assert!(
+        told.clone()
+            .all(|(_, text)| text == "DISCOVER,10.0.0.1:1378\n")
+    );
+    let gossiped = |text: &String| text.contains("9.9.9") || text.contains("bad");
+    assert!(!sent.iter().any(|(_, text)| gossiped(text)), "{sent:?}");
+    assert_eq!(world.machine.counters().garbage_entries, 60);
+}
+
+#[test]
+fn one_that_answers_our_hello_becomes_a_member() {
+    let mut world = World::new(&[]);
+    world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.3:1378\n");
+    world.pass(seconds(20));
+    assert!(
+        world
+            .sent()
+            .contains(&sent("10.0.0.3:1378", "DISCOVER,10.0.0.1:1378\n"))
+    );
+    world.hear("10.0.0.3:1378", b"DISCOVER,10.0.0.1:1378\n");
+    assert_eq!(world.members(), ["10.0.0.2:1378", "10.0.0.3:1378"]);
+}
+
+#[test]
+fn our_own_messages_and_aliases_come_back_without_effect() {
+    let mut world = World::new(&["127.0.0.1:1378", "10.0.0.1:1378"]);
+    world.hear("10.0.0.1:1378", b"DISCOVER,10.0.0.7:1\n");
+    world.hear("127.0.0.1:1378", b"Get,a\n");
+    world.hear(
+        "10.0.0.2:1378",
+        b"DISCOVER,10.0.0.1:1378,127.0.0.1:1378,127.0.0.1:1378\n",
+    );
+    world.pass(seconds(60));
+    assert_eq!(world.machine.counters().echoes, 2);
+    assert!(world.sent().iter().all(|(to, _)| to == "10.0.0.2:1378"));
+    assert_eq!(world.members(), ["10.0.0.2:1378"]);
+}
+
+#[test]
+fn a_silent_member_leaves_and_a_speaking_one_stays() {
+    let mut world = World::new(&[]);
+    world.hear("10.0.0.2:1378", b"DISCOVER\n");
+    world.hear("10.0.0.3:1378", b"DISCOVER\n");
+    for _ in 0..10 {
+        world.pass(seconds(20));
+        world.hear("10.0.0.3:1378", b"DISCOVER,10.0.0.2:1378\n");
+    }
+    assert_eq!(world.members(), ["10.0.0.3:1378"]);
+    assert!(
+        world
+            .events()
+            .contains(&LegacyEvent::MemberDown(address("10.0.0.2:1378")))
+    );
+}
+
+#[test]
+fn a_host_name_is_resolved_by_the_owner_with_growing_pauses_until_it_is_known() {
+    let mut world = World::new(&["node2:1378"]);
+    let host = MemberName::parse(b"node2:1378").unwrap();
+    let mut resolved_at = Vec::new();
+    let begin = world.now;
+    for _ in 0..200 {
+        world.pass(seconds(1));
+        for event in world.events() {
+            assert_eq!(event, LegacyEvent::Resolve(host.clone()));
+            resolved_at.push((world.now - begin).as_secs());
+            world.machine.handle_resolved(world.now, &host, None);
+        }
+    }
+    assert!(resolved_at.len() < 6, "{resolved_at:?}");
+    world
+        .machine
+        .handle_resolved(world.now, &host, Some(address("10.0.0.2:1378")));
+    assert_eq!(
+        world.sent(),
+        [sent("10.0.0.2:1378", "DISCOVER,10.0.0.1:1378\n")]
+    );
+    assert_eq!(world.ask("a.txt"), Ok(()));
+    assert_eq!(world.sent(), [sent("10.0.0.2:1378", "Get,a.txt\n")]);
+}
+
+#[test]
+fn a_host_name_that_is_our_own_is_nobody() {
+    let mut world = World::new(&["localhost:1378"]);
+    let host = MemberName::parse(b"localhost:1378").unwrap();
+    world
+        .machine
+        .handle_resolved(world.now, &host, Some(address("127.0.0.1:1378")));
+    world.pass(seconds(100));
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn a_stranger_is_answered_after_ten_seconds_and_one_that_answered_us_at_once() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.has = vec![name("b.txt")];
+    world.pass(seconds(1));
+    world.sent();
+    world.hear("10.0.0.2:1378", b"Get,b.txt\n");
+    world.pass(Duration::from_millis(9_999));
+    assert_eq!(world.sent(), []);
+    world.pass(Duration::from_millis(1));
+    let file = sent("10.0.0.2:1378", "File,1,1378\n");
+    assert_eq!(world.sent(), [file.clone()]);
+
+    world.ask("c.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,40000\n");
+    world.sent();
+    world.hear("10.0.0.2:1378", b"Get,dir/b.txt\n");
+    assert_eq!(world.sent(), [file]);
+    // reciprocity is by address and port
+    world.hear("10.0.0.2:1379", b"Get,b.txt\n");
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn what_we_do_not_have_or_have_no_more_gets_silence() {
+    let mut world = World::new(&[]);
+    world.has = vec![name("b.txt")];
+    world.pass(seconds(1));
+    world.hear("10.0.0.2:1378", b"Get,other\n");
+    world.hear("10.0.0.2:1378", b"Get,b.txt\n");
+    world.has.clear();
+    world.pass(seconds(15));
+    assert_eq!(world.sent(), []);
+}
+
+#[test]
+fn one_asker_twice_for_one_name_waits_for_one_answer() {
+    let mut world = World::new(&[]);
+    world.has = vec![name("b.txt")];
+    world.pass(seconds(1));
+    for _ in 0..5 {
+        world.hear("10.0.0.2:1378", b"Get,b.txt\n");
+    }
+    world.pass(seconds(11));
+    assert_eq!(world.sent(), [sent("10.0.0.2:1378", "File,1,1378\n")]);
+}
+
+#[test]
+fn one_question_serves_many_askers() {
+    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    world.pass(seconds(1));
+    world.sent();
+    for _ in 0..3 {
+        assert_eq!(world.ask("a.txt"), Ok(()));
+    }
+    let expected = [
+        sent("10.0.0.2:1378", "Get,a.txt\n"),
+        sent("10.0.0.3:1378", "Get,a.txt\n"),
+    ];
+    assert_eq!(world.sent(), expected);
+}
+
+#[test]
+fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
+    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    world.ask("a.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.hear("10.0.0.3:1378", b"File,5003\n");
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    let first = attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002");
+    assert_eq!(world.asking_events(), [first]);
+    world
+        .machine
+        .tried(world.now, &name("a.txt"), address("10.0.0.2:5002"), false);
+    let second = attempt("a.txt", "10.0.0.3:1378", "10.0.0.3:5003");
+    assert_eq!(world.asking_events(), [second]);
+    world
+        .machine
+        .tried(world.now, &name("a.txt"), address("10.0.0.3:5003"), true);
+    world.pass(seconds(300));
+    assert_eq!(world.asking_events(), []);
+}
+
+#[test]
+fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.ask("a.txt").unwrap();
+    world.ask("b.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    let tries = ["a.txt", "b.txt"].map(|n| attempt(n, "10.0.0.2:1378", "10.0.0.2:5002"));
+    assert_eq!(world.asking_events(), tries);
+}
+
+#[test]
+fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.ask("a.txt").unwrap();
+    world.hear("10.6.6.6:1378", b"File,1,22\n");
+    assert_eq!(world.asking_events(), []);
+    assert_eq!(world.machine.counters().stray_answers, 2);
+}
+
+#[test]
+fn a_lookup_ends_after_twelve_seconds_and_the_name_is_absent_for_thirty() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.ask("a.txt").unwrap();
+    world.pass(Duration::from_millis(11_999));
+    assert_eq!(world.asking_events(), []);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(
+        world.asking_events(),
+        [LegacyEvent::LookupOver(name("a.txt"))]
+    );
+    assert_eq!(world.ask("a.txt"), Err(Absence::AskedLately));
+    world.sent();
+    world.pass(NEGATIVE);
+    world.sent();
+    assert_eq!(world.ask("a.txt"), Ok(()));
+    assert_eq!(world.sent(), [sent("10.0.0.2:1378", "Get,a.txt\n")]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_lookup_is_still_used_until_waiting_ends() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.ask("a.txt").unwrap();
+    world.pass(seconds(60));
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    assert!(
+        world
+            .asking_events()
+            .contains(&attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002"))
+    );
+    world
+        .machine
+        .tried(world.now, &name("a.txt"), address("10.0.0.2:5002"), false);
+    world.pass(seconds(60));
+    assert_eq!(world.asking_events(), [LegacyEvent::AskOver(name("a.txt"))]);
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    assert_eq!(world.asking_events(), []);
+}
+
+#[test]
+fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    for probe in [".git", "autorun.inf"] {
+        assert_eq!(world.ask(probe), Err(Absence::NeverAsked));
+    }
+    let whole = world
+        .machine
+        .ask(world.now, &name(".profile"), Patience::Whole);
+    assert_eq!(whole, Ok(()));
+    assert_eq!(World::new(&[]).ask("a.txt"), Err(Absence::NoMembers));
+}
+
+#[test]
+fn questions_are_bounded_and_those_past_their_lookup_give_way() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    for n in 0..ASKS_MAX {
+        assert_eq!(world.ask(&format!("f{n}")), Ok(()));
+    }
+    assert_eq!(world.ask("one more"), Err(Absence::Busy));
+    world.pass(seconds(12));
+    world.events();
+    assert_eq!(world.ask("one more"), Ok(()));
+    assert_eq!(world.asking_events(), [LegacyEvent::AskOver(name("f0"))]);
+}
+
+#[test]
+fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.hear("10.0.0.2:1378", b"DISCOVER\n");
+    world.pass(seconds(1));
+    world.sent();
+    for n in 0..2_000u32 {
+        let from = format!("11.{}.{}.1:9", n / 250, n % 250);
+        let list: Vec<String> = (0..20)
+            .map(|m| format!("12.{}.{}.{m}:9", n / 250, n % 250))
+            .collect();
+        world.hear(&from, format!("DISCOVER,{}\n", list.join(",")).as_bytes());
+    }
+    assert!(world.machine.members().len() <= MEMBERS_MAX);
+    assert!(world.members().contains(&"10.0.0.2:1378".to_owned()));
+    world.pass(seconds(20));
+    let sent = world.sent();
+    let told: Vec<_> = sent
+        .iter()
+        .filter(|(to, _)| to.starts_with("12."))
+        .collect();
+    assert!(told.len() <= 32, "{}", told.len());
+    let counters = world.machine.counters();
+    assert!(
+        counters.overflow > 10_000,
+        "{counters:?}"
+    );
+}
+
+#[test]
+fn an_answer_is_hardly_larger_than_its_question() {
+    let mut world = World::new(&[]);
+    world.pass(seconds(1));
+    world.has = vec![name("x")];
+    world.hear("10.0.0.2:1378", b"Get,x");
+    world.pass(seconds(10));
+    let sent = world.sent();
+    assert!(sent.len() == 1 && sent[0].1.len() <= 3 * b"Get,x".len());
+}
+
+proptest! {
+    #[test]
+    fn no_datagrams_break_the_machine_or_its_limits(
+        datagrams in proptest::collection::vec(
+            (0u32..40, prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..200),
+                "(DISCOVER|Get|File)(,[a-z0-9.:]{0,20}){0,8}\n?".prop_map(String::into_bytes),
+                (0u32..60, 1u16..9).prop_map(|(host, port)|
+                    format!("DISCOVER,10.1.0.{host}:{port},h{host}:{port}").into_bytes()),
+                (1u16..9).prop_map(|port| format!("File,1,{port}").into_bytes()),
+            ], 0u64..3000),
+            0..200,
+        ),
+        asks in proptest::collection::vec("[a-c]", 0..5),
+    ) {
+        let mut world = World::new(&["10.0.0.2:1378", "some.host:5"]);
+        for ask in asks {
+            let _ = world.ask(&ask);
+        }
+        for (host, datagram, pause_ms) in datagrams {
+            world.hear(&format!("10.0.1.{host}:1378"), &datagram);
+            world.pass(Duration::from_millis(pause_ms));
+            for (_, text) in world.sent() {
+                prop_assert!(text.len() <= crate::wire::legacy::MAX_SENT_BYTES);
+            }
+            for event in world.events() {
+                if let LegacyEvent::Try { name, at, .. } = event {
+                    world.machine.tried(world.now, &name, at, false);
+                }
+            }
+        }
+        prop_assert!(world.machine.members().len() <= MEMBERS_MAX + 2);
+    }
+}
