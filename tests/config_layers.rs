@@ -393,28 +393,22 @@ fn the_names_that_users_of_the_older_peers_know_keep_working() {
 }
 
 #[test]
-fn the_plane_of_the_older_peers_is_refused_and_not_ignored() {
-    let error = Files::new("[log]\nlevel='info'\n[legacy]\nenabled = true\n").error();
-    assert!(
-        error.starts_with("legacy.enabled: this version does not speak"),
-        "{error}"
-    );
-    assert!(error.ends_with("(set in p2pfs.toml line 4)"), "{error}");
-    let error = from_environment([("P2P_CLUSTER", "a:1,b:2")])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("P2P_CLUSTER") && error.contains("(set in the environment)"),
-        "{error}"
-    );
+fn the_plane_of_the_older_peers_is_turned_on_by_the_file_the_environment_or_the_flag() {
+    let config = Files::new("[legacy]\nenabled = true\n").load().config;
+    assert!(config.legacy.enabled);
+    let config = Files::new("[legacy]\nperiod = '5s'\n").load().config;
+    assert!(!config.legacy.enabled, "the section alone turns nothing on");
+    let config = from_environment([("P2P_CLUSTER", "a:1, b:2")]).unwrap();
+    assert!(config.legacy.enabled && config.legacy.members.len() == 2);
     let mut sources = nothing_set();
     sources.overrides.legacy = true;
-    assert!(
-        load(&sources)
-            .unwrap_err()
-            .to_string()
-            .contains("(set by --legacy)")
-    );
+    assert!(load(&sources).unwrap().config.legacy.enabled);
+}
+
+#[test]
+fn older_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
+    let error = Files::new("listen = '[::1]:5'\n[legacy]\nenabled = true\n").error();
+    assert!(error.contains("IPv4 only"), "{error}");
 }
 
 #[test]

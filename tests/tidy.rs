@@ -54,7 +54,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "id", "path", "trust", "node", "fs", "fuse", "broker", "cache", "share", "wire",
-            "digest",
+            "digest", "legacy",
         ],
     ),
     // where the node's types become those of the control socket

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 mod journal;
 pub mod logging;
+mod node_config;
 mod rates;
 mod reload;
 pub mod run;

@@ -20,12 +20,12 @@ use super::control::{
     ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
 use super::logging::{self, LogError, LogHandle};
+use super::node_config::node_config;
 use super::rates::Rates;
 use super::served::Served;
 use super::{journal, reload, systemd};
-use crate::cache::CacheConfig;
 use crate::fuse::{Mount, MountError, MountOptions};
-use crate::node::{Leave, Node, NodeConfig, NodeError, Outdated};
+use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
 
 /// How often status and rates are taken.
@@ -443,32 +443,6 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     }
     if let Err(error) = saved::forget_token(&config.state_dir) {
         tracing::warn!("the used token stays in the state directory: {error}");
-    }
-}
-
-async fn node_config(config: &Config) -> NodeConfig {
-    let mut seeds = Vec::new();
-    for seed in &config.seeds {
-        seeds.extend(resolve(seed).await);
-    }
-    NodeConfig {
-        name: config.name.clone(),
-        listen: config.listen,
-        advertise: None,
-        seeds,
-        secret_file: config.secret_file.clone(),
-        state_dir: config.state_dir.clone(),
-        cache: CacheConfig {
-            dir: config.cache_dir.clone(),
-            budget_bytes: config.cache.size_bytes,
-            floor_bytes: config.cache.floor_bytes,
-        },
-        mdns: config.lan.mdns,
-        probe_period: config.membership.period,
-        peer_connections: config.limits.peer_connections as usize,
-        away_grace: config.membership.away_grace,
-        read_deadline: config.mount.read_deadline,
-        refuse_beneath: vec![config.mount.dir.clone()],
     }
 }
 

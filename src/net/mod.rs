@@ -1,13 +1,14 @@
 //! Sockets: what goes over the wire, to whom, over which connection, and how long we wait for it.
 //!
 //! Owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the UDP socket
-//! of the gossip (`gossip`) and the search for nodes on the local network (`lan`). Decides nothing
-//! about members, catalogues or files: it carries their messages. An error of one connection ends
+//! of the gossip (`gossip`), the search for nodes on the local network (`lan`) and the older peers'
+//! transfers (`legacy`). Decides nothing about members, catalogues or files: it carries their messages. An error of one connection ends
 //! that connection and the requests on it, and nothing else.
 
 mod error;
 pub mod gossip;
 pub mod lan;
+pub mod legacy;
 pub mod peer;
 mod port;
 

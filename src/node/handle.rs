@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::NodeError;
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::legacy::Legacy;
 use super::persist::unix_now_s;
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
@@ -68,6 +69,8 @@ pub(super) struct Running {
     pub(super) events: EventLog,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stopping: watch::Receiver<bool>,
+    /// The older peers, where their plane is on.
+    pub(super) legacy: Option<Legacy>,
     /// Held so that this node is found; taken back when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
 }
@@ -149,6 +152,11 @@ impl Node {
     /// The connections to others.
     pub fn net(&self) -> &PeerNet {
         &self.net
+    }
+
+    /// The older peers, where their plane is on.
+    pub fn legacy(&self) -> Option<&Legacy> {
+        self.running.legacy.as_ref()
     }
 
     /// What happened lately.

@@ -7,10 +7,12 @@
 //! Errors end a start and leave nothing running; afterwards what goes wrong is a warning in the
 //! [`EventLog`] and the node goes on.
 
+mod address;
 mod content;
 mod error;
 mod events;
 mod handle;
+pub mod legacy;
 pub mod machine;
 mod persist;
 mod pulls;

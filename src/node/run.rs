@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::events::EventLog;
 use super::handle::{Outdated, Published};
+use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
 use super::traffic::SentBytes;
@@ -28,6 +29,7 @@ use crate::net::lan::LanEvent;
 use crate::net::peer::{Incoming, PeerNet};
 use crate::share::ShareEvent;
 use crate::transfer::{FetchEvent, Fetcher, Offer, OfferData, Server};
+use crate::wire::legacy::{MAX_RECEIVED_BYTES, is_legacy_datagram};
 use crate::wire::native::tcp::{Lane, Request, Response};
 use crate::wire::native::udp::{
     MAX_DATAGRAM_BYTES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary,
@@ -88,6 +90,8 @@ pub(super) struct Parts {
     pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub stopped: watch::Sender<bool>,
+    /// The older peers' plane, where it is on.
+    pub legacy: Option<Inlet>,
 }
 
 /// The loop.
@@ -122,7 +126,7 @@ impl Runner {
 
     /// Runs until the farewell is said or nobody holds the node any more.
     pub(super) async fn run(mut self, mut inputs: Inputs) {
-        let mut datagram = vec![0; MAX_DATAGRAM_BYTES + 1];
+        let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let mut shares_open = true;
         while !self.has_left {
@@ -157,6 +161,14 @@ impl Runner {
         self.parts.stopped.send_replace(true);
     }
 
+    /// One more than the longest good datagram, so that a longer one shows.
+    fn buffer_bytes(&self) -> usize {
+        match self.parts.legacy {
+            Some(_) => MAX_RECEIVED_BYTES + 1,
+            None => MAX_DATAGRAM_BYTES + 1,
+        }
+    }
+
     fn next_timeout(&self) -> Option<Instant> {
         let store = self.parts.persister.next_due();
         [self.machine.poll_timeout(), self.view_due, store]
@@ -175,8 +187,11 @@ impl Runner {
         let mut next = first.ok();
         for _ in 0..DATAGRAM_BATCH {
             let Some((length, from)) = next else { return };
-            self.machine
-                .handle_message(Instant::now(), from, &buffer[..length]);
+            let datagram = &buffer[..length];
+            match &self.parts.legacy {
+                Some(legacy) if is_legacy_datagram(datagram) => legacy.datagram(from, datagram),
+                _ => self.machine.handle_message(Instant::now(), from, datagram),
+            }
             next = udp.try_recv(buffer);
         }
     }
@@ -412,6 +427,9 @@ impl Runner {
             .events
             .note_changes(&changes, &self.parts.published.view.load(), &view);
         self.parts.published.view.store(view);
+        if let Some(legacy) = &self.parts.legacy {
+            legacy.changed(&changes);
+        }
         permit.send(Outdated::Names(changes));
     }
 }

@@ -12,9 +12,11 @@ use rand::rngs::SysRng;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
+use super::address;
 use super::content::NodeContent;
 use super::events::EventLog;
 use super::handle::{Node, Outdated, Published, Running};
+use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::persist::{Persister, unix_now_s};
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
@@ -66,6 +68,8 @@ pub struct NodeConfig {
     pub away_grace: Duration,
     /// How long a read may wait without progress.
     pub read_deadline: Duration,
+    /// The older peers' plane; none: off.
+    pub legacy: Option<LegacySettings>,
     /// Never shared or opened: own mounts and the cache.
     pub refuse_beneath: Vec<PathBuf>,
 }
@@ -174,7 +178,7 @@ impl Builder {
         receivers: Receivers,
     ) -> Node {
         let generation = next_generation(past.generation);
-        let address = advertised(&self.config, &self.net);
+        let address = address::advertised(self.config.advertise, self.net.local_addr());
         let published = Published::new(catalogue.view());
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server();
@@ -188,6 +192,10 @@ impl Builder {
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
+        let content = self.content(&published, &changes.0, &fetcher);
+        let (legacy, inlet) = self
+            .start_legacy(&receivers.udp, address, &published, &content, &events)
+            .unzip();
         let parts = Parts {
             net: self.net.clone(),
             server: server.clone(),
@@ -198,6 +206,7 @@ impl Builder {
             published: published.clone(),
             changes: changes.0.clone(),
             stopped,
+            legacy: inlet,
         };
         let sent = parts.sent.clone();
         let machine = self.machine(catalogue, address, generation, &past.addresses);
@@ -211,9 +220,10 @@ impl Builder {
             events,
             commands,
             stopping,
+            legacy,
             lan: Mutex::new(lan),
         };
-        self.into_node(address, published, running, changes)
+        self.into_node(address, published, running, content, changes.1)
     }
 
     fn into_node(
@@ -221,16 +231,9 @@ impl Builder {
         address: SocketAddr,
         published: Published,
         running: Running,
-        changes: (mpsc::Sender<Outdated>, mpsc::Receiver<Outdated>),
+        content: Arc<NodeContent>,
+        changes: mpsc::Receiver<Outdated>,
     ) -> Node {
-        let content = Arc::new(NodeContent::new(
-            published.clone(),
-            changes.0,
-            self.cache.clone(),
-            self.shares.clone(),
-            running.fetcher.clone(),
-            self.config.read_deadline,
-        ));
         Node {
             name: self.config.name,
             address,
@@ -244,9 +247,70 @@ impl Builder {
             content,
             published,
             running,
-            changes: Some(changes.1),
+            changes: Some(changes),
             _state: self.state,
         }
+    }
+
+    fn content(
+        &self,
+        published: &Published,
+        changes: &mpsc::Sender<Outdated>,
+        fetcher: &Fetcher,
+    ) -> Arc<NodeContent> {
+        Arc::new(NodeContent::new(
+            published.clone(),
+            changes.clone(),
+            self.cache.clone(),
+            self.shares.clone(),
+            fetcher.clone(),
+            self.config.read_deadline,
+        ))
+    }
+
+    /// The older peers' plane, where it is on; what it cannot have turns it off with a warning.
+    fn start_legacy(
+        &self,
+        udp: &UdpPort,
+        address: SocketAddr,
+        published: &Published,
+        content: &Arc<NodeContent>,
+        events: &EventLog,
+    ) -> Option<(Legacy, Inlet)> {
+        let settings = self.config.legacy.clone()?;
+        let SocketAddr::V4(own) = address else {
+            events.warn(format!(
+                "older peers are not spoken to: they know IPv4 only, and this node is at \
+                 {address}; set listen to an IPv4 address"
+            ));
+            return None;
+        };
+        let files = legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone());
+        let files = files
+            .inspect_err(|error| {
+                events.warn(format!(
+                    "older peers are not spoken to: no folder for their files in the cache: {error}"
+                ));
+            })
+            .ok()?;
+        Some(legacy::start(LegacyParts {
+            own,
+            udp: udp.clone(),
+            net: self.net.clone(),
+            files,
+            content: content.clone(),
+            events: events.clone(),
+            sources: legacy::Sources {
+                me: self.key.node_id(),
+                bridge: settings.bridge,
+                view: published.view.clone(),
+                addresses: published.addresses.clone(),
+                shares: self.shares.clone(),
+                cache: self.cache.clone(),
+                events: events.clone(),
+            },
+            settings,
+        }))
     }
 
     fn server(&self) -> Server {
@@ -330,43 +394,6 @@ fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Rece
         return Lan::start(bound);
     }
     (None, mpsc::channel(1).1)
-}
-
-/// Where others reach this node: as configured, else where it listens, with the address of the
-/// route that leads out where it listens on all.
-fn advertised(config: &NodeConfig, net: &PeerNet) -> SocketAddr {
-    let bound = net.local_addr();
-    let named = config.advertise.unwrap_or(bound);
-    let ip = if named.ip().is_unspecified() {
-        outgoing_ip(named)
-    } else {
-        named.ip()
-    };
-    let port = if named.port() == 0 {
-        bound.port()
-    } else {
-        named.port()
-    };
-    SocketAddr::new(ip, port)
-}
-
-/// The address that the kernel would send from; no packet is sent for it. 192.0.2.1 and 2001:db8::1
-/// are addresses for documentation (RFC 5737, RFC 3849), reached by the default route.
-fn outgoing_ip(bound: SocketAddr) -> std::net::IpAddr {
-    let v4 = || route_source("0.0.0.0:0", "192.0.2.1:9");
-    let v6 = || route_source("[::]:0", "[2001:db8::1]:9");
-    let found = if bound.is_ipv4() {
-        v4()
-    } else {
-        v4().or_else(v6)
-    };
-    found.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
-}
-
-fn route_source(from: &str, to: &str) -> Option<std::net::IpAddr> {
-    let socket = std::net::UdpSocket::bind(from).ok()?;
-    socket.connect(to).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 /// A life later than the last one, also when the store or the clock went back a little.

@@ -5,6 +5,7 @@
 
 mod cache;
 mod content;
+mod legacy;
 mod names;
 mod news;
 mod shares;

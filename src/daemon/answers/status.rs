@@ -120,6 +120,7 @@ impl Service {
                 self.peer_info(member, rate)
             })
             .collect();
+        peers.extend(self.older_peers(&peers).await);
         peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
         Ok(Peers { peers })
     }

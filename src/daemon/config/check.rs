@@ -34,14 +34,12 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Result<
 
 type Broken = Option<(&'static str, String)>;
 
-/// The plane of the older peers is not built yet; whoever asks for it must know.
+/// The older peers know IPv4 only, and their members are told of this node's address.
 fn legacy(config: &Config) -> Broken {
-    let message = "this version does not speak the protocol of the older peers yet: leave \
+    let message = "the older peers know IPv4 only: listen on an IPv4 address, or leave \
                    legacy.enabled, --legacy and P2P_CLUSTER out";
-    config
-        .legacy
-        .enabled
-        .then(|| ("legacy.enabled", message.to_owned()))
+    let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
+    is_impossible.then(|| ("listen", message.to_owned()))
 }
 
 fn socket(config: &Config) -> Broken {

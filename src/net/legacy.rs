@@ -1,0 +1,475 @@
+//! TCP of the older peers' protocol: one file a connection, in both directions.
+//!
+//! Owns the sockets' deadlines and limits: a connection is answered or closed promptly, since an
+//! old program waits for ever, and nothing that a peer sends or withholds holds us for long. Knows
+//! nothing of where bytes come from or go to; a transfer that ends in an error gave bytes that are
+//! not to be kept.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::wire::legacy::{
+    HEADER_BYTES, HeaderError, MAX_REQUEST_BYTES, Name, TransferHeader, decode_request,
+    encode_request,
+};
+
+/// Connections of older peers that are served at one time; others are closed at once.
+pub const SERVED_MAX: usize = 64;
+/// Of these, for one address.
+pub const SERVED_PER_ADDRESS: usize = 16;
+/// How long a peer may take to say what it wants, to take some bytes of what it gets, and to say a
+/// header; also how long dialling may take, as in the old programs.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the rest of a request is taken from a peer that was answered, so that closing does not
+/// destroy what is still on its way to it.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a transfer may take for [`PACE_BYTES`]: slower ones are given up.
+const PACE: Duration = Duration::from_secs(20);
+/// The least that a transfer must bring in each [`PACE`].
+const PACE_BYTES: u64 = 16 << 10;
+/// How long the sender may take to close after the last byte.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// What is read at once.
+const STEP_BYTES: usize = 128 << 10;
+
+/// Why a file did not come from an older peer. Nothing of it is to be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LegacyError {
+    /// It does not answer there; it may later.
+    #[error("{at} cannot be reached: {source}")]
+    Unreachable {
+        /// Where.
+        at: SocketAddrV4,
+        /// Why.
+        source: io::Error,
+    },
+    /// It closed without a word, which is how this protocol says no.
+    #[error("{at} does not give that file")]
+    NotThere {
+        /// Who.
+        at: SocketAddrV4,
+    },
+    /// Its header cannot be trusted.
+    #[error("{at}: {source}")]
+    Header {
+        /// Who.
+        at: SocketAddrV4,
+        /// Why.
+        source: HeaderError,
+    },
+    /// It ended before the size it had said.
+    #[error("{at} ended the transfer {missing_bytes} bytes early")]
+    Early {
+        /// Who.
+        at: SocketAddrV4,
+        /// What is missing.
+        missing_bytes: u64,
+    },
+    /// It sent more than the size it had said.
+    #[error("{at} sent more than the {size_bytes} bytes that it had announced")]
+    Surplus {
+        /// Who.
+        at: SocketAddrV4,
+        /// What it had said.
+        size_bytes: u64,
+    },
+    /// Nothing came, or too little.
+    #[error("{at} sends too slowly")]
+    TooSlow {
+        /// Who.
+        at: SocketAddrV4,
+    },
+}
+
+/// Counts the connections that are served.
+#[derive(Clone, Debug, Default)]
+pub struct Doorkeeper {
+    served: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A place among the served; free when dropped.
+#[derive(Debug)]
+pub struct ServedPlace {
+    served: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    ip: IpAddr,
+}
+
+impl Doorkeeper {
+    /// A place, if there is one for this address.
+    pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = served.values().sum();
+        let of_same = served.entry(ip).or_default();
+        if all >= SERVED_MAX || *of_same >= SERVED_PER_ADDRESS {
+            return None;
+        }
+        *of_same += 1;
+        Some(ServedPlace {
+            served: self.served.clone(),
+            ip,
+        })
+    }
+}
+
+impl Drop for ServedPlace {
+    fn drop(&mut self) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = served.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                served.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// A connection whose request was read.
+#[derive(Debug)]
+pub struct Served {
+    stream: TcpStream,
+    /// What is asked for.
+    pub name: Name,
+}
+
+impl Served {
+    /// Reads the request. None where there is none in time: the connection is closed.
+    pub async fn accept(mut stream: TcpStream) -> Option<Self> {
+        let mut request = Vec::with_capacity(MAX_REQUEST_BYTES);
+        let deadline = Instant::now() + PATIENCE;
+        // one write of the peer may come in parts, and its line end is optional
+        let name = loop {
+            let read = stream.read_buf(&mut request);
+            let count = timeout_at(deadline, read).await.ok()?.ok()?;
+            let is_whole = count == 0 || request.contains(&b'\n');
+            match decode_request(&request) {
+                Some(name) if is_whole || settled(&stream).await => break name,
+                _ if count == 0 || is_whole || request.len() >= MAX_REQUEST_BYTES => return None,
+                _ => {}
+            }
+        };
+        Some(Self { stream, name })
+    }
+
+    /// Sends the header of the file that follows by [`Self::send`].
+    ///
+    /// # Errors
+    /// Those of the connection; it is of no use any more.
+    pub async fn send_header(&mut self, header: &TransferHeader) -> io::Result<()> {
+        self.send(&header.encode()).await
+    }
+
+    /// Sends some of the file.
+    ///
+    /// # Errors
+    /// As [`Self::send_header`]; also where the peer takes nothing for ten seconds.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = timeout(PATIENCE, self.stream.write(bytes)).await;
+            match written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => bytes = &bytes[count..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes so that what was sent arrives.
+    pub async fn close(mut self) {
+        let drain = async {
+            self.stream.shutdown().await?;
+            let mut rest = [0; 512];
+            while self.stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _either_way = timeout(LINGER, drain).await;
+    }
+}
+
+/// How long a request without a line end may still grow: the old programs read once, at once.
+const REQUEST_GAP: Duration = Duration::from_millis(100);
+
+/// Whether nothing more comes for a moment.
+async fn settled(stream: &TcpStream) -> bool {
+    timeout(REQUEST_GAP, stream.readable()).await.is_err()
+}
+
+/// A file on its way from an older peer.
+#[derive(Debug)]
+pub struct Transfer {
+    stream: TcpStream,
+    at: SocketAddrV4,
+    size_bytes: u64,
+    left_bytes: u64,
+    pace_ends: Option<Instant>,
+    pace_left_bytes: u64,
+}
+
+impl Transfer {
+    /// Dials, asks, and reads the header.
+    ///
+    /// # Errors
+    /// [`LegacyError`]; another responder may do better.
+    pub async fn begin(at: SocketAddrV4, name: &Name) -> Result<Self, LegacyError> {
+        let unreachable = |source| LegacyError::Unreachable { at, source };
+        let dialled = timeout(PATIENCE, TcpStream::connect(SocketAddr::V4(at))).await;
+        let mut stream = dialled
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(unreachable)?;
+        let mut header = [0; HEADER_BYTES];
+        let asked = async {
+            stream.write_all(&encode_request(name)).await?;
+            stream.read_exact(&mut header).await
+        };
+        match timeout(PATIENCE, asked).await {
+            Err(_) => return Err(LegacyError::TooSlow { at }),
+            Ok(Err(_)) => return Err(LegacyError::NotThere { at }),
+            Ok(Ok(_)) => {}
+        }
+        let header = TransferHeader::decode(&header, name)
+            .map_err(|source| LegacyError::Header { at, source })?;
+        Ok(Self {
+            stream,
+            at,
+            size_bytes: header.size_bytes,
+            left_bytes: header.size_bytes,
+            pace_ends: None,
+            pace_left_bytes: 0,
+        })
+    }
+
+    /// Whom it comes from.
+    pub fn at(&self) -> SocketAddrV4 {
+        self.at
+    }
+
+    /// How many bytes it has announced.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The next bytes; none when all have come and the peer has closed.
+    ///
+    /// # Errors
+    /// [`LegacyError`]; what came before is not to be kept.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
+        if self.left_bytes == 0 {
+            return self.end().await.map(|()| None);
+        }
+        let mut buffer = BytesMut::with_capacity(STEP_BYTES);
+        let deadline = self.pace();
+        let read = timeout_at(deadline, self.stream.read_buf(&mut buffer)).await;
+        let count = read
+            .map_err(|_| LegacyError::TooSlow { at: self.at })?
+            .unwrap_or(0) as u64;
+        if count == 0 {
+            return Err(LegacyError::Early {
+                at: self.at,
+                missing_bytes: self.left_bytes,
+            });
+        }
+        if count > self.left_bytes {
+            return Err(self.surplus());
+        }
+        self.left_bytes -= count;
+        self.pace_left_bytes = self.pace_left_bytes.saturating_sub(count);
+        Ok(Some(buffer.freeze()))
+    }
+
+    /// Until when the bytes of this stretch must have come.
+    fn pace(&mut self) -> Instant {
+        match self.pace_ends {
+            Some(ends) if self.pace_left_bytes > 0 => ends,
+            _ => {
+                let ends = Instant::now() + PACE;
+                self.pace_left_bytes = PACE_BYTES.min(self.left_bytes);
+                self.pace_ends = Some(ends);
+                ends
+            }
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), LegacyError> {
+        match timeout(CLOSE_WAIT, self.stream.read(&mut [0; 1])).await {
+            Ok(Ok(1..)) => Err(self.surplus()),
+            _ => Ok(()),
+        }
+    }
+
+    fn surplus(&self) -> LegacyError {
+        LegacyError::Surplus {
+            at: self.at,
+            size_bytes: self.size_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// An old peer that sends these bytes whatever it is asked, then closes.
+    async fn peer_that_sends(parts: Vec<Vec<u8>>) -> SocketAddrV4 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
+            panic!("not IPv4");
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 2048];
+                let count = stream.read(&mut request).await.unwrap();
+                assert!(request[..count].starts_with(b"Get,"));
+                for part in &parts {
+                    let _gone = stream.write_all(part).await;
+                }
+            }
+        });
+        at
+    }
+
+    fn header(text: &str, size: u64) -> Vec<u8> {
+        let header = TransferHeader::new(name(text), size).unwrap();
+        header.encode().to_vec()
+    }
+
+    async fn fetch(at: SocketAddrV4) -> Result<Vec<u8>, LegacyError> {
+        let mut transfer = Transfer::begin(at, &name("a.txt")).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = transfer.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn a_file_of_any_segmentation_arrives_whole() {
+        let at = peer_that_sends(vec![header("a.txt", 5), b"he".into(), b"llo".into()]).await;
+        assert_eq!(fetch(at).await.unwrap(), b"hello");
+        let at = peer_that_sends(vec![header("a.txt", 0)]).await;
+        assert_eq!(fetch(at).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn an_empty_close_is_a_no() {
+        let at = peer_that_sends(vec![]).await;
+        assert!(matches!(fetch(at).await, Err(LegacyError::NotThere { .. })));
+    }
+
+    #[tokio::test]
+    async fn early_end_surplus_and_strange_headers_are_errors() {
+        let at = peer_that_sends(vec![header("a.txt", 9), b"hello".into()]).await;
+        let early = fetch(at).await;
+        assert!(
+            matches!(
+                early,
+                Err(LegacyError::Early {
+                    missing_bytes: 4,
+                    ..
+                })
+            ),
+            "{early:?}"
+        );
+        let at = peer_that_sends(vec![header("a.txt", 3), b"hello".into()]).await;
+        assert!(matches!(fetch(at).await, Err(LegacyError::Surplus { .. })));
+        let at = peer_that_sends(vec![header("evil.txt", 5), b"hello".into()]).await;
+        assert!(matches!(fetch(at).await, Err(LegacyError::Header { .. })));
+        let at = peer_that_sends(vec![vec![b'x'; 100]]).await;
+        assert!(matches!(fetch(at).await, Err(LegacyError::Header { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_drip_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
+            panic!("not IPv4");
+        };
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&header("a.txt", 1 << 30)).await.unwrap();
+            let mut drip = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                drip.tick().await;
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        assert!(matches!(fetch(at).await, Err(LegacyError::TooSlow { .. })));
+    }
+
+    async fn connect() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (client.unwrap(), listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_request_in_parts_or_without_its_line_end_is_read() {
+        for parts in [
+            &[&b"Get,"[..], b"a.txt\n"][..],
+            &[b"Get,a.txt"],
+            &[b"Get,x/../a.txt\r\n"],
+        ] {
+            let (mut client, server) = connect().await;
+            for part in parts {
+                client.write_all(part).await.unwrap();
+            }
+            let mut served = Served::accept(server).await.unwrap();
+            assert_eq!(served.name, name("a.txt"));
+            let header = TransferHeader::new(name("a.txt"), 2).unwrap();
+            served.send_header(&header).await.unwrap();
+            served.send(b"ok").await.unwrap();
+            let closing = tokio::spawn(served.close());
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, [&header.encode()[..], b"ok"].concat());
+            drop(client);
+            closing.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_closed() {
+        for bad in [&b"GET / HTTP/1.1\r\n"[..], b"Get,\n", b"\n"] {
+            let (mut client, server) = connect().await;
+            client.write_all(bad).await.unwrap();
+            assert!(Served::accept(server).await.is_none());
+        }
+        let (client, server) = connect().await;
+        drop(client);
+        assert!(Served::accept(server).await.is_none());
+    }
+
+    #[test]
+    fn connections_are_bounded_by_address_and_in_all() {
+        let door = Doorkeeper::default();
+        let ip = |n: usize| IpAddr::from([10, 0, 0, n as u8]);
+        let mut places = Vec::new();
+        for n in 0..10 {
+            places.extend((0..SERVED_PER_ADDRESS + 1).filter_map(|_| door.enter(ip(n))));
+        }
+        assert_eq!(places.len(), SERVED_MAX);
+        places.clear();
+        assert!(
+            door.served
+                .lock()
+                .unwrap()
+                .values()
+                .all(|count| *count == 0)
+        );
+        assert!(door.enter(ip(0)).is_some());
+    }
+}

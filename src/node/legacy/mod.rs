@@ -1,0 +1,142 @@
+//! The older peers beside the native plane: their machine, fed and obeyed.
+//!
+//! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to older peers
+//! (`shelf`), the serving of it (`serve`), and the files that came from them (`files`), which have
+//! no hash and stay apart from everything verified. Present only where the plane is turned on.
+
+mod files;
+mod run;
+mod serve;
+mod shelf;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::catalogue::Change;
+use crate::legacy::{Absence, LegacyMember, Patience};
+use crate::wire::legacy::{MemberName, Name};
+
+pub use files::{CopyError, RemoteCopy, RemoteFile, RemoteFiles};
+pub(super) use run::{LegacyParts, start};
+pub(super) use shelf::Sources;
+
+/// Datagrams that wait for the plane; further ones are dropped, as the network would.
+const DATAGRAMS_MAX: usize = 256;
+/// Batches of changes that wait for the plane; beyond it the index is made anew.
+const CHANGES_MAX: usize = 64;
+/// Commands that wait.
+const COMMANDS_MAX: usize = 256;
+/// Connections that wait to be served; further ones are closed.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How the plane is set; see `[legacy]` in the configuration.
+#[derive(Clone, Debug)]
+pub struct LegacySettings {
+    /// Members to begin with.
+    pub members: Vec<MemberName>,
+    /// How often the list is sent.
+    pub period: Duration,
+    /// How long a question is open.
+    pub waiting: Duration,
+    /// How long a lookup waits.
+    pub lookup: Duration,
+    /// How long strangers wait for an answer.
+    pub responder_delay: Duration,
+    /// Whether files of other native nodes are offered.
+    pub bridge: bool,
+}
+
+/// Why a file could not be had from the older peers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LegacyAbsence {
+    /// Nobody was asked.
+    #[error(transparent)]
+    NotAsked(#[from] Absence),
+    /// Nobody had it in time.
+    #[error("no older peer has it")]
+    NobodyHasIt,
+    /// The plane has ended.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// What a question comes to.
+pub type Found = Result<std::sync::Arc<RemoteFile>, LegacyAbsence>;
+
+enum Command {
+    Ask {
+        name: Name,
+        patience: Patience,
+        reply: oneshot::Sender<Found>,
+    },
+    Members(oneshot::Sender<Vec<LegacyMember>>),
+}
+
+/// The plane, as the rest of the node holds it. Clones are the same plane.
+#[derive(Clone)]
+pub struct Legacy {
+    commands: mpsc::Sender<Command>,
+    files: RemoteFiles,
+}
+
+impl Legacy {
+    /// Asks the older peers for a file; one that is known already is given at once. Dropping the
+    /// future asks no less, so that the next one finds the answer.
+    ///
+    /// # Errors
+    /// [`LegacyAbsence`].
+    pub async fn find(&self, name: Name, patience: Patience) -> Found {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Ask {
+            name,
+            patience,
+            reply,
+        };
+        let stopping = |_| LegacyAbsence::Stopping;
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| LegacyAbsence::Stopping)?;
+        answer.await.map_err(stopping)?
+    }
+
+    /// The members; empty where the node is stopping.
+    pub async fn members(&self) -> Vec<LegacyMember> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.send(Command::Members(reply)).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// The files that older peers are known to have.
+    pub fn files(&self) -> &RemoteFiles {
+        &self.files
+    }
+}
+
+/// Where the node's loop puts what concerns the plane; never blocks.
+#[derive(Clone)]
+pub(super) struct Inlet {
+    datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
+    changes: mpsc::Sender<Vec<Change>>,
+    missed: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Inlet {
+    pub(super) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
+        let _full_or_over = self
+            .datagrams
+            .try_send((from, Bytes::copy_from_slice(datagram)));
+    }
+
+    pub(super) fn changed(&self, changes: &[Change]) {
+        if !changes.is_empty() && self.changes.try_send(changes.to_vec()).is_err() {
+            self.missed
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The task that drives the machine.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::shelf::Shelf;
+use super::{
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Inlet, Legacy,
+    LegacyAbsence, LegacySettings, RemoteFile, RemoteFiles, serve,
+};
+use crate::catalogue::Change;
+use crate::legacy::{LegacyConfig, LegacyEvent, LegacyMachine, Patience};
+use crate::net::gossip::UdpPort;
+use crate::net::legacy::{Doorkeeper, Transfer};
+use crate::net::peer::PeerNet;
+use crate::node::{EventLog, NodeContent};
+use crate::wire::legacy::{MemberName, Name};
+
+/// Outcomes of tries and resolutions that wait for the task.
+const OUTCOMES_MAX: usize = 256;
+/// Datagrams taken at once before everything else has its turn.
+const BATCH: usize = 64;
+
+/// What the plane works with.
+pub(in crate::node) struct LegacyParts {
+    pub(in crate::node) settings: LegacySettings,
+    pub(in crate::node) own: SocketAddrV4,
+    pub(in crate::node) udp: UdpPort,
+    pub(in crate::node) net: PeerNet,
+    pub(in crate::node) files: RemoteFiles,
+    pub(in crate::node) content: Arc<NodeContent>,
+    pub(in crate::node) events: EventLog,
+    pub(in crate::node) sources: super::shelf::Sources,
+}
+
+enum Outcome {
+    Tried {
+        name: Name,
+        peer: SocketAddrV4,
+        at: SocketAddrV4,
+        result: Result<Transfer, String>,
+    },
+    Resolved(MemberName, Option<SocketAddrV4>),
+    Indexed,
+}
+
+struct Waiter {
+    patience: Patience,
+    reply: oneshot::Sender<Found>,
+}
+
+struct Plane {
+    machine: LegacyMachine,
+    udp: UdpPort,
+    files: RemoteFiles,
+    shelf: Arc<Shelf>,
+    content: Arc<NodeContent>,
+    events: EventLog,
+    door: Doorkeeper,
+    waiters: HashMap<Name, Vec<Waiter>>,
+    outcomes: mpsc::Sender<Outcome>,
+    missed: Arc<AtomicBool>,
+    is_indexing: bool,
+}
+
+struct Queues {
+    datagrams: mpsc::Receiver<(SocketAddr, Bytes)>,
+    changes: mpsc::Receiver<Vec<Change>>,
+    connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    commands: mpsc::Receiver<Command>,
+    outcomes: mpsc::Receiver<Outcome>,
+}
+
+/// Starts the plane; it ends when nobody holds it or its inlet any more.
+pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
+    let (datagrams, datagram_queue) = mpsc::channel(DATAGRAMS_MAX);
+    let (changes, change_queue) = mpsc::channel(CHANGES_MAX);
+    let (connections, connection_queue) = mpsc::channel(CONNECTIONS_MAX);
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
+    parts.net.set_older_plane(Some(connections));
+    let missed = Arc::new(AtomicBool::new(true));
+    let machine = LegacyMachine::new(
+        machine_config(&parts),
+        is_own(parts.own, parts.net.local_addr()),
+        Instant::now(),
+    );
+    let plane = Plane {
+        machine,
+        udp: parts.udp,
+        files: parts.files.clone(),
+        shelf: Arc::new(Shelf::new(parts.sources)),
+        content: parts.content,
+        events: parts.events,
+        door: Doorkeeper::default(),
+        waiters: HashMap::new(),
+        outcomes,
+        missed: missed.clone(),
+        is_indexing: false,
+    };
+    let queues = Queues {
+        datagrams: datagram_queue,
+        changes: change_queue,
+        connections: connection_queue,
+        commands: command_queue,
+        outcomes: outcome_queue,
+    };
+    tokio::spawn(plane.run(queues));
+    let legacy = Legacy {
+        commands,
+        files: parts.files,
+    };
+    let inlet = Inlet {
+        datagrams,
+        changes,
+        missed,
+    };
+    (legacy, inlet)
+}
+
+fn machine_config(parts: &LegacyParts) -> LegacyConfig {
+    let settings = &parts.settings;
+    LegacyConfig {
+        own: parts.own,
+        members: settings.members.clone(),
+        period: settings.period,
+        waiting: settings.waiting,
+        lookup: settings.lookup,
+        responder_delay: settings.responder_delay,
+    }
+}
+
+/// Whether an address is ours: our port, on the address that is ours or, where we listen on all,
+/// on any of this machine.
+fn is_own(own: SocketAddrV4, bound: SocketAddr) -> crate::legacy::IsOwn {
+    Box::new(move |address| {
+        let ip = IpAddr::V4(*address.ip());
+        address == own
+            || (address.port() == bound.port()
+                && (ip == bound.ip() || (bound.ip().is_unspecified() && is_local(*address.ip()))))
+    })
+}
+
+/// Only addresses of this machine can be bound.
+fn is_local(ip: Ipv4Addr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+impl Plane {
+    async fn run(mut self, mut queues: Queues) {
+        loop {
+            self.index_anew();
+            self.settle();
+            let timeout = self.machine.poll_timeout();
+            tokio::select! {
+                datagram = queues.datagrams.recv() => match datagram {
+                    Some(first) => self.handle_datagrams(first, &mut queues.datagrams),
+                    None => return,
+                },
+                Some(changes) = queues.changes.recv() => {
+                    self.shelf.note(&changes);
+                    self.shelf.warn_of_names(&changes);
+                }
+                Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
+                Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
+                command = queues.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => return,
+                },
+                () = sleep_until(timeout) => {
+                    let shelf = self.shelf.clone();
+                    self.machine
+                        .handle_timeout(Instant::now(), &|name| shelf.find(name).is_some());
+                }
+            }
+        }
+    }
+
+    /// Where changes were missed, the index is made anew beside the task.
+    fn index_anew(&mut self) {
+        if self.is_indexing || !self.missed.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.is_indexing = true;
+        let (shelf, outcomes) = (self.shelf.clone(), self.outcomes.clone());
+        tokio::task::spawn_blocking(move || {
+            shelf.index_all();
+            let _stopping = outcomes.blocking_send(Outcome::Indexed);
+        });
+    }
+
+    fn handle_datagrams(
+        &mut self,
+        first: (SocketAddr, Bytes),
+        more: &mut mpsc::Receiver<(SocketAddr, Bytes)>,
+    ) {
+        let shelf = self.shelf.clone();
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some((from, datagram)) = next else { return };
+            self.machine
+                .handle_message(Instant::now(), from, &datagram, &|name| {
+                    shelf.find(name).is_some()
+                });
+            next = more.try_recv().ok();
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, from: SocketAddr) {
+        // without a place the connection is closed at once, which is an answer too
+        let Some(place) = self.door.enter(from.ip()) else {
+            return;
+        };
+        let (shelf, content) = (self.shelf.clone(), self.content.clone());
+        tokio::spawn(serve::serve(
+            stream,
+            place,
+            shelf,
+            content,
+            self.events.clone(),
+        ));
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Members(reply) => {
+                let _gone = reply.send(self.machine.members());
+            }
+            Command::Ask {
+                name,
+                patience,
+                reply,
+            } => self.ask(name, patience, reply),
+        }
+    }
+
+    fn ask(&mut self, name: Name, patience: Patience, reply: oneshot::Sender<Found>) {
+        if let Some(known) = self.files.get(&name) {
+            let _gone = reply.send(Ok(known));
+            return;
+        }
+        match self.machine.ask(Instant::now(), &name, patience) {
+            Ok(()) => {
+                let waiters = self.waiters.entry(name).or_default();
+                waiters.retain(|waiter| !waiter.reply.is_closed());
+                waiters.push(Waiter { patience, reply });
+            }
+            Err(absence) => {
+                let _gone = reply.send(Err(absence.into()));
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
+        let now = Instant::now();
+        match outcome {
+            Outcome::Indexed => self.is_indexing = false,
+            Outcome::Resolved(host, address) => self.machine.handle_resolved(now, &host, address),
+            Outcome::Tried {
+                name,
+                peer,
+                at,
+                result,
+            } => {
+                self.machine.tried(now, &name, at, result.is_ok());
+                match result {
+                    Ok(transfer) => {
+                        let file = self.files.found(name.clone(), peer, transfer);
+                        self.reply_all(&name, &Ok(file));
+                    }
+                    Err(why) => tracing::debug!(%name, %peer, "not got from an older peer: {why}"),
+                }
+            }
+        }
+    }
+
+    /// Hands on everything that the machine has to give.
+    fn settle(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            self.handle_event(event);
+        }
+        while let Some((to, datagram)) = self.machine.poll_transmit() {
+            self.udp.send(SocketAddr::V4(to), &datagram);
+        }
+    }
+
+    fn handle_event(&mut self, event: LegacyEvent) {
+        match event {
+            LegacyEvent::Resolve(host) => self.resolve(host),
+            LegacyEvent::Try { name, peer, at } => self.begin_transfer(name, peer, at),
+            LegacyEvent::LookupOver(name) => self.reply_to(&name, Some(Patience::Lookup)),
+            LegacyEvent::AskOver(name) => self.reply_to(&name, None),
+            LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "an older peer is there"),
+            LegacyEvent::MemberDown(peer) => {
+                tracing::debug!(%peer, "an older peer is gone");
+                self.files.forget_peer(peer);
+            }
+        }
+    }
+
+    fn resolve(&self, member: MemberName) {
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            let address = match &member {
+                MemberName::Address(address) => Some(*address),
+                MemberName::Host { host, port } => ipv4_of(host, *port).await,
+            };
+            let _stopping = outcomes.send(Outcome::Resolved(member, address)).await;
+        });
+    }
+
+    fn begin_transfer(&self, name: Name, peer: SocketAddrV4, at: SocketAddrV4) {
+        let (outcomes, events) = (self.outcomes.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let begun = Transfer::begin(at, &name).await;
+            if let Err(error @ crate::net::legacy::LegacyError::Header { .. }) = &begun {
+                events.warn(format!("the older peer {peer} lies about {name}: {error}"));
+            }
+            let outcome = Outcome::Tried {
+                name,
+                peer,
+                at,
+                result: begun.map_err(|error| error.to_string()),
+            };
+            let _stopping = outcomes.send(outcome).await;
+        });
+    }
+
+    fn reply_all(&mut self, name: &Name, found: &Result<Arc<RemoteFile>, LegacyAbsence>) {
+        for waiter in self.waiters.remove(name).into_iter().flatten() {
+            let _gone = waiter.reply.send(found.clone());
+        }
+    }
+
+    /// Tells those who wait no longer than that (none: all) that nobody had it.
+    fn reply_to(&mut self, name: &Name, patience: Option<Patience>) {
+        let waiters = self.waiters.remove(name).unwrap_or_default();
+        let (over, still): (Vec<_>, Vec<_>) = waiters
+            .into_iter()
+            .partition(|waiter| patience.is_none_or(|patience| waiter.patience == patience));
+        if !still.is_empty() {
+            self.waiters.insert(name.clone(), still);
+        }
+        for waiter in over {
+            let _gone = waiter.reply.send(Err(LegacyAbsence::NobodyHasIt));
+        }
+    }
+}
+
+async fn ipv4_of(host: &str, port: u16) -> Option<SocketAddrV4> {
+    let found = tokio::net::lookup_host((host, port)).await.ok()?;
+    found
+        .filter_map(|address| match address {
+            SocketAddr::V4(address) => Some(address),
+            SocketAddr::V6(_) => None,
+        })
+        .next()
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,112 @@
+//! Giving a file to an older peer: header, exactly its bytes, a close.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::shelf::Shelf;
+use crate::extent::ByteRange;
+use crate::fs::{Content, ContentHandle, FileVersion, FsError};
+use crate::net::legacy::{Served, ServedPlace};
+use crate::node::{EventLog, NodeContent};
+use crate::wire::legacy::TransferHeader;
+
+/// What is read and sent at once: the largest request between native nodes.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Serves one connection to its end. Whatever goes wrong, it is closed: an old program waits for
+/// ever on an open one.
+pub(super) async fn serve(
+    stream: TcpStream,
+    place: ServedPlace,
+    shelf: Arc<Shelf>,
+    content: Arc<NodeContent>,
+    events: EventLog,
+) {
+    let _place = place;
+    let Some(mut served) = Served::accept(stream).await else {
+        return;
+    };
+    let name = served.name.clone();
+    let looked = tokio::task::spawn_blocking(move || shelf.find(&name)).await;
+    let Ok(Some(file)) = looked else {
+        return served.close().await;
+    };
+    match give(&mut served, &file, &content).await {
+        Ok(()) => {}
+        Err(why) => events.warn(format!(
+            "an older peer did not get the whole of {}: {why}",
+            file.path
+        )),
+    }
+    served.close().await;
+}
+
+/// Sends the file. The first bytes are read before the header is sent, so that what cannot be
+/// given is refused by an empty close.
+async fn give(
+    served: &mut Served,
+    file: &FileVersion,
+    content: &NodeContent,
+) -> Result<(), FsError> {
+    let header = TransferHeader::new(served.name.clone(), file.size_bytes);
+    let header = header.map_err(|_| FsError::Fault)?;
+    let opened = content.open(file)?;
+    let sent = send_all(served, &header, opened.handle, content).await;
+    content.close(opened.handle);
+    sent
+}
+
+async fn send_all(
+    served: &mut Served,
+    header: &TransferHeader,
+    handle: ContentHandle,
+    content: &NodeContent,
+) -> Result<(), FsError> {
+    let size_bytes = header.size_bytes;
+    let mut offset = 0;
+    loop {
+        let range = ByteRange::at(offset, STEP_BYTES.min(size_bytes - offset));
+        let bytes = if range.is_empty() {
+            bytes::Bytes::new()
+        } else {
+            read(content, handle, range).await?
+        };
+        if offset == 0 {
+            let said = served.send_header(header).await;
+            said.map_err(|_| FsError::Interrupted)?;
+        }
+        let sent = served.send(&bytes).await;
+        sent.map_err(|_| FsError::Interrupted)?;
+        offset += bytes.len() as u64;
+        if offset >= size_bytes {
+            return Ok(());
+        }
+    }
+}
+
+async fn read(
+    content: &NodeContent,
+    handle: ContentHandle,
+    range: ByteRange,
+) -> Result<bytes::Bytes, FsError> {
+    let local = tokio::task::block_in_place(|| {
+        let mut buffer = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+        match content.read_now(handle, range.start, &mut buffer) {
+            crate::fs::ReadNow::Done(length) if length == buffer.len() => Some(Ok(buffer.into())),
+            crate::fs::ReadNow::Done(_) => Some(Err(FsError::Gone)),
+            crate::fs::ReadNow::Failed(error) => Some(Err(error)),
+            crate::fs::ReadNow::Wait => None,
+        }
+    });
+    if let Some(done) = local {
+        return done;
+    }
+    let (answer, bytes) = oneshot::channel();
+    let reply = Box::new(move |result| {
+        let _gone = answer.send(result);
+    });
+    let _ticket = content.read(handle, range, reply);
+    bytes.await.map_err(|_| FsError::Fault)?
+}
