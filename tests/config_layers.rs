@@ -394,9 +394,15 @@ fn the_names_that_users_of_the_older_peers_know_keep_working() {
 
 #[test]
 fn the_plane_of_the_older_peers_is_turned_on_by_the_file_the_environment_or_the_flag() {
-    let config = Files::new("[legacy]\nenabled = true\n").load().config;
+    let config = Files::new("[legacy]\nenabled = true\n")
+        .load()
+        .unwrap()
+        .config;
     assert!(config.legacy.enabled);
-    let config = Files::new("[legacy]\nperiod = '5s'\n").load().config;
+    let config = Files::new("[legacy]\nperiod = '5s'\n")
+        .load()
+        .unwrap()
+        .config;
     assert!(!config.legacy.enabled, "the section alone turns nothing on");
     let config = from_environment([("P2P_CLUSTER", "a:1, b:2")]).unwrap();
     assert!(config.legacy.enabled && config.legacy.members.len() == 2);

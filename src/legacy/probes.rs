@@ -47,7 +47,7 @@ const PROBES: [&str; 36] = [
 pub fn is_probe(name: &Name) -> bool {
     let bytes = name.as_bytes();
     let is_listed = |probe: &&str| probe.as_bytes().eq_ignore_ascii_case(bytes);
-    bytes.starts_with(b".") || PROBES.iter().any(|probe| is_listed(probe))
+    bytes.starts_with(b".") || PROBES.iter().any(is_listed)
 }
 
 #[cfg(test)]
