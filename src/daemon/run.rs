@@ -260,6 +260,7 @@ impl Daemon {
     async fn start_mount(&self) -> Result<Arc<Mount>, RunError> {
         let settings = self.config.mount.clone();
         let content = self.service.node.content();
+        let legacy = self.config.legacy.clone();
         let started = spawn_blocking(move || {
             let defaults = MountOptions::for_this_user();
             let mut options = MountOptions {
@@ -269,6 +270,11 @@ impl Daemon {
             };
             // the device gives up after the node has: it is the net below it
             options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
+            if legacy.enabled {
+                // a lookup may wait for older peers, then an open for a transfer's header
+                let deadline = &mut options.server.deadlines.metadata;
+                *deadline = (*deadline).max(legacy.lookup + Duration::from_secs(30));
+            }
             Mount::start(&settings.dir, content, &options)
         });
         let mount = started.await.map_err(|error| RunError::System {

@@ -76,7 +76,7 @@ impl Node {
     pub fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,
-            Self::File(_) | Self::Status => FileKind::Regular,
+            Self::File(_) | Self::Status | Self::Older => FileKind::Regular,
             Self::Symlink(_) => FileKind::Symlink,
         }
     }
@@ -88,6 +88,7 @@ impl Filesystem {
         let (size_bytes, mode) = match &listed.node {
             Node::Directory => (DIRECTORY_SIZE_BYTES, 0o555),
             Node::File(file) => return self.file_attributes(name, file),
+            Node::Older => return self.older_attributes_of(name),
             Node::Symlink(target) => (target.len() as u64, 0o777),
             Node::Status => (self.content.status_json().len() as u64, 0o444),
         };
@@ -157,7 +158,7 @@ fn file_mode(executable: bool) -> u16 {
     if executable { 0o555 } else { 0o444 }
 }
 
-fn blocks(size_bytes: u64, cached_bytes: u64) -> u64 {
+pub(super) fn blocks(size_bytes: u64, cached_bytes: u64) -> u64 {
     cached_bytes
         .div_ceil(BLOCK_BYTES)
         .max(u64::from(size_bytes > 0))

@@ -58,10 +58,7 @@ impl Filesystem {
     /// [`Content::open`]: super::traits::Content::open
     pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {
         let inode = self.inode(ino)?;
-        let changes = libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT;
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
-            return Err(FsError::ReadOnly);
-        }
+        check_reading(flags)?;
         match self.current(&self.content.view(), &inode) {
             Node::File(file) => self.open_file(ino, &file, reach),
             Node::Status => {
@@ -74,6 +71,8 @@ impl Filesystem {
             }
             Node::Directory => Err(FsError::IsADirectory),
             Node::Symlink(_) => Err(FsError::Unsupported),
+            // opened by `open_older`, which can wait
+            Node::Older => Err(FsError::Fault),
         }
     }
 
@@ -249,6 +248,15 @@ impl Filesystem {
             self.invalidate(Stale::Attributes { ino: file.ino });
         }
     }
+}
+
+/// Only reading is possible.
+pub(super) fn check_reading(flags: i32) -> Result<(), FsError> {
+    let changes = libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT;
+    if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
+        return Err(FsError::ReadOnly);
+    }
+    Ok(())
 }
 
 fn copy_from(bytes: &[u8], offset: u64, buffer: &mut [u8]) -> usize {

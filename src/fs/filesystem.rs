@@ -84,13 +84,19 @@ impl Filesystem {
         }
         let view = self.content.view();
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
-        let listed = names::resolve(&view, &child).ok_or(FsError::NotFound)?;
-        Ok(self.enter(child, listed))
+        match names::resolve(&view, &child) {
+            Some(listed) => Ok(self.enter(child, listed)),
+            None => self.lookup_older(child),
+        }
     }
 
     /// For how long the kernel may believe that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
         match self.inodes.get(parent).map(|inode| inode.name.clone()) {
+            // what is absent now may come from an older peer a moment later
+            Some(Name::Union(path)) if path.is_root() && self.content.asks_older() => {
+                Duration::ZERO
+            }
             Some(Name::Union(_)) => LIFETIME,
             _ => Duration::ZERO,
         }
@@ -149,7 +155,10 @@ impl Filesystem {
 
     /// Counts a lookup of what was found and gives its attributes.
     pub(super) fn enter(&self, name: Name, listed: Listed) -> Entry {
-        let lifetime = names::lifetime(&name);
+        let lifetime = match listed.node {
+            Node::Older => Duration::ZERO,
+            _ => names::lifetime(&name),
+        };
         let mut attributes = self.attributes(&name, &listed);
         attributes.ino = self.inodes.look_up(Inode {
             name,

@@ -47,6 +47,8 @@ pub enum Node {
     Symlink(Bytes),
     /// The daemon's status, made anew for each open.
     Status,
+    /// Only an older peer may have it.
+    Older,
 }
 
 /// A name and what it stood for when the kernel looked it up.
@@ -115,6 +117,7 @@ impl Inode {
             Node::File(file) => hasher.update(b"\0f").update(file.hash.as_bytes()),
             Node::Symlink(target) => hasher.update(b"\0l").update(target),
             Node::Status => hasher.update(b"\0s"),
+            Node::Older => hasher.update(b"\0o"),
         };
         let hash = hasher.update(&[salt]).finalize();
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();

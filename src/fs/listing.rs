@@ -70,7 +70,7 @@ impl Filesystem {
         }
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
             // What vanished since the listing was taken is left out.
-            let Some((child, listed)) = reader.child(&view, name) else {
+            let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
             let kind = listed.node.kind();
@@ -110,7 +110,7 @@ impl Filesystem {
             }
         }
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
-            let Some((child, listed)) = reader.child(&view, name) else {
+            let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
@@ -148,7 +148,7 @@ impl Filesystem {
         let listing = match taken {
             Some(listing) => listing,
             None => {
-                let taken = Arc::new(Listing::new(names::children(view, &inode.name)));
+                let taken = Arc::new(Listing::new(self.names_in(view, &inode.name)));
                 *lock() = Some(taken.clone());
                 taken
             }
@@ -158,6 +158,12 @@ impl Filesystem {
             inode,
             listing,
         })
+    }
+
+    fn child(&self, view: &View, reader: &Reader, name: &[u8]) -> Option<(Name, Listed)> {
+        let child = names::child(&reader.inode.name, name)?;
+        let listed = self.resolve(view, &child)?;
+        Some((child, listed))
     }
 
     fn dots(&self, view: &View, reader: &Reader) -> [(DirectoryEntry<'static>, Attributes); 2] {
@@ -199,12 +205,4 @@ struct Reader {
     ino: u64,
     inode: Arc<Inode>,
     listing: Arc<Listing>,
-}
-
-impl Reader {
-    fn child(&self, view: &View, name: &[u8]) -> Option<(Name, Listed)> {
-        let child = names::child(&self.inode.name, name)?;
-        let listed = names::resolve(view, &child)?;
-        Some((child, listed))
-    }
 }

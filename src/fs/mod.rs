@@ -20,6 +20,7 @@ mod inode;
 pub mod listing;
 mod modes;
 mod names;
+mod older;
 mod staleness;
 pub mod traits;
 mod xattr;
@@ -31,9 +32,10 @@ pub use filesystem::{Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
 pub use handles::Reach;
 pub use inode::ROOT_INO;
 pub use listing::{DirectoryEntry, OpenDirectoryReply};
+pub use older::LaterReply;
 pub use traits::{
     BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,
-    Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+    OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
 };
 pub use xattr::absence as attribute_absence;
 

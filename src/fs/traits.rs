@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::FsError;
+use super::older::LaterReply;
 use crate::catalogue::View;
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
@@ -70,6 +71,38 @@ pub trait Content: Send + Sync + 'static {
 
     /// The daemon's status as JSON, for `.p2pfs/status.json`.
     fn status_json(&self) -> Vec<u8>;
+
+    /// Whether older peers are asked for names of the root that no native node shares.
+    fn asks_older(&self) -> bool {
+        false
+    }
+
+    /// Whether such a name is worth asking for now.
+    fn older_may_have(&self, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// What is known of an older peer's file.
+    fn older_file(&self, _name: &[u8]) -> Option<OlderFile> {
+        None
+    }
+
+    /// The names that older peers are known to have.
+    fn older_names(&self) -> Vec<Box<[u8]>> {
+        Vec::new()
+    }
+
+    /// Asks the older peers; calls `reply` exactly once, by its own deadline, with
+    /// [`FsError::NotFound`] where nobody had it.
+    fn find_older(&self, _name: &[u8], reply: LaterReply<OlderFile>) {
+        reply(Err(FsError::NotFound));
+    }
+
+    /// Opens an older peer's file, asking for it first where it is not known; gives its size as
+    /// well. Calls `reply` exactly once, by its own deadline.
+    fn open_older(&self, _name: &[u8], reply: LaterReply<(ContentHandle, u64)>) {
+        reply(Err(FsError::NotFound));
+    }
 }
 
 /// Drops what the kernel has cached. Never blocks, so it can be called from anywhere.
@@ -107,6 +140,19 @@ pub struct FileVersion {
     pub executable: bool,
     /// Where it lies in this node's own shares, if it is this node's own and wins its name.
     pub own: Option<(ShareIndex, SharedPath)>,
+}
+
+/// A file of an older peer, whose bytes nothing can verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OlderFile {
+    /// Its size, as its peer says.
+    pub size_bytes: u64,
+    /// When it was first seen here: that protocol has no times.
+    pub mtime: Timestamp,
+    /// How many of its bytes are here.
+    pub cached_bytes: u64,
+    /// Who has it.
+    pub holder: String,
 }
 
 /// An open version, as [`Content`] numbers them; not used again before [`Content::close`].

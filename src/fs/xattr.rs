@@ -2,7 +2,7 @@
 
 use super::error::FsError;
 use super::filesystem::Filesystem;
-use super::inode::Node;
+use super::inode::{Inode, Node};
 use super::traits::FileVersion;
 use crate::catalogue::View;
 
@@ -11,6 +11,7 @@ const HOLDERS: &[u8] = b"user.p2pfs.holders";
 const CACHED: &[u8] = b"user.p2pfs.cached";
 const VERIFIED: &[u8] = b"user.p2pfs.verified";
 const NAMES: [&[u8]; 4] = [HASH, HOLDERS, CACHED, VERIFIED];
+const OLDER_NAMES: [&[u8]; 3] = [HOLDERS, CACHED, VERIFIED];
 
 /// How many digits of its key stand for a holder whose name is not known.
 const NAMELESS_DIGITS: usize = 8;
@@ -25,8 +26,11 @@ impl Filesystem {
             return Err(error);
         }
         let view = self.content.view();
-        let Node::File(file) = self.current(&view, &*self.inode(ino)?) else {
-            return Err(FsError::NoAttribute);
+        let inode = self.inode(ino)?;
+        let file = match self.current(&view, &inode) {
+            Node::File(file) => file,
+            Node::Older => return self.older_attribute(&inode, name),
+            _ => return Err(FsError::NoAttribute),
         };
         Ok(match name {
             HASH => file.hash.to_string().into_bytes(),
@@ -46,7 +50,22 @@ impl Filesystem {
                 .iter()
                 .flat_map(|name| [*name, b"\0"].concat())
                 .collect()),
+            Node::Older => Ok(OLDER_NAMES
+                .iter()
+                .flat_map(|name| [*name, b"\0"].concat())
+                .collect()),
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What an older peer gives has no hash, so nothing of it is verified.
+    fn older_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let known = self.older_file_of(&inode.name);
+        match (name, known) {
+            (VERIFIED, _) => Ok(b"none".to_vec()),
+            (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),
+            (CACHED, Some(file)) => Ok(file.cached_bytes.to_string().into_bytes()),
+            _ => Err(FsError::NoAttribute),
         }
     }
 }

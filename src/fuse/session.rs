@@ -117,7 +117,15 @@ impl fuser::Filesystem for Handlers {
         self.fs.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        if self.fs.is_older(ino.0) {
+            let answer = move |found: Result<Attributes, FsError>| match found {
+                Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
+                Err(error) => reply.error(errno(error)),
+            };
+            let handle = fh.map(|handle| handle.0);
+            return self.fs.getattr_older(ino.0, handle, Box::new(answer));
+        }
         match ask(|| self.fs.getattr(ino.0)) {
             Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
             Err(errno) => reply.error(errno),
@@ -132,6 +140,13 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.fs.is_older(ino.0) {
+            let answer = move |opened: Result<OpenReply, FsError>| match opened {
+                Ok(opened) => answer_open(reply, opened),
+                Err(error) => reply.error(errno(error)),
+            };
+            return self.fs.open_older(ino.0, flags.0, Box::new(answer));
+        }
         let reach = if self.readers.is_cached_only(request.pid()) {
             Reach::Cached
         } else {

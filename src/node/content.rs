@@ -8,20 +8,21 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
+use super::legacy::{Legacy, RemoteCopy};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::fs::{
-    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
-    ReadTicket, Space,
+    Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, OlderFile, Opened,
+    ReadNow, ReadReply, ReadTicket, Space,
 };
 use crate::share::{ShareFile, ShareSet};
 use crate::transfer::plan::PlanError;
@@ -39,9 +40,11 @@ pub struct NodeContent {
     shares: ShareSet,
     fetcher: Fetcher,
     read_deadline: Duration,
-    open: RwLock<HashMap<u64, Arc<OpenVersion>>>,
-    next_handle: AtomicU64,
+    open: Arc<OpenVersions>,
+    next_handle: Arc<AtomicU64>,
     waiting: Arc<AtomicU64>,
+    /// The older peers, where their plane is on.
+    pub(super) older: OnceLock<Legacy>,
 }
 
 /// Where an open version's bytes come from.
@@ -50,6 +53,8 @@ enum OpenVersion {
     Live(Arc<File>),
     /// A fixed content.
     Fixed(FixedVersion),
+    /// A file of an older peer, as one transfer gives it.
+    Older(Arc<RemoteCopy>),
 }
 
 struct FixedVersion {
@@ -78,9 +83,10 @@ impl NodeContent {
             shares,
             fetcher,
             read_deadline,
-            open: RwLock::default(),
-            next_handle: AtomicU64::new(1),
+            open: Arc::default(),
+            next_handle: Arc::new(AtomicU64::new(1)),
             waiting: Arc::default(),
+            older: OnceLock::new(),
         }
     }
 
@@ -123,14 +129,24 @@ impl NodeContent {
     }
 
     fn remember(&self, version: OpenVersion) -> Result<ContentHandle, FsError> {
-        let mut open = self.open.write().expect("no holder of this lock panics");
-        if open.len() >= OPEN_VERSIONS_MAX {
-            return Err(FsError::TooManyHandles);
-        }
-        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        open.insert(number, Arc::new(version));
-        Ok(ContentHandle(number))
+        remember(&self.open, &self.next_handle, version)
     }
+}
+
+type OpenVersions = RwLock<HashMap<u64, Arc<OpenVersion>>>;
+
+fn remember(
+    open: &OpenVersions,
+    next_handle: &AtomicU64,
+    version: OpenVersion,
+) -> Result<ContentHandle, FsError> {
+    let mut open = open.write().expect("no holder of this lock panics");
+    if open.len() >= OPEN_VERSIONS_MAX {
+        return Err(FsError::TooManyHandles);
+    }
+    let number = next_handle.fetch_add(1, Ordering::Relaxed);
+    open.insert(number, Arc::new(version));
+    Ok(ContentHandle(number))
 }
 
 impl Content for NodeContent {
@@ -158,6 +174,7 @@ impl Content for NodeContent {
         match self.version(handle).as_deref() {
             None => ReadNow::Failed(FsError::BadHandle),
             Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
+            Some(OpenVersion::Older(copy)) => copy.read_now(offset, buffer),
             Some(OpenVersion::Fixed(version)) => {
                 let read = version.read_local(offset, buffer);
                 if version.is_partial() && matches!(read, ReadNow::Done(_)) {
@@ -180,6 +197,12 @@ impl Content for NodeContent {
 
     fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
         let version = self.version(handle);
+        if let (Some(OpenVersion::Older(copy)), Some(older)) =
+            (version.as_deref(), self.older.get())
+        {
+            older.read(copy.clone(), range, self.read_deadline, reply);
+            return ReadTicket(0);
+        }
         let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
             reply(Err(FsError::BadHandle));
             return ReadTicket(0);
@@ -241,7 +264,8 @@ impl Content for NodeContent {
             Some(OpenVersion::Fixed(version)) => version.cached.as_ref()?.backing(),
             // The kernel and those who write to it share its pages: what it reads is live.
             Some(OpenVersion::Live(file)) => Some(file.clone()),
-            None => None,
+            // whose bytes nothing verified, and which may change under the reader
+            Some(OpenVersion::Older(_)) | None => None,
         }
     }
 
@@ -255,6 +279,45 @@ impl Content for NodeContent {
 
     fn status_json(&self) -> Vec<u8> {
         self.published.status.load().as_ref().clone()
+    }
+
+    fn asks_older(&self) -> bool {
+        self.older.get().is_some()
+    }
+
+    fn older_may_have(&self, name: &[u8]) -> bool {
+        self.older.get().is_some_and(|older| older.may_have(name))
+    }
+
+    fn older_file(&self, name: &[u8]) -> Option<OlderFile> {
+        self.older.get()?.known(name)
+    }
+
+    fn older_names(&self) -> Vec<Box<[u8]>> {
+        self.older.get().map(Legacy::names).unwrap_or_default()
+    }
+
+    fn find_older(&self, name: &[u8], reply: LaterReply<OlderFile>) {
+        match self.older.get() {
+            Some(older) => older.find_later(name, reply),
+            None => reply(Err(FsError::NotFound)),
+        }
+    }
+
+    fn open_older(&self, name: &[u8], reply: LaterReply<(ContentHandle, u64)>) {
+        let Some(older) = self.older.get() else {
+            return reply(Err(FsError::NotFound));
+        };
+        let open = self.open.clone();
+        let next = self.next_handle.clone();
+        let opened = move |copy: Result<Arc<RemoteCopy>, FsError>| {
+            reply(copy.and_then(|copy| {
+                let size_bytes = copy.size_bytes;
+                let handle = remember(&open, &next, OpenVersion::Older(copy))?;
+                Ok((handle, size_bytes))
+            }));
+        };
+        older.open_later(name, Box::new(opened));
     }
 }
 

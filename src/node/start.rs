@@ -150,6 +150,16 @@ struct Receivers {
     cache: std_mpsc::Receiver<CacheEvent>,
 }
 
+/// What the older peers' plane takes part in.
+struct Surroundings<'a> {
+    udp: &'a UdpPort,
+    address: SocketAddr,
+    published: &'a Published,
+    content: &'a Arc<NodeContent>,
+    events: &'a EventLog,
+    changes: &'a mpsc::Sender<Outdated>,
+}
+
 impl Receivers {
     fn into_inputs(
         self,
@@ -194,7 +204,14 @@ impl Builder {
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let content = self.content(&published, &changes.0, &fetcher);
         let (legacy, inlet) = self
-            .start_legacy(&receivers.udp, address, &published, &content, &events)
+            .start_legacy(&Surroundings {
+                udp: &receivers.udp,
+                address,
+                published: &published,
+                content: &content,
+                events: &events,
+                changes: &changes.0,
+            })
             .unzip();
         let parts = Parts {
             net: self.net.clone(),
@@ -269,14 +286,10 @@ impl Builder {
     }
 
     /// The older peers' plane, where it is on; what it cannot have turns it off with a warning.
-    fn start_legacy(
-        &self,
-        udp: &UdpPort,
-        address: SocketAddr,
-        published: &Published,
-        content: &Arc<NodeContent>,
-        events: &EventLog,
-    ) -> Option<(Legacy, Inlet)> {
+    fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, Inlet)> {
+        let Surroundings {
+            address, events, ..
+        } = *around;
         let settings = self.config.legacy.clone()?;
         let SocketAddr::V4(own) = address else {
             events.warn(format!(
@@ -293,24 +306,27 @@ impl Builder {
                 ));
             })
             .ok()?;
-        Some(legacy::start(LegacyParts {
+        let started = legacy::start(LegacyParts {
             own,
-            udp: udp.clone(),
+            udp: around.udp.clone(),
             net: self.net.clone(),
             files,
-            content: content.clone(),
+            content: around.content.clone(),
             events: events.clone(),
+            changes: around.changes.clone(),
             sources: legacy::Sources {
                 me: self.key.node_id(),
                 bridge: settings.bridge,
-                view: published.view.clone(),
-                addresses: published.addresses.clone(),
+                view: around.published.view.clone(),
+                addresses: around.published.addresses.clone(),
                 shares: self.shares.clone(),
                 cache: self.cache.clone(),
                 events: events.clone(),
             },
             settings,
-        }))
+        });
+        let _first = around.content.older.set(started.0.clone());
+        Some(started)
     }
 
     fn server(&self) -> Server {

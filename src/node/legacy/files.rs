@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::cache::{Cache, LEGACY_DIR};
+use crate::fs::{FsError, ReadNow};
 use crate::net::legacy::Transfer;
 use crate::wire::legacy::Name;
 
@@ -324,6 +325,47 @@ impl RemoteCopy {
             Ok(Ok(buffer)) => Ok(buffer.into()),
             Ok(Err(error)) => Err(CopyError::Disk(error.to_string())),
             Err(_) => Err(CopyError::Disk("the read did not end".to_owned())),
+        }
+    }
+
+    /// Fills the buffer if its bytes are there.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let now = self.progress.borrow().clone();
+        match now.outcome {
+            Some(Err(_)) => ReadNow::Failed(FsError::Unreachable),
+            _ if now.written_bytes < offset.saturating_add(buffer.len() as u64) => ReadNow::Wait,
+            _ => match self.file.read_exact_at(buffer, offset) {
+                Ok(()) => ReadNow::Done(buffer.len()),
+                Err(_) => ReadNow::Failed(FsError::Disk),
+            },
+        }
+    }
+
+    /// Waits until the bytes are there, for as long as more come within each `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; where nothing comes, the same as a failed transfer.
+    pub async fn read_with_patience(
+        &self,
+        offset: u64,
+        length: usize,
+        patience: Duration,
+    ) -> Result<Bytes, CopyError> {
+        let end = self.size_bytes.min(offset.saturating_add(length as u64));
+        let mut progress = self.progress.clone();
+        loop {
+            let is_there = {
+                let now = progress.borrow_and_update();
+                now.written_bytes >= end || now.outcome.is_some()
+            };
+            if is_there {
+                return self.read(offset, length).await;
+            }
+            match tokio::time::timeout(patience, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return self.read(offset, length).await,
+                Err(_) => return Err(CopyError::Transfer("nothing comes".to_owned())),
+            }
         }
     }
 

@@ -5,12 +5,16 @@
 //! no hash and stay apart from everything verified. Present only where the plane is turned on.
 
 mod files;
+mod mount;
 mod run;
 mod serve;
 mod shelf;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -64,7 +68,7 @@ pub enum LegacyAbsence {
 }
 
 /// What a question comes to.
-pub type Found = Result<std::sync::Arc<RemoteFile>, LegacyAbsence>;
+pub type Found = Result<Arc<RemoteFile>, LegacyAbsence>;
 
 enum Command {
     Ask {
@@ -80,9 +84,16 @@ enum Command {
 pub struct Legacy {
     commands: mpsc::Sender<Command>,
     files: RemoteFiles,
+    runtime: tokio::runtime::Handle,
+    /// Names that nobody had, until when; the kernel's lookups are answered by it.
+    absent: Arc<Mutex<HashMap<Name, Instant>>>,
 }
 
 impl Legacy {
+    fn lock_absent(&self) -> MutexGuard<'_, HashMap<Name, Instant>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the older peers for a file; one that is known already is given at once. Dropping the
     /// future asks no less, so that the next one finds the answer.
     ///
@@ -123,7 +134,7 @@ impl Legacy {
 pub(super) struct Inlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
-    missed: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    missed: Arc<AtomicBool>,
 }
 
 impl Inlet {
@@ -135,8 +146,7 @@ impl Inlet {
 
     pub(super) fn changed(&self, changes: &[Change]) {
         if !changes.is_empty() && self.changes.try_send(changes.to_vec()).is_err() {
-            self.missed
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+            self.missed.store(true, Ordering::Relaxed);
         }
     }
 }

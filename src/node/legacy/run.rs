@@ -20,7 +20,8 @@ use crate::legacy::{LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
 use crate::net::legacy::{Doorkeeper, Transfer};
 use crate::net::peer::PeerNet;
-use crate::node::{EventLog, NodeContent};
+use crate::node::{EventLog, NodeContent, Outdated};
+use crate::path::SharedPath;
 use crate::wire::legacy::{MemberName, Name};
 
 /// Outcomes of tries and resolutions that wait for the task.
@@ -37,6 +38,8 @@ pub(in crate::node) struct LegacyParts {
     pub(in crate::node) files: RemoteFiles,
     pub(in crate::node) content: Arc<NodeContent>,
     pub(in crate::node) events: EventLog,
+    /// Where names that come and go are told, for the kernel's caches.
+    pub(in crate::node) changes: mpsc::Sender<Outdated>,
     pub(in crate::node) sources: super::shelf::Sources,
 }
 
@@ -68,6 +71,7 @@ struct Plane {
     outcomes: mpsc::Sender<Outcome>,
     missed: Arc<AtomicBool>,
     is_indexing: bool,
+    changes: mpsc::Sender<Outdated>,
 }
 
 struct Queues {
@@ -104,6 +108,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         outcomes,
         missed: missed.clone(),
         is_indexing: false,
+        changes: parts.changes,
     };
     let queues = Queues {
         datagrams: datagram_queue,
@@ -116,6 +121,8 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let legacy = Legacy {
         commands,
         files: parts.files,
+        runtime: tokio::runtime::Handle::current(),
+        absent: Arc::default(),
     };
     let inlet = Inlet {
         datagrams,
@@ -273,6 +280,7 @@ impl Plane {
                 match result {
                     Ok(transfer) => {
                         let file = self.files.found(name.clone(), peer, transfer);
+                        self.tell_names(std::slice::from_ref(&name));
                         self.reply_all(&name, &Ok(file));
                     }
                     Err(why) => tracing::debug!(%name, %peer, "not got from an older peer: {why}"),
@@ -300,8 +308,21 @@ impl Plane {
             LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "an older peer is there"),
             LegacyEvent::MemberDown(peer) => {
                 tracing::debug!(%peer, "an older peer is gone");
-                self.files.forget_peer(peer);
+                let gone = self.files.forget_peer(peer);
+                self.tell_names(&gone);
             }
+        }
+    }
+
+    /// Names that appeared or vanished; a lost word costs a stale listing, no wrong file.
+    fn tell_names(&self, names: &[Name]) {
+        let root = SharedPath::root();
+        let paths = names
+            .iter()
+            .filter_map(|name| root.join(name.as_bytes()).ok());
+        let changes: Vec<Change> = paths.map(Change::Entry).collect();
+        if !changes.is_empty() {
+            let _full = self.changes.try_send(Outdated::Names(changes));
         }
     }
 

@@ -1,0 +1,153 @@
+//! What the filesystem asks of the plane: from its own threads, with replies that come later.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::files::{CopyError, RemoteCopy, RemoteFile};
+use super::{Legacy, LegacyAbsence};
+use crate::extent::ByteRange;
+use crate::fs::{FsError, LaterReply, OlderFile, ReadReply, Timestamp};
+use crate::legacy::{Absence, NEGATIVE, Patience, is_probe};
+use crate::wire::legacy::Name;
+
+/// Names that are remembered as absent.
+const ABSENT_MAX: usize = 4096;
+/// How long an open may take for dialling once the file is found: to dial and to read a header.
+const OPEN_LIMIT: Duration = Duration::from_secs(20);
+
+impl Legacy {
+    /// Whether a name is one to ask for now.
+    pub fn may_have(&self, name: &[u8]) -> bool {
+        let Ok(name) = Name::new(name) else {
+            return false;
+        };
+        let is_absent = || {
+            let absent = self.lock_absent();
+            absent
+                .get(&name)
+                .is_some_and(|until| *until > Instant::now())
+        };
+        !is_probe(&name) && !is_absent()
+    }
+
+    /// A file that is known.
+    pub fn known(&self, name: &[u8]) -> Option<OlderFile> {
+        let file = self.files.get(&Name::new(name).ok()?)?;
+        Some(shown(&file))
+    }
+
+    /// The names that are known.
+    pub fn names(&self) -> Vec<Box<[u8]>> {
+        let files = self.files.all();
+        files
+            .iter()
+            .map(|file| file.name.as_bytes().into())
+            .collect()
+    }
+
+    /// Asks for a file, as a lookup does.
+    pub fn find_later(&self, name: &[u8], reply: LaterReply<OlderFile>) {
+        let Ok(name) = Name::new(name) else {
+            return reply(Err(FsError::NotFound));
+        };
+        let legacy = self.clone();
+        self.runtime.spawn(async move {
+            reply(legacy.look_up(name).await.map(|file| shown(&file)));
+        });
+    }
+
+    /// Asks for a file and begins its transfer.
+    pub fn open_later(&self, name: &[u8], reply: LaterReply<Arc<RemoteCopy>>) {
+        let Ok(name) = Name::new(name) else {
+            return reply(Err(FsError::NotFound));
+        };
+        let legacy = self.clone();
+        self.runtime.spawn(async move {
+            let opened = match legacy.look_up(name).await {
+                Ok(file) => legacy.begin(&file).await,
+                Err(error) => Err(error),
+            };
+            reply(opened);
+        });
+    }
+
+    /// Reads from a copy, for as long as its transfer moves.
+    pub fn read(
+        &self,
+        copy: Arc<RemoteCopy>,
+        range: ByteRange,
+        patience: Duration,
+        reply: ReadReply,
+    ) {
+        self.runtime.spawn(async move {
+            let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
+            let read = copy.read_with_patience(range.start, length, patience);
+            reply(read.await.map_err(|error| failure(&error)));
+        });
+    }
+
+    async fn look_up(&self, name: Name) -> Result<Arc<RemoteFile>, FsError> {
+        match self.find(name.clone(), Patience::Lookup).await {
+            Ok(file) => Ok(file),
+            Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
+            Err(LegacyAbsence::NotAsked(Absence::NoMembers | Absence::Busy)) => {
+                Err(FsError::NotFound)
+            }
+            Err(_) => {
+                self.note_absent(name);
+                Err(FsError::NotFound)
+            }
+        }
+    }
+
+    async fn begin(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, FsError> {
+        let begun = tokio::time::timeout(OPEN_LIMIT, self.files.copy(file)).await;
+        match begun {
+            Ok(Ok(copy)) => Ok(copy),
+            Ok(Err(error)) => {
+                // it is asked for anew next time, perhaps of another
+                self.files.forget(file);
+                Err(failure(&error))
+            }
+            Err(_) => Err(FsError::DeadlinePassed),
+        }
+    }
+
+    fn note_absent(&self, name: Name) {
+        let now = Instant::now();
+        let mut absent = self.lock_absent();
+        if absent.len() >= ABSENT_MAX {
+            absent.retain(|_, until| *until > now);
+        }
+        if absent.len() < ABSENT_MAX {
+            let until = absent.entry(name).or_insert(now);
+            if *until <= now {
+                *until = now + NEGATIVE;
+            }
+        }
+    }
+}
+
+fn shown(file: &RemoteFile) -> OlderFile {
+    let since = file
+        .first_seen
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    OlderFile {
+        size_bytes: file.size_bytes,
+        mtime: Timestamp {
+            seconds: since.as_secs().cast_signed(),
+            nanoseconds: since.subsec_nanos(),
+        },
+        cached_bytes: file.cached_bytes(),
+        holder: file.peer.to_string(),
+    }
+}
+
+fn failure(error: &CopyError) -> FsError {
+    match error {
+        CopyError::Transfer(_) => FsError::Unreachable,
+        CopyError::Changed => FsError::Gone,
+        CopyError::NoRoom { .. } | CopyError::Disk(_) => FsError::Disk,
+    }
+}

@@ -1,0 +1,277 @@
+//! Old peers through the folder: a name that only they have is there when a program asks for it,
+//! and nobody else waits for that.
+
+mod harness;
+mod old_peer;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::*;
+use old_peer::{Gives, OldPeer};
+
+fn main() {
+    run_promises(&[
+        (
+            "files_of_an_old_peer_are_there_the_first_time",
+            the_first_time,
+        ),
+        (
+            "a_known_name_is_listed_and_marked_unverified",
+            known_names_are_listed,
+        ),
+        (
+            "a_name_that_nobody_has_is_absent_after_the_lookup_then_at_once",
+            absent_names,
+        ),
+        ("nobody_else_waits_beside_a_lookup", nobody_else_waits),
+        ("a_signal_ends_the_wait", a_signal_ends_the_wait),
+        (
+            "an_answer_after_the_lookup_makes_the_name_appear",
+            a_late_answer,
+        ),
+        (
+            "native_files_come_before_those_of_old_peers",
+            native_files_come_first,
+        ),
+        (
+            "what_an_old_peer_sends_wrong_is_an_error_and_no_file",
+            wrong_transfers,
+        ),
+        (
+            "names_that_programs_look_for_everywhere_are_never_asked",
+            probes_are_not_asked,
+        ),
+    ])
+}
+
+const LOOKUP: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(20);
+/// What a call takes at most that does not wait, on a slow machine.
+const AT_ONCE: Duration = Duration::from_millis(1000);
+
+fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
+    let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
+    cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: format!(
+            "[legacy]\nmembers = [{}]\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n",
+            members.join(",")
+        ),
+        ..NodeOptions::new("lab")
+    })
+}
+
+fn asked(peer: &OldPeer, name: &str) -> usize {
+    let question = format!("Get,{name}\n");
+    let heard = peer.heard();
+    heard.iter().filter(|(_, text)| *text == question).count()
+}
+
+fn the_first_time() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::from_secs(1));
+    let large: Vec<u8> = (0..100 << 20)
+        .map(|n: u32| (n >> 8) as u8 ^ n as u8)
+        .collect();
+    let long = "n".repeat(64);
+    let files: [(&str, &[u8]); 5] = [
+        ("empty", b""),
+        ("one", b"1"),
+        ("name with spaces.pdf", b"spaces"),
+        (&long, b"long"),
+        ("large.bin", &large),
+    ];
+    files
+        .iter()
+        .for_each(|(name, bytes)| peer.gives_file(name, bytes));
+    let node = start(&mut cluster, &[&peer]);
+    for (name, bytes) in &files {
+        let out = node.home.join("copy");
+        let copied = run(Command::new("cp").arg(node.mounted(name)).arg(&out));
+        copied.expect_ok();
+        assert!(fs::read(&out).unwrap() == *bytes, "{name}");
+    }
+    peer.gives_file("resume.pdf", b"twelve bytes");
+    let listed = run(Command::new("ls").arg("-l").arg(node.mounted("resume.pdf")));
+    let line = listed.expect_ok();
+    assert!(
+        line.contains(" 12 ") && line.starts_with("-r--r--r--"),
+        "{line}"
+    );
+    assert_eq!(
+        fs::read(node.mounted("resume.pdf")).unwrap(),
+        b"twelve bytes"
+    );
+    // the end before the beginning
+    let tail = run(Command::new("tail")
+        .args(["-c", "5"])
+        .arg(node.mounted("large.bin")));
+    assert_eq!(tail.stdout, large[large.len() - 5..]);
+}
+
+fn known_names_are_listed() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"theirs");
+    let node = start(&mut cluster, &[&peer]);
+    node.write("ours", b"ours");
+    node.wait_for_file("ours");
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(&node.mount).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["ours"]);
+    let before = std::time::SystemTime::now() - Duration::from_secs(5);
+    let seen = fs::metadata(node.mounted("theirs")).unwrap();
+    assert_eq!(seen.len(), 6);
+    assert!(seen.modified().unwrap() > before, "when it was first seen");
+    eventually("the name is listed", SOON, || names() == ["ours", "theirs"]);
+    let marked = run(Command::new("getfattr")
+        .args(["--only-values", "-n", "user.p2pfs.verified"])
+        .arg(node.mounted("theirs")));
+    if marked.status.success() {
+        assert_eq!(marked.text(), "none");
+    }
+    let again = fs::metadata(node.mounted("theirs")).unwrap();
+    assert_eq!((again.ino(), again.mtime()), (seen.ino(), seen.mtime()));
+}
+
+fn absent_names() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let begun = Instant::now();
+    let error = fs::metadata(node.mounted("nobody has this")).unwrap_err();
+    let took = begun.elapsed();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert!(
+        took >= LOOKUP - Duration::from_millis(500) && took < LOOKUP * 3,
+        "{took:?}"
+    );
+    let begun = Instant::now();
+    assert!(fs::metadata(node.mounted("nobody has this")).is_err());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(asked(&peer, "nobody has this"), 1);
+    // what could not even be asked is absent at once
+    for name in ["a,b", &"n".repeat(65), "folder/name"] {
+        let begun = Instant::now();
+        assert!(fs::metadata(node.mounted(name)).is_err());
+        assert!(begun.elapsed() < AT_ONCE, "{name}: {:?}", begun.elapsed());
+    }
+}
+
+fn nobody_else_waits() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    node.write("ours", b"ours");
+    node.wait_for_file("ours");
+    let stat = || start_stat(&node, "unknown");
+    let waiting = [stat(), stat()];
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "unknown") > 0
+    });
+    let begun = Instant::now();
+    run(Command::new("ls").arg("-l").arg(&node.mount)).expect_ok();
+    assert_eq!(fs::read(node.mounted("ours")).unwrap(), b"ours");
+    let touched = fs::File::create(node.mounted("unknown")).unwrap_err();
+    assert_eq!(touched.raw_os_error(), Some(libc::EROFS));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    for stat in waiting {
+        assert!(!stat.finish(SOON).status.success());
+    }
+    assert_eq!(asked(&peer, "unknown"), 1, "one question for both");
+}
+
+fn start_stat(node: &Node, name: &str) -> Running {
+    harness::start(Command::new("stat").arg(node.mounted(name)))
+}
+
+fn a_signal_ends_the_wait() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let stat = start_stat(&node, "unknown");
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "unknown") > 0
+    });
+    let begun = Instant::now();
+    stat.signal(libc::SIGINT);
+    let (_, within) = stat.end_within(AT_ONCE);
+    assert!(within, "{:?}", begun.elapsed());
+}
+
+fn a_late_answer() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(LOOKUP + Duration::from_secs(2));
+    peer.gives_file("slow", b"slow");
+    let node = start(&mut cluster, &[&peer]);
+    assert!(fs::metadata(node.mounted("slow")).is_err());
+    eventually("the name appears", SOON, || {
+        let entries = fs::read_dir(&node.mount).unwrap();
+        entries.flatten().any(|entry| entry.file_name() == "slow")
+    });
+    assert_eq!(fs::read(node.mounted("slow")).unwrap(), b"slow");
+}
+
+fn native_files_come_first() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("both", b"the old peer's");
+    let node = start(&mut cluster, &[&peer]);
+    assert_eq!(fs::read(node.mounted("both")).unwrap(), b"the old peer's");
+    node.write("both", b"ours");
+    node.wait_for_file("both");
+    eventually("the native file has the name", SOON, || {
+        fs::read(node.mounted("both")).unwrap() == b"ours"
+    });
+}
+
+fn wrong_transfers() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let cases = [
+        ("short", Gives::Announcing(10, b"four".to_vec()), libc::EIO),
+        ("endless", Gives::Endless(1000), libc::EIO),
+        (
+            "strange",
+            Gives::Named("evil", b"evil".to_vec()),
+            libc::ENOENT,
+        ),
+        ("refused", Gives::Nothing, libc::ENOENT),
+    ];
+    for (name, gives, errno) in cases {
+        peer.gives(name, gives);
+        let read = fs::read(node.mounted(name));
+        let error = read.expect_err(name);
+        assert_eq!(error.raw_os_error(), Some(errno), "{name}");
+    }
+    // the next open starts anew
+    peer.gives_file("short", b"ten bytes!");
+    assert_eq!(fs::read(node.mounted("short")).unwrap(), b"ten bytes!");
+}
+
+fn probes_are_not_asked() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let begun = Instant::now();
+    for name in [".git", ".Trash", "autorun.inf", "HEAD"] {
+        assert!(fs::metadata(node.mounted(name)).is_err());
+    }
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(
+        !peer
+            .heard()
+            .iter()
+            .any(|(_, text)| text.starts_with("Get,"))
+    );
+}
