@@ -51,6 +51,7 @@ fn main() {
                 floods_leave_the_daemon_answering,
             ),
             ("the_plane_is_off_unless_configured", the_plane_is_off),
+            ("the_old_prompt_works_as_it_did", the_old_prompt_works),
         ],
     )
 }
@@ -299,6 +300,12 @@ fn the_next_responder_is_used() {
     finished.expect_ok();
     assert_eq!(fs::read(out).unwrap(), b"good bytes");
     assert_eq!(broken.served(), ["both"]);
+    // also where the first one breaks off in the middle
+    broken.gives("middle", Gives::Announcing(10, b"four".to_vec()));
+    good.gives_file("middle", b"ten bytes!");
+    let (finished, out) = get(&node, "middle");
+    finished.expect_ok();
+    assert_eq!(fs::read(out).unwrap(), b"ten bytes!");
 }
 
 fn uncarried_names_are_refused() {
@@ -376,4 +383,45 @@ fn the_plane_is_off() {
     let (finished, _) = get(&node, "theirs");
     assert_eq!(finished.status.code(), Some(1));
     assert_eq!(peer.heard(), []);
+}
+
+fn the_old_prompt_works() {
+    let home = tempfile::tempdir().unwrap();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs.txt", b"theirs");
+    let typed = format!(
+        "{}\nnonsense\n{}\nq\nlist\nget\nget theirs.txt\nhelp\nquit\n",
+        home.path().display(),
+        peer.address()
+    );
+    let script = home.path().join("typed");
+    fs::write(&script, typed).unwrap();
+    let line = format!("exec {P2PFS} legacy-shell < {}", script.display());
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", &line])
+        .env("P2P_PORT", "0")
+        .env("P2P_HOST", "127.0.0.1");
+    let shown = run(&mut command).expect_ok();
+    let prompt = "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)";
+    let expected = [
+        "Enter the folder you want to share:",
+        "Enter your cluster members list (one per line, enter 'q' to finish):",
+        "Invalid address format. Use IP:Port (e.g., 127.0.0.1:1378)",
+        &format!("Added: {}", peer.address()),
+        prompt,
+        "Cluster members:",
+        &format!("  1. {}", peer.address()),
+        prompt,
+        "Usage: get <filename>",
+        prompt,
+        "Received file completely!",
+        prompt,
+        "Unknown command. Use 'list', 'get <filename>', or 'quit'",
+        prompt,
+        "Shutting down...",
+        "Shutdown complete",
+    ];
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(fs::read(home.path().join("theirs.txt")).unwrap(), b"theirs");
 }

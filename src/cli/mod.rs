@@ -13,6 +13,7 @@ pub mod demo;
 mod error;
 mod events;
 mod get;
+mod legacy_shell;
 mod names;
 mod namespace;
 mod output;
@@ -75,6 +76,8 @@ pub enum Command {
     Cache(cache::CacheOptions),
     /// Show what happens
     Events(events::EventsOptions),
+    /// The prompt of the older program, over a node of its own
+    LegacyShell(legacy_shell::LegacyShellOptions),
     /// Print a completion script for a shell
     Completions(completions::CompletionsOptions),
 }
@@ -118,6 +121,7 @@ pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> 
         Command::Unpin(options) => cache::pin(&options, false, &mut output),
         Command::Cache(options) => cache::run(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
+        Command::LegacyShell(_) => legacy_shell::run(),
         Command::Completions(options) => completions::run(options, &mut output),
     };
     let flushed = done.and_then(|()| Ok(output.flush()?));

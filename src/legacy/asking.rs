@@ -143,6 +143,13 @@ impl Asks {
         Ok(Some(oldest))
     }
 
+    /// Takes some responders for tried already.
+    pub(super) fn pass_over(&mut self, name: &Name, except: &[SocketAddrV4]) {
+        if let Some(ask) = self.open.get_mut(name) {
+            ask.tried.extend(except);
+        }
+    }
+
     /// A `File` answer came. None where the sender was asked for nothing that is open. It names no
     /// file, so the sender is tried for each question that it was asked.
     pub(super) fn answered(

@@ -210,11 +210,17 @@ impl LegacyMachine {
     }
 
     /// Looks for a file. The answer comes as [`LegacyEvent::Try`]; several askers of one name are
-    /// one question.
+    /// one question. Responders at `except` are passed over: they have failed the asker before.
     ///
     /// # Errors
     /// [`Absence`] where nobody is asked.
-    pub fn ask(&mut self, now: Instant, name: &Name, patience: Patience) -> Result<(), Absence> {
+    pub fn ask(
+        &mut self,
+        now: Instant,
+        name: &Name,
+        patience: Patience,
+        except: &[SocketAddrV4],
+    ) -> Result<(), Absence> {
         if patience == Patience::Lookup && is_probe(name) {
             return Err(Absence::NeverAsked);
         }
@@ -227,6 +233,7 @@ impl LegacyMachine {
             self.counters.overflow += 1;
             self.note(LegacyEvent::AskOver(over));
         }
+        self.asks.pass_over(name, except);
         if opened.is_new {
             let question = encode_get(name);
             asked

@@ -87,7 +87,8 @@ impl World {
     }
 
     fn ask(&mut self, text: &str) -> Result<(), Absence> {
-        self.machine.ask(self.now, &name(text), Patience::Lookup)
+        self.machine
+            .ask(self.now, &name(text), Patience::Lookup, &[])
     }
 
     fn members(&self) -> Vec<String> {
@@ -322,6 +323,20 @@ fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
 }
 
 #[test]
+fn a_responder_that_failed_before_is_passed_over() {
+    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let failed = [address("10.0.0.2:5002")];
+    let asked = world
+        .machine
+        .ask(world.now, &name("a.txt"), Patience::Whole, &failed);
+    assert_eq!(asked, Ok(()));
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.hear("10.0.0.3:1378", b"File,1,5003\n");
+    let next = attempt("a.txt", "10.0.0.3:1378", "10.0.0.3:5003");
+    assert_eq!(world.asking_events(), [next]);
+}
+
+#[test]
 fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
     let mut world = World::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
@@ -388,7 +403,7 @@ fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
     }
     let whole = world
         .machine
-        .ask(world.now, &name(".profile"), Patience::Whole);
+        .ask(world.now, &name(".profile"), Patience::Whole, &[]);
     assert_eq!(whole, Ok(()));
     assert_eq!(World::new(&[]).ask("a.txt"), Err(Absence::NoMembers));
 }

@@ -298,7 +298,8 @@ impl Builder {
             ));
             return None;
         };
-        let files = legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone());
+        let files =
+            legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone(), events.clone());
         let files = files
             .inspect_err(|error| {
                 events.warn(format!(

@@ -26,7 +26,7 @@ use crate::path::SharedPath;
 use crate::wire::native::record::Kind;
 
 /// What one step of a copy asks for: the largest request between nodes.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
+const STEP_BYTES: u64 = 1 << 20;
 /// Steps that are asked for at one time, so that the next is on its way while one is written: as
 /// far as the kernel reads ahead on a mount.
 const STEPS_AT_ONCE: usize = 4;
@@ -73,7 +73,12 @@ impl Service {
                 Err(_) => Err(caller_gone()),
             };
         }
-        let (sender, receiver) = pipe_to_caller()?;
+        let (sender, receiver) = pipe::pipe().map_err(|error| failed(error.to_string()))?;
+        // a smaller pipe only makes the copy slower
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        let receiver = receiver
+            .into_blocking_fd()
+            .map_err(|error| failed(error.to_string()))?;
         let before = self.received_by_peer();
         if reply.more_with(&started, receiver).await.is_err() {
             return Err(caller_gone());
@@ -356,17 +361,6 @@ fn read_or_ask(
     };
     let _gone = answer.send(told);
     None
-}
-
-/// A pipe, and the end of it that the caller gets.
-pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
-    let (sender, receiver) = pipe::pipe().map_err(|error| failed(error.to_string()))?;
-    // a smaller pipe only makes the copy slower
-    let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
-    let receiver = receiver
-        .into_blocking_fd()
-        .map_err(|error| failed(error.to_string()))?;
-    Ok((sender, receiver))
 }
 
 fn collect(

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
-
-use super::content::{STEP_BYTES, caller_gone, pipe_to_caller};
+use super::content::caller_gone;
 use super::names::shared_path;
 use super::{Service, failed};
 use crate::daemon::control::{
@@ -12,11 +10,13 @@ use crate::daemon::control::{
     SourceShare,
 };
 use crate::legacy::{LegacyMember, Patience};
-use crate::node::legacy::{Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
+use crate::node::legacy::{CopyError, Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
 use crate::wire::legacy::Name;
 
 /// In the place of a hash: what older peers give has none.
 const NO_HASH: &str = "none";
+/// Responders that are tried for one call.
+const RESPONDERS_MAX: usize = 4;
 
 impl Service {
     /// A name of the root that no native node shares is asked of the older peers, where their plane
@@ -42,15 +42,11 @@ impl Service {
             tracing::warn!("{shown} was not asked of older peers: {why}");
             Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
         })?;
-        let file = tokio::select! {
-            found = legacy.find(name, Patience::Whole) => match found {
-                Ok(file) => file,
-                Err(LegacyAbsence::Stopping) => return Err(failed("the node is stopping")),
-                Err(_) => return Err(absent),
-            },
+        let (file, copy) = tokio::select! {
+            fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
             () = reply.closed() => return Err(caller_gone()),
         };
-        copy(legacy, &file, reply).await
+        give(&file, &copy, reply).await
     }
 
     /// The older peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
@@ -86,7 +82,7 @@ fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
         plane: Plane::Legacy,
         round_trip_ms: None,
         rate_bytes_per_s: None,
-        priority: member.priority.then_some(0),
+        priority: member.priority.then_some(1),
         received_bytes: 0,
         sent_bytes: 0,
         entries,
@@ -94,26 +90,53 @@ fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
     }
 }
 
-async fn copy(
+/// The whole file from the first responder that keeps its word; none where nobody has it.
+async fn fetch(
     legacy: &Legacy,
-    file: &Arc<RemoteFile>,
-    reply: &ReplySink,
-) -> Result<GetDone, Failure> {
-    let copy = legacy.files().copy(file).await;
-    let copy = copy.map_err(|error| copy_failure(file, &error.to_string()))?;
+    name: &Name,
+) -> Result<Option<(Arc<RemoteFile>, Arc<RemoteCopy>)>, Failure> {
+    let mut failed_at = Vec::new();
+    let mut failure = None;
+    while failed_at.len() < RESPONDERS_MAX {
+        // whoever else has it has been asked already: a lookup's time is enough for them
+        let patience = match failure {
+            None => Patience::Whole,
+            Some(_) => Patience::Lookup,
+        };
+        let file = match legacy.find(name.clone(), patience, &failed_at).await {
+            Ok(file) => file,
+            Err(LegacyAbsence::Stopping) => return Err(failed("the node is stopping")),
+            Err(_) => break,
+        };
+        match whole(legacy, &file).await {
+            Ok(copy) => return Ok(Some((file, copy))),
+            Err(why) => {
+                failure = Some(copy_failure(&file, &why.to_string()));
+                legacy.files().forget(&file);
+                failed_at.push(file.at);
+            }
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
+async fn whole(legacy: &Legacy, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
+    let copy = legacy.files().copy(file).await?;
+    copy.whole().await?;
+    Ok(copy)
+}
+
+async fn give(file: &RemoteFile, copy: &RemoteCopy, reply: &ReplySink) -> Result<GetDone, Failure> {
     let started = GetStarted {
         hash: NO_HASH.to_owned(),
         size_bytes: file.size_bytes,
         cached_bytes: file.cached_bytes(),
         executable: false,
     };
-    let (sender, receiver) = pipe_to_caller()?;
-    if reply.more_with(&started, receiver).await.is_err() {
+    let local = copy.reopen();
+    let local = local.map_err(|error| copy_failure(file, &error.to_string()))?;
+    if reply.more_with(&started, local.into()).await.is_err() {
         return Err(caller_gone());
-    }
-    tokio::select! {
-        copied = copy_all(&copy, sender) => copied.map_err(|why| copy_failure(file, &why))?,
-        () = reply.closed() => return Err(caller_gone()),
     }
     Ok(GetDone {
         sources: vec![SourceShare {
@@ -123,23 +146,7 @@ async fn copy(
     })
 }
 
-async fn copy_all(copy: &RemoteCopy, mut to: tokio::net::unix::pipe::Sender) -> Result<(), String> {
-    let mut offset = 0;
-    while offset < copy.size_bytes {
-        let length = STEP_BYTES.min(copy.size_bytes - offset) as usize;
-        let bytes = copy.read(offset, length).await;
-        let bytes = bytes.map_err(|error| error.to_string())?;
-        to.write_all(&bytes)
-            .await
-            .map_err(|_| "the caller is gone".to_owned())?;
-        offset += bytes.len() as u64;
-    }
-    // surplus bytes make the whole of it wrong
-    copy.whole().await.map_err(|error| error.to_string())
-}
-
 fn copy_failure(file: &RemoteFile, why: &str) -> Failure {
     let message = format!("{} from the older peer {}: {why}", file.name, file.peer);
-    tracing::warn!("{message}");
     failed(message).with_remedy("try again: another older peer may have it")
 }

@@ -23,6 +23,10 @@ impl Service {
             .dropped_datagrams()
             .await
             .map_err(|error| node_failure(&error))?;
+        let of_older_peers = match self.node.legacy() {
+            Some(legacy) => legacy.dropped().await,
+            None => 0,
+        };
         let connections = self.node.net().counters().dropped;
         let totals = self.node.view().totals();
         let mut mount = self.mount.borrow().clone();
@@ -49,7 +53,7 @@ impl Service {
             waiting_reads: self.node.content().waiting_reads(),
             open_versions: self.node.content().open_versions() as u64,
             dropped: Dropped {
-                datagrams: dropped,
+                datagrams: dropped + of_older_peers,
                 connections: connections.iter().sum(),
             },
             shares: self.shares().shares,

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::cache::{Cache, LEGACY_DIR};
 use crate::fs::{FsError, ReadNow};
 use crate::net::legacy::Transfer;
+use crate::node::EventLog;
 use crate::wire::legacy::Name;
 
 /// Files of older peers that are known at one time; the one found first is forgotten first.
@@ -100,6 +101,7 @@ pub struct RemoteFiles {
 struct Store {
     dir: PathBuf,
     cache: Cache,
+    events: EventLog,
     used_bytes: Arc<AtomicU64>,
     next: AtomicU64,
     known: Mutex<BTreeMap<Name, Arc<RemoteFile>>>,
@@ -110,7 +112,7 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache_dir: &Path, cache: Cache) -> io::Result<Self> {
+    pub fn open(cache_dir: &Path, cache: Cache, events: EventLog) -> io::Result<Self> {
         let dir = cache_dir.join(LEGACY_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -120,6 +122,7 @@ impl RemoteFiles {
         let store = Store {
             dir,
             cache,
+            events,
             used_bytes: Arc::default(),
             next: AtomicU64::new(1),
             known: Mutex::default(),
@@ -250,7 +253,8 @@ impl RemoteFiles {
             reserved,
         });
         let (owner, target) = (Arc::downgrade(file), Arc::downgrade(&copy));
-        tokio::spawn(carry(transfer, target, owner, progress));
+        let events = self.shelf.events.clone();
+        tokio::spawn(carry(transfer, target, owner, progress, events));
         Ok(copy)
     }
 
@@ -383,6 +387,15 @@ impl RemoteCopy {
         }
     }
 
+    /// The file, to be read by itself; of use once it is whole.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn reopen(&self) -> io::Result<File> {
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        File::open(&*path)
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.progress.borrow().outcome, Some(Err(_)))
     }
@@ -401,6 +414,7 @@ async fn carry(
     copy: Weak<RemoteCopy>,
     owner: Weak<RemoteFile>,
     progress: watch::Sender<Progress>,
+    events: EventLog,
 ) {
     let outcome = loop {
         let part = match transfer.next().await {
@@ -421,8 +435,15 @@ async fn carry(
     };
     let Some(copy) = copy.upgrade() else { return };
     let outcome = outcome.and_then(|()| copy.rename());
+    let owner = owner.upgrade();
+    if let (Err(error), Some(file)) = (&outcome, &owner) {
+        events.warn(format!(
+            "{} of the older peer {}: {error}",
+            file.name, file.peer
+        ));
+    }
     if outcome.is_ok()
-        && let Some(file) = owner.upgrade()
+        && let Some(file) = owner
     {
         file.copies.lock().await.whole = Some((Instant::now(), copy.clone()));
     }

@@ -11,7 +11,7 @@ mod serve;
 mod shelf;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,9 +74,11 @@ enum Command {
     Ask {
         name: Name,
         patience: Patience,
+        except: Vec<SocketAddrV4>,
         reply: oneshot::Sender<Found>,
     },
     Members(oneshot::Sender<Vec<LegacyMember>>),
+    Dropped(oneshot::Sender<u64>),
 }
 
 /// The plane, as the rest of the node holds it. Clones are the same plane.
@@ -95,15 +97,17 @@ impl Legacy {
     }
 
     /// Asks the older peers for a file; one that is known already is given at once. Dropping the
-    /// future asks no less, so that the next one finds the answer.
+    /// future asks no less, so that the next one finds the answer. What is served at `except` is
+    /// passed over.
     ///
     /// # Errors
     /// [`LegacyAbsence`].
-    pub async fn find(&self, name: Name, patience: Patience) -> Found {
+    pub async fn find(&self, name: Name, patience: Patience, except: &[SocketAddrV4]) -> Found {
         let (reply, answer) = oneshot::channel();
         let command = Command::Ask {
             name,
             patience,
+            except: except.to_vec(),
             reply,
         };
         let stopping = |_| LegacyAbsence::Stopping;
@@ -120,6 +124,15 @@ impl Legacy {
         match self.commands.send(Command::Members(reply)).await {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => Vec::new(),
+        }
+    }
+
+    /// How many datagrams were of no use, for whatever reason.
+    pub async fn dropped(&self) -> u64 {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.send(Command::Dropped(reply)).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => 0,
         }
     }
 

@@ -87,7 +87,7 @@ impl Legacy {
     }
 
     async fn look_up(&self, name: Name) -> Result<Arc<RemoteFile>, FsError> {
-        match self.find(name.clone(), Patience::Lookup).await {
+        match self.find(name.clone(), Patience::Lookup, &[]).await {
             Ok(file) => Ok(file),
             Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
             Err(LegacyAbsence::NotAsked(Absence::NoMembers | Absence::Busy)) => {

@@ -243,17 +243,29 @@ impl Plane {
             Command::Ask {
                 name,
                 patience,
+                except,
                 reply,
-            } => self.ask(name, patience, reply),
+            } => self.ask(name, patience, &except, reply),
+            Command::Dropped(reply) => {
+                let counters = self.machine.counters();
+                let dropped = counters.malformed + counters.flooding + counters.overflow;
+                let _gone = reply.send(dropped + counters.echoes + counters.stray_answers);
+            }
         }
     }
 
-    fn ask(&mut self, name: Name, patience: Patience, reply: oneshot::Sender<Found>) {
+    fn ask(
+        &mut self,
+        name: Name,
+        patience: Patience,
+        except: &[SocketAddrV4],
+        reply: oneshot::Sender<Found>,
+    ) {
         if let Some(known) = self.files.get(&name) {
             let _gone = reply.send(Ok(known));
             return;
         }
-        match self.machine.ask(Instant::now(), &name, patience) {
+        match self.machine.ask(Instant::now(), &name, patience, except) {
             Ok(()) => {
                 let waiters = self.waiters.entry(name).or_default();
                 waiters.retain(|waiter| !waiter.reply.is_closed());
