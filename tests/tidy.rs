@@ -68,6 +68,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "trust",
             "wire",
             "catalogue",
+            "legacy",
             "cluster",
             "cache",
             "share",

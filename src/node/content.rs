@@ -191,6 +191,7 @@ impl Content for NodeContent {
         match self.version(handle).as_deref() {
             None => ReadNow::Failed(FsError::BadHandle),
             Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
+            Some(OpenVersion::Older(copy)) => copy.read_now(offset, buffer),
             Some(OpenVersion::Fixed(version)) => version.read_local(offset, buffer),
         }
     }
