@@ -174,8 +174,10 @@ impl ShellNode {
     /// A command of this program, asked of the shell's daemon.
     fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments);
+        // before the other arguments, which may be names after a --
+        command.arg(arguments[0]);
         command.arg("--socket").arg(self.home.join("p2pfs.sock"));
+        command.args(&arguments[1..]);
         Ok(command.stdin(Stdio::null()).output()?)
     }
 

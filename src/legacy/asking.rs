@@ -143,6 +143,16 @@ impl Asks {
         Ok(Some(oldest))
     }
 
+    /// Somebody new is there: the open questions, to be put to them too.
+    pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
+        let open = self.open.iter_mut();
+        open.map(|(name, ask)| {
+            ask.asked.insert(member);
+            name.clone()
+        })
+        .collect()
+    }
+
     /// Takes some responders for tried already.
     pub(super) fn pass_over(&mut self, name: &Name, except: &[SocketAddrV4]) {
         if let Some(ask) = self.open.get_mut(name) {

@@ -173,16 +173,21 @@ impl LegacyMachine {
             self.counters.malformed += 1;
             return;
         };
-        self.hear(from, now);
         match message {
             Datagram::Discover { members, garbage } => {
+                if self.hear(from, now) {
+                    self.ask_newcomer(from);
+                }
                 self.counters.garbage_entries += garbage as u64;
                 for member in members {
                     self.learn(&member, Some(from), now);
                 }
             }
-            Datagram::Get(name) => self.handle_get(from, name, now, offers),
-            Datagram::File { port } => self.handle_file(from, port),
+            Datagram::Get(name) => {
+                self.hear(from, now);
+                self.handle_get(from, name, now, offers);
+            }
+            Datagram::File { port } => self.handle_file(from, port, now),
         }
     }
 
@@ -206,6 +211,7 @@ impl LegacyMachine {
         if let Some(address) = self.roster.resolved(host, to, now) {
             // a configured member hears of us as soon as it can
             self.send_list_to(&[address]);
+            self.ask_newcomer(address);
         }
     }
 
@@ -298,11 +304,21 @@ impl LegacyMachine {
         self.counters
     }
 
-    fn hear(&mut self, from: SocketAddrV4, now: Instant) {
-        match self.roster.heard(from, now) {
+    /// Whether the sender was no member before.
+    fn hear(&mut self, from: SocketAddrV4, now: Instant) -> bool {
+        let is_new = self.roster.heard(from, now);
+        match is_new {
             Some(true) => self.note(LegacyEvent::MemberUp(from)),
             Some(false) => {}
             None => self.counters.overflow += 1,
+        }
+        is_new == Some(true)
+    }
+
+    /// What was asked before it was there, or could hear, it is asked now.
+    fn ask_newcomer(&mut self, member: SocketAddrV4) {
+        for name in self.asks.put_to(member) {
+            self.send(member, encode_get(&name));
         }
     }
 
@@ -364,12 +380,15 @@ impl LegacyMachine {
         }
     }
 
-    fn handle_file(&mut self, from: SocketAddrV4, port: u16) {
+    /// Only from one that was asked: anyone else could make us dial anywhere.
+    fn handle_file(&mut self, from: SocketAddrV4, port: u16, now: Instant) {
         let at = SocketAddrV4::new(*from.ip(), port);
-        match self.asks.answered(from, at) {
-            Some(events) => events.into_iter().for_each(|event| self.note(event)),
-            None => self.counters.stray_answers += 1,
-        }
+        let Some(events) = self.asks.answered(from, at) else {
+            self.counters.stray_answers += 1;
+            return;
+        };
+        self.hear(from, now);
+        events.into_iter().for_each(|event| self.note(event));
     }
 
     fn send(&mut self, to: SocketAddrV4, datagram: Vec<u8>) {

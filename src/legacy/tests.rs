@@ -337,6 +337,20 @@ fn a_responder_that_failed_before_is_passed_over() {
 }
 
 #[test]
+fn a_member_that_comes_while_a_question_is_open_is_asked_too() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.ask("a.txt").unwrap();
+    world.sent();
+    world.hear("10.0.0.3:1378", b"DISCOVER,10.0.0.1:1378\n");
+    assert_eq!(world.sent(), [sent("10.0.0.3:1378", "Get,a.txt\n")]);
+    world.hear("10.0.0.3:1378", b"DISCOVER,10.0.0.1:1378\n");
+    assert_eq!(world.sent(), []);
+    world.hear("10.0.0.3:1378", b"File,1,5003\n");
+    let next = attempt("a.txt", "10.0.0.3:1378", "10.0.0.3:5003");
+    assert_eq!(world.asking_events(), [next]);
+}
+
+#[test]
 fn an_answer_names_no_file_so_its_sender_is_tried_for_each_open_question() {
     let mut world = World::new(&["10.0.0.2:1378"]);
     world.ask("a.txt").unwrap();
