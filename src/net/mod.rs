@@ -2,8 +2,9 @@
 //!
 //! Owns the TCP connections between nodes (`peer`: TLS, membership, lanes, limits), the UDP socket
 //! of the gossip (`gossip`), the search for nodes on the local network (`lan`) and the older peers'
-//! transfers (`legacy`). Decides nothing about members, catalogues or files: it carries their messages. An error of one connection ends
-//! that connection and the requests on it, and nothing else.
+//! transfers (`legacy`). Decides nothing about members, catalogues or files: it carries their
+//! messages. An error of one connection ends that connection and the requests on it, and nothing
+//! else.
 
 mod error;
 pub mod gossip;
