@@ -140,18 +140,22 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let reach = if self.readers.is_cached_only(request.pid()) {
+            Reach::Cached
+        } else {
+            Reach::Everything
+        };
         if self.fs.is_older(ino.0) {
+            if reach == Reach::Cached {
+                // its open is a transfer
+                return reply.error(errno(FsError::Denied));
+            }
             let answer = move |opened: Result<OpenReply, FsError>| match opened {
                 Ok(opened) => answer_open(reply, opened),
                 Err(error) => reply.error(errno(error)),
             };
             return self.fs.open_older(ino.0, flags.0, Box::new(answer));
         }
-        let reach = if self.readers.is_cached_only(request.pid()) {
-            Reach::Cached
-        } else {
-            Reach::Everything
-        };
         match ask(|| self.fs.open(ino.0, flags.0, reach)) {
             Ok(opened) => answer_open(reply, opened),
             Err(errno) => reply.error(errno),
