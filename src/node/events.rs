@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 
@@ -16,7 +16,7 @@ use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
 use crate::transfer::FetchEvent;
-use crate::wire::native::record::Kind;
+use crate::wire::native::record::{Kind, Timestamp};
 
 /// Events that are remembered; older ones are forgotten.
 pub const EVENTS_KEPT: usize = 1000;
@@ -174,13 +174,32 @@ impl EventLog {
         }
     }
 
+    /// Another node's version from the future: one of the two clocks is wrong, and whichever is
+    /// ahead wins every conflict.
+    fn note_clock(&self, found: &Found, view: &View) {
+        if let Some(gap) = clock_gap(found.version_time, SystemTime::now()) {
+            let who = view
+                .label(&found.author)
+                .unwrap_or_else(|| found.author.short(8));
+            self.warn(format!(
+                "the clock of {who} is about {} min ahead of this machine's: set whichever is \
+                 wrong, since versions with a later time win",
+                gap.as_secs() / 60
+            ));
+        }
+    }
+
     /// Tells which files came, went or changed between two views.
     pub(super) fn note_changes(&self, changes: &[Change], before: &View, after: &View) {
         for change in changes {
             let Change::Entry(path) = change else {
                 continue;
             };
-            match (before.lookup(path).as_ref(), after.lookup(path).as_ref()) {
+            let now_there = after.lookup(path);
+            if let Some(found) = &now_there {
+                self.note_clock(found, after);
+            }
+            match (before.lookup(path).as_ref(), now_there.as_ref()) {
                 (None, Some(found)) if is_file(found) => self.note(News::Added(path.clone())),
                 (Some(found), None) if is_file(found) => self.note(News::Removed(path.clone())),
                 (Some(old), Some(new)) if old.kind != new.kind => {
@@ -190,6 +209,19 @@ impl EventLog {
             }
         }
     }
+}
+
+/// A clock that is further ahead than this is wrong: time servers keep machines within seconds, and
+/// a slow log does not make a version newer.
+const CLOCK_GAP_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How far a version's time is ahead of now, where that is more than clocks may differ. No author
+/// gives a version a later time than its own clock showed.
+fn clock_gap(version_time: Timestamp, now: SystemTime) -> Option<Duration> {
+    let seconds = u64::try_from(version_time.seconds).ok()?;
+    let version_time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    let gap = version_time.duration_since(now).ok()?;
+    (gap > CLOCK_GAP_MAX).then_some(gap)
 }
 
 fn is_file(found: &Found) -> bool {
@@ -224,6 +256,21 @@ mod tests {
             warnings.last().unwrap(),
             &format!("warning {}", WARNINGS_KEPT + 4)
         );
+    }
+
+    #[test]
+    fn a_version_from_the_future_tells_of_a_wrong_clock_and_a_small_difference_does_not() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let at = |seconds| Timestamp {
+            seconds,
+            nanoseconds: 0,
+        };
+        assert_eq!(clock_gap(at(1_800_000_000 + 599), now), None);
+        let hour = clock_gap(at(1_800_000_000 + 3600), now);
+        assert_eq!(hour, Some(Duration::from_secs(3600)));
+        assert_eq!(clock_gap(at(0), now), None);
+        assert_eq!(clock_gap(at(-5), now), None);
+        assert!(clock_gap(at(i64::MAX), now).is_none_or(|gap| gap > CLOCK_GAP_MAX));
     }
 
     #[test]
