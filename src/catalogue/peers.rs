@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::dir::NEVER;
 use super::merged::Merged;
 use super::row::{Class, DirId, DirRef, NodeIndex, Row};
 use super::rules::conflict_name;
 use super::view::{Child, Found, View};
 use crate::path::SharedPath;
-use crate::wire::native::record::{Kind, Timestamp};
 
 impl View {
     /// The live nodes' names, told apart where two are the same, in ascending order.
@@ -164,19 +162,7 @@ impl View {
         let below = dir.dirs.iter().chain(&dir.absent_dirs);
         let below = below.filter(|place| self.merged.dir(place.id()).has_of(node));
         let mtime = row.map_or(dir.newest, |row| row.mtime());
-        let mtime = if mtime == NEVER {
-            Timestamp::default()
-        } else {
-            mtime
-        };
-        Found {
-            kind: Kind::Directory,
-            mtime,
-            version_time: mtime,
-            author: self.merged.node(node).id,
-            own: None,
-            subdirectories: u32::try_from(below.count()).unwrap_or(u32::MAX),
-        }
+        self.directory_of(node, mtime, below.count())
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
 use super::merged::Merged;
-use super::row::{After, Class, DirId, DirRef, Named, Row};
+use super::row::{After, Class, DirId, DirRef, Named, NodeIndex, Row};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
@@ -188,10 +188,20 @@ impl View {
             .max_by_key(|row| (row.mtime(), std::cmp::Reverse(*self.merged.node_of(row))));
         let author = newest.map_or(self.merged.me, |row| row.author);
         let mtime = newest.map_or(NEVER, |row| row.mtime()).max(dir.newest);
-        let mtime = if mtime == NEVER {
+        self.directory_of(author, mtime, dir.dirs.len())
+    }
+
+    /// A directory as it is shown; one that never changed has the time 0.
+    pub(super) fn directory_of(
+        &self,
+        author: NodeIndex,
+        newest: Timestamp,
+        subdirectories: usize,
+    ) -> Found {
+        let mtime = if newest == NEVER {
             Timestamp::default()
         } else {
-            mtime
+            newest
         };
         Found {
             kind: Kind::Directory,
@@ -199,7 +209,7 @@ impl View {
             version_time: mtime,
             author: self.merged.node(author).id,
             own: None,
-            subdirectories: u32::try_from(dir.dirs.len()).unwrap_or(u32::MAX),
+            subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
         }
     }
 }
