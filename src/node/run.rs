@@ -316,14 +316,12 @@ impl Runner {
 
     /// Hands on everything that the machine has to give after an event.
     fn settle(&mut self, udp: &UdpPort) {
-        while let Some(transmit) = self.machine.poll_transmit() {
-            udp.send(transmit.to, &transmit.datagram);
+        // events first: what is done about them makes questions and datagrams
+        while let Some(event) = self.machine.poll_event() {
+            self.handle_event(event);
         }
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
-        }
-        while let Some(event) = self.machine.poll_event() {
-            self.handle_event(event);
         }
         while let Some(transmit) = self.machine.poll_transmit() {
             udp.send(transmit.to, &transmit.datagram);
