@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use mount_support::{MTIME, Memory, Mounted, errno, names, pattern, run};
+use mount_support::{MTIME, Memory, Mounted, errno, eventually, names, pattern, run};
 use p2pfs::wire::native::record::{Entry, Kind};
 
 #[test]
@@ -126,6 +126,70 @@ fn a_hundred_thousand_names_are_listed_once_each() {
         before,
         "the kernel asked again"
     );
+}
+
+/// All that there is below a directory, with what `stat` says of it.
+fn walk(dir: &Path, seen: &mut Vec<(std::path::PathBuf, u64, u64)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let stat = fs::symlink_metadata(&path).unwrap();
+        seen.push((path.clone(), stat.ino(), stat.size()));
+        if stat.is_dir() {
+            walk(&path, seen);
+        }
+    }
+}
+
+#[test]
+fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
+    let content = Memory::new();
+    for number in 0..300 {
+        content.file(
+            &format!("d{}/e{}/f{number}", number % 7, number % 3),
+            vec![0; number],
+        );
+    }
+    content.directory("empty");
+    content.symlink("link", "d0");
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let requests = || -> u64 {
+        let operations = mounted.mount.activity().operations;
+        operations.iter().map(|it| it.count).sum()
+    };
+    // the first walk learns the names, the second still asks for listings that were not kept whole
+    let walks = [(); 4].map(|()| {
+        let (before, mut seen) = (requests(), Vec::new());
+        walk(mounted.dir(), &mut seen);
+        (seen, requests() - before)
+    });
+    assert!(walks.iter().all(|(seen, _)| *seen == walks[0].0));
+    assert_eq!(walks[3].1, 0, "{:?}", mounted.mount.activity().operations);
+    content.file("d1/e1/new", vec![1]);
+    content.publish(Some(&mounted.mount));
+    eventually("the new name is listed", || {
+        names(&mounted.at("d1/e1")).contains("new")
+    });
+}
+
+#[test]
+fn the_hidden_folders_show_what_is_there_now() {
+    let content = Memory::new();
+    content.file("dir/file", vec![1]);
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let far = mounted.at(".p2pfs/peers/far/dir");
+    let open = fs::read_dir(&far).unwrap();
+    assert_eq!(names(&far), BTreeSet::from(["file".to_owned()]));
+    assert_eq!(open.count(), 1);
+    for number in 0..20 {
+        let name = format!("file-{number}");
+        content.file(&format!("dir/{name}"), vec![1]);
+        content.publish(Some(&mounted.mount));
+        eventually(&name, || names(&far).contains(&name));
+    }
 }
 
 #[test]

@@ -158,7 +158,6 @@ impl Filesystem {
         let file = match handle {
             Handle::File(file) => file,
             Handle::Status(status) => return Ok(ReadStep::Done(copy_from(status, offset, buffer))),
-            Handle::Directory(_) => return Err(FsError::IsADirectory),
         };
         let range = file.cut(offset, u32::try_from(buffer.len()).unwrap_or(u32::MAX));
         if range.is_empty() {

@@ -12,6 +12,7 @@ use super::attributes::{Attributes, Entry, StatFs};
 use super::error::FsError;
 use super::handles::Handles;
 use super::inode::{Inode, Inodes, Name, Node};
+use super::listing::Listings;
 use super::modes::Modes;
 use super::names::{self, Listed};
 use super::traits::{BackingFiles, Content, Invalidator, Stale};
@@ -41,6 +42,7 @@ pub struct Filesystem {
     pub(super) options: Options,
     pub(super) inodes: Inodes,
     pub(super) handles: Handles,
+    pub(super) listings: Listings,
     pub(super) modes: Modes,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
@@ -55,6 +57,7 @@ impl Filesystem {
             options,
             inodes: Inodes::new(),
             handles: Handles::default(),
+            listings: Listings::default(),
             modes: Modes::default(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::directory::Listing;
 use super::error::FsError;
 use super::traits::{BackingFile, ContentHandle};
 use crate::extent::ByteRange;
@@ -27,8 +26,6 @@ pub const MAX_FAILURES: usize = 16;
 pub enum Handle {
     /// A version of a file, read through its content.
     File(OpenFile),
-    /// A directory, with the listing that it was opened with.
-    Directory(OpenDirectory),
     /// The daemon's status as it was when it was opened.
     Status(Vec<u8>),
 }
@@ -74,14 +71,6 @@ pub enum Reach {
     Everything,
     /// No further than to what is here, and by that it leads to no fetch.
     Cached,
-}
-
-/// An open directory.
-pub struct OpenDirectory {
-    /// Its inode.
-    pub ino: u64,
-    /// Its names, taken at the first read and at each rewind.
-    pub listing: Mutex<Option<Arc<Listing>>>,
 }
 
 #[derive(Clone, Copy)]

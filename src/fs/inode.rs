@@ -4,8 +4,8 @@
 //! version of a file is a new inode, as after `mv new old`. The kernel bounds the table: an inode
 //! is in it from its first lookup until the kernel forgets it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -92,6 +92,17 @@ impl Inode {
         }
     }
 
+    fn content(&self) -> Option<&ContentHash> {
+        match &self.node {
+            Node::File(file) => Some(&file.hash),
+            _ => None,
+        }
+    }
+
+    fn is_hidden_directory(&self) -> bool {
+        self.node == Node::Directory && !matches!(self.name, Name::Union(_))
+    }
+
     fn is_root(&self) -> bool {
         matches!(&self.name, Name::Union(path) if path.is_root())
     }
@@ -128,7 +139,15 @@ impl Inode {
 
 /// The inodes that the kernel knows.
 pub struct Inodes {
-    known: Mutex<HashMap<u64, Known>>,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    known: HashMap<u64, Known>,
+    /// Every file, after the start of its content's hash.
+    files: BTreeSet<(u64, u64)>,
+    /// The directories that are not in the union.
+    hidden: BTreeSet<u64>,
 }
 
 struct Known {
@@ -143,22 +162,29 @@ impl Inodes {
             inode: Arc::new(Inode::root()),
             lookups: 1,
         };
+        let table = Table {
+            known: HashMap::from([(ROOT_INO, root)]),
+            files: BTreeSet::new(),
+            hidden: BTreeSet::new(),
+        };
         Self {
-            known: Mutex::new(HashMap::from([(ROOT_INO, root)])),
+            table: Mutex::new(table),
         }
     }
 
     /// Counts a lookup of this inode, and gives its number.
     pub fn look_up(&self, inode: Inode) -> u64 {
-        let mut known = self.lock();
+        let table = &mut *self.lock();
         let mut number = inode.number();
         for salt in 1..=u8::MAX {
-            match known.entry(number) {
+            match table.known.entry(number) {
                 Entry::Vacant(free) => {
+                    let inode = Arc::new(inode);
                     free.insert(Known {
-                        inode: Arc::new(inode),
+                        inode: inode.clone(),
                         lookups: 1,
                     });
+                    table.index(number, &inode);
                     return number;
                 }
                 Entry::Occupied(mut taken) if taken.get().inode.is_same(&inode) => {
@@ -178,15 +204,17 @@ impl Inodes {
 
     /// The kernel has forgotten this many lookups.
     pub fn forget(&self, number: u64, lookups: u64) {
-        let mut known = self.lock();
-        if let Entry::Occupied(mut entry) = known.entry(number) {
+        let table = &mut *self.lock();
+        if let Entry::Occupied(mut entry) = table.known.entry(number) {
             let left = entry.get().lookups.saturating_sub(lookups);
             entry.get_mut().lookups = left;
             if left == 0 && number != ROOT_INO {
-                entry.remove();
+                let gone = entry.remove();
+                table.unindex(number, &gone.inode);
             }
         }
         // After a million names went, the table should not keep their room.
+        let known = &mut table.known;
         if known.capacity() > 4096 && known.len() < known.capacity() / 8 {
             known.shrink_to_fit();
         }
@@ -194,7 +222,8 @@ impl Inodes {
 
     /// What a number stands for, if the kernel knows it.
     pub fn get(&self, number: u64) -> Option<Arc<Inode>> {
-        self.lock().get(&number).map(|known| known.inode.clone())
+        let table = self.lock();
+        table.known.get(&number).map(|known| known.inode.clone())
     }
 
     /// The number of a directory, if the kernel knows it.
@@ -207,10 +236,10 @@ impl Inodes {
 
     /// The number of an inode, if the kernel knows it.
     pub fn number_of(&self, inode: &Inode) -> Option<u64> {
-        let known = self.lock();
+        let table = self.lock();
         let mut number = inode.number();
         for salt in 1..=u8::MAX {
-            match known.get(&number) {
+            match table.known.get(&number) {
                 None => return None,
                 Some(there) if there.inode.is_same(inode) => return Some(number),
                 Some(_) => number = inode.salted_number(salt),
@@ -221,8 +250,9 @@ impl Inodes {
 
     /// The directories that the kernel knows.
     pub fn directories(&self) -> Vec<u64> {
-        let known = self.lock();
-        let directories = known
+        let table = self.lock();
+        let directories = table
+            .known
             .iter()
             .filter(|(_, it)| it.inode.node == Node::Directory);
         directories.map(|(number, _)| *number).collect()
@@ -230,7 +260,9 @@ impl Inodes {
 
     /// The names of all that the kernel knows.
     pub fn names(&self) -> Vec<Name> {
-        self.lock()
+        let table = self.lock();
+        table
+            .known
             .values()
             .map(|known| known.inode.name.clone())
             .collect()
@@ -238,23 +270,54 @@ impl Inodes {
 
     /// The versions of a content that the kernel knows, under whatever name.
     pub fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
-        let holds = |it: &Known| matches!(&it.inode.node, Node::File(file) if file.hash == *hash);
-        self.lock()
-            .iter()
-            .filter(|(_, it)| holds(it))
-            .map(|(number, _)| *number)
-            .collect()
+        let table = self.lock();
+        let start = start_of(hash);
+        let holds = |number: &u64| {
+            let inode = table.known.get(number).map(|known| &*known.inode);
+            inode.and_then(Inode::content) == Some(hash)
+        };
+        let alike = table.files.range((start, 0)..=(start, u64::MAX));
+        alike.map(|(_, number)| *number).filter(holds).collect()
+    }
+
+    /// The directories of `.p2pfs` that the kernel knows.
+    pub fn hidden_directories(&self) -> Vec<u64> {
+        self.lock().hidden.iter().copied().collect()
     }
 
     /// How many inodes the kernel knows.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().known.len()
     }
 
-    // A panic elsewhere cannot leave the map torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Table {
+    fn index(&mut self, number: u64, inode: &Inode) {
+        if let Some(hash) = inode.content() {
+            self.files.insert((start_of(hash), number));
+        } else if inode.is_hidden_directory() {
+            self.hidden.insert(number);
+        }
+    }
+
+    fn unindex(&mut self, number: u64, inode: &Inode) {
+        if let Some(hash) = inode.content() {
+            self.files.remove(&(start_of(hash), number));
+        } else {
+            self.hidden.remove(&number);
+        }
+    }
+}
+
+/// What files are found by; those of another content with the same start are told apart later.
+fn start_of(hash: &ContentHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]
@@ -366,7 +429,7 @@ mod tests {
             inode: Arc::new(file("b", b"2")),
             lookups: 1,
         };
-        inodes.lock().insert(number, squatter);
+        inodes.lock().known.insert(number, squatter);
         let moved = inodes.look_up(file("a", b"1"));
         assert_ne!(moved, number);
         assert_eq!(inodes.look_up(file("a", b"1")), moved, "and keeps it");
@@ -389,5 +452,36 @@ mod tests {
         assert!(inodes.files_of(&ContentHash::of(b"1")).is_empty());
         let known = inodes.look_up(file("a", b"1"));
         assert_eq!(inodes.files_of(&ContentHash::of(b"1")), vec![known]);
+    }
+
+    #[test]
+    fn the_files_of_a_content_are_found_until_they_are_forgotten() {
+        let inodes = Inodes::new();
+        let (a, b) = (file("a", b"1"), file("b", b"1"));
+        let hash = *a.content().unwrap();
+        let numbers = [inodes.look_up(a), inodes.look_up(b)];
+        inodes.look_up(file("c", b"2"));
+        let found: BTreeSet<u64> = inodes.files_of(&hash).into_iter().collect();
+        assert_eq!(found, BTreeSet::from(numbers));
+        inodes.forget(numbers[0], 1);
+        assert_eq!(inodes.files_of(&hash), [numbers[1]]);
+        inodes.forget(numbers[1], 1);
+        assert!(inodes.files_of(&hash).is_empty());
+    }
+
+    #[test]
+    fn hidden_directories_are_told_apart_and_forgotten() {
+        let inodes = Inodes::new();
+        let directory = |name| Inode {
+            name,
+            node: Node::Directory,
+        };
+        inodes.look_up(directory(Name::Union(path("a"))));
+        let far = directory(Name::Peer("far".into(), path("a")));
+        let number = inodes.look_up(far.clone());
+        assert_eq!(inodes.look_up(far), number);
+        assert_eq!(inodes.hidden_directories(), [number]);
+        inodes.forget(number, 2);
+        assert!(inodes.hidden_directories().is_empty());
     }
 }

@@ -1,24 +1,25 @@
-//! Open directories: opening, listing, and where a listing goes on.
+//! Listings: what is in a directory, and where a listing goes on.
+//!
+//! The kernel opens and closes directories by itself, so that a listing that it keeps costs no
+//! call. A listing that it asks for in parts is found again by its directory's number: cookies mean
+//! the same in every one of them.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
 
 use super::attributes::{Attributes, FileKind};
 use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
 use super::filesystem::{Filesystem, LISTED_LIVE_LIFETIME};
-use super::handles::{Handle, OpenDirectory};
 use super::inode::{Inode, Name, Node};
 use super::names::{self, Listed};
 use crate::catalogue::View;
 
-/// What opening a directory tells the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenDirectoryReply {
-    /// The handle's number.
-    pub handle: u64,
-    /// Whether the kernel may keep the listing until it is told otherwise.
-    pub cache: bool,
-}
+/// How many directories are remembered while they are listed in parts. One that is pushed out is
+/// listed anew from where its reader stands.
+pub const MAX_LISTINGS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// One name of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,30 +40,13 @@ pub type Sink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>) -> bool;
 pub type PlusSink<'a> = &'a mut dyn FnMut(DirectoryEntry<'_>, &Attributes) -> bool;
 
 impl Filesystem {
-    /// Opens a directory.
-    ///
-    /// # Errors
-    /// [`FsError::NotADirectory`] for anything else.
-    pub fn opendir(&self, ino: u64) -> Result<OpenDirectoryReply, FsError> {
-        let inode = self.directory(ino)?;
-        let open = Handle::Directory(OpenDirectory {
-            ino,
-            listing: Mutex::default(),
-        });
-        let handle = self.handles.insert(open).map_err(|(_, error)| error)?;
-        Ok(OpenDirectoryReply {
-            handle,
-            cache: matches!(inode.name, Name::Union(_)),
-        })
-    }
-
     /// Lists names from a cookie on (0: from the start), without counting lookups.
     ///
     /// # Errors
-    /// [`FsError::BadHandle`] where no directory is open under that number.
-    pub fn readdir(&self, handle: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
+    /// [`FsError::NotADirectory`] for anything else.
+    pub fn readdir(&self, ino: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
         let view = self.content.view();
-        let reader = self.reader(&view, handle, cookie)?;
+        let reader = self.reader(&view, ino, cookie)?;
         for (dot, _) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot) {
                 return Ok(());
@@ -85,9 +69,10 @@ impl Filesystem {
                 kind,
                 name,
             }) {
-                break;
+                return Ok(());
             }
         }
+        self.listings.forget(ino);
         Ok(())
     }
 
@@ -96,14 +81,9 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::readdir`].
-    pub fn readdir_plus(
-        &self,
-        handle: u64,
-        cookie: u64,
-        full: PlusSink<'_>,
-    ) -> Result<(), FsError> {
+    pub fn readdir_plus(&self, ino: u64, cookie: u64, full: PlusSink<'_>) -> Result<(), FsError> {
         let view = self.content.view();
-        let reader = self.reader(&view, handle, cookie)?;
+        let reader = self.reader(&view, ino, cookie)?;
         for (dot, attributes) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot, &attributes) {
                 return Ok(());
@@ -118,43 +98,37 @@ impl Filesystem {
             if is_own {
                 attributes.lifetime = LISTED_LIVE_LIFETIME;
             }
-            let Attributes { ino, kind, .. } = attributes;
+            let Attributes {
+                ino: child, kind, ..
+            } = attributes;
             if full(
                 DirectoryEntry {
-                    ino,
+                    ino: child,
                     cookie,
                     kind,
                     name,
                 },
                 &attributes,
             ) {
-                self.forget(ino, 1);
-                break;
+                self.forget(child, 1);
+                return Ok(());
             }
         }
+        self.listings.forget(ino);
         Ok(())
     }
 
-    /// The directory that is open, and its names: as they were when its reader began, unless it
-    /// begins anew.
-    fn reader(&self, view: &View, handle: u64, cookie: u64) -> Result<Reader, FsError> {
-        let handle = self.handle(handle)?;
-        let Handle::Directory(open) = &*handle else {
-            return Err(FsError::BadHandle);
-        };
-        let inode = self.directory(open.ino)?;
-        let lock = || open.listing.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = lock().clone().filter(|_| cookie != 0);
-        let listing = match taken {
-            Some(listing) => listing,
-            None => {
-                let taken = Arc::new(Listing::new(self.names_in(view, &inode.name)));
-                *lock() = Some(taken.clone());
-                taken
-            }
-        };
+    /// The directory and its names: as they were when a reader of it last began.
+    fn reader(&self, view: &View, ino: u64, cookie: u64) -> Result<Reader, FsError> {
+        let inode = self.directory(ino)?;
+        let taken = self.listings.get(ino).filter(|_| cookie != 0);
+        let listing = taken.unwrap_or_else(|| {
+            let taken = Arc::new(Listing::new(self.names_in(view, &inode.name)));
+            self.listings.put(ino, taken.clone());
+            taken
+        });
         Ok(Reader {
-            ino: open.ino,
+            ino,
             inode,
             listing,
         })
@@ -200,7 +174,36 @@ impl Filesystem {
     }
 }
 
-/// An open directory and where its reader stands.
+/// The directories that are being listed in parts, by number.
+pub(super) struct Listings(Mutex<LruCache<u64, Arc<Listing>>>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_LISTINGS)))
+    }
+}
+
+impl Listings {
+    fn get(&self, ino: u64) -> Option<Arc<Listing>> {
+        self.lock().get(&ino).cloned()
+    }
+
+    fn put(&self, ino: u64, listing: Arc<Listing>) {
+        self.lock().put(ino, listing);
+    }
+
+    /// A reader came to the end. Another that is under way has it taken anew.
+    fn forget(&self, ino: u64) {
+        self.lock().pop(&ino);
+    }
+
+    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<u64, Arc<Listing>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A directory and its names.
 struct Reader {
     ino: u64,
     inode: Arc<Inode>,

@@ -31,7 +31,7 @@ pub use files::{Caching, OpenReply, PendingRead, ReadStep};
 pub use filesystem::{Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
 pub use handles::Reach;
 pub use inode::ROOT_INO;
-pub use listing::{DirectoryEntry, OpenDirectoryReply};
+pub use listing::DirectoryEntry;
 pub use older::LaterReply;
 pub use traits::{
     BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,

@@ -20,6 +20,7 @@ impl Filesystem {
                 Change::Everything => self.everything_changed(),
             }
         }
+        self.hidden_listings_changed();
     }
 
     /// Tells the kernel that another share of a content is cached now.
@@ -45,6 +46,14 @@ impl Filesystem {
                 .filter_map(|name| self.stale_name(name)),
         );
         stale
+    }
+
+    /// What a change of the union does to the hidden folders is not worked out: programs look into
+    /// few of them.
+    fn hidden_listings_changed(&self) {
+        for ino in self.inodes.hidden_directories() {
+            self.invalidate(Stale::Listing { ino });
+        }
     }
 
     fn everything_changed(&self) {

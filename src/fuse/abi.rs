@@ -134,7 +134,7 @@ pub(super) fn undo(operation: u32, answer: &[u8]) -> Undo {
     let body = answer.get(OUT_HEADER_BYTES..).unwrap_or(&[]);
     match operation {
         opcode::LOOKUP => Undo::Lookups(u64_at(body, 0).into_iter().filter(|n| *n != 0).collect()),
-        opcode::OPEN | opcode::OPENDIR => u64_at(body, 0).map_or(Undo::Nothing, Undo::Handle),
+        opcode::OPEN => u64_at(body, 0).map_or(Undo::Nothing, Undo::Handle),
         opcode::READDIRPLUS => Undo::Lookups(plus_inodes(body)),
         _ => Undo::Nothing,
     }

@@ -201,32 +201,23 @@ impl fuser::Filesystem for Handlers {
         reply.error(errno(FsError::Unsupported));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match ask(|| self.fs.opendir(ino.0)) {
-            Ok(opened) => {
-                let cache = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if opened.cache {
-                    cache
-                } else {
-                    FopenFlags::empty()
-                };
-                reply.opened(FileHandle(opened.handle), flags);
-            }
-            Err(errno) => reply.error(errno),
-        }
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        // After one ENOSYS the kernel opens and closes directories by itself, and keeps each
+        // listing until it is told otherwise.
+        reply.error(errno(FsError::Unsupported));
     }
 
     fn readdir(
         &self,
         _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
+        ino: INodeNo,
+        _: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectory,
     ) {
         let mut room = Room::new(ENTRY_BYTES);
         let listed = ask(|| {
-            self.fs.readdir(handle.0, cookie, &mut |entry| {
+            self.fs.readdir(ino.0, cookie, &mut |entry| {
                 let name = OsStr::from_bytes(entry.name);
                 let kind = file_type(entry.kind);
                 room.is_full(entry.name) || reply.add(INodeNo(entry.ino), entry.cookie, kind, name)
@@ -241,15 +232,15 @@ impl fuser::Filesystem for Handlers {
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
+        ino: INodeNo,
+        _: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let mut room = Room::new(PLUS_ENTRY_BYTES);
         let listed = ask(|| {
             self.fs
-                .readdir_plus(handle.0, cookie, &mut |entry, attributes| {
+                .readdir_plus(ino.0, cookie, &mut |entry, attributes| {
                     let (ino, name) = (INodeNo(entry.ino), OsStr::from_bytes(entry.name));
                     let (lifetime, attr) = (attributes.lifetime, attr(attributes));
                     let generation = Generation(0);
@@ -261,18 +252,6 @@ impl fuser::Filesystem for Handlers {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
-    }
-
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.ok();
-        self.fs.release(handle.0);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -308,8 +287,11 @@ impl fuser::Filesystem for Handlers {
 
 /// Asks the kernel for what this filesystem lives on.
 fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agreed> {
-    // Lookups and listings of one directory must not wait for one another.
-    let required = InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_ASYNC_READ;
+    // Lookups and listings of one directory must not wait for one another, and directories are
+    // never opened here (Linux 5.1).
+    let required = InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_ASYNC_READ
+        | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     config.add_capabilities(required).map_err(|missing| {
         io::Error::other(format!(
             "the kernel is too old for this filesystem: no {missing:?}"
