@@ -208,13 +208,9 @@ impl Core {
             cleared.removed_bytes += given_bytes;
         }
         let index = lock(&self.index);
-        cleared.open_files = index
-            .entries
-            .values()
-            .filter(|entry| entry.is_open())
-            .count();
-        let left = index.entries.iter().filter(|(_, entry)| !entry.is_open());
-        cleared.pinned_files = left.filter(|(hash, _)| index.pins.contains(hash)).count();
+        cleared.open_files = index.open().count();
+        let left = index.iter().filter(|(_, entry)| !entry.is_open());
+        cleared.pinned_files = left.filter(|(hash, _)| index.pins().contains(hash)).count();
         cleared
     }
 
@@ -230,11 +226,14 @@ impl Core {
 
     pub(super) fn usage(&self) -> CacheUsage {
         let index = lock(&self.index);
+        let tally = index.tally();
         CacheUsage {
             budget_bytes: index.budget_bytes,
             used_bytes: index.charged_bytes,
             evictable_bytes: index.evictable_bytes,
-            files: index.entries.len(),
+            pinned_bytes: tally.pinned_bytes,
+            files: index.iter().len(),
+            complete_files: tally.complete_files,
             events_lost: self.events_lost.load(Ordering::Relaxed),
             disk_errors: self.disk_errors.load(Ordering::Relaxed),
         }
@@ -248,27 +247,21 @@ impl Core {
             size_bytes: entry.summary.size_bytes,
             cached_bytes: entry.cached_bytes(),
             complete: entry.is_complete(),
-            pinned: index.pins.contains(hash),
+            pinned: index.pins().contains(hash),
             open: entry.is_open(),
             last_use: if entry.is_open() { now } else { entry.last_use },
         };
-        let mut lines: Vec<_> = index.entries.iter().map(line).collect();
+        let mut lines: Vec<_> = index.iter().map(line).collect();
         lines.sort_by_key(|line| (line.last_use, line.hash));
         lines
     }
 
     pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        lock(&self.index)
-            .entries
-            .get(hash)
-            .map_or(0, Entry::cached_bytes)
+        lock(&self.index).get(hash).map_or(0, Entry::cached_bytes)
     }
 
     pub(super) fn is_complete(&self, hash: &ContentHash) -> bool {
-        lock(&self.index)
-            .entries
-            .get(hash)
-            .is_some_and(Entry::is_complete)
+        lock(&self.index).get(hash).is_some_and(Entry::is_complete)
     }
 
     pub(super) fn complete(&self) -> Vec<(ContentHash, u64)> {
@@ -281,7 +274,7 @@ impl Core {
 
     fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<(ContentHash, u64)> {
         let index = lock(&self.index);
-        let chosen = index.entries.iter().filter(|(_, entry)| wanted(entry));
+        let chosen = index.iter().filter(|(_, entry)| wanted(entry));
         chosen
             .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
             .collect()
@@ -289,35 +282,29 @@ impl Core {
 
     /// A file was checked from end to end.
     pub(super) fn checked(&self, hash: &ContentHash) {
-        if let Some(entry) = lock(&self.index).entries.get_mut(hash) {
-            entry.unchecked = false;
-            entry.summary.in_doubt = false;
-        }
+        lock(&self.index).checked(hash);
     }
 
     pub(super) fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
         let mut unclear = lock(&self.pins_unclear);
-        let changed = lock(&self.index).pins.with(hashes, pinned)?;
-        if changed == lock(&self.index).pins && !*unclear {
+        let changed = lock(&self.index).pins().with(hashes, pinned)?;
+        if changed == *lock(&self.index).pins() && !*unclear {
             return Ok(());
         }
         *unclear = true;
         changed.save(&self.layout, &self.disk)?;
         *unclear = false;
-        let mut index = lock(&self.index);
-        index.pins = changed;
-        hashes.iter().for_each(|hash| index.shelve(hash));
-        drop(index);
+        lock(&self.index).set_pins(changed, hashes);
         self.shrink();
         Ok(())
     }
 
     pub(super) fn pins(&self) -> Vec<ContentHash> {
-        lock(&self.index).pins.iter().collect()
+        lock(&self.index).pins().iter().collect()
     }
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
-        lock(&self.index).pins.contains(hash)
+        lock(&self.index).pins().contains(hash)
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
@@ -334,13 +321,10 @@ impl Core {
 
     fn open_files(&self) -> Vec<Arc<Shared>> {
         let index = lock(&self.index);
-        let open = index
-            .entries
-            .values()
-            .filter_map(|entry| match &entry.presence {
-                Presence::Open(_, shared) => Some(shared.clone()),
-                Presence::Closed => None,
-            });
+        let open = index.open().filter_map(|entry| match &entry.presence {
+            Presence::Open(_, shared) => Some(shared.clone()),
+            Presence::Closed => None,
+        });
         open.collect()
     }
 

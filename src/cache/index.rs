@@ -37,6 +37,16 @@ pub(super) enum Presence {
 }
 
 impl Entry {
+    /// The same, for whoever is about to open it.
+    pub(super) fn as_closed(&self) -> Self {
+        Self {
+            summary: self.summary,
+            last_use: self.last_use,
+            unchecked: self.unchecked,
+            presence: Presence::Closed,
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.presence, Presence::Open(..))
     }
@@ -84,15 +94,48 @@ impl Victim {
     }
 }
 
+/// What files come to together, kept so that nobody has to walk over all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) complete_files: usize,
+    pub(super) pinned_bytes: u64,
+}
+
+impl Tally {
+    fn of(entry: &Entry, is_pinned: bool) -> Self {
+        Self {
+            complete_files: usize::from(entry.is_complete()),
+            pinned_bytes: if is_pinned { entry.cached_bytes() } else { 0 },
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            complete_files: self.complete_files + other.complete_files,
+            pinned_bytes: self.pinned_bytes + other.pinned_bytes,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            complete_files: self.complete_files - other.complete_files,
+            pinned_bytes: self.pinned_bytes - other.pinned_bytes,
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Index {
     pub(super) budget_bytes: u64,
     pub(super) floor_bytes: u64,
     pub(super) charged_bytes: u64,
     pub(super) evictable_bytes: u64,
-    pub(super) entries: HashMap<ContentHash, Entry>,
+    entries: HashMap<ContentHash, Entry>,
     pub(super) busy: HashSet<ContentHash>,
-    pub(super) pins: Pins,
+    pins: Pins,
+    /// Those of `entries` that are in use; what the others come to is counted below.
+    open: HashSet<ContentHash>,
+    closed: Tally,
     /// Closed and unpinned files with their charge.
     evictable: LruCache<ContentHash, u64>,
     free: Option<(Instant, u64)>,
@@ -108,6 +151,8 @@ impl Index {
             entries: HashMap::new(),
             busy: HashSet::new(),
             pins,
+            open: HashSet::new(),
+            closed: Tally::default(),
             evictable: LruCache::unbounded(),
             free: None,
         }
@@ -159,7 +204,7 @@ impl Index {
         let (hash, _) = self.evictable.peek_lru()?;
         let hash = *hash;
         self.unshelve(&hash);
-        let entry = self.entries.remove(&hash)?;
+        let entry = self.take(&hash)?;
         self.busy.insert(hash);
         Some(Victim { hash, entry })
     }
@@ -180,8 +225,78 @@ impl Index {
 
     /// Adds a closed file, already charged, as the most recently used one.
     pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry) {
-        self.entries.insert(hash, entry);
+        self.put(hash, entry);
         self.shelve(&hash);
+    }
+
+    /// What is known of a file.
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry> {
+        self.entries.get(hash)
+    }
+
+    /// All files.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The files that are in use.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Entry> {
+        self.open.iter().filter_map(|hash| self.entries.get(hash))
+    }
+
+    /// Adds a file, or replaces what was known of it.
+    pub(super) fn put(&mut self, hash: ContentHash, entry: Entry) {
+        self.take(&hash);
+        if entry.is_open() {
+            self.open.insert(hash);
+        } else {
+            let tally = Tally::of(&entry, self.pins.contains(&hash));
+            self.closed = self.closed.plus(tally);
+        }
+        self.entries.insert(hash, entry);
+    }
+
+    /// Takes a file out.
+    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry> {
+        let entry = self.entries.remove(hash)?;
+        if !self.open.remove(hash) {
+            let tally = Tally::of(&entry, self.pins.contains(hash));
+            self.closed = self.closed.minus(tally);
+        }
+        Some(entry)
+    }
+
+    /// A file was checked from end to end.
+    pub(super) fn checked(&mut self, hash: &ContentHash) {
+        if let Some(entry) = self.entries.get_mut(hash) {
+            entry.unchecked = false;
+            entry.summary.in_doubt = false;
+        }
+    }
+
+    /// What all files come to; costs as much as there are open ones.
+    pub(super) fn tally(&self) -> Tally {
+        let hashes = self.open.iter();
+        let open = hashes.filter_map(|hash| Some((hash, self.entries.get(hash)?)));
+        open.fold(self.closed, |tally, (hash, entry)| {
+            tally.plus(Tally::of(entry, self.pins.contains(hash)))
+        })
+    }
+
+    /// The pinned files.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Takes over other pins, which differ from the present ones in these hashes.
+    pub(super) fn set_pins(&mut self, pins: Pins, hashes: &[ContentHash]) {
+        let taken = |hash: &ContentHash| Some((*hash, self.take(hash)?));
+        let touched: Vec<_> = hashes.iter().filter_map(taken).collect();
+        self.pins = pins;
+        for (hash, entry) in touched {
+            self.put(hash, entry);
+            self.shelve(&hash);
+        }
     }
 
     /// Makes a closed, unpinned file the last to be evicted; any other unevictable.

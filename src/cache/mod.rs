@@ -136,8 +136,12 @@ pub struct CacheUsage {
     pub used_bytes: u64,
     /// Of those, what could be evicted now.
     pub evictable_bytes: u64,
+    /// What can be read of pinned files.
+    pub pinned_bytes: u64,
     /// Files with at least one page, or open.
     pub files: usize,
+    /// Of those, whole ones.
+    pub complete_files: usize,
     /// Events that nobody read in time and that were dropped since the start.
     pub events_lost: u64,
     /// Writes that the disk refused since the start.

@@ -56,9 +56,7 @@ impl Core {
     }
 
     pub(super) fn existing(self: &Arc<Self>, hash: &ContentHash) -> Option<CacheFile> {
-        if !lock(&self.index).entries.contains_key(hash) {
-            return None;
-        }
+        lock(&self.index).get(hash)?;
         let handle = match self.claim(hash) {
             Found::Open(handle) => handle,
             Found::Closed(entry) => self.reopen(*hash, entry, None).ok()?,
@@ -75,25 +73,18 @@ impl Core {
         let mut index = lock(&self.index);
         loop {
             let busy = index.busy.contains(hash);
-            match index.entries.get(hash).map(|entry| &entry.presence) {
-                Some(Presence::Open(handle, _)) => {
+            match index.get(hash).map(|entry| (&entry.presence, entry)) {
+                Some((Presence::Open(handle, _), _)) => {
                     if let Some(handle) = handle.upgrade() {
                         return Found::Open(handle);
                     }
                 }
                 _ if busy => {}
-                Some(Presence::Closed) => {
+                Some((Presence::Closed, entry)) => {
+                    let entry = entry.as_closed();
                     index.unshelve(hash);
                     index.busy.insert(*hash);
-                    let entry = &index.entries[hash];
-                    let (last_use, unchecked) = (entry.last_use, entry.unchecked);
-                    let (summary, presence) = (entry.summary, Presence::Closed);
-                    return Found::Closed(Entry {
-                        summary,
-                        last_use,
-                        unchecked,
-                        presence,
-                    });
+                    return Found::Closed(entry);
                 }
                 None => {
                     index.busy.insert(*hash);
@@ -116,11 +107,11 @@ impl Core {
         index.busy.remove(hash);
         match entry {
             Some(entry) => {
-                index.entries.insert(*hash, entry);
+                index.put(*hash, entry);
                 index.shelve(hash);
             }
             None => {
-                index.entries.remove(hash);
+                index.take(hash);
             }
         }
         drop(index);
@@ -258,17 +249,21 @@ impl Core {
         let mut index = lock(&self.index);
         let Some(summary) = kept else {
             index.recharge(charged_bytes, 0);
-            index.entries.remove(&shared.hash);
+            index.take(&shared.hash);
             drop(index);
             self.settled.notify_all();
             return;
         };
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         index.recharge(charged_bytes, new_bytes);
-        if let Some(entry) = index.entries.get_mut(&shared.hash) {
-            entry.summary = summary;
-            entry.last_use = SystemTime::now();
-            entry.presence = Presence::Closed;
+        if let Some(entry) = index.take(&shared.hash) {
+            let closed = Entry {
+                summary,
+                last_use: SystemTime::now(),
+                presence: Presence::Closed,
+                ..entry
+            };
+            index.put(shared.hash, closed);
         }
         index.shelve(&shared.hash);
         drop(index);

@@ -229,6 +229,15 @@ impl<'a> Pair<'a> {
 
     fn compare(&self) {
         let usage = self.cache().usage();
+        let files = self.cache().list();
+        let pinned = files.iter().filter(|file| file.pinned);
+        let counted = (usage.files, usage.complete_files, usage.pinned_bytes);
+        let walked = (
+            files.len(),
+            files.iter().filter(|file| file.complete).count(),
+            pinned.map(|file| file.cached_bytes).sum::<u64>(),
+        );
+        assert_eq!(counted, walked, "what is counted is what there is");
         for (n, source) in self.sources.iter().enumerate() {
             let size = source.size();
             let length = |page: &u64| (size - page * PAGE_BYTES).min(PAGE_BYTES);

@@ -82,18 +82,13 @@ impl Service {
 
     pub(super) fn cache_usage(&self) -> CacheUsage {
         let usage = self.node.cache().usage();
-        let files = self.node.cache().list();
         CacheUsage {
             used_bytes: usage.used_bytes,
             budget_bytes: usage.budget_bytes,
             floor_bytes: self.config.cache.floor_bytes,
-            pinned_bytes: files
-                .iter()
-                .filter(|file| file.pinned)
-                .map(|f| f.cached_bytes)
-                .sum(),
-            files: files.len() as u64,
-            complete_files: files.iter().filter(|file| file.complete).count() as u64,
+            pinned_bytes: usage.pinned_bytes,
+            files: usage.files as u64,
+            complete_files: usage.complete_files as u64,
         }
     }
 
