@@ -136,6 +136,26 @@ fn more_changes_than_are_kept_apart_are_all_seen() {
 }
 
 #[test]
+fn an_open_file_that_lost_its_name_has_no_links() {
+    let content = Memory::new();
+    content.file("file", b"old".to_vec());
+    content.file("other", b"stays".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let [replaced, other] = ["file", "other"].map(|name| fs::File::open(mounted.at(name)).unwrap());
+    let links = |file: &fs::File| file.metadata().unwrap().nlink();
+    assert_eq!((links(&replaced), links(&other)), (1, 1));
+    content.file("file", b"new".to_vec());
+    mounted.publish();
+    eventually("the kernel asks again", || links(&replaced) == 0);
+    assert_eq!(links(&other), 1);
+    content.file("file", b"old".to_vec());
+    mounted.publish();
+    eventually("the name is its own again", || links(&replaced) == 1);
+}
+
+#[test]
 fn a_new_mtime_is_the_same_inode_and_is_seen() {
     let content = Memory::new();
     let hash = content.file("file", b"bytes".to_vec());

@@ -74,9 +74,27 @@ impl Merge {
             merge.count_presence(gone, new);
         });
         self.leaving = None;
+        self.note_own(rows[0]);
         if let Some(gone) = gone.filter(|row| row.has_name()) {
             let child = self.state.dir(gone.dir).child(gone.name());
             self.drop_empty(child.unwrap_or(gone.dir));
+        }
+    }
+
+    /// An own record came or went: a name of the same content may from now on be the own file
+    /// itself, or no longer, without showing anything else.
+    fn note_own(&mut self, row: &Row) {
+        if row.author != self.state.me || !row.has_name() {
+            return;
+        }
+        self.note(row.dir, row.name(), Change::Entry);
+        if self.conflicts.contains_key(&row.dir) {
+            let aliases = self.state.dir(row.dir).aliases.iter();
+            let same = aliases.filter(|alias| alias.row().name() == row.name());
+            let names: Vec<Box<[u8]>> = same.map(|alias| alias.name().into()).collect();
+            for name in names {
+                self.note(row.dir, &name, Change::Entry);
+            }
         }
     }
 

@@ -90,6 +90,10 @@ impl Filesystem {
                 Caching::Backed(backing),
             ),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
+            // no pages are kept where another open reads the own file as it changes
+            Mode::Asked if file.own.is_some() => {
+                (FileState::Version { size_bytes }, Caching::Direct)
+            }
             Mode::Asked => (FileState::Version { size_bytes }, Caching::Keep),
         };
         let mut open = OpenFile::new(ino, opened.handle, state);

@@ -3,7 +3,7 @@
 //! A handle keeps the version that it was opened with, whatever the name stands for later. The
 //! kernel bounds the table by its own open files, and [`MAX_OPEN_HANDLES`] bounds it besides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -195,6 +195,16 @@ impl Handles {
     pub fn drain(&self) -> Vec<Arc<Handle>> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         open.drain().map(|(_, handle)| handle).collect()
+    }
+
+    /// The inodes of the files that are open, each once.
+    pub fn inodes(&self) -> BTreeSet<u64> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let ino = |handle: &Arc<Handle>| match &**handle {
+            Handle::File(file) => Some(file.ino),
+            Handle::Status(_) => None,
+        };
+        open.values().filter_map(ino).collect()
     }
 
     /// How many are open.

@@ -84,10 +84,14 @@ impl Inode {
     }
 
     /// Whether `node` is the version that this inode stands for; a new mtime or mode makes no new
-    /// version, other bytes do.
+    /// version, other bytes do. An own file, whose bytes may change under its readers, is another
+    /// than the same bytes from elsewhere: the kernel keeps the pages of the one and not of the
+    /// other.
     pub fn is_version(&self, node: &Node) -> bool {
         match (&self.node, node) {
-            (Node::File(ours), Node::File(theirs)) => ours.hash == theirs.hash,
+            (Node::File(ours), Node::File(theirs)) => {
+                ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
+            }
             (ours, theirs) => ours == theirs,
         }
     }
@@ -125,7 +129,9 @@ impl Inode {
         // No name holds a NUL, so name and version cannot run into each other.
         match &self.node {
             Node::Directory => hasher.update(b"\0d"),
-            Node::File(file) => hasher.update(b"\0f").update(file.hash.as_bytes()),
+            Node::File(file) => hasher
+                .update(if file.own.is_some() { b"\0w" } else { b"\0f" })
+                .update(file.hash.as_bytes()),
             Node::Symlink(target) => hasher.update(b"\0l").update(target),
             Node::Status => hasher.update(b"\0s"),
             Node::Older => hasher.update(b"\0o"),
@@ -380,6 +386,17 @@ mod tests {
             touched,
             "the newest attributes are kept"
         );
+    }
+
+    #[test]
+    fn an_own_file_is_another_inode_than_the_same_bytes_from_elsewhere() {
+        let (fetched, mut own) = (file("a", b"1"), file("a", b"1"));
+        let Node::File(version) = &mut own.node else {
+            unreachable!()
+        };
+        version.own = Some((Default::default(), path("a")));
+        assert_ne!(fetched.number(), own.number());
+        assert!(!fetched.is_same(&own));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the kernel must forget when the namespace or the cache changed.
 
+use std::collections::HashMap;
+
 use super::filesystem::Filesystem;
 use super::inode::{Name, Node};
 use super::names;
@@ -13,14 +15,33 @@ impl Filesystem {
     ///
     /// [`Content::view`]: super::traits::Content::view
     pub fn namespace_changed(&self, changes: &[Change]) {
+        let open = self.open_inodes();
         for change in changes {
             match change {
                 Change::Listing(path) => self.listing_changed(Name::Union(path.clone())),
-                Change::Entry(path) => self.name_changed(&Name::Union(path.clone())),
+                Change::Entry(path) => {
+                    let name = Name::Union(path.clone());
+                    self.name_changed(&name);
+                    // what lost its name has no links from now on
+                    let files = open.get(&name).into_iter().flatten().copied();
+                    let lost = files.chain(self.inodes.number_of_directory(name));
+                    lost.for_each(|ino| self.invalidate(Stale::Attributes { ino }));
+                }
                 Change::Everything => self.everything_changed(),
             }
         }
         self.hidden_listings_changed();
+    }
+
+    /// What is open, by name: programs ask for its attributes whatever the name stands for.
+    fn open_inodes(&self) -> HashMap<Name, Vec<u64>> {
+        let mut open: HashMap<Name, Vec<u64>> = HashMap::new();
+        for ino in self.handles.inodes() {
+            if let Some(inode) = self.inodes.get(ino) {
+                open.entry(inode.name.clone()).or_default().push(ino);
+            }
+        }
+        open
     }
 
     /// Tells the kernel that another share of a content is cached now.
@@ -30,8 +51,7 @@ impl Filesystem {
         }
     }
 
-    /// Every name that the kernel may hold, as far as we know of it, for kernels that cannot be
-    /// told in one word.
+    /// Every name that the kernel may hold, as far as we know of it, and what is open.
     pub fn known_names(&self) -> Vec<Stale> {
         let directories = self
             .inodes
@@ -45,6 +65,8 @@ impl Filesystem {
                 .iter()
                 .filter_map(|name| self.stale_name(name)),
         );
+        let open = self.handles.inodes().into_iter();
+        stale.extend(open.map(|ino| Stale::Attributes { ino }));
         stale
     }
 

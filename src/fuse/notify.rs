@@ -122,12 +122,12 @@ fn carries_names(operation: u32) -> bool {
 
 fn send(device: &Arc<Device>, stale: &Stale) {
     let sent = device.notify(stale);
-    // Before Linux 6.16 there is no word for everything; then each known name is told.
+    // The word for everything is about names alone; before Linux 6.16 there is none, and each known
+    // name is told.
     if *stale == Stale::Everything {
         let names = device.fs.known_names();
-        let listings_only = sent.is_ok();
         for known in names {
-            if !listings_only || matches!(known, Stale::Listing { .. }) {
+            if sent.is_err() || !matches!(known, Stale::Name { .. }) {
                 let _ = device.notify(&known);
             }
         }

@@ -39,6 +39,26 @@ fn a_new_content_changes_the_entry() {
 }
 
 #[test]
+fn a_name_that_becomes_an_own_file_or_is_none_any_more_is_told() {
+    let (mut x, mut y) = (node(1, "x"), node(2, "y"));
+    put(&mut x, "a", file("one", 5));
+    put(&mut x, "b", file("two", 1));
+    put(&mut y, "b", file("newer", 2));
+    share(&mut x, &mut y);
+    drain(&mut y);
+    for name in ["a", "b"] {
+        let entry_of_x = x.own_entry(SHARE, &path(name)).unwrap();
+        y.put(ShareIndex(1), &path(name), entry_of_x).unwrap();
+    }
+    let told = drain(&mut y);
+    assert!(y.view().lookup(&path("a")).unwrap().own.is_some());
+    assert!(y.view().lookup(&path("b~x")).unwrap().own.is_some());
+    assert_eq!(told, [entry("a"), entry("b"), entry("b~x")]);
+    y.remove(ShareIndex(1), &path("a"));
+    assert_eq!(drain(&mut y), [entry("a")]);
+}
+
+#[test]
 fn what_shows_the_same_is_no_change() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "a", file("one", 5));

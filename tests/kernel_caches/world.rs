@@ -1,0 +1,462 @@
+//! The namespace below the filesystem: catalogues of a few nodes, and this node's own files on a
+//! real disk, all changed at random.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
+use p2pfs::digest::ContentHash;
+use p2pfs::extent::ByteRange;
+use p2pfs::fs::{
+    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
+    ReadTicket, Space,
+};
+use p2pfs::id::{NodeId, NodeName};
+use p2pfs::path::SharedPath;
+use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// What files hold, by number; the last is none of these.
+const SIZES: [usize; 5] = [0, 3, 4096, 9_000, 40_000];
+/// Few names, so that they meet; some look like conflict names.
+const NAMES: [&str; 6] = ["a", "b.x", "b~lab.x", "a~far", "d", "\u{e9} \n"];
+const DEPTH_MAX: usize = 3;
+const OWN: ShareIndex = ShareIndex(0);
+/// The other nodes; two have one name.
+const FAR_NAMES: [&str; 3] = ["far", "lab", "lab"];
+
+/// A content, the file on the disk that has it, and its hash.
+pub struct Stored {
+    pub bytes: Vec<u8>,
+    pub hash: ContentHash,
+    file: Arc<File>,
+}
+
+/// All contents that there are.
+pub static CONTENTS: LazyLock<Vec<Stored>> = LazyLock::new(|| {
+    let stored = |(seed, length_bytes): (usize, &usize)| {
+        let mut bytes = vec![0; *length_bytes];
+        let mut noise = blake3::Hasher::new();
+        noise.update(&[seed as u8]).finalize_xof().fill(&mut bytes);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let hash = ContentHash::of(&bytes);
+        let file = Arc::new(file);
+        Stored { bytes, hash, file }
+    };
+    SIZES.iter().enumerate().map(stored).collect()
+});
+
+/// The content of a hash.
+pub fn stored(hash: &ContentHash) -> &'static Stored {
+    CONTENTS.iter().find(|it| it.hash == *hash).unwrap()
+}
+
+/// What the node tells its mount, in this order, some time after it is so.
+pub enum Told {
+    Names(Vec<Change>),
+    CachedBytes(ContentHash),
+}
+
+/// Names and bytes, as a node would have them.
+pub struct World {
+    state: Mutex<State>,
+    own_folder: tempfile::TempDir,
+}
+
+struct State {
+    near: Catalogue,
+    fars: Vec<Catalogue>,
+    view: Arc<View>,
+    told: VecDeque<Told>,
+    cached: HashMap<ContentHash, u64>,
+    open: HashMap<u64, Open>,
+    last_handle: u64,
+    last_opened: Option<Arc<File>>,
+    clock: i64,
+    own: BTreeSet<SharedPath>,
+}
+
+struct Open {
+    hash: ContentHash,
+    live: Option<Arc<File>>,
+}
+
+fn catalogue(id: u8, name: &str) -> Catalogue {
+    Catalogue::new(NodeId::new([id; 32]), NodeName::new(name).unwrap())
+}
+
+fn time(seconds: i64) -> Timestamp {
+    Timestamp {
+        seconds,
+        nanoseconds: 5,
+    }
+}
+
+impl World {
+    pub fn new() -> Arc<Self> {
+        let mut near = catalogue(7, "near");
+        let fars: Vec<Catalogue> = (20..)
+            .zip(FAR_NAMES)
+            .map(|(id, name)| catalogue(id, name))
+            .collect();
+        for far in &fars {
+            near.set_live(far.own_head().author, true).unwrap();
+        }
+        let state = State {
+            view: near.view(),
+            near,
+            fars,
+            told: VecDeque::new(),
+            cached: HashMap::new(),
+            open: HashMap::new(),
+            last_handle: 0,
+            last_opened: None,
+            clock: 0,
+            own: BTreeSet::new(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            own_folder: tempfile::tempdir().unwrap(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// One random change, which nobody has heard of yet; says what it was.
+    pub fn change(&self, random: &mut StdRng) -> String {
+        let path = random_path(random);
+        let far = random.random_range(0..FAR_NAMES.len());
+        let state = &mut *self.lock();
+        match random.random_range(0..100) {
+            0..30 => {
+                let entry = random_entry(random);
+                let told = format!("{far} puts {path:?}: {:?}", entry.kind);
+                state.fars[far].put(OWN, &path, entry).unwrap();
+                told
+            }
+            30..45 => {
+                let known: Vec<SharedPath> =
+                    state.fars[far].own_entries(OWN).map(|it| it.0).collect();
+                let Some(path) = pick(&known, random) else {
+                    return "nothing".to_owned();
+                };
+                state.fars[far].remove(OWN, path);
+                format!("{far} removes {path:?}")
+            }
+            45..55 => {
+                let live = random.random_bool(0.6);
+                let id = state.fars[far].own_head().author;
+                state.near.set_live(id, live).unwrap();
+                format!("{far} lives {live}")
+            }
+            55..60 => {
+                let content = random_content(random);
+                let (hash, size) = (content.hash, content.bytes.len() as u64);
+                if random.random_bool(0.6) {
+                    state.fars[far].have(hash, size).unwrap();
+                } else {
+                    state.fars[far].have_not(hash);
+                }
+                format!("{far} has or has not {hash}")
+            }
+            60..70 => {
+                let content = random_content(random);
+                let size = content.bytes.len() as u64;
+                let mut cached = [0, size / 2, size][random.random_range(0..3)];
+                if state.open.values().any(|open| open.hash == content.hash) {
+                    // nothing that is open is evicted
+                    cached = cached.max(state.cached.get(&content.hash).copied().unwrap_or(0));
+                }
+                state.cached.insert(content.hash, cached);
+                state.told.push_back(Told::CachedBytes(content.hash));
+                format!("{cached} bytes of {} cached", content.hash)
+            }
+            70..90 => self.change_own(state, path, random),
+            _ => {
+                let own: Vec<SharedPath> = state.own.iter().cloned().collect();
+                match pick(&own, random) {
+                    Some(path) => self.hash_own(state, path),
+                    None => "nothing".to_owned(),
+                }
+            }
+        }
+    }
+
+    fn own_file(&self, path: &SharedPath) -> PathBuf {
+        let name = blake3::hash(path.as_bytes()).to_hex();
+        self.own_folder.path().join(&name.as_str()[..16])
+    }
+
+    /// Something happens to an own file, which is not hashed yet.
+    fn change_own(&self, state: &mut State, path: SharedPath, random: &mut StdRng) -> String {
+        let (file, bytes) = (self.own_file(&path), &random_content(random).bytes);
+        let told = match random.random_range(0..4) {
+            0 => {
+                let _ = fs::remove_file(&file);
+                "removed"
+            }
+            1 => {
+                fs::write(&file, bytes).unwrap();
+                "written in place"
+            }
+            2 if file.exists() => {
+                let mode = [0o644, 0o755][random.random_range(0..2)];
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                "changed in mode"
+            }
+            _ => {
+                let beside = file.with_extension("new");
+                fs::write(&beside, bytes).unwrap();
+                fs::rename(&beside, &file).unwrap();
+                "replaced"
+            }
+        };
+        state.own.insert(path.clone());
+        format!("own {path:?} {told}, {} bytes", bytes.len())
+    }
+
+    /// The share has looked at an own file.
+    fn hash_own(&self, state: &mut State, path: &SharedPath) -> String {
+        let Ok(file) = File::open(self.own_file(path)) else {
+            state.near.remove(OWN, path);
+            state.own.remove(path);
+            return format!("own {path:?} is not there any more");
+        };
+        let meta = file.metadata().unwrap();
+        let mut bytes = vec![0; meta.len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        state.clock += 1;
+        let kind = Kind::File {
+            hash: ContentHash::of(&bytes),
+            size_bytes: meta.len(),
+            executable: meta.mode() & 0o100 != 0,
+        };
+        let mtime = LiveAttributes::of(&file).unwrap().mtime;
+        let entry = Entry {
+            kind,
+            mtime,
+            version_time: time(state.clock % 8),
+        };
+        state.near.put(OWN, path, entry).unwrap();
+        format!("own {path:?} hashed, {} bytes", bytes.len())
+    }
+
+    /// Takes a copy of what a far node has under the same name, with its time: from then on the
+    /// own file stands for what was another's.
+    pub fn copy_to_own(&self, random: &mut StdRng) -> String {
+        let state = &mut *self.lock();
+        let far = random.random_range(0..FAR_NAMES.len());
+        let known: Vec<(SharedPath, Entry)> = state.fars[far].own_entries(OWN).collect();
+        let Some((path, entry)) = pick(&known, random) else {
+            return "nothing".to_owned();
+        };
+        let Kind::File { hash, .. } = entry.kind else {
+            return "nothing".to_owned();
+        };
+        let file = self.own_file(path);
+        let _ = fs::remove_file(&file);
+        fs::write(&file, &stored(&hash).bytes).unwrap();
+        let since = std::time::Duration::new(entry.mtime.seconds as u64, entry.mtime.nanoseconds);
+        let modified = std::time::SystemTime::UNIX_EPOCH + since;
+        File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        state.own.insert(path.clone());
+        state.near.put(OWN, path, entry.clone()).unwrap();
+        format!("own {path:?} is a copy of {far}'s")
+    }
+
+    /// Brings over what the others say, as a pull would.
+    pub fn hear(&self, far: usize) {
+        let state = &mut *self.lock();
+        let (near, far) = (&mut state.near, &mut state.fars[far % FAR_NAMES.len()]);
+        let head = far.own_head();
+        let author = head.author;
+        let signature = [[0; 32]; 2];
+        let signed = SignedHead { head, signature };
+        assert!(far.sign_own(signed.clone()));
+        let mut next = match near.handle_head(&signed) {
+            HeadOutcome::Pull(pull) => Some(pull),
+            HeadOutcome::Known => None,
+            other => panic!("{other:?}"),
+        };
+        while let Some(pull) = next {
+            let part = far.log_part(&pull.author, pull.epoch, pull.after).unwrap();
+            next = match near.apply(author, part).unwrap() {
+                Applied::More(pull) => Some(pull),
+                Applied::Complete => None,
+                other => panic!("{other:?}"),
+            };
+        }
+    }
+
+    /// Everything that is under way is heard of.
+    pub fn hear_all(&self) {
+        (0..FAR_NAMES.len()).for_each(|far| self.hear(far));
+        while self.lock().near.advance(usize::MAX) {}
+    }
+
+    /// The view is the new one from now on; its changes are told later.
+    pub fn publish(&self) {
+        let state = &mut *self.lock();
+        let view = state.near.view();
+        let changes: Vec<Change> = std::iter::from_fn(|| state.near.poll_change()).collect();
+        state.view = view;
+        state.told.push_back(Told::Names(changes));
+    }
+
+    /// What the mount is told next.
+    pub fn next_told(&self) -> Option<Told> {
+        self.lock().told.pop_front()
+    }
+
+    /// The own file that the last open opened, where it did.
+    pub fn take_last_opened(&self) -> Option<Arc<File>> {
+        self.lock().last_opened.take()
+    }
+
+    /// The names in a directory now.
+    pub fn children(&self, path: &SharedPath) -> BTreeSet<Vec<u8>> {
+        let children = self.lock().view.children(path, None, usize::MAX);
+        children
+            .into_iter()
+            .map(|child| child.name.into_vec())
+            .collect()
+    }
+}
+
+fn pick<'a, T>(from: &'a [T], random: &mut StdRng) -> Option<&'a T> {
+    (!from.is_empty()).then(|| &from[random.random_range(0..from.len())])
+}
+
+fn random_content(random: &mut StdRng) -> &'static Stored {
+    &CONTENTS[random.random_range(0..CONTENTS.len())]
+}
+
+/// A path of a few names.
+pub fn random_path(random: &mut StdRng) -> SharedPath {
+    let depth = random.random_range(1..=DEPTH_MAX);
+    let names: Vec<&str> = (0..depth)
+        .map(|_| NAMES[random.random_range(0..NAMES.len())])
+        .collect();
+    SharedPath::new(names.join("/").into_bytes()).unwrap()
+}
+
+fn random_entry(random: &mut StdRng) -> Entry {
+    let content = random_content(random);
+    let kind = match random.random_range(0..10) {
+        0..7 => Kind::File {
+            hash: content.hash,
+            size_bytes: content.bytes.len() as u64,
+            executable: random.random_bool(0.3),
+        },
+        7..9 => Kind::Directory,
+        _ => Kind::Symlink {
+            target: Bytes::from_static([b"a", b"d"][random.random_range(0..2)]),
+        },
+    };
+    Entry {
+        kind,
+        mtime: time(random.random_range(0..4)),
+        version_time: time(random.random_range(0..8)),
+    }
+}
+
+impl Content for World {
+    fn view(&self) -> Arc<View> {
+        self.lock().view.clone()
+    }
+
+    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
+        let own = file.own.as_ref().map(|(_, path)| self.own_file(path));
+        let live = own.and_then(|own| File::open(own).ok()).map(Arc::new);
+        let mut state = self.lock();
+        state.last_handle += 1;
+        let number = state.last_handle;
+        state.last_opened = live.clone();
+        let is_live = live.is_some();
+        let hash = file.hash;
+        state.open.insert(number, Open { hash, live });
+        Ok(Opened {
+            handle: ContentHandle(number),
+            live: is_live,
+        })
+    }
+
+    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let state = self.lock();
+        let open = &state.open[&handle.0];
+        if let Some(file) = &open.live {
+            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
+        }
+        let bytes = &stored(&open.hash).bytes;
+        let end = offset + buffer.len() as u64;
+        if end > state.cached.get(&open.hash).copied().unwrap_or(0) {
+            return ReadNow::Wait;
+        }
+        buffer.copy_from_slice(&bytes[offset as usize..end as usize]);
+        ReadNow::Done(buffer.len())
+    }
+
+    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        let hash = {
+            let mut state = self.lock();
+            let hash = state.open[&handle.0].hash;
+            // as if all before it had been fetched too
+            let cached = state.cached.entry(hash).or_default();
+            *cached = range.end.max(*cached);
+            hash
+        };
+        let bytes = &stored(&hash).bytes[range.start as usize..range.end as usize];
+        reply(Ok(Bytes::from_static(bytes)));
+        ReadTicket(0)
+    }
+
+    fn cancel(&self, _: ReadTicket) {}
+
+    fn close(&self, handle: ContentHandle) {
+        let mut state = self.lock();
+        let open = state.open.remove(&handle.0).unwrap();
+        state.told.push_back(Told::CachedBytes(open.hash));
+    }
+
+    fn cached_bytes(&self, file: &FileVersion) -> u64 {
+        match file.own {
+            Some(_) => file.size_bytes,
+            None => self.lock().cached.get(&file.hash).copied().unwrap_or(0),
+        }
+    }
+
+    fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
+        let (_, path) = file.own.as_ref()?;
+        LiveAttributes::of(&File::open(self.own_file(path)).ok()?).ok()
+    }
+
+    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
+        let state = self.lock();
+        let open = state.open.get(&handle.0)?;
+        let stored = stored(&open.hash);
+        let is_complete = state.cached.get(&open.hash) == Some(&(stored.bytes.len() as u64));
+        let complete = || is_complete.then(|| stored.file.clone());
+        open.live.clone().or_else(complete)
+    }
+
+    fn space(&self) -> Space {
+        Space::default()
+    }
+
+    fn status_json(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
