@@ -39,6 +39,8 @@ fn dir() -> tempfile::TempDir {
 const ASKING: &[&[&str]] = &[
     &["status"],
     &["peers", "--json"],
+    &["top"],
+    &["top", "--once", "--json"],
     &["ls"],
     &["ls", "/docs", "-l"],
     &["get", "a"],

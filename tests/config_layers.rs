@@ -194,6 +194,18 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
     );
     says("listen = 'here'\n", &[":1:10: listen", "ADDRESS:PORT"]);
     says("seeds = ['a:1', 'b']\n", &[":1:9: seeds", "HOST:PORT"]);
+    says(
+        "[readers]\nbudgets = ['rsync=1GiB/s', 'rsync']\n",
+        &[":2:11: readers.budgets", "PROGRAM=RATE", "rsync=10MiB/s"],
+    );
+    says(
+        "[readers]\nbudgets = ['rsync=10MiB']\n",
+        &[":2:11: readers.budgets", "such as \"10MiB/s\""],
+    );
+    says(
+        "[readers]\nbudgets = ['rsync=1B/s']\n",
+        &[":2:11: readers.budgets", "the least is 64KiB/s"],
+    );
     says("name = 'a/b'\n", &[":1:8: name", "not a node name"]);
     says(
         "state_dir = 'here'\n",
@@ -294,6 +306,11 @@ fn every_variable_sets_its_setting() {
             "P2PFS_READERS_CACHED_ONLY",
             "tumblerd, a.service",
             "cached_only = [\"tumblerd\", \"a.service\"]",
+        ),
+        (
+            "P2PFS_READERS_BUDGETS",
+            "rsync=1MiB/s, a.service=64KiB/s",
+            "budgets = [\"rsync=1MiB/s\", \"a.service=64KiB/s\"]",
         ),
         ("P2PFS_LAN_MDNS", "false", "mdns = false"),
         ("P2PFS_MEMBERSHIP_PERIOD", "2s", "period = \"2s\""),
@@ -470,6 +487,7 @@ fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
     let old = Files::new("seeds=['a:1']\n[[share]]\ndir='/a'\n[[share]]\ndir='/b'\n");
     let new = Files::new(
         "name='other'\nseeds=['b:1']\n[cache]\nsize='1GiB'\n[log]\nlevel='debug'\n\
+         [readers]\nbudgets=['rsync=1MiB/s']\n\
          [mount]\nread_deadline='3s'\n[[share]]\ndir='/b'\ninclude_private=true\n\
          [[share]]\ndir='/c'\n",
     );
@@ -484,6 +502,7 @@ fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
     assert_eq!(changes.shares_removed, [Path::new("/a"), Path::new("/b")]);
     assert_eq!(changes.seeds.unwrap(), new.seeds);
     assert_eq!(changes.cache_size_bytes, Some(1 << 30));
+    assert_eq!(changes.budgets.unwrap(), new.readers.budgets);
     assert_eq!(changes.log_level, Some(LogLevel::Debug));
     assert_eq!(changes.restart, ["name", "mount.read_deadline"]);
     assert_eq!(compare(&new, &new), Default::default());

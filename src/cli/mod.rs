@@ -19,6 +19,7 @@ mod namespace;
 mod output;
 mod share;
 mod status;
+mod top;
 mod trust;
 mod wait;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Status(status::StatusOptions),
     /// Show the other nodes
     Peers(status::PeersOptions),
+    /// Show what is fetched and who reads what
+    Top(top::TopOptions),
     /// List the shared files
     Ls(namespace::LsOptions),
     /// Fetch a file without the mount
@@ -113,6 +116,7 @@ pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> 
         Command::Leave(options) => trust::leave(&options, &mut output),
         Command::Status(options) => status::status(&options, &mut output),
         Command::Peers(options) => status::peers(&options, &mut output),
+        Command::Top(options) => top::run(&options, &mut output),
         Command::Ls(options) => namespace::ls(&options, &mut output),
         Command::Get(options) => get::run(&options),
         Command::Why(options) => namespace::why(&options, &mut output),

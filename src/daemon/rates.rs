@@ -1,8 +1,10 @@
 //! Bytes a second, from counters that only grow.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::digest::ContentHash;
 
 /// Over how long a rate is taken: long enough to be steady, short enough to be now.
 const SPAN: Duration = Duration::from_secs(5);
@@ -59,6 +61,32 @@ impl Rates {
     }
 }
 
+/// The same of each file that is on its way; what is on its way is bounded by whoever fetches.
+#[derive(Debug, Default)]
+pub struct FetchRates {
+    of: Mutex<HashMap<ContentHash, Rates>>,
+}
+
+impl FetchRates {
+    /// Remembers how much came of each; those that are not named are forgotten.
+    pub fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
+        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = received.map(|(hash, received_bytes)| {
+            let rates = of.remove(&hash).unwrap_or_default();
+            rates.record(at, received_bytes, 0);
+            (hash, rates)
+        });
+        let now = now.collect();
+        *of = now;
+    }
+
+    /// Bytes of it received a second.
+    pub fn per_second(&self, hash: &ContentHash) -> u64 {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.get(hash).map_or(0, |rates| rates.per_second().0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +101,18 @@ mod tests {
             rates.record(start + Duration::from_secs(second), received, 7 * second);
         }
         assert_eq!(rates.per_second(), (0, 7));
+    }
+
+    #[test]
+    fn each_file_has_a_rate_of_its_own_for_as_long_as_it_is_on_its_way() {
+        let (rates, start) = (FetchRates::default(), Instant::now());
+        let (a, b) = (ContentHash::of(b"a"), ContentHash::of(b"b"));
+        rates.record(start, [(a, 0), (b, 0)].into_iter());
+        let later = start + Duration::from_secs(1);
+        rates.record(later, [(a, 500), (b, 7)].into_iter());
+        assert_eq!((rates.per_second(&a), rates.per_second(&b)), (500, 7));
+        rates.record(later, [(b, 7)].into_iter());
+        assert_eq!((rates.per_second(&a), rates.per_second(&b)), (0, 7));
     }
 
     #[test]

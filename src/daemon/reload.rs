@@ -32,6 +32,9 @@ pub(super) async fn apply(
     if let Some(programs) = changes.cached_only.clone() {
         service.served.set_cached_only(programs);
     }
+    if let Some(budgets) = &changes.budgets {
+        service.served.set_budgets(budgets);
+    }
     for seed in changes.seeds.iter().flatten() {
         for address in resolve(seed).await {
             let _stopping = service.node.add_seed(address).await;

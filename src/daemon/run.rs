@@ -21,7 +21,7 @@ use super::control::{
 };
 use super::logging::{self, LogError, LogHandle};
 use super::node_config::node_config;
-use super::rates::Rates;
+use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use super::{journal, reload, systemd};
 use crate::fuse::{Mount, MountError, MountOptions};
@@ -172,6 +172,7 @@ impl Daemon {
             served: Served::default(),
             leave,
             rates: Rates::default(),
+            fetch_rates: FetchRates::default(),
             saved_shares: Mutex::new(saved_shares),
         });
         journal::follow(&service);
@@ -242,8 +243,7 @@ impl Daemon {
                  but local reads are slower"
             ));
         }
-        mount.set_cached_only(self.config.readers.cached_only.clone());
-        self.service.served.set(&mount);
+        self.service.served.set(&mount, &self.config.readers);
         let told = mount.clone();
         tokio::spawn(async move {
             while let Some(Some(outdated)) = take(&mut changes).await {

@@ -2,29 +2,64 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::control::MountActivity;
-use crate::fuse::Mount;
+use super::config::{ProgramBudget, ReaderSettings};
+use super::control::{
+    FILES_TOLD_MAX, GivenInfo, MountActivity, Named, READERS_TOLD_MAX, ReadFileInfo, ReaderInfo,
+    WaitInfo, WaitingFor,
+};
+use crate::fuse::{FileReport, GivenReport, Mount, ReaderBudget, ReaderReport, WaitReport};
 
 /// The mount that is served, once there is one. Holding this does not keep it.
 #[derive(Default)]
 pub struct Served(OnceLock<Weak<Mount>>);
 
 impl Served {
-    /// There is one now. Only the first call counts.
-    pub fn set(&self, mount: &Arc<Mount>) {
+    /// There is one now, with these rules for its readers. Only the first call counts.
+    pub fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
         let _ = self.0.set(Arc::downgrade(mount));
+        self.set_cached_only(rules.cached_only.clone());
+        self.set_budgets(&rules.budgets);
     }
 
     /// Which programs are given cached bytes only from now on.
     pub fn set_cached_only(&self, programs: Vec<String>) {
-        if let Some(mount) = self.0.get().and_then(Weak::upgrade) {
+        if let Some(mount) = self.mount() {
             mount.set_cached_only(programs);
         }
     }
 
+    /// Which programs may have how much fetched a second from now on.
+    pub fn set_budgets(&self, budgets: &[ProgramBudget]) {
+        let rule = |budget: &ProgramBudget| ReaderBudget {
+            program: budget.program.clone(),
+            bytes_s: budget.bytes_per_s,
+        };
+        if let Some(mount) = self.mount() {
+            mount.set_budgets(budgets.iter().map(rule).collect());
+        }
+    }
+
+    /// Who reads what in it.
+    pub fn readers(&self) -> Vec<ReaderInfo> {
+        let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
+        let told = reports.into_iter().take(READERS_TOLD_MAX);
+        told.map(reader_info).collect()
+    }
+
+    /// Takes the readers' speeds, and forgets those that have gone.
+    pub fn look_at_readers(&self) {
+        if let Some(mount) = self.mount() {
+            mount.look_at_readers();
+        }
+    }
+
+    fn mount(&self) -> Option<Arc<Mount>> {
+        self.0.get().and_then(Weak::upgrade)
+    }
+
     /// What it has done since it began; nothing where there is none.
     pub fn activity(&self) -> MountActivity {
-        let Some(mount) = self.0.get().and_then(Weak::upgrade) else {
+        let Some(mount) = self.mount() else {
             return MountActivity::default();
         };
         let activity = mount.activity();
@@ -36,5 +71,51 @@ impl Served {
             read_bytes: activity.read_bytes,
             passthrough: mount.passthrough_refusal().is_none(),
         }
+    }
+}
+
+fn reader_info(report: ReaderReport) -> ReaderInfo {
+    let files = report.files.into_iter().take(FILES_TOLD_MAX);
+    ReaderInfo {
+        pid: report.pid,
+        uid: report.uid,
+        program: report.name,
+        unit: report.unit,
+        cached_only: report.cached_only,
+        budget_bytes_per_s: report.budget_bytes_s,
+        opens: report.opens,
+        given: given_info(report.given),
+        read_bytes_per_s: report.bytes_s,
+        waiting: report.waiting.map(wait_info),
+        files: files.map(file_info).collect(),
+    }
+}
+
+fn file_info(report: FileReport) -> ReadFileInfo {
+    ReadFileInfo {
+        path: Named::new(report.path),
+        open: report.open.into(),
+        by_kernel: report.by_kernel,
+        given: given_info(report.given),
+        waiting: report.waiting.map(wait_info),
+    }
+}
+
+fn given_info(report: GivenReport) -> GivenInfo {
+    GivenInfo {
+        reads: report.reads,
+        from_cache_bytes: report.cache_bytes,
+        from_peers_bytes: report.peer_bytes,
+    }
+}
+
+fn wait_info(report: WaitReport) -> WaitInfo {
+    WaitInfo {
+        waiting_reads: report.reads,
+        waiting_ms: u64::try_from(report.longest.as_millis()).unwrap_or(u64::MAX),
+        waiting_for: match report.for_budget {
+            true => WaitingFor::Budget,
+            false => WaitingFor::Peers,
+        },
     }
 }

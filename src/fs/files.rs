@@ -25,7 +25,7 @@ pub struct OpenReply {
 pub enum Caching {
     /// It asks, and keeps the pages, also those of earlier opens: they are of this version.
     Keep,
-    /// It asks each time, since the bytes may change.
+    /// It asks each time: the bytes may change, or come slowly.
     Direct,
     /// It reads the file itself.
     Backed(BackingFile),
@@ -90,8 +90,9 @@ impl Filesystem {
                 Caching::Backed(backing),
             ),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
-            // no pages are kept where another open reads the own file as it changes
-            Mode::Asked if file.own.is_some() => {
+            // No pages are kept where another open reads the own file as it changes, and who is kept
+            // waiting must not hold the locks of pages that others read.
+            Mode::Asked if file.own.is_some() || reach == Reach::Asked => {
                 (FileState::Version { size_bytes }, Caching::Direct)
             }
             Mode::Asked => (FileState::Version { size_bytes }, Caching::Keep),
@@ -149,7 +150,8 @@ impl Filesystem {
         self.handles.get(number)
     }
 
-    /// Reads what takes no waiting.
+    /// Reads what takes no waiting, for a reader that may reach so far (but no further than when
+    /// it opened the file).
     ///
     /// # Errors
     /// As the content says, or as it said a moment ago for the same bytes.
@@ -158,6 +160,7 @@ impl Filesystem {
         handle: &Handle,
         offset: u64,
         buffer: &mut [u8],
+        reach: Reach,
     ) -> Result<ReadStep, FsError> {
         let file = match handle {
             Handle::File(file) => file,
@@ -168,15 +171,18 @@ impl Filesystem {
             return Ok(ReadStep::Done(0));
         }
         let wanted = &mut buffer[..range.len() as usize];
-        let read = match file.reach {
+        let reach = file.reach.min(reach);
+        let read = match reach {
             Reach::Everything => self.content.read_now(file.content, range.start, wanted),
-            Reach::Cached => self.content.read_here(file.content, range.start, wanted),
+            Reach::Asked | Reach::Cached => {
+                self.content.read_here(file.content, range.start, wanted)
+            }
         };
         match read {
             ReadNow::Done(length) if file.is_whole(range, length) => Ok(ReadStep::Done(length)),
             ReadNow::Done(_) => Err(FsError::Fault),
             ReadNow::Failed(error) => Err(error),
-            ReadNow::Wait if file.reach == Reach::Cached => Err(FsError::Denied),
+            ReadNow::Wait if reach == Reach::Cached => Err(FsError::Denied),
             ReadNow::Wait => match file.recent_failure(range, Instant::now()) {
                 Some(error) => Err(error),
                 None => Ok(ReadStep::Wait(range)),
@@ -186,9 +192,15 @@ impl Filesystem {
 
     /// Asks for bytes that [`Filesystem::read_now`] said must be waited for. The reply is called
     /// once, from any thread, maybe before this returns.
-    pub fn read(&self, handle: &Arc<Handle>, range: ByteRange, reply: ReadReply) -> PendingRead {
-        let content = match &**handle {
-            Handle::File(file) => file.content,
+    pub fn read(
+        &self,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        reach: Reach,
+        reply: ReadReply,
+    ) -> PendingRead {
+        let (content, reach) = match &**handle {
+            Handle::File(file) => (file.content, file.reach.min(reach)),
             _ => unreachable!("only files have bytes to wait for"),
         };
         let asked = handle.clone();
@@ -206,11 +218,30 @@ impl Filesystem {
                 }
             });
         });
-        let ticket = self.content.read(content, range, checked);
+        let ticket = match reach {
+            Reach::Everything => self.content.read(content, range, checked),
+            Reach::Asked | Reach::Cached => self.content.read_just(content, range, checked),
+        };
         PendingRead {
             handle: handle.clone(),
             range,
             ticket,
+        }
+    }
+
+    /// How many bytes of a range must be fetched.
+    pub fn missing_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
+        match handle {
+            Handle::File(file) => self.content.missing_bytes(file.content, range),
+            Handle::Status(_) => 0,
+        }
+    }
+
+    /// How many bytes of a range that was read came from other nodes since the file was opened.
+    pub fn arrived_bytes(&self, handle: &Handle, range: ByteRange) -> u64 {
+        match handle {
+            Handle::File(file) => self.content.arrived_bytes(file.content, range),
+            Handle::Status(_) => 0,
         }
     }
 

@@ -151,6 +151,13 @@ impl Filesystem {
         }
     }
 
+    /// What an inode is called, from the root of the mount; nothing for one that the kernel should
+    /// not know.
+    pub fn path_of(&self, ino: u64) -> Option<Vec<u8>> {
+        let inode = self.inodes.get(ino)?;
+        Some(names::full_path(&inode.name))
+    }
+
     /// How many inodes the kernel knows, and how many handles are open.
     pub fn held(&self) -> (usize, usize) {
         (self.inodes.count(), self.handles.count())

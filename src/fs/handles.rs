@@ -64,13 +64,15 @@ pub enum FileState {
 }
 
 /// How far a reader may reach for bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
+    /// No further than to what is here, and by that it leads to no fetch.
+    Cached,
+    /// To other nodes for what it asks, and nothing is fetched ahead of it.
+    Asked,
     /// To other nodes.
     #[default]
     Everything,
-    /// No further than to what is here, and by that it leads to no fetch.
-    Cached,
 }
 
 #[derive(Clone, Copy)]

@@ -82,6 +82,24 @@ pub(super) fn parent(name: &Name) -> Name {
     }
 }
 
+/// The whole path of a name, from the root of the mount.
+pub(super) fn full_path(name: &Name) -> Vec<u8> {
+    let hidden = |rest: &[&[u8]]| {
+        let parts = [HIDDEN_ROOT].into_iter().chain(rest.iter().copied());
+        parts.collect::<Vec<_>>().join(&b'/')
+    };
+    match name {
+        Name::Union(path) => path.as_bytes().to_vec(),
+        Name::Hidden => hidden(&[]),
+        Name::Status => hidden(&[b"status.json"]),
+        Name::Hashes => hidden(&[b"by-hash"]),
+        Name::Hash(hash) => hidden(&[b"by-hash", hash.to_string().as_bytes()]),
+        Name::Peers => hidden(&[b"peers"]),
+        Name::Peer(peer, path) if path.is_root() => hidden(&[b"peers", peer.as_bytes()]),
+        Name::Peer(peer, path) => hidden(&[b"peers", peer.as_bytes(), path.as_bytes()]),
+    }
+}
+
 /// How long the kernel may believe what it is told of a name: the hidden ones change unannounced.
 pub(super) fn lifetime(name: &Name) -> Duration {
     match name {
@@ -225,8 +243,12 @@ mod tests {
             (Name::Peers, b"lab-1"),
             (child(&Name::Peers, b"lab-1").unwrap(), b"a"),
         ] {
+            let last = name;
             let name = child(&directory, name).unwrap();
             assert_eq!(parent(&name), directory, "{name:?}");
+            let above = full_path(&directory);
+            let slash = if above.is_empty() { &b""[..] } else { b"/" };
+            assert_eq!(full_path(&name), [&above, slash, last].concat());
         }
         assert_eq!(parent(&union("")), union(""));
     }

@@ -48,6 +48,22 @@ pub trait Content: Send + Sync + 'static {
     /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.
     fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket;
 
+    /// The same for a reader that is not to be served faster than it asks: nothing is fetched
+    /// ahead of it.
+    fn read_just(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.read(handle, range, reply)
+    }
+
+    /// How many bytes of the range are not here, and would have to be fetched.
+    fn missing_bytes(&self, _handle: ContentHandle, range: ByteRange) -> u64 {
+        range.len()
+    }
+
+    /// How many bytes of the range were not here when the handle was opened.
+    fn arrived_bytes(&self, _handle: ContentHandle, _range: ByteRange) -> u64 {
+        0
+    }
+
     /// Nobody waits for this read any more. The reply may still be called, or be dropped.
     fn cancel(&self, ticket: ReadTicket);
 

@@ -46,6 +46,7 @@ pub(super) struct Header {
     pub opcode: u32,
     pub unique: u64,
     pub nodeid: u64,
+    pub uid: u32,
     pub pid: u32,
 }
 
@@ -58,6 +59,7 @@ impl Header {
             opcode: u32_at(message, 4)?,
             unique: u64_at(message, 8)?,
             nodeid: u64_at(message, 16)?,
+            uid: u32_at(message, 24)?,
             pid: u32_at(message, 32)?,
         })
     }
@@ -269,6 +271,7 @@ mod tests {
         let batch = Header {
             opcode: opcode::BATCH_FORGET,
             unique: 1,
+            uid: 0,
             nodeid: 0,
             pid: 0,
         };

@@ -9,20 +9,19 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
-use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, ReadIn, Undo, opcode};
+use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
+use super::budget::DelayQueue;
 use super::counters::Counters;
-use super::table::Table;
-use crate::extent::ByteRange;
-use crate::fs::handles::Handle;
-use crate::fs::{Filesystem, FsError, ReadStep, Stale};
+use super::readers::Readers;
+use super::table::{Table, Waiting};
+use crate::fs::{Filesystem, FsError, Stale};
 
 /// The most bytes of one read or write that the kernel may ask: 256 pages.
 pub const MAX_TRANSFER_BYTES: usize = 1 << 20;
@@ -50,7 +49,10 @@ pub(super) struct Device {
     pub fs: Arc<Filesystem>,
     pub table: Table,
     pub counters: Counters,
-    deadlines: Deadlines,
+    pub readers: Arc<Readers>,
+    /// Reads that wait for their program's budget.
+    pub(super) delayed: DelayQueue,
+    pub(super) deadlines: Deadlines,
     greeted: Sender<()>,
 }
 
@@ -73,14 +75,15 @@ impl Device {
             // The kernel cuts it to what this user may have, which is enough for single messages.
             let _ = rustix::net::sockopt::set_socket_send_buffer_size(end, PAIR_BUFFER_BYTES);
         }
-        let (table, counters) = (Table::default(), Counters::default());
         Ok((
             Arc::new(Self {
                 kernel,
                 session,
                 fs,
-                table,
-                counters,
+                table: Table::default(),
+                counters: Counters::default(),
+                readers: Arc::default(),
+                delayed: DelayQueue::default(),
                 deadlines,
                 greeted,
             }),
@@ -133,82 +136,6 @@ impl Device {
         }
     }
 
-    /// A read is answered at once where its bytes are here, else when they come.
-    fn take_read(
-        self: &Arc<Self>,
-        header: &Header,
-        message: &[u8],
-        answer: &mut [u8],
-        begun: Instant,
-    ) {
-        let Some(read) = ReadIn::parse(message) else {
-            return self.answer_error(header.unique, FsError::Fault);
-        };
-        let size_bytes = (read.size_bytes as usize).min(MAX_TRANSFER_BYTES);
-        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
-        let room = &mut room[..size_bytes];
-        let step = self.fs.handle(read.handle).and_then(|handle| {
-            let step = self.fs.read_now(&handle, read.offset, room)?;
-            Ok((handle, step))
-        });
-        match step {
-            Ok((_, ReadStep::Done(length))) => {
-                head.copy_from_slice(&abi::out_header(header.unique, 0, length));
-                self.counters.note(opcode::READ, begun.elapsed(), false);
-                self.counters.note_bytes(length);
-                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
-            }
-            Ok((handle, ReadStep::Wait(range))) => self.wait_read(header, &handle, range, begun),
-            Err(error) => {
-                self.counters.note(opcode::READ, begun.elapsed(), true);
-                self.answer_error(header.unique, error);
-            }
-        }
-    }
-
-    fn wait_read(
-        self: &Arc<Self>,
-        header: &Header,
-        handle: &Arc<Handle>,
-        range: ByteRange,
-        begun: Instant,
-    ) {
-        let unique = header.unique;
-        if !self
-            .table
-            .insert(unique, opcode::READ, begun, begun + self.deadlines.read)
-        {
-            return self.answer_error(unique, FsError::Stopping);
-        }
-        // Weak, so that a reply that never comes does not keep the mount from ending.
-        let device: Weak<Self> = Arc::downgrade(self);
-        let reply = Box::new(move |result: Result<Bytes, FsError>| {
-            if let Some(device) = device.upgrade() {
-                device.answer_read(unique, result);
-            }
-        });
-        let read = self.fs.read(handle, range, reply);
-        if let Some(unwanted) = self.table.attach(unique, read) {
-            self.fs.abandon(&unwanted, FsError::Interrupted);
-        }
-    }
-
-    fn answer_read(&self, unique: u64, result: Result<Bytes, FsError>) {
-        let Some(waiting) = self.table.take(unique) else {
-            return;
-        };
-        self.counters
-            .note(opcode::READ, waiting.since.elapsed(), result.is_err());
-        match result {
-            Ok(bytes) => {
-                self.counters.note_bytes(bytes.len());
-                let head = abi::out_header(unique, 0, bytes.len());
-                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
-            }
-            Err(error) => self.answer_error(unique, error),
-        }
-    }
-
     /// The request that is named ends with EINTR. One that is not in the table is either still
     /// with the thread that read it or answered already: asking the kernel to come again is right
     /// for both, since it drops an interrupt of what is answered.
@@ -234,10 +161,8 @@ impl Device {
 
     fn forward(&self, header: &Header, message: &[u8], begun: Instant) {
         let deadline = begun + self.deadlines.metadata;
-        if !self
-            .table
-            .insert(header.unique, header.opcode, begun, deadline)
-        {
+        let waiting = Waiting::new(header.opcode, begun, deadline);
+        if !self.table.insert(header.unique, waiting) {
             return self.answer_error(header.unique, FsError::Stopping);
         }
         let sent = rustix::net::send(&self.session, message, SendFlags::NOSIGNAL);
@@ -285,7 +210,10 @@ impl Device {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
             Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.forget(*ino, 1)),
-            Undo::Handle(handle) => self.fs.release(handle),
+            Undo::Handle(handle) => {
+                self.readers.closed(handle);
+                self.fs.release(handle);
+            }
         }
     }
 
@@ -312,6 +240,7 @@ impl Device {
     /// The mount is gone: ends the session and answers whatever still waits.
     pub fn close(&self) {
         let _ = rustix::net::shutdown(&self.session, Shutdown::Both);
+        self.delayed.close();
         for (unique, waiting) in self.table.close() {
             self.answer_error(unique, FsError::Stopping);
             if let Some(read) = waiting.read {
@@ -320,13 +249,13 @@ impl Device {
         }
     }
 
-    fn answer_error(&self, unique: u64, error: FsError) {
+    pub(super) fn answer_error(&self, unique: u64, error: FsError) {
         // Failure means that nobody waits for it any more.
         let _ = self.write(&[IoSlice::new(&abi::out_header(unique, error.errno(), 0))]);
     }
 
     /// A message to the kernel is taken whole or not at all.
-    fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+    pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
         rustix::io::writev(&self.kernel, parts).map(drop)
     }
 }

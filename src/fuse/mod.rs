@@ -7,6 +7,7 @@
 //! is `broker`'s.
 
 mod abi;
+mod budget;
 mod counters;
 mod device;
 mod mount;
@@ -14,6 +15,8 @@ mod notify;
 mod passthrough;
 mod read_only;
 mod readers;
+mod reading;
+mod reads;
 mod session;
 mod table;
 
@@ -24,16 +27,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
 pub use device::{Deadlines, MAX_TRANSFER_BYTES};
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::MAX_WAITING as MAX_WAITING_NOTIFICATIONS;
+pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use session::MAX_BACKGROUND;
 
 use device::Device;
 use notify::Queue;
 use passthrough::Passthrough;
-use readers::Readers;
 use session::Agreed;
 
 use crate::fs::{Filesystem, Invalidator};
@@ -71,7 +75,6 @@ pub struct Server {
     device: Arc<Device>,
     queue: Arc<Queue>,
     passthrough: Arc<Passthrough>,
-    readers: Arc<Readers>,
     end: Arc<End>,
 }
 
@@ -94,7 +97,6 @@ impl Server {
         let server = Self {
             passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device))),
             queue: Arc::new(Queue::default()),
-            readers: Arc::new(Readers::default()),
             end: Arc::new(End::default()),
             device,
         };
@@ -123,7 +125,7 @@ impl Server {
         let device = &self.device;
         let handlers = session::Handlers {
             fs,
-            readers: self.readers.clone(),
+            readers: device.readers.clone(),
             wants_passthrough: options.passthrough,
             agreed: tell,
         };
@@ -135,6 +137,8 @@ impl Server {
         spawn("fuse-answers", move || answers.return_answers())?;
         let deadlines = device.clone();
         spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
+        let delayed = device.clone();
+        spawn("fuse-budgets", move || delayed.begin_delayed())?;
         let (queue, notified) = (self.queue.clone(), device.clone());
         spawn("fuse-notify", move || queue.send_all(&notified))?;
         let threads = options.threads.clamp(1, 16);
@@ -162,7 +166,22 @@ impl Server {
     /// Which programs are given cached bytes only from now on, by the names of their processes
     /// and of their service manager's units.
     pub fn set_cached_only(&self, programs: Vec<String>) {
-        self.readers.set(programs);
+        self.device.readers.set_cached_only(programs);
+    }
+
+    /// Which programs have so many bytes fetched a second, from now on.
+    pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
+        self.device.readers.set_budgets(budgets);
+    }
+
+    /// Takes the readers' speeds, and forgets those that have gone: about once a second.
+    pub fn look_at_readers(&self) {
+        self.device.readers.look_around();
+    }
+
+    /// Who reads what: first those that wait, then the fastest, then those that read most.
+    pub fn readers(&self) -> Vec<ReaderReport> {
+        self.device.readers.report(&self.device.table.waits())
     }
 
     /// What the mount has done since it began, and what it holds.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Activity, Server, ServerOptions};
+use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::broker::{self, BrokerError, MountRequest, Mounted, Seat};
 use crate::fs::{Change, Content, ContentHash, Filesystem, Invalidator, Options};
 
@@ -138,6 +138,22 @@ impl Mount {
     /// processes, and of a service manager's units.
     pub fn set_cached_only(&self, programs: Vec<String>) {
         self.server.set_cached_only(programs);
+    }
+
+    /// Which programs have so many bytes fetched a second from now on: names as above. Cached
+    /// bytes are never slowed.
+    pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
+        self.server.set_budgets(budgets);
+    }
+
+    /// Takes the readers' speeds, and forgets those that have gone: about once a second.
+    pub fn look_at_readers(&self) {
+        self.server.look_at_readers();
+    }
+
+    /// Who reads what: first those that wait, then the fastest, then those that read most.
+    pub fn readers(&self) -> Vec<ReaderReport> {
+        self.server.readers()
     }
 
     /// What it has done since it began, and what it holds.

@@ -1,72 +1,284 @@
-//! Which programs are given cached bytes only: those that read whatever they find, so that one
-//! pass of theirs would fetch all that a cluster shares.
+//! Which programs read in the mount: what each is given, how far it may reach, and how fast.
 //!
 //! A program is known by its process's name and its control group. Neither takes a lock that the
 //! program may hold while it waits for us, as looking at its executable or its arguments would.
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
+
+use super::abi::Header;
+use super::budget::{Budget, ReaderBudget};
+use super::reading::{KnownAs, Process, ReaderReport, Reading, Waits};
+use crate::fs::Reach;
 
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN` without its NUL).
 const NAME_KEPT_BYTES: usize = 15;
-/// For how long a process is believed to be the program that it was.
+/// For how long a thread is believed to be of the program that it was.
 const KNOWN_LIFETIME: Duration = Duration::from_secs(1);
-/// How many processes are remembered; then all are looked at anew.
+/// How many threads are remembered; then all are looked at anew.
 const KNOWN_MAX: usize = 1024;
+/// How many processes are told of. Beyond it the one that read longest ago is forgotten; one that
+/// has nothing open at least.
+const PROCESSES_MAX: usize = 512;
+/// For how long a process is told of that has nothing open and reads nothing.
+const TOLD_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The list, and who is on it.
-#[derive(Default)]
+/// Who reads, and by which rules.
 pub(super) struct Readers {
-    list: RwLock<Vec<String>>,
-    known: Mutex<HashMap<u32, (Instant, bool)>>,
+    begun: Instant,
+    rules: RwLock<Rules>,
+    known: RwLock<HashMap<u32, Known>>,
+    processes: Mutex<HashMap<u32, Arc<Process>>>,
+    /// What is open, by the number of its handle, with who opened it.
+    open: RwLock<HashMap<u64, Arc<Reading>>>,
+}
+
+#[derive(Default)]
+struct Rules {
+    cached_only: Vec<String>,
+    budgets: Vec<Arc<Budget>>,
+}
+
+/// A thread.
+#[derive(Clone)]
+struct Known {
+    until: Instant,
+    /// Its `/proc/PID/cgroup` at the last open.
+    groups: Arc<str>,
+    is_cached_only: bool,
+    budget: Option<Arc<Budget>>,
+    process: Arc<Process>,
+}
+
+/// Who opens a file.
+pub(super) struct Opener(Known);
+
+/// Who asks for bytes of an open file.
+pub(super) struct Reader {
+    pub reading: Arc<Reading>,
+    pub budget: Option<Arc<Budget>>,
+}
+
+impl Opener {
+    /// How far it may reach.
+    pub fn reach(&self) -> Reach {
+        match (self.0.is_cached_only, &self.0.budget) {
+            (true, _) => Reach::Cached,
+            (false, Some(_)) => Reach::Asked,
+            (false, None) => Reach::Everything,
+        }
+    }
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            rules: RwLock::default(),
+            known: RwLock::default(),
+            processes: Mutex::default(),
+            open: RwLock::default(),
+        }
+    }
 }
 
 impl Readers {
     /// From now on these are given cached bytes only: names of processes, and of units of a
     /// service manager (`tracker-miner-fs-3.service`).
-    pub fn set(&self, list: Vec<String>) {
-        *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
-        self.known().clear();
+    pub fn set_cached_only(&self, list: Vec<String>) {
+        write(&self.rules).cached_only = list;
+        write(&self.known).clear();
     }
 
-    /// Whether the process, or thread, of this number is on the list. A number of 0 is one that
-    /// we cannot see, in another namespace; it is not.
-    pub fn is_cached_only(&self, pid: u32) -> bool {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        if list.is_empty() || pid == 0 {
-            return false;
-        }
+    /// From now on these have so much fetched a second, and others as much as they like. One that
+    /// is as it was keeps what it has spent.
+    pub fn set_budgets(&self, list: Vec<ReaderBudget>) {
+        let mut rules = write(&self.rules);
+        let kept = std::mem::take(&mut rules.budgets);
+        let at_work = |rule: ReaderBudget| {
+            let same = kept.iter().find(|budget| budget.rule == rule);
+            same.cloned().unwrap_or_else(|| Arc::new(Budget::new(rule)))
+        };
+        rules.budgets = list.into_iter().map(at_work).collect();
+        drop(rules);
+        write(&self.known).clear();
+    }
+
+    /// Who asks to open a file.
+    pub fn opener(&self, thread: u32, uid: u32) -> Opener {
         let now = Instant::now();
-        if let Some((until, is_listed)) = self.known().get(&pid)
-            && *until > now
-        {
-            return *is_listed;
+        let known = read(&self.known).get(&thread).cloned();
+        match known {
+            Some(known) if known.until > now => Opener(known),
+            _ => Opener(self.look(thread, uid, now)),
         }
-        let is_listed = is_listed(&list, pid);
-        let mut known = self.known();
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.insert(pid, (now + KNOWN_LIFETIME, is_listed));
-        is_listed
     }
 
-    // A panic elsewhere cannot leave the map torn: each step under the lock is complete.
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u32, (Instant, bool)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A file was opened, under that handle; its bytes come from the kernel itself or from us.
+    pub fn opened(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8], by_kernel: bool) {
+        let reading = opener.0.process.reading(ino, path);
+        reading.note_open(by_kernel, self.now_ms(Instant::now()));
+        write(&self.open).insert(handle, reading);
+    }
+
+    /// A handle is closed.
+    pub fn closed(&self, handle: u64) {
+        let closed = write(&self.open).remove(&handle);
+        if let Some(reading) = closed {
+            reading.note_close();
+        }
+    }
+
+    /// Who asks for bytes: mostly who opened the file, but handles are inherited and handed on.
+    pub fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+        let opened = read(&self.open).get(&handle)?.clone();
+        let known = read(&self.known).get(&header.pid).cloned();
+        let known = match known {
+            Some(known) if known.until > now => known,
+            Some(known) => self.look_at_name(header.pid, known, now),
+            None => self.look(header.pid, header.uid, now),
+        };
+        let reading = match Arc::ptr_eq(&known.process, &opened.process) {
+            true => opened,
+            false => known.process.reading(opened.ino, &opened.path),
+        };
+        let budget = known.budget;
+        Some(Reader { reading, budget })
+    }
+
+    /// A read was answered, with so many bytes, of which some came from other nodes.
+    pub fn note_read(&self, reading: &Reading, bytes: u64, peer_bytes: u64, now: Instant) {
+        reading.note_read(bytes, peer_bytes, self.now_ms(now));
+    }
+
+    /// Takes everybody's speed, and forgets who has gone. To be called about once a second.
+    pub fn look_around(&self) {
+        let now = Instant::now();
+        let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
+        let old_ms = self.now_ms(now).saturating_sub(forgotten);
+        self.processes().retain(|_, process| {
+            process.look(now);
+            process.last_ms() >= old_ms || process.has_open()
+        });
+        write(&self.known).retain(|_, known| known.until + TOLD_LIFETIME > now);
+    }
+
+    /// Who reads what: first those that wait, then the fastest, then those that read most.
+    pub fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
+        let processes: Vec<_> = self.processes().values().cloned().collect();
+        for process in processes.iter().filter(|process| process.has_open()) {
+            // a shell that opened a file may have become another program since
+            if let Some(name) = name_of(process.pid) {
+                let known_as = process.known_as();
+                process.rename(KnownAs { name, ..known_as });
+            }
+        }
+        let reports = processes.iter().map(|process| process.report(waits));
+        let mut reports: Vec<_> = reports.collect();
+        reports.sort_by_key(|report| {
+            let given = report.given.cache_bytes + report.given.peer_bytes;
+            let most = (report.waiting.is_some(), report.bytes_s, given);
+            (std::cmp::Reverse(most), report.pid)
+        });
+        reports
+    }
+
+    /// Looks at a thread that is not known, or opens a file.
+    fn look(&self, thread: u32, uid: u32, now: Instant) -> Known {
+        let pid = leader_of(thread).unwrap_or(thread);
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let process = self.process(pid, uid, name_of(pid).unwrap_or_default());
+        let known = Known {
+            until: now,
+            groups: groups.into(),
+            is_cached_only: false,
+            budget: None,
+            process,
+        };
+        self.look_at_name(thread, known, now)
+    }
+
+    /// Looks at a thread again whose control group is known: that takes no lock of the kernel
+    /// which anybody holds for long.
+    fn look_at_name(&self, thread: u32, mut known: Known, now: Instant) -> Known {
+        let (own, leader) = (name_of(thread), name_of(known.process.pid));
+        let rules = read(&self.rules);
+        let is_it = |listed: &str| {
+            let names = [&own, &leader].into_iter().flatten();
+            names.clone().any(|name| is_name(listed, name)) || is_in_group(listed, &known.groups)
+        };
+        let is_cached_only = rules.cached_only.iter().any(|listed| is_it(listed));
+        let budgets = rules.budgets.iter();
+        let budget = budgets.clone().find(|budget| is_it(&budget.rule.program));
+        let budget = budget.cloned();
+        drop(rules);
+        known.process.rename(KnownAs {
+            name: leader
+                .or(own)
+                .unwrap_or_else(|| known.process.known_as().name),
+            unit: unit_of(&known.groups),
+            cached_only: is_cached_only,
+            budget_bytes_s: budget.as_ref().map(|budget| budget.rule.bytes_s),
+        });
+        known.until = now + KNOWN_LIFETIME;
+        (known.is_cached_only, known.budget) = (is_cached_only, budget);
+        let mut all = write(&self.known);
+        if all.len() >= KNOWN_MAX {
+            all.clear();
+        }
+        all.insert(thread, known.clone());
+        known
+    }
+
+    /// The process of that number. One of another name that has nothing open may be another
+    /// process of the same number, and begins anew.
+    fn process(&self, pid: u32, uid: u32, name: String) -> Arc<Process> {
+        let mut processes = self.processes();
+        if let Some(process) = processes.get(&pid)
+            && (process.is_called(&name) || process.has_open())
+        {
+            return process.clone();
+        }
+        let known_as = KnownAs {
+            name,
+            ..KnownAs::default()
+        };
+        let process = Arc::new(Process::new(pid, uid, known_as));
+        processes.remove(&pid);
+        if processes.len() >= PROCESSES_MAX {
+            let idle = processes.values().filter(|process| !process.has_open());
+            let oldest = idle.min_by_key(|process| process.last_ms());
+            match oldest.map(|process| process.pid) {
+                Some(oldest) => processes.remove(&oldest),
+                // it is served as all others, and not told of
+                None => return process,
+            };
+        }
+        processes.insert(pid, process.clone());
+        process
+    }
+
+    fn now_ms(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.begun);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn processes(&self) -> MutexGuard<'_, HashMap<u32, Arc<Process>>> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_listed(list: &[String], pid: u32) -> bool {
-    let named = |name: &str| list.iter().any(|listed| is_name(listed, name));
-    name_of(pid).is_some_and(|name| named(&name))
-        || leader_of(pid)
-            .and_then(name_of)
-            .is_some_and(|name| named(&name))
-        || fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .is_ok_and(|groups| list.iter().any(|listed| is_in_group(listed, &groups)))
+// A panic elsewhere cannot leave these torn: each step under a lock is complete.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_name(listed: &str, name: &str) -> bool {
@@ -74,18 +286,31 @@ fn is_name(listed: &str, name: &str) -> bool {
     kept.unwrap_or(listed.as_bytes()) == name.as_bytes()
 }
 
-/// Whether a process whose `/proc/PID/cgroup` this is lives in the unit.
-fn is_in_group(listed: &str, groups: &str) -> bool {
-    let is_unit = listed.ends_with(".service") || listed.ends_with(".scope");
-    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    is_unit
-        && paths
-            .flat_map(|path| path.split('/'))
-            .any(|part| part == listed)
+fn is_unit(name: &str) -> bool {
+    name.ends_with(".service") || name.ends_with(".scope")
 }
 
-fn name_of(pid: u32) -> Option<String> {
-    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+/// The parts of the control groups' paths in a `/proc/PID/cgroup`.
+fn parts_of(groups: &str) -> impl DoubleEndedIterator<Item = &str> {
+    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.flat_map(|path| path.split('/'))
+}
+
+/// Whether a process whose `/proc/PID/cgroup` this is lives in the unit.
+fn is_in_group(listed: &str, groups: &str) -> bool {
+    is_unit(listed) && parts_of(groups).any(|part| part == listed)
+}
+
+/// The innermost unit that it lives in.
+fn unit_of(groups: &str) -> Option<String> {
+    parts_of(groups)
+        .rfind(|part| is_unit(part))
+        .map(str::to_owned)
+}
+
+/// What a thread is called; nothing for one that is gone or that we cannot see.
+fn name_of(thread: u32) -> Option<String> {
+    let name = fs::read(format!("/proc/{thread}/comm")).ok()?;
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
     Some(String::from_utf8_lossy(name).into_owned())
 }
@@ -93,13 +318,26 @@ fn name_of(pid: u32) -> Option<String> {
 /// The process that a thread belongs to: the kernel lists it first of its threads.
 fn leader_of(thread: u32) -> Option<u32> {
     let mut threads = fs::read_dir(format!("/proc/{thread}/task")).ok()?;
-    let leader = threads.next()?.ok()?.file_name().to_str()?.parse().ok()?;
-    (leader != thread).then_some(leader)
+    threads.next()?.ok()?.file_name().to_str()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn header(pid: u32) -> Header {
+        Header {
+            opcode: super::super::abi::opcode::READ,
+            unique: 2,
+            nodeid: 5,
+            uid: 0,
+            pid,
+        }
+    }
+
+    fn me() -> u32 {
+        std::process::id()
+    }
 
     #[test]
     fn a_name_is_compared_as_far_as_the_kernel_keeps_it() {
@@ -111,44 +349,113 @@ mod tests {
 
     #[test]
     fn a_unit_is_found_in_the_path_of_its_control_group() {
-        let groups = "0::/user.slice/user-1000.slice/session.slice/localsearch-3.service\n";
+        let groups = "0::/user.slice/user-1000.slice/user@1000.service/localsearch-3.service\n";
         assert!(is_in_group("localsearch-3.service", groups));
         assert!(!is_in_group("search-3.service", groups));
         assert!(!is_in_group("user.slice", groups), "a slice is no program");
         assert!(is_in_group("a.service", "4:memory:/a.service\n0::/\n"));
         assert!(!is_in_group("a.service", ""));
+        assert_eq!(unit_of(groups).as_deref(), Some("localsearch-3.service"));
+        assert_eq!(unit_of("0::/\n"), None);
     }
 
     #[test]
     fn a_process_is_known_by_its_own_name_from_all_its_threads() {
         let readers = Readers::default();
-        let me = std::process::id();
-        assert!(!readers.is_cached_only(me), "nobody is listed");
-        let name = name_of(me).unwrap();
-        readers.set(vec!["somebody".to_owned(), name]);
-        assert!(readers.is_cached_only(me));
-        assert!(readers.is_cached_only(me), "and remembered");
+        let reach = |thread| readers.opener(thread, 0).reach();
+        assert_eq!(reach(me()), Reach::Everything, "nobody is listed");
+        let name = name_of(me()).unwrap();
+        readers.set_cached_only(vec!["somebody".to_owned(), name]);
+        assert_eq!(reach(me()), Reach::Cached);
+        assert_eq!(reach(me()), Reach::Cached, "and remembered");
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
                 // SAFETY: the call takes nothing and gives this thread's number.
                 let thread = unsafe { libc::gettid() };
-                assert_eq!(leader_of(thread as u32), Some(me));
-                readers.is_cached_only(thread as u32)
+                assert_eq!(leader_of(thread as u32), Some(me()));
+                reach(thread as u32)
             });
-            assert!(other.join().unwrap());
+            assert_eq!(other.join().unwrap(), Reach::Cached);
         });
-        readers.set(vec!["somebody".to_owned()]);
-        assert!(!readers.is_cached_only(me), "a new list holds at once");
-        assert!(!readers.is_cached_only(0));
+        readers.set_cached_only(vec!["somebody".to_owned()]);
+        assert_eq!(reach(me()), Reach::Everything, "a new list holds at once");
+    }
+
+    #[test]
+    fn a_program_with_a_budget_is_fetched_what_it_asks_and_one_on_the_list_nothing() {
+        let readers = Readers::default();
+        let program = name_of(me()).unwrap();
+        let bytes_s = 1 << 20;
+        readers.set_budgets(vec![ReaderBudget {
+            program: program.clone(),
+            bytes_s,
+        }]);
+        assert_eq!(readers.opener(me(), 0).reach(), Reach::Asked);
+        readers.set_cached_only(vec![program]);
+        assert_eq!(readers.opener(me(), 0).reach(), Reach::Cached);
+        readers.set_cached_only(Vec::new());
+        readers.set_budgets(Vec::new());
+        assert_eq!(readers.opener(me(), 0).reach(), Reach::Everything);
+    }
+
+    #[test]
+    fn a_budget_that_stays_keeps_what_was_spent() {
+        let readers = Readers::default();
+        let rule = ReaderBudget {
+            program: name_of(me()).unwrap(),
+            bytes_s: 1 << 20,
+        };
+        let of_me = || readers.opener(me(), 0).0.budget.unwrap();
+        readers.set_budgets(vec![rule.clone()]);
+        let before = of_me();
+        readers.set_budgets(vec![rule.clone()]);
+        assert!(Arc::ptr_eq(&before, &of_me()));
+        readers.set_budgets(vec![ReaderBudget { bytes_s: 5, ..rule }]);
+        assert_eq!(of_me().rule.bytes_s, 5, "another rate holds at once");
+    }
+
+    #[test]
+    fn whoever_reads_by_a_handle_of_another_is_told_apart_from_it() {
+        let readers = Readers::default();
+        let opener = readers.opener(me(), 1000);
+        readers.opened(&opener, 3, 5, b"docs/a", false);
+        let now = Instant::now();
+        let own = readers.reader(3, &header(me()), now).unwrap();
+        readers.note_read(&own.reading, 10, 4, now);
+        // a child that inherited the handle; nobody has that number
+        let other = readers.reader(3, &header(0x7fff_fff0), now).unwrap();
+        readers.note_read(&other.reading, 1, 0, now);
+        let reports = readers.report(&Waits::default());
+        let bytes: Vec<_> = reports
+            .iter()
+            .map(|it| (it.pid, it.given.cache_bytes))
+            .collect();
+        assert_eq!(bytes, [(me(), 6), (0x7fff_fff0, 1)]);
+        assert_eq!(&*reports[1].files[0].path, b"docs/a");
+        assert_eq!((reports[0].files[0].open, reports[1].files[0].open), (1, 0));
+        assert!(readers.reader(4, &header(me()), now).is_none(), "not open");
+    }
+
+    #[test]
+    fn what_is_closed_is_told_of_for_a_while() {
+        let readers = Readers::default();
+        let opener = readers.opener(me(), 0);
+        readers.opened(&opener, 3, 5, b"a", true);
+        readers.closed(3);
+        readers.closed(3);
+        readers.look_around();
+        let reports = readers.report(&Waits::default());
+        assert_eq!((reports[0].opens, reports[0].files[0].open), (1, 0));
+        assert!(reports[0].files[0].by_kernel);
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let readers = Readers::default();
-        readers.set(vec!["somebody".to_owned()]);
         for pid in 0..3 * KNOWN_MAX as u32 {
-            readers.is_cached_only(0x7000_0000 + pid);
+            readers.opener(0x7000_0000 + pid, 0);
         }
-        assert!(readers.known().len() <= KNOWN_MAX);
+        assert!(read(&readers.known).len() <= KNOWN_MAX);
+        assert!(readers.processes().len() <= PROCESSES_MAX);
     }
 }

@@ -3,6 +3,8 @@
 //! Each handler turns arguments into one call on the filesystem and one reply. It never waits. A
 //! handler that panics answers EIO, and its thread goes on.
 
+mod opening;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,17 +15,15 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL, TimeOrNow,
+    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request, Session, SessionACL, TimeOrNow,
 };
 
 use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
 use super::readers::Readers;
-use crate::fs::{
-    Attributes, Caching, FileKind, Filesystem, FsError, NAME_MAX_BYTES, OpenReply, Reach, Timestamp,
-};
+use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Timestamp};
 
 /// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
 /// file starve all others.
@@ -140,26 +140,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let reach = if self.readers.is_cached_only(request.pid()) {
-            Reach::Cached
-        } else {
-            Reach::Everything
-        };
-        if self.fs.is_older(ino.0) {
-            if reach == Reach::Cached {
-                // its open is a transfer
-                return reply.error(errno(FsError::Denied));
-            }
-            let answer = move |opened: Result<OpenReply, FsError>| match opened {
-                Ok(opened) => answer_open(reply, opened),
-                Err(error) => reply.error(errno(error)),
-            };
-            return self.fs.open_older(ino.0, flags.0, Box::new(answer));
-        }
-        match ask(|| self.fs.open(ino.0, flags.0, reach)) {
-            Ok(opened) => answer_open(reply, opened),
-            Err(errno) => reply.error(errno),
-        }
+        self.open_file(request, ino, flags, reply);
     }
 
     fn read(
@@ -188,6 +169,7 @@ impl fuser::Filesystem for Handlers {
         reply: ReplyEmpty,
     ) {
         reply.ok();
+        self.readers.closed(handle.0);
         self.fs.release(handle.0);
     }
 
@@ -318,22 +300,6 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agree
         && config.set_max_stack_depth(1).is_ok()
         && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
     Ok(Agreed { passthrough })
-}
-
-fn answer_open(reply: ReplyOpen, opened: OpenReply) {
-    let handle = FileHandle(opened.handle);
-    match opened.caching {
-        // Without KEEP_CACHE an open waits, unkillable, for the reads that are under way.
-        Caching::Keep => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
-        Caching::Direct => reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO),
-        Caching::Backed(file) => {
-            // SAFETY: the number is registered on this connection and stays so until the last
-            // release of the inode. It is taken back below, so fuser closes nothing.
-            let backing = unsafe { reply.wrap_backing(file.0) };
-            reply.opened_passthrough(handle, FopenFlags::empty(), &backing);
-            let _ = backing.into_raw();
-        }
-    }
 }
 
 /// Sizes as getxattr(2) wants them: room 0 asks how much is needed.

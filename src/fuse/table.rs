@@ -6,9 +6,11 @@
 //! there are at most [`MAX_BACKGROUND`](super::session::MAX_BACKGROUND).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::abi::opcode;
+use super::reading::{Reading, Waits};
 use crate::fs::PendingRead;
 
 /// How many requests that were answered before their handler did are remembered, so that the
@@ -24,6 +26,23 @@ pub(super) struct Waiting {
     pub deadline: Instant,
     /// The read that would answer it, once that has begun.
     pub read: Option<PendingRead>,
+    /// Who reads what, where that is known.
+    pub reading: Option<Arc<Reading>>,
+    /// Whether its program's budget keeps it from beginning.
+    pub is_delayed: bool,
+}
+
+impl Waiting {
+    pub fn new(opcode: u32, since: Instant, deadline: Instant) -> Self {
+        Self {
+            opcode,
+            since,
+            deadline,
+            read: None,
+            reading: None,
+            is_delayed: false,
+        }
+    }
 }
 
 /// All that wait.
@@ -43,7 +62,8 @@ struct State {
 
 impl Table {
     /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
-    pub fn insert(&self, unique: u64, opcode: u32, since: Instant, deadline: Instant) -> bool {
+    pub fn insert(&self, unique: u64, waiting: Waiting) -> bool {
+        let deadline = waiting.deadline;
         let mut state = self.lock();
         if state.closed {
             return false;
@@ -52,15 +72,7 @@ impl Table {
             .deadlines
             .first()
             .is_none_or(|(first, _)| deadline < *first);
-        state.waiting.insert(
-            unique,
-            Waiting {
-                opcode,
-                since,
-                deadline,
-                read: None,
-            },
-        );
+        state.waiting.insert(unique, waiting);
         state.deadlines.insert((deadline, unique));
         if is_first {
             self.changed.notify_one();
@@ -100,6 +112,26 @@ impl Table {
             }
             None => Some(read),
         }
+    }
+
+    /// A delayed read may begin; false where it was answered meanwhile.
+    pub fn begin(&self, unique: u64) -> bool {
+        let mut state = self.lock();
+        let waiting = state.waiting.get_mut(&unique);
+        waiting.map(|it| it.is_delayed = false).is_some()
+    }
+
+    /// The reads that wait, by who reads what.
+    pub fn waits(&self) -> Waits {
+        let mut waits = Waits::default();
+        let now = Instant::now();
+        for waiting in self.lock().waiting.values() {
+            if let Some(reading) = &waiting.reading {
+                let waited = now.saturating_duration_since(waiting.since);
+                waits.add(reading, waited, waiting.is_delayed);
+            }
+        }
+        waits
     }
 
     /// Whether some request of the given operations has been waiting since before now.
@@ -175,7 +207,7 @@ impl State {
 
     fn note_late(&mut self, unique: u64, waiting: &Waiting) {
         // A read has no handler behind the pair.
-        if waiting.read.is_none() {
+        if waiting.opcode != opcode::READ {
             self.late.truncate(MAX_LATE - 1);
             self.late.push_front((unique, waiting.opcode));
         }
@@ -194,7 +226,7 @@ mod tests {
     #[test]
     fn a_request_is_taken_once() {
         let (table, now) = (Table::default(), Instant::now());
-        assert!(table.insert(2, 15, now, now + FAR));
+        assert!(table.insert(2, Waiting::new(15, now, now + FAR)));
         assert_eq!(table.take(2).unwrap().opcode, 15);
         assert!(table.take(2).is_none());
         assert_eq!((table.count(), table.take_late(2)), (0, None));
@@ -204,13 +236,13 @@ mod tests {
     fn a_handler_that_answers_late_is_known_by_its_operation() {
         let (table, now) = (Table::default(), Instant::now());
         for unique in 0..300 {
-            table.insert(unique, 14, now, now + FAR);
+            table.insert(unique, Waiting::new(14, now, now + FAR));
             assert!(table.take_early(unique).is_some());
         }
         assert_eq!(table.take_late(299), Some(14));
         assert_eq!(table.take_late(299), None, "once");
         assert_eq!(table.take_late(0), None, "the oldest are forgotten");
-        table.insert(500, 1, now, now);
+        table.insert(500, Waiting::new(1, now, now));
         assert_eq!(table.wait_expired().unwrap().len(), 1);
         assert_eq!(table.take_late(500), Some(1));
     }
@@ -218,9 +250,9 @@ mod tests {
     #[test]
     fn what_is_past_its_deadline_comes_out_and_the_rest_stays() {
         let (table, now) = (Table::default(), Instant::now());
-        table.insert(2, 15, now, now);
-        table.insert(4, 15, now, now + FAR);
-        table.insert(6, 3, now, now);
+        table.insert(2, Waiting::new(15, now, now));
+        table.insert(4, Waiting::new(15, now, now + FAR));
+        table.insert(6, Waiting::new(3, now, now));
         let expired: Vec<u64> = table
             .wait_expired()
             .unwrap()
@@ -235,10 +267,10 @@ mod tests {
     fn a_nearer_deadline_wakes_who_waits_for_a_far_one() {
         let table = Table::default();
         let now = Instant::now();
-        table.insert(2, 15, now, now + FAR);
+        table.insert(2, Waiting::new(15, now, now + FAR));
         thread::scope(|scope| {
             let waiter = scope.spawn(|| table.wait_expired());
-            table.insert(4, 15, now, now);
+            table.insert(4, Waiting::new(15, now, now));
             let expired = waiter.join().unwrap().unwrap();
             assert_eq!(expired[0].0, 4);
         });
@@ -247,9 +279,9 @@ mod tests {
     #[test]
     fn closing_gives_everything_back_and_takes_no_more() {
         let (table, now) = (Table::default(), Instant::now());
-        table.insert(2, 15, now, now + FAR);
+        table.insert(2, Waiting::new(15, now, now + FAR));
         assert_eq!(table.close().len(), 1);
-        assert!(!table.insert(4, 15, now, now + FAR));
+        assert!(!table.insert(4, Waiting::new(15, now, now + FAR)));
         assert!(table.wait_expired().is_none());
     }
 }

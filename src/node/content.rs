@@ -19,7 +19,7 @@ use super::legacy::{Legacy, RemoteCopy};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::ContentHash;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
     Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, OlderFile, Opened,
     ReadNow, ReadReply, ReadTicket, Space,
@@ -64,6 +64,8 @@ struct FixedVersion {
     cached: Option<CacheFile>,
     /// A file of our own shares with the same content.
     local: Option<ShareFile>,
+    /// What was here when it was opened, where that was not all.
+    here: ExtentSet,
 }
 
 impl NodeContent {
@@ -120,12 +122,55 @@ impl NodeContent {
             (Some(_), None) => None,
             (None, None) => self.cache.file(file.hash, file.size_bytes).ok(),
         };
-        OpenVersion::Fixed(FixedVersion {
+        let mut version = FixedVersion {
             hash: file.hash,
             size_bytes: file.size_bytes,
             cached,
             local,
-        })
+            here: ExtentSet::new(),
+        };
+        if version.is_partial() {
+            version.here = version
+                .cached
+                .as_ref()
+                .map_or_else(ExtentSet::new, CacheFile::present);
+        } else {
+            version.here.insert(ByteRange::new(0, file.size_bytes));
+        }
+        OpenVersion::Fixed(version)
+    }
+
+    fn fetch(
+        &self,
+        handle: ContentHandle,
+        range: ByteRange,
+        ahead: bool,
+        reply: ReadReply,
+    ) -> ReadTicket {
+        let version = self.version(handle);
+        if let (Some(OpenVersion::Older(copy)), Some(older)) =
+            (version.as_deref(), self.older.get())
+        {
+            older.read(copy.clone(), range, self.read_deadline, reply);
+            return ReadTicket(0);
+        }
+        let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
+            reply(Err(FsError::BadHandle));
+            return ReadTicket(0);
+        };
+        let (hash, view) = (version.hash, Arc::clone(&self.published.view));
+        let waiting = WaitingRead::begin(&self.waiting);
+        let answer = Box::new(move |result: Result<Bytes, TransferError>| {
+            drop(waiting);
+            reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
+        });
+        let deadline = Instant::now() + self.read_deadline;
+        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes);
+        let ticket = match ahead {
+            true => fetcher.read(hash, size_bytes, range, deadline, answer),
+            false => fetcher.read_just(hash, size_bytes, range, deadline, answer),
+        };
+        ReadTicket(ticket.number())
     }
 
     fn remember(&self, version: OpenVersion) -> Result<ContentHandle, FsError> {
@@ -197,28 +242,31 @@ impl Content for NodeContent {
     }
 
     fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        let version = self.version(handle);
-        if let (Some(OpenVersion::Older(copy)), Some(older)) =
-            (version.as_deref(), self.older.get())
-        {
-            older.read(copy.clone(), range, self.read_deadline, reply);
-            return ReadTicket(0);
+        self.fetch(handle, range, true, reply)
+    }
+
+    fn read_just(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.fetch(handle, range, false, reply)
+    }
+
+    fn missing_bytes(&self, handle: ContentHandle, range: ByteRange) -> u64 {
+        match self.version(handle).as_deref() {
+            Some(OpenVersion::Fixed(version)) if version.is_partial() => {
+                let cached = version.cached.as_ref();
+                cached.map_or(range.len(), |cached| cached.missing_in(range).len())
+            }
+            // one open of an older peer's file is one transfer of all of it
+            _ => 0,
         }
-        let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
-            reply(Err(FsError::BadHandle));
-            return ReadTicket(0);
-        };
-        let (hash, view) = (version.hash, Arc::clone(&self.published.view));
-        let waiting = WaitingRead::begin(&self.waiting);
-        let answer = Box::new(move |result: Result<Bytes, TransferError>| {
-            drop(waiting);
-            reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
-        });
-        let deadline = Instant::now() + self.read_deadline;
-        let ticket = self
-            .fetcher
-            .read(hash, version.size_bytes, range, deadline, answer);
-        ReadTicket(ticket.number())
+    }
+
+    fn arrived_bytes(&self, handle: ContentHandle, range: ByteRange) -> u64 {
+        match self.version(handle).as_deref() {
+            Some(OpenVersion::Fixed(version)) if version.here.contains(range) => 0,
+            Some(OpenVersion::Fixed(version)) => version.here.missing_in(range).len(),
+            Some(OpenVersion::Older(_)) => range.len(),
+            Some(OpenVersion::Live(_)) | None => 0,
+        }
     }
 
     fn cancel(&self, ticket: ReadTicket) {

@@ -16,7 +16,7 @@ mod tests;
 pub use client::{
     FetchConfig, FetchEvent, FetchTicket, Fetcher, Fill, FillProgress, Holder, HoldersOf, ReadReply,
 };
-pub use plan::{Offer, PeerRate};
+pub use plan::{FetchReport, Offer, PeerRate};
 pub use server::{OfferData, Server, ServerLimits};
 
 use plan::PlanError;

@@ -430,12 +430,17 @@ impl Kernel {
     fn ask(&self, at: usize, offset: u64, length: usize) -> Vec<u8> {
         let handle = self.fs.handle(self.files[at].handle).unwrap();
         let mut bytes = vec![0; length];
-        match self.fs.read_now(&handle, offset, &mut bytes).unwrap() {
+        let reach = Reach::Everything;
+        match self
+            .fs
+            .read_now(&handle, offset, &mut bytes, reach)
+            .unwrap()
+        {
             ReadStep::Done(got) => bytes.truncate(got),
             ReadStep::Wait(range) => {
                 let (sender, receiver) = std::sync::mpsc::channel();
                 let reply = Box::new(move |result| sender.send(result).unwrap());
-                self.fs.read(&handle, range, reply);
+                self.fs.read(&handle, range, reach, reply);
                 bytes = receiver.try_recv().unwrap().unwrap().to_vec();
             }
         }

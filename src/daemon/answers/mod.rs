@@ -10,6 +10,7 @@ mod names;
 mod news;
 mod shares;
 mod status;
+mod top;
 mod trust;
 mod wait;
 
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
 use super::control::{Call, ControlRequest, Failure, FailureKind, MountStatus, ServiceState};
-use super::rates::Rates;
+use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use crate::id::NodeId;
 use crate::node::{Node, NodeError};
@@ -47,6 +48,8 @@ pub struct Service {
     pub leave: mpsc::Sender<()>,
     /// How fast bytes move.
     pub rates: Rates,
+    /// How fast each file comes.
+    pub fetch_rates: FetchRates,
     /// The shares added by command, as they are kept.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
 }
@@ -63,6 +66,7 @@ impl Service {
         let ControlRequest { call, reply, .. } = request;
         match call {
             Call::Status {} => reply_with(reply, self.status().await),
+            Call::Top {} => reply_with(reply, self.top().await),
             Call::Peers {} => reply_with(reply, self.peers().await),
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
             Call::Get { path } => self.get(path, reply).await,

@@ -74,10 +74,14 @@ impl Service {
 
     /// Looks at the counters that rates are taken from.
     pub(in crate::daemon) fn take_rates(&self) {
-        let peers = self.node.fetcher().peers();
+        let (now, fetcher) = (Instant::now(), self.node.fetcher());
+        let peers = fetcher.peers();
         let received = peers.iter().map(|peer| peer.delivered_bytes).sum();
-        self.rates
-            .record(Instant::now(), received, self.node.sent().total());
+        self.rates.record(now, received, self.node.sent().total());
+        let fetches = fetcher.fetches();
+        let received = fetches.iter().map(|it| (it.hash, it.received_bytes()));
+        self.fetch_rates.record(now, received);
+        self.served.look_at_readers();
     }
 
     pub(super) fn cache_usage(&self) -> CacheUsage {
@@ -92,7 +96,7 @@ impl Service {
         }
     }
 
-    fn traffic(&self) -> Traffic {
+    pub(super) fn traffic(&self) -> Traffic {
         let peers = self.node.fetcher().peers();
         let (received, sent) = self.rates.per_second();
         Traffic {

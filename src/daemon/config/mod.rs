@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod load;
 mod place;
+mod program_budget;
 mod reload;
 pub mod saved;
 mod seed;
@@ -23,6 +24,7 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use load::{Loaded, Overrides, Sources, load};
 pub use place::Place;
+pub use program_budget::{ProgramBudget, ProgramBudgetError, RATE_MIN_BYTES};
 pub use reload::{Changes, SETTINGS, Setting, compare};
 pub use seed::Seed;
 pub use settings::{

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::program_budget::ProgramBudget;
 use super::seed::Seed;
 use super::settings::{Config, LogLevel, ShareSettings};
 
@@ -48,6 +49,7 @@ pub const SETTINGS: &[Setting] = &[
     fixed("mount.gid", Kind::Number),
     fixed("mount.read_deadline", Kind::Text),
     live("readers.cached_only", Kind::List),
+    live("readers.budgets", Kind::List),
     fixed("lan.mdns", Kind::Switch),
     fixed("membership.period", Kind::Text),
     fixed("membership.away_grace", Kind::Text),
@@ -107,6 +109,8 @@ pub struct Changes {
     pub cache_size_bytes: Option<u64>,
     /// Who is given cached bytes only.
     pub cached_only: Option<Vec<String>>,
+    /// Who may have how much fetched a second.
+    pub budgets: Option<Vec<ProgramBudget>>,
     /// The new log level.
     pub log_level: Option<LogLevel>,
     /// Keys of settings that changed and need a restart.
@@ -128,6 +132,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
         shares_removed: removed.map(|share| share.dir.clone()).collect(),
         seeds: changed(&old.seeds, &new.seeds),
         cache_size_bytes: changed(&old.cache.size_bytes, &new.cache.size_bytes),
+        budgets: changed(&old.readers.budgets, &new.readers.budgets),
         cached_only: changed(&old.readers.cached_only, &new.readers.cached_only),
         log_level: changed(&old.log.level, &new.log.level),
         restart,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
+use super::program_budget::ProgramBudget;
 use super::seed::Seed;
 use super::units;
 use crate::id::NodeName;
@@ -97,6 +98,8 @@ pub struct MountSettings {
 pub struct ReaderSettings {
     /// Programs that are given cached bytes only, by the name of their process or of their unit.
     pub cached_only: Vec<String>,
+    /// Programs, named so, that may have only so much fetched a second.
+    pub budgets: Vec<ProgramBudget>,
 }
 
 /// `[[share]]`: one folder that this node shares.
@@ -293,6 +296,7 @@ impl Default for ReaderSettings {
         ];
         Self {
             cached_only: programs.map(str::to_owned).to_vec(),
+            budgets: Vec::new(),
         }
     }
 }

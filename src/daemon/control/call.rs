@@ -18,6 +18,8 @@ pub enum Call {
     Status {},
     /// The other nodes: [`super::Peers`].
     Peers {},
+    /// What is fetched and who reads what at this moment: [`super::Top`].
+    Top {},
     /// The names in a directory, or a file itself: [`super::Listing`].
     Ls {
         /// From the root of the mount; empty for the root.
@@ -144,6 +146,7 @@ pub enum Right {
 pub const METHODS: &[(&str, Right, bool)] = &[
     ("Status", Right::Read, false),
     ("Peers", Right::Read, false),
+    ("Top", Right::Read, false),
     ("Ls", Right::Read, false),
     ("Get", Right::Read, true),
     ("Wait", Right::Read, false),
@@ -266,6 +269,7 @@ mod tests {
         vec![
             Call::Status {},
             Call::Peers {},
+            Call::Top {},
             Call::Ls {
                 path: name("d"),
                 after: Some(name("d/x")),

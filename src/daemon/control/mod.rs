@@ -25,6 +25,7 @@ mod names;
 mod provenance;
 mod request;
 mod server;
+mod top;
 mod types;
 
 pub use call::{Call, CallError, INTERFACE, METHODS, Right};
@@ -38,6 +39,7 @@ pub use names::Named;
 pub use provenance::*;
 pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};
 pub use server::{ControlError, ControlServer};
+pub use top::*;
 pub use types::*;
 
 /// Entries in one page of a listing, at most.

@@ -33,8 +33,8 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::PeerNet;
-use crate::transfer::TransferError;
 use crate::transfer::plan::{DemandId, Failure, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig};
+use crate::transfer::{FetchReport, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 pub use fill::{Fill, FillProgress};
@@ -236,6 +236,30 @@ impl Fetcher {
         deadline: Instant,
         reply: ReadReply,
     ) -> FetchTicket {
+        self.read_with(hash, size_bytes, range, deadline, true, reply)
+    }
+
+    /// As [`Fetcher::read`], for a reader that nothing is to be fetched ahead of.
+    pub fn read_just(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        reply: ReadReply,
+    ) -> FetchTicket {
+        self.read_with(hash, size_bytes, range, deadline, false, reply)
+    }
+
+    fn read_with(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+        deadline: Instant,
+        ahead: bool,
+        reply: ReadReply,
+    ) -> FetchTicket {
         let nothing = FetchTicket(None);
         if range.end > size_bytes {
             let (start, end) = (range.start, range.end);
@@ -258,8 +282,9 @@ impl Fetcher {
             }
         };
         if let Some(bytes) = file.and_then(|file| read_cached(&file, range)) {
-            self.inner
-                .with(|state, now| state.plan.read_ahead(now, &hash, range));
+            if ahead {
+                self.note_read(&hash, range);
+            }
             reply(Ok(bytes));
             return nothing;
         }
@@ -267,6 +292,7 @@ impl Fetcher {
             hash,
             range,
             deadline,
+            ahead,
             retries: 0,
             reply,
         };
@@ -330,6 +356,11 @@ impl Fetcher {
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
         self.inner.lock().plan.peers(Instant::now())
+    }
+
+    /// Every file that is on its way, or was used a moment ago.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        self.inner.lock().plan.fetches()
     }
 
     /// Events that nobody read in time and that were dropped.

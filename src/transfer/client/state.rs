@@ -27,6 +27,8 @@ pub(super) struct Waiting {
     pub hash: ContentHash,
     pub range: ByteRange,
     pub deadline: Instant,
+    /// Whether what follows it is fetched ahead of its reader.
+    pub ahead: bool,
     /// How often its bytes were here and gone again before they could be read.
     pub retries: u8,
     pub reply: ReadReply,
@@ -201,10 +203,18 @@ impl State {
                 .push((waiting.reply, Err(TransferError::Stopped)));
             return None;
         }
-        match self
-            .plan
-            .demand(now, waiting.hash, waiting.range, waiting.deadline)
-        {
+        let Waiting {
+            hash,
+            range,
+            deadline,
+            ahead,
+            ..
+        } = waiting;
+        let demanded = match ahead {
+            true => self.plan.demand(now, hash, range, deadline),
+            false => self.plan.demand_just(now, hash, range, deadline),
+        };
+        match demanded {
             Ok(id) => {
                 self.waiting.insert(id, waiting);
                 Some(id)

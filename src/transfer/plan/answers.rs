@@ -42,6 +42,7 @@ impl Plan {
         };
         fetch.have.insert(range);
         fetch.last_used = now;
+        *fetch.received.entry(entry.request.node).or_default() += range.len();
         fetch.lied_to = false;
         if let Some(filling) = &mut fetch.filling {
             filling.deadline = now + filling.patience;

@@ -68,6 +68,8 @@ pub(super) struct Fetch {
     pub demands: BTreeSet<DemandId>,
     pub in_flight: BTreeSet<RequestId>,
     pub last_used: Instant,
+    /// Who gave how much of it, since it began.
+    pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
     /// Who said that it has it no more, and until when the catalogue is not believed about it.
     gone: BTreeMap<NodeId, Instant>,
@@ -90,6 +92,7 @@ impl Fetch {
             demands: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             last_used: now,
+            received: BTreeMap::new(),
             failures: Vec::new(),
             gone: BTreeMap::new(),
             wanted_next: now,

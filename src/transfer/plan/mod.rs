@@ -14,6 +14,7 @@
 mod answers;
 mod fetch;
 mod peer;
+mod report;
 mod schedule;
 mod streams;
 mod terms;
@@ -37,6 +38,7 @@ use peer::{Peer, Sent};
 
 pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use report::FetchReport;
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, STREAMS_MAX};
 pub use terms::{
     DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
@@ -246,6 +248,20 @@ impl Plan {
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
         self.read_ahead(now, &hash, range);
+        self.demand_just(now, hash, range, deadline)
+    }
+
+    /// As [`Plan::demand`], for a reader that nothing is to be fetched ahead of.
+    ///
+    /// # Errors
+    /// As [`Plan::demand`].
+    pub fn demand_just(
+        &mut self,
+        now: Instant,
+        hash: ContentHash,
+        range: ByteRange,
+        deadline: Instant,
+    ) -> Result<DemandId, PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
         let fetch = self.fetches.get_mut(&hash).ok_or(PlanError::NoHolder)?;
         let range = range.align_out(PAGE_BYTES, fetch.size_bytes);

@@ -1,0 +1,137 @@
+//! `p2pfs top`: what is fetched and who reads what, once or live.
+
+mod rows;
+mod view;
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::output::{Output, colour_wanted};
+use crate::daemon::config::units;
+use crate::daemon::control::{Call, Client, Top};
+
+/// How soon a signal ends the view.
+const SIGNAL_LOOK: Duration = Duration::from_millis(200);
+
+/// The flags of `p2pfs top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Print one snapshot and end
+    #[arg(long)]
+    once: bool,
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    #[arg(value_parser = units::parse_positive_duration)]
+    interval: Duration,
+}
+
+pub(super) fn run(options: &TopOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut client = options.reporting.open()?;
+    let json = options.reporting.json;
+    if json && !options.once {
+        return print_lines(&mut client, options.interval, output);
+    }
+    let is_live = !options.once && output.is_terminal() && std::io::stdin().is_terminal();
+    if is_live {
+        return watch(&mut client, options.interval);
+    }
+    let top = look(&mut client)?;
+    match json {
+        true => output.json(&top),
+        false => rows::print(&top, output),
+    }
+}
+
+fn look(client: &mut Client) -> Result<Top, CliError> {
+    Ok(client.call(&Call::Top {})?)
+}
+
+fn print_lines(
+    client: &mut Client,
+    interval: Duration,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    loop {
+        output.json_line(&look(client)?)?;
+        std::thread::sleep(interval);
+    }
+}
+
+/// Set by the first signal.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// SIGINT, SIGTERM and SIGHUP only set a flag, so that the terminal is always given back as it was.
+fn catch_signals() {
+    extern "C" fn note(_signal: libc::c_int) {
+        ENDED.store(true, Ordering::Relaxed);
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+    }
+}
+
+/// Shows it until the user has seen enough; the terminal is then as it was, also after a panic.
+fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
+    // whoever cannot be asked is told so before the screen is taken
+    let first = look(client)?;
+    catch_signals();
+    let mut terminal = ratatui::try_init()?;
+    let watched = draw_until_ended(client, first, interval, &mut terminal);
+    ratatui::try_restore()?;
+    watched
+}
+
+fn draw_until_ended(
+    client: &mut Client,
+    mut top: Top,
+    interval: Duration,
+    terminal: &mut ratatui::DefaultTerminal,
+) -> Result<(), CliError> {
+    let coloured = colour_wanted();
+    let mut looked = Instant::now();
+    loop {
+        terminal.draw(|frame| view::draw(frame, &top, coloured))?;
+        let left = interval.saturating_sub(looked.elapsed());
+        match next_key(left.min(SIGNAL_LOOK))? {
+            Some(key) if ends(key) => return Ok(()),
+            _ if ENDED.load(Ordering::Relaxed) => return Ok(()),
+            _ => {}
+        }
+        if looked.elapsed() >= interval {
+            top = look(client)?;
+            looked = Instant::now();
+        }
+    }
+}
+
+/// A key that was pressed meanwhile. A new size of the terminal is seen at the next drawing.
+fn next_key(patience: Duration) -> Result<Option<KeyEvent>, CliError> {
+    match event::poll(patience) {
+        Ok(false) => return Ok(None),
+        Ok(true) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    match event::read()? {
+        Event::Key(key) if key.is_press() => Ok(Some(key)),
+        _ => Ok(None),
+    }
+}
+
+fn ends(key: KeyEvent) -> bool {
+    let interrupts = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('q' | 'Q') | KeyCode::Esc => true,
+        KeyCode::Char('c' | 'd') => interrupts,
+        _ => false,
+    }
+}

@@ -1,0 +1,131 @@
+//! What a program may have fetched a second, as it is written down: `rsync=10MiB/s`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::units::{self, UnitError};
+
+/// The least that a budget allows a second: with less, a large read of the kernel (1 MiB) would
+/// wait longer than a read may wait for its budget.
+pub const RATE_MIN_BYTES: u64 = 64 << 10;
+
+/// A program, by the name of its process or of its unit, and its budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramBudget {
+    /// The name.
+    pub program: String,
+    /// Bytes a second.
+    pub bytes_per_s: u64,
+}
+
+/// A text that is no budget. Whoever wrote it is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramBudgetError {
+    /// A part is missing.
+    #[error("{text:?} is no budget: write PROGRAM=RATE, such as \"rsync=10MiB/s\"")]
+    NoBudget {
+        /// What was given.
+        text: String,
+    },
+    /// It is not said that it is of a second.
+    #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\"")]
+    NoRate {
+        /// What was given.
+        text: String,
+    },
+    /// The size in it is none.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Less than is possible.
+    #[error(
+        "{text:?} is too little: the least is {}/s",
+        units::write_size(RATE_MIN_BYTES)
+    )]
+    TooLittle {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl FromStr for ProgramBudget {
+    type Err = ProgramBudgetError;
+
+    fn from_str(text: &str) -> Result<Self, ProgramBudgetError> {
+        let no_budget = || ProgramBudgetError::NoBudget {
+            text: text.to_owned(),
+        };
+        let (program, rate) = text.rsplit_once('=').ok_or_else(no_budget)?;
+        let (program, rate) = (program.trim(), rate.trim());
+        if program.is_empty() || program.contains('/') {
+            return Err(no_budget());
+        }
+        let size = rate
+            .strip_suffix("/s")
+            .ok_or_else(|| ProgramBudgetError::NoRate {
+                text: rate.to_owned(),
+            })?;
+        let bytes_per_s = units::parse_size(size)?;
+        if bytes_per_s < RATE_MIN_BYTES {
+            return Err(ProgramBudgetError::TooLittle {
+                text: rate.to_owned(),
+            });
+        }
+        Ok(Self {
+            program: program.to_owned(),
+            bytes_per_s,
+        })
+    }
+}
+
+impl fmt::Display for ProgramBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = units::write_size(self.bytes_per_s);
+        write!(f, "{}={rate}/s", self.program)
+    }
+}
+
+impl Serialize for ProgramBudget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProgramBudget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_program_and_a_rate_and_is_written_as_it_was_read() {
+        for text in ["rsync=10MiB/s", "nightly.service=1GB/s", "a=b=64KiB/s"] {
+            let budget: ProgramBudget = text.parse().unwrap();
+            assert_eq!(budget.to_string(), text);
+        }
+        let budget: ProgramBudget = " rsync = 10 MiB/s ".parse().unwrap();
+        assert_eq!(
+            (budget.program.as_str(), budget.bytes_per_s),
+            ("rsync", 10 << 20)
+        );
+    }
+
+    #[test]
+    fn each_way_to_write_nonsense_says_what_is_accepted() {
+        let say = |text: &str| text.parse::<ProgramBudget>().unwrap_err().to_string();
+        for text in ["", "rsync", "=10MiB/s", "/usr/bin/rsync=10MiB/s"] {
+            assert!(say(text).contains("PROGRAM=RATE"), "{text}");
+        }
+        assert!(say("rsync=10MiB").contains("such as \"10MiB/s\""));
+        assert!(say("rsync=fast/s").contains("is no size"));
+        assert!(say("rsync=10/s").contains("no unit"));
+        assert!(say("rsync=1KiB/s").contains("the least is 64KiB/s"));
+    }
+}

@@ -1,0 +1,433 @@
+//! What each process reads of which file: counters that reads add to without waiting for anyone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many files are told of one process. Beyond it the closed one that was read longest ago is
+/// forgotten; where all are open, further ones count for the process alone.
+pub const FILES_MAX: usize = 64;
+
+/// A process that reads, by the number of its first thread.
+pub(super) struct Process {
+    pub pid: u32,
+    pub uid: u32,
+    known_as: Mutex<KnownAs>,
+    opens: AtomicU64,
+    given: Given,
+    files: Mutex<HashMap<u64, Arc<Reading>>>,
+    speed: Mutex<Speed>,
+}
+
+/// What a process is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KnownAs {
+    /// As the kernel keeps it, at most 15 bytes.
+    pub name: String,
+    /// The service manager's unit that it lives in.
+    pub unit: Option<String>,
+    /// Whether it is given cached bytes only.
+    pub cached_only: bool,
+    /// What it may fetch a second.
+    pub budget_bytes_s: Option<u64>,
+}
+
+/// What one process reads of one file.
+pub(super) struct Reading {
+    pub process: Arc<Process>,
+    pub ino: u64,
+    pub path: Box<[u8]>,
+    open: AtomicU32,
+    by_kernel: AtomicBool,
+    given: Given,
+}
+
+#[derive(Default)]
+struct Given {
+    reads: AtomicU64,
+    cache_bytes: AtomicU64,
+    peer_bytes: AtomicU64,
+    /// Milliseconds of the mount's life.
+    last_ms: AtomicU64,
+}
+
+#[derive(Default)]
+struct Speed {
+    looked: Option<Instant>,
+    bytes: u64,
+    bytes_s: f64,
+}
+
+/// A process and what it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReaderReport {
+    /// Its number; 0 for all that live in namespaces which we cannot see.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its name, at most 15 bytes of it.
+    pub name: String,
+    /// The service manager's unit that it lives in.
+    pub unit: Option<String>,
+    /// Whether it is given cached bytes only.
+    pub cached_only: bool,
+    /// How many bytes of other nodes it may read a second, where that is limited.
+    pub budget_bytes_s: Option<u64>,
+    /// How many files it opened.
+    pub opens: u64,
+    /// What it was given.
+    pub given: GivenReport,
+    /// Bytes a second, over the last seconds.
+    pub bytes_s: u64,
+    /// What it waits for.
+    pub waiting: Option<WaitReport>,
+    /// What it reads, at most [`FILES_MAX`] files, the one read last first.
+    pub files: Vec<FileReport>,
+}
+
+/// A file that a process reads, or has read lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileReport {
+    /// From the root of the mount.
+    pub path: Box<[u8]>,
+    /// How often it has it open.
+    pub open: u32,
+    /// Whether the kernel reads it by itself, so that no bytes are counted.
+    pub by_kernel: bool,
+    /// What it was given of it.
+    pub given: GivenReport,
+    /// What it waits for.
+    pub waiting: Option<WaitReport>,
+}
+
+/// What the daemon answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenReport {
+    /// How many reads.
+    pub reads: u64,
+    /// Bytes that were here when the file was opened.
+    pub cache_bytes: u64,
+    /// Bytes that came from other nodes since.
+    pub peer_bytes: u64,
+}
+
+/// Reads that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitReport {
+    /// How many.
+    pub reads: u64,
+    /// How long the first of them.
+    pub longest: Duration,
+    /// Whether they wait for their program's budget alone, not for other nodes.
+    pub for_budget: bool,
+}
+
+impl Process {
+    pub fn new(pid: u32, uid: u32, known_as: KnownAs) -> Self {
+        Self {
+            pid,
+            uid,
+            known_as: Mutex::new(known_as),
+            opens: AtomicU64::new(0),
+            given: Given::default(),
+            files: Mutex::default(),
+            speed: Mutex::default(),
+        }
+    }
+
+    pub fn known_as(&self) -> KnownAs {
+        self.names().clone()
+    }
+
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names().name == name
+    }
+
+    pub fn rename(&self, known_as: KnownAs) {
+        *self.names() = known_as;
+    }
+
+    /// What it reads of a file, whether it opened that itself or was handed it.
+    pub fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
+        let mut files = self.files();
+        if let Some(reading) = files.get(&ino) {
+            return reading.clone();
+        }
+        let reading = Arc::new(Reading {
+            process: self.clone(),
+            ino,
+            path: path.into(),
+            open: AtomicU32::new(0),
+            by_kernel: AtomicBool::new(false),
+            given: Given::default(),
+        });
+        if files.len() >= FILES_MAX {
+            let closed = files.values().filter(|file| !file.is_open());
+            let oldest = closed.min_by_key(|file| file.given.last_ms.load(Ordering::Relaxed));
+            match oldest.map(|file| file.ino) {
+                Some(oldest) => files.remove(&oldest),
+                None => return reading,
+            };
+        }
+        files.insert(ino, reading.clone());
+        reading
+    }
+
+    /// Whether it has a file open that is told of.
+    pub fn has_open(&self) -> bool {
+        self.files().values().any(|file| file.is_open())
+    }
+
+    /// When it last opened or read something, in milliseconds of the mount's life.
+    pub fn last_ms(&self) -> u64 {
+        self.given.last_ms.load(Ordering::Relaxed)
+    }
+
+    /// Takes its speed since the last look.
+    pub fn look(&self, now: Instant) {
+        let bytes = self.given.bytes();
+        let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(looked) = speed.looked {
+            let seconds = now.duration_since(looked).as_secs_f64();
+            if seconds > 0.0 {
+                // half of what is shown is of the last look, a quarter of the one before …
+                let moved = bytes.saturating_sub(speed.bytes) as f64 / seconds;
+                speed.bytes_s = f64::midpoint(speed.bytes_s, moved);
+            }
+        }
+        (speed.looked, speed.bytes) = (Some(now), bytes);
+    }
+
+    pub fn report(&self, waits: &Waits) -> ReaderReport {
+        let KnownAs {
+            name,
+            unit,
+            cached_only,
+            budget_bytes_s,
+        } = self.known_as();
+        let mut files: Vec<Arc<Reading>> = self.files().values().cloned().collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.given.last_ms.load(Ordering::Relaxed)));
+        let speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        ReaderReport {
+            pid: self.pid,
+            uid: self.uid,
+            name,
+            unit,
+            cached_only,
+            budget_bytes_s,
+            opens: self.opens.load(Ordering::Relaxed),
+            given: self.given.report(),
+            bytes_s: speed.bytes_s as u64,
+            waiting: waits.of_process(self.pid),
+            files: files.iter().map(|file| file.report(waits)).collect(),
+        }
+    }
+
+    // A panic elsewhere cannot leave these torn: each step under the lock is complete.
+    fn names(&self) -> MutexGuard<'_, KnownAs> {
+        self.known_as.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, HashMap<u64, Arc<Reading>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    pub fn note_open(&self, by_kernel: bool, now_ms: u64) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.by_kernel.store(by_kernel, Ordering::Relaxed);
+        self.process.opens.fetch_add(1, Ordering::Relaxed);
+        for given in [&self.given, &self.process.given] {
+            given.last_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    pub fn note_close(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A read was answered, with so many bytes, of which some came from other nodes.
+    pub fn note_read(&self, bytes: u64, peer_bytes: u64, now_ms: u64) {
+        for given in [&self.given, &self.process.given] {
+            given.add(bytes.saturating_sub(peer_bytes), peer_bytes, now_ms);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    fn report(&self, waits: &Waits) -> FileReport {
+        FileReport {
+            path: self.path.clone(),
+            open: self.open.load(Ordering::Relaxed),
+            by_kernel: self.by_kernel.load(Ordering::Relaxed),
+            given: self.given.report(),
+            waiting: waits.of_file(self),
+        }
+    }
+}
+
+impl Given {
+    fn add(&self, cache_bytes: u64, peer_bytes: u64, now_ms: u64) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.cache_bytes.fetch_add(cache_bytes, Ordering::Relaxed);
+        if peer_bytes > 0 {
+            self.peer_bytes.fetch_add(peer_bytes, Ordering::Relaxed);
+        }
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.cache_bytes.load(Ordering::Relaxed) + self.peer_bytes.load(Ordering::Relaxed)
+    }
+
+    fn report(&self) -> GivenReport {
+        GivenReport {
+            reads: self.reads.load(Ordering::Relaxed),
+            cache_bytes: self.cache_bytes.load(Ordering::Relaxed),
+            peer_bytes: self.peer_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The reads that wait, by who reads what.
+#[derive(Default)]
+pub(super) struct Waits(HashMap<(u32, u64), WaitReport>);
+
+impl Waits {
+    pub fn add(&mut self, reading: &Reading, waited: Duration, for_budget: bool) {
+        let one = WaitReport {
+            reads: 1,
+            longest: waited,
+            for_budget,
+        };
+        let there = self.0.entry((reading.process.pid, reading.ino));
+        there.and_modify(|all| *all = all.and(&one)).or_insert(one);
+    }
+
+    fn of_file(&self, reading: &Reading) -> Option<WaitReport> {
+        self.0.get(&(reading.process.pid, reading.ino)).copied()
+    }
+
+    fn of_process(&self, pid: u32) -> Option<WaitReport> {
+        let own = self.0.iter().filter(|((of, _), _)| *of == pid);
+        own.map(|(_, wait)| *wait).reduce(|all, one| all.and(&one))
+    }
+}
+
+impl WaitReport {
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            longest: self.longest.max(other.longest),
+            for_budget: self.for_budget && other.for_budget,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(name: &str) -> Arc<Process> {
+        let known_as = KnownAs {
+            name: name.to_owned(),
+            ..KnownAs::default()
+        };
+        Arc::new(Process::new(7, 0, known_as))
+    }
+
+    #[test]
+    fn what_is_read_of_a_file_counts_for_its_reader_too() {
+        let cat = process("cat");
+        let reading = cat.reading(5, b"docs/a");
+        reading.note_open(false, 1);
+        reading.note_read(100, 30, 2);
+        cat.reading(6, b"docs/b").note_read(1, 0, 3);
+        let report = cat.report(&Waits::default());
+        let given = GivenReport {
+            reads: 2,
+            cache_bytes: 71,
+            peer_bytes: 30,
+        };
+        assert_eq!((report.given, report.opens), (given, 1));
+        let paths: Vec<&[u8]> = report.files.iter().map(|file| &*file.path).collect();
+        assert_eq!(paths, [&b"docs/b"[..], b"docs/a"], "the last one first");
+        assert_eq!(
+            (report.files[1].open, report.files[1].by_kernel),
+            (1, false)
+        );
+    }
+
+    #[test]
+    fn of_many_files_those_that_are_open_or_were_read_last_are_told() {
+        let cp = process("cp");
+        let first = cp.reading(1, b"first");
+        first.note_open(false, 0);
+        for ino in 2..1000 {
+            let file = cp.reading(ino, b"file");
+            file.note_open(false, ino);
+            file.note_read(1, 0, ino);
+            file.note_close();
+        }
+        let report = cp.report(&Waits::default());
+        assert_eq!(report.files.len(), FILES_MAX);
+        assert_eq!((report.opens, report.given.reads), (999, 998));
+        assert_eq!(
+            report.files.last().map(|file| &*file.path),
+            Some(&b"first"[..])
+        );
+        assert!(cp.has_open());
+        first.note_close();
+        assert!(!cp.has_open());
+    }
+
+    #[test]
+    fn files_beyond_the_limit_count_for_the_process_alone() {
+        let cp = process("cp");
+        for ino in 0..FILES_MAX as u64 + 10 {
+            let file = cp.reading(ino, b"file");
+            file.note_open(false, ino);
+            file.note_read(1, 1, ino);
+        }
+        let report = cp.report(&Waits::default());
+        assert_eq!(report.files.len(), FILES_MAX);
+        assert_eq!(report.given.peer_bytes, FILES_MAX as u64 + 10);
+    }
+
+    #[test]
+    fn a_wait_is_told_with_its_file_and_its_reader() {
+        let cat = process("cat");
+        let (a, b) = (cat.reading(5, b"a"), cat.reading(6, b"b"));
+        let mut waits = Waits::default();
+        waits.add(&a, Duration::from_secs(3), true);
+        waits.add(&a, Duration::from_secs(1), true);
+        waits.add(&b, Duration::from_secs(2), false);
+        let report = cat.report(&waits);
+        let whole = report.waiting.unwrap();
+        assert_eq!((whole.reads, whole.longest), (3, Duration::from_secs(3)));
+        assert!(!whole.for_budget, "one of them waits for other nodes");
+        let of_a = report.files.iter().find(|file| &*file.path == b"a");
+        assert!(of_a.unwrap().waiting.unwrap().for_budget);
+    }
+
+    #[test]
+    fn a_speed_is_of_the_last_looks() {
+        let (cat, begun) = (process("cat"), Instant::now());
+        let reading = cat.reading(5, b"a");
+        cat.look(begun);
+        for second in 1..=20 {
+            reading.note_read(1000, 0, second);
+            cat.look(begun + Duration::from_secs(second));
+        }
+        let fast = cat.report(&Waits::default()).bytes_s;
+        assert!((990..=1000).contains(&fast), "{fast}");
+        for second in 21..=40 {
+            cat.look(begun + Duration::from_secs(second));
+        }
+        assert_eq!(cat.report(&Waits::default()).bytes_s, 0);
+    }
+}

@@ -1,0 +1,189 @@
+//! How the device answers READ: at once where the bytes are here, else when they come, and for a
+//! program with a budget no sooner than that allows.
+
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
+use super::budget::{Budget, Delayed};
+use super::device::{Device, MAX_TRANSFER_BYTES};
+use super::readers::Reader;
+use super::table::Waiting;
+use crate::extent::ByteRange;
+use crate::fs::handles::Handle;
+use crate::fs::{FsError, Reach, ReadStep};
+
+impl Device {
+    /// A read is answered at once where its bytes are here, else when they come.
+    pub(super) fn take_read(
+        self: &Arc<Self>,
+        header: &Header,
+        message: &[u8],
+        answer: &mut [u8],
+        begun: Instant,
+    ) {
+        let Some(read) = ReadIn::parse(message) else {
+            return self.answer_error(header.unique, FsError::Fault);
+        };
+        let size_bytes = (read.size_bytes as usize).min(MAX_TRANSFER_BYTES);
+        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
+        let room = &mut room[..size_bytes];
+        let reader = self.readers.reader(read.handle, header, begun);
+        let step = self.fs.handle(read.handle).and_then(|handle| {
+            let reach = reach_of(reader.as_ref());
+            let step = self.fs.read_now(&handle, read.offset, room, reach)?;
+            Ok((handle, step))
+        });
+        match step {
+            Ok((handle, ReadStep::Done(length))) => {
+                head.copy_from_slice(&abi::out_header(header.unique, 0, length));
+                self.counters.note(opcode::READ, begun.elapsed(), false);
+                self.counters.note_bytes(length);
+                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
+                if let Some(Reader { reading, .. }) = reader {
+                    let range = ByteRange::at(read.offset, length as u64);
+                    let arrived_bytes = self.fs.arrived_bytes(&handle, range);
+                    self.readers
+                        .note_read(&reading, range.len(), arrived_bytes, begun);
+                }
+            }
+            Ok((handle, ReadStep::Wait(range))) => {
+                self.wait_read(header.unique, &handle, range, begun, reader);
+            }
+            Err(error) => {
+                self.counters.note(opcode::READ, begun.elapsed(), true);
+                self.answer_error(header.unique, error);
+            }
+        }
+    }
+
+    fn wait_read(
+        self: &Arc<Self>,
+        unique: u64,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        begun: Instant,
+        reader: Option<Reader>,
+    ) {
+        let reach = reach_of(reader.as_ref());
+        let (reading, budget) = reader.map_or((None, None), |it| (Some(it.reading), it.budget));
+        let cost = budget.and_then(|budget| self.spend(budget, handle, range, begun));
+        let begin = cost.as_ref().map_or(begun, |(_, _, begin)| *begin);
+        let waiting = Waiting {
+            reading,
+            is_delayed: begin > begun,
+            ..Waiting::new(opcode::READ, begun, begin + self.deadlines.read)
+        };
+        if !self.table.insert(unique, waiting) {
+            return self.answer_error(unique, FsError::Stopping);
+        }
+        match cost {
+            Some((budget, bytes, begin)) if begin > begun => {
+                let handle = handle.clone();
+                let delayed = Delayed {
+                    unique,
+                    handle,
+                    range,
+                    bytes,
+                    budget,
+                };
+                self.delayed.push(begin, delayed);
+            }
+            _ => self.begin_read(unique, handle, range, reach),
+        }
+    }
+
+    /// Takes what must be fetched out of a budget; says when it may be.
+    fn spend(
+        &self,
+        budget: Arc<Budget>,
+        handle: &Handle,
+        range: ByteRange,
+        now: Instant,
+    ) -> Option<(Arc<Budget>, u64, Instant)> {
+        let bytes = self.fs.missing_bytes(handle, range);
+        let begin = (bytes > 0).then(|| budget.spend(bytes, now))?;
+        Some((budget, bytes, begin))
+    }
+
+    fn begin_read(
+        self: &Arc<Self>,
+        unique: u64,
+        handle: &Arc<Handle>,
+        range: ByteRange,
+        reach: Reach,
+    ) {
+        // Weak, so that a reply that never comes does not keep the mount from ending.
+        let device: Weak<Self> = Arc::downgrade(self);
+        let read = handle.clone();
+        let reply = Box::new(move |result: Result<Bytes, FsError>| {
+            if let Some(device) = device.upgrade() {
+                device.answer_read(unique, &read, range, result);
+            }
+        });
+        let read = self.fs.read(handle, range, reach, reply);
+        if let Some(unwanted) = self.table.attach(unique, read) {
+            self.fs.abandon(&unwanted, FsError::Interrupted);
+        }
+    }
+
+    fn answer_read(
+        &self,
+        unique: u64,
+        handle: &Handle,
+        range: ByteRange,
+        result: Result<Bytes, FsError>,
+    ) {
+        let Some(waiting) = self.table.take(unique) else {
+            return;
+        };
+        self.counters
+            .note(opcode::READ, waiting.since.elapsed(), result.is_err());
+        match result {
+            Ok(bytes) => {
+                self.counters.note_bytes(bytes.len());
+                let head = abi::out_header(unique, 0, bytes.len());
+                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
+                if let Some(reading) = &waiting.reading {
+                    let arrived_bytes = self.fs.arrived_bytes(handle, range);
+                    let given_bytes = bytes.len() as u64;
+                    self.readers
+                        .note_read(reading, given_bytes, arrived_bytes, Instant::now());
+                }
+            }
+            Err(error) => self.answer_error(unique, error),
+        }
+    }
+
+    /// Begins reads when their program's budget allows it, until the mount is gone.
+    pub fn begin_delayed(self: &Arc<Self>) {
+        while let Some(delayed) = self.delayed.wait_due() {
+            let unique = delayed.unique;
+            if !self.table.begin(unique) {
+                // interrupted meanwhile
+                delayed.budget.give_back(delayed.bytes);
+                continue;
+            }
+            let begun = catch_unwind(AssertUnwindSafe(|| {
+                self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
+            }));
+            if begun.is_err() && self.table.take(unique).is_some() {
+                self.answer_error(unique, FsError::Fault);
+            }
+        }
+    }
+}
+
+/// A reader with a budget is not to be served ahead of what it asks for.
+fn reach_of(reader: Option<&Reader>) -> Reach {
+    match reader {
+        Some(Reader {
+            budget: Some(_), ..
+        }) => Reach::Asked,
+        _ => Reach::Everything,
+    }
+}
