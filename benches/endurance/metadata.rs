@@ -1,0 +1,108 @@
+//! Names and attributes while nobody answers: each call is answered from memory.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::harness::{Cluster, Node, eventually, noise, start};
+use super::{setting, table};
+
+/// The longest that a call may take.
+const GOAL_MS: f64 = 100.0;
+/// Past the time in which silent nodes are suspected, and given up.
+const AT_LEAST: Duration = Duration::from_secs(40);
+const FILES: usize = 500;
+
+pub fn run() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["near", "one", "two"]);
+    // the own ones stay when those of the others have gone
+    for node in &nodes {
+        for number in 0..FILES {
+            let name = format!("{}/d{}/f{number}", node.name, number % 10);
+            node.write(&name, &noise(number as u64, 300));
+        }
+        node.write(&format!("{}.bin", node.name), &noise(1, 8 << 20));
+        symlink("d0/f0", node.share.join(&node.name).join("link")).unwrap();
+    }
+    let near = nodes.remove(0);
+    for node in &nodes {
+        for name in ["/d9/f499", "/link", ".bin"] {
+            near.wait_for_file(&format!("{}{name}", node.name));
+        }
+    }
+    nodes.iter().for_each(|node| node.signal(libc::SIGSTOP));
+    trial(&near, "every peer silent");
+    nodes.iter().for_each(|node| node.signal(libc::SIGCONT));
+    eventually("the names are back", Duration::from_secs(120), || {
+        near.mounted("one/d9/f499").exists() && near.mounted("two/d9/f499").exists()
+    });
+    nodes.iter_mut().for_each(Node::kill);
+    trial(&near, "every peer dead");
+}
+
+/// Asks on and on, while a reader waits for bytes that do not come.
+fn trial(near: &Node, state: &str) {
+    let calls = setting("P2PFS_BENCH_CALLS", 10_000);
+    let reader = start(Command::new("cat").arg(near.mounted("one.bin")));
+    let begun = Instant::now();
+    let mut took: [Vec<Duration>; 6] = Default::default();
+    while took[0].len() < calls || begun.elapsed() < AT_LEAST {
+        let number = took[0].len();
+        let name = ["near", "one", "two"][number % 3];
+        let file = number % FILES;
+        let file = near.mounted(&format!("{name}/d{}/f{file}", file % 10));
+        let directory = near.mounted(&format!("{name}/d{}", number % 10));
+        let link = near.mounted(&format!("{name}/link"));
+        let absent = near.mounted(&format!("absent-{number}"));
+        // once the names have gone, their absence must be told as fast
+        let asked: [&dyn Fn(); 6] = [
+            &|| drop(fs::read_dir(&directory).map(Iterator::count)),
+            &|| stat_anew(&file),
+            &|| drop(rustix::fs::statvfs(&near.mount)),
+            &|| drop(fs::read_link(&link)),
+            &|| {
+                let _ = rustix::fs::getxattr(&file, "user.p2pfs.holders", &mut [0; 256]);
+            },
+            &|| drop(fs::metadata(&absent)),
+        ];
+        for (ask, took) in asked.iter().zip(&mut took) {
+            let begun = Instant::now();
+            ask();
+            took.push(begun.elapsed());
+        }
+    }
+    let names = [
+        "ls",
+        "stat",
+        "df",
+        "readlink",
+        "getfattr",
+        "stat of an absent name",
+    ];
+    for (name, took) in names.iter().zip(&took) {
+        table::times(&format!("{name}, {state}"), took, GOAL_MS);
+    }
+    reader.signal(libc::SIGKILL);
+    reader.finish(Duration::from_secs(60));
+}
+
+/// stat(2), answered by the daemon and not from the kernel's cache.
+fn stat_anew(path: &Path) {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a C string, and room for the answer.
+    unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let (cwd, flags) = (libc::AT_FDCWD, libc::AT_STATX_FORCE_SYNC);
+        libc::statx(
+            cwd,
+            path.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS,
+            &raw mut found,
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! Ctrl-C of a reader that waits for bytes, or for a name, that do not come.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::harness::{Cluster, NodeOptions, Running, eventually, noise, start};
+use super::{setting, table};
+
+/// Within which a reader must be gone.
+const GOAL_MS: f64 = 200.0;
+/// Far longer than a trial takes: no deadline ends a wait here.
+const NEVER: &str = "600s";
+
+pub fn run() {
+    let rounds = setting("P2PFS_BENCH_SIGNALS", 1000);
+    let mut cluster = Cluster::new();
+    let far = cluster.start("far");
+    // one that is asked and never answers
+    let old_peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let near = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: format!(
+            "[mount]\nread_deadline = '{NEVER}'\n[legacy]\nmembers = ['{}']\nlookup = '{NEVER}'\n",
+            old_peer.local_addr().unwrap()
+        ),
+        ..NodeOptions::new("near")
+    });
+    far.write("far.bin", &noise(7, 64 << 20));
+    near.wait_for_file("far.bin");
+    far.signal(libc::SIGSTOP);
+    let file = near.mounted("far.bin");
+    let unknown = near.mounted("unknown");
+    let input = format!("if={}", file.display());
+    let direct = ["of=/dev/null", "bs=4096", "count=1", "iflag=direct"];
+    let mut dd = Command::new("dd");
+    dd.arg(input).args(direct);
+    for (what, command) in [
+        (
+            "Ctrl-C of a buffered reader",
+            Command::new("cat").arg(&file),
+        ),
+        ("Ctrl-C of an O_DIRECT reader", &mut dd),
+        (
+            "Ctrl-C of a stat of a name that may be an old peer's",
+            Command::new("stat").arg(&unknown),
+        ),
+    ] {
+        let took: Vec<Duration> = (0..rounds).map(|_| interrupt(command)).collect();
+        table::times(what, &took, GOAL_MS);
+    }
+    far.signal(libc::SIGCONT);
+}
+
+/// Starts the reader, waits until it waits, interrupts it; gives how long it took to go.
+fn interrupt(command: &mut Command) -> Duration {
+    let mut reader = start(command);
+    eventually("the reader waits", Duration::from_secs(60), || {
+        assert!(reader.is_running(), "{command:?} ended by itself");
+        waits_in_a_file(&reader)
+    });
+    let begun = Instant::now();
+    reader.signal(libc::SIGINT);
+    let (_, within) = reader.end_within(Duration::from_secs(60));
+    assert!(within, "{command:?} stayed");
+    begun.elapsed()
+}
+
+/// Whether the process stands in a call that a file of the mount is asked by. Looking at that
+/// takes no lock that a blocked reader may hold.
+fn waits_in_a_file(reader: &Running) -> bool {
+    let folder = Path::new("/proc").join(reader.pid().to_string());
+    let Ok(place) = std::fs::read_to_string(folder.join("wchan")) else {
+        return false;
+    };
+    let mounted = [
+        "fuse",
+        "request_wait_answer",
+        "folio_wait",
+        "filemap",
+        "io_schedule",
+    ];
+    mounted.iter().any(|name| place.contains(name))
+}

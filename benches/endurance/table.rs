@@ -1,0 +1,44 @@
+//! Rows of figures beside their goals.
+
+use std::time::Duration;
+
+/// The names of the columns.
+pub fn head() {
+    println!(
+        "{:<52} {:>8} {:>10} {:>10} {:>10}  goal",
+        "trial", "count", "p50 ms", "p99 ms", "max ms"
+    );
+}
+
+/// How long each of many took, and the limit of the longest.
+pub fn times(what: &str, took: &[Duration], goal_ms: f64) {
+    let mut took: Vec<f64> = took.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let last = took.len().saturating_sub(1) as f64;
+        took.get((last * share).round() as usize).copied()
+    };
+    let [half, most, longest] = [0.5, 0.99, 1.0].map(|share| at(share).unwrap_or(f64::NAN));
+    println!(
+        "{what:<52} {:>8} {half:>10.3} {most:>10.3} {longest:>10.3}  <= {goal_ms} ms: {}",
+        took.len(),
+        verdict(longest <= goal_ms)
+    );
+}
+
+/// One figure and its limit.
+pub fn amount(what: &str, found: f64, unit: &str, goal: f64) {
+    println!(
+        "{what:<52} {found:>8.1} {unit}  <= {goal}: {}",
+        verdict(found <= goal)
+    );
+}
+
+/// What stands beside the figures.
+pub fn note(text: &str) {
+    println!("  {text}");
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
