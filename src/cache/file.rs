@@ -18,7 +18,7 @@ use super::layout::{Paths, Summary};
 use super::map::LoadedMap;
 use super::pages::{PageMap, bytes_of, pages_around};
 use super::{CacheError, CacheEvent};
-use crate::digest::{self, ContentHash, DigestError, ReadAt};
+use crate::digest::{self, ContentHash, DigestError, InMemory, ReadAt};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// Hash pairs by their offset in the outboard.
@@ -190,6 +190,13 @@ impl Shared {
         lock(&self.state).present.first_missing(pages)
     }
 
+    /// A hash pair that is not in the outboard yet.
+    fn unwritten_pair(&self, offset: u64) -> Option<[u8; 64]> {
+        let state = lock(&self.state);
+        let pending = state.pending.get(&offset);
+        pending.or_else(|| state.flushing.get(&offset)).copied()
+    }
+
     /// Proves a range that is all present. What does not prove is dropped.
     pub(super) fn prove(&self, core: &Core, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let pairs = PairSource(self);
@@ -210,20 +217,29 @@ pub(super) struct PairSource<'a>(pub(super) &'a Shared);
 
 impl ReadAt for PairSource<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let state = lock(&self.0.state);
-        let pair = state
-            .pending
-            .get(&offset)
-            .or_else(|| state.flushing.get(&offset))
-            .copied();
-        drop(state);
-        let Some(pair) = pair else {
-            return FileExt::read_at(&self.0.outboard, buffer, offset);
-        };
-        let length = buffer.len().min(pair.len());
-        buffer[..length].copy_from_slice(&pair[..length]);
-        Ok(length)
+        match self.0.unwritten_pair(offset) {
+            Some(pair) => Ok(copy_pair(&pair, buffer)),
+            None => FileExt::read_at(&self.0.outboard, buffer, offset),
+        }
     }
+}
+
+/// The same as far as it takes no waiting.
+struct PairsInMemory<'a>(&'a Shared);
+
+impl ReadAt for PairsInMemory<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.unwritten_pair(offset) {
+            Some(pair) => Ok(copy_pair(&pair, buffer)),
+            None => InMemory(&self.0.outboard).read_at(offset, buffer),
+        }
+    }
+}
+
+fn copy_pair(pair: &[u8; 64], buffer: &mut [u8]) -> usize {
+    let length = buffer.len().min(pair.len());
+    buffer[..length].copy_from_slice(&pair[..length]);
+    length
 }
 
 impl CacheFile {
@@ -311,6 +327,21 @@ impl CacheFile {
             return Err(CacheError::NotCached { range });
         }
         shared.prove(&self.handle.core, range)
+    }
+
+    /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or
+    /// in doubt; else nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        let shared = self.shared();
+        let pages = pages_around(
+            range.align_out(CHUNK_BYTES, shared.size_bytes),
+            shared.size_bytes,
+        );
+        if !shared.is_complete() && !lock(&shared.state).present.contains(pages) {
+            return None;
+        }
+        let (data, pairs) = (InMemory(&shared.data), PairsInMemory(shared));
+        digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
     }
 
     /// Whether all of it is present.

@@ -6,11 +6,13 @@
 //! of 64 KiB as leaves of what is stored, and proofs down to BLAKE3's own 1 KiB chunks.
 
 mod hash;
+mod in_memory;
 mod outboard;
 mod proof;
 mod walk;
 
 pub use hash::{ContentHash, DigestError};
+pub use in_memory::InMemory;
 pub use outboard::{Outboard, outboard_bytes};
 pub use proof::{HashPair, Verified, decode, encode};
 

@@ -57,6 +57,8 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     deadlines: BTreeSet<(Instant, u64)>,
     late: VecDeque<(u64, u32)>,
+    /// Until when who waits for expired requests sleeps; without a deadline, until it is woken.
+    asleep_until: Option<Instant>,
     closed: bool,
 }
 
@@ -68,13 +70,14 @@ impl Table {
         if state.closed {
             return false;
         }
-        let is_first = state
-            .deadlines
-            .first()
-            .is_none_or(|(first, _)| deadline < *first);
+        // one that sleeps until an earlier deadline, also of what was answered since, wakes in time
+        let oversleeps = state.asleep_until.is_none_or(|until| deadline < until);
+        if oversleeps {
+            state.asleep_until = Some(deadline);
+        }
         state.waiting.insert(unique, waiting);
         state.deadlines.insert((deadline, unique));
-        if is_first {
+        if oversleeps {
             self.changed.notify_one();
         }
         true
@@ -160,7 +163,8 @@ impl Table {
             if !expired.is_empty() {
                 return Some(expired);
             }
-            state = match state.deadlines.first().map(|(first, _)| *first) {
+            state.asleep_until = state.deadlines.first().map(|(first, _)| *first);
+            state = match state.asleep_until {
                 None => self
                     .changed
                     .wait(state)

@@ -15,6 +15,7 @@ mod handle;
 pub mod legacy;
 pub mod machine;
 mod persist;
+mod prompt;
 mod pulls;
 mod run;
 mod start;

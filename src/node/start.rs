@@ -19,6 +19,7 @@ use super::handle::{Node, Outdated, Published, Running};
 use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::persist::{Persister, unix_now_s};
+use super::prompt::answer_at_once;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::state_dir::StateDir;
 use super::store::Store;
@@ -226,6 +227,7 @@ impl Builder {
             legacy: inlet,
         };
         let sent = parts.sent.clone();
+        self.net.set_answer_at_once(answer_at_once(&server, &sent));
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));

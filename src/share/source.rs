@@ -10,7 +10,7 @@ use super::error::ShareError;
 use super::identity::Identity;
 use super::outboards::{Outboards, Pairs};
 use super::shared::Shared;
-use crate::digest::{ContentHash, encode};
+use crate::digest::{ContentHash, InMemory, encode, outboard_bytes};
 use crate::extent::ByteRange;
 
 /// An open shared file with a content that was asked for. It stays open, and can be served as far
@@ -89,6 +89,17 @@ impl ShareFile {
             self.withdraw();
         }
         encoded
+    }
+
+    /// The same where that takes no waiting, since the bytes and the outboard are in memory; where
+    /// it does, or anything is wrong, nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
+        let pairs = match outboard_bytes(size_bytes) {
+            0 => &[],
+            _ => &self.inner.pairs.get()?[..],
+        };
+        encode(hash, size_bytes, range, InMemory(&self.inner.file), pairs).ok()
     }
 
     /// Unverified bytes from `offset` on, as they are on the disk now; see [`Self::is_current`].

@@ -1,40 +1,46 @@
 //! The dialling side: one connection to one node, many requests on it at a time.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::DropReason;
-use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
+use super::framing::{FrameReader, Pulse, reason_of};
 use super::greet::{Ends, prove};
 use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
+use super::outbound::Outbound;
 use super::tls::{nameless, peer_of, write_ahead};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
 
+/// What to do with an answer. Called once, on the task of the connection or where it is ended, so
+/// it must not wait for anything.
+pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
+
 /// A request on its way.
-#[derive(Debug)]
 struct Waiter {
-    reply: oneshot::Sender<Response>,
+    reply: OnAnswer,
     /// Held until the answer comes, also where nobody waits for it any more: the peer is busy
     /// with it all the same.
     _slot: OwnedSemaphorePermit,
     sent: Instant,
 }
 
-#[derive(Debug)]
 struct Table {
     waiters: HashMap<u32, Waiter>,
     next_id: u32,
+    /// When the connection's task looks at the clock again.
+    next_look: Instant,
     /// When the first of the waiters came to an idle connection.
     busy_since: Instant,
     last_used: Instant,
@@ -42,21 +48,27 @@ struct Table {
 }
 
 /// What the users of a connection and its task share.
-#[derive(Debug)]
 struct Line {
     table: Mutex<Table>,
     slots: Arc<Semaphore>,
-    /// Rung when an idle connection gets a request.
+    /// Rung when an idle connection gets a request that its task would look at too late.
     woken: Notify,
+    /// How soon a request is to be looked at.
+    look_after: Duration,
     pulse: Pulse,
 }
 
 /// A proven connection to a node, for one lane.
-#[derive(Debug)]
 pub(super) struct Connection {
     line: Arc<Line>,
-    requests: mpsc::Sender<Frame>,
+    outbound: Arc<Outbound>,
     task: AbortHandle,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -92,17 +104,21 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let in_flight = shared.limits.in_flight(lane);
-        let line = Arc::new(Line::new(in_flight));
-        let (requests, to_write) = mpsc::channel(in_flight);
+        let line = Arc::new(Line::new(
+            shared.limits.in_flight(lane),
+            shared.limits.ping_after,
+        ));
+        let (reading, writing) = split(stream);
+        let outbound = Arc::new(Outbound::new(writing));
         let end = End {
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
+            outbound: Arc::clone(&outbound),
         };
-        let task = tokio::spawn(run(end, stream, to_write));
+        let task = tokio::spawn(run(end, reading));
         Self {
             line,
-            requests,
+            outbound,
             task: task.abort_handle(),
         }
     }
@@ -112,23 +128,44 @@ impl Connection {
         let slot = Arc::clone(&self.line.slots).acquire_owned().await;
         let slot = slot.map_err(|_| self.line.lost())?;
         let (reply, answer) = oneshot::channel();
-        let (id, was_idle) = self.line.add(Waiter {
+        // whoever gave up waiting needs no answer
+        let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
+        self.send(slot, request, reply)
+            .map_err(|(error, _)| error)?;
+        answer.await.unwrap_or_else(|_| Err(self.line.lost()))
+    }
+
+    /// Sends a request without waiting for a slot; gives the reply back where it was not sent.
+    pub(super) fn ask_at_once(&self, request: &Request, reply: OnAnswer) -> Result<(), OnAnswer> {
+        match Arc::clone(&self.line.slots).try_acquire_owned() {
+            Ok(slot) => self.send(slot, request, reply).map_err(|(_, reply)| reply),
+            Err(_) => Err(reply),
+        }
+    }
+
+    fn send(
+        &self,
+        slot: OwnedSemaphorePermit,
+        request: &Request,
+        reply: OnAnswer,
+    ) -> Result<(), (NetError, OnAnswer)> {
+        let sent = Instant::now();
+        let waiter = Waiter {
             reply,
             _slot: slot,
-            sent: Instant::now(),
-        })?;
-        let frame = request.encode(id).map_err(|error| {
-            self.line.take(id);
-            NetError::Request(error)
-        })?;
-        // The channel has a place for every slot, so it is only ever closed, never full.
-        self.requests
-            .try_send(frame)
-            .map_err(|_| self.line.lost())?;
-        if was_idle {
-            self.line.woken.notify_one();
+            sent,
+        };
+        let id = self.line.add(waiter)?;
+        match request.encode(id) {
+            // the answer's slot is held until it comes, so the frame needs none
+            Ok(frame) => self.outbound.send(frame, None),
+            Err(error) => {
+                if let Some(waiter) = self.line.take(id) {
+                    return Err((NetError::Request(error), waiter.reply));
+                }
+            }
         }
-        answer.await.map_err(|_| self.line.lost())
+        Ok(())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -194,11 +231,12 @@ pub(super) async fn connect(
 }
 
 impl Line {
-    fn new(in_flight: usize) -> Self {
+    fn new(in_flight: usize, look_after: Duration) -> Self {
         let now = Instant::now();
         let table = Table {
             waiters: HashMap::new(),
             next_id: 1,
+            next_look: now,
             busy_since: now,
             last_used: now,
             closed: None,
@@ -208,6 +246,7 @@ impl Line {
             table: Mutex::new(table),
             slots,
             woken: Notify::new(),
+            look_after,
             pulse: Pulse::new(),
         }
     }
@@ -216,21 +255,27 @@ impl Line {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The waiter's id, and whether it is the only one.
-    fn add(&self, waiter: Waiter) -> Result<(u32, bool), NetError> {
+    /// The waiter's id; who is not taken is given back with the reason.
+    fn add(&self, waiter: Waiter) -> Result<u32, (NetError, OnAnswer)> {
         let mut table = self.lock();
         if let Some(reason) = table.closed {
-            return Err(NetError::Lost { reason });
+            return Err((NetError::Lost { reason }, waiter.reply));
         }
+        let sent = waiter.sent;
         let was_idle = table.waiters.is_empty();
         if was_idle {
-            table.busy_since = waiter.sent;
+            table.busy_since = sent;
         }
         // Ids come round after four thousand million; at most a few dozen are in flight.
         let id = table.next_id;
         table.next_id = id.wrapping_add(1);
         table.waiters.insert(id, waiter);
-        Ok((id, was_idle))
+        if was_idle && sent + self.look_after < table.next_look {
+            // one ring for all until then
+            table.next_look = sent;
+            self.woken.notify_one();
+        }
+        Ok(id)
     }
 
     fn take(&self, id: u32) -> Option<Waiter> {
@@ -240,14 +285,16 @@ impl Line {
     }
 
     /// The first reason stays; every waiter learns it at once.
-    fn fail(&self, reason: DropReason) {
+    fn fail(&self, mut reason: DropReason) {
         let waiters = {
             let mut table = self.lock();
-            table.closed.get_or_insert(reason);
+            reason = *table.closed.get_or_insert(reason);
             std::mem::take(&mut table.waiters)
         };
         self.slots.close();
-        drop(waiters);
+        for waiter in waiters.into_values() {
+            (waiter.reply)(Err(NetError::Lost { reason }));
+        }
     }
 
     fn lost(&self) -> NetError {
@@ -258,7 +305,21 @@ impl Line {
 
     /// What the clock says about the connection, and when to look again.
     fn check(&self, now: Instant, pinged: &mut Option<Silence>, limits: &PeerLimits) -> Check {
-        let table = self.lock();
+        let mut table = self.lock();
+        let check = self.look(&table, now, pinged, limits);
+        if let Check::Again(next) = check {
+            table.next_look = next;
+        }
+        check
+    }
+
+    fn look(
+        &self,
+        table: &Table,
+        now: Instant,
+        pinged: &mut Option<Silence>,
+        limits: &PeerLimits,
+    ) -> Check {
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
             let end = table.last_used + limits.idle_dialled;
             return if now >= end {
@@ -310,29 +371,24 @@ enum Check {
 struct End {
     shared: Arc<Shared>,
     line: Arc<Line>,
+    outbound: Arc<Outbound>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
+        self.outbound.close();
         self.line.fail(DropReason::ClosedHere);
         let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
         self.shared.counters.drop_for(reason);
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    end: End,
-    stream: TlsStream<S>,
-    requests: mpsc::Receiver<Frame>,
-) {
-    let (limits, line) = (&end.shared.limits, &end.line);
-    let (reading, writing) = split(stream);
-    let (pings, to_ping) = mpsc::channel(1);
-    // One task for all: they never run at the same time, so the halves never contend.
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: ReadHalf<TlsStream<S>>) {
+    let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
     let reason = tokio::select! {
         reason = read_answers(reading, line, limits) => reason,
-        reason = write_requests(writing, requests, to_ping, limits) => reason,
-        reason = watch(line, limits, pings) => reason,
+        reason = outbound.write_rest(limits) => reason,
+        reason = watch(line, limits, outbound) => reason,
     };
     line.fail(reason);
 }
@@ -356,43 +412,22 @@ async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
             return DropReason::Malformed;
         };
         match Response::decode(kind, body) {
-            // Where nobody waits any more, the answer is dropped here.
-            Ok(response) => drop(waiter.reply.send(response)),
-            Err(error) => return reason_of(&error),
+            Ok(response) => (waiter.reply)(Ok(response)),
+            Err(error) => {
+                let reason = reason_of(&error);
+                (waiter.reply)(Err(NetError::Lost { reason }));
+                return reason;
+            }
         }
     }
 }
 
-async fn write_requests<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: WriteHalf<S>,
-    mut requests: mpsc::Receiver<Frame>,
-    mut pings: mpsc::Receiver<Frame>,
-    limits: &PeerLimits,
-) -> DropReason {
-    loop {
-        let frame = tokio::select! {
-            Some(ping) = pings.recv() => ping,
-            Some(request) = requests.recv() => request,
-            // Nobody has the connection any more.
-            else => return DropReason::Idle,
-        };
-        let mut written = write_frame(&mut stream, &frame, limits).await;
-        if written.is_ok() && requests.is_empty() {
-            written = flush(&mut stream, limits).await;
-        }
-        if let Err(reason) = written {
-            return reason;
-        }
-    }
-}
-
-async fn watch(line: &Line, limits: &PeerLimits, pings: mpsc::Sender<Frame>) -> DropReason {
+async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let mut pinged = None;
     loop {
         match line.check(Instant::now(), &mut pinged, limits) {
             Check::End(reason) => return reason,
-            // A ping that is still unwritten is as good as another one.
-            Check::Ping => drop(pings.try_send(Frame::empty(0, Kind::Ping))),
+            Check::Ping => outbound.send(Frame::empty(0, Kind::Ping), None),
             Check::Again(next) => tokio::select! {
                 () = sleep_until(next) => {}
                 () = line.woken.notified() => {}
@@ -403,16 +438,18 @@ async fn watch(line: &Line, limits: &PeerLimits, pings: mpsc::Sender<Frame>) -> 
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Duration;
-
     use super::*;
 
-    fn waiter(line: &Line) -> (Waiter, oneshot::Receiver<Response>) {
+    fn line(in_flight: usize) -> Line {
+        Line::new(in_flight, PeerLimits::default().ping_after)
+    }
+
+    fn waiter(line: &Line) -> (Waiter, oneshot::Receiver<Result<Response, NetError>>) {
         let slot = Arc::clone(&line.slots).try_acquire_owned().unwrap();
         let (reply, answer) = oneshot::channel();
         (
             Waiter {
-                reply,
+                reply: Box::new(move |outcome| drop(reply.send(outcome))),
                 _slot: slot,
                 sent: Instant::now(),
             },
@@ -422,7 +459,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_lives_until_its_time_and_is_never_pinged() {
-        let (line, limits) = (Line::new(4), PeerLimits::default());
+        let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
         let end = start + limits.idle_dialled;
         assert_eq!(line.check(start, &mut None, &limits), Check::Again(end));
@@ -434,10 +471,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_with_a_request_out_is_asked_about_after_1_s_and_dead_after_2_s() {
-        let (line, limits) = (Line::new(4), PeerLimits::default());
+        let (line, limits) = (line(4), PeerLimits::default());
         tokio::time::advance(Duration::from_secs(30)).await;
         let (waiting, _answer) = waiter(&line);
-        line.add(waiting).unwrap();
+        line.add(waiting).ok().unwrap();
         let (start, mut pinged) = (Instant::now(), None);
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(
@@ -455,13 +492,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_others_overtake_for_too_long_ends_the_connection() {
-        let line = Line::new(4);
+        let line = line(4);
         let limits = PeerLimits {
             silent_after: Duration::from_secs(99),
             ..PeerLimits::default()
         };
         let (waiting, _answer) = waiter(&line);
-        line.add(waiting).unwrap();
+        line.add(waiting).ok().unwrap();
         let later = Instant::now() + limits.unanswered_after;
         let end = Check::End(DropReason::Unanswered);
         assert_eq!(line.check(later, &mut None, &limits), end);
@@ -469,18 +506,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_connection_tells_its_waiters_and_takes_no_more() {
-        let line = Line::new(4);
+        let line = line(4);
         let (waiting, answer) = waiter(&line);
-        line.add(waiting).unwrap();
+        line.add(waiting).ok().unwrap();
         let (late, _) = waiter(&line);
         line.fail(DropReason::Silent);
         line.fail(DropReason::Broken);
-        assert!(answer.await.is_err());
         let lost = NetError::Lost {
             reason: DropReason::Silent,
         };
+        assert_eq!(answer.await.unwrap().unwrap_err(), lost);
         assert_eq!(line.lost(), lost);
-        assert_eq!(line.add(late).unwrap_err(), lost);
+        assert_eq!(line.add(late).err().unwrap().0, lost);
         assert!(lost.is_retryable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_requests_in_turn_wake_the_watch_once_a_look() {
+        let (line, limits) = (line(4), PeerLimits::default());
+        let idle = line.check(Instant::now(), &mut None, &limits);
+        assert!(matches!(idle, Check::Again(_)));
+        let mut rung = 0;
+        for _ in 0..50 {
+            let (waiting, _answer) = waiter(&line);
+            let id = line.add(waiting).ok().unwrap();
+            if std::pin::pin!(line.woken.notified()).enable() {
+                rung += 1;
+                line.check(Instant::now(), &mut None, &limits);
+            }
+            line.take(id);
+        }
+        assert_eq!(rung, 1);
     }
 }

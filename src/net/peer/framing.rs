@@ -169,7 +169,7 @@ pub(super) fn reason_of(error: &WireError) -> DropReason {
 }
 
 /// What an error of the stream means; rustls reports a peer's breach of TLS as invalid data.
-fn io_reason(error: &io::Error) -> DropReason {
+pub(super) fn io_reason(error: &io::Error) -> DropReason {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => DropReason::PeerClosed,
         io::ErrorKind::InvalidData => DropReason::TlsFailed,

@@ -11,15 +11,18 @@ mod dial;
 mod framing;
 mod greet;
 mod limits;
+mod outbound;
 mod pool;
 mod register;
 mod serve;
 mod tls;
 
 pub use counters::{DropReason, PeerCounters};
+pub use dial::OnAnswer;
 pub use limits::PeerLimits;
-pub use serve::{Incoming, ReplyTo};
+pub use serve::{AnswerAtOnce, Incoming, ReplyTo};
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -49,7 +52,6 @@ use tls::Tls;
 pub type OlderConnection = (TcpStream, SocketAddr);
 
 /// What all tasks of the TCP side share.
-#[derive(Debug)]
 struct Shared {
     me: NodeId,
     tls: Tls,
@@ -57,6 +59,7 @@ struct Shared {
     allow: ArcSwap<AllowList>,
     invites: ArcSwapOption<Invites>,
     older_plane: ArcSwapOption<mpsc::Sender<OlderConnection>>,
+    at_once: ArcSwapOption<AnswerAtOnce>,
     limits: PeerLimits,
     counters: Counters,
     pool: Pool,
@@ -65,6 +68,12 @@ struct Shared {
 }
 
 /// Ends everything when the last clone of [`PeerNet`] goes.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
@@ -116,6 +125,7 @@ impl PeerNet {
             allow: ArcSwap::default(),
             invites: ArcSwapOption::empty(),
             older_plane: ArcSwapOption::empty(),
+            at_once: ArcSwapOption::empty(),
             limits,
             counters: Counters::default(),
             pool: Pool::default(),
@@ -158,6 +168,26 @@ impl PeerNet {
         self.check_peer(&node)?;
         let connection = Pool::get(shared, node, addr, lane).await?;
         connection.ask(&request).await
+    }
+
+    /// Asks `node` where a connection for the lane is open and has room for one more request, on
+    /// the calling thread: `reply` is called with the outcome, later and from another thread.
+    /// Where nothing was sent, `reply` is given back.
+    ///
+    /// # Errors
+    /// The reply, to be used with [`PeerNet::request`].
+    pub fn request_at_once(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: &Request,
+        reply: OnAnswer,
+    ) -> Result<(), OnAnswer> {
+        let open = self.owner.shared.pool.open(node, lane);
+        match open.filter(|_| self.check_peer(&node).is_ok()) {
+            Some(connection) => connection.ask_at_once(request, reply),
+            None => Err(reply),
+        }
     }
 
     /// Makes the connection for a later request, if there is none.
@@ -229,6 +259,12 @@ impl PeerNet {
     /// the list does not name their node only by [`PeerNet::close_peer`].
     pub fn set_allow_list(&self, allow: AllowList) {
         self.owner.shared.allow.store(Arc::new(allow));
+    }
+
+    /// From now on requests are shown to `answer` first, on the task of their connection; those
+    /// that it does not answer come out of the receiver as before.
+    pub fn set_answer_at_once(&self, answer: AnswerAtOnce) {
+        self.owner.shared.at_once.store(Some(Arc::new(answer)));
     }
 
     /// Hands accepted connections that do not begin as TLS to an older plane; where its queue is

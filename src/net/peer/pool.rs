@@ -70,6 +70,14 @@ impl Pool {
         }
     }
 
+    /// The connection to `node`, where one is open.
+    pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
+        match self.lock().slots.get(&(node, lane)) {
+            Some(Slot::Open(connection)) if connection.is_open() => Some(Arc::clone(connection)),
+            _ => None,
+        }
+    }
+
     fn step(
         &self,
         shared: &Arc<Shared>,
@@ -121,21 +129,22 @@ impl Pool {
 
     /// Ends the connections to a node; says how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
-        let mut slots = self.lock();
         let of_node =
             |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
-        slots
-            .slots
-            .extract_if(of_node)
-            .map(|(_, slot)| close(&slot))
-            .count()
+        let closed: Vec<_> = self.lock().slots.extract_if(of_node).collect();
+        // not under the lock: whoever waits on them is told at once, and may ask elsewhere
+        closed.iter().for_each(|(_, slot)| close(slot));
+        closed.len()
     }
 
     /// Ends all connections and takes no more.
     pub(super) fn close(&self) {
-        let mut slots = self.lock();
-        slots.closed = true;
-        slots.slots.drain().for_each(|(_, slot)| close(&slot));
+        let closed: Vec<_> = {
+            let mut slots = self.lock();
+            slots.closed = true;
+            slots.slots.drain().collect()
+        };
+        closed.iter().for_each(|(_, slot)| close(slot));
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Duration, sleep, timeout};
@@ -12,9 +12,10 @@ use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::{Counters, DropReason};
-use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
+use super::framing::{FrameReader, Pulse, reason_of};
 use super::greet::{Admission, Door, Ends, admit};
 use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
+use super::outbound::Outbound;
 use super::register::Place;
 use super::tls::{peer_of, write_ahead};
 use crate::id::NodeId;
@@ -25,7 +26,7 @@ use crate::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
 const TLS_FIRST_BYTE: u8 = 0x16;
 /// The wait after the system could not give us a connection, for instance for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Pongs that wait to be written; a peer that pings faster gets fewer pongs.
+/// Pongs that wait to be written besides the answers.
 const PONGS: usize = 4;
 
 /// A request of a proven peer, for the node to answer.
@@ -47,16 +48,13 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct ReplyTo {
     id: u32,
-    answers: mpsc::Sender<Answer>,
+    outbound: Arc<Outbound>,
     slot: Option<OwnedSemaphorePermit>,
 }
 
-/// A frame to write; its slot is free once it is written.
-#[derive(Debug)]
-struct Answer {
-    frame: Frame,
-    _slot: OwnedSemaphorePermit,
-}
+/// Answers a proven member's request where that takes no waiting at all; it is called on the task
+/// of the member's connection.
+pub type AnswerAtOnce = Arc<dyn Fn(NodeId, &Request) -> Option<Response> + Send + Sync>;
 
 impl ReplyTo {
     /// Sends the answer, never blocking. Where the connection is gone, so is the answer.
@@ -66,7 +64,7 @@ impl ReplyTo {
 
     /// Whether the asker is still connected, so that work for one who is gone can be left.
     pub fn is_wanted(&self) -> bool {
-        !self.answers.is_closed()
+        !self.outbound.is_closed()
     }
 
     fn answer(&mut self, response: &Response) {
@@ -75,8 +73,7 @@ impl ReplyTo {
         let frame = response
             .encode(self.id)
             .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
-        // The channel has a place for every slot, so it is only ever closed, never full.
-        let _ = self.answers.try_send(Answer { frame, _slot: slot });
+        self.outbound.send(frame, Some(slot));
     }
 }
 
@@ -132,7 +129,7 @@ fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
 }
 
 /// Serves one connection to its end; gives the reason of the end.
-pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     shared: &Shared,
     stream: S,
     addr: SocketAddr,
@@ -202,30 +199,37 @@ struct Session<'a> {
     lane: Lane,
 }
 
+/// However the task of a connection ends, its socket is let go of.
+struct Closing(Arc<Outbound>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Session<'_> {
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: TlsStream<S>) -> DropReason {
-        let in_flight = self.shared.limits.in_flight(self.lane);
-        let (answers, to_write) = mpsc::channel(in_flight);
-        let (pongs, to_pong) = mpsc::channel(PONGS);
-        let slots = Arc::new(Semaphore::new(in_flight));
+    async fn run<S>(&self, stream: TlsStream<S>) -> DropReason
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (reading, writing) = split(stream);
-        // One task for both: they never run at the same time, so the halves never contend.
+        let outbound = Closing(Arc::new(Outbound::new(writing)));
         tokio::select! {
-            reason = self.read_requests(reading, &slots, answers, pongs) => reason,
-            reason = self.write_answers(writing, to_write, to_pong) => reason,
+            reason = self.read_requests(reading, &outbound.0) => reason,
+            reason = outbound.0.write_rest(&self.shared.limits) => reason,
         }
     }
 
     async fn read_requests<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: ReadHalf<S>,
-        slots: &Arc<Semaphore>,
-        answers: mpsc::Sender<Answer>,
-        pongs: mpsc::Sender<u32>,
+        outbound: &Arc<Outbound>,
     ) -> DropReason {
         let (limits, pulse) = (&self.shared.limits, Pulse::new());
         let mut reader = FrameReader::new(stream, limits, &pulse);
         let all_slots = limits.in_flight(self.lane);
+        let slots = Arc::new(Semaphore::new(all_slots));
         loop {
             match timeout(limits.idle_accepted, reader.wait()).await {
                 Err(_) if slots.available_permits() == all_slots => return DropReason::Idle,
@@ -238,7 +242,10 @@ impl Session<'_> {
                 Err(reason) => return reason,
             };
             if header.kind == Kind::Ping {
-                let _ = pongs.try_send(header.id);
+                // a peer that pings faster than it reads gets fewer pongs
+                if outbound.waiting() < all_slots + PONGS {
+                    outbound.send(Frame::empty(header.id, Kind::Pong), None);
+                }
                 continue;
             }
             let request = match Request::decode(header.kind, body) {
@@ -246,16 +253,22 @@ impl Session<'_> {
                 Err(error) => return reason_of(&error),
             };
             // Reading pauses here when too many are in flight: the peer feels it as a full pipe.
-            let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return DropReason::ClosedHere;
             };
             let reply = ReplyTo {
                 id: header.id,
-                answers: answers.clone(),
+                outbound: Arc::clone(outbound),
                 slot: Some(slot),
             };
-            if !self.hand_in(request, reply) {
-                return DropReason::ClosedHere;
+            let at_once = self.shared.at_once.load();
+            let answer = at_once
+                .as_ref()
+                .and_then(|answer| answer(self.from, &request));
+            match answer {
+                Some(response) => reply.send(response),
+                None if self.hand_in(request, reply) => {}
+                None => return DropReason::ClosedHere,
             }
         }
     }
@@ -278,33 +291,6 @@ impl Session<'_> {
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    }
-
-    async fn write_answers<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        mut stream: WriteHalf<S>,
-        mut answers: mpsc::Receiver<Answer>,
-        mut pongs: mpsc::Receiver<u32>,
-    ) -> DropReason {
-        let limits = &self.shared.limits;
-        loop {
-            let written = tokio::select! {
-                Some(id) = pongs.recv() => {
-                    write_frame(&mut stream, &Frame::empty(id, Kind::Pong), limits).await
-                }
-                Some(answer) = answers.recv() => {
-                    write_frame(&mut stream, &answer.frame, limits).await
-                }
-                else => return DropReason::ClosedHere,
-            };
-            let mut written = written;
-            if written.is_ok() && answers.is_empty() && pongs.is_empty() {
-                written = flush(&mut stream, limits).await;
-            }
-            if let Err(reason) = written {
-                return reason;
-            }
         }
     }
 }

@@ -6,14 +6,17 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Inner;
+use super::behind::Pending;
 use super::fill::Filler;
 use super::gather::{Shortfall, Sources};
 use super::state::Waiting;
+use super::{Inner, failure_of};
 use crate::cache::{CacheFile, Stored};
 use crate::digest::{self, ContentHash, DigestError, Verified};
 use crate::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 use crate::id::NodeId;
+use crate::net::NetError;
+use crate::net::peer::OnAnswer;
 use crate::transfer::TransferError;
 use crate::transfer::plan::{self, Failure, Offer, RangeRequest, RequestId};
 use crate::wire::native::tcp::{Lane, Request, Response};
@@ -32,7 +35,54 @@ enum Verification {
     Over(Option<Accepted>),
 }
 
+/// Whether a request takes the short way: small, and somebody waits for it.
+pub(super) fn is_prompt(request: &RangeRequest) -> bool {
+    request.lane == plan::Lane::Urgent && request.range.len() <= HASHED_AT_ONCE_MAX_BYTES
+}
+
 impl Inner {
+    /// Asks for a small range on this thread where a connection is ready, else by a task.
+    pub(super) fn begin(self: &Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
+        // Weak, so that an answer that never comes does not keep the network that it would come by
+        let inner = Arc::downgrade(self);
+        let reply: OnAnswer = Box::new(move |outcome| {
+            if let Some(inner) = inner.upgrade() {
+                inner.take_prompt_answer(request, outcome);
+            }
+        });
+        let lane = lane_of(request.lane);
+        let asked = (self.asking.at_once)(request.node, lane, &question(&request), reply);
+        if asked.is_err() {
+            let task = self.runtime.spawn(self.clone().ask_range(request, address));
+            self.with(|state, _| state.note_task(request.id, task.abort_handle()));
+        }
+    }
+
+    /// On the task of the connection: verifies, and gives readers their bytes.
+    fn take_prompt_answer(
+        self: &Arc<Self>,
+        request: RangeRequest,
+        outcome: Result<Response, NetError>,
+    ) {
+        let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
+            Ok(proof) => proof,
+            Err(failure) => return self.fail(request.id, failure),
+        };
+        if !self.behind.has_room(request.range.len()) {
+            self.runtime.spawn(self.clone().take_answer(request, proof));
+            return;
+        }
+        match self.verify(&request, proof) {
+            Some((verified, Some(file))) => self.store_soon(Pending {
+                hash: request.hash,
+                verified,
+                file,
+            }),
+            Some((_, None)) => self.with(|state, _| state.refused(request.hash, request.range)),
+            None => {}
+        }
+    }
+
     /// Asks for one range and sees to the answer.
     pub(super) async fn ask_range(
         self: Arc<Self>,
@@ -42,21 +92,12 @@ impl Inner {
         let Some(address) = address else {
             return self.fail(request.id, Failure::Gone);
         };
-        let (hash, size_bytes, range) = (request.hash, request.size_bytes, request.range);
-        let question = Request::Range {
-            hash,
-            size_bytes,
-            range,
-        };
-        let answer = (self.ask)(request.node, address, lane_of(request.lane), question).await;
-        let failure = match answer {
-            Ok(Response::Data { proof }) => return self.take_answer(request, proof).await,
-            Ok(Response::Gone | Response::NotHere) => Failure::Gone,
-            Ok(Response::Busy) => Failure::Busy,
-            Ok(_) => Failure::Unreachable,
-            Err(failure) => failure,
-        };
-        self.fail(request.id, failure);
+        let lane = lane_of(request.lane);
+        let answer = (self.asking.ask)(request.node, address, lane, question(&request)).await;
+        match proof_of(answer) {
+            Ok(proof) => self.take_answer(request, proof).await,
+            Err(failure) => self.fail(request.id, failure),
+        }
     }
 
     fn fail(self: &Arc<Self>, id: RequestId, failure: Failure) {
@@ -159,7 +200,7 @@ impl Inner {
         let Ok(_permit) = self.holdings.acquire().await else {
             return;
         };
-        let answer = (self.ask)(node, address, Lane::Bulk, Request::Holdings { hash }).await;
+        let answer = (self.asking.ask)(node, address, Lane::Bulk, Request::Holdings { hash }).await;
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };
@@ -173,6 +214,23 @@ impl Inner {
             load: 0,
         };
         self.with(|state, _| state.offer(Instant::now(), &offer, address));
+    }
+}
+
+fn question(request: &RangeRequest) -> Request {
+    Request::Range {
+        hash: request.hash,
+        size_bytes: request.size_bytes,
+        range: request.range,
+    }
+}
+
+fn proof_of(answer: Result<Response, Failure>) -> Result<Bytes, Failure> {
+    match answer? {
+        Response::Data { proof } => Ok(proof),
+        Response::Gone | Response::NotHere => Err(Failure::Gone),
+        Response::Busy => Err(Failure::Busy),
+        _ => Err(Failure::Unreachable),
     }
 }
 

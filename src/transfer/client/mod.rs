@@ -3,13 +3,16 @@
 //!
 //! One mutex guards the plan and the tables beside it; it is held for table work only, never
 //! across an await, a disk access or a reader's reply. Requests are tasks; verifying and storing
-//! is done on blocking threads, as many at a time as there are processors. A reader gets its bytes
-//! as soon as they are verified, before they are stored. What the cache has no room for is held in
+//! is done on blocking threads, as many at a time as there are processors. A small range that
+//! somebody waits for takes a shorter way, since each change of thread costs as much as all of its
+//! work: the reader's thread writes the request, and the connection's task verifies the answer and
+//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no room for is held in
 //! a window of bounded memory, so reads go on uncached.
 //!
 //! An error ends one read or one fill and leaves everything else as it was; verified bytes stay.
 
 mod answers;
+mod behind;
 mod fill;
 mod gather;
 mod state;
@@ -32,11 +35,12 @@ use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
-use crate::net::peer::PeerNet;
+use crate::net::peer::{OnAnswer, PeerNet};
 use crate::transfer::plan::{DemandId, Failure, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig};
 use crate::transfer::{FetchReport, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
+use behind::Behind;
 pub use fill::{Fill, FillProgress};
 use state::{OpenFile, Outbox, State, Waiting};
 
@@ -152,6 +156,16 @@ pub enum FetchEvent {
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 /// Asks one peer one thing. Dropping the future takes the question back.
 type Ask = Arc<dyn Fn(NodeId, SocketAddr, Lane, Request) -> Answer + Send + Sync>;
+/// The same on the calling thread, where a connection is ready for it; else gives the reply back.
+type AskAtOnce =
+    Arc<dyn Fn(NodeId, Lane, &Request, OnAnswer) -> Result<(), OnAnswer> + Send + Sync>;
+
+/// The ways to ask.
+#[derive(Clone)]
+struct Asking {
+    ask: Ask,
+    at_once: AskAtOnce,
+}
 
 /// Fetches contents from other nodes. Clones are the same fetcher.
 #[derive(Clone)]
@@ -163,7 +177,8 @@ struct Inner {
     state: Mutex<State>,
     cache: Cache,
     holders: HoldersOf,
-    ask: Ask,
+    asking: Asking,
+    behind: Behind,
     events: mpsc::Sender<FetchEvent>,
     events_lost: AtomicU64,
     verifiers: Arc<Semaphore>,
@@ -187,6 +202,7 @@ impl Fetcher {
         cache: Cache,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
+        let near = net.clone();
         let ask: Ask = Arc::new(move |node, address, lane, request| {
             let net = net.clone();
             Box::pin(async move {
@@ -195,12 +211,15 @@ impl Fetcher {
                     .map_err(|error| failure_of(&error))
             })
         });
-        Self::with_ask(config, ask, cache, holders)
+        let at_once: AskAtOnce = Arc::new(move |node, lane, request, reply| {
+            near.request_at_once(node, lane, request, reply)
+        });
+        Self::with_asking(config, Asking { ask, at_once }, cache, holders)
     }
 
-    fn with_ask(
+    fn with_asking(
         config: FetchConfig,
-        ask: Ask,
+        asking: Asking,
         cache: Cache,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
@@ -212,7 +231,8 @@ impl Fetcher {
             state: Mutex::new(State::new(plan, config.uncached_window_bytes)),
             cache,
             holders,
-            ask,
+            asking,
+            behind: Behind::default(),
             events,
             events_lost: AtomicU64::new(0),
             verifiers: Arc::new(Semaphore::new(processors.clamp(2, VERIFIERS_MAX))),
@@ -396,6 +416,9 @@ impl Inner {
     }
 
     fn carry_out(self: &Arc<Self>, outbox: Outbox) {
+        for (request, address) in outbox.requests {
+            self.begin(request, address);
+        }
         for (reply, outcome) in outbox.replies {
             reply(outcome);
         }

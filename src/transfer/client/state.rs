@@ -11,13 +11,13 @@ use tokio::task::AbortHandle;
 use super::fill::{FillProgress, Filler};
 use super::gather::Sources;
 use super::window::Window;
-use super::{FetchEvent, Holder, Inner, ReadReply};
+use super::{FetchEvent, Holder, Inner, ReadReply, answers};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, Verified};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
-use crate::transfer::plan::{DemandId, Offer, Plan, PlanError, PlanEvent, RequestId};
+use crate::transfer::plan::{DemandId, Offer, Plan, PlanError, PlanEvent, RangeRequest, RequestId};
 
 /// What read-ahead may hold of the window for uncached bytes, the rest being left to demands.
 const UNCACHED_AHEAD_SHARE: u64 = 2;
@@ -66,6 +66,8 @@ impl OpenFile {
 pub(super) struct Outbox {
     pub replies: Vec<(ReadReply, Result<Bytes, TransferError>)>,
     pub deliveries: Vec<(Waiting, Sources)>,
+    /// Small ones that somebody waits for.
+    pub requests: Vec<(RangeRequest, Option<SocketAddr>)>,
     pub fills: Vec<(Filler, Result<(), TransferError>)>,
     pub events: Vec<FetchEvent>,
     pub wanted: Vec<ContentHash>,
@@ -353,10 +355,22 @@ impl State {
             let address = file
                 .and_then(|file| file.addresses.get(&request.node))
                 .copied();
+            if answers::is_prompt(&request) {
+                self.outbox.requests.push((request, address));
+                continue;
+            }
             let task = inner
                 .runtime
                 .spawn(inner.clone().ask_range(request, address));
             self.tasks.insert(request.id, task.abort_handle());
+        }
+    }
+
+    /// A request became a task after all; it ends where its answer is of no use any more.
+    pub fn note_task(&mut self, id: RequestId, task: AbortHandle) {
+        match self.plan.is_asked(id) {
+            true => drop(self.tasks.insert(id, task)),
+            false => task.abort(),
         }
     }
 

@@ -71,7 +71,9 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
     });
     let cache = TestCache::new(budget);
     let holders: HoldersOf = Arc::new(move |_| holders.clone());
-    let (fetcher, events) = Fetcher::with_ask(config, ask, cache.cache.clone(), holders);
+    let at_once: AskAtOnce = Arc::new(|_, _, _, reply| Err(reply));
+    let asking = Asking { ask, at_once };
+    let (fetcher, events) = Fetcher::with_asking(config, asking, cache.cache.clone(), holders);
     Scene {
         fetcher,
         events,
@@ -338,9 +340,9 @@ async fn a_holder_that_offers_itself_ends_the_wait() {
     let content = Content::new(11, 1 << 20);
     let mut scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let silent: HoldersOf = Arc::new(|_| vec![]);
-    let ask = scene.fetcher.inner.ask.clone();
+    let asking = scene.fetcher.inner.asking.clone();
     let cache = scene.cache.cache.clone();
-    let (fetcher, events) = Fetcher::with_ask(FetchConfig::new(1), ask, cache, silent);
+    let (fetcher, events) = Fetcher::with_asking(FetchConfig::new(1), asking, cache, silent);
     (scene.fetcher, scene.events) = (fetcher, events);
     let (reply, outcome) = reply();
     let range = ByteRange::at(65536, 4096);

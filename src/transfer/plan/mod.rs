@@ -204,6 +204,11 @@ impl Plan {
         self.settled = false;
     }
 
+    /// Whether a request is still to be answered.
+    pub fn is_asked(&self, id: RequestId) -> bool {
+        self.in_flight.contains_key(&id)
+    }
+
     /// Whether a node counts as a holder of an open file.
     pub fn is_holder(&self, hash: &ContentHash, node: &NodeId) -> bool {
         self.fetches

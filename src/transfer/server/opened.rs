@@ -69,6 +69,14 @@ impl Source {
             }),
         }
     }
+
+    /// The same where nothing must be waited for and nothing is wrong; else nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        match self {
+            Self::Cached(file) => file.encode_at_once(range),
+            Self::Shared(file) => file.encode_at_once(range),
+        }
+    }
 }
 
 pub(super) struct Opened {

@@ -107,6 +107,13 @@ impl Turnstile {
         turn.await.ok()
     }
 
+    /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
+    pub fn pass_at_once(&self, from: NodeId, bytes: u64) -> Option<Turn> {
+        let mut gate = self.lock();
+        let idle = gate.waiting_count == 0 && gate.making < gate.limits.makers_max;
+        (idle && gate.fits(&from, bytes)).then(|| gate.begin(from, bytes, self))
+    }
+
     /// How busy this node is, from 0 to 255.
     pub fn load(&self) -> u8 {
         let waiting = self.lock().waiting_count.min(LOAD_FULL_WAITING);
@@ -160,9 +167,25 @@ impl Gate {
         let Some(next) = self.waiting.get(from).and_then(VecDeque::front) else {
             return true;
         };
+        self.fits(from, next.bytes)
+    }
+
+    fn fits(&self, from: &NodeId, bytes: u64) -> bool {
         let held = self.held_of_peer.get(from).copied().unwrap_or_default();
-        let fits = self.held_bytes + next.bytes <= self.limits.held_max_bytes;
-        fits && held + next.bytes <= self.limits.held_of_peer_max_bytes
+        let fits = self.held_bytes + bytes <= self.limits.held_max_bytes;
+        fits && held + bytes <= self.limits.held_of_peer_max_bytes
+    }
+
+    fn begin(&mut self, from: NodeId, bytes: u64, turnstile: &Turnstile) -> Turn {
+        self.making += 1;
+        self.held_bytes += bytes;
+        *self.held_of_peer.entry(from).or_default() += bytes;
+        Turn {
+            turnstile: turnstile.clone(),
+            from,
+            bytes,
+            making: true,
+        }
     }
 
     fn let_through(&mut self, from: NodeId, turnstile: &Turnstile) -> Option<Turn> {
@@ -173,16 +196,7 @@ impl Gate {
             false => self.turns.push_back(from),
         }
         self.waiting_count -= 1;
-        self.making += 1;
-        self.held_bytes += waiter.bytes;
-        *self.held_of_peer.entry(from).or_default() += waiter.bytes;
-        let turnstile = turnstile.clone();
-        let turn = Turn {
-            turnstile,
-            from,
-            bytes: waiter.bytes,
-            making: true,
-        };
+        let turn = self.begin(from, waiter.bytes, turnstile);
         waiter.go.send(turn).err()
     }
 }
@@ -234,6 +248,25 @@ mod tests {
         let served: Vec<_> = served.collect();
         assert_eq!(served.iter().flatten().count(), 1);
         assert!(now(modest.as_mut()).flatten().is_some());
+    }
+
+    #[test]
+    fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
+        let gate = Turnstile::new(limits());
+        let first = gate.pass_at_once(peer(1), 60);
+        assert!(first.is_some());
+        assert!(gate.pass_at_once(peer(1), 1).is_none(), "its own memory");
+        assert!(gate.pass_at_once(peer(2), 41).is_none(), "everybody's");
+        let second = gate.pass_at_once(peer(2), 1);
+        assert!(second.is_some());
+        assert!(gate.pass_at_once(peer(3), 1).is_none(), "two are made");
+        let mut waiting = Box::pin(gate.pass(peer(4), 100));
+        assert!(now(waiting.as_mut()).is_none());
+        drop(second);
+        assert!(gate.pass_at_once(peer(3), 1).is_none(), "one waits longer");
+        drop((first, waiting));
+        let inner = gate.lock();
+        assert_eq!((inner.making, inner.held_bytes), (0, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ struct Serving {
     cache: TestCache,
     server: Server,
     task: JoinHandle<()>,
+    /// Questions that were answered on the task of their connection.
+    prompt: Arc<AtomicU64>,
 }
 
 impl Serving {
@@ -91,6 +94,13 @@ impl Cluster {
         let (id, net, incoming) = self.net();
         let server = Server::new(cache.cache.clone(), shares, ServerLimits::default());
         let task = tokio::spawn(serve(server.clone(), incoming, tamper));
+        let (prompt, at_once) = (Arc::new(AtomicU64::new(0)), server.clone());
+        let count = prompt.clone();
+        net.set_answer_at_once(Arc::new(move |from, request| {
+            let answer = at_once.answer_at_once(from, request)?;
+            count.fetch_add(1, Ordering::Relaxed);
+            Some(tamper(answer))
+        }));
         Serving {
             id,
             address: net.local_addr(),
@@ -98,6 +108,7 @@ impl Cluster {
             cache,
             server,
             task,
+            prompt,
         }
     }
 
@@ -143,6 +154,17 @@ fn lying(response: Response) -> Response {
             }
         }
         other => other,
+    }
+}
+
+/// The first answer of a file opens it, so it does not take the short way.
+fn lying_of_all_but_the_beginning(response: Response) -> Response {
+    static FIRST: std::sync::Once = std::sync::Once::new();
+    let mut is_first = false;
+    FIRST.call_once(|| is_first = true);
+    match is_first {
+        true => response,
+        false => lying(response),
     }
 }
 
@@ -233,6 +255,63 @@ async fn a_lying_holder_is_shunned_and_not_a_wrong_byte_read() {
     blocking(move || read_through(&reader, &content, 128 << 10)).await;
     let shunned = fetcher.peers().into_iter().find(|p| p.shunned).unwrap();
     assert_eq!((shunned.node, shunned.delivered_bytes), (nodes[0].id, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_reads_take_the_short_way_and_are_right_and_kept() {
+    let content = Content::new(10, 8 << 20);
+    let cluster = Cluster::new();
+    let serving = cluster.serving(&[&content], honest);
+    let cache = TestCache::new(1 << 30);
+    let (fetcher, _events) = cluster.fetching(&cache, vec![serving.holder()]);
+    let pages: Vec<_> = (0..200u64).map(|n| n * 977 % 2048 * 4096).collect();
+    let (reader, copy) = (fetcher.clone(), content.clone());
+    blocking(move || {
+        for start in pages {
+            let range = ByteRange::at(start, 4096);
+            assert_eq!(read_now(&reader, &copy, range).unwrap(), copy.part(range));
+        }
+    })
+    .await;
+    assert!(serving.prompt.load(Ordering::Relaxed) > 150);
+    let begun = Instant::now();
+    while cache.cache.cached_bytes(&content.hash()) < 200 * 4096 {
+        assert!(begun.elapsed() < LONG, "what was read is not kept");
+        tokio::task::yield_now().await;
+    }
+    assert!(fetcher.peers()[0].delivered_bytes <= 250 * 4096);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_on_the_short_way_is_found_and_another_holder_asked() {
+    let content = Content::new(11, 4 << 20);
+    let cluster = Cluster::new();
+    let nodes = [
+        cluster.serving(&[&content], honest),
+        cluster.serving(&[&content], lying_of_all_but_the_beginning),
+    ];
+    let cache = TestCache::new(1 << 30);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![nodes[1].holder()]);
+    let (reader, copy) = (fetcher.clone(), content.clone());
+    let first = ByteRange::new(0, 4096);
+    blocking(move || read_now(&reader, &copy, first).unwrap()).await;
+    let offer = crate::transfer::Offer {
+        node: nodes[0].id,
+        hash: content.hash(),
+        size_bytes: content.size(),
+        all: true,
+        ranges: Default::default(),
+        load: 0,
+    };
+    let (reader, copy) = (fetcher.clone(), content.clone());
+    let (address, range) = (nodes[0].address, ByteRange::at(2 << 20, 4096));
+    let read = tokio::task::spawn_blocking(move || read_now(&reader, &copy, range).unwrap());
+    let hash = content.hash();
+    let node = nodes[1].id;
+    while events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
+    fetcher.offer(offer, address);
+    assert_eq!(read.await.unwrap(), content.part(range));
+    assert_eq!(nodes[1].prompt.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

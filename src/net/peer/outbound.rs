@@ -1,0 +1,288 @@
+//! Frames on their way out of a connection: whoever has one writes it where the socket takes it at
+//! once, so that a small one costs no change of thread; what the socket does not take is left to
+//! the connection's task, which gives a slow peer its time and no more.
+//!
+//! Frames never mix: one begins where the one before ended. The lock is held for as long as the
+//! socket takes bytes without waiting.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::AsyncWrite;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Duration, timeout};
+
+use super::counters::DropReason;
+use super::framing::io_reason;
+use super::limits::PeerLimits;
+use crate::wire::native::tcp::{Frame, HEADER_BYTES};
+
+/// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work.
+const AT_ONCE_MAX_BYTES: usize = 128 << 10;
+
+/// The writing side of a connection. What is queued is bounded by the slots of its requests.
+pub(super) struct Outbound {
+    sending: Mutex<Sending>,
+    /// Rung when something is left for the connection's task.
+    left: Notify,
+}
+
+struct Sending {
+    /// Nothing once the connection has ended.
+    stream: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    frames: VecDeque<Departing>,
+    /// How much of the first frame is written.
+    written: usize,
+    /// Whether something is written that was not pushed out.
+    unflushed: bool,
+    broken: Option<DropReason>,
+}
+
+struct Departing {
+    frame: Frame,
+    /// Free once the frame is written.
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Outbound {
+    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        let sending = Sending {
+            stream: Some(Box::new(stream)),
+            frames: VecDeque::new(),
+            written: 0,
+            unflushed: false,
+            broken: None,
+        };
+        Self {
+            sending: Mutex::new(sending),
+            left: Notify::new(),
+        }
+    }
+
+    /// Sends a frame, never blocking; `slot` is held until it is written. Where the connection has
+    /// ended, or breaks by this, so is the frame: the connection's task tells everybody.
+    pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+        let mut sending = self.lock();
+        if sending.stream.is_none() || sending.broken.is_some() {
+            return;
+        }
+        // where something is left, the task is at it: its wait must not be disturbed
+        let was_idle = sending.is_idle();
+        let small = frame.len_bytes() <= AT_ONCE_MAX_BYTES;
+        let departing = Departing { frame, _slot: slot };
+        sending.frames.push_back(departing);
+        if !was_idle {
+            return;
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        if small && sending.poll_next(&mut nobody).is_ready() && sending.poll_rest(&mut nobody) {
+            return;
+        }
+        drop(sending);
+        self.left.notify_one();
+    }
+
+    /// How many frames wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().frames.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().stream.is_none()
+    }
+
+    /// Lets go of the socket and of every frame.
+    pub(super) fn close(&self) {
+        let (stream, frames) = {
+            let mut sending = self.lock();
+            (sending.stream.take(), std::mem::take(&mut sending.frames))
+        };
+        drop((stream, frames));
+    }
+
+    /// The task's part: writes what is left whenever something is, until the stream breaks or a
+    /// frame takes too long.
+    pub(super) async fn write_rest(&self, limits: &PeerLimits) -> DropReason {
+        loop {
+            self.left.notified().await;
+            while let Some(limit) = self.next_limit(limits) {
+                let step = std::future::poll_fn(|context| self.lock().poll_next(context));
+                if timeout(limit, step).await.is_err() {
+                    return DropReason::SlowReader;
+                }
+            }
+            let broken = self.lock().broken;
+            if let Some(reason) = broken {
+                return reason;
+            }
+        }
+    }
+
+    /// How long the next step may take; nothing where none is due.
+    fn next_limit(&self, limits: &PeerLimits) -> Option<Duration> {
+        let sending = self.lock();
+        if sending.broken.is_some() || sending.is_idle() {
+            return None;
+        }
+        let first = sending.frames.front();
+        Some(first.map_or(limits.frame_grace, |departing| {
+            limits.frame_time(departing.frame.len_bytes())
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sending {
+    fn is_idle(&self) -> bool {
+        self.frames.is_empty() && !self.unflushed
+    }
+
+    /// Whether all is pushed out that was written; what fails is noted.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> bool {
+        self.broken.is_none()
+            && (self.is_idle() || self.poll_next(context).is_ready())
+            && self.broken.is_none()
+    }
+
+    /// Writes one frame, or pushes out those that are written where there is none; the body is not
+    /// copied on the way to TLS. What fails is noted.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let outcome = match self.frames.is_empty() {
+            true => ready!(self.poll_flush(context)),
+            false => ready!(self.poll_write(context)),
+        };
+        if let Err(error) = outcome {
+            self.broken = Some(io_reason(&error));
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (Some(stream), Some(first)) = (&mut self.stream, self.frames.front()) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let frame = &first.frame;
+        while self.written < frame.len_bytes() {
+            let stream = Pin::new(&mut **stream);
+            let step = if self.written < HEADER_BYTES {
+                let parts = [
+                    IoSlice::new(&frame.header[self.written..]),
+                    IoSlice::new(&frame.body),
+                ];
+                ready!(stream.poll_write_vectored(context, &parts))
+            } else {
+                let rest = &frame.body[self.written - HEADER_BYTES..];
+                ready!(stream.poll_write(context, rest))
+            };
+            match step {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(step) => self.written += step,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.frames.pop_front();
+        self.written = 0;
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let outcome = ready!(Pin::new(&mut **stream).poll_flush(context));
+        self.unflushed = false;
+        Poll::Ready(outcome)
+    }
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+    use crate::wire::native::tcp::Response;
+
+    fn answer(length: usize) -> Frame {
+        Response::Data {
+            proof: Bytes::from(vec![7; length]),
+        }
+        .encode(3)
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_small_frame_is_out_before_the_task_has_its_turn() {
+        let (near, mut far) = duplex(1 << 16);
+        let outbound = Outbound::new(near);
+        outbound.send(answer(100), None);
+        assert_eq!(outbound.waiting(), 0);
+        let mut bytes = vec![0; HEADER_BYTES + 100];
+        far.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes[..HEADER_BYTES], answer(100).header);
+    }
+
+    #[tokio::test]
+    async fn what_a_narrow_pipe_does_not_take_follows_whole_and_in_order() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near));
+        let lengths = [50, 5000, 0, 200_000, 7];
+        for length in lengths {
+            outbound.send(answer(length), None);
+        }
+        assert!(outbound.waiting() > 0);
+        let task = outbound.clone();
+        let writing = tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        for length in lengths {
+            let mut bytes = vec![0; HEADER_BYTES + length];
+            far.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(bytes[..HEADER_BYTES], answer(length).header);
+            assert!(bytes[HEADER_BYTES..].iter().all(|byte| *byte == 7));
+        }
+        drop(far);
+        outbound.send(answer(9), None);
+        assert_eq!(writing.await.unwrap(), DropReason::Broken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_what_he_asked_for_is_given_up() {
+        let (near, _far) = duplex(64);
+        let outbound = Outbound::new(near);
+        outbound.send(answer(1000), None);
+        let reason = outbound.write_rest(&PeerLimits::default()).await;
+        assert_eq!(reason, DropReason::SlowReader);
+    }
+
+    #[tokio::test]
+    async fn an_ended_connection_keeps_neither_socket_nor_slot() {
+        let slots = Arc::new(tokio::sync::Semaphore::new(2));
+        let (near, mut far) = duplex(64);
+        let outbound = Outbound::new(near);
+        for _ in 0..2 {
+            let slot = slots.clone().try_acquire_owned().unwrap();
+            outbound.send(answer(1000), Some(slot));
+        }
+        assert_eq!(slots.available_permits(), 0);
+        outbound.close();
+        assert!(outbound.is_closed() && slots.available_permits() == 2);
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() <= 64);
+    }
+}

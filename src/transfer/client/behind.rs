@@ -1,0 +1,99 @@
+//! Small verified ranges on their way into the cache, a moment after their readers had them: many
+//! of them cost one change of thread. Until they are there they are read from the window.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Inner;
+use crate::cache::{CacheFile, Stored};
+use crate::digest::{ContentHash, Verified};
+
+/// What may wait to be stored; beyond it an answer waits for its own turn to be verified.
+const BEHIND_MAX_BYTES: u64 = 4 << 20;
+/// How long the first of them waits for more: less than a kill loses of any stream.
+const BEHIND_FOR: Duration = Duration::from_millis(2);
+
+/// A range to be stored.
+pub(super) struct Pending {
+    pub hash: ContentHash,
+    pub verified: Arc<Verified>,
+    pub file: CacheFile,
+}
+
+/// What waits to be stored.
+#[derive(Default)]
+pub(super) struct Behind {
+    list: Mutex<List>,
+}
+
+#[derive(Default)]
+struct List {
+    pending: Vec<Pending>,
+    bytes: u64,
+    /// Whether somebody sees to them.
+    under_way: bool,
+}
+
+impl Behind {
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.lock().bytes + bytes <= BEHIND_MAX_BYTES
+    }
+
+    /// Says whether somebody must see to them from now on.
+    fn add(&self, pending: Pending) -> bool {
+        let mut list = self.lock();
+        list.bytes += pending.verified.range.len();
+        list.pending.push(pending);
+        !std::mem::replace(&mut list.under_way, true)
+    }
+
+    /// All that waits; nothing ends the seeing to them.
+    fn take(&self) -> Vec<Pending> {
+        let mut list = self.lock();
+        list.bytes = 0;
+        list.under_way = !list.pending.is_empty();
+        std::mem::take(&mut list.pending)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    pub(super) fn store_soon(self: &Arc<Self>, pending: Pending) {
+        if !self.behind.add(pending) {
+            return;
+        }
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(BEHIND_FOR).await;
+            inner
+                .runtime
+                .clone()
+                .spawn_blocking(move || inner.store_pending());
+        });
+    }
+
+    /// Blocking: writes.
+    fn store_pending(self: &Arc<Self>) {
+        loop {
+            let pending = self.behind.take();
+            if pending.is_empty() {
+                return;
+            }
+            let outcomes: Vec<_> = pending
+                .iter()
+                .map(|one| matches!(one.file.store(&one.verified), Ok(Stored::Kept)))
+                .collect();
+            self.with(|state, _| {
+                for (one, kept) in pending.iter().zip(outcomes) {
+                    match kept {
+                        true => state.stored(one.hash, one.verified.range),
+                        false => state.refused(one.hash, one.verified.range),
+                    }
+                }
+            });
+        }
+    }
+}
