@@ -191,6 +191,11 @@ impl Index {
         self.free = Some((now, free_bytes));
     }
 
+    /// The free space has changed in a way that only the file system knows.
+    pub(super) fn forget_measure(&mut self) {
+        self.free = None;
+    }
+
     fn free_bytes(&self, now: Instant) -> Option<u64> {
         if self.floor_bytes == 0 {
             return Some(u64::MAX);
@@ -213,8 +218,7 @@ impl Index {
     pub(super) fn removed(&mut self, victim: &Victim) {
         self.busy.remove(&victim.hash);
         self.recharge(victim.charge_bytes(), 0);
-        // How much that freed is for the file system to say.
-        self.free = None;
+        self.forget_measure();
     }
 
     /// A victim's files cannot be removed: it stays, with its charge.

@@ -41,6 +41,7 @@ mod disk;
 mod error;
 mod file;
 mod flush;
+mod guest;
 mod index;
 mod keeper;
 mod layout;
@@ -61,6 +62,7 @@ use std::time::SystemTime;
 
 pub use error::CacheError;
 pub use file::{CacheFile, ReadOutcome, Stored};
+pub use guest::GuestRoom;
 pub use verify::VerifyProgress;
 
 use self::core::{Core, Tuning};
@@ -132,7 +134,8 @@ pub enum CacheEvent {
 pub struct CacheUsage {
     /// The budget in bytes.
     pub budget_bytes: u64,
-    /// Bytes of disk taken or promised: pages, outboards and maps, never less than the disk says.
+    /// Bytes of disk taken or promised: pages, outboards and maps, never less than the disk says,
+    /// and what guests hold ([`GuestRoom`]).
     pub used_bytes: u64,
     /// Of those, what could be evicted now.
     pub evictable_bytes: u64,

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod directory;
 pub(super) mod faults;
+mod guests;
 mod model;
 mod threads;
 

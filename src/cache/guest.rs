@@ -1,0 +1,73 @@
+//! Room in the budget for bytes that are not the cache's own: unverified ones of older peers.
+//!
+//! They are charged like cached pages, by the same rules: the budget and the free-space floor hold,
+//! and the least recently used files make room. What a guest holds is never evicted; its owner
+//! drops it.
+
+use std::sync::Arc;
+
+use super::Cache;
+use super::core::{Core, lock};
+use crate::extent::PAGE_BYTES;
+
+/// Bytes of the budget; given back when dropped.
+pub struct GuestRoom {
+    core: Arc<Core>,
+    charged_bytes: u64,
+}
+
+impl Cache {
+    /// An empty room, to grow.
+    pub fn guest(&self) -> GuestRoom {
+        GuestRoom {
+            core: self.core().clone(),
+            charged_bytes: 0,
+        }
+    }
+
+    /// Whether so many bytes could be a guest's now, were all evicted that may be. Not a promise.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        let core = self.core();
+        let (fixed_bytes, evictable_bytes, budget_bytes, floor_bytes) = {
+            let index = lock(&core.index);
+            let fixed_bytes = index.charged_bytes.saturating_sub(index.evictable_bytes);
+            let limits = (index.budget_bytes, index.floor_bytes);
+            (fixed_bytes, index.evictable_bytes, limits.0, limits.1)
+        };
+        let needed_bytes = bytes.saturating_add(floor_bytes);
+        fixed_bytes.saturating_add(bytes) <= budget_bytes
+            && core
+                .disk
+                .free_bytes(&core.layout.dir)
+                .is_ok_and(|free_bytes| free_bytes.saturating_add(evictable_bytes) >= needed_bytes)
+    }
+}
+
+impl GuestRoom {
+    /// Grows until it holds so many bytes, evicting cached files for them. False where there is no
+    /// room: it is as before then.
+    pub fn grow_to(&mut self, bytes: u64) -> bool {
+        let wanted_bytes = bytes.next_multiple_of(PAGE_BYTES);
+        let more_bytes = wanted_bytes.saturating_sub(self.charged_bytes);
+        let is_granted = self.core.reserve(more_bytes);
+        if is_granted {
+            self.charged_bytes += more_bytes;
+        }
+        is_granted
+    }
+}
+
+impl Drop for GuestRoom {
+    fn drop(&mut self) {
+        let mut index = lock(&self.core.index);
+        index.recharge(self.charged_bytes, 0);
+        // how much that freed is for the file system to say
+        index.forget_measure();
+    }
+}
+
+impl std::fmt::Debug for GuestRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GuestRoom({} bytes)", self.charged_bytes)
+    }
+}
