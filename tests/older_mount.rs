@@ -5,6 +5,7 @@ mod harness;
 mod old_peer;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,8 +38,16 @@ fn main() {
             native_files_come_first,
         ),
         (
-            "what_an_old_peer_sends_wrong_is_an_error_and_no_file",
-            wrong_transfers,
+            "a_changed_file_of_an_old_peer_is_seen_within_seconds",
+            a_changed_file_is_seen,
+        ),
+        (
+            "bytes_of_old_peers_count_against_the_budget_while_they_stream",
+            the_budget_holds,
+        ),
+        (
+            "programs_that_are_given_cached_bytes_only_get_no_old_peers_file",
+            cached_only_programs,
         ),
         (
             "names_that_programs_look_for_everywhere_are_never_asked",
@@ -53,15 +62,19 @@ const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: Duration = Duration::from_millis(1000);
 
 fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
-    let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
     cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
-        config: format!(
-            "[legacy]\nmembers = [{}]\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n",
-            members.join(",")
-        ),
+        config: settings(peers),
         ..NodeOptions::new("lab")
     })
+}
+
+fn settings(peers: &[&OldPeer]) -> String {
+    let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
+    format!(
+        "[legacy]\nmembers = [{}]\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n",
+        members.join(",")
+    )
 }
 
 fn asked(peer: &OldPeer, name: &str) -> usize {
@@ -234,29 +247,107 @@ fn native_files_come_first() {
     });
 }
 
-fn wrong_transfers() {
+fn a_changed_file_is_seen() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
-    let cases = [
-        ("short", Gives::Announcing(10, b"four".to_vec()), libc::EIO),
-        ("endless", Gives::Endless(1000), libc::EIO),
-        (
-            "strange",
-            Gives::Named("evil", b"evil".to_vec()),
-            libc::ENOENT,
-        ),
-        ("refused", Gives::Nothing, libc::ENOENT),
-    ];
-    for (name, gives, errno) in cases {
-        peer.gives(name, gives);
-        let read = fs::read(node.mounted(name));
-        let error = read.expect_err(name);
-        assert_eq!(error.raw_os_error(), Some(errno), "{name}");
-    }
-    // the next open starts anew
-    peer.gives_file("short", b"ten bytes!");
-    assert_eq!(fs::read(node.mounted("short")).unwrap(), b"ten bytes!");
+    peer.gives_file("theirs", b"one");
+    let path = node.mounted("theirs");
+    assert_eq!(fs::read(&path).unwrap(), b"one");
+    // of the same size, so that no header could tell; read all the time, which keeps no copy
+    peer.gives_file("theirs", b"two");
+    eventually("the new content is read", SOON, || {
+        let now = fs::read(&path).unwrap();
+        assert!(now == b"one" || now == b"two", "never a mixture");
+        now == b"two"
+    });
+    peer.gives_file("theirs", b"longer than before");
+    eventually("the new size is read", SOON, || {
+        fs::read(&path).unwrap() == b"longer than before"
+    });
+    assert_eq!(fs::metadata(&path).unwrap().len(), 18);
+    let stored = || {
+        fs::read_dir(node.home.join("cache/legacy"))
+            .unwrap()
+            .count()
+    };
+    eventually("copies that nobody has open go", SOON, || stored() == 0);
+}
+
+fn the_budget_holds() {
+    const BUDGET_BYTES: u64 = 16 << 20;
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let mut node = cluster.start_with(NodeOptions {
+        more: ["--legacy", "--cache-size", "16MiB"]
+            .map(str::to_owned)
+            .into(),
+        config: settings(&[&peer]),
+        ..NodeOptions::new("lab")
+    });
+    let used = || {
+        let status = node.cli(&["status", "--json"]).expect_json();
+        let used = status["cache"]["used_bytes"].as_u64().unwrap();
+        assert!(used <= BUDGET_BYTES, "{used}");
+        used
+    };
+    let (first, second) = (noise(1, 9 << 20), noise(2, 9 << 20));
+    peer.gives_file("first", &first);
+    peer.gives_file("second", &second);
+    peer.gives_file("too large", &noise(3, 17 << 20));
+    // one of unknown end, so that its bytes are counted while they come
+    peer.gives("endless", Gives::Drip(1 << 20));
+    let streaming = fs::File::open(node.mounted("endless")).unwrap();
+    eventually("what has come is counted", SOON, || used() > 0);
+    drop(streaming);
+    let mut open = fs::File::open(node.mounted("first")).unwrap();
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == first && used() >= 9 << 20);
+    // what is open stays, so there is no room for another
+    let error = fs::read(node.mounted("second")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let error = fs::read(node.mounted("too large")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let got = node.cli(&["get", "too large", "-o", "/dev/null"]);
+    assert_eq!(got.status.code(), Some(1));
+    assert!(
+        got.stderr
+            .contains("no room in the cache for its 17825792 bytes"),
+        "{}",
+        got.stderr
+    );
+    drop(open);
+    // what nobody has open any more gives way
+    assert!(fs::read(node.mounted("second")).unwrap() == second);
+    used();
+    let finished = node.stop();
+    let journal = finished.text() + &finished.stderr;
+    assert!(
+        journal.contains("no room in the cache for its 9437184 bytes"),
+        "{journal}"
+    );
+}
+
+fn cached_only_programs() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"theirs");
+    let node = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(&[&peer]) + "[readers]\ncached_only = ['head']\n",
+        ..NodeOptions::new("lab")
+    });
+    let head = || run(Command::new("head").arg(node.mounted("theirs")));
+    assert!(!head().status.success());
+    assert_eq!(asked(&peer, "theirs"), 0, "nobody is asked for it");
+    assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
+    // nothing of an old peer is in the cache, whoever has read it
+    let refused = head();
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    let why = &refused.stderr;
+    assert!(why.contains("Permission denied"), "{why}");
+    assert_eq!(peer.served(), ["theirs"], "nothing is fetched for it");
 }
 
 fn probes_are_not_asked() {

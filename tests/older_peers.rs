@@ -51,7 +51,6 @@ fn main() {
                 floods_leave_the_daemon_answering,
             ),
             ("the_plane_is_off_unless_configured", the_plane_is_off),
-            ("the_old_prompt_works_as_it_did", the_old_prompt_works),
         ],
     )
 }
@@ -383,45 +382,4 @@ fn the_plane_is_off() {
     let (finished, _) = get(&node, "theirs");
     assert_eq!(finished.status.code(), Some(1));
     assert_eq!(peer.heard(), []);
-}
-
-fn the_old_prompt_works() {
-    let home = tempfile::tempdir().unwrap();
-    let peer = OldPeer::start(Duration::ZERO);
-    peer.gives_file("theirs.txt", b"theirs");
-    let typed = format!(
-        "{}\nnonsense\n{}\nq\nlist\nget\nget theirs.txt\nhelp\nquit\n",
-        home.path().display(),
-        peer.address()
-    );
-    let script = home.path().join("typed");
-    fs::write(&script, typed).unwrap();
-    let line = format!("exec {P2PFS} legacy-shell < {}", script.display());
-    let mut command = std::process::Command::new("sh");
-    command
-        .args(["-c", &line])
-        .env("P2P_PORT", "0")
-        .env("P2P_HOST", "127.0.0.1");
-    let shown = run(&mut command).expect_ok();
-    let prompt = "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)";
-    let expected = [
-        "Enter the folder you want to share:",
-        "Enter your cluster members list (one per line, enter 'q' to finish):",
-        "Invalid address format. Use IP:Port (e.g., 127.0.0.1:1378)",
-        &format!("Added: {}", peer.address()),
-        prompt,
-        "Cluster members:",
-        &format!("  1. {}", peer.address()),
-        prompt,
-        "Usage: get <filename>",
-        prompt,
-        "Received file completely!",
-        prompt,
-        "Unknown command. Use 'list', 'get <filename>', or 'quit'",
-        prompt,
-        "Shutting down...",
-        "Shutdown complete",
-    ];
-    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
-    assert_eq!(fs::read(home.path().join("theirs.txt")).unwrap(), b"theirs");
 }

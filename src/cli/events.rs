@@ -5,7 +5,7 @@ use clap::Args;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, printable};
-use crate::daemon::control::{Call, Event, EventKind, FetchInfo};
+use crate::daemon::control::{Call, Event, EventKind, FetchInfo, GiveInfo};
 
 /// The flags of `p2pfs events`.
 #[derive(Debug, Clone, Args)]
@@ -56,10 +56,18 @@ fn sentence(event: &Event) -> String {
             let why = fetch.why.as_deref().unwrap_or("no reason given");
             format!("could not fetch {}: {}", fetched(fetch), printable(why))
         }
+        EventKind::GiveStarted(give) => format!("giving {}", given(give)),
+        EventKind::GiveDone(give) => format!("gave {}", given(give)),
         EventKind::Warning { message } => format!("warning: {}", printable(message)),
         EventKind::Lost { count } => format!("{count} events were lost here"),
     };
     format!("{:.3}  {what}", event.time)
+}
+
+fn given(give: &GiveInfo) -> String {
+    let (name, peer) = (escape(give.name.as_bytes()), printable(&give.peer));
+    let size = human_bytes(give.size_bytes);
+    format!("{name} ({size}) to the older peer {peer}")
 }
 
 fn fetched(fetch: &FetchInfo) -> String {

@@ -162,6 +162,24 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
                 printable(why)
             ))?;
         }
+        if let Some(last) = &peer.last_offence {
+            let word = output.paint("offends", Colour::Red).into_owned();
+            let (name, count) = (printable(&peer.name), peer.offences);
+            let times = if count == 1 {
+                "once"
+            } else {
+                "times, the last time it"
+            };
+            let count = if count == 1 {
+                String::new()
+            } else {
+                format!("{count} ")
+            };
+            output.line(&format!(
+                "{word} {name}: {count}{times} {}",
+                printable(last)
+            ))?;
+        }
     }
     Ok(())
 }

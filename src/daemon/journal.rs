@@ -40,6 +40,12 @@ fn tell(news: &News) {
         News::FetchStarted(hash, _) => tracing::debug!("fetching {hash}"),
         News::FetchDone(hash, _) => tracing::debug!("fetched {hash}"),
         News::FetchFailed(hash, why) => tracing::info!("a read of {hash} failed: {why}"),
+        News::Given(given) => tracing::debug!(
+            "{} {} to the older peer {}",
+            if given.is_done { "gave" } else { "giving" },
+            given.name,
+            given.peer
+        ),
         News::Warning(message) => tracing::warn!("{}", one_line(message)),
     }
 }

@@ -60,6 +60,9 @@ pub enum FsError {
     /// The call has no meaning here; the kernel then does without it.
     #[error("not supported")]
     Unsupported,
+    /// What can be read only from the cache does not fit into it: an older peer's file.
+    #[error("no room in the cache")]
+    NoRoom,
     /// The local disk failed under the cache or a share.
     #[error("the local disk failed")]
     Disk,
@@ -92,6 +95,7 @@ impl FsError {
             Self::BadHandle => libc::EBADF,
             Self::TooManyHandles => libc::ENFILE,
             Self::Unsupported => libc::ENOSYS,
+            Self::NoRoom => libc::ENOSPC,
             Self::Stopping => libc::ENOTCONN,
             Self::Disk | Self::Fault => libc::EIO,
         }

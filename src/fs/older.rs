@@ -28,11 +28,13 @@ impl Filesystem {
         self.older_name(ino).is_some()
     }
 
-    /// The attributes, after asking the older peers where nothing is known.
+    /// The attributes, after asking the older peers where nothing is known; without `may_ask`, for
+    /// a program that is given cached bytes only, an unknown name is absent.
     pub fn getattr_older(
         self: &Arc<Self>,
         ino: u64,
         handle: Option<u64>,
+        may_ask: bool,
         reply: LaterReply<Attributes>,
     ) {
         let Some(name) = self.older_name(ino) else {
@@ -47,6 +49,7 @@ impl Filesystem {
         };
         match self.content.older_file(&name) {
             Some(known) => answer(Ok(known)),
+            None if !may_ask => answer(Err(FsError::NotFound)),
             None => self.content.find_older(&name, Box::new(answer)),
         }
     }

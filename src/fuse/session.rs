@@ -117,14 +117,17 @@ impl fuser::Filesystem for Handlers {
         self.fs.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         if self.fs.is_older(ino.0) {
+            let may_ask = !self.readers.is_cached_only(request.pid());
             let answer = move |found: Result<Attributes, FsError>| match found {
                 Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
                 Err(error) => reply.error(errno(error)),
             };
             let handle = fh.map(|handle| handle.0);
-            return self.fs.getattr_older(ino.0, handle, Box::new(answer));
+            return self
+                .fs
+                .getattr_older(ino.0, handle, may_ask, Box::new(answer));
         }
         match ask(|| self.fs.getattr(ino.0)) {
             Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),

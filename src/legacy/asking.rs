@@ -17,6 +17,10 @@ const NEGATIVES_MAX: usize = 4096;
 const RESPONDERS_MAX: usize = 16;
 /// Peers that are remembered for having answered; the first one is forgotten first.
 const PRIORITY_MAX: usize = 256;
+/// For how long a responder that broke a transfer off is tried after all others for that file.
+const FAILED_FOR: Duration = Duration::from_secs(300);
+/// Such failures that are remembered; the first one is forgotten first.
+const FAILED_MAX: usize = 1024;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +54,21 @@ struct Ask {
     lookup_is_over: bool,
     /// The last that anyone waits for it.
     ends: Instant,
+    /// Somebody gives the file. Who else answers waits for that one to fail.
+    is_settled: bool,
     asked: HashSet<SocketAddrV4>,
+    answered: HashSet<SocketAddrV4>,
     tried: HashSet<SocketAddrV4>,
     trying: Option<SocketAddrV4>,
     responders: VecDeque<(SocketAddrV4, SocketAddrV4)>,
+    /// Those that failed lately with this file: tried when nobody else is left or comes.
+    doubtful: VecDeque<(SocketAddrV4, SocketAddrV4)>,
+}
+
+struct Failed {
+    name: Name,
+    at: SocketAddrV4,
+    until: Instant,
 }
 
 /// What became of a question.
@@ -71,6 +86,7 @@ pub(super) struct Asks {
     absent_until: HashMap<Name, Instant>,
     /// Who answered a question of ours first, in order; they are answered at once.
     priority: VecDeque<SocketAddrV4>,
+    failed: VecDeque<Failed>,
 }
 
 impl Asks {
@@ -81,6 +97,7 @@ impl Asks {
             open: BTreeMap::new(),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
+            failed: VecDeque::new(),
         }
     }
 
@@ -114,16 +131,7 @@ impl Asks {
             });
         }
         let gave_way = self.make_room()?;
-        let mut ask = Ask {
-            asked_at: now,
-            lookup_ends: now,
-            lookup_is_over: false,
-            ends: now + waiting,
-            asked: HashSet::new(),
-            tried: HashSet::new(),
-            trying: None,
-            responders: VecDeque::new(),
-        };
+        let mut ask = Ask::new(now, now + waiting);
         ask.renew(now, lookup, asked);
         self.open.insert(name.clone(), ask);
         Ok(Opened {
@@ -137,15 +145,16 @@ impl Asks {
             return Ok(None);
         }
         let over = self.open.iter().filter(|(_, ask)| ask.lookup_is_over);
-        let oldest = over.min_by_key(|(_, ask)| ask.asked_at);
+        let oldest = over.min_by_key(|(_, ask)| (!ask.is_settled, ask.asked_at));
         let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
-        self.open.remove(&oldest);
-        Ok(Some(oldest))
+        let gone = self.open.remove(&oldest);
+        // nobody waits for a settled one
+        Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
     }
 
     /// Somebody new is there: the open questions, to be put to them too.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
-        let open = self.open.iter_mut();
+        let open = self.open.iter_mut().filter(|(_, ask)| !ask.is_settled);
         open.map(|(name, ask)| {
             ask.asked.insert(member);
             name.clone()
@@ -153,17 +162,32 @@ impl Asks {
         .collect()
     }
 
-    /// Takes some responders for tried already.
-    pub(super) fn pass_over(&mut self, name: &Name, except: &[SocketAddrV4]) {
-        if let Some(ask) = self.open.get_mut(name) {
-            ask.tried.extend(except);
+    /// Takes some responders for tried already, and gives the turn to one that waited.
+    pub(super) fn begin(&mut self, name: &Name, except: &[SocketAddrV4]) -> Option<LegacyEvent> {
+        let ask = self.open.get_mut(name)?;
+        ask.tried.extend(except);
+        ask.responders.retain(|(_, at)| !except.contains(at));
+        ask.next_try(name)
+    }
+
+    /// A transfer of the file from there failed: whoever else has it is tried before.
+    pub(super) fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
+        self.failed.retain(|failed| failed.until > now);
+        if self.failed.len() == FAILED_MAX {
+            self.failed.pop_front();
         }
+        self.failed.push_back(Failed {
+            name: name.clone(),
+            at,
+            until: now + FAILED_FOR,
+        });
     }
 
     /// A `File` answer came. None where the sender was asked for nothing that is open. It names no
     /// file, so the sender is tried for each question that it was asked.
     pub(super) fn answered(
         &mut self,
+        now: Instant,
         from: SocketAddrV4,
         at: SocketAddrV4,
     ) -> Option<Vec<LegacyEvent>> {
@@ -174,12 +198,21 @@ impl Asks {
                 continue;
             }
             was_asked = true;
-            was_first |= ask.tried.is_empty();
-            if ask.tried.contains(&at) || ask.responders.len() >= RESPONDERS_MAX {
-                continue;
+            was_first |= ask.answered.is_empty();
+            ask.answered.insert(from);
+            let waiting = ask.responders.len() + ask.doubtful.len();
+            if !ask.tried.contains(&at) && waiting < RESPONDERS_MAX {
+                ask.tried.insert(at);
+                let is_doubtful = self
+                    .failed
+                    .iter()
+                    .any(|failed| failed.at == at && failed.name == *name && failed.until > now);
+                if is_doubtful {
+                    ask.doubtful.push_back((from, at));
+                } else {
+                    ask.responders.push_back((from, at));
+                }
             }
-            ask.tried.insert(at);
-            ask.responders.push_back((from, at));
             events.extend(ask.next_try(name));
         }
         if was_first && !self.priority.contains(&from) {
@@ -206,7 +239,8 @@ impl Asks {
         }
         ask.trying = None;
         if found {
-            self.open.remove(name);
+            ask.is_settled = true;
+            ask.lookup_is_over = true;
             self.absent_until.remove(name);
             return Vec::new();
         }
@@ -227,10 +261,15 @@ impl Asks {
             }
             if !ask.lookup_is_over && ask.lookup_ends <= now {
                 ask.lookup_is_over = true;
+                if let Some(last_resort) = ask.next_try(name) {
+                    ask.lookup_is_over = false;
+                    events.push(last_resort);
+                    continue;
+                }
                 events.push(LegacyEvent::LookupOver(name.clone()));
                 over.push(name.clone());
             }
-            if ask.ends <= now {
+            if ask.ends <= now && !ask.is_settled {
                 events.push(LegacyEvent::AskOver(name.clone()));
             }
         }
@@ -241,7 +280,12 @@ impl Asks {
         events
     }
 
+    /// Where a transfer failed lately somebody has it: nobody is to be told otherwise.
     fn note_absence(&mut self, name: Name, now: Instant) {
+        let has_failed = |failed: &Failed| failed.name == name && failed.until > now;
+        if self.failed.iter().any(has_failed) {
+            return;
+        }
         if self.absent_until.len() >= NEGATIVES_MAX {
             self.absent_until.retain(|_, until| *until > now);
         }
@@ -274,19 +318,43 @@ impl Asks {
 }
 
 impl Ask {
+    fn new(now: Instant, ends: Instant) -> Self {
+        Self {
+            asked_at: now,
+            lookup_ends: now,
+            lookup_is_over: false,
+            ends,
+            is_settled: false,
+            asked: HashSet::new(),
+            answered: HashSet::new(),
+            tried: HashSet::new(),
+            trying: None,
+            responders: VecDeque::new(),
+            doubtful: VecDeque::new(),
+        }
+    }
+
+    /// Asks once more. Responders that waited while another gave the file have their turn now.
     fn renew(&mut self, now: Instant, lookup: Duration, asked: &[SocketAddrV4]) {
         self.asked_at = now;
         self.lookup_ends = now + lookup;
         self.lookup_is_over = false;
+        self.is_settled = false;
         self.asked.extend(asked);
-        self.tried.clear();
+        self.answered.clear();
+        self.doubtful.clear();
+        self.tried = self.responders.iter().map(|(_, at)| *at).collect();
     }
 
+    /// The next responder's turn; that of a doubtful one when no other is left to wait for.
     fn next_try(&mut self, name: &Name) -> Option<LegacyEvent> {
-        if self.trying.is_some() {
+        if self.trying.is_some() || self.is_settled {
             return None;
         }
-        let (peer, at) = self.responders.pop_front()?;
+        let is_last = self.lookup_is_over || self.answered.is_superset(&self.asked);
+        let next = self.responders.pop_front();
+        let doubtful = || is_last.then(|| self.doubtful.pop_front()).flatten();
+        let (peer, at) = next.or_else(doubtful)?;
         self.trying = Some(at);
         Some(LegacyEvent::Try {
             name: name.clone(),

@@ -9,6 +9,7 @@
 
 mod answering;
 mod asking;
+mod offence;
 mod probes;
 mod rate;
 mod roster;
@@ -24,12 +25,14 @@ use crate::wire::legacy::{Datagram, MemberName, Name, encode_file, encode_get, e
 
 pub use answering::ANSWERS_MAX;
 pub use asking::{ASKS_MAX, Absence, NEGATIVE, Patience};
+pub use offence::{OFFENDERS_MAX, Offence};
 pub use probes::is_probe;
 pub use rate::{BURST, PER_SECOND};
 pub use roster::{CANDIDATE_TRIES, CANDIDATES_MAX, MEMBERS_MAX};
 
 use answering::Answers;
 use asking::Asks;
+use offence::Offenders;
 use rate::Rates;
 use roster::Roster;
 
@@ -76,17 +79,23 @@ pub enum LegacyEvent {
     MemberUp(SocketAddrV4),
     /// A member has been silent for too long.
     MemberDown(SocketAddrV4),
+    /// Somebody breaks the rules, and it is time to say so.
+    Offended(SocketAddrV4, Offence),
 }
 
-/// One member, as `p2pfs peers` shows it.
+/// One member, as `p2pfs peers` shows it, or an address that broke the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LegacyMember {
     /// Where it is.
     pub address: SocketAddrV4,
-    /// Whether it was heard lately; the others are only configured.
+    /// Whether it was heard lately; the others are only configured, or no members.
     pub heard: bool,
     /// Whether it has answered us, and so is answered at once.
     pub priority: bool,
+    /// How often it broke the rules.
+    pub offences: u64,
+    /// In which way the last time.
+    pub last_offence: Option<Offence>,
 }
 
 /// What came and was not used, and what was.
@@ -122,6 +131,7 @@ pub struct LegacyMachine {
     answers: Answers,
     asks: Asks,
     rates: Rates,
+    offenders: Offenders,
     next_list: Instant,
     transmits: VecDeque<(SocketAddrV4, Vec<u8>)>,
     events: VecDeque<LegacyEvent>,
@@ -136,6 +146,7 @@ impl LegacyMachine {
             answers: Answers::default(),
             asks: Asks::new(config.lookup, config.waiting),
             rates: Rates::default(),
+            offenders: Offenders::new(now),
             next_list: now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -167,6 +178,7 @@ impl LegacyMachine {
         }
         if !self.rates.admit(*from.ip(), now) {
             self.counters.flooding += 1;
+            self.blame(now, from, Offence::Flood);
             return;
         }
         let Ok(message) = Datagram::decode(datagram) else {
@@ -175,7 +187,7 @@ impl LegacyMachine {
         };
         match message {
             Datagram::Discover { members, garbage } => {
-                if self.hear(from, now) {
+                if self.hear(from, now, datagram.len()) {
                     self.ask_newcomer(from);
                 }
                 self.counters.garbage_entries += garbage as u64;
@@ -184,10 +196,10 @@ impl LegacyMachine {
                 }
             }
             Datagram::Get(name) => {
-                self.hear(from, now);
+                self.hear(from, now, datagram.len());
                 self.handle_get(from, name, now, offers);
             }
-            Datagram::File { port } => self.handle_file(from, port, now),
+            Datagram::File { port } => self.handle_file(from, port, now, datagram.len()),
         }
     }
 
@@ -239,13 +251,14 @@ impl LegacyMachine {
             self.counters.overflow += 1;
             self.note(LegacyEvent::AskOver(over));
         }
-        self.asks.pass_over(name, except);
         if opened.is_new {
             let question = encode_get(name);
             asked
                 .into_iter()
                 .for_each(|to| self.send(to, question.clone()));
         }
+        let waited = self.asks.begin(name, except);
+        waited.into_iter().for_each(|event| self.note(event));
         Ok(())
     }
 
@@ -254,6 +267,21 @@ impl LegacyMachine {
         for event in self.asks.tried(now, name, at, found) {
             self.note(event);
         }
+    }
+
+    /// Says that a transfer from there broke off: whoever else has the file is tried before.
+    pub fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
+        self.asks.failed(now, name, at);
+    }
+
+    /// Counts what a peer did wrong by TCP; says whether it is time to tell of it.
+    pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: Offence) -> bool {
+        self.offenders.note(now, who, what)
+    }
+
+    /// Whether it is time to tell of a failure that is nobody's offence.
+    pub fn may_tell(&mut self, now: Instant) -> bool {
+        self.offenders.may_tell(now)
     }
 
     /// Forgets that a name was not found, for instance since it has appeared.
@@ -281,17 +309,24 @@ impl LegacyMachine {
         due.into_iter().flatten().min()
     }
 
-    /// The members heard lately and the configured ones, in the order in which they were learned.
+    /// The members heard lately and the configured ones, in the order in which they were learned,
+    /// then whoever else broke the rules.
     pub fn members(&self) -> Vec<LegacyMember> {
-        let priority = |address| self.asks.has_answered(address);
-        let members = self.roster.listed();
-        members
-            .map(|(address, heard)| LegacyMember {
+        let mut listed: Vec<(SocketAddrV4, bool)> = self.roster.listed().collect();
+        let is_new = |who: &SocketAddrV4| listed.iter().all(|(address, _)| address != who);
+        let others: Vec<SocketAddrV4> = self.offenders.addresses().filter(is_new).collect();
+        listed.extend(others.into_iter().map(|address| (address, false)));
+        let member = |(address, heard)| {
+            let offences = self.offenders.of(address);
+            LegacyMember {
                 address,
                 heard,
-                priority: priority(address),
-            })
-            .collect()
+                priority: self.asks.has_answered(address),
+                offences: offences.map_or(0, |(count, _)| count),
+                last_offence: offences.map(|(_, last)| last),
+            }
+        };
+        listed.into_iter().map(member).collect()
     }
 
     /// Whether an address is a member that was heard lately.
@@ -305,8 +340,8 @@ impl LegacyMachine {
     }
 
     /// Whether the sender was no member before.
-    fn hear(&mut self, from: SocketAddrV4, now: Instant) -> bool {
-        let is_new = self.roster.heard(from, now);
+    fn hear(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
+        let is_new = self.roster.heard(from, now, length_bytes);
         match is_new {
             Some(true) => self.note(LegacyEvent::MemberUp(from)),
             Some(false) => {}
@@ -337,10 +372,9 @@ impl LegacyMachine {
         for silent in self.roster.drop_silent(now) {
             self.note(LegacyEvent::MemberDown(silent));
         }
-        let heard: Vec<SocketAddrV4> = self.roster.heard_members().collect();
-        for list in encode_lists(self.config.own, &heard) {
-            for member in &heard {
-                self.send(*member, list.clone());
+        for (member, listed) in self.roster.take_lists() {
+            for list in encode_lists(self.config.own, &listed) {
+                self.send(member, list);
             }
         }
         let probed = self.roster.take_probes(now);
@@ -380,15 +414,24 @@ impl LegacyMachine {
         }
     }
 
-    /// Only from one that was asked: anyone else could make us dial anywhere.
-    fn handle_file(&mut self, from: SocketAddrV4, port: u16, now: Instant) {
+    /// Only from one that was asked: anyone else could make us dial anywhere. A member may be late.
+    fn handle_file(&mut self, from: SocketAddrV4, port: u16, now: Instant, length_bytes: usize) {
         let at = SocketAddrV4::new(*from.ip(), port);
-        let Some(events) = self.asks.answered(from, at) else {
+        let Some(events) = self.asks.answered(now, from, at) else {
             self.counters.stray_answers += 1;
+            if self.roster.listed().all(|(member, _)| member != from) {
+                self.blame(now, from, Offence::StrayAnswer);
+            }
             return;
         };
-        self.hear(from, now);
+        self.hear(from, now, length_bytes);
         events.into_iter().for_each(|event| self.note(event));
+    }
+
+    fn blame(&mut self, now: Instant, who: SocketAddrV4, what: Offence) {
+        if self.offenders.note(now, who, what) {
+            self.note(LegacyEvent::Offended(who, what));
+        }
     }
 
     fn send(&mut self, to: SocketAddrV4, datagram: Vec<u8>) {

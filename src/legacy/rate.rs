@@ -11,9 +11,12 @@ pub const BURST: u32 = 256;
 /// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
 /// where there are none, strangers share one bucket.
 const ADDRESSES_MAX: usize = 4096;
+const RATE: f64 = PER_SECOND as f64;
+const SIZE: f64 = BURST as f64;
 
+/// So many at once, and so many a second.
 #[derive(Clone, Copy)]
-struct Bucket {
+pub(super) struct Bucket {
     tokens: f64,
     at: Instant,
 }
@@ -29,29 +32,38 @@ impl Rates {
         let is_known = self.buckets.contains_key(&from);
         if !is_known && self.buckets.len() >= ADDRESSES_MAX {
             self.buckets
-                .retain(|_, bucket| bucket.refilled(now) < f64::from(BURST));
+                .retain(|_, bucket| bucket.refilled(now, RATE, SIZE) < SIZE);
         }
         let is_room = is_known || self.buckets.len() < ADDRESSES_MAX;
         let key = if is_room { from } else { Ipv4Addr::UNSPECIFIED };
-        let full = Bucket {
-            tokens: f64::from(BURST),
-            at: now,
-        };
+        let full = Bucket::full(now, SIZE);
         let bucket = self.buckets.entry(key).or_insert(full);
-        bucket.tokens = bucket.refilled(now);
-        bucket.at = bucket.at.max(now);
-        let is_enough = bucket.tokens >= 1.0;
-        if is_enough {
-            bucket.tokens -= 1.0;
-        }
-        is_enough
+        bucket.take(now, RATE, SIZE)
     }
 }
 
 impl Bucket {
-    fn refilled(&self, now: Instant) -> f64 {
+    pub(super) fn full(now: Instant, size: f64) -> Self {
+        Self {
+            tokens: size,
+            at: now,
+        }
+    }
+
+    /// Takes one, where there is one.
+    pub(super) fn take(&mut self, now: Instant, per_second: f64, size: f64) -> bool {
+        self.tokens = self.refilled(now, per_second, size);
+        self.at = self.at.max(now);
+        let is_enough = self.tokens >= 1.0;
+        if is_enough {
+            self.tokens -= 1.0;
+        }
+        is_enough
+    }
+
+    fn refilled(&self, now: Instant, per_second: f64, size: f64) -> f64 {
         let passed: Duration = now.saturating_duration_since(self.at);
-        (self.tokens + passed.as_secs_f64() * f64::from(PER_SECOND)).min(f64::from(BURST))
+        (self.tokens + passed.as_secs_f64() * per_second).min(size)
     }
 }
 

@@ -27,9 +27,31 @@ const SILENT_MIN: Duration = Duration::from_secs(60);
 /// and so on up to the last.
 const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
 
+/// How many bytes of lists a member is sent for each that it sent: whoever forges a sender's
+/// address gains no more than that by it. With [`CREDIT_FIRST_BYTES`] a small cluster is told whole
+/// at once.
+const CREDIT_FACTOR: usize = 8;
+/// And once for each message.
+const CREDIT_FIRST_BYTES: usize = 64;
+/// What can be saved up: three periods of the longest list.
+const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
+/// The longest entry of a list, with its comma.
+const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len();
+
 struct Member {
     address: SocketAddrV4,
     last_heard: Instant,
+    /// Bytes of entries that it may still be sent.
+    credit_bytes: usize,
+    /// Where in the list it is told next, so that a part each time becomes the whole.
+    told_up_to: usize,
+}
+
+impl Member {
+    fn earn(&mut self, length_bytes: usize) {
+        let earned = length_bytes.saturating_mul(CREDIT_FACTOR) + CREDIT_FIRST_BYTES;
+        self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
+    }
 }
 
 /// Something that was told of, by configuration or by a member.
@@ -71,20 +93,30 @@ impl Roster {
         }
     }
 
-    /// A message came from there. True where it was not a member before, none where there is no
-    /// room for it.
-    pub(super) fn heard(&mut self, from: SocketAddrV4, now: Instant) -> Option<bool> {
+    /// A message of that length came from there. True where it was not a member before, none where
+    /// there is no room for it.
+    pub(super) fn heard(
+        &mut self,
+        from: SocketAddrV4,
+        now: Instant,
+        length_bytes: usize,
+    ) -> Option<bool> {
         if let Some(member) = self.heard.iter_mut().find(|m| m.address == from) {
             member.last_heard = now;
+            member.earn(length_bytes);
             return Some(false);
         }
         if self.heard.len() >= MEMBERS_MAX {
             return None;
         }
-        self.heard.push(Member {
+        let mut member = Member {
             address: from,
             last_heard: now,
-        });
+            credit_bytes: 0,
+            told_up_to: 0,
+        };
+        member.earn(length_bytes);
+        self.heard.push(member);
         let key = MemberName::Address(from);
         if self
             .candidates
@@ -199,6 +231,26 @@ impl Roster {
             }
         }
         probes
+    }
+
+    /// Whom each member is told of now: all, as far as its credit goes.
+    pub(super) fn take_lists(&mut self) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
+        let all: Vec<SocketAddrV4> = self.heard_members().collect();
+        let lists = self.heard.iter_mut().map(|member| {
+            let affordable = member.credit_bytes / ENTRY_MAX_BYTES;
+            let count = affordable.min(all.len());
+            let begin = if count < all.len() {
+                member.told_up_to
+            } else {
+                0
+            };
+            let from_there = all.iter().cycle().skip(begin % all.len());
+            let list: Vec<SocketAddrV4> = from_there.take(count).copied().collect();
+            member.told_up_to = begin + count;
+            member.credit_bytes -= count * ENTRY_MAX_BYTES;
+            (member.address, list)
+        });
+        lists.collect()
     }
 
     /// Removes members that have been silent for too long.

@@ -323,6 +323,51 @@ fn the_first_responder_is_tried_then_the_next_one_at_a_time() {
 }
 
 #[test]
+fn who_answered_later_has_its_turn_at_once_when_the_first_one_breaks_off() {
+    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    let (a, b) = (address("10.0.0.2:5002"), address("10.0.0.3:5003"));
+    world.ask("a.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.machine.tried(world.now, &name("a.txt"), a, true);
+    world.hear("10.0.0.3:1378", b"File,1,5003\n");
+    world.asking_events();
+    world.machine.failed(world.now, &name("a.txt"), a);
+    world.ask("a.txt").unwrap();
+    let second = attempt("a.txt", "10.0.0.3:1378", "10.0.0.3:5003");
+    assert_eq!(world.asking_events(), [second]);
+    // the first one answers first again, and still waits for the other
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.machine.tried(world.now, &name("a.txt"), b, false);
+    assert_eq!(world.asking_events(), []);
+    world.hear("10.0.0.3:1378", b"File,1,5003\n");
+    let last = attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002");
+    assert_eq!(world.asking_events(), [last], "everyone has answered");
+}
+
+#[test]
+fn one_that_broke_off_is_tried_again_where_nobody_else_has_the_file() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    let a = address("10.0.0.2:5002");
+    let again = attempt("a.txt", "10.0.0.2:1378", "10.0.0.2:5002");
+    world.machine.failed(world.now, &name("a.txt"), a);
+    world.ask("a.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    assert_eq!(world.asking_events(), std::slice::from_ref(&again));
+    // with another member that stays silent, when the lookup would end
+    let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
+    world.machine.failed(world.now, &name("a.txt"), a);
+    world.ask("a.txt").unwrap();
+    world.hear("10.0.0.2:1378", b"File,1,5002\n");
+    world.pass(Duration::from_millis(11_999));
+    assert_eq!(world.asking_events(), []);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.asking_events(), [again]);
+    world.machine.tried(world.now, &name("a.txt"), a, false);
+    let over = LegacyEvent::LookupOver(name("a.txt"));
+    assert_eq!(world.asking_events(), [over]);
+}
+
+#[test]
 fn a_responder_that_failed_before_is_passed_over() {
     let mut world = World::new(&["10.0.0.2:1378", "10.0.0.3:1378"]);
     let failed = [address("10.0.0.2:5002")];
@@ -366,7 +411,8 @@ fn an_answer_from_a_third_party_or_to_nothing_asked_is_counted_and_not_dialled()
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.ask("a.txt").unwrap();
     world.hear("10.6.6.6:1378", b"File,1,22\n");
-    assert_eq!(world.asking_events(), []);
+    let offended = LegacyEvent::Offended(address("10.6.6.6:1378"), Offence::StrayAnswer);
+    assert_eq!(world.asking_events(), [offended]);
     assert_eq!(world.machine.counters().stray_answers, 2);
 }
 

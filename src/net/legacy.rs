@@ -36,7 +36,7 @@ const PACE: Duration = Duration::from_secs(20);
 /// The least that a transfer must bring in each [`PACE`].
 const PACE_BYTES: u64 = 16 << 10;
 /// How long the sender may take to close after the last byte.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
+pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// What is read at once.
 const STEP_BYTES: usize = 128 << 10;
 

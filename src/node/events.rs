@@ -4,6 +4,7 @@
 //! nothing is decided by it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +17,7 @@ use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
 use crate::transfer::FetchEvent;
+use crate::wire::legacy::Name;
 use crate::wire::native::record::{Kind, Timestamp};
 
 /// Events that are remembered; older ones are forgotten.
@@ -57,8 +59,23 @@ pub enum News {
     FetchDone(ContentHash, u64),
     /// Bytes did not come.
     FetchFailed(ContentHash, String),
+    /// An older peer begins to be given a file, or has got the whole of it.
+    Given(Given),
     /// Something that a person should know.
     Warning(String),
+}
+
+/// What an older peer gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Where its connection comes from.
+    pub peer: SocketAddr,
+    /// The name that it asked for.
+    pub name: Name,
+    /// The length of the file.
+    pub size_bytes: u64,
+    /// Whether it has all of it.
+    pub is_done: bool,
 }
 
 /// A node and what it calls itself, where that is known.
@@ -120,7 +137,7 @@ impl EventLog {
         self.note(News::Warning(message));
     }
 
-    fn note(&self, news: News) {
+    pub(super) fn note(&self, news: News) {
         let noted = Noted {
             at: SystemTime::now(),
             news,

@@ -27,7 +27,7 @@ pub use crate::catalogue::Change;
 pub use crate::cluster::Leave;
 pub use content::NodeContent;
 pub use error::NodeError;
-pub use events::{EventLog, News, Noted, Who};
+pub use events::{EventLog, Given, News, Noted, Who};
 pub use handle::{Node, Outdated};
 pub use machine::{Machine, MachineConfig};
 pub use run::MemberReport;

@@ -300,8 +300,7 @@ impl Builder {
             ));
             return None;
         };
-        let files =
-            legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone(), events.clone());
+        let files = legacy::RemoteFiles::open(&self.config.cache.dir, self.cache.clone());
         let files = files
             .inspect_err(|error| {
                 events.warn(format!(
@@ -324,7 +323,6 @@ impl Builder {
                 addresses: around.published.addresses.clone(),
                 shares: self.shares.clone(),
                 cache: self.cache.clone(),
-                events: events.clone(),
             },
             settings,
         });

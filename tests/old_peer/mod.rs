@@ -26,6 +26,8 @@ pub enum Gives {
     Named(&'static str, Vec<u8>),
     /// A header that announces so much, then bytes until the other side closes.
     Endless(u64),
+    /// A header that announces so much, then a byte now and then until the other side closes.
+    Drip(u64),
     /// A close without a word, though it was offered.
     Nothing,
     /// The connection stays open and silent.
@@ -171,7 +173,9 @@ pub fn download(from: SocketAddr, name: &str) -> Got {
 
 /// The header as the protocol has it.
 pub fn header(size: u64, name: &str) -> String {
-    format!("{::<10}{::<64}", size, name)
+    // in bytes, not letters
+    let fill = ":".repeat(64_usize.saturating_sub(name.len()));
+    format!("{size::<10}{name}{fill}")
 }
 
 impl Inside {
@@ -241,6 +245,12 @@ impl Inside {
             Some(Gives::Endless(size)) => {
                 send(header(size, name), b"");
                 while stream.write_all(&[b'x'; 65536]).is_ok() {}
+            }
+            Some(Gives::Drip(size)) => {
+                send(header(size, name), b"");
+                while stream.write_all(b"x").is_ok() {
+                    wait(Duration::from_millis(200));
+                }
             }
             Some(Gives::Silence) => {
                 let _until_closed = stream.read(&mut request);

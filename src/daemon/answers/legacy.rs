@@ -38,8 +38,8 @@ impl Service {
             return Err(absent);
         }
         let name = Name::new(path.as_bytes()).map_err(|why| {
+            legacy.refuse(path.as_bytes(), why);
             let shown = path.as_bytes().escape_ascii();
-            tracing::warn!("{shown} was not asked of older peers: {why}");
             Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
         })?;
         let (file, copy) = tokio::select! {
@@ -87,6 +87,8 @@ fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
         sent_bytes: 0,
         entries,
         shunned: None,
+        offences: member.offences,
+        last_offence: member.last_offence.map(|last| last.to_string()),
     }
 }
 
@@ -110,9 +112,12 @@ async fn fetch(
         };
         match whole(legacy, &file).await {
             Ok(copy) => return Ok(Some((file, copy))),
+            Err(why @ CopyError::NoRoom { .. }) => {
+                let failure = copy_failure(&file, &why.to_string());
+                return Err(failure.with_remedy("p2pfs cache resize gives it more"));
+            }
             Err(why) => {
                 failure = Some(copy_failure(&file, &why.to_string()));
-                legacy.files().forget(&file);
                 failed_at.push(file.at);
             }
         }

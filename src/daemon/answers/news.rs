@@ -5,9 +5,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Service;
 use crate::cluster::DownReason;
-use crate::daemon::control::{Event, EventKind, FetchInfo, Named, Nothing, ReplySink};
+use crate::daemon::control::{Event, EventKind, FetchInfo, GiveInfo, Named, Nothing, ReplySink};
 use crate::digest::ContentHash;
-use crate::node::{News, Noted, Who};
+use crate::node::{Given, News, Noted, Who};
 
 impl Service {
     pub(super) async fn tell_events(&self, follow: bool, reply: ReplySink) {
@@ -73,9 +73,19 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
         News::FetchStarted(hash, size) => EventKind::FetchStarted(fetch(hash, size, None)),
         News::FetchDone(hash, size) => EventKind::FetchDone(fetch(hash, size, None)),
         News::FetchFailed(hash, why) => EventKind::FetchFailed(fetch(hash, 0, Some(why))),
+        News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
+        News::Given(given) => EventKind::GiveStarted(give(&given)),
         News::Warning(message) => EventKind::Warning { message },
     };
     Event { time, what }
+}
+
+fn give(given: &Given) -> GiveInfo {
+    GiveInfo {
+        peer: given.peer.to_string(),
+        name: Named::new(given.name.as_bytes()),
+        size_bytes: given.size_bytes,
+    }
 }
 
 fn peer_name(who: &Who) -> String {

@@ -148,6 +148,8 @@ impl Service {
             sent_bytes: self.node.sent().to(&contact.node),
             entries: member.entries,
             shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),
+            offences: 0,
+            last_offence: None,
         }
     }
 }

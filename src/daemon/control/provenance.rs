@@ -104,6 +104,10 @@ pub enum EventKind {
     FetchDone(FetchInfo),
     /// A fetch gave up.
     FetchFailed(FetchInfo),
+    /// An older peer begins to get a file.
+    GiveStarted(GiveInfo),
+    /// An older peer has got all of a file.
+    GiveDone(GiveInfo),
     /// Something that the user should know.
     Warning {
         /// What, and what to do.
@@ -114,6 +118,17 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+}
+
+/// What is given to an older peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveInfo {
+    /// Where its connection comes from.
+    pub peer: String,
+    /// The name that it asked for.
+    pub name: Named,
+    /// The length of the file.
+    pub size_bytes: u64,
 }
 
 /// What is fetched.

@@ -194,6 +194,12 @@ pub struct PeerInfo {
     /// Why it is not asked for anything any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shunned: Option<String>,
+    /// How often an older peer broke the rules of its protocol.
+    #[serde(default)]
+    pub offences: u64,
+    /// In which way the last time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_offence: Option<String>,
 }
 
 /// How another node is.

@@ -17,7 +17,7 @@ fn a_flood_of_spoofed_lists_fills_bounded_tables_and_sends_little() {
             .collect();
         world.hear(&from, format!("DISCOVER,{}\n", list.join(",")).as_bytes());
     }
-    assert!(world.machine.members().len() <= MEMBERS_MAX);
+    assert!(world.members().len() <= MEMBERS_MAX);
     assert!(world.members().contains(&"10.0.0.2:1378".to_owned()));
     world.pass(seconds(20));
     let sent = world.sent();
@@ -39,6 +39,84 @@ fn an_answer_is_hardly_larger_than_its_question() {
     world.pass(seconds(10));
     let sent = world.sent();
     assert!(sent.len() == 1 && sent[0].1.len() <= 3 * b"Get,x".len());
+}
+
+#[test]
+fn a_forged_sender_is_sent_little_more_than_was_said_in_its_name() {
+    let mut world = World::new(&[]);
+    let others = || (0..MEMBERS_MAX - 1).map(|n| format!("10.1.{}.{}:1378", n / 250, n % 250));
+    let victim = "10.0.0.66:53";
+    let said = b"DISCOVER\n";
+    world.pass(seconds(1));
+    world.hear(victim, said);
+    for _ in 0..10 {
+        others().for_each(|other| world.hear(&other, b"DISCOVER,10.0.0.1:1378\n"));
+        world.pass(seconds(20));
+    }
+    let to_victim = world.sent().into_iter().filter(|(to, _)| to == victim);
+    let bytes: usize = to_victim.map(|(_, text)| text.len()).sum();
+    assert!(bytes > 0 && bytes < 30 * said.len(), "{bytes} bytes");
+}
+
+#[test]
+fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
+    let mut world = World::new(&[]);
+    let others: Vec<String> = (0..60).map(|n| format!("10.1.0.{n}:1378")).collect();
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        for other in &others {
+            world.hear(other, b"DISCOVER,10.0.0.1:1378\n");
+        }
+        world.pass(seconds(20));
+        let lists = world.sent().into_iter().filter(|(to, _)| *to == others[7]);
+        told.extend(lists.flat_map(|(_, text)| {
+            let entries = text.trim().split(',').skip(2).map(str::to_owned);
+            entries.collect::<Vec<_>>()
+        }));
+    }
+    assert_eq!(told.len(), others.len());
+}
+
+#[test]
+fn a_flood_and_a_third_partys_answer_are_told_once_and_named() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    world.ask("a.txt").unwrap();
+    world.events();
+    for _ in 0..5 {
+        world.hear("10.6.6.6:1378", b"File,1,22\n");
+    }
+    for _ in 0..1_000 {
+        world.hear("10.7.7.7:9", b"DISCOVER\n");
+    }
+    let offended = world.asking_events();
+    assert_eq!(
+        offended,
+        [
+            LegacyEvent::Offended(address("10.6.6.6:1378"), Offence::StrayAnswer),
+            LegacyEvent::Offended(address("10.7.7.7:9"), Offence::Flood),
+        ]
+    );
+    let named = |text: &str| {
+        let members = world.machine.members();
+        let found = members.into_iter().find(|m| m.address == address(text));
+        found.map(|m| (m.heard, m.offences, m.last_offence))
+    };
+    assert_eq!(
+        named("10.6.6.6:1378"),
+        Some((false, 5, Some(Offence::StrayAnswer)))
+    );
+    let (is_heard, floods, _) = named("10.7.7.7:9").unwrap();
+    assert!(is_heard && floods == 1_000 - u64::from(BURST), "{floods}");
+    // a member that answers late is none of them
+    world.pass(seconds(200));
+    world.hear("10.0.0.2:1378", b"File,1,22\n");
+    assert_eq!(named_count(&world, "10.0.0.2:1378"), 0);
+}
+
+fn named_count(world: &World, text: &str) -> u64 {
+    let members = world.machine.members();
+    let found = members.iter().find(|m| m.address == address(text));
+    found.map_or(0, |m| m.offences)
 }
 
 proptest! {
@@ -72,6 +150,6 @@ proptest! {
                 }
             }
         }
-        prop_assert!(world.machine.members().len() <= MEMBERS_MAX + 2);
+        prop_assert!(world.machine.members().len() <= MEMBERS_MAX + 2 + OFFENDERS_MAX);
     }
 }

@@ -2,46 +2,53 @@
 //!
 //! Their bytes have no hash that could be checked. They live in files of their own under the
 //! cache's `legacy/`, are given only to who asked for that very name, and never reach the cache,
-//! the catalogue or another node. A copy is one transfer from one peer, under a temporary name
-//! until it is whole. Nothing of it outlives the process.
+//! the catalogue or another node. They are charged to the cache's budget byte by byte as they come.
+//! A copy is one transfer from one peer, under a temporary name until it is whole. Nothing of it
+//! outlives the process.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
+use super::copy::RemoteCopy;
 use crate::cache::{Cache, LEGACY_DIR};
-use crate::fs::{FsError, ReadNow};
-use crate::net::legacy::Transfer;
-use crate::node::EventLog;
+use crate::fs::FsError;
+use crate::legacy::Offence;
+use crate::net::legacy::{LegacyError, Transfer};
 use crate::wire::legacy::Name;
 
 /// Files of older peers that are known at one time; the one found first is forgotten first.
 const KNOWN_MAX: usize = 4096;
 /// How long a transfer whose header was read waits for somebody who wants its bytes.
 const PARKED: Duration = Duration::from_secs(5);
-/// How long a whole copy is used for further opens: the peer may have another file by then.
-const COPY_AGE: Duration = Duration::from_secs(60);
+/// How long a whole copy is used for further opens, and kept: the peer may have another file by
+/// then, and nothing in its protocol would say so.
+pub const COPY_AGE: Duration = Duration::from_secs(10);
+/// Failures that wait for the plane to take note of them; further ones are not counted.
+const FAILURES_MAX: usize = 256;
 
 /// Why a copy has no bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
     /// The transfer failed; another may not.
-    #[error("{0}")]
-    Transfer(String),
-    /// The peer has another file under that name by now.
-    #[error("the older peer has another file under that name now")]
-    Changed,
+    #[error("{why}")]
+    Transfer {
+        /// What happened.
+        why: String,
+        /// Whose fault it is, where it is the peer's.
+        offence: Option<Offence>,
+    },
+    /// The peer says that it does not give the file.
+    #[error("the older peer does not give it any more")]
+    Refused,
     /// It does not fit.
-    #[error("no room in the cache for {size_bytes} bytes")]
+    #[error("no room in the cache for its {size_bytes} bytes")]
     NoRoom {
         /// How many are needed.
         size_bytes: u64,
@@ -49,6 +56,46 @@ pub enum CopyError {
     /// The local disk.
     #[error("the cache's disk: {0}")]
     Disk(String),
+}
+
+impl CopyError {
+    /// As a program on the mount is told.
+    pub(super) fn as_fs_error(&self) -> FsError {
+        match self {
+            Self::Transfer { .. } => FsError::Unreachable,
+            Self::Refused => FsError::NotFound,
+            Self::NoRoom { .. } => FsError::NoRoom,
+            Self::Disk(_) => FsError::Disk,
+        }
+    }
+
+    /// Whether another peer could do better.
+    pub fn is_the_peers(&self) -> bool {
+        matches!(self, Self::Transfer { .. } | Self::Refused)
+    }
+}
+
+impl From<LegacyError> for CopyError {
+    fn from(error: LegacyError) -> Self {
+        if matches!(error, LegacyError::NotThere { .. }) {
+            return Self::Refused;
+        }
+        Self::Transfer {
+            why: error.to_string(),
+            offence: offence(&error),
+        }
+    }
+}
+
+/// What a peer did wrong, where it is not just out of reach or without the file.
+pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
+    match error {
+        LegacyError::Unreachable { .. } | LegacyError::NotThere { .. } => None,
+        LegacyError::Header { .. } => Some(Offence::WrongHeader),
+        LegacyError::Early { .. } => Some(Offence::EarlyEnd),
+        LegacyError::Surplus { .. } => Some(Offence::Surplus),
+        LegacyError::TooSlow { .. } => Some(Offence::TooSlow),
+    }
 }
 
 /// A file that an older peer has said to have.
@@ -74,37 +121,26 @@ struct Copies {
     whole: Option<(Instant, Arc<RemoteCopy>)>,
 }
 
-/// How far a transfer is.
-#[derive(Clone, Debug, Default)]
-struct Progress {
-    written_bytes: u64,
-    outcome: Option<Result<(), CopyError>>,
-}
-
-/// The bytes of one transfer. Dropping the last holder removes them and ends the transfer.
+/// A transfer that failed: its file is not known any more.
 #[derive(Debug)]
-pub struct RemoteCopy {
-    /// How many bytes it has when it is whole.
-    pub size_bytes: u64,
-    file: Arc<File>,
-    path: Mutex<PathBuf>,
-    progress: watch::Receiver<Progress>,
-    reserved: Reserved,
+pub(super) struct Failed {
+    pub(super) file: Arc<RemoteFile>,
+    pub(super) error: CopyError,
 }
 
 /// What is known. Clones are the same.
 #[derive(Clone)]
 pub struct RemoteFiles {
-    shelf: Arc<Store>,
+    store: Arc<Store>,
 }
 
 struct Store {
     dir: PathBuf,
     cache: Cache,
-    events: EventLog,
-    used_bytes: Arc<AtomicU64>,
     next: AtomicU64,
     known: Mutex<BTreeMap<Name, Arc<RemoteFile>>>,
+    failures: mpsc::Sender<Failed>,
+    failures_taken: Mutex<Option<mpsc::Receiver<Failed>>>,
 }
 
 impl RemoteFiles {
@@ -112,24 +148,31 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache_dir: &Path, cache: Cache, events: EventLog) -> io::Result<Self> {
+    pub fn open(cache_dir: &Path, cache: Cache) -> io::Result<Self> {
         let dir = cache_dir.join(LEGACY_DIR);
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::create_dir_all(&dir)?;
+        let (failures, taken) = mpsc::channel(FAILURES_MAX);
         let store = Store {
             dir,
             cache,
-            events,
-            used_bytes: Arc::default(),
             next: AtomicU64::new(1),
             known: Mutex::default(),
+            failures,
+            failures_taken: Mutex::new(Some(taken)),
         };
         Ok(Self {
-            shelf: Arc::new(store),
+            store: Arc::new(store),
         })
+    }
+
+    /// The transfers that fail from now on; none after the first call.
+    pub(super) fn take_failures(&self) -> Option<mpsc::Receiver<Failed>> {
+        let taken = self.store.failures_taken.lock();
+        taken.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A file that is known.
@@ -177,7 +220,7 @@ impl RemoteFiles {
     }
 
     /// Forgets a file, if it is still the one that is known.
-    pub fn forget(&self, file: &Arc<RemoteFile>) {
+    fn forget(&self, file: &Arc<RemoteFile>) {
         let mut known = self.known();
         if known
             .get(&file.name)
@@ -185,6 +228,18 @@ impl RemoteFiles {
         {
             known.remove(&file.name);
         }
+    }
+
+    /// A transfer failed: the next open asks anew, and others than this peer first.
+    pub(super) fn failed(&self, file: &Arc<RemoteFile>, error: &CopyError) {
+        if error.is_the_peers() {
+            self.forget(file);
+        }
+        let failed = Failed {
+            file: file.clone(),
+            error: error.clone(),
+        };
+        let _full_or_stopping = self.store.failures.try_send(failed);
     }
 
     /// Forgets what a peer had that is a member no more.
@@ -198,10 +253,11 @@ impl RemoteFiles {
         gone
     }
 
-    /// The bytes of a file: those of a transfer that runs or has lately ended, else of a new one.
+    /// The bytes of a file: those of a transfer that runs or ended within [`COPY_AGE`], else of a
+    /// new one. Where the peer has a file of another size by now, that one is known from now on.
     ///
     /// # Errors
-    /// [`CopyError`]; the next call tries anew.
+    /// [`CopyError`]; where it is the peer's the file is forgotten.
     pub async fn copy(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
         let mut copies = file.copies.lock().await;
         if let Some((at, whole)) = &copies.whole
@@ -213,17 +269,26 @@ impl RemoteFiles {
             return Ok(running);
         }
         copies.whole = None;
-        let transfer = match file.take_parked() {
-            Some(transfer) => transfer,
-            None => Transfer::begin(file.at, &file.name)
-                .await
-                .map_err(|error| CopyError::Transfer(error.to_string()))?,
+        let begun = match file.take_parked() {
+            Some(transfer) => Ok(transfer),
+            None => Transfer::begin(file.at, &file.name).await,
         };
-        if transfer.size_bytes() != file.size_bytes {
-            self.forget(file);
-            return Err(CopyError::Changed);
+        let transfer = begun.map_err(|error| {
+            let error = CopyError::from(error);
+            self.failed(file, &error);
+            error
+        })?;
+        if transfer.size_bytes() == file.size_bytes {
+            let copy = self.start(file, transfer)?;
+            copies.running = Arc::downgrade(&copy);
+            return Ok(copy);
         }
-        let copy = self.start(file, transfer)?;
+        let renewed = self.found(file.name.clone(), file.peer, transfer);
+        let mut copies = renewed.copies.lock().await;
+        let Some(transfer) = renewed.take_parked() else {
+            return Err(CopyError::Refused);
+        };
+        let copy = self.start(&renewed, transfer)?;
         copies.running = Arc::downgrade(&copy);
         Ok(copy)
     }
@@ -234,53 +299,39 @@ impl RemoteFiles {
         transfer: Transfer,
     ) -> Result<Arc<RemoteCopy>, CopyError> {
         let size_bytes = transfer.size_bytes();
-        let reserved = self.reserve(size_bytes)?;
-        let disk = |error: io::Error| CopyError::Disk(error.to_string());
-        let number = self.shelf.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.shelf.dir.join(format!("{number}.part"));
-        let opened = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path);
-        let handle = Arc::new(opened.map_err(disk)?);
-        let (progress, seen) = watch::channel(Progress::default());
-        let copy = Arc::new(RemoteCopy {
-            size_bytes,
-            file: handle,
-            path: Mutex::new(path),
-            progress: seen,
-            reserved,
-        });
-        let (owner, target) = (Arc::downgrade(file), Arc::downgrade(&copy));
-        let events = self.shelf.events.clone();
-        tokio::spawn(carry(transfer, target, owner, progress, events));
-        Ok(copy)
+        let could_hold = || self.store.cache.could_hold(size_bytes);
+        let has_room = could_hold() || (self.drop_unused() && could_hold());
+        if !has_room {
+            let error = CopyError::NoRoom { size_bytes };
+            self.failed(file, &error);
+            return Err(error);
+        }
+        let number = self.store.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.store.dir.join(format!("{number}.part"));
+        RemoteCopy::start(file, transfer, path, self).map_err(|error| {
+            let error = CopyError::Disk(error.to_string());
+            self.failed(file, &error);
+            error
+        })
     }
 
-    /// Room within the cache's budget: unverified bytes are a guest there, and leave first.
-    fn reserve(&self, size_bytes: u64) -> Result<Reserved, CopyError> {
-        let usage = self.shelf.cache.usage();
-        let free = usage.budget_bytes.saturating_sub(usage.used_bytes);
-        let fits = || {
-            let used = self.shelf.used_bytes.load(Ordering::Relaxed);
-            used.saturating_add(size_bytes) <= free
-        };
-        if !fits() {
-            for file in self.all() {
-                if let Ok(mut copies) = file.copies.try_lock() {
-                    copies.whole = None;
-                }
+    /// Lets go of whole copies that nobody has open: they leave first. Says whether there were any.
+    pub(super) fn drop_unused(&self) -> bool {
+        let mut dropped = false;
+        for file in self.all() {
+            if let Ok(mut copies) = file.copies.try_lock() {
+                dropped |= copies.whole.take().is_some();
             }
         }
-        if !fits() {
-            return Err(CopyError::NoRoom { size_bytes });
-        }
-        Ok(Reserved::new(&self.shelf.used_bytes, size_bytes))
+        dropped
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.store.cache
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Arc<RemoteFile>>> {
-        let known = self.shelf.known.lock();
+        let known = self.store.known.lock();
         known.unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -291,6 +342,21 @@ impl RemoteFile {
         parked.take()
     }
 
+    /// Keeps a whole copy for further opens, for [`COPY_AGE`].
+    pub(super) async fn keep_whole(self: &Arc<Self>, copy: &Arc<RemoteCopy>) {
+        self.copies.lock().await.whole = Some((Instant::now(), copy.clone()));
+        let (file, copy) = (Arc::downgrade(self), Arc::downgrade(copy));
+        tokio::spawn(async move {
+            tokio::time::sleep(COPY_AGE).await;
+            let Some(file) = file.upgrade() else { return };
+            let mut copies = file.copies.lock().await;
+            let is_same = |(_, whole): &(Instant, Arc<RemoteCopy>)| {
+                std::ptr::eq(Arc::as_ptr(whole), copy.as_ptr())
+            };
+            copies.whole.take_if(|whole| is_same(whole));
+        });
+    }
+
     /// How many of its bytes are here.
     pub fn cached_bytes(&self) -> u64 {
         let Ok(copies) = self.copies.try_lock() else {
@@ -298,193 +364,8 @@ impl RemoteFile {
         };
         match (&copies.whole, copies.running.upgrade()) {
             (Some((_, whole)), _) => whole.size_bytes,
-            (None, Some(running)) => running.progress.borrow().written_bytes,
+            (None, Some(running)) => running.written_bytes(),
             (None, None) => 0,
         }
-    }
-}
-
-impl RemoteCopy {
-    /// Waits until the bytes are there and gives them.
-    ///
-    /// # Errors
-    /// [`CopyError`] where the transfer failed, at whatever byte.
-    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes, CopyError> {
-        let end = self.size_bytes.min(offset.saturating_add(length as u64));
-        let mut progress = self.progress.clone();
-        let is_there = |now: &Progress| now.written_bytes >= end || now.outcome.is_some();
-        let reached = progress.wait_for(is_there).await;
-        let reached = reached.map(|now| now.outcome.clone());
-        match reached {
-            Ok(Some(Err(error))) => return Err(error),
-            Ok(_) => {}
-            Err(_) => return Err(CopyError::Transfer("the transfer ended".to_owned())),
-        }
-        let (file, count) = (self.file.clone(), end.saturating_sub(offset));
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; usize::try_from(count).unwrap_or(0)];
-            file.read_exact_at(&mut buffer, offset).map(|()| buffer)
-        });
-        match read.await {
-            Ok(Ok(buffer)) => Ok(buffer.into()),
-            Ok(Err(error)) => Err(CopyError::Disk(error.to_string())),
-            Err(_) => Err(CopyError::Disk("the read did not end".to_owned())),
-        }
-    }
-
-    /// Fills the buffer if its bytes are there.
-    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let now = self.progress.borrow().clone();
-        match now.outcome {
-            Some(Err(_)) => ReadNow::Failed(FsError::Unreachable),
-            _ if now.written_bytes < offset.saturating_add(buffer.len() as u64) => ReadNow::Wait,
-            _ => match self.file.read_exact_at(buffer, offset) {
-                Ok(()) => ReadNow::Done(buffer.len()),
-                Err(_) => ReadNow::Failed(FsError::Disk),
-            },
-        }
-    }
-
-    /// Waits until the bytes are there, for as long as more come within each `patience`.
-    ///
-    /// # Errors
-    /// As [`Self::read`]; where nothing comes, the same as a failed transfer.
-    pub async fn read_with_patience(
-        &self,
-        offset: u64,
-        length: usize,
-        patience: Duration,
-    ) -> Result<Bytes, CopyError> {
-        let end = self.size_bytes.min(offset.saturating_add(length as u64));
-        let mut progress = self.progress.clone();
-        loop {
-            let is_there = {
-                let now = progress.borrow_and_update();
-                now.written_bytes >= end || now.outcome.is_some()
-            };
-            if is_there {
-                return self.read(offset, length).await;
-            }
-            match tokio::time::timeout(patience, progress.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return self.read(offset, length).await,
-                Err(_) => return Err(CopyError::Transfer("nothing comes".to_owned())),
-            }
-        }
-    }
-
-    /// Waits until all bytes are there and the peer has kept its word to the end.
-    ///
-    /// # Errors
-    /// [`CopyError`].
-    pub async fn whole(&self) -> Result<(), CopyError> {
-        let mut progress = self.progress.clone();
-        let ended = progress.wait_for(|now| now.outcome.is_some()).await;
-        let ended = ended.map(|now| now.outcome.clone());
-        match ended {
-            Ok(Some(outcome)) => outcome,
-            _ => Err(CopyError::Transfer("the transfer ended".to_owned())),
-        }
-    }
-
-    /// The file, to be read by itself; of use once it is whole.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn reopen(&self) -> io::Result<File> {
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        File::open(&*path)
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(self.progress.borrow().outcome, Some(Err(_)))
-    }
-}
-
-impl Drop for RemoteCopy {
-    fn drop(&mut self) {
-        let path = self.path.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _gone_already = std::fs::remove_file(path);
-    }
-}
-
-/// Carries a transfer into its copy for as long as somebody holds the copy.
-async fn carry(
-    mut transfer: Transfer,
-    copy: Weak<RemoteCopy>,
-    owner: Weak<RemoteFile>,
-    progress: watch::Sender<Progress>,
-    events: EventLog,
-) {
-    let outcome = loop {
-        let part = match transfer.next().await {
-            Ok(Some(part)) => part,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(CopyError::Transfer(error.to_string())),
-        };
-        let Some(copy) = copy.upgrade() else { return };
-        let at = progress.borrow().written_bytes;
-        let length = part.len() as u64;
-        let file = copy.file.clone();
-        let written = tokio::task::spawn_blocking(move || file.write_all_at(&part, at)).await;
-        match written {
-            Ok(Ok(())) => progress.send_modify(|now| now.written_bytes += length),
-            Ok(Err(error)) => break Err(CopyError::Disk(error.to_string())),
-            Err(_) => break Err(CopyError::Disk("the write did not end".to_owned())),
-        }
-    };
-    let Some(copy) = copy.upgrade() else { return };
-    let outcome = outcome.and_then(|()| copy.rename());
-    let owner = owner.upgrade();
-    if let (Err(error), Some(file)) = (&outcome, &owner) {
-        events.warn(format!(
-            "{} of the older peer {}: {error}",
-            file.name, file.peer
-        ));
-    }
-    if outcome.is_ok()
-        && let Some(file) = owner
-    {
-        file.copies.lock().await.whole = Some((Instant::now(), copy.clone()));
-    }
-    progress.send_modify(|now| now.outcome = Some(outcome));
-}
-
-impl RemoteCopy {
-    /// The final name, now that it is whole.
-    fn rename(&self) -> Result<(), CopyError> {
-        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = path.with_extension("");
-        std::fs::rename(&*path, &whole).map_err(|error| CopyError::Disk(error.to_string()))?;
-        *path = whole;
-        Ok(())
-    }
-
-    /// How many bytes of the budget it holds.
-    pub fn reserved_bytes(&self) -> u64 {
-        self.reserved.bytes
-    }
-}
-
-/// Bytes of the budget, given back when dropped.
-#[derive(Debug)]
-struct Reserved {
-    used: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Reserved {
-    fn new(used: &Arc<AtomicU64>, bytes: u64) -> Self {
-        used.fetch_add(bytes, Ordering::Relaxed);
-        Self {
-            used: used.clone(),
-            bytes,
-        }
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

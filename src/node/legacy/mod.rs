@@ -1,11 +1,14 @@
 //! The older peers beside the native plane: their machine, fed and obeyed.
 //!
 //! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to older peers
-//! (`shelf`), the serving of it (`serve`), and the files that came from them (`files`), which have
-//! no hash and stay apart from everything verified. Present only where the plane is turned on.
+//! (`shelf`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
+//! that came from them (`files`, `copy`), which have no hash and stay apart from all verified ones.
+//! Present only where the plane is turned on.
 
+mod copy;
 mod files;
 mod mount;
+mod refusals;
 mod run;
 mod serve;
 mod shelf;
@@ -21,9 +24,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Change;
 use crate::legacy::{Absence, LegacyMember, Patience};
-use crate::wire::legacy::{MemberName, Name};
+use crate::wire::legacy::{MemberName, Name, NameError};
 
-pub use files::{CopyError, RemoteCopy, RemoteFile, RemoteFiles};
+pub use copy::RemoteCopy;
+pub use files::{COPY_AGE, CopyError, RemoteFile, RemoteFiles};
+use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};
 pub(super) use shelf::Sources;
 
@@ -87,6 +92,9 @@ pub struct Legacy {
     commands: mpsc::Sender<Command>,
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
+    refusals: Refusals,
+    /// How long a program waits for the answer to a lookup.
+    lookup: Duration,
     /// Names that nobody had, until when; the kernel's lookups are answered by it.
     absent: Arc<Mutex<HashMap<Name, Instant>>>,
 }
@@ -134,6 +142,11 @@ impl Legacy {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => 0,
         }
+    }
+
+    /// Says in the journal, once for a name, why older peers are not asked for it.
+    pub fn refuse(&self, name: &[u8], why: NameError) {
+        self.refusals.not_asked(name, why);
     }
 
     /// The files that older peers are known to have.

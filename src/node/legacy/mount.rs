@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::files::{CopyError, RemoteCopy, RemoteFile};
-use super::{Legacy, LegacyAbsence};
+use super::{Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
 use crate::extent::ByteRange;
 use crate::fs::{FsError, LaterReply, OlderFile, ReadReply, Timestamp};
 use crate::legacy::{Absence, NEGATIVE, Patience, is_probe};
@@ -12,14 +11,20 @@ use crate::wire::legacy::Name;
 
 /// Names that are remembered as absent.
 const ABSENT_MAX: usize = 4096;
-/// How long an open may take for dialling once the file is found: to dial and to read a header.
+/// How long an open may take beside the lookup: to dial and to read a header.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
+/// Responders that one open tries.
+const RESPONDERS_MAX: usize = 4;
 
 impl Legacy {
     /// Whether a name is one to ask for now.
     pub fn may_have(&self, name: &[u8]) -> bool {
-        let Ok(name) = Name::new(name) else {
-            return false;
+        let name = match Name::new(name) {
+            Ok(name) => name,
+            Err(why) => {
+                self.refuse(name, why);
+                return false;
+            }
         };
         let is_absent = || {
             let absent = self.lock_absent();
@@ -63,11 +68,9 @@ impl Legacy {
         };
         let legacy = self.clone();
         self.runtime.spawn(async move {
-            let opened = match legacy.look_up(name).await {
-                Ok(file) => legacy.begin(&file).await,
-                Err(error) => Err(error),
-            };
-            reply(opened);
+            let limit = legacy.lookup + OPEN_LIMIT;
+            let opened = tokio::time::timeout(limit, legacy.open(name)).await;
+            reply(opened.unwrap_or(Err(FsError::DeadlinePassed)));
         });
     }
 
@@ -82,7 +85,7 @@ impl Legacy {
         self.runtime.spawn(async move {
             let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
             let read = copy.read_with_patience(range.start, length, patience);
-            reply(read.await.map_err(|error| failure(&error)));
+            reply(read.await.map_err(|error| error.as_fs_error()));
         });
     }
 
@@ -100,17 +103,30 @@ impl Legacy {
         }
     }
 
-    async fn begin(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, FsError> {
-        let begun = tokio::time::timeout(OPEN_LIMIT, self.files.copy(file)).await;
-        match begun {
-            Ok(Ok(copy)) => Ok(copy),
-            Ok(Err(error)) => {
-                // it is asked for anew next time, perhaps of another
-                self.files.forget(file);
-                Err(failure(&error))
+    /// The first of those who have it that begins to give it.
+    async fn open(&self, name: Name) -> Result<Arc<RemoteCopy>, FsError> {
+        let (mut failure, mut passed) = (None, Vec::new());
+        while passed.len() < RESPONDERS_MAX {
+            let file = match failure {
+                None => self.look_up(name.clone()).await?,
+                Some(failure) => {
+                    let next = self.find(name.clone(), Patience::Lookup, &passed).await;
+                    next.map_err(|_| failure)?
+                }
+            };
+            match self.files.copy(&file).await {
+                // nothing of it is read, so nobody would learn what else it sends
+                Ok(copy) if copy.size_bytes == 0 => match copy.whole().await {
+                    Ok(()) => return Ok(copy),
+                    Err(error) => failure = Some(error.as_fs_error()),
+                },
+                Ok(copy) => return Ok(copy),
+                Err(error) if error.is_the_peers() => failure = Some(error.as_fs_error()),
+                Err(error) => return Err(error.as_fs_error()),
             }
-            Err(_) => Err(FsError::DeadlinePassed),
+            passed.push(file.at);
         }
+        Err(failure.unwrap_or(FsError::NotFound))
     }
 
     fn note_absent(&self, name: Name) {
@@ -141,13 +157,5 @@ fn shown(file: &RemoteFile) -> OlderFile {
         },
         cached_bytes: file.cached_bytes(),
         holder: file.peer.to_string(),
-    }
-}
-
-fn failure(error: &CopyError) -> FsError {
-    match error {
-        CopyError::Transfer(_) => FsError::Unreachable,
-        CopyError::Changed => FsError::Gone,
-        CopyError::NoRoom { .. } | CopyError::Disk(_) => FsError::Disk,
     }
 }

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::files::{CopyError, Failed, offence};
 use super::shelf::Shelf;
 use super::{
     CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Inlet, Legacy,
-    LegacyAbsence, LegacySettings, RemoteFile, RemoteFiles, serve,
+    LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
 };
 use crate::catalogue::Change;
 use crate::legacy::{LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
-use crate::net::legacy::{Doorkeeper, Transfer};
+use crate::net::legacy::{Doorkeeper, LegacyError, Transfer};
 use crate::net::peer::PeerNet;
 use crate::node::{EventLog, NodeContent, Outdated};
 use crate::path::SharedPath;
@@ -48,7 +49,7 @@ enum Outcome {
         name: Name,
         peer: SocketAddrV4,
         at: SocketAddrV4,
-        result: Result<Transfer, String>,
+        result: Result<Transfer, LegacyError>,
     },
     Resolved(MemberName, Option<SocketAddrV4>),
     Indexed,
@@ -80,6 +81,7 @@ struct Queues {
     connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
     commands: mpsc::Receiver<Command>,
     outcomes: mpsc::Receiver<Outcome>,
+    failures: mpsc::Receiver<Failed>,
 }
 
 /// Starts the plane; it ends when nobody holds it or its inlet any more.
@@ -89,6 +91,8 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let (connections, connection_queue) = mpsc::channel(CONNECTIONS_MAX);
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
+    let failures = parts.files.take_failures();
+    let refusals = Refusals::new(parts.events.clone());
     parts.net.set_older_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
     let machine = LegacyMachine::new(
@@ -100,7 +104,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         machine,
         udp: parts.udp,
         files: parts.files.clone(),
-        shelf: Arc::new(Shelf::new(parts.sources)),
+        shelf: Arc::new(Shelf::new(parts.sources, refusals.clone())),
         content: parts.content,
         events: parts.events,
         door: Doorkeeper::default(),
@@ -116,12 +120,15 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         connections: connection_queue,
         commands: command_queue,
         outcomes: outcome_queue,
+        failures: failures.unwrap_or_else(|| mpsc::channel(1).1),
     };
     tokio::spawn(plane.run(queues));
     let legacy = Legacy {
         commands,
         files: parts.files,
         runtime: tokio::runtime::Handle::current(),
+        refusals,
+        lookup: parts.settings.lookup,
         absent: Arc::default(),
     };
     let inlet = Inlet {
@@ -173,10 +180,11 @@ impl Plane {
                 },
                 Some(changes) = queues.changes.recv() => {
                     self.shelf.note(&changes);
-                    self.shelf.warn_of_names(&changes);
+                    self.shelf.tell_refused(&changes);
                 }
                 Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
                 Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
+                Some(failed) = queues.failures.recv() => self.handle_failure(&failed),
                 command = queues.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => return,
@@ -227,7 +235,7 @@ impl Plane {
         };
         let (shelf, content) = (self.shelf.clone(), self.content.clone());
         tokio::spawn(serve::serve(
-            stream,
+            (stream, from),
             place,
             shelf,
             content,
@@ -261,7 +269,8 @@ impl Plane {
         except: &[SocketAddrV4],
         reply: oneshot::Sender<Found>,
     ) {
-        if let Some(known) = self.files.get(&name) {
+        let known = self.files.get(&name);
+        if let Some(known) = known.filter(|file| !except.contains(&file.at)) {
             let _gone = reply.send(Ok(known));
             return;
         }
@@ -287,17 +296,58 @@ impl Plane {
                 peer,
                 at,
                 result,
-            } => {
-                self.machine.tried(now, &name, at, result.is_ok());
-                match result {
-                    Ok(transfer) => {
-                        let file = self.files.found(name.clone(), peer, transfer);
-                        self.tell_names(std::slice::from_ref(&name));
-                        self.reply_all(&name, &Ok(file));
-                    }
-                    Err(why) => tracing::debug!(%name, %peer, "not got from an older peer: {why}"),
-                }
+            } => self.handle_tried(now, name, peer, at, result),
+        }
+    }
+
+    fn handle_tried(
+        &mut self,
+        now: Instant,
+        name: Name,
+        peer: SocketAddrV4,
+        at: SocketAddrV4,
+        result: Result<Transfer, LegacyError>,
+    ) {
+        self.machine.tried(now, &name, at, result.is_ok());
+        let error = match result {
+            Ok(transfer) => {
+                let file = self.files.found(name.clone(), peer, transfer);
+                self.tell_names(std::slice::from_ref(&name));
+                return self.reply_all(&name, &Ok(file));
             }
+            Err(error) => error,
+        };
+        tracing::debug!(%name, %peer, "not got from an older peer: {error}");
+        let Some(offence) = offence(&error) else {
+            return;
+        };
+        self.machine.failed(now, &name, at);
+        if self.machine.offended(now, peer, offence) {
+            let why = CopyError::from(error);
+            self.events
+                .warn(format!("{name} of the older peer {peer}: {why}"));
+        }
+    }
+
+    /// A transfer broke off, or found no room: its file is asked for anew next time.
+    fn handle_failure(&mut self, failed: &Failed) {
+        let (now, file, error) = (Instant::now(), &failed.file, &failed.error);
+        if error.is_the_peers() {
+            self.machine.failed(now, &file.name, file.at);
+            self.tell_names(std::slice::from_ref(&file.name));
+        }
+        let is_told = match error {
+            CopyError::Refused | CopyError::Transfer { offence: None, .. } => false,
+            CopyError::Transfer {
+                offence: Some(offence),
+                ..
+            } => self.machine.offended(now, file.peer, *offence),
+            CopyError::NoRoom { .. } | CopyError::Disk(_) => self.machine.may_tell(now),
+        };
+        if is_told {
+            let (name, peer) = (&file.name, file.peer);
+            self.events
+                .warn(format!("{name} of the older peer {peer}: {error}"));
         }
     }
 
@@ -317,6 +367,9 @@ impl Plane {
             LegacyEvent::Try { name, peer, at } => self.begin_transfer(name, peer, at),
             LegacyEvent::LookupOver(name) => self.reply_to(&name, Some(Patience::Lookup)),
             LegacyEvent::AskOver(name) => self.reply_to(&name, None),
+            LegacyEvent::Offended(peer, what) => {
+                self.events.warn(format!("the older peer {peer} {what}"));
+            }
             LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "an older peer is there"),
             LegacyEvent::MemberDown(peer) => {
                 tracing::debug!(%peer, "an older peer is gone");
@@ -350,17 +403,14 @@ impl Plane {
     }
 
     fn begin_transfer(&self, name: Name, peer: SocketAddrV4, at: SocketAddrV4) {
-        let (outcomes, events) = (self.outcomes.clone(), self.events.clone());
+        let outcomes = self.outcomes.clone();
         tokio::spawn(async move {
-            let begun = Transfer::begin(at, &name).await;
-            if let Err(error @ crate::net::legacy::LegacyError::Header { .. }) = &begun {
-                events.warn(format!("the older peer {peer} lies about {name}: {error}"));
-            }
+            let result = Transfer::begin(at, &name).await;
             let outcome = Outcome::Tried {
                 name,
                 peer,
                 at,
-                result: begun.map_err(|error| error.to_string()),
+                result,
             };
             let _stopping = outcomes.send(outcome).await;
         });

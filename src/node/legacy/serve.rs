@@ -1,5 +1,6 @@
 //! Giving a file to an older peer: header, exactly its bytes, a close.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -9,7 +10,7 @@ use super::shelf::Shelf;
 use crate::extent::ByteRange;
 use crate::fs::{Content, ContentHandle, FileVersion, FsError};
 use crate::net::legacy::{Served, ServedPlace};
-use crate::node::{EventLog, NodeContent};
+use crate::node::{EventLog, Given, News, NodeContent};
 use crate::wire::legacy::TransferHeader;
 
 /// What is read and sent at once: the largest request between native nodes.
@@ -18,7 +19,7 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Serves one connection to its end. Whatever goes wrong, it is closed: an old program waits for
 /// ever on an open one.
 pub(super) async fn serve(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
     shelf: Arc<Shelf>,
     content: Arc<NodeContent>,
@@ -28,17 +29,24 @@ pub(super) async fn serve(
     let Some(mut served) = Served::accept(stream).await else {
         return;
     };
-    let name = served.name.clone();
-    let looked = tokio::task::spawn_blocking(move || shelf.find(&name)).await;
+    let (name, served_name) = (served.name.clone(), served.name.clone());
+    let looker = shelf.clone();
+    let looked = tokio::task::spawn_blocking(move || looker.find(&name)).await;
     let Ok(Some(file)) = looked else {
         return served.close().await;
     };
-    match give(&mut served, &file, &content).await {
-        Ok(()) => {}
-        Err(why) => events.warn(format!(
-            "an older peer did not get the whole of {}: {why}",
-            file.path
-        )),
+    let note = |is_done| {
+        events.note(News::Given(Given {
+            peer,
+            name: served_name.clone(),
+            size_bytes: file.size_bytes,
+            is_done,
+        }));
+    };
+    match give(&mut served, &file, &content, &note).await {
+        Ok(()) => note(true),
+        Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
+        Err(why) => shelf.tell_unfinished(&file.path, why),
     }
     served.close().await;
 }
@@ -49,10 +57,12 @@ async fn give(
     served: &mut Served,
     file: &FileVersion,
     content: &NodeContent,
+    note: &(dyn Fn(bool) + Sync),
 ) -> Result<(), FsError> {
     let header = TransferHeader::new(served.name.clone(), file.size_bytes);
     let header = header.map_err(|_| FsError::Fault)?;
     let opened = content.open(file)?;
+    note(false);
     let sent = send_all(served, &header, opened.handle, content).await;
     content.close(opened.handle);
     sent

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::Refusals;
 use crate::cache::Cache;
 use crate::catalogue::{Change, Found, View};
-use crate::fs::FileVersion;
+use crate::fs::{FileVersion, FsError};
 use crate::id::NodeId;
-use crate::node::EventLog;
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::wire::legacy::{Name, SIZE_MAX_BYTES};
@@ -41,7 +41,7 @@ pub(super) struct Shelf {
     addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
     shares: ShareSet,
     cache: Cache,
-    events: EventLog,
+    refusals: Refusals,
     index: Mutex<Index>,
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
@@ -54,11 +54,10 @@ pub(in crate::node) struct Sources {
     pub(in crate::node) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
     pub(in crate::node) shares: ShareSet,
     pub(in crate::node) cache: Cache,
-    pub(in crate::node) events: EventLog,
 }
 
 impl Shelf {
-    pub(super) fn new(sources: Sources) -> Self {
+    pub(super) fn new(sources: Sources, refusals: Refusals) -> Self {
         Self {
             me: sources.me,
             bridge: sources.bridge,
@@ -66,7 +65,7 @@ impl Shelf {
             addresses: sources.addresses,
             shares: sources.shares,
             cache: sources.cache,
-            events: sources.events,
+            refusals,
             index: Mutex::default(),
             legacy_shares: Mutex::default(),
         }
@@ -108,7 +107,10 @@ impl Shelf {
                     };
                     match child.found.kind {
                         Kind::Directory => folders.push(path),
-                        Kind::File { .. } => index.set(&path, true),
+                        Kind::File { .. } => {
+                            self.tell_if_refused(&path, &child.found);
+                            index.set(&path, true);
+                        }
                         Kind::Symlink { .. } => {}
                     }
                 }
@@ -186,10 +188,7 @@ impl Shelf {
             return None;
         };
         if size_bytes > SIZE_MAX_BYTES {
-            self.events.warn(format!(
-                "{path} is not given to older peers: its {size_bytes} bytes are more than the ten \
-                 digits of their protocol can say"
-            ));
+            self.refusals.too_large(path, size_bytes);
             return None;
         }
         Some(FileVersion {
@@ -219,29 +218,38 @@ impl Shelf {
         shares
     }
 
-    /// Says which names of our own older peers cannot be given.
-    pub(super) fn warn_of_names(&self, changes: &[Change]) {
+    /// Says which files of our own older peers cannot be given.
+    pub(super) fn tell_refused(&self, changes: &[Change]) {
         let view = self.view.load();
         let Some(label) = view.label(&self.me) else {
             return;
         };
         for change in changes {
-            let Change::Entry(path) = change else {
-                continue;
-            };
-            let Err(why) = Name::new(path.file_name()) else {
-                continue;
-            };
-            let own = view.peer_lookup(&label, path);
-            let share = own.and_then(|found| match found.kind {
-                Kind::File { .. } => found.own,
-                _ => None,
-            });
-            if share.is_some_and(|(share, _)| self.legacy_shares().contains(&share)) {
-                let shown = path.as_bytes().escape_ascii();
-                self.events
-                    .warn(format!("{shown} is not given to older peers: {why}"));
+            if let Change::Entry(path) = change
+                && let Some(found) = view.peer_lookup(&label, path)
+            {
+                self.tell_if_refused(path, &found);
             }
+        }
+    }
+
+    /// Says that an older peer did not get the whole of a file, through no fault of its own.
+    pub(super) fn tell_unfinished(&self, path: &SharedPath, why: FsError) {
+        self.refusals.unfinished(path, why);
+    }
+
+    fn tell_if_refused(&self, path: &SharedPath, found: &Found) {
+        let (Kind::File { size_bytes, .. }, Some((share, _))) = (&found.kind, &found.own) else {
+            return;
+        };
+        let name = Name::new(path.file_name());
+        if (name.is_ok() && *size_bytes <= SIZE_MAX_BYTES) || !self.legacy_shares().contains(share)
+        {
+            return;
+        }
+        match name {
+            Err(why) => self.refusals.not_given(path, why),
+            Ok(_) => self.refusals.too_large(path, *size_bytes),
         }
     }
 }

@@ -1,0 +1,262 @@
+//! The bytes of one transfer from an older peer, while they come and after.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::files::{CopyError, RemoteFile, RemoteFiles};
+use crate::cache::GuestRoom;
+use crate::fs::{FsError, ReadNow};
+use crate::net::legacy::{CLOSE_WAIT, Transfer};
+
+/// How far a transfer is.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    written_bytes: u64,
+    outcome: Option<Result<(), CopyError>>,
+}
+
+/// The bytes of one transfer. Dropping the last holder removes them and ends the transfer.
+///
+/// What reaches the end of the file waits for the peer's close: one that sends more than it said
+/// has given another file. Once a transfer has failed, every read of it fails.
+#[derive(Debug)]
+pub struct RemoteCopy {
+    /// How many bytes it has when it is whole.
+    pub size_bytes: u64,
+    file: Arc<File>,
+    path: Mutex<PathBuf>,
+    progress: watch::Receiver<Progress>,
+    room: Arc<Mutex<GuestRoom>>,
+}
+
+impl RemoteCopy {
+    /// Begins to carry a transfer into a file of that name.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(super) fn start(
+        owner: &Arc<RemoteFile>,
+        transfer: Transfer,
+        path: PathBuf,
+        files: &RemoteFiles,
+    ) -> io::Result<Arc<Self>> {
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let file = Arc::new(opened?);
+        let (progress, seen) = watch::channel(Progress::default());
+        let copy = Arc::new(Self {
+            size_bytes: transfer.size_bytes(),
+            file,
+            path: Mutex::new(path),
+            progress: seen,
+            room: Arc::new(Mutex::new(files.cache().guest())),
+        });
+        let carrier = Carrier {
+            copy: Arc::downgrade(&copy),
+            owner: Arc::downgrade(owner),
+            files: files.clone(),
+            progress,
+        };
+        tokio::spawn(carrier.carry(transfer));
+        Ok(copy)
+    }
+
+    /// Waits until the bytes are there and gives them.
+    ///
+    /// # Errors
+    /// [`CopyError`] where the transfer failed, at whatever byte.
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes, CopyError> {
+        let end = self.size_bytes.min(offset.saturating_add(length as u64));
+        let mut progress = self.progress.clone();
+        let is_there = |now: &Progress| self.has(now, end);
+        let reached = progress.wait_for(is_there).await;
+        let reached = reached.map(|now| now.outcome.clone());
+        match reached {
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(_) => {}
+            Err(_) => return Err(interrupted("the transfer ended")),
+        }
+        let (file, count) = (self.file.clone(), end.saturating_sub(offset));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; usize::try_from(count).unwrap_or(0)];
+            file.read_exact_at(&mut buffer, offset).map(|()| buffer)
+        });
+        match read.await {
+            Ok(Ok(buffer)) => Ok(buffer.into()),
+            Ok(Err(error)) => Err(CopyError::Disk(error.to_string())),
+            Err(_) => Err(CopyError::Disk("the read did not end".to_owned())),
+        }
+    }
+
+    /// Fills the buffer if its bytes are there.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let now = self.progress.borrow().clone();
+        match now.outcome {
+            Some(Err(error)) => ReadNow::Failed(error.as_fs_error()),
+            _ if !self.has(&now, offset.saturating_add(buffer.len() as u64)) => ReadNow::Wait,
+            _ => match self.file.read_exact_at(buffer, offset) {
+                Ok(()) => ReadNow::Done(buffer.len()),
+                Err(_) => ReadNow::Failed(FsError::Disk),
+            },
+        }
+    }
+
+    /// Waits until the bytes are there, for as long as more come within each `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; where nothing comes, the same as a failed transfer.
+    pub async fn read_with_patience(
+        &self,
+        offset: u64,
+        length: usize,
+        patience: Duration,
+    ) -> Result<Bytes, CopyError> {
+        let end = self.size_bytes.min(offset.saturating_add(length as u64));
+        let mut progress = self.progress.clone();
+        loop {
+            let is_there = {
+                let now = progress.borrow_and_update();
+                self.has(&now, end)
+            };
+            if is_there {
+                return self.read(offset, length).await;
+            }
+            let patience = patience.max(CLOSE_WAIT * 2);
+            match tokio::time::timeout(patience, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return self.read(offset, length).await,
+                Err(_) => return Err(interrupted("nothing comes")),
+            }
+        }
+    }
+
+    /// Waits until all bytes are there and the peer has kept its word to the end.
+    ///
+    /// # Errors
+    /// [`CopyError`].
+    pub async fn whole(&self) -> Result<(), CopyError> {
+        let mut progress = self.progress.clone();
+        let ended = progress.wait_for(|now| now.outcome.is_some()).await;
+        let ended = ended.map(|now| now.outcome.clone());
+        match ended {
+            Ok(Some(outcome)) => outcome,
+            _ => Err(interrupted("the transfer ended")),
+        }
+    }
+
+    /// The file, to be read by itself; of use once it is whole.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn reopen(&self) -> io::Result<File> {
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        File::open(&*path)
+    }
+
+    /// Whether the bytes up to there can be given, or the transfer is over.
+    fn has(&self, now: &Progress, end: u64) -> bool {
+        now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
+    }
+
+    /// How many of its bytes are here.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.progress.borrow().written_bytes
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().outcome, Some(Err(_)))
+    }
+
+    /// The final name, now that it is whole.
+    fn rename(&self) -> Result<(), CopyError> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = path.with_extension("");
+        std::fs::rename(&*path, &whole).map_err(|error| CopyError::Disk(error.to_string()))?;
+        *path = whole;
+        Ok(())
+    }
+}
+
+impl Drop for RemoteCopy {
+    fn drop(&mut self) {
+        let path = self.path.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _gone_already = std::fs::remove_file(path);
+    }
+}
+
+fn interrupted(why: &str) -> CopyError {
+    CopyError::Transfer {
+        why: why.to_owned(),
+        offence: None,
+    }
+}
+
+/// Carries a transfer into its copy for as long as somebody holds the copy.
+struct Carrier {
+    copy: Weak<RemoteCopy>,
+    owner: Weak<RemoteFile>,
+    files: RemoteFiles,
+    progress: watch::Sender<Progress>,
+}
+
+impl Carrier {
+    async fn carry(self, mut transfer: Transfer) {
+        let outcome = loop {
+            let part = match transfer.next().await {
+                Ok(Some(part)) => part,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(CopyError::from(error)),
+            };
+            let Some(copy) = self.copy.upgrade() else {
+                return;
+            };
+            let length = part.len() as u64;
+            match self.write(&copy, part).await {
+                Ok(()) => self.progress.send_modify(|now| now.written_bytes += length),
+                Err(error) => break Err(error),
+            }
+        };
+        let copy = self.copy.upgrade();
+        let renamed = || copy.as_ref().map_or(Ok(()), |copy| copy.rename());
+        let outcome = outcome.and_then(|()| renamed());
+        // also where nobody waits for it any more: it is told who failed
+        match (&outcome, &copy, self.owner.upgrade()) {
+            (Ok(()), Some(copy), Some(owner)) => owner.keep_whole(copy).await,
+            (Err(error), _, Some(owner)) => self.files.failed(&owner, error),
+            _ => {}
+        }
+        self.progress.send_modify(|now| now.outcome = Some(outcome));
+    }
+
+    /// Room first: the budget holds at every byte.
+    async fn write(&self, copy: &RemoteCopy, part: Bytes) -> Result<(), CopyError> {
+        let at = self.progress.borrow().written_bytes;
+        let (file, room, files) = (copy.file.clone(), copy.room.clone(), self.files.clone());
+        let size_bytes = copy.size_bytes;
+        let written = tokio::task::spawn_blocking(move || {
+            let end = at + part.len() as u64;
+            let grow = || {
+                let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
+                room.grow_to(end)
+            };
+            let has_room = grow() || (files.drop_unused() && grow());
+            if !has_room {
+                return Err(CopyError::NoRoom { size_bytes });
+            }
+            let written = file.write_all_at(&part, at);
+            written.map_err(|error| CopyError::Disk(error.to_string()))
+        });
+        let written = written.await;
+        written.unwrap_or_else(|_| Err(CopyError::Disk("the write did not end".to_owned())))
+    }
+}
