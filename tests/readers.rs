@@ -66,6 +66,11 @@ fn main() {
             &["cat"],
             a_delayed_read_is_no_error,
         ),
+        (
+            "a_signal_that_is_caught_ends_no_wait_for_a_budget_and_a_fatal_one_does",
+            &["dd"],
+            a_caught_signal_ends_no_wait,
+        ),
     ];
     run_tool_promises(promises, || {
         drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -137,6 +142,32 @@ impl World {
 
     fn top(&self) -> Value {
         self.reader.cli(&["top", "--once", "--json"]).expect_json()
+    }
+
+    /// Waits until the process waits for its budget.
+    #[track_caller]
+    fn wait_for_delay(&self, pid: u32) {
+        eventually("it waits for its budget", 20 * SECOND, || {
+            let readers = self.top()["readers"].as_array().unwrap().clone();
+            let slow = readers.into_iter().find(|it| it["pid"] == pid);
+            slow.is_some_and(|it| it["waiting"]["waiting_for"] == "budget")
+        });
+    }
+
+    /// Lets a program have so much, and waits until the daemon knows.
+    fn set_budget(&self, program: &Path, bytes_per_s: u64) {
+        let name = program.file_name().unwrap().to_str().unwrap();
+        let rule = format!("[readers]\nbudgets = ['{name}={bytes_per_s}B/s']\n");
+        self.configure(&rule);
+        let small = self.share("small.bin", b"a few bytes");
+        eventually("the daemon knows the budget", 10 * SECOND, || {
+            let probe = start(Command::new(program).arg(&small));
+            let pid = probe.pid();
+            probe.finish(HANG_LIMIT);
+            let readers = self.top()["readers"].as_array().unwrap().clone();
+            let probe = readers.into_iter().find(|it| it["pid"] == pid);
+            probe.is_some_and(|it| it["budget_bytes_per_s"] == bytes_per_s)
+        });
     }
 
     fn reader_named(&self, program: &str) -> Option<Value> {
@@ -432,20 +463,9 @@ fn a_budget_holds() {
     let path = world.share("budget.bin", &bytes);
     let other = world.share("no-budget.bin", &noise(6, 2 * MIB));
     let program = world.program("slow-reader");
-    world.configure("[readers]\nbudgets = ['slow-reader=1MiB/s']\n");
-    let small = world.share("small.bin", b"a few bytes");
-    eventually("the daemon knows the budget", 10 * SECOND, || {
-        run(Command::new(&program).arg(&small));
-        let reader = world.reader_named("slow-reader");
-        reader.is_some_and(|it| it["budget_bytes_per_s"] == MIB as u64)
-    });
+    world.set_budget(&program, MIB as u64);
     let mut slow = start(Command::new(&program).arg(&path));
-    let waits = |reader: Value| reader["waiting"]["waiting_for"] == "budget";
-    eventually("it is seen to wait for its budget", 20 * SECOND, || {
-        let reader = world.top()["readers"].as_array().unwrap().clone();
-        let slow = reader.into_iter().find(|it| it["pid"] == slow.pid());
-        slow.is_some_and(waits)
-    });
+    world.wait_for_delay(slow.pid());
     // others are served meanwhile, another file and the same one
     assert!(run(Command::new("cat").arg(&other)).status.success());
     assert!(
@@ -467,8 +487,7 @@ fn a_budget_holds() {
         finished.stderr
     );
     // what is cached is not slowed
-    let budgets = "[readers]\nbudgets = ['slow-reader=64KiB/s']\n";
-    world.configure(budgets);
+    world.set_budget(&program, 64 << 10);
     let again = start(Command::new(&program).arg(&path));
     assert!(again.finish(20 * SECOND).stdout == bytes);
     world.configure("");
@@ -477,13 +496,7 @@ fn a_budget_holds() {
 fn a_delayed_read_is_no_error() {
     let world = world();
     let program = world.program("slowest-reader");
-    world.configure("[readers]\nbudgets = ['slowest-reader=64KiB/s']\n");
-    let small = world.share("tiny.bin", b"a few more bytes");
-    eventually("the daemon knows the budget", 10 * SECOND, || {
-        run(Command::new(&program).arg(&small));
-        let reader = world.reader_named("slowest-reader");
-        reader.is_some_and(|it| it["budget_bytes_per_s"] == 64 << 10)
-    });
+    world.set_budget(&program, 64 << 10);
     // a read of 128 KiB waits 2 s and more, which is the read deadline
     let bytes = noise(7, 448 << 10);
     let path = world.share("delayed.bin", &bytes);
@@ -497,17 +510,81 @@ fn a_delayed_read_is_no_error() {
     );
     let path = world.share("never-read.bin", &noise(8, 4 * MIB));
     let slow = start(Command::new(&program).arg(&path));
-    eventually("it waits for its budget", 20 * SECOND, || {
-        let readers = world.top()["readers"].as_array().unwrap().clone();
-        let slow = readers.into_iter().find(|it| it["pid"] == slow.pid());
-        slow.is_some_and(|it| it["waiting"]["waiting_for"] == "budget")
-    });
+    world.wait_for_delay(slow.pid());
     slow.signal(libc::SIGINT);
     let begun = Instant::now();
     slow.finish(HANG_LIMIT);
     assert!(
         begun.elapsed() < SECOND,
         "{:?} after Ctrl-C",
+        begun.elapsed()
+    );
+    world.configure("");
+}
+
+extern "C" fn note_signal(_: libc::c_int) {}
+
+fn a_caught_signal_ends_no_wait() {
+    let world = world();
+    // the test itself, in a thread that is told of a signal and whose call is not begun anew
+    let own = PathBuf::from(own_name());
+    world.configure(&format!(
+        "[readers]\nbudgets = ['{}=64KiB/s']\n",
+        own.display()
+    ));
+    let bytes = noise(9, MIB);
+    let path = world.share("signals.bin", &bytes);
+    let pid = std::process::id();
+    eventually("the daemon knows the budget", 10 * SECOND, || {
+        fs::File::open(&path).unwrap();
+        let reader = world.reader_named(&own_name());
+        reader.is_some_and(|it| it["budget_bytes_per_s"] == 64 << 10)
+    });
+    // SAFETY: the handler does nothing, and the struct is plain numbers.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note_signal as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            // SAFETY: the call takes nothing and gives this thread.
+            tell.send(unsafe { libc::pthread_self() }).unwrap();
+            let file = fs::File::open(&path)?;
+            let mut buffer = vec![0; 192 << 10];
+            let first = io::Read::read(&mut &file, &mut buffer)?;
+            let second = io::Read::read(&mut &file, &mut buffer)?;
+            io::Result::Ok((first, second, buffer))
+        });
+        let thread = told.recv().unwrap();
+        world.wait_for_delay(pid);
+        for _ in 0..3 {
+            // SAFETY: the thread is joined only below.
+            unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+        }
+        let (first, second, buffer) = reading.join().unwrap().unwrap();
+        assert_eq!((first, second), (192 << 10, 192 << 10));
+        assert!(buffer == bytes[first..first + second]);
+    });
+    // a program that catches one signal ends by another all the same
+    let program = world.cluster.folder.path().join("slow-dd");
+    fs::copy("/bin/dd", &program).unwrap();
+    set_mode(&program, 0o755);
+    world.configure("[readers]\nbudgets = ['slow-dd=64KiB/s']\n");
+    let path = world.share("signals-too.bin", &noise(10, 4 * MIB));
+    let from = format!("if={}", path.display());
+    let mut slow = start(Command::new(&program).args([&from, "of=/dev/null", "bs=1M"]));
+    world.wait_for_delay(slow.pid());
+    slow.signal(libc::SIGUSR1);
+    world.wait_for_delay(slow.pid());
+    assert!(slow.is_running());
+    slow.signal(libc::SIGTERM);
+    let begun = Instant::now();
+    slow.finish(HANG_LIMIT);
+    assert!(
+        begun.elapsed() < SECOND,
+        "{:?} after SIGTERM",
         begun.elapsed()
     );
     world.configure("");

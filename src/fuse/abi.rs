@@ -71,6 +71,8 @@ pub(super) struct ReadIn {
     pub handle: u64,
     pub offset: u64,
     pub size_bytes: u32,
+    /// Those that the file is open with (`O_DIRECT` and its like).
+    pub open_flags: i32,
 }
 
 impl ReadIn {
@@ -79,6 +81,7 @@ impl ReadIn {
             handle: u64_at(message, IN_HEADER_BYTES)?,
             offset: u64_at(message, IN_HEADER_BYTES + 8)?,
             size_bytes: u32_at(message, IN_HEADER_BYTES + 16)?,
+            open_flags: u32_at(message, IN_HEADER_BYTES + 32)?.cast_signed(),
         })
     }
 }
@@ -235,7 +238,9 @@ mod tests {
         let mut body = 7u64.to_ne_bytes().to_vec();
         body.extend(8192u64.to_ne_bytes());
         body.extend(4096u32.to_ne_bytes());
-        body.extend([0; 20]);
+        body.extend([0; 12]);
+        body.extend(libc::O_DIRECT.to_ne_bytes());
+        body.extend([0; 4]);
         let message = request(opcode::READ, 6, 2, &body);
         let header = Header::parse(&message).unwrap();
         assert_eq!(
@@ -247,6 +252,7 @@ mod tests {
             handle: 7,
             offset: 8192,
             size_bytes: 4096,
+            open_flags: libc::O_DIRECT,
         };
         assert_eq!(ReadIn::parse(&message), Some(wanted));
     }

@@ -78,7 +78,15 @@ pub(super) struct Delayed {
     pub budget: Arc<Budget>,
 }
 
-/// All that wait for their budget. Each is a request of the device's table, which bounds this.
+/// What is due.
+pub(super) enum Due {
+    /// A read may begin.
+    Begin(Delayed),
+    /// A thread is to be looked at again that got a signal while it waits for a request.
+    Look { unique: u64, thread: u32 },
+}
+
+/// What is to be done later. Each is of a request in the device's table, which bounds this.
 #[derive(Default)]
 pub(super) struct DelayQueue {
     state: Mutex<QueueState>,
@@ -87,19 +95,23 @@ pub(super) struct DelayQueue {
 
 #[derive(Default)]
 struct QueueState {
-    waiting: BTreeMap<(Instant, u64), Delayed>,
+    waiting: BTreeMap<(Instant, u64), Due>,
+    pushed: u64,
     closed: bool,
 }
 
 impl DelayQueue {
-    /// Lets a read wait until then.
-    pub fn push(&self, until: Instant, delayed: Delayed) {
-        self.lock().waiting.insert((until, delayed.unique), delayed);
+    /// Lets something wait until then.
+    pub fn push(&self, until: Instant, due: Due) {
+        let mut state = self.lock();
+        state.pushed += 1;
+        let key = (until, state.pushed);
+        state.waiting.insert(key, due);
         self.changed.notify_one();
     }
 
     /// Waits for the next whose time has come; nothing once the queue is closed.
-    pub fn wait_due(&self) -> Option<Delayed> {
+    pub fn wait_due(&self) -> Option<Due> {
         let mut state = self.lock();
         loop {
             if state.closed {

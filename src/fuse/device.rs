@@ -143,20 +143,26 @@ impl Device {
         let Some(named) = abi::interrupted_unique(message) else {
             return;
         };
-        match self.table.take_early(named) {
-            Some(waiting) => {
-                self.counters
-                    .note(waiting.opcode, waiting.since.elapsed(), true);
-                self.answer_error(named, FsError::Interrupted);
-                if let Some(read) = waiting.read {
-                    self.fs.abandon(&read, FsError::Interrupted);
-                }
-            }
-            None => {
-                let head = abi::out_header(header.unique, libc::EAGAIN, 0);
-                let _ = self.write(&[IoSlice::new(&head)]);
-            }
+        if let Some(thread) = self.table.patient(named) {
+            self.take_signal(named, thread);
+        } else if !self.interrupt(named) {
+            let head = abi::out_header(header.unique, libc::EAGAIN, 0);
+            let _ = self.write(&[IoSlice::new(&head)]);
         }
+    }
+
+    /// Ends a request with EINTR; false where it does not wait.
+    pub(super) fn interrupt(&self, unique: u64) -> bool {
+        let Some(waiting) = self.table.take_early(unique) else {
+            return false;
+        };
+        self.counters
+            .note(waiting.opcode, waiting.since.elapsed(), true);
+        self.answer_error(unique, FsError::Interrupted);
+        if let Some(read) = waiting.read {
+            self.fs.abandon(&read, FsError::Interrupted);
+        }
+        true
     }
 
     fn forward(&self, header: &Header, message: &[u8], begun: Instant) {

@@ -18,6 +18,7 @@ mod readers;
 mod reading;
 mod reads;
 mod session;
+mod signals;
 mod table;
 
 use std::io;
@@ -138,7 +139,7 @@ impl Server {
         let deadlines = device.clone();
         spawn("fuse-deadlines", move || deadlines.keep_deadlines())?;
         let delayed = device.clone();
-        spawn("fuse-budgets", move || delayed.begin_delayed())?;
+        spawn("fuse-budgets", move || delayed.serve_budgets())?;
         let (queue, notified) = (self.queue.clone(), device.clone());
         spawn("fuse-notify", move || queue.send_all(&notified))?;
         let threads = options.threads.clamp(1, 16);

@@ -4,18 +4,31 @@
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
-use super::budget::{Budget, Delayed};
+use super::budget::{Budget, Delayed, Due};
 use super::device::{Device, MAX_TRANSFER_BYTES};
 use super::readers::Reader;
+use super::signals::is_ending;
 use super::table::Waiting;
 use crate::extent::ByteRange;
 use crate::fs::handles::Handle;
 use crate::fs::{FsError, Reach, ReadStep};
+
+/// How soon a thread is looked at again that got a signal and goes on waiting.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A read that must wait.
+struct Asked {
+    unique: u64,
+    thread: u32,
+    /// Whether the program itself wants direct reads, which every signal ends.
+    is_direct: bool,
+    begun: Instant,
+}
 
 impl Device {
     /// A read is answered at once where its bytes are here, else when they come.
@@ -52,7 +65,13 @@ impl Device {
                 }
             }
             Ok((handle, ReadStep::Wait(range))) => {
-                self.wait_read(header.unique, &handle, range, begun, reader);
+                let asked = Asked {
+                    unique: header.unique,
+                    thread: header.pid,
+                    is_direct: read.open_flags & libc::O_DIRECT != 0,
+                    begun,
+                };
+                self.wait_read(&asked, &handle, range, reader);
             }
             Err(error) => {
                 self.counters.note(opcode::READ, begun.elapsed(), true);
@@ -63,19 +82,21 @@ impl Device {
 
     fn wait_read(
         self: &Arc<Self>,
-        unique: u64,
+        asked: &Asked,
         handle: &Arc<Handle>,
         range: ByteRange,
-        begun: Instant,
         reader: Option<Reader>,
     ) {
+        let &Asked { unique, begun, .. } = asked;
         let reach = reach_of(reader.as_ref());
+        let is_patient = reach == Reach::Asked && !asked.is_direct;
         let (reading, budget) = reader.map_or((None, None), |it| (Some(it.reading), it.budget));
         let cost = budget.and_then(|budget| self.spend(budget, handle, range, begun));
         let begin = cost.as_ref().map_or(begun, |(_, _, begin)| *begin);
         let waiting = Waiting {
             reading,
             is_delayed: begin > begun,
+            patient: is_patient.then_some(asked.thread),
             ..Waiting::new(opcode::READ, begun, begin + self.deadlines.read)
         };
         if !self.table.insert(unique, waiting) {
@@ -91,7 +112,7 @@ impl Device {
                     bytes,
                     budget,
                 };
-                self.delayed.push(begin, delayed);
+                self.delayed.push(begin, Due::Begin(delayed));
             }
             _ => self.begin_read(unique, handle, range, reach),
         }
@@ -159,21 +180,41 @@ impl Device {
         }
     }
 
-    /// Begins reads when their program's budget allows it, until the mount is gone.
-    pub fn begin_delayed(self: &Arc<Self>) {
-        while let Some(delayed) = self.delayed.wait_due() {
-            let unique = delayed.unique;
-            if !self.table.begin(unique) {
-                // interrupted meanwhile
-                delayed.budget.give_back(delayed.bytes);
-                continue;
+    /// Does what is due for programs with a budget, until the mount is gone.
+    pub fn serve_budgets(self: &Arc<Self>) {
+        while let Some(due) = self.delayed.wait_due() {
+            match due {
+                Due::Begin(delayed) => self.begin_delayed(&delayed),
+                Due::Look { unique, thread } if self.table.patient(unique).is_some() => {
+                    self.take_signal(unique, thread);
+                }
+                Due::Look { .. } => {}
             }
-            let begun = catch_unwind(AssertUnwindSafe(|| {
-                self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
-            }));
-            if begun.is_err() && self.table.take(unique).is_some() {
-                self.answer_error(unique, FsError::Fault);
-            }
+        }
+    }
+
+    fn begin_delayed(self: &Arc<Self>, delayed: &Delayed) {
+        let unique = delayed.unique;
+        if !self.table.begin(unique) {
+            // interrupted meanwhile
+            return delayed.budget.give_back(delayed.bytes);
+        }
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            self.begin_read(unique, &delayed.handle, delayed.range, Reach::Asked);
+        }));
+        if begun.is_err() && self.table.take(unique).is_some() {
+            self.answer_error(unique, FsError::Fault);
+        }
+    }
+
+    /// A thread got a signal that waits as for a disk: it is interrupted only to end. The
+    /// kernel tells of one signal alone, so the thread is looked at again.
+    pub(super) fn take_signal(&self, unique: u64, thread: u32) {
+        if is_ending(thread) {
+            self.interrupt(unique);
+        } else {
+            let due = Due::Look { unique, thread };
+            self.delayed.push(Instant::now() + LOOK_AGAIN, due);
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Waiting {
     pub reading: Option<Arc<Reading>>,
     /// Whether its program's budget keeps it from beginning.
     pub is_delayed: bool,
+    /// The thread that waits, where a signal that it catches does not end the wait.
+    pub patient: Option<u32>,
 }
 
 impl Waiting {
@@ -41,6 +43,7 @@ impl Waiting {
             read: None,
             reading: None,
             is_delayed: false,
+            patient: None,
         }
     }
 }
@@ -122,6 +125,11 @@ impl Table {
         let mut state = self.lock();
         let waiting = state.waiting.get_mut(&unique);
         waiting.map(|it| it.is_delayed = false).is_some()
+    }
+
+    /// The thread whose wait only a fatal signal ends, if the request still waits for such a one.
+    pub fn patient(&self, unique: u64) -> Option<u32> {
+        self.lock().waiting.get(&unique)?.patient
     }
 
     /// The reads that wait, by who reads what.
