@@ -160,7 +160,12 @@ impl View {
     fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
         let dir = self.merged.dir(id);
         let below = dir.dirs.iter().chain(&dir.absent_dirs);
-        let below = below.filter(|place| self.merged.dir(place.id()).has_of(node));
+        let recorded = |place: &DirRef| {
+            let mut rows = dir.candidates(place.name());
+            rows.any(|row| row.author == node && row.class == Class::Directory)
+        };
+        let below =
+            below.filter(|place| self.merged.dir(place.id()).has_of(node) || recorded(place));
         let mtime = row.map_or(dir.newest, |row| row.mtime());
         self.directory_of(node, mtime, below.count())
     }

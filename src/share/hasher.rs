@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::fstat;
 
 use super::beneath::{Beneath, has_no_writer, is_absence, is_want};
-use super::identity::{Identity, Seen, Stamp};
-use super::observe::{Outcome, is_recent};
+use super::identity::{Identity, Seen, Stamp, is_recent};
+use super::observe::Outcome;
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::queue::Taken;
 use super::shared::Shared;

@@ -60,6 +60,11 @@ impl From<Timestamp> for Stamp {
     }
 }
 
+/// Whether the time is so near that a write may have been missed, or may go on.
+pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
+    mtime.distance(now) < window
+}
+
 /// (dev, ino, size, mtime, ctime): while these are the same, the bytes are taken to be the same.
 /// Since `ctime` cannot be set back, only writes within one tick of the clock can hide (see
 /// [`super::hasher`] on racy files).
@@ -80,6 +85,14 @@ impl Identity {
             size_bytes: stat.st_size.cast_unsigned(),
             mtime: Stamp::new(stat.st_mtime, stat.st_mtime_nsec as u32),
             ctime: Stamp::new(stat.st_ctime, stat.st_ctime_nsec as u32),
+        }
+    }
+
+    /// One that is no file's at any time: every name of the file is thought to be otherwise.
+    pub(super) fn without_ctime(&self) -> Self {
+        Self {
+            ctime: Stamp::default(),
+            ..*self
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::identity::{Identity, Seen, Stamp};
+use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::ledger::Row;
 use super::left_out::LeftOutWhy;
 use super::queue::Stage;
@@ -87,17 +87,27 @@ impl State {
     }
 
     fn leave_out(&mut self, parent: Slot, name: &[u8], known: Option<Slot>, body: LeftOutBody) {
+        let body = Body::LeftOut(body);
+        let private = body.private_file();
         if let Some(slot) = known {
-            if let Some(Body::LeftOut(old)) = self.tree.get(slot).map(|node| &node.body)
-                && old.why == body.why
+            let old = self.tree.get(slot).map(|node| &node.body);
+            if let (Some(Body::LeftOut(old)), Body::LeftOut(new)) = (old, &body)
+                && old.why == new.why
+                && (private.is_none() || old.identity == new.identity)
             {
                 return;
             }
             self.remove_tree(slot);
         }
-        let slot = self.tree.insert(parent, name, Body::LeftOut(body));
+        let slot = self.tree.insert(parent, name, body);
         self.count(slot, 1);
         self.warn_of_left_out(slot);
+        // who may not read it by this name may not by the others, which are told of nothing
+        if let Some((dev, ino)) = private
+            && let Some(row) = self.ledger.get(dev, ino)
+        {
+            self.recheck_links(row.identity.without_ctime(), &row.hash);
+        }
     }
 
     /// The name's place as a file; a file that could not be read stays left out until it can.
@@ -408,12 +418,17 @@ impl State {
             self.tell_put(slot);
         }
         if seen.linked_again {
-            let old_hash = old.listed.then_some(old.hash).filter(|old| *old != hash);
-            old_hash
-                .iter()
-                .chain([&hash])
-                .for_each(|hash| self.recheck_links(file.identity, hash));
+            if old.listed && old.hash != hash {
+                self.recheck_links(file.identity, &old.hash);
+            }
+            self.recheck_links(file.identity, &hash);
         }
+        let Identity { dev, ino, .. } = file.identity;
+        let left_out = self.tree.private_names(dev, ino).take(LINKS_LOOKED_AT_MAX);
+        let left_out: Vec<Slot> = left_out.collect();
+        left_out
+            .into_iter()
+            .for_each(|slot| self.recheck(slot, Cause::Walk));
     }
 
     /// The kernel reports a change under the one name that it was made by: other names of the same
@@ -480,9 +495,4 @@ impl State {
             self.queue.enqueue(slot, false, size_bytes, watched);
         }
     }
-}
-
-/// Whether the time is so near that a write may have been missed, or may go on.
-pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: std::time::Duration) -> bool {
-    mtime.distance(now) < window
 }

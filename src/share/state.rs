@@ -321,11 +321,7 @@ impl State {
         if let Some(file) = self.tree.file(slot).copied() {
             self.tree.drop_content(slot, &file.hash);
             // what was written by a name and is now gone with it is seen by the other names only
-            let gone = Identity {
-                ctime: Stamp::default(),
-                ..file.identity
-            };
-            self.recheck_links(gone, &file.hash);
+            self.recheck_links(file.identity.without_ctime(), &file.hash);
         }
         match self.tree.get_mut(slot).map(|node| &mut node.body) {
             Some(Body::File(file)) => file.listed = false,

@@ -73,6 +73,18 @@ pub(super) struct LeftOutBody {
     pub(super) identity: Identity,
 }
 
+impl Body {
+    /// The (dev, ino) of a file that others may not read.
+    pub(super) fn private_file(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::LeftOut(body) if body.why == LeftOutWhy::Private && !body.directory => {
+                Some((body.identity.dev, body.identity.ino))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl FileBody {
     /// A file that waits to be hashed.
     pub(super) fn unlisted() -> Self {
@@ -94,6 +106,8 @@ pub(super) struct Tree {
     names: BTreeSet<(Slot, u64, Slot)>,
     /// (first bytes of the content hash, slot) of listed files.
     contents: BTreeSet<(u64, Slot)>,
+    /// (dev, ino, slot) of files that others may not read.
+    private: BTreeSet<(u64, u64, Slot)>,
     hasher: RandomState,
     directories_made: u32,
 }
@@ -105,6 +119,7 @@ impl Tree {
             free: Vec::new(),
             names: BTreeSet::new(),
             contents: BTreeSet::new(),
+            private: BTreeSet::new(),
             hasher: RandomState::new(),
             directories_made: 0,
         }
@@ -179,6 +194,9 @@ impl Tree {
         let slot = self.free_slot();
         self.names
             .insert((parent, self.hasher.hash_one(name), slot));
+        if let Some((dev, ino)) = body.private_file() {
+            self.private.insert((dev, ino, slot));
+        }
         self.place(
             slot,
             Node {
@@ -197,6 +215,9 @@ impl Tree {
         let node = self.nodes.get_mut(slot.0 as usize)?.take()?;
         self.names
             .remove(&(node.parent, self.hasher.hash_one(&node.name[..]), slot));
+        if let Some((dev, ino)) = node.body.private_file() {
+            self.private.remove(&(dev, ino, slot));
+        }
         self.free.push(slot);
         Some(node)
     }
@@ -259,6 +280,12 @@ impl Tree {
         let range = (prefix, Slot::FIRST)..=(prefix, Slot::LAST);
         let slots = self.contents.range(range).map(|(_, slot)| *slot);
         slots.filter(move |slot| self.file(*slot).is_some_and(|file| file.hash == hash))
+    }
+
+    /// The names of a file that are left out since others may not read it.
+    pub(super) fn private_names(&self, dev: u64, ino: u64) -> impl Iterator<Item = Slot> + '_ {
+        let range = (dev, ino, Slot::FIRST)..=(dev, ino, Slot::LAST);
+        self.private.range(range).map(|(_, _, slot)| *slot)
     }
 
     /// Every listed file's (dev, ino).

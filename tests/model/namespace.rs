@@ -26,13 +26,18 @@ pub enum Shown {
 
 pub type Namespace = BTreeMap<PathBuf, Shown>;
 
-/// A node and what is in its share.
+/// A node and what is in one of its shares.
 #[derive(Clone, Copy)]
 pub struct Sharer<'a> {
     pub name: &'a str,
     pub key: &'a str,
     pub share: &'a Share,
+    /// The others hold the node for alive.
+    pub alive: bool,
 }
+
+/// Hashes of contents, as hex.
+pub type Contents = BTreeSet<String>;
 
 struct Version<'a> {
     by: Sharer<'a>,
@@ -61,6 +66,13 @@ impl Version<'_> {
         (Reverse(version), self.content(), self.by.key.to_owned())
     }
 
+    /// Whether somebody alive can give it.
+    fn is_givable(&self, available: &Contents) -> bool {
+        let is_kept =
+            || matches!(self.thing, Thing::File { .. }) && available.contains(&self.content().1);
+        self.by.alive || is_kept()
+    }
+
     fn shown(&self) -> Shown {
         match self.thing {
             Thing::File {
@@ -79,22 +91,43 @@ impl Version<'_> {
     }
 }
 
-/// What all nodes show together.
-pub fn merged(sharers: &[Sharer<'_>]) -> Namespace {
+/// The contents that living nodes share, and those that their caches hold whole.
+fn available(sharers: &[Sharer<'_>], cached: &Contents) -> Contents {
+    let alive = sharers.iter().filter(|by| by.alive);
+    let shown = alive.flat_map(|by| {
+        let things = by.share.things.iter();
+        things.filter(|(path, _)| by.share.is_shown(path))
+    });
+    let shared = shown.filter_map(|(_, thing)| match thing {
+        Thing::File { bytes, .. } => Some(blake3::hash(bytes).to_hex().to_string()),
+        _ => None,
+    });
+    shared.chain(cached.iter().cloned()).collect()
+}
+
+/// What all nodes show together, where living nodes have these contents in their caches.
+pub fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
+    let available = available(sharers, cached);
     let mut directories: BTreeSet<&Path> = BTreeSet::new();
     let mut versions: BTreeMap<&Path, Vec<Version<'_>>> = BTreeMap::new();
     for by in sharers.iter().copied() {
         let things = by.share.things.iter();
         for (path, thing) in things.filter(|(path, _)| by.share.is_shown(path)) {
             match thing {
-                Thing::Directory { .. } => drop(directories.insert(path)),
-                _ => versions
-                    .entry(path)
-                    .or_default()
-                    .push(Version { by, thing }),
+                Thing::Directory { .. } if by.alive => drop(directories.insert(path)),
+                Thing::Directory { .. } => {}
+                _ => {
+                    let version = Version { by, thing };
+                    if version.is_givable(&available) {
+                        versions.entry(path).or_default().push(version);
+                    }
+                }
             }
         }
     }
+    // a directory is there for what is listed in it, whoever recorded it
+    let implied = versions.keys().flat_map(|path| path.ancestors().skip(1));
+    directories.extend(implied.filter(|path| *path != Path::new("")));
     let mut namespace = Namespace::new();
     let mut lost: Vec<(&Path, Version<'_>)> = vec![];
     for (path, mut candidates) in versions {
@@ -131,7 +164,7 @@ pub fn merged(sharers: &[Sharer<'_>]) -> Namespace {
 
 /// What one node shares, by itself: there a directory has the time that it has on that node.
 pub fn of_peer(sharer: Sharer<'_>) -> Namespace {
-    let mut namespace = merged(&[sharer]);
+    let mut namespace = merged(&[sharer], &Contents::new());
     for (path, shown) in &mut namespace {
         if let (Shown::Directory { mtime }, Some(Thing::Directory { mtime: own, .. })) =
             (shown, sharer.share.things.get(path))
@@ -144,7 +177,7 @@ pub fn of_peer(sharer: Sharer<'_>) -> Namespace {
 
 /// The newest time of the directory on any node, of the directories in it, and of what it lists.
 fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) -> Time {
-    let recorded = sharers.iter().flat_map(|by| {
+    let recorded = sharers.iter().filter(|by| by.alive).flat_map(|by| {
         let things = by
             .share
             .things
@@ -166,7 +199,7 @@ fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) 
             *mtime
         }
     });
-    recorded.chain(listed).max().unwrap()
+    recorded.chain(listed).max().unwrap_or((0, 0))
 }
 
 /// The name with `~label` before its last extension; a dot at the front begins none.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +16,10 @@ use crate::harness::noise;
 
 /// Names that operations choose from: few, so that they meet, and some like those that the
 /// filesystem gives to versions that lost.
-const NAMES: [&[u8]; 9] = [
+const NAMES: [&[u8]; 11] = [
     b"a",
+    b"A",
+    b" a  space",
     b"b.txt",
     b"c.tar.gz",
     b".d",
@@ -28,6 +30,8 @@ const NAMES: [&[u8]; 9] = [
     &[b'n'; 255],
 ];
 const DEPTH_MAX: usize = 3;
+/// The directory that no random operation touches.
+pub const UNTOUCHED: &str = "stays";
 /// Where links lead; none of the names is that of a link, so none is a loop.
 const TARGETS: [&str; 5] = [
     "anchor",
@@ -68,8 +72,9 @@ pub struct Done {
     pub ends_batch: bool,
 }
 
+#[derive(Clone)]
 pub struct Share {
-    folder: PathBuf,
+    pub folder: PathBuf,
     pub things: BTreeMap<PathBuf, Thing>,
 }
 
@@ -81,25 +86,31 @@ impl Share {
         }
     }
 
-    /// One random operation; none where the one chosen makes no sense here.
-    pub fn change(&mut self, other: &Share, random: &mut StdRng) -> Option<Done> {
+    /// One random operation; none where the one chosen makes no sense here. Only a share that is
+    /// watched is given a date that depends on when it was seen.
+    pub fn change(&mut self, other: &Share, watched: bool, random: &mut StdRng) -> Option<Done> {
         let path = self.random_path(random);
         let mut ends_batch = false;
         let told = match random.random_range(0..100) {
-            0..30 => self.write(&path, random)?,
-            30..38 => self.append(&path, random)?,
-            38..48 => self.rename(&path, &self.random_path(random))?,
-            48..56 => self.delete(&path)?,
-            56..66 => self.make_directory(&path, random)?,
-            66..74 => self.change_mode(&path, random)?,
-            74..82 => self.make_link(&path, random)?,
-            82..90 => self.copy_from(other, random)?,
+            0..22 => self.write(&path, random)?,
+            22..28 => self.append(&path, random)?,
+            28..33 => self.resize(&path, random)?,
+            33..37 => self.write_sparse(&path, random)?,
+            37..47 => self.rename(&path, &self.random_path(random))?,
+            47..55 => self.delete(&path)?,
+            55..64 => self.make_directory(&path, random)?,
+            64..71 => self.change_mode(&path, random)?,
+            71..78 => self.make_link(&path, random)?,
+            78..83 => self.link_again(&path, &self.random_path(random))?,
+            83..90 => self.copy_from(other, random)?,
             90..96 => self.date_back(&path, random)?,
-            _ => {
+            _ if watched => {
                 ends_batch = true;
                 self.date_forward(&path)?
             }
+            _ => return None,
         };
+        self.follow_hard_links(&path);
         Some(Done {
             told: format!("{told} {path:?}"),
             ends_batch,
@@ -108,15 +119,17 @@ impl Share {
 
     /// A name in the root or in a directory that there is; often one that there is already.
     fn random_path(&self, random: &mut StdRng) -> PathBuf {
-        if !self.things.is_empty() && random.random_bool(0.4) {
-            let at = random.random_range(0..self.things.len());
-            return self.things.keys().nth(at).unwrap().clone();
+        let touched = || self.things.iter().filter(|it| !it.0.starts_with(UNTOUCHED));
+        let count = touched().count();
+        if count > 0 && random.random_bool(0.4) {
+            let at = random.random_range(0..count);
+            return touched().nth(at).unwrap().0.clone();
         }
         let directory = |(path, thing): (&PathBuf, &Thing)| {
             let shallow = path.components().count() < DEPTH_MAX;
             (shallow && matches!(thing, Thing::Directory { .. })).then(|| path.clone())
         };
-        let mut parents: Vec<PathBuf> = self.things.iter().filter_map(directory).collect();
+        let mut parents: Vec<PathBuf> = touched().filter_map(directory).collect();
         parents.push(PathBuf::new());
         let parent = &parents[random.random_range(0..parents.len())];
         parent.join(OsStr::from_bytes(
@@ -189,15 +202,71 @@ impl Share {
             return None;
         };
         let more = random_bytes(random);
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(self.full(path))
-            .unwrap();
+        let mut file = File::options().append(true).open(self.full(path)).unwrap();
         file.write_all(&more).unwrap();
         drop(file);
         let whole = [&bytes[..], &more].concat();
         self.remember(path, whole);
         Some(format!("append {} bytes to", more.len()))
+    }
+
+    /// Shorter or longer by zeros, in place.
+    fn resize(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
+        let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
+            return None;
+        };
+        let mut bytes = bytes.clone();
+        bytes.resize(random.random_range(0..100_000), 0);
+        let file = File::options().write(true).open(self.full(path)).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        drop(file);
+        let told = format!("resize to {} bytes", bytes.len());
+        self.remember(path, bytes);
+        Some(told)
+    }
+
+    /// A new file that is mostly holes.
+    fn write_sparse(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
+        if self.things.contains_key(path) || !self.has_parent(path) {
+            return None;
+        }
+        let mut bytes = vec![0; random.random_range(100_000..200_000)];
+        let (at, part) = (random.random_range(0..90_000), noise(7, 5000));
+        bytes[at..at + part.len()].copy_from_slice(&part);
+        let file = File::create_new(self.full(path)).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        file.write_all_at(&part, at as u64).unwrap();
+        drop(file);
+        let told = format!("{} bytes with holes to", bytes.len());
+        self.remember(path, bytes);
+        Some(told)
+    }
+
+    fn link_again(&mut self, path: &Path, to: &Path) -> Option<String> {
+        let thing = self.things.get(path)?;
+        let is_file = matches!(thing, Thing::File { .. });
+        if !is_file || self.things.contains_key(to) || !self.has_parent(to) {
+            return None;
+        }
+        let thing = thing.clone();
+        fs::hard_link(self.full(path), self.full(to)).unwrap();
+        self.things.insert(to.to_owned(), thing);
+        Some(format!("hard link {to:?} to"))
+    }
+
+    /// What was done to a file was done to it under its other names, too.
+    fn follow_hard_links(&mut self, path: &Path) {
+        let number = |path: &Path| fs::symlink_metadata(self.full(path)).map(|meta| meta.ino());
+        let (Some(Thing::File { bytes, .. }), Ok(ino)) = (self.things.get(path), number(path))
+        else {
+            return;
+        };
+        let bytes = bytes.clone();
+        let same = |other: &&PathBuf| *other != path && number(other).is_ok_and(|it| it == ino);
+        let others: Vec<PathBuf> = self.things.keys().filter(same).cloned().collect();
+        for other in others {
+            self.remember(&other, bytes.clone());
+        }
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Option<String> {
@@ -345,6 +414,42 @@ impl Share {
         Some("mtime in 2030".to_owned())
     }
 
+    /// A directory of empty files that no random operation touches.
+    pub fn fill(&mut self, directory: &str, count: usize) {
+        fs::create_dir(self.full(Path::new(directory))).unwrap();
+        let (mode, mtime) = (0o755, (0, 0));
+        let thing = Thing::Directory { mode, mtime };
+        self.things.insert(PathBuf::from(directory), thing);
+        for number in 0..count {
+            self.add_empty(&Path::new(directory).join(format!("stays-{number:03}")));
+        }
+    }
+
+    pub fn add_empty(&mut self, path: &Path) {
+        fs::write(self.full(path), b"").unwrap();
+        self.remember(path, vec![]);
+    }
+
+    pub fn remove_file(&mut self, path: &Path) {
+        fs::remove_file(self.full(path)).unwrap();
+        self.things.remove(path);
+    }
+
+    /// Files that are dated ahead get the time of now: when they are first seen is not known yet.
+    pub fn forget_dates_ahead(&mut self) {
+        let ahead = |(path, thing): (&PathBuf, &Thing)| match thing {
+            Thing::File { mtime, bytes, .. } if *mtime > now() => {
+                Some((path.clone(), bytes.clone()))
+            }
+            _ => None,
+        };
+        let ahead: Vec<(PathBuf, Vec<u8>)> = self.things.iter().filter_map(ahead).collect();
+        for (path, bytes) in ahead {
+            set_mtime(&self.full(&path), now());
+            self.remember(&path, bytes);
+        }
+    }
+
     /// Takes in what the operations did to the directories that they were in.
     pub fn note_directory_times(&mut self) {
         for (path, thing) in &mut self.things {
@@ -390,7 +495,7 @@ fn set_mtime(path: &Path, mtime: Time) {
         _ => SystemTime::UNIX_EPOCH - since,
     };
     let time = whole + Duration::from_nanos(mtime.1 as u64);
-    fs::File::options()
+    File::options()
         .write(true)
         .open(path)
         .unwrap()

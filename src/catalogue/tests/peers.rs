@@ -11,6 +11,17 @@ fn peer_names_in(view: &View, peer: &str, dir: &str) -> Vec<String> {
 }
 
 #[test]
+fn empty_directories_of_a_node_count_as_its_subdirectories() {
+    let (mut x, mut y) = (node(1, "x"), node(2, "y"));
+    put(&mut x, "d/empty", directory(1));
+    put(&mut x, "d/full/a", file("one", 1));
+    put(&mut y, "d/other", directory(1));
+    share(&mut x, &mut y);
+    let found = y.view().peer_lookup("x", &path("d")).unwrap();
+    assert_eq!(found.subdirectories, 2);
+}
+
+#[test]
 fn each_live_node_shows_its_own_version() {
     let (mut x, mut y) = (node(1, "x"), node(2, "y"));
     put(&mut x, "d/a", file("one", 1));

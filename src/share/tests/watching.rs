@@ -207,6 +207,21 @@ fn what_is_written_by_one_name_is_seen_by_the_other_names_of_the_file() {
 }
 
 #[test]
+fn what_others_may_read_by_one_name_they_may_by_the_others() {
+    let mut bench = Bench::new();
+    bench.write("a", b"bytes");
+    bench.wait_for("listed", |b| b.has("a", b"bytes"));
+    // so soon that nobody has looked at the new name before
+    fs::hard_link(bench.at("a"), bench.at("b")).unwrap();
+    bench.chmod("b", 0o600);
+    bench.wait_for("both withdrawn", |b| b.listing.is_empty());
+    bench.chmod("a", 0o644);
+    bench.wait_for("both back", |b| {
+        b.has("a", b"bytes") && b.has("b", b"bytes")
+    });
+}
+
+#[test]
 fn a_new_mtime_and_a_new_executable_bit_are_told() {
     let mut bench = Bench::new();
     bench.mkdir("d");
