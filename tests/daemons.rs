@@ -70,6 +70,18 @@ fn main() {
             an_old_version_stays_readable,
         ),
         (
+            "conflict_names_are_the_same_for_all_and_leave_nothing_unreachable",
+            conflict_names,
+        ),
+        (
+            "inode_numbers_are_the_same_after_a_restart_of_the_daemon",
+            inode_numbers_after_a_restart,
+        ),
+        (
+            "two_hard_links_are_two_files_whose_bytes_are_fetched_once",
+            hard_links_are_fetched_once,
+        ),
+        (
             "conflicting_versions_stand_beside_each_other",
             conflicting_versions_stand_beside,
         ),
@@ -565,6 +577,116 @@ fn conflicting_versions_stand_beside() {
             b"older"
         );
     }
+}
+
+/// Two nodes of one name, which some labels must tell apart, and one that looks on.
+fn conflict_names() {
+    let (mut cluster, mut other) = (Cluster::new(), Cluster::new());
+    let first = cluster.start("twin");
+    let mut options = NodeOptions::new("twin");
+    options.seeds.push(first.address);
+    let second = other.start_with(options);
+    let reader = cluster.start("reader");
+    reader
+        .cli(&["wait", "--peers", "2", "--timeout", "60s"])
+        .expect_ok();
+    let key = |node: &Node| {
+        let status = node.cli(&["status", "--json"]).expect_json();
+        status["node"].as_str().unwrap().to_owned()
+    };
+    let key = key(&first);
+    let long = format!("{}.txt", "n".repeat(251));
+    let label = format!("twin-{}", &key[..4]);
+    reader.write(&format!("taken~{label}.txt"), b"really shared");
+    for name in ["plan.tar.gz", "taken.txt", &long] {
+        first.write(name, b"older");
+        reader.wait_for_file(name);
+        second.write(name, b"newer");
+    }
+    let beside = format!("plan.tar~{label}.gz");
+    let by_key = format!("taken~{label}-{}.txt", &key[..8]);
+    let mut expected = [
+        ("plan.tar.gz", &b"newer"[..]),
+        (&beside, b"older"),
+        ("taken.txt", b"newer"),
+        (&format!("taken~{label}.txt"), b"really shared"),
+        (&by_key, b"older"),
+        (&long, b"newer"),
+    ];
+    expected.sort_unstable();
+    for node in [&first, &second, &reader] {
+        eventually("each version has its name", 20 * SECOND, || {
+            let names = names_below(&node.mount);
+            names == expected.map(|it| PathBuf::from(it.0))
+        });
+        for (name, bytes) in expected {
+            eventually("and its bytes", 20 * SECOND, || {
+                fs::read(node.mounted(name)).is_ok_and(|read| read == bytes)
+            });
+        }
+        // for the name of 255 bytes there is no other
+        let in_peer = node.mounted(&format!(".p2pfs/peers/{label}/{long}"));
+        assert_eq!(fs::read(in_peer).unwrap(), b"older");
+        let hash = blake3::hash(b"older").to_hex();
+        let by_hash = node.mounted(&format!(".p2pfs/by-hash/{hash}"));
+        assert_eq!(fs::read(by_hash).unwrap(), b"older");
+        let why = node.cli(&["why", &long, "--json"]).expect_json();
+        let lost = &why["versions"][1];
+        assert_eq!(
+            (lost["won"].as_bool(), lost["shown_as"].is_null()),
+            (Some(false), true)
+        );
+        assert_eq!(lost["author"].as_str(), Some(&*label), "{why}");
+        assert_eq!(lost["hash"].as_str(), Some(hash.as_str()));
+    }
+}
+
+fn inode_numbers_after_a_restart() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("dir/theirs", b"of another node");
+    std::os::unix::fs::symlink("dir", nodes[0].share.join("link")).unwrap();
+    nodes[1].write("own", b"of its own");
+    let names = ["dir", "dir/theirs", "link", "own"];
+    nodes[1].wait_for_file("dir/theirs");
+    nodes[1].wait_for_file("own");
+    nodes[1].wait_for_file("link");
+    let numbers = |node: &Node| {
+        names.map(|name| {
+            let meta = fs::symlink_metadata(node.mounted(name));
+            meta.map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+                .ok()
+        })
+    };
+    let before = numbers(&nodes[1]);
+    assert!(before.iter().all(Option::is_some));
+    nodes[1].stop();
+    nodes[1].launch();
+    eventually("the same again", 20 * SECOND, || {
+        numbers(&nodes[1]) == before
+    });
+}
+
+fn hard_links_are_fetched_once() {
+    use std::os::unix::fs::MetadataExt;
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("first", &noise(1, 300_000));
+    fs::hard_link(nodes[0].share.join("first"), nodes[0].share.join("second")).unwrap();
+    let (first, second) = (nodes[1].mounted("first"), nodes[1].mounted("second"));
+    nodes[1].wait_for_file("first");
+    nodes[1].wait_for_file("second");
+    let of = |path: &Path| fs::metadata(path).unwrap();
+    assert_ne!(of(&first).ino(), of(&second).ino());
+    assert_eq!((of(&first).nlink(), of(&second).nlink()), (1, 1));
+    let cached = || {
+        let mut room = [0; 20];
+        let length = rustix::fs::getxattr(&second, "user.p2pfs.cached", &mut room).unwrap();
+        String::from_utf8(room[..length].to_vec()).unwrap()
+    };
+    assert_eq!(cached(), "0");
+    assert_eq!(fs::read(&first).unwrap(), noise(1, 300_000));
+    assert_eq!(cached(), "300000", "what the one brought, the other has");
 }
 
 fn a_directory_keeps_its_name() {

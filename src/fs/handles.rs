@@ -279,6 +279,21 @@ mod tests {
     }
 
     #[test]
+    fn an_open_over_the_limit_is_refused_and_one_more_close_makes_room() {
+        let handles = Handles::default();
+        let insert = || {
+            handles
+                .insert(Handle::Status(Vec::new()))
+                .map_err(|it| it.1)
+        };
+        let last = (0..MAX_OPEN_HANDLES).map(|_| insert().unwrap()).last();
+        assert_eq!(insert(), Err(FsError::TooManyHandles));
+        assert_eq!(FsError::TooManyHandles.errno(), libc::ENFILE);
+        handles.remove(last.unwrap());
+        assert!(insert().is_ok());
+    }
+
+    #[test]
     fn a_number_is_never_used_twice() {
         let handles = Handles::default();
         let insert = || {

@@ -12,7 +12,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use p2pfs::fs::{Filesystem, Options};
+use p2pfs::fs::{Filesystem, Options, ROOT_INO};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -39,6 +39,37 @@ fn what_the_kernel_believes_is_never_stale_once_it_was_told() {
             std::panic::resume_unwind(why);
         }
     }
+}
+
+#[test]
+fn names_are_believed_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_most() {
+    let world = World::new();
+    let random = &mut StdRng::seed_from_u64(1);
+    world.put_one_of_each(random);
+    let fs = Filesystem::new(world.clone(), Options { uid: 1, gid: 2 });
+    let lifetimes = |parent, name: &str| {
+        let entry = fs.lookup(parent, name.as_bytes()).unwrap();
+        (
+            entry.lifetime.as_secs(),
+            entry.attributes.lifetime.as_secs(),
+        )
+    };
+    assert_eq!(lifetimes(ROOT_INO, "theirs"), (60, 60));
+    assert_eq!(fs.absence_lifetime(ROOT_INO).as_secs(), 60);
+    assert_eq!(lifetimes(ROOT_INO, "own"), (60, 0));
+    assert_eq!(lifetimes(ROOT_INO, ".p2pfs"), (0, 0));
+    let hidden = fs.lookup(ROOT_INO, b".p2pfs").unwrap().attributes.ino;
+    assert_eq!(lifetimes(hidden, "peers"), (0, 0));
+    assert_eq!(fs.absence_lifetime(hidden).as_secs(), 0);
+    let mut listed = vec![];
+    let opened = fs.opendir(ROOT_INO).unwrap();
+    let listing = fs.readdir_plus(opened.handle, 0, &mut |entry, attributes| {
+        listed.push((entry.name.to_vec(), attributes.lifetime.as_secs()));
+        false
+    });
+    listing.unwrap();
+    assert!(listed.contains(&(b"own".to_vec(), 1)), "as in ls -l");
+    assert!(listed.contains(&(b"theirs".to_vec(), 60)));
 }
 
 struct Trial {
@@ -153,7 +184,7 @@ impl Trial {
     fn open(&mut self) -> String {
         let path = self.path();
         let found = match self.random.random_bool(0.1) {
-            true => Some(p2pfs::fs::ROOT_INO),
+            true => Some(ROOT_INO),
             false => self.kernel.walk(&path),
         };
         if let Some(ino) = found {

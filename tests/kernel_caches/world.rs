@@ -190,6 +190,25 @@ impl World {
         }
     }
 
+    /// `theirs` of another node, and `own`, published.
+    pub fn put_one_of_each(&self, random: &mut StdRng) {
+        let path = |name: &str| SharedPath::new(name.as_bytes()).unwrap();
+        {
+            let state = &mut *self.lock();
+            let mut entry = random_entry(random);
+            entry.kind = Kind::File {
+                hash: CONTENTS[1].hash,
+                size_bytes: CONTENTS[1].bytes.len() as u64,
+                executable: false,
+            };
+            state.fars[0].put(OWN, &path("theirs"), entry).unwrap();
+            fs::write(self.own_file(&path("own")), b"own").unwrap();
+            self.hash_own(state, &path("own"));
+        }
+        self.hear_all();
+        self.publish();
+    }
+
     fn own_file(&self, path: &SharedPath) -> PathBuf {
         let name = blake3::hash(path.as_bytes()).to_hex();
         self.own_folder.path().join(&name.as_str()[..16])

@@ -256,17 +256,20 @@ impl Share {
 
     /// What was done to a file was done to it under its other names, too.
     fn follow_hard_links(&mut self, path: &Path) {
-        let number = |path: &Path| fs::symlink_metadata(self.full(path)).map(|meta| meta.ino());
-        let (Some(Thing::File { bytes, .. }), Ok(ino)) = (self.things.get(path), number(path))
-        else {
+        let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
             return;
         };
         let bytes = bytes.clone();
-        let same = |other: &&PathBuf| *other != path && number(other).is_ok_and(|it| it == ino);
+        let same = |other: &&PathBuf| *other != path && self.is_same_file(path, other);
         let others: Vec<PathBuf> = self.things.keys().filter(same).cloned().collect();
         for other in others {
             self.remember(&other, bytes.clone());
         }
+    }
+
+    fn is_same_file(&self, one: &Path, other: &Path) -> bool {
+        let number = |path| fs::symlink_metadata(self.full(path)).map(|meta| meta.ino());
+        number(one).is_ok_and(|ino| number(other).is_ok_and(|other| other == ino))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Option<String> {
@@ -278,6 +281,8 @@ impl Share {
             Some(_) => !directory,
         };
         let depth = to.components().count();
+        // a rename of one name of a file to another of its names does nothing (rename(2))
+        let legal = legal && !self.is_same_file(from, to);
         if !legal || !self.has_parent(to) || to.starts_with(from) || depth > DEPTH_MAX {
             return None;
         }
