@@ -82,6 +82,14 @@ fn main() {
             hard_links_are_fetched_once,
         ),
         (
+            "a_replaced_version_that_nobody_has_is_estale_and_the_name_gives_the_new_one",
+            a_lost_version_is_estale,
+        ),
+        (
+            "the_hidden_status_is_what_the_command_says",
+            the_hidden_status,
+        ),
+        (
             "conflicting_versions_stand_beside_each_other",
             conflicting_versions_stand_beside,
         ),
@@ -553,6 +561,55 @@ fn an_old_version_stays_readable() {
     open.read_to_end(&mut bytes).unwrap();
     assert!(bytes == old, "the open file is not the old version");
     assert!(fs::read(&seen).unwrap() == new);
+}
+
+fn a_lost_version_is_estale() {
+    use std::os::unix::fs::FileExt;
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    // far more than is read ahead
+    let old = noise(11, 64 << 20);
+    nodes[0].write("changing.bin", &old);
+    nodes[1].wait_for_file("changing.bin");
+    let seen = nodes[1].mounted("changing.bin");
+    let open = fs::File::open(&seen).unwrap();
+    let mut start = [0; 1000];
+    open.read_exact_at(&mut start, 0).unwrap();
+    assert_eq!(start, old[..1000]);
+    // the one who has it stops, so that it does not serve what it has open
+    nodes[0].stop();
+    nodes[0].write("changing.bin", b"the new one");
+    nodes[0].launch();
+    eventually("the new version is seen", 20 * SECOND, || {
+        fs::read(&seen).is_ok_and(|bytes| bytes == b"the new one")
+    });
+    open.read_exact_at(&mut start, 0).unwrap();
+    assert_eq!(start, old[..1000], "what is cached is there");
+    let lost = open.read_at(&mut start, 60 << 20);
+    assert_eq!(lost.unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    assert_eq!(fs::read(&seen).unwrap(), b"the new one");
+}
+
+fn the_hidden_status() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let status = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let hidden = || fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
+    let said = node.cli(&["status", "--json"]).expect_json();
+    let shown = status(&hidden());
+    let keys = |it: &serde_json::Value| -> Vec<String> {
+        it.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(keys(&shown), keys(&said));
+    assert_eq!(
+        (&shown["node"], &shown["pid"]),
+        (&said["node"], &said["pid"])
+    );
+    node.write("file", b"bytes");
+    eventually("what changes is in it soon", 10 * SECOND, || {
+        let said = node.cli(&["status", "--json"]).expect_json();
+        said["namespace"]["entries"] == 1 && status(&hidden())["namespace"] == said["namespace"]
+    });
 }
 
 fn conflicting_versions_stand_beside() {

@@ -122,6 +122,16 @@ fn main() {
                 an_own_file_is_read_by_the_kernel,
             ),
             (
+                "cp_never_takes_what_is_not_cached_for_a_hole",
+                &["cp"],
+                cp_takes_nothing_for_a_hole,
+            ),
+            (
+                "a_mount_of_an_ordinary_user_refuses_all_others",
+                &["unshare", "setpriv", "mknod"],
+                a_mount_of_a_user_refuses_others,
+            ),
+            (
                 "without_the_right_the_daemon_reads_and_warns_once",
                 &["unshare", "setpriv", "mknod"],
                 without_the_right_the_daemon_reads,
@@ -254,7 +264,8 @@ fn fill(share: &Path) {
 }
 
 /// Files of noise, each for one promise.
-const NOISES: [&str; 12] = [
+const NOISES: [&str; 13] = [
+    "cp-hole.bin",
     "tar-hole.bin",
     "dd.bin",
     "mmap.bin",
@@ -402,6 +413,21 @@ fn tar_takes_nothing_for_a_hole() {
     for name in names.split(' ') {
         assert_eq!(
             hash_of(&out.join(name)).unwrap(),
+            hash_of(&world.source(name)).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+fn cp_takes_nothing_for_a_hole() {
+    let world = world();
+    for name in ["cp-hole.bin", "sparse/holes.img"] {
+        let copy = world.out("copied");
+        let mut cp = Command::new("cp");
+        let cp = cp.arg("--sparse=auto").arg(world.seen(name)).arg(&copy);
+        run(cp).expect_ok();
+        assert_eq!(
+            hash_of(&copy).unwrap(),
             hash_of(&world.source(name)).unwrap(),
             "{name}"
         );
@@ -874,16 +900,19 @@ $user timeout 60 "$2" daemon --config /dev/null --listen 127.0.0.1:0 --secret-fi
     2> log &
 "$2" wait --mounted --file a.txt --timeout 30s --socket "$1/s"
 $user cat mnt/a.txt mnt/a.txt; "$2" status --socket "$1/s" | grep ^warning
+cat mnt/a.txt; ls mnt
 kill $!; wait; grep -c WARN log
 "#;
 
-fn without_the_right_the_daemon_reads() {
+/// What that daemon and its user said, line by line, and what root was told, who is another;
+/// nothing where there cannot be one here.
+fn daemon_of_a_user(name: &str) -> Option<(Vec<String>, String)> {
     let world = world();
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can become an ordinary user");
-        return;
+        return None;
     }
-    let home = world.author.home.with_file_name("user");
+    let home = world.author.home.with_file_name(name);
     fs::create_dir(&home).unwrap();
     set_mode(&home, 0o755);
     let mut unshare = Command::new("unshare");
@@ -897,11 +926,27 @@ fn without_the_right_the_daemon_reads() {
             "SKIPPED: no daemon of an ordinary user here: {}",
             ran.stderr
         );
-        return;
+        return None;
     }
-    let text = ran.expect_ok();
-    let lines: Vec<&str> = text.lines().collect();
+    let refused = ran.stderr.clone();
+    let lines = ran.expect_ok().lines().map(str::to_owned).collect();
+    Some((lines, refused))
+}
+
+fn without_the_right_the_daemon_reads() {
+    let Some((lines, _)) = daemon_of_a_user("user") else {
+        return;
+    };
     assert_eq!(lines[..2], ["hello", "hello"]);
-    assert!(lines[2].contains("read through the daemon"), "{text}");
+    assert!(lines[2].contains("read through the daemon"), "{lines:?}");
     assert_eq!(lines[3..], ["1"], "one warning in the log");
+}
+
+fn a_mount_of_a_user_refuses_others() {
+    let Some((lines, refused)) = daemon_of_a_user("another-user") else {
+        return;
+    };
+    assert_eq!(lines.iter().filter(|line| *line == "hello").count(), 2);
+    let denied = refused.matches("Permission denied").count();
+    assert_eq!(denied, 2, "a file and the folder itself: {refused}");
 }

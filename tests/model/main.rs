@@ -276,9 +276,10 @@ impl World {
                 continue;
             }
             let path = &names[self.random.random_range(0..names.len())];
-            // the own file is live: what it reads is not a version
+            // an own file is live, under a conflict name too: what it reads is no version
             let mut own = self.folders.iter().filter(|folder| folder.node == at);
-            if own.any(|folder| folder.share.things.contains_key(path)) {
+            let may_be_own = path.to_string_lossy().contains('~') && at < SHARING;
+            if may_be_own || own.any(|folder| folder.share.things.contains_key(path)) {
                 continue;
             }
             let mount = &self.nodes[at].mount;
