@@ -4,10 +4,14 @@
 mod mount_support;
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mount_support::{Memory, Mounted, pattern, run};
+use mount_support::{Behaviour, Memory, Mounted, pattern, run};
+use p2pfs::digest::ContentHash;
 
 const SIZE: usize = 1 << 30;
 
@@ -16,8 +20,73 @@ fn drop_caches() {
 }
 
 fn main() {
+    reads_through_the_daemon_beside_the_disk();
     reads_of_bytes_that_are_here();
     listings_of_a_hundred_thousand_names();
+}
+
+const THROUGH: usize = 512 << 20;
+const THROUGH_READS: u64 = 50_000;
+const THROUGH_ROUNDS: usize = 5;
+
+/// Lets the kernel forget the pages of one file, and of no other.
+fn forget_pages(path: &Path) {
+    let file = File::open(path).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+fn sequential_mb_s(path: &Path) -> f64 {
+    let (mut file, mut buffer) = (File::open(path).unwrap(), vec![0; 1 << 20]);
+    let begun = Instant::now();
+    while file.read(&mut buffer).unwrap() > 0 {}
+    megabytes_per_second(THROUGH, begun.elapsed())
+}
+
+fn random_reads_s(path: &Path) -> f64 {
+    let (file, mut page) = (File::open(path).unwrap(), [0; 4096]);
+    let begun = Instant::now();
+    for number in 0..THROUGH_READS {
+        let at = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (THROUGH as u64 / 4096);
+        file.read_exact_at(&mut page, at * 4096).unwrap();
+    }
+    THROUGH_READS as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Where the kernel may not read complete files itself, the daemon does: the first time through
+/// it, and again from the pages that the kernel kept. The same file, its pages in memory, is read
+/// on the disk's filesystem in the same rounds.
+fn reads_through_the_daemon_beside_the_disk() {
+    let scratch = tempfile::tempdir_in(".").unwrap();
+    let disk = scratch.path().join("big");
+    let bytes = pattern(3, THROUGH);
+    fs::write(&disk, &bytes).unwrap();
+    let (content, file) = (Memory::new(), Arc::new(File::open(&disk).unwrap()));
+    let (hash, size) = (ContentHash::of(b"big"), THROUGH as u64);
+    content.behave("big", hash, size, Behaviour::Stored(file));
+    let Some(mounted) = Mounted::start(&content, |options| options.server.passthrough = false)
+    else {
+        return;
+    };
+    let mount = mounted.at("big");
+    for (what, read) in [
+        ("sequential, MB/s", sequential_mb_s as fn(&Path) -> f64),
+        ("random 4 KiB, a second", random_reads_s),
+    ] {
+        let mut ratios = [Vec::new(), Vec::new()];
+        for round in 0..THROUGH_ROUNDS {
+            read(&disk);
+            forget_pages(&mount);
+            let (first, again, native) = (read(&mount), read(&mount), read(&disk));
+            println!("{what}, round {round}: {first:.0} first, {again:.0} again, {native:.0} disk");
+            ratios[0].push(first / native);
+            ratios[1].push(again / native);
+        }
+        for (when, mut all) in ["first", "again"].into_iter().zip(ratios) {
+            all.sort_by(f64::total_cmp);
+            let middle = all[all.len() / 2];
+            println!("{what}: through the daemon {when} {middle:.2}x of the disk's filesystem");
+        }
+    }
 }
 
 fn megabytes_per_second(bytes: usize, took: Duration) -> f64 {

@@ -11,7 +11,7 @@
 //! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
 //! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
 //! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
-//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm` those to do | all |
+//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm,direct` those to do | all |
 
 mod figures;
 #[path = "../../tests/harness/mod.rs"]

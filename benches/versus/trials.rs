@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -21,6 +21,7 @@ pub const ALL: &[Trial] = &[
     ("first", first),
     ("copy", copy),
     ("warm", warm),
+    ("direct", direct),
 ];
 
 const MIB: usize = 1 << 20;
@@ -35,6 +36,7 @@ const FIRST_MIB: usize = 2;
 const COPIED_IN_DIR: usize = 100;
 /// More than the copied files and their copies take.
 const COPIED_MIB: usize = 128;
+const DIRECT_MIB: usize = 128;
 const WARM_MIB: usize = 256;
 const WARM_READS: u64 = 50_000;
 /// For a rival to see a new file.
@@ -305,6 +307,54 @@ fn make_small_files(staged: &Path, seed: u64, count: usize) {
 fn count_files(dir: &Path) -> usize {
     let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     list(dir).map(|entry| list(&entry.path()).count()).sum()
+}
+
+/// Reads of a file that is not here, by the kernel's pages and past them: what the choice in
+/// `fs::files` rests on. O_DIRECT goes the way that FOPEN_DIRECT_IO would for everybody.
+fn direct(field: &Field) {
+    let ways = [("cached", libc::O_RDONLY), ("direct", libc::O_DIRECT)];
+    let mut number = 0;
+    for (what, read_bytes) in [("4 KiB", PAGE), ("128 KiB", MIB / 8), ("1 MiB", MIB)] {
+        let mut figures = ways.map(|(name, _)| Figures::new(name));
+        for round in 0..field.rounds {
+            for turn in turns(ways.len(), round) {
+                number += 1;
+                let size_mib = if read_bytes == PAGE { 16 } else { DIRECT_MIB };
+                let name = format!("direct-{number}.bin");
+                field.publish_file(&name, 9000 + number, size_mib);
+                field.settle(size_mib);
+                let mut file = open_with(&field.reader().mounted(&name), ways[turn].1);
+                let (mut buffer, begun) = (vec![0; read_bytes], Instant::now());
+                while file.read(&mut buffer).unwrap() > 0 {}
+                figures[turn].add(size_mib as f64 / begun.elapsed().as_secs_f64());
+                field.withdraw(&name);
+            }
+        }
+        let what = format!("cold sequential reads of {what} each");
+        report(&what, Unit::MibPerS, &figures);
+    }
+    let mut figures = ways.map(|(name, _)| Figures::new(name));
+    for round in 0..field.rounds {
+        let name = format!("direct-random-{round}.bin");
+        field.publish_file(&name, 9900 + round as u64, RANDOM_MIB);
+        field.settle(RANDOM_MIB);
+        for turn in turns(ways.len(), round) {
+            let file = open_with(&field.reader().mounted(&name), ways[turn].1);
+            let (mut page, begun) = ([0; PAGE], Instant::now());
+            let pages = scattered(2 * RANDOM_READS, RANDOM_MIB);
+            for number in pages.skip(turn).step_by(2) {
+                file.read_exact_at(&mut page, number * PAGE as u64).unwrap();
+            }
+            figures[turn].add(RANDOM_READS as f64 / begun.elapsed().as_secs_f64());
+        }
+        field.withdraw(&name);
+    }
+    report("cold random reads of 4 KiB", Unit::ReadsPerS, &figures);
+}
+
+fn open_with(path: &Path, flags: i32) -> File {
+    let mut options = File::options();
+    options.read(true).custom_flags(flags).open(path).unwrap()
 }
 
 /// The same complete file through the mount and on the disk itself.

@@ -8,7 +8,12 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{
+    FallocateFlags, Timespec, Timestamps, UTIME_NOW, XattrFlags, fsetxattr, getxattr,
+};
+use rustix::io::Errno;
+
+use super::map::SMALL_BYTES;
 
 /// How far a file that is put in place of another must have come when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +151,12 @@ impl Disk {
         Ok(rustix::fs::futimens(File::open(path)?, &times)?)
     }
 
+    /// Sets the attribute that is a small file's map, as a whole.
+    pub(super) fn set_map_attribute(&self, file: &File, map: &[u8]) -> io::Result<()> {
+        self.allow_change()?;
+        Ok(fsetxattr(file, MAP_ATTRIBUTE, map, XattrFlags::empty())?)
+    }
+
     /// Gives the disk space of a range back.
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
@@ -202,6 +213,22 @@ impl Disk {
         self.faults
             .as_ref()
             .map_or(Ok(()), |faults| faults.allow_change())
+    }
+}
+
+/// The name of the attribute that is a small file's map.
+const MAP_ATTRIBUTE: &str = "user.p2pfs.map";
+
+/// The attribute that is a small file's map; nothing where there is none, or no such file.
+pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut map = vec![0; 2 * SMALL_BYTES];
+    match getxattr(path, MAP_ATTRIBUTE, &mut map[..]) {
+        Ok(length) => {
+            map.truncate(length);
+            Ok(Some(map))
+        }
+        Err(Errno::NODATA | Errno::NOENT | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

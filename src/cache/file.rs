@@ -15,7 +15,7 @@ use super::budget::Counts;
 use super::core::{Core, lock};
 use super::flush::MapState;
 use super::layout::{Paths, Summary};
-use super::map::LoadedMap;
+use super::map::{self, LoadedMap};
 use super::pages::{PageMap, bytes_of, pages_around};
 use super::{CacheError, CacheEvent};
 use crate::digest::{self, ContentHash, DigestError, InMemory, ReadAt};
@@ -65,8 +65,8 @@ pub(super) struct Shared {
     pub(super) hash: ContentHash,
     pub(super) size_bytes: u64,
     pub(super) paths: Paths,
-    pub(super) data: File,
-    pub(super) outboard: File,
+    /// Made with the first bytes.
+    files: OnceLock<Files>,
     complete: AtomicBool,
     cached_bytes: AtomicU64,
     backing: OnceLock<Arc<File>>,
@@ -75,6 +75,13 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Whose turn it is to write to the data file. Taken with no other lock.
     pub(super) writing: Mutex<()>,
+}
+
+/// What is open of it.
+pub(super) struct Files {
+    pub(super) data: File,
+    /// Nothing for a file of one chunk.
+    pub(super) outboard: Option<File>,
 }
 
 /// What the file takes of the budget.
@@ -116,7 +123,7 @@ impl Shared {
     pub(super) fn new(
         hash: ContentHash,
         paths: Paths,
-        files: (File, File),
+        files: Option<Files>,
         loaded: LoadedMap,
         map: MapState,
         charged_bytes: u64,
@@ -131,8 +138,7 @@ impl Shared {
             hash,
             size_bytes,
             paths,
-            data: files.0,
-            outboard: files.1,
+            files: files.map_or_else(OnceLock::new, OnceLock::from),
             complete: AtomicBool::new(false),
             cached_bytes: AtomicU64::new(0),
             backing: OnceLock::new(),
@@ -146,6 +152,41 @@ impl Shared {
         };
         shared.publish(&lock(&shared.state));
         shared
+    }
+
+    /// The open files, made now where there are none yet. To be called by one thread at a time.
+    pub(super) fn files_for(&self, core: &Core, first: ByteRange) -> io::Result<&Files> {
+        if let Some(files) = self.files.get() {
+            return Ok(files);
+        }
+        let files = core.make_files(&self.paths, self.size_bytes, first)?;
+        Ok(self.files.get_or_init(|| files))
+    }
+
+    /// The open files, where there are any.
+    pub(super) fn files(&self) -> Option<&Files> {
+        self.files.get()
+    }
+
+    /// The bytes.
+    pub(super) fn data(&self) -> io::Result<&File> {
+        let files = self.files.get();
+        files.map(|files| &files.data).ok_or_else(not_there)
+    }
+
+    /// The hash pairs.
+    pub(super) fn outboard(&self) -> io::Result<&File> {
+        let files = self.files.get();
+        let outboard = files.and_then(|files| files.outboard.as_ref());
+        outboard.ok_or_else(not_there)
+    }
+
+    /// Brings a file that is complete or closed to the disk when there is time. Small ones are
+    /// not worth it: to check one after a power cut costs less than to sync it.
+    pub(super) fn sync_later(&self, core: &Core) {
+        if !map::is_small(self.size_bytes) {
+            core.chores.sync_later(self.hash);
+        }
     }
 
     /// Makes what changed in the state visible to those who do not lock. Says whether the file
@@ -200,7 +241,8 @@ impl Shared {
     /// Proves a range that is all present. What does not prove is dropped.
     pub(super) fn prove(&self, core: &Core, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let pairs = PairSource(self);
-        let proof = digest::encode(self.hash, self.size_bytes, range, &self.data, pairs);
+        let data = self.data().map_err(DigestError::Io)?;
+        let proof = digest::encode(self.hash, self.size_bytes, range, data, pairs);
         match proof {
             Ok(proof) => Ok(proof),
             Err(DigestError::LocalMismatch) => {
@@ -219,7 +261,7 @@ impl ReadAt for PairSource<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.unwritten_pair(offset) {
             Some(pair) => Ok(copy_pair(&pair, buffer)),
-            None => FileExt::read_at(&self.0.outboard, buffer, offset),
+            None => FileExt::read_at(self.0.outboard()?, buffer, offset),
         }
     }
 }
@@ -231,7 +273,7 @@ impl ReadAt for PairsInMemory<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.unwritten_pair(offset) {
             Some(pair) => Ok(copy_pair(&pair, buffer)),
-            None => InMemory(&self.0.outboard).read_at(offset, buffer),
+            None => InMemory(self.0.outboard()?).read_at(offset, buffer),
         }
     }
 }
@@ -269,7 +311,8 @@ impl CacheFile {
             return Ok(ReadOutcome::Missing(bytes_of(&gap, shared.size_bytes)));
         }
         let length = range.len() as usize;
-        match FileExt::read_exact_at(&shared.data, &mut buffer[..length], offset) {
+        let data = shared.data();
+        match data.and_then(|data| FileExt::read_exact_at(data, &mut buffer[..length], offset)) {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
             Err(_) => {
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
@@ -340,7 +383,7 @@ impl CacheFile {
         if !shared.is_complete() && !lock(&shared.state).present.contains(pages) {
             return None;
         }
-        let (data, pairs) = (InMemory(&shared.data), PairsInMemory(shared));
+        let (data, pairs) = (InMemory(shared.data().ok()?), PairsInMemory(shared));
         digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
     }
 
@@ -366,6 +409,10 @@ impl CacheFile {
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
+}
+
+fn not_there() -> io::Error {
+    io::ErrorKind::NotFound.into()
 }
 
 impl Shared {

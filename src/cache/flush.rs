@@ -11,11 +11,12 @@ use super::layout::{self, Summary};
 use super::map::{self, Boot, LoadedMap, SPARE_RECORDS};
 use super::opening::reread;
 use super::pages::{Bits, PageMap, bytes_of, page_count};
-use crate::digest::outboard_bytes;
 use crate::extent::PAGE_BYTES;
 
 /// What is known of a file's map on disk. Its lock is held while the map is written.
 pub(super) struct MapState {
+    /// Whether it is an attribute of the data file.
+    in_attribute: bool,
     records: u64,
     on_disk: bool,
     /// Whether nothing may be appended: a record was torn, or pages were taken out.
@@ -26,8 +27,9 @@ pub(super) struct MapState {
 
 impl MapState {
     /// Of a file that has no map yet.
-    pub(super) fn fresh() -> Self {
+    pub(super) fn fresh(size_bytes: u64) -> Self {
         Self {
+            in_attribute: map::is_small(size_bytes),
             records: 0,
             on_disk: false,
             must_rewrite: false,
@@ -39,6 +41,7 @@ impl MapState {
     pub(super) fn of(loaded: &LoadedMap) -> Self {
         let must_rewrite = !loaded.sound;
         Self {
+            in_attribute: loaded.in_attribute,
             records: loaded.records,
             on_disk: true,
             must_rewrite,
@@ -90,6 +93,9 @@ impl Shared {
         map.must_rewrite = true;
         if self.flush_locked(core, map, false).is_err() {
             let _ = core.disk.remove(&self.paths.map);
+            if map.in_attribute {
+                let _ = core.disk.remove(&self.paths.data);
+            }
         }
     }
 
@@ -106,13 +112,17 @@ impl Shared {
             Err(_) => reread(core, self),
         };
         let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
-        if summary.is_none() {
-            let _ = core.noted(layout::remove(&core.disk, &self.paths));
-        } else {
-            // The time of the last use is kept there; without it the order is older, no more.
-            let _ = core.disk.touch(&self.paths.map);
-        }
         let unsynced = lock(&self.state).unsynced;
+        if summary.is_none() && self.files().is_some() {
+            let _ = core.noted(layout::remove(&core.disk, &self.paths));
+        }
+        // The time of the last use is kept there; without it the order is older, no more.
+        match (summary.is_some(), map.in_attribute) {
+            (true, false) => drop(core.disk.touch(&self.paths.map)),
+            // what was stored a moment ago has the time of that
+            (true, true) if !unsynced => drop(core.disk.touch(&self.paths.data)),
+            _ => {}
+        }
         (summary, unsynced)
     }
 
@@ -122,7 +132,9 @@ impl Shared {
         for run in stale.runs(0..page_count(self.size_bytes)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without holes keeps them until the file is evicted.
-            let _ = core.disk.punch(&self.data, range.start, range.len());
+            if let Ok(data) = self.data() {
+                let _ = core.disk.punch(data, range.start, range.len());
+            }
         }
     }
 
@@ -154,7 +166,7 @@ impl Shared {
             .collect();
         let records = map.records + blocks.len() as u64;
         let longest = 2 * (state.present.counts() + state.doubt.counts()).blocks + SPARE_RECORDS;
-        let anew = durable || map.must_rewrite || records > longest;
+        let anew = durable || map.must_rewrite || map.in_attribute || records > longest;
         let whole = anew.then(|| (state.present.clone(), state.doubt.clone()));
         state.flushing = Arc::new(std::mem::take(&mut state.pending));
         if durable {
@@ -178,18 +190,26 @@ impl Shared {
     ) -> io::Result<()> {
         for (offset, bytes) in runs_of(&batch.pairs) {
             core.disk
-                .write_at(&self.outboard, &mut [IoSlice::new(&bytes)], offset)?;
+                .write_at(self.outboard()?, &mut [IoSlice::new(&bytes)], offset)?;
         }
         if durable {
-            core.disk.sync(&self.data)?;
-            // A file of one chunk has an empty outboard.
-            if outboard_bytes(self.size_bytes) > 0 {
-                core.disk.sync(&self.outboard)?;
+            let files = self.files().into_iter();
+            for file in files.flat_map(|files| [Some(&files.data), files.outboard.as_ref()]) {
+                file.map_or(Ok(()), |file| core.disk.sync(file))?;
             }
         }
         let mut bytes = Vec::new();
         if let Some((present, doubt)) = &batch.whole {
             let boot = if durable { Boot::DURABLE } else { core.boot };
+            if map.in_attribute {
+                let small = map::small(&self.hash, self.size_bytes, boot, present, doubt);
+                match core.disk.set_map_attribute(self.data()?, &small) {
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                        map.in_attribute = false;
+                    }
+                    outcome => return outcome,
+                }
+            }
             bytes.extend(map::header(&self.hash, self.size_bytes));
             let present = present.blocks().map(|(block, bits)| (block, boot, bits));
             let doubt = doubt

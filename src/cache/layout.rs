@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::budget::Counts;
-use super::disk::{Disk, Reach, open_writable, replacement};
+use super::disk::{Disk, Reach, map_attribute, open_writable, replacement};
 use super::map::{self, Boot, LoadedMap};
 use super::pages::{PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
@@ -34,7 +34,7 @@ const OUR_FILES: [&str; 7] = [
     LEGACY_DIR,
 ];
 
-/// The three files of one content.
+/// The files of one content; a small one has the data alone.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
     pub(super) data: PathBuf,
@@ -254,7 +254,12 @@ impl Layout {
             return Ok(None);
         };
         trim(disk, &paths, &map)?;
-        let last_use = fs::metadata(&paths.map)?.modified()?;
+        let dated = if map.in_attribute {
+            &paths.data
+        } else {
+            &paths.map
+        };
+        let last_use = fs::metadata(dated)?.modified()?;
         Ok(Some(FoundFile {
             hash: *hash,
             summary: map.summary(),
@@ -277,19 +282,23 @@ impl LoadedMap {
 /// Reads a file's map; `None` where nothing of it can be believed: there is no map, or it is
 /// broken or claims nothing, or the data or outboard is not as long as it must be.
 pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<Option<LoadedMap>> {
-    let Some(bytes) = read_map(&paths.map, hash)? else {
-        return Ok(None);
+    // a file beside the data counts before an attribute of them
+    let map = match read_map(&paths.map, hash)? {
+        Some(bytes) => map::parse(hash, &bytes, now),
+        None => map_attribute(&paths.data)?.and_then(|map| map::parse_small(hash, &map, now)),
     };
-    let Some(map) = map::parse(hash, &bytes, now) else {
+    let Some(map) = map else {
         return Ok(None);
     };
     let lengths = [
         (&paths.data, map.size_bytes),
         (&paths.outboard, outboard_bytes(map.size_bytes)),
     ];
-    for (path, length_bytes) in lengths {
+    // a file of one chunk has no outboard, though an older cache made an empty one
+    let needed = if lengths[1].1 == 0 { 1 } else { 2 };
+    for (path, length_bytes) in &lengths[..needed] {
         match fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == length_bytes => {}
+            Ok(metadata) if metadata.is_file() && metadata.len() == *length_bytes => {}
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -355,6 +364,7 @@ pub(super) fn empty_map(size_bytes: u64) -> LoadedMap {
     let (present, doubt) = (PageMap::default(), PageMap::default());
     LoadedMap {
         size_bytes,
+        in_attribute: map::is_small(size_bytes),
         present,
         doubt,
         records: 0,

@@ -4,9 +4,12 @@
 //! record states the present pages of one 2 MiB block and carries a checksum keyed with the content
 //! hash, so a torn, rotten or misplaced record is skipped: that loses pages, never invents them.
 //! Pages leave only by a rewrite of the whole file, so all valid records of a block are joined.
+//! A small file's map is an attribute of its data file instead, which the file system changes as a
+//! whole and removes with it: to make a file costs more than all else that is done for a small one.
 
 use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
 use crate::digest::ContentHash;
+use crate::extent::CHUNK_BYTES;
 
 /// Magic with the format number, the file's size, a checksum.
 pub(super) const HEADER_BYTES: usize = 24;
@@ -17,6 +20,9 @@ pub(super) const RECORD_BYTES: usize = 88;
 pub(super) const SPARE_RECORDS: u64 = 32;
 
 const MAGIC: [u8; 8] = *b"p2pmap\x00\x01";
+/// The map of a small file: magic with the format number, two bitmaps, size, boot, a checksum.
+pub(super) const SMALL_BYTES: usize = 32;
+const SMALL_MAGIC: [u8; 4] = *b"p2p\x01";
 const SUM_BYTES: usize = 8;
 
 /// Who vouches for a record's data being on the disk.
@@ -37,10 +43,12 @@ impl Boot {
     }
 }
 
-/// What a map file says.
+/// What a map says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LoadedMap {
     pub(super) size_bytes: u64,
+    /// Whether it is an attribute of the data file, and not a file beside it.
+    pub(super) in_attribute: bool,
     /// Pages to be believed.
     pub(super) present: PageMap,
     /// Pages of whole chunks that must be checked first.
@@ -111,9 +119,67 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
     let doubt = checkable(&present, &doubt, size_bytes);
     Some(LoadedMap {
         size_bytes,
+        in_attribute: false,
         present,
         doubt,
         records: count,
+        sound,
+    })
+}
+
+/// Whether the map of a file is an attribute of its data file: one chunk at most, which needs no
+/// more than two words of bitmap, and no outboard.
+pub(super) fn is_small(size_bytes: u64) -> bool {
+    (1..=CHUNK_BYTES).contains(&size_bytes)
+}
+
+/// The map of a small file.
+pub(super) fn small(
+    hash: &ContentHash,
+    size_bytes: u64,
+    boot: Boot,
+    present: &PageMap,
+    doubt: &PageMap,
+) -> [u8; SMALL_BYTES] {
+    let mut map = [0; SMALL_BYTES];
+    map[..4].copy_from_slice(&SMALL_MAGIC);
+    // one chunk has 16 pages
+    map[4..6].copy_from_slice(&present.block(0)[0].to_le_bytes()[..2]);
+    map[6..8].copy_from_slice(&doubt.block(0)[0].to_le_bytes()[..2]);
+    map[8..16].copy_from_slice(&size_bytes.to_le_bytes());
+    map[16..24].copy_from_slice(&boot.0.to_le_bytes());
+    let sum = checksum(hash, &map[..SMALL_BYTES - SUM_BYTES]);
+    map[SMALL_BYTES - SUM_BYTES..].copy_from_slice(&sum);
+    map
+}
+
+/// Reads the map of a small file; `None` where it is broken. What was not synced in a boot that is
+/// over is in doubt, and can be checked only where the whole file is there.
+pub(super) fn parse_small(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<LoadedMap> {
+    let (body, sum) = bytes.split_at_checked(SMALL_BYTES - SUM_BYTES)?;
+    if sum != checksum(hash, body) || body[..4] != SMALL_MAGIC {
+        return None;
+    }
+    let size_bytes = number(&body[8..16]);
+    let (_, inside) = masks(0..page_count(size_bytes)).next()?;
+    let pages = |at: usize| {
+        let mut bits = Bits::default();
+        bits[0] = u64::from(u16::from_le_bytes([body[at], body[at + 1]]));
+        let fits = bits[0] & !inside[0] == 0;
+        fits.then_some(bits)
+    };
+    let (mut present, mut doubt) = (PageMap::default(), PageMap::default());
+    let boot = Boot(number(&body[16..24]));
+    let sound = boot == Boot::DURABLE || boot == now;
+    (if sound { &mut present } else { &mut doubt }).merge(0, pages(4)?);
+    doubt.merge(0, pages(6)?);
+    let doubt = checkable(&present, &doubt, size_bytes);
+    is_small(size_bytes).then_some(LoadedMap {
+        size_bytes,
+        in_attribute: true,
+        present,
+        doubt,
+        records: 0,
         sound,
     })
 }
@@ -238,6 +304,60 @@ mod tests {
         let loaded = parse(&hash(), &bytes, Boot::PAST).unwrap();
         assert_eq!(runs(&loaded.present), [(1536, 1537)]);
         assert!(!loaded.sound);
+    }
+
+    #[test]
+    fn a_small_file_is_believed_in_its_boot_and_doubted_in_another_where_it_is_whole() {
+        let (then, now) = (Boot::named(b"then"), Boot::named(b"now"));
+        let page_map = |pages: std::ops::Range<u64>| {
+            let mut map = PageMap::default();
+            map.insert(pages);
+            map
+        };
+        let none = PageMap::default();
+        let whole = small(&hash(), 20_000, then, &page_map(0..5), &none);
+        let loaded = parse_small(&hash(), &whole, then).unwrap();
+        assert_eq!((runs(&loaded.present), loaded.sound), (vec![(0, 5)], true));
+        let later = parse_small(&hash(), &whole, now).unwrap();
+        assert_eq!((runs(&later.doubt), later.sound), (vec![(0, 5)], false));
+        assert!(later.present.is_empty());
+        let part = small(&hash(), 20_000, then, &page_map(1..5), &none);
+        let later = parse_small(&hash(), &part, now).unwrap();
+        assert!(later.present.is_empty() && later.doubt.is_empty());
+        let doubtful = small(&hash(), 20_000, now, &page_map(0..2), &page_map(2..5));
+        let again = parse_small(&hash(), &doubtful, now).unwrap();
+        assert_eq!(runs(&again.doubt), [(2, 5)]);
+    }
+
+    #[test]
+    fn no_flipped_bit_or_other_file_makes_a_small_map() {
+        let mut present = PageMap::default();
+        present.insert(0..5);
+        let map = small(
+            &hash(),
+            20_000,
+            Boot::DURABLE,
+            &present,
+            &PageMap::default(),
+        );
+        for bit in 0..SMALL_BYTES * 8 {
+            let mut bad = map;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse_small(&hash(), &bad, Boot::PAST), None);
+        }
+        assert_eq!(
+            parse_small(&ContentHash::of(b"other"), &map, Boot::PAST),
+            None
+        );
+        assert_eq!(parse_small(&hash(), &map[..20], Boot::PAST), None);
+        let outside = small(
+            &hash(),
+            16_384,
+            Boot::DURABLE,
+            &present,
+            &PageMap::default(),
+        );
+        assert_eq!(parse_small(&hash(), &outside, Boot::PAST), None);
     }
 
     proptest! {

@@ -11,8 +11,8 @@
 //! | path | what |
 //! |---|---|
 //! | `ab/HEX.data` | the bytes, sparse, as long as the file from the start |
-//! | `ab/HEX.outboard` | hash pairs in pre-order, sparse |
-//! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash |
+//! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
+//! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
 //! | `legacy/` | reserved for bytes of older peers, which have no hash and never mix with these |
 //!
@@ -27,8 +27,13 @@
 //! after their 64 KiB group was checked against the hash (when it is read, or by
 //! [`Cache::verify`]); groups that are not whole cannot be checked and are dropped. A background
 //! thread syncs files that were completed or closed and then marks their records as durable, so
-//! doubt is rare and nothing on the hot path waits for the disk. This relies on the file system
-//! keeping the order of renames and unlinks, as ext4, xfs and btrfs do.
+//! doubt is rare and nothing on the hot path waits for the disk. Files of up to 64 KiB are not
+//! synced: they are one chunk, and to check it costs less. This relies on the file system keeping
+//! the order of renames and unlinks, as ext4, xfs and btrfs do.
+//!
+//! Nothing of a file is made before its first bytes are written, and a small file is one file: to
+//! make files is what copying many small ones costs most (measured on ext4: 90 to 130 µs for each,
+//! 20 µs for an attribute).
 //!
 //! # Errors
 //!

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::budget::charge_bytes;
 use super::core::{Core, lock};
 use super::disk::open_writable;
-use super::file::{CacheFile, Handle, Shared};
+use super::file::{CacheFile, Files, Handle, Shared};
 use super::flush::MapState;
 use super::index::{Entry, Index, Presence};
 use super::layout::{self, Paths, Summary};
@@ -148,9 +148,7 @@ impl Core {
         let summary = loaded.summary();
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         lock(&self.index).recharge(old_bytes, new_bytes);
-        let files =
-            open_writable(&paths.data).and_then(|data| Ok((data, open_writable(&paths.outboard)?)));
-        let files = match files {
+        let files = match open_files(&paths, summary.size_bytes) {
             Ok(files) => files,
             Err(source) => {
                 self.release(&hash, Some(Entry { summary, ..entry }));
@@ -158,34 +156,36 @@ impl Core {
             }
         };
         let map = MapState::of(&loaded);
-        let shared = Shared::new(hash, paths, files, loaded, map, new_bytes);
+        let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
         Ok(self.publish_open(shared, entry.unchecked))
     }
 
-    /// Begins an empty file.
+    /// Begins an empty file: nothing of it is on the disk before its first bytes.
     fn begin(
         self: &Arc<Self>,
         hash: ContentHash,
         size_bytes: u64,
     ) -> Result<Arc<Handle>, CacheError> {
         let paths = self.layout.paths(&hash);
-        let files = match self.noted(self.make_files(&paths, size_bytes)) {
+        let loaded = layout::empty_map(size_bytes);
+        let map = MapState::fresh(size_bytes);
+        if size_bytes > 0 {
+            let shared = Shared::new(hash, paths, None, loaded, map, 0);
+            return Ok(self.publish_open(shared, false));
+        }
+        let files = match self.noted(self.make_files(&paths, 0, ByteRange::new(0, 0))) {
             Ok(files) => files,
             Err(source) => {
-                // The survey of the next start removes what this leaves.
-                let _ = layout::remove(&self.disk, &paths);
                 self.release(&hash, None);
                 return Err(CacheError::io("make", paths.data, source));
             }
         };
-        let loaded = layout::empty_map(size_bytes);
-        let map = MapState::fresh();
-        let charged_bytes = if size_bytes == 0 && self.reserve(charge_of_nothing()) {
+        let charged_bytes = if self.reserve(charge_of_nothing()) {
             charge_of_nothing()
         } else {
             0
         };
-        let shared = Shared::new(hash, paths, files, loaded, map, charged_bytes);
+        let shared = Shared::new(hash, paths, Some(files), loaded, map, charged_bytes);
         let handle = self.publish_open(shared, false);
         if charged_bytes > 0 {
             handle.shared.rewrite(self, &mut lock(&handle.shared.map));
@@ -194,21 +194,45 @@ impl Core {
         Ok(handle)
     }
 
-    fn make_files(
+    /// Makes the files of a content of which `first` will be written first. What fails leaves
+    /// nothing, or what the survey of the next start removes.
+    pub(super) fn make_files(
         &self,
         paths: &Paths,
         size_bytes: u64,
-    ) -> io::Result<(std::fs::File, std::fs::File)> {
+        first: ByteRange,
+    ) -> io::Result<Files> {
+        let made = self.try_make_files(paths, size_bytes, first);
+        if made.is_err() {
+            let _ = layout::remove(&self.disk, paths);
+        }
+        made
+    }
+
+    fn try_make_files(
+        &self,
+        paths: &Paths,
+        size_bytes: u64,
+        first: ByteRange,
+    ) -> io::Result<Files> {
         if let Some(shard) = paths.data.parent() {
             self.disk.make_dir(shard)?;
         }
         // What an earlier life left here is no data of ours.
         layout::remove(&self.disk, paths)?;
         let data = self.disk.create(&paths.data)?;
-        self.disk.set_len(&data, size_bytes)?;
-        let outboard = self.disk.create(&paths.outboard)?;
-        self.disk.set_len(&outboard, outboard_bytes(size_bytes))?;
-        Ok((data, outboard))
+        if first.len() < size_bytes {
+            self.disk.set_len(&data, size_bytes)?;
+        }
+        let outboard = match outboard_bytes(size_bytes) {
+            0 => None,
+            length_bytes => {
+                let outboard = self.disk.create(&paths.outboard)?;
+                self.disk.set_len(&outboard, length_bytes)?;
+                Some(outboard)
+            }
+        };
+        Ok(Files { data, outboard })
     }
 
     fn publish_open(self: &Arc<Self>, shared: Shared, unchecked: bool) -> Arc<Handle> {
@@ -269,7 +293,7 @@ impl Core {
         drop(index);
         self.settled.notify_all();
         if unsynced {
-            self.chores.sync_later(shared.hash);
+            shared.sync_later(self);
         }
         self.shrink();
     }
@@ -281,6 +305,15 @@ impl LoadedMap {
         let pages = super::pages::page_count(self.size_bytes);
         self.size_bytes == 0 || self.present.contains(pages - 1..pages)
     }
+}
+
+fn open_files(paths: &Paths, size_bytes: u64) -> io::Result<Files> {
+    let data = open_writable(&paths.data)?;
+    let outboard = match outboard_bytes(size_bytes) {
+        0 => None,
+        _ => Some(open_writable(&paths.outboard)?),
+    };
+    Ok(Files { data, outboard })
 }
 
 /// What the map of an empty file costs.

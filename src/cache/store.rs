@@ -12,7 +12,7 @@ use super::file::{CacheFile, Shared, State, Stored};
 use super::pages::{bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use crate::digest::{HashPair, Verified, outboard_bytes};
-use crate::extent::PAGE_BYTES;
+use crate::extent::{ByteRange, PAGE_BYTES};
 
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
 /// map.
@@ -61,7 +61,9 @@ impl Shared {
     fn write(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<()> {
         let _turn = lock(&self.writing);
         let mut slices = [IoSlice::new(bytes)];
-        core.disk.write_at(&self.data, &mut slices, offset)
+        let range = ByteRange::at(offset, bytes.len() as u64);
+        let files = self.files_for(core, range)?;
+        core.disk.write_at(&files.data, &mut slices, offset)
     }
 
     /// Charges the budget for pages that will be written.
@@ -110,7 +112,7 @@ impl Shared {
             core.chores.wake_to_flush();
         }
         if completed {
-            core.chores.sync_later(self.hash);
+            self.sync_later(core);
             let size_bytes = self.size_bytes;
             core.tell(CacheEvent::Completed {
                 hash: self.hash,

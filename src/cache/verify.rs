@@ -153,7 +153,7 @@ impl Shared {
             drop(state);
             if completed {
                 let _ = self.flush(core);
-                core.chores.sync_later(self.hash);
+                self.sync_later(core);
                 let size_bytes = self.size_bytes;
                 core.tell(CacheEvent::Completed {
                     hash: self.hash,
@@ -172,6 +172,7 @@ impl Shared {
     /// Whether a chunk on disk matches the hash.
     fn proves(&self, chunk: ByteRange) -> bool {
         let pairs = PairSource(self);
-        digest::encode(self.hash, self.size_bytes, chunk, &self.data, pairs).is_ok()
+        let proves = |data| digest::encode(self.hash, self.size_bytes, chunk, data, pairs).is_ok();
+        self.data().is_ok_and(proves)
     }
 }

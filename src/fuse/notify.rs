@@ -31,6 +31,8 @@ pub(super) struct Queue {
 struct State {
     order: VecDeque<Stale>,
     waiting: HashSet<Stale>,
+    /// Whether the thread waits for crossing answers: what comes meanwhile does not wake it.
+    crossing: bool,
     closed: bool,
 }
 
@@ -47,7 +49,9 @@ impl Invalidator for Queue {
         } else {
             state.add(stale);
         }
-        self.changed.notify_one();
+        if !state.crossing {
+            self.changed.notify_one();
+        }
     }
 }
 
@@ -74,11 +78,14 @@ impl Queue {
 
     /// Waits for answers that cross a notification to arrive; false where the queue was closed.
     fn wait_for_crossing(&self) -> bool {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.crossing = true;
         let waited = self
             .changed
             .wait_timeout_while(state, CROSSING_TIME, |s| !s.closed);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.closed
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.crossing = false;
+        !state.closed
     }
 
     /// Sends what is asked for until the queue is closed.

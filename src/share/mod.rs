@@ -64,7 +64,7 @@ use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
-use identity::Seen;
+use identity::{Identity, Seen};
 use keeper::Keeper;
 use ledger::Ledger;
 use outboards::Outboards;
@@ -216,24 +216,33 @@ impl ShareSet {
     /// rename since does no harm: what is served is checked against the hash.
     pub fn source(&self, hash: &ContentHash) -> Option<ShareFile> {
         let shared = &self.inner.shared;
-        let state = shared.lock();
-        let candidates: Vec<_> = state
-            .tree
-            .with_content(hash)
-            .filter_map(|slot| {
-                let file = state.tree.file(slot)?;
-                let share = state.shares.get(&state.tree.get(slot)?.share)?;
-                Some((share.dir.clone(), state.tree.path(slot)?, file.identity))
-            })
-            .take(SOURCE_CANDIDATES_MAX)
-            .collect();
-        drop(state);
+        let candidates = self.candidates(hash);
         candidates.into_iter().find_map(|(dir, path, identity)| {
             let share = shared.beneath.open_share(&dir).ok()?;
             let (file, seen) = shared.beneath.open_file(&dir, share.as_fd(), &path).ok()?;
             let same = seen.identity.same_but_ctime(&identity);
             same.then(|| ShareFile::new(file, *hash, identity, shared))
         })
+    }
+
+    /// The same where that takes no look at the disk.
+    pub fn source_at_once(&self, hash: &ContentHash) -> Option<ShareFile> {
+        let shared = &self.inner.shared;
+        let (dir, path, identity) = self.candidates(hash).into_iter().next()?;
+        let (file, seen) = shared.beneath.open_file_at_once(&dir, &path)?;
+        let same = seen.identity.same_but_ctime(&identity);
+        same.then(|| ShareFile::new(file, *hash, identity, shared))
+    }
+
+    /// The shared files that are listed with this content.
+    fn candidates(&self, hash: &ContentHash) -> Vec<(Arc<Path>, SharedPath, Identity)> {
+        let state = self.inner.shared.lock();
+        let listed = state.tree.with_content(hash).filter_map(|slot| {
+            let file = state.tree.file(slot)?;
+            let share = state.shares.get(&state.tree.get(slot)?.share)?;
+            Some((share.dir.clone(), state.tree.path(slot)?, file.identity))
+        });
+        listed.take(SOURCE_CANDIDATES_MAX).collect()
     }
 
     /// Opens a shared file for live reads, whatever is in it now.

@@ -56,6 +56,72 @@ fn many_small_files_are_there_again_after_a_restart() {
     assert_eq!(sources[7].check_all(&open_file(&cache, &sources[7])), 300);
 }
 
+/// The files that a content has on the disk.
+fn files_of(place: &Place, source: &Source) -> Vec<String> {
+    let hex = source.hash().to_string();
+    let shard = fs::read_dir(place.cache_dir().join(&hex[..2]));
+    let names = shard.into_iter().flatten().flatten();
+    let names = names.map(|entry| entry.file_name().into_string().unwrap());
+    let ours = names.filter_map(|name| name.strip_prefix(&hex).map(str::to_owned));
+    let mut ours: Vec<_> = ours.collect();
+    ours.sort();
+    ours
+}
+
+#[test]
+fn a_small_file_is_one_file_and_none_before_its_first_bytes() {
+    let place = Place::new(1 << 20);
+    let (cache, events) = place.open();
+    let small = Source::new(1, 65_536);
+    let file = open_file(&cache, &small);
+    assert!(files_of(&place, &small).is_empty());
+    small.store(&file, ByteRange::new(8192, 16_384));
+    cache.flush();
+    assert_eq!(files_of(&place, &small), [".data"]);
+    small.store(&file, small.whole());
+    assert!(matches!(
+        events.try_iter().next(),
+        Some(CacheEvent::Completed { .. })
+    ));
+    drop((file, cache));
+    let (cache, _events) = place.open();
+    assert!(cache.is_complete(&small.hash()));
+    assert_eq!(small.check_all(&open_file(&cache, &small)), 65_536);
+    assert_eq!(files_of(&place, &small), [".data"]);
+    cache.clear();
+    assert!(files_of(&place, &small).is_empty());
+}
+
+#[test]
+fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
+    use crate::cache::map::{Boot, header, record};
+    let place = Place::new(1 << 20);
+    let small = Source::new(1, 5_000);
+    drop(place.open());
+    let layout = crate::cache::layout::Layout {
+        dir: place.cache_dir(),
+    };
+    let paths = layout.paths(&small.hash());
+    fs::create_dir_all(paths.data.parent().unwrap()).unwrap();
+    fs::write(&paths.data, &small.data).unwrap();
+    fs::write(&paths.outboard, b"").unwrap();
+    let mut map = header(&small.hash(), small.size()).to_vec();
+    let pages = [3, 0, 0, 0, 0, 0, 0, 0];
+    map.extend(record(&small.hash(), 0, Boot::DURABLE, &pages));
+    fs::write(&paths.map, map).unwrap();
+    let (cache, _events) = place.open();
+    assert!(cache.is_complete(&small.hash()) && cache.problems().is_empty());
+    let file = open_file(&cache, &small);
+    assert_eq!(small.check_all(&file), 5_000);
+    file.shared().drop_range(cache.core(), small.whole());
+    small.store(&file, small.whole());
+    drop((file, cache));
+    let (cache, _events) = place.open();
+    assert!(cache.is_complete(&small.hash()));
+    cache.clear();
+    assert!(files_of(&place, &small).is_empty());
+}
+
 #[test]
 fn pins_survive_a_restart_whether_cached_or_not() {
     let place = Place::new(1 << 20);

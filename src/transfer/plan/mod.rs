@@ -31,7 +31,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::digest::ContentHash;
-use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
+use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use fetch::{Coverage, Fetch, Filling};
 use peer::{Peer, Sent};
@@ -49,6 +49,8 @@ pub use terms::{
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
 /// Demands up to this size travel apart from bulk: the kernel's largest read-ahead by default.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
+/// A file up to this size is asked for as a whole, whatever is read of it: one group.
+const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// In flight to all peers together; bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 /// Readers that may wait at one time; the kernel's own limit is `max_background`, below this.
@@ -269,7 +271,10 @@ impl Plan {
     ) -> Result<DemandId, PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
         let fetch = self.fetches.get_mut(&hash).ok_or(PlanError::NoHolder)?;
-        let range = range.align_out(PAGE_BYTES, fetch.size_bytes);
+        let range = match fetch.size_bytes <= WHOLE_MAX_BYTES {
+            true => fetch.whole(),
+            false => range.align_out(PAGE_BYTES, fetch.size_bytes),
+        };
         let present = fetch.have.contains(range);
         match fetch.remembered_failure(now, range) {
             Some(why) if !present => return Err(why),

@@ -131,8 +131,8 @@ impl Server {
         }
     }
 
-    /// Answers a small [`Request::Range`] where that takes no waiting: its file is open already, its
-    /// bytes are in memory, and it is nobody else's turn. Never blocks.
+    /// Answers a small [`Request::Range`] where that takes no waiting: its file and bytes are in
+    /// memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, request: &Request) -> Option<Response> {
         let Request::Range {
             hash,
@@ -146,7 +146,7 @@ impl Server {
             return None;
         }
         let now = Instant::now();
-        let source = lock(&self.inner.opened).get(now, &hash)?;
+        let source = self.opened_at_once(now, &hash)?;
         if source.size_bytes() != size_bytes {
             return None;
         }
@@ -156,6 +156,21 @@ impl Server {
         turn.made();
         let proof = Bytes::from_owner(Made { bytes, _turn: turn });
         Some(Response::Data { proof })
+    }
+
+    fn opened_at_once(&self, now: Instant, hash: &ContentHash) -> Option<Source> {
+        if let Some(source) = lock(&self.inner.opened).get(now, hash) {
+            return Some(source);
+        }
+        let source = self.inner.shares.source_at_once(hash)?;
+        let source = Source::Shared(source);
+        let closed = lock(&self.inner.opened).put(now, *hash, source.clone());
+        if let Some(Source::Cached(file)) = closed {
+            // its map may be due, which touches the disk
+            tokio::task::spawn_blocking(move || drop(file));
+        }
+        self.sweep_later();
+        Some(source)
     }
 
     /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
