@@ -90,8 +90,8 @@ impl Filesystem {
                 Caching::Backed(backing),
             ),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
-            // No pages are kept where another open reads the own file as it changes, and who is kept
-            // waiting must not hold the locks of pages that others read.
+            // No pages are kept where another open reads the own file as it changes, and who is
+            // kept waiting must not hold the locks of pages that others read.
             Mode::Asked if file.own.is_some() || reach == Reach::Asked => {
                 (FileState::Version { size_bytes }, Caching::Direct)
             }

@@ -286,10 +286,10 @@ mod tests {
                 .insert(Handle::Status(Vec::new()))
                 .map_err(|it| it.1)
         };
-        let last = (0..MAX_OPEN_HANDLES).map(|_| insert().unwrap()).last();
+        let open: Vec<u64> = (0..MAX_OPEN_HANDLES).map(|_| insert().unwrap()).collect();
         assert_eq!(insert(), Err(FsError::TooManyHandles));
         assert_eq!(FsError::TooManyHandles.errno(), libc::ENFILE);
-        handles.remove(last.unwrap());
+        handles.remove(open[7]);
         assert!(insert().is_ok());
     }
 

@@ -119,7 +119,8 @@ impl fuser::Filesystem for Handlers {
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         if self.fs.is_older(ino.0) {
-            let may_ask = !self.readers.is_cached_only(request.pid());
+            let opener = self.readers.opener(request.pid(), request.uid());
+            let may_ask = opener.reach() != crate::fs::Reach::Cached;
             let answer = move |found: Result<Attributes, FsError>| match found {
                 Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
                 Err(error) => reply.error(errno(error)),

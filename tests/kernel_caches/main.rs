@@ -62,8 +62,7 @@ fn names_are_believed_for_a_minute_and_own_files_and_hidden_names_for_a_second_a
     assert_eq!(lifetimes(hidden, "peers"), (0, 0));
     assert_eq!(fs.absence_lifetime(hidden).as_secs(), 0);
     let mut listed = vec![];
-    let opened = fs.opendir(ROOT_INO).unwrap();
-    let listing = fs.readdir_plus(opened.handle, 0, &mut |entry, attributes| {
+    let listing = fs.readdir_plus(ROOT_INO, 0, &mut |entry, attributes| {
         listed.push((entry.name.to_vec(), attributes.lifetime.as_secs()));
         false
     });

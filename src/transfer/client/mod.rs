@@ -6,8 +6,8 @@
 //! is done on blocking threads, as many at a time as there are processors. A small range that
 //! somebody waits for takes a shorter way, since each change of thread costs as much as all of its
 //! work: the reader's thread writes the request, and the connection's task verifies the answer and
-//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no room for is held in
-//! a window of bounded memory, so reads go on uncached.
+//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no room
+//! for is held in a window of bounded memory, so reads go on uncached.
 //!
 //! An error ends one read or one fill and leaves everything else as it was; verified bytes stay.
 

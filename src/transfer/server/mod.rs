@@ -3,8 +3,8 @@
 //!
 //! Work is done on blocking threads, a few at a time, peers in turn; what waits is counted and
 //! bounded, and so is what was made and is not sent yet. A small range of an open file whose bytes
-//! are in memory is answered where it is asked, since a change of thread costs more than that. Beyond the limits a peer is told `Busy`
-//! and asks another. An error ends one answer.
+//! are in memory is answered where it is asked, since a change of thread costs more than that.
+//! Beyond the limits a peer is told `Busy` and asks another. An error ends one answer.
 
 mod askers;
 mod opened;
