@@ -50,6 +50,14 @@ fn main() {
             "a_blocked_reader_goes_at_once_on_ctrl_c",
             a_blocked_reader_goes_on_ctrl_c,
         ),
+        (
+            "readers_of_every_kind_go_at_once_on_ctrl_c",
+            readers_of_every_kind_go,
+        ),
+        (
+            "names_and_attributes_never_wait_for_peers_that_are_silent_or_dead",
+            metadata_never_waits,
+        ),
         ("a_write_to_the_mount_gets_erofs", a_write_gets_erofs),
         ("private_files_stay_private", private_files_stay_private),
         (
@@ -421,6 +429,101 @@ fn a_blocked_reader_goes_on_ctrl_c() {
     );
     nodes[0].signal(libc::SIGCONT);
     nodes[0].kill();
+}
+
+/// Whether a process waits in a call that the mount is asked by. Looking at that takes no lock
+/// that a blocked reader may hold.
+fn waits_for_the_mount(reader: &Running) -> bool {
+    let place = fs::read_to_string(format!("/proc/{}/wchan", reader.pid())).unwrap_or_default();
+    ["request_wait_answer", "folio_wait", "fuse"]
+        .iter()
+        .any(|name| place.contains(name))
+}
+
+fn readers_of_every_kind_go() {
+    const ROUNDS: usize = 20;
+    let mut cluster = Cluster::new();
+    let far = cluster.start("far");
+    // an old peer that is asked and never answers
+    let old_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let near = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: format!(
+            "[mount]\nread_deadline = '300s'\n[legacy]\nmembers = ['{}']\nlookup = '300s'\n",
+            old_peer.local_addr().unwrap()
+        ),
+        ..NodeOptions::new("near")
+    });
+    far.write("far.bin", &noise(7, 64 << 20));
+    near.wait_for_file("far.bin");
+    far.signal(libc::SIGSTOP);
+    let file = near.mounted("far.bin");
+    let mut dd = Command::new("dd");
+    dd.arg(format!("if={}", file.display()));
+    dd.args(["of=/dev/null", "bs=4096", "count=1", "iflag=direct"]);
+    for command in [
+        Command::new("cat").arg(&file),
+        &mut dd,
+        Command::new("stat").arg(near.mounted("unknown")),
+    ] {
+        for round in 0..ROUNDS {
+            let mut reader = start(command);
+            eventually("the reader waits", 20 * SECOND, || {
+                assert!(reader.is_running(), "{command:?} ended by itself");
+                waits_for_the_mount(&reader)
+            });
+            reader.signal(libc::SIGINT);
+            let (_, within) = reader.end_within(2 * SECOND);
+            assert!(within, "{command:?} stayed, round {round}");
+        }
+    }
+    far.signal(libc::SIGCONT);
+}
+
+fn metadata_never_waits() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["near", "far"]);
+    for node in &nodes {
+        for number in 0..50 {
+            // each has bytes of its own: what another can give stays listed
+            let name = format!("{}/f{number}", node.name);
+            node.write(&name, name.as_bytes());
+        }
+        std::os::unix::fs::symlink("f0", node.share.join(&node.name).join("link")).unwrap();
+    }
+    nodes[1].write("far.bin", &noise(8, 8 << 20));
+    for name in ["near/link", "far/f49", "far/link", "far.bin"] {
+        nodes[0].wait_for_file(name);
+    }
+    let near = nodes.remove(0);
+    let ask_all = |state: &str| {
+        let reader = start(Command::new("cat").arg(near.mounted("far.bin")));
+        for number in 0..500 {
+            let name = ["near", "far"][number % 2];
+            let file = near.mounted(&format!("{name}/f{}", number % 50));
+            let begun = Instant::now();
+            let _ = fs::read_dir(near.mounted(name)).map(Iterator::count);
+            let _ = fs::metadata(&file);
+            let _ = rustix::fs::getxattr(&file, "user.p2pfs.holders", &mut [0; 256]);
+            let _ = fs::read_link(near.mounted(&format!("{name}/link")));
+            let _ = fs::metadata(near.mounted(&format!("absent-{number}")));
+            rustix::fs::statvfs(&near.mount).unwrap();
+            let took = begun.elapsed();
+            assert!(took < 2 * SECOND, "{took:?}, {state}");
+        }
+        reader.signal(libc::SIGKILL);
+        assert!(reader.end_within(2 * SECOND).1, "{state}");
+    };
+    nodes[0].signal(libc::SIGSTOP);
+    ask_all("every peer silent");
+    nodes[0].signal(libc::SIGCONT);
+    nodes[0].kill();
+    ask_all("every peer dead");
+    eventually("their names leave", 60 * SECOND, || {
+        !near.mounted("far/f49").exists()
+    });
+    ask_all("every peer given up");
+    assert_eq!(fs::read(near.mounted("near/f7")).unwrap(), b"near/f7");
 }
 
 fn a_write_gets_erofs() {

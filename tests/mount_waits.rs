@@ -119,7 +119,7 @@ fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothi
     content.behave("late", ContentHash::of(b"late"), 100, Behaviour::OpensLate);
     let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = NEVER).unwrap();
     let mut child = reader("cat", &mounted.at("late"));
-    content.wait_for_late_opens(1);
+    content.wait_for_late(1);
     let begun = Instant::now();
     signal(&child, Signal::INT);
     wait_child(&mut child, PATIENCE);

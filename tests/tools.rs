@@ -4,6 +4,8 @@
 //! One cluster serves all promises: `author` shares, `reader` mounts. Each promise has files of
 //! its own, so that what one has cached says nothing about another.
 
+#[path = "tools/everyday.rs"]
+mod everyday;
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +148,56 @@ fn main() {
                 &[],
                 an_open_file_outlives_clearing,
             ),
+            (
+                "vim_shows_a_file_and_says_why_it_cannot_be_written",
+                &["vim"],
+                everyday::vim_shows_a_file,
+            ),
+            (
+                "a_terminal_s_vim_and_less_come_up_and_go",
+                &["script", "vim", "less"],
+                everyday::viewers_come_up_in_a_terminal,
+            ),
+            (
+                "a_file_manager_copies_and_describes",
+                &["gio"],
+                everyday::a_file_manager_copies,
+            ),
+            (
+                "sqlite_opens_a_database_as_on_any_read_only_disk",
+                &["sqlite3"],
+                everyday::sqlite_opens_as_on_a_read_only_disk,
+            ),
+            (
+                "cp_with_reflink_and_install_copy_all_bytes",
+                &["cp", "install"],
+                everyday::cp_with_reflink_copies,
+            ),
+            (
+                "mv_out_of_the_mount_copies_and_says_what_it_could_not_remove",
+                &["mv"],
+                everyday::mv_copies_and_says,
+            ),
+            (
+                "tail_follows_what_another_node_appends",
+                &["tail"],
+                everyday::tail_follows,
+            ),
+            (
+                "zip_packs_a_tree_and_unzip_seeks_in_an_archive",
+                &["zip", "unzip", "diff"],
+                everyday::zip_packs_and_unzip_seeks,
+            ),
+            (
+                "find_newer_compares_times_as_at_the_source",
+                &["find"],
+                everyday::find_newer_compares,
+            ),
+            (
+                "stat_f_and_ls_show_the_same_in_every_order",
+                &["stat", "ls"],
+                everyday::ls_shows_the_same,
+            ),
         ],
         || drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take()),
     );
@@ -221,7 +273,7 @@ fn put(path: PathBuf, bytes: &[u8]) {
 }
 
 fn fill(share: &Path) {
-    for tree in ["cp", "cp-a", "rsync", "tar", "find", "grep", "ls"] {
+    for tree in ["cp", "cp-a", "rsync", "tar", "find", "grep", "ls", "zip"] {
         for number in 0..30u64 {
             let name = format!("{tree}/d{}/f{number}.txt", number % 5);
             put(share.join(name), &noise(number, (number * 997) as usize));
@@ -254,6 +306,7 @@ fn fill(share: &Path) {
         b"<!DOCTYPE html>\n<title>a page</title>\n",
     );
     put(share.join("words.txt"), b"some words\nand more\n");
+    put(share.join("growing.log"), b"one\n");
     let echo = fs::read("/bin/echo").unwrap();
     put(share.join("bin/echo"), &echo);
     put(share.join("bin/script"), b"#!/bin/sh\necho \"ran as $0\"\n");
@@ -264,7 +317,7 @@ fn fill(share: &Path) {
 }
 
 /// Files of noise, each for one promise.
-const NOISES: [&str; 13] = [
+const NOISES: [&str; 15] = [
     "cp-hole.bin",
     "tar-hole.bin",
     "dd.bin",
@@ -278,6 +331,8 @@ const NOISES: [&str; 13] = [
     "cleared.bin",
     "thumbnail.bin",
     "unlisted.bin",
+    "reflink.bin",
+    "moved.bin",
 ];
 
 /// What takes a tool to make; without it, its promise is skipped.

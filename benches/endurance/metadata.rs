@@ -1,6 +1,7 @@
 //! Names and attributes while nobody answers: each call is answered from memory.
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -49,7 +50,8 @@ fn trial(near: &Node, state: &str) {
     let calls = setting("P2PFS_BENCH_CALLS", 10_000);
     let reader = start(Command::new("cat").arg(near.mounted("one.bin")));
     let begun = Instant::now();
-    let mut took: [Vec<Duration>; 6] = Default::default();
+    let other_thread = Echo::start();
+    let mut took: [Vec<Duration>; 7] = Default::default();
     while took[0].len() < calls || begun.elapsed() < AT_LEAST {
         let number = took[0].len();
         let name = ["near", "one", "two"][number % 3];
@@ -59,7 +61,7 @@ fn trial(near: &Node, state: &str) {
         let link = near.mounted(&format!("{name}/link"));
         let absent = near.mounted(&format!("absent-{number}"));
         // once the names have gone, their absence must be told as fast
-        let asked: [&dyn Fn(); 6] = [
+        let asked: [&dyn Fn(); 7] = [
             &|| drop(fs::read_dir(&directory).map(Iterator::count)),
             &|| stat_anew(&file),
             &|| drop(rustix::fs::statvfs(&near.mount)),
@@ -68,6 +70,7 @@ fn trial(near: &Node, state: &str) {
                 let _ = rustix::fs::getxattr(&file, "user.p2pfs.holders", &mut [0; 256]);
             },
             &|| drop(fs::metadata(&absent)),
+            &|| other_thread.ask(),
         ];
         for (ask, took) in asked.iter().zip(&mut took) {
             let begun = Instant::now();
@@ -82,12 +85,36 @@ fn trial(near: &Node, state: &str) {
         "readlink",
         "getfattr",
         "stat of an absent name",
+        "the machine: a byte to a thread and back",
     ];
     for (name, took) in names.iter().zip(&took) {
         table::times(&format!("{name}, {state}"), took, GOAL_MS);
     }
     reader.signal(libc::SIGKILL);
     reader.finish(Duration::from_secs(60));
+}
+
+/// What the machine itself takes to wake somebody and be woken, under the same load.
+struct Echo {
+    question: PipeWriter,
+    answer: PipeReader,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let (mut questions, question) = pipe().unwrap();
+        let (answer, mut answers) = pipe().unwrap();
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while questions.read_exact(&mut byte).is_ok() && answers.write_all(&byte).is_ok() {}
+        });
+        Self { question, answer }
+    }
+
+    fn ask(&self) {
+        (&self.question).write_all(&[1]).unwrap();
+        (&self.answer).read_exact(&mut [0]).unwrap();
+    }
 }
 
 /// stat(2), answered by the daemon and not from the kernel's cache.

@@ -12,6 +12,8 @@ use super::{setting, table};
 const GOAL_MS: f64 = 200.0;
 /// Far longer than a trial takes: no deadline ends a wait here.
 const NEVER: &str = "600s";
+/// Where the kernel keeps who waits for an answer of the mount, or for a page of it.
+const MOUNT: [&str; 3] = ["request_wait_answer", "folio_wait", "fuse"];
 
 pub fn run() {
     let rounds = setting("P2PFS_BENCH_SIGNALS", 1000);
@@ -36,29 +38,36 @@ pub fn run() {
     let direct = ["of=/dev/null", "bs=4096", "count=1", "iflag=direct"];
     let mut dd = Command::new("dd");
     dd.arg(input).args(direct);
-    for (what, command) in [
+    for (what, command, place) in [
         (
             "Ctrl-C of a buffered reader",
             Command::new("cat").arg(&file),
+            &MOUNT[..],
         ),
-        ("Ctrl-C of an O_DIRECT reader", &mut dd),
+        ("Ctrl-C of an O_DIRECT reader", &mut dd, &MOUNT),
         (
             "Ctrl-C of a stat of a name that may be an old peer's",
             Command::new("stat").arg(&unknown),
+            &MOUNT,
+        ),
+        (
+            "the machine: Ctrl-C of a sleep",
+            Command::new("sleep").arg("600"),
+            &["nanosleep"],
         ),
     ] {
-        let took: Vec<Duration> = (0..rounds).map(|_| interrupt(command)).collect();
+        let took: Vec<Duration> = (0..rounds).map(|_| interrupt(command, place)).collect();
         table::times(what, &took, GOAL_MS);
     }
     far.signal(libc::SIGCONT);
 }
 
 /// Starts the reader, waits until it waits, interrupts it; gives how long it took to go.
-fn interrupt(command: &mut Command) -> Duration {
+fn interrupt(command: &mut Command, place: &[&str]) -> Duration {
     let mut reader = start(command);
     eventually("the reader waits", Duration::from_secs(60), || {
         assert!(reader.is_running(), "{command:?} ended by itself");
-        waits_in_a_file(&reader)
+        waits_in(&reader, place)
     });
     let begun = Instant::now();
     reader.signal(libc::SIGINT);
@@ -67,19 +76,10 @@ fn interrupt(command: &mut Command) -> Duration {
     begun.elapsed()
 }
 
-/// Whether the process stands in a call that a file of the mount is asked by. Looking at that
-/// takes no lock that a blocked reader may hold.
-fn waits_in_a_file(reader: &Running) -> bool {
+/// Whether the process stands in one of these places of the kernel. Looking at that takes no lock
+/// that a blocked reader may hold.
+fn waits_in(reader: &Running, places: &[&str]) -> bool {
     let folder = Path::new("/proc").join(reader.pid().to_string());
-    let Ok(place) = std::fs::read_to_string(folder.join("wchan")) else {
-        return false;
-    };
-    let mounted = [
-        "fuse",
-        "request_wait_answer",
-        "folio_wait",
-        "filemap",
-        "io_schedule",
-    ];
-    mounted.iter().any(|name| place.contains(name))
+    let place = std::fs::read_to_string(folder.join("wchan")).unwrap_or_default();
+    places.iter().any(|name| place.contains(name))
 }

@@ -172,10 +172,23 @@ pub struct Running {
 /// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
 /// tied to this process.
 pub fn start(command: &mut Command) -> Running {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut running = start_as_it_is(command.stdout(Stdio::piped()));
+    let out = running.child.stdout.take().unwrap();
+    running.readers.insert(0, collect(out));
+    running
+}
+
+/// The same, its output written where somebody reads it as it comes.
+pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
+    let mut running = start_as_it_is(command.stdout(out));
+    // the other end is at its end when the command is: no copy of it stays here
+    command.stdout(Stdio::null());
+    running.readers.insert(0, collect(io::empty()));
+    running
+}
+
+fn start_as_it_is(command: &mut Command) -> Running {
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
         command.pre_exec(|| {
@@ -187,11 +200,10 @@ pub fn start(command: &mut Command) -> Running {
     let mut child = command
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let out = child.stdout.take().unwrap();
     let err = child.stderr.take().unwrap();
     Running {
         child,
-        readers: vec![collect(out), collect(err)],
+        readers: vec![collect(err)],
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
 pub use harness::*;
@@ -46,6 +46,8 @@ pub enum Behaviour {
     Numbered,
     /// Opening it stands still until [`Memory::open_gate`]: another bug of ours.
     OpensLate,
+    /// An own file whose attributes stand still until [`Memory::open_gate`].
+    LooksLate,
 }
 
 /// A namespace and its bytes in memory.
@@ -68,7 +70,7 @@ struct State {
     backing: HashMap<ContentHash, Arc<File>>,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
-    opens_late: usize,
+    late: usize,
     gate_is_open: bool,
 }
 
@@ -111,7 +113,7 @@ impl Memory {
             backing: HashMap::new(),
             live: HashMap::new(),
             never: Vec::new(),
-            opens_late: 0,
+            late: 0,
             gate_is_open: false,
         };
         Arc::new(Self {
@@ -286,19 +288,25 @@ impl Memory {
         self.state.lock().unwrap().never.len()
     }
 
-    /// Waits until so many opens stand still.
-    pub fn wait_for_late_opens(&self, count: usize) {
+    fn stand_still<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.late += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(state, |s| !s.gate_is_open).unwrap()
+    }
+
+    /// Waits until so many calls stand still.
+    pub fn wait_for_late(&self, count: usize) {
         let state = self.state.lock().unwrap();
         let waited = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |s| s.opens_late < count);
+            .wait_timeout_while(state, PATIENCE, |s| s.late < count);
         assert!(
             !waited.unwrap().1.timed_out(),
-            "{count} opens never came to wait"
+            "{count} calls never came to stand still"
         );
     }
 
-    /// Lets the opens that stand still go on.
+    /// Lets the calls that stand still go on.
     pub fn open_gate(&self) {
         self.state.lock().unwrap().gate_is_open = true;
         self.changed.notify_all();
@@ -318,9 +326,7 @@ impl Content for Memory {
         let mut state = self.state.lock().unwrap();
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         if matches!(state.contents.get(&file.hash), Some(Behaviour::OpensLate)) {
-            state.opens_late += 1;
-            self.changed.notify_all();
-            state = self.changed.wait_while(state, |s| !s.gate_is_open).unwrap();
+            state = self.stand_still(state);
         }
         let live = state.live.get(&file.hash).cloned();
         let live = live.map(|path| Arc::new(File::open(path).unwrap()));
@@ -411,7 +417,12 @@ impl Content for Memory {
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
         use std::os::unix::fs::MetadataExt;
-        let path = self.state.lock().unwrap().live.get(&file.hash).cloned()?;
+        let mut state = self.state.lock().unwrap();
+        if matches!(state.contents.get(&file.hash), Some(Behaviour::LooksLate)) {
+            state = self.stand_still(state);
+        }
+        let path = state.live.get(&file.hash).cloned()?;
+        drop(state);
         let found = std::fs::metadata(path).ok()?;
         let nanoseconds = u32::try_from(found.mtime_nsec()).unwrap();
         let mtime = Timestamp {
