@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use crate::place::{Place, c_path, outcome};
+use crate::place::{FLAVOURS, LENGTH, PAGE, Place, bytes_of, c_path, outcome};
+use crate::reads::{Aligned, direct};
+use crate::ring::Ring;
 use crate::{BESIDE, Case};
 
 /// FS_IOC_FIEMAP, FS_IOC_GETFLAGS and FICLONE, as their headers make them.
@@ -37,6 +39,8 @@ pub fn cases() -> Vec<Case> {
             let wanted = [libc::EXDEV, libc::EOPNOTSUPP];
             assert!(wanted.contains(&said), "{said}");
         }),
+        Case::new(BESIDE, "io_uring_reads_the_same_bytes", io_uring_reads),
+        Case::new(BESIDE, "fanotify_tells_of_opens_and_closes", fanotify_tells),
         Case::new(
             BESIDE,
             "inotify_tells_who_watches_of_local_readers",
@@ -67,6 +71,69 @@ pub fn cases() -> Vec<Case> {
             assert_eq!(accessed(), before);
         }),
     ]
+}
+
+fn io_uring_reads(place: &Place) {
+    let mut ring = match Ring::new() {
+        Ok(ring) => ring,
+        Err(error) => {
+            eprintln!("SKIPPED: no io_uring here (errno {error})");
+            return;
+        }
+    };
+    for name in FLAVOURS {
+        let bytes = bytes_of(name);
+        let mut room = Aligned::new(64 << 10);
+        for file in [place.open(name), direct(place, name)] {
+            for offset in [
+                0,
+                1 << 20,
+                LENGTH / PAGE * PAGE,
+                LENGTH.next_multiple_of(PAGE),
+            ] {
+                let wanted = &bytes[offset.min(LENGTH)..(offset + (64 << 10)).min(LENGTH)];
+                let mut found = 0;
+                // a read may be short before the end, as any may
+                while found < wanted.len() {
+                    let read = ring.read(&file, &mut room.bytes()[found..], offset + found);
+                    assert!(read > 0, "{name} at {offset}: {read}");
+                    found += read as usize;
+                }
+                assert!(room.bytes()[..found] == *wanted, "{name} at {offset}");
+            }
+        }
+    }
+    let read = ring.read(&place.open("dir"), &mut [0; 8], 0);
+    assert_eq!(read, -libc::EISDIR);
+}
+
+fn fanotify_tells(place: &Place) {
+    let path = c_path(&place.at("words"));
+    let wanted = libc::FAN_OPEN | libc::FAN_CLOSE_NOWRITE;
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_NONBLOCK | libc::FAN_CLOEXEC;
+    // SAFETY: a C string; the descriptor is new and ours.
+    let mut events = unsafe {
+        let events = libc::fanotify_init(flags, libc::O_RDONLY as u32);
+        if events < 0 {
+            eprintln!("SKIPPED: no fanotify here (errno {})", outcome(events));
+            return;
+        }
+        let (add, cwd) = (libc::FAN_MARK_ADD, libc::AT_FDCWD);
+        let marked = libc::fanotify_mark(events, add, wanted, cwd, path.as_ptr());
+        assert_eq!(outcome(marked), 0);
+        File::from_raw_fd(events)
+    };
+    assert_eq!(fs::read(place.at("words")).unwrap(), b"some words\n");
+    let mut room = [0; 4096];
+    let length = events.read(&mut room).unwrap();
+    let mut seen = 0;
+    for event in room[..length].chunks_exact(24) {
+        seen |= u64::from_ne_bytes(event[8..16].try_into().unwrap());
+        let file = i32::from_ne_bytes(event[16..20].try_into().unwrap());
+        // SAFETY: each event has a descriptor of its own, which is ours.
+        drop(unsafe { File::from_raw_fd(file) });
+    }
+    assert_eq!(seen & wanted, wanted, "{seen:x}");
 }
 
 fn inotify_tells(place: &Place) {

@@ -19,7 +19,7 @@
 //! | `chmod`, `chown` | 01 02 03 04 06 09 10 | 00 11 12: they change a file that cannot be changed. 05: every directory can be searched by all. 07 08: EROFS comes before EPERM |
 //! | `ftruncate`, `posix_fallocate` | a descriptor for reading is refused | all else needs one for writing, which is EROFS at its open |
 //! | `link` | 01 02 03 04 08 09 10 14 16 17 | 00 05 06 07 11 12 13 15: as above; no room is EROFS, too |
-//! | `mkdir`, `mkfifo`, `mknod` | 01 02 03 04 07, EEXIST (10, 09, 08), EROFS (09, 08, 00), EFAULT (12, 12, 10) | 05 06: EROFS comes before EACCES. All else makes something, or wants flags or a full disk |
+//! | `mkdir`, `mkfifo`, `mknod` | 01 02 03 04 07, EEXIST (10, 09, 08), EROFS (09, 08; `mknod` has none), EFAULT (12, 12, 10) | 05 06: EROFS comes before EACCES. All else makes something, or wants flags or a full disk |
 //! | `open` | 01 02 03 04 06 12 13 14 15 16 21 22 23 25 | 00 26: they create. 05: as above. 07 08: EROFS comes before EACCES. 09 10 11 18 19 20: flags, locks at open, no space, a busy text: nothing is opened for writing. 17 24: fifos and sockets are never shown |
 //! | `rename` | 01 02 03 11 12 15 16 17 19 24 | 00 04 to 10, 13 14 18 20 to 23: EROFS comes first (16) |
 //! | `rmdir` | 01 02 03 04 05 12 13 14 15 | 00 06 to 11: EROFS comes first (14) |
@@ -53,6 +53,7 @@ mod listings;
 mod paths;
 mod place;
 mod reads;
+mod ring;
 mod writes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
