@@ -23,7 +23,7 @@ use fuser::{
 
 use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
 use super::readers::Readers;
-use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Timestamp};
+use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
 
 /// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
 /// file starve all others.
@@ -119,8 +119,8 @@ impl fuser::Filesystem for Handlers {
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         if self.fs.is_older(ino.0) {
-            let opener = self.readers.opener(request.pid(), request.uid());
-            let may_ask = opener.reach() != crate::fs::Reach::Cached;
+            let asker = self.readers.opener(request.pid(), request.uid());
+            let may_ask = asker.reach() != Reach::Cached;
             let answer = move |found: Result<Attributes, FsError>| match found {
                 Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
                 Err(error) => reply.error(errno(error)),

@@ -6,8 +6,8 @@
 //! is done on blocking threads, as many at a time as there are processors. A small range that
 //! somebody waits for takes a shorter way, since each change of thread costs as much as all of its
 //! work: the reader's thread writes the request, and the connection's task verifies the answer and
-//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no room
-//! for is held in a window of bounded memory, so reads go on uncached.
+//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no
+//! room for is held in a window of bounded memory, so reads go on uncached.
 //!
 //! An error ends one read or one fill and leaves everything else as it was; verified bytes stay.
 
@@ -16,6 +16,7 @@ mod behind;
 mod fill;
 mod gather;
 mod state;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -36,13 +37,14 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, PeerNet};
-use crate::transfer::plan::{DemandId, Failure, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig};
+use crate::transfer::plan::{Failure, HOLDERS_MAX, Offer, PeerRate, Plan};
 use crate::transfer::{FetchReport, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 use behind::Behind;
 pub use fill::{Fill, FillProgress};
 use state::{OpenFile, Outbox, State, Waiting};
+pub use terms::{FetchConfig, FetchEvent, FetchTicket, Holder, HoldersOf, ReadReply};
 
 /// How many events wait for their reader; further ones are dropped and counted.
 pub const FETCH_EVENTS_MAX: usize = 1024;
@@ -54,104 +56,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const HOLDINGS_AT_ONCE_MAX: usize = 8;
 /// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
 const VERIFIERS_MAX: usize = 8;
-
-/// Where to ask for a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Who has it.
-    pub node: NodeId,
-    /// Where that node is now.
-    pub address: SocketAddr,
-}
-
-/// Who has all of a content, as the catalogue and the cluster know it. Called without any lock
-/// held, often; only the first [`HOLDERS_MAX`] count.
-pub type HoldersOf = Arc<dyn Fn(&ContentHash) -> Vec<Holder> + Send + Sync>;
-
-/// What to do with a read's outcome. Called once, from any thread, without any lock held.
-pub type ReadReply = Box<dyn FnOnce(Result<Bytes, TransferError>) + Send>;
-
-/// Settings of a [`Fetcher`].
-#[derive(Clone, Debug)]
-pub struct FetchConfig {
-    /// The plan's settings.
-    pub plan: PlanConfig,
-    /// Seeds the plan's choices.
-    pub seed: u64,
-    /// See [`UNCACHED_WINDOW_BYTES`].
-    pub uncached_window_bytes: u64,
-    /// How long a fill goes on without progress.
-    pub fill_patience: Duration,
-}
-
-impl FetchConfig {
-    /// The defaults, with choices from `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            plan: PlanConfig::default(),
-            seed,
-            uncached_window_bytes: UNCACHED_WINDOW_BYTES,
-            fill_patience: Duration::from_secs(10),
-        }
-    }
-}
-
-/// One read, for [`Fetcher::cancel`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FetchTicket(Option<DemandId>);
-
-impl FetchTicket {
-    /// The ticket as a number, for whoever keeps tickets of several kinds; 0 for a read that is
-    /// over already.
-    pub fn number(self) -> u64 {
-        self.0.map_or(0, |id| id.0 + 1)
-    }
-
-    /// The ticket that had this [`number`](Self::number).
-    pub fn from_number(number: u64) -> Self {
-        Self(number.checked_sub(1).map(DemandId))
-    }
-}
-
-/// What the owner of a [`Fetcher`] should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchEvent {
-    /// More holders are wanted: broadcast a `Get`.
-    Wanted {
-        /// Of these.
-        hashes: Vec<ContentHash>,
-    },
-    /// A peer sent wrong bytes and is shunned for a while.
-    Liar {
-        /// Who.
-        node: NodeId,
-        /// Of what.
-        hash: ContentHash,
-    },
-    /// A file that is not complete in the cache is being read or filled.
-    Started {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
-    /// The cache holds all of it now.
-    Done {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
-    /// A read ended without data.
-    Failed {
-        /// Of what.
-        hash: ContentHash,
-        /// Which bytes.
-        range: ByteRange,
-        /// Why.
-        why: TransferError,
-    },
-}
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 /// Asks one peer one thing. Dropping the future takes the question back.
