@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -154,20 +155,11 @@ impl World {
         });
     }
 
-    /// Lets a program have so much, and waits until the daemon knows.
-    fn set_budget(&self, program: &Path, bytes_per_s: u64) {
-        let name = program.file_name().unwrap().to_str().unwrap();
-        let rule = format!("[readers]\nbudgets = ['{name}={bytes_per_s}B/s']\n");
+    /// Lets a program have so much.
+    #[track_caller]
+    fn set_budget(&self, program: &str, bytes_per_s: u64) {
+        let rule = format!("[readers]\nbudgets = ['{program}={bytes_per_s}B/s']\n");
         self.configure(&rule);
-        let small = self.share("small.bin", b"a few bytes");
-        eventually("the daemon knows the budget", 10 * SECOND, || {
-            let probe = start(Command::new(program).arg(&small));
-            let pid = probe.pid();
-            probe.finish(HANG_LIMIT);
-            let readers = self.top()["readers"].as_array().unwrap().clone();
-            let probe = readers.into_iter().find(|it| it["pid"] == pid);
-            probe.is_some_and(|it| it["budget_bytes_per_s"] == bytes_per_s)
-        });
     }
 
     fn reader_named(&self, program: &str) -> Option<Value> {
@@ -176,11 +168,18 @@ impl World {
         readers.into_iter().find(|it| it["program"] == program)
     }
 
-    /// Gives the reading daemon these rules, and waits until it has read them.
+    /// Gives the reading daemon these rules, and waits until it goes by them: they are taken over
+    /// before the size of the cache, which shows.
+    #[track_caller]
     fn configure(&self, rules: &str) {
-        let text = format!("{SHORT_DEADLINE}{rules}");
+        static CONFIGURED: AtomicU64 = AtomicU64::new(0);
+        let size_bytes = (1 << 30) + CONFIGURED.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{SHORT_DEADLINE}{rules}[cache]\nsize = '{size_bytes}B'\n");
         fs::write(self.reader.home.join("p2pfs.toml"), text).unwrap();
         self.reader.signal(libc::SIGHUP);
+        eventually("the configuration is read again", 20 * SECOND, || {
+            self.top()["cache"]["budget_bytes"] == size_bytes
+        });
     }
 
     fn received_bytes(&self) -> u64 {
@@ -333,26 +332,18 @@ fn a_reader_is_its_first_thread() {
     let bytes = noise(3, MIB);
     let path = world.share("threads.bin", &bytes);
     world.configure(&format!("[readers]\ncached_only = ['{}']\n", own_name()));
-    eventually(
-        "the thread of a listed program is refused",
-        10 * SECOND,
-        || {
-            let read = read_in_a_thread(&path);
-            read.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-        },
-    );
+    let refused = read_in_a_thread(&path).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     world.configure("[readers]\ncached_only = ['pool-worker']\n");
-    // the process itself is on the list no more
-    eventually("another thread of it is served", 10 * SECOND, || {
-        fs::File::open(&path).is_ok_and(|file| {
-            let mut first = [0; 1];
-            io::Read::read(&mut &file, &mut first).is_ok()
-        })
-    });
+    let refused = read_in_a_thread(&path).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    let served = fs::read(&path);
+    assert!(
+        served.unwrap() == bytes,
+        "another thread is not on the list"
+    );
     world.configure("");
-    eventually("everybody is served", 10 * SECOND, || {
-        read_in_a_thread(&path).is_ok_and(|read| read == bytes)
-    });
+    assert!(read_in_a_thread(&path).unwrap() == bytes);
     let reader = world.reader_named(&own_name()).unwrap();
     assert_eq!(reader["pid"], std::process::id());
     assert_eq!(world.reader_named("pool-worker"), None);
@@ -403,9 +394,12 @@ fn a_unit_is_known_by_its_group() {
         shell.args(["-c", join]).arg(&group.0).arg(&path);
         run(&mut shell)
     };
-    eventually("whoever lives in the unit is refused", 10 * SECOND, || {
-        read_within().stderr.contains("Permission denied")
-    });
+    let refused = read_within();
+    assert!(
+        refused.stderr.contains("Permission denied"),
+        "{}",
+        refused.stderr
+    );
     assert!(
         run(Command::new("cat").arg(&path)).stdout == bytes,
         "others are served"
@@ -463,7 +457,7 @@ fn a_budget_holds() {
     let path = world.share("budget.bin", &bytes);
     let other = world.share("no-budget.bin", &noise(6, 2 * MIB));
     let program = world.program("slow-reader");
-    world.set_budget(&program, MIB as u64);
+    world.set_budget("slow-reader", MIB as u64);
     let mut slow = start(Command::new(&program).arg(&path));
     world.wait_for_delay(slow.pid());
     // others are served meanwhile, another file and the same one
@@ -487,7 +481,7 @@ fn a_budget_holds() {
         finished.stderr
     );
     // what is cached is not slowed
-    world.set_budget(&program, 64 << 10);
+    world.set_budget("slow-reader", 64 << 10);
     let again = start(Command::new(&program).arg(&path));
     assert!(again.finish(20 * SECOND).stdout == bytes);
     world.configure("");
@@ -496,7 +490,7 @@ fn a_budget_holds() {
 fn a_delayed_read_is_no_error() {
     let world = world();
     let program = world.program("slowest-reader");
-    world.set_budget(&program, 64 << 10);
+    world.set_budget("slowest-reader", 64 << 10);
     // a read of 128 KiB waits 2 s and more, which is the read deadline
     let bytes = noise(7, 448 << 10);
     let path = world.share("delayed.bin", &bytes);
@@ -527,19 +521,10 @@ extern "C" fn note_signal(_: libc::c_int) {}
 fn a_caught_signal_ends_no_wait() {
     let world = world();
     // the test itself, in a thread that is told of a signal and whose call is not begun anew
-    let own = PathBuf::from(own_name());
-    world.configure(&format!(
-        "[readers]\nbudgets = ['{}=64KiB/s']\n",
-        own.display()
-    ));
+    world.set_budget(&own_name(), 64 << 10);
     let bytes = noise(9, MIB);
     let path = world.share("signals.bin", &bytes);
     let pid = std::process::id();
-    eventually("the daemon knows the budget", 10 * SECOND, || {
-        fs::File::open(&path).unwrap();
-        let reader = world.reader_named(&own_name());
-        reader.is_some_and(|it| it["budget_bytes_per_s"] == 64 << 10)
-    });
     // SAFETY: the handler does nothing, and the struct is plain numbers.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -571,7 +556,7 @@ fn a_caught_signal_ends_no_wait() {
     let program = world.cluster.folder.path().join("slow-dd");
     fs::copy("/bin/dd", &program).unwrap();
     set_mode(&program, 0o755);
-    world.configure("[readers]\nbudgets = ['slow-dd=64KiB/s']\n");
+    world.set_budget("slow-dd", 64 << 10);
     let path = world.share("signals-too.bin", &noise(10, 4 * MIB));
     let from = format!("if={}", path.display());
     let mut slow = start(Command::new(&program).args([&from, "of=/dev/null", "bs=1M"]));

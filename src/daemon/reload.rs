@@ -25,15 +25,15 @@ pub(super) async fn apply(
     if let Some(level) = changes.log_level {
         log.set_level(level);
     }
-    if let Some(budget_bytes) = changes.cache_size_bytes {
-        let cache = service.node.cache().clone();
-        let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
-    }
     if let Some(programs) = changes.cached_only.clone() {
         service.served.set_cached_only(programs);
     }
     if let Some(budgets) = &changes.budgets {
         service.served.set_budgets(budgets);
+    }
+    if let Some(budget_bytes) = changes.cache_size_bytes {
+        let cache = service.node.cache().clone();
+        let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
     }
     for seed in changes.seeds.iter().flatten() {
         for address in resolve(seed).await {
