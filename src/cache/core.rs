@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::file::Shared;
 use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::keeper::Chores;
-use super::layout::{self, FoundFile, Layout, Survey};
+use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
 use super::pins::Pins;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
@@ -76,10 +76,10 @@ impl Core {
         let boot = tuning.boot.unwrap_or_else(layout::this_boot);
         let claim = layout.claim(&disk)?;
         let (pins, bad_lines) = Pins::load(&layout)?;
-        let was_clean = layout.clean().exists();
+        let stopped_at = layout.stopped_at();
         disk.remove(&layout.clean())
             .map_err(|error| CacheError::io("remove", layout.clean(), error))?;
-        let mut survey = layout.survey(&disk, boot)?;
+        let mut survey = layout.survey(&disk, Start { boot, stopped_at })?;
         if bad_lines > 0 {
             let pins = layout.pins();
             survey.problems.push(format!(
@@ -104,7 +104,7 @@ impl Core {
             _lock: claim,
             layout,
         });
-        core.adopt(survey, was_clean);
+        core.adopt(survey, stopped_at.is_some());
         core.shrink();
         Ok((core, receiver))
     }

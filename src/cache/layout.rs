@@ -48,6 +48,31 @@ pub(super) struct Layout {
     pub(super) dir: PathBuf,
 }
 
+/// When a file was last changed in any way (`st_ctime`, which no program can set back).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Changed {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Changed {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            seconds: metadata.ctime(),
+            nanoseconds: metadata.ctime_nsec(),
+        })
+    }
+}
+
+/// A start of the cache: what a survey holds the files against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) boot: Boot,
+    /// Since when nobody may have changed anything; unknown after an unclean stop.
+    pub(super) stopped_at: Option<Changed>,
+}
+
 /// A file found at start.
 #[derive(Debug)]
 pub(super) struct FoundFile {
@@ -106,6 +131,11 @@ impl Layout {
 
     pub(super) fn clean(&self) -> PathBuf {
         self.dir.join("clean")
+    }
+
+    /// When the last stop was, where it was a clean one.
+    pub(super) fn stopped_at(&self) -> Option<Changed> {
+        Changed::of(&self.clean()).ok()
     }
 
     /// Makes the directory, locks it and checks its format.
@@ -169,7 +199,7 @@ impl Layout {
     }
 
     /// Looks at everything in the directory; removes what a crash left half done.
-    pub(super) fn survey(&self, disk: &Disk, now: Boot) -> Result<Survey, CacheError> {
+    pub(super) fn survey(&self, disk: &Disk, start: Start) -> Result<Survey, CacheError> {
         let mut survey = Survey::default();
         let mut shards = Vec::new();
         for entry in list(&self.dir)? {
@@ -185,7 +215,7 @@ impl Layout {
             }
         }
         let parts: Vec<_> = std::thread::scope(|scope| {
-            let look = |shards| scope.spawn(move || self.survey_shards(disk, now, shards));
+            let look = |shards| scope.spawn(move || self.survey_shards(disk, start, shards));
             let threads: Vec<_> = shards.chunks(SHARDS_PER_THREAD).map(look).collect();
             threads.into_iter().map(|thread| thread.join()).collect()
         });
@@ -203,12 +233,12 @@ impl Layout {
     fn survey_shards(
         &self,
         disk: &Disk,
-        now: Boot,
+        start: Start,
         shards: &[PathBuf],
     ) -> Result<Survey, CacheError> {
         let mut survey = Survey::default();
         for shard in shards {
-            self.survey_shard(disk, now, shard, &mut survey)?;
+            self.survey_shard(disk, start, shard, &mut survey)?;
         }
         Ok(survey)
     }
@@ -216,7 +246,7 @@ impl Layout {
     fn survey_shard(
         &self,
         disk: &Disk,
-        now: Boot,
+        start: Start,
         shard: &Path,
         survey: &mut Survey,
     ) -> Result<(), CacheError> {
@@ -231,7 +261,7 @@ impl Layout {
         }
         names.sort_unstable();
         for hash in names.chunk_by(|a, b| a.0 == b.0).map(|files| files[0].0) {
-            match self.survey_file(disk, now, &hash) {
+            match self.survey_file(disk, start, &hash) {
                 Ok(Some(found)) => survey.files.push(found),
                 Ok(None) if names.contains(&(hash, "map")) => survey.broken.push(hash),
                 Ok(None) => {}
@@ -244,15 +274,23 @@ impl Layout {
     fn survey_file(
         &self,
         disk: &Disk,
-        now: Boot,
+        start: Start,
         hash: &ContentHash,
     ) -> io::Result<Option<FoundFile>> {
         let paths = self.paths(hash);
         disk.remove(&replacement(&paths.map))?;
-        let Some(map) = load(&paths, hash, now)? else {
+        let Some(mut map) = load(&paths, hash, start.boot)? else {
             remove(disk, &paths)?;
             return Ok(None);
         };
+        if is_altered(&paths, &map, start.stopped_at)? {
+            map = map.in_doubt();
+            if map.doubt.is_empty() && map.size_bytes > 0 {
+                remove(disk, &paths)?;
+                return Ok(None);
+            }
+            write_doubt(disk, &paths, hash, &map)?;
+        }
         trim(disk, &paths, &map)?;
         let dated = if map.in_attribute {
             &paths.data
@@ -277,6 +315,30 @@ impl LoadedMap {
             in_doubt: !self.doubt.is_empty(),
         }
     }
+}
+
+/// Whether somebody else wrote to the data since they were last written here: after a clean stop,
+/// or, of a complete file after an unclean one, since its map said so.
+fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io::Result<bool> {
+    let data = Changed::of(&paths.data)?;
+    Ok(match stopped_at {
+        Some(stopped_at) => data > stopped_at,
+        None if map.in_attribute || !map.summary().is_complete() => false,
+        None => data > Changed::of(&paths.map)?,
+    })
+}
+
+/// Writes down that nothing of a file is believed, so that a further start knows it too.
+fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) -> io::Result<()> {
+    if map.in_attribute {
+        let bytes = map::small(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
+        return disk.set_map_attribute(&open_writable(&paths.data)?, &bytes);
+    }
+    let mut bytes = map::header(hash, map.size_bytes).to_vec();
+    for (block, bits) in map.doubt.blocks() {
+        bytes.extend(map::record(hash, block, Boot::PAST, bits));
+    }
+    disk.replace(&paths.map, &bytes, Reach::Memory)
 }
 
 /// Reads a file's map; `None` where nothing of it can be believed: there is no map, or it is

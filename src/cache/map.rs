@@ -59,6 +59,24 @@ pub(super) struct LoadedMap {
     pub(super) sound: bool,
 }
 
+impl LoadedMap {
+    /// The same of data that may have been changed by somebody else: all must be checked first, and
+    /// what cannot be is lost.
+    pub(super) fn in_doubt(self) -> Self {
+        let mut all = self.doubt;
+        for (block, bits) in self.present.blocks() {
+            all.merge(block, *bits);
+        }
+        let present = PageMap::default();
+        Self {
+            doubt: checkable(&present, &all, self.size_bytes),
+            present,
+            sound: false,
+            ..self
+        }
+    }
+}
+
 /// The header of the map of a file.
 pub(super) fn header(hash: &ContentHash, size_bytes: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];

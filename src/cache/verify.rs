@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use super::core::{Core, lock};
 use super::file::{CacheFile, PairSource, Shared};
-use super::pages::pages_around;
+use super::pages::{bytes_of, pages_around};
 use super::{Cache, CacheEvent};
 use crate::digest::{self, ContentHash};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
@@ -92,7 +92,7 @@ impl CacheFile {
         let mut start = 0;
         while start < shared.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
-            shared.settle(core, stride);
+            done.dropped_bytes += shared.settle(core, stride);
             done.dropped_bytes += shared.check(core, stride);
             done.bytes += stride.len();
             start = stride.end;
@@ -129,7 +129,9 @@ impl Shared {
     }
 
     /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
-    pub(super) fn settle(&self, core: &Core, range: ByteRange) {
+    /// Says how many bytes were worth nothing.
+    pub(super) fn settle(&self, core: &Core, range: ByteRange) -> u64 {
+        let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
             if !lock(&self.state).doubt.touches(pages.clone()) {
@@ -142,6 +144,7 @@ impl Shared {
                 if proven {
                     state.present.insert(run);
                 } else {
+                    lost_bytes += bytes_of(&run, self.size_bytes).len();
                     state.stale.insert(run);
                 }
             }
@@ -161,6 +164,7 @@ impl Shared {
                 });
             }
         }
+        lost_bytes
     }
 
     fn chunks_of(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::*;
 use crate::cache::layout::{Layout, Paths};
@@ -92,6 +92,60 @@ fn complete_files_wait_for_a_check_after_an_unclean_stop() {
     assert!(cache.is_complete(&source.hash()), "served meanwhile");
     cache.verify_unverified(|_| ControlFlow::Continue(()));
     assert!(cache.unverified().is_empty());
+}
+
+/// Changes a byte of the data, later than `since` by the clock of the file system.
+fn alter(data: &Path, since: &Path) {
+    let changed = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.ctime(), found.ctime_nsec())
+    };
+    while changed(data) <= changed(since) {
+        let kept = fs::metadata(data).unwrap().modified().unwrap();
+        overwrite(data, 7_000, b"?");
+        fs::File::options()
+            .write(true)
+            .open(data)
+            .and_then(|file| file.set_modified(kept))
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed() {
+    for clean in [true, false] {
+        for size in [3_000_000, 10_000] {
+            if !clean && size < 65_536 {
+                continue; // the map is an attribute of the data: a check in the background finds it
+            }
+            let place = Place::new(1 << 23);
+            let (source, other) = (Source::new(1, size), Source::new(2, size));
+            let (cache, _events) = place.open();
+            fill(&cache, &source);
+            fill(&cache, &other);
+            drop(cache);
+            let stopped = place.cache_dir().join("clean");
+            let files = paths(&place, &source);
+            let since = if clean { &stopped } else { &files.map };
+            alter(&files.data, since);
+            if !clean {
+                fs::remove_file(&stopped).unwrap();
+            }
+            // a start that looks at nothing forgets nothing
+            drop(place.open());
+            let (cache, _events) = place.open();
+            assert!(!cache.is_complete(&source.hash()), "{clean} {size}");
+            assert!(cache.is_complete(&other.hash()), "{clean} {size}");
+            let file = open_file(&cache, &source);
+            let mut page = vec![0; 4096];
+            let found = file.read_at(4096, &mut page).unwrap();
+            assert!(matches!(found, ReadOutcome::Missing(_)), "{clean} {size}");
+            if size > 65_536 {
+                let found = file.read_at(2_000_000, &mut page).unwrap();
+                assert!(matches!(found, ReadOutcome::Ready(4096)), "{found:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -109,6 +109,9 @@ fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
     let pages = [3, 0, 0, 0, 0, 0, 0, 0];
     map.extend(record(&small.hash(), 0, Boot::DURABLE, &pages));
     fs::write(&paths.map, map).unwrap();
+    // the older cache stopped only now
+    fs::remove_file(layout.clean()).unwrap();
+    fs::write(layout.clean(), b"").unwrap();
     let (cache, _events) = place.open();
     assert!(cache.is_complete(&small.hash()) && cache.problems().is_empty());
     let file = open_file(&cache, &small);
