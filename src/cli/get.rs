@@ -93,12 +93,12 @@ fn conclude(
     started: &GetStarted,
     target: &Target,
 ) -> Result<GetDone, CliError> {
-    let copied_bytes = copied.map_err(|e| {
-        let place = target.place.display();
-        CliError::new(
-            format!("cannot write {place}: {e}"),
+    let copied_bytes = copied.map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => CliError::Output(e),
+        _ => CliError::new(
+            format!("cannot write {}: {e}", target.place.display()),
             "choose another place with -o",
-        )
+        ),
     })?;
     let done: GetDone = client.next_reply()?.decode()?;
     if copied_bytes != started.size_bytes {

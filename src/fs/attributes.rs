@@ -96,7 +96,10 @@ impl Filesystem {
             ino: 0,
             kind: listed.node.kind(),
             size_bytes,
-            blocks: 0,
+            blocks: match listed.node {
+                Node::Status => blocks(size_bytes, size_bytes),
+                _ => 0,
+            },
             mtime: listed.mtime,
             mode,
             links: match listed.node {

@@ -213,7 +213,8 @@ impl EventLog {
                 continue;
             };
             let now_there = after.lookup(path);
-            if let Some(found) = &now_there {
+            // a directory's time is only shown: it wins nothing
+            if let Some(found) = now_there.as_ref().filter(|found| is_file(found)) {
                 self.note_clock(found, after);
             }
             match (before.lookup(path).as_ref(), now_there.as_ref()) {

@@ -67,6 +67,12 @@ impl Service {
                 "the cache cannot have 0 bytes",
             ));
         }
+        let pinned_bytes = self.node.cache().usage().pinned_bytes;
+        if budget_bytes < pinned_bytes {
+            let message = format!("{pinned_bytes} bytes are pinned");
+            return Err(Failure::new(FailureKind::Invalid, message)
+                .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
+        }
         self.node.cache().resize(budget_bytes);
         Ok(self.cache_usage())
     }

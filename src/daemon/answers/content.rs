@@ -190,16 +190,30 @@ impl Service {
     ) -> Result<Touched, Failure> {
         let (contents, mut touched) = self.contents_of(paths)?;
         let work = self.blocking(move |service| {
-            let mut failed_ones = Vec::new();
-            for (hash, (_, path)) in &contents {
-                if let Err(error) = service.node.cache().pin(*hash, pinned) {
-                    failed_ones.push(problem(path, error.to_string()));
+            let (mut kept, mut failed_ones) = (Contents::new(), Vec::new());
+            let mut room_bytes = service.node.cache().usage().budget_bytes;
+            for (hash, (size_bytes, path)) in contents {
+                let outcome = if pinned && size_bytes > room_bytes {
+                    Err(
+                        "there is no room for it beside the rest: see p2pfs cache resize"
+                            .to_owned(),
+                    )
+                } else {
+                    let done = service.node.cache().pin(hash, pinned);
+                    done.map_err(|error| error.to_string())
+                };
+                match outcome {
+                    Ok(()) => {
+                        room_bytes = room_bytes.saturating_sub(size_bytes);
+                        kept.insert(hash, (size_bytes, path));
+                    }
+                    Err(why) => failed_ones.push((problem(&path, why), size_bytes)),
                 }
             }
-            Ok((contents, failed_ones))
+            Ok((kept, failed_ones))
         });
         let (contents, failed_ones) = work.await?;
-        touched.failed.extend(failed_ones);
+        touched.without(failed_ones);
         if pinned {
             let service = self.clone();
             tokio::spawn(async move { service.fill_all(contents, None).await });
@@ -213,11 +227,7 @@ impl Service {
             Ok(found) => found,
             Err(failure) => return reply.fail(failure),
         };
-        for (problem, size_bytes) in self.fill_all(contents, Some(&reply)).await {
-            touched.files -= 1;
-            touched.bytes -= size_bytes;
-            touched.failed.push(problem);
-        }
+        touched.without(self.fill_all(contents, Some(&reply)).await);
         reply.done(&touched);
     }
 
@@ -280,6 +290,17 @@ impl Service {
         touched.files = contents.len() as u64;
         touched.bytes = contents.values().map(|(size, _)| size).sum();
         Ok((contents, touched))
+    }
+}
+
+impl Touched {
+    /// Of what the names stood for, this could not be done; each with its size.
+    fn without(&mut self, failed_ones: Vec<(Problem, u64)>) {
+        for (problem, size_bytes) in failed_ones {
+            self.files -= 1;
+            self.bytes -= size_bytes;
+            self.failed.push(problem);
+        }
     }
 }
 

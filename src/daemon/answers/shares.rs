@@ -33,6 +33,7 @@ impl Service {
 
     /// Shares a folder from now on; it is kept only once the node has taken it.
     pub(super) fn add_share(&self, settings: ShareSettings) -> Result<Shares, Failure> {
+        self.refuse_configured(&settings.dir)?;
         self.node
             .shares()
             .add(share_spec(&settings))
@@ -48,11 +49,7 @@ impl Service {
     }
 
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
-        if self.config.share.iter().any(|share| share.dir == dir) {
-            let message = format!("{} is shared by the configuration", dir.display());
-            return Err(Failure::new(FailureKind::Invalid, message)
-                .with_remedy("take it out of the configuration file and reload the daemon"));
-        }
+        self.refuse_configured(dir)?;
         self.node
             .shares()
             .remove(dir)
@@ -65,6 +62,18 @@ impl Service {
         kept.retain(|other| other.dir != dir && other.dir != canonical);
         self.keep(&kept)?;
         Ok(self.shares())
+    }
+
+    /// What the configuration shares is changed there alone.
+    fn refuse_configured(&self, dir: &Path) -> Result<(), Failure> {
+        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let is_it = |share: &ShareSettings| share.dir == dir || share.dir == canonical;
+        if !self.config.share.iter().any(is_it) {
+            return Ok(());
+        }
+        let message = format!("{} is shared by the configuration", dir.display());
+        Err(Failure::new(FailureKind::Invalid, message)
+            .with_remedy("change it in the configuration file and reload the daemon"))
     }
 
     fn keep(&self, kept: &[ShareSettings]) -> Result<(), Failure> {
@@ -84,7 +93,8 @@ fn share_info(status: share::ShareStatus) -> ShareInfo {
         path: Named::from_local(&status.dir),
         why: why.clone(),
     });
-    let parts = status.left_out.iter().map(|left| Problem {
+    let said = |left: &&share::LeftOut| status.warning.is_none() || left.path != status.dir;
+    let parts = status.left_out.iter().filter(said).map(|left| Problem {
         path: Named::from_local(&left.path),
         why: if left.remedy.is_empty() {
             left.why.to_string()
