@@ -146,12 +146,14 @@ fn known_names_are_listed() {
     assert_eq!(seen.len(), 6);
     assert!(seen.modified().unwrap() > before, "when it was first seen");
     eventually("the name is listed", SOON, || names() == ["ours", "theirs"]);
-    let marked = run(Command::new("getfattr")
-        .args(["--only-values", "-n", "user.p2pfs.verified"])
-        .arg(node.mounted("theirs")));
-    if marked.status.success() {
-        assert_eq!(marked.text(), "none");
-    }
+    let attribute = |name: &str| {
+        let mut room = [0; 64];
+        let length = rustix::fs::getxattr(node.mounted("theirs"), name, &mut room);
+        length.map(|length| String::from_utf8_lossy(&room[..length]).into_owned())
+    };
+    assert_eq!(attribute("user.p2pfs.verified").unwrap(), "none");
+    assert_eq!(attribute("user.p2pfs.holders").unwrap(), peer.address());
+    assert!(attribute("user.p2pfs.hash").is_err(), "it has none");
     let again = fs::metadata(node.mounted("theirs")).unwrap();
     assert_eq!((again.ino(), again.mtime()), (seen.ino(), seen.mtime()));
 }

@@ -24,6 +24,7 @@ fn main() {
                 the_old_tutorial,
             ),
             ("every_answer_is_the_old_one", every_answer_is_the_old_one),
+            ("ctrl_c_leaves_nothing_behind", ctrl_c_leaves_nothing),
             (
                 "the_old_variables_and_config_yml_ask_nothing",
                 the_old_settings,
@@ -239,6 +240,33 @@ fn every_answer_is_the_old_one() {
         "File has been sent, closing connection!",
     ]);
     shell.ends("quit");
+}
+
+fn ctrl_c_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    set_mode(home.path(), 0o755);
+    let shared = folder(home.path(), "shared", &[]);
+    let port = free_port().to_string();
+    let temporary = home.path().display().to_string();
+    let variables = [("P2P_PORT", port.as_str()), ("TMPDIR", &temporary)];
+    let mut shell = Shell::start(home.path(), &variables);
+    answer_the_questions(&mut shell, &shared, "127.0.0.1:7");
+    let kept = || {
+        let all = fs::read_dir(home.path()).unwrap().flatten();
+        all.filter(|entry| entry.file_name() != "shared").count()
+    };
+    assert_eq!(kept(), 1, "the daemon's own folder");
+    // SAFETY: the child was not waited for yet, so its pid is still its own.
+    unsafe { libc::kill(shell.child.id() as i32, libc::SIGINT) };
+    eventually("the shell ends", SOON, || {
+        shell.child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(kept(), 0);
+    let port: u16 = port.parse().unwrap();
+    assert!(
+        UdpSocket::bind(("127.0.0.1", port)).is_ok(),
+        "its daemon is gone"
+    );
 }
 
 fn the_old_settings() {

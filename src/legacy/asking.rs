@@ -9,6 +9,8 @@ use crate::wire::legacy::Name;
 
 /// Questions open at one time; the oldest whose lookup is over gives way.
 pub const ASKS_MAX: usize = 64;
+/// Open questions that are put to somebody new.
+const NEWCOMER_ASKS_MAX: usize = 4;
 /// How long a name that nobody had counts as absent (the contract).
 pub const NEGATIVE: Duration = Duration::from_secs(30);
 /// Names that are remembered as absent.
@@ -152,14 +154,19 @@ impl Asks {
         Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
     }
 
-    /// Somebody new is there: the open questions, to be put to them too.
+    /// Somebody new is there: the latest open questions, to be put to them too. Not all: whoever
+    /// forges a sender's address could have that one asked a lot.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
         let open = self.open.iter_mut().filter(|(_, ask)| !ask.is_settled);
-        open.map(|(name, ask)| {
-            ask.asked.insert(member);
-            name.clone()
-        })
-        .collect()
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|(_, ask)| std::cmp::Reverse(ask.asked_at));
+        open.into_iter()
+            .take(NEWCOMER_ASKS_MAX)
+            .map(|(name, ask)| {
+                ask.asked.insert(member);
+                name.clone()
+            })
+            .collect()
     }
 
     /// Takes some responders for tried already, and gives the turn to one that waited.

@@ -129,6 +129,8 @@ pub struct LegacyMachine {
     is_own: IsOwn,
     roster: Roster,
     answers: Answers,
+    /// What strangers asked for and is not here: it may be when they would be answered.
+    hopes: Answers,
     asks: Asks,
     rates: Rates,
     offenders: Offenders,
@@ -144,6 +146,7 @@ impl LegacyMachine {
         let mut machine = Self {
             roster: Roster::new(config.period),
             answers: Answers::default(),
+            hopes: Answers::default(),
             asks: Asks::new(config.lookup, config.waiting),
             rates: Rates::default(),
             offenders: Offenders::new(now),
@@ -210,6 +213,9 @@ impl LegacyMachine {
             self.send_lists(now);
         }
         while let Some((to, name)) = self.answers.take_due(now) {
+            self.answer(to, &name, offers);
+        }
+        while let Some((to, name)) = self.hopes.take_due(now) {
             self.answer(to, &name, offers);
         }
         for event in self.asks.handle_timeout(now) {
@@ -304,6 +310,7 @@ impl LegacyMachine {
         let due = [
             Some(self.next_list),
             self.answers.next_due(),
+            self.hopes.next_due(),
             self.asks.next_due(),
         ];
         due.into_iter().flatten().min()
@@ -395,6 +402,9 @@ impl LegacyMachine {
 
     fn handle_get(&mut self, from: SocketAddrV4, name: Name, now: Instant, offers: Offers<'_>) {
         if !offers(&name) {
+            // a folder may still be read; where there is no room for it, it is as if not asked
+            self.hopes
+                .put(now + self.config.responder_delay, from, name);
             return;
         }
         if self.asks.has_answered(from) {

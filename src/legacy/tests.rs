@@ -275,6 +275,17 @@ fn what_we_do_not_have_or_have_no_more_gets_silence() {
 }
 
 #[test]
+fn what_is_there_when_a_stranger_would_be_answered_is_answered() {
+    let mut world = World::new(&[]);
+    world.pass(seconds(1));
+    world.hear("10.0.0.2:1378", b"Get,b.txt\n");
+    world.pass(seconds(9));
+    world.has = vec![name("b.txt")];
+    world.pass(seconds(1));
+    assert_eq!(world.sent(), [sent("10.0.0.2:1378", "File,1,1378\n")]);
+}
+
+#[test]
 fn one_asker_twice_for_one_name_waits_for_one_answer() {
     let mut world = World::new(&[]);
     world.has = vec![name("b.txt")];

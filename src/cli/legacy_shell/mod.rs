@@ -24,6 +24,7 @@ use crate::daemon::config::Seed;
 pub struct LegacyShellOptions {}
 
 pub(super) fn run() -> Result<(), CliError> {
+    node::hold_signals();
     let stdin = io::stdin();
     // not locked: what others fetch is told while a line is waited for
     let (mut input, mut output) = (stdin.lock(), io::stdout());

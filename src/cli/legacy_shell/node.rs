@@ -55,6 +55,7 @@ impl ShellNode {
                 return Err(error);
             }
         };
+        node.end_with_signals();
         let waited = node.ask(&["wait", "--timeout", "30s"])?;
         if waited.status.success() {
             node.wait_for_the_folder()?;
@@ -66,6 +67,23 @@ impl ShellNode {
         Err(CliError::plain(
             last.unwrap_or("the daemon did not start").to_owned(),
         ))
+    }
+
+    /// From now on a signal that would end the shell ends its daemon too, and leaves nothing.
+    fn end_with_signals(&self) {
+        let (home, daemon) = (self.home.clone(), self.child.id() as i32);
+        std::thread::spawn(move || {
+            let (signals, mut signal) = (ending_signals(), 0);
+            // SAFETY: both point to what lives here, and the signals are held in every thread.
+            unsafe { libc::sigwait(&signals, &mut signal) };
+            // SAFETY: the daemon is a child that nobody waits for while the shell goes on.
+            unsafe {
+                libc::kill(daemon, libc::SIGTERM);
+                libc::waitpid(daemon, std::ptr::null_mut(), 0);
+            }
+            let _tidied = fs::remove_dir_all(&home);
+            std::process::exit(128 + signal);
+        });
     }
 
     /// Waits until what is in the folder can be given, as the older program could at once; a large
@@ -165,6 +183,26 @@ impl Drop for ShellNode {
     }
 }
 
+fn ending_signals() -> libc::sigset_t {
+    let mut signals = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset makes the set, sigaddset changes it; it is a plain value.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(signals.as_mut_ptr(), signal);
+        }
+        signals.assume_init()
+    }
+}
+
+/// Keeps the signals that end a program for the thread that waits for them; to be called before
+/// there are others.
+pub(super) fn hold_signals() {
+    let signals = ending_signals();
+    // SAFETY: the set lives until the call returns.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut()) };
+}
+
 /// The words of the older program, for a file on its way to another.
 fn words_for(event: &EventKind) -> &'static [&'static str] {
     match event {
@@ -220,9 +258,12 @@ fn spawn(
         .stdout(log);
     // a group of its own, so that Ctrl-C reaches the shell alone
     command.process_group(0);
-    // SAFETY: prctl is async-signal-safe; it ends the daemon with the shell, however that ends.
+    let held = ending_signals();
+    // SAFETY: both calls are async-signal-safe: the daemon takes signals again, and ends with the
+    // shell, however that ends.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &held, std::ptr::null_mut());
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
             Ok(())
         });

@@ -11,7 +11,7 @@ use crate::daemon::control::{
 };
 use crate::legacy::{LegacyMember, Patience};
 use crate::node::legacy::{CopyError, Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
-use crate::wire::legacy::Name;
+use crate::wire::legacy::{Name, printable};
 
 /// In the place of a hash: what older peers give has none.
 const NO_HASH: &str = "none";
@@ -39,7 +39,7 @@ impl Service {
         }
         let name = Name::new(path.as_bytes()).map_err(|why| {
             legacy.refuse(path.as_bytes(), why);
-            let shown = path.as_bytes().escape_ascii();
+            let shown = printable(path.as_bytes());
             Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
         })?;
         let (file, copy) = tokio::select! {

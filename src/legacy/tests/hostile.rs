@@ -59,6 +59,19 @@ fn a_forged_sender_is_sent_little_more_than_was_said_in_its_name() {
 }
 
 #[test]
+fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
+    let mut world = World::new(&["10.0.0.2:1378"]);
+    for n in 0..ASKS_MAX {
+        world.ask(&format!("f{n}")).unwrap();
+        world.now += Duration::from_millis(1);
+    }
+    world.sent();
+    world.hear("10.0.0.3:1378", b"DISCOVER\n");
+    let asked: Vec<String> = world.sent().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(asked, ["Get,f63\n", "Get,f62\n", "Get,f61\n", "Get,f60\n"]);
+}
+
+#[test]
 fn a_large_cluster_is_told_in_parts_to_who_says_little_until_it_knows_all() {
     let mut world = World::new(&[]);
     let others: Vec<String> = (0..60).map(|n| format!("10.1.0.{n}:1378")).collect();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::files::{CopyError, RemoteFile, RemoteFiles};
 use crate::cache::GuestRoom;
@@ -34,6 +34,7 @@ pub struct RemoteCopy {
     path: Mutex<PathBuf>,
     progress: watch::Receiver<Progress>,
     room: Arc<Mutex<GuestRoom>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl RemoteCopy {
@@ -45,7 +46,7 @@ impl RemoteCopy {
         owner: &Arc<RemoteFile>,
         transfer: Transfer,
         path: PathBuf,
-        files: &RemoteFiles,
+        (files, place): (&RemoteFiles, OwnedSemaphorePermit),
     ) -> io::Result<Arc<Self>> {
         let opened = File::options()
             .read(true)
@@ -60,6 +61,7 @@ impl RemoteCopy {
             path: Mutex::new(path),
             progress: seen,
             room: Arc::new(Mutex::new(files.cache().guest())),
+            _place: place,
         });
         let carrier = Carrier {
             copy: Arc::downgrade(&copy),

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::copy::RemoteCopy;
 use crate::cache::{Cache, LEGACY_DIR};
@@ -30,6 +30,8 @@ const PARKED: Duration = Duration::from_secs(5);
 /// How long a whole copy is used for further opens, and kept: the peer may have another file by
 /// then, and nothing in its protocol would say so.
 pub const COPY_AGE: Duration = Duration::from_secs(10);
+/// Copies at one time, each with a file and mostly a connection; an open beyond it fails.
+const COPIES_MAX: usize = 256;
 /// Failures that wait for the plane to take note of them; further ones are not counted.
 const FAILURES_MAX: usize = 256;
 
@@ -53,6 +55,9 @@ pub enum CopyError {
         /// How many are needed.
         size_bytes: u64,
     },
+    /// [`COPIES_MAX`] are open.
+    #[error("too many files of older peers are open")]
+    Busy,
     /// The local disk.
     #[error("the cache's disk: {0}")]
     Disk(String),
@@ -65,6 +70,7 @@ impl CopyError {
             Self::Transfer { .. } => FsError::Unreachable,
             Self::Refused => FsError::NotFound,
             Self::NoRoom { .. } => FsError::NoRoom,
+            Self::Busy => FsError::TooManyHandles,
             Self::Disk(_) => FsError::Disk,
         }
     }
@@ -138,6 +144,7 @@ struct Store {
     dir: PathBuf,
     cache: Cache,
     next: AtomicU64,
+    places: Arc<Semaphore>,
     known: Mutex<BTreeMap<Name, Arc<RemoteFile>>>,
     failures: mpsc::Sender<Failed>,
     failures_taken: Mutex<Option<mpsc::Receiver<Failed>>>,
@@ -160,6 +167,7 @@ impl RemoteFiles {
             dir,
             cache,
             next: AtomicU64::new(1),
+            places: Arc::new(Semaphore::new(COPIES_MAX)),
             known: Mutex::default(),
             failures,
             failures_taken: Mutex::new(Some(taken)),
@@ -306,9 +314,16 @@ impl RemoteFiles {
             self.failed(file, &error);
             return Err(error);
         }
+        let enter = || self.store.places.clone().try_acquire_owned().ok();
+        let place = enter().or_else(|| self.drop_unused().then(enter).flatten());
+        let Some(place) = place else {
+            self.failed(file, &CopyError::Busy);
+            return Err(CopyError::Busy);
+        };
         let number = self.store.next.fetch_add(1, Ordering::Relaxed);
         let path = self.store.dir.join(format!("{number}.part"));
-        RemoteCopy::start(file, transfer, path, self).map_err(|error| {
+        let started = RemoteCopy::start(file, transfer, path, (self, place));
+        started.map_err(|error| {
             let error = CopyError::Disk(error.to_string());
             self.failed(file, &error);
             error

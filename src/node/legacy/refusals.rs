@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::fs::FsError;
 use crate::node::EventLog;
 use crate::path::SharedPath;
-use crate::wire::legacy::{NameError, SIZE_MAX_BYTES};
+use crate::wire::legacy::{NameError, SIZE_MAX_BYTES, printable};
 
 /// Names that were told of and are remembered; beyond it all are forgotten.
 const TOLD_MAX: usize = 4096;
@@ -57,10 +57,7 @@ impl Refusals {
     /// A program asked for a name that the protocol cannot carry.
     pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
         self.tell(Kind::NotAsked, name, || {
-            format!(
-                "{} was not asked of older peers: {why}",
-                name.escape_ascii()
-            )
+            format!("{} was not asked of older peers: {why}", printable(name))
         });
     }
 
@@ -68,7 +65,7 @@ impl Refusals {
     pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
         let path = path.as_bytes();
         self.tell(Kind::NotGiven, path, || {
-            format!("{} is not given to older peers: {why}", path.escape_ascii())
+            format!("{} is not given to older peers: {why}", printable(path))
         });
     }
 
@@ -79,7 +76,7 @@ impl Refusals {
             format!(
                 "{} is not given to older peers: its {size_bytes} bytes are more than the \
                  {SIZE_MAX_BYTES} that their protocol can say",
-                path.escape_ascii()
+                printable(path)
             )
         });
     }
@@ -88,7 +85,7 @@ impl Refusals {
     pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
         let path = path.as_bytes();
         self.tell(Kind::Unfinished, path, || {
-            let shown = path.escape_ascii();
+            let shown = printable(path);
             format!("an older peer did not get the whole of {shown}: {why}")
         });
     }

@@ -342,7 +342,9 @@ impl Plane {
                 offence: Some(offence),
                 ..
             } => self.machine.offended(now, file.peer, *offence),
-            CopyError::NoRoom { .. } | CopyError::Disk(_) => self.machine.may_tell(now),
+            CopyError::NoRoom { .. } | CopyError::Busy | CopyError::Disk(_) => {
+                self.machine.may_tell(now)
+            }
         };
         if is_told {
             let (name, peer) = (&file.name, file.peer);

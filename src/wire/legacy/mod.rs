@@ -14,7 +14,7 @@ pub use message::{
     Datagram, LISTED_MAX, MAX_RECEIVED_BYTES, MAX_SENT_BYTES, encode_file, encode_get,
     encode_lists, is_legacy_datagram,
 };
-pub use name::{NAME_FIELD_BYTES, Name, NameError};
+pub use name::{NAME_FIELD_BYTES, Name, NameError, printable};
 pub use transfer::{
     HEADER_BYTES, HeaderError, MAX_REQUEST_BYTES, SIZE_MAX_BYTES, TransferHeader, decode_request,
     encode_request,

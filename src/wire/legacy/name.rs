@@ -35,7 +35,9 @@ impl Name {
         if bytes.contains(&b'/') || bytes.contains(&0) {
             return Err(NameError::Path);
         }
-        if bytes.ends_with(&[FILL]) || trim(bytes).len() < trim_start(bytes).len() {
+        let kept = trim(bytes);
+        let loses_its_end = kept.is_empty() || kept.len() < trim_start(bytes).len();
+        if bytes.ends_with(&[FILL]) || loses_its_end {
             return Err(NameError::LostEnd);
         }
         Ok(Self(bytes.into()))
@@ -60,7 +62,15 @@ impl Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.escape_ascii())
+        f.write_str(&printable(&self.0))
+    }
+}
+
+/// A name as a line of text shows it: as it is where it is UTF-8 without control characters.
+pub fn printable(name: &[u8]) -> String {
+    match std::str::from_utf8(name) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => name.escape_ascii().to_string(),
     }
 }
 
@@ -119,7 +129,7 @@ mod tests {
     #[test]
     fn a_name_that_would_arrive_as_another_is_refused_with_the_reason() {
         let long = [b'n'; 65];
-        let cases: [(&[u8], NameError); 10] = [
+        let cases: [(&[u8], NameError); 12] = [
             (b"", NameError::NoFile),
             (b"..", NameError::NoFile),
             (&long, NameError::TooLong { length_bytes: 65 }),
@@ -130,6 +140,8 @@ mod tests {
             (b"a\0b", NameError::Path),
             (b"colon:", NameError::LostEnd),
             (b"blank ", NameError::LostEnd),
+            (b" ", NameError::LostEnd),
+            (b"\x0b", NameError::LostEnd),
         ];
         for (name, why) in cases {
             assert_eq!(Name::new(name), Err(why), "{}", name.escape_ascii());
