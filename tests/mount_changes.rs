@@ -5,6 +5,7 @@ mod mount_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use mount_support::{MTIME, Memory, Mounted, errno, eventually, names};
 use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
@@ -107,6 +108,37 @@ fn a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it() {
         names(&dir) == BTreeSet::from(["new".to_owned()])
     });
     eventually("and not found", || !dir.join("old").exists());
+}
+
+/// The answer to a listing can be on its way while the kernel is told of a change, and the time of
+/// the directory is the same before and after, so nothing but another word would undo it.
+#[test]
+fn a_listing_that_crosses_a_change_is_not_kept() {
+    let content = Memory::new();
+    content.directory("dir");
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let dir = mounted.at("dir");
+    std::thread::scope(|scope| {
+        // dropped at the end, also of a failure
+        let going = Arc::new(());
+        for _ in 0..4 {
+            let (going, dir) = (Arc::downgrade(&going), &dir);
+            scope.spawn(move || {
+                while going.upgrade().is_some() {
+                    names(dir);
+                }
+            });
+        }
+        for round in 0..60 {
+            let name = format!("new-{round}");
+            content.file(&format!("dir/{name}"), vec![]);
+            mounted.publish();
+            eventually("the new name is listed", || names(&dir).contains(&name));
+        }
+        drop(going);
+    });
 }
 
 #[test]

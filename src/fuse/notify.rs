@@ -6,7 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::abi::opcode;
 use super::device::Device;
@@ -19,6 +19,10 @@ const BATCH: usize = 1024;
 /// After this, a batch is sent again if an answer may have crossed it: one that was made from the
 /// namespace as it was before, and reached the kernel after the notification.
 const CROSSING_TIME: Duration = Duration::from_millis(100);
+/// An answer given so shortly before may not have been worked in yet by the program that asked,
+/// and a listing is sent once more after it: the kernel guards names and attributes against answers
+/// that cross a notification (fs/fuse/dir.c), but not the pages of a listing.
+const SETTLING_TIME: Duration = Duration::from_secs(1);
 
 /// What the kernel is to forget, soon.
 #[derive(Default)]
@@ -56,14 +60,21 @@ impl Invalidator for Queue {
 }
 
 impl Queue {
-    /// The next ones; nothing once the queue is closed.
-    fn next_batch(&self) -> Option<Vec<Stale>> {
+    /// The next ones; none where there are none until then, nothing once the queue is closed.
+    fn next_batch(&self, until: Option<Instant>) -> Option<Vec<Stale>> {
         let mut state = self.lock();
         while state.order.is_empty() && !state.closed {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            let Some(until) = until else {
+                let woken = self.changed.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.closed {
             return None;
@@ -90,11 +101,21 @@ impl Queue {
 
     /// Sends what is asked for until the queue is closed.
     pub fn send_all(&self, device: &Arc<Device>) {
-        while let Some(batch) = self.next_batch() {
-            let may_cross = device.table.any(carries_names);
+        // a batch a crossing time at most, so as many as fit into the settling time
+        let mut settling: VecDeque<(Instant, Vec<Stale>)> = VecDeque::new();
+        while let Some(batch) = self.next_batch(settling.front().map(|it| it.0)) {
+            let now = Instant::now();
+            while settling.front().is_some_and(|it| it.0 <= now) {
+                let listings = settling.pop_front().into_iter().flat_map(|it| it.1);
+                listings.for_each(|stale| send(device, &stale));
+            }
+            let lately = now.checked_sub(SETTLING_TIME).unwrap_or(now);
+            let may_cross = !batch.is_empty() && device.table.any_since(lately, carries_names);
             batch.iter().for_each(|stale| send(device, stale));
             if may_cross && self.wait_for_crossing() {
                 batch.iter().for_each(|stale| send(device, stale));
+                let listings = batch.into_iter().filter(is_of_listings).collect();
+                settling.push_back((Instant::now() + SETTLING_TIME, listings));
             }
         }
     }
@@ -117,6 +138,10 @@ impl State {
             self.order.push_back(stale);
         }
     }
+}
+
+fn is_of_listings(stale: &Stale) -> bool {
+    matches!(stale, Stale::Listing { .. } | Stale::Everything)
 }
 
 /// Whether the answer of an operation tells the kernel what it may keep.
@@ -156,12 +181,12 @@ mod tests {
             queue.invalidate(listing(ino));
         }
         assert_eq!(
-            queue.next_batch(),
+            queue.next_batch(None),
             Some(vec![listing(7), listing(8), listing(9)])
         );
         queue.invalidate(listing(7));
         assert_eq!(
-            queue.next_batch(),
+            queue.next_batch(None),
             Some(vec![listing(7)]),
             "asked anew after it was sent"
         );
@@ -173,21 +198,31 @@ mod tests {
         for ino in 0..=MAX_WAITING as u64 + 10 {
             queue.invalidate(listing(ino));
         }
-        assert_eq!(queue.next_batch(), Some(vec![Stale::Everything]));
+        assert_eq!(queue.next_batch(None), Some(vec![Stale::Everything]));
         queue.invalidate(listing(1));
-        assert_eq!(queue.next_batch(), Some(vec![listing(1)]));
+        assert_eq!(queue.next_batch(None), Some(vec![listing(1)]));
+    }
+
+    #[test]
+    fn with_nothing_to_send_a_wait_ends_when_something_is_due() {
+        let queue = Queue::default();
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert_eq!(queue.next_batch(Some(soon)), Some(vec![]));
+        assert!(Instant::now() >= soon);
+        queue.invalidate(listing(3));
+        assert_eq!(queue.next_batch(Some(soon)), Some(vec![listing(3)]));
     }
 
     #[test]
     fn closing_wakes_who_waits_and_nothing_is_sent_after_it() {
         let queue = Queue::default();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.next_batch());
+            let waiter = scope.spawn(|| queue.next_batch(None));
             queue.close();
             assert_eq!(waiter.join().unwrap(), None);
         });
         queue.invalidate(listing(1));
-        assert_eq!(queue.next_batch(), None);
+        assert_eq!(queue.next_batch(None), None);
         assert!(!queue.wait_for_crossing());
     }
 }

@@ -60,6 +60,8 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     deadlines: BTreeSet<(Instant, u64)>,
     late: VecDeque<(u64, u32)>,
+    /// When the last request of an operation was taken.
+    taken: HashMap<u32, Instant>,
     /// Until when who waits for expired requests sleeps; without a deadline, until it is woken.
     asleep_until: Option<Instant>,
     closed: bool,
@@ -91,6 +93,7 @@ impl Table {
         let mut state = self.lock();
         let waiting = state.waiting.remove(&unique)?;
         state.deadlines.remove(&(waiting.deadline, unique));
+        state.taken.insert(waiting.opcode, Instant::now());
         Some(waiting)
     }
 
@@ -145,12 +148,12 @@ impl Table {
         waits
     }
 
-    /// Whether some request of the given operations has been waiting since before now.
-    pub fn any(&self, mut wanted: impl FnMut(u32) -> bool) -> bool {
-        self.lock()
-            .waiting
-            .values()
-            .any(|waiting| wanted(waiting.opcode))
+    /// Whether some request of the given operations waits, or was taken since then.
+    pub fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
+        let state = self.lock();
+        let waits = || state.waiting.values().any(|it| wanted(it.opcode));
+        let mut taken = state.taken.iter();
+        taken.any(|(operation, at)| *at >= since && wanted(*operation)) || waits()
     }
 
     /// How many wait.
