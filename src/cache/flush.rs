@@ -204,9 +204,7 @@ impl Shared {
             if map.in_attribute {
                 let small = map::small(&self.hash, self.size_bytes, boot, present, doubt);
                 match core.disk.set_map_attribute(self.data()?, &small) {
-                    Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                        map.in_attribute = false;
-                    }
+                    Err(error) if has_no_attributes(&error) => map.in_attribute = false,
                     outcome => return outcome,
                 }
             }
@@ -245,6 +243,12 @@ impl Shared {
         map.must_rewrite = true;
         restore(&mut state, batch);
     }
+}
+
+/// Whether the file system, or a rule of it, has no attributes for us.
+fn has_no_attributes(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error.kind(), Unsupported | PermissionDenied)
 }
 
 fn restore(state: &mut State, batch: Batch) {

@@ -1,4 +1,21 @@
 //! Open files: opening, reading, closing.
+//!
+//! # Cached or direct
+//!
+//! What is not complete is read through the kernel's pages ([`Caching::Keep`]) and not past them.
+//! A direct read could be ended by a signal that its program catches, which the wait for a page
+//! cannot; but most programs read a little at a time, or again, and there it costs a call of the
+//! daemon each time. Processor time of reader and both daemons, medians of three rounds by turns on
+//! two busy processors; direct is O_DIRECT, which goes the way of FOPEN_DIRECT_IO. The trial
+//! `direct` of `benches/versus` repeats it in bytes and reads a second.
+//!
+//! | reads of a file that is not here | cached | direct |
+//! |---|---|---|
+//! | in order, 4 KiB each | 3.1 ms a MiB | 7.0 ms a MiB |
+//! | in order, 128 KiB each | 5.8 ms a MiB | 4.1 ms a MiB |
+//! | in order, 1 MiB each | 3.4 ms a MiB | 2.7 ms a MiB |
+//! | 4 KiB at random, the first time | 240 µs | 206 µs |
+//! | the same again | 2 µs | 42 µs |
 
 use std::sync::Arc;
 use std::time::Instant;

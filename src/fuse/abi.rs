@@ -91,6 +91,11 @@ pub(super) fn interrupted_unique(message: &[u8]) -> Option<u64> {
     u64_at(message, IN_HEADER_BYTES).map(|unique| unique & !INTERRUPT_BIT)
 }
 
+/// Which handle a RELEASE closes.
+pub(super) fn released(message: &[u8]) -> Option<u64> {
+    u64_at(message, IN_HEADER_BYTES)
+}
+
 /// The inodes and counts of a FORGET or BATCH_FORGET.
 pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
     let body = &message[IN_HEADER_BYTES..];
@@ -266,6 +271,7 @@ mod tests {
             let _ = (
                 ReadIn::parse(cut),
                 interrupted_unique(cut),
+                released(cut),
                 attribute_name(cut),
             );
             let _ = (

@@ -1,10 +1,10 @@
 //! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
 //! answered once and in time.
 //!
-//! Its threads answer READ themselves, take interrupts and forgets, and send the rest through a
-//! pair of sockets to the session, whose answers come back the same way. What nobody answered by
-//! its deadline, the device answers with an error. A thread that panics in a request answers that
-//! one with EIO and goes on.
+//! Its threads answer READ and RELEASE themselves, take interrupts and forgets, and send the rest
+//! through a pair of sockets to the session, whose answers come back the same way. What nobody
+//! answered by its deadline, the device answers with an error. A thread that panics in a request
+//! answers that one with EIO and goes on.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -117,6 +117,7 @@ impl Device {
         let begun = Instant::now();
         let taken = catch_unwind(AssertUnwindSafe(|| match header.opcode {
             opcode::READ => self.take_read(&header, message, answer, begun),
+            opcode::RELEASE => self.take_release(&header, message, begun),
             opcode::INTERRUPT => self.take_interrupt(&header, message),
             opcode::FORGET | opcode::BATCH_FORGET => {
                 for (ino, lookups) in abi::forgotten(&header, message) {
@@ -134,6 +135,17 @@ impl Device {
             self.table.take(header.unique);
             self.answer_error(header.unique, FsError::Fault);
         }
+    }
+
+    /// Answered first, since to close may touch the disk.
+    fn take_release(&self, header: &Header, message: &[u8], begun: Instant) {
+        let Some(handle) = abi::released(message) else {
+            return self.answer_error(header.unique, FsError::Fault);
+        };
+        let _ = self.write(&[IoSlice::new(&abi::out_header(header.unique, 0, 0))]);
+        self.counters.note(opcode::RELEASE, begun.elapsed(), false);
+        self.readers.closed(handle);
+        self.fs.release(handle);
     }
 
     /// The request that is named ends with EINTR. One that is not in the table is either still

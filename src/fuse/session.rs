@@ -162,21 +162,6 @@ impl fuser::Filesystem for Handlers {
         reply.error(errno(FsError::Fault));
     }
 
-    fn release(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        handle: FileHandle,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        reply.ok();
-        self.readers.closed(handle.0);
-        self.fs.release(handle.0);
-    }
-
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         // After one ENOSYS the kernel never asks again, so close and exec never wait for us.
         reply.error(errno(FsError::Unsupported));

@@ -93,6 +93,23 @@ fn a_small_file_is_one_file_and_none_before_its_first_bytes() {
 }
 
 #[test]
+fn where_the_file_system_has_no_attributes_a_small_file_has_a_map_beside_it() {
+    let place = Place::new(1 << 20);
+    let faults = Arc::new(faults::Faults::none());
+    faults.take_attributes_away();
+    let (cache, _events) = place.try_open(Some(faults)).unwrap();
+    let small = Source::new(1, 20_000);
+    fill(&cache, &small);
+    assert_eq!(files_of(&place, &small), [".data", ".map"]);
+    drop(cache);
+    let (cache, _events) = place.open();
+    assert!(cache.is_complete(&small.hash()));
+    assert_eq!(small.check_all(&open_file(&cache, &small)), 20_000);
+    cache.clear();
+    assert!(files_of(&place, &small).is_empty());
+}
+
+#[test]
 fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
     use crate::cache::map::{Boot, header, record};
     let place = Place::new(1 << 20);

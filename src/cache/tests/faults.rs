@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the simulated disk loses or keeps as one.
 const SECTOR_BYTES: u64 = 512;
@@ -22,6 +22,7 @@ pub(in crate::cache) struct Faults {
     /// How many steps are left before the disk refuses all.
     steps_left: AtomicU64,
     free_bytes: AtomicU64,
+    without_attributes: AtomicBool,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
 }
@@ -38,6 +39,7 @@ impl Faults {
             torn_eighths,
             steps_left: AtomicU64::new(u64::MAX),
             free_bytes: AtomicU64::new(u64::MAX),
+            without_attributes: AtomicBool::new(false),
             unsynced: Mutex::default(),
         }
     }
@@ -55,6 +57,18 @@ impl Faults {
     /// The same after some more steps.
     pub(in crate::cache) fn refuse_after(&self, steps: u64) {
         self.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    /// The file system keeps no attributes of files.
+    pub(in crate::cache) fn take_attributes_away(&self) {
+        self.without_attributes.store(true, Ordering::SeqCst);
+    }
+
+    pub(in crate::cache) fn allow_attribute(&self) -> io::Result<()> {
+        match self.without_attributes.load(Ordering::SeqCst) {
+            true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            false => self.allow_change(),
+        }
     }
 
     pub(in crate::cache) fn set_free_bytes(&self, free_bytes: u64) {
