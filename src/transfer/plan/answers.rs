@@ -78,6 +78,7 @@ impl Plan {
             match timer {
                 Timer::Hedge(id) => self.hedge(now, id),
                 Timer::Expire(id) => self.expire(now, id),
+                Timer::Deadline(id) if self.waits_its_turn(now, id) => {}
                 Timer::Deadline(id) => self.give_up(now, id),
                 Timer::FillDeadline(hash) => self.give_up_filling(now, hash),
                 Timer::Idle(hash) => self.close_if_idle(now, hash),
@@ -374,6 +375,29 @@ impl Plan {
         }
         self.events.push_back(PlanEvent::Cancel(id));
         self.failed(now, id, failure);
+    }
+
+    /// Gives a reader more time whose holder is at work for others: its turn comes. Only a file
+    /// whose holders bring nothing to anybody makes no progress.
+    fn waits_its_turn(&mut self, now: Instant, id: DemandId) -> bool {
+        let Some(demand) = self.demands.get_mut(&id) else {
+            return false;
+        };
+        let holders = self.fetches.get(&demand.hash).map(|f| f.holders.keys());
+        let brought = holders
+            .into_iter()
+            .flatten()
+            .filter_map(|node| self.peers.get(node)?.delivered_at(now))
+            .max();
+        let Some(later) = brought.map(|at| (at + demand.patience).min(demand.latest)) else {
+            return false;
+        };
+        if later <= now {
+            return false;
+        }
+        demand.deadline = later;
+        self.timers.insert((later, Timer::Deadline(id)));
+        true
     }
 
     fn give_up(&mut self, now: Instant, id: DemandId) {

@@ -64,7 +64,8 @@ const SHED_AFTER: Duration = Duration::from_secs(1);
 pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
-/// A deadline moves on while its file makes progress, but not beyond so many times its length.
+/// A deadline moves on while its file makes progress, or waits for its turn at a holder that is at
+/// work for others, but not beyond so many times its length.
 const DEADLINE_STRETCH: u32 = 3;
 
 #[derive(Debug)]

@@ -62,6 +62,8 @@ pub(super) struct Peer {
     bulk_bytes: u64,
     urgent_bytes: u64,
     last_answer: Option<Instant>,
+    /// When bytes of it last came.
+    delivered_at: Option<Instant>,
     silent: bool,
     /// Failures since the last answer.
     failures: u32,
@@ -193,7 +195,7 @@ impl Peer {
 
     pub fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
         self.delivered_bytes += bytes;
-        self.last_answer = Some(now);
+        (self.last_answer, self.delivered_at) = (Some(now), Some(now));
         (self.silent, self.failures, self.busy) = (false, 0, 0);
         self.not_before = None;
         let took = now
@@ -237,6 +239,11 @@ impl Peer {
     pub fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
         let from = self.last_answer.map_or(since, |answer| answer.max(since));
         now.saturating_duration_since(from)
+    }
+
+    /// When bytes of it last came, whoever they were for; nothing where it may not be asked.
+    pub fn delivered_at(&self, now: Instant) -> Option<Instant> {
+        self.delivered_at.filter(|_| !self.is_shunned(now))
     }
 
     /// It answers nothing: others come first until it does.

@@ -232,3 +232,39 @@ fn a_peer_that_returned_is_asked_without_waiting_out_its_rest() {
     world.plan.returned(&peer);
     assert!(world.plan.poll_request(world.now).is_some());
 }
+
+#[test]
+fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_deadline() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(1, 10e6));
+    for number in 0..200 {
+        let hash = world.file(number, MIB, &[peer]);
+        world.read(Reader::sequential(hash, MIB));
+    }
+    world.run(Duration::from_secs(60));
+    let took = world.now - world.start;
+    assert!(took > PATIENCE * 2, "{took:?}: none had to wait long");
+    for (number, reader) in world.readers.iter().enumerate() {
+        let errors = &reader.errors;
+        assert!(errors.is_empty(), "reader {number}: {errors:?}");
+        assert!(reader.done_at.is_some(), "reader {number}");
+    }
+}
+
+#[test]
+fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
+    let mut world = World::new(1);
+    let dying = SimPeer::new(1, LAN).dying(1000, Death::Silence);
+    let peer = world.peer(1, dying);
+    for number in 0..40 {
+        let hash = world.file(number, 4 * MIB, &[peer]);
+        world.read(Reader::new(hash, vec![ByteRange::at(0, 4 * MIB)]));
+    }
+    world.run(Duration::from_secs(60));
+    let failed = world.readers.iter().filter(|r| !r.errors.is_empty());
+    let longest = failed.map(|reader| reader.longest_wait).max();
+    assert!(
+        longest.is_some_and(|wait| wait <= PATIENCE + Duration::from_secs(2)),
+        "{longest:?}"
+    );
+}
