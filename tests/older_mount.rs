@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::*;
@@ -26,6 +27,14 @@ fn main() {
         (
             "a_name_that_nobody_has_is_absent_after_the_lookup_then_at_once",
             absent_names,
+        ),
+        (
+            "a_name_among_many_that_are_looked_up_at_once_is_found",
+            one_among_many,
+        ),
+        (
+            "names_beyond_the_limit_of_lookups_are_refused_and_not_absent",
+            too_many_names,
         ),
         ("nobody_else_waits_beside_a_lookup", nobody_else_waits),
         ("a_signal_ends_the_wait", a_signal_ends_the_wait),
@@ -180,6 +189,71 @@ fn absent_names() {
         assert!(fs::metadata(node.mounted(name)).is_err());
         assert!(begun.elapsed() < AT_ONCE, "{name}: {:?}", begun.elapsed());
     }
+}
+
+/// Looks so many names up at once; the errno of each and how long it took.
+fn look_up(node: &Node, count: usize) -> Vec<thread::JoinHandle<(i32, Duration)>> {
+    let looked_up = (0..count).map(|n| {
+        let path = node.mounted(&format!("absent-{n}"));
+        let look = move || {
+            let begun = Instant::now();
+            let error = fs::metadata(path).unwrap_err();
+            (error.raw_os_error().unwrap(), begun.elapsed())
+        };
+        let small = thread::Builder::new().stack_size(1 << 17);
+        small.spawn(look).unwrap()
+    });
+    looked_up.collect()
+}
+
+fn one_among_many() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::from_secs(1));
+    peer.gives_file("masked.txt", b"here");
+    let node = start(&mut cluster, &[&peer]);
+    let others = look_up(&node, 150);
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "absent-0") > 0
+    });
+    assert_eq!(fs::read(node.mounted("masked.txt")).unwrap(), b"here");
+    for other in others {
+        let (errno, took) = other.join().unwrap();
+        assert_eq!(errno, libc::ENOENT);
+        assert!(took >= LOOKUP - Duration::from_millis(500), "{took:?}");
+    }
+}
+
+fn too_many_names() {
+    const LIMIT: usize = 1024;
+    let lookup = Duration::from_secs(15);
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(&[&peer]).replace("'3s'", "'15s'"),
+        ..NodeOptions::new("lab")
+    });
+    let all = look_up(&node, LIMIT + 100);
+    let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+    let refused = all.iter().filter(|(errno, _)| *errno == libc::EAGAIN);
+    let refused_count = refused.count();
+    assert_ne!(refused_count, 0);
+    let absent = all.iter().filter(|(errno, _)| *errno == libc::ENOENT);
+    let absent: Vec<_> = absent.map(|(_, took)| *took).collect();
+    assert_eq!(absent.len() + refused_count, all.len());
+    let first = absent.iter().min().unwrap();
+    assert!(*first >= lookup - Duration::from_millis(500), "{first:?}");
+    let told = node.cli(&["events"]).expect_ok();
+    assert_eq!(
+        told.matches("only 1024 are looked for").count(),
+        1,
+        "{told}"
+    );
+    let refused = all.iter().position(|(errno, _)| *errno == libc::EAGAIN);
+    let name = format!("absent-{}", refused.unwrap());
+    assert_eq!(asked(&peer, &name), 0);
+    peer.gives_file(&name, b"here after all");
+    assert_eq!(fs::read(node.mounted(&name)).unwrap(), b"here after all");
 }
 
 fn nobody_else_waits() {

@@ -57,6 +57,9 @@ pub enum FsError {
     /// As many files are open as there may be.
     #[error("too many open files")]
     TooManyHandles,
+    /// So many names are being asked of older peers that this one had no turn. Retrying helps.
+    #[error("too many names are being asked for")]
+    Busy,
     /// The call has no meaning here; the kernel then does without it.
     #[error("not supported")]
     Unsupported,
@@ -94,6 +97,7 @@ impl FsError {
             Self::BufferTooSmall => libc::ERANGE,
             Self::BadHandle => libc::EBADF,
             Self::TooManyHandles => libc::ENFILE,
+            Self::Busy => libc::EAGAIN,
             Self::Unsupported => libc::ENOSYS,
             Self::NoRoom => libc::ENOSPC,
             Self::Stopping => libc::ENOTCONN,

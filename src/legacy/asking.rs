@@ -1,14 +1,29 @@
 //! The questions of this node: one for many askers, a bounded number, each with its end.
+//!
+//! A question is put as soon as the pace of [`ASKS_PER_SECOND`] lets it, in the order in which
+//! they came, and its lookup lasts as long as any other's from then on. Since answers name no file,
+//! each makes its sender be tried for all that it was asked: a few at a time, the oldest first.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::LegacyEvent;
+use super::rate::Bucket;
 use crate::wire::legacy::Name;
 
 /// Questions open at one time; the oldest whose lookup is over gives way.
-pub const ASKS_MAX: usize = 64;
+pub const ASKS_MAX: usize = 1024;
+/// Questions put at once.
+pub const ASKS_BURST: u32 = 64;
+/// And in the long run: an old peer looks through its whole folder for a name that it has not.
+pub const ASKS_PER_SECOND: u32 = 128;
+/// Questions that stay open for a late answer when their lookup is over; the oldest gives way.
+pub const LATE_MAX: usize = 64;
+/// Responders that are tried at one time, for all questions.
+pub const TRIES_MAX: usize = 64;
+/// Of them at one address, so that one that says nothing leaves room for others.
+pub const TRIES_AT_ONE_MAX: usize = 16;
 /// Open questions that are put to somebody new.
 const NEWCOMER_ASKS_MAX: usize = 4;
 /// How long a name that nobody had counts as absent (the contract).
@@ -23,6 +38,8 @@ const PRIORITY_MAX: usize = 256;
 const FAILED_FOR: Duration = Duration::from_secs(300);
 /// Such failures that are remembered; the first one is forgotten first.
 const FAILED_MAX: usize = 1024;
+const PER_SECOND: f64 = ASKS_PER_SECOND as f64;
+const BURST: f64 = ASKS_BURST as f64;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +62,18 @@ pub enum Absence {
     /// Nobody to ask.
     #[error("no older peer is known")]
     NoMembers,
-    /// [`ASKS_MAX`] others wait.
-    #[error("too many names are being asked for")]
+    /// [`ASKS_MAX`] others wait, or so many are tried that its responder had no turn.
+    #[error("too many names are being asked for: try again in a moment")]
     Busy,
 }
 
 struct Ask {
+    /// When it was put, and until then when it came.
     asked_at: Instant,
+    /// Whether it was put to anyone since it came.
+    is_put: bool,
+    /// Whether a person waits for it.
+    is_persons: bool,
     lookup_ends: Instant,
     lookup_is_over: bool,
     /// The last that anyone waits for it.
@@ -73,18 +95,20 @@ struct Failed {
     until: Instant,
 }
 
-/// What became of a question.
-pub(super) struct Opened {
-    /// It is to be sent.
-    pub(super) is_new: bool,
-    /// Another that had to give way for it.
-    pub(super) gave_way: Option<Name>,
+/// The responders that are being tried.
+#[derive(Default)]
+struct Running {
+    all: usize,
+    at: HashMap<SocketAddrV4, usize>,
 }
 
 pub(super) struct Asks {
     lookup: Duration,
     waiting: Duration,
     open: BTreeMap<Name, Ask>,
+    /// Those that are still to be put, the first one first.
+    unput: VecDeque<Name>,
+    pace: Bucket,
     absent_until: HashMap<Name, Instant>,
     /// Who answered a question of ours first, in order; they are answered at once.
     priority: VecDeque<SocketAddrV4>,
@@ -92,25 +116,26 @@ pub(super) struct Asks {
 }
 
 impl Asks {
-    pub(super) fn new(lookup: Duration, waiting: Duration) -> Self {
+    pub(super) fn new(lookup: Duration, waiting: Duration, now: Instant) -> Self {
         Self {
             lookup,
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
+            unput: VecDeque::new(),
+            pace: Bucket::full(now, BURST),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
             failed: VecDeque::new(),
         }
     }
 
-    /// Opens a question or joins an open one.
+    /// Opens a question or joins an open one; says which one gave way.
     pub(super) fn open(
         &mut self,
         now: Instant,
         name: &Name,
         patience: Patience,
-        asked: &[SocketAddrV4],
-    ) -> Result<Opened, Absence> {
+    ) -> Result<Option<Name>, Absence> {
         let is_absent = self
             .absent_until
             .get(name)
@@ -118,46 +143,68 @@ impl Asks {
         if patience == Patience::Lookup && is_absent {
             return Err(Absence::AskedLately);
         }
-        let (lookup, waiting) = (self.lookup, self.waiting);
+        let (ends, is_persons) = (now + self.waiting, patience == Patience::Whole);
         if let Some(ask) = self.open.get_mut(name) {
-            if ask.lookup_is_over || patience == Patience::Whole {
-                ask.ends = now + waiting;
+            ask.is_persons |= is_persons;
+            if ask.lookup_is_over || is_persons {
+                ask.ends = ends;
             }
-            let is_new = ask.lookup_is_over;
-            if is_new {
-                ask.renew(now, lookup, asked);
+            if ask.lookup_is_over {
+                ask.renew(now);
+                self.unput.push_back(name.clone());
             }
-            return Ok(Opened {
-                is_new,
-                gave_way: None,
-            });
+            return Ok(None);
         }
         let gave_way = self.make_room()?;
-        let mut ask = Ask::new(now, now + waiting);
-        ask.renew(now, lookup, asked);
+        let mut ask = Ask::new(now, ends);
+        ask.is_persons = is_persons;
         self.open.insert(name.clone(), ask);
-        Ok(Opened {
-            is_new: true,
-            gave_way,
-        })
+        self.unput.push_back(name.clone());
+        Ok(gave_way)
     }
 
     fn make_room(&mut self) -> Result<Option<Name>, Absence> {
         if self.open.len() < ASKS_MAX {
             return Ok(None);
         }
-        let over = self.open.iter().filter(|(_, ask)| ask.lookup_is_over);
-        let oldest = over.min_by_key(|(_, ask)| (!ask.is_settled, ask.asked_at));
+        let over = self.open.iter().filter(|(_, ask)| ask.is_late());
+        let oldest = over.min_by_key(|(_, ask)| ask.worth());
         let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
         let gone = self.open.remove(&oldest);
         // nobody waits for a settled one
         Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
     }
 
+    /// Whether a question waits to be put.
+    pub(super) fn has_unput(&self) -> bool {
+        !self.unput.is_empty()
+    }
+
+    /// The next question, where the pace allows one: it is put to these from now on.
+    pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
+        loop {
+            let next = self.unput.front()?;
+            // one that ended, or gave way, meanwhile
+            let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
+                self.unput.pop_front();
+                continue;
+            };
+            if !self.pace.take(now, PER_SECOND, BURST) {
+                return None;
+            }
+            ask.is_put = true;
+            ask.asked_at = now;
+            ask.lookup_ends = now + self.lookup;
+            ask.asked.extend(asked);
+            return self.unput.pop_front();
+        }
+    }
+
     /// Somebody new is there: the latest open questions, to be put to them too. Not all: whoever
     /// forges a sender's address could have that one asked a lot.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
-        let open = self.open.iter_mut().filter(|(_, ask)| !ask.is_settled);
+        let open = self.open.iter_mut();
+        let open = open.filter(|(_, ask)| ask.is_put && !ask.is_settled);
         let mut open: Vec<_> = open.collect();
         open.sort_by_key(|(_, ask)| std::cmp::Reverse(ask.asked_at));
         open.into_iter()
@@ -170,11 +217,32 @@ impl Asks {
     }
 
     /// Takes some responders for tried already, and gives the turn to one that waited.
-    pub(super) fn begin(&mut self, name: &Name, except: &[SocketAddrV4]) -> Option<LegacyEvent> {
-        let ask = self.open.get_mut(name)?;
-        ask.tried.extend(except);
-        ask.responders.retain(|(_, at)| !except.contains(at));
-        ask.next_try(name)
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        name: &Name,
+        except: &[SocketAddrV4],
+    ) -> Vec<LegacyEvent> {
+        if let Some(ask) = self.open.get_mut(name) {
+            ask.tried.extend(except);
+            ask.responders.retain(|(_, at)| !except.contains(at));
+        }
+        self.next_tries(now)
+    }
+
+    /// Gives their turn to as many responders as there is room for, the oldest question first.
+    fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
+        let mut running = Running::default();
+        for at in self.open.values().filter_map(|ask| ask.trying) {
+            running.enter(at);
+        }
+        let waiting = self.open.iter_mut();
+        let mut waiting: Vec<_> = waiting.filter(|(_, ask)| ask.has_responders()).collect();
+        waiting.sort_by_key(|(_, ask)| ask.asked_at);
+        let tries = waiting.into_iter();
+        tries
+            .filter_map(|(name, ask)| ask.next_try(name, now, &mut running))
+            .collect()
     }
 
     /// A transfer of the file from there failed: whoever else has it is tried before.
@@ -198,7 +266,6 @@ impl Asks {
         from: SocketAddrV4,
         at: SocketAddrV4,
     ) -> Option<Vec<LegacyEvent>> {
-        let mut events = Vec::new();
         let (mut was_asked, mut was_first) = (false, false);
         for (name, ask) in &mut self.open {
             if !ask.asked.contains(&from) {
@@ -220,7 +287,6 @@ impl Asks {
                     ask.responders.push_back((from, at));
                 }
             }
-            events.extend(ask.next_try(name));
         }
         if was_first && !self.priority.contains(&from) {
             if self.priority.len() == PRIORITY_MAX {
@@ -228,7 +294,7 @@ impl Asks {
             }
             self.priority.push_back(from);
         }
-        was_asked.then_some(events)
+        was_asked.then(|| self.next_tries(now))
     }
 
     pub(super) fn tried(
@@ -249,32 +315,26 @@ impl Asks {
             ask.is_settled = true;
             ask.lookup_is_over = true;
             self.absent_until.remove(name);
-            return Vec::new();
         }
-        let next: Vec<LegacyEvent> = ask.next_try(name).into_iter().collect();
-        if next.is_empty() {
-            return self.handle_timeout(now);
-        }
-        next
+        self.handle_timeout(now)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LegacyEvent> {
-        let mut events = Vec::new();
+        let mut events = self.next_tries(now);
         let mut over = Vec::new();
         for (name, ask) in &mut self.open {
             // a responder that is being tried has its own deadline
             if ask.trying.is_some() {
                 continue;
             }
-            if !ask.lookup_is_over && ask.lookup_ends <= now {
+            if !ask.lookup_is_over && ask.is_put && ask.lookup_ends <= now {
                 ask.lookup_is_over = true;
-                if let Some(last_resort) = ask.next_try(name) {
-                    ask.lookup_is_over = false;
-                    events.push(last_resort);
-                    continue;
+                if ask.has_responders() {
+                    events.push(LegacyEvent::LookupBusy(name.clone()));
+                } else {
+                    events.push(LegacyEvent::LookupOver(name.clone()));
+                    over.push(name.clone());
                 }
-                events.push(LegacyEvent::LookupOver(name.clone()));
-                over.push(name.clone());
             }
             if ask.ends <= now && !ask.is_settled {
                 events.push(LegacyEvent::AskOver(name.clone()));
@@ -284,7 +344,25 @@ impl Asks {
             .for_each(|name| self.note_absence(name, now));
         self.open
             .retain(|_, ask| ask.trying.is_some() || ask.ends > now);
+        events.extend(self.drop_late());
         events
+    }
+
+    /// Those that were over first are open no more.
+    fn drop_late(&mut self) -> Vec<LegacyEvent> {
+        let late = self.open.iter().filter(|(_, ask)| ask.is_late());
+        let mut late: Vec<_> = late.map(|(name, ask)| (ask.worth(), name)).collect();
+        late.sort_unstable();
+        let surplus = late.len().saturating_sub(LATE_MAX);
+        let gone: Vec<Name> = late[..surplus]
+            .iter()
+            .map(|(_, name)| (*name).clone())
+            .collect();
+        let gone = gone.into_iter().filter(|name| {
+            let ask = self.open.remove(name);
+            ask.is_some_and(|ask| !ask.is_settled)
+        });
+        gone.map(LegacyEvent::AskOver).collect()
     }
 
     /// Where a transfer failed lately somebody has it: nobody is to be told otherwise.
@@ -307,15 +385,15 @@ impl Asks {
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         let waiting = self.open.values().filter(|ask| ask.trying.is_none());
-        waiting
-            .map(|ask| {
-                if ask.lookup_is_over {
-                    ask.ends
-                } else {
-                    ask.lookup_ends.min(ask.ends)
-                }
-            })
-            .min()
+        let ends = waiting.map(|ask| {
+            if ask.lookup_is_over || !ask.is_put {
+                ask.ends
+            } else {
+                ask.lookup_ends.min(ask.ends)
+            }
+        });
+        let next_put = self.has_unput().then(|| self.pace.ready_at(PER_SECOND));
+        ends.chain(next_put).min()
     }
 
     /// Whether this peer has answered a question of ours.
@@ -324,10 +402,24 @@ impl Asks {
     }
 }
 
+impl Running {
+    fn enter(&mut self, at: SocketAddrV4) {
+        self.all += 1;
+        *self.at.entry(at).or_default() += 1;
+    }
+
+    fn has_room(&self, at: SocketAddrV4) -> bool {
+        let here = self.at.get(&at).copied().unwrap_or(0);
+        self.all < TRIES_MAX && here < TRIES_AT_ONE_MAX
+    }
+}
+
 impl Ask {
     fn new(now: Instant, ends: Instant) -> Self {
         Self {
             asked_at: now,
+            is_put: false,
+            is_persons: false,
             lookup_ends: now,
             lookup_is_over: false,
             ends,
@@ -341,27 +433,51 @@ impl Ask {
         }
     }
 
-    /// Asks once more. Responders that waited while another gave the file have their turn now.
-    fn renew(&mut self, now: Instant, lookup: Duration, asked: &[SocketAddrV4]) {
+    /// To be put once more. Responders that waited while another gave the file have their turn now.
+    fn renew(&mut self, now: Instant) {
         self.asked_at = now;
-        self.lookup_ends = now + lookup;
+        self.is_put = false;
         self.lookup_is_over = false;
         self.is_settled = false;
-        self.asked.extend(asked);
         self.answered.clear();
         self.doubtful.clear();
         self.tried = self.responders.iter().map(|(_, at)| *at).collect();
     }
 
+    /// Whether it is open only for a late answer.
+    fn is_late(&self) -> bool {
+        self.lookup_is_over && self.trying.is_none()
+    }
+
+    /// What gives way first is least.
+    fn worth(&self) -> (bool, bool, Instant) {
+        (!self.is_settled, self.is_persons, self.asked_at)
+    }
+
+    fn has_responders(&self) -> bool {
+        !self.responders.is_empty() || !self.doubtful.is_empty()
+    }
+
     /// The next responder's turn; that of a doubtful one when no other is left to wait for.
-    fn next_try(&mut self, name: &Name) -> Option<LegacyEvent> {
+    fn next_try(
+        &mut self,
+        name: &Name,
+        now: Instant,
+        running: &mut Running,
+    ) -> Option<LegacyEvent> {
         if self.trying.is_some() || self.is_settled {
             return None;
         }
-        let is_last = self.lookup_is_over || self.answered.is_superset(&self.asked);
-        let next = self.responders.pop_front();
-        let doubtful = || is_last.then(|| self.doubtful.pop_front()).flatten();
-        let (peer, at) = next.or_else(doubtful)?;
+        let is_last =
+            (self.is_put && self.lookup_ends <= now) || self.answered.is_superset(&self.asked);
+        let turn = match self.responders.is_empty() {
+            false => &mut self.responders,
+            true if is_last => &mut self.doubtful,
+            true => return None,
+        };
+        let place = turn.iter().position(|(_, at)| running.has_room(*at))?;
+        let (peer, at) = turn.remove(place)?;
+        running.enter(at);
         self.trying = Some(at);
         Some(LegacyEvent::Try {
             name: name.clone(),

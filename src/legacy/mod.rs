@@ -24,7 +24,10 @@ use std::time::{Duration, Instant};
 use crate::wire::legacy::{Datagram, MemberName, Name, encode_file, encode_get, encode_lists};
 
 pub use answering::ANSWERS_MAX;
-pub use asking::{ASKS_MAX, Absence, NEGATIVE, Patience};
+pub use asking::{
+    ASKS_BURST, ASKS_MAX, ASKS_PER_SECOND, Absence, LATE_MAX, NEGATIVE, Patience, TRIES_AT_ONE_MAX,
+    TRIES_MAX,
+};
 pub use offence::{OFFENDERS_MAX, Offence};
 pub use probes::is_probe;
 pub use rate::{BURST, PER_SECOND};
@@ -73,6 +76,8 @@ pub enum LegacyEvent {
     },
     /// The lookup of a name is over without an answer; one may come yet.
     LookupOver(Name),
+    /// The lookup of a name is over, and who answered had no turn in time: nothing is said of it.
+    LookupBusy(Name),
     /// The question is over without an answer.
     AskOver(Name),
     /// A member is heard.
@@ -147,7 +152,7 @@ impl LegacyMachine {
             roster: Roster::new(config.period),
             answers: Answers::default(),
             hopes: Answers::default(),
-            asks: Asks::new(config.lookup, config.waiting),
+            asks: Asks::new(config.lookup, config.waiting, now),
             rates: Rates::default(),
             offenders: Offenders::new(now),
             next_list: now,
@@ -221,6 +226,7 @@ impl LegacyMachine {
         for event in self.asks.handle_timeout(now) {
             self.note(event);
         }
+        self.put_questions(now);
     }
 
     /// Says what a host's name resolved to.
@@ -248,24 +254,31 @@ impl LegacyMachine {
         if patience == Patience::Lookup && is_probe(name) {
             return Err(Absence::NeverAsked);
         }
-        let asked = self.roster.asked();
-        if asked.is_empty() {
+        if self.roster.asked().is_empty() {
             return Err(Absence::NoMembers);
         }
-        let opened = self.asks.open(now, name, patience, &asked)?;
-        if let Some(over) = opened.gave_way {
+        if let Some(over) = self.asks.open(now, name, patience)? {
             self.counters.overflow += 1;
             self.note(LegacyEvent::AskOver(over));
         }
-        if opened.is_new {
-            let question = encode_get(name);
-            asked
-                .into_iter()
-                .for_each(|to| self.send(to, question.clone()));
+        for event in self.asks.begin(now, name, except) {
+            self.note(event);
         }
-        let waited = self.asks.begin(name, except);
-        waited.into_iter().for_each(|event| self.note(event));
+        self.put_questions(now);
         Ok(())
+    }
+
+    fn put_questions(&mut self, now: Instant) {
+        if !self.asks.has_unput() {
+            return;
+        }
+        let asked = self.roster.asked();
+        while let Some(name) = self.asks.put_next(now, &asked) {
+            let question = encode_get(&name);
+            for to in &asked {
+                self.send(*to, question.clone());
+            }
+        }
     }
 
     /// Says how a [`LegacyEvent::Try`] ended: the question is over, or the next responder's turn.

@@ -61,6 +61,12 @@ impl Bucket {
         is_enough
     }
 
+    /// When there is one; a moment later, so that no rounding wakes anyone early.
+    pub(super) fn ready_at(&self, per_second: f64) -> Instant {
+        let missing = (1.0 - self.tokens).max(0.0);
+        self.at + Duration::from_secs_f64(missing / per_second) + Duration::from_micros(100)
+    }
+
     fn refilled(&self, now: Instant, per_second: f64, size: f64) -> f64 {
         let passed: Duration = now.saturating_duration_since(self.at);
         (self.tokens + passed.as_secs_f64() * per_second).min(size)

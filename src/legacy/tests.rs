@@ -3,6 +3,7 @@
 use super::*;
 
 mod hostile;
+mod storms;
 
 const OWN: &str = "10.0.0.1:1378";
 
@@ -477,17 +478,4 @@ fn hidden_names_and_probes_are_never_asked_by_lookups_but_a_person_may() {
         .ask(world.now, &name(".profile"), Patience::Whole, &[]);
     assert_eq!(whole, Ok(()));
     assert_eq!(World::new(&[]).ask("a.txt"), Err(Absence::NoMembers));
-}
-
-#[test]
-fn questions_are_bounded_and_those_past_their_lookup_give_way() {
-    let mut world = World::new(&["10.0.0.2:1378"]);
-    for n in 0..ASKS_MAX {
-        assert_eq!(world.ask(&format!("f{n}")), Ok(()));
-    }
-    assert_eq!(world.ask("one more"), Err(Absence::Busy));
-    world.pass(seconds(12));
-    world.events();
-    assert_eq!(world.ask("one more"), Ok(()));
-    assert_eq!(world.asking_events(), [LegacyEvent::AskOver(name("f0"))]);
 }

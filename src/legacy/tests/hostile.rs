@@ -61,7 +61,7 @@ fn a_forged_sender_is_sent_little_more_than_was_said_in_its_name() {
 #[test]
 fn a_newcomer_is_asked_the_latest_questions_and_not_all() {
     let mut world = World::new(&["10.0.0.2:1378"]);
-    for n in 0..ASKS_MAX {
+    for n in 0..ASKS_BURST {
         world.ask(&format!("f{n}")).unwrap();
         world.now += Duration::from_millis(1);
     }

@@ -93,9 +93,9 @@ impl Legacy {
         match self.find(name.clone(), Patience::Lookup, &[]).await {
             Ok(file) => Ok(file),
             Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
-            Err(LegacyAbsence::NotAsked(Absence::NoMembers | Absence::Busy)) => {
-                Err(FsError::NotFound)
-            }
+            // nobody knows whether it is there
+            Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
+            Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
             Err(_) => {
                 self.note_absent(name);
                 Err(FsError::NotFound)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use super::{
     LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
 };
 use crate::catalogue::Change;
-use crate::legacy::{LegacyConfig, LegacyEvent, LegacyMachine, Patience};
+use crate::legacy::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
 use crate::net::legacy::{Doorkeeper, LegacyError, Transfer};
 use crate::net::peer::PeerNet;
@@ -29,6 +29,8 @@ use crate::wire::legacy::{MemberName, Name};
 const OUTCOMES_MAX: usize = 256;
 /// Datagrams taken at once before everything else has its turn.
 const BATCH: usize = 64;
+/// How long no name must have been refused for want of room until the next one is told of.
+const BUSY_PAUSE: Duration = Duration::from_secs(30);
 
 /// What the plane works with.
 pub(in crate::node) struct LegacyParts {
@@ -73,6 +75,8 @@ struct Plane {
     missed: Arc<AtomicBool>,
     is_indexing: bool,
     changes: mpsc::Sender<Outdated>,
+    /// When a name was last refused because of too many others.
+    busy_at: Option<Instant>,
 }
 
 struct Queues {
@@ -113,6 +117,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         missed: missed.clone(),
         is_indexing: false,
         changes: parts.changes,
+        busy_at: None,
     };
     let queues = Queues {
         datagrams: datagram_queue,
@@ -281,6 +286,7 @@ impl Plane {
                 waiters.push(Waiter { patience, reply });
             }
             Err(absence) => {
+                self.tell_if_busy(absence);
                 let _gone = reply.send(Err(absence.into()));
             }
         }
@@ -367,8 +373,14 @@ impl Plane {
         match event {
             LegacyEvent::Resolve(host) => self.resolve(host),
             LegacyEvent::Try { name, peer, at } => self.begin_transfer(name, peer, at),
-            LegacyEvent::LookupOver(name) => self.reply_to(&name, Some(Patience::Lookup)),
-            LegacyEvent::AskOver(name) => self.reply_to(&name, None),
+            LegacyEvent::LookupOver(name) => {
+                self.reply_to(&name, Some(Patience::Lookup), LegacyAbsence::NobodyHasIt);
+            }
+            LegacyEvent::LookupBusy(name) => {
+                self.tell_if_busy(Absence::Busy);
+                self.reply_to(&name, Some(Patience::Lookup), Absence::Busy.into());
+            }
+            LegacyEvent::AskOver(name) => self.reply_to(&name, None, LegacyAbsence::NobodyHasIt),
             LegacyEvent::Offended(peer, what) => {
                 self.events.warn(format!("the older peer {peer} {what}"));
             }
@@ -424,8 +436,8 @@ impl Plane {
         }
     }
 
-    /// Tells those who wait no longer than that (none: all) that nobody had it.
-    fn reply_to(&mut self, name: &Name, patience: Option<Patience>) {
+    /// Tells those who wait no longer than that (none: all) why they wait in vain.
+    fn reply_to(&mut self, name: &Name, patience: Option<Patience>, why: LegacyAbsence) {
         let waiters = self.waiters.remove(name).unwrap_or_default();
         let (over, still): (Vec<_>, Vec<_>) = waiters
             .into_iter()
@@ -434,7 +446,23 @@ impl Plane {
             self.waiters.insert(name.clone(), still);
         }
         for waiter in over {
-            let _gone = waiter.reply.send(Err(LegacyAbsence::NobodyHasIt));
+            let _gone = waiter.reply.send(Err(why.clone()));
+        }
+    }
+
+    /// Says in the journal that names are refused unasked, once for as long as that lasts.
+    fn tell_if_busy(&mut self, why: Absence) {
+        if why != Absence::Busy {
+            return;
+        }
+        let now = Instant::now();
+        let last = self.busy_at.replace(now);
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= BUSY_PAUSE) {
+            let limit = ASKS_MAX;
+            self.events.warn(format!(
+                "names that may be older peers' are refused for now: only {limit} are looked for \
+                 at a time"
+            ));
         }
     }
 }

@@ -1,0 +1,140 @@
+//! Many names at once.
+
+use super::*;
+
+const PEER: &str = "10.0.0.2:1378";
+
+/// Asks for so many, and says in which order the peer heard of them.
+fn ask_many(world: &mut World, count: usize) {
+    for n in 0..count {
+        assert_eq!(world.ask(&format!("f{n:04}")), Ok(()));
+    }
+}
+
+fn heard(world: &mut World) -> Vec<String> {
+    let questions = world.sent().into_iter().map(|(_, text)| text);
+    questions.filter(|text| text.starts_with("Get,")).collect()
+}
+
+/// The files for which a responder at that address is tried now.
+fn tried_at(world: &mut World, at: &str) -> Vec<Name> {
+    let events = world.asking_events().into_iter();
+    let tries = events.filter_map(|event| match event {
+        LegacyEvent::Try {
+            name, at: there, ..
+        } if there == address(at) => Some(name),
+        _ => None,
+    });
+    tries.collect()
+}
+
+#[test]
+fn questions_are_bounded_and_those_past_their_lookup_give_way() {
+    let mut world = World::new(&[PEER]);
+    ask_many(&mut world, ASKS_MAX);
+    assert_eq!(world.ask("one more"), Err(Absence::Busy));
+    world.pass(seconds(12));
+    world.events();
+    assert_eq!(world.ask("one more"), Ok(()));
+    let first = LegacyEvent::AskOver(name("f0000"));
+    assert_eq!(world.asking_events(), [first]);
+}
+
+#[test]
+fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
+    let mut world = World::new(&[PEER]);
+    let count = ASKS_BURST as usize + 2 * ASKS_PER_SECOND as usize;
+    ask_many(&mut world, count);
+    let mut all = heard(&mut world);
+    assert_eq!(all.len(), ASKS_BURST as usize);
+    world.pass(seconds(1));
+    all.extend(heard(&mut world));
+    assert!(all.len() <= (ASKS_BURST + ASKS_PER_SECOND) as usize);
+    world.pass(Duration::from_millis(1100));
+    all.extend(heard(&mut world));
+    let in_order: Vec<String> = (0..count).map(|n| format!("Get,f{n:04}\n")).collect();
+    assert_eq!(all, in_order);
+    let is_over = |event: &LegacyEvent| matches!(event, LegacyEvent::LookupOver(_));
+    world.pass(Duration::from_millis(9_900));
+    assert_eq!(world.events().iter().filter(|e| is_over(e)).count(), 64);
+    world.pass(Duration::from_millis(2_200));
+    let over = world.events();
+    assert_eq!(over.iter().filter(|e| is_over(e)).count(), count - 64);
+}
+
+#[test]
+fn of_many_names_the_one_that_somebody_has_is_found() {
+    let mut world = World::new(&[PEER]);
+    ask_many(&mut world, 300);
+    world.pass(seconds(2));
+    world.hear(PEER, b"File,1,5002\n");
+    let mut rounds = 0;
+    let found = name("f0250");
+    loop {
+        let tries = tried_at(&mut world, "10.0.0.2:5002");
+        assert!(!tries.is_empty() && tries.len() <= TRIES_AT_ONE_MAX);
+        for file in &tries {
+            let at = address("10.0.0.2:5002");
+            world.machine.tried(world.now, file, at, *file == found);
+        }
+        if tries.contains(&found) {
+            break;
+        }
+        rounds += 1;
+    }
+    assert!(rounds <= 300, "{rounds}");
+}
+
+#[test]
+fn a_responder_that_says_nothing_leaves_room_for_another() {
+    let mut world = World::new(&[PEER, "10.0.0.3:1378"]);
+    ask_many(&mut world, 200);
+    world.pass(seconds(2));
+    world.hear(PEER, b"File,1,5002\n");
+    assert_eq!(
+        tried_at(&mut world, "10.0.0.2:5002").len(),
+        TRIES_AT_ONE_MAX
+    );
+    world.hear("10.0.0.3:1378", b"File,1,5003\n");
+    assert_eq!(
+        tried_at(&mut world, "10.0.0.3:5003").len(),
+        TRIES_AT_ONE_MAX
+    );
+}
+
+#[test]
+fn a_name_whose_responder_had_no_turn_is_not_absent() {
+    let mut world = World::new(&[PEER]);
+    ask_many(&mut world, 20);
+    world.hear(PEER, b"File,1,5002\n");
+    assert_eq!(
+        tried_at(&mut world, "10.0.0.2:5002").len(),
+        TRIES_AT_ONE_MAX
+    );
+    world.pass(seconds(12));
+    let busy = (16..20).map(|n| LegacyEvent::LookupBusy(name(&format!("f{n:04}"))));
+    assert_eq!(world.asking_events(), busy.collect::<Vec<_>>());
+    assert_eq!(world.ask("f0016"), Ok(()));
+}
+
+#[test]
+fn few_questions_stay_open_for_a_late_answer() {
+    let mut world = World::new(&[PEER]);
+    ask_many(&mut world, 500);
+    world.pass(seconds(20));
+    world.events();
+    world.hear(PEER, b"File,1,5002\n");
+    let mut tried = 0;
+    loop {
+        let tries = tried_at(&mut world, "10.0.0.2:5002");
+        if tries.is_empty() {
+            break;
+        }
+        tried += tries.len();
+        for file in tries {
+            let at = address("10.0.0.2:5002");
+            world.machine.tried(world.now, &file, at, false);
+        }
+    }
+    assert_eq!(tried, LATE_MAX);
+}
