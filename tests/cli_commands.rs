@@ -14,7 +14,7 @@ use p2pfs::daemon::control::{
     CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer, Dropped,
     EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Invitation, Joined,
     Listing, LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts,
-    Peers, Policy, Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status,
+    Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status,
     Touched, Traffic,
 };
 use tokio::runtime::Runtime;
@@ -144,6 +144,7 @@ fn entry(path: &[u8]) -> LsEntry {
         holders: vec!["lab-2".to_owned(), "lab-3".to_owned()],
         cached_bytes: 1024,
         pinned: false,
+        plane: Plane::Native,
     }
 }
 

@@ -27,6 +27,14 @@ fn main() {
             ),
             ("get_fetches_from_an_old_peer", get_fetches_from_an_old_peer),
             (
+                "a_script_can_wait_for_an_old_peers_file_and_list_and_explain_it",
+                waited_for_and_told_of,
+            ),
+            (
+                "an_old_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told",
+                not_kept_in_the_cache,
+            ),
+            (
                 "a_stranger_waits_and_one_that_answered_us_does_not",
                 reciprocity_decides_who_waits,
             ),
@@ -186,6 +194,66 @@ fn get_fetches_from_an_old_peer() {
     let (finished, out) = get(&node, "absent");
     assert_eq!(finished.status.code(), Some(1));
     assert!(!out.exists());
+}
+
+fn waited_for_and_told_of() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::from_secs(1));
+    peer.gives_file("theirs", b"twelve bytes");
+    let node = start(&mut cluster, "lab", &[&peer], "");
+    node.write("a", b"1");
+    node.write("z", b"1");
+    node.wait_for_file("a");
+    node.wait_for_file("z");
+    assert_eq!(node.cli(&["ls"]).expect_ok(), "a\nz\n");
+    assert_ne!(node.cli(&["why", "theirs"]).status.code(), Some(0));
+    let waited = node.cli(&["wait", "--file", "nobody has it", "--timeout", "1s"]);
+    assert_eq!(waited.status.code(), Some(1));
+    node.cli(&["wait", "--file", "theirs", "--timeout", "20s"])
+        .expect_ok();
+    assert_eq!(node.cli(&["ls"]).expect_ok(), "a\ntheirs\nz\n");
+    let listed = node.cli(&["ls", "--json"]).expect_json();
+    assert_eq!(listed["entries"][0]["plane"], "native");
+    let theirs = &listed["entries"][1];
+    assert_eq!(theirs["plane"], "legacy");
+    assert_eq!(theirs["size_bytes"], 12);
+    assert_eq!(theirs["holders"][0], peer.address());
+    assert_eq!(theirs["hash"], serde_json::Value::Null);
+    let long = node.cli(&["ls", "-l", "theirs"]).expect_ok();
+    assert!(
+        long.contains("% legacy") && long.contains(peer.address()),
+        "{long}"
+    );
+    let why = node.cli(&["why", "theirs", "--json"]).expect_json();
+    assert_eq!(why["versions"][0]["verified"], "none");
+    assert_eq!(why["versions"][0]["author"], peer.address());
+    let next = why["next_read"].as_str().unwrap();
+    let fetch = format!(
+        "fetch all of its 12 bytes from the older peer {}",
+        peer.address()
+    );
+    assert!(next.starts_with(&fetch), "{next}");
+    let why = node.cli(&["why", "theirs"]).expect_ok();
+    assert!(why.contains("hash     none (verified: none)"), "{why}");
+    assert!(why.contains("cached   0%"), "{why}");
+}
+
+fn not_kept_in_the_cache() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"twelve bytes");
+    let node = start(&mut cluster, "lab", &[&peer], "");
+    node.cli(&["wait", "--file", "theirs"]).expect_ok();
+    for verb in ["prefetch", "pin"] {
+        let refused = node.cli(&[verb, "theirs"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let told = refused.text() + &refused.stderr;
+        let reason = format!("only the older peer {} has it", peer.address());
+        assert!(
+            told.contains(&reason) && told.contains("p2pfs get"),
+            "{told}"
+        );
+    }
 }
 
 fn reciprocity_decides_who_waits() {

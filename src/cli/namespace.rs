@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::names::shared_name;
 use super::output::{Colour, Output, escape, human_bytes, percent, printable};
 use crate::daemon::control::{
-    Call, Client, EntryKind, Listing, LsEntry, Named, Provenance, VersionInfo,
+    Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
 
 /// The arguments of `p2pfs ls`.
@@ -108,12 +108,16 @@ fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Re
             EntryKind::Directory | EntryKind::Symlink => "-".to_owned(),
             EntryKind::File => percent(entry.cached_bytes, entry.size_bytes),
         };
-        let pinned = if entry.pinned { " pinned" } else { "" };
+        let mark = match entry.plane {
+            Plane::Legacy => " legacy",
+            Plane::Native if entry.pinned => " pinned",
+            Plane::Native => "",
+        };
         vec![
             mode(entry).to_owned(),
             size(entry),
             local_time(entry.modified),
-            format!("{cached}{pinned}"),
+            format!("{cached}{mark}"),
             printable(&entry.holders.join(",")),
             shown(name_within(entry, directory), entry.kind, output),
         ]
@@ -186,7 +190,13 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
             format!("     hash     {hash} (verified: {verified})")
         }
         (None, EntryKind::Symlink) => "     kind     a symbolic link".to_owned(),
-        (None, _) => "     kind     a directory".to_owned(),
+        (None, EntryKind::Directory) => "     kind     a directory".to_owned(),
+        (None, EntryKind::File) => {
+            format!(
+                "     hash     none (verified: {})",
+                printable(&version.verified)
+            )
+        }
     })?;
     output.line(&format!(
         "     version  {} (mtime {})",
@@ -196,7 +206,7 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         "     holders  {}",
         printable(&version.holders.join(", "))
     ))?;
-    if version.hash.is_none() {
+    if version.kind != EntryKind::File {
         return Ok(());
     }
     output.line(&format!(
@@ -220,6 +230,7 @@ mod tests {
             holders: Vec::new(),
             cached_bytes: 0,
             pinned: false,
+            plane: Plane::Native,
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::legacy::not_kept;
 use super::names::{not_found, shared_path};
 use super::{Service, failed};
 use crate::catalogue::{Found, View};
@@ -73,12 +74,7 @@ impl Service {
                 Err(_) => Err(caller_gone()),
             };
         }
-        let (sender, receiver) = pipe::pipe().map_err(|error| failed(error.to_string()))?;
-        // a smaller pipe only makes the copy slower
-        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
-        let receiver = receiver
-            .into_blocking_fd()
-            .map_err(|error| failed(error.to_string()))?;
+        let (sender, receiver) = pipe_to_caller()?;
         let before = self.received_by_peer();
         if reply.more_with(&started, receiver).await.is_err() {
             return Err(caller_gone());
@@ -282,9 +278,13 @@ impl Service {
             let path = shared_path(named)?;
             match view.lookup(&path) {
                 Some(found) => collect(&view, path, &found, &mut contents)?,
-                None => touched
-                    .failed
-                    .push(problem(&path, "no node shares it".to_owned())),
+                None => {
+                    let why = match self.older_file(&path) {
+                        Some(older) => not_kept(&older),
+                        None => "no node shares it".to_owned(),
+                    };
+                    touched.failed.push(problem(&path, why));
+                }
             }
         }
         touched.files = contents.len() as u64;
@@ -302,6 +302,16 @@ impl Touched {
             self.failed.push(problem);
         }
     }
+}
+
+/// Both ends of a pipe, the second for the caller.
+pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
+    let made = pipe::pipe().and_then(|(sender, receiver)| {
+        // a smaller pipe only makes the copy slower
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        Ok((sender, receiver.into_blocking_fd()?))
+    });
+    made.map_err(|error| failed(error.to_string()))
 }
 
 /// A version that is open for a copy; closed when this goes.

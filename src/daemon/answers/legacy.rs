@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use super::content::caller_gone;
+use jiff::Timestamp;
+use tokio::io::AsyncWriteExt;
+
+use super::content::{caller_gone, pipe_to_caller};
 use super::names::shared_path;
 use super::{Service, failed};
+use crate::catalogue::View;
 use crate::daemon::control::{
-    Failure, FailureKind, GetDone, GetStarted, Named, PeerInfo, PeerState, Plane, ReplySink,
-    SourceShare,
+    EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, Named, PeerInfo, PeerState,
+    Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
 use crate::legacy::{LegacyMember, Patience};
 use crate::node::legacy::{CopyError, Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
+use crate::path::SharedPath;
 use crate::wire::legacy::{Name, printable};
 
 /// In the place of a hash: what older peers give has none.
@@ -42,11 +47,80 @@ impl Service {
             let shown = printable(path.as_bytes());
             Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
         })?;
-        let (file, copy) = tokio::select! {
+        let fetched = tokio::select! {
             fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
             () = reply.closed() => return Err(caller_gone()),
         };
-        give(&file, &copy, reply).await
+        match fetched {
+            Fetched::Whole(file, copy) => give(&file, &copy, reply).await,
+            Fetched::TooLarge(file) => pass_on(legacy, &file, reply).await,
+        }
+    }
+
+    /// A file that only an older peer is known to have, under its name in the root.
+    pub(super) fn older_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
+        let legacy = self.node.legacy()?;
+        if path.components().count() != 1 {
+            return None;
+        }
+        legacy.files().get(&Name::new(path.as_bytes()).ok()?)
+    }
+
+    /// The names of the root that only older peers are known to have.
+    pub(super) fn older_entries(&self, view: &View) -> Vec<LsEntry> {
+        let files = self.node.legacy().map(|legacy| legacy.files().all());
+        let is_native = |file: &RemoteFile| {
+            let path = SharedPath::new(file.name.as_bytes());
+            path.is_ok_and(|path| view.lookup(&path).is_some())
+        };
+        let files = files.iter().flatten();
+        let older = files.filter(|file| !is_native(file));
+        older.map(|file| older_entry(file)).collect()
+    }
+
+    /// Why an older peer's name shows what it shows.
+    pub(super) fn older_provenance(&self, file: &RemoteFile) -> Provenance {
+        let entry = older_entry(file);
+        let peer = file.peer.to_string();
+        Provenance {
+            path: entry.path.clone(),
+            listed: true,
+            rule: format!(
+                "no p2pfs node shares it: the older peer {peer} said first that it has it, and \
+                 nothing verifies its bytes"
+            ),
+            next_read: self.next_older_read(file),
+            versions: vec![VersionInfo {
+                shown_as: Some(entry.path),
+                won: true,
+                author: peer,
+                author_node: String::new(),
+                kind: entry.kind,
+                hash: None,
+                size_bytes: file.size_bytes,
+                modified: entry.modified,
+                version_time: entry.modified,
+                holders: entry.holders,
+                cached_bytes: entry.cached_bytes,
+                verified: NO_HASH.to_owned(),
+            }],
+        }
+    }
+
+    fn next_older_read(&self, file: &RemoteFile) -> String {
+        let (here, size_bytes, peer) = (file.cached_bytes(), file.size_bytes, file.peer);
+        if here == size_bytes && here > 0 {
+            return "read from the copy of a moment ago".to_owned();
+        }
+        if here > 0 {
+            return format!("join its transfer: {here} of {size_bytes} bytes have come");
+        }
+        if !self.node.cache().could_hold(size_bytes) {
+            return format!(
+                "fail: no room in the cache for its {size_bytes} bytes; get needs none"
+            );
+        }
+        format!("fetch all of its {size_bytes} bytes from the older peer {peer}, from the first on")
     }
 
     /// The older peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
@@ -66,6 +140,31 @@ impl Service {
             .filter(|older| native.iter().all(|peer| peer.address != older.address))
             .collect()
     }
+}
+
+/// What is known of an older peer's file. Its time is when it was first heard of.
+pub(super) fn older_entry(file: &RemoteFile) -> LsEntry {
+    LsEntry {
+        path: Named::new(file.name.as_bytes()),
+        kind: EntryKind::File,
+        size_bytes: file.size_bytes,
+        modified: Timestamp::try_from(file.first_seen).unwrap_or(Timestamp::UNIX_EPOCH),
+        executable: false,
+        hash: None,
+        holders: vec![file.peer.to_string()],
+        cached_bytes: file.cached_bytes(),
+        pinned: false,
+        plane: Plane::Legacy,
+    }
+}
+
+/// Why a file is neither brought into the cache nor kept there.
+pub(super) fn not_kept(file: &RemoteFile) -> String {
+    let peer = file.peer;
+    format!(
+        "only the older peer {peer} has it, and bytes without a hash are not kept in the cache: \
+         p2pfs get copies it"
+    )
 }
 
 fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
@@ -92,11 +191,15 @@ fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
     }
 }
 
+/// What a responder gave.
+enum Fetched {
+    Whole(Arc<RemoteFile>, Arc<RemoteCopy>),
+    /// The cache has no room for it, and `get` needs none.
+    TooLarge(Arc<RemoteFile>),
+}
+
 /// The whole file from the first responder that keeps its word; none where nobody has it.
-async fn fetch(
-    legacy: &Legacy,
-    name: &Name,
-) -> Result<Option<(Arc<RemoteFile>, Arc<RemoteCopy>)>, Failure> {
+async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
@@ -111,11 +214,8 @@ async fn fetch(
             Err(_) => break,
         };
         match whole(legacy, &file).await {
-            Ok(copy) => return Ok(Some((file, copy))),
-            Err(why @ CopyError::NoRoom { .. }) => {
-                let failure = copy_failure(&file, &why.to_string());
-                return Err(failure.with_remedy("p2pfs cache resize gives it more"));
-            }
+            Ok(copy) => return Ok(Some(Fetched::Whole(file, copy))),
+            Err(CopyError::NoRoom { .. }) => return Ok(Some(Fetched::TooLarge(file))),
             Err(why) => {
                 failure = Some(copy_failure(&file, &why.to_string()));
                 failed_at.push(file.at);
@@ -126,9 +226,50 @@ async fn fetch(
 }
 
 async fn whole(legacy: &Legacy, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
+    legacy.files().check_room(file)?;
     let copy = legacy.files().copy(file).await?;
     copy.whole().await?;
     Ok(copy)
+}
+
+/// Gives the bytes as they come, past the cache: another responder could not go on in the middle.
+async fn pass_on(
+    legacy: &Legacy,
+    file: &Arc<RemoteFile>,
+    reply: &ReplySink,
+) -> Result<GetDone, Failure> {
+    let begun = legacy.files().transfer(file).await;
+    let mut transfer = begun.map_err(|error| copy_failure(file, &error.to_string()))?;
+    let size_bytes = transfer.size_bytes();
+    let (mut to, receiver) = pipe_to_caller()?;
+    let started = GetStarted {
+        hash: NO_HASH.to_owned(),
+        size_bytes,
+        cached_bytes: 0,
+        executable: false,
+    };
+    if reply.more_with(&started, receiver).await.is_err() {
+        return Err(caller_gone());
+    }
+    let passed = async {
+        loop {
+            let part = match transfer.next().await {
+                Ok(Some(part)) => part,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let error = CopyError::from(error);
+                    legacy.files().failed(file, &error);
+                    return Err(copy_failure(file, &error.to_string()));
+                }
+            };
+            to.write_all(&part).await.map_err(|_| caller_gone())?;
+        }
+    };
+    tokio::select! {
+        passed = passed => passed?,
+        () = reply.closed() => return Err(caller_gone()),
+    }
+    Ok(given_by(file, size_bytes))
 }
 
 async fn give(file: &RemoteFile, copy: &RemoteCopy, reply: &ReplySink) -> Result<GetDone, Failure> {
@@ -143,12 +284,17 @@ async fn give(file: &RemoteFile, copy: &RemoteCopy, reply: &ReplySink) -> Result
     if reply.more_with(&started, local.into()).await.is_err() {
         return Err(caller_gone());
     }
-    Ok(GetDone {
+    Ok(given_by(file, file.size_bytes))
+}
+
+fn given_by(file: &RemoteFile, received_bytes: u64) -> GetDone {
+    let name = file.peer.to_string();
+    GetDone {
         sources: vec![SourceShare {
-            name: file.peer.to_string(),
-            received_bytes: file.size_bytes,
+            name,
+            received_bytes,
         }],
-    })
+    }
 }
 
 fn copy_failure(file: &RemoteFile, why: &str) -> Failure {

@@ -1,10 +1,11 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
+use super::legacy::older_entry;
 use super::{Service, calendar_time};
 use crate::catalogue::{Found, Rule, Version};
 use crate::daemon::control::{
-    EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Provenance,
-    VersionInfo,
+    EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
+    Provenance, VersionInfo,
 };
 use crate::digest::ContentHash;
 use crate::id::NodeId;
@@ -39,7 +40,13 @@ impl Service {
     pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
         let path = shared_path(named)?;
         let view = self.node.view();
-        let found = view.lookup(&path).ok_or_else(|| not_found(&path))?;
+        let Some(found) = view.lookup(&path) else {
+            let older = self.older_file(&path).ok_or_else(|| not_found(&path))?;
+            return Ok(Listing {
+                entries: vec![older_entry(&older)],
+                more: false,
+            });
+        };
         if !matches!(found.kind, Kind::Directory) {
             return Ok(Listing {
                 entries: vec![self.ls_entry(&path, &found)],
@@ -49,15 +56,28 @@ impl Service {
         let after = after.map(shared_path).transpose()?;
         let after_name = after.as_ref().map(SharedPath::file_name);
         let children = view.children(&path, after_name, LS_PAGE_MAX_ENTRIES);
-        let more = children.len() == LS_PAGE_MAX_ENTRIES;
+        let mut more = children.len() == LS_PAGE_MAX_ENTRIES;
         let entry = |child: crate::catalogue::Child| {
             let path = path.join(&child.name).ok()?;
             Some(self.ls_entry(&path, &child.found))
         };
-        Ok(Listing {
-            entries: children.into_iter().filter_map(entry).collect(),
-            more,
-        })
+        let mut entries: Vec<LsEntry> = children.into_iter().filter_map(entry).collect();
+        if path.is_root() {
+            let last = entries
+                .last()
+                .filter(|_| more)
+                .map(|last| last.path.clone());
+            let is_here = |older: &LsEntry| {
+                let name = older.path.as_bytes();
+                after_name.is_none_or(|after| name > after)
+                    && last.as_ref().is_none_or(|last| name < last.as_bytes())
+            };
+            entries.extend(self.older_entries(&view).into_iter().filter(is_here));
+            entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
+            more |= entries.len() > LS_PAGE_MAX_ENTRIES;
+            entries.truncate(LS_PAGE_MAX_ENTRIES);
+        }
+        Ok(Listing { entries, more })
     }
 
     fn ls_entry(&self, path: &SharedPath, found: &Found) -> LsEntry {
@@ -82,6 +102,7 @@ impl Service {
                 .unwrap_or_default(),
             cached_bytes: hash.map_or(0, |hash| self.cached_bytes(&hash, size_bytes)),
             pinned: hash.is_some_and(|hash| self.node.cache().is_pinned(&hash)),
+            plane: Plane::Native,
         }
     }
 
@@ -109,7 +130,8 @@ impl Service {
         let found = view.lookup(&path);
         let versions = view.versions(&path);
         if found.is_none() && versions.is_empty() {
-            return Err(not_found(&path));
+            let older = self.older_file(&path).ok_or_else(|| not_found(&path))?;
+            return Ok(self.older_provenance(&older));
         }
         let rule = deciding_rule(&versions);
         Ok(Provenance {

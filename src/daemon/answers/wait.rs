@@ -1,14 +1,19 @@
 //! Waiting until something is so, for scripts.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::names::shared_path;
 use super::{Service, node_failure};
 use crate::cluster::MemberState;
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
+use crate::legacy::Patience;
+use crate::wire::legacy::Name;
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
+/// How often the older peers' plane is asked to ask: it asks them less often.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
 /// The longest that one call may wait: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
@@ -28,6 +33,12 @@ impl Service {
             }
             Ok(Nothing {})
         };
+        let so = async {
+            tokio::select! {
+                outcome = so => outcome,
+                never = self.keep_asking(wanted.file.as_ref()) => match never {},
+            }
+        };
         match tokio::time::timeout(limit, so).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.timed_out(&wanted).await),
@@ -39,6 +50,23 @@ impl Service {
         let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
         Failure::new(FailureKind::TimedOut, format!("not in time: {what}"))
             .with_remedy("p2pfs status and p2pfs peers show how things stand")
+    }
+
+    /// Asks the older peers for the file, as a lookup through the mount does, over and over: each
+    /// hears of it again when the answer to the last question counts no more.
+    async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
+        let path = file.and_then(|named| shared_path(named).ok());
+        let name = path.filter(|path| path.components().count() == 1);
+        let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
+        let (Some(legacy), Some((name, path))) = (self.node.legacy(), name) else {
+            return std::future::pending().await;
+        };
+        loop {
+            if self.node.view().lookup(&path).is_none() {
+                let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
+            }
+            tokio::time::sleep(ASK_PERIOD).await;
+        }
     }
 
     /// The first thing that is not so yet.
@@ -64,7 +92,7 @@ impl Service {
         }
         if let Some(named) = &wanted.file {
             let path = shared_path(named)?;
-            if self.node.view().lookup(&path).is_none() {
+            if self.node.view().lookup(&path).is_none() && self.older_file(&path).is_none() {
                 let shown = path.as_bytes().escape_ascii();
                 return Ok(Some(format!("{shown} is not listed")));
             }

@@ -252,12 +252,14 @@ pub struct LsEntry {
     /// The BLAKE3 hash of a file, 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
-    /// The names of the live nodes that have it.
+    /// The names of the live nodes that have it; of an older peer its address.
     pub holders: Vec<String>,
     /// How much of it is in the local cache, or all of it where this node shares it.
     pub cached_bytes: u64,
     /// Whether it is kept in the cache.
     pub pinned: bool,
+    /// By which protocol it comes: an older peer's has no hash.
+    pub plane: Plane,
 }
 
 /// What a name stands for.

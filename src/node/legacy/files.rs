@@ -239,7 +239,7 @@ impl RemoteFiles {
     }
 
     /// A transfer failed: the next open asks anew, and others than this peer first.
-    pub(super) fn failed(&self, file: &Arc<RemoteFile>, error: &CopyError) {
+    pub fn failed(&self, file: &Arc<RemoteFile>, error: &CopyError) {
         if error.is_the_peers() {
             self.forget(file);
         }
@@ -277,15 +277,7 @@ impl RemoteFiles {
             return Ok(running);
         }
         copies.whole = None;
-        let begun = match file.take_parked() {
-            Some(transfer) => Ok(transfer),
-            None => Transfer::begin(file.at, &file.name).await,
-        };
-        let transfer = begun.map_err(|error| {
-            let error = CopyError::from(error);
-            self.failed(file, &error);
-            error
-        })?;
+        let transfer = self.transfer(file).await?;
         if transfer.size_bytes() == file.size_bytes {
             let copy = self.start(file, transfer)?;
             copies.running = Arc::downgrade(&copy);
@@ -301,19 +293,42 @@ impl RemoteFiles {
         Ok(copy)
     }
 
+    /// A transfer of a file, to be carried elsewhere than into a copy.
+    ///
+    /// # Errors
+    /// [`CopyError`] where it does not begin; the file is forgotten then.
+    pub async fn transfer(&self, file: &Arc<RemoteFile>) -> Result<Transfer, CopyError> {
+        let begun = match file.take_parked() {
+            Some(transfer) => Ok(transfer),
+            None => Transfer::begin(file.at, &file.name).await,
+        };
+        begun.map_err(|error| {
+            let error = CopyError::from(error);
+            self.failed(file, &error);
+            error
+        })
+    }
+
+    /// Whether a copy could be had now, as far as the cache is concerned.
+    ///
+    /// # Errors
+    /// [`CopyError::NoRoom`].
+    pub fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
+        let size_bytes = file.size_bytes;
+        let could_hold = || self.store.cache.could_hold(size_bytes);
+        if could_hold() || (self.drop_unused() && could_hold()) {
+            return Ok(());
+        }
+        Err(CopyError::NoRoom { size_bytes })
+    }
+
     fn start(
         &self,
         file: &Arc<RemoteFile>,
         transfer: Transfer,
     ) -> Result<Arc<RemoteCopy>, CopyError> {
-        let size_bytes = transfer.size_bytes();
-        let could_hold = || self.store.cache.could_hold(size_bytes);
-        let has_room = could_hold() || (self.drop_unused() && could_hold());
-        if !has_room {
-            let error = CopyError::NoRoom { size_bytes };
-            self.failed(file, &error);
-            return Err(error);
-        }
+        self.check_room(file)
+            .inspect_err(|error| self.failed(file, error))?;
         let enter = || self.store.places.clone().try_acquire_owned().ok();
         let place = enter().or_else(|| self.drop_unused().then(enter).flatten());
         let Some(place) = place else {
