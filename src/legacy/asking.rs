@@ -258,6 +258,12 @@ impl Asks {
         });
     }
 
+    /// Whether a question waits for the answer of this peer: one for each is no flood.
+    pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
+        let mut open = self.open.values();
+        open.any(|ask| ask.asked.contains(&from) && !ask.answered.contains(&from))
+    }
+
     /// A `File` answer came. None where the sender was asked for nothing that is open. It names no
     /// file, so the sender is tried for each question that it was asked.
     pub(super) fn answered(

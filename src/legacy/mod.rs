@@ -184,7 +184,8 @@ impl LegacyMachine {
             self.counters.echoes += 1;
             return;
         }
-        if !self.rates.admit(*from.ip(), now) {
+        let is_awaited = datagram.starts_with(b"File,") && self.asks.await_answer_of(from);
+        if !is_awaited && !self.rates.admit(*from.ip(), now) {
             self.counters.flooding += 1;
             self.blame(now, from, Offence::Flood);
             return;

@@ -138,3 +138,22 @@ fn few_questions_stay_open_for_a_late_answer() {
     }
     assert_eq!(tried, LATE_MAX);
 }
+
+#[test]
+fn one_answer_to_each_of_many_questions_is_no_flood() {
+    let mut world = World::new(&[PEER]);
+    for n in 0..1000 {
+        let file = format!("f{n:04}");
+        assert_eq!(world.ask(&file), Ok(()));
+        world.pass(Duration::from_millis(8));
+        world.hear(PEER, b"File,1,5002\n");
+        let at = address("10.0.0.2:5002");
+        assert!(tried_at(&mut world, "10.0.0.2:5002").contains(&name(&file)));
+        world.machine.tried(world.now, &name(&file), at, true);
+    }
+    assert_eq!(world.machine.counters().flooding, 0);
+    for _ in 0..1000 {
+        world.hear(PEER, b"File,1,5002\n");
+    }
+    assert_ne!(world.machine.counters().flooding, 0);
+}
