@@ -210,6 +210,8 @@ pub struct Transfer {
     left_bytes: u64,
     pace_ends: Option<Instant>,
     pace_left_bytes: u64,
+    /// Since when nobody asks for more.
+    left_at: Option<Instant>,
 }
 
 impl Transfer {
@@ -242,6 +244,7 @@ impl Transfer {
             left_bytes: header.size_bytes,
             pace_ends: None,
             pace_left_bytes: 0,
+            left_at: None,
         })
     }
 
@@ -260,6 +263,16 @@ impl Transfer {
     /// # Errors
     /// [`LegacyError`]; what came before is not to be kept.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
+        // how long the reader was away is not the peer's fault
+        if let (Some(ends), Some(left_at)) = (&mut self.pace_ends, self.left_at.take()) {
+            *ends += left_at.elapsed();
+        }
+        let part = self.receive().await;
+        self.left_at = Some(Instant::now());
+        part
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, LegacyError> {
         if self.left_bytes == 0 {
             return self.end().await.map(|()| None);
         }
@@ -408,6 +421,27 @@ mod tests {
             }
         });
         assert!(matches!(fetch(at).await, Err(LegacyError::TooSlow { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_was_away_does_not_find_its_peer_too_slow() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let SocketAddr::V4(at) = listener.local_addr().unwrap() else {
+            panic!("not IPv4");
+        };
+        let (back, is_back) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&header("a.txt", 2)).await.unwrap();
+            stream.write_all(b"a").await.unwrap();
+            is_back.await.unwrap();
+            stream.write_all(b"b").await.unwrap();
+        });
+        let mut transfer = Transfer::begin(at, &name("a.txt")).await.unwrap();
+        assert_eq!(transfer.next().await.unwrap().unwrap(), "a");
+        tokio::time::advance(PACE * 3).await;
+        back.send(()).unwrap();
+        assert_eq!(transfer.next().await.unwrap().unwrap(), "b");
     }
 
     async fn connect() -> (TcpStream, TcpStream) {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
-use super::legacy::{Legacy, RemoteCopy};
+use super::legacy::{Legacy, RemoteBytes};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::ContentHash;
@@ -54,7 +54,7 @@ enum OpenVersion {
     /// A fixed content.
     Fixed(FixedVersion),
     /// A file of an older peer, as one transfer gives it.
-    Older(Arc<RemoteCopy>),
+    Older(RemoteBytes),
 }
 
 struct FixedVersion {
@@ -148,10 +148,10 @@ impl NodeContent {
         reply: ReadReply,
     ) -> ReadTicket {
         let version = self.version(handle);
-        if let (Some(OpenVersion::Older(copy)), Some(older)) =
+        if let (Some(OpenVersion::Older(bytes)), Some(older)) =
             (version.as_deref(), self.older.get())
         {
-            older.read(copy.clone(), range, self.read_deadline, reply);
+            older.read(bytes.clone(), range, self.read_deadline, reply);
             return ReadTicket(0);
         }
         let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
@@ -219,7 +219,7 @@ impl Content for NodeContent {
         match self.version(handle).as_deref() {
             None => ReadNow::Failed(FsError::BadHandle),
             Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
-            Some(OpenVersion::Older(copy)) => copy.read_now(offset, buffer),
+            Some(OpenVersion::Older(bytes)) => bytes.read_now(offset, buffer),
             Some(OpenVersion::Fixed(version)) => {
                 let read = version.read_local(offset, buffer);
                 if version.is_partial() && matches!(read, ReadNow::Done(_)) {
@@ -236,7 +236,7 @@ impl Content for NodeContent {
         match self.version(handle).as_deref() {
             None => ReadNow::Failed(FsError::BadHandle),
             Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
-            Some(OpenVersion::Older(copy)) => copy.read_now(offset, buffer),
+            Some(OpenVersion::Older(bytes)) => bytes.read_now(offset, buffer),
             Some(OpenVersion::Fixed(version)) => version.read_local(offset, buffer),
         }
     }
@@ -359,10 +359,10 @@ impl Content for NodeContent {
         };
         let open = self.open.clone();
         let next = self.next_handle.clone();
-        let opened = move |copy: Result<Arc<RemoteCopy>, FsError>| {
-            reply(copy.and_then(|copy| {
-                let size_bytes = copy.size_bytes;
-                let handle = remember(&open, &next, OpenVersion::Older(copy))?;
+        let opened = move |bytes: Result<RemoteBytes, FsError>| {
+            reply(bytes.and_then(|bytes| {
+                let size_bytes = bytes.size_bytes();
+                let handle = remember(&open, &next, OpenVersion::Older(bytes))?;
                 Ok((handle, size_bytes))
             }));
         };

@@ -117,7 +117,8 @@ impl Service {
         }
         if !self.node.cache().could_hold(size_bytes) {
             return format!(
-                "fail: no room in the cache for its {size_bytes} bytes; get needs none"
+                "fetch its {size_bytes} bytes from the older peer {peer} as they are read: the \
+                 cache has no room for them"
             );
         }
         format!("fetch all of its {size_bytes} bytes from the older peer {peer}, from the first on")
@@ -226,7 +227,6 @@ async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure>
 }
 
 async fn whole(legacy: &Legacy, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
-    legacy.files().check_room(file)?;
     let copy = legacy.files().copy(file).await?;
     copy.whole().await?;
     Ok(copy)

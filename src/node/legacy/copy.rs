@@ -196,7 +196,7 @@ impl Drop for RemoteCopy {
     }
 }
 
-fn interrupted(why: &str) -> CopyError {
+pub(super) fn interrupted(why: &str) -> CopyError {
     CopyError::Transfer {
         why: why.to_owned(),
         offence: None,

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::copy::RemoteCopy;
+use super::window::{WINDOWS_MAX, Window};
 use crate::cache::{Cache, LEGACY_DIR};
 use crate::fs::FsError;
 use crate::legacy::Offence;
@@ -145,6 +146,7 @@ struct Store {
     cache: Cache,
     next: AtomicU64,
     places: Arc<Semaphore>,
+    windows: Arc<Semaphore>,
     known: Mutex<BTreeMap<Name, Arc<RemoteFile>>>,
     failures: mpsc::Sender<Failed>,
     failures_taken: Mutex<Option<mpsc::Receiver<Failed>>>,
@@ -168,6 +170,7 @@ impl RemoteFiles {
             cache,
             next: AtomicU64::new(1),
             places: Arc::new(Semaphore::new(COPIES_MAX)),
+            windows: Arc::new(Semaphore::new(WINDOWS_MAX)),
             known: Mutex::default(),
             failures,
             failures_taken: Mutex::new(Some(taken)),
@@ -265,7 +268,8 @@ impl RemoteFiles {
     /// new one. Where the peer has a file of another size by now, that one is known from now on.
     ///
     /// # Errors
-    /// [`CopyError`]; where it is the peer's the file is forgotten.
+    /// [`CopyError`]; where it is the peer's the file is forgotten. Where there is no room a
+    /// [`Self::window`] needs none.
     pub async fn copy(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
         let mut copies = file.copies.lock().await;
         if let Some((at, whole)) = &copies.whole
@@ -277,6 +281,7 @@ impl RemoteFiles {
             return Ok(running);
         }
         copies.whole = None;
+        self.check_room(file)?;
         let transfer = self.transfer(file).await?;
         if transfer.size_bytes() == file.size_bytes {
             let copy = self.start(file, transfer)?;
@@ -309,11 +314,30 @@ impl RemoteFiles {
         })
     }
 
-    /// Whether a copy could be had now, as far as the cache is concerned.
+    /// A transfer that is read as it comes, without a copy.
     ///
     /// # Errors
-    /// [`CopyError::NoRoom`].
-    pub fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
+    /// [`CopyError`]; [`CopyError::NoRoom`] where there are [`WINDOWS_MAX`].
+    pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
+        let size_bytes = file.size_bytes;
+        let place = self.store.windows.clone().try_acquire_owned();
+        let place = place.map_err(|_| {
+            let error = CopyError::NoRoom { size_bytes };
+            self.failed(file, &error);
+            error
+        })?;
+        let transfer = self.transfer(file).await?;
+        if transfer.size_bytes() == size_bytes {
+            let window = Window::new(file.clone(), transfer, self.clone(), place);
+            return Ok(Arc::new(window));
+        }
+        let renewed = self.found(file.name.clone(), file.peer, transfer);
+        let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
+        let window = Window::new(renewed, transfer, self.clone(), place);
+        Ok(Arc::new(window))
+    }
+
+    fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
         let size_bytes = file.size_bytes;
         let could_hold = || self.store.cache.could_hold(size_bytes);
         if could_hold() || (self.drop_unused() && could_hold()) {
@@ -327,8 +351,7 @@ impl RemoteFiles {
         file: &Arc<RemoteFile>,
         transfer: Transfer,
     ) -> Result<Arc<RemoteCopy>, CopyError> {
-        self.check_room(file)
-            .inspect_err(|error| self.failed(file, error))?;
+        self.check_room(file)?;
         let enter = || self.store.places.clone().try_acquire_owned().ok();
         let place = enter().or_else(|| self.drop_unused().then(enter).flatten());
         let Some(place) = place else {

@@ -2,8 +2,8 @@
 //!
 //! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to older peers
 //! (`shelf`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
-//! that came from them (`files`, `copy`), which have no hash and stay apart from all verified ones.
-//! Present only where the plane is turned on.
+//! that came from them (`files`, `copy`, `window`), which have no hash and stay apart from all
+//! verified ones. Present only where the plane is turned on.
 
 mod copy;
 mod files;
@@ -12,6 +12,7 @@ mod refusals;
 mod run;
 mod serve;
 mod shelf;
+mod window;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -31,6 +32,7 @@ pub use files::{COPY_AGE, CopyError, RemoteFile, RemoteFiles};
 use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};
 pub(super) use shelf::Sources;
+pub use window::{RemoteBytes, WINDOWS_MAX};
 
 /// Datagrams that wait for the plane; further ones are dropped, as the network would.
 const DATAGRAMS_MAX: usize = 256;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
+use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
 use crate::extent::ByteRange;
 use crate::fs::{FsError, LaterReply, OlderFile, ReadReply, Timestamp};
 use crate::legacy::{Absence, NEGATIVE, Patience, is_probe};
@@ -62,7 +62,7 @@ impl Legacy {
     }
 
     /// Asks for a file and begins its transfer.
-    pub fn open_later(&self, name: &[u8], reply: LaterReply<Arc<RemoteCopy>>) {
+    pub fn open_later(&self, name: &[u8], reply: LaterReply<RemoteBytes>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
@@ -74,17 +74,11 @@ impl Legacy {
         });
     }
 
-    /// Reads from a copy, for as long as its transfer moves.
-    pub fn read(
-        &self,
-        copy: Arc<RemoteCopy>,
-        range: ByteRange,
-        patience: Duration,
-        reply: ReadReply,
-    ) {
+    /// Reads, for as long as the transfer moves.
+    pub fn read(&self, bytes: RemoteBytes, range: ByteRange, patience: Duration, reply: ReadReply) {
         self.runtime.spawn(async move {
             let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
-            let read = copy.read_with_patience(range.start, length, patience);
+            let read = bytes.read(range.start, length, patience);
             reply(read.await.map_err(|error| error.as_fs_error()));
         });
     }
@@ -104,7 +98,7 @@ impl Legacy {
     }
 
     /// The first of those who have it that begins to give it.
-    async fn open(&self, name: Name) -> Result<Arc<RemoteCopy>, FsError> {
+    async fn open(&self, name: Name) -> Result<RemoteBytes, FsError> {
         let (mut failure, mut passed) = (None, Vec::new());
         while passed.len() < RESPONDERS_MAX {
             let file = match failure {
@@ -114,13 +108,20 @@ impl Legacy {
                     next.map_err(|_| failure)?
                 }
             };
-            match self.files.copy(&file).await {
+            let bytes = match self.files.copy(&file).await {
+                Err(CopyError::NoRoom { .. }) => {
+                    let window = self.files.window(&file).await;
+                    window.map(RemoteBytes::Window)
+                }
+                copied => copied.map(RemoteBytes::Copy),
+            };
+            match bytes {
                 // nothing of it is read, so nobody would learn what else it sends
-                Ok(copy) if copy.size_bytes == 0 => match copy.whole().await {
-                    Ok(()) => return Ok(copy),
+                Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
+                    Ok(()) => return Ok(RemoteBytes::Copy(copy)),
                     Err(error) => failure = Some(error.as_fs_error()),
                 },
-                Ok(copy) => return Ok(copy),
+                Ok(bytes) => return Ok(bytes),
                 Err(error) if error.is_the_peers() => failure = Some(error.as_fs_error()),
                 Err(error) => return Err(error.as_fs_error()),
             }
