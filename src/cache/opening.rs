@@ -136,7 +136,7 @@ impl Core {
         };
         let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
         let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
-        let Some(loaded) = usable else {
+        let Some(mut loaded) = usable else {
             let gone = self.noted(layout::remove(&self.disk, &paths));
             if let Err(source) = gone {
                 self.release(&hash, Some(entry));
@@ -155,9 +155,30 @@ impl Core {
                 return Err(CacheError::io("open", paths.data, source));
             }
         };
+        // to check a small file costs no more than to open it
+        let checks_now = entry.unchecked && loaded.in_attribute;
+        if checks_now {
+            loaded = loaded.in_doubt();
+        }
         let map = MapState::of(&loaded);
         let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
-        Ok(self.publish_open(shared, entry.unchecked))
+        if checks_now {
+            let whole = ByteRange::new(0, shared.size_bytes);
+            let lost_bytes = shared.settle(self, whole);
+            self.lost_at_open(&shared, lost_bytes);
+        }
+        Ok(self.publish_open(shared, entry.unchecked && !checks_now))
+    }
+
+    /// What was believed before it was opened is not there: who offered it must hear of that.
+    fn lost_at_open(&self, shared: &Shared, lost_bytes: u64) {
+        if lost_bytes > 0 {
+            self.tell(CacheEvent::Dropped {
+                hash: shared.hash,
+                range: ByteRange::new(0, shared.size_bytes),
+                was_complete: true,
+            });
+        }
     }
 
     /// Begins an empty file: nothing of it is on the disk before its first bytes.

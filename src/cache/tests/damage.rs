@@ -116,7 +116,7 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
     for clean in [true, false] {
         for size in [3_000_000, 10_000] {
             if !clean && size < 65_536 {
-                continue; // the map is an attribute of the data: a check in the background finds it
+                continue; // such a file is checked as it is opened
             }
             let place = Place::new(1 << 23);
             let (source, other) = (Source::new(1, size), Source::new(2, size));
@@ -146,6 +146,29 @@ fn what_was_changed_while_the_cache_was_closed_is_checked_before_it_is_believed(
             }
         }
     }
+}
+
+#[test]
+fn a_small_file_is_checked_as_it_is_opened_after_an_unclean_stop() {
+    let place = Place::new(1 << 20);
+    let (hurt, other) = (Source::new(1, 10_000), Source::new(2, 10_000));
+    let (cache, _events) = place.open();
+    fill(&cache, &hurt);
+    fill(&cache, &other);
+    drop(cache);
+    overwrite(&paths(&place, &hurt).data, 7_000, b"rot");
+    fs::remove_file(place.cache_dir().join("clean")).unwrap();
+    let (cache, _events) = place.open();
+    let mut page = vec![0; 10_000];
+    let file = open_file(&cache, &hurt);
+    assert!(file.backing().is_none(), "the kernel must not read it");
+    let found = file.read_at(0, &mut page).unwrap();
+    assert!(matches!(found, ReadOutcome::Missing(_)));
+    assert!(!cache.is_complete(&hurt.hash()));
+    let file = open_file(&cache, &other);
+    assert!(file.backing().is_some() && cache.is_complete(&other.hash()));
+    assert_eq!(other.check_all(&file), 10_000);
+    assert!(cache.unverified().is_empty());
 }
 
 #[test]
