@@ -90,6 +90,10 @@ fn main() {
             hard_links_are_fetched_once,
         ),
         (
+            "an_own_file_shows_its_size_at_the_moment_it_is_written",
+            an_own_file_shows_what_is_written,
+        ),
+        (
             "a_replaced_version_that_nobody_has_is_estale_and_the_name_gives_the_new_one",
             a_lost_version_is_estale,
         ),
@@ -849,6 +853,28 @@ fn hard_links_are_fetched_once() {
     eventually("what the one brought, the other has", 20 * SECOND, || {
         cached() == "300000"
     });
+}
+
+fn an_own_file_shows_what_is_written() {
+    use std::io::Write;
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("log", b"a line\n");
+    node.wait_for_file("log");
+    let mut log = fs::OpenOptions::new()
+        .append(true)
+        .open(node.share.join("log"))
+        .unwrap();
+    let mut length = 7;
+    // for longer than a version takes to be hashed and told, so that many come between
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < 3 * SECOND {
+        log.write_all(b"another line\n").unwrap();
+        length += 13;
+        let shown = fs::metadata(node.mounted("log")).unwrap().len();
+        assert_eq!(shown, length, "after {:?}", begun.elapsed());
+    }
+    assert_eq!(fs::read(node.mounted("log")).unwrap().len() as u64, length);
 }
 
 fn a_directory_keeps_its_name() {

@@ -117,7 +117,9 @@ impl Filesystem {
     pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
         let inode = self.inode(ino)?;
         let now = names::resolve(&self.content.view(), &inode.name);
-        let current = now.filter(|now| inode.is_version(&now.node));
+        // an own file that was written to is still the file that the kernel asks about, and shows
+        // its size and time of this moment before the kernel has heard of the new version
+        let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
         let is_gone = current.is_none();
         let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
         let mut attributes = self.attributes(&inode.name, &listed);

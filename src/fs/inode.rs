@@ -96,6 +96,14 @@ impl Inode {
         }
     }
 
+    /// Whether both are own files, at the same place in the same share.
+    pub fn is_own_as(&self, node: &Node) -> bool {
+        match (&self.node, node) {
+            (Node::File(ours), Node::File(theirs)) => ours.own.is_some() && ours.own == theirs.own,
+            _ => false,
+        }
+    }
+
     fn content(&self) -> Option<&ContentHash> {
         match &self.node {
             Node::File(file) => Some(&file.hash),
