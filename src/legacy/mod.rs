@@ -30,7 +30,7 @@ pub use asking::{
 };
 pub use offence::{OFFENDERS_MAX, Offence};
 pub use probes::is_probe;
-pub use rate::{BURST, PER_SECOND};
+pub use rate::{BURST, MEMBER_BURST, MEMBER_PER_SECOND, PER_SECOND};
 pub use roster::{CANDIDATE_TRIES, CANDIDATES_MAX, MEMBERS_MAX};
 
 use answering::Answers;
@@ -185,7 +185,8 @@ impl LegacyMachine {
             return;
         }
         let is_awaited = datagram.starts_with(b"File,") && self.asks.await_answer_of(from);
-        if !is_awaited && !self.rates.admit(*from.ip(), now) {
+        let is_member = self.roster.is_heard(from);
+        if !is_awaited && !self.rates.admit(from, is_member, now) {
             self.counters.flooding += 1;
             self.blame(now, from, Offence::Flood);
             return;

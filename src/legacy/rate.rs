@@ -1,7 +1,7 @@
 //! How much one address may say.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// Datagrams that an address may send in the long run.
@@ -11,6 +11,11 @@ pub const BURST: u32 = 256;
 /// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
 /// where there are none, strangers share one bucket.
 const ADDRESSES_MAX: usize = 4096;
+/// What each member may send besides, in the long run and at once, where another at its address has
+/// used up what the address may say: its lists, and the questions of a person.
+pub const MEMBER_PER_SECOND: u32 = 2;
+/// See [`MEMBER_PER_SECOND`].
+pub const MEMBER_BURST: u32 = 16;
 const RATE: f64 = PER_SECOND as f64;
 const SIZE: f64 = BURST as f64;
 
@@ -24,11 +29,33 @@ pub(super) struct Bucket {
 #[derive(Default)]
 pub(super) struct Rates {
     buckets: HashMap<Ipv4Addr, Bucket>,
+    members: HashMap<SocketAddrV4, Bucket>,
 }
 
 impl Rates {
-    /// Whether one more datagram of this address is taken.
-    pub(super) fn admit(&mut self, from: Ipv4Addr, now: Instant) -> bool {
+    /// Whether one more datagram is taken. Those of one address share what it may say, and a member
+    /// has a little of its own.
+    pub(super) fn admit(&mut self, from: SocketAddrV4, is_member: bool, now: Instant) -> bool {
+        self.admit_address(*from.ip(), now) || (is_member && self.admit_member(from, now))
+    }
+
+    fn admit_member(&mut self, from: SocketAddrV4, now: Instant) -> bool {
+        let (rate, size) = (f64::from(MEMBER_PER_SECOND), f64::from(MEMBER_BURST));
+        if self.members.len() >= ADDRESSES_MAX {
+            self.members
+                .retain(|_, bucket| bucket.refilled(now, rate, size) < size);
+        }
+        let is_room = self.members.contains_key(&from) || self.members.len() < ADDRESSES_MAX;
+        let full = Bucket::full(now, size);
+        is_room
+            && self
+                .members
+                .entry(from)
+                .or_insert(full)
+                .take(now, rate, size)
+    }
+
+    fn admit_address(&mut self, from: Ipv4Addr, now: Instant) -> bool {
         let is_known = self.buckets.contains_key(&from);
         if !is_known && self.buckets.len() >= ADDRESSES_MAX {
             self.buckets
@@ -80,21 +107,33 @@ mod tests {
     #[test]
     fn an_address_has_its_burst_then_its_rate_and_takes_nothing_from_others() {
         let (mut rates, now) = (Rates::default(), Instant::now());
-        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        let taken = (0..1000).filter(|_| rates.admit(a, now)).count();
+        let a = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 1);
+        let b = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 1);
+        let taken = (0..1000).filter(|_| rates.admit(a, false, now)).count();
         assert_eq!(taken as u32, BURST);
-        assert!(rates.admit(b, now));
+        assert!(rates.admit(b, false, now));
         let later = now + Duration::from_secs(1);
-        let taken = (0..1000).filter(|_| rates.admit(a, later)).count();
+        let taken = (0..1000).filter(|_| rates.admit(a, false, later)).count();
         assert_eq!(taken as u32, PER_SECOND);
+    }
+
+    #[test]
+    fn a_member_is_heard_beside_one_that_floods_from_its_address() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let address = Ipv4Addr::new(10, 0, 0, 1);
+        let (flood, honest) = (SocketAddrV4::new(address, 1), SocketAddrV4::new(address, 2));
+        let stranger = SocketAddrV4::new(address, 3);
+        let taken = (0..1000).filter(|_| rates.admit(flood, true, now)).count();
+        assert_eq!(taken as u32, BURST + MEMBER_BURST);
+        assert!(rates.admit(honest, true, now) && !rates.admit(stranger, false, now));
     }
 
     #[test]
     fn ever_new_addresses_are_bounded_together() {
         let (mut rates, now) = (Rates::default(), Instant::now());
-        let address = |n: u32| Ipv4Addr::from(0x0a00_0000 + n);
+        let address = |n: u32| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 1);
         let taken = (0..100_000)
-            .filter(|n| rates.admit(address(*n), now))
+            .filter(|n| rates.admit(address(*n), false, now))
             .count();
         assert!(rates.buckets.len() <= ADDRESSES_MAX + 1);
         assert_eq!(taken, ADDRESSES_MAX + BURST as usize);
