@@ -56,7 +56,7 @@ pub enum CopyError {
         /// How many are needed.
         size_bytes: u64,
     },
-    /// [`COPIES_MAX`] are open.
+    /// `COPIES_MAX` are open.
     #[error("too many files of older peers are open")]
     Busy,
     /// The local disk.
