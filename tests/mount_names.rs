@@ -7,8 +7,10 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use mount_support::{MTIME, Memory, Mounted, errno, eventually, names, pattern, run};
+use p2pfs::fs::LISTED_LIVE_LIFETIME;
 use p2pfs::wire::native::record::{Entry, Kind};
 
 #[test]
@@ -171,6 +173,31 @@ fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
     eventually("the new name is listed", || {
         names(&mounted.at("d1/e1")).contains("new")
     });
+}
+
+#[test]
+fn own_files_are_listed_again_with_their_attributes_and_not_asked_for_one_by_one() {
+    let (content, share) = (Memory::new(), tempfile::tempdir().unwrap());
+    for number in 0..500 {
+        let file = share.path().join(number.to_string());
+        fs::write(&file, b"own").unwrap();
+        content.own(&format!("own/{number}"), &file);
+    }
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let requests = || -> u64 {
+        let operations = mounted.mount.activity().operations;
+        operations.iter().map(|it| it.count).sum()
+    };
+    // for longer than attributes of own files are believed
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * LISTED_LIVE_LIFETIME {
+        let (before, mut seen) = (requests(), Vec::new());
+        walk(&mounted.at("own"), &mut seen);
+        let asked = requests() - before;
+        assert!(seen.len() == 500 && asked < 250, "{asked} requests");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! name that is there all the while is listed once, whatever comes and goes beside it.
 
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The cookie of `.`; that of `..` is the next.
 pub const DOT_COOKIE: u64 = 1;
@@ -24,6 +25,7 @@ pub fn cookie(name: &[u8]) -> u64 {
 pub struct Listing {
     names: Vec<u8>,
     places: Vec<Place>,
+    shows_live: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +54,7 @@ impl Listing {
             });
             listing.names.extend_from_slice(name);
         }
-        let Self { names, places } = &mut listing;
+        let Self { names, places, .. } = &mut listing;
         places.sort_unstable_by(|a, b| a.order(b, names));
         listing
     }
@@ -63,6 +65,16 @@ impl Listing {
         self.places[first..]
             .iter()
             .map(|place| (place.cookie, place.name(&self.names)))
+    }
+
+    /// Attributes were given with it that hold for a moment only.
+    pub fn note_live(&self) {
+        self.shows_live.store(true, Relaxed);
+    }
+
+    /// Whether [`Listing::note_live`] was said.
+    pub fn shows_live(&self) -> bool {
+        self.shows_live.load(Relaxed)
     }
 
     /// How many names.

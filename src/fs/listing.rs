@@ -15,6 +15,7 @@ use super::error::FsError;
 use super::filesystem::{Filesystem, LISTED_LIVE_LIFETIME};
 use super::inode::{Inode, Name, Node};
 use super::names::{self, Listed};
+use super::traits::Stale;
 use crate::catalogue::View;
 
 /// How many directories are remembered while they are listed in parts. One that is pushed out is
@@ -52,6 +53,7 @@ impl Filesystem {
                 return Ok(());
             }
         }
+        let mut is_end = true;
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
             // What vanished since the listing was taken is left out.
             let Some((child, listed)) = self.child(&view, &reader, name) else {
@@ -71,8 +73,11 @@ impl Filesystem {
             }) {
                 return Ok(());
             }
+            is_end = false;
         }
-        self.listings.forget(ino);
+        if is_end {
+            self.end_of(&reader);
+        }
         Ok(())
     }
 
@@ -89,6 +94,7 @@ impl Filesystem {
                 return Ok(());
             }
         }
+        let mut is_end = true;
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
             let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
@@ -96,6 +102,7 @@ impl Filesystem {
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
             let mut attributes = self.enter(child, listed).attributes;
             if is_own {
+                reader.listing.note_live();
                 attributes.lifetime = LISTED_LIVE_LIFETIME;
             }
             let Attributes {
@@ -113,9 +120,22 @@ impl Filesystem {
                 self.forget(child, 1);
                 return Ok(());
             }
+            is_end = false;
         }
-        self.listings.forget(ino);
+        if is_end {
+            self.end_of(&reader);
+        }
         Ok(())
+    }
+
+    /// A reader came to the end. Names of own files that the kernel kept would each cost a
+    /// question the next time, since their attributes hold for a moment: it is to list them anew,
+    /// with these.
+    fn end_of(&self, reader: &Reader) {
+        self.listings.forget(reader.ino);
+        if reader.listing.shows_live() {
+            self.invalidate(Stale::Listing { ino: reader.ino });
+        }
     }
 
     /// The directory and its names: as they were when a reader of it last began.
