@@ -67,6 +67,10 @@
 //! `FUSE_ASYNC_DIO` makes O_DIRECT reads deaf to signals, so it is not asked for. A connection's
 //! number is used again at once, so its abort file is opened while the mount stands.
 //! `RestrictSUIDSGID=` of systemd makes openat2(2) fail with ENOSYS, so the unit has none.
+//! A handle of a directory costs two calls for each listing that the kernel has already, so OPENDIR
+//! is answered ENOSYS once, and a cookie means the same without a handle. A notification that
+//! crosses an answer drops nothing, so it is sent again. A clean stop of the cache vouches for no
+//! byte that somebody else wrote since: the change time of a file tells, which nobody can set back.
 //!
 //! # Where to begin reading
 //!
