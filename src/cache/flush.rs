@@ -198,7 +198,6 @@ impl Shared {
                 file.map_or(Ok(()), |file| core.disk.sync(file))?;
             }
         }
-        let mut bytes = Vec::new();
         if let Some((present, doubt)) = &batch.whole {
             let boot = if durable { Boot::DURABLE } else { core.boot };
             if map.in_attribute {
@@ -208,19 +207,12 @@ impl Shared {
                     outcome => return outcome,
                 }
             }
-            bytes.extend(map::header(&self.hash, self.size_bytes));
-            let present = present.blocks().map(|(block, bits)| (block, boot, bits));
-            let doubt = doubt
-                .blocks()
-                .map(|(block, bits)| (block, Boot::PAST, bits));
-            map.records = 0;
-            for (block, boot, bits) in present.chain(doubt) {
-                bytes.extend(map::record(&self.hash, block, boot, bits));
-                map.records += 1;
-            }
+            let bytes = map::whole(&self.hash, self.size_bytes, boot, present, doubt);
+            map.records = (present.counts() + doubt.counts()).blocks;
             let reach = if durable { Reach::Bytes } else { Reach::Memory };
             return core.disk.replace(&self.paths.map, &bytes, reach);
         }
+        let mut bytes = Vec::new();
         if !map.on_disk {
             bytes.extend(map::header(&self.hash, self.size_bytes));
         }

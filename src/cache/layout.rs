@@ -334,10 +334,7 @@ fn write_doubt(disk: &Disk, paths: &Paths, hash: &ContentHash, map: &LoadedMap) 
         let bytes = map::small(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
         return disk.set_map_attribute(&open_writable(&paths.data)?, &bytes);
     }
-    let mut bytes = map::header(hash, map.size_bytes).to_vec();
-    for (block, bits) in map.doubt.blocks() {
-        bytes.extend(map::record(hash, block, Boot::PAST, bits));
-    }
+    let bytes = map::whole(hash, map.size_bytes, Boot::PAST, &map.present, &map.doubt);
     disk.replace(&paths.map, &bytes, Reach::Memory)
 }
 

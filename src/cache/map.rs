@@ -87,6 +87,25 @@ pub(super) fn header(hash: &ContentHash, size_bytes: u64) -> [u8; HEADER_BYTES] 
     header
 }
 
+/// A whole map: what `boot` vouches for, then what is in doubt.
+pub(super) fn whole(
+    hash: &ContentHash,
+    size_bytes: u64,
+    boot: Boot,
+    present: &PageMap,
+    doubt: &PageMap,
+) -> Vec<u8> {
+    let mut bytes = header(hash, size_bytes).to_vec();
+    let present = present.blocks().map(|(block, bits)| (block, boot, bits));
+    let doubt = doubt
+        .blocks()
+        .map(|(block, bits)| (block, Boot::PAST, bits));
+    for (block, boot, bits) in present.chain(doubt) {
+        bytes.extend(record(hash, block, boot, bits));
+    }
+    bytes
+}
+
 /// The record of one block.
 pub(super) fn record(
     hash: &ContentHash,
