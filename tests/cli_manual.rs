@@ -165,6 +165,11 @@ fn the_commented_configuration_names_every_setting_with_its_default() {
     assert!(all.secret_file.is_some() && all.mount.uid.is_some() && all.mount.gid.is_some());
     all.share.clear();
     (all.secret_file, all.mount.uid, all.mount.gid) = (None, None, None);
+    assert_eq!(
+        (all.mount.fmask, all.mount.dmask),
+        (Some(all.mount.umask), Some(all.mount.umask))
+    );
+    (all.mount.fmask, all.mount.dmask) = (None, None);
     assert_eq!(all, Config::default());
     for setting in SETTINGS {
         let key = setting.key.rsplit('.').next().unwrap();

@@ -257,7 +257,12 @@ fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
     let mut sources = nothing_set();
     sources.overrides.shares = vec![PathBuf::from("/srv/a")];
     sources.overrides.secret_file = Some(PathBuf::from("/etc/p2pfs/secret"));
-    sources.environment = Environment::from([("P2PFS_MOUNT_UID", "7"), ("P2PFS_MOUNT_GID", "8")]);
+    sources.environment = Environment::from([
+        ("P2PFS_MOUNT_UID", "7"),
+        ("P2PFS_MOUNT_GID", "8"),
+        ("P2PFS_MOUNT_FMASK", "137"),
+        ("P2PFS_MOUNT_DMASK", "027"),
+    ]);
     let printed = load(&sources).unwrap().config.to_toml();
     let table: toml::Table = toml::from_str(&printed).unwrap();
     let mut found = Vec::new();
@@ -301,6 +306,9 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_MOUNT_DIR", "/m", "dir = \"/m\""),
         ("P2PFS_MOUNT_UID", "5", "uid = 5"),
         ("P2PFS_MOUNT_GID", "6", "gid = 6"),
+        ("P2PFS_MOUNT_UMASK", "027", "umask = \"027\""),
+        ("P2PFS_MOUNT_FMASK", "0137", "fmask = \"137\""),
+        ("P2PFS_MOUNT_DMASK", "0", "dmask = \"000\""),
         ("P2PFS_MOUNT_READ_DEADLINE", "7s", "read_deadline = \"7s\""),
         (
             "P2PFS_READERS_CACHED_ONLY",

@@ -205,7 +205,7 @@ fn each_mount_lists_the_union() {
                 .permissions()
                 .mode()
                 & 0o777
-                == 0o555
+                == 0o755
         });
         assert_eq!(
             run(&mut Command::new(node.mounted("bin/run.sh"))).expect_ok(),
@@ -217,7 +217,7 @@ fn each_mount_lists_the_union() {
             (shown.size(), shown.mtime_nsec()),
             (source.size(), source.mtime_nsec())
         );
-        assert_eq!(shown.mode() & 0o7777, 0o444);
+        assert_eq!(shown.mode() & 0o7777, 0o644);
     }
 }
 

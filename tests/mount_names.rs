@@ -5,12 +5,13 @@ mod mount_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
 use mount_support::{MTIME, Memory, Mounted, errno, eventually, names, pattern, run};
 use p2pfs::fs::LISTED_LIVE_LIFETIME;
+use p2pfs::fuse::MountOptions;
 use p2pfs::wire::native::record::{Entry, Kind};
 
 #[test]
@@ -48,16 +49,16 @@ fn attributes_are_true() {
         return;
     };
     let file = fs::metadata(mounted.at("file")).unwrap();
-    assert_eq!((file.len(), file.mode() & 0o7777), (5000, 0o444));
+    assert_eq!((file.len(), file.mode() & 0o7777), (5000, 0o644));
     assert_eq!(
         (file.mtime(), file.mtime_nsec()),
         (MTIME.seconds, 123_456_789)
     );
     assert_eq!((file.uid(), file.gid(), file.nlink()), (1234, 4321, 1));
     let program = fs::metadata(mounted.at("program")).unwrap();
-    assert_eq!(program.permissions().mode() & 0o7777, 0o555);
+    assert_eq!(program.permissions().mode() & 0o7777, 0o755);
     let dir = fs::metadata(mounted.at("dir")).unwrap();
-    assert_eq!((dir.mode() & 0o7777, dir.nlink()), (0o555, 3));
+    assert_eq!((dir.mode() & 0o7777, dir.nlink()), (0o755, 3));
     assert_eq!(fs::metadata(mounted.at("empty")).unwrap().blocks(), 0);
 }
 
@@ -310,11 +311,118 @@ fn extended_attributes_tell_hash_holders_and_what_is_cached() {
     };
     assert_eq!(size, 64, "asked with no room, it says how much is needed");
     let mut room = [0; 256];
-    let length = rustix::fs::listxattr(mounted.at("file"), &mut room).unwrap();
-    let listed = String::from_utf8(room[..length].to_vec()).unwrap();
-    assert_eq!(listed.split_terminator('\0').count(), 4, "{listed:?}");
-    let none = rustix::fs::listxattr(mounted.at("dir"), &mut room);
-    assert_eq!(none, Ok(0));
+    for name in ["user.p2pfs.hash", "user.p2pfs.cached"] {
+        let of_directory = rustix::fs::getxattr(mounted.at("dir"), name, &mut room);
+        assert_eq!(of_directory, Err(rustix::io::Errno::NODATA), "{name}");
+    }
+}
+
+#[test]
+fn extended_attributes_are_answered_by_name_and_carried_by_no_copy() {
+    let content = Memory::new();
+    content.file("tree/file", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for name in ["tree/file", "tree", ""] {
+        for room in [&mut [][..], &mut [0; 256]] {
+            let listed = rustix::fs::listxattr(mounted.at(name), room);
+            assert_eq!(listed, Ok(0), "{name:?}");
+        }
+    }
+    let copy = mounted.beside("copy");
+    let copied = run("cp", &[&"-a", &mounted.at("tree"), &copy]);
+    assert!(copied.status.success(), "{copied:?}");
+    let of_copy = rustix::fs::getxattr(copy.join("file"), "user.p2pfs.hash", &mut [0; 256]);
+    assert_eq!(of_copy, Err(rustix::io::Errno::NODATA));
+}
+
+#[test]
+fn masks_take_permissions_away_of_files_and_of_directories() {
+    let content = Memory::new();
+    content.file("file", b"bytes".to_vec());
+    content.executable("program", b"#!/bin/sh\n".to_vec());
+    content.symlink("link", "file");
+    content.directory("dir");
+    let masks = |file, directory| {
+        move |options: &mut MountOptions| {
+            (options.file_mask, options.directory_mask) = (file, directory);
+        }
+    };
+    for (file_mask, directory_mask, wanted) in [
+        (0o022, 0o022, [0o644, 0o755, 0o755]),
+        (0o002, 0o077, [0o664, 0o775, 0o700]),
+        (0o137, 0o027, [0o640, 0o640, 0o750]),
+        (0o000, 0o000, [0o666, 0o777, 0o777]),
+    ] {
+        let Some(mounted) = Mounted::start(&content, masks(file_mask, directory_mask)) else {
+            return;
+        };
+        let mode = |name| fs::symlink_metadata(mounted.at(name)).unwrap().mode() & 0o7777;
+        assert_eq!(["file", "program", "dir"].map(mode), wanted);
+        let [file, _, directory] = wanted;
+        assert_eq!((mode(""), mode(".p2pfs")), (directory, directory));
+        assert_eq!((mode(".p2pfs/status.json"), mode("link")), (file, 0o777));
+    }
+}
+
+#[test]
+fn a_copy_can_be_made_again_changed_and_removed_by_its_owner() {
+    let content = Memory::new();
+    content.file("tree/deep/resume.pdf", b"bytes".to_vec());
+    content.executable("tree/run", b"#!/bin/sh\n".to_vec());
+    content.file("resume.pdf", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    let home = mounted.beside("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    let above = home.parent().unwrap();
+    fs::set_permissions(above, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "umask 022; cd \"$1\" && cp \"$2/resume.pdf\" . && cp \"$2/resume.pdf\" . &&
+        echo more >> resume.pdf && for how in -r -a; do
+            cp $how \"$2/tree\" . && cp $how \"$2/tree\" . && echo >> tree/deep/resume.pdf &&
+            rm -r tree || exit 1; done";
+    let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = Vec::new();
+    arguments.extend(user.iter().map(|it| it as &dyn AsRef<std::ffi::OsStr>));
+    let dir = mounted.dir();
+    arguments.extend([&"sh" as &dyn AsRef<std::ffi::OsStr>, &"-c", &script, &"sh"]);
+    arguments.extend([&home as &dyn AsRef<std::ffi::OsStr>, &dir]);
+    let ran = run("setpriv", &arguments);
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(names(&home), BTreeSet::from(["resume.pdf".to_owned()]));
+}
+
+#[test]
+fn flags_that_change_nothing_open_a_file_for_reading() {
+    let content = Memory::new();
+    content.file("file", b"bytes".to_vec());
+    let Some(mounted) = Mounted::of(&content) else {
+        return;
+    };
+    for flag in [
+        libc::O_APPEND,
+        libc::O_APPEND | libc::O_SYNC,
+        libc::O_DSYNC,
+        libc::O_NONBLOCK,
+        libc::O_NOATIME,
+        libc::O_CREAT,
+        libc::O_NOCTTY | libc::O_NOFOLLOW,
+    ] {
+        let mut file = fs::File::options();
+        let file = file.read(true).custom_flags(flag).open(mounted.at("file"));
+        let mut file = file.unwrap_or_else(|error| panic!("{flag:o}: {error}"));
+        assert_eq!(std::io::read_to_string(&file).unwrap(), "bytes");
+        let written = std::io::Write::write(&mut file, b"more");
+        assert_eq!(errno(written), libc::EBADF, "{flag:o}");
+        let appending = fs::File::options()
+            .write(true)
+            .custom_flags(flag)
+            .open(mounted.at("file"));
+        assert_eq!(errno(appending), libc::EROFS, "{flag:o}");
+    }
 }
 
 #[test]
@@ -329,7 +437,8 @@ fn df_shows_what_is_shared_and_what_the_cache_may_take() {
     let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
     assert_eq!(used, 1 << 20, "the same content counts once");
     assert_eq!(stat.f_bavail * stat.f_frsize, 6 << 30);
-    assert_eq!((stat.f_namemax, stat.f_files), (255, 2));
+    assert_eq!((stat.f_namemax, stat.f_files - stat.f_ffree), (255, 2));
+    assert!(stat.f_ffree > 1 << 20, "df -i shows room");
 }
 
 #[test]

@@ -266,6 +266,8 @@ impl Daemon {
             let mut options = MountOptions {
                 uid: settings.uid.unwrap_or(defaults.uid),
                 gid: settings.gid.unwrap_or(defaults.gid),
+                file_mask: settings.fmask.unwrap_or(settings.umask).0,
+                directory_mask: settings.dmask.unwrap_or(settings.umask).0,
                 ..defaults
             };
             // the device gives up after the node has: it is the net below it

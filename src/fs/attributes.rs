@@ -69,6 +69,8 @@ pub struct StatFs {
     pub available_bytes: u64,
     /// How many names there are.
     pub entries: u64,
+    /// How many more there may be.
+    pub free_entries: u64,
 }
 
 impl Node {
@@ -86,11 +88,14 @@ impl Filesystem {
     /// The attributes of what was found, but for the inode's number.
     pub(super) fn attributes(&self, name: &Name, listed: &Listed) -> Attributes {
         let (size_bytes, mode) = match &listed.node {
-            Node::Directory => (DIRECTORY_SIZE_BYTES, 0o555),
+            Node::Directory => (DIRECTORY_SIZE_BYTES, self.directory_mode()),
             Node::File(file) => return self.file_attributes(name, file),
             Node::Older => return self.older_attributes_of(name),
             Node::Symlink(target) => (target.len() as u64, 0o777),
-            Node::Status => (self.content.status_json().len() as u64, 0o444),
+            Node::Status => (
+                self.content.status_json().len() as u64,
+                self.file_mode(false),
+            ),
         };
         Attributes {
             ino: 0,
@@ -123,8 +128,19 @@ impl Filesystem {
         attributes.size_bytes = now.size_bytes;
         attributes.blocks = blocks(now.size_bytes, now.size_bytes);
         attributes.mtime = now.mtime;
-        attributes.mode = file_mode(now.executable);
+        attributes.mode = self.file_mode(now.executable);
         attributes.lifetime = Duration::ZERO;
+    }
+
+    /// As a program that makes files or directories asks, less the mask. The owner's right to write
+    /// is of no use here, but copies have it.
+    pub(super) fn file_mode(&self, executable: bool) -> u16 {
+        let wanted = if executable { 0o777 } else { 0o666 };
+        wanted & !self.options.file_mask
+    }
+
+    fn directory_mode(&self) -> u16 {
+        0o777 & !self.options.directory_mask
     }
 
     fn file_attributes(&self, name: &Name, file: &FileVersion) -> Attributes {
@@ -144,7 +160,7 @@ impl Filesystem {
             size_bytes,
             blocks: blocks(size_bytes, cached_bytes),
             mtime,
-            mode: file_mode(executable),
+            mode: self.file_mode(executable),
             links: 1,
             uid: self.options.uid,
             gid: self.options.gid,
@@ -155,10 +171,6 @@ impl Filesystem {
             },
         }
     }
-}
-
-fn file_mode(executable: bool) -> u16 {
-    if executable { 0o555 } else { 0o444 }
 }
 
 pub(super) fn blocks(size_bytes: u64, cached_bytes: u64) -> u64 {

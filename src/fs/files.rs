@@ -301,10 +301,10 @@ impl Filesystem {
     }
 }
 
-/// Only reading is possible.
+/// Only reading is possible. Flags that say how to write (`O_APPEND`, `O_SYNC`) change nothing by
+/// themselves, and programs set them out of habit.
 pub(super) fn check_reading(flags: i32) -> Result<(), FsError> {
-    let changes = libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT;
-    if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
+    if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
         return Err(FsError::ReadOnly);
     }
     Ok(())

@@ -27,13 +27,23 @@ pub const LIFETIME: Duration = Duration::from_secs(60);
 /// `stat` that follows at once in `ls -l`.
 pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
 
-/// Who the files belong to.
+/// How many more names `df -i` shows room for: there is no count that could run out, and programs
+/// that look before they work take 0 for a full disk.
+const FREE_ENTRIES: u64 = 1 << 30;
+/// The mask where nothing is said: only the owner could write, as most people's umask(2) has it.
+pub const DEFAULT_MASK: u16 = 0o022;
+
+/// Who the files belong to, and what nobody may do with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The owner of everything.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// Which permissions files do not have.
+    pub file_mask: u16,
+    /// Which permissions directories do not have.
+    pub directory_mask: u16,
 }
 
 /// The filesystem of one mount.
@@ -150,6 +160,7 @@ impl Filesystem {
             used_bytes: totals.unique_bytes,
             available_bytes: space.budget_bytes.saturating_sub(space.used_bytes),
             entries: totals.entries,
+            free_entries: FREE_ENTRIES,
         }
     }
 

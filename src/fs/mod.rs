@@ -28,7 +28,7 @@ mod xattr;
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
 pub use error::FsError;
 pub use files::{Caching, OpenReply, PendingRead, ReadStep};
-pub use filesystem::{Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
+pub use filesystem::{DEFAULT_MASK, Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
 pub use handles::Reach;
 pub use inode::ROOT_INO;
 pub use listing::DirectoryEntry;

@@ -176,7 +176,7 @@ impl Filesystem {
             size_bytes: file.size_bytes,
             blocks: blocks(file.size_bytes, file.cached_bytes),
             mtime: file.mtime,
-            mode: 0o444,
+            mode: self.file_mode(false),
             links: 1,
             uid: self.options.uid,
             gid: self.options.gid,

@@ -1,4 +1,5 @@
-//! The extended attributes `user.p2pfs.*` of files.
+//! The extended attributes `user.p2pfs.*` of files: answered to who asks for one by name, and never
+//! listed, so that no copy carries them to a disk, where they would be of another time.
 
 use super::error::FsError;
 use super::filesystem::Filesystem;
@@ -11,7 +12,6 @@ const HOLDERS: &[u8] = b"user.p2pfs.holders";
 const CACHED: &[u8] = b"user.p2pfs.cached";
 const VERIFIED: &[u8] = b"user.p2pfs.verified";
 const NAMES: [&[u8]; 4] = [HASH, HOLDERS, CACHED, VERIFIED];
-const OLDER_NAMES: [&[u8]; 3] = [HOLDERS, CACHED, VERIFIED];
 
 /// How many digits of its key stand for a holder whose name is not known.
 const NAMELESS_DIGITS: usize = 8;
@@ -38,24 +38,6 @@ impl Filesystem {
             CACHED => self.content.cached_bytes(&file).to_string().into_bytes(),
             _ => b"blake3".to_vec(),
         })
-    }
-
-    /// The names of the attributes, each with a NUL after it, as listxattr(2) gives them.
-    ///
-    /// # Errors
-    /// [`FsError::NotFound`] for a number that the kernel should not know.
-    pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, FsError> {
-        match self.inode(ino)?.node {
-            Node::File(_) => Ok(NAMES
-                .iter()
-                .flat_map(|name| [*name, b"\0"].concat())
-                .collect()),
-            Node::Older => Ok(OLDER_NAMES
-                .iter()
-                .flat_map(|name| [*name, b"\0"].concat())
-                .collect()),
-            _ => Ok(Vec::new()),
-        }
     }
 
     /// What an older peer gives has no hash, so nothing of it is verified.

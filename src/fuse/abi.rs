@@ -120,6 +120,11 @@ pub(super) fn attribute_name(message: &[u8]) -> Option<&[u8]> {
         .next()
 }
 
+/// How many bytes the caller of a GETXATTR or LISTXATTR has room for; 0 asks how many it takes.
+pub(super) fn attribute_room(message: &[u8]) -> Option<u32> {
+    u32_at(message, IN_HEADER_BYTES)
+}
+
 /// The head of an answer with `body_bytes` after it. The errno is positive, 0 for success.
 pub(super) fn out_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     out_message_header(unique, -errno, body_bytes)
@@ -273,6 +278,7 @@ mod tests {
                 interrupted_unique(cut),
                 released(cut),
                 attribute_name(cut),
+                attribute_room(cut),
             );
             let _ = (
                 answered(cut),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::broker::{self, BrokerError, MountRequest, Mounted, Seat};
-use crate::fs::{Change, Content, ContentHash, Filesystem, Invalidator, Options};
+use crate::fs::{Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options};
 
 /// How long an unmount waits for the last request to end. It is not needed for the mount to be
 /// gone, only for its threads.
@@ -21,6 +21,10 @@ pub struct MountOptions {
     pub uid: u32,
     /// Their group.
     pub gid: u32,
+    /// Which permissions files do not have.
+    pub file_mask: u16,
+    /// Which permissions directories do not have.
+    pub directory_mask: u16,
     /// Whether all users may use it; only root's mounts can be so.
     pub allow_other: bool,
     /// How far the kernel reads ahead in bytes, where it lets us say so.
@@ -36,6 +40,8 @@ impl MountOptions {
         Self {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
+            file_mask: DEFAULT_MASK,
+            directory_mask: DEFAULT_MASK,
             allow_other: uid.is_root(),
             read_ahead_bytes: 4 << 20,
             server: ServerOptions::default(),
@@ -80,6 +86,8 @@ impl Mount {
         let MountOptions {
             uid,
             gid,
+            file_mask,
+            directory_mask,
             allow_other,
             read_ahead_bytes,
             server,
@@ -91,7 +99,13 @@ impl Mount {
             allow_other,
         };
         let Mounted { device, seat } = broker::mount(&request)?;
-        let fs = Arc::new(Filesystem::new(content, Options { uid, gid }));
+        let shown = Options {
+            uid,
+            gid,
+            file_mask,
+            directory_mask,
+        };
+        let fs = Arc::new(Filesystem::new(content, shown));
         match Server::start(device, fs.clone(), server) {
             Ok(server) => {
                 // Not every mounter may set it, and reads are as right without it.

@@ -233,7 +233,8 @@ impl fuser::Filesystem for Handlers {
                 let free = stat.available_bytes / unit;
                 let names = u32::try_from(NAME_MAX_BYTES).unwrap_or(u32::MAX);
                 let size = STATFS_BLOCK_BYTES;
-                reply.statfs(used + free, free, free, stat.entries, 0, size, names, size);
+                let (files, more) = (stat.entries + stat.free_entries, stat.free_entries);
+                reply.statfs(used + free, free, free, files, more, size, names, size);
             }
             Err(errno) => reply.error(errno),
         }
@@ -242,10 +243,6 @@ impl fuser::Filesystem for Handlers {
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
         let value = ask(|| self.fs.getxattr(ino.0, name.as_bytes()));
         answer_xattr(reply, value, room);
-    }
-
-    fn listxattr(&self, _: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
-        answer_xattr(reply, ask(|| self.fs.listxattr(ino.0)), room);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {

@@ -12,7 +12,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use p2pfs::fs::{Filesystem, Options, ROOT_INO};
+use p2pfs::fs::{DEFAULT_MASK, Filesystem, Options, ROOT_INO};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -46,7 +46,7 @@ fn names_are_believed_for_a_minute_and_own_files_and_hidden_names_for_a_second_a
     let world = World::new();
     let random = &mut StdRng::seed_from_u64(1);
     world.put_one_of_each(random);
-    let fs = Filesystem::new(world.clone(), Options { uid: 1, gid: 2 });
+    let fs = Filesystem::new(world.clone(), options());
     let lifetimes = |parent, name: &str| {
         let entry = fs.lookup(parent, name.as_bytes()).unwrap();
         (
@@ -71,6 +71,15 @@ fn names_are_believed_for_a_minute_and_own_files_and_hidden_names_for_a_second_a
     assert!(listed.contains(&(b"theirs".to_vec(), 60)));
 }
 
+fn options() -> Options {
+    Options {
+        uid: 1,
+        gid: 2,
+        file_mask: DEFAULT_MASK,
+        directory_mask: DEFAULT_MASK,
+    }
+}
+
 struct Trial {
     random: StdRng,
     world: Arc<World>,
@@ -82,8 +91,7 @@ impl Trial {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let world = World::new();
-        let options = Options { uid: 1, gid: 2 };
-        let fs = Filesystem::new(world.clone(), options);
+        let fs = Filesystem::new(world.clone(), options());
         let passthrough = random.random_bool(0.5);
         Self {
             kernel: Kernel::new(fs, world.clone(), passthrough),

@@ -265,30 +265,30 @@ fn plant(tree: &Path) {
         set_time(&tree.join(name), time);
     };
     for name in FLAVOURS {
-        write(Path::new(name), &bytes_of(name), 0o444, MTIME);
+        write(Path::new(name), &bytes_of(name), 0o644, MTIME);
     }
     for (name, bytes) in SMALL {
-        let mode = if name == "script" { 0o555 } else { 0o444 };
+        let mode = if name == "script" { 0o755 } else { 0o644 };
         write(Path::new(name), bytes, mode, MTIME);
     }
     write(
         Path::new("program"),
         &fs::read("/bin/echo").unwrap(),
-        0o555,
+        0o755,
         MTIME,
     );
     for name in odd_names() {
         let path = Path::new("names").join(OsStr::from_bytes(&name));
-        write(&path, &name, 0o444, MTIME);
+        write(&path, &name, 0o644, MTIME);
     }
     for (name, time) in odd_times() {
-        write(Path::new(name), name.as_bytes(), 0o444, time);
+        write(Path::new(name), name.as_bytes(), 0o644, time);
     }
     for number in 0..MANY {
         write(
             &Path::new("many").join(format!("{number:04}")),
             b"",
-            0o444,
+            0o644,
             MTIME,
         );
     }
@@ -296,9 +296,9 @@ fn plant(tree: &Path) {
         symlink(target, tree.join(name)).unwrap();
     }
     for dir in DIRECTORIES.iter().rev() {
-        allow(&tree.join(dir), 0o555);
+        allow(&tree.join(dir), 0o755);
     }
-    allow(tree, 0o555);
+    allow(tree, 0o755);
 }
 
 pub fn is_server() -> bool {

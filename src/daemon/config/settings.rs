@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mask::ModeMask;
 use super::place::Place;
 use super::program_budget::ProgramBudget;
 use super::seed::Seed;
@@ -87,6 +88,14 @@ pub struct MountSettings {
     /// Their group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
+    /// What nobody may do there, as by umask(2).
+    pub umask: ModeMask,
+    /// The same for files alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fmask: Option<ModeMask>,
+    /// The same for directories alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dmask: Option<ModeMask>,
     /// How long a read waits without progress before it fails.
     #[serde(with = "units::positive_duration")]
     pub read_deadline: Duration,
@@ -265,6 +274,9 @@ impl Default for MountSettings {
             dir: PathBuf::from("/mnt/p2p"),
             uid: None,
             gid: None,
+            umask: ModeMask(0o022),
+            fmask: None,
+            dmask: None,
             read_deadline: Duration::from_secs(10),
         }
     }
