@@ -41,7 +41,7 @@
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! Who may import whom is a table in `tests/tidy.rs`, which holds the tree to it. A pure room
+//! Who may import whom is a table in `tests/text/tidy.rs`, which holds the tree to it. A pure room
 //! names no socket, file, runtime or clock: it is handed messages, answers and the time, and gives
 //! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
 //! runs in one test, in virtual time, from one number.
@@ -50,16 +50,16 @@
 //!
 //! | | invariant | held by |
 //! |---|---|---|
-//! | 1 | no byte reaches a reader or the cache unverified | `digest::proof::tests`, `tests/nodes` and `transfer` with lying holders |
+//! | 1 | no byte reaches a reader or the cache unverified | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders |
 //! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
-//! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only an older peer may have, for a limited time | `tests/mount_waits.rs`, `tests/older_mount.rs` |
-//! | 4 | every wait of a program has a deadline, ends on a signal, and ends in data or a documented errno | `tests/mount_*.rs`, `tests/daemons.rs` |
+//! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only an older peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
+//! | 4 | every wait of a program has a deadline, ends on a signal, and ends in data or a documented errno | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
-//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/nodes`, `tests/model` |
+//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
 //! | 8 | one error enum a layer; errno is chosen in one table | `fs::error` |
-//! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/tidy.rs` |
-//! | 10 | a test waits for an event or runs in virtual time | `tests/tidy.rs` |
+//! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
+//! | 10 | a test waits for an event or runs in virtual time | `tests/text/tidy.rs` |
 //!
 //! # What was found out about the kernel
 //!

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cluster, Node, eventually, run as run_command};
+use super::support::daemon::{Cluster, Node, eventually, run as run_command};
 use super::{setting, table};
 
 /// The longest that a listing may take.

@@ -13,12 +13,12 @@
 //! | `P2PFS_BENCH_HANDLES` | open files that are read at once | 500 |
 //! | `P2PFS_BENCH_ONLY` | of `signals,metadata,listing,names,handles` those to do | all |
 
-#[path = "../../tests/harness/mod.rs"]
-mod harness;
 mod listing;
 mod memory;
 mod metadata;
 mod signals;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod table;
 
 const TRIALS: [(&str, fn()); 5] = [
@@ -30,7 +30,7 @@ const TRIALS: [(&str, fn()); 5] = [
 ];
 
 fn main() {
-    if let Some(obstacle) = harness::mount_obstacle() {
+    if let Some(obstacle) = support::promise::mount() {
         println!("SKIPPED, nothing measured: {obstacle}");
         return;
     }

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cluster, Node, NodeOptions, eventually, noise, run, set_mode};
 use super::listing::listed;
+use super::support::daemon::{Cluster, Node, NodeOptions, eventually, noise, run, set_mode};
 use super::{setting, table};
 
 const FILES_A_DIRECTORY: usize = 1000;

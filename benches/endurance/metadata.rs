@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cluster, Node, eventually, noise, start};
+use super::support::daemon::{Cluster, Node, eventually, noise, start};
 use super::{setting, table};
 
 /// The longest that a call may take.

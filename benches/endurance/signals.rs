@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::harness::{Cluster, NodeOptions, Running, eventually, noise, start};
+use super::support::daemon::{Cluster, NodeOptions, Running, eventually, noise, start};
 use super::{setting, table};
 
 /// Within which a reader must be gone.

@@ -14,14 +14,14 @@
 //! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm,direct` those to do | all |
 
 mod figures;
-#[path = "../../tests/harness/mod.rs"]
-mod harness;
 mod machine;
 mod rivals;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod trials;
 
-use harness::{Cluster, Node};
 use rivals::Rival;
+use support::daemon::{Cluster, Node};
 
 /// Everybody who takes part.
 struct Field {
@@ -32,7 +32,7 @@ struct Field {
 }
 
 fn main() {
-    if let Some(obstacle) = harness::mount_obstacle() {
+    if let Some(obstacle) = support::promise::mount() {
         println!("SKIPPED, nothing measured: {obstacle}");
         return;
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, quantile, report};
-use crate::harness::{Node, eventually, noise, run, set_mode};
 use crate::machine::{cpu_seconds, sent_bytes, settle};
+use crate::support::daemon::{Node, eventually, noise, run, set_mode};
 use crate::{Field, setting};
 
 /// A name for the settings, and what it stands for.

@@ -1,10 +1,8 @@
-//! A cluster of nodes in one thread, over a simulated network, in virtual time, from one seed.
-//!
-//! `network` loses, delays, reorders, doubles and parts; `world` runs the machines; the other
-//! modules are the promises that are held there. Nothing in here reads a clock or a hash map's
-//! order, so the same seed replays exactly, and a failing seed is the whole report.
+//! Many schedules in virtual time, each from one seed: a cluster's membership, whole nodes, and the
+//! filesystem against a kernel that believes everything.
 
-mod chaos;
 mod cluster;
-mod network;
-mod world;
+mod kernel_caches;
+mod nodes;
+#[path = "../support/mod.rs"]
+mod support;

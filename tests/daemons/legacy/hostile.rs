@@ -1,0 +1,236 @@
+//! Old peers that lie, drip, break off, flood, or speak for others: bounded, counted, named in
+//! `p2pfs peers` and in the journal, and nothing wrong under a final name.
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::legacy_peer::{Gives, OldPeer};
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
+    let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
+    cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: format!(
+            "[legacy]\nmembers = [{}]\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n\
+             responder_delay = '1s'\n",
+            members.join(",")
+        ),
+        ..NodeOptions::new("lab")
+    })
+}
+
+/// How often the peer has offended, and how the last time.
+fn offences(node: &Node, address: &str) -> (u64, String) {
+    let peers = node.cli(&["peers", "--json"]).expect_json();
+    let peers = peers["peers"].as_array().unwrap();
+    let found = peers.iter().find(|peer| peer["address"] == address);
+    let last = found.and_then(|peer| peer["last_offence"].as_str());
+    let count = found.and_then(|peer| peer["offences"].as_u64());
+    (count.unwrap_or(0), last.unwrap_or_default().to_owned())
+}
+
+fn journal_of(node: &mut Node) -> String {
+    let finished = node.stop();
+    finished.text() + &finished.stderr
+}
+
+fn no_leftovers(node: &Node) {
+    eventually("nothing is left of a failed transfer", SOON, || {
+        let stored = fs::read_dir(node.home.join("cache/legacy")).unwrap();
+        stored.count() == 0
+    });
+}
+
+#[apply(promise)]
+fn a_wrong_transfer_is_an_error_for_who_reads_and_the_peer_is_named() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let mut node = start(&mut cluster, &[&peer]);
+    let cases = [
+        (
+            "short",
+            Gives::Announcing(10, b"four".to_vec()),
+            libc::EIO,
+            "ended a transfer before",
+        ),
+        (
+            "surplus",
+            Gives::Announcing(4, b"more than four".to_vec()),
+            libc::EIO,
+            "sent more than",
+        ),
+        (
+            "not empty",
+            Gives::Announcing(0, b"but more".to_vec()),
+            libc::EIO,
+            "sent more than",
+        ),
+        ("endless", Gives::Endless(200_000), libc::EIO, "sent more"),
+        (
+            "strange",
+            Gives::Named("../../evil", b"evil".to_vec()),
+            libc::ENOENT,
+            "not of the file asked for",
+        ),
+    ];
+    for (number, (name, gives, errno, offence)) in cases.into_iter().enumerate() {
+        peer.gives(name, gives);
+        let out = node.home.join("copy");
+        let copied = run(Command::new("cp").arg(node.mounted(name)).arg(&out));
+        assert!(!copied.status.success(), "{name}");
+        let _a_part = fs::remove_file(&out);
+        let error = fs::read(node.mounted(name)).expect_err(name);
+        assert_eq!(error.raw_os_error(), Some(errno), "{name}");
+        eventually("the offence is counted and named", SOON, || {
+            let (count, last) = offences(&node, peer.address());
+            count > number as u64 && last.contains(offence)
+        });
+    }
+    // a refusal is none
+    let before = offences(&node, peer.address());
+    peer.gives("refused", Gives::Nothing);
+    let error = fs::read(node.mounted("refused")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(offences(&node, peer.address()), before);
+    no_leftovers(&node);
+    let shown = node.cli(&["peers"]).expect_ok();
+    assert!(
+        shown.contains(&format!("offends {}", peer.address())),
+        "{shown}"
+    );
+    let journal = journal_of(&mut node);
+    let named = format!("short of the older peer {}", peer.address());
+    assert!(journal.contains(&named), "{journal}");
+    assert!(!node.home.join("evil").exists() && !cluster.folder.path().join("evil").exists());
+}
+
+#[apply(promise)]
+fn a_slow_drip_ends_and_the_peer_is_named() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives("drip", Gives::Drip(1 << 30));
+    let node = start(&mut cluster, &[&peer]);
+    let begun = Instant::now();
+    let mut file = fs::File::open(node.mounted("drip")).unwrap();
+    let mut much = vec![0; 1 << 20];
+    let error = file.read_exact(&mut much).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(45),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(file);
+    eventually("the peer is named", SOON, || {
+        offences(&node, peer.address()).1.contains("too slowly")
+    });
+    no_leftovers(&node);
+}
+
+#[apply(promise)]
+fn after_a_transfer_broke_off_the_next_open_asks_others_first() {
+    let mut cluster = Cluster::new();
+    let broken = OldPeer::start(Duration::ZERO);
+    let good = OldPeer::start(Duration::from_secs(1));
+    broken.gives("both", Gives::Announcing(300_000, vec![b'x'; 200_000]));
+    good.gives_file("both", b"good bytes");
+    let node = start(&mut cluster, &[&broken, &good]);
+    let path = node.mounted("both");
+    let mut first = fs::File::open(&path).unwrap();
+    let mut bytes = vec![0; 300_000];
+    let error = first.read_exact(&mut bytes).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    assert_eq!(fs::read(&path).unwrap(), b"good bytes");
+    assert_eq!(broken.served(), ["both"], "it is not asked a second time");
+    // what failed has failed: the handle does not change to another peer's file
+    let error = first.read(&mut bytes).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+#[apply(promise)]
+fn a_holder_that_is_gone_is_replaced_within_the_open() {
+    let mut cluster = Cluster::new();
+    let first = OldPeer::start(Duration::ZERO);
+    let second = OldPeer::start(Duration::from_secs(1));
+    first.gives_file("both", b"first's");
+    second.gives_file("both", b"second's bytes");
+    let node = start(&mut cluster, &[&first, &second]);
+    let path = node.mounted("both");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 7);
+    // the header's transfer is let go of after a while; then the peer does not give it any more
+    first.gives("both", Gives::Nothing);
+    eventually("the other peer's file is read", SOON, || {
+        fs::read(&path).unwrap() == b"second's bytes"
+    });
+    assert_eq!(fs::metadata(&path).unwrap().len(), 14);
+}
+
+#[apply(promise)]
+fn a_third_partys_answer_is_not_dialled_and_its_sender_is_named() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let mut node = start(&mut cluster, &[&peer]);
+    let trap = TcpListener::bind("127.0.0.3:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let answer = format!("File,1,{}\n", trap.local_addr().unwrap().port());
+    let stat = crate::support::daemon::start(Command::new("stat").arg(node.mounted("wanted")));
+    eventually("the old peer is asked", SOON, || {
+        let heard = peer.heard();
+        heard.iter().any(|(_, text)| text == "Get,wanted\n")
+    });
+    let stranger = UdpSocket::bind("127.0.0.3:0").unwrap();
+    for _ in 0..5 {
+        stranger.send_to(answer.as_bytes(), node.address).unwrap();
+    }
+    assert!(!stat.finish(SOON).status.success());
+    assert!(trap.accept().is_err(), "nobody dials there");
+    let address = stranger.local_addr().unwrap().to_string();
+    eventually("the stranger is named", SOON, || {
+        let (count, last) = offences(&node, &address);
+        count == 5 && last.contains("was not asked")
+    });
+    let journal = journal_of(&mut node);
+    let told = journal.lines().filter(|line| line.contains(&address));
+    assert_eq!(told.count(), 1, "{journal}");
+}
+
+#[apply(promise)]
+fn a_flood_is_bounded_and_its_sender_is_named() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let mut node = start(&mut cluster, &[&peer]);
+    node.write("ours", b"ours");
+    node.wait_for_file("ours");
+    let flooder = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let address = flooder.local_addr().unwrap().to_string();
+    eventually("the flood is counted", SOON, || {
+        for n in 0..2_000u32 {
+            let list = format!("DISCOVER,10.9.{}.1:7,bad,[::1]:3\n", n % 250);
+            let _full = flooder.send_to(list.as_bytes(), node.address);
+        }
+        let (count, last) = offences(&node, &address);
+        count > 100 && last.contains("32 datagrams a second")
+    });
+    let told = node.cli(&["peers", "--json"]).expect_json();
+    assert!(told["peers"].as_array().unwrap().len() <= 2, "{told}");
+    // the others are served all the same
+    let address_of_node = node.address.to_string();
+    eventually("the old peer knows the node", SOON, || {
+        peer.members().contains(&address_of_node)
+    });
+    assert_eq!(peer.get("ours", SOON).unwrap().bytes, b"ours");
+    let journal = journal_of(&mut node);
+    let told = journal.lines().filter(|line| line.contains(&address));
+    assert!((1..=2).contains(&told.count()), "{journal}");
+}

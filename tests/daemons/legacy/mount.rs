@@ -1,0 +1,443 @@
+//! Old peers through the folder: a name that only they have is there when a program asks for it,
+//! and nobody else waits for that.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::legacy_peer::{Gives, OldPeer};
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const LOOKUP: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(20);
+/// What a call takes at most that does not wait, on a slow machine.
+const AT_ONCE: Duration = Duration::from_millis(1000);
+
+fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
+    cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(peers),
+        ..NodeOptions::new("lab")
+    })
+}
+
+fn settings(peers: &[&OldPeer]) -> String {
+    let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
+    format!(
+        "[legacy]\nmembers = [{}]\nperiod = '1s'\nwaiting = '20s'\nlookup = '3s'\n",
+        members.join(",")
+    )
+}
+
+fn asked(peer: &OldPeer, name: &str) -> usize {
+    let question = format!("Get,{name}\n");
+    let heard = peer.heard();
+    heard.iter().filter(|(_, text)| *text == question).count()
+}
+
+#[apply(promise)]
+fn files_of_an_old_peer_are_there_the_first_time() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::from_secs(1));
+    let large: Vec<u8> = (0..100 << 20)
+        .map(|n: u32| (n >> 8) as u8 ^ n as u8)
+        .collect();
+    let long = "n".repeat(64);
+    let files: [(&str, &[u8]); 5] = [
+        ("empty", b""),
+        ("one", b"1"),
+        ("name with spaces.pdf", b"spaces"),
+        (&long, b"long"),
+        ("large.bin", &large),
+    ];
+    files
+        .iter()
+        .for_each(|(name, bytes)| peer.gives_file(name, bytes));
+    let node = start(&mut cluster, &[&peer]);
+    for (name, bytes) in &files {
+        let out = node.home.join("copy");
+        let copied = run(Command::new("cp").arg(node.mounted(name)).arg(&out));
+        copied.expect_ok();
+        assert!(fs::read(&out).unwrap() == *bytes, "{name}");
+    }
+    peer.gives_file("resume.pdf", b"twelve bytes");
+    let listed = run(Command::new("ls").arg("-l").arg(node.mounted("resume.pdf")));
+    let line = listed.expect_ok();
+    assert!(
+        line.contains(" 12 ") && line.starts_with("-r--r--r--"),
+        "{line}"
+    );
+    assert_eq!(
+        fs::read(node.mounted("resume.pdf")).unwrap(),
+        b"twelve bytes"
+    );
+    // the end before the beginning
+    let tail = run(Command::new("tail")
+        .args(["-c", "5"])
+        .arg(node.mounted("large.bin")));
+    assert_eq!(tail.stdout, large[large.len() - 5..]);
+}
+
+#[apply(promise)]
+fn a_known_name_is_listed_and_marked_unverified() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"theirs");
+    let node = start(&mut cluster, &[&peer]);
+    node.write("ours", b"ours");
+    node.wait_for_file("ours");
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(&node.mount).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["ours"]);
+    let before = std::time::SystemTime::now() - Duration::from_secs(5);
+    let seen = fs::metadata(node.mounted("theirs")).unwrap();
+    assert_eq!(seen.len(), 6);
+    assert!(seen.modified().unwrap() > before, "when it was first seen");
+    eventually("the name is listed", SOON, || names() == ["ours", "theirs"]);
+    let attribute = |name: &str| {
+        let mut room = [0; 64];
+        let length = rustix::fs::getxattr(node.mounted("theirs"), name, &mut room);
+        length.map(|length| String::from_utf8_lossy(&room[..length]).into_owned())
+    };
+    assert_eq!(attribute("user.p2pfs.verified").unwrap(), "none");
+    assert_eq!(attribute("user.p2pfs.holders").unwrap(), peer.address());
+    assert!(attribute("user.p2pfs.hash").is_err(), "it has none");
+    let again = fs::metadata(node.mounted("theirs")).unwrap();
+    assert_eq!((again.ino(), again.mtime()), (seen.ino(), seen.mtime()));
+}
+
+#[apply(promise)]
+fn a_name_that_nobody_has_is_absent_after_the_lookup_then_at_once() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let begun = Instant::now();
+    let error = fs::metadata(node.mounted("nobody has this")).unwrap_err();
+    let took = begun.elapsed();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert!(
+        took >= LOOKUP - Duration::from_millis(500) && took < LOOKUP * 3,
+        "{took:?}"
+    );
+    let begun = Instant::now();
+    assert!(fs::metadata(node.mounted("nobody has this")).is_err());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert_eq!(asked(&peer, "nobody has this"), 1);
+    // what could not even be asked is absent at once
+    for name in ["a,b", &"n".repeat(65), "folder/name"] {
+        let begun = Instant::now();
+        assert!(fs::metadata(node.mounted(name)).is_err());
+        assert!(begun.elapsed() < AT_ONCE, "{name}: {:?}", begun.elapsed());
+    }
+}
+
+/// Looks so many names up at once; the errno of each and how long it took.
+fn look_up(node: &Node, count: usize) -> Vec<thread::JoinHandle<(i32, Duration)>> {
+    let looked_up = (0..count).map(|n| {
+        let path = node.mounted(&format!("absent-{n}"));
+        let look = move || {
+            let begun = Instant::now();
+            let error = fs::metadata(path).unwrap_err();
+            (error.raw_os_error().unwrap(), begun.elapsed())
+        };
+        let small = thread::Builder::new().stack_size(1 << 17);
+        small.spawn(look).unwrap()
+    });
+    looked_up.collect()
+}
+
+#[apply(promise)]
+fn a_name_among_many_that_are_looked_up_at_once_is_found() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::from_secs(1));
+    peer.gives_file("masked.txt", b"here");
+    let node = start(&mut cluster, &[&peer]);
+    let others = look_up(&node, 150);
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "absent-0") > 0
+    });
+    assert_eq!(fs::read(node.mounted("masked.txt")).unwrap(), b"here");
+    for other in others {
+        let (errno, took) = other.join().unwrap();
+        assert_eq!(errno, libc::ENOENT);
+        assert!(took >= LOOKUP - Duration::from_millis(500), "{took:?}");
+    }
+}
+
+#[apply(promise)]
+fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
+    const LIMIT: usize = 1024;
+    let lookup = Duration::from_secs(15);
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(&[&peer]).replace("'3s'", "'15s'"),
+        ..NodeOptions::new("lab")
+    });
+    let all = look_up(&node, LIMIT + 100);
+    let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+    let refused = all.iter().filter(|(errno, _)| *errno == libc::EAGAIN);
+    let refused_count = refused.count();
+    assert_ne!(refused_count, 0);
+    let absent = all.iter().filter(|(errno, _)| *errno == libc::ENOENT);
+    let absent: Vec<_> = absent.map(|(_, took)| *took).collect();
+    assert_eq!(absent.len() + refused_count, all.len());
+    let first = absent.iter().min().unwrap();
+    assert!(*first >= lookup - Duration::from_millis(500), "{first:?}");
+    let told = node.cli(&["events"]).expect_ok();
+    assert_eq!(
+        told.matches("only 1024 are looked for").count(),
+        1,
+        "{told}"
+    );
+    let refused = all.iter().position(|(errno, _)| *errno == libc::EAGAIN);
+    let name = format!("absent-{}", refused.unwrap());
+    assert_eq!(asked(&peer, &name), 0);
+    peer.gives_file(&name, b"here after all");
+    assert_eq!(fs::read(node.mounted(&name)).unwrap(), b"here after all");
+}
+
+#[apply(promise)]
+fn nobody_else_waits_beside_a_lookup() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    node.write("ours", b"ours");
+    node.wait_for_file("ours");
+    let stat = || start_stat(&node, "unknown");
+    let waiting = [stat(), stat()];
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "unknown") > 0
+    });
+    let begun = Instant::now();
+    run(Command::new("ls").arg("-l").arg(&node.mount)).expect_ok();
+    assert_eq!(fs::read(node.mounted("ours")).unwrap(), b"ours");
+    let touched = fs::File::create(node.mounted("unknown")).unwrap_err();
+    assert_eq!(touched.raw_os_error(), Some(libc::EROFS));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    for stat in waiting {
+        assert!(!stat.finish(SOON).status.success());
+    }
+    assert_eq!(asked(&peer, "unknown"), 1, "one question for both");
+}
+
+fn start_stat(node: &Node, name: &str) -> Running {
+    crate::support::daemon::start(Command::new("stat").arg(node.mounted(name)))
+}
+
+#[apply(promise)]
+fn a_signal_ends_the_wait() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let stat = start_stat(&node, "unknown");
+    eventually("the old peer is asked", SOON, || {
+        asked(&peer, "unknown") > 0
+    });
+    let begun = Instant::now();
+    stat.signal(libc::SIGINT);
+    let (_, within) = stat.end_within(AT_ONCE);
+    assert!(within, "{:?}", begun.elapsed());
+}
+
+#[apply(promise)]
+fn an_answer_after_the_lookup_makes_the_name_appear() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(LOOKUP + Duration::from_secs(2));
+    peer.gives_file("slow", b"slow");
+    let node = start(&mut cluster, &[&peer]);
+    assert!(fs::metadata(node.mounted("slow")).is_err());
+    eventually("the name appears", SOON, || {
+        let entries = fs::read_dir(&node.mount).unwrap();
+        entries.flatten().any(|entry| entry.file_name() == "slow")
+    });
+    assert_eq!(fs::read(node.mounted("slow")).unwrap(), b"slow");
+}
+
+#[apply(promise)]
+fn native_files_come_before_those_of_old_peers() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("both", b"the old peer's");
+    let node = start(&mut cluster, &[&peer]);
+    assert_eq!(fs::read(node.mounted("both")).unwrap(), b"the old peer's");
+    node.write("both", b"ours");
+    node.wait_for_file("both");
+    eventually("the native file has the name", SOON, || {
+        fs::read(node.mounted("both")).unwrap() == b"ours"
+    });
+}
+
+#[apply(promise)]
+fn a_changed_file_of_an_old_peer_is_seen_within_seconds() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    peer.gives_file("theirs", b"one");
+    let path = node.mounted("theirs");
+    assert_eq!(fs::read(&path).unwrap(), b"one");
+    // of the same size, so that no header could tell; read all the time, which keeps no copy
+    peer.gives_file("theirs", b"two");
+    eventually("the new content is read", SOON, || {
+        let now = fs::read(&path).unwrap();
+        assert!(now == b"one" || now == b"two", "never a mixture");
+        now == b"two"
+    });
+    peer.gives_file("theirs", b"longer than before");
+    eventually("the new size is read", SOON, || {
+        fs::read(&path).unwrap() == b"longer than before"
+    });
+    assert_eq!(fs::metadata(&path).unwrap().len(), 18);
+    let stored = || {
+        fs::read_dir(node.home.join("cache/legacy"))
+            .unwrap()
+            .count()
+    };
+    eventually("copies that nobody has open go", SOON, || stored() == 0);
+}
+
+#[apply(promise)]
+fn bytes_of_old_peers_count_against_the_budget_while_they_stream() {
+    const BUDGET_BYTES: u64 = 16 << 20;
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = cluster.start_with(NodeOptions {
+        more: ["--legacy", "--cache-size", "16MiB"]
+            .map(str::to_owned)
+            .into(),
+        config: settings(&[&peer]),
+        ..NodeOptions::new("lab")
+    });
+    let used = || {
+        let status = node.cli(&["status", "--json"]).expect_json();
+        let used = status["cache"]["used_bytes"].as_u64().unwrap();
+        assert!(used <= BUDGET_BYTES, "{used}");
+        used
+    };
+    let (first, second) = (noise(1, 9 << 20), noise(2, 9 << 20));
+    peer.gives_file("first", &first);
+    peer.gives_file("second", &second);
+    peer.gives_file("too large", &noise(3, 17 << 20));
+    // one of unknown end, so that its bytes are counted while they come
+    peer.gives("endless", Gives::Drip(1 << 20));
+    let streaming = fs::File::open(node.mounted("endless")).unwrap();
+    eventually("what has come is counted", SOON, || used() > 0);
+    drop(streaming);
+    let mut open = fs::File::open(node.mounted("first")).unwrap();
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == first && used() >= 9 << 20);
+    // what is open stays, and another goes past the cache
+    assert!(fs::read(node.mounted("second")).unwrap() == second);
+    assert!((9 << 20..10 << 20).contains(&used()));
+    // what needs no cache goes past it
+    let out = node.home.join("too large");
+    let got = node.cli(&["get", "too large", "-o", out.to_str().unwrap()]);
+    got.expect_ok();
+    assert!(fs::read(out).unwrap() == noise(3, 17 << 20) && used() >= 9 << 20);
+    peer.gives("short", Gives::Announcing(17 << 20, noise(4, 16 << 20)));
+    let out = node.home.join("short");
+    let got = node.cli(&["get", "short", "-o", out.to_str().unwrap()]);
+    assert_eq!(got.status.code(), Some(1), "{}", got.stderr);
+    assert!(!out.exists(), "no file appears under its name");
+    drop(open);
+    // what nobody has open any more gives way
+    assert!(fs::read(node.mounted("second")).unwrap() == second);
+    used();
+}
+
+#[apply(promise)]
+fn a_file_of_an_old_peer_that_is_larger_than_the_cache_is_read_past_it() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = cluster.start_with(NodeOptions {
+        more: ["--legacy", "--cache-size", "16MiB"]
+            .map(str::to_owned)
+            .into(),
+        config: settings(&[&peer]),
+        ..NodeOptions::new("lab")
+    });
+    let bytes = noise(3, 40 << 20);
+    peer.gives_file("large", &bytes);
+    peer.gives("short", Gives::Announcing(40 << 20, bytes[1..].to_vec()));
+    assert!(fs::read(node.mounted("large")).unwrap() == bytes);
+    assert_eq!(peer.served().len(), 1, "one transfer");
+    let file = fs::File::open(node.mounted("large")).unwrap();
+    let expect_at = |offset: usize| {
+        let mut part = [0; 5000];
+        file.read_exact_at(&mut part, offset as u64).unwrap();
+        assert!(part == bytes[offset..offset + 5000], "{offset}");
+    };
+    // forward, a little back, near the end, and back to what has gone past
+    for offset in [0, 3 << 20, (3 << 20) - 100_000, (40 << 20) - 5000, 1 << 20] {
+        expect_at(offset);
+    }
+    assert_eq!(peer.served().len(), 3);
+    let error = fs::read(node.mounted("short")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    drop(file);
+    let open = || fs::File::open(node.mounted("large"));
+    let all: Vec<_> = (0..16).map(|_| open().unwrap()).collect();
+    let error = open().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let told = node.cli(&["events"]).expect_ok();
+    let reason = "no room in the cache for its 41943040 bytes";
+    assert!(told.contains(reason), "{told}");
+    drop(all);
+    eventually("there is a place again", SOON, || open().is_ok());
+}
+
+#[apply(promise)]
+fn programs_that_are_given_cached_bytes_only_get_no_old_peers_file() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"theirs");
+    let node = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(&[&peer]) + "[readers]\ncached_only = ['head']\n",
+        ..NodeOptions::new("lab")
+    });
+    let head = || run(Command::new("head").arg(node.mounted("theirs")));
+    assert!(!head().status.success());
+    assert_eq!(asked(&peer, "theirs"), 0, "nobody is asked for it");
+    assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
+    // nothing of an old peer is in the cache, whoever has read it
+    let refused = head();
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    let why = &refused.stderr;
+    assert!(why.contains("Permission denied"), "{why}");
+    assert_eq!(peer.served(), ["theirs"], "nothing is fetched for it");
+}
+
+#[apply(promise)]
+fn names_that_programs_look_for_everywhere_are_never_asked() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let begun = Instant::now();
+    for name in [".git", ".Trash", "autorun.inf", "HEAD"] {
+        assert!(fs::metadata(node.mounted(name)).is_err());
+    }
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    assert!(
+        !peer
+            .heard()
+            .iter()
+            .any(|(_, text)| text.starts_with("Get,"))
+    );
+}

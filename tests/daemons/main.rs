@@ -1,0 +1,18 @@
+//! Real daemons with real mounts on loopback, used as people use them: by commands, by files, by
+//! signals, by the programs that they have. One promise at a time.
+
+mod legacy;
+mod model;
+mod nodes;
+mod readers;
+mod refusals;
+#[path = "../support/mod.rs"]
+mod support;
+mod tools;
+
+fn main() {
+    let conclusion = support::promise::run(Some(1), vec![]);
+    readers::end();
+    tools::end();
+    conclusion.exit();
+}

@@ -1,0 +1,111 @@
+//! Programs that read while the shares change: who has a version open reads that version, and who
+//! lists a directory finds once what is there all the while.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::STAYING;
+use super::namespace::{Namespace, Shown};
+use super::share::UNTOUCHED;
+
+/// A file that a program has open, and the bytes that it had then.
+pub struct OpenFile {
+    pub path: PathBuf,
+    file: File,
+    bytes: Vec<u8>,
+}
+
+impl OpenFile {
+    /// Opens what a mount shows under a path, and reads a little of it.
+    pub fn open(mount: &Path, path: &Path, shown: &Namespace, random: &mut StdRng) -> Option<Self> {
+        let Shown::File { bytes, .. } = &shown[path] else {
+            return None;
+        };
+        let path = mount.join(path);
+        let mut open = Self {
+            file: File::open(&path).unwrap(),
+            path,
+            bytes: bytes.clone(),
+        };
+        assert_eq!(open.read_on(random), None);
+        Some(open)
+    }
+
+    /// Reads at random places what must be the version that was opened, or is gone; says what is
+    /// wrong.
+    pub fn read_on(&mut self, random: &mut StdRng) -> Option<String> {
+        for _ in 0..4 {
+            let start = random.random_range(0..=self.bytes.len());
+            let end = random.random_range(start..=self.bytes.len());
+            let mut read = vec![0; end - start];
+            match self.file.read_exact_at(&mut read, start as u64) {
+                Ok(()) if read == self.bytes[start..end] => {}
+                Ok(()) => return Some(format!("{:?}: bytes of another version", self.path)),
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
+                Err(error) => return Some(format!("{:?}: {error}", self.path)),
+            }
+        }
+        let past = self.file.read_at(&mut [0; 10], self.bytes.len() as u64);
+        let at_end = matches!(past, Ok(0));
+        (!at_end).then(|| format!("{:?}: {past:?} past the end", self.path))
+    }
+}
+
+/// Somebody who lists one directory again and again.
+pub struct Lister {
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+impl Lister {
+    pub fn start(mount: &Path) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (directory, until) = (mount.join(UNTOUCHED), ended.clone());
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                list(&directory)?;
+                std::thread::park_timeout(std::time::Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        Self { ended, thread }
+    }
+
+    /// Ends; a listing that was wrong fails the test.
+    pub fn finish(self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+fn list(directory: &Path) -> Result<(), String> {
+    let Ok(stream) = fs::read_dir(directory) else {
+        // the mount's daemon has ended
+        return Ok(());
+    };
+    let mut names = vec![];
+    for entry in stream {
+        let Ok(entry) = entry else { return Ok(()) };
+        names.push(entry.file_name());
+    }
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    let is_staying = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with("stays-");
+    let staying = names.iter().filter(is_staying).count();
+    if (count, staying) == (names.len(), STAYING) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: {count} names, {} distinct, {staying} that stay",
+        directory.display(),
+        names.len()
+    ))
+}

@@ -1,0 +1,133 @@
+//! What the daemon refuses or warns of, by real daemons: a request that cannot be kept is refused
+//! in one line, and nobody is warned of what is no fault.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[apply(promise)]
+fn a_directory_from_the_future_accuses_no_clock() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("later/file", b"1");
+    let dir = nodes[0].share.join("later");
+    let later = SystemTime::now() + Duration::from_secs(400 * 86_400);
+    fs::File::open(&dir).unwrap().set_modified(later).unwrap();
+    let shown = |node: &Node| fs::metadata(node.mounted("later")).map(|found| found.mtime());
+    for node in &nodes {
+        node.wait_for_file("later/file");
+        let want = fs::metadata(&dir).unwrap().mtime();
+        eventually("the time is shown", SOON, || {
+            shown(node).is_ok_and(|it| it == want)
+        });
+        let status = node.cli(&["status"]).expect_ok();
+        assert!(!status.contains("clock"), "{status}");
+    }
+}
+
+#[apply(promise)]
+fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start_with(NodeOptions {
+        more: vec!["--cache-size".to_owned(), "4MiB".to_owned()],
+        ..NodeOptions::new("reader")
+    });
+    author.write("small", &noise(1, 1 << 20));
+    author.write("large", &noise(2, 6 << 20));
+    reader.wait_for_file("small");
+    reader.wait_for_file("large");
+    let refused = reader.cli(&["pin", "large"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("cache resize"),
+        "{}",
+        refused.stderr
+    );
+    reader.cli(&["prefetch", "small"]).expect_ok();
+    reader.cli(&["pin", "small"]).expect_ok();
+    let refused = reader.cli(&["cache", "resize", "512KiB"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("unpin"), "{}", refused.stderr);
+    reader.cli(&["cache", "resize", "2MiB"]).expect_ok();
+    reader.cli(&["unpin", "small"]).expect_ok();
+    reader.cli(&["cache", "resize", "512KiB"]).expect_ok();
+}
+
+#[apply(promise)]
+fn what_the_configuration_shares_is_not_changed_by_share_add() {
+    let mut cluster = Cluster::new();
+    let folder = cluster.folder.path().join("private");
+    fs::create_dir(&folder).unwrap();
+    let node = cluster.start_with(NodeOptions {
+        config: format!(
+            "[[share]]\ndir = '{}'\ninclude_private = true\n",
+            folder.display()
+        ),
+        ..NodeOptions::new("one")
+    });
+    let place = folder.to_str().unwrap();
+    for verb in ["add", "remove"] {
+        let refused = node.cli(&["share", verb, place]);
+        assert_eq!(refused.status.code(), Some(1), "{verb}");
+        let why = refused.stderr;
+        assert!(why.contains("shared by the configuration"), "{verb}: {why}");
+    }
+    let shares = node.cli(&["share", "--json"]).expect_json();
+    let is_it = |it: &&serde_json::Value| it["path"] == place;
+    let found = shares["shares"].as_array().unwrap().iter().find(is_it);
+    assert_eq!(found.unwrap()["include_private"], true);
+}
+
+#[apply(promise)]
+fn get_ends_quietly_when_its_reader_does() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("long", &noise(3, 8 << 20));
+    node.wait_for_file("long");
+    let mut child = node
+        .cli_command(&["get", "long", "-o", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}
+
+#[apply(promise)]
+fn a_share_that_is_unreadable_is_said_so_once() {
+    let mut cluster = Cluster::new();
+    let folder = cluster.folder.path().join("closed");
+    fs::create_dir(&folder).unwrap();
+    set_mode(&folder, 0o000);
+    let mut node = cluster.start("one");
+    let place = folder.to_str().unwrap();
+    node.cli(&["share", "add", place]).expect_ok();
+    let told = || {
+        let text = node.cli(&["share"]).expect_ok();
+        text.matches(&format!("{place}:")).count()
+    };
+    eventually("it is told", SOON, || told() > 0);
+    assert_eq!(told(), 1, "{}", node.cli(&["share"]).text());
+    node.stop();
+}
+
+#[apply(promise)]
+fn the_status_file_is_no_hole() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let found = fs::metadata(node.mounted(".p2pfs/status.json")).unwrap();
+    assert!(found.len() > 0 && found.blocks() > 0);
+}

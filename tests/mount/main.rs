@@ -1,0 +1,26 @@
+//! Real mounts of a content in memory, which takes root and /dev/fuse, in a namespace of mounts
+//! that ends with this process.
+
+mod changes;
+mod life;
+mod names;
+mod posix;
+mod reads;
+mod rules;
+#[path = "../support/mod.rs"]
+mod support;
+mod traps;
+mod waits;
+
+fn main() {
+    if posix::is_server() {
+        return posix::serve();
+    }
+    if life::is_child_that_mounts() {
+        return life::mount_until_killed();
+    }
+    let own_namespace = posix::enter_own_namespace();
+    let conclusion = support::promise::run(None, posix::trials(own_namespace));
+    posix::end();
+    conclusion.exit();
+}

@@ -1,0 +1,366 @@
+//! Real mounts: bytes, and what happens when they do not come.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::support::memory::{Behaviour, Memory, pattern};
+use crate::support::mounted::{Mounted, errno, eventually, run};
+use crate::support::promise::{Need, mount_as_root, promise};
+use macro_rules_attribute::apply;
+use p2pfs::digest::ContentHash;
+use p2pfs::fs::FsError;
+
+const NEEDS: &[Need] = &[mount_as_root];
+
+#[apply(promise)]
+fn every_byte_comes_from_its_place() {
+    let content = Memory::new();
+    let bytes = pattern(1, (3 << 20) + 12_345);
+    content.file("here", bytes.clone());
+    let fetched = Behaviour::Fetched(Arc::new(bytes.clone()));
+    content.behave("far", ContentHash::of(b"far"), bytes.len() as u64, fetched);
+    let mounted = Mounted::of(&content);
+    for name in ["here", "far"] {
+        let file = File::open(mounted.at(name)).unwrap();
+        let mut part = vec![0; 100_000];
+        for offset in [2_999_999u64, 0, 1 << 20, 4095, 3 << 20] {
+            let length = file.read_at(&mut part, offset).unwrap();
+            let wanted = &bytes[offset as usize..][..length];
+            assert_eq!(&part[..length], wanted, "{name} at {offset}");
+            assert!(length > 0);
+        }
+        assert_eq!(
+            file.read_at(&mut part, bytes.len() as u64).unwrap(),
+            0,
+            "the end"
+        );
+        assert!(
+            fs::read(mounted.at(name)).unwrap() == bytes,
+            "{name} as a whole"
+        );
+    }
+    assert!(content.waits.load(Ordering::Relaxed) > 0);
+}
+
+#[apply(promise)]
+fn many_readers_at_once_each_get_the_right_bytes() {
+    let content = Memory::new();
+    let files: Vec<_> = (0..6)
+        .map(|n| pattern(n, (1 << 20) + n as usize * 777))
+        .collect();
+    for (number, bytes) in files.iter().enumerate() {
+        let (name, hash) = (format!("f{number}"), ContentHash::of(bytes));
+        let bytes = Arc::new(bytes.clone());
+        let how = match number % 2 {
+            0 => Behaviour::Here(bytes.clone()),
+            _ => Behaviour::Fetched(bytes.clone()),
+        };
+        content.behave(&name, hash, bytes.len() as u64, how);
+    }
+    let mounted = Mounted::of(&content);
+    thread::scope(|scope| {
+        for reader in 0..12 {
+            let (files, mounted) = (&files, &mounted);
+            scope.spawn(move || {
+                for round in 0..6 {
+                    let number = (reader + round) % files.len();
+                    let read = fs::read(mounted.at(&format!("f{number}"))).unwrap();
+                    assert_eq!(ContentHash::of(&read), ContentHash::of(&files[number]));
+                }
+            });
+        }
+    });
+    let md5 = run("md5sum", &[&mounted.at("f0"), &mounted.at("f1")]);
+    assert!(md5.status.success());
+}
+
+#[apply(promise)]
+fn a_program_on_the_mount_runs() {
+    let content = Memory::new();
+    content.executable("true", fs::read("/bin/true").unwrap());
+    content.executable("script", b"#!/bin/sh\necho ran\n".to_vec());
+    let mounted = Mounted::of(&content);
+    assert!(
+        run(mounted.at("true").to_str().unwrap(), &[])
+            .status
+            .success()
+    );
+    assert_eq!(
+        run(mounted.at("script").to_str().unwrap(), &[]).stdout,
+        b"ran\n"
+    );
+}
+
+#[apply(promise)]
+fn each_failure_of_a_content_has_its_errno() {
+    let content = Memory::new();
+    for (name, error) in [
+        ("unreachable", FsError::Unreachable),
+        ("unverified", FsError::Unverified),
+        ("gone", FsError::Gone),
+        ("denied", FsError::Denied),
+    ] {
+        content.behave(
+            name,
+            ContentHash::of(name.as_bytes()),
+            100,
+            Behaviour::Broken(error),
+        );
+    }
+    let mounted = Mounted::of(&content);
+    assert_eq!(errno(fs::read(mounted.at("unreachable"))), libc::EIO);
+    assert_eq!(errno(fs::read(mounted.at("unverified"))), libc::EIO);
+    // A buffered read gives EIO for any failure of a page; past the page cache the errno shows.
+    let direct = |name: &str| {
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(mounted.at(name));
+        errno(file.unwrap().read_at(&mut [0; 4096], 0))
+    };
+    assert_eq!(direct("gone"), libc::ESTALE);
+    assert_eq!(direct("denied"), libc::EACCES);
+}
+
+#[apply(promise)]
+fn a_bug_in_reading_is_eio_and_the_mount_lives_on() {
+    let content = Memory::new();
+    content.behave("panics", ContentHash::of(b"p"), 100, Behaviour::Panics);
+    content.behave("short", ContentHash::of(b"s"), 100, Behaviour::Short);
+    content.file("good", b"bytes".to_vec());
+    let mounted = Mounted::of(&content);
+    for _ in 0..8 {
+        assert_eq!(errno(fs::read(mounted.at("panics"))), libc::EIO);
+        assert_eq!(
+            errno(fs::read(mounted.at("short"))),
+            libc::EIO,
+            "never short data"
+        );
+        assert_eq!(fs::read(mounted.at("good")).unwrap(), b"bytes");
+    }
+    assert!(mounted.mount.is_mounted());
+}
+
+#[apply(promise)]
+fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
+    let content = Memory::new();
+    let (old_bytes, new_bytes) = (pattern(1, 1 << 20), pattern(2, 2 << 20));
+    content.file("file", old_bytes.clone());
+    let mounted = Mounted::of(&content);
+    let mut old = File::open(mounted.at("file")).unwrap();
+    let mut first = vec![0; 1000];
+    old.read_exact(&mut first).unwrap();
+    let old_inode = old.metadata().unwrap().ino();
+
+    content.file("file", new_bytes.clone());
+    mounted.publish();
+    eventually("the new version shows", || {
+        fs::metadata(mounted.at("file")).unwrap().len() == 2 << 20
+    });
+    assert!(fs::read(mounted.at("file")).unwrap() == new_bytes);
+    assert_ne!(fs::metadata(mounted.at("file")).unwrap().ino(), old_inode);
+
+    let mut rest = Vec::new();
+    old.read_to_end(&mut rest).unwrap();
+    assert!([first, rest].concat() == old_bytes, "never a mixture");
+    assert_eq!(old.metadata().unwrap().ino(), old_inode);
+    assert_eq!(old.metadata().unwrap().len(), 1 << 20);
+}
+
+#[apply(promise)]
+fn what_is_fetched_shows_in_the_blocks_after_the_reader_closed() {
+    let content = Memory::new();
+    let bytes = Arc::new(pattern(1, 1 << 20));
+    content.behave(
+        "far",
+        ContentHash::of(b"far"),
+        1 << 20,
+        Behaviour::Fetched(bytes),
+    );
+    let mounted = Mounted::of(&content);
+    let blocks = || fs::metadata(mounted.at("far")).unwrap().blocks();
+    assert_eq!(blocks(), 1);
+    fs::read(mounted.at("far")).unwrap();
+    eventually("the blocks show it", || blocks() == 2048);
+}
+
+#[apply(promise)]
+fn an_own_file_is_the_file_itself_with_its_live_attributes() {
+    let content = Memory::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let shared = scratch.path().join("own");
+    fs::write(&shared, "first").unwrap();
+    content.own("own", &shared);
+    let mounted = Mounted::of(&content);
+    let file = mounted.at("own");
+    assert_eq!(fs::read(&file).unwrap(), b"first");
+    let open = File::open(&file).unwrap();
+    fs::write(&shared, "second, and longer").unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), 18);
+    assert_eq!(fs::read(&file).unwrap(), b"second, and longer");
+    let mut again = [0; 6];
+    open.read_exact_at(&mut again, 0).unwrap();
+    assert_eq!(&again, b"second", "writing in place shows in an open file");
+    fs::write(&shared, "third!, and longer").unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"third!, and longer");
+    assert!(run("cmp", &[&file, &shared]).status.success());
+}
+
+#[apply(promise)]
+fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open() {
+    let content = Memory::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let shared = folder.path().join("notes");
+    fs::write(&shared, "first").unwrap();
+    content.own("notes", &shared);
+    let mounted = Mounted::of(&content);
+    let open = File::open(mounted.at("notes")).unwrap();
+    fs::write(folder.path().join("new"), "replacement").unwrap();
+    fs::rename(folder.path().join("new"), &shared).unwrap();
+    let mut old = [0; 5];
+    open.read_exact_at(&mut old, 0).unwrap();
+    assert_eq!(&old, b"first");
+    let seen = fs::read(mounted.at("notes")).unwrap();
+    let shown = fs::metadata(mounted.at("notes")).unwrap();
+    assert_eq!(
+        shown.len(),
+        seen.len() as u64,
+        "size and bytes are of one file"
+    );
+    content.own("notes", &shared);
+    content.publish(Some(&mounted.mount));
+    eventually("the new version is seen", || {
+        fs::read(mounted.at("notes")).is_ok_and(|bytes| bytes == b"replacement")
+    });
+    if mounted.mount.passthrough_refusal().is_none() {
+        assert_eq!(
+            open.metadata().unwrap().len(),
+            5,
+            "the old one is as it was"
+        );
+    }
+}
+
+#[apply(promise)]
+fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
+    let content = Memory::new();
+    let shared = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(shared.path(), pattern(5, 1 << 20)).unwrap();
+    content.own("own", shared.path());
+    let mounted = Mounted::of(&content);
+    let open = File::open(mounted.at("own")).unwrap();
+    for round in 0..5u8 {
+        shared.as_file().write_all_at(&[round; 4096], 8192).unwrap();
+        let mut page = [77; 4096];
+        open.read_exact_at(&mut page, 8192).unwrap();
+        assert_eq!(page, [round; 4096]);
+    }
+    shared.as_file().write_all_at(b"grown", 1 << 20).unwrap();
+    let mut tail = [0; 16];
+    assert_eq!(open.read_at(&mut tail, 1 << 20).unwrap(), 5);
+    assert_eq!(open.metadata().unwrap().len(), (1 << 20) + 5);
+    if mounted.mount.passthrough_refusal().is_none() {
+        assert_eq!(mounted.mount.activity().read_bytes, 0, "no byte through us");
+    }
+}
+
+#[apply(promise)]
+fn the_kernel_reads_a_complete_file_by_itself() {
+    let content = Memory::new();
+    let bytes = pattern(1, 4 << 20);
+    let hash = content.file("whole", bytes.clone());
+    let mounted = Mounted::of(&content);
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), &bytes).unwrap();
+    let first = File::open(mounted.at("whole")).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let mut byte = [0];
+    first.read_exact_at(&mut byte, 77).unwrap();
+    drop(File::open(mounted.at("whole")).unwrap());
+    drop(first);
+    eventually("the last of the asked opens is released", || {
+        content.open_count() == 0
+    });
+
+    let before = mounted.mount.activity().read_bytes;
+    assert!(fs::read(mounted.at("whole")).unwrap() == bytes);
+    let mapped = run("md5sum", &[&mounted.at("whole")]);
+    assert!(mapped.status.success());
+    match mounted.mount.passthrough_refusal() {
+        None => assert_eq!(
+            mounted.mount.activity().read_bytes,
+            before,
+            "no byte through us"
+        ),
+        Some(why) => eprintln!("SKIPPED: this kernel takes no backing file: {why}"),
+    }
+}
+
+#[apply(promise)]
+fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
+    let content = Memory::new();
+    let bytes = pattern(2, 1 << 20);
+    let hash = content.file("whole", bytes.clone());
+    let mounted = Mounted::of(&content);
+    let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    fs::write(backing.path(), &bytes).unwrap();
+    content.set_backing(hash, File::open(backing.path()).unwrap());
+    let first = File::open(mounted.at("whole")).unwrap();
+    if let Some(why) = mounted.mount.passthrough_refusal() {
+        eprintln!("SKIPPED: this kernel takes no backing file: {why}");
+        return;
+    }
+    backing.as_file().write_all_at(b"damage", 4096).unwrap();
+    content.lose_backing(hash);
+    let refused = File::open(mounted.at("whole"));
+    assert_eq!(
+        errno(refused),
+        libc::ESTALE,
+        "the kernel could only read the same for it"
+    );
+    drop(first);
+    eventually("it is read anew once all have closed it", || {
+        fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
+    });
+}
+
+#[apply(promise)]
+fn an_open_never_fails_while_a_file_becomes_complete_under_its_readers() {
+    const FILES: usize = 40;
+    const READERS: usize = 6;
+    let content = Memory::new();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let name = |number: usize| format!("file-{number}");
+    let bytes: Vec<Vec<u8>> = (0..FILES)
+        .map(|number| pattern(number as u64, 20_000))
+        .collect();
+    let hashes: Vec<ContentHash> = (0..FILES)
+        .map(|number| content.file(&name(number), bytes[number].clone()))
+        .collect();
+    let mounted = Mounted::of(&content);
+    for number in 0..FILES {
+        let path = mounted.at(&name(number));
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..30 {
+                            assert!(fs::read(&path).unwrap() == bytes[number]);
+                        }
+                    })
+                })
+                .collect();
+            let on_disk = folder.path().join(name(number));
+            fs::write(&on_disk, &bytes[number]).unwrap();
+            content.set_backing(hashes[number], File::open(on_disk).unwrap());
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+    eventually("nothing stays open", || content.open_count() == 0);
+}

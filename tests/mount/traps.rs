@@ -1,0 +1,177 @@
+//! Real mounts: the traps of FUSE in which a mount once stood still. Each of these hangs, or ends
+//! at its limit, without its cure; the others are in `mount_waits`, `mount_changes` and
+//! `older_mount`, and the documentation of `fuse` has the table.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::memory::{Behaviour, Memory, pattern};
+use crate::support::mounted::{Mounted, PATIENCE, errno, eventually, names, wait_child};
+use crate::support::promise::{Need, mount_as_root, promise};
+use macro_rules_attribute::apply;
+use p2pfs::digest::ContentHash;
+
+const NEEDS: &[Need] = &[mount_as_root];
+
+/// What takes no time takes less than this, on the slowest machine.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+fn count(mounted: &Mounted, operation: &str) -> u64 {
+    let operations = mounted.mount.activity().operations;
+    let found = operations.iter().find(|it| it.name == operation);
+    found.map_or(0, |it| it.count)
+}
+
+/// A lookup holds its directory's lock until it is answered, and so does whoever tells the kernel
+/// of a change in that directory wait for it: that must be nobody whom a request needs.
+#[apply(promise)]
+fn telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling() {
+    let content = Memory::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let own = scratch.path().join("late");
+    fs::write(&own, "late").unwrap();
+    content.file("dir/old", b"old".to_vec());
+    content.file("beside/file", b"beside".to_vec());
+    let late = content.own("dir/late", &own);
+    let deadline = Duration::from_secs(6);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = deadline);
+    assert_eq!(fs::read(mounted.at("dir/old")).unwrap(), b"old");
+    content.turn(late, Behaviour::LooksLate);
+    let path = mounted.at("dir/late");
+    let begun = Instant::now();
+    let lookup = thread::spawn(move || fs::metadata(path));
+    content.wait_for_late(1);
+    for number in 0..100 {
+        content.file(&format!("dir/new-{number}"), b"new".to_vec());
+    }
+    content.remove("dir/old");
+    content.file("beside/new", b"new".to_vec());
+    let publishing = Instant::now();
+    mounted.publish();
+    assert!(
+        publishing.elapsed() < AT_ONCE,
+        "the namespace waits for nobody"
+    );
+    assert_eq!(fs::read(mounted.at("beside/file")).unwrap(), b"beside");
+    assert!(begun.elapsed() < deadline, "others never waited");
+    content.open_gate();
+    let _ = lookup.join().unwrap();
+    eventually("all changes are seen", || {
+        names(&mounted.at("dir")).len() == 101 && mounted.at("beside/new").exists()
+    });
+    eventually("what went is gone", || !mounted.at("dir/old").exists());
+}
+
+/// A reader that is stuck holds the locks of its pages; what was told of its file takes them, too,
+/// unless it names attributes only.
+#[apply(promise)]
+fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
+    let content = Memory::new();
+    let dead = content.dead("file", 4 << 20);
+    content.file("dir/a", b"a".to_vec());
+    let mounted = Mounted::start(&content, |o| {
+        o.server.deadlines.read = Duration::from_secs(60);
+    });
+    let mut stuck = Command::new("cat");
+    stuck.arg(mounted.at("file")).stdout(Stdio::null());
+    let mut stuck = stuck.spawn().unwrap();
+    content.wait_for_stuck(1);
+    content.set_cached(dead, 1 << 20);
+    mounted.mount.cached_changed(&dead);
+    content.file("file", b"another version".to_vec());
+    content.file("dir/b", b"b".to_vec());
+    mounted.publish();
+    // not by reading: who opens the old version waits for its bytes
+    eventually("the new version has the name", || {
+        fs::metadata(mounted.at("file")).unwrap().len() == 15
+    });
+    assert_eq!(fs::read(mounted.at("file")).unwrap(), b"another version");
+    let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+    eventually("what came after it is listed", || {
+        names(&mounted.at("dir")) == wanted
+    });
+    stuck.kill().unwrap();
+    wait_child(&mut stuck, PATIENCE);
+}
+
+/// The kernel asks at each close unless it was told once that nobody cares; and a close is part of
+/// each exec of a program that has files open.
+#[apply(promise)]
+fn closing_asks_the_daemon_nothing() {
+    let content = Memory::new();
+    content.file("file", pattern(1, 10_000));
+    let mounted = Mounted::of(&content);
+    for _ in 0..50 {
+        assert_eq!(fs::read(mounted.at("file")).unwrap().len(), 10_000);
+    }
+    assert!(count(&mounted, "open") >= 50);
+    // those that were under way when the first was answered
+    assert!(
+        count(&mounted, "flush") < 5,
+        "{:?}",
+        mounted.mount.activity()
+    );
+}
+
+#[apply(promise)]
+fn a_process_with_files_open_on_its_own_mount_can_start_others() {
+    let content = Memory::new();
+    content.dead("dead", 8 << 20);
+    content.file("file", pattern(2, 1 << 20));
+    content.executable("program", fs::read("/bin/true").unwrap());
+    let mounted = Mounted::start(&content, |o| {
+        o.server.deadlines.read = Duration::from_secs(60);
+    });
+    let mut stuck = Command::new("cat");
+    stuck.arg(mounted.at("dead")).stdout(Stdio::null());
+    let mut stuck = stuck.spawn().unwrap();
+    content.wait_for_stuck(1);
+    // each child closes all of these before it runs
+    let open: Vec<File> = ["dead", "file", "dead", "file"]
+        .into_iter()
+        .map(|name| File::open(mounted.at(name)).unwrap())
+        .collect();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for program in ["/bin/true".into(), mounted.at("program")] {
+                    for _ in 0..10 {
+                        let mut child = Command::new(&program).spawn().unwrap();
+                        assert!(wait_child(&mut child, PATIENCE).success());
+                    }
+                }
+            });
+        }
+    });
+    drop(open);
+    stuck.kill().unwrap();
+    wait_child(&mut stuck, PATIENCE);
+}
+
+/// Nobody waits any more for what a killed reader had asked for in advance, and it ends all the
+/// same: else each killed reader would take of the requests that may be under way, for ever.
+#[apply(promise)]
+fn what_a_killed_reader_had_asked_for_ends_by_its_deadline() {
+    let content = Memory::new();
+    content.dead("dead", 64 << 20);
+    let deadline = Duration::from_secs(3);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.read = deadline);
+    let mut reader = Command::new("cat");
+    reader.arg(mounted.at("dead")).stdout(Stdio::null());
+    let mut reader = reader.spawn().unwrap();
+    content.wait_for_stuck(1);
+    reader.kill().unwrap();
+    wait_child(&mut reader, PATIENCE);
+    eventually("nothing is under way", || {
+        mounted.mount.activity().waiting == 0
+    });
+    assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
+    let alive = ContentHash::of(b"dead");
+    content.turn(alive, Behaviour::Fetched(pattern(3, 64 << 20).into()));
+    eventually("it is read once it is there", || {
+        fs::read(mounted.at("dead")).is_ok_and(|bytes| bytes == pattern(3, 64 << 20))
+    });
+}

@@ -1,0 +1,263 @@
+//! Real mounts: readers whose bytes do not come, and how they get away.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::memory::{Behaviour, Memory, pattern};
+use crate::support::mounted::{Mounted, PATIENCE, errno, eventually, run, wait_child};
+use crate::support::promise::{Need, mount_as_root, promise};
+use macro_rules_attribute::apply;
+use p2pfs::digest::ContentHash;
+use rustix::process::{Pid, Signal};
+
+const NEEDS: &[Need] = &[mount_as_root];
+
+/// Longer than any test waits, so none meets it by accident; a test that hangs ends all the same.
+const NEVER: Duration = Duration::from_secs(60);
+
+fn patient(content: &Arc<Memory>) -> Mounted {
+    Mounted::start(content, |options| options.server.deadlines.read = NEVER)
+}
+
+/// A process that reads a file of the mount.
+fn reader(program: &str, file: &Path) -> Child {
+    let mut command = Command::new(program);
+    command
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// A process that reads a file past the page cache.
+fn direct_reader(file: &Path) -> Child {
+    let source = format!("if={}", file.display());
+    let mut command = Command::new("dd");
+    command.args([
+        &source,
+        "of=/dev/null",
+        "bs=4096",
+        "count=1",
+        "iflag=direct",
+    ]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn opens(mounted: &Mounted) -> u64 {
+    let operations = mounted.mount.activity().operations;
+    operations
+        .iter()
+        .find(|it| it.name == "open")
+        .map_or(0, |it| it.count)
+}
+
+/// Whether the kernel has put the process to sleep (proc_pid_stat(5)). Reading its state touches
+/// none of the locks that a blocked reader may hold.
+fn is_waiting(child: &Child) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    stat.rsplit(')')
+        .next()
+        .unwrap()
+        .trim_start()
+        .starts_with(['S', 'D'])
+}
+
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+extern "C" fn ignore_signal(_: libc::c_int) {}
+
+#[apply(promise)]
+fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
+    let content = Memory::new();
+    content.dead("dead", 10 << 20);
+    let deadline = Duration::from_millis(500);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.read = deadline);
+    let begun = Instant::now();
+    assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
+    assert!(begun.elapsed() >= deadline);
+    // The kernel asks page by page after a failed read-ahead: each would be another deadline.
+    assert!(begun.elapsed() < deadline * 20, "{:?}", begun.elapsed());
+    eventually("what waited is cancelled", || {
+        content.cancels.load(Ordering::Relaxed) > 0
+    });
+    assert!(mounted.mount.activity().expired > 0);
+    eventually("nothing waits", || mounted.mount.activity().waiting == 0);
+}
+
+#[apply(promise)]
+fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
+    let content = Memory::new();
+    content.behave("late", ContentHash::of(b"late"), 100, Behaviour::OpensLate);
+    let deadline = Duration::from_millis(300);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = deadline);
+    assert_eq!(errno(File::open(mounted.at("late"))), libc::EIO);
+    content.open_gate();
+    eventually("the late answer is undone", || {
+        mounted.mount.activity().handles == 0 && content.open_count() == 0
+    });
+    drop(mounted);
+
+    let content = Memory::new();
+    content.behave("late", ContentHash::of(b"late"), 100, Behaviour::OpensLate);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = NEVER);
+    let mut child = reader("cat", &mounted.at("late"));
+    content.wait_for_late(1);
+    let begun = Instant::now();
+    signal(&child, Signal::INT);
+    wait_child(&mut child, PATIENCE);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    content.open_gate();
+    eventually("what it opened is closed", || content.open_count() == 0);
+}
+
+#[apply(promise)]
+fn a_reader_that_is_interrupted_is_gone_at_once() {
+    let content = Memory::new();
+    content.dead("dead", 10 << 20);
+    let mounted = patient(&content);
+    for (number, how) in [Signal::INT, Signal::TERM, Signal::KILL]
+        .into_iter()
+        .enumerate()
+    {
+        let mut child = reader("cat", &mounted.at("dead"));
+        if number == 0 {
+            content.wait_for_stuck(1);
+        } else {
+            // Later readers wait for the pages that the first one's read-ahead asked for.
+            eventually("it opens the file", || opens(&mounted) > number as u64);
+            eventually("it waits", || is_waiting(&child));
+        }
+        let begun = Instant::now();
+        signal(&child, how);
+        let status = wait_child(&mut child, PATIENCE);
+        assert!(!status.success());
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{how:?}: {:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[apply(promise)]
+fn a_direct_read_that_is_interrupted_is_gone_at_once() {
+    let content = Memory::new();
+    content.dead("dead", 10 << 20);
+    let mounted = patient(&content);
+    for (number, how) in [Signal::INT, Signal::KILL].into_iter().enumerate() {
+        let mut child = direct_reader(&mounted.at("dead"));
+        content.wait_for_stuck(number + 1);
+        let begun = Instant::now();
+        signal(&child, how);
+        wait_child(&mut child, PATIENCE);
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{how:?}: {:?}",
+            begun.elapsed()
+        );
+    }
+    eventually("nothing waits", || mounted.mount.activity().waiting == 0);
+    eventually("both are cancelled", || {
+        content.cancels.load(Ordering::Relaxed) >= 2
+    });
+}
+
+#[apply(promise)]
+fn a_caught_signal_ends_a_direct_read_with_eintr() {
+    let content = Memory::new();
+    content.dead("dead", 10 << 20);
+    let mounted = patient(&content);
+    // SAFETY: the handler does nothing, and no SA_RESTART makes the read end.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore_signal as *const () as usize;
+        assert_eq!(
+            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()),
+            0
+        );
+    }
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(mounted.at("dead"))
+        .unwrap();
+    thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let read = scope.spawn(move || {
+            // SAFETY: names the calling thread.
+            tell.send(unsafe { libc::pthread_self() }).unwrap();
+            file.read_at(&mut [0; 4096], 0).unwrap_err().kind()
+        });
+        let thread = told.recv().unwrap();
+        content.wait_for_stuck(1);
+        // SAFETY: the thread is not joined yet.
+        unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+        assert_eq!(read.join().unwrap(), ErrorKind::Interrupted);
+    });
+}
+
+#[apply(promise)]
+fn many_dead_read_aheads_do_not_starve_another_file() {
+    let content = Memory::new();
+    for number in 0..40 {
+        content.dead(&format!("dead-{number}"), 64 << 20);
+    }
+    let bytes = pattern(1, 8 << 20);
+    content.file("alive", bytes.clone());
+    let mounted = patient(&content);
+    let mut readers: Vec<Child> = (0..40)
+        .map(|n| reader("cat", &mounted.at(&format!("dead-{n}"))))
+        .collect();
+    content.wait_for_stuck(40);
+    let copy = mounted.beside("copy");
+    let copied = run("cp", &[&mounted.at("alive"), &copy]);
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(fs::read(copy).unwrap() == bytes);
+    assert!(run("ls", &[&"-la", &mounted.dir()]).status.success());
+    for child in &mut readers {
+        child.kill().unwrap();
+        wait_child(child, PATIENCE);
+    }
+}
+
+#[apply(promise)]
+fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
+    let content = Memory::new();
+    content.dead("dead", 64 << 20);
+    let mounted = patient(&content);
+    let mut stuck = reader("cat", &mounted.at("dead"));
+    content.wait_for_stuck(1);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        drop(File::open(mounted.at("dead")).unwrap());
+        assert_eq!(fs::metadata(mounted.at("dead")).unwrap().len(), 64 << 20);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    stuck.kill().unwrap();
+    wait_child(&mut stuck, PATIENCE);
+    drop(mounted);
+    assert_eq!(
+        content.open_count(),
+        0,
+        "the end of the mount closes everything"
+    );
+}

@@ -1,0 +1,191 @@
+//! Everything at once, from many seeds: whatever happened, the nodes agree in the end, on exactly
+//! what is there, and no reader ever got a wrong byte.
+
+use std::time::Duration;
+
+use p2pfs::cluster::Leave;
+use p2pfs::wire::native::record::{Kind, ShareIndex};
+use rand::RngExt;
+
+use crate::nodes::fetching::PATIENCE;
+use crate::nodes::model::{agrees, explain};
+use crate::nodes::namespace::{furnished, settle};
+use crate::nodes::network::Weather;
+use crate::nodes::running::Manner;
+use crate::nodes::world::{Death, World, path};
+use crate::support::seeds::each_seed;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Few, so that nodes often have the same; one is a file here and a directory there.
+const NAMES: &[&str] = &[
+    "a", "a/b", "a/b.txt", "c.tar.gz", "d/e/f", "d/e", "g~node1", "g",
+];
+
+/// Someone writes, replaces or removes something.
+fn edit(world: &mut World, node: usize) {
+    let name = path(NAMES[world.rng.random_range(0..NAMES.len())]);
+    let share = ShareIndex(world.rng.random_range(0..2));
+    let kind = match world.rng.random_range(0..10) {
+        0 | 1 => return world.edit(node, (share, name), None),
+        2 => Kind::Directory,
+        3 => Kind::Symlink {
+            target: bytes::Bytes::from_static(b"b.txt"),
+        },
+        number => {
+            // few contents, so that they are often the same
+            let number = number % 4 + 4 * world.rng.random_range(0..2);
+            let hash = world.library.write(number, 40_000 * number as usize);
+            world.file_entry(hash).kind
+        }
+    };
+    let entry = world.entry(kind);
+    world.edit(node, (share, name), Some(entry));
+}
+
+fn read_something(world: &mut World, node: usize) {
+    let listed = crate::nodes::model::listing(&world.running(node).view);
+    let hashes: Vec<_> = listed
+        .values()
+        .filter_map(|(kind, _)| match kind {
+            Kind::File { hash, .. } if !world.nodes[node].shares_content(hash) => Some(*hash),
+            _ => None,
+        })
+        .collect();
+    if !hashes.is_empty() {
+        let hash = hashes[world.rng.random_range(0..hashes.len())];
+        world.read(node, hash);
+    }
+}
+
+/// One stroke of fate.
+fn disturb(world: &mut World) {
+    let node = world.rng.random_range(0..world.nodes.len());
+    let runs = world.nodes[node].running.is_some();
+    match world.rng.random_range(0..16) {
+        0..=5 => edit(world, node),
+        6..=8 if runs => read_something(world, node),
+        9 if runs => world.crash(node, Death::Process),
+        10 if runs => world.crash(node, Death::Power),
+        11 if runs => {
+            let how = [Leave::Away, Leave::Final][world.rng.random_range(0..2)];
+            world.leave(node, how);
+        }
+        9..=11 => {
+            if world.rng.random_bool(0.2) {
+                world.lose_state(node);
+            }
+            world.boot(node);
+        }
+        12 => {
+            let all = 0..world.nodes.len();
+            let (one, other): (Vec<usize>, Vec<usize>) =
+                all.partition(|_| world.rng.random_bool(0.5));
+            world.part(&[&one, &other]);
+        }
+        13 => world.heal(),
+        14 => world.network.weather = Weather::stormy(world.rng.random_range(0.0..0.4)),
+        _ => {
+            let manners = [Manner::Honest, Manner::Liar, Manner::Mute];
+            world.nodes[node].manner = manners[world.rng.random_range(0..3)];
+        }
+    }
+    let wait = Duration::from_millis(world.rng.random_range(0..2000));
+    world.run_for(wait);
+    no_reader_waits_too_long(world);
+}
+
+/// A wait ends by its deadline, which moves on only while the file makes progress.
+fn no_reader_waits_too_long(world: &World) {
+    for node in world.live() {
+        for reader in &world.running(node).readers {
+            assert!(
+                reader.longest_wait <= PATIENCE * 3,
+                "{:?}",
+                reader.longest_wait
+            );
+        }
+    }
+}
+
+/// A life of trouble and then calm; gives the trace.
+fn ordeal(seed: u64) -> blake3::Hash {
+    let count = 3 + (seed % 4) as usize;
+    let mut world = furnished(count, seed, Weather::stormy(0.1));
+    for _ in 0..world.rng.random_range(5..25) {
+        disturb(&mut world);
+    }
+    world.heal();
+    world.network.weather = Weather::calm();
+    world.run_for(SECOND);
+    // some of those that are down stay so, and their time of grace passes
+    for node in 0..count {
+        // what only a silent node knows, nobody can learn
+        world.nodes[node].manner = Manner::Honest;
+        if world.nodes[node].running.is_none() && (node < 2 || world.rng.random_bool(0.5)) {
+            world.boot(node);
+        }
+    }
+    world.run_for(31 * SECOND);
+    settle(&mut world, 60 * SECOND);
+    world.run_for(10 * SECOND);
+    assert!(agrees(&world), "{}", explain(&world));
+    no_reader_waits_too_long(&world);
+    world.trace()
+}
+
+#[test]
+fn after_any_trouble_the_nodes_agree_on_exactly_what_is_there() {
+    each_seed(100, |seed| assert_ne!(ordeal(seed), blake3::hash(b"")));
+}
+
+#[test]
+fn the_same_seed_replays_exactly() {
+    for seed in [3, 4] {
+        assert_eq!(ordeal(seed), ordeal(seed));
+    }
+    assert_ne!(ordeal(3), ordeal(4));
+}
+
+#[test]
+fn parted_nodes_agree_again_within_a_minute_of_the_healing() {
+    each_seed(40, |seed| {
+        let mut world = furnished(6, seed, Weather::calm());
+        world.part(&[&[0, 2, 4], &[1, 3, 5]]);
+        world.run_for(Duration::from_secs(10 + seed));
+        for node in 0..6 {
+            let hash = world.content(100 + node);
+            world.put(node, "both sides wrote this", hash);
+            world.run_for(SECOND);
+        }
+        world.remove(2, "of2/file0");
+        world.heal();
+        settle(&mut world, 60 * SECOND);
+    });
+}
+
+#[test]
+fn idle_nodes_send_less_than_a_kilobyte_a_second() {
+    each_seed(8, |seed| {
+        let mut world = furnished(8, seed, Weather::calm());
+        world.run_for(60 * SECOND);
+        let sent = |world: &World| world.network.sent_bytes.values().sum::<u64>();
+        let before = sent(&world);
+        world.run_for(120 * SECOND);
+        let each_s = (sent(&world) - before) / 8 / 120;
+        assert!(each_s < 1000, "{each_s} B/s from each");
+    });
+}
+
+#[test]
+fn nodes_that_lost_one_of_them_are_as_quiet_as_before() {
+    each_seed(8, |seed| {
+        let mut world = furnished(5, seed, Weather::calm());
+        world.crash(4, Death::Power);
+        world.run_for(60 * SECOND);
+        let sent = |world: &World| world.network.sent_bytes.values().sum::<u64>();
+        let before = sent(&world);
+        world.run_for(120 * SECOND);
+        let each_s = (sent(&world) - before) / 4 / 120;
+        assert!(each_s < 1000, "{each_s} B/s from each");
+    });
+}

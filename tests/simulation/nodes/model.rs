@@ -1,0 +1,268 @@
+//! The namespace as it should be: a merge from scratch of what every node says, without any of the
+//! catalogue's cleverness; and what a view shows, in the same words.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use p2pfs::catalogue::{Catalogue, View, conflict_name};
+use p2pfs::digest::ContentHash;
+use p2pfs::id::NodeId;
+use p2pfs::path::SharedPath;
+use p2pfs::wire::native::record::{Entry, Fact, Kind, Record, ShareIndex, Timestamp};
+
+use crate::nodes::world::World;
+
+/// What one name shows; directories show no more than that they are one.
+pub type Shown = (Kind, Option<(Timestamp, NodeId)>);
+/// Everything below the root.
+pub type Listing = BTreeMap<SharedPath, Shown>;
+
+/// What one node says.
+#[derive(Debug, Default)]
+struct Said {
+    name: String,
+    entries: BTreeMap<(ShareIndex, SharedPath), Entry>,
+    haves: BTreeSet<ContentHash>,
+    live: bool,
+}
+
+type Saids = BTreeMap<NodeId, Said>;
+
+/// What a view lists.
+pub fn listing(view: &View) -> Listing {
+    let mut listing = Listing::new();
+    let mut dirs = vec![SharedPath::root()];
+    while let Some(dir) = dirs.pop() {
+        for child in view.children(&dir, None, usize::MAX) {
+            let path = dir.join(&child.name).expect("a listed name is one");
+            let found = child.found;
+            if found.kind == Kind::Directory {
+                dirs.push(path.clone());
+                listing.insert(path, (Kind::Directory, None));
+            } else {
+                let shown = Some((found.mtime, found.author));
+                listing.insert(path, (found.kind, shown));
+            }
+        }
+    }
+    listing
+}
+
+/// What every running node should list: what those that run share and cache now, and what is
+/// remembered of those that are gone.
+pub fn expected(world: &World) -> Listing {
+    let mut saids = Saids::new();
+    for node in world.nodes.iter().filter(|n| n.secret == 1) {
+        let said = if node.running.is_some() {
+            let complete = node.cache.iter().filter(|(_, c)| c.is_complete());
+            Said {
+                name: node.name.to_string(),
+                entries: node.shares.clone(),
+                haves: complete.map(|(hash, _)| *hash).collect(),
+                live: true,
+            }
+        } else {
+            remembered(world, &node.id)
+        };
+        saids.insert(node.id, said);
+    }
+    merge(&saids)
+}
+
+/// The newest log of a node that is gone which any running node holds.
+fn remembered(world: &World, author: &NodeId) -> Said {
+    let catalogues = world.nodes.iter().filter_map(|n| n.running.as_ref());
+    let mut said = Said::default();
+    let mut newest = (0, 0);
+    for running in catalogues {
+        let catalogue = running.machine.known();
+        let Some(signed) = catalogue.head_of(author) else {
+            continue;
+        };
+        let rank = (signed.head.epoch, signed.head.sequence);
+        if rank <= newest {
+            continue;
+        }
+        newest = rank;
+        said = Said {
+            name: signed.head.name.to_string(),
+            ..Said::default()
+        };
+        for record in records_of(catalogue, author) {
+            match record.fact {
+                Fact::Entry { share, path, entry } => {
+                    said.entries.insert((share, path), entry);
+                }
+                Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
+                Fact::Removed { .. } | Fact::HaveNot { .. } => {}
+            }
+        }
+    }
+    said
+}
+
+/// The whole log of a node as another holds it.
+fn records_of(catalogue: &Catalogue, author: &NodeId) -> Vec<Record> {
+    let (mut records, mut epoch): (Vec<Record>, u64) = (Vec::new(), 0);
+    loop {
+        let after = records.last().map_or(0, |record| record.sequence);
+        let Some(part) = catalogue.log_part(author, epoch, after) else {
+            return records;
+        };
+        epoch = part.head.head.epoch;
+        records.extend(part.records);
+        if part.last {
+            return records;
+        }
+    }
+}
+
+fn file_hash(entry: &Entry) -> Option<ContentHash> {
+    match &entry.kind {
+        Kind::File { hash, .. } => Some(*hash),
+        _ => None,
+    }
+}
+
+fn content_key(entry: &Entry) -> (bool, Option<ContentHash>, Vec<u8>) {
+    match &entry.kind {
+        Kind::Symlink { target } => (true, None, target.to_vec()),
+        _ => (false, file_hash(entry), Vec::new()),
+    }
+}
+
+fn is_given(saids: &Saids, hash: &ContentHash) -> bool {
+    let gives = |said: &Said| {
+        let mut hashes = said.entries.values().filter_map(file_hash);
+        said.live && (said.haves.contains(hash) || hashes.any(|own| own == *hash))
+    };
+    saids.values().any(gives)
+}
+
+type Candidate<'a> = (&'a NodeId, ShareIndex, &'a Entry);
+
+/// The versions of each name that someone live can give, the best first.
+fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
+    let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
+    for (author, said) in saids {
+        for ((share, path), entry) in &said.entries {
+            let givable = match &entry.kind {
+                Kind::File { hash, .. } => is_given(saids, hash),
+                Kind::Symlink { .. } => said.live,
+                Kind::Directory => false,
+            };
+            if givable {
+                let candidates = versions.entry(path).or_default();
+                candidates.push((author, *share, entry));
+            }
+        }
+    }
+    for candidates in versions.values_mut() {
+        candidates.sort_by_key(|(author, share, entry)| {
+            (
+                Reverse(entry.version_time),
+                content_key(entry),
+                **author,
+                *share,
+            )
+        });
+        let mut seen = Vec::new();
+        candidates.retain(|(_, _, entry)| {
+            let is_new = !seen.contains(&content_key(entry));
+            seen.push(content_key(entry));
+            is_new
+        });
+    }
+    versions
+}
+
+fn merge(saids: &Saids) -> Listing {
+    let versions = versions(saids);
+    let mut dirs = BTreeSet::new();
+    for said in saids.values().filter(|said| said.live) {
+        let entries = said.entries.iter();
+        let explicit = entries.filter(|(_, entry)| entry.kind == Kind::Directory);
+        dirs.extend(explicit.map(|((_, path), _)| path.clone()));
+    }
+    let named: Vec<SharedPath> = dirs
+        .iter()
+        .chain(versions.keys().copied())
+        .cloned()
+        .collect();
+    for path in named {
+        let mut at = path.parent();
+        while let Some(dir) = at.filter(|dir| !dir.is_root()) {
+            at = dir.parent();
+            dirs.insert(dir);
+        }
+    }
+    let mut listing = Listing::new();
+    let mut lost = Vec::new();
+    for (path, candidates) in &versions {
+        let winners = usize::from(!dirs.contains(path));
+        for (author, _, entry) in &candidates[..winners] {
+            listing.insert((*path).clone(), shown(author, entry));
+        }
+        lost.extend(candidates[winners..].iter().map(|lost| (*path, *lost)));
+    }
+    let all = dirs.into_iter().map(|dir| (dir, (Kind::Directory, None)));
+    listing.extend(all);
+    for (path, (author, _, entry)) in lost {
+        let label = saids[author].name.clone();
+        let by_key = format!("{label}-{}", author.short(8));
+        let dir = path.parent().expect("a file has a parent");
+        let free = [label, by_key]
+            .iter()
+            .filter_map(|label| conflict_name(path.file_name(), label))
+            .filter_map(|name| dir.join(&name).ok())
+            .find(|path| !listing.contains_key(path));
+        if let Some(path) = free {
+            listing.insert(path, shown(author, entry));
+        }
+    }
+    listing
+}
+
+fn shown(author: &NodeId, entry: &Entry) -> Shown {
+    (entry.kind.clone(), Some((entry.mtime, *author)))
+}
+
+/// Whether every running member sees every other and lists exactly what it should.
+pub fn agrees(world: &World) -> bool {
+    if !world.is_met() {
+        return false;
+    }
+    let expected = expected(world);
+    let members = world.nodes.iter().filter(|node| node.secret == 1);
+    let mut running = members.filter_map(|node| node.running.as_ref());
+    running.all(|running| listing(&running.view) == expected)
+}
+
+/// Tells what is wrong where [`agrees`] never came true.
+pub fn explain(world: &World) -> String {
+    let expected = expected(world);
+    let mut text = format!("met: {}\n", world.is_met());
+    for node in world.nodes.iter() {
+        let Some(running) = &node.running else {
+            text += &format!("{} is down\n", node.name);
+            continue;
+        };
+        let listed = listing(&running.view);
+        text += &format!(
+            "{} {:?} {:?}\n",
+            node.name,
+            node.id,
+            running.machine.counters()
+        );
+        for (path, shown) in &expected {
+            if listed.get(path) != Some(shown) {
+                text += &format!("  lacks {path:?} {shown:?}, has {:?}\n", listed.get(path));
+            }
+        }
+        let extra = listed
+            .iter()
+            .filter(|(path, _)| !expected.contains_key(path));
+        extra.for_each(|(path, shown)| text += &format!("  lists {path:?} {shown:?}\n"));
+    }
+    text
+}

@@ -1,0 +1,181 @@
+//! Promises about bytes: the right ones or an error, and the right ones while anyone has them.
+
+use std::time::Duration;
+
+use p2pfs::digest::ContentHash;
+use p2pfs::transfer::plan::PlanError;
+use rand::RngExt;
+
+use crate::nodes::fetching::PATIENCE;
+use crate::nodes::namespace::settle;
+use crate::nodes::network::Weather;
+use crate::nodes::running::Manner;
+use crate::nodes::world::{Death, World};
+use crate::support::seeds::each_seed;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A world in which all but the first node share one file.
+fn with_holders(count: usize, seed: u64, weather: Weather, size: usize) -> (World, ContentHash) {
+    let mut world = World::of(count, seed, weather);
+    let hash = world.content(size);
+    for node in 1..count {
+        world.put(node, &format!("of{node}"), hash);
+    }
+    settle(&mut world, 30 * SECOND);
+    (world, hash)
+}
+
+fn outcome(world: &World, reader: usize) -> Option<Result<(), PlanError>> {
+    let ended = &world.running(0).readers[reader].ended;
+    ended.as_ref().map(|(_, outcome)| outcome.clone())
+}
+
+#[test]
+fn a_file_is_read_from_whoever_has_it() {
+    each_seed(60, |seed| {
+        let size = [0, 1, 4096, 65_536, 200_001, 1_500_000][seed as usize % 6];
+        let weather = Weather::stormy((seed % 3) as f64 / 10.0);
+        let (mut world, hash) = with_holders(4, seed, weather, size);
+        assert_eq!(world.read_to_end(0, hash), Ok(()));
+        // what was read to its end is listed as held, and read again without any node
+        settle(&mut world, 30 * SECOND);
+        (1..4).for_each(|node| world.crash(node, Death::Power));
+        assert_eq!(world.read_to_end(0, hash), Ok(()));
+    });
+}
+
+#[test]
+fn with_another_holder_alive_a_read_completes_though_holders_die_lie_or_fall_silent() {
+    each_seed(120, |seed| {
+        let size = world_size(seed);
+        let (mut world, hash) = with_holders(5, seed, Weather::calm(), size);
+        world.network.weather.rate = 5e6;
+        let good = world.rng.random_range(1..5);
+        let mut doomed = Vec::new();
+        for node in (1..5).filter(|node| *node != good) {
+            match world.rng.random_range(0..4) {
+                0 => world.nodes[node].manner = Manner::Liar,
+                1 => world.nodes[node].manner = Manner::Mute,
+                2 => doomed.push((node, Death::Process)),
+                _ => doomed.push((node, Death::Power)),
+            }
+        }
+        let reader = world.read(0, hash);
+        for (node, death) in doomed {
+            let wait = Duration::from_millis(world.rng.random_range(0..300));
+            world.run_for(wait);
+            world.crash(node, death);
+        }
+        let ended = |world: &World| outcome(world, reader).is_some();
+        assert!(world.run_until(60 * SECOND, ended).is_some());
+        assert_eq!(outcome(&world, reader), Some(Ok(())));
+        let longest = world.running(0).readers[reader].longest_wait;
+        assert!(longest < 5 * SECOND, "a read waited {longest:?}");
+    });
+}
+
+fn world_size(seed: u64) -> usize {
+    [150_000, 800_000, 3_000_000][seed as usize % 3]
+}
+
+#[test]
+fn who_sends_wrong_bytes_is_shunned_and_not_asked_again() {
+    each_seed(40, |seed| {
+        let (mut world, hash) = with_holders(3, seed, Weather::calm(), 700_000);
+        let next = world.content(700_000);
+        for node in 1..3 {
+            world.put(node, &format!("next{node}"), next);
+        }
+        world.nodes[1].manner = Manner::Liar;
+        let liar = world.nodes[1].id;
+        settle(&mut world, 10 * SECOND);
+        for hash in [hash, next] {
+            assert_eq!(world.read_to_end(0, hash), Ok(()));
+        }
+        let running = world.running(0);
+        assert!(running.liars.iter().all(|(_, node)| *node == liar));
+        assert!(running.liars.len() <= 1, "a shunned node was asked again");
+        let rates = running.plan.peers(world.now);
+        let asked = rates.iter().find(|rate| rate.node == liar);
+        let said_wrong = !running.liars.is_empty();
+        assert_eq!(asked.is_some_and(|rate| rate.shunned), said_wrong);
+    });
+}
+
+#[test]
+fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
+    each_seed(30, |seed| {
+        let (mut world, hash) = with_holders(4, seed, Weather::calm(), 300_000);
+        (1..4).for_each(|node| world.nodes[node].manner = Manner::Liar);
+        let begun = world.now;
+        assert_eq!(world.read_to_end(0, hash), Err(PlanError::OnlyLiars));
+        assert!(world.now - begun <= PATIENCE + SECOND);
+    });
+}
+
+#[test]
+fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
+    each_seed(60, |seed| {
+        let (mut world, hash) = with_holders(4, seed, Weather::calm(), 2_000_000);
+        world.network.weather.rate = 1e6;
+        let reader = world.read(0, hash);
+        let wait = Duration::from_millis(world.rng.random_range(0..400));
+        world.run_for(wait);
+        for node in 1..4 {
+            match seed % 3 {
+                0 => world.crash(node, Death::Process),
+                1 => world.crash(node, Death::Power),
+                _ => world.nodes[node].manner = Manner::Mute,
+            }
+        }
+        let begun = world.now;
+        let ended = |world: &World| outcome(world, reader).is_some();
+        assert!(world.run_until(60 * SECOND, ended).is_some());
+        assert!(matches!(outcome(&world, reader), Some(Err(_))));
+        let took = world.now - begun;
+        assert!(took <= PATIENCE * 3 + SECOND, "{took:?}");
+    });
+}
+
+#[test]
+fn a_file_that_changed_is_never_read_as_what_it_was() {
+    each_seed(40, |seed| {
+        let (mut world, hash) = with_holders(3, seed, Weather::calm(), 1_000_000);
+        world.network.weather.rate = 2e6;
+        let reader = world.read(0, hash);
+        let wait = Duration::from_millis(world.rng.random_range(0..400));
+        world.run_for(wait);
+        let newer = world.content(1_000_000);
+        for node in 1..3 {
+            world.put(node, &format!("of{node}"), newer);
+        }
+        let ended = |world: &World| outcome(world, reader).is_some();
+        assert!(world.run_until(60 * SECOND, ended).is_some());
+        assert_eq!(world.read_to_end(0, newer), Ok(()));
+        settle(&mut world, 10 * SECOND);
+    });
+}
+
+#[test]
+fn a_part_of_a_file_in_a_cache_is_served_when_its_owner_is_gone() {
+    each_seed(30, |seed| {
+        let mut world = World::of(3, seed, Weather::calm());
+        let hash = world.content(1_200_000);
+        world.put(2, "large", hash);
+        settle(&mut world, 10 * SECOND);
+        world.network.weather.rate = 1e6;
+        let reader = world.read(1, hash);
+        world.run_for(Duration::from_millis(500));
+        assert!(world.running(1).readers[reader].ended.is_none());
+        let held = world.nodes[1].cache[&hash].offered();
+        world.network.weather.rate = 100e6;
+        // node 0 begins while the owner still lives, so it knows the file, and goes on without
+        world.read(0, hash);
+        world.crash(2, Death::Process);
+        world.run_for(8 * SECOND);
+        let got = world.nodes[0].cache[&hash].present().clone();
+        let first = held.iter().next().expect("some of it is held");
+        assert!(got.contains(first), "{got:?} of {held:?}");
+    });
+}

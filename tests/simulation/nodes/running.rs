@@ -1,0 +1,340 @@
+//! One node: its machine and its plan, and the glue that the event loop is in production.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2pfs::catalogue::View;
+use p2pfs::cluster::{ClusterConfig, MemberState};
+use p2pfs::digest::ContentHash;
+use p2pfs::id::{Generation, NodeId, NodeName};
+use p2pfs::node::machine::{NodeEvent, RequestId};
+use p2pfs::node::{Machine, MachineConfig};
+use p2pfs::path::SharedPath;
+use p2pfs::transfer::plan::{Plan, PlanConfig, PlanEvent, RangeRequest};
+use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs::wire::native::record::{Entry, Kind, ShareIndex};
+use p2pfs::wire::native::tcp::{Request, Response};
+
+use crate::nodes::contents::{Cached, Library};
+use crate::nodes::disk::Disk;
+use crate::nodes::fetching::{OpenFile, Reader};
+
+/// The shortest time between two batches that are stored, as in production.
+const STORE_SPACING: Duration = Duration::from_millis(500);
+/// Records in one batch.
+const STORE_RECORDS: usize = 8192;
+
+/// How a node treats those who ask it for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Honest,
+    /// Sends proofs with one byte changed.
+    Liar,
+    /// Takes questions about contents and logs, and never answers.
+    Mute,
+}
+
+/// What an answer is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    Machine(RequestId),
+    Range(RangeRequest),
+    Holdings(ContentHash),
+}
+
+/// A question that is to be asked.
+pub struct Wish {
+    pub node: NodeId,
+    pub address: SocketAddr,
+    pub request: Request,
+    pub purpose: Purpose,
+}
+
+/// What of a node outlives its process, and the process where it runs.
+pub struct Node {
+    pub key: Arc<NodeKey>,
+    pub id: NodeId,
+    pub name: NodeName,
+    pub address: SocketAddr,
+    pub config: ClusterConfig,
+    pub secret: u8,
+    pub manner: Manner,
+    pub shares: BTreeMap<(ShareIndex, SharedPath), Entry>,
+    pub cache: BTreeMap<ContentHash, Cached>,
+    pub disk: Disk,
+    /// The whole machine is off, not only the process: nothing refuses a connection.
+    pub is_off: bool,
+    pub lives: u64,
+    pub running: Option<Running>,
+}
+
+/// One life of a node's process.
+pub struct Running {
+    pub machine: Machine,
+    pub plan: Plan,
+    pub view: Arc<View>,
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    pub files: BTreeMap<ContentHash, OpenFile>,
+    pub readers: Vec<Reader>,
+    pub wishes: Vec<Wish>,
+    pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// What it was told, and when.
+    pub events: Vec<(Instant, NodeEvent)>,
+    /// What the plan said of peers that lie, and when.
+    pub liars: Vec<(Instant, NodeId)>,
+    /// When the shares are scanned for the first time.
+    scan_at: Option<Instant>,
+    store_at: Instant,
+    /// Something may have to be stored.
+    unstored: bool,
+    pub has_left: bool,
+}
+
+impl Node {
+    /// Starts the process; its shares are scanned a little later.
+    pub fn boot(&mut self, now: Instant, unix_s: u64, seed: u64, scan_after: Duration) {
+        self.lives += 1;
+        self.is_off = false;
+        let mut catalogue = self.disk.load(self.id, self.name.clone());
+        let view = catalogue.view();
+        self.disk.generation = unix_s.max(self.disk.generation + 1);
+        let mut cluster = self.config.clone();
+        cluster.seeds.extend(&self.disk.addresses);
+        let config = MachineConfig {
+            key: self.key.clone(),
+            name: self.name.clone(),
+            advertised: self.address,
+            generation: Generation(self.disk.generation),
+            keyring: Arc::new(Keyring::in_memory(EpochSecret::new([self.secret; 32]))),
+            cluster,
+            seed,
+        };
+        let mut machine = Machine::new(config, catalogue, now);
+        let complete = self.cache.iter().filter(|(_, cached)| cached.is_complete());
+        let complete: Vec<_> = complete.map(|(hash, c)| (*hash, c.size_bytes())).collect();
+        machine.align_haves(now, &complete);
+        self.running = Some(Running {
+            machine,
+            plan: Plan::new(PlanConfig::default(), seed),
+            view,
+            addresses: BTreeMap::new(),
+            files: BTreeMap::new(),
+            readers: Vec::new(),
+            wishes: Vec::new(),
+            datagrams: Vec::new(),
+            events: Vec::new(),
+            liars: Vec::new(),
+            scan_at: Some(now + scan_after),
+            store_at: now,
+            unstored: true,
+            has_left: false,
+        });
+    }
+
+    /// The process ends here and now.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    pub fn has_scanned(&self) -> bool {
+        self.running.as_ref().is_some_and(|r| r.scan_at.is_none())
+    }
+
+    /// Writes a file into a share, or takes one out of it.
+    pub fn edit(&mut self, now: Instant, name: (ShareIndex, SharedPath), entry: Option<Entry>) {
+        match &entry {
+            Some(entry) => drop(self.shares.insert(name.clone(), entry.clone())),
+            None => drop(self.shares.remove(&name)),
+        }
+        if !self.has_scanned() {
+            return;
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let (share, path) = name;
+        match entry {
+            Some(entry) => running.machine.put(now, share, path, entry),
+            None => running.machine.remove(now, share, &path),
+        }
+    }
+
+    /// Whether some name of a share has this content.
+    pub fn shares_content(&self, hash: &ContentHash) -> bool {
+        let is_it = |entry: &Entry| matches!(&entry.kind, Kind::File { hash: h, .. } if h == hash);
+        self.shares.values().any(is_it)
+    }
+
+    /// Throws one complete content out of the cache, unless it is in use.
+    pub fn evict(&mut self, now: Instant, hash: &ContentHash) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if !running.plan.is_open(hash) && self.cache.remove(hash).is_some() {
+            running.machine.set_have(now, *hash, None);
+        }
+    }
+
+    /// Answers a question of a proven member; nothing where it stays silent.
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        request: &Request,
+        library: &Library,
+    ) -> Option<Response> {
+        let running = self.running.as_mut()?;
+        if self.manner == Manner::Mute && matches!(request, Request::Log { .. }) {
+            return None;
+        }
+        match running.machine.answer(now, from, request) {
+            Some(response) => Some(response),
+            None => self.answer_about_content(request, library),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let shares = &self.shares;
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.scan_at.is_some_and(|at| at <= now) {
+            running.scan_at = None;
+            running.scan(now, shares);
+        }
+        if running.machine.poll_timeout().is_some_and(|at| at <= now) {
+            running.machine.handle_timeout(now);
+        }
+        if running.plan.poll_timeout().is_some_and(|at| at <= now) {
+            running.plan.handle_timeout(now);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let running = self.running.as_ref()?;
+        let store = running.unstored.then_some(running.store_at);
+        let machines = [running.machine.poll_timeout(), running.plan.poll_timeout()];
+        let all = machines.into_iter().chain([running.scan_at, store]);
+        all.flatten().min()
+    }
+
+    /// Carries out what the machine and the plan want, until they want nothing; what leaves the
+    /// node is in `datagrams` and `wishes` then.
+    pub fn settle(&mut self, now: Instant, library: &Library) {
+        if self.running.is_none() {
+            return;
+        }
+        while self.settle_machine(now) | self.settle_plan(now, library) {}
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        running.unstored = true;
+        if running.store_at <= now {
+            let writes = running.machine.catalogue().take_writes(STORE_RECORDS);
+            running.unstored = !writes.is_empty();
+            if running.unstored {
+                running.store_at = now + STORE_SPACING;
+                self.disk.write(writes);
+            }
+        }
+    }
+
+    fn settle_machine(&mut self, now: Instant) -> bool {
+        let mut events = Vec::new();
+        let Some(running) = &mut self.running else {
+            return false;
+        };
+        while let Some(outgoing) = running.machine.poll_request() {
+            running.wishes.push(Wish {
+                node: outgoing.node,
+                address: outgoing.address,
+                request: outgoing.request,
+                purpose: Purpose::Machine(outgoing.id),
+            });
+        }
+        while let Some(event) = running.machine.poll_event() {
+            events.push(event);
+        }
+        while let Some(sent) = running.machine.poll_transmit() {
+            assert!(sent.datagram.len() <= 1200 && sent.datagram[0] >= 0x80);
+            running.datagrams.push((sent.to, sent.datagram));
+        }
+        while running.machine.sweep() {}
+        if running.machine.has_changes() {
+            running.view = running.machine.view();
+            while running.machine.poll_change().is_some() {}
+        }
+        let acted = !events.is_empty();
+        for event in events {
+            self.act_on(now, event);
+        }
+        acted
+    }
+
+    fn act_on(&mut self, now: Instant, event: NodeEvent) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        match &event {
+            NodeEvent::PeerUp(member) => {
+                running.plan.returned(&member.node);
+                self.publish_addresses();
+            }
+            NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => self.publish_addresses(),
+            NodeEvent::Wanted { from, hashes } => self.offer_what_is_here(now, *from, hashes),
+            NodeEvent::Offered {
+                from,
+                address,
+                offer,
+            } => self.take_offer(now, *from, *address, offer),
+            NodeEvent::Renewed { generation } => self.disk.generation = generation.0,
+            NodeEvent::CopiedKey { .. } => {}
+            NodeEvent::Left => running.has_left = true,
+        }
+        if let Some(running) = &mut self.running {
+            running.events.push((now, event));
+        }
+    }
+
+    fn publish_addresses(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let members = running.machine.members().into_iter();
+        let reachable = members
+            .filter(|status| matches!(status.state, MemberState::Alive | MemberState::Suspect));
+        running.addresses = reachable
+            .map(|status| (status.member.node, status.member.address))
+            .collect();
+        self.disk.addresses = running.addresses.values().copied().collect();
+    }
+}
+
+impl Running {
+    /// Compares what the log says with what is in the folder.
+    fn scan(&mut self, now: Instant, shares: &BTreeMap<(ShareIndex, SharedPath), Entry>) {
+        let said: Vec<_> = self
+            .machine
+            .catalogue()
+            .all_own_entries()
+            .map(|(share, path, _)| (share, path))
+            .collect();
+        for (share, path) in said {
+            if !shares.contains_key(&(share, path.clone())) {
+                self.machine.remove(now, share, &path);
+            }
+        }
+        for ((share, path), entry) in shares {
+            self.machine.put(now, *share, path.clone(), entry.clone());
+        }
+    }
+
+    /// Every event of the plan, in order.
+    pub fn take_plan_events(&mut self) -> Vec<PlanEvent> {
+        std::iter::from_fn(|| self.plan.poll_event()).collect()
+    }
+}

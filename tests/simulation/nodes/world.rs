@@ -1,0 +1,543 @@
+//! All nodes, the network between them, and the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use p2pfs::cluster::{ClusterConfig, Leave};
+use p2pfs::digest::ContentHash;
+use p2pfs::id::{NodeId, NodeName};
+use p2pfs::node::Machine;
+use p2pfs::path::SharedPath;
+use p2pfs::trust::NodeKey;
+use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs::wire::native::tcp::{Frame, FrameHeader, Phase, Request, Response};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::nodes::contents::Library;
+use crate::nodes::disk::Disk;
+use crate::nodes::network::{Due, Network, Parcel, Payload, Weather};
+use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
+
+/// A peer that does not answer at all is given up after this, as `net::peer` does.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// A peer that lives and does not answer the question, after this.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(30);
+/// The wall clock when a world begins.
+const BEGIN_UNIX_S: u64 = 1_800_000_000;
+
+/// How a node ends without a farewell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Its connections break, and are refused from then on.
+    Process,
+    /// Nothing comes from it any more.
+    Power,
+}
+
+struct Question {
+    asker: usize,
+    life: u64,
+    asked: (NodeId, SocketAddr),
+    purpose: Purpose,
+    give_up: Instant,
+}
+
+/// See the module.
+pub struct World {
+    pub now: Instant,
+    pub start: Instant,
+    pub network: Network,
+    pub library: Library,
+    pub nodes: Vec<Node>,
+    pub rng: StdRng,
+    seed: u64,
+    questions: BTreeMap<u64, Question>,
+    next_question: u64,
+    give_ups: BTreeSet<(Instant, u64)>,
+    wakes: BTreeSet<(Instant, usize)>,
+    wake_of: Vec<Option<Instant>>,
+    by_address: BTreeMap<SocketAddr, usize>,
+    trace: blake3::Hasher,
+}
+
+/// A path that is known to be one.
+pub fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).expect("a shared path")
+}
+
+impl World {
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        let start = Instant::now();
+        Self {
+            now: start,
+            start,
+            network: Network::new(seed, weather),
+            library: Library::default(),
+            nodes: Vec::new(),
+            rng: StdRng::seed_from_u64(seed),
+            seed,
+            questions: BTreeMap::new(),
+            next_question: 0,
+            give_ups: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            wake_of: Vec::new(),
+            by_address: BTreeMap::new(),
+            trace: blake3::Hasher::new(),
+        }
+    }
+
+    /// A world of `count` nodes that run and know each other, the first two being the seeds.
+    pub fn of(count: usize, seed: u64, weather: Weather) -> Self {
+        let mut world = Self::new(seed, weather);
+        for _ in 0..count {
+            let node = world.add();
+            world.boot(node);
+        }
+        let met = world.run_until(Duration::from_secs(30), World::is_met);
+        assert!(met.is_some(), "the nodes did not meet");
+        world
+    }
+
+    /// Adds a node that is down.
+    pub fn add(&mut self) -> usize {
+        let index = self.nodes.len();
+        let seed = blake3::hash(format!("{} {index}", self.seed).as_bytes());
+        let address = |index: usize| SocketAddr::from(([10, 0, 0, index as u8], 1378));
+        let seeds = vec![address(0), address(1)];
+        let key = Arc::new(NodeKey::from_seed(seed.as_bytes()));
+        self.nodes.push(Node {
+            id: key.node_id(),
+            key,
+            name: NodeName::new(format!("node{index}")).expect("a name"),
+            address: address(index),
+            config: ClusterConfig {
+                seeds,
+                ..ClusterConfig::default()
+            },
+            secret: 1,
+            manner: Manner::Honest,
+            shares: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            disk: Disk::default(),
+            is_off: false,
+            lives: 0,
+            running: None,
+        });
+        self.wake_of.push(None);
+        self.by_address.insert(address(index), index);
+        index
+    }
+
+    /// The wall clock.
+    pub fn unix_s(&self) -> u64 {
+        BEGIN_UNIX_S + (self.now - self.start).as_secs()
+    }
+
+    pub fn boot(&mut self, index: usize) {
+        let scan_after = Duration::from_millis(self.rng.random_range(0..300));
+        let seed = self.rng.random();
+        let (now, unix_s) = (self.now, self.unix_s());
+        self.nodes[index].boot(now, unix_s, seed, scan_after);
+        self.settle(index);
+    }
+
+    /// Ends a node, and nobody hears a farewell.
+    pub fn crash(&mut self, index: usize, death: Death) {
+        self.nodes[index].kill();
+        self.nodes[index].is_off = death == Death::Power;
+        self.break_streams(index, death);
+        self.settle(index);
+    }
+
+    /// Says farewell; the node ends when it is said.
+    pub fn leave(&mut self, index: usize, how: Leave) {
+        self.with(index, |machine, now| machine.leave(now, how));
+    }
+
+    /// Takes a node's state away, but not its key.
+    pub fn lose_state(&mut self, index: usize) {
+        self.nodes[index].disk = Disk::default();
+    }
+
+    /// Calls a running node's machine, then carries out what it wants.
+    pub fn with<T>(&mut self, index: usize, call: impl FnOnce(&mut Machine, Instant) -> T) -> T {
+        let running = self.nodes[index].running.as_mut().expect("the node runs");
+        let outcome = call(&mut running.machine, self.now);
+        self.settle(index);
+        outcome
+    }
+
+    pub fn running(&self, index: usize) -> &Running {
+        self.nodes[index].running.as_ref().expect("the node runs")
+    }
+
+    /// The numbers of the nodes that run.
+    pub fn live(&self) -> Vec<usize> {
+        let runs = |index: &usize| self.nodes[*index].running.is_some();
+        (0..self.nodes.len()).filter(runs).collect()
+    }
+
+    /// Writes a new content of so many bytes.
+    pub fn content(&mut self, size: usize) -> ContentHash {
+        let number = self.rng.random();
+        self.library.write(number, size)
+    }
+
+    /// Puts a file with this content into a node's first share, as of now.
+    pub fn put(&mut self, index: usize, name: &str, hash: ContentHash) {
+        let entry = self.file_entry(hash);
+        self.edit(index, (ShareIndex(0), path(name)), Some(entry));
+    }
+
+    pub fn remove(&mut self, index: usize, name: &str) {
+        self.edit(index, (ShareIndex(0), path(name)), None);
+    }
+
+    pub fn edit(&mut self, index: usize, name: (ShareIndex, SharedPath), entry: Option<Entry>) {
+        self.nodes[index].edit(self.now, name, entry);
+        self.settle(index);
+    }
+
+    /// A file of this content that is written now.
+    pub fn file_entry(&self, hash: ContentHash) -> Entry {
+        let size_bytes = self.library.get(&hash).size_bytes();
+        self.entry(Kind::File {
+            hash,
+            size_bytes,
+            executable: false,
+        })
+    }
+
+    /// An entry as of now; whole seconds, so that two nodes often write at one time.
+    pub fn entry(&self, kind: Kind) -> Entry {
+        let time = Timestamp {
+            seconds: self.unix_s() as i64,
+            nanoseconds: 0,
+        };
+        Entry {
+            kind,
+            mtime: time,
+            version_time: time,
+        }
+    }
+
+    /// A program on a node begins to read.
+    pub fn read(&mut self, index: usize, hash: ContentHash) -> usize {
+        let reader = self.nodes[index].read(&self.library, hash);
+        self.settle(index);
+        reader
+    }
+
+    /// Reads to the end, whatever that is; gives how it ended.
+    pub fn read_to_end(
+        &mut self,
+        index: usize,
+        hash: ContentHash,
+    ) -> Result<(), p2pfs::transfer::plan::PlanError> {
+        let reader = self.read(index, hash);
+        let ended = |world: &World| world.running(index).readers[reader].ended.is_some();
+        let took = self.run_until(Duration::from_secs(120), ended);
+        assert!(took.is_some(), "a reader waits for ever");
+        let (_, outcome) = self.running(index).readers[reader].ended.clone().unwrap();
+        outcome
+    }
+
+    /// Parts the network; nodes that are in no part are together.
+    pub fn part(&mut self, parts: &[&[usize]]) {
+        let named = parts.iter().enumerate();
+        let parts = named.flat_map(|(part, nodes)| nodes.iter().map(move |n| (*n, part)));
+        let addressed = parts.map(|(node, part)| (self.nodes[node].address, part));
+        self.network.part(addressed.collect());
+    }
+
+    pub fn heal(&mut self) {
+        self.network.part(BTreeMap::new());
+    }
+
+    /// Whether every running node sees exactly the running ones of its secret.
+    pub fn is_met(&self) -> bool {
+        let running = |secret| {
+            let nodes = self.nodes.iter().filter(move |n| n.secret == secret);
+            nodes.filter(|node| node.running.is_some())
+        };
+        let all = self.nodes.iter().filter(|node| node.running.is_some());
+        all.clone().all(|node| {
+            let seen: BTreeSet<NodeId> = node.running.iter().flat_map(live_of).collect();
+            let there = running(node.secret)
+                .map(|n| n.id)
+                .filter(|id| *id != node.id);
+            seen == there.collect()
+        })
+    }
+
+    /// Runs for a time.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.next_at()
+            && at <= end
+        {
+            self.now = self.now.max(at);
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Runs until something holds, looked at each 20 ms; gives how long it took.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Option<Duration> {
+        let begin = self.now;
+        while self.now - begin < limit {
+            if holds(self) {
+                return Some(self.now - begin);
+            }
+            self.run_for(Duration::from_millis(20));
+        }
+        holds(self).then(|| self.now - begin)
+    }
+
+    /// What happened, in one number: equal for equal runs.
+    pub fn trace(&self) -> blake3::Hash {
+        self.trace.finalize()
+    }
+
+    fn next_at(&self) -> Option<Instant> {
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let give_up = self.give_ups.first().map(|(at, _)| *at);
+        let times = [wake, give_up, self.network.next_at()];
+        times.into_iter().flatten().min()
+    }
+
+    fn step(&mut self) {
+        if let Some(due) = self.network.take_due(self.now) {
+            match due {
+                Due::Arrived(parcel) => self.deliver(parcel),
+                Due::Stopped(parcel) => self.fall_silent(&parcel.payload),
+            }
+        } else if let Some(&(at, id)) = self.give_ups.first()
+            && at <= self.now
+        {
+            self.conclude(id, None);
+        } else if let Some(&(at, index)) = self.wakes.first()
+            && at <= self.now
+        {
+            self.nodes[index].handle_timeout(at.max(self.now));
+            self.settle(index);
+        }
+    }
+
+    /// Hands a parcel to the node at its address.
+    pub fn deliver(&mut self, parcel: Parcel) {
+        let Some(&index) = self.by_address.get(&parcel.to) else {
+            return self.fall_silent(&parcel.payload);
+        };
+        let at = self.now - self.start;
+        let noted = format!(
+            "{at:?} {} {index} {}\n",
+            parcel.from,
+            name_of(&parcel.payload)
+        );
+        self.trace.update(noted.as_bytes());
+        if self.nodes[index].is_off {
+            return self.fall_silent(&parcel.payload);
+        }
+        match parcel.payload {
+            Payload::Datagram(datagram) => {
+                if let Some(running) = &mut self.nodes[index].running {
+                    let now = self.now;
+                    running.machine.handle_message(now, parcel.from, &datagram);
+                    self.settle(index);
+                }
+            }
+            Payload::Question(id, frame) => self.answer(index, parcel.from, id, &frame),
+            Payload::Answer(id, frame) => {
+                let header = FrameHeader::decode(&frame.header, Phase::Responses);
+                let kind = header.expect("the harness sends true frames").kind;
+                let response = Response::decode(kind, frame.body).expect("a true response");
+                self.conclude(id, Some(response));
+            }
+            Payload::Reset(id) => self.conclude(id, None),
+        }
+    }
+
+    fn answer(&mut self, index: usize, from: SocketAddr, id: u64, frame: &Frame) {
+        let Some(question) = self.questions.get(&id) else {
+            return;
+        };
+        let asker = &self.nodes[question.asker];
+        let (asker_id, asker_secret) = (asker.id, asker.secret);
+        let node = &mut self.nodes[index];
+        let to = node.address;
+        // TLS sees to this: only the node that was asked answers, and only to a member
+        let is_proven = node.id == question.asked.0 && node.secret == asker_secret;
+        if node.running.is_none() || !is_proven {
+            let payload = Payload::Reset(id);
+            let (from, to) = (to, from);
+            return self.network.send(self.now, Parcel { from, to, payload });
+        }
+        let header = FrameHeader::decode(&frame.header, Phase::Requests);
+        let kind = header.expect("the harness sends true frames").kind;
+        let request = Request::decode(kind, frame.body.clone()).expect("a true request");
+        if let Some(response) = node.answer(self.now, asker_id, &request, &self.library) {
+            let frame = response.encode(id as u32).expect("within the limits");
+            let payload = Payload::Answer(id, frame);
+            let (from, to) = (to, from);
+            self.network.send(self.now, Parcel { from, to, payload });
+        }
+        self.settle(index);
+    }
+
+    /// Ends a question, with an answer or without.
+    fn conclude(&mut self, id: u64, answer: Option<Response>) {
+        let Some(question) = self.questions.remove(&id) else {
+            return;
+        };
+        self.give_ups.remove(&(question.give_up, id));
+        let now = self.now;
+        let node = &mut self.nodes[question.asker];
+        let same_life = node.lives == question.life;
+        let Some(running) = node.running.as_mut().filter(|_| same_life) else {
+            return;
+        };
+        match question.purpose {
+            Purpose::Machine(id) => running.machine.handle_response(now, id, answer),
+            Purpose::Range(request) => node.take_range(now, request, answer),
+            Purpose::Holdings(hash) => node.take_holdings(now, question.asked, hash, answer),
+        }
+        self.settle(question.asker);
+    }
+
+    /// Nothing comes back for this: whoever waits for it gives up soon.
+    fn fall_silent(&mut self, payload: &Payload) {
+        let (Payload::Question(id, _) | Payload::Answer(id, _)) = payload else {
+            return;
+        };
+        self.hasten(*id);
+    }
+
+    fn hasten(&mut self, id: u64) {
+        let soon = self.now + SILENT_AFTER;
+        if let Some(question) = self.questions.get_mut(&id)
+            && question.give_up > soon
+        {
+            self.give_ups.remove(&(question.give_up, id));
+            question.give_up = soon;
+            self.give_ups.insert((soon, id));
+        }
+    }
+
+    fn break_streams(&mut self, index: usize, death: Death) {
+        let address = self.nodes[index].address;
+        let to_it = self.questions.iter().filter(|(_, q)| q.asked.1 == address);
+        let ids: Vec<(u64, usize)> = to_it.map(|(id, q)| (*id, q.asker)).collect();
+        for (id, asker) in ids {
+            if death == Death::Power {
+                self.hasten(id);
+                continue;
+            }
+            let to = self.nodes[asker].address;
+            let payload = Payload::Reset(id);
+            let parcel = Parcel {
+                from: address,
+                to,
+                payload,
+            };
+            self.network.send(self.now, parcel);
+        }
+    }
+
+    /// Takes from a node all that it has to send and to wait for.
+    pub fn settle(&mut self, index: usize) {
+        let now = self.now;
+        self.nodes[index].settle(now, &self.library);
+        let from = self.nodes[index].address;
+        let (mut wishes, mut datagrams) = (Vec::new(), Vec::new());
+        if let Some(running) = &mut self.nodes[index].running {
+            wishes.append(&mut running.wishes);
+            datagrams.append(&mut running.datagrams);
+        }
+        for (to, datagram) in datagrams {
+            let payload = Payload::Datagram(datagram);
+            self.network.send(now, Parcel { from, to, payload });
+        }
+        for wish in wishes {
+            self.ask(index, wish);
+        }
+        if self.nodes[index]
+            .running
+            .as_ref()
+            .is_some_and(|r| r.has_left)
+        {
+            self.finish(index);
+        }
+        if let Some(before) = self.wake_of[index].take() {
+            self.wakes.remove(&(before, index));
+        }
+        if let Some(at) = self.nodes[index].next_timeout() {
+            let at = at.max(now);
+            self.wake_of[index] = Some(at);
+            self.wakes.insert((at, index));
+        }
+    }
+
+    /// A node that has said farewell stores what is left and ends.
+    fn finish(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if let Some(mut running) = node.running.take() {
+            loop {
+                let writes = running.machine.catalogue().take_writes(8192);
+                if writes.is_empty() {
+                    break;
+                }
+                node.disk.write(writes);
+            }
+        }
+        self.break_streams(index, Death::Process);
+    }
+
+    fn ask(&mut self, index: usize, wish: Wish) {
+        let id = self.next_question;
+        self.next_question += 1;
+        let frame = wish.request.encode(id as u32).expect("within the limits");
+        let give_up = self.now + UNANSWERED_AFTER;
+        self.questions.insert(
+            id,
+            Question {
+                asker: index,
+                life: self.nodes[index].lives,
+                asked: (wish.node, wish.address),
+                purpose: wish.purpose,
+                give_up,
+            },
+        );
+        self.give_ups.insert((give_up, id));
+        let parcel = Parcel {
+            from: self.nodes[index].address,
+            to: wish.address,
+            payload: Payload::Question(id, frame),
+        };
+        self.network.send(self.now, parcel);
+        for silenced in std::mem::take(&mut self.network.silenced) {
+            self.hasten(silenced);
+        }
+    }
+}
+
+/// Who is live for a running node, itself left out.
+pub fn live_of(running: &Running) -> Vec<NodeId> {
+    running.machine.cluster().live().map(|m| m.node).collect()
+}
+
+fn name_of(payload: &Payload) -> String {
+    match payload {
+        Payload::Datagram(bytes) => format!("datagram {}", blake3::hash(bytes)),
+        Payload::Question(id, frame) => format!("question {id} {}", frame.len_bytes()),
+        Payload::Answer(id, frame) => format!("answer {id} {}", frame.len_bytes()),
+        Payload::Reset(id) => format!("reset {id}"),
+    }
+}

@@ -1,0 +1,263 @@
+//! A stand-in for an old peer, as limited as the old program: it never announces itself, learns
+//! members from lists alone, answers a `Get` by address, takes the first `File`, keeps what comes.
+//! Written for these tests, so that they need nothing else.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the peer does when it is asked for a name by TCP.
+#[derive(Clone)]
+pub enum Gives {
+    /// Header, bytes, close.
+    File(Vec<u8>),
+    /// A header that announces so much, then these bytes, then a close.
+    Announcing(u64, Vec<u8>),
+    /// A header with another name.
+    Named(&'static str, Vec<u8>),
+    /// A header that announces so much, then bytes until the other side closes.
+    Endless(u64),
+    /// A header that announces so much, then a byte now and then until the other side closes.
+    Drip(u64),
+    /// A close without a word, though it was offered.
+    Nothing,
+    /// The connection stays open and silent.
+    Silence,
+}
+
+struct Inside {
+    udp: UdpSocket,
+    me: String,
+    tcp_port: u16,
+    files: Mutex<BTreeMap<String, Gives>>,
+    members: Mutex<Vec<String>>,
+    heard: Mutex<Vec<(SocketAddr, String)>>,
+    prior: Mutex<HashSet<SocketAddr>>,
+    asking: Mutex<Option<Sender<SocketAddr>>>,
+    served: Mutex<Vec<String>>,
+    delay: Duration,
+}
+
+/// The stand-in. Its threads end with the process.
+pub struct OldPeer {
+    inside: Arc<Inside>,
+}
+
+impl OldPeer {
+    /// A peer that makes strangers wait that long for an answer.
+    pub fn start(delay: Duration) -> Self {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inside = Arc::new(Inside {
+            me: udp.local_addr().unwrap().to_string(),
+            udp,
+            tcp_port: tcp.local_addr().unwrap().port(),
+            files: Mutex::default(),
+            members: Mutex::default(),
+            heard: Mutex::default(),
+            prior: Mutex::default(),
+            asking: Mutex::default(),
+            served: Mutex::default(),
+            delay,
+        });
+        let peer = Self { inside };
+        let inside = peer.inside.clone();
+        thread::spawn(move || inside.hear());
+        let inside = peer.inside.clone();
+        thread::spawn(move || {
+            for stream in tcp.incoming().flatten() {
+                let inside = inside.clone();
+                thread::spawn(move || inside.serve(stream));
+            }
+        });
+        peer
+    }
+
+    pub fn address(&self) -> &str {
+        &self.inside.me
+    }
+
+    pub fn gives(&self, name: &str, what: Gives) {
+        let mut files = self.inside.files.lock().unwrap();
+        files.insert(name.to_owned(), what);
+    }
+
+    pub fn gives_file(&self, name: &str, bytes: &[u8]) {
+        self.gives(name, Gives::File(bytes.to_vec()));
+    }
+
+    pub fn members(&self) -> Vec<String> {
+        self.inside.members.lock().unwrap().clone()
+    }
+
+    /// The text of every datagram so far.
+    pub fn heard(&self) -> Vec<(SocketAddr, String)> {
+        self.inside.heard.lock().unwrap().clone()
+    }
+
+    /// The names that were asked for by TCP.
+    pub fn served(&self) -> Vec<String> {
+        self.inside.served.lock().unwrap().clone()
+    }
+
+    /// Sends its list to every member, as it does each period.
+    pub fn ping(&self) {
+        let list = self.members().join(",");
+        self.send_all(&format!("DISCOVER,{list}\n"));
+    }
+
+    /// Sends anything to one address from its own.
+    pub fn say(&self, to: SocketAddr, datagram: &[u8]) {
+        self.inside.udp.send_to(datagram, to).unwrap();
+    }
+
+    fn send_all(&self, text: &str) {
+        for member in self.members() {
+            let _lost = self.inside.udp.send_to(text.as_bytes(), member);
+        }
+    }
+
+    /// Asks every member and takes what the first one gives: the header's size and name, and all
+    /// bytes until the close.
+    pub fn get(&self, name: &str, limit: Duration) -> Option<Got> {
+        let (sender, answers) = channel();
+        *self.inside.asking.lock().unwrap() = Some(sender);
+        self.send_all(&format!("Get,{name}\n"));
+        let first = answers.recv_timeout(limit);
+        *self.inside.asking.lock().unwrap() = None;
+        Some(download(first.ok()?, name))
+    }
+
+    /// Asks, and gives the answers as they come, each with how long it took.
+    pub fn ask(&self, name: &str) -> Receiver<SocketAddr> {
+        let (sender, answers) = channel();
+        *self.inside.asking.lock().unwrap() = Some(sender);
+        self.send_all(&format!("Get,{name}\n"));
+        answers
+    }
+}
+
+/// What a download gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Got {
+    pub header: String,
+    pub bytes: Vec<u8>,
+}
+
+/// One TCP exchange, as the old program does it: one write, then all that comes.
+pub fn download(from: SocketAddr, name: &str) -> Got {
+    let mut stream = TcpStream::connect(from).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream
+        .write_all(format!("Get,{name}\n").as_bytes())
+        .unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    let bytes = all.split_off(all.len().min(74));
+    Got {
+        header: String::from_utf8_lossy(&all).into_owned(),
+        bytes,
+    }
+}
+
+/// The header as the protocol has it.
+pub fn header(size: u64, name: &str) -> String {
+    // in bytes, not letters
+    let fill = ":".repeat(64_usize.saturating_sub(name.len()));
+    format!("{size::<10}{name}{fill}")
+}
+
+impl Inside {
+    fn hear(&self) {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = self.udp.recv_from(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            self.heard.lock().unwrap().push((from, text.clone()));
+            let fields: Vec<&str> = text.trim().split(',').collect();
+            match fields[..] {
+                ["DISCOVER", ..] => self.merge(&fields[1..]),
+                ["Get", name, ..] if self.files.lock().unwrap().contains_key(name) => {
+                    self.offer(from);
+                }
+                ["File", _, port] => {
+                    let asking = self.asking.lock().unwrap();
+                    if let Some(answers) = &*asking {
+                        self.prior.lock().unwrap().insert(from);
+                        let at = SocketAddr::new(from.ip(), port.parse().unwrap());
+                        let _late = answers.send(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn merge(&self, names: &[&str]) {
+        let mut members = self.members.lock().unwrap();
+        for name in names.iter().filter(|name| !name.is_empty()) {
+            if *name != self.me && !members.iter().any(|member| member == name) {
+                members.push((*name).to_owned());
+            }
+        }
+    }
+
+    fn offer(&self, to: SocketAddr) {
+        let (udp, port) = (self.udp.try_clone().unwrap(), self.tcp_port);
+        let is_prior = self.prior.lock().unwrap().contains(&to);
+        let delay = if is_prior { Duration::ZERO } else { self.delay };
+        thread::spawn(move || {
+            wait(delay);
+            let _lost = udp.send_to(format!("File,1,{port}\n").as_bytes(), to);
+        });
+    }
+
+    fn serve(&self, mut stream: TcpStream) {
+        let mut request = [0; 2048];
+        let Ok(length) = stream.read(&mut request) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&request[..length]).into_owned();
+        let Some(name) = text.trim().strip_prefix("Get,") else {
+            return;
+        };
+        self.served.lock().unwrap().push(name.to_owned());
+        let gives = self.files.lock().unwrap().get(name).cloned();
+        let mut send = |header: String, bytes: &[u8]| {
+            let _gone = stream.write_all(header.as_bytes());
+            let _gone = stream.write_all(bytes);
+        };
+        match gives {
+            None | Some(Gives::Nothing) => {}
+            Some(Gives::File(bytes)) => send(header(bytes.len() as u64, name), &bytes),
+            Some(Gives::Announcing(size, bytes)) => send(header(size, name), &bytes),
+            Some(Gives::Named(other, bytes)) => send(header(bytes.len() as u64, other), &bytes),
+            Some(Gives::Endless(size)) => {
+                send(header(size, name), b"");
+                while stream.write_all(&[b'x'; 65536]).is_ok() {}
+            }
+            Some(Gives::Drip(size)) => {
+                send(header(size, name), b"");
+                while stream.write_all(b"x").is_ok() {
+                    wait(Duration::from_millis(200));
+                }
+            }
+            Some(Gives::Silence) => {
+                let _until_closed = stream.read(&mut request);
+            }
+        }
+    }
+}
+
+/// Passes the time that the protocol itself asks for.
+pub fn wait(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}

@@ -1,0 +1,453 @@
+//! What the mount tests stand on: a content in memory, and a mount of it that cannot hang a test.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use p2pfs::catalogue::View;
+use p2pfs::digest::ContentHash;
+use p2pfs::extent::ByteRange;
+use p2pfs::fs::{
+    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
+    ReadTicket, Space,
+};
+use p2pfs::fuse::Mount;
+use p2pfs::path::SharedPath;
+use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+
+use super::mounted::PATIENCE;
+use super::two_catalogues::Namespace;
+
+/// How a content behaves when it is read.
+#[derive(Clone, Debug)]
+pub enum Behaviour {
+    /// All of it is here.
+    Here(Arc<Vec<u8>>),
+    /// All of it is here, in a file that the kernel is not given.
+    Stored(Arc<File>),
+    /// It comes when it is asked for, from another thread.
+    Fetched(Arc<Vec<u8>>),
+    /// It never comes, and nothing is said.
+    Never,
+    /// It fails at once.
+    Broken(FsError),
+    /// Reading it is a bug of ours.
+    Panics,
+    /// Fewer bytes come than it has.
+    Short,
+    /// It is as long as it is said to be: every eight bytes are the number of their place.
+    Numbered,
+    /// Opening it stands still until [`Memory::open_gate`]: another bug of ours.
+    OpensLate,
+    /// An own file whose attributes stand still until [`Memory::open_gate`].
+    LooksLate,
+}
+
+/// A namespace and its bytes in memory.
+pub struct Memory {
+    state: Mutex<State>,
+    changed: Condvar,
+    next: AtomicU64,
+    /// How often a read had to wait.
+    pub waits: AtomicU64,
+    /// How many reads were cancelled.
+    pub cancels: AtomicU64,
+}
+
+struct State {
+    namespace: Namespace,
+    view: Arc<View>,
+    contents: HashMap<ContentHash, Behaviour>,
+    open: BTreeMap<u64, Open>,
+    cached: HashMap<ContentHash, u64>,
+    backing: HashMap<ContentHash, Arc<File>>,
+    live: HashMap<ContentHash, PathBuf>,
+    never: Vec<ReadReply>,
+    late: usize,
+    gate_is_open: bool,
+}
+
+#[derive(Clone)]
+struct Open {
+    hash: ContentHash,
+    live: Option<Arc<File>>,
+}
+
+/// When every file of the tests was modified.
+pub const MTIME: Timestamp = Timestamp {
+    seconds: 1_700_000_000,
+    nanoseconds: 123_456_789,
+};
+
+pub fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+/// Bytes that differ at each place and between files.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+impl Memory {
+    pub fn new() -> Arc<Self> {
+        let mut namespace = Namespace::new();
+        let view = namespace.near.view();
+        let state = State {
+            namespace,
+            view,
+            contents: HashMap::new(),
+            open: BTreeMap::new(),
+            cached: HashMap::new(),
+            backing: HashMap::new(),
+            live: HashMap::new(),
+            never: Vec::new(),
+            late: 0,
+            gate_is_open: false,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            next: AtomicU64::new(1),
+            waits: AtomicU64::new(0),
+            cancels: AtomicU64::new(0),
+        })
+    }
+
+    fn put(&self, name: &str, kind: Kind) {
+        let entry = Entry {
+            kind,
+            mtime: MTIME,
+            version_time: MTIME,
+        };
+        self.put_entry(name.as_bytes(), entry);
+    }
+
+    /// Lists an entry as it is.
+    pub fn put_entry(&self, name: &[u8], entry: Entry) {
+        let mut state = self.state.lock().unwrap();
+        let path = SharedPath::new(name).unwrap();
+        state
+            .namespace
+            .far
+            .put(ShareIndex(0), &path, entry)
+            .unwrap();
+    }
+
+    /// Lists a file of this node's own, to be read live from `file`.
+    pub fn own(&self, name: &str, file: &Path) -> ContentHash {
+        let bytes = std::fs::read(file).unwrap();
+        let (hash, size_bytes) = (ContentHash::of(&bytes), bytes.len() as u64);
+        let kind = Kind::File {
+            hash,
+            size_bytes,
+            executable: false,
+        };
+        let entry = Entry {
+            kind,
+            mtime: MTIME,
+            version_time: MTIME,
+        };
+        let mut state = self.state.lock().unwrap();
+        state
+            .namespace
+            .near
+            .put(ShareIndex(0), &path(name), entry)
+            .unwrap();
+        state.live.insert(hash, file.to_owned());
+        hash
+    }
+
+    /// Lists a file whose bytes are all here, and gives its hash.
+    pub fn file(&self, name: &str, bytes: Vec<u8>) -> ContentHash {
+        let size = bytes.len() as u64;
+        let bytes = Arc::new(bytes);
+        self.behave(name, ContentHash::of(&bytes), size, Behaviour::Here(bytes))
+    }
+
+    /// Lists a file that behaves in some way.
+    pub fn behave(&self, name: &str, hash: ContentHash, size: u64, how: Behaviour) -> ContentHash {
+        self.put(
+            name,
+            Kind::File {
+                hash,
+                size_bytes: size,
+                executable: false,
+            },
+        );
+        self.state.lock().unwrap().contents.insert(hash, how);
+        hash
+    }
+
+    /// Lists a file that never comes.
+    pub fn dead(&self, name: &str, size: u64) -> ContentHash {
+        self.behave(
+            name,
+            ContentHash::of(name.as_bytes()),
+            size,
+            Behaviour::Never,
+        )
+    }
+
+    /// How a content behaves from now on.
+    pub fn turn(&self, hash: ContentHash, how: Behaviour) {
+        self.state.lock().unwrap().contents.insert(hash, how);
+    }
+
+    pub fn executable(&self, name: &str, bytes: Vec<u8>) {
+        let hash = ContentHash::of(&bytes);
+        let size_bytes = bytes.len() as u64;
+        self.put(
+            name,
+            Kind::File {
+                hash,
+                size_bytes,
+                executable: true,
+            },
+        );
+        self.state
+            .lock()
+            .unwrap()
+            .contents
+            .insert(hash, Behaviour::Here(Arc::new(bytes)));
+    }
+
+    pub fn directory(&self, name: &str) {
+        self.put(name, Kind::Directory);
+    }
+
+    pub fn symlink(&self, name: &str, target: &str) {
+        self.put(
+            name,
+            Kind::Symlink {
+                target: Bytes::copy_from_slice(target.as_bytes()),
+            },
+        );
+    }
+
+    pub fn remove(&self, name: &str) {
+        let mut state = self.state.lock().unwrap();
+        assert!(state.namespace.far.remove(ShareIndex(0), &path(name)));
+    }
+
+    pub fn set_cached(&self, hash: ContentHash, bytes: u64) {
+        self.state.lock().unwrap().cached.insert(hash, bytes);
+    }
+
+    /// The kernel may read this content from that file.
+    pub fn set_backing(&self, hash: ContentHash, file: File) {
+        self.state
+            .lock()
+            .unwrap()
+            .backing
+            .insert(hash, Arc::new(file));
+    }
+
+    /// What the kernel was given turns out to be damaged.
+    pub fn lose_backing(&self, hash: ContentHash) {
+        self.state.lock().unwrap().backing.remove(&hash);
+    }
+
+    /// Publishes the view, and tells the mount what changed.
+    pub fn publish(&self, mount: Option<&Mount>) {
+        let changes = {
+            let mut state = self.state.lock().unwrap();
+            let (view, changes) = state.namespace.merge();
+            state.view = view;
+            changes
+        };
+        if let Some(mount) = mount {
+            mount.invalidate(&changes);
+        }
+    }
+
+    /// Waits until so many reads wait for bytes that never come.
+    pub fn wait_for_stuck(&self, count: usize) {
+        let state = self.state.lock().unwrap();
+        let waited = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |s| s.never.len() < count);
+        assert!(
+            !waited.unwrap().1.timed_out(),
+            "{count} reads never came to wait"
+        );
+    }
+
+    pub fn stuck(&self) -> usize {
+        self.state.lock().unwrap().never.len()
+    }
+
+    fn stand_still<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.late += 1;
+        self.changed.notify_all();
+        self.changed.wait_while(state, |s| !s.gate_is_open).unwrap()
+    }
+
+    /// Waits until so many calls stand still.
+    pub fn wait_for_late(&self, count: usize) {
+        let state = self.state.lock().unwrap();
+        let waited = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |s| s.late < count);
+        assert!(
+            !waited.unwrap().1.timed_out(),
+            "{count} calls never came to stand still"
+        );
+    }
+
+    /// Lets the calls that stand still go on.
+    pub fn open_gate(&self) {
+        self.state.lock().unwrap().gate_is_open = true;
+        self.changed.notify_all();
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.state.lock().unwrap().open.len()
+    }
+}
+
+impl Content for Memory {
+    fn view(&self) -> Arc<View> {
+        self.state.lock().unwrap().view.clone()
+    }
+
+    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
+        let mut state = self.state.lock().unwrap();
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        if matches!(state.contents.get(&file.hash), Some(Behaviour::OpensLate)) {
+            state = self.stand_still(state);
+        }
+        let live = state.live.get(&file.hash).cloned();
+        let live = live.map(|path| Arc::new(File::open(path).unwrap()));
+        let is_live = live.is_some();
+        state.open.insert(
+            handle,
+            Open {
+                hash: file.hash,
+                live,
+            },
+        );
+        Ok(Opened {
+            handle: ContentHandle(handle),
+            live: is_live,
+        })
+    }
+
+    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let (open, how) = {
+            let state = self.state.lock().unwrap();
+            let open = state.open[&handle.0].clone();
+            let how = state.contents.get(&open.hash).cloned();
+            (open, how)
+        };
+        if let Some(file) = open.live {
+            use std::os::unix::fs::FileExt;
+            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
+        }
+        match how {
+            Some(Behaviour::Here(bytes)) => {
+                let start = offset as usize;
+                buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Numbered) => {
+                for (byte, place) in buffer.iter_mut().zip(offset..) {
+                    *byte = (place / 8 * 8).to_le_bytes()[place as usize % 8];
+                }
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Stored(file)) => {
+                use std::os::unix::fs::FileExt;
+                file.read_exact_at(buffer, offset).unwrap();
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Broken(error)) => ReadNow::Failed(error),
+            Some(Behaviour::Panics) => panic!("a bug in reading (on purpose)"),
+            Some(Behaviour::Short) => ReadNow::Done(buffer.len() - 1),
+            None => ReadNow::Failed(FsError::Gone),
+            Some(_) => ReadNow::Wait,
+        }
+    }
+
+    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock().unwrap();
+        let hash = state.open[&handle.0].hash;
+        match state.contents[&hash].clone() {
+            Behaviour::Fetched(bytes) => {
+                let part = bytes[range.start as usize..range.end as usize].to_vec();
+                *state.cached.entry(hash).or_default() += part.len() as u64;
+                std::thread::spawn(move || reply(Ok(Bytes::from(part))));
+            }
+            _ => state.never.push(reply),
+        }
+        self.changed.notify_all();
+        ReadTicket(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn cancel(&self, _: ReadTicket) {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn close(&self, handle: ContentHandle) {
+        self.state.lock().unwrap().open.remove(&handle.0);
+        self.changed.notify_all();
+    }
+
+    fn cached_bytes(&self, file: &FileVersion) -> u64 {
+        self.state
+            .lock()
+            .unwrap()
+            .cached
+            .get(&file.hash)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
+        use std::os::unix::fs::MetadataExt;
+        let mut state = self.state.lock().unwrap();
+        if matches!(state.contents.get(&file.hash), Some(Behaviour::LooksLate)) {
+            state = self.stand_still(state);
+        }
+        let path = state.live.get(&file.hash).cloned()?;
+        drop(state);
+        let found = std::fs::metadata(path).ok()?;
+        let nanoseconds = u32::try_from(found.mtime_nsec()).unwrap();
+        let mtime = Timestamp {
+            seconds: found.mtime(),
+            nanoseconds,
+        };
+        let executable = found.mode() & 0o100 != 0;
+        Some(LiveAttributes {
+            size_bytes: found.len(),
+            mtime,
+            executable,
+        })
+    }
+
+    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
+        let state = self.state.lock().unwrap();
+        let open = state.open.get(&handle.0)?;
+        let complete = || state.backing.get(&open.hash).cloned();
+        open.live.clone().or_else(complete)
+    }
+
+    fn space(&self) -> Space {
+        Space {
+            budget_bytes: 10 << 30,
+            used_bytes: 4 << 30,
+        }
+    }
+
+    fn status_json(&self) -> Vec<u8> {
+        br#"{"health":"good"}"#.to_vec()
+    }
+}

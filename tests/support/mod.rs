@@ -1,0 +1,17 @@
+//! What the tests and the benches stand on: daemons and their clusters, a mount of a content in
+//! memory, a stand-in for an old peer, and how tests are found and run.
+
+#![allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    reason = "each binary uses its own part"
+)]
+
+pub mod daemon;
+pub mod legacy_peer;
+pub mod memory;
+pub mod mounted;
+pub mod promise;
+pub mod seeds;
+mod two_catalogues;

@@ -1,0 +1,137 @@
+//! How tests are named, found and run where they need something of the machine: a mount, a
+//! program, a lab. One that cannot run here is ignored with the reason, never passed.
+//!
+//! A test is a function behind `#[apply(promise)]` in a module with a `const NEEDS: &[Need]`. One
+//! that takes programs names them behind that: `#[takes("rsync", "diff")]`.
+
+use std::fs;
+use std::path::Path;
+
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+
+/// Says why this machine lacks something, with the remedy; nothing where it has it.
+pub type Need = fn() -> Option<String>;
+
+/// A promise and what tries it.
+pub struct Promise {
+    pub module: &'static str,
+    pub line: u32,
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    pub programs: &'static [&'static str],
+    pub attempt: fn(),
+}
+
+inventory::collect!(Promise);
+
+/// Makes a function a test, found wherever it stands in this binary.
+macro_rules! promise {
+    (
+        $(#[doc = $doc:expr])*
+        $(#[takes($($program:literal),+ $(,)?)])?
+        fn $name:ident() $body:block
+    ) => {
+        $(#[doc = $doc])*
+        fn $name() $body
+
+        ::inventory::submit! {
+            $crate::support::promise::Promise {
+                module: module_path!(),
+                line: line!(),
+                name: stringify!($name),
+                needs: NEEDS,
+                programs: &[$($($program),+)?],
+                attempt: $name,
+            }
+        }
+    };
+}
+pub(crate) use promise;
+
+impl Promise {
+    fn trial(&'static self) -> Trial {
+        // the first part is the binary's own name
+        let module = self.module.split_once("::").map_or("", |parts| parts.1);
+        let name = format!("{module}::{}", self.name);
+        trial(name, || self.obstacle(), self.attempt)
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let missing = self.programs.iter().find(|program| !is_in_path(program));
+        (self.needs.iter().find_map(|need| need()))
+            .or_else(|| missing.map(|program| format!("{program} is not installed")))
+    }
+}
+
+/// A test that is ignored where something is in its way.
+pub fn trial(
+    name: String,
+    obstacle: impl FnOnce() -> Option<String> + Send + 'static,
+    attempt: impl FnOnce() + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, || -> Result<Completion, Failed> {
+        if let Some(reason) = obstacle() {
+            return Ok(Completion::ignored_with(reason));
+        }
+        attempt();
+        Ok(Completion::Completed)
+    })
+}
+
+/// Runs every promise of this binary, in the order of modules and lines, and `more` after them;
+/// so many at a time unless the command line says otherwise, or as many as there are processors.
+pub fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
+    let arguments = Arguments::from_args();
+    let mut promises: Vec<&Promise> = inventory::iter::<Promise>.into_iter().collect();
+    promises.sort_by_key(|it| (it.module, it.line));
+    let trials = promises.into_iter().map(Promise::trial).chain(more);
+    let arguments = Arguments {
+        test_threads: arguments.test_threads.or(threads),
+        ..arguments
+    };
+    libtest_mimic::run(&arguments, trials.collect())
+}
+
+/// A filesystem can be mounted here.
+pub fn mount() -> Option<String> {
+    if let Some(reason) = fuse() {
+        return Some(reason);
+    }
+    let helper = ["/usr/bin/fusermount3", "/bin/fusermount3"]
+        .iter()
+        .any(|program| Path::new(program).exists());
+    if is_root() || helper {
+        return None;
+    }
+    Some("neither root nor fusermount3 here; install the package fuse3".to_owned())
+}
+
+/// The process of the tests itself can mount.
+pub fn mount_as_root() -> Option<String> {
+    root().or_else(fuse)
+}
+
+/// The tests run as root.
+pub fn root() -> Option<String> {
+    (!is_root()).then(|| "this takes root; run the tests as root".to_owned())
+}
+
+fn fuse() -> Option<String> {
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    let error = device.err()?;
+    Some(format!(
+        "/dev/fuse cannot be opened ({error}); load the module fuse"
+    ))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}

@@ -1,0 +1,10 @@
+//! What takes more than one machine's loopback: hosts on links of their own, and a real systemd.
+
+mod lan;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
+
+fn main() {
+    support::promise::run(Some(1), vec![]).exit();
+}

@@ -1,0 +1,283 @@
+//! The man pages and the packaging say all that there is: every command, option, setting, variable
+//! and field.
+
+use std::collections::BTreeSet;
+
+use p2pfs::cli;
+use p2pfs::daemon::config::{Config, SETTINGS};
+use p2pfs::daemon::control::{DESCRIPTION, METHODS};
+
+/// A page with its font changes and escapes taken out.
+fn page(source: &str) -> String {
+    let mut text = source.replace("\\-", "-");
+    for font in ["\\fR", "\\fB", "\\fI", "\\fP"] {
+        text = text.replace(font, "");
+    }
+    text
+}
+
+fn commands() -> String {
+    page(include_str!("../../man/p2pfs.1"))
+}
+
+fn settings() -> String {
+    page(include_str!("../../man/p2pfs.toml.5"))
+}
+
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+        .collect()
+}
+
+/// Each command with its full name: `p2pfs cache ls`.
+fn every_command(command: &clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
+    for inner in command
+        .get_subcommands()
+        .filter(|inner| inner.get_name() != "help")
+    {
+        let full = format!("{name} {}", inner.get_name());
+        found.push((full.clone(), inner.clone()));
+        every_command(inner, &full, found);
+    }
+}
+
+#[test]
+fn every_command_and_every_option_is_in_the_manual() {
+    let mut found = Vec::new();
+    every_command(&cli::command(), "p2pfs", &mut found);
+    let manual = commands();
+    let words = words(&manual);
+    assert!(found.len() > 20);
+    for (name, command) in found {
+        if command.get_subcommands().next().is_none() {
+            assert!(manual.contains(&name), "{name} is not in p2pfs(1)");
+        }
+        for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(
+                words.contains(&*format!("--{option}")),
+                "--{option} of {name}"
+            );
+        }
+        for option in command.get_arguments().filter_map(clap::Arg::get_short) {
+            assert!(
+                words.contains(&*format!("-{option}")),
+                "-{option} of {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_option_and_command_has_a_line_of_help() {
+    let mut found = Vec::new();
+    every_command(&cli::command(), "p2pfs", &mut found);
+    for (name, command) in found {
+        assert!(command.get_about().is_some(), "{name}");
+        for argument in command.get_arguments() {
+            assert!(
+                argument.get_help().is_some(),
+                "{} of {name}",
+                argument.get_id()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_setting_and_every_variable_is_in_the_manual() {
+    let manual = settings();
+    let words = words(&manual);
+    for setting in SETTINGS {
+        let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
+        assert!(words.contains(key), "{}", setting.key);
+        assert!(
+            manual.contains(&format!("[{section}]")) || section.is_empty(),
+            "[{section}]"
+        );
+        assert!(
+            words.contains(&*setting.variable()),
+            "{}",
+            setting.variable()
+        );
+    }
+    for older in ["HOST", "PORT", "PERIOD", "WAITING", "FOLDER", "CLUSTER"] {
+        assert!(words.contains(&*format!("P2P_{older}")), "P2P_{older}");
+    }
+}
+
+#[test]
+fn every_setting_that_a_reload_applies_is_named_there() {
+    let manual = settings();
+    let reloading = manual
+        .split(".SH ")
+        .find(|part| part.starts_with("RELOADING"))
+        .unwrap();
+    for setting in SETTINGS.iter().filter(|setting| setting.live) {
+        let key = setting
+            .key
+            .split_once('.')
+            .map_or(setting.key, |(section, key)| match section {
+                "share" => "shares",
+                _ => key,
+            });
+        assert!(words(reloading).contains(key), "{}", setting.key);
+    }
+}
+
+#[test]
+fn every_field_of_the_control_socket_is_in_the_manual() {
+    let manual = commands();
+    let words = words(&manual);
+    let fields = DESCRIPTION
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| {
+            line.split(['(', ',', ' '])
+                .filter_map(|word| word.strip_suffix(':'))
+        });
+    let fields: BTreeSet<&str> = fields.filter(|field| !field.is_empty()).collect();
+    assert!(fields.len() > 80);
+    let missing: Vec<_> = fields
+        .into_iter()
+        .filter(|field| !words.contains(field))
+        .collect();
+    // parameters of calls, which the command line's options stand for
+    let parameters = ["budget_bytes", "after", "mounted", "peers", "file"];
+    let missing: Vec<_> = missing.iter().filter(|m| !parameters.contains(m)).collect();
+    assert!(missing.is_empty(), "not in p2pfs(1): {missing:?}");
+    assert!(DESCRIPTION.matches("\nmethod ").count() == METHODS.len());
+}
+
+#[test]
+fn the_commented_configuration_names_every_setting_with_its_default() {
+    let commented = include_str!("../../packaging/p2pfs.toml");
+    let untouched: Config = toml::from_str(commented).unwrap();
+    assert_eq!(untouched, Config::default());
+    let uncommented: String = commented
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') && !rest.is_empty() => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let mut all: Config = toml::from_str(&uncommented).unwrap();
+    assert_eq!(all.share.len(), 1);
+    assert!(all.secret_file.is_some() && all.mount.uid.is_some() && all.mount.gid.is_some());
+    all.share.clear();
+    (all.secret_file, all.mount.uid, all.mount.gid) = (None, None, None);
+    assert_eq!(
+        (all.mount.fmask, all.mount.dmask),
+        (Some(all.mount.umask), Some(all.mount.umask))
+    );
+    (all.mount.fmask, all.mount.dmask) = (None, None);
+    assert_eq!(all, Config::default());
+    for setting in SETTINGS {
+        let key = setting.key.rsplit('.').next().unwrap();
+        assert!(
+            uncommented.contains(&format!("\n{key} = ")),
+            "{}",
+            setting.key
+        );
+    }
+}
+
+#[test]
+fn the_unit_has_no_option_that_would_hide_the_mount() {
+    let unit = include_str!("../../packaging/p2pfs.service");
+    let options: Vec<&str> = unit
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('=').map(|(key, _)| key))
+        .collect();
+    for hiding in [
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateMounts",
+        "PrivateUsers",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectProc",
+        "ProcSubset",
+        "ProtectHostname",
+        "ReadOnlyPaths",
+        "ReadWritePaths",
+        "InaccessiblePaths",
+        "TemporaryFileSystem",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "RootDirectory",
+        "RootImage",
+        "MountFlags",
+        "DynamicUser",
+    ] {
+        assert!(
+            !options.contains(&hiding),
+            "{hiding}= gives the service a mount namespace"
+        );
+    }
+    for needed in [
+        "Type",
+        "ExecReload",
+        "StateDirectory",
+        "CacheDirectory",
+        "RuntimeDirectory",
+    ] {
+        assert!(options.contains(&needed), "{needed}");
+    }
+}
+
+/// Errors of the filesystem that the kernel keeps to itself.
+const NEVER_SEEN: [&str; 2] = ["EBADF", "ENOSYS"];
+
+#[test]
+fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
+    let manual = page(include_str!("../../man/p2pfs.7"));
+    let errors = manual.split(".SH ").find(|part| part.starts_with("ERRORS"));
+    let errors = words(errors.unwrap());
+    let source = include_str!("../../src/fs/error.rs");
+    let table = source.split("pub const fn errno").nth(1).unwrap();
+    let table = table.split("pub const fn").next().unwrap();
+    let chosen: BTreeSet<&str> = table
+        .split("libc::")
+        .skip(1)
+        .map(|rest| {
+            rest.split(|c: char| !c.is_ascii_alphanumeric())
+                .next()
+                .unwrap()
+        })
+        .filter(|name| !NEVER_SEEN.contains(name))
+        .collect();
+    assert!(chosen.len() > 10, "{chosen:?}");
+    let missing: Vec<_> = chosen
+        .iter()
+        .filter(|name| !errors.contains(**name))
+        .collect();
+    assert!(missing.is_empty(), "not in p2pfs(7): {missing:?}");
+    for attribute in ["hash", "holders", "cached", "verified"] {
+        assert!(
+            manual.contains(&format!("\n.B user.p2pfs.{attribute}\n")),
+            "{attribute}"
+        );
+    }
+}
+
+#[test]
+fn groff_sets_every_page_without_a_warning() {
+    let pages = ["p2pfs.1", "p2pfs.7", "p2pfs.8", "p2pfs.toml.5"];
+    for name in pages {
+        let path = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));
+        let set = std::process::Command::new("groff")
+            .args(["-t", "-man", "-ww", "-z", &path])
+            .output();
+        let Ok(set) = set else {
+            eprintln!("SKIPPED: groff is not installed");
+            return;
+        };
+        let said = String::from_utf8_lossy(&set.stderr);
+        assert!(set.status.success() && said.is_empty(), "{name}: {said}");
+    }
+}

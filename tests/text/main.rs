@@ -1,0 +1,9 @@
+//! What needs nothing but the source tree and the program: the tree and the manual are as they
+//! should be, and the command line and the configuration say what they say.
+
+mod cli_alone;
+mod cli_commands;
+mod cli_manual;
+mod config_layers;
+mod manual;
+mod tidy;

@@ -1,0 +1,412 @@
+//! Keeps the tree itself tidy: who imports whom, how long files, functions and lines are, and
+//! which words are used. Each rule prints every place that breaks it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms each room may import, by the longest matching prefix of its module path.
+/// `src/lib.rs` has the picture; a room may always import itself.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("id", &[]),
+    ("path", &[]),
+    ("extent", &[]),
+    ("digest", &["extent", "id"]),
+    ("trust", &["id"]),
+    ("wire", &["id", "path", "extent", "digest"]),
+    ("cluster", &["id", "trust", "wire"]),
+    ("catalogue", &["id", "path", "digest", "wire"]),
+    ("legacy", &["id", "path", "wire"]),
+    ("mesh", &["id", "path", "wire"]),
+    ("cache", &["id", "extent", "digest"]),
+    ("share", &["id", "path", "extent", "digest", "wire"]),
+    ("net", &["id", "trust", "wire"]),
+    ("transfer::plan", &["id", "extent", "digest"]),
+    (
+        "transfer",
+        &["id", "extent", "digest", "wire", "net", "cache", "share"],
+    ),
+    (
+        "fs",
+        &["id", "path", "extent", "digest", "wire", "catalogue"],
+    ),
+    ("broker", &[]),
+    ("fuse", &["fs", "id", "extent", "broker"]),
+    (
+        "node",
+        &[
+            "id",
+            "path",
+            "extent",
+            "digest",
+            "trust",
+            "wire",
+            "cluster",
+            "catalogue",
+            "legacy",
+            "cache",
+            "share",
+            "net",
+            "transfer",
+            "fs",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "id", "path", "trust", "node", "fs", "fuse", "broker", "cache", "share", "wire",
+            "digest", "legacy",
+        ],
+    ),
+    // where the node's types become those of the control socket
+    (
+        "daemon::answers",
+        &[
+            "id",
+            "path",
+            "extent",
+            "digest",
+            "trust",
+            "wire",
+            "catalogue",
+            "legacy",
+            "cluster",
+            "cache",
+            "share",
+            "transfer",
+            "fs",
+            "node",
+            "daemon",
+        ],
+    ),
+    (
+        "cli",
+        &["id", "path", "daemon::control", "daemon::config", "trust"],
+    ),
+];
+
+const LINE_MAX_COLUMNS: usize = 100;
+const FILE_MAX_LINES: usize = 500;
+const FUNCTION_MAX_LINES: usize = 70;
+
+/// Names that say nothing about what is inside.
+const NAMELESS: &[&str] = &[
+    "util", "utils", "common", "helper", "helpers", "misc", "manager",
+];
+/// Verbs that hide what is done, where a function is named for what it does.
+const VAGUE_VERBS: &[&str] = &["fn process_", "fn do_", "fn manage_"];
+/// What must not stay in a tree that is meant to be used.
+const UNFINISHED: &[&str] = &[
+    "todo!(",
+    "unimplemented!(",
+    "TODO",
+    "FIXME",
+    "XXX",
+    "HACK",
+    "dbg!(",
+];
+
+struct Source {
+    name: String,
+    text: String,
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    collect(&root.join(folder), &mut found);
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| Source {
+            name: path.strip_prefix(root).unwrap().display().to_string(),
+            text: fs::read_to_string(&path).unwrap(),
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn assert_none(broken: Vec<String>, rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
+}
+
+/// The module path of a file: `src/net/peer/mod.rs` is `net::peer`.
+fn module_path(name: &str) -> String {
+    let inner = name.trim_start_matches("src/").trim_end_matches(".rs");
+    inner.trim_end_matches("/mod").replace('/', "::")
+}
+
+/// The part of a file before its tests.
+fn product_code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+}
+
+fn is_test_file(name: &str) -> bool {
+    name.contains("/tests") || name.ends_with("_tests.rs") || name.contains("simulation")
+}
+
+/// Every `crate::a::b` of a text, braces one level deep included, as `a::b`.
+fn imported_paths(text: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = &text[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let group = group.split('}').next().unwrap_or_default();
+            paths.extend(
+                group
+                    .split(',')
+                    .map(|p| p.trim().to_owned())
+                    .filter(|p| !p.is_empty()),
+            );
+        } else {
+            let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            paths.push(rest.chars().take_while(|c| word(*c)).collect());
+        }
+    }
+    paths
+}
+
+fn is_within(path: &str, room: &str) -> bool {
+    path == room
+        || path
+            .strip_prefix(room)
+            .is_some_and(|rest| rest.starts_with("::"))
+}
+
+#[test]
+fn every_room_imports_only_what_its_row_of_the_table_names() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        let module = module_path(&source.name);
+        if module == "lib" || module == "main" || is_test_file(&source.name) {
+            continue;
+        }
+        let row = IMPORTS
+            .iter()
+            .filter(|(room, _)| is_within(&module, room))
+            .max_by_key(|(room, _)| room.len());
+        let Some((room, allowed)) = row else {
+            broken.push(format!("{}: no row in the table", source.name));
+            continue;
+        };
+        for path in imported_paths(product_code(&source.text)) {
+            let own = is_within(&path, room) || path.is_empty();
+            if !own && !allowed.iter().any(|other| is_within(&path, other)) {
+                broken.push(format!("{}: imports {path}", source.name));
+            }
+        }
+    }
+    assert_none(broken, "imports outside the table");
+}
+
+#[test]
+fn only_the_room_fuse_names_fuser() {
+    let broken = sources("src")
+        .iter()
+        .filter(|s| !s.name.starts_with("src/fuse/"))
+        .filter(|s| s.text.contains("fuser::"))
+        .map(|s| s.name.clone())
+        .collect();
+    assert_none(broken, "fuser is named outside its room");
+}
+
+#[test]
+fn pure_rooms_name_no_runtime_socket_file_or_clock() {
+    let pure = [
+        "id",
+        "path",
+        "extent",
+        "digest",
+        "wire",
+        "cluster",
+        "catalogue",
+        "legacy",
+        "transfer::plan",
+    ];
+    let impure = [
+        "tokio::",
+        "std::fs",
+        "UdpSocket",
+        "TcpStream",
+        "Instant::now",
+        "SystemTime::now",
+    ];
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        let module = module_path(&source.name);
+        if is_test_file(&source.name) || !pure.iter().any(|room| is_within(&module, room)) {
+            continue;
+        }
+        let code = product_code(&source.text);
+        let without_docs = code.lines().filter(|l| !l.trim_start().starts_with("//"));
+        for line in without_docs {
+            if impure.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}: {}", source.name, line.trim()));
+            }
+        }
+    }
+    assert_none(broken, "a pure room is not pure");
+}
+
+#[test]
+fn lines_files_and_functions_fit_a_screen() {
+    let mut broken = Vec::new();
+    for source in ["src", "tests", "benches"].into_iter().flat_map(sources) {
+        for (number, line) in source.text.lines().enumerate() {
+            // a table of the documentation cannot be broken
+            let is_table = line.trim_start().starts_with("//! |");
+            if !is_table && line.chars().count() > LINE_MAX_COLUMNS {
+                broken.push(format!(
+                    "{}:{}: over {LINE_MAX_COLUMNS} columns",
+                    source.name,
+                    number + 1
+                ));
+            }
+        }
+        let lines = product_code(&source.text).lines().count();
+        if source.name.starts_with("src/") && lines > FILE_MAX_LINES {
+            broken.push(format!(
+                "{}: {lines} lines, over {FILE_MAX_LINES}",
+                source.name
+            ));
+        }
+        if source.name.starts_with("src/") {
+            broken.extend(long_functions(&source));
+        }
+    }
+    assert_none(broken, "too long");
+}
+
+fn long_functions(source: &Source) -> Vec<String> {
+    let mut long = Vec::new();
+    let mut open: Option<(usize, usize, &str)> = None;
+    for (number, line) in source.text.lines().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let text = line.trim_start();
+        let head = text.split('(').next().unwrap_or_default();
+        if open.is_none()
+            && (head.starts_with("fn ") || head.contains(" fn "))
+            && !text.starts_with("//")
+        {
+            open = Some((number, indent, text));
+        }
+        let ends = |depth| indent == depth && (text.starts_with('}') || text.ends_with(';'));
+        if let Some((start, depth, name)) = open
+            && ends(depth)
+        {
+            let lines = number - start + 1;
+            if lines > FUNCTION_MAX_LINES {
+                long.push(format!(
+                    "{}:{}: {lines} lines: {name}",
+                    source.name,
+                    start + 1
+                ));
+            }
+            open = None;
+        }
+    }
+    long
+}
+
+#[test]
+fn names_say_what_is_inside() {
+    let mut broken = Vec::new();
+    for source in ["src", "tests"].into_iter().flat_map(sources) {
+        let stem = Path::new(&source.name)
+            .file_stem()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        if NAMELESS.contains(&stem.as_str()) {
+            broken.push(format!("{}: a file of that name", source.name));
+        }
+        if source.name == "tests/text/tidy.rs" {
+            continue;
+        }
+        for (number, line) in source.text.lines().enumerate() {
+            let vague = VAGUE_VERBS.iter().find(|verb| line.contains(*verb));
+            let unfinished = UNFINISHED.iter().find(|mark| line.contains(*mark));
+            if let Some(word) = vague.or(unfinished) {
+                broken.push(format!("{}:{}: {word}", source.name, number + 1));
+            }
+        }
+    }
+    assert_none(broken, "words that the house does not use");
+}
+
+#[test]
+fn every_file_begins_by_saying_what_it_is() {
+    let broken = ["src", "tests", "benches"]
+        .into_iter()
+        .flat_map(sources)
+        .filter(|s| !s.text.starts_with("//!"))
+        .map(|s| s.name)
+        .collect();
+    assert_none(broken, "no module documentation");
+}
+
+#[test]
+fn tests_that_need_something_of_the_machine_say_so() {
+    let attribute = concat!("#[", "test]");
+    let broken = ["tests/mount", "tests/daemons", "tests/system"]
+        .into_iter()
+        .flat_map(sources)
+        .filter(|s| s.text.contains(attribute))
+        .map(|s| {
+            format!(
+                "{}: {attribute} is never run here; #[apply(promise)] is",
+                s.name
+            )
+        })
+        .collect();
+    assert_none(broken, "a test that no binary runs");
+}
+
+#[test]
+fn no_test_sleeps_for_luck() {
+    let broken = sources("tests")
+        .iter()
+        .filter(|s| s.name != "tests/text/tidy.rs")
+        .flat_map(|s| s.text.lines().map(move |line| (s, line)))
+        .filter(|(_, line)| line.contains("thread::sleep(") || line.contains("time::sleep("))
+        .map(|(s, line)| format!("{}: {}", s.name, line.trim()))
+        .collect();
+    assert_none(broken, "a test that sleeps");
+}
+
+#[test]
+fn there_is_more_test_than_product_code() {
+    let count = |text: &str| text.lines().filter(|line| !line.trim().is_empty()).count();
+    let mut product = 0;
+    let mut test = 0;
+    for source in sources("src") {
+        let code = if is_test_file(&source.name) {
+            ""
+        } else {
+            product_code(&source.text)
+        };
+        product += count(code);
+        test += count(&source.text) - count(code);
+    }
+    test += sources("tests")
+        .iter()
+        .map(|s| count(&s.text))
+        .sum::<usize>();
+    println!("{product} lines of product code, {test} lines of tests");
+}
