@@ -278,8 +278,15 @@ impl LegacyMachine {
         while let Some(name) = self.asks.put_next(now, &asked) {
             let question = encode_get(&name);
             for to in &asked {
-                self.send(*to, question.clone());
+                self.put_question(*to, question.clone());
             }
+        }
+    }
+
+    fn put_question(&mut self, to: SocketAddrV4, question: Vec<u8>) {
+        let is_answering = self.asks.has_answered(to);
+        if is_answering || self.roster.may_be_asked(to, question.len()) {
+            self.send(to, question);
         }
     }
 
@@ -363,7 +370,8 @@ impl LegacyMachine {
 
     /// Whether the sender was no member before.
     fn hear(&mut self, from: SocketAddrV4, now: Instant, length_bytes: usize) -> bool {
-        let is_new = self.roster.heard(from, now, length_bytes);
+        let has_answered = self.asks.has_answered(from);
+        let is_new = self.roster.heard(from, now, length_bytes, has_answered);
         match is_new {
             Some(true) => self.note(LegacyEvent::MemberUp(from)),
             Some(false) => {}
@@ -375,7 +383,7 @@ impl LegacyMachine {
     /// What was asked before it was there, or could hear, it is asked now.
     fn ask_newcomer(&mut self, member: SocketAddrV4) {
         for name in self.asks.put_to(member) {
-            self.send(member, encode_get(&name));
+            self.put_question(member, encode_get(&name));
         }
     }
 
@@ -394,12 +402,13 @@ impl LegacyMachine {
         for silent in self.roster.drop_silent(now) {
             self.note(LegacyEvent::MemberDown(silent));
         }
-        for (member, listed) in self.roster.take_lists() {
+        let own_bytes = encode_lists(self.config.own, &[])[0].len();
+        for (member, listed) in self.roster.take_lists(own_bytes) {
             for list in encode_lists(self.config.own, &listed) {
                 self.send(member, list);
             }
         }
-        let probed = self.roster.take_probes(now);
+        let probed = self.roster.take_probes(now, own_bytes);
         self.send_list_to(&probed.addresses);
         for host in probed.hosts {
             self.note(LegacyEvent::Resolve(host));

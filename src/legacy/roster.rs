@@ -27,30 +27,57 @@ const SILENT_MIN: Duration = Duration::from_secs(60);
 /// and so on up to the last.
 const RESOLVE_BACKOFF_PERIODS: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// How many bytes of lists a member is sent for each that it sent: whoever forges a sender's
-/// address gains no more than that by it. With [`CREDIT_FIRST_BYTES`] a small cluster is told whole
+/// How many bytes a member is sent for each that it sent, once it spoke after it was written to;
+/// before that it is one for one, so that whoever forges a sender's address gains nothing by it.
+const ANSWERING_FACTOR: usize = 2;
+/// The same for one that is configured or has answered a question: a small cluster is told whole
 /// at once.
-const CREDIT_FACTOR: usize = 8;
-/// And once for each message.
-const CREDIT_FIRST_BYTES: usize = 64;
+const PROVEN_FACTOR: usize = 8;
+/// And for each of its messages.
+const PROVEN_MESSAGE_BYTES: usize = 64;
 /// What can be saved up: three periods of the longest list.
 const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
-/// The longest entry of a list, with its comma.
-const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len();
+/// The longest entry of a list, with its comma, and its part of what begins a further datagram.
+const ENTRY_MAX_BYTES: usize = ",255.255.255.255:65535".len() + 1;
 
 struct Member {
     address: SocketAddrV4,
     last_heard: Instant,
-    /// Bytes of entries that it may still be sent.
+    /// Bytes that it may still be sent.
     credit_bytes: usize,
+    standing: Standing,
     /// Where in the list it is told next, so that a part each time becomes the whole.
     told_up_to: usize,
 }
 
+/// What is known of who sends in a member's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Something came from there, and it was not written to.
+    Heard,
+    /// It was written to.
+    Written,
+    /// It spoke after that.
+    Answering,
+}
+
 impl Member {
-    fn earn(&mut self, length_bytes: usize) {
-        let earned = length_bytes.saturating_mul(CREDIT_FACTOR) + CREDIT_FIRST_BYTES;
+    fn earn(&mut self, length_bytes: usize, is_proven: bool) {
+        let earned = match self.standing {
+            _ if is_proven => length_bytes.saturating_mul(PROVEN_FACTOR) + PROVEN_MESSAGE_BYTES,
+            Standing::Answering => length_bytes.saturating_mul(ANSWERING_FACTOR),
+            Standing::Heard | Standing::Written => length_bytes,
+        };
         self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
+    }
+
+    fn pay(&mut self, length_bytes: usize) -> bool {
+        let left = self.credit_bytes.checked_sub(length_bytes);
+        if let Some(left) = left {
+            self.credit_bytes = left;
+            self.standing = self.standing.max(Standing::Written);
+        }
+        left.is_some()
     }
 }
 
@@ -93,17 +120,23 @@ impl Roster {
         }
     }
 
-    /// A message of that length came from there. True where it was not a member before, none where
-    /// there is no room for it.
+    /// A message of that length came from there, or from one that forges it where it never
+    /// answered a question (`is_proven`). True where it was not a member before, none where there
+    /// is no room for it.
     pub(super) fn heard(
         &mut self,
         from: SocketAddrV4,
         now: Instant,
         length_bytes: usize,
+        is_proven: bool,
     ) -> Option<bool> {
+        let is_proven = is_proven || self.is_configured(from);
         if let Some(member) = self.heard.iter_mut().find(|m| m.address == from) {
             member.last_heard = now;
-            member.earn(length_bytes);
+            if member.standing == Standing::Written {
+                member.standing = Standing::Answering;
+            }
+            member.earn(length_bytes, is_proven);
             return Some(false);
         }
         if self.heard.len() >= MEMBERS_MAX {
@@ -113,9 +146,10 @@ impl Roster {
             address: from,
             last_heard: now,
             credit_bytes: 0,
+            standing: Standing::Heard,
             told_up_to: 0,
         };
-        member.earn(length_bytes);
+        member.earn(length_bytes, is_proven);
         self.heard.push(member);
         let key = MemberName::Address(from);
         if self
@@ -195,9 +229,11 @@ impl Roster {
         (is_new && is_configured && !self.is_heard(address)).then_some(address)
     }
 
-    /// What is due now: candidates that are told of us once more, and names to resolve.
-    pub(super) fn take_probes(&mut self, now: Instant) -> Probes {
+    /// What is due now: candidates that are told of us once more, in `own_bytes`, and names to
+    /// resolve. A stranger's word sends nothing anywhere, and a member's no more than it said.
+    pub(super) fn take_probes(&mut self, now: Instant, own_bytes: usize) -> Probes {
         let heard: Vec<SocketAddrV4> = self.heard_members().collect();
+        let configured = self.configured();
         let (period, mut probes) = (self.period, Probes::default());
         self.candidates.retain(|_, candidate| {
             let is_over = candidate.tries >= CANDIDATE_TRIES && candidate.next <= now;
@@ -214,6 +250,17 @@ impl Roster {
             let is_full = probes.addresses.len() + probes.hosts.len() >= PROBES_PER_PERIOD;
             if is_full && !candidate.is_configured() {
                 continue;
+            }
+            if let Some(teller) = candidate.teller {
+                let is_configured = configured.contains(&teller);
+                let teller = self.heard.iter_mut().find(|m| m.address == teller);
+                let is_paid = teller.is_some_and(|teller| {
+                    (is_configured || teller.standing == Standing::Answering)
+                        && teller.pay(own_bytes)
+                });
+                if !is_paid {
+                    continue;
+                }
             }
             match (candidate.address, name) {
                 (Some(address), _) => {
@@ -233,10 +280,18 @@ impl Roster {
         probes
     }
 
-    /// Whom each member is told of now: all, as far as its credit goes.
-    pub(super) fn take_lists(&mut self) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
+    /// Whom each member is told of now: all, as far as its credit goes after our own address,
+    /// which takes `own_bytes`. A configured one is told that whatever it said.
+    pub(super) fn take_lists(
+        &mut self,
+        own_bytes: usize,
+    ) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
         let all: Vec<SocketAddrV4> = self.heard_members().collect();
-        let lists = self.heard.iter_mut().map(|member| {
+        let configured = self.configured();
+        let lists = self.heard.iter_mut().filter_map(|member| {
+            if !member.pay(own_bytes) && !configured.contains(&member.address) {
+                return None;
+            }
             let affordable = member.credit_bytes / ENTRY_MAX_BYTES;
             let count = affordable.min(all.len());
             let begin = if count < all.len() {
@@ -248,9 +303,30 @@ impl Roster {
             let list: Vec<SocketAddrV4> = from_there.take(count).copied().collect();
             member.told_up_to = begin + count;
             member.credit_bytes -= count * ENTRY_MAX_BYTES;
-            (member.address, list)
+            member.standing = member.standing.max(Standing::Written);
+            Some((member.address, list))
         });
         lists.collect()
+    }
+
+    /// Whether a question of that length may go there: to whom it may concern, unless all that is
+    /// known of it is one message that anyone could have forged.
+    pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
+        let is_configured = self.is_configured(who);
+        let member = self.heard.iter_mut().find(|m| m.address == who);
+        member.is_none_or(|member| {
+            is_configured || member.standing == Standing::Answering || member.pay(length_bytes)
+        })
+    }
+
+    fn is_configured(&self, who: SocketAddrV4) -> bool {
+        let mut configured = self.candidates.values().filter(|c| c.is_configured());
+        configured.any(|c| c.address == Some(who))
+    }
+
+    fn configured(&self) -> Vec<SocketAddrV4> {
+        let configured = self.candidates.values().filter(|c| c.is_configured());
+        configured.filter_map(|c| c.address).collect()
     }
 
     /// Removes members that have been silent for too long.

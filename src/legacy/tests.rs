@@ -126,9 +126,19 @@ fn a_configured_member_hears_our_address_at_start_and_every_period() {
 fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
     let mut world = World::new(&[]);
     world.pass(seconds(1));
-    world.hear("10.0.0.2:1378", b"DISCOVER\n");
-    world.hear("10.0.0.3:21001", b"Get,x\n");
+    world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.1:1378\n");
+    world.hear("10.0.0.3:21001", b"DISCOVER,10.0.0.1:1378\n");
     assert_eq!(world.members(), ["10.0.0.2:1378", "10.0.0.3:21001"]);
+    world.pass(seconds(20));
+    let hello = "DISCOVER,10.0.0.1:1378\n";
+    assert_eq!(
+        world.sent(),
+        [sent("10.0.0.2:1378", hello), sent("10.0.0.3:21001", hello)]
+    );
+    for _ in 0..4 {
+        world.hear("10.0.0.2:1378", hello.as_bytes());
+        world.hear("10.0.0.3:21001", hello.as_bytes());
+    }
     world.pass(seconds(20));
     let list = "DISCOVER,10.0.0.1:1378,10.0.0.2:1378,10.0.0.3:21001\n";
     assert_eq!(
@@ -139,7 +149,7 @@ fn whoever_speaks_is_a_member_and_is_told_of_all_who_spoke() {
 
 #[test]
 fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped() {
-    let mut world = World::new(&[]);
+    let mut world = World::new(&["10.0.0.2:1378"]);
     world.pass(seconds(1));
     for _ in 0..30 {
         world.hear("10.0.0.2:1378", b"DISCOVER,10.9.9.9:7,bad,[::1]:1\n");
@@ -159,7 +169,7 @@ fn an_address_that_was_only_told_of_hears_ours_a_few_times_and_is_not_gossiped()
 
 #[test]
 fn one_that_answers_our_hello_becomes_a_member() {
-    let mut world = World::new(&[]);
+    let mut world = World::new(&["10.0.0.2:1378"]);
     world.hear("10.0.0.2:1378", b"DISCOVER,10.0.0.3:1378\n");
     world.pass(seconds(20));
     assert!(

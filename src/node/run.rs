@@ -390,6 +390,7 @@ impl Runner {
             .collect();
         let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
         self.parts.persister.set_reachable(reachable);
+        self.parts.net.set_members_at(addresses.values().copied());
         self.parts.published.addresses.store(Arc::new(addresses));
     }
 

@@ -20,6 +20,8 @@ pub(super) const TLS_WRITE_BYTES: usize = 256 << 10;
 pub struct PeerLimits {
     /// Until a TCP connection stands.
     pub dial: Duration,
+    /// From then until the first byte of an accepted connection.
+    pub first_byte: Duration,
     /// From then until both sides have proven membership.
     pub handshake: Duration,
     /// Silence on a connection with unanswered requests until we ask whether anyone is there.
@@ -39,13 +41,18 @@ pub struct PeerLimits {
     pub in_flight_urgent: usize,
     /// The same on a bulk connection; with answers of 1 MiB this also bounds the memory.
     pub in_flight_bulk: usize,
-    /// Proven connections accepted from all peers; the next one is dropped.
+    /// Proven connections accepted from all peers; the oldest one from the address that has most
+    /// gives way to the next, which is dropped where none has more than a peer's.
     pub accepted: usize,
     /// Proven connections accepted from one peer; the oldest gives way to the next.
     pub accepted_per_peer: usize,
-    /// Connections that have proven nothing yet; the next one is dropped.
+    /// Proven connections accepted from one IP address; the oldest gives way to the next.
+    pub accepted_per_ip: usize,
+    /// Connections that have proven nothing yet; the oldest gives way to the next.
     pub unproven: usize,
-    /// The same from one IP address.
+    /// Of these, how many places are kept for addresses where gossip has proven members to be.
+    pub unproven_for_members: usize,
+    /// Connections from one IP address that have proven nothing; the oldest gives way to the next.
     pub unproven_per_ip: usize,
     /// Connections that we dialled; the longest idle gives way.
     pub dialled: usize,
@@ -57,6 +64,7 @@ impl Default for PeerLimits {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(3),
+            first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(5),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
@@ -68,7 +76,9 @@ impl Default for PeerLimits {
             in_flight_bulk: 16,
             accepted: 1024,
             accepted_per_peer: 8,
+            accepted_per_ip: 512,
             unproven: 128,
+            unproven_for_members: 64,
             unproven_per_ip: 32,
             dialled: 512,
             incoming: 1024,

@@ -273,6 +273,14 @@ impl PeerNet {
         self.owner.shared.older_plane.store(plane.map(Arc::new));
     }
 
+    /// Keeps room from now on for connections from where these members are.
+    pub fn set_members_at(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let ips = addresses
+            .into_iter()
+            .map(|address| address.ip().to_canonical());
+        self.owner.shared.register.set_members_at(ips);
+    }
+
     /// Ends every connection with a node, both ways; their requests fail at once. A later request
     /// dials anew.
     pub fn close_peer(&self, node: NodeId) {

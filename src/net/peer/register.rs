@@ -1,6 +1,6 @@
 //! The connections that we accepted, and how many there may be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,9 +21,68 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// By number; a lower one is older.
     entries: HashMap<u64, Entry>,
+    /// Where members are, as gossip has proven.
+    members_at: HashSet<IpAddr>,
     next: u64,
     closed: bool,
+}
+
+impl Table {
+    fn unproven(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let entries = self.entries.iter().filter(|(_, e)| e.node.is_none());
+        entries.map(|(number, entry)| (*number, entry))
+    }
+
+    /// Makes room for a connection from `ip`: the oldest unproven one gives way, first of those
+    /// from the same address, then of those from where no member is. Says whether one did.
+    fn make_room(&mut self, ip: IpAddr, limits: &PeerLimits) -> bool {
+        let from_there = || self.unproven().filter(|(_, e)| e.ip == ip);
+        let oldest = if from_there().count() >= limits.unproven_per_ip {
+            from_there().map(|(number, _)| number).min()
+        } else {
+            let is_member = |entry: &Entry| self.members_at.contains(&entry.ip);
+            let (members, strangers): (Vec<_>, Vec<_>) =
+                self.unproven().partition(|(_, entry)| is_member(entry));
+            let all = members.len() + strangers.len();
+            let kept = limits.unproven.saturating_sub(limits.unproven_for_members);
+            let is_full = match self.members_at.contains(&ip) {
+                true => all >= limits.unproven,
+                false => strangers.len() >= kept || all >= limits.unproven,
+            };
+            let first = if strangers.is_empty() {
+                members
+            } else {
+                strangers
+            };
+            let oldest = first.iter().map(|(number, _)| *number).min();
+            oldest.filter(|_| is_full)
+        };
+        let gone = oldest.and_then(|number| self.entries.remove(&number));
+        gone.as_ref().inspect(|entry| abort(entry)).is_some()
+    }
+
+    /// Ends the oldest proven connection from the address that has most of them, where that is
+    /// more than a node needs.
+    fn crowd_out(&mut self, limits: &PeerLimits) -> bool {
+        let mut at: HashMap<IpAddr, usize> = HashMap::new();
+        for entry in self.entries.values().filter(|e| e.node.is_some()) {
+            *at.entry(entry.ip).or_default() += 1;
+        }
+        let most = at.into_iter().max_by_key(|(_, count)| *count);
+        let most = most.filter(|(_, count)| *count > limits.accepted_per_peer);
+        most.is_some_and(|(ip, _)| self.end_oldest(|entry| entry.ip == ip))
+    }
+
+    /// Ends the oldest of these proven connections; says whether there was one.
+    fn end_oldest(&mut self, is_one: impl Fn(&Entry) -> bool) -> bool {
+        let entries = self.entries.iter();
+        let those = entries.filter(|(_, entry)| entry.node.is_some() && is_one(entry));
+        let oldest = those.map(|(number, _)| *number).min();
+        let gone = oldest.and_then(|number| self.entries.remove(&number));
+        gone.as_ref().inspect(|entry| abort(entry)).is_some()
+    }
 }
 
 /// Who is connected to us. Clones share it.
@@ -40,15 +99,14 @@ pub(super) struct Place {
 }
 
 impl Register {
-    /// A place for a connection that has proven nothing yet; none where the limits are reached.
-    pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<Place> {
+    /// A place for a connection that has proven nothing yet, and whether an older one like it gave
+    /// way; none once the register is closed.
+    pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(Place, bool)> {
         let mut table = self.lock();
-        let unproven = || table.entries.values().filter(|entry| entry.node.is_none());
-        let from_there = unproven().filter(|entry| entry.ip == ip).count();
-        let full = unproven().count() >= limits.unproven || from_there >= limits.unproven_per_ip;
-        if full || table.closed {
+        if table.closed {
             return None;
         }
+        let made_room = table.make_room(ip, limits);
         let number = table.next;
         table.next += 1;
         table.entries.insert(
@@ -59,10 +117,13 @@ impl Register {
                 task: None,
             },
         );
-        Some(Place {
-            register: self.clone(),
-            number,
-        })
+        let register = self.clone();
+        Some((Place { register, number }, made_room))
+    }
+
+    /// From now on these are the addresses for which room is kept.
+    pub(super) fn set_members_at(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.lock().members_at = addresses.into_iter().collect();
     }
 
     /// Tells which task serves the connection, so that it can be ended from outside.
@@ -72,6 +133,9 @@ impl Register {
             task.abort();
         } else if let Some(entry) = table.entries.get_mut(&number) {
             entry.task = Some(task);
+        } else {
+            // it has given way already
+            task.abort();
         }
     }
 
@@ -105,32 +169,34 @@ impl Place {
         self.number
     }
 
-    /// The connection is `node`'s. Says whether an older one of the same node gave way to it.
+    /// The connection is `node`'s. Says whether an older one gave way to it: of the same node, or,
+    /// where all nodes together have as many as may be, from the address that has most of them.
     ///
     /// # Errors
-    /// [`DropReason::TooMany`] where all nodes together have as many as may be.
+    /// [`DropReason::TooMany`] where there is no such address either; [`DropReason::Replaced`]
+    /// where this connection itself has given way meanwhile.
     pub(super) fn prove(&self, node: NodeId, limits: &PeerLimits) -> Result<bool, DropReason> {
         let mut table = self.register.lock();
-        let proven = table
-            .entries
-            .values()
-            .filter(|entry| entry.node.is_some())
-            .count();
-        let of_node = |(_, entry): &(&u64, &Entry)| entry.node == Some(node);
-        let held = table.entries.iter().filter(of_node).count();
-        let mut replaced = false;
-        if held >= limits.accepted_per_peer {
-            let oldest = table
-                .entries
-                .iter()
-                .filter(of_node)
-                .map(|(number, _)| *number)
-                .min();
-            let oldest = oldest.and_then(|number| table.entries.remove(&number));
-            replaced = oldest.iter().map(abort).count() > 0;
-        } else if proven >= limits.accepted {
-            return Err(DropReason::TooMany);
+        if !table.entries.contains_key(&self.number) {
+            return Err(DropReason::Replaced);
         }
+        let ip = table.entries.get(&self.number).map(|entry| entry.ip);
+        let proven = || table.entries.values().filter(|entry| entry.node.is_some());
+        let held = proven().filter(|entry| entry.node == Some(node)).count();
+        let from_there = proven().filter(|entry| Some(entry.ip) == ip).count();
+        let all = proven().count();
+        let replaced = if held >= limits.accepted_per_peer {
+            table.end_oldest(|entry| entry.node == Some(node))
+        } else if from_there >= limits.accepted_per_ip {
+            table.end_oldest(|entry| Some(entry.ip) == ip)
+        } else if all >= limits.accepted {
+            if !table.crowd_out(limits) {
+                return Err(DropReason::TooMany);
+            }
+            true
+        } else {
+            false
+        };
         if let Some(entry) = table.entries.get_mut(&self.number) {
             entry.node = Some(node);
         }
@@ -155,21 +221,56 @@ mod tests {
         [127, 0, 0, last].into()
     }
 
+    fn enter(register: &Register, last: u8, limits: &PeerLimits) -> (Place, bool) {
+        register.enter(ip(last), limits).unwrap()
+    }
+
+    fn is_there(register: &Register, place: &Place) -> bool {
+        register.lock().entries.contains_key(&place.number)
+    }
+
     #[test]
-    fn unproven_connections_are_few_from_one_address_and_in_all() {
+    fn the_oldest_unproven_connection_of_an_address_gives_way_to_its_next() {
         let register = Register::default();
         let limits = PeerLimits {
-            unproven: 3,
             unproven_per_ip: 2,
             ..PeerLimits::default()
         };
-        let first = register.enter(ip(1), &limits).unwrap();
-        let _second = register.enter(ip(1), &limits).unwrap();
-        assert!(register.enter(ip(1), &limits).is_none());
-        let _third = register.enter(ip(2), &limits).unwrap();
-        assert!(register.enter(ip(3), &limits).is_none());
-        first.prove(A, &limits).unwrap();
-        assert!(register.enter(ip(1), &limits).is_some());
+        let other = enter(&register, 2, &limits).0;
+        let first = enter(&register, 1, &limits).0;
+        let (second, gave_way) = enter(&register, 1, &limits);
+        assert!(!gave_way);
+        let (_third, gave_way) = enter(&register, 1, &limits);
+        assert!(gave_way && !is_there(&register, &first));
+        assert!(is_there(&register, &second) && is_there(&register, &other));
+        assert_eq!(first.prove(A, &limits), Err(DropReason::Replaced));
+        second.prove(A, &limits).unwrap();
+        assert!(
+            !enter(&register, 1, &limits).1,
+            "a proven one counts no more"
+        );
+    }
+
+    #[test]
+    fn idle_connections_from_many_addresses_lock_nobody_out() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            unproven: 6,
+            unproven_for_members: 2,
+            ..PeerLimits::default()
+        };
+        register.set_members_at([ip(200)]);
+        let idle: Vec<_> = (1..100).map(|n| enter(&register, n, &limits).0).collect();
+        assert_eq!(register.lock().entries.len(), 4, "room is kept for members");
+        let (member, gave_way) = enter(&register, 200, &limits);
+        assert!(!gave_way);
+        let newcomer = enter(&register, 150, &limits).0;
+        let _more: Vec<_> = (100..103).map(|n| enter(&register, n, &limits)).collect();
+        for place in [&member, &newcomer] {
+            assert!(is_there(&register, place));
+            place.prove(A, &limits).unwrap();
+        }
+        assert!(!is_there(&register, &idle[98]));
     }
 
     #[test]
@@ -177,12 +278,36 @@ mod tests {
         let register = Register::default();
         let limits = PeerLimits {
             unproven: 1,
+            unproven_for_members: 0,
             ..PeerLimits::default()
         };
-        let place = register.enter(ip(1), &limits).unwrap();
-        assert!(register.enter(ip(2), &limits).is_none());
+        let (place, _) = enter(&register, 1, &limits);
         drop(place);
-        assert!(register.enter(ip(2), &limits).is_some());
+        assert!(!enter(&register, 2, &limits).1);
+    }
+
+    #[test]
+    fn many_keys_from_one_address_do_not_fill_the_table_of_proven_connections() {
+        let register = Register::default();
+        let limits = PeerLimits {
+            accepted: 20,
+            accepted_per_peer: 2,
+            ..PeerLimits::default()
+        };
+        let honest = enter(&register, 1, &limits).0;
+        honest.prove(A, &limits).unwrap();
+        let made_up: Vec<_> = (0..100)
+            .map(|n| {
+                let place = enter(&register, 66, &limits).0;
+                place.prove(NodeId::new([100 + n; 32]), &limits).unwrap();
+                place
+            })
+            .collect();
+        assert_eq!(register.lock().entries.len(), limits.accepted);
+        let newcomer = enter(&register, 2, &limits).0;
+        newcomer.prove(B, &limits).unwrap();
+        assert!(is_there(&register, &honest) && is_there(&register, &newcomer));
+        assert!(!is_there(&register, &made_up[0]));
     }
 
     #[test]
@@ -190,11 +315,10 @@ mod tests {
         let register = Register::default();
         let limits = PeerLimits {
             accepted_per_peer: 2,
-            accepted: 3,
             ..PeerLimits::default()
         };
         let prove = |node| {
-            let place = register.enter(ip(1), &limits).unwrap();
+            let place = enter(&register, 1, &limits).0;
             place.prove(node, &limits).map(|replaced| (place, replaced))
         };
         let kept: Vec<_> = [A, A, B]
@@ -202,7 +326,6 @@ mod tests {
             .map(|node| prove(node).unwrap())
             .collect();
         assert!(kept.iter().all(|(_, replaced)| !replaced));
-        assert_eq!(prove(B).unwrap_err(), DropReason::TooMany);
         let (_newest, replaced) = prove(A).unwrap();
         assert!(replaced);
         assert_eq!(register.close_peer(A), 2);

@@ -92,10 +92,13 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
         };
         Counters::add(&shared.counters.accepted);
         let addr = canonical(addr);
-        let Some(place) = shared.register.enter(addr.ip(), &shared.limits) else {
-            shared.counters.drop_for(DropReason::TooMany);
+        let Some((place, gave_way)) = shared.register.enter(addr.ip(), &shared.limits) else {
+            shared.counters.drop_for(DropReason::ClosedHere);
             continue;
         };
+        if gave_way {
+            shared.counters.drop_for(DropReason::TooMany);
+        }
         let number = place.number();
         let task = tokio::spawn(serve_socket(Arc::clone(&shared), stream, addr, place));
         shared.register.started(number, task.abort_handle());
@@ -104,7 +107,7 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
 
 async fn serve_socket(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, place: Place) {
     let mut first = [0];
-    let reason = match timeout(shared.limits.handshake, stream.peek(&mut first)).await {
+    let reason = match timeout(shared.limits.first_byte, stream.peek(&mut first)).await {
         Err(_) => DropReason::SlowGreeting,
         Ok(Err(_)) => DropReason::Broken,
         Ok(Ok(0)) => DropReason::PeerClosed,

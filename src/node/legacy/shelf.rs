@@ -162,10 +162,11 @@ impl Shelf {
         is_offered.then_some(file)
     }
 
-    /// A file of another node: from our cache where it is complete there, over the bridge where
-    /// that is allowed and somebody alive has it.
+    /// A file of another node, over the bridge alone, where that is allowed: from our cache where
+    /// it is complete there, else from somebody alive who has it. That it lies in the cache says
+    /// nothing about what its owner lets older peers have.
     fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
-        if found.own.is_some() || found.author == self.me {
+        if !self.bridge || found.own.is_some() || found.author == self.me {
             return None;
         }
         let file = self.carried(path, found)?;
@@ -174,7 +175,8 @@ impl Shelf {
         }
         let addresses = self.addresses.load();
         let is_there = |node: &NodeId| *node != self.me && addresses.contains_key(node);
-        (self.bridge && view.holders(&file.hash).iter().any(is_there)).then_some(file)
+        let holders = view.holders(&file.hash);
+        holders.iter().any(is_there).then_some(file)
     }
 
     /// The version, where its size is one that the protocol can say.

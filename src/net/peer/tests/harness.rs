@@ -123,7 +123,7 @@ impl Node {
         let shared = Arc::clone(self.shared());
         let addr: SocketAddr = ANYWHERE.parse().unwrap();
         tokio::spawn(async move {
-            let place = shared.register.enter(addr.ip(), &shared.limits).unwrap();
+            let place = shared.register.enter(addr.ip(), &shared.limits).unwrap().0;
             serve_stream(&shared, far, addr, place).await
         })
     }

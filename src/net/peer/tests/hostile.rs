@@ -80,24 +80,29 @@ async fn a_connection_of_an_older_plane_is_handed_over_with_its_first_byte() {
 }
 
 #[tokio::test]
-async fn unproven_connections_are_limited_and_members_still_get_in_later() {
+async fn idle_connections_give_way_and_a_member_gets_in_at_once() {
     let limits = PeerLimits {
         unproven_per_ip: 2,
+        first_byte: Duration::from_secs(3600),
         ..PeerLimits::default()
     };
     let (server, net, _answering) = Node::with_limits(1, limits).answer_all();
-    let mut idle = Vec::new();
-    for _ in 0..2 {
-        idle.push(TcpStream::connect(server.addr).await.unwrap());
-    }
-    let mut third = TcpStream::connect(server.addr).await.unwrap();
-    closed(&mut third).await;
+    let mut first = TcpStream::connect(server.addr).await.unwrap();
+    let _second = TcpStream::connect(server.addr).await.unwrap();
+    let _third = TcpStream::connect(server.addr).await.unwrap();
+    closed(&mut first).await;
     assert_eq!(net.counters().dropped(DropReason::TooMany), 1);
-    drop(idle);
-    while net.counters().dropped(DropReason::PeerClosed) < 2 {
-        tokio::task::yield_now().await;
-    }
     assert!(Node::new(1).ask(&server, Lane::Urgent).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_sends_no_byte_is_hung_up_on_within_a_second() {
+    let node = Node::new(1);
+    let mut idle = TcpStream::connect(node.addr()).await.unwrap();
+    let connected = std::time::Instant::now();
+    closed(&mut idle).await;
+    assert!(connected.elapsed() >= PeerLimits::default().first_byte / 2);
+    assert_eq!(node.net.counters().dropped(DropReason::SlowGreeting), 1);
 }
 
 #[tokio::test]
