@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2pfs::digest::ContentHash;
-use support::memory::{Behaviour, Memory, pattern};
-use support::mounted::{Mounted, run};
+use support::content::noise;
+use support::memory::{Behaviour, Memory};
+use support::mounted::Mounted;
+use support::process::run_with;
 
 const SIZE: usize = 1 << 30;
 
@@ -63,7 +65,7 @@ fn random_reads_s(path: &Path) -> f64 {
 fn reads_through_the_daemon_beside_the_disk() {
     let scratch = tempfile::tempdir_in(".").unwrap();
     let disk = scratch.path().join("big");
-    let bytes = pattern(3, THROUGH);
+    let bytes = noise(3, THROUGH);
     fs::write(&disk, &bytes).unwrap();
     let (content, file) = (Memory::new(), Arc::new(File::open(&disk).unwrap()));
     let (hash, size) = (ContentHash::of(b"big"), THROUGH as u64);
@@ -97,18 +99,18 @@ fn megabytes_per_second(bytes: usize, took: Duration) -> f64 {
 
 fn reads_of_bytes_that_are_here() {
     let content = Memory::new();
-    content.file("big", pattern(1, SIZE));
+    content.file("big", noise(1, SIZE));
     let mounted = Mounted::of(&content);
     for read_by in ["dd bs=1M", "cat"] {
         drop_caches();
         let source = format!("if={}", mounted.at("big").display());
         let begun = Instant::now();
         let done = match read_by {
-            "cat" => run(
+            "cat" => run_with(
                 "sh",
                 &[&"-c", &"cat \"$0\" > /dev/null", &mounted.at("big")],
             ),
-            _ => run("dd", &[&source, &"of=/dev/null", &"bs=1M"]),
+            _ => run_with("dd", &[&source, &"of=/dev/null", &"bs=1M"]),
         };
         assert!(done.status.success(), "{done:?}");
         println!(
@@ -143,7 +145,7 @@ fn listings_of_a_hundred_thousand_names() {
     for pass in ["first", "second", "third"] {
         for arguments in ["-l", "-U"] {
             let begun = Instant::now();
-            let listed = run("ls", &[&arguments, &mounted.at("big")]);
+            let listed = run_with("ls", &[&arguments, &mounted.at("big")]);
             assert!(listed.status.success());
             println!("ls {arguments}, {pass}: {:?}", begun.elapsed());
         }

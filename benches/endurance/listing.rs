@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::support::daemon::{Cluster, Node, eventually, run as run_command};
+use super::support::daemon::{Cluster, Node};
+use super::support::process::{eventually, run as run_command};
 use super::{setting, table};
 
 /// The longest that a listing may take.

@@ -8,7 +8,9 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::listing::listed;
-use super::support::daemon::{Cluster, Node, NodeOptions, eventually, noise, run, set_mode};
+use super::support::content::noise;
+use super::support::daemon::{Cluster, Node, NodeOptions, set_mode};
+use super::support::process::{eventually, run};
 use super::{setting, table};
 
 const FILES_A_DIRECTORY: usize = 1000;

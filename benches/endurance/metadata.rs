@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::support::daemon::{Cluster, Node, eventually, noise, start};
+use super::support::content::noise;
+use super::support::daemon::{Cluster, Node};
+use super::support::process::{eventually, start};
 use super::{setting, table};
 
 /// The longest that a call may take.

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::support::daemon::{Cluster, NodeOptions, Running, eventually, noise, start};
+use super::support::content::noise;
+use super::support::daemon::{Cluster, NodeOptions};
+use super::support::process::{Running, eventually, start};
 use super::{setting, table};
 
 /// Within which a reader must be gone.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::daemon::{self, Running, detach, eventually, is_mounted, run};
+use crate::support::daemon::{detach, is_mounted};
+use crate::support::process::{self, Running, eventually, run};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -84,7 +85,7 @@ pub fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
     );
     fs::write(home.join("config"), config).unwrap();
     let mut sshd = Command::new("/usr/sbin/sshd");
-    let server = daemon::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("config")));
+    let server = process::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("config")));
     wait_until_listening("sshd listens", port);
     let mut sshfs = Command::new("sshfs");
     sshfs.arg(format!("127.0.0.1:{}", share.display()));
@@ -99,7 +100,7 @@ pub fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
     ] {
         sshfs.args(["-o", option]);
     }
-    let client = daemon::start(&mut sshfs);
+    let client = process::start(&mut sshfs);
     eventually("sshfs has mounted", START_LIMIT, || is_mounted(&mount));
     Ok(Rival {
         name: "sshfs, aes128-gcm",
@@ -123,14 +124,14 @@ pub fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
     let mut serve = Command::new("rclone");
     serve.args(["serve", "http", "--addr", &address]);
     serve.args(["--dir-cache-time", "0s"]).arg(share);
-    let server = daemon::start(&mut serve);
+    let server = process::start(&mut serve);
     wait_until_listening("rclone serves", port);
     let mut mounter = Command::new("rclone");
     mounter.args(["mount", ":http:"]).arg(&mount);
     mounter.args(["--http-url", &format!("http://{address}")]);
     mounter.args(["--vfs-cache-mode", "full", "--dir-cache-time", "1s"]);
     mounter.args(["--read-only", "--cache-dir"]).arg(&cache);
-    let client = daemon::start(&mut mounter);
+    let client = process::start(&mut mounter);
     eventually("rclone has mounted", START_LIMIT, || is_mounted(&mount));
     Ok(Rival {
         name: "rclone, plain http",

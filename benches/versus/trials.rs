@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, quantile, report};
 use crate::machine::{cpu_seconds, sent_bytes, settle};
-use crate::support::daemon::{Node, eventually, noise, run, set_mode};
+use crate::support::content::noise;
+use crate::support::daemon::{Node, set_mode};
+use crate::support::process::{eventually, run};
 use crate::{Field, setting};
 
 /// A name for the settings, and what it stands for.

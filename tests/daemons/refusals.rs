@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];

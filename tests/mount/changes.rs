@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::support::memory::{MTIME, Memory};
-use crate::support::mounted::{Mounted, errno, eventually, names};
+use crate::support::mounted::{Mounted, errno, names};
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
@@ -27,7 +28,7 @@ fn blocks_count_cached_bytes_and_follow_what_is_cached() {
     content.set_cached(hash, 65536);
     assert_eq!(blocks(), 1, "from the kernel's cache");
     mounted.mount.cached_changed(&hash);
-    eventually("the kernel asks again", || blocks() == 128);
+    eventually("the kernel asks again", PATIENCE, || blocks() == 128);
 }
 
 #[apply(promise)]
@@ -79,7 +80,7 @@ fn an_unknown_name_is_absent_at_once_and_seen_when_it_appears() {
     assert_eq!(lookups(&mounted), asked, "the kernel remembers the absence");
     content.file("dir/later", b"now".to_vec());
     mounted.publish();
-    eventually("the name appears", || {
+    eventually("the name appears", PATIENCE, || {
         fs::read(mounted.at("dir/later")).is_ok()
     });
 }
@@ -95,14 +96,16 @@ fn a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it() {
     }
     content.file("dir/new", b"2".to_vec());
     mounted.publish();
-    eventually("the new name is listed", || names(&dir).len() == 2);
+    eventually("the new name is listed", PATIENCE, || {
+        names(&dir).len() == 2
+    });
     assert!(fs::metadata(dir.join("old")).is_ok());
     content.remove("dir/old");
     mounted.publish();
-    eventually("the old name is gone", || {
+    eventually("the old name is gone", PATIENCE, || {
         names(&dir) == BTreeSet::from(["new".to_owned()])
     });
-    eventually("and not found", || !dir.join("old").exists());
+    eventually("and not found", PATIENCE, || !dir.join("old").exists());
 }
 
 /// The answer to a listing can be on its way while the kernel is told of a change, and the time of
@@ -128,7 +131,9 @@ fn a_listing_that_crosses_a_change_is_not_kept() {
             let name = format!("new-{round}");
             content.file(&format!("dir/{name}"), vec![]);
             mounted.publish();
-            eventually("the new name is listed", || names(&dir).contains(&name));
+            eventually("the new name is listed", PATIENCE, || {
+                names(&dir).contains(&name)
+            });
         }
         drop(going);
     });
@@ -149,11 +154,13 @@ fn more_changes_than_are_kept_apart_are_all_seen() {
         content.file(&format!("dir/old-{number}"), b"other".to_vec());
     }
     mounted.publish();
-    eventually("new names are listed", || {
+    eventually("new names are listed", PATIENCE, || {
         names(&mounted.at("dir")).len() == 6_000
     });
-    eventually("an absence is over", || mounted.at("dir/new-7").exists());
-    eventually("a name shows its new content", || {
+    eventually("an absence is over", PATIENCE, || {
+        mounted.at("dir/new-7").exists()
+    });
+    eventually("a name shows its new content", PATIENCE, || {
         fs::read(mounted.at("dir/old-7")).unwrap() == b"other"
     });
 }
@@ -169,11 +176,13 @@ fn an_open_file_that_lost_its_name_has_no_links() {
     assert_eq!((links(&replaced), links(&other)), (1, 1));
     content.file("file", b"new".to_vec());
     mounted.publish();
-    eventually("the kernel asks again", || links(&replaced) == 0);
+    eventually("the kernel asks again", PATIENCE, || links(&replaced) == 0);
     assert_eq!(links(&other), 1);
     content.file("file", b"old".to_vec());
     mounted.publish();
-    eventually("the name is its own again", || links(&replaced) == 1);
+    eventually("the name is its own again", PATIENCE, || {
+        links(&replaced) == 1
+    });
 }
 
 #[apply(promise)]
@@ -201,6 +210,8 @@ fn a_new_mtime_is_the_same_inode_and_is_seen() {
     );
     mounted.publish();
     let now = || fs::metadata(mounted.at("file")).unwrap();
-    eventually("the new mtime shows", || now().mtime() == 1_800_000_000);
+    eventually("the new mtime shows", PATIENCE, || {
+        now().mtime() == 1_800_000_000
+    });
     assert_eq!((now().ino(), now().mode() & 0o777), (before.ino(), 0o755));
 }

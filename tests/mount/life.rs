@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::memory::{Memory, pattern};
-use crate::support::mounted::{Mounted, PATIENCE, eventually, run, wait_child};
+use crate::support::content::noise;
+use crate::support::memory::Memory;
+use crate::support::mounted::Mounted;
+use crate::support::process::{PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::broker::BrokerError;
@@ -100,7 +102,9 @@ fn an_unmount_by_somebody_else_is_noticed() {
     let mounted = Mounted::of(&content);
     let dir = mounted.dir().to_owned();
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
-    eventually("the mount is gone", || !mounted.mount.is_mounted());
+    eventually("the mount is gone", PATIENCE, || {
+        !mounted.mount.is_mounted()
+    });
     mounted.mount.unmount().unwrap();
 }
 
@@ -108,7 +112,7 @@ fn an_unmount_by_somebody_else_is_noticed() {
 fn an_unmount_under_load_lets_everybody_go() {
     let content = Memory::new();
     content.dead("dead", 64 << 20);
-    content.file("alive", pattern(1, 64 << 20));
+    content.file("alive", noise(1, 64 << 20));
     let mounted = Mounted::start(&content, |options| {
         options.server.deadlines.read = Duration::from_secs(60);
     });
@@ -139,7 +143,7 @@ fn an_unmount_under_load_lets_everybody_go() {
         "an open file fails from now on"
     );
     assert!(!mounted.mount.is_mounted());
-    eventually("nothing is open", || content.open_count() == 0);
+    eventually("nothing is open", PATIENCE, || content.open_count() == 0);
 }
 
 #[apply(promise)]
@@ -149,7 +153,7 @@ fn an_ordinary_user_without_the_helper_is_told_what_to_install() {
     std::os::unix::fs::chown(scratch.path(), Some(65534), Some(65534)).unwrap();
     let program = scratch.path().join("program");
     // By another process: a copy that this one wrote may still be open in a child just forked.
-    let copied = run("cp", &[&std::env::current_exe().unwrap(), &program]);
+    let copied = run_with("cp", &[&std::env::current_exe().unwrap(), &program]);
     assert!(copied.status.success(), "{copied:?}");
     let dir = scratch.path().join("mount");
     let mut child = Command::new("/usr/bin/setpriv");
@@ -206,7 +210,7 @@ fn the_stale_mount_of_a_killed_daemon_is_cleaned() {
     fs::create_dir(&dir).unwrap();
     for round in 0..3 {
         let mut daemon = child_that_mounts_at(&dir);
-        eventually("the child mounts", || dir.join("file").exists());
+        eventually("the child mounts", PATIENCE, || dir.join("file").exists());
         let file = dir.join("dead");
         let reader = thread::spawn(move || fs::read(file));
         let open = File::open(dir.join("file")).unwrap();
@@ -230,7 +234,7 @@ fn the_stale_mount_of_a_killed_daemon_is_cleaned() {
 #[apply(promise)]
 fn what_the_mount_did_is_counted() {
     let content = Memory::new();
-    content.file("file", pattern(1, 1 << 20));
+    content.file("file", noise(1, 1 << 20));
     let mounted = Mounted::of(&content);
     fs::read(mounted.at("file")).unwrap();
     let _ = fs::metadata(mounted.at("missing"));
@@ -248,7 +252,7 @@ fn what_the_mount_did_is_counted() {
         );
     }
     assert!(activity.inodes >= 2);
-    eventually("nothing stays open", || {
+    eventually("nothing stays open", PATIENCE, || {
         mounted.mount.activity().handles == 0
     });
 }

@@ -7,8 +7,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::support::memory::{MTIME, Memory, pattern};
-use crate::support::mounted::{Mounted, errno, eventually, names, run};
+use crate::support::content::noise;
+use crate::support::memory::{MTIME, Memory};
+use crate::support::mounted::{Mounted, errno, names};
+use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::fs::LISTED_LIVE_LIFETIME;
@@ -21,14 +23,14 @@ const NEEDS: &[Need] = &[mount_as_root];
 fn the_mount_lists_files_directories_and_links() {
     let content = Memory::new();
     content.file("a", b"hello".to_vec());
-    content.file("deep/er/b", pattern(1, 100_000));
+    content.file("deep/er/b", noise(1, 100_000));
     content.directory("empty");
     content.symlink("link", "deep/er/b");
     let mounted = Mounted::of(&content);
     let wanted = ["a", "deep", "empty", "link"].map(str::to_owned);
     assert_eq!(names(mounted.dir()), BTreeSet::from(wanted));
     assert_eq!(fs::read(mounted.at("a")).unwrap(), b"hello");
-    assert_eq!(fs::read(mounted.at("link")).unwrap(), pattern(1, 100_000));
+    assert_eq!(fs::read(mounted.at("link")).unwrap(), noise(1, 100_000));
     assert_eq!(
         fs::read_link(mounted.at("link")).unwrap(),
         Path::new("deep/er/b")
@@ -164,7 +166,7 @@ fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
     assert_eq!(walks[3].1, 0, "{:?}", mounted.mount.activity().operations);
     content.file("d1/e1/new", vec![1]);
     content.publish(Some(&mounted.mount));
-    eventually("the new name is listed", || {
+    eventually("the new name is listed", PATIENCE, || {
         names(&mounted.at("d1/e1")).contains("new")
     });
 }
@@ -205,7 +207,7 @@ fn the_hidden_folders_show_what_is_there_now() {
         let name = format!("file-{number}");
         content.file(&format!("dir/{name}"), vec![1]);
         content.publish(Some(&mounted.mount));
-        eventually(&name, || names(&far).contains(&name));
+        eventually(&name, PATIENCE, || names(&far).contains(&name));
     }
 }
 
@@ -312,7 +314,7 @@ fn extended_attributes_are_answered_by_name_and_carried_by_no_copy() {
         }
     }
     let copy = mounted.beside("copy");
-    let copied = run("cp", &[&"-a", &mounted.at("tree"), &copy]);
+    let copied = run_with("cp", &[&"-a", &mounted.at("tree"), &copy]);
     assert!(copied.status.success(), "{copied:?}");
     let of_copy = rustix::fs::getxattr(copy.join("file"), "user.p2pfs.hash", &mut [0; 256]);
     assert_eq!(of_copy, Err(rustix::io::Errno::NODATA));
@@ -367,7 +369,7 @@ fn a_copy_can_be_made_again_changed_and_removed_by_its_owner() {
     let dir = mounted.dir();
     arguments.extend([&"sh" as &dyn AsRef<std::ffi::OsStr>, &"-c", &script, &"sh"]);
     arguments.extend([&home as &dyn AsRef<std::ffi::OsStr>, &dir]);
-    let ran = run("setpriv", &arguments);
+    let ran = run_with("setpriv", &arguments);
     assert!(ran.status.success(), "{ran:?}");
     assert_eq!(names(&home), BTreeSet::from(["resume.pdf".to_owned()]));
 }
@@ -454,43 +456,40 @@ fn every_write_is_refused_as_to_a_read_only_filesystem() {
     assert_eq!(set, Err(rustix::io::Errno::ROFS));
     let removed = rustix::fs::removexattr(&file, "user.p2pfs.hash");
     assert_eq!(removed, Err(rustix::io::Errno::ROFS));
-    let times = run("touch", &[&file]);
-    assert!(
-        String::from_utf8_lossy(&times.stderr).contains("Read-only"),
-        "{times:?}"
-    );
+    let times = run_with("touch", &[&file]);
+    assert!(times.stderr.contains("Read-only"), "{times:?}");
     assert_eq!(fs::read(&file).unwrap(), b"bytes");
 }
 
 #[apply(promise)]
 fn ordinary_tools_see_an_ordinary_folder() {
     let content = Memory::new();
-    content.file("tree/a", pattern(1, 70_000));
-    content.file("tree/b/c", pattern(2, 10));
+    content.file("tree/a", noise(1, 70_000));
+    content.file("tree/b/c", noise(2, 10));
     content.directory("tree/d");
     let mounted = Mounted::of(&content);
     let copy = mounted.beside("copy");
-    let copied = run("cp", &[&"-a", &mounted.at("tree"), &copy]);
+    let copied = run_with("cp", &[&"-a", &mounted.at("tree"), &copy]);
     assert!(copied.status.success(), "{copied:?}");
     assert!(
-        run("diff", &[&"-r", &mounted.at("tree"), &copy])
+        run_with("diff", &[&"-r", &mounted.at("tree"), &copy])
             .status
             .success()
     );
-    let found = run("find", &[&mounted.at("tree"), &"-type", &"d"]);
+    let found = run_with("find", &[&mounted.at("tree"), &"-type", &"d"]);
     assert_eq!(
         found.stdout.iter().filter(|byte| **byte == b'\n').count(),
         3
     );
     let archive = mounted.beside("archive.tar");
     assert!(
-        run("tar", &[&"-cSf", &archive, &"-C", &mounted.dir(), &"tree"])
+        run_with("tar", &[&"-cSf", &archive, &"-C", &mounted.dir(), &"tree"])
             .status
             .success()
     );
-    let listed = run("tar", &[&"-dvf", &archive, &"-C", &mounted.dir()]);
+    let listed = run_with("tar", &[&"-dvf", &archive, &"-C", &mounted.dir()]);
     assert!(listed.status.success(), "{listed:?}");
-    let long = run("ls", &[&"-la", &mounted.at("tree")]);
+    let long = run_with("ls", &[&"-la", &mounted.at("tree")]);
     assert!(long.status.success() && long.stdout.len() > 100, "{long:?}");
 }
 
@@ -502,7 +501,7 @@ fn another_user_reads_a_mount_made_by_root() {
     let scratch = mounted.dir().parent().unwrap();
     fs::set_permissions(scratch, fs::Permissions::from_mode(0o755)).unwrap();
     let file = mounted.at("file");
-    let read = run(
+    let read = run_with(
         "setpriv",
         &[
             &"--reuid",

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use crate::support::memory::{Behaviour, Memory, pattern};
-use crate::support::mounted::{Mounted, errno, eventually, run};
+use crate::support::content::noise;
+use crate::support::memory::{Behaviour, Memory};
+use crate::support::mounted::{Mounted, errno};
+use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
@@ -19,7 +21,7 @@ const NEEDS: &[Need] = &[mount_as_root];
 #[apply(promise)]
 fn every_byte_comes_from_its_place() {
     let content = Memory::new();
-    let bytes = pattern(1, (3 << 20) + 12_345);
+    let bytes = noise(1, (3 << 20) + 12_345);
     content.file("here", bytes.clone());
     let fetched = Behaviour::Fetched(Arc::new(bytes.clone()));
     content.behave("far", ContentHash::of(b"far"), bytes.len() as u64, fetched);
@@ -50,7 +52,7 @@ fn every_byte_comes_from_its_place() {
 fn many_readers_at_once_each_get_the_right_bytes() {
     let content = Memory::new();
     let files: Vec<_> = (0..6)
-        .map(|n| pattern(n, (1 << 20) + n as usize * 777))
+        .map(|n| noise(n, (1 << 20) + n as usize * 777))
         .collect();
     for (number, bytes) in files.iter().enumerate() {
         let (name, hash) = (format!("f{number}"), ContentHash::of(bytes));
@@ -74,7 +76,7 @@ fn many_readers_at_once_each_get_the_right_bytes() {
             });
         }
     });
-    let md5 = run("md5sum", &[&mounted.at("f0"), &mounted.at("f1")]);
+    let md5 = run_with("md5sum", &[&mounted.at("f0"), &mounted.at("f1")]);
     assert!(md5.status.success());
 }
 
@@ -85,12 +87,12 @@ fn a_program_on_the_mount_runs() {
     content.executable("script", b"#!/bin/sh\necho ran\n".to_vec());
     let mounted = Mounted::of(&content);
     assert!(
-        run(mounted.at("true").to_str().unwrap(), &[])
+        run_with(mounted.at("true").to_str().unwrap(), &[])
             .status
             .success()
     );
     assert_eq!(
-        run(mounted.at("script").to_str().unwrap(), &[]).stdout,
+        run_with(mounted.at("script").to_str().unwrap(), &[]).stdout,
         b"ran\n"
     );
 }
@@ -148,7 +150,7 @@ fn a_bug_in_reading_is_eio_and_the_mount_lives_on() {
 #[apply(promise)]
 fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
     let content = Memory::new();
-    let (old_bytes, new_bytes) = (pattern(1, 1 << 20), pattern(2, 2 << 20));
+    let (old_bytes, new_bytes) = (noise(1, 1 << 20), noise(2, 2 << 20));
     content.file("file", old_bytes.clone());
     let mounted = Mounted::of(&content);
     let mut old = File::open(mounted.at("file")).unwrap();
@@ -158,7 +160,7 @@ fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
 
     content.file("file", new_bytes.clone());
     mounted.publish();
-    eventually("the new version shows", || {
+    eventually("the new version shows", PATIENCE, || {
         fs::metadata(mounted.at("file")).unwrap().len() == 2 << 20
     });
     assert!(fs::read(mounted.at("file")).unwrap() == new_bytes);
@@ -174,7 +176,7 @@ fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
 #[apply(promise)]
 fn what_is_fetched_shows_in_the_blocks_after_the_reader_closed() {
     let content = Memory::new();
-    let bytes = Arc::new(pattern(1, 1 << 20));
+    let bytes = Arc::new(noise(1, 1 << 20));
     content.behave(
         "far",
         ContentHash::of(b"far"),
@@ -185,7 +187,7 @@ fn what_is_fetched_shows_in_the_blocks_after_the_reader_closed() {
     let blocks = || fs::metadata(mounted.at("far")).unwrap().blocks();
     assert_eq!(blocks(), 1);
     fs::read(mounted.at("far")).unwrap();
-    eventually("the blocks show it", || blocks() == 2048);
+    eventually("the blocks show it", PATIENCE, || blocks() == 2048);
 }
 
 #[apply(promise)]
@@ -207,7 +209,7 @@ fn an_own_file_is_the_file_itself_with_its_live_attributes() {
     assert_eq!(&again, b"second", "writing in place shows in an open file");
     fs::write(&shared, "third!, and longer").unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"third!, and longer");
-    assert!(run("cmp", &[&file, &shared]).status.success());
+    assert!(run_with("cmp", &[&file, &shared]).status.success());
 }
 
 #[apply(promise)]
@@ -233,7 +235,7 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
     );
     content.own("notes", &shared);
     content.publish(Some(&mounted.mount));
-    eventually("the new version is seen", || {
+    eventually("the new version is seen", PATIENCE, || {
         fs::read(mounted.at("notes")).is_ok_and(|bytes| bytes == b"replacement")
     });
     if mounted.mount.passthrough_refusal().is_none() {
@@ -249,7 +251,7 @@ fn an_own_file_that_was_replaced_keeps_its_bytes_and_attributes_while_it_is_open
 fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
     let content = Memory::new();
     let shared = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
-    fs::write(shared.path(), pattern(5, 1 << 20)).unwrap();
+    fs::write(shared.path(), noise(5, 1 << 20)).unwrap();
     content.own("own", shared.path());
     let mounted = Mounted::of(&content);
     let open = File::open(mounted.at("own")).unwrap();
@@ -271,7 +273,7 @@ fn the_kernel_reads_an_own_file_by_itself_and_sees_each_write() {
 #[apply(promise)]
 fn the_kernel_reads_a_complete_file_by_itself() {
     let content = Memory::new();
-    let bytes = pattern(1, 4 << 20);
+    let bytes = noise(1, 4 << 20);
     let hash = content.file("whole", bytes.clone());
     let mounted = Mounted::of(&content);
     let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
@@ -282,13 +284,13 @@ fn the_kernel_reads_a_complete_file_by_itself() {
     first.read_exact_at(&mut byte, 77).unwrap();
     drop(File::open(mounted.at("whole")).unwrap());
     drop(first);
-    eventually("the last of the asked opens is released", || {
+    eventually("the last of the asked opens is released", PATIENCE, || {
         content.open_count() == 0
     });
 
     let before = mounted.mount.activity().read_bytes;
     assert!(fs::read(mounted.at("whole")).unwrap() == bytes);
-    let mapped = run("md5sum", &[&mounted.at("whole")]);
+    let mapped = run_with("md5sum", &[&mounted.at("whole")]);
     assert!(mapped.status.success());
     match mounted.mount.passthrough_refusal() {
         None => assert_eq!(
@@ -303,7 +305,7 @@ fn the_kernel_reads_a_complete_file_by_itself() {
 #[apply(promise)]
 fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
     let content = Memory::new();
-    let bytes = pattern(2, 1 << 20);
+    let bytes = noise(2, 1 << 20);
     let hash = content.file("whole", bytes.clone());
     let mounted = Mounted::of(&content);
     let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
@@ -323,7 +325,7 @@ fn what_turns_out_to_be_damaged_is_given_to_no_further_reader() {
         "the kernel could only read the same for it"
     );
     drop(first);
-    eventually("it is read anew once all have closed it", || {
+    eventually("it is read anew once all have closed it", PATIENCE, || {
         fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
     });
 }
@@ -336,7 +338,7 @@ fn an_open_never_fails_while_a_file_becomes_complete_under_its_readers() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let name = |number: usize| format!("file-{number}");
     let bytes: Vec<Vec<u8>> = (0..FILES)
-        .map(|number| pattern(number as u64, 20_000))
+        .map(|number| noise(number as u64, 20_000))
         .collect();
     let hashes: Vec<ContentHash> = (0..FILES)
         .map(|number| content.file(&name(number), bytes[number].clone()))
@@ -362,5 +364,5 @@ fn an_open_never_fails_while_a_file_becomes_complete_under_its_readers() {
             }
         });
     }
-    eventually("nothing stays open", || content.open_count() == 0);
+    eventually("nothing stays open", PATIENCE, || content.open_count() == 0);
 }

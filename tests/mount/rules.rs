@@ -12,8 +12,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::memory::{MTIME, Memory, pattern};
-use crate::support::mounted::{Mounted, errno, eventually, names, run};
+use crate::support::content::noise;
+use crate::support::memory::{MTIME, Memory};
+use crate::support::mounted::{Mounted, errno, names};
+use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -78,7 +80,7 @@ fn an_offset_of_telldir_means_the_same_in_every_open_directory_and_after_a_resta
     content.remove(&format!("dir/{}", listed[100].0));
     content.file("dir/new", vec![]);
     mounted.publish();
-    eventually("the change is seen", || {
+    eventually("the change is seen", PATIENCE, || {
         let now = Stream::open(&mounted.at("dir")).from(offset);
         let now: Vec<String> = now.into_iter().filter(|name| name != "new").collect();
         now == rest
@@ -124,7 +126,7 @@ fn a_hundred_thousand_names_are_listed_right_while_thousands_come_and_go() {
         let distinct: BTreeSet<&String> = seen.iter().collect();
         assert_eq!(distinct.len(), seen.len(), "and nothing twice");
     }
-    eventually("all changes are seen", || {
+    eventually("all changes are seen", PATIENCE, || {
         let names = names(&mounted.at("d"));
         names.len() == 100_000 && !names.contains("goes-004999")
     });
@@ -188,7 +190,7 @@ fn a_page_that_cannot_be_had_is_a_sigbus() {
     let program = "import mmap, sys\n\
         f = open(sys.argv[1], 'rb')\n\
         print(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)[4096])\n";
-    let ran = run("python3", &[&"-c", &program, &mounted.at("dead")]);
+    let ran = run_with("python3", &[&"-c", &program, &mounted.at("dead")]);
     if ran.status.code() == Some(127) {
         eprintln!("SKIPPED: python3 is not installed");
         return;
@@ -220,7 +222,7 @@ fn record_locks_for_reading_hold_among_local_programs() {
         "both may read"
     );
     drop(one);
-    eventually("the lock goes with its file", || {
+    eventually("the lock goes with its file", PATIENCE, || {
         who_reads(&two) == libc::F_UNLCK
     });
 }
@@ -228,7 +230,7 @@ fn record_locks_for_reading_hold_among_local_programs() {
 #[apply(promise)]
 fn what_makes_no_sense_is_einval() {
     let content = Memory::new();
-    let bytes = pattern(3, 1 << 20);
+    let bytes = noise(3, 1 << 20);
     let hash = content.file("file", bytes.clone());
     content.file("asked", bytes.clone());
     let mounted = Mounted::of(&content);
@@ -248,7 +250,7 @@ fn what_makes_no_sense_is_einval() {
     let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(backing.path(), &bytes).unwrap();
     content.set_backing(hash, File::open(backing.path()).unwrap());
-    eventually("the next open is of the file itself", || {
+    eventually("the next open is of the file itself", PATIENCE, || {
         content.open_count() == 0
     });
     match directly("file", 77) {
@@ -284,8 +286,10 @@ fn inotify_tells_what_local_programs_do_and_nothing_of_other_nodes() {
     content.file("dir/file", b"new".to_vec());
     content.file("dir/more", b"more".to_vec());
     mounted.publish();
-    eventually("the change is seen", || mounted.at("dir/more").exists());
-    eventually("and the other", || {
+    eventually("the change is seen", PATIENCE, || {
+        mounted.at("dir/more").exists()
+    });
+    eventually("and the other", PATIENCE, || {
         fs::read(mounted.at("dir/file")).unwrap() == b"new"
     });
     let changes = ReadFlags::CREATE
@@ -308,14 +312,14 @@ fn names_and_attributes_are_told_while_bytes_do_not_come() {
     let path = mounted.at("dir/dead-0");
     let reader = std::thread::spawn(move || fs::read(path));
     content.wait_for_stuck(1);
-    let listed = run("ls", &[&"-lR", &mounted.dir()]).stdout;
+    let listed = run_with("ls", &[&"-lR", &mounted.dir()]).stdout;
     let lines = String::from_utf8(listed).unwrap();
     assert_eq!(
         lines.lines().filter(|line| line.contains(" dead-")).count(),
         50
     );
-    assert!(run("df", &[&mounted.dir()]).status.success());
-    let hash = run(
+    assert!(run_with("df", &[&mounted.dir()]).status.success());
+    let hash = run_with(
         "getfattr",
         &[&"-n", &"user.p2pfs.hash", &mounted.at("dir/dead-0")],
     );

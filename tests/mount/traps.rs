@@ -8,8 +8,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::memory::{Behaviour, Memory, pattern};
-use crate::support::mounted::{Mounted, PATIENCE, errno, eventually, names, wait_child};
+use crate::support::content::noise;
+use crate::support::memory::{Behaviour, Memory};
+use crate::support::mounted::{Mounted, errno, names};
+use crate::support::process::{PATIENCE, eventually, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
@@ -59,10 +61,12 @@ fn telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling() {
     assert!(begun.elapsed() < deadline, "others never waited");
     content.open_gate();
     let _ = lookup.join().unwrap();
-    eventually("all changes are seen", || {
+    eventually("all changes are seen", PATIENCE, || {
         names(&mounted.at("dir")).len() == 101 && mounted.at("beside/new").exists()
     });
-    eventually("what went is gone", || !mounted.at("dir/old").exists());
+    eventually("what went is gone", PATIENCE, || {
+        !mounted.at("dir/old").exists()
+    });
 }
 
 /// A reader that is stuck holds the locks of its pages; what was told of its file takes them, too,
@@ -85,12 +89,12 @@ fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
     content.file("dir/b", b"b".to_vec());
     mounted.publish();
     // not by reading: who opens the old version waits for its bytes
-    eventually("the new version has the name", || {
+    eventually("the new version has the name", PATIENCE, || {
         fs::metadata(mounted.at("file")).unwrap().len() == 15
     });
     assert_eq!(fs::read(mounted.at("file")).unwrap(), b"another version");
     let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-    eventually("what came after it is listed", || {
+    eventually("what came after it is listed", PATIENCE, || {
         names(&mounted.at("dir")) == wanted
     });
     stuck.kill().unwrap();
@@ -102,7 +106,7 @@ fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
 #[apply(promise)]
 fn closing_asks_the_daemon_nothing() {
     let content = Memory::new();
-    content.file("file", pattern(1, 10_000));
+    content.file("file", noise(1, 10_000));
     let mounted = Mounted::of(&content);
     for _ in 0..50 {
         assert_eq!(fs::read(mounted.at("file")).unwrap().len(), 10_000);
@@ -120,7 +124,7 @@ fn closing_asks_the_daemon_nothing() {
 fn a_process_with_files_open_on_its_own_mount_can_start_others() {
     let content = Memory::new();
     content.dead("dead", 8 << 20);
-    content.file("file", pattern(2, 1 << 20));
+    content.file("file", noise(2, 1 << 20));
     content.executable("program", fs::read("/bin/true").unwrap());
     let mounted = Mounted::start(&content, |o| {
         o.server.deadlines.read = Duration::from_secs(60);
@@ -165,13 +169,13 @@ fn what_a_killed_reader_had_asked_for_ends_by_its_deadline() {
     content.wait_for_stuck(1);
     reader.kill().unwrap();
     wait_child(&mut reader, PATIENCE);
-    eventually("nothing is under way", || {
+    eventually("nothing is under way", PATIENCE, || {
         mounted.mount.activity().waiting == 0
     });
     assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
     let alive = ContentHash::of(b"dead");
-    content.turn(alive, Behaviour::Fetched(pattern(3, 64 << 20).into()));
-    eventually("it is read once it is there", || {
-        fs::read(mounted.at("dead")).is_ok_and(|bytes| bytes == pattern(3, 64 << 20))
+    content.turn(alive, Behaviour::Fetched(noise(3, 64 << 20).into()));
+    eventually("it is read once it is there", PATIENCE, || {
+        fs::read(mounted.at("dead")).is_ok_and(|bytes| bytes == noise(3, 64 << 20))
     });
 }

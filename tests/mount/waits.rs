@@ -10,8 +10,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::memory::{Behaviour, Memory, pattern};
-use crate::support::mounted::{Mounted, PATIENCE, errno, eventually, run, wait_child};
+use crate::support::content::noise;
+use crate::support::memory::{Behaviour, Memory};
+use crate::support::mounted::{Mounted, errno};
+use crate::support::process::{PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
@@ -92,11 +94,13 @@ fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
     assert!(begun.elapsed() >= deadline);
     // The kernel asks page by page after a failed read-ahead: each would be another deadline.
     assert!(begun.elapsed() < deadline * 20, "{:?}", begun.elapsed());
-    eventually("what waited is cancelled", || {
+    eventually("what waited is cancelled", PATIENCE, || {
         content.cancels.load(Ordering::Relaxed) > 0
     });
     assert!(mounted.mount.activity().expired > 0);
-    eventually("nothing waits", || mounted.mount.activity().waiting == 0);
+    eventually("nothing waits", PATIENCE, || {
+        mounted.mount.activity().waiting == 0
+    });
 }
 
 #[apply(promise)]
@@ -107,7 +111,7 @@ fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothi
     let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = deadline);
     assert_eq!(errno(File::open(mounted.at("late"))), libc::EIO);
     content.open_gate();
-    eventually("the late answer is undone", || {
+    eventually("the late answer is undone", PATIENCE, || {
         mounted.mount.activity().handles == 0 && content.open_count() == 0
     });
     drop(mounted);
@@ -126,7 +130,9 @@ fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothi
         begun.elapsed()
     );
     content.open_gate();
-    eventually("what it opened is closed", || content.open_count() == 0);
+    eventually("what it opened is closed", PATIENCE, || {
+        content.open_count() == 0
+    });
 }
 
 #[apply(promise)]
@@ -143,8 +149,10 @@ fn a_reader_that_is_interrupted_is_gone_at_once() {
             content.wait_for_stuck(1);
         } else {
             // Later readers wait for the pages that the first one's read-ahead asked for.
-            eventually("it opens the file", || opens(&mounted) > number as u64);
-            eventually("it waits", || is_waiting(&child));
+            eventually("it opens the file", PATIENCE, || {
+                opens(&mounted) > number as u64
+            });
+            eventually("it waits", PATIENCE, || is_waiting(&child));
         }
         let begun = Instant::now();
         signal(&child, how);
@@ -175,8 +183,10 @@ fn a_direct_read_that_is_interrupted_is_gone_at_once() {
             begun.elapsed()
         );
     }
-    eventually("nothing waits", || mounted.mount.activity().waiting == 0);
-    eventually("both are cancelled", || {
+    eventually("nothing waits", PATIENCE, || {
+        mounted.mount.activity().waiting == 0
+    });
+    eventually("both are cancelled", PATIENCE, || {
         content.cancels.load(Ordering::Relaxed) >= 2
     });
 }
@@ -221,7 +231,7 @@ fn many_dead_read_aheads_do_not_starve_another_file() {
     for number in 0..40 {
         content.dead(&format!("dead-{number}"), 64 << 20);
     }
-    let bytes = pattern(1, 8 << 20);
+    let bytes = noise(1, 8 << 20);
     content.file("alive", bytes.clone());
     let mounted = patient(&content);
     let mut readers: Vec<Child> = (0..40)
@@ -229,10 +239,10 @@ fn many_dead_read_aheads_do_not_starve_another_file() {
         .collect();
     content.wait_for_stuck(40);
     let copy = mounted.beside("copy");
-    let copied = run("cp", &[&mounted.at("alive"), &copy]);
+    let copied = run_with("cp", &[&mounted.at("alive"), &copy]);
     assert!(copied.status.success(), "{copied:?}");
     assert!(fs::read(copy).unwrap() == bytes);
-    assert!(run("ls", &[&"-la", &mounted.dir()]).status.success());
+    assert!(run_with("ls", &[&"-la", &mounted.dir()]).status.success());
     for child in &mut readers {
         child.kill().unwrap();
         wait_child(child, PATIENCE);

@@ -18,7 +18,7 @@ use p2pfs::fuse::Mount;
 use p2pfs::path::SharedPath;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 
-use super::mounted::PATIENCE;
+use super::process::PATIENCE;
 use super::two_catalogues::Namespace;
 
 /// How a content behaves when it is read.
@@ -84,16 +84,6 @@ pub const MTIME: Timestamp = Timestamp {
 
 pub fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
-}
-
-/// Bytes that differ at each place and between files.
-pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
-    bytes
 }
 
 impl Memory {

@@ -8,10 +8,12 @@
     reason = "each binary uses its own part"
 )]
 
+pub mod content;
 pub mod daemon;
 pub mod legacy_peer;
 pub mod memory;
 pub mod mounted;
+pub mod process;
 pub mod promise;
 pub mod seeds;
 mod two_catalogues;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];

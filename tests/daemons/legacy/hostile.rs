@@ -11,6 +11,7 @@ use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
 use crate::support::legacy_peer::{Gives, OldPeer};
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -184,7 +185,7 @@ fn a_third_partys_answer_is_not_dialled_and_its_sender_is_named() {
     let trap = TcpListener::bind("127.0.0.3:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let answer = format!("File,1,{}\n", trap.local_addr().unwrap().port());
-    let stat = crate::support::daemon::start(Command::new("stat").arg(node.mounted("wanted")));
+    let stat = crate::support::process::start(Command::new("stat").arg(node.mounted("wanted")));
     eventually("the old peer is asked", SOON, || {
         let heard = peer.heard();
         heard.iter().any(|(_, text)| text == "Get,wanted\n")

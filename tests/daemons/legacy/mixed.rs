@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::legacy_peer::{OldPeer, download, header};
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];

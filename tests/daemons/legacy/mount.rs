@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::legacy_peer::{Gives, OldPeer};
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -237,7 +239,7 @@ fn nobody_else_waits_beside_a_lookup() {
 }
 
 fn start_stat(node: &Node, name: &str) -> Running {
-    crate::support::daemon::start(Command::new("stat").arg(node.mounted(name)))
+    crate::support::process::start(Command::new("stat").arg(node.mounted(name)))
 }
 
 #[apply(promise)]

@@ -10,6 +10,7 @@ use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
 use crate::support::legacy_peer::{Gives, OldPeer, download, header};
+use crate::support::process::*;
 use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];

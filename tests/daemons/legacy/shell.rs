@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::legacy_peer::OldPeer;
+use crate::support::process::*;
 use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount, foreign_stand_in];

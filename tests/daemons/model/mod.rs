@@ -22,6 +22,7 @@ use rand::{RngExt, SeedableRng};
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
+use crate::support::process::look_again;
 use crate::support::promise::{Need, mount, promise};
 use namespace::{Contents, Namespace, Sharer};
 use reading::{Lister, OpenFile};
@@ -410,7 +411,7 @@ impl World {
                     self.what_nodes_say()
                 );
             }
-            std::thread::park_timeout(Duration::from_millis(30));
+            look_again();
         }
     }
 }

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 
 use super::namespace::{Namespace, Shown};
 use super::share::time_of;
-use crate::support::daemon::run;
+use crate::support::process::run;
 
 /// Every way in which the folder differs; contents are read once the listing is right.
 pub fn differences(folder: &Path, expected: &Namespace) -> Vec<String> {

@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use super::STAYING;
 use super::namespace::{Namespace, Shown};
 use super::share::UNTOUCHED;
+use crate::support::process::look_again;
 
 /// A file that a program has open, and the bytes that it had then.
 pub struct OpenFile {
@@ -71,7 +72,7 @@ impl Lister {
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
                 list(&directory)?;
-                std::thread::park_timeout(std::time::Duration::from_millis(5));
+                look_again();
             }
             Ok(())
         });

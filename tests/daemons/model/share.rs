@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::support::daemon::noise;
+use crate::support::content::noise;
 
 /// Names that operations choose from: few, so that they meet, and some like those that the
 /// filesystem gives to versions that lost.

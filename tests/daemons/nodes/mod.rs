@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::{hash_of, noise};
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 use serde_json::Value;
 

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use crate::support::daemon::HANG_LIMIT;
+use crate::support::process::HANG_LIMIT;
 
 pub struct Terminal {
     /// The side of the person.

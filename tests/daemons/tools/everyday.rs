@@ -12,6 +12,7 @@ use macro_rules_attribute::apply;
 
 use super::{NEEDS, SECOND, assert_same_trees, world};
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::promise;
 
 #[apply(promise)]

@@ -14,8 +14,9 @@ use p2pfs::digest::ContentHash;
 use p2pfs::fuse::{Mount, MountOptions};
 use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
 
-use crate::support::memory::{Behaviour, MTIME, Memory, pattern};
-use crate::support::mounted::{PATIENCE, wait_child};
+use crate::support::content::noise;
+use crate::support::memory::{Behaviour, MTIME, Memory};
+use crate::support::process::{PATIENCE, wait_child};
 
 /// Set in the process that serves the mount: the folder of the trial.
 const SERVED: &str = "P2PFS_TEST_POSIX_SERVED";
@@ -57,7 +58,7 @@ pub fn odd_names() -> Vec<Vec<u8>> {
 /// The bytes of one of the [`FLAVOURS`].
 pub fn bytes_of(flavour: &str) -> Vec<u8> {
     let seed = FLAVOURS.iter().position(|name| *name == flavour).unwrap();
-    pattern(seed as u64, LENGTH)
+    noise(seed as u64, LENGTH)
 }
 
 fn moment(seconds: i64, nanoseconds: u32) -> Timestamp {

@@ -1,0 +1,229 @@
+//! Programs that tests run, each with an end, and how a test waits: for an event, with a limit that
+//! fails it.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far more than anything here takes on a slow machine: a test that reaches it has hung.
+pub const HANG_LIMIT: Duration = Duration::from_secs(90);
+
+/// The program under test.
+pub const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");
+
+/// The program without the settings of whoever runs the tests: `P2PFS_SEEDS` asks a test for more
+/// seeds, and a daemon to say hello to them.
+pub fn program() -> Command {
+    let mut command = Command::new(P2PFS);
+    let ours = |name: &str| name.starts_with("P2PFS_") || name.starts_with("P2P_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// The output of a command that must succeed.
+    #[track_caller]
+    pub fn expect_ok(self) -> String {
+        assert!(
+            self.status.success(),
+            "{:?}: {}{}",
+            self.status,
+            self.text(),
+            self.stderr
+        );
+        self.text()
+    }
+
+    #[track_caller]
+    pub fn expect_json(self) -> serde_json::Value {
+        let text = self.expect_ok();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+}
+
+/// A running child that does not outlive the test.
+pub struct Running {
+    child: Child,
+    readers: Vec<thread::JoinHandle<Vec<u8>>>,
+}
+
+/// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
+/// tied to this process.
+pub fn start(command: &mut Command) -> Running {
+    let mut running = start_as_it_is(command.stdout(Stdio::piped()));
+    let out = running.child.stdout.take().unwrap();
+    running.readers.insert(0, collect(out));
+    running
+}
+
+/// The same, its output written where somebody reads it as it comes.
+pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
+    let mut running = start_as_it_is(command.stdout(out));
+    // the other end is at its end when the command is: no copy of it stays here
+    command.stdout(Stdio::null());
+    running.readers.insert(0, collect(io::empty()));
+    running
+}
+
+fn start_as_it_is(command: &mut Command) -> Running {
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec only async-signal-safe calls are made.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let err = child.stderr.take().unwrap();
+    Running {
+        child,
+        readers: vec![collect(err)],
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+impl Running {
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the child was not waited for yet, so the pid is still its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end; a child that does not end within the limit fails the test.
+    #[track_caller]
+    pub fn finish(self, limit: Duration) -> Finished {
+        let (finished, within) = self.end_within(limit);
+        assert!(
+            within,
+            "still running after {limit:?}: {}{}",
+            finished.text(),
+            finished.stderr
+        );
+        finished
+    }
+
+    /// Waits for the end or kills at the limit; says which.
+    pub fn end_within(mut self, limit: Duration) -> (Finished, bool) {
+        let pid = self.child.id() as i32;
+        let (ended, wait_end) = mpsc::channel();
+        let waiter = thread::spawn(move || {
+            let status = self.child.wait().unwrap();
+            let _ = ended.send(());
+            (status, self.readers)
+        });
+        let within = wait_end.recv_timeout(limit).is_ok();
+        if !within {
+            // SAFETY: the waiter still waits, so the pid is still the child's.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        let (status, readers) = waiter.join().unwrap();
+        let mut outputs = readers.into_iter().map(|reader| reader.join().unwrap());
+        let stdout = outputs.next().unwrap();
+        let stderr = String::from_utf8_lossy(&outputs.next().unwrap()).into_owned();
+        (
+            Finished {
+                status,
+                stdout,
+                stderr,
+            },
+            within,
+        )
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn run(command: &mut Command) -> Finished {
+    start(command).finish(HANG_LIMIT)
+}
+
+/// Runs a program to its end: one by its name, or by its path.
+#[track_caller]
+pub fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
+    let mut command = Command::new(program);
+    for argument in arguments {
+        command.arg(argument.as_ref());
+    }
+    run(&mut command)
+}
+
+/// Runs a shell line to its end.
+#[track_caller]
+pub fn shell(line: &str) -> Finished {
+    run(Command::new("sh").arg("-c").arg(line))
+}
+
+/// Asks again until it is so; fails the test at the limit. The question itself must be cheap.
+#[track_caller]
+pub fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < limit, "not so within {limit:?}: {what}");
+        look_again();
+    }
+}
+
+/// Passes a moment between two looks at what nobody tells of: the only way to learn of it is to
+/// ask. Nothing may depend on how long it is.
+pub fn look_again() {
+    thread::park_timeout(Duration::from_millis(20));
+}
+
+/// How long a test waits for what must come at once. A bound, not a measure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a child to end; kills it and fails if it does not.
+pub fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let limit = Timespec {
+        tv_sec: patience.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    if poll(&mut ended, Some(&limit)).unwrap() == 0 {
+        let _ = child.kill();
+        panic!("the child is still there after {patience:?}");
+    }
+    child.wait().unwrap()
+}
