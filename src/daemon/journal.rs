@@ -1,20 +1,67 @@
-//! What happens, told in the log.
+//! What happens, told in the log, with the fields and message ids that a journal is searched by.
+//!
+//! Owns the names of the fields and the ids; `packaging/p2pfs.catalog` says what an administrator
+//! does about each id (`journalctl -x`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::answers::Service;
+use crate::digest::ContentHash;
 use crate::node::{News, Who};
+
+/// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
+const FETCHES_TIMED_MAX: usize = 4096;
+
+/// How long a node that is new may take to say what it is called.
+const NAMING_TIME: Duration = Duration::from_secs(2);
+
+/// What an administrator must act on, each with an entry in the catalog.
+pub(super) mod message {
+    pub const CONFIGURATION_REFUSED: &str = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
+    pub const NEEDS_RESTART: &str = "6b2f77c0d0b64d5aa9b3c64ad16a2e38";
+    pub const FOLDER_GONE: &str = "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551";
+    pub const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
+    pub const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
+    pub const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
+
+    /// All of them.
+    #[cfg(test)]
+    pub const ALL: [&str; 6] = [
+        CONFIGURATION_REFUSED,
+        NEEDS_RESTART,
+        FOLDER_GONE,
+        SEED_UNKNOWN,
+        PEER_SHUNNED,
+        WARNING,
+    ];
+}
+
+/// A warning that the catalog explains.
+pub(super) fn warn(id: &str, text: &str) {
+    tracing::warn!(message_id = id, "{}", one_line(text));
+}
+
+/// An error that the catalog explains.
+pub(super) fn error(id: &str, text: &str) {
+    tracing::error!(message_id = id, "{}", one_line(text));
+}
 
 /// Tells every event from now on, and the warnings of before.
 pub(super) fn follow(service: &Arc<Service>) {
     let (past, mut live) = service.node.events().follow();
-    past.into_iter().for_each(|noted| tell(&noted.news));
+    let mut teller = Teller {
+        service: service.clone(),
+        begun: HashMap::new(),
+    };
+    past.into_iter().for_each(|noted| teller.tell(&noted.news));
     tokio::spawn(async move {
         loop {
             match live.recv().await {
-                Ok(noted) => tell(&noted.news),
+                Ok(noted) => teller.tell(&noted.news),
                 Err(RecvError::Lagged(count)) => tracing::info!("{count} events were not told"),
                 Err(RecvError::Closed) => return,
             }
@@ -22,32 +69,90 @@ pub(super) fn follow(service: &Arc<Service>) {
     });
 }
 
-fn tell(news: &News) {
-    match news {
-        News::PeerUp(who) => tracing::info!(peer = %who.node, "{} is alive", name(who)),
-        News::PeerAway(who) => tracing::info!(peer = %who.node, "{} stopped", name(who)),
-        News::PeerDown(who, _) => tracing::info!(peer = %who.node, "{} is gone", name(who)),
-        News::PeerShunned(who) => {
-            tracing::warn!(
-                peer = %who.node,
-                "{} sent bytes that do not fit their hash and is not asked any more",
-                name(who)
-            );
+struct Teller {
+    service: Arc<Service>,
+    begun: HashMap<ContentHash, Instant>,
+}
+
+impl Teller {
+    fn tell(&mut self, news: &News) {
+        match news {
+            News::PeerUp(who) => {
+                tokio::spawn(tell_newcomer(self.service.clone(), who.clone()));
+            }
+            News::PeerAway(who) => tell_peer(who, "stopped"),
+            News::PeerDown(who, _) => tell_peer(who, "is gone"),
+            News::PeerShunned(who) => {
+                let name = name(who);
+                tracing::warn!(
+                    message_id = message::PEER_SHUNNED, peer = %who.node, peer_name = name,
+                    "{name} sent bytes that do not fit their hash and is not asked any more",
+                );
+            }
+            News::Added(path) => tracing::debug!(path = ?path, "added {path:?}"),
+            News::Removed(path) => tracing::debug!(path = ?path, "removed {path:?}"),
+            News::Changed(path) => tracing::debug!(path = ?path, "changed {path:?}"),
+            News::FetchStarted(hash, _) => self.begin(*hash),
+            News::FetchDone(hash, bytes) => {
+                let (path, duration_usec) = (self.path(hash), self.end(hash));
+                tracing::debug!(path, bytes, duration_usec, "fetched {path}");
+            }
+            News::FetchFailed(hash, why) => {
+                let (path, duration_usec) = (self.path(hash), self.end(hash));
+                let errno = libc::EIO;
+                tracing::info!(path, errno, duration_usec, "a read of {path} failed: {why}");
+            }
+            News::Given(given) => tracing::debug!(
+                peer_name = %given.peer, path = %given.name, bytes = given.size_bytes,
+                "{} {} to the older peer {}",
+                if given.is_done { "gave" } else { "giving" },
+                given.name,
+                given.peer
+            ),
+            News::Warning(message) => warn(message::WARNING, message),
         }
-        News::Added(path) => tracing::debug!("added {path:?}"),
-        News::Removed(path) => tracing::debug!("removed {path:?}"),
-        News::Changed(path) => tracing::debug!("changed {path:?}"),
-        News::FetchStarted(hash, _) => tracing::debug!("fetching {hash}"),
-        News::FetchDone(hash, _) => tracing::debug!("fetched {hash}"),
-        News::FetchFailed(hash, why) => tracing::info!("a read of {hash} failed: {why}"),
-        News::Given(given) => tracing::debug!(
-            "{} {} to the older peer {}",
-            if given.is_done { "gave" } else { "giving" },
-            given.name,
-            given.peer
-        ),
-        News::Warning(message) => tracing::warn!("{}", one_line(message)),
     }
+
+    fn begin(&mut self, hash: ContentHash) {
+        if self.begun.len() < FETCHES_TIMED_MAX {
+            self.begun.insert(hash, Instant::now());
+        }
+        let path = self.path(&hash);
+        tracing::debug!(path, "fetching {path}");
+    }
+
+    /// How long it took in microseconds; 0 where its beginning was not seen.
+    fn end(&mut self, hash: &ContentHash) -> u64 {
+        let begun = self.begun.remove(hash);
+        let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
+        u64::try_from(took).unwrap_or(u64::MAX)
+    }
+
+    /// A name of the content for people; its hash where it has none any more.
+    fn path(&self, hash: &ContentHash) -> String {
+        let named = self.service.node.view().names_of(hash, 1);
+        let first = named.first();
+        first.map_or_else(
+            || hash.to_string(),
+            |path| one_line(&String::from_utf8_lossy(path.as_bytes())),
+        )
+    }
+}
+
+/// What a node is called is heard shortly after the node itself.
+async fn tell_newcomer(service: Arc<Service>, mut who: Who) {
+    let until = Instant::now() + NAMING_TIME;
+    let mut tick = tokio::time::interval(NAMING_TIME / 20);
+    while who.name.is_none() && Instant::now() < until {
+        tick.tick().await;
+        who.name = service.node.view().label(&who.node);
+    }
+    tell_peer(&who, "is alive");
+}
+
+fn tell_peer(who: &Who, what: &str) {
+    let name = name(who);
+    tracing::info!(peer = %who.node, peer_name = name, "{name} {what}");
 }
 
 /// Names are bytes that others chose: none begins a line of the log, or speaks to its terminal.
@@ -63,9 +168,8 @@ fn one_line(text: &str) -> String {
 }
 
 fn name(who: &Who) -> String {
-    who.name
-        .clone()
-        .unwrap_or_else(|| format!("node {}", who.node.short(8)))
+    let name = who.name.as_deref().map(one_line);
+    name.unwrap_or_else(|| format!("node {}", who.node.short(8)))
 }
 
 #[cfg(test)]
@@ -79,5 +183,22 @@ mod tests {
             one_line("snow \u{2603}: left out"),
             "snow \u{2603}: left out"
         );
+    }
+
+    #[test]
+    fn the_catalog_explains_every_message_id_and_no_other() {
+        let catalog = include_str!("../../packaging/p2pfs.catalog");
+        let entries = catalog.lines().filter_map(|line| line.strip_prefix("-- "));
+        let mut explained: Vec<&str> = entries.collect();
+        explained.sort_unstable();
+        let mut told = message::ALL;
+        told.sort_unstable();
+        assert_eq!(explained, told);
+        for id in told {
+            assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+            let entry = catalog.split("-- ").find(|entry| entry.starts_with(id));
+            let entry = entry.unwrap();
+            assert!(entry.contains("\nSubject: ") && entry.contains("\nDefined-By: p2pfs\n"));
+        }
     }
 }

@@ -95,6 +95,15 @@ where
         .with_writer(io::stderr)
         .with_ansi(colour)
         .with_target(false)
+        .fmt_fields(message_alone())
+}
+
+/// The fields are for the journal's searches; a person reads what the message says.
+fn message_alone() -> impl for<'a> fmt::FormatFields<'a> {
+    fmt::format::debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        _ => Ok(()),
+    })
 }
 
 /// Whether standard error is the journal (`JOURNAL_STREAM`, systemd.exec(5)).

@@ -13,5 +13,7 @@ mod node_config;
 mod rates;
 mod reload;
 pub mod run;
+mod seeds;
 mod served;
 pub mod systemd;
+mod watchdog;

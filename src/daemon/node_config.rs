@@ -1,23 +1,19 @@
 //! What the configuration means for the node.
 
 use super::config::Config;
-use super::run::resolve;
+use super::seeds;
 use crate::cache::CacheConfig;
 use crate::node::NodeConfig;
 use crate::node::legacy::LegacySettings;
 use crate::wire::legacy::MemberName;
 
-/// Everything that the node is started with; names of seeds are resolved.
-pub(super) async fn node_config(config: &Config) -> NodeConfig {
-    let mut seeds = Vec::new();
-    for seed in &config.seeds {
-        seeds.extend(resolve(seed).await);
-    }
+/// Everything that the node is started with; seeds that are names come later.
+pub(super) fn node_config(config: &Config) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
         listen: config.listen,
         advertise: None,
-        seeds,
+        seeds: seeds::addresses(&config.seeds),
         secret_file: config.secret_file.clone(),
         state_dir: config.state_dir.clone(),
         cache: CacheConfig {

@@ -6,8 +6,10 @@ use tokio::task::spawn_blocking;
 
 use super::answers::Service;
 use super::config::{Changes, Config, ConfigError, Sources, compare, load};
+use super::journal::{self, message};
 use super::logging::LogHandle;
-use super::run::{add_shares, resolve};
+use super::run::add_shares;
+use super::seeds;
 
 /// Reads the configuration again and applies what can be applied; the rest is named in the log.
 /// Gives the configuration that is in force afterwards.
@@ -35,16 +37,15 @@ pub(super) async fn apply(
         let cache = service.node.cache().clone();
         let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
     }
-    for seed in changes.seeds.iter().flatten() {
-        for address in resolve(seed).await {
-            let _stopping = service.node.add_seed(address).await;
-        }
+    for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
+        let _stopping = service.node.add_seed(address).await;
     }
     change_shares(service, &changes).await;
     if !changes.restart.is_empty() {
-        tracing::warn!(
-            "these settings need a restart: {}",
-            changes.restart.join(", ")
+        let settings = changes.restart.join(", ");
+        journal::warn(
+            message::NEEDS_RESTART,
+            &format!("these settings need a restart: {settings}"),
         );
     }
     Ok(new)

@@ -4,7 +4,6 @@
 //! runs), then the node, its shares, the mount, and readiness; backwards at the end. A start that
 //! fails leaves nothing mounted and nothing running.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,15 +14,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::answers::{Service, share_spec};
-use super::config::{Config, Loaded, Seed, ShareSettings, Sources, saved};
+use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{
     ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
+use super::journal::message;
 use super::logging::{self, LogError, LogHandle};
 use super::node_config::node_config;
 use super::rates::{FetchRates, Rates};
+use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{journal, reload, systemd};
+use super::{journal, reload, systemd, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -32,8 +33,8 @@ use crate::trust::InviteToken;
 const TICK: Duration = Duration::from_secs(1);
 /// Calls that wait for the node.
 const CALLS_MAX: usize = 256;
-/// How often what could not be done at the start is tried again: seeds whose names did not
-/// resolve, shares that were not there, a token whose issuer did not answer.
+/// How often what could not be done at the start is tried again: shares that were not there, a token
+/// whose issuer did not answer.
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// Threads of the runtime: gossip, connections and control; hashing and disks have their own.
 const WORKER_THREADS: usize = 4;
@@ -143,6 +144,7 @@ struct Daemon {
     mount: Option<Arc<Mount>>,
     leave_asked: mpsc::Receiver<()>,
     changes: Option<mpsc::Receiver<Outdated>>,
+    seeds: Arc<NamedSeeds>,
 }
 
 impl Daemon {
@@ -152,7 +154,7 @@ impl Daemon {
                 dir: config.state_dir.clone(),
                 source,
             })?;
-        let mut node = Node::start(node_config(&config).await).await?;
+        let mut node = Node::start(node_config(&config)).await?;
         let changes = node.take_changes();
         let (state, state_now) = watch::channel(ServiceState::Starting);
         let (mount_status, mount_now) = watch::channel(MountStatus {
@@ -177,6 +179,7 @@ impl Daemon {
         });
         journal::follow(&service);
         let mut daemon = Self {
+            seeds: NamedSeeds::new(&config.seeds),
             service,
             config,
             state,
@@ -208,6 +211,7 @@ impl Daemon {
             node.id().short(8),
             node.address()
         );
+        tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.service.clone()));
     }
 
@@ -289,15 +293,7 @@ impl Daemon {
     fn announce_ready(&self) {
         self.state.send_replace(ServiceState::Serving);
         systemd::ready();
-        if let Some(period) = systemd::watchdog_period() {
-            tokio::spawn(async move {
-                let mut due = tokio::time::interval(period);
-                loop {
-                    due.tick().await;
-                    systemd::alive();
-                }
-            });
-        }
+        tokio::spawn(watchdog::keep(self.service.clone()));
     }
 
     /// Serves until it is told to end; says how to leave.
@@ -318,10 +314,18 @@ impl Daemon {
         systemd::reloading();
         match reload::apply(&self.service, &self.config, sources, log).await {
             Ok(config) => {
+                self.seeds.replace(&config.seeds);
+                tokio::spawn({
+                    let (seeds, node) = (self.seeds.clone(), self.service.node.clone());
+                    async move { seeds.greet(&node).await }
+                });
                 self.config = config;
                 tracing::info!("the configuration was read again");
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => journal::error(
+                message::CONFIGURATION_REFUSED,
+                &format!("the configuration stays as it was: {error}"),
+            ),
         }
         systemd::ready();
     }
@@ -333,7 +337,10 @@ impl Daemon {
             let changed = status.mounted != is_mounted;
             if changed && !is_mounted {
                 let problem = "it was unmounted by hand; restart the daemon to mount it again";
-                tracing::warn!("the folder is gone: {problem}");
+                journal::warn(
+                    message::FOLDER_GONE,
+                    &format!("the folder is gone: {problem}"),
+                );
                 status.problem = Some(problem.to_owned());
             }
             status.mounted = is_mounted;
@@ -384,10 +391,17 @@ async fn take<T>(queue: &mut Option<mpsc::Receiver<T>>) -> Option<Option<T>> {
 /// Takes status and rates once a second.
 async fn pulse(service: Arc<Service>) {
     let mut tick = tokio::time::interval(TICK);
+    let mut told = String::new();
     loop {
         tick.tick().await;
         service.take_rates();
-        service.publish_status().await;
+        if let Some(status) = service.publish_status().await {
+            let summary = systemd::summary(&status);
+            if summary != told {
+                systemd::status(&summary);
+                told = summary;
+            }
+        }
     }
 }
 
@@ -416,11 +430,6 @@ async fn retry_later(service: Arc<Service>, config: Config, mut missing: Vec<Sha
             missing = add_shares(&service.node, std::mem::take(&mut missing)).await;
         }
         use_waiting_token(&service, &config).await;
-        for seed in config.seeds.iter().filter(|seed| seed.ip().is_none()) {
-            for address in resolve(seed).await {
-                let _stopping = service.node.add_seed(address).await;
-            }
-        }
     }
 }
 
@@ -451,22 +460,6 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     }
     if let Err(error) = saved::forget_token(&config.state_dir) {
         tracing::warn!("the used token stays in the state directory: {error}");
-    }
-}
-
-/// The addresses of a seed now; none where its name does not resolve, which is tried again later.
-pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
-    if let Some(ip) = seed.ip() {
-        return vec![SocketAddr::new(ip, seed.port())];
-    }
-    let (host, port) = (seed.host().to_owned(), seed.port());
-    let found = spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter));
-    match found.await {
-        Ok(Ok(addresses)) => addresses,
-        _ => {
-            tracing::warn!("the seed {seed} does not resolve; it is tried again");
-            Vec::new()
-        }
     }
 }
 

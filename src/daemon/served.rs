@@ -1,6 +1,7 @@
 //! What the mount does, for those who ask how the node is.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use super::config::{ProgramBudget, ReaderSettings};
 use super::control::{
@@ -51,6 +52,12 @@ impl Served {
         if let Some(mount) = self.mount() {
             mount.look_at_readers();
         }
+    }
+
+    /// Whether what serves the mount answers within this time; true where there is none to serve.
+    pub fn answers(&self, timeout: Duration) -> bool {
+        self.mount()
+            .is_none_or(|mount| !mount.is_mounted() || mount.answers(timeout))
     }
 
     fn mount(&self) -> Option<Arc<Mount>> {

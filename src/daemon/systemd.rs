@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use super::control::Status;
+
 /// Serving: mounted (where it is to mount) and gossiping.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
@@ -28,6 +30,36 @@ pub fn stopping() {
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
     tell(&[NotifyState::Status(&line.replace('\n', " "))]);
+}
+
+/// How the daemon is, in one line.
+pub fn summary(status: &Status) -> String {
+    let peers = match status.peers.alive {
+        1 => "1 peer".to_owned(),
+        alive => format!("{alive} peers"),
+    };
+    let files = match status.namespace.entries {
+        1 => "1 entry".to_owned(),
+        entries => format!("{entries} entries"),
+    };
+    let mount = match (status.mount.enabled, status.mount.mounted) {
+        (true, true) => "mounted",
+        (true, false) => "not mounted",
+        (false, _) => "no mount",
+    };
+    let traffic = &status.traffic;
+    format!(
+        "{mount}, {peers}, {files}, {} down, {} up",
+        rate(traffic.receive_bytes_per_s),
+        rate(traffic.send_bytes_per_s)
+    )
+}
+
+fn rate(bytes_per_s: u64) -> String {
+    match bytes_per_s {
+        0..1_000_000 => format!("{:.1} kB/s", bytes_per_s as f64 / 1e3),
+        _ => format!("{:.1} MB/s", bytes_per_s as f64 / 1e6),
+    }
 }
 
 /// Still alive; to be called every [`watchdog_period`].

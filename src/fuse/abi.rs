@@ -125,6 +125,16 @@ pub(super) fn attribute_room(message: &[u8]) -> Option<u32> {
     u32_at(message, IN_HEADER_BYTES)
 }
 
+/// A request without arguments, as the kernel (user and process 0) would send it.
+pub(super) fn request(opcode: u32, unique: u64, nodeid: u64) -> [u8; IN_HEADER_BYTES] {
+    let mut message = [0; IN_HEADER_BYTES];
+    message[..4].copy_from_slice(&(IN_HEADER_BYTES as u32).to_ne_bytes());
+    message[4..8].copy_from_slice(&opcode.to_ne_bytes());
+    message[8..16].copy_from_slice(&unique.to_ne_bytes());
+    message[16..24].copy_from_slice(&nodeid.to_ne_bytes());
+    message
+}
+
 /// The head of an answer with `body_bytes` after it. The errno is positive, 0 for success.
 pub(super) fn out_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     out_message_header(unique, -errno, body_bytes)
@@ -229,7 +239,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn request(opcode: u32, unique: u64, nodeid: u64, body: &[u8]) -> Vec<u8> {
+    fn with_body(opcode: u32, unique: u64, nodeid: u64, body: &[u8]) -> Vec<u8> {
         let mut message = ((IN_HEADER_BYTES + body.len()) as u32)
             .to_ne_bytes()
             .to_vec();
@@ -251,7 +261,7 @@ mod tests {
         body.extend([0; 12]);
         body.extend(libc::O_DIRECT.to_ne_bytes());
         body.extend([0; 4]);
-        let message = request(opcode::READ, 6, 2, &body);
+        let message = with_body(opcode::READ, 6, 2, &body);
         let header = Header::parse(&message).unwrap();
         assert_eq!(
             (header.opcode, header.unique, header.nodeid),
@@ -269,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_message_cut_short_is_nothing_and_no_panic() {
-        let message = request(opcode::READ, 6, 2, &[0; 40]);
+        let message = with_body(opcode::READ, 6, 2, &[0; 40]);
         for length in 0..message.len() {
             let cut = &message[..length];
             assert_eq!(Header::parse(cut).is_some(), length >= IN_HEADER_BYTES);
@@ -294,21 +304,21 @@ mod tests {
             pid: 0,
         };
         assert_eq!(
-            forgotten(&batch, &request(batch.opcode, 1, 0, &[255; 20])),
+            forgotten(&batch, &with_body(batch.opcode, 1, 0, &[255; 20])),
             vec![]
         );
     }
 
     #[test]
     fn forgets_come_one_by_one_or_in_batches() {
-        let one = request(opcode::FORGET, 1, 9, &3u64.to_ne_bytes());
+        let one = with_body(opcode::FORGET, 1, 9, &3u64.to_ne_bytes());
         assert_eq!(forgotten(&Header::parse(&one).unwrap(), &one), vec![(9, 3)]);
         let mut body = 2u32.to_ne_bytes().to_vec();
         body.extend([0; 4]);
         for number in [5u64, 1, 6, 2] {
             body.extend(number.to_ne_bytes());
         }
-        let many = request(opcode::BATCH_FORGET, 1, 0, &body);
+        let many = with_body(opcode::BATCH_FORGET, 1, 0, &body);
         assert_eq!(
             forgotten(&Header::parse(&many).unwrap(), &many),
             vec![(5, 1), (6, 2)]
@@ -317,7 +327,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_names_its_request_without_the_marker_bit() {
-        let message = request(opcode::INTERRUPT, 7, 0, &6u64.to_ne_bytes());
+        let message = with_body(opcode::INTERRUPT, 7, 0, &6u64.to_ne_bytes());
         assert_eq!(interrupted_unique(&message), Some(6));
     }
 

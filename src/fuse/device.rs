@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
+use super::pulse::{PULSE_UNIQUE, Pulse};
 use super::readers::Readers;
 use super::table::{Table, Waiting};
 use crate::fs::{Filesystem, FsError, Stale};
@@ -54,6 +55,8 @@ pub(super) struct Device {
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
     greeted: Sender<()>,
+    /// Whether all that serves it goes on.
+    pub(super) pulse: Pulse,
 }
 
 impl Device {
@@ -86,6 +89,7 @@ impl Device {
                 delayed: DelayQueue::default(),
                 deadlines,
                 greeted,
+                pulse: Pulse::default(),
             }),
             theirs,
         ))
@@ -101,7 +105,10 @@ impl Device {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + MAX_TRANSFER_BYTES];
         loop {
-            match rustix::io::read(&self.kernel, &mut request[..]) {
+            self.pulse.waits();
+            let read = rustix::io::read(&self.kernel, &mut request[..]);
+            self.pulse.works();
+            match read {
                 Ok(length) => self.take(&request[..length], &mut answer),
                 // NOENT: the request was taken back while we read it.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
@@ -189,6 +196,11 @@ impl Device {
         true
     }
 
+    /// Sends a message to the session as if the kernel had asked; false where it is gone.
+    pub(super) fn ask_session(&self, message: &[u8]) -> bool {
+        rustix::net::send(&self.session, message, SendFlags::NOSIGNAL).is_ok()
+    }
+
     fn forward(&self, header: &Header, message: &[u8], begun: Instant) {
         let deadline = begun + self.deadlines.metadata;
         let waiting = Waiting::new(header.opcode, begun, deadline);
@@ -218,6 +230,9 @@ impl Device {
         let Some((unique, errno)) = abi::answered(message) else {
             return;
         };
+        if unique == PULSE_UNIQUE {
+            return self.pulse.answered();
+        }
         let Some(waiting) = self.table.take(unique) else {
             // Answered early, by an interrupt or the deadline.
             if let (Some(opcode), 0) = (self.table.take_late(unique), errno) {

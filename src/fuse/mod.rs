@@ -31,6 +31,7 @@ mod device;
 mod mount;
 mod notify;
 mod passthrough;
+mod pulse;
 mod read_only;
 mod readers;
 mod reading;
@@ -217,6 +218,11 @@ impl Server {
     /// Why all files are read through the daemon although it asked for better, if they are.
     pub fn passthrough_refusal(&self) -> Option<String> {
         self.passthrough.refusal()
+    }
+
+    /// Whether the threads that serve the mount answer a question of our own within this time.
+    pub fn answers(&self, timeout: Duration) -> bool {
+        self.device.pulse.is_alive(&self.device, timeout)
     }
 
     /// Whether the kernel still talks to us.

@@ -148,6 +148,12 @@ impl Mount {
         self.server.is_serving() && self.seat.is_mounted()
     }
 
+    /// Whether the threads that serve it answer within this time, found out without the kernel: a
+    /// process that waits for its own mount cannot be killed.
+    pub fn answers(&self, timeout: Duration) -> bool {
+        self.server.answers(timeout)
+    }
+
     /// Which programs are given cached bytes only from now on, and EACCES for the rest: names of
     /// processes, and of a service manager's units.
     pub fn set_cached_only(&self, programs: Vec<String>) {

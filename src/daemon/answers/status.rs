@@ -62,14 +62,15 @@ impl Service {
         })
     }
 
-    /// Makes `.p2pfs/status.json` show how things stand now.
-    pub(in crate::daemon) async fn publish_status(&self) {
-        if let Ok(status) = self.status().await
-            && let Ok(mut json) = serde_json::to_vec_pretty(&status)
-        {
+    /// Makes `.p2pfs/status.json` show how things stand now, and gives the same; nothing once the
+    /// node stops.
+    pub(in crate::daemon) async fn publish_status(&self) -> Option<Status> {
+        let status = self.status().await.ok()?;
+        if let Ok(mut json) = serde_json::to_vec_pretty(&status) {
             json.push(b'\n');
             self.node.publish_status(json);
         }
+        Some(status)
     }
 
     /// Looks at the counters that rates are taken from.

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::check;
 use super::environment::Environment;
 use super::error::{ConfigError, line_and_column, one_line};
-use super::place::Place;
+use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
 use crate::id::NodeName;
@@ -83,6 +83,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     merged.add(sources.environment.layer()?, "the environment");
     let mut config = merged.settings(&sources.place)?;
     apply(&sources.overrides, &mut config, &mut merged);
+    if let Some(secret) = credential(&sources.environment, config.secret_file.as_deref()) {
+        config.secret_file = Some(secret);
+    }
     check::check(&config, |key| merged.origin(key))?;
     let unknown = sources.environment.unknown();
     let warnings = unknown

@@ -21,6 +21,21 @@ pub struct Place {
     pub mount_dir: PathBuf,
 }
 
+/// Where the system's service manager takes the cluster's secret from (`LoadCredential=` of
+/// p2pfs.service).
+const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
+
+/// The secret as the service manager hands it over (systemd.exec(5), CREDENTIALS); none where it has
+/// none: then it hands over an empty line.
+pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
+    if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
+        return None;
+    }
+    let file = environment.path("CREDENTIALS_DIRECTORY")?.join("secret");
+    let length = std::fs::metadata(&file).ok()?.len();
+    (length > 1).then_some(file)
+}
+
 /// The control socket of the system's daemon.
 const SYSTEM_SOCKET: &str = "/run/p2pfs/p2pfs.sock";
 
@@ -123,6 +138,24 @@ mod tests {
                 Path::new(SYSTEM_SOCKET)
             ]
         );
+    }
+
+    #[test]
+    fn the_secret_of_the_service_manager_is_used_unless_another_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let environment =
+            Environment::from([("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())]);
+        let file = dir.path().join("secret");
+        assert_eq!(credential(&environment, None), None, "there is none");
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(credential(&environment, None), None, "an empty one is none");
+        std::fs::write(&file, "ab").unwrap();
+        assert_eq!(credential(&environment, None), Some(file.clone()));
+        let system = Some(Path::new(SYSTEM_SECRET));
+        assert_eq!(credential(&environment, system), Some(file));
+        let other = Some(Path::new("/etc/p2pfs/other"));
+        assert_eq!(credential(&environment, other), None);
+        assert_eq!(credential(&Environment::default(), None), None);
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! Seeds that are named: their addresses are asked for beside everything else, so that a name
+//! that does not resolve delays nothing and nobody.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::config::Seed;
+use super::journal::{self, message};
+use crate::node::Node;
+
+/// How often the names are asked for again: addresses change, and a name that did not resolve may.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// The seeds that are addresses: they need no asking.
+pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
+    let plain = seeds.iter();
+    plain
+        .filter_map(|seed| Some(SocketAddr::new(seed.ip()?, seed.port())))
+        .collect()
+}
+
+/// The seeds that are names, and which of them are known not to resolve.
+pub(super) struct NamedSeeds {
+    seeds: Mutex<Vec<Seed>>,
+    unresolved: Mutex<HashSet<String>>,
+}
+
+impl NamedSeeds {
+    /// Those of a configuration.
+    pub fn new(seeds: &[Seed]) -> Arc<Self> {
+        let this = Self {
+            seeds: Mutex::default(),
+            unresolved: Mutex::default(),
+        };
+        this.replace(seeds);
+        Arc::new(this)
+    }
+
+    /// Those of another configuration, from now on.
+    pub fn replace(&self, seeds: &[Seed]) {
+        let named = seeds.iter().filter(|seed| seed.ip().is_none()).cloned();
+        *lock(&self.seeds) = named.collect();
+    }
+
+    /// Resolves all of them now and every half minute, each beside the others, and says hello.
+    pub async fn follow(self: Arc<Self>, node: Arc<Node>) {
+        let mut tick = tokio::time::interval(PERIOD);
+        loop {
+            tick.tick().await;
+            self.clone().greet(&node).await;
+        }
+    }
+
+    /// Resolves all of them once.
+    pub async fn greet(self: Arc<Self>, node: &Arc<Node>) {
+        let mut asked = JoinSet::new();
+        for seed in lock(&self.seeds).clone() {
+            let (this, node) = (self.clone(), node.clone());
+            asked.spawn(async move {
+                for address in this.resolve(&seed).await {
+                    let _stopping = node.add_seed(address).await;
+                }
+            });
+        }
+        while asked.join_next().await.is_some() {}
+    }
+
+    /// The addresses of a name; that it has none is said once, until it has some.
+    async fn resolve(&self, seed: &Seed) -> Vec<SocketAddr> {
+        let (host, port) = (seed.host().to_owned(), seed.port());
+        let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+        let found = spawn_blocking(ask).await.ok().and_then(Result::ok);
+        let found = found.unwrap_or_default();
+        let name = seed.to_string();
+        if !found.is_empty() {
+            lock(&self.unresolved).remove(&name);
+        } else if lock(&self.unresolved).insert(name) {
+            journal::warn(
+                message::SEED_UNKNOWN,
+                &format!("the seed {seed} does not resolve; it is asked for every 30 seconds"),
+            );
+        }
+        found
+    }
+}
+
+// A panic elsewhere cannot leave these torn: each step under a lock is complete.
+fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(text: &str) -> Seed {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_seed_that_is_an_address_is_never_asked_for() {
+        let seeds = [seed("10.0.0.1:1378"), seed("lab.example:1378")];
+        assert_eq!(addresses(&seeds), ["10.0.0.1:1378".parse().unwrap()]);
+        let named = NamedSeeds::new(&seeds);
+        assert_eq!(*lock(&named.seeds), [seed("lab.example:1378")]);
+        named.replace(&[]);
+        assert!(lock(&named.seeds).is_empty());
+    }
+
+    #[tokio::test]
+    async fn that_a_name_does_not_resolve_is_remembered_until_it_does() {
+        let named = NamedSeeds::new(&[]);
+        let unknown = seed("no-such-host.invalid:1378");
+        assert!(named.resolve(&unknown).await.is_empty());
+        assert!(lock(&named.unresolved).contains(&unknown.to_string()));
+        let known = seed("localhost:1378");
+        assert!(!named.resolve(&known).await.is_empty());
+        assert!(!lock(&named.unresolved).contains(&known.to_string()));
+    }
+}
