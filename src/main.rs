@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             if let Some(drawing) = error.drawing().filter(|_| std::io::stderr().is_terminal()) {
                 eprintln!("{drawing}");
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_status())
         }
     }
 }

@@ -25,6 +25,9 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
     for _ in 0..STALE_MOUNTS_MAX {
         match mount_at(&dir)? {
             None => return check_directory(dir),
+            // An automount point (systemd.automount(5)) waits for just this mount. To look into it
+            // would be to wait for ourselves.
+            Some(mount) if mount.filesystem == "autofs" => return Ok(dir),
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
                 return Err(BrokerError::Busy {
                     dir,

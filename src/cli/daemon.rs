@@ -24,6 +24,9 @@ pub struct DaemonOptions {
     /// Check the configuration, print what it comes to, and do nothing else
     #[arg(long)]
     pub check_config: bool,
+    /// With --check-config: print nothing where it is right
+    #[arg(long, requires = "check_config")]
+    pub quiet: bool,
     /// What this node calls itself [default: the host's name]
     #[arg(long)]
     pub name: Option<NodeName>,
@@ -102,10 +105,11 @@ pub(super) fn run(
     daemon: RunDaemon,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let check_only = options.check_config;
+    let (check_only, quiet) = (options.check_config, options.quiet);
     let sources = options.sources()?;
     let loaded = load(&sources).map_err(Box::new)?;
     match check_only {
+        true if quiet => Ok(()),
         true => print(&loaded, output),
         false => daemon(sources, loaded),
     }

@@ -55,6 +55,15 @@ impl CliError {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// The exit status that tells it: 78, as `EX_CONFIG` of sysexits.h, for a wrong configuration,
+    /// since starting again does not mend that; 1 for all else.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            _ => 1,
+        }
+    }
+
     /// The place in a configuration file, drawn for a terminal; nothing for other failures.
     pub fn drawing(&self) -> Option<String> {
         let Self::Config(error) = self else {

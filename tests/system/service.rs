@@ -102,6 +102,18 @@ fn boot_cluster() -> SystemdBox {
         &packaging("p2pfs.service"),
         "/etc/systemd/system/p2pfs.service",
     );
+    machine.put(
+        &packaging("user/p2pfs.service"),
+        "/etc/systemd/user/p2pfs.service",
+    );
+    machine.put(&packaging("mount.p2pfs"), "/sbin/mount.p2pfs");
+    let catalog = "/usr/lib/systemd/catalog/p2pfs.catalog";
+    machine.put(&packaging("p2pfs.catalog"), catalog);
+    machine.put(
+        &packaging("sysusers.d/p2pfs.conf"),
+        "/usr/lib/sysusers.d/p2pfs.conf",
+    );
+    machine.ok("systemd-sysusers && journalctl --update-catalog && systemctl daemon-reload");
     machine.ok("mkdir -p /etc/p2pfs/p2pfs.toml.d /srv/shared /root/second/share");
     machine.put(&packaging("p2pfs.toml"), "/etc/p2pfs/p2pfs.toml");
     machine.ok("ip link set lo up");
@@ -112,7 +124,7 @@ fn boot_cluster() -> SystemdBox {
     machine.write(
         "/etc/p2pfs/p2pfs.toml.d/test.toml",
         "listen = \"127.0.0.1:1378\"\nseeds = [\"127.0.0.1:1379\"]\n\
-         secret_file = \"/etc/p2pfs/secret\"\n[[share]]\ndir = \"/srv/shared\"\n",
+         [[share]]\ndir = \"/srv/shared\"\n",
     );
     machine.ok("echo mine > /srv/shared/mine.txt; chmod -R a+rX /srv/shared");
     machine.ok("head -c 20000000 /dev/urandom > /root/second/share/resume.pdf");
@@ -161,4 +173,156 @@ fn the_shipped_service_mounts_for_everyone_and_stops_cleanly() {
     eventually("the box settles", Duration::from_secs(30), || {
         machine.sh("systemctl is-failed p2pfs").text().trim() == "inactive"
     });
+}
+
+const EXTRA: &str = "/etc/p2pfs/p2pfs.toml.d/z-extra.toml";
+
+fn start(machine: &SystemdBox) {
+    machine.ok("systemctl start p2pfs");
+    machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 30s");
+}
+
+fn property(machine: &SystemdBox, name: &str) -> String {
+    let shown = machine.ok(&format!("systemctl show -p {name} --value p2pfs"));
+    shown.trim().to_owned()
+}
+
+fn journal(machine: &SystemdBox) -> String {
+    machine.ok("journalctl --sync; journalctl -q --no-pager -u p2pfs -o cat")
+}
+
+#[apply(promise)]
+fn a_broken_configuration_is_refused_with_its_place_and_a_mended_one_just_starts() {
+    let machine = boot_cluster();
+    start(&machine);
+    machine.write(EXTRA, "# one\nnonsense = 1\n");
+    assert!(!machine.sh("systemctl reload p2pfs").status.success());
+    assert_eq!(property(&machine, "ActiveState"), "active");
+    let said = journal(&machine);
+    assert!(said.contains("extra.toml:2:1"), "{said}");
+    machine.ok("ls /mnt/p2p/resume.pdf");
+
+    assert!(!machine.sh("systemctl restart p2pfs").status.success());
+    assert_eq!(property(&machine, "ExecMainStatus"), "78");
+    assert_eq!(property(&machine, "NRestarts"), "0");
+    assert_eq!(property(&machine, "ActiveState"), "failed");
+    machine.ok(&format!("rm {EXTRA}"));
+    start(&machine);
+    machine.ok("systemctl reload p2pfs");
+    let many = "for i in $(seq 20); do systemctl restart p2pfs || exit 1; done";
+    machine.ok(many);
+    machine.ok("p2pfs wait --mounted --file resume.pdf --timeout 30s");
+}
+
+#[apply(promise)]
+fn a_daemon_that_stands_still_is_replaced_by_the_watchdog() {
+    let machine = boot_cluster();
+    machine.write(
+        "/etc/systemd/system/p2pfs.service.d/soon.conf",
+        "[Service]\nWatchdogSec=3\n",
+    );
+    machine.ok("systemctl daemon-reload");
+    start(&machine);
+    let stopped = property(&machine, "MainPID");
+    machine.ok(&format!("kill -STOP {stopped}"));
+    eventually("another daemon serves", Duration::from_secs(60), || {
+        let now = property(&machine, "MainPID");
+        now != stopped && now != "0" && property(&machine, "ActiveState") == "active"
+    });
+    machine.ok("p2pfs wait --mounted --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+    let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat _PID=1");
+    assert!(said.contains("Watchdog timeout"), "{said}");
+}
+
+/// A name server that takes each question and says nothing.
+const SILENT_NAME_SERVER: &str = "systemd-run --unit=silent perl -MIO::Socket::INET -e \
+    'our @s = IO::Socket::INET->new(LocalAddr => \"127.0.0.9:53\", Proto => \"udp\") or die; \
+     sleep 1000' && echo nameserver 127.0.0.9 > /etc/resolv.conf";
+
+#[apply(promise)]
+fn a_seed_whose_name_does_not_resolve_delays_nothing() {
+    let machine = boot_cluster();
+    machine.sh(SILENT_NAME_SERVER).expect_ok();
+    machine.write(
+        EXTRA,
+        "seeds = [\"one.example:1378\", \"two.example:1378\", \"127.0.0.1:1379\"]\n",
+    );
+    // far less than one question to a silent server takes
+    machine.ok("timeout 4 systemctl start p2pfs");
+    machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 4s");
+    eventually("both are named", Duration::from_secs(60), || {
+        let said = journal(&machine);
+        said.contains("one.example:1378 does not resolve")
+            && said.contains("two.example:1378 does not resolve")
+    });
+}
+
+#[apply(promise)]
+fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
+    let machine = boot_cluster();
+    machine.write(EXTRA, "[log]\nlevel = \"debug\"\n");
+    start(&machine);
+    machine.ok("cat /mnt/p2p/resume.pdf > /dev/null");
+    let fetched = "PATH=resume.pdf BYTES=20000000";
+    let search = |fields: &str| {
+        machine.ok("journalctl --sync");
+        machine.ok(&format!("journalctl -q -u p2pfs -o json {fields}"))
+    };
+    eventually("the fetch is told", Duration::from_secs(30), || {
+        search(fetched).contains("DURATION_USEC")
+    });
+    eventually("the peer is named", Duration::from_secs(30), || {
+        let text = search("PEER_NAME=second");
+        text.contains("second is alive") && text.contains("\"PEER\"")
+    });
+    machine.ok("systemctl stop second");
+    machine.write(EXTRA, "listen = \"127.0.0.1:1399\"\n");
+    machine.ok("systemctl reload p2pfs");
+    let explained = "journalctl -q -x -u p2pfs -p warning --no-pager";
+    eventually("the catalog explains", Duration::from_secs(30), || {
+        machine
+            .ok(explained)
+            .contains("Settings were changed that need a restart")
+    });
+}
+
+#[apply(promise)]
+fn mount_and_a_line_of_fstab_mount_the_folder() {
+    let machine = boot_cluster();
+    machine.ok("mount -t p2pfs none /mnt/p2p");
+    machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+    machine.ok("mount -t p2pfs none /mnt/p2p");
+    machine.ok("umount /mnt/p2p");
+    machine.ok("echo 'none /mnt/p2p p2pfs _netdev,nofail 0 0' >> /etc/fstab");
+    machine.ok("systemctl daemon-reload && mount /mnt/p2p");
+    machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+    let refused = machine.sh("mount -t p2pfs none /mnt/p2p -o colour=red");
+    assert!(
+        refused.stderr.contains("no option colour=red"),
+        "{}",
+        refused.stderr
+    );
+    let elsewhere = machine.sh("mount -t p2pfs none /mnt/elsewhere");
+    assert!(
+        elsewhere.stderr.contains("set dir of [mount]"),
+        "{}",
+        elsewhere.stderr
+    );
+    machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
+    machine.ok("systemctl start mnt-p2p.mount");
+    machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+}
+
+#[apply(promise)]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let machine = boot_cluster();
+    for units in [
+        "/etc/systemd/system/p2pfs.service",
+        "--user /etc/systemd/user/p2pfs.service",
+    ] {
+        let verified = machine.sh(&format!(
+            "XDG_RUNTIME_DIR=/run systemd-analyze verify --man=no {units} 2>&1"
+        ));
+        assert_eq!(verified.text(), "", "{units}");
+    }
 }
