@@ -267,7 +267,7 @@ fn a_wrong_configuration_stops_the_start_with_its_place() {
             .args(extra);
         let output = command.output().unwrap();
         let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(78));
         let place = format!("p2pfs: {}:3:17: mount.read_deadline: ", config.display());
         assert!(said.starts_with(&place), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
