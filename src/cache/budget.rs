@@ -3,43 +3,10 @@
 //! Pure. The cost is an upper bound that is exact for the pages, so the sum over all files is
 //! never less than what the disk has given.
 
-use std::ops::{Add, Sub};
-
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
+use super::pages::Counts;
 use crate::digest::outboard_bytes;
 use crate::extent::{CHUNK_BYTES, PAGE_BYTES};
-
-/// How many pages are on disk, and how many chunks and map blocks have at least one of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) pages: u64,
-    pub(super) chunks: u64,
-    pub(super) blocks: u64,
-}
-
-impl Add for Counts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            pages: self.pages + other.pages,
-            chunks: self.chunks + other.chunks,
-            blocks: self.blocks + other.blocks,
-        }
-    }
-}
-
-impl Sub for Counts {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        Self {
-            pages: self.pages - other.pages,
-            chunks: self.chunks - other.chunks,
-            blocks: self.blocks - other.blocks,
-        }
-    }
-}
 
 /// The bytes of disk that a file with these counts takes at most. Grows with each count.
 pub(super) fn charge_bytes(size_bytes: u64, counts: Counts) -> u64 {

@@ -2,20 +2,18 @@
 //! all files together.
 
 use std::fs::File;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use super::budget::charge_bytes;
 use super::disk::Disk;
-use super::file::Shared;
+use super::file::{Shared, lock};
 use super::index::{Entry, Index, Presence, Verdict, Victim};
-use super::keeper::Chores;
 use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
 use super::pins::Pins;
+use super::works::Works;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
 
@@ -43,27 +41,26 @@ impl Default for Tuning {
 
 /// See the module. Lives as long as any handle.
 pub(super) struct Core {
-    pub(super) layout: Layout,
-    pub(super) disk: Disk,
-    pub(super) boot: Boot,
-    pub(super) flush_bytes: u64,
-    pub(super) chores: Chores,
-    pub(super) index: Mutex<Index>,
+    pub(super) works: Works,
+    pub(super) index: Mutex<Index<Handle>>,
     /// Signalled when a hash is no longer busy, or a file was closed.
     pub(super) settled: Condvar,
     /// Held while pins change: whether a failed change left it open what is on disk.
     pins_unclear: Mutex<bool>,
     problems: Vec<String>,
-    events: SyncSender<CacheEvent>,
-    events_lost: AtomicU64,
-    disk_errors: AtomicU64,
-    disk_refuses: AtomicBool,
     _lock: File,
 }
 
-/// Takes a lock. What a panicking thread left is still true: each change is made at once.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The one hold on an open file; its end closes the file.
+pub(super) struct Handle {
+    pub(super) core: Arc<Core>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.close(&self.shared);
+    }
 }
 
 impl Core {
@@ -89,20 +86,12 @@ impl Core {
         }
         let (events, receiver) = sync_channel(EVENTS_MAX);
         let core = Arc::new(Self {
-            disk,
-            boot,
-            flush_bytes: tuning.flush_bytes,
-            chores: Chores::default(),
+            works: Works::new(layout, disk, boot, tuning.flush_bytes, events),
             index: Mutex::new(Index::new(config.budget_bytes, config.floor_bytes, pins)),
             settled: Condvar::new(),
             pins_unclear: Mutex::new(false),
             problems: std::mem::take(&mut survey.problems),
-            events,
-            events_lost: AtomicU64::new(0),
-            disk_errors: AtomicU64::new(0),
-            disk_refuses: AtomicBool::new(false),
             _lock: claim,
-            layout,
         });
         core.adopt(survey, stopped_at.is_some());
         core.shrink();
@@ -112,7 +101,7 @@ impl Core {
     /// Takes in what was found on disk, in the order of last use.
     fn adopt(&self, mut survey: Survey, was_clean: bool) {
         for hash in survey.broken {
-            self.tell(CacheEvent::Evicted {
+            self.works.tell(CacheEvent::Evicted {
                 hash,
                 was_complete: false,
             });
@@ -148,7 +137,7 @@ impl Core {
                 Verdict::Granted => return true,
                 Verdict::Refused => return false,
                 Verdict::Measure => {
-                    let Ok(free_bytes) = self.disk.free_bytes(&self.layout.dir) else {
+                    let Ok(free_bytes) = self.works.disk.free_bytes(&self.works.layout.dir) else {
                         return false;
                     };
                     lock(&self.index).measured(free_bytes, Instant::now());
@@ -163,14 +152,14 @@ impl Core {
     }
 
     /// Removes a victim's files; says how many bytes that gave, or `None` where the disk refuses.
-    fn evict(&self, victim: Victim) -> Option<u64> {
-        let paths = self.layout.paths(&victim.hash);
-        let removed = self.noted(layout::remove(&self.disk, &paths));
+    fn evict(&self, victim: Victim<Handle>) -> Option<u64> {
+        let paths = self.works.layout.paths(&victim.hash);
+        let removed = self.works.noted(layout::remove(&self.works.disk, &paths));
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
             lock(&self.index).removed(&victim);
-            self.tell(CacheEvent::Evicted { hash, was_complete });
+            self.works.tell(CacheEvent::Evicted { hash, was_complete });
         } else {
             lock(&self.index).spared(victim);
         }
@@ -234,15 +223,15 @@ impl Core {
             pinned_bytes: tally.pinned_bytes,
             files: index.iter().len(),
             complete_files: tally.complete_files,
-            events_lost: self.events_lost.load(Ordering::Relaxed),
-            disk_errors: self.disk_errors.load(Ordering::Relaxed),
+            events_lost: self.works.events_lost(),
+            disk_errors: self.works.disk_errors(),
         }
     }
 
     pub(super) fn list(&self) -> Vec<CachedFile> {
         let index = lock(&self.index);
         let now = std::time::SystemTime::now();
-        let line = |(hash, entry): (&ContentHash, &Entry)| CachedFile {
+        let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
             hash: *hash,
             size_bytes: entry.summary.size_bytes,
             cached_bytes: entry.cached_bytes(),
@@ -272,7 +261,7 @@ impl Core {
         self.select(|entry| entry.unchecked || entry.summary.in_doubt)
     }
 
-    fn select(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<(ContentHash, u64)> {
+    fn select(&self, wanted: impl Fn(&Entry<Handle>) -> bool) -> Vec<(ContentHash, u64)> {
         let index = lock(&self.index);
         let chosen = index.iter().filter(|(_, entry)| wanted(entry));
         chosen
@@ -292,7 +281,7 @@ impl Core {
             return Ok(());
         }
         *unclear = true;
-        changed.save(&self.layout, &self.disk)?;
+        changed.save(&self.works.layout, &self.works.disk)?;
         *unclear = false;
         lock(&self.index).set_pins(changed, hashes);
         self.shrink();
@@ -315,7 +304,7 @@ impl Core {
     pub(super) fn flush_all(&self) {
         for shared in self.open_files() {
             // What fails stays to be written, and was counted.
-            let _ = shared.flush(self);
+            let _ = shared.flush(&self.works);
         }
     }
 
@@ -327,42 +316,14 @@ impl Core {
         });
         open.collect()
     }
-
-    /// Sends an event, or counts that it was lost.
-    pub(super) fn tell(&self, event: CacheEvent) {
-        if self.events.try_send(event).is_err() {
-            self.events_lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts a failed change of the disk, and tells of the first in a row.
-    pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        match &result {
-            // Asked first: this is on the path of every store, and a load shares the cache line.
-            Ok(_) if self.disk_refuses.load(Ordering::Relaxed) => {
-                self.disk_refuses.store(false, Ordering::Relaxed);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                self.disk_errors.fetch_add(1, Ordering::Relaxed);
-                if !self.disk_refuses.swap(true, Ordering::Relaxed) {
-                    self.tell(CacheEvent::DiskTrouble {
-                        why: error.to_string(),
-                    });
-                }
-            }
-        }
-        result
-    }
 }
 
 impl Drop for Core {
     /// The last handle is gone, so every map is written: the stop was clean, unless the disk
     /// refuses to say so.
     fn drop(&mut self) {
-        let refused = self.disk_refuses.load(Ordering::Relaxed);
-        if !refused {
-            let _ = self.disk.create(&self.layout.clean());
+        if !self.works.disk_refuses() {
+            let _ = self.works.disk.create(&self.works.layout.clean());
         }
     }
 }

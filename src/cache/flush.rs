@@ -4,51 +4,13 @@
 use std::io::{self, IoSlice};
 use std::sync::{Arc, TryLockError};
 
-use super::core::{Core, lock};
 use super::disk::Reach;
-use super::file::{Pairs, Shared, State};
+use super::file::{MapState, Pairs, Shared, State, lock};
 use super::layout::{self, Summary};
-use super::map::{self, Boot, LoadedMap, SPARE_RECORDS};
-use super::opening::reread;
+use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
+use super::works::Works;
 use crate::extent::PAGE_BYTES;
-
-/// What is known of a file's map on disk. Its lock is held while the map is written.
-pub(super) struct MapState {
-    /// Whether it is an attribute of the data file.
-    in_attribute: bool,
-    records: u64,
-    on_disk: bool,
-    /// Whether nothing may be appended: a record was torn, or pages were taken out.
-    must_rewrite: bool,
-    /// Whether the file was closed: its map belongs to whoever opens it next.
-    retired: bool,
-}
-
-impl MapState {
-    /// Of a file that has no map yet.
-    pub(super) fn fresh(size_bytes: u64) -> Self {
-        Self {
-            in_attribute: map::is_small(size_bytes),
-            records: 0,
-            on_disk: false,
-            must_rewrite: false,
-            retired: false,
-        }
-    }
-
-    /// Of a map that was read.
-    pub(super) fn of(loaded: &LoadedMap) -> Self {
-        let must_rewrite = !loaded.sound;
-        Self {
-            in_attribute: loaded.in_attribute,
-            records: loaded.records,
-            on_disk: true,
-            must_rewrite,
-            retired: false,
-        }
-    }
-}
 
 /// What one flush writes.
 struct Batch {
@@ -61,91 +23,91 @@ struct Batch {
 
 impl Shared {
     /// Writes what has changed.
-    pub(super) fn flush(&self, core: &Core) -> io::Result<()> {
-        self.flush_locked(core, &mut lock(&self.map), false)
+    pub(super) fn flush(&self, works: &Works) -> io::Result<()> {
+        self.flush_locked(works, &mut lock(&self.map), false)
     }
 
     /// The same, unless somebody is at it.
-    pub(super) fn flush_unless_busy(&self, core: &Core) {
+    pub(super) fn flush_unless_busy(&self, works: &Works) {
         match self.map.try_lock() {
             Ok(mut map) => {
                 // What fails stays to be written, and was counted.
-                let _ = self.flush_locked(core, &mut map, false);
+                let _ = self.flush_locked(works, &mut map, false);
             }
             Err(TryLockError::Poisoned(poison)) => {
-                let _ = self.flush_locked(core, &mut poison.into_inner(), false);
+                let _ = self.flush_locked(works, &mut poison.into_inner(), false);
             }
             Err(TryLockError::WouldBlock) => {}
         }
     }
 
     /// Brings everything to the disk and marks it as durable.
-    pub(super) fn sync(&self, core: &Core) -> io::Result<()> {
+    pub(super) fn sync(&self, works: &Works) -> io::Result<()> {
         if !lock(&self.state).unsynced {
             return Ok(());
         }
-        self.flush_locked(core, &mut lock(&self.map), true)
+        self.flush_locked(works, &mut lock(&self.map), true)
     }
 
     /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
     /// is lost than a damaged page believed.
-    pub(super) fn rewrite(&self, core: &Core, map: &mut MapState) {
+    pub(super) fn rewrite(&self, works: &Works, map: &mut MapState) {
         map.must_rewrite = true;
-        if self.flush_locked(core, map, false).is_err() {
-            let _ = core.disk.remove(&self.paths.map);
+        if self.flush_locked(works, map, false).is_err() {
+            let _ = works.disk.remove(&self.paths.map);
             if map.in_attribute {
-                let _ = core.disk.remove(&self.paths.data);
+                let _ = works.disk.remove(&self.paths.data);
             }
         }
     }
 
     /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
     /// that was never synced.
-    pub(super) fn retire(&self, core: &Core) -> (Option<Summary>, bool) {
+    pub(super) fn retire(&self, works: &Works) -> (Option<Summary>, bool) {
         let mut map = lock(&self.map);
-        let written = self.flush_locked(core, &mut map, false);
+        let written = self.flush_locked(works, &mut map, false);
         map.retired = true;
-        self.give_back_stale(core);
+        self.give_back_stale(works);
         let summary = match written {
             Ok(()) if map.on_disk => Some(self.summary()),
             Ok(()) => None,
-            Err(_) => reread(core, self),
+            Err(_) => reread(works, self),
         };
         let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
         let unsynced = lock(&self.state).unsynced;
         if summary.is_none() && self.files().is_some() {
-            let _ = core.noted(layout::remove(&core.disk, &self.paths));
+            let _ = works.noted(layout::remove(&works.disk, &self.paths));
         }
         // The time of the last use is kept there; without it the order is older, no more.
         match (summary.is_some(), map.in_attribute) {
-            (true, false) => drop(core.disk.touch(&self.paths.map)),
+            (true, false) => drop(works.disk.touch(&self.paths.map)),
             // what was stored a moment ago has the time of that
-            (true, true) if !unsynced => drop(core.disk.touch(&self.paths.data)),
+            (true, true) if !unsynced => drop(works.disk.touch(&self.paths.data)),
             _ => {}
         }
         (summary, unsynced)
     }
 
     /// Returns the disk space of worthless pages, now that nobody can be reading them.
-    fn give_back_stale(&self, core: &Core) {
+    fn give_back_stale(&self, works: &Works) {
         let stale = std::mem::take(&mut lock(&self.state).stale);
         for run in stale.runs(0..page_count(self.size_bytes)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without holes keeps them until the file is evicted.
             if let Ok(data) = self.data() {
-                let _ = core.disk.punch(data, range.start, range.len());
+                let _ = works.disk.punch(data, range.start, range.len());
             }
         }
     }
 
-    fn flush_locked(&self, core: &Core, map: &mut MapState, durable: bool) -> io::Result<()> {
+    fn flush_locked(&self, works: &Works, map: &mut MapState, durable: bool) -> io::Result<()> {
         if map.retired {
             return Ok(());
         }
         let Some(batch) = self.take_batch(map, durable) else {
             return Ok(());
         };
-        let result = core.noted(self.write_batch(core, map, &batch, durable));
+        let result = works.noted(self.write_batch(works, map, &batch, durable));
         self.finish_batch(map, batch, result.is_ok());
         result
     }
@@ -183,26 +145,27 @@ impl Shared {
 
     fn write_batch(
         &self,
-        core: &Core,
+        works: &Works,
         map: &mut MapState,
         batch: &Batch,
         durable: bool,
     ) -> io::Result<()> {
         for (offset, bytes) in runs_of(&batch.pairs) {
-            core.disk
+            works
+                .disk
                 .write_at(self.outboard()?, &mut [IoSlice::new(&bytes)], offset)?;
         }
         if durable {
             let files = self.files().into_iter();
             for file in files.flat_map(|files| [Some(&files.data), files.outboard.as_ref()]) {
-                file.map_or(Ok(()), |file| core.disk.sync(file))?;
+                file.map_or(Ok(()), |file| works.disk.sync(file))?;
             }
         }
         if let Some((present, doubt)) = &batch.whole {
-            let boot = if durable { Boot::DURABLE } else { core.boot };
+            let boot = if durable { Boot::DURABLE } else { works.boot };
             if map.in_attribute {
                 let small = map::small(&self.hash, self.size_bytes, boot, present, doubt);
-                match core.disk.set_map_attribute(self.data()?, &small) {
+                match works.disk.set_map_attribute(self.data()?, &small) {
                     Err(error) if has_no_attributes(&error) => map.in_attribute = false,
                     outcome => return outcome,
                 }
@@ -210,17 +173,17 @@ impl Shared {
             let bytes = map::whole(&self.hash, self.size_bytes, boot, present, doubt);
             map.records = (present.counts() + doubt.counts()).blocks;
             let reach = if durable { Reach::Bytes } else { Reach::Memory };
-            return core.disk.replace(&self.paths.map, &bytes, reach);
+            return works.disk.replace(&self.paths.map, &bytes, reach);
         }
         let mut bytes = Vec::new();
         if !map.on_disk {
             bytes.extend(map::header(&self.hash, self.size_bytes));
         }
         for (block, bits) in &batch.blocks {
-            bytes.extend(map::record(&self.hash, *block, core.boot, bits));
+            bytes.extend(map::record(&self.hash, *block, works.boot, bits));
         }
         map.records += batch.blocks.len() as u64;
-        core.disk.append(&self.paths.map, &bytes)
+        works.disk.append(&self.paths.map, &bytes)
     }
 
     /// After a failure, what was taken is to be written again, and the map's end is unknown.
@@ -265,4 +228,10 @@ fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
         }
     }
     runs
+}
+
+/// What is known of a closed file from its map on disk.
+fn reread(works: &Works, shared: &Shared) -> Option<Summary> {
+    let map = layout::load(&shared.paths, &shared.hash, works.boot).ok()??;
+    Some(map.summary())
 }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::Cache;
-use super::core::{Core, lock};
+use super::core::Core;
+use super::file::lock;
 use crate::extent::PAGE_BYTES;
 
 /// Bytes of the budget; given back when dropped.
@@ -37,8 +38,9 @@ impl Cache {
         let needed_bytes = bytes.saturating_add(floor_bytes);
         fixed_bytes.saturating_add(bytes) <= budget_bytes
             && core
+                .works
                 .disk
-                .free_bytes(&core.layout.dir)
+                .free_bytes(&core.works.layout.dir)
                 .is_ok_and(|free_bytes| free_bytes.saturating_add(evictable_bytes) >= needed_bytes)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure bookkeeping under one lock, which is never held during I/O: a hash whose files are being
 //! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.
+//! `H` is the hold that users have on an open file: nothing is asked of it but whether it lives.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lru::LruCache;
 
 use super::budget::charge_bytes;
-use super::file::{Handle, Shared};
+use super::file::Shared;
 use super::layout::Summary;
 use super::pins::Pins;
 use crate::digest::ContentHash;
@@ -20,23 +21,23 @@ use crate::digest::ContentHash;
 const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
 
 /// One file of the cache.
-pub(super) struct Entry {
+pub(super) struct Entry<H> {
     /// As when it was last closed.
     pub(super) summary: Summary,
     pub(super) last_use: SystemTime,
     /// Whether it was complete at an unclean stop, and was not checked since.
     pub(super) unchecked: bool,
-    pub(super) presence: Presence,
+    pub(super) presence: Presence<H>,
 }
 
 /// Whether a file is in use.
-pub(super) enum Presence {
+pub(super) enum Presence<H> {
     Closed,
     /// The handle's end begins the closing; until that is done, the entry stays so.
-    Open(Weak<Handle>, Arc<Shared>),
+    Open(Weak<H>, Arc<Shared>),
 }
 
-impl Entry {
+impl<H> Entry<H> {
     /// The same, for whoever is about to open it.
     pub(super) fn as_closed(&self) -> Self {
         Self {
@@ -67,11 +68,11 @@ impl Entry {
 }
 
 /// What to do about bytes that someone wants to store.
-pub(super) enum Verdict {
+pub(super) enum Verdict<H> {
     /// They are charged; go on.
     Granted,
     /// First remove this file, then ask again.
-    Evict(Victim),
+    Evict(Victim<H>),
     /// First measure the free space, then ask again.
     Measure,
     /// There is no room and none can be made.
@@ -79,12 +80,12 @@ pub(super) enum Verdict {
 }
 
 /// A file on its way out: its hash is busy until [`Index::removed`].
-pub(super) struct Victim {
+pub(super) struct Victim<H> {
     pub(super) hash: ContentHash,
-    entry: Entry,
+    entry: Entry<H>,
 }
 
-impl Victim {
+impl<H> Victim<H> {
     pub(super) fn charge_bytes(&self) -> u64 {
         charge_bytes(self.entry.summary.size_bytes, self.entry.summary.counts)
     }
@@ -102,7 +103,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn of(entry: &Entry, is_pinned: bool) -> Self {
+    fn of<H>(entry: &Entry<H>, is_pinned: bool) -> Self {
         Self {
             complete_files: usize::from(entry.is_complete()),
             pinned_bytes: if is_pinned { entry.cached_bytes() } else { 0 },
@@ -125,12 +126,12 @@ impl Tally {
 }
 
 /// See the module.
-pub(super) struct Index {
+pub(super) struct Index<H> {
     pub(super) budget_bytes: u64,
     pub(super) floor_bytes: u64,
     pub(super) charged_bytes: u64,
     pub(super) evictable_bytes: u64,
-    entries: HashMap<ContentHash, Entry>,
+    entries: HashMap<ContentHash, Entry<H>>,
     pub(super) busy: HashSet<ContentHash>,
     pins: Pins,
     /// Those of `entries` that are in use; what the others come to is counted below.
@@ -141,7 +142,7 @@ pub(super) struct Index {
     free: Option<(Instant, u64)>,
 }
 
-impl Index {
+impl<H> Index<H> {
     pub(super) fn new(budget_bytes: u64, floor_bytes: u64, pins: Pins) -> Self {
         Self {
             budget_bytes,
@@ -159,7 +160,7 @@ impl Index {
     }
 
     /// Charges `bytes` if there is room for them.
-    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> Verdict {
+    pub(super) fn reserve(&mut self, bytes: u64, now: Instant) -> Verdict<H> {
         let fixed_bytes = self.charged_bytes - self.evictable_bytes;
         if bytes == 0 {
             return Verdict::Granted;
@@ -205,7 +206,7 @@ impl Index {
     }
 
     /// Takes the least recently used file that may go.
-    pub(super) fn take_victim(&mut self) -> Option<Victim> {
+    pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
         let (hash, _) = self.evictable.peek_lru()?;
         let hash = *hash;
         self.unshelve(&hash);
@@ -215,41 +216,41 @@ impl Index {
     }
 
     /// A victim's files are gone.
-    pub(super) fn removed(&mut self, victim: &Victim) {
+    pub(super) fn removed(&mut self, victim: &Victim<H>) {
         self.busy.remove(&victim.hash);
         self.recharge(victim.charge_bytes(), 0);
         self.forget_measure();
     }
 
     /// A victim's files cannot be removed: it stays, with its charge.
-    pub(super) fn spared(&mut self, victim: Victim) {
+    pub(super) fn spared(&mut self, victim: Victim<H>) {
         self.busy.remove(&victim.hash);
         self.insert_closed(victim.hash, victim.entry);
     }
 
     /// Adds a closed file, already charged, as the most recently used one.
-    pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry) {
+    pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.put(hash, entry);
         self.shelve(&hash);
     }
 
     /// What is known of a file.
-    pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry> {
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<&Entry<H>> {
         self.entries.get(hash)
     }
 
     /// All files.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&ContentHash, &Entry<H>)> {
         self.entries.iter()
     }
 
     /// The files that are in use.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn open(&self) -> impl Iterator<Item = &Entry<H>> {
         self.open.iter().filter_map(|hash| self.entries.get(hash))
     }
 
     /// Adds a file, or replaces what was known of it.
-    pub(super) fn put(&mut self, hash: ContentHash, entry: Entry) {
+    pub(super) fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.take(&hash);
         if entry.is_open() {
             self.open.insert(hash);
@@ -261,7 +262,7 @@ impl Index {
     }
 
     /// Takes a file out.
-    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry> {
+    pub(super) fn take(&mut self, hash: &ContentHash) -> Option<Entry<H>> {
         let entry = self.entries.remove(hash)?;
         if !self.open.remove(hash) {
             let tally = Tally::of(&entry, self.pins.contains(hash));

@@ -9,10 +9,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::budget::Counts;
 use super::disk::{Disk, Reach, map_attribute, open_writable, replacement};
 use super::map::{self, Boot, LoadedMap};
-use super::pages::{PageMap, bytes_of, page_count};
+use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
 use crate::digest::{ContentHash, outboard_bytes};
 use crate::extent::PAGE_BYTES;

@@ -41,6 +41,8 @@
 //! uncached, and [`CacheEvent::DiskTrouble`] says so once.
 
 mod budget;
+mod cached_file;
+mod chores;
 mod core;
 mod disk;
 mod error;
@@ -54,8 +56,10 @@ mod map;
 mod opening;
 mod pages;
 mod pins;
+mod proving;
 mod store;
 mod verify;
+mod works;
 
 #[cfg(test)]
 mod tests;
@@ -65,8 +69,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
+pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use error::CacheError;
-pub use file::{CacheFile, ReadOutcome, Stored};
+
 pub use guest::GuestRoom;
 pub use verify::VerifyProgress;
 

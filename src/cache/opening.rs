@@ -4,27 +4,25 @@
 //! the same file at once; an open file whose last handle is gone stays in the index as open until
 //! its map is written.
 
-use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::budget::charge_bytes;
-use super::core::{Core, lock};
-use super::disk::open_writable;
-use super::file::{CacheFile, Files, Handle, Shared};
-use super::flush::MapState;
+use super::cached_file::CacheFile;
+use super::core::{Core, Handle};
+use super::file::{Files, MapState, Shared, lock};
 use super::index::{Entry, Index, Presence};
-use super::layout::{self, Paths, Summary};
+use super::layout;
 use super::map::LoadedMap;
 use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
-use crate::digest::{ContentHash, outboard_bytes};
+use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 
 /// What the index says of a hash that is not busy.
 enum Found {
     Open(Arc<Handle>),
     /// The hash is busy now, for us.
-    Closed(Entry),
+    Closed(Entry<Handle>),
     /// The hash is busy now, for us.
     Absent,
 }
@@ -95,14 +93,14 @@ impl Core {
         }
     }
 
-    fn wait<'a>(&self, index: MutexGuard<'a, Index>) -> MutexGuard<'a, Index> {
+    fn wait<'a>(&self, index: MutexGuard<'a, Index<Handle>>) -> MutexGuard<'a, Index<Handle>> {
         self.settled
             .wait(index)
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the claim, with what the hash stands for now.
-    fn release(&self, hash: &ContentHash, entry: Option<Entry>) {
+    fn release(&self, hash: &ContentHash, entry: Option<Entry<Handle>>) {
         let mut index = lock(&self.index);
         index.busy.remove(hash);
         match entry {
@@ -122,12 +120,12 @@ impl Core {
     fn reopen(
         self: &Arc<Self>,
         hash: ContentHash,
-        entry: Entry,
+        entry: Entry<Handle>,
         size_bytes: Option<u64>,
     ) -> Result<Arc<Handle>, CacheError> {
         let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
-        let paths = self.layout.paths(&hash);
-        let loaded = match layout::load(&paths, &hash, self.boot) {
+        let paths = self.works.layout.paths(&hash);
+        let loaded = match layout::load(&paths, &hash, self.works.boot) {
             Ok(loaded) => loaded,
             Err(source) => {
                 self.release(&hash, Some(entry));
@@ -137,7 +135,7 @@ impl Core {
         let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
         let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
         let Some(mut loaded) = usable else {
-            let gone = self.noted(layout::remove(&self.disk, &paths));
+            let gone = self.works.noted(layout::remove(&self.works.disk, &paths));
             if let Err(source) = gone {
                 self.release(&hash, Some(entry));
                 return Err(CacheError::io("remove", paths.data, source));
@@ -148,7 +146,7 @@ impl Core {
         let summary = loaded.summary();
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         lock(&self.index).recharge(old_bytes, new_bytes);
-        let files = match open_files(&paths, summary.size_bytes) {
+        let files = match Files::open(&paths, summary.size_bytes) {
             Ok(files) => files,
             Err(source) => {
                 self.release(&hash, Some(Entry { summary, ..entry }));
@@ -164,7 +162,7 @@ impl Core {
         let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
-            let lost_bytes = shared.settle(self, whole);
+            let lost_bytes = shared.settle(&self.works, whole);
             self.lost_at_open(&shared, lost_bytes);
         }
         Ok(self.publish_open(shared, entry.unchecked && !checks_now))
@@ -173,7 +171,7 @@ impl Core {
     /// What was believed before it was opened is not there: who offered it must hear of that.
     fn lost_at_open(&self, shared: &Shared, lost_bytes: u64) {
         if lost_bytes > 0 {
-            self.tell(CacheEvent::Dropped {
+            self.works.tell(CacheEvent::Dropped {
                 hash: shared.hash,
                 range: ByteRange::new(0, shared.size_bytes),
                 was_complete: true,
@@ -187,20 +185,24 @@ impl Core {
         hash: ContentHash,
         size_bytes: u64,
     ) -> Result<Arc<Handle>, CacheError> {
-        let paths = self.layout.paths(&hash);
+        let paths = self.works.layout.paths(&hash);
         let loaded = layout::empty_map(size_bytes);
         let map = MapState::fresh(size_bytes);
         if size_bytes > 0 {
             let shared = Shared::new(hash, paths, None, loaded, map, 0);
             return Ok(self.publish_open(shared, false));
         }
-        let files = match self.noted(self.make_files(&paths, 0, ByteRange::new(0, 0))) {
-            Ok(files) => files,
-            Err(source) => {
-                self.release(&hash, None);
-                return Err(CacheError::io("make", paths.data, source));
-            }
-        };
+        let files =
+            match self
+                .works
+                .noted(Files::make(&self.works, &paths, 0, ByteRange::new(0, 0)))
+            {
+                Ok(files) => files,
+                Err(source) => {
+                    self.release(&hash, None);
+                    return Err(CacheError::io("make", paths.data, source));
+                }
+            };
         let charged_bytes = if self.reserve(charge_of_nothing()) {
             charge_of_nothing()
         } else {
@@ -209,51 +211,12 @@ impl Core {
         let shared = Shared::new(hash, paths, Some(files), loaded, map, charged_bytes);
         let handle = self.publish_open(shared, false);
         if charged_bytes > 0 {
-            handle.shared.rewrite(self, &mut lock(&handle.shared.map));
-            self.tell(CacheEvent::Completed { hash, size_bytes });
+            handle
+                .shared
+                .rewrite(&self.works, &mut lock(&handle.shared.map));
+            self.works.tell(CacheEvent::Completed { hash, size_bytes });
         }
         Ok(handle)
-    }
-
-    /// Makes the files of a content of which `first` will be written first. What fails leaves
-    /// nothing, or what the survey of the next start removes.
-    pub(super) fn make_files(
-        &self,
-        paths: &Paths,
-        size_bytes: u64,
-        first: ByteRange,
-    ) -> io::Result<Files> {
-        let made = self.try_make_files(paths, size_bytes, first);
-        if made.is_err() {
-            let _ = layout::remove(&self.disk, paths);
-        }
-        made
-    }
-
-    fn try_make_files(
-        &self,
-        paths: &Paths,
-        size_bytes: u64,
-        first: ByteRange,
-    ) -> io::Result<Files> {
-        if let Some(shard) = paths.data.parent() {
-            self.disk.make_dir(shard)?;
-        }
-        // What an earlier life left here is no data of ours.
-        layout::remove(&self.disk, paths)?;
-        let data = self.disk.create(&paths.data)?;
-        if first.len() < size_bytes {
-            self.disk.set_len(&data, size_bytes)?;
-        }
-        let outboard = match outboard_bytes(size_bytes) {
-            0 => None,
-            length_bytes => {
-                let outboard = self.disk.create(&paths.outboard)?;
-                self.disk.set_len(&outboard, length_bytes)?;
-                Some(outboard)
-            }
-        };
-        Ok(Files { data, outboard })
     }
 
     fn publish_open(self: &Arc<Self>, shared: Shared, unchecked: bool) -> Arc<Handle> {
@@ -280,11 +243,11 @@ impl Core {
 
     /// The last handle is gone: writes the map and lets the file be evicted.
     pub(super) fn close(&self, shared: &Arc<Shared>) {
-        let (kept, unsynced) = shared.retire(self);
+        let (kept, unsynced) = shared.retire(&self.works);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.
             let range = ByteRange::new(0, shared.size_bytes);
-            self.tell(CacheEvent::Dropped {
+            self.works.tell(CacheEvent::Dropped {
                 hash: shared.hash,
                 range,
                 was_complete: true,
@@ -314,7 +277,7 @@ impl Core {
         drop(index);
         self.settled.notify_all();
         if unsynced {
-            shared.sync_later(self);
+            shared.sync_later(&self.works);
         }
         self.shrink();
     }
@@ -328,22 +291,7 @@ impl LoadedMap {
     }
 }
 
-fn open_files(paths: &Paths, size_bytes: u64) -> io::Result<Files> {
-    let data = open_writable(&paths.data)?;
-    let outboard = match outboard_bytes(size_bytes) {
-        0 => None,
-        _ => Some(open_writable(&paths.outboard)?),
-    };
-    Ok(Files { data, outboard })
-}
-
 /// What the map of an empty file costs.
 fn charge_of_nothing() -> u64 {
-    charge_bytes(0, super::budget::Counts::default())
-}
-
-/// What is known of a closed file from its map on disk.
-pub(super) fn reread(core: &Core, shared: &Shared) -> Option<Summary> {
-    let map = layout::load(&shared.paths, &shared.hash, core.boot).ok()??;
-    Some(map.summary())
+    charge_bytes(0, super::pages::Counts::default())
 }

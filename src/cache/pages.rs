@@ -4,9 +4,8 @@
 //! what is cached of it, and for a file that is read in order one in twenty thousand.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Add, Range, Sub};
 
-use super::budget::Counts;
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 
 /// Pages of one block: 2 MiB, 64 bytes of bitmap.
@@ -221,6 +220,38 @@ fn counts_of(bits: &Bits) -> Counts {
         pages: pages.into(),
         chunks: chunks as u64,
         blocks: u64::from(pages > 0),
+    }
+}
+
+/// How many pages are on disk, and how many chunks and map blocks have at least one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) pages: u64,
+    pub(super) chunks: u64,
+    pub(super) blocks: u64,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            pages: self.pages + other.pages,
+            chunks: self.chunks + other.chunks,
+            blocks: self.blocks + other.blocks,
+        }
+    }
+}
+
+impl Sub for Counts {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            pages: self.pages - other.pages,
+            chunks: self.chunks - other.chunks,
+            blocks: self.blocks - other.blocks,
+        }
     }
 }
 

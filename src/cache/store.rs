@@ -6,10 +6,12 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
-use super::budget::{Counts, charge_bytes};
-use super::core::{Core, lock};
-use super::file::{CacheFile, Shared, State, Stored};
-use super::pages::{bytes_of, pages_in};
+use super::budget::charge_bytes;
+use super::cached_file::{CacheFile, Stored};
+use super::core::Core;
+use super::file::{Shared, State, lock};
+use super::pages::{Counts, bytes_of, pages_in};
+use super::works::Works;
 use super::{CacheError, CacheEvent};
 use crate::digest::{HashPair, Verified, outboard_bytes};
 use crate::extent::{ByteRange, PAGE_BYTES};
@@ -40,8 +42,8 @@ impl CacheFile {
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write(core, &bytes, range.start);
-        if core.noted(written).is_err() {
+        let written = shared.write(&core.works, &bytes, range.start);
+        if core.works.noted(written).is_err() {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
         }
@@ -50,7 +52,7 @@ impl CacheFile {
             take_in(state, &pages, &verified.pairs);
             completed = shared.publish(state);
         });
-        shared.follow_up(core, completed);
+        shared.follow_up(&core.works, completed);
         Ok(Stored::Kept)
     }
 }
@@ -58,12 +60,12 @@ impl CacheFile {
 impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
-    fn write(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(&self, works: &Works, bytes: &[u8], offset: u64) -> io::Result<()> {
         let _turn = lock(&self.writing);
         let mut slices = [IoSlice::new(bytes)];
         let range = ByteRange::at(offset, bytes.len() as u64);
-        let files = self.files_for(core, range)?;
-        core.disk.write_at(&files.data, &mut slices, offset)
+        let files = self.files_for(works, range)?;
+        works.disk.write_at(&files.data, &mut slices, offset)
     }
 
     /// Charges the budget for pages that will be written.
@@ -98,23 +100,23 @@ impl Shared {
     }
 
     /// Writes the map when enough has come together or the file is complete.
-    fn follow_up(&self, core: &Core, completed: bool) {
+    fn follow_up(&self, works: &Works, completed: bool) {
         let state = lock(&self.state);
-        let due = state.unflushed_bytes >= core.flush_bytes;
+        let due = state.unflushed_bytes >= works.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);
         if completed || full {
             // What fails stays to be written, and was counted.
-            let _ = self.flush(core);
+            let _ = self.flush(works);
         } else if due {
-            self.flush_unless_busy(core);
+            self.flush_unless_busy(works);
         } else {
-            core.chores.wake_to_flush();
+            works.chores.wake_to_flush();
         }
         if completed {
-            self.sync_later(core);
+            self.sync_later(works);
             let size_bytes = self.size_bytes;
-            core.tell(CacheEvent::Completed {
+            works.tell(CacheEvent::Completed {
                 hash: self.hash,
                 size_bytes,
             });

@@ -1,17 +1,12 @@
-//! Checking what is on disk against the hashes: all of it on demand or after an unclean stop, a
-//! doubtful chunk when it is read.
-//!
-//! Only whole chunks can be checked: an outboard has no hash for less. Single pages of a chunk
-//! are believed because their record says that they were written in this boot, or synced.
+//! Checking all that is on disk against the hashes, on demand or after an unclean stop.
 
 use std::ops::ControlFlow;
 
-use super::core::{Core, lock};
-use super::file::{CacheFile, PairSource, Shared};
-use super::pages::{bytes_of, pages_around};
-use super::{Cache, CacheEvent};
-use crate::digest::{self, ContentHash};
-use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
+use super::Cache;
+use super::cached_file::CacheFile;
+use super::core::Core;
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// How much is read and checked between two looks at whether to stop: 1 MiB.
 const STRIDE_BYTES: u64 = 16 * CHUNK_BYTES;
@@ -92,91 +87,13 @@ impl CacheFile {
         let mut start = 0;
         while start < shared.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
-            done.dropped_bytes += shared.settle(core, stride);
-            done.dropped_bytes += shared.check(core, stride);
+            done.dropped_bytes += shared.settle(&core.works, stride);
+            done.dropped_bytes += shared.check(&core.works, stride);
             done.bytes += stride.len();
             start = stride.end;
             progress(done)?;
         }
         core.checked(&shared.hash);
         ControlFlow::Continue(())
-    }
-}
-
-impl Shared {
-    /// Checks the whole chunks of a range; says how many bytes were dropped.
-    fn check(&self, core: &Core, range: ByteRange) -> u64 {
-        let before = self.cached_bytes();
-        let pages = pages_around(range, self.size_bytes);
-        if lock(&self.state).present.contains(pages) {
-            // What fails is dropped chunk by chunk inside.
-            let _ = self.prove(core, range);
-        } else {
-            self.drop_unproven(core, range);
-        }
-        before.saturating_sub(self.cached_bytes())
-    }
-
-    /// Drops the whole chunks of a range that do not prove themselves.
-    pub(super) fn drop_unproven(&self, core: &Core, range: ByteRange) {
-        for chunk in self.chunks_of(range) {
-            let pages = pages_around(chunk, self.size_bytes);
-            let whole = lock(&self.state).present.contains(pages);
-            if whole && !self.proves(chunk) {
-                self.drop_range(core, chunk);
-            }
-        }
-    }
-
-    /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
-    /// Says how many bytes were worth nothing.
-    pub(super) fn settle(&self, core: &Core, range: ByteRange) -> u64 {
-        let mut lost_bytes = 0;
-        for chunk in self.chunks_of(range) {
-            let pages = pages_around(chunk, self.size_bytes);
-            if !lock(&self.state).doubt.touches(pages.clone()) {
-                continue;
-            }
-            let proven = self.proves(chunk);
-            let mut state = lock(&self.state);
-            let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
-            for run in doubtful {
-                if proven {
-                    state.present.insert(run);
-                } else {
-                    lost_bytes += bytes_of(&run, self.size_bytes).len();
-                    state.stale.insert(run);
-                }
-            }
-            state.doubt.remove(pages.clone());
-            let blocks = super::pages::masks(pages).map(|(block, _)| block);
-            state.dirty.extend(blocks);
-            state.unsynced = true;
-            let completed = self.publish(&state);
-            drop(state);
-            if completed {
-                let _ = self.flush(core);
-                self.sync_later(core);
-                let size_bytes = self.size_bytes;
-                core.tell(CacheEvent::Completed {
-                    hash: self.hash,
-                    size_bytes,
-                });
-            }
-        }
-        lost_bytes
-    }
-
-    fn chunks_of(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
-        let size_bytes = self.size_bytes;
-        let end = range.end.min(size_bytes).div_ceil(CHUNK_BYTES);
-        (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
-    }
-
-    /// Whether a chunk on disk matches the hash.
-    fn proves(&self, chunk: ByteRange) -> bool {
-        let pairs = PairSource(self);
-        let proves = |data| digest::encode(self.hash, self.size_bytes, chunk, data, pairs).is_ok();
-        self.data().is_ok_and(proves)
     }
 }

@@ -1,0 +1,182 @@
+//! A file of the cache as its users have it: reading it, and proving it to others.
+//!
+//! Reading a complete file takes no lock. Bytes on disk are never taken away while a handle lives,
+//! so a range that was present once can be read without looking again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::CacheError;
+use super::core::Handle;
+use super::file::{Shared, copy_pair, lock};
+use super::pages::{bytes_of, pages_around};
+use crate::digest::{self, ContentHash, InMemory, ReadAt};
+use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
+
+/// What became of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// So many bytes were read: all that were asked for, but for the file's end.
+    Ready(usize),
+    /// This is the first gap, in whole pages; nothing was read.
+    Missing(ByteRange),
+}
+
+/// What became of verified bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Their whole pages are in the cache.
+    Kept,
+    /// There is no room, or the disk refuses: the cache is as before; use the bytes uncached.
+    Full,
+}
+
+/// A file of the cache that is held open. Clones share it; while one lives it is not evicted.
+#[derive(Clone)]
+pub struct CacheFile {
+    pub(super) handle: Arc<Handle>,
+}
+
+impl CacheFile {
+    /// The content.
+    pub fn hash(&self) -> ContentHash {
+        self.shared().hash
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared().size_bytes
+    }
+
+    /// Fills `buffer` from `offset` on, up to the file's end, if all of that is present; else
+    /// says what is missing first. A range that the disk cannot read becomes missing.
+    ///
+    /// # Errors
+    /// None at present: a disk that fails to read makes the range missing.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome, CacheError> {
+        let shared = self.shared();
+        let whole = ByteRange::new(0, shared.size_bytes);
+        let range = ByteRange::at(offset, buffer.len() as u64).intersection(&whole);
+        if range.is_empty() {
+            return Ok(ReadOutcome::Ready(0));
+        }
+        if let Some(gap) = shared.first_missing(&self.handle.core.works, range) {
+            return Ok(ReadOutcome::Missing(bytes_of(&gap, shared.size_bytes)));
+        }
+        let length = range.len() as usize;
+        let data = shared.data();
+        match data.and_then(|data| FileExt::read_exact_at(data, &mut buffer[..length], offset)) {
+            Ok(()) => Ok(ReadOutcome::Ready(length)),
+            Err(_) => {
+                let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
+                shared.drop_range(&self.handle.core.works, lost);
+                Ok(ReadOutcome::Missing(lost))
+            }
+        }
+    }
+
+    /// What can be read now.
+    pub fn present(&self) -> ExtentSet {
+        lock(&self.shared().state)
+            .present
+            .extents(self.size_bytes())
+    }
+
+    /// How many bytes can be read now, without a lock.
+    pub fn cached_bytes(&self) -> u64 {
+        self.shared().cached_bytes()
+    }
+
+    /// What can be offered to others: the present chunks that are whole. Each came with its proof,
+    /// so [`CacheFile::encode`] can prove any part of them.
+    pub fn offered(&self) -> ExtentSet {
+        let size_bytes = self.size_bytes();
+        let whole = |run: ByteRange| run.align_in(CHUNK_BYTES, size_bytes);
+        self.present().iter().map(whole).collect()
+    }
+
+    /// What of `range` is missing, in whole pages cut at the file's size.
+    pub fn missing_in(&self, range: ByteRange) -> ExtentSet {
+        let shared = self.shared();
+        if shared.is_complete() {
+            return ExtentSet::new();
+        }
+        let pages = pages_around(range, shared.size_bytes);
+        let mut missing = ExtentSet::of(bytes_of(&pages, shared.size_bytes));
+        for run in lock(&shared.state).present.runs(pages) {
+            missing.remove(bytes_of(&run, shared.size_bytes));
+        }
+        missing
+    }
+
+    /// Encodes `range` with its proof for another node.
+    ///
+    /// # Errors
+    /// [`CacheError::NotCached`] where it is not within [`CacheFile::offered`];
+    /// [`CacheError::Damaged`] where our disk has it wrong: it is missing then, and
+    /// [`CacheEvent::Dropped`] was sent; [`CacheError::Digest`] for a range outside the file or a
+    /// disk that cannot be read.
+    pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
+        let shared = self.shared();
+        let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
+        if shared
+            .first_missing(&self.handle.core.works, chunks)
+            .is_some()
+        {
+            return Err(CacheError::NotCached { range });
+        }
+        shared.prove(&self.handle.core.works, range)
+    }
+
+    /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or
+    /// in doubt; else nothing.
+    pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
+        let shared = self.shared();
+        let pages = pages_around(
+            range.align_out(CHUNK_BYTES, shared.size_bytes),
+            shared.size_bytes,
+        );
+        if !shared.is_complete() && !lock(&shared.state).present.contains(pages) {
+            return None;
+        }
+        let (data, pairs) = (InMemory(shared.data().ok()?), PairsInMemory(shared));
+        digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
+    }
+
+    /// Whether all of it is present.
+    pub fn is_complete(&self) -> bool {
+        self.shared().is_complete()
+    }
+
+    /// The file itself, opened read-only, once it is complete: for the kernel to read without us.
+    /// It stays as it is while a handle lives.
+    pub fn backing(&self) -> Option<Arc<File>> {
+        let shared = self.shared();
+        if !shared.is_complete() {
+            return None;
+        }
+        if let Some(file) = shared.backing.get() {
+            return Some(file.clone());
+        }
+        let file = Arc::new(File::open(&shared.paths.data).ok()?);
+        Some(shared.backing.get_or_init(|| file).clone())
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+/// The same as far as it takes no waiting.
+struct PairsInMemory<'a>(&'a Shared);
+
+impl ReadAt for PairsInMemory<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.unwritten_pair(offset) {
+            Some(pair) => Ok(copy_pair(&pair, buffer)),
+            None => InMemory(self.0.outboard()?).read_at(offset, buffer),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Checking what an open file has on disk against its hash: what is in doubt as it is read, what is
+//! proven to others, what is checked on demand; and taking out what is damaged.
+//!
+//! Only whole chunks can be checked: an outboard has no hash for less. Single pages of a chunk
+//! are believed because their record says that they were written in this boot, or synced.
+
+use std::ops::Range;
+
+use super::file::{PairSource, Shared, lock};
+use super::pages::{bytes_of, pages_around};
+use super::works::Works;
+use super::{CacheError, CacheEvent};
+use crate::digest::{self, DigestError};
+use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
+
+impl Shared {
+    /// The first pages of a range that are missing, once what is in doubt was settled.
+    pub(super) fn first_missing(&self, works: &Works, range: ByteRange) -> Option<Range<u64>> {
+        if self.is_complete() {
+            return None;
+        }
+        let pages = pages_around(range, self.size_bytes);
+        let state = lock(&self.state);
+        let missing = state.present.first_missing(pages.clone())?;
+        if !state.doubt.touches(pages.clone()) {
+            return Some(missing);
+        }
+        drop(state);
+        self.settle(works, range);
+        lock(&self.state).present.first_missing(pages)
+    }
+
+    /// Proves a range that is all present. What does not prove is dropped.
+    pub(super) fn prove(&self, works: &Works, range: ByteRange) -> Result<Vec<u8>, CacheError> {
+        let pairs = PairSource(self);
+        let data = self.data().map_err(DigestError::Io)?;
+        let proof = digest::encode(self.hash, self.size_bytes, range, data, pairs);
+        match proof {
+            Ok(proof) => Ok(proof),
+            Err(DigestError::LocalMismatch) => {
+                self.drop_unproven(works, range);
+                Err(CacheError::Damaged { hash: self.hash })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a range of whole chunks as missing, on disk first of all. Its bytes stay on disk,
+    /// where they cost budget, until they are stored anew.
+    pub(super) fn drop_range(&self, works: &Works, range: ByteRange) {
+        let mut map = lock(&self.map);
+        let pages = pages_around(range, self.size_bytes);
+        let mut state = lock(&self.state);
+        let lost: Vec<_> = state.present.runs(pages.clone()).collect();
+        if lost.is_empty() && !state.doubt.touches(pages.clone()) {
+            return;
+        }
+        let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
+        for run in lost.iter().chain(&doubtful).cloned() {
+            state.stale.insert(run);
+        }
+        state.present.remove(pages.clone());
+        state.doubt.remove(pages);
+        let was_complete = self.is_complete();
+        self.publish(&state);
+        drop(state);
+        self.rewrite(works, &mut map);
+        drop(map);
+        if !lost.is_empty() {
+            works.tell(CacheEvent::Dropped {
+                hash: self.hash,
+                range,
+                was_complete,
+            });
+        }
+    }
+
+    /// Checks the whole chunks of a range; says how many bytes were dropped.
+    pub(super) fn check(&self, works: &Works, range: ByteRange) -> u64 {
+        let before = self.cached_bytes();
+        let pages = pages_around(range, self.size_bytes);
+        if lock(&self.state).present.contains(pages) {
+            // What fails is dropped chunk by chunk inside.
+            let _ = self.prove(works, range);
+        } else {
+            self.drop_unproven(works, range);
+        }
+        before.saturating_sub(self.cached_bytes())
+    }
+
+    /// Drops the whole chunks of a range that do not prove themselves.
+    pub(super) fn drop_unproven(&self, works: &Works, range: ByteRange) {
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            let whole = lock(&self.state).present.contains(pages);
+            if whole && !self.proves(chunk) {
+                self.drop_range(works, chunk);
+            }
+        }
+    }
+
+    /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
+    /// Says how many bytes were worth nothing.
+    pub(super) fn settle(&self, works: &Works, range: ByteRange) -> u64 {
+        let mut lost_bytes = 0;
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            if !lock(&self.state).doubt.touches(pages.clone()) {
+                continue;
+            }
+            let proven = self.proves(chunk);
+            let mut state = lock(&self.state);
+            let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
+            for run in doubtful {
+                if proven {
+                    state.present.insert(run);
+                } else {
+                    lost_bytes += bytes_of(&run, self.size_bytes).len();
+                    state.stale.insert(run);
+                }
+            }
+            state.doubt.remove(pages.clone());
+            let blocks = super::pages::masks(pages).map(|(block, _)| block);
+            state.dirty.extend(blocks);
+            state.unsynced = true;
+            let completed = self.publish(&state);
+            drop(state);
+            if completed {
+                let _ = self.flush(works);
+                self.sync_later(works);
+                let size_bytes = self.size_bytes;
+                works.tell(CacheEvent::Completed {
+                    hash: self.hash,
+                    size_bytes,
+                });
+            }
+        }
+        lost_bytes
+    }
+
+    fn chunks_of(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + use<> {
+        let size_bytes = self.size_bytes;
+        let end = range.end.min(size_bytes).div_ceil(CHUNK_BYTES);
+        (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
+    }
+
+    /// Whether a chunk on disk matches the hash.
+    fn proves(&self, chunk: ByteRange) -> bool {
+        let pairs = PairSource(self);
+        let proves = |data| digest::encode(self.hash, self.size_bytes, chunk, data, pairs).is_ok();
+        self.data().is_ok_and(proves)
+    }
+}

@@ -1,0 +1,90 @@
+//! What an open file uses of the cache around it: the directory and its disk, events, chores. It
+//! knows of no file.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use super::CacheEvent;
+use super::chores::Chores;
+use super::disk::Disk;
+use super::layout::Layout;
+use super::map::Boot;
+
+/// See the module.
+pub(super) struct Works {
+    pub(super) layout: Layout,
+    pub(super) disk: Disk,
+    pub(super) boot: Boot,
+    /// After how many stored bytes of one file its map is written.
+    pub(super) flush_bytes: u64,
+    pub(super) chores: Chores,
+    events: SyncSender<CacheEvent>,
+    events_lost: AtomicU64,
+    disk_errors: AtomicU64,
+    disk_refuses: AtomicBool,
+}
+
+impl Works {
+    pub(super) fn new(
+        layout: Layout,
+        disk: Disk,
+        boot: Boot,
+        flush_bytes: u64,
+        events: SyncSender<CacheEvent>,
+    ) -> Self {
+        Self {
+            layout,
+            disk,
+            boot,
+            flush_bytes,
+            chores: Chores::default(),
+            events,
+            events_lost: AtomicU64::new(0),
+            disk_errors: AtomicU64::new(0),
+            disk_refuses: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends an event, or counts that it was lost.
+    pub(super) fn tell(&self, event: CacheEvent) {
+        if self.events.try_send(event).is_err() {
+            self.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failed change of the disk, and tells of the first in a row.
+    pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        match &result {
+            // Asked first: this is on the path of every store, and a load shares the cache line.
+            Ok(_) if self.disk_refuses.load(Ordering::Relaxed) => {
+                self.disk_refuses.store(false, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.disk_errors.fetch_add(1, Ordering::Relaxed);
+                if !self.disk_refuses.swap(true, Ordering::Relaxed) {
+                    self.tell(CacheEvent::DiskTrouble {
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
+        result
+    }
+
+    /// How many events nobody read in time.
+    pub(super) fn events_lost(&self) -> u64 {
+        self.events_lost.load(Ordering::Relaxed)
+    }
+
+    /// How many changes the disk refused.
+    pub(super) fn disk_errors(&self) -> u64 {
+        self.disk_errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether it refused the last one.
+    pub(super) fn disk_refuses(&self) -> bool {
+        self.disk_refuses.load(Ordering::Relaxed)
+    }
+}
