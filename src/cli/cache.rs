@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::names::shared_name;
-use super::output::{Output, escape, human_bytes, percent, printable};
+use super::names::Names;
+use super::output::{Output, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client, Named,
@@ -87,7 +87,7 @@ fn list(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
         return output.json(&serde_json::json!({"entries": entries}));
     }
     let rows = entries.iter().map(cache_row).collect();
-    output.table(&["HASH", "SIZE", "CACHED", "KEPT", "NAME"], &[1, 2], rows)
+    output.table(&["SIZE", "CACHED", "KEPT", "USED", "NAME"], &[0, 1], rows)
 }
 
 fn cache_row(entry: &CacheEntry) -> Vec<String> {
@@ -97,15 +97,17 @@ fn cache_row(entry: &CacheEntry) -> Vec<String> {
         (false, true) => "open",
         (false, false) => "-",
     };
+    let start: String = entry.hash.chars().take(16).collect();
+    let unlisted = || format!("listed no more: {start}…");
     vec![
-        entry.hash.chars().take(16).collect(),
         human_bytes(entry.size_bytes),
         percent(entry.cached_bytes, entry.size_bytes),
         kept.to_owned(),
+        entry.last_used.map_or_else(|| "-".to_owned(), local_time),
         entry
             .names
             .first()
-            .map_or_else(|| "-".to_owned(), |name| escape(name.as_bytes())),
+            .map_or_else(unlisted, |name| escape(name.as_bytes())),
     ]
 }
 
@@ -191,8 +193,9 @@ pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result
 
 /// The names, as many at a time as one call takes.
 fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
-    let names: Result<Vec<_>, _> = paths.iter().map(|path| shared_name(client, path)).collect();
-    Ok(names?.chunks(PATHS_MAX).map(<[Named]>::to_vec).collect())
+    let names = Names::ask(client)?;
+    let named: Result<Vec<_>, _> = paths.iter().map(|path| names.of(path)).collect();
+    Ok(named?.chunks(PATHS_MAX).map(<[Named]>::to_vec).collect())
 }
 
 fn add(all: &mut Touched, some: Touched) {

@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::error::CliError;
 use super::output::Output;
-use crate::daemon::config::{Environment, Loaded, Overrides, Place, Seed, Sources, load, units};
+use crate::daemon::config::{
+    Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
+};
 use crate::id::NodeName;
 
 /// The flags of `p2pfs daemon`. Each wins over the environment and the files.
@@ -110,16 +112,27 @@ pub(super) fn run(
     let loaded = load(&sources).map_err(Box::new)?;
     match check_only {
         true if quiet => Ok(()),
-        true => print(&loaded, output),
+        true => check(&loaded, output),
         false => daemon(sources, loaded),
     }
 }
 
-fn print(loaded: &Loaded, output: &mut Output) -> Result<(), CliError> {
+/// Prints what it comes to, and looks at what it refers to.
+fn check(loaded: &Loaded, output: &mut Output) -> Result<(), CliError> {
+    let found = inspect(&loaded.config);
+    print(loaded, &found.warnings, output)?;
+    output.flush()?;
+    match found.errors.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::plain(found.errors.join("\n"))),
+    }
+}
+
+fn print(loaded: &Loaded, found: &[String], output: &mut Output) -> Result<(), CliError> {
     for file in &loaded.files {
         output.line(&format!("# from {}", file.display()))?;
     }
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(found) {
         output.line(&format!("# warning: {warning}"))?;
     }
     output.bytes(loaded.config.to_toml().as_bytes())

@@ -69,15 +69,17 @@ impl CliError {
         let Self::Config(error) = self else {
             return None;
         };
-        error.source_code()?;
         let mut drawing = String::new();
         let theme = match colour_wanted() {
             true => GraphicalTheme::unicode(),
             false => GraphicalTheme::unicode_nocolor(),
         };
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
-        handler.render_report(&mut drawing, error.as_ref()).ok()?;
-        Some(drawing)
+        let drawn = error.each().iter().filter(|it| it.source_code().is_some());
+        for error in drawn {
+            handler.render_report(&mut drawing, error).ok()?;
+        }
+        (!drawing.is_empty()).then_some(drawing)
     }
 }
 

@@ -10,6 +10,7 @@ mod completions;
 mod connect;
 pub mod daemon;
 pub mod demo;
+mod doctor;
 mod error;
 mod events;
 mod get;
@@ -17,6 +18,8 @@ mod legacy_shell;
 mod names;
 mod namespace;
 mod output;
+mod ping;
+mod settings;
 mod share;
 mod status;
 mod top;
@@ -61,6 +64,12 @@ pub enum Command {
     Status(status::StatusOptions),
     /// Show the other nodes
     Peers(status::PeersOptions),
+    /// Tell how long another node takes to answer
+    Ping(ping::PingOptions),
+    /// Look for what keeps this node from its work, and say what to do
+    Doctor(doctor::DoctorOptions),
+    /// Show the settings in force
+    Config(settings::ConfigOptions),
     /// Show what is fetched and who reads what
     Top(top::TopOptions),
     /// List the shared files
@@ -116,6 +125,9 @@ pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> 
         Command::Leave(options) => trust::leave(&options, &mut output),
         Command::Status(options) => status::status(&options, &mut output),
         Command::Peers(options) => status::peers(&options, &mut output),
+        Command::Ping(options) => ping::run(&options, &mut output),
+        Command::Doctor(options) => doctor::run(options, &mut output),
+        Command::Config(options) => settings::run(options, &mut output),
         Command::Top(options) => top::run(&options, &mut output),
         Command::Ls(options) => namespace::ls(&options, &mut output),
         Command::Get(options) => get::run(&options),

@@ -1,24 +1,92 @@
-//! Names as the user gives them: any bytes, from the root of the mount.
+//! Names as the user gives them: any bytes, from the root of the mount, from the current directory
+//! where that is inside the mount, or absolute through it.
 
+use std::env;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::error::CliError;
-use crate::daemon::control::{Call, Client, Named, Status};
+use super::output::escape;
+use crate::daemon::control::{Call, Client, ClientError, Named, Status};
 
-/// The name within the shared folder that an argument means: `docs/a`, `/docs/a` and
-/// `/mnt/p2p/docs/a` are the same where the folder is mounted on `/mnt/p2p`.
-pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named, CliError> {
-    if !argument.as_bytes().starts_with(b"/") {
-        return Ok(Named::new(clean(argument.as_bytes())));
+/// Turns arguments into names of the shared folder, with one question to the daemon for all.
+pub(super) struct Names {
+    /// Where the folder is mounted, by its real path.
+    mount: PathBuf,
+    /// The current directory within it; none where that is elsewhere.
+    here: Option<PathBuf>,
+}
+
+impl Names {
+    /// Asks the daemon where it mounts.
+    pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
+        let status: Status = client.call(&Call::Status {})?;
+        let mount = real_path(status.mount.dir.as_local());
+        let here = env::current_dir().ok();
+        let here = here.and_then(|here| Some(here.strip_prefix(&mount).ok()?.to_owned()));
+        Ok(Self { mount, here })
     }
-    let status: Status = client.call(&Call::Status {})?;
-    let beneath = Path::new(argument)
-        .strip_prefix(status.mount.dir.as_local())
-        .ok();
-    let name = beneath.map_or(argument.as_bytes(), |path| path.as_os_str().as_bytes());
-    Ok(Named::new(clean(name)))
+
+    /// The name that an argument means: `docs/a`, `/docs/a` and `/mnt/p2p/docs/a` are the same
+    /// where the folder is mounted on `/mnt/p2p`, and so is `a` from within `/mnt/p2p/docs`.
+    pub(super) fn of(&self, argument: &OsStr) -> Result<Named, CliError> {
+        let path = Path::new(argument);
+        let within = match (path.is_absolute(), &self.here) {
+            (true, _) => self.beneath_mount(path),
+            (false, Some(here)) => Some(here.join(path)),
+            (false, None) => None,
+        };
+        match within {
+            None => Ok(Named::new(clean(argument.as_bytes()))),
+            Some(within) => without_dots(&within).ok_or_else(|| {
+                let shown = escape(argument.as_bytes());
+                let message = format!("{shown} leads out of the shared folder");
+                CliError::new(message, "name a path as p2pfs ls shows it")
+            }),
+        }
+    }
+
+    /// The rest of a path that leads into the mount, also by way of links.
+    fn beneath_mount(&self, path: &Path) -> Option<PathBuf> {
+        if let Ok(rest) = path.strip_prefix(&self.mount) {
+            return Some(rest.to_owned());
+        }
+        let mut above = path.ancestors();
+        above.find_map(|top| {
+            let rest = path.strip_prefix(top).ok()?;
+            (real_path(top) == self.mount).then(|| rest.to_owned())
+        })
+    }
+}
+
+/// The name that one argument means.
+pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named, CliError> {
+    Names::ask(client)?.of(argument)
+}
+
+/// The path without links, but for its last part: whoever serves what is mounted there is not
+/// asked anything.
+fn real_path(path: &Path) -> PathBuf {
+    let real = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match (real, path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// Resolves `.` and `..` by their text; none where it leads above the folder.
+fn without_dots(path: &Path) -> Option<Named> {
+    let mut names: Vec<&OsStr> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => drop(names.pop()?),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    let bytes: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    Some(Named::new(bytes.join(&b'/')))
 }
 
 /// Drops what says nothing: slashes at the ends or doubled, and `.`.
@@ -45,6 +113,46 @@ mod tests {
             (b"caf\xe9", b"caf\xe9"),
         ] {
             assert_eq!(clean(given), meant);
+        }
+    }
+
+    fn names(here: Option<&str>) -> Names {
+        Names {
+            mount: PathBuf::from("/nowhere/p2p"),
+            here: here.map(PathBuf::from),
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_same_from_the_root_from_within_and_through_the_mount() {
+        let outside = names(None);
+        let within = names(Some("docs"));
+        for (names, given) in [
+            (&outside, "docs/a"),
+            (&outside, "/docs/a"),
+            (&outside, "/nowhere/p2p/docs/a"),
+            (&within, "a"),
+            (&within, "./a"),
+            (&within, "../docs/a"),
+            (&within, "/nowhere/p2p/docs/a"),
+            (&within, "/docs/a"),
+        ] {
+            let meant = names.of(OsStr::new(given)).unwrap();
+            assert_eq!(meant, Named::new("docs/a"), "{given}");
+        }
+        assert_eq!(within.of(OsStr::new(".")).unwrap(), Named::new("docs"));
+        assert_eq!(within.of(OsStr::new("..")).unwrap(), Named::new(""));
+    }
+
+    #[test]
+    fn what_leads_out_of_the_folder_is_refused() {
+        let within = names(Some("docs"));
+        for given in ["../..", "../../etc/passwd", "/nowhere/p2p/../x"] {
+            let refused = within.of(OsStr::new(given)).unwrap_err().to_string();
+            assert!(
+                refused.contains("leads out of the shared folder"),
+                "{refused}"
+            );
         }
     }
 }

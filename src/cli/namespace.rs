@@ -3,22 +3,24 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use jiff::tz::TimeZone;
 
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
-use super::output::{Colour, Output, escape, human_bytes, percent, printable};
+use super::output::{Colour, Output, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
+
+/// What the names of holders may take of a line of `ls -l`.
+const HOLDERS_COLUMNS: usize = 16;
 
 /// The arguments of `p2pfs ls`.
 #[derive(Debug, Clone, Args)]
 pub struct LsOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// A directory or a file, from the root of the mount
+    /// A directory or a file [default: the current directory in the mount, else all]
     path: Option<OsString>,
     /// Show size, time, holders and how much is cached
     #[arg(short, long)]
@@ -36,10 +38,8 @@ pub struct WhyOptions {
 
 pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
-    let path = match &options.path {
-        Some(path) => shared_name(&mut client, path)?,
-        None => Named::default(),
-    };
+    let here = OsString::from(".");
+    let path = shared_name(&mut client, options.path.as_ref().unwrap_or(&here))?;
     let entries = all_entries(&mut client, &path)?;
     if options.reporting.json {
         return output.json(&serde_json::json!({"entries": entries}));
@@ -118,7 +118,7 @@ fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Re
             size(entry),
             local_time(entry.modified),
             format!("{cached}{mark}"),
-            printable(&entry.holders.join(",")),
+            some_holders(&entry.holders),
             shown(name_within(entry, directory), entry.kind, output),
         ]
     });
@@ -130,6 +130,20 @@ fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Re
     )
 }
 
+/// Those whose names fit, and how many more there are.
+fn some_holders(holders: &[String]) -> String {
+    let mut text = String::new();
+    for (told, holder) in holders.iter().enumerate() {
+        let comma = if told == 0 { "" } else { "," };
+        if told > 0 && text.len() + holder.len() >= HOLDERS_COLUMNS {
+            return format!("{text},+{}", holders.len() - told);
+        }
+        text.push_str(comma);
+        text.push_str(&printable(holder));
+    }
+    text
+}
+
 fn mode(entry: &LsEntry) -> &'static str {
     match (entry.kind, entry.executable) {
         (EntryKind::Directory, _) => "dr-x",
@@ -137,12 +151,6 @@ fn mode(entry: &LsEntry) -> &'static str {
         (EntryKind::File, true) => "-r-x",
         (EntryKind::File, false) => "-r--",
     }
-}
-
-fn local_time(time: jiff::Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M:%S")
-        .to_string()
 }
 
 pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliError> {
@@ -158,11 +166,8 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
         "not listed"
     };
     output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
-    output.line(&format!("  rule       {}", printable(&provenance.rule)))?;
-    output.line(&format!(
-        "  next read  {}",
-        printable(&provenance.next_read)
-    ))?;
+    output.paragraph("  rule       ", &printable(&provenance.rule))?;
+    output.paragraph("  next read  ", &printable(&provenance.next_read))?;
     for version in &provenance.versions {
         print_version(version, output)?;
     }
@@ -180,14 +185,15 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
     );
     let author = printable(&version.author);
     let line = format!(
-        "{verdict} by {author}, {}, {shown_as}",
+        "by {author}, {}, {shown_as}",
         human_bytes(version.size_bytes)
     );
-    output.line(&line)?;
+    output.paragraph(&format!("{verdict} "), &line)?;
     output.line(&match (&version.hash, version.kind) {
         (Some(hash), _) => {
             let verified = printable(&version.verified);
-            format!("     hash     {hash} (verified: {verified})")
+            let start: String = hash.chars().take(16).collect();
+            format!("     hash     {start}… (verified: {verified})")
         }
         (None, EntryKind::Symlink) => "     kind     a symbolic link".to_owned(),
         (None, EntryKind::Directory) => "     kind     a directory".to_owned(),
@@ -200,12 +206,10 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
     })?;
     output.line(&format!(
         "     version  {} (mtime {})",
-        version.version_time, version.modified
+        local_time(version.version_time),
+        local_time(version.modified)
     ))?;
-    output.line(&format!(
-        "     holders  {}",
-        printable(&version.holders.join(", "))
-    ))?;
+    output.paragraph("     holders  ", &printable(&version.holders.join(", ")))?;
     if version.kind != EntryKind::File {
         return Ok(());
     }
@@ -232,6 +236,22 @@ mod tests {
             pinned: false,
             plane: Plane::Native,
         }
+    }
+
+    #[test]
+    fn of_many_holders_some_are_named_and_the_others_counted() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let told: Vec<String> = [
+            names(&[]),
+            names(&["lab-2", "lab-3"]),
+            names(&["lab-1", "lab-2", "lab-3", "lab-4"]),
+            names(&["a-name-that-is-too-long-for-it", "b"]),
+        ]
+        .iter()
+        .map(|names: &Vec<String>| some_holders(names))
+        .collect();
+        let one_long = "a-name-that-is-too-long-for-it,+1";
+        assert_eq!(told, ["", "lab-2,lab-3", "lab-1,lab-2,+2", one_long]);
     }
 
     #[test]

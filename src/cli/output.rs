@@ -6,9 +6,14 @@ use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::error::CliError;
+
+/// The columns that text for people keeps within: those of a terminal that nobody made wider.
+const LINE_COLUMNS: usize = 80;
 
 /// Standard output, and what is known of it.
 pub(super) struct Output {
@@ -45,6 +50,26 @@ impl Output {
     /// Writes text and ends the line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
         Ok(writeln!(self.writer, "{text}")?)
+    }
+
+    /// Writes a sentence of any length behind a word: lines of [`LINE_COLUMNS`] at most, broken
+    /// between words, the later ones as far in as the first.
+    pub(super) fn paragraph(&mut self, lead: &str, text: &str) -> Result<(), CliError> {
+        // a colour takes no columns
+        let width = textwrap::core::display_width(lead);
+        let indent = " ".repeat(width);
+        let options = textwrap::Options::new(LINE_COLUMNS)
+            .initial_indent(&indent)
+            .subsequent_indent(&indent)
+            .break_words(false)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        for (number, line) in textwrap::wrap(text, options).iter().enumerate() {
+            match number {
+                0 => self.line(&format!("{lead}{}", line.trim_start()))?,
+                _ => self.line(line)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes a name and ends the line: the bytes themselves into a pipe, escaped on a terminal.
@@ -179,6 +204,12 @@ pub(super) fn human_bytes(bytes: u64) -> String {
         unit = next;
     }
     format!("{amount:.1} {unit}")
+}
+
+/// The time as clocks around here show it.
+pub(super) fn local_time(time: Timestamp) -> String {
+    let zoned = time.to_zoned(TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// How much of a whole, in per cent; of nothing, all.

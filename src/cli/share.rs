@@ -22,6 +22,8 @@ pub struct ShareOptions {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Change {
+    /// List the folders that are shared
+    Ls(Reporting),
     /// Share a folder, now and after every restart
     Add {
         #[command(flatten)]
@@ -47,6 +49,7 @@ enum Change {
 pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliError> {
     let (reporting, call) = match options.change {
         None => (options.reporting, Call::Shares {}),
+        Some(Change::Ls(reporting)) => (reporting, Call::Shares {}),
         Some(Change::Add {
             reporting,
             dir,
@@ -100,12 +103,17 @@ fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {
         return output.line("nothing is shared; to share a folder: p2pfs share add DIR");
     }
     for share in &shares.shares {
-        print_one(share, output)?;
+        print_one("", share, output)?;
     }
     Ok(())
 }
 
-pub(super) fn print_one(share: &ShareInfo, output: &mut Output) -> Result<(), CliError> {
+/// A share in a few lines, the first behind `lead`.
+pub(super) fn print_one(
+    lead: &str,
+    share: &ShareInfo,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let mut said = vec![format!(
         "{} files, {}",
         share.files,
@@ -125,20 +133,18 @@ pub(super) fn print_one(share: &ShareInfo, output: &mut Output) -> Result<(), Cl
     if share.legacy {
         said.push("for older peers too".to_owned());
     }
-    output.line(&format!(
-        "{}  {}",
-        escape(share.dir.as_bytes()),
-        said.join(", ")
-    ))?;
+    let line = format!("{}  {}", escape(share.dir.as_bytes()), said.join(", "));
+    output.paragraph(lead, &line)?;
     if share.left_out_files > 0 {
-        output.line(&format!(
-            "  left out, {} in all: what others may not read, links out, what is no file",
+        let why = format!(
+            "left out, {} in all: what others may not read, links out, what is no file",
             share.left_out_files
-        ))?;
+        );
+        output.paragraph("  ", &why)?;
     }
     for problem in &share.problems {
         let name = escape(problem.path.as_bytes());
-        output.line(&format!("  {name}: {}", printable(&problem.why)))?;
+        output.paragraph("  ", &format!("{name}: {}", printable(&problem.why)))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Colour, Output, escape, human_bytes, percent, printable};
+use super::output::{Colour, Output, escape, human_bytes, local_time, percent, printable};
 use super::share::print_one;
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
@@ -37,10 +37,7 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
     let rows = [
         ("node", node(status, output)),
         ("version", version(status)),
-        (
-            "address",
-            format!("{}, epoch {}", status.address, status.epoch),
-        ),
+        ("address", status.address.clone()),
         ("mount", mount(status)),
         ("peers", peer_counts(status)),
         ("files", files(&status.namespace)),
@@ -48,15 +45,14 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
         ("traffic", traffic(&status.traffic)),
     ];
     for (what, said) in rows {
-        output.line(&format!("{what:<8} {said}"))?;
+        output.paragraph(&format!("{what:<9}"), &said)?;
     }
     for share in &status.shares {
-        output.bytes(b"share    ")?;
-        print_one(share, output)?;
+        print_one("share    ", share, output)?;
     }
     for warning in &status.warnings {
         let word = output.paint("warning", Colour::Yellow).into_owned();
-        output.line(&format!("{word}  {}", printable(warning)))?;
+        output.paragraph(&format!("{word}  "), &printable(warning))?;
     }
     Ok(())
 }
@@ -67,18 +63,16 @@ fn node(status: &Status, output: &Output) -> String {
         ServiceState::Serving => ("serving", Colour::Green),
         ServiceState::Stopping => ("stopping", Colour::Yellow),
     };
-    let key: String = status.node.chars().take(16).collect();
-    format!(
-        "{} ({key}), {}",
-        printable(&status.name),
-        output.paint(word, colour)
-    )
+    let word = output.paint(word, colour);
+    format!("{}, {word}", printable(&status.name))
 }
 
 fn version(status: &Status) -> String {
     format!(
         "{}, process {}, up since {}",
-        status.version, status.pid, status.started
+        status.version,
+        status.pid,
+        local_time(status.started)
     )
 }
 
@@ -149,18 +143,15 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
         return output.line("no other node is known; to bring one in: p2pfs invite");
     }
     let heading = [
-        "NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIORITY", "NODE",
+        "NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIORITY",
     ];
     let rows = peers.peers.iter().map(peer_row).collect();
     output.table(&heading, &[4, 5, 6], rows)?;
     for peer in &peers.peers {
         if let Some(why) = &peer.shunned {
             let word = output.paint("shunned", Colour::Red).into_owned();
-            output.line(&format!(
-                "{word} {}: {}",
-                printable(&peer.name),
-                printable(why)
-            ))?;
+            let said = format!("{}: {}", printable(&peer.name), printable(why));
+            output.paragraph(&format!("{word} "), &said)?;
         }
         if let Some(last) = &peer.last_offence {
             let word = output.paint("offends", Colour::Red).into_owned();
@@ -175,10 +166,8 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
             } else {
                 format!("{count} ")
             };
-            output.line(&format!(
-                "{word} {name}: {count}{times} {}",
-                printable(last)
-            ))?;
+            let said = format!("{name}: {count}{times} {}", printable(last));
+            output.paragraph(&format!("{word} "), &said)?;
         }
     }
     Ok(())
@@ -207,6 +196,5 @@ fn peer_row(peer: &PeerInfo) -> Vec<String> {
             .map_or_else(unknown, |rate| format!("{}/s", human_bytes(rate))),
         peer.priority
             .map_or_else(unknown, |place| place.to_string()),
-        peer.node.chars().take(16).collect(),
     ]
 }

@@ -1,6 +1,6 @@
 //! `p2pfs invite`, `join`, `leave`: who belongs to the cluster.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::Args;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::Output;
+use super::output::{Output, local_time};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{Call, ClientError, Invitation, Joined, Named, Nothing};
 
@@ -58,6 +58,9 @@ pub struct JoinOptions {
 pub struct LeaveOptions {
     #[command(flatten)]
     reporting: Reporting,
+    /// Do not ask whether it is meant
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(), CliError> {
@@ -73,8 +76,8 @@ pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(),
     output.flush()?;
     if io::stderr().is_terminal() {
         eprintln!(
-            "It serves once, until {}, while this daemon runs. On the new node: p2pfs join -",
-            invitation.expires
+            "It serves once, until {}, while this daemon runs.\nOn the new node: p2pfs join -",
+            local_time(invitation.expires)
         );
     }
     Ok(())
@@ -147,10 +150,34 @@ fn read_token() -> Result<String, CliError> {
 }
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
-    let left: Nothing = options.reporting.open()?.call(&Call::Leave {})?;
+    let mut client = options.reporting.open()?;
+    if !options.yes {
+        ask_whether_meant()?;
+    }
+    let left: Nothing = client.call(&Call::Leave {})?;
     match options.reporting.json {
         true => output.json(&left),
         false => output.line("left the cluster; to join one again: p2pfs join TOKEN"),
+    }
+}
+
+/// Asks on a terminal; a script has said what it means.
+fn ask_whether_meant() -> Result<(), CliError> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    eprint!(
+        "Leave the cluster for good? The others forget this node, its daemon stops,\n\
+         and only a new token brings it back. [y/N] "
+    );
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(CliError::new(
+            "nothing was done",
+            "answer y, or give --yes, to leave",
+        )),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::names::shared_name;
+use super::names::Names;
 use super::output::Output;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, ClientError, FailureKind, Nothing};
@@ -77,7 +77,10 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
     client.set_patience(Some(patience)).map_err(Tried::Again)?;
     let file = match &options.file {
         None => None,
-        Some(path) => Some(shared_name(&mut client, path).map_err(Tried::Failed)?),
+        Some(path) => {
+            let names = Names::ask(&mut client).map_err(Tried::Again)?;
+            Some(names.of(path).map_err(Tried::Failed)?)
+        }
     };
     let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let (mounted, peers) = (options.mounted, options.peers);

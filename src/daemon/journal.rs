@@ -109,7 +109,7 @@ impl Teller {
                 given.name,
                 given.peer
             ),
-            News::Warning(message) => warn(message::WARNING, message),
+            News::Warning(message, _) => warn(message::WARNING, message),
         }
     }
 

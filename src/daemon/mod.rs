@@ -7,6 +7,8 @@
 mod answers;
 pub mod config;
 pub mod control;
+mod in_force;
+mod isolation;
 mod journal;
 pub mod logging;
 mod node_config;

@@ -22,8 +22,11 @@ pub(super) async fn apply(
     sources: &Sources,
     log: &LogHandle,
 ) -> Result<Config, Box<ConfigError>> {
-    let new = load(sources).map_err(Box::new)?.config;
+    let loaded = load(sources).map_err(Box::new)?;
+    let new = loaded.config.clone();
     let changes = compare(old, &new);
+    let in_force = service.in_force.load().reloaded(&loaded, &changes.restart);
+    service.in_force.store(Arc::new(in_force));
     if let Some(level) = changes.log_level {
         log.set_level(level);
     }
@@ -56,7 +59,7 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     let work = spawn_blocking(move || {
         for dir in removed {
             if let Err(error) = node.shares().remove(&dir) {
-                node.events().warn(format!("still shared: {error}"));
+                node.events().warn_owner(format!("still shared: {error}"));
             }
         }
     });

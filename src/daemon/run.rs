@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -18,13 +19,14 @@ use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{
     ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
+use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogError, LogHandle};
 use super::node_config::node_config;
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{journal, reload, systemd, watchdog};
+use super::{isolation, journal, reload, systemd, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -90,17 +92,18 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
             what: "cannot start threads",
             source,
         })?;
-    let outcome = runtime.block_on(live(sources, loaded.config, &log));
+    let outcome = runtime.block_on(live(sources, loaded, &log));
     // a thread that still waits for a disk must not hold up the end
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
-async fn live(sources: Sources, config: Config, log: &LogHandle) -> Result<(), RunError> {
+async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
     let signals = Signals::catch()?;
     let policy = Policy::of_this_process();
+    let config = &loaded.config;
     let control = ControlServer::bind(&config.socket, policy, config.limits.control_connections)?;
-    let mut daemon = Daemon::start(config).await?;
+    let mut daemon = Daemon::start(&loaded).await?;
     daemon.serve_control(control);
     let outcome = match daemon.mount().await {
         Ok(()) => {
@@ -148,7 +151,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Config) -> Result<Self, RunError> {
+    async fn start(loaded: &Loaded) -> Result<Self, RunError> {
+        let config = loaded.config.clone();
         let saved_shares =
             saved::load_shares(&config.state_dir).map_err(|source| RunError::Saved {
                 dir: config.state_dir.clone(),
@@ -168,6 +172,9 @@ impl Daemon {
         let service = Arc::new(Service {
             node: Arc::new(node),
             config: config.clone(),
+            in_force: ArcSwap::from_pointee(InForce::at_start(loaded)),
+            isolation: ArcSwap::default(),
+            checking: tokio::sync::Mutex::default(),
             started: Timestamp::now(),
             state: state_now,
             mount: mount_now,
@@ -175,6 +182,7 @@ impl Daemon {
             leave,
             rates: Rates::default(),
             fetch_rates: FetchRates::default(),
+            policy: Policy::of_this_process(),
             saved_shares: Mutex::new(saved_shares),
         });
         journal::follow(&service);
@@ -213,6 +221,7 @@ impl Daemon {
         );
         tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.service.clone()));
+        tokio::spawn(isolation::watch(self.service.clone()));
     }
 
     /// Adds the shares of the configuration and those added by command; gives those that failed.
@@ -412,7 +421,7 @@ pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> 
         let mut failed = Vec::new();
         for share in wanted {
             if let Err(error) = node.shares().add(share_spec(&share)) {
-                node.events().warn(format!("not shared: {error}"));
+                node.events().warn_owner(format!("not shared: {error}"));
                 failed.push(share);
             }
         }

@@ -40,11 +40,14 @@ impl Served {
         }
     }
 
-    /// Who reads what in it.
-    pub fn readers(&self) -> Vec<ReaderInfo> {
+    /// Who reads what in it, of the users that `is_told` names by number; how many more do.
+    pub fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
         let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
-        let told = reports.into_iter().take(READERS_TOLD_MAX);
-        told.map(reader_info).collect()
+        let all = reports.len();
+        let mut told: Vec<_> = reports.into_iter().filter(|it| is_told(it.uid)).collect();
+        let others = (all - told.len()) as u64;
+        told.truncate(READERS_TOLD_MAX);
+        (told.into_iter().map(reader_info).collect(), others)
     }
 
     /// Takes the readers' speeds, and forgets those that have gone.

@@ -62,7 +62,16 @@ pub enum News {
     /// An older peer begins to be given a file, or has got the whole of it.
     Given(Given),
     /// Something that a person should know.
-    Warning(String),
+    Warning(String, Audience),
+}
+
+/// Whom a warning may be told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every user of this machine.
+    Everybody,
+    /// Root and the user that the node runs as: it names local files.
+    Owner,
 }
 
 /// What an older peer gets.
@@ -97,7 +106,7 @@ pub struct EventLog {
 #[derive(Default)]
 struct Kept {
     events: VecDeque<Noted>,
-    warnings: VecDeque<String>,
+    warnings: VecDeque<(String, Audience)>,
 }
 
 impl Default for EventLog {
@@ -119,22 +128,41 @@ impl EventLog {
     /// The warnings that are remembered, oldest first.
     pub fn warnings(&self) -> Vec<String> {
         let kept = self.kept.lock().expect("no holder of this lock panics");
-        kept.warnings.iter().cloned().collect()
+        kept.warnings.iter().map(|(text, _)| text.clone()).collect()
+    }
+
+    /// Those of them that every user of this machine may know.
+    pub fn public_warnings(&self) -> Vec<String> {
+        let kept = self.kept.lock().expect("no holder of this lock panics");
+        let public = kept
+            .warnings
+            .iter()
+            .filter(|(_, to)| *to == Audience::Everybody);
+        public.map(|(text, _)| text.clone()).collect()
     }
 
     /// Remembers a warning.
     pub fn warn(&self, message: String) {
+        self.warn_whom(message, Audience::Everybody);
+    }
+
+    /// Remembers a warning that names local files.
+    pub fn warn_owner(&self, message: String) {
+        self.warn_whom(message, Audience::Owner);
+    }
+
+    fn warn_whom(&self, message: String, audience: Audience) {
         {
             let mut kept = self.kept.lock().expect("no holder of this lock panics");
-            if kept.warnings.contains(&message) {
+            if kept.warnings.iter().any(|(text, _)| *text == message) {
                 return;
             }
             if kept.warnings.len() == WARNINGS_KEPT {
                 kept.warnings.pop_front();
             }
-            kept.warnings.push_back(message.clone());
+            kept.warnings.push_back((message.clone(), audience));
         }
-        self.note(News::Warning(message));
+        self.note(News::Warning(message, audience));
     }
 
     pub(super) fn note(&self, news: News) {
@@ -277,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_that_names_local_files_is_for_their_owner_alone() {
+        let log = EventLog::default();
+        log.warn("the clock is off".into());
+        log.warn_owner("/srv/private/diary: left out".into());
+        assert_eq!(log.warnings().len(), 2);
+        assert_eq!(log.public_warnings(), ["the clock is off"]);
+    }
+
+    #[test]
     fn a_version_from_the_future_tells_of_a_wrong_clock_and_a_small_difference_does_not() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let at = |seconds| Timestamp {
@@ -298,7 +335,8 @@ mod tests {
         let (past, mut live) = log.follow();
         log.warn("after".into());
         assert_eq!(past.len(), 1);
-        assert_eq!(live.try_recv().unwrap().news, News::Warning("after".into()));
+        let after = News::Warning("after".into(), Audience::Everybody);
+        assert_eq!(live.try_recv().unwrap().news, after);
         assert!(live.try_recv().is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,10 +23,11 @@ use crate::cluster::Leave;
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::net::lan::Lan;
-use crate::net::peer::PeerNet;
+use crate::net::peer::{PeerNet, Probed};
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
 use crate::trust::{EpochSecret, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey};
+use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that a farewell may take: three rounds of gossip, and some.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
@@ -59,6 +60,15 @@ pub enum Outdated {
     Names(Vec<Change>),
     /// Another part of this content is cached than before.
     CachedBytes(ContentHash),
+}
+
+/// How another node got back to this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Its clock at the end of its attempt; none where it made none.
+    pub unix_ms: Option<u64>,
+    /// Why it did not succeed.
+    pub trouble: Option<String>,
 }
 
 /// What runs beside the loop, and how to talk to it.
@@ -192,6 +202,51 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Dropped(reply)).await?;
         answer.await.map_err(|_| NodeError::Stopping)
+    }
+
+    /// Looks who answers at an address by TCP.
+    pub async fn probe(&self, address: SocketAddr) -> Probed {
+        self.net.probe(address).await
+    }
+
+    /// The time that another node takes to answer a question over TCP, once a connection stands.
+    ///
+    /// # Errors
+    /// [`NodeError::Net`] where it does not answer.
+    pub async fn tcp_round_trip(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<Duration, NodeError> {
+        self.net.warm(node, address, Lane::Urgent).await?;
+        let begun = Instant::now();
+        // the cheapest question: what it has of nothing
+        let hash = ContentHash::of(&[]);
+        let question = Request::Holdings { hash };
+        self.net
+            .request(node, address, Lane::Urgent, question)
+            .await?;
+        Ok(begun.elapsed())
+    }
+
+    /// Asks another node to dial this one.
+    ///
+    /// # Errors
+    /// [`NodeError::Net`] where it does not answer, or does not know the question.
+    pub async fn reach(&self, node: NodeId, address: SocketAddr) -> Result<Reached, NodeError> {
+        let question = Request::Reach;
+        let answer = self
+            .net
+            .request(node, address, Lane::Urgent, question)
+            .await?;
+        Ok(match answer {
+            Response::Reached { unix_ms, trouble } => Reached {
+                unix_ms: Some(unix_ms),
+                trouble: (!trouble.is_empty()).then_some(trouble),
+            },
+            // it has too much to do to try
+            _ => Reached::default(),
+        })
     }
 
     /// Another address to join through.

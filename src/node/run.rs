@@ -17,6 +17,7 @@ use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
+use super::reach::Reaching;
 use super::traffic::SentBytes;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
@@ -106,6 +107,7 @@ pub(super) struct Runner {
     /// A large change is being worked in, a step each round.
     is_sweeping: bool,
     has_left: bool,
+    reaching: Reaching,
 }
 
 type Answer = (RequestId, Option<Response>);
@@ -121,6 +123,7 @@ impl Runner {
             last_view: Instant::now(),
             is_sweeping: true,
             has_left: false,
+            reaching: Reaching::default(),
         }
     }
 
@@ -203,6 +206,11 @@ impl Runner {
             reply,
             ..
         } = incoming;
+        if request == Request::Reach {
+            return self
+                .reaching
+                .answer(&self.parts, &mut self.tasks, from, reply);
+        }
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
             return reply.send(response);
         }
@@ -227,7 +235,8 @@ impl Runner {
             ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {
-                self.parts.events.warn(format!("{}: {why}", path.display()));
+                let events = &self.parts.events;
+                events.warn_owner(format!("{}: {why}", path.display()));
             }
         }
     }

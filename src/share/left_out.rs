@@ -48,10 +48,10 @@ impl LeftOutWhy {
         match self {
             Self::Private => {
                 let mode = if directory { "o+rx" } else { "o+r" };
-                format!(
-                    "chmod {mode} '{}', or include_private = true",
-                    path.display()
-                )
+                match pasteable(path) {
+                    Some(quoted) => format!("chmod {mode} {quoted}, or include_private = true"),
+                    None => format!("let others read it ({mode}), or include_private = true"),
+                }
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
             Self::LinkOut => "share what it points to, or make it relative".to_owned(),
@@ -63,5 +63,72 @@ impl LeftOutWhy {
     /// Whether its owner is told at once; the common, intended case is only listed.
     pub(super) const fn warns(self) -> bool {
         !matches!(self, Self::Private)
+    }
+}
+
+/// The path as a word of a shell that stands for it and nothing else, where it can be shown and
+/// pasted: a name may be chosen by whoever wants its remedy to run something. A name with letters
+/// that a terminal would not show as they are has no such word.
+fn pasteable(path: &std::path::Path) -> Option<String> {
+    let text = path.to_str()?;
+    let is_plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';
+    let shown = text
+        .chars()
+        .all(|letter| is_plain(letter) || letter.is_alphanumeric());
+    // a word that begins with a dash would be an option; an absolute path does not
+    let quoted = shlex::try_quote(text).ok()?;
+    (shown && text.starts_with('/')).then(|| quoted.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_remedy_pasted_into_a_shell_does_what_it_says_whatever_the_file_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "plain",
+            "x';touch PWNED;'",
+            "$(touch PWNED)",
+            "`touch PWNED`",
+            "a b\"c\\ & > PWNED",
+            "!history *",
+            "ü",
+        ] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, "").unwrap();
+            let mut rights = std::fs::metadata(&file).unwrap().permissions();
+            std::os::unix::fs::PermissionsExt::set_mode(&mut rights, 0o600);
+            std::fs::set_permissions(&file, rights).unwrap();
+            let remedy = LeftOutWhy::Private.remedy(&file, false);
+            let command = remedy.strip_suffix(", or include_private = true").unwrap();
+            for shell in ["sh", "bash"] {
+                let mut ran = Command::new(shell);
+                ran.arg("-c").arg(command);
+                let status = ran.current_dir(dir.path()).status().unwrap();
+                assert!(status.success(), "{command}");
+            }
+            let mode = std::fs::metadata(&file).unwrap().permissions();
+            assert_eq!(
+                std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+                0o604
+            );
+            assert!(!dir.path().join("PWNED").exists(), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_shown_as_it_is_gets_no_command_to_paste() {
+        for name in ["/s/a\nb", "/s/a\u{1b}[2J", "/s/a\u{202e}b"] {
+            let remedy = LeftOutWhy::Private.remedy(Path::new(name), false);
+            assert!(
+                !remedy.contains("chmod") && !remedy.contains(name),
+                "{remedy}"
+            );
+        }
     }
 }

@@ -198,7 +198,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 fn status_is_readable_as_text_and_as_json() {
     let daemon = FakeDaemon::start(drop);
     let text = daemon.output(&["status"]);
-    assert!(text.contains("lab-1 (abababababababab), serving"), "{text}");
+    assert!(text.contains("lab-1, serving") && !text.contains("abab"), "{text}");
     assert!(
         text.contains("/mnt/p2p") && text.contains("2 alive"),
         "{text}"
@@ -236,6 +236,10 @@ fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
     for path in ["docs", "docs/", "./docs", "/docs", "/mnt/p2p/docs"] {
         assert_eq!(daemon.output(&["ls", path]), "a\nb\n", "{path}");
     }
+    let through_a_link = daemon.path().join("link");
+    std::os::unix::fs::symlink("/mnt", &through_a_link).unwrap();
+    let path = through_a_link.join("p2p/docs");
+    assert_eq!(daemon.output(&["ls", path.to_str().unwrap()]), "a\nb\n");
     let json = daemon.json(&["ls", "docs", "--json"]);
     assert_eq!(json["entries"][1]["path"], "docs/b");
     assert_eq!(json["entries"][0]["size_bytes"], 2048);
@@ -521,7 +525,9 @@ fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_tha
         .chain(names.iter().map(|n| &**n))
         .collect();
     assert_eq!(daemon.json(&arguments)["files"], 70);
-    assert_eq!(daemon.asked().len(), 3);
+    let asked = daemon.asked();
+    let pins = asked.iter().filter(|call| matches!(call, Call::Pin { .. }));
+    assert_eq!(pins.count(), 3);
     let output = daemon.run(&["prefetch", "a", "b"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable; "));

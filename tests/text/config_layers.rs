@@ -184,7 +184,7 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
     );
     says("[mount]\nread_deadline = '0s'\n", &[":2:17:", "zero"]);
     says(
-        "[cache]\nsize = '10G'\n",
+        "[cache]\nsize = '10Gi'\n",
         &[":2:8: cache.size", "the units are B, kB, KiB, MB, MiB"],
     );
     says("[cache]\nsize = '-1GiB'\n", &["negative"]);
@@ -220,12 +220,101 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
         &[":2:20: limits.peer_connections", "1 or more"],
     );
     says("[mount]\nuid = -1\n", &[":2:7: mount.uid"]);
+    says(
+        "[mount]\ngid = 'no-such-group-here'\n",
+        &[
+            ":2:7: mount.gid",
+            "there is no group \"no-such-group-here\"",
+        ],
+    );
 }
 
 #[test]
 fn a_file_that_is_no_toml_is_refused_with_the_place() {
     assert!(file_error("name = 'a'\n[cache\nsize = 1\n").starts_with("p2pfs.toml:2:7: "));
     assert!(!file_error("= 3").contains('\n'));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
+    let files = Files::new("nam = 'a'\n[cache]\nsize = '1'\nfloor = 3\n[cash]\nx = 1\ny = 2\n")
+        .drop_in(
+            "a.toml",
+            "[[share]]\nlegacy = 'x'\n[[share]]\ndir = 'b'\n[[share]]\ndir = '/mnt/p2p'\n",
+        );
+    let mut sources = files.sources();
+    let variables = [("P2PFS_LAN_MDNS", "maybe"), ("P2P_PORT", "70000")];
+    sources.environment = Environment::from(variables);
+    let error = load(&sources).unwrap_err();
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let dir = format!("{}/", files.dir.path().display());
+    let told: Vec<String> = lines.iter().map(|line| line.replace(&dir, "")).collect();
+    let expected = [
+        "p2pfs.toml:1:1: nam: ",
+        "p2pfs.toml:3:8: cache.size: ",
+        "p2pfs.toml:4:9: cache.floor: ",
+        "p2pfs.toml:5:2: cash: ",
+        "p2pfs.toml.d/a.toml:1:1: share: missing field `dir`",
+        "p2pfs.toml.d/a.toml:2:10: share.legacy: ",
+        "p2pfs.toml.d/a.toml:4:7: share.dir: ",
+        "P2P_PORT in the environment: ",
+        "P2PFS_LAN_MDNS in the environment: ",
+        "share.dir: /mnt/p2p and the mount /mnt/p2p overlap",
+    ];
+    assert_eq!(told.len(), expected.len(), "{text}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(expected), "{told} is not {expected}");
+    }
+    assert_eq!(error.each().len(), expected.len());
+}
+
+#[test]
+fn a_user_and_a_group_are_named_as_well_as_numbered() {
+    let config = Files::new("[mount]\nuid = 'root'\ngid = '7'\n")
+        .load()
+        .unwrap()
+        .config;
+    assert_eq!((config.mount.uid, config.mount.gid), (Some(0), Some(7)));
+    let config = from_environment([("P2PFS_MOUNT_UID", "root")]).unwrap();
+    assert_eq!(config.mount.uid, Some(0));
+}
+
+#[test]
+fn each_setting_is_shown_with_what_set_it() {
+    let files = Files::new("seeds = ['a:1']\n[cache]\nsize = '10G'\n[[share]]\ndir = '/srv/one'\n")
+        .drop_in("b.toml", "\n[log]\nlevel = 'debug'\n");
+    let mut sources = files.sources();
+    sources.environment = Environment::from([("P2PFS_LAN_MDNS", "off")]);
+    sources.overrides.name = Some("n".parse().unwrap());
+    sources.overrides.shares = vec![PathBuf::from("/srv/two")];
+    let shown = load(&sources).unwrap().shown;
+    let of = |key: &str| {
+        let shown = shown.iter().find(|shown| shown.key == key).unwrap();
+        let origin = shown
+            .origin
+            .replace(&format!("{}/", files.dir.path().display()), "");
+        (shown.value.clone(), origin)
+    };
+    let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    assert_eq!(of("name"), pair("\"n\"", "set by --name"));
+    assert_eq!(of("seeds"), pair("[\"a:1\"]", "set in p2pfs.toml line 1"));
+    assert_eq!(
+        of("cache.size"),
+        pair("\"10GiB\"", "set in p2pfs.toml line 3")
+    );
+    assert_eq!(
+        of("log.level"),
+        pair("\"debug\"", "set in p2pfs.toml.d/b.toml line 3")
+    );
+    assert_eq!(of("lan.mdns"), pair("false", "set in the environment"));
+    assert_eq!(of("cache.floor"), pair("\"1GiB\"", "the default"));
+    assert_eq!(of("mount.uid"), pair("", "the default"));
+    let shares: Vec<_> = shown.iter().filter(|shown| shown.key == "share").collect();
+    assert_eq!(shares[0].value, "\"/srv/one\"");
+    assert!(shares[0].origin.ends_with("p2pfs.toml"), "{shares:?}");
+    assert_eq!(shares[1].origin, "set by --share");
+    assert_eq!(shown.len(), SETTINGS.len() - 3 + 2);
 }
 
 #[test]
@@ -377,7 +466,8 @@ fn a_bad_variable_is_refused_by_its_name() {
     };
     says("P2PFS_CACHE_SIZE", "10", "no unit");
     says("P2PFS_LAN_MDNS", "maybe", "neither true nor false");
-    says("P2PFS_MOUNT_UID", "root", "no whole number");
+    says("P2PFS_MOUNT_UID", "no-such-user-here", "there is no user");
+    says("P2PFS_LIMITS_PEER_CONNECTIONS", "many", "no whole number");
     says("P2P_PORT", "70000", "no port");
     says("P2P_PERIOD", "soon", "no duration");
     says("P2P_PERIOD", "0", "zero");

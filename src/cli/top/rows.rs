@@ -1,7 +1,7 @@
 //! What `p2pfs top` shows, as lines and columns of printable text.
 
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, escape, human_bytes, percent, printable};
+use crate::cli::output::{Output, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     PeerInfo, PeerState, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };
@@ -35,14 +35,13 @@ pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
 pub(super) fn summary(top: &Top) -> String {
     let (traffic, cache) = (&top.traffic, &top.cache);
     format!(
-        "{}  {:.0}  received {}/s, sent {}/s  cache {} of {} ({})",
+        "{}  {}  in {}/s, out {}/s  cache {} of {}",
         printable(&top.name),
-        top.time,
+        local_time(top.time),
         human_bytes(traffic.receive_bytes_per_s),
         human_bytes(traffic.send_bytes_per_s),
         human_bytes(cache.used_bytes),
-        human_bytes(cache.budget_bytes),
-        percent(cache.used_bytes, cache.budget_bytes)
+        human_bytes(cache.budget_bytes)
     )
 }
 
@@ -55,7 +54,10 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
             ],
             right: &[0, 1, 3, 4, 5, 6],
             rows: top.readers.iter().flat_map(reader_rows).collect(),
-            nothing: "nobody reads",
+            nothing: match top.other_readers {
+                0 => "nobody reads",
+                _ => "you read nothing; others do",
+            },
         },
         Part {
             heading: &["RATE", "HERE", "SIZE", "WAITING", "FROM", "TRANSFER"],

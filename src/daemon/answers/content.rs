@@ -1,29 +1,27 @@
-//! Answers that move content: a whole file to a caller, files into the cache, pins.
+//! The answer that moves content to a caller: a whole file, through a descriptor.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::legacy::not_kept;
 use super::names::{not_found, shared_path};
 use super::{Service, failed};
-use crate::catalogue::{Found, View};
 use crate::daemon::control::{
-    Failure, FailureKind, GetDone, GetStarted, Named, Problem, Progress, ReplySink, SourceShare,
-    Touched,
+    Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
-use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::fs::{Content, ContentHandle, FileVersion, FsError, ReadNow, ReadTicket};
 use crate::id::NodeId;
 use crate::node::NodeContent;
-use crate::path::SharedPath;
 use crate::wire::native::record::Kind;
 
 /// What one step of a copy asks for: the largest request between nodes.
@@ -33,21 +31,12 @@ const STEP_BYTES: u64 = 1 << 20;
 const STEPS_AT_ONCE: usize = 4;
 /// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
 const PIPE_BYTES: usize = 1 << 20;
-/// Whole files fetched at a time for one call.
-const FILLS_AT_ONCE: usize = 4;
-/// Files that one call may touch, directories taken apart; beyond it the call is refused.
-const FILES_MAX: usize = 1_000_000;
-/// Names read from a directory at a time.
-const CHILDREN_BATCH: usize = 1000;
-
-/// The different contents beneath some names, with one name each.
-type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
-
 impl Service {
-    /// Gives the caller a descriptor to read a whole file from: of the complete local file where
-    /// there is one, else of a pipe that verified bytes are written to as they come.
-    pub(super) async fn get(self: &Arc<Self>, named: Named, reply: ReplySink) {
-        match self.clone().copy_to(&named, &reply).await {
+    /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
+    /// written to as they come; root and a local file's owner get the complete file itself, which
+    /// opens nothing to them that they could not open.
+    pub(super) async fn get(self: &Arc<Self>, named: Named, caller_uid: u32, reply: ReplySink) {
+        match self.clone().copy_to(&named, caller_uid, &reply).await {
             Ok(done) => reply.done(&done),
             Err(failure) => reply.fail(failure),
         }
@@ -56,11 +45,15 @@ impl Service {
     async fn copy_to(
         self: Arc<Self>,
         named: &Named,
+        caller_uid: u32,
         reply: &ReplySink,
     ) -> Result<GetDone, Failure> {
         let file = match self.file_version(named) {
             Ok(file) => file,
-            Err(absent) => return self.copy_from_older_peers(named, absent, reply).await,
+            Err(absent) => {
+                let copied = self.copy_from_older_peers(named, caller_uid, absent, reply);
+                return copied.await;
+            }
         };
         let started = GetStarted {
             hash: file.hash.to_string(),
@@ -68,7 +61,7 @@ impl Service {
             cached_bytes: self.cached_bytes(&file.hash, file.size_bytes),
             executable: file.executable,
         };
-        if let Some(local) = self.local_descriptor(&file) {
+        if let Some(local) = self.local_descriptor(&file, caller_uid) {
             return match reply.more_with(&started, local).await {
                 Ok(()) => Ok(GetDone::default()),
                 Err(_) => Err(caller_gone()),
@@ -148,12 +141,15 @@ impl Service {
         }
     }
 
-    fn local_descriptor(&self, file: &FileVersion) -> Option<OwnedFd> {
-        if let Some((share, path)) = &file.own {
-            return self.node.shares().own(*share, path).ok().map(OwnedFd::from);
-        }
-        let cached = self.node.cache().existing(&file.hash)?;
-        cached.backing()?.try_clone().ok().map(OwnedFd::from)
+    fn local_descriptor(&self, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
+        let local = match &file.own {
+            Some((share, path)) => self.node.shares().own(*share, path).ok()?,
+            None => {
+                let cached = self.node.cache().existing(&file.hash)?;
+                cached.backing()?.try_clone().ok()?
+            }
+        };
+        may_have(caller_uid, &local).then(|| OwnedFd::from(local))
     }
 
     fn received_by_peer(&self) -> BTreeMap<NodeId, u64> {
@@ -177,131 +173,29 @@ impl Service {
             .filter_map(gained)
             .collect()
     }
-
-    /// Keeps the contents that the names stand for now, or keeps them no more.
-    pub(super) async fn pin(
-        self: &Arc<Self>,
-        paths: &[Named],
-        pinned: bool,
-    ) -> Result<Touched, Failure> {
-        let (contents, mut touched) = self.contents_of(paths)?;
-        let work = self.blocking(move |service| {
-            let (mut kept, mut failed_ones) = (Contents::new(), Vec::new());
-            let mut room_bytes = service.node.cache().usage().budget_bytes;
-            for (hash, (size_bytes, path)) in contents {
-                let outcome = if pinned && size_bytes > room_bytes {
-                    Err(
-                        "there is no room for it beside the rest: see p2pfs cache resize"
-                            .to_owned(),
-                    )
-                } else {
-                    let done = service.node.cache().pin(hash, pinned);
-                    done.map_err(|error| error.to_string())
-                };
-                match outcome {
-                    Ok(()) => {
-                        room_bytes = room_bytes.saturating_sub(size_bytes);
-                        kept.insert(hash, (size_bytes, path));
-                    }
-                    Err(why) => failed_ones.push((problem(&path, why), size_bytes)),
-                }
-            }
-            Ok((kept, failed_ones))
-        });
-        let (contents, failed_ones) = work.await?;
-        touched.without(failed_ones);
-        if pinned {
-            let service = self.clone();
-            tokio::spawn(async move { service.fill_all(contents, None).await });
-        }
-        Ok(touched)
-    }
-
-    /// Brings the contents that the names stand for into the cache.
-    pub(super) async fn prefetch(self: &Arc<Self>, paths: &[Named], reply: ReplySink) {
-        let (contents, mut touched) = match self.contents_of(paths) {
-            Ok(found) => found,
-            Err(failure) => return reply.fail(failure),
-        };
-        touched.without(self.fill_all(contents, Some(&reply)).await);
-        reply.done(&touched);
-    }
-
-    /// Fetches each content whole, a few at a time; says what failed, and its size.
-    async fn fill_all(&self, contents: Contents, reply: Option<&ReplySink>) -> Vec<(Problem, u64)> {
-        let mut progress = Progress {
-            total_files: contents.len() as u64,
-            total_bytes: contents.values().map(|(size, _)| size).sum(),
-            ..Progress::default()
-        };
-        let mut waiting = contents.into_iter();
-        let mut running = JoinSet::new();
-        let mut failed_ones = Vec::new();
-        loop {
-            while running.len() < FILLS_AT_ONCE {
-                let Some((hash, (size, path))) = waiting.next() else {
-                    break;
-                };
-                if self.cached_bytes(&hash, size) == size {
-                    progress.done_files += 1;
-                    progress.done_bytes += size;
-                    continue;
-                }
-                let fill = self.node.fetcher().fill(hash, size);
-                running.spawn(async move { (path, size, fill.done().await) });
-            }
-            let Some(ended) = running.join_next().await else {
-                break;
-            };
-            let Ok((path, size, outcome)) = ended else {
-                continue;
-            };
-            progress.done_files += 1;
-            match outcome {
-                Ok(()) => progress.done_bytes += size,
-                Err(error) => failed_ones.push((problem(&path, error.to_string()), size)),
-            }
-            if let Some(reply) = reply
-                && reply.more(&progress).await.is_err()
-            {
-                break;
-            }
-        }
-        failed_ones
-    }
-
-    fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let view = self.node.view();
-        let mut contents = Contents::new();
-        let mut touched = Touched::default();
-        for named in paths {
-            let path = shared_path(named)?;
-            match view.lookup(&path) {
-                Some(found) => collect(&view, path, &found, &mut contents)?,
-                None => {
-                    let why = match self.older_file(&path) {
-                        Some(older) => not_kept(&older),
-                        None => "no node shares it".to_owned(),
-                    };
-                    touched.failed.push(problem(&path, why));
-                }
-            }
-        }
-        touched.files = contents.len() as u64;
-        touched.bytes = contents.values().map(|(size, _)| size).sum();
-        Ok((contents, touched))
-    }
 }
 
-impl Touched {
-    /// Of what the names stood for, this could not be done; each with its size.
-    fn without(&mut self, failed_ones: Vec<(Problem, u64)>) {
-        for (problem, size_bytes) in failed_ones {
-            self.files -= 1;
-            self.bytes -= size_bytes;
-            self.failed.push(problem);
-        }
+/// Whether a caller may be handed the file itself: whoever holds a descriptor can open the file
+/// anew through it, for writing where its mode allows, whatever directory keeps it from others.
+pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
+    let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
+    caller_uid == 0 || owner.is_ok_and(|owner| owner == caller_uid)
+}
+
+/// Writes a whole local file into a pipe; an error is the caller's going.
+pub(super) async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
+    let file = Arc::new(file);
+    for step in 0..size_bytes.div_ceil(STEP_BYTES) {
+        let (from, offset) = (file.clone(), step * STEP_BYTES);
+        let length = STEP_BYTES.min(size_bytes - offset) as usize;
+        let read = spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            from.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        });
+        to.write_all(&read.await.map_err(io::Error::other)??)
+            .await?;
     }
+    Ok(())
 }
 
 /// Both ends of a pipe, the second for the caller.
@@ -392,48 +286,6 @@ fn read_or_ask(
     };
     let _gone = answer.send(told);
     None
-}
-
-fn collect(
-    view: &View,
-    path: SharedPath,
-    found: &Found,
-    contents: &mut Contents,
-) -> Result<(), Failure> {
-    match &found.kind {
-        Kind::File {
-            hash, size_bytes, ..
-        } => {
-            contents.insert(*hash, (*size_bytes, path));
-        }
-        Kind::Symlink { .. } => {}
-        Kind::Directory => {
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let batch = view.children(&path, after.as_deref(), CHILDREN_BATCH);
-                let Some(last) = batch.last() else { break };
-                after = Some(last.name.clone());
-                for child in &batch {
-                    if let Ok(below) = path.join(&child.name) {
-                        collect(view, below, &child.found, contents)?;
-                    }
-                }
-            }
-        }
-    }
-    if contents.len() > FILES_MAX {
-        let message = format!("more than {FILES_MAX} files in one call");
-        return Err(Failure::new(FailureKind::Invalid, message)
-            .with_remedy("name fewer directories at a time"));
-    }
-    Ok(())
-}
-
-fn problem(path: &SharedPath, why: String) -> Problem {
-    Problem {
-        path: Named::new(path.as_bytes()),
-        why,
-    }
 }
 
 pub(super) fn caller_gone() -> Failure {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::io::AsyncWriteExt;
 
-use super::content::{caller_gone, pipe_to_caller};
+use super::content::{caller_gone, may_have, pipe_to_caller, pour};
 use super::names::shared_path;
 use super::{Service, failed};
 use crate::catalogue::View;
@@ -29,6 +29,7 @@ impl Service {
     pub(super) async fn copy_from_older_peers(
         &self,
         named: &Named,
+        caller_uid: u32,
         absent: Failure,
         reply: &ReplySink,
     ) -> Result<GetDone, Failure> {
@@ -52,7 +53,7 @@ impl Service {
             () = reply.closed() => return Err(caller_gone()),
         };
         match fetched {
-            Fetched::Whole(file, copy) => give(&file, &copy, reply).await,
+            Fetched::Whole(file, copy) => give(&file, &copy, caller_uid, reply).await,
             Fetched::TooLarge(file) => pass_on(legacy, &file, reply).await,
         }
     }
@@ -272,7 +273,13 @@ async fn pass_on(
     Ok(given_by(file, size_bytes))
 }
 
-async fn give(file: &RemoteFile, copy: &RemoteCopy, reply: &ReplySink) -> Result<GetDone, Failure> {
+/// Gives a copy that is here: itself to those who could open it, its bytes to the others.
+async fn give(
+    file: &RemoteFile,
+    copy: &RemoteCopy,
+    caller_uid: u32,
+    reply: &ReplySink,
+) -> Result<GetDone, Failure> {
     let started = GetStarted {
         hash: NO_HASH.to_owned(),
         size_bytes: file.size_bytes,
@@ -281,8 +288,18 @@ async fn give(file: &RemoteFile, copy: &RemoteCopy, reply: &ReplySink) -> Result
     };
     let local = copy.reopen();
     let local = local.map_err(|error| copy_failure(file, &error.to_string()))?;
-    if reply.more_with(&started, local.into()).await.is_err() {
+    let (given, poured) = match may_have(caller_uid, &local) {
+        true => (local.into(), None),
+        false => {
+            let (to, receiver) = pipe_to_caller()?;
+            (receiver, Some(pour(local, file.size_bytes, to)))
+        }
+    };
+    if reply.more_with(&started, given).await.is_err() {
         return Err(caller_gone());
+    }
+    if let Some(poured) = poured {
+        poured.await.map_err(|_| caller_gone())?;
     }
     Ok(given_by(file, file.size_bytes))
 }

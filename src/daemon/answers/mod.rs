@@ -5,8 +5,11 @@
 
 mod cache;
 mod content;
+mod doctor;
+mod fills;
 mod legacy;
 mod names;
+mod network;
 mod news;
 mod shares;
 mod status;
@@ -19,11 +22,16 @@ pub(super) use shares::share_spec;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
-use super::control::{Call, ControlRequest, Failure, FailureKind, MountStatus, ServiceState};
+use super::control::{
+    Call, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, Right,
+    ServiceState,
+};
+use super::in_force::InForce;
 use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use crate::id::NodeId;
@@ -34,8 +42,14 @@ use crate::wire::native::record::Timestamp as FileTime;
 pub struct Service {
     /// The node.
     pub node: Arc<Node>,
-    /// The settings that are in force.
+    /// The settings of the start.
     pub config: Config,
+    /// Those that are in force.
+    pub in_force: ArcSwap<InForce>,
+    /// What cuts this node off from the others now, a sentence each.
+    pub isolation: ArcSwap<Vec<String>>,
+    /// Held by whoever has everything looked at.
+    pub checking: tokio::sync::Mutex<()>,
     /// When the daemon started.
     pub started: Timestamp,
     /// What the daemon is at.
@@ -50,8 +64,29 @@ pub struct Service {
     pub rates: Rates,
     /// How fast each file comes.
     pub fetch_rates: FetchRates,
+    /// Who may do and see what.
+    pub policy: Policy,
     /// The shares added by command, as they are kept.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
+}
+
+/// How much of this machine a caller is shown: what belongs to the cluster is everybody's, what its
+/// users do and keep to themselves is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Sight {
+    /// Root, or the daemon's user.
+    All,
+    /// Another user, by number: its own, and counts of the rest.
+    Own(u32),
+}
+
+impl Sight {
+    fn of(policy: &Policy, caller: &Credentials) -> Self {
+        match policy.allows(caller, Right::Own) {
+            true => Self::All,
+            false => Self::Own(caller.uid),
+        }
+    }
 }
 
 impl Service {
@@ -63,13 +98,21 @@ impl Service {
     }
 
     async fn answer(self: Arc<Self>, request: ControlRequest) {
-        let ControlRequest { call, reply, .. } = request;
+        let ControlRequest {
+            call,
+            caller,
+            reply,
+        } = request;
+        let sight = Sight::of(&self.policy, &caller);
         match call {
-            Call::Status {} => reply_with(reply, self.status().await),
-            Call::Top {} => reply_with(reply, self.top().await),
+            Call::Status {} => reply_with(reply, self.status(sight).await),
+            Call::Top {} => reply_with(reply, self.top(sight).await),
             Call::Peers {} => reply_with(reply, self.peers().await),
+            Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),
+            Call::Doctor {} => reply_with(reply, self.doctor(sight).await),
+            Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
-            Call::Get { path } => self.get(path, reply).await,
+            Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {
                 mounted,
                 peers,
@@ -84,8 +127,8 @@ impl Service {
                 reply_with(reply, self.wait(wanted, timeout_ms).await);
             }
             Call::Why { path } => reply_with(reply, self.why(&path)),
-            Call::Events { follow } => self.tell_events(follow, reply).await,
-            Call::Shares {} => reply_with(reply, Ok(self.shares())),
+            Call::Events { follow } => self.tell_events(follow, sight, reply).await,
+            Call::Shares {} => reply_with(reply, Ok(self.shares(sight))),
             Call::ShareAdd {
                 dir,
                 include_private,

@@ -3,17 +3,18 @@
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Service;
+use super::{Service, Sight};
 use crate::cluster::DownReason;
 use crate::daemon::control::{Event, EventKind, FetchInfo, GiveInfo, Named, Nothing, ReplySink};
 use crate::digest::ContentHash;
-use crate::node::{Given, News, Noted, Who};
+use crate::node::{Audience, Given, News, Noted, Who};
 
 impl Service {
-    pub(super) async fn tell_events(&self, follow: bool, reply: ReplySink) {
+    pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
         let (past, mut live) = self.node.events().follow();
-        for noted in past {
-            if reply.more(&event(noted)).await.is_err() {
+        let is_told = |noted: &Noted| sight == Sight::All || !is_private(&noted.news);
+        for noted in past.into_iter().filter(is_told) {
+            if reply.more(&self.event(noted)).await.is_err() {
                 return;
             }
         }
@@ -23,7 +24,8 @@ impl Service {
         loop {
             let told = tokio::select! {
                 received = live.recv() => match received {
-                    Ok(noted) => event(noted),
+                    Ok(noted) if !is_told(&noted) => continue,
+                    Ok(noted) => self.event(noted),
                     Err(RecvError::Lagged(count)) => lost(count),
                     Err(RecvError::Closed) => return reply.done(&Nothing {}),
                 },
@@ -34,6 +36,33 @@ impl Service {
             }
         }
     }
+
+    /// An event with the name of what is fetched, where it has one by now.
+    fn event(&self, noted: Noted) -> Event {
+        let fetched = match &noted.news {
+            News::FetchStarted(hash, _) | News::FetchDone(hash, _) => Some(*hash),
+            News::FetchFailed(hash, _) => Some(*hash),
+            _ => None,
+        };
+        let mut event = event(noted);
+        let names = fetched.map(|hash| self.node.view().names_of(&hash, 1));
+        let name = names
+            .unwrap_or_default()
+            .first()
+            .map(|path| Named::new(path.as_bytes()));
+        if let EventKind::FetchStarted(fetch)
+        | EventKind::FetchDone(fetch)
+        | EventKind::FetchFailed(fetch) = &mut event.what
+        {
+            fetch.name = name;
+        }
+        event
+    }
+}
+
+/// Whether it names what only root and the daemon's user may know of.
+fn is_private(news: &News) -> bool {
+    matches!(news, News::Warning(_, Audience::Owner))
 }
 
 fn lost(count: u64) -> Event {
@@ -75,7 +104,7 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
         News::FetchFailed(hash, why) => EventKind::FetchFailed(fetch(hash, 0, Some(why))),
         News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
         News::Given(given) => EventKind::GiveStarted(give(&given)),
-        News::Warning(message) => EventKind::Warning { message },
+        News::Warning(message, _) => EventKind::Warning { message },
     };
     Event { time, what }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Service, failed};
+use super::{Service, Sight, failed};
 use crate::daemon::config::{ShareSettings, saved};
 use crate::daemon::control::{
     Failure, FailureKind, Named, PROBLEMS_MAX, Problem, ShareInfo, ShareState, Shares,
@@ -19,16 +19,15 @@ pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> share::ShareSpe
 }
 
 impl Service {
-    pub(super) fn shares(&self) -> Shares {
-        Shares {
-            shares: self
-                .node
-                .shares()
-                .list()
-                .into_iter()
-                .map(share_info)
-                .collect(),
+    /// What is shared. Which files are left out says which private files there are, so others are
+    /// told how many.
+    pub(super) fn shares(&self, sight: Sight) -> Shares {
+        let list = self.node.shares().list().into_iter();
+        let mut shares: Vec<ShareInfo> = list.map(share_info).collect();
+        if sight != Sight::All {
+            shares.iter_mut().for_each(|share| share.problems.clear());
         }
+        Shares { shares }
     }
 
     /// Shares a folder from now on; it is kept only once the node has taken it.
@@ -45,7 +44,7 @@ impl Service {
         kept.retain(|other| other.dir != settings.dir);
         kept.push(settings);
         self.keep(&kept)?;
-        Ok(self.shares())
+        Ok(self.shares(Sight::All))
     }
 
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
@@ -61,7 +60,7 @@ impl Service {
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         kept.retain(|other| other.dir != dir && other.dir != canonical);
         self.keep(&kept)?;
-        Ok(self.shares())
+        Ok(self.shares(Sight::All))
     }
 
     /// What the configuration shares is changed there alone.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Service, node_failure};
+use super::{Service, Sight, node_failure};
 use crate::cluster::MemberState;
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
@@ -12,7 +12,7 @@ use crate::node::MemberReport;
 use crate::transfer::PeerRate;
 
 impl Service {
-    pub(super) async fn status(&self) -> Result<Status, Failure> {
+    pub(super) async fn status(&self, sight: Sight) -> Result<Status, Failure> {
         let members = self
             .node
             .members()
@@ -31,8 +31,12 @@ impl Service {
         let totals = self.node.view().totals();
         let mut mount = self.mount.borrow().clone();
         mount.activity = self.served.activity();
-        let mut warnings = self.node.events().warnings();
+        let mut warnings = match sight {
+            Sight::All => self.node.events().warnings(),
+            Sight::Own(_) => self.node.events().public_warnings(),
+        };
         warnings.extend(mount.problem.clone());
+        warnings.extend(self.isolation.load().iter().cloned());
         Ok(Status {
             name: self.node.name().to_string(),
             node: self.node.id().to_string(),
@@ -56,16 +60,16 @@ impl Service {
                 datagrams: dropped + of_older_peers,
                 connections: connections.iter().sum(),
             },
-            shares: self.shares().shares,
+            shares: self.shares(sight).shares,
             legacy: self.config.legacy.enabled,
             warnings,
         })
     }
 
-    /// Makes `.p2pfs/status.json` show how things stand now, and gives the same; nothing once the
-    /// node stops.
+    /// Makes `.p2pfs/status.json` show how things stand now, to any user, and gives the same; nothing
+    /// once the node stops.
     pub(in crate::daemon) async fn publish_status(&self) -> Option<Status> {
-        let status = self.status().await.ok()?;
+        let status = self.status(NOBODY).await.ok()?;
         if let Ok(mut json) = serde_json::to_vec_pretty(&status) {
             json.push(b'\n');
             self.node.publish_status(json);
@@ -155,6 +159,8 @@ impl Service {
     }
 }
 
+/// The sight of one who is no user of this machine at all.
+const NOBODY: Sight = Sight::Own(u32::MAX);
 /// Why a peer is shunned; there is no other reason.
 const LIED: &str = "sent bytes that do not fit their hash";
 

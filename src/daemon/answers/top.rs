@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use super::Service;
+use super::{Service, Sight};
 use crate::daemon::control::{
     Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
@@ -12,8 +12,12 @@ use crate::digest::ContentHash;
 use crate::transfer::FetchReport;
 
 impl Service {
-    pub(super) async fn top(&self) -> Result<Top, Failure> {
+    pub(super) async fn top(&self, sight: Sight) -> Result<Top, Failure> {
         let peers = self.peers().await?.peers;
+        let (readers, other_readers) = self.served.readers(|uid| match sight {
+            Sight::All => true,
+            Sight::Own(own) => own == uid,
+        });
         Ok(Top {
             time: Timestamp::now(),
             name: self.node.name().to_string(),
@@ -21,7 +25,8 @@ impl Service {
             traffic: self.traffic(),
             transfers: self.transfers(),
             peers,
-            readers: self.served.readers(),
+            readers,
+            other_readers,
         })
     }
 

@@ -13,23 +13,17 @@ const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// The shortest time between two probes of the membership.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 
-/// Checks the whole; `origin` tells where a key was set.
-///
-/// # Errors
-/// [`ConfigError::Impossible`] naming the setting and where it was set.
-pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Result<(), ConfigError> {
-    let broken = legacy(config)
-        .or_else(|| socket(config))
-        .or_else(|| period(config))
-        .or_else(|| folders(config));
-    match broken {
-        None => Ok(()),
-        Some((key, message)) => Err(ConfigError::Impossible {
-            key: key.to_owned(),
-            message,
-            origin: origin(key),
-        }),
-    }
+/// Checks the whole; `origin` tells where a key was set. Gives each [`ConfigError::Impossible`],
+/// naming the setting and where it was set.
+pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
+    let single = [legacy(config), socket(config), period(config)];
+    let broken = single.into_iter().flatten().chain(folders(config));
+    let impossible = broken.map(|(key, message)| ConfigError::Impossible {
+        key: key.to_owned(),
+        message,
+        origin: origin(key),
+    });
+    impossible.collect()
 }
 
 type Broken = Option<(&'static str, String)>;
@@ -59,11 +53,12 @@ fn period(config: &Config) -> Broken {
 
 /// Folders that would swallow each other: the cache is emptied, the mount is made of the others,
 /// and a share beneath the mount would share the cluster with itself.
-fn folders(config: &Config) -> Broken {
+fn folders(config: &Config) -> Vec<(&'static str, String)> {
+    let mut broken = Vec::new();
     let (state, cache) = (&config.state_dir, &config.cache_dir);
     if state.starts_with(cache) {
         let message = format!("it must not hold the state directory {}", state.display());
-        return Some(("cache_dir", message));
+        broken.push(("cache_dir", message));
     }
     let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
     let own = [
@@ -72,30 +67,25 @@ fn folders(config: &Config) -> Broken {
     ];
     for (what, dir) in own {
         if mount.is_some_and(|mount| overlap(mount, dir)) {
-            return Some((
-                "mount.dir",
-                format!("it and {what} {} overlap", dir.display()),
-            ));
+            let message = format!("it and {what} {} overlap", dir.display());
+            broken.push(("mount.dir", message));
         }
     }
-    let shared = config.share.iter().map(|share| share.dir.as_path());
-    for share in shared {
-        if let Some(mount) = mount.filter(|mount| overlap(mount, share)) {
-            let message = format!(
-                "{} and the mount {} overlap",
-                share.display(),
-                mount.display()
-            );
-            return Some(("share.dir", message));
-        }
-        for (what, dir) in own {
-            if dir.starts_with(share) || share.starts_with(dir) {
-                let message = format!("{} and {what} {} overlap", share.display(), dir.display());
-                return Some(("share.dir", message));
-            }
-        }
+    for share in &config.share {
+        let beside = mount.map(|mount| ("the mount", mount));
+        let others = beside.into_iter().chain(own);
+        broken.extend(others.filter_map(|(what, dir)| {
+            let message = || {
+                format!(
+                    "{} and {what} {} overlap",
+                    share.dir.display(),
+                    dir.display()
+                )
+            };
+            overlap(&share.dir, dir).then(|| ("share.dir", message()))
+        }));
     }
-    None
+    broken
 }
 
 fn overlap(one: &Path, other: &Path) -> bool {

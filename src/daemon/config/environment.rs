@@ -49,55 +49,79 @@ impl Environment {
             .collect()
     }
 
-    /// All that is set, as one layer.
-    pub(super) fn layer(&self) -> Result<Table, ConfigError> {
-        let mut layer = Table::new();
-        for (name, table) in self.older_names()? {
-            check_alone(&table).map_err(|why| self.wrong(&name, why))?;
-            overlay(&mut layer, table);
-        }
-        for setting in SETTINGS
-            .iter()
-            .filter(|setting| setting.section() != "share")
-        {
-            if let Some((name, value)) = self.text(&setting.variable())? {
-                let value = setting.value(value).map_err(|why| self.wrong(&name, why))?;
-                let table = nested(setting, value);
-                check_alone(&table).map_err(|why| self.wrong(&name, why))?;
-                overlay(&mut layer, table);
+    /// All that is right in it as one layer, and what is wrong.
+    pub(super) fn layer(&self) -> (Table, Vec<ConfigError>) {
+        let settings = SETTINGS.iter().filter(|it| it.section() != "share");
+        let tables = self.older_names().into_iter();
+        let tables = tables.chain(settings.map(|setting| self.setting(setting)));
+        let (mut layer, mut errors) = (Table::new(), Vec::new());
+        for table in tables.chain([self.shares()]) {
+            match table {
+                Ok(table) => overlay(&mut layer, table),
+                Err(error) => errors.push(error),
             }
         }
-        overlay(&mut layer, self.shares()?);
-        Ok(layer)
+        (layer, errors)
+    }
+
+    /// What its variable says of a setting; nothing where that is not set.
+    fn setting(&self, setting: &Setting) -> Result<Table, ConfigError> {
+        let Some((name, text)) = self.text(&setting.variable())? else {
+            return Ok(Table::new());
+        };
+        let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
+        self.checked(&name, nested(setting, value))
+    }
+
+    /// The table, where it makes a configuration by itself.
+    fn checked(&self, name: &str, table: Table) -> Result<Table, ConfigError> {
+        check_alone(&table).map_err(|why| self.wrong(name, why))?;
+        Ok(table)
     }
 
     /// `P2P_HOST` and its kin: what the older peers' users have in their scripts.
-    fn older_names(&self) -> Result<Vec<(String, Table)>, ConfigError> {
-        let mut tables = Vec::new();
+    fn older_names(&self) -> Vec<Result<Table, ConfigError>> {
+        vec![
+            self.older_listen(),
+            self.older_seconds("P2P_PERIOD", "period"),
+            self.older_seconds("P2P_WAITING", "waiting"),
+            self.older_folder(),
+            self.older_cluster(),
+        ]
+    }
+
+    fn older_listen(&self) -> Result<Table, ConfigError> {
         let (host, port) = (self.text("P2P_HOST")?, self.text("P2P_PORT")?);
-        if let Some((name, _)) = host.as_ref().or(port.as_ref()) {
-            let listen = self.older_address(host.as_ref(), port.as_ref())?;
-            tables.push((
-                name.clone(),
-                table("", "listen", Value::from(listen.to_string())),
-            ));
-        }
-        for (name, key) in [("P2P_PERIOD", "period"), ("P2P_WAITING", "waiting")] {
-            if let Some((name, seconds)) = self.text(name)? {
-                let value = Value::from(format!("{seconds}s"));
-                tables.push((name, table("legacy", key, value)));
-            }
-        }
-        if let Some((name, folder)) = self.text("P2P_FOLDER")? {
-            let share = share_table(&folder, false, true).map_err(|why| self.wrong(&name, why))?;
-            tables.push((name, share));
-        }
-        if let Some((name, members)) = self.text("P2P_CLUSTER")? {
-            let mut legacy = table("legacy", "members", list(&members, ','));
-            overlay(&mut legacy, table("legacy", "enabled", Value::from(true)));
-            tables.push((name, legacy));
-        }
-        Ok(tables)
+        let Some((name, _)) = host.as_ref().or(port.as_ref()) else {
+            return Ok(Table::new());
+        };
+        let listen = self.older_address(host.as_ref(), port.as_ref())?;
+        self.checked(name, table("", "listen", Value::from(listen.to_string())))
+    }
+
+    fn older_seconds(&self, name: &str, key: &str) -> Result<Table, ConfigError> {
+        let Some((name, seconds)) = self.text(name)? else {
+            return Ok(Table::new());
+        };
+        let value = Value::from(format!("{seconds}s"));
+        self.checked(&name, table("legacy", key, value))
+    }
+
+    fn older_folder(&self) -> Result<Table, ConfigError> {
+        let Some((name, folder)) = self.text("P2P_FOLDER")? else {
+            return Ok(Table::new());
+        };
+        let share = share_table(&folder, false, true).map_err(|why| self.wrong(&name, why))?;
+        self.checked(&name, share)
+    }
+
+    fn older_cluster(&self) -> Result<Table, ConfigError> {
+        let Some((name, members)) = self.text("P2P_CLUSTER")? else {
+            return Ok(Table::new());
+        };
+        let mut legacy = table("legacy", "members", list(&members, ','));
+        overlay(&mut legacy, table("legacy", "enabled", Value::from(true)));
+        self.checked(&name, legacy)
     }
 
     /// The older programs take any host; one that is a name makes them listen on all addresses.

@@ -57,6 +57,17 @@ pub enum ConfigError {
         /// Where it was set.
         origin: String,
     },
+    /// More than one of these, each on a line of its own.
+    #[error("{}", lines(.errors))]
+    Several {
+        /// At least two.
+        errors: Vec<ConfigError>,
+    },
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 fn prefix(key: &str) -> String {
@@ -67,6 +78,30 @@ fn prefix(key: &str) -> String {
 }
 
 impl ConfigError {
+    /// One error for all of them; none where there is none.
+    pub(super) fn all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several { errors }),
+        }
+    }
+
+    /// Each by itself.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Several { errors } => errors,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The line of a file that it is about; 0 where it is about none.
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Self::File { line, .. } => *line,
+            _ => 0,
+        }
+    }
+
     /// The error of the parser, with the place and the key it is about.
     pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let span = error.span().unwrap_or(0..0);

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::check;
 use super::environment::Environment;
 use super::error::{ConfigError, line_and_column, one_line};
 use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
+use super::shown::{Shown, share_key, shown};
+use super::{check, document};
 use crate::id::NodeName;
 
 /// The largest configuration file that is read: a thousand times what a large one has.
@@ -66,36 +67,48 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// What is odd and not wrong, to be logged.
     pub warnings: Vec<String>,
+    /// Each setting and where it comes from.
+    pub shown: Vec<Shown>,
 }
 
 /// Reads and checks all layers.
 ///
 /// # Errors
-/// [`ConfigError`] naming the place; nothing was used.
+/// [`ConfigError`] naming all places; nothing was used.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut merged = Merged::default();
     let mut files = Vec::new();
+    let mut errors = Vec::new();
     for path in config_files(sources)? {
-        let text = read(&path)?;
-        merged.add_file(&path, &text)?;
+        match read(&path) {
+            Ok(text) => errors.extend(merged.add_file(&path, &text)),
+            Err(error) => errors.push(error),
+        }
         files.push(path);
     }
-    merged.add(sources.environment.layer()?, "the environment");
+    let (environment, wrong) = sources.environment.layer();
+    errors.extend(wrong);
+    merged.add(environment, "the environment");
     let mut config = merged.settings(&sources.place)?;
     apply(&sources.overrides, &mut config, &mut merged);
     if let Some(secret) = credential(&sources.environment, config.secret_file.as_deref()) {
         config.secret_file = Some(secret);
     }
-    check::check(&config, |key| merged.origin(key))?;
+    errors.extend(check::check(&config, |key| merged.origin(key)));
+    if let Some(error) = ConfigError::all(errors) {
+        return Err(error);
+    }
     let unknown = sources.environment.unknown();
     let warnings = unknown
         .iter()
         .map(|name| format!("{name} in the environment is no setting and was ignored"))
         .collect();
+    let shown = shown(&config, &merged.origins);
     Ok(Loaded {
         config,
         files,
         warnings,
+        shown,
     })
 }
 
@@ -156,24 +169,37 @@ struct Merged {
 }
 
 impl Merged {
-    fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let wrong = |e| ConfigError::in_file(path, text, &e);
-        toml::from_str::<Config>(text).map_err(wrong)?;
-        let table: Table = toml::from_str(text).map_err(wrong)?;
+    /// Takes what is right in a file, and gives what is wrong.
+    fn add_file(&mut self, path: &Path, text: &str) -> Vec<ConfigError> {
+        let (table, errors) = document::read(path, text);
         let lines = key_lines(text);
         for key in leaf_keys(&table) {
             let line = lines.get(&key).copied().unwrap_or(1);
             self.origins
                 .insert(key, format!("set in {} line {line}", path.display()));
         }
+        self.note_shares(&table, &format!("set in {}", path.display()));
         overlay(&mut self.table, table);
-        Ok(())
+        errors
+    }
+
+    fn note_shares(&mut self, table: &Table, origin: &str) {
+        let shares = table.get("share").and_then(Value::as_array);
+        for dir in shares
+            .into_iter()
+            .flatten()
+            .filter_map(|share| share.get("dir"))
+        {
+            let key = share_key(dir.as_str().unwrap_or_default());
+            self.origins.insert(key, origin.to_owned());
+        }
     }
 
     fn add(&mut self, table: Table, origin: &str) {
         for key in leaf_keys(&table) {
             self.origins.insert(key, format!("set in {origin}"));
         }
+        self.note_shares(&table, &format!("set in {origin}"));
         overlay(&mut self.table, table);
     }
 
@@ -224,6 +250,22 @@ fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
             .origins
             .insert(key.to_owned(), format!("set by {flag}"));
     };
+    let given = [
+        (flags.name.is_some(), "name", "--name"),
+        (flags.listen.is_some(), "listen", "--listen"),
+        (
+            flags.cache_size_bytes.is_some(),
+            "cache.size",
+            "--cache-size",
+        ),
+        (flags.secret_file.is_some(), "secret_file", "--secret-file"),
+        (!flags.seeds.is_empty(), "seeds", "--seed"),
+        (flags.legacy, "legacy.enabled", "--legacy"),
+        (flags.mount_dir.is_some(), "mount.enabled", "--mount"),
+    ];
+    for (_, key, flag) in given.into_iter().filter(|(is_given, ..)| *is_given) {
+        from_flag(key, flag);
+    }
     let mut set_path = |value: Option<PathBuf>, key: &str, flag: &str, to: &mut PathBuf| {
         if let Some(path) = value {
             from_flag(key, flag);
@@ -257,12 +299,10 @@ fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
     if !flags.seeds.is_empty() {
         config.seeds = flags.seeds;
     }
-    if flags.legacy {
-        from_flag("legacy.enabled", "--legacy");
-        config.legacy.enabled = true;
-    }
+    config.legacy.enabled |= flags.legacy;
     for dir in flags.shares {
         from_flag("share.dir", "--share");
+        from_flag(&share_key(&dir.to_string_lossy()), "--share");
         config.share.retain(|share| share.dir != dir);
         config.share.push(ShareSettings {
             dir,

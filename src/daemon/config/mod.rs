@@ -6,11 +6,14 @@
 //! shares, which add up. Owns the names of all settings ([`SETTINGS`]) and the parsers of their
 //! units. Reads files and never writes them, but for what the daemon itself keeps under its state
 //! directory ([`saved`]). An error names the file, the line and the key, or the variable, and what
-//! is accepted; nothing of a configuration with an error is used.
+//! is accepted, for all that is wrong at once; nothing of a configuration with an error is used.
 
+mod account;
 mod check;
+mod document;
 mod environment;
 mod error;
+mod inspect;
 mod load;
 mod mask;
 mod place;
@@ -19,10 +22,12 @@ mod reload;
 pub mod saved;
 mod seed;
 mod settings;
+mod shown;
 pub mod units;
 
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use mask::{ModeMask, ModeMaskError};
 pub use place::Place;
@@ -33,6 +38,7 @@ pub use settings::{
     CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
     MembershipSettings, MountSettings, ReaderSettings, ShareSettings,
 };
+pub use shown::Shown;
 
 /// The port that a node listens on where nothing else is said, the one of the older peers.
 pub const DEFAULT_PORT: u16 = 1378;

@@ -45,8 +45,8 @@ pub const SETTINGS: &[Setting] = &[
     fixed("cache.floor", Kind::Text),
     fixed("mount.enabled", Kind::Switch),
     fixed("mount.dir", Kind::Path),
-    fixed("mount.uid", Kind::Number),
-    fixed("mount.gid", Kind::Number),
+    fixed("mount.uid", Kind::Text),
+    fixed("mount.gid", Kind::Text),
     fixed("mount.umask", Kind::Text),
     fixed("mount.fmask", Kind::Text),
     fixed("mount.dmask", Kind::Text),
@@ -147,7 +147,7 @@ fn changed<T: PartialEq + Clone>(old: &T, new: &T) -> Option<T> {
 }
 
 impl Setting {
-    fn of<'a>(&self, table: &'a toml::Table) -> Option<&'a toml::Value> {
+    pub(super) fn of<'a>(&self, table: &'a toml::Table) -> Option<&'a toml::Value> {
         match self.key.split_once('.') {
             None => table.get(self.key),
             Some((section, key)) => table.get(section)?.get(key),
@@ -156,7 +156,7 @@ impl Setting {
 }
 
 impl Config {
-    fn to_table(&self) -> toml::Table {
+    pub(super) fn to_table(&self) -> toml::Table {
         toml::Table::try_from(self).unwrap_or_default()
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::account::{group, user};
 use super::mask::ModeMask;
 use super::place::Place;
 use super::program_budget::ProgramBudget;
@@ -83,10 +84,10 @@ pub struct MountSettings {
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
     /// Who owns its files; who mounts where nothing is said.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "user")]
     pub uid: Option<u32>,
     /// Their group.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "group")]
     pub gid: Option<u32>,
     /// What nobody may do there, as by umask(2).
     pub umask: ModeMask,

@@ -25,12 +25,22 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("kB", 1_000),
     ("B", 1),
 ];
+/// What is read besides: one letter stands for a power of 1024, as for systemd and coreutils.
+const SHORT_SIZE_UNITS: [(&str, u64); 5] = [
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("T", 1 << 40),
+    ("KB", 1_000),
+];
+/// Digits behind the point that are looked at; more say nothing about whole bytes.
+const FRACTION_MAX_DIGITS: usize = 18;
 
 /// Why a text is no duration or size. Whoever wrote it is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Nothing there, or no digit where one should be.
-    #[error("{text:?} is no {what}: write a whole number and a unit, such as {example}")]
+    #[error("{text:?} is no {what}: write a number and a unit, such as {example}")]
     NoNumber {
         /// What was given.
         text: String,
@@ -77,21 +87,21 @@ pub enum UnitError {
     },
 }
 
-/// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
+/// Reads a duration: a number and one of `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
 /// [`UnitError`] saying what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    parse(text, "duration", "\"10s\"", &DURATION_UNITS).map(Duration::from_millis)
+    parse(text, "duration", "\"10s\"", &DURATION_UNITS, &[]).map(Duration::from_millis)
 }
 
-/// Reads a size in bytes: a whole number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
-/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024).
+/// Reads a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`,
+/// `MiB`, `GiB`, `TiB` (powers of 1024), for which `K`, `M`, `G`, `T` are short.
 ///
 /// # Errors
 /// [`UnitError`] saying what is accepted.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    parse(text, "size", "\"10GiB\"", &SIZE_UNITS)
+    parse(text, "size", "\"10GiB\"", &SIZE_UNITS, &SHORT_SIZE_UNITS)
 }
 
 /// As [`parse_size`], for a size that cannot be zero.
@@ -136,19 +146,22 @@ fn parse(
     what: &'static str,
     example: &'static str,
     units: &[(&'static str, u64)],
+    short: &[(&'static str, u64)],
 ) -> Result<u64, UnitError> {
     let owned = || text.trim().to_owned();
     let trimmed = text.trim();
     if trimmed.starts_with('-') {
         return Err(UnitError::Negative { text: owned() });
     }
-    let digits_end = trimmed
-        .find(|c: char| !c.is_ascii_digit())
+    let number_end = trimmed
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(trimmed.len());
-    let (digits, unit) = trimmed.split_at(digits_end);
+    let (number, unit) = trimmed.split_at(number_end);
     let unit = unit.trim_start();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let names = || units.iter().rev().map(|(name, _)| *name).collect();
-    if digits.is_empty() || unit.starts_with(['.', ',']) {
+    let is_number = !whole.is_empty() && !fraction.is_empty() && !fraction.contains('.');
+    if !is_number || unit.starts_with(',') {
         return Err(UnitError::NoNumber {
             text: owned(),
             what,
@@ -161,7 +174,8 @@ fn parse(
             units: names(),
         });
     }
-    let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
+    let mut known = units.iter().chain(short);
+    let Some((_, factor)) = known.find(|(name, _)| *name == unit) else {
         let unit = unit.to_owned();
         return Err(UnitError::UnknownUnit {
             text: owned(),
@@ -169,11 +183,16 @@ fn parse(
             units: names(),
         });
     };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(*factor))
-        .ok_or_else(|| UnitError::TooLarge { text: owned() })
+    amount(whole, fraction, *factor).ok_or_else(|| UnitError::TooLarge { text: owned() })
+}
+
+/// The number times the factor, rounded down; none where it is too large.
+fn amount(whole: &str, fraction: &str, factor: u64) -> Option<u64> {
+    let fraction = &fraction[..fraction.len().min(FRACTION_MAX_DIGITS)];
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let parts = fraction.parse::<u128>().ok()? * u128::from(factor) / scale;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    whole.checked_add(u64::try_from(parts).ok()?)
 }
 
 fn write(amount: u64, units: &[(&'static str, u64)], zero: &str) -> String {
@@ -282,6 +301,8 @@ mod tests {
             ("30d", 2_592_000_000),
             ("0s", 0),
             (" 10 s ", 10_000),
+            ("1.5s", 1_500),
+            ("0.25h", 900_000),
         ] {
             assert_eq!(
                 parse_duration(text),
@@ -301,6 +322,12 @@ mod tests {
             ("1TiB", 1 << 40),
             ("7B", 7),
             ("0B", 0),
+            ("10G", 10 << 30),
+            ("64K", 64 << 10),
+            ("1.5GiB", 3 << 29),
+            ("0.5 T", 1 << 39),
+            ("2.5kB", 2_500),
+            ("1.9999999999999999999999B", 1),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -316,7 +343,9 @@ mod tests {
         assert_eq!(say("-3s"), r#""-3s" is negative"#);
         assert!(say("").contains("is no duration"));
         assert!(say("soon").contains(r#"such as "10s""#));
-        assert!(say("1.5s").contains("whole number"));
+        for text in ["1.s", ".5s", "1.2.3s", "1,5s"] {
+            assert!(say(text).contains("is no duration"), "{text}");
+        }
         let unknown = say("3weeks");
         assert_eq!(
             unknown,
@@ -331,7 +360,7 @@ mod tests {
             r#""18446744073709551615d" is too large"#
         );
         assert!(
-            parse_size("10G")
+            parse_size("10Gi")
                 .unwrap_err()
                 .to_string()
                 .contains("B, kB, KiB, MB, MiB")

@@ -18,6 +18,16 @@ pub enum Call {
     Status {},
     /// The other nodes: [`super::Peers`].
     Peers {},
+    /// How long another node takes to answer: [`super::Pong`].
+    Ping {
+        /// Its name, its address, or the start of its key.
+        peer: String,
+    },
+    /// What is wrong with how this node is placed: [`super::Checkup`]. Takes some seconds where
+    /// others do not answer.
+    Doctor {},
+    /// The settings in force: [`super::Settings`].
+    Settings {},
     /// What is fetched and who reads what at this moment: [`super::Top`].
     Top {},
     /// The names in a directory, or a file itself: [`super::Listing`].
@@ -146,6 +156,9 @@ pub enum Right {
 pub const METHODS: &[(&str, Right, bool)] = &[
     ("Status", Right::Read, false),
     ("Peers", Right::Read, false),
+    ("Ping", Right::Read, false),
+    ("Doctor", Right::Read, false),
+    ("Settings", Right::Read, false),
     ("Top", Right::Read, false),
     ("Ls", Right::Read, false),
     ("Get", Right::Read, true),
@@ -269,6 +282,11 @@ mod tests {
         vec![
             Call::Status {},
             Call::Peers {},
+            Call::Ping {
+                peer: "lab-2".to_owned(),
+            },
+            Call::Doctor {},
+            Call::Settings {},
             Call::Top {},
             Call::Ls {
                 path: name("d"),

@@ -28,8 +28,12 @@ pub struct Top {
     pub transfers: Vec<TransferInfo>,
     /// Every other node that is known, best responder first.
     pub peers: Vec<PeerInfo>,
-    /// The processes that have files of the mount open, or read one within the last minute.
+    /// The processes that have files of the mount open, or read one within the last minute; the
+    /// caller's own, and for root and the daemon's user all.
     pub readers: Vec<ReaderInfo>,
+    /// How many more there are, of other users; only root and the daemon's user are told who.
+    #[serde(default)]
+    pub other_readers: u64,
 }
 
 /// A file on its way from other nodes, within [`Top`].

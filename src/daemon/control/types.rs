@@ -48,7 +48,8 @@ pub struct Status {
     pub shares: Vec<ShareInfo>,
     /// Whether older peers are spoken to.
     pub legacy: bool,
-    /// What the user should know and can do about it, one line each.
+    /// What the user should know and can do about it, one line each; what names local files is
+    /// told to root and the daemon's user alone.
     pub warnings: Vec<String>,
 }
 
@@ -368,7 +369,8 @@ pub struct ShareInfo {
     pub pending_files: u64,
     /// Names left out: what others may not read, links that lead out, what is no file.
     pub left_out_files: u64,
-    /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included.
+    /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included; told to root
+    /// and the daemon's user alone.
     pub problems: Vec<Problem>,
 }
 

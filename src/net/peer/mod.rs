@@ -13,6 +13,7 @@ mod greet;
 mod limits;
 mod outbound;
 mod pool;
+mod probe;
 mod register;
 mod serve;
 mod tls;
@@ -20,6 +21,7 @@ mod tls;
 pub use counters::{DropReason, PeerCounters};
 pub use dial::OnAnswer;
 pub use limits::PeerLimits;
+pub use probe::Probed;
 pub use serve::{AnswerAtOnce, Incoming, ReplyTo};
 
 use std::fmt;
@@ -199,6 +201,11 @@ impl PeerNet {
         Pool::get(&self.owner.shared, node, addr, lane)
             .await
             .map(drop)
+    }
+
+    /// Looks who answers at an address. Takes the time of a dial and of a greeting at most.
+    pub async fn probe(&self, addr: SocketAddr) -> Probed {
+        probe::probe(&self.owner.shared, addr).await
     }
 
     /// Redeems an invitation: dials its addresses in order until the issuer answers, and gives the

@@ -87,6 +87,8 @@ pub enum Request {
         /// Which content.
         hash: ContentHash,
     },
+    /// Dial me where you know me, and tell how it went.
+    Reach,
 }
 
 /// What the other node answers.
@@ -115,6 +117,14 @@ pub enum Response {
         ranges: ExtentSet,
         /// The size of the content.
         size_bytes: u64,
+    },
+    /// It dialled back.
+    Reached {
+        /// Its clock when it was done, in milliseconds of Unix time.
+        unix_ms: u64,
+        /// What went wrong, at most [`MAX_REASON_BYTES`], the rest is cut; empty where nothing
+        /// did.
+        trouble: String,
     },
     /// The file changed under its hash: it has this content no more.
     Gone,
@@ -222,6 +232,7 @@ impl Request {
                 Kind::AskHoldings,
                 Bytes::copy_from_slice(hash.as_bytes()),
             ),
+            Self::Reach => Frame::new(id, Kind::AskReach, Bytes::new()),
         }
     }
 
@@ -267,6 +278,7 @@ impl Request {
                     hash: ContentHash::new(hash),
                 })
             }
+            Kind::AskReach => Ok(Self::Reach),
             _ => Err(WireError::Malformed { what: "a request" }),
         }
     }
@@ -293,6 +305,12 @@ impl Response {
                     ranges,
                 };
                 Frame::new(id, Kind::Holdings, body_of(&body))
+            }
+            Self::Reached { unix_ms, trouble } => {
+                let end = trouble.floor_char_boundary(MAX_REASON_BYTES);
+                let said = &trouble.as_bytes()[..end];
+                let body = [&unix_ms.to_be_bytes()[..], said].concat();
+                Frame::new(id, Kind::Reached, body.into())
             }
             Self::Gone => Frame::new(id, Kind::Gone, Bytes::new()),
             Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
@@ -323,6 +341,15 @@ impl Response {
                 Ok(Self::Holdings {
                     ranges: ExtentSet::from(ranges.items),
                     size_bytes,
+                })
+            }
+            Kind::Reached => {
+                let malformed = || WireError::Malformed { what: "a reach" };
+                let (clock, said) = body.split_first_chunk().ok_or_else(malformed)?;
+                let trouble = str::from_utf8(said).map_err(|_| malformed())?;
+                Ok(Self::Reached {
+                    unix_ms: u64::from_be_bytes(*clock),
+                    trouble: trouble.to_owned(),
                 })
             }
             Kind::Gone => Ok(Self::Gone),

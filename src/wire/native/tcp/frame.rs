@@ -44,6 +44,8 @@ pub enum Kind {
     AskRange = 19,
     /// Request.
     AskHoldings = 20,
+    /// Request.
+    AskReach = 21,
     /// Response.
     Members = 32,
     /// Response.
@@ -62,6 +64,8 @@ pub enum Kind {
     Busy = 39,
     /// Response.
     Refused = 40,
+    /// Response.
+    Reached = 41,
 }
 
 /// What a side of a connection may receive now.
@@ -75,7 +79,10 @@ pub enum Phase {
     Responses,
 }
 
-const KINDS: [Kind; 20] = [
+/// A clock and a reason.
+const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
+
+const KINDS: [Kind; 22] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
@@ -87,6 +94,7 @@ const KINDS: [Kind; 20] = [
     Kind::AskLog,
     Kind::AskRange,
     Kind::AskHoldings,
+    Kind::AskReach,
     Kind::Members,
     Kind::Heads,
     Kind::Log,
@@ -96,6 +104,7 @@ const KINDS: [Kind; 20] = [
     Kind::NotHere,
     Kind::Busy,
     Kind::Refused,
+    Kind::Reached,
 ];
 
 impl Kind {
@@ -108,6 +117,8 @@ impl Kind {
         match self {
             Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled => MAX_GREETING_BYTES,
             Self::Ping | Self::Pong | Self::Gone | Self::NotHere | Self::Busy => 0,
+            Self::AskReach => 0,
+            Self::Reached => MAX_REACHED_BYTES,
             Self::AskLog | Self::AskRange | Self::AskHoldings => MAX_PLAIN_REQUEST_BYTES,
             Self::AskMembers | Self::Members => MAX_MEMBERS_BYTES,
             Self::AskHeads | Self::Heads => MAX_HEADS_BYTES,

@@ -1,0 +1,216 @@
+//! `p2pfs doctor`: what keeps a node from its work, and what to do about it.
+//!
+//! The daemon looks at what it alone can see; here is looked at the mount as programs see it, and,
+//! where no daemon runs, at what would keep it from starting.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::connect::Reporting;
+use super::daemon::DaemonOptions;
+use super::error::CliError;
+use super::output::{Colour, Output, printable};
+use crate::daemon::config::{Config, inspect, load};
+use crate::daemon::control::{
+    Call, Check, CheckState, Checkup, Client, ClientError, MountStatus, Status,
+};
+
+/// How long a mount may take to show one of its own files.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
+/// Where programs reach the kernel's side of a mount.
+const FUSE_DEVICE: &str = "/dev/fuse";
+
+/// The flags of `p2pfs doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// The configuration of the daemon, where it does not run
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "P2PFS_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(options: DoctorOptions, output: &mut Output) -> Result<(), CliError> {
+    let json = options.reporting.json;
+    let checks = match options.reporting.try_open() {
+        Ok(client) => of_running(client)?,
+        Err(error @ ClientError::NotRunning { .. }) => of_stopped(&error, options.config)?,
+        Err(error) => return Err(error.into()),
+    };
+    let failed = checks
+        .iter()
+        .filter(|check| check.state == CheckState::Failed)
+        .count();
+    let checkup = Checkup { checks };
+    match json {
+        true => output.json(&checkup)?,
+        false => print(&checkup, output)?,
+    }
+    output.flush()?;
+    match failed {
+        0 => Ok(()),
+        1 => Err(CliError::new("one check failed", "do what its line says")),
+        _ => Err(CliError::new(
+            format!("{failed} checks failed"),
+            "do what their lines say, the first one first",
+        )),
+    }
+}
+
+fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
+    for check in &checkup.checks {
+        let word = match check.state {
+            CheckState::Ok => output.paint("ok     ", Colour::Green),
+            CheckState::Warning => output.paint("warning", Colour::Yellow),
+            CheckState::Failed => output.paint("failed ", Colour::Red),
+        };
+        let lead = format!("{word}  ");
+        output.paragraph(&lead, &printable(&check.sentence()))?;
+    }
+    Ok(())
+}
+
+fn of_running(mut client: Client) -> Result<Vec<Check>, CliError> {
+    let status: Status = client.call(&Call::Status {})?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut checks = vec![match status.version == version {
+        true => Check::ok("daemon", format!("{} runs, version {version}", status.name)),
+        false => Check::warning(
+            "daemon",
+            format!(
+                "it is of version {}, and this command of {version}",
+                status.version
+            ),
+            "restart it: systemctl restart p2pfs",
+        ),
+    }];
+    let checkup: Checkup = client.call(&Call::Doctor {})?;
+    checks.extend(checkup.checks);
+    if status.mount.mounted {
+        checks.push(mount_as_seen(&status.mount, status.pid));
+    }
+    Ok(checks)
+}
+
+/// The mount as any program sees it. Whoever looks at a mount that does not answer may be stuck, so
+/// a thread looks that nobody waits for.
+fn mount_as_seen(mount: &MountStatus, pid: u32) -> Check {
+    let name = "folder";
+    let dir = mount.dir.as_local().to_owned();
+    let (told, answer) = mpsc::channel();
+    thread::spawn(move || told.send(read_status(&dir)));
+    let remedy = "restart the daemon: systemctl restart p2pfs";
+    match answer.recv_timeout(MOUNT_PATIENCE) {
+        Err(_) => Check::failed(name, "the mount does not answer", remedy),
+        Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            Check::ok(name, "it is another user's, who alone sees it")
+        }
+        Ok(Err(error)) => Check::failed(name, format!("the mount cannot be read: {error}"), remedy),
+        Ok(Ok(Some(theirs))) if theirs != pid => Check::failed(
+            name,
+            format!("another daemon, process {theirs}, serves the mount"),
+            "stop one of them, or give it another mount",
+        ),
+        Ok(Ok(_)) => Check::ok(name, "the mount answers"),
+    }
+}
+
+/// Which process says that it serves the mount; none in the moment before it says anything.
+fn read_status(dir: &Path) -> io::Result<Option<u32>> {
+    let text = fs::read(dir.join(".p2pfs/status.json"))?;
+    let status: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    Ok(status["pid"]
+        .as_u64()
+        .and_then(|pid| u32::try_from(pid).ok()))
+}
+
+/// What keeps a daemon from starting, or from doing its work once it runs.
+fn of_stopped(error: &ClientError, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
+    let start = "start it: systemctl start p2pfs, or p2pfs daemon";
+    let mut checks = vec![Check::failed("daemon", error.to_string(), start), device()];
+    let options = DaemonOptions {
+        config,
+        ..DaemonOptions::default()
+    };
+    match load(&options.sources()?) {
+        Err(error) => checks.extend(error.each().iter().map(|error| {
+            let remedy = "mend it, and try it: p2pfs daemon --check-config";
+            Check::failed("configuration", error.to_string(), remedy)
+        })),
+        Ok(loaded) => {
+            checks.push(Check::ok("configuration", "is well formed"));
+            checks.extend(what_it_names(&loaded.config));
+        }
+    }
+    Ok(checks)
+}
+
+fn what_it_names(config: &Config) -> Vec<Check> {
+    let found = inspect(config);
+    let remedy = "mend it, or the configuration";
+    let errors = found
+        .errors
+        .iter()
+        .map(|why| Check::failed("secret", why, remedy));
+    let warnings = found
+        .warnings
+        .iter()
+        .map(|why| Check::warning("share", why, remedy));
+    let mut checks: Vec<Check> = errors.chain(warnings).collect();
+    if config.mount.enabled && !rustix::process::geteuid().is_root() && !has_mount_helper() {
+        checks.push(Check::failed(
+            "rights",
+            "only root may mount, or a user with fusermount3",
+            "install the package fuse3, or run the daemon as root",
+        ));
+    }
+    checks.push(port(config.listen));
+    checks
+}
+
+fn has_mount_helper() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join("fusermount3").is_file())
+}
+
+fn device() -> Check {
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(FUSE_DEVICE);
+    match opened {
+        Ok(_) => Check::ok("fuse", format!("{FUSE_DEVICE} can be opened")),
+        Err(error) => {
+            let remedy = match error.kind() {
+                ErrorKind::NotFound => "load the module: modprobe fuse",
+                _ => "run the daemon as root, or let its user open it",
+            };
+            Check::failed("fuse", format!("{FUSE_DEVICE}: {error}"), remedy)
+        }
+    }
+}
+
+/// Whether the address to listen on is free, for TCP and for UDP.
+fn port(listen: SocketAddr) -> Check {
+    let tcp = TcpListener::bind(listen).map(drop);
+    match tcp.and_then(|()| UdpSocket::bind(listen).map(drop)) {
+        Ok(()) => Check::ok("port", format!("{listen} is free")),
+        Err(error) => Check::failed(
+            "port",
+            format!("{listen}: {error}"),
+            "stop what uses it (ss -tulpn), or set listen to another",
+        ),
+    }
+}

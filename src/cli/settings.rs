@@ -1,0 +1,87 @@
+//! `p2pfs config show`: the settings in force, and where each comes from.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::connect::Reporting;
+use super::daemon::DaemonOptions;
+use super::error::CliError;
+use super::output::{Output, printable};
+use crate::daemon::config::load;
+use crate::daemon::control::{Call, ClientError, SettingInfo, Settings};
+
+/// The arguments of `p2pfs config`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigOptions {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Action {
+    /// Show each setting, and where it comes from
+    Show(ShowOptions),
+}
+
+/// The flags of `p2pfs config show`.
+#[derive(Debug, Clone, Args)]
+struct ShowOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// What a daemon would take from this file, instead of what the running one has
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), CliError> {
+    let Action::Show(options) = options.action;
+    let json = options.reporting.json;
+    let settings = settings(options)?;
+    match json {
+        true => output.json(&settings),
+        false => print(&settings, output),
+    }
+}
+
+/// Those of the running daemon; where none runs, or a file is named, those of a start now.
+fn settings(options: ShowOptions) -> Result<Settings, CliError> {
+    if options.config.is_none() {
+        match options.reporting.try_open() {
+            Ok(mut client) => return Ok(client.call(&Call::Settings {})?),
+            Err(ClientError::NotRunning { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let daemon = DaemonOptions {
+        config: options.config,
+        ..DaemonOptions::default()
+    };
+    let loaded = load(&daemon.sources()?).map_err(Box::new)?;
+    let shown = loaded.shown.into_iter().map(|shown| SettingInfo {
+        key: shown.key,
+        value: shown.value,
+        origin: shown.origin,
+        after_restart: None,
+    });
+    let files = loaded.files.iter();
+    Ok(Settings {
+        files: files.map(|file| file.display().to_string()).collect(),
+        settings: shown.collect(),
+    })
+}
+
+fn print(settings: &Settings, output: &mut Output) -> Result<(), CliError> {
+    for setting in &settings.settings {
+        let value = match setting.value.is_empty() {
+            true => "not set",
+            false => &setting.value,
+        };
+        let mut said = format!("{}  ({})", printable(value), printable(&setting.origin));
+        if let Some(next) = &setting.after_restart {
+            said.push_str(&format!(", after a restart {}", printable(next)));
+        }
+        output.paragraph(&format!("{} = ", setting.key), &said)?;
+    }
+    Ok(())
+}

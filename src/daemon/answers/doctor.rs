@@ -1,0 +1,124 @@
+//! What is wrong with how this node is placed: its mount, its rights, its shares.
+
+use super::network::alive_of;
+use super::{Service, Sight};
+use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareState};
+
+/// Where programs reach the kernel's side of a mount.
+const FUSE_DEVICE: &str = "/dev/fuse";
+
+impl Service {
+    /// Looks at everything that keeps a node from its work. Takes some seconds where others do not
+    /// answer; one caller at a time has it done.
+    pub(super) async fn doctor(&self, sight: Sight) -> Result<Checkup, Failure> {
+        let _one_at_a_time = self.checking.lock().await;
+        let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
+        checks.extend(self.check_network().await?);
+        checks.extend(self.check_shares(sight));
+        let alive = alive_of(&self.members().await?);
+        if alive == 0 && self.in_force.load().config.seeds.is_empty() {
+            checks.push(Check::warning(
+                "peers",
+                "no other node is known",
+                "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
+            ));
+        }
+        Ok(Checkup { checks })
+    }
+
+    fn check_mount(&self) -> Check {
+        let mount = self.mount.borrow().clone();
+        let dir = String::from_utf8_lossy(mount.dir.as_bytes()).into_owned();
+        match (mount.enabled, mount.mounted) {
+            (false, _) => Check::ok("mount", "none, by configuration"),
+            (true, true) => Check::ok("mount", format!("mounted at {dir}")),
+            (true, false) => {
+                let why = mount.problem.unwrap_or_else(|| "not yet".to_owned());
+                let remedy = match device_trouble() {
+                    Some(remedy) => remedy,
+                    None => "restart the daemon: systemctl restart p2pfs".to_owned(),
+                };
+                Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
+            }
+        }
+    }
+
+    fn check_cache(&self) -> Check {
+        let usage = self.cache_usage();
+        if self.node.cache().could_hold(1) {
+            return Check::ok("cache", "has room");
+        }
+        let found = format!(
+            "no room: {} of {} bytes are used, {} of them pinned, and {} bytes stay free on its disk",
+            usage.used_bytes, usage.budget_bytes, usage.pinned_bytes, usage.floor_bytes
+        );
+        let remedy = "reads go on uncached; free some of the disk, or: p2pfs cache resize SIZE";
+        Check::warning("cache", found, remedy)
+    }
+
+    fn check_shares(&self, sight: Sight) -> Vec<Check> {
+        let shares = self.shares(sight).shares;
+        if shares.is_empty() {
+            let remedy = "to give files to the others: p2pfs share add DIR";
+            return vec![Check::warning("share", "this node shares nothing", remedy)];
+        }
+        shares.iter().map(check_share).collect()
+    }
+}
+
+fn check_share(share: &ShareInfo) -> Check {
+    let dir = String::from_utf8_lossy(share.dir.as_bytes());
+    let name = format!("share {dir}");
+    let problem = share.problems.first();
+    if share.state == ShareState::Unreadable {
+        let why = problem.map_or("it cannot be read", |problem| &problem.why);
+        let remedy = "make it readable for the daemon's user, or: p2pfs share remove DIR";
+        return Check::failed(name, why, remedy);
+    }
+    if share.left_out_files > 0 {
+        let count = share.left_out_files;
+        let found = format!("{count} left out: private, special or links that lead out");
+        let remedy = match problem {
+            Some(problem) => format!(
+                "{}: {}; see p2pfs share",
+                String::from_utf8_lossy(problem.path.as_bytes()),
+                problem.why
+            ),
+            None => "ask as root which: p2pfs share; or include_private = true".to_owned(),
+        };
+        return Check::warning(name, found, remedy);
+    }
+    let files = share.files;
+    match share.state {
+        ShareState::Scanning => Check::ok(name, format!("{files} files so far, being read")),
+        _ => Check::ok(name, format!("{files} files")),
+    }
+}
+
+/// What this process may, and what that costs.
+fn rights() -> Check {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return Check::ok("rights", "the daemon runs as root");
+    }
+    let found = format!("the daemon runs as user {}", user.as_raw());
+    Check::ok("rights", found)
+}
+
+/// Why the device cannot be used, as what to do about it.
+fn device_trouble() -> Option<String> {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(FUSE_DEVICE);
+    let error = opened.err()?;
+    Some(match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{FUSE_DEVICE} is missing: load the module (modprobe fuse)")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            format!("{FUSE_DEVICE} may not be opened: run the daemon as root, or chmod 0666 it")
+        }
+        _ => format!("{FUSE_DEVICE} cannot be opened ({error}): load the module (modprobe fuse)"),
+    })
+}

@@ -1,0 +1,319 @@
+//! What is between this node and the others: seeds that do not answer, firewalls, clocks.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{Service, node_failure};
+use crate::cluster::MemberState;
+use crate::daemon::config::Seed;
+use crate::daemon::control::{Check, Failure, FailureKind, Pong};
+use crate::daemon::run::resolve;
+use crate::id::NodeId;
+use crate::node::{MemberReport, Probed, Reached};
+
+/// Peers that are looked at one by one; of more, these say enough.
+const PEERS_MAX: usize = 16;
+/// Peers that are asked now and then whether they reach this node.
+const ASKED_IN_PASSING: usize = 2;
+/// How long a node that was reached by TCP has to be heard of over UDP: a few rounds of gossip.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked for meanwhile.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// How far two clocks may be apart: less than the minute from which versions have to wait, and
+/// more than a time server leaves.
+const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
+/// Letters of a key that name a node at least.
+const KEY_MIN_DIGITS: usize = 4;
+
+impl Service {
+    pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Failure> {
+        let members = self.node.members().await;
+        members.map_err(|error| node_failure(&error))
+    }
+
+    /// A node by its name, its address or the start of its key.
+    pub(super) async fn find_node(&self, wanted: &str) -> Result<MemberReport, Failure> {
+        let all = self.members().await?;
+        let is_it = |member: &&MemberReport| {
+            let contact = &member.status.member;
+            let key = contact.node.to_string();
+            let by_key = wanted.len() >= KEY_MIN_DIGITS && key.starts_with(wanted);
+            by_key || self.name_of(&contact.node) == wanted || contact.address.to_string() == wanted
+        };
+        let mut found: Vec<_> = all.iter().filter(is_it).collect();
+        // a life that is over is not meant where another is there
+        if found.len() > 1 && found.iter().any(|member| is_alive(member)) {
+            found.retain(|member| is_alive(member));
+        }
+        match found[..] {
+            [member] => Ok(member.clone()),
+            [] => {
+                let message = format!("no node is called {wanted:?}");
+                Err(Failure::new(FailureKind::NotFound, message)
+                    .with_remedy("p2pfs peers shows who is known"))
+            }
+            _ => {
+                let message = format!("{} nodes are called {wanted:?}", found.len());
+                Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("name it by its address, as p2pfs peers shows it"))
+            }
+        }
+    }
+
+    pub(super) async fn ping(&self, wanted: &str) -> Result<Pong, Failure> {
+        let member = self.find_node(wanted).await?;
+        let contact = member.status.member;
+        let (node, address) = (contact.node, contact.address);
+        let round_trip = self.node.tcp_round_trip(node, address).await;
+        let round_trip = round_trip.map_err(|error| {
+            node_failure(&error).with_remedy("p2pfs doctor looks for the reason")
+        })?;
+        Ok(Pong {
+            name: self.name_of(&node),
+            node: node.to_string(),
+            address: address.to_string(),
+            tcp_ms: round_trip.as_secs_f64() * 1e3,
+            udp_ms: member
+                .status
+                .round_trip
+                .map(|time| time.as_secs_f64() * 1e3),
+        })
+    }
+
+    /// The address, the seeds, the peers and their clocks.
+    pub(super) async fn check_network(&self) -> Result<Vec<Check>, Failure> {
+        let (address, seeds, peers) = tokio::join!(
+            self.check_address(),
+            self.check_seeds(),
+            self.check_peers(PEERS_MAX)
+        );
+        let mut checks = vec![address];
+        checks.extend(seeds);
+        checks.extend(peers?);
+        Ok(checks)
+    }
+
+    /// Whether no other node is alive.
+    pub(in crate::daemon) async fn is_alone(&self) -> bool {
+        let members = self.node.members().await;
+        members.is_ok_and(|members| alive_of(&members) == 0)
+    }
+
+    /// Why nobody is there.
+    pub(in crate::daemon) async fn check_why_alone(&self) -> Vec<Check> {
+        self.check_seeds().await
+    }
+
+    /// Whether the others reach this node.
+    pub(in crate::daemon) async fn check_reached(&self) -> Vec<Check> {
+        self.check_peers(ASKED_IN_PASSING).await.unwrap_or_default()
+    }
+
+    async fn check_address(&self) -> Check {
+        let address = self.node.address();
+        if address.ip().is_loopback() {
+            let remedy = "for other machines: listen = \"0.0.0.0:1378\" in the configuration";
+            return Check::warning("address", format!("{address}: this machine alone"), remedy);
+        }
+        match self.node.probe(address).await {
+            Probed::Ourselves => Check::ok("address", address.to_string()),
+            _ => Check::warning(
+                "address",
+                format!("{address} does not lead back here from this machine"),
+                "fine behind a NAT that forwards it; else name the right one with listen",
+            ),
+        }
+    }
+
+    /// Each seed of the configuration, by itself.
+    pub(super) async fn check_seeds(&self) -> Vec<Check> {
+        let seeds = self.in_force.load().config.seeds.clone();
+        let mut checks = Vec::new();
+        for seed in seeds {
+            checks.push(self.check_seed(&seed).await);
+        }
+        checks
+    }
+
+    async fn check_seed(&self, seed: &Seed) -> Check {
+        let name = format!("seed {seed}");
+        let addresses = resolve(seed).await;
+        let mut last = None;
+        for address in addresses {
+            let probed = self.node.probe(address).await;
+            if let Probed::Member(node) = probed {
+                return self.check_heard(name, node, address).await;
+            }
+            if probed == Probed::Ourselves {
+                return Check::ok(name, "is this node itself");
+            }
+            last = Some(seed_trouble(&name, address, &probed));
+        }
+        last.unwrap_or_else(|| {
+            let remedy = "mend the name in seeds, or the resolver of this machine";
+            Check::failed(name, "its name does not resolve", remedy)
+        })
+    }
+
+    /// A member that was reached by TCP: whether datagrams go to and fro, too.
+    async fn check_heard(&self, name: String, node: NodeId, address: SocketAddr) -> Check {
+        let begun = Instant::now();
+        while begun.elapsed() < HEARD_WITHIN {
+            let members = self.node.members().await.unwrap_or_default();
+            let mut live = members.iter().filter(|member| is_alive(member));
+            if live.any(|member| member.status.member.node == node) {
+                return Check::ok(name, format!("is {}", self.name_of(&node)));
+            }
+            sleep(LOOK_PERIOD).await;
+        }
+        let port = address.port();
+        Check::failed(
+            name,
+            "answers over TCP, and no datagram goes to and fro",
+            format!("let UDP port {port} through the firewalls of both machines, both ways"),
+        )
+    }
+
+    /// Some of the living peers: dialled, and asked to dial back.
+    pub(super) async fn check_peers(&self, limit: usize) -> Result<Vec<Check>, Failure> {
+        let members = self.members().await?;
+        let live = members.iter().filter(|member| is_alive(member)).take(limit);
+        let mut asked = JoinSet::new();
+        for member in live {
+            let contact = member.status.member;
+            let (node, service) = (self.node.clone(), self.name_of(&contact.node));
+            asked.spawn(async move {
+                let reached = node.reach(contact.node, contact.address).await;
+                (service, contact.address, reached, now_ms())
+            });
+        }
+        let mut checks = Vec::new();
+        while let Some(Ok((name, address, reached, now_ms))) = asked.join_next().await {
+            let here = self.node.address();
+            match reached {
+                Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
+                Err(error) => checks.push(Check::failed(
+                    format!("peer {name}"),
+                    error.to_string(),
+                    format!("let TCP port {} through its firewall", address.port()),
+                )),
+            }
+        }
+        checks.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(checks)
+    }
+}
+
+pub(super) fn is_alive(member: &MemberReport) -> bool {
+    member.status.state == MemberState::Alive
+}
+
+pub(super) fn alive_of(members: &[MemberReport]) -> usize {
+    members.iter().filter(|member| is_alive(member)).count()
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
+    let port = address.port();
+    let (found, remedy) = match probed {
+        Probed::Closed => (
+            format!("{address} refuses connections"),
+            "start p2pfs there, or mend the port in seeds".to_owned(),
+        ),
+        Probed::Silent => (
+            format!("{address} does not answer"),
+            format!("turn it on, or let TCP and UDP port {port} through its firewall"),
+        ),
+        Probed::Unreachable(kind) => (
+            format!("{address}: {kind}"),
+            "mend the network, or the address in seeds".to_owned(),
+        ),
+        Probed::Other => (
+            format!("what answers on {address} is not p2pfs"),
+            "mend the address in seeds".to_owned(),
+        ),
+        Probed::Stranger(_) | Probed::Member(_) | Probed::Ourselves => (
+            format!("{address} has another secret: it is in another cluster"),
+            "p2pfs invite there and p2pfs join here, or give both the same secret file".to_owned(),
+        ),
+    };
+    Check::failed(name, found, remedy)
+}
+
+/// What it means that a peer was asked to dial back.
+fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) -> Vec<Check> {
+    let peer = format!("peer {name}");
+    let mut checks = vec![match &reached.trouble {
+        None => Check::ok(peer, "is reached, and reaches this node"),
+        Some(trouble) => Check::failed(
+            peer,
+            format!("cannot reach this node: {trouble}"),
+            format!(
+                "let TCP and UDP port {} through this machine's firewall",
+                here.port()
+            ),
+        ),
+    }];
+    let gap_ms = reached.unix_ms.map(|theirs| now_ms.abs_diff(theirs));
+    let far = gap_ms.filter(|gap_ms| u128::from(*gap_ms) > CLOCK_GAP_MAX.as_millis());
+    if let (Some(gap_ms), Some(theirs)) = (far, reached.unix_ms) {
+        let way = if theirs > now_ms {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        checks.push(Check::failed(
+            format!("clock of {name}"),
+            format!("this machine's is {} s {way} it", gap_ms / 1000),
+            "set whichever is wrong: timedatectl set-ntp true",
+        ));
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::control::CheckState;
+
+    #[test]
+    fn a_clock_is_told_of_from_half_a_minute_on_and_which_way_it_is_off() {
+        let here = "10.0.0.1:1378".parse().unwrap();
+        let told = |unix_ms: u64| {
+            let reached = Reached {
+                unix_ms: Some(unix_ms),
+                trouble: None,
+            };
+            let checks = reached_checks("b", here, &reached, 1_000_000);
+            checks.get(1).map(|check| check.found.clone())
+        };
+        assert_eq!(told(1_000_000), None);
+        assert_eq!(told(1_030_000), None);
+        assert_eq!(told(1_031_000).unwrap(), "this machine's is 31 s behind it");
+        assert_eq!(
+            told(900_000).unwrap(),
+            "this machine's is 100 s ahead of it"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_cannot_dial_back_names_the_port_to_open() {
+        let here = "10.0.0.1:1378".parse().unwrap();
+        let reached = Reached {
+            unix_ms: Some(0),
+            trouble: Some("10.0.0.1:1378 does not answer".to_owned()),
+        };
+        let checks = reached_checks("b", here, &reached, 0);
+        assert_eq!(checks[0].state, CheckState::Failed);
+        assert!(checks[0].sentence().contains("port 1378"));
+    }
+}

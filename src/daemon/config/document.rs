@@ -1,0 +1,169 @@
+//! One file of settings: every value is checked by itself, so that all that is wrong in it is told
+//! at once, each with its place.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use miette::{NamedSource, SourceSpan};
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
+
+use super::error::{ConfigError, line_and_column, one_line};
+use super::load::check_alone;
+
+/// Errors told of one file, at most.
+const ERRORS_MAX: usize = 20;
+/// A folder that any share could be, to check the other keys of one with.
+const ANY_DIR: &str = "/";
+
+/// Reads a file: the values that are right, and what is wrong with the others.
+pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
+    let mut document = Document {
+        path,
+        text,
+        errors: Vec::new(),
+    };
+    let (parsed, wrong) = DeTable::parse_recoverable(text);
+    let table: Result<Table, _> = toml::from_str(text);
+    let table = match (wrong.is_empty(), table) {
+        (true, Ok(table)) => document.check(parsed.get_ref(), table),
+        (_, table) => {
+            let first = table.err();
+            let all = wrong
+                .iter()
+                .chain(first.iter().filter(|_| wrong.is_empty()));
+            all.for_each(|error| document.is_no_toml(error));
+            Table::new()
+        }
+    };
+    let mut errors = document.errors;
+    errors.sort_by_key(ConfigError::line);
+    errors.truncate(ERRORS_MAX);
+    (table, errors)
+}
+
+struct Document<'a> {
+    path: &'a Path,
+    text: &'a str,
+    errors: Vec<ConfigError>,
+}
+
+impl Document<'_> {
+    /// The parser's errors after the first on a line are its own confusion.
+    fn is_no_toml(&mut self, error: &toml::de::Error) {
+        let error = ConfigError::in_file(self.path, self.text, error);
+        if !self.errors.iter().any(|known| known.line() == error.line()) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Checks everything, and gives what is right.
+    fn check(&mut self, parsed: &DeTable<'_>, table: Table) -> Table {
+        let mut right = Table::new();
+        for (key, value) in table {
+            let Some((name, place)) = parsed.get_key_value(key.as_str()) else {
+                continue;
+            };
+            let kept = match (place.get_ref(), value) {
+                (DeValue::Table(places), Value::Table(section)) => {
+                    self.section(name, place, places, section)
+                }
+                (DeValue::Array(places), Value::Array(items)) if key == "share" => {
+                    self.shares(places, items)
+                }
+                (_, value) => self
+                    .is_right(&[&key], name, place, one(&key, value.clone()))
+                    .then_some(value),
+            };
+            right.extend(kept.map(|kept| (key, kept)));
+        }
+        right
+    }
+
+    fn section(
+        &mut self,
+        name: &Spanned<impl AsRef<str>>,
+        place: &Spanned<DeValue<'_>>,
+        places: &DeTable<'_>,
+        section: Table,
+    ) -> Option<Value> {
+        let key = name.get_ref().as_ref().to_owned();
+        let empty = Value::Table(Table::new());
+        if !self.is_right(&[&key], name, place, one(&key, empty)) {
+            return None;
+        }
+        let mut right = Table::new();
+        for (inner, value) in section {
+            let Some((name, place)) = places.get_key_value(inner.as_str()) else {
+                continue;
+            };
+            let alone = one(&key, Value::Table(one(&inner, value.clone())));
+            if self.is_right(&[&key, &inner], name, place, alone) {
+                right.insert(inner, value);
+            }
+        }
+        Some(Value::Table(right))
+    }
+
+    fn shares(&mut self, places: &[Spanned<DeValue<'_>>], items: Vec<Value>) -> Option<Value> {
+        let mut right = Vec::new();
+        for (place, item) in places.iter().zip(items) {
+            let share = |value: Value| one("share", Value::Array(vec![value]));
+            let (Some(inner), Some(table)) = (place.get_ref().as_table(), item.as_table()) else {
+                self.is_right(&["share"], place, place, share(item));
+                continue;
+            };
+            let before = self.errors.len();
+            for (key, value) in table {
+                let Some((name, place)) = inner.get_key_value(key.as_str()) else {
+                    continue;
+                };
+                let mut alone = one("dir", Value::from(ANY_DIR));
+                alone.insert(key.clone(), value.clone());
+                self.is_right(&["share", key], name, place, share(Value::Table(alone)));
+            }
+            if !table.contains_key("dir") {
+                let nothing = share(Value::Table(Table::new()));
+                self.is_right(&["share"], place, place, nothing);
+            }
+            if self.errors.len() == before {
+                right.push(item);
+            }
+        }
+        Some(Value::Array(right))
+    }
+
+    /// Whether a value alone makes a configuration; else it is noted what is wrong, at its name
+    /// where that is unknown, else at the value.
+    fn is_right<N, V>(
+        &mut self,
+        keys: &[&str],
+        name: &Spanned<N>,
+        value: &Spanned<V>,
+        alone: Table,
+    ) -> bool {
+        let Err(message) = check_alone(&alone) else {
+            return true;
+        };
+        let span = match message.starts_with("unknown field") {
+            true => name.span(),
+            false => value.span(),
+        };
+        let (line, column) = line_and_column(self.text, span.start);
+        let name = self.path.to_string_lossy();
+        self.errors.push(ConfigError::File {
+            path: self.path.to_path_buf(),
+            line,
+            column,
+            key: keys.join("."),
+            message: one_line(&message),
+            text: Arc::new(NamedSource::new(name, self.text.to_owned())),
+            span: SourceSpan::from(span),
+        });
+        false
+    }
+}
+
+fn one(key: &str, value: Value) -> Table {
+    Table::from_iter([(key.to_owned(), value)])
+}

@@ -1,0 +1,49 @@
+//! What a configuration refers to, looked at without starting anything: for `--check-config`.
+
+use std::path::Path;
+
+use super::settings::Config;
+use crate::trust::Keyring;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// What would stop the start; whoever set it is at fault.
+    pub errors: Vec<String>,
+    /// What the daemon would start with all the same, and tell of.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at the secret file and the shares.
+pub fn inspect(config: &Config) -> Inspection {
+    let mut found = Inspection::default();
+    if let Some(file) = &config.secret_file
+        && let Err(error) = Keyring::from_secret_file(file)
+    {
+        found.errors.push(format!("secret_file: {error}"));
+    }
+    for share in &config.share {
+        found.warnings.extend(trouble_with(&share.dir));
+    }
+    found
+}
+
+/// A share that is not there is tried again while the daemon runs.
+fn trouble_with(dir: &Path) -> Option<String> {
+    let shown = dir.display();
+    match std::fs::read_dir(dir) {
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            std::io::ErrorKind::NotADirectory => Some(format!(
+                "share.dir: {shown} is no directory: name the one that holds it"
+            )),
+            std::io::ErrorKind::NotFound => Some(format!(
+                "share.dir: {shown} is not there: make it, or take it out"
+            )),
+            std::io::ErrorKind::PermissionDenied => Some(format!(
+                "share.dir: {shown} cannot be read by this user: check as the daemon's"
+            )),
+            _ => Some(format!("share.dir: {shown} cannot be read: {error}")),
+        },
+    }
+}

@@ -1,0 +1,62 @@
+//! The effective settings one by one, each with where it comes from.
+
+use std::collections::BTreeMap;
+
+use super::reload::SETTINGS;
+use super::settings::{Config, ShareSettings};
+
+/// A setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its key with its section; `share` for each folder.
+    pub key: String,
+    /// As the file would say it; empty where it is not set and has no default.
+    pub value: String,
+    /// What set it: a file with the line, the environment, a flag, or `the default`.
+    pub origin: String,
+}
+
+/// All of them in the order of the manual, the shares last.
+pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<Shown> {
+    let table = config.to_table();
+    let origin = |key: &str| {
+        let known = origins.get(key).cloned();
+        known.unwrap_or_else(|| "the default".to_owned())
+    };
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| setting.section() != "share");
+    let one_by_one = settings.map(|setting| Shown {
+        key: setting.key.to_owned(),
+        value: setting
+            .of(&table)
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        origin: origin(setting.key),
+    });
+    let shares = config.share.iter().map(|share| Shown {
+        key: "share".to_owned(),
+        value: share_value(share),
+        origin: origin(&share_key(&share.dir.to_string_lossy())),
+    });
+    one_by_one.chain(shares).collect()
+}
+
+/// Under which name the origin of a share is kept.
+pub(super) fn share_key(dir: &str) -> String {
+    format!("share {dir}")
+}
+
+fn share_value(share: &ShareSettings) -> String {
+    let mut value = toml::Value::from(share.dir.to_string_lossy().into_owned()).to_string();
+    let flags = [
+        (share.include_private, ", include_private"),
+        (share.legacy, ", legacy"),
+    ];
+    for (is_set, flag) in flags {
+        if is_set {
+            value.push_str(flag);
+        }
+    }
+    value
+}

@@ -1,0 +1,62 @@
+//! The settings in force: those of the start, and what reloads changed of them.
+
+use super::config::{Config, Loaded, Shown};
+use super::control::{SettingInfo, Settings};
+
+/// The settings as they are used now.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// All of them; where a reload asks for one that needs a restart, still the old one.
+    pub config: Config,
+    /// As they are shown.
+    pub shown: Settings,
+}
+
+impl InForce {
+    /// Those of a start.
+    pub fn at_start(loaded: &Loaded) -> Self {
+        Self {
+            config: loaded.config.clone(),
+            shown: Settings {
+                files: files_of(loaded),
+                settings: loaded.shown.iter().map(|shown| info(shown, None)).collect(),
+            },
+        }
+    }
+
+    /// Those after a reload, of which the keys in `restart` wait for the next start.
+    pub fn reloaded(&self, loaded: &Loaded, restart: &[&str]) -> Self {
+        let old = |key: &str| self.shown.settings.iter().find(|info| info.key == key);
+        let settings = loaded.shown.iter().map(|new| {
+            let waiting = old(&new.key).filter(|_| restart.contains(&&*new.key));
+            match waiting {
+                None => info(new, None),
+                Some(old) => SettingInfo {
+                    after_restart: Some(new.value.clone()),
+                    ..old.clone()
+                },
+            }
+        });
+        Self {
+            config: loaded.config.clone(),
+            shown: Settings {
+                files: files_of(loaded),
+                settings: settings.collect(),
+            },
+        }
+    }
+}
+
+fn files_of(loaded: &Loaded) -> Vec<String> {
+    let files = loaded.files.iter();
+    files.map(|file| file.display().to_string()).collect()
+}
+
+fn info(shown: &Shown, after_restart: Option<String>) -> SettingInfo {
+    SettingInfo {
+        key: shown.key.clone(),
+        value: shown.value.clone(),
+        origin: shown.origin.clone(),
+        after_restart,
+    }
+}

@@ -1,0 +1,70 @@
+//! Dialling back whoever asks whether it can be reached.
+//!
+//! A node is dialled at the address that the cluster knows of it and no other, so that nobody can
+//! have strangers dialled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::run::Parts;
+use crate::id::NodeId;
+use crate::net::peer::{PeerNet, Probed, ReplyTo};
+use crate::wire::native::tcp::Response;
+
+/// Nodes that are dialled back at one time since they asked for it; others are told to ask again.
+const REACHES_AT_ONCE: usize = 4;
+
+/// How many are dialled back.
+pub(super) struct Reaching(Arc<Semaphore>);
+
+impl Default for Reaching {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(REACHES_AT_ONCE)))
+    }
+}
+
+impl Reaching {
+    /// Answers who asks to be dialled, beside the loop.
+    pub(super) fn answer(
+        &self,
+        parts: &Parts,
+        tasks: &mut JoinSet<()>,
+        from: NodeId,
+        reply: ReplyTo,
+    ) {
+        let address = parts.published.addresses.load().get(&from).copied();
+        let permit = self.0.clone().try_acquire_owned();
+        let (Some(address), Ok(permit)) = (address, permit) else {
+            return reply.send(Response::Busy);
+        };
+        let dialling = dial_back(parts.net.clone(), from, address, permit);
+        tasks.spawn(async move { reply.send(dialling.await) });
+    }
+}
+
+/// Dials the asker and says how it went.
+async fn dial_back(
+    net: PeerNet,
+    asker: NodeId,
+    address: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) -> Response {
+    let trouble = match net.probe(address).await {
+        Probed::Member(node) if node == asker => String::new(),
+        Probed::Closed => format!("{address} refuses connections"),
+        Probed::Silent => format!("{address} does not answer"),
+        Probed::Unreachable(kind) => format!("{address}: {kind}"),
+        Probed::Member(_) | Probed::Stranger(_) | Probed::Ourselves | Probed::Other => {
+            format!("another node answers on {address}")
+        }
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let unix_ms = now.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    });
+    Response::Reached { unix_ms, trouble }
+}
