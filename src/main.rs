@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use p2pfs::{cli, daemon};
 
 fn main() -> ExitCode {
+    cli::answer_shell();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(code) => return code,

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::Names;
@@ -47,8 +49,9 @@ enum Action {
 pub struct PinOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// Files and directories, from the root of the mount
+    /// Files and directories of the shared folder
     #[arg(required = true, value_name = "PATH")]
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     paths: Vec<OsString>,
 }
 
@@ -57,8 +60,9 @@ pub struct PinOptions {
 pub struct PrefetchOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// Files and directories, from the root of the mount
+    /// Files and directories of the shared folder
     #[arg(required = true, value_name = "PATH")]
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     paths: Vec<OsString>,
 }
 

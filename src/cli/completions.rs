@@ -1,10 +1,17 @@
 //! `p2pfs completions`: a script for the user's shell.
+//!
+//! The script asks the program itself what to offer, so that names of the cluster are offered too.
 
 use clap::{Args, ValueEnum};
-use clap_complete::Shell;
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::error::CliError;
 use super::output::Output;
+
+/// The variable by which the script asks.
+const ASKED_BY: &str = "COMPLETE";
+/// What is completed, and what is asked.
+const PROGRAM: &str = "p2pfs";
 
 /// The arguments of `p2pfs completions`.
 #[derive(Debug, Clone, Copy, Args)]
@@ -22,12 +29,19 @@ enum KnownShell {
 }
 
 pub(super) fn run(options: CompletionsOptions, output: &mut Output) -> Result<(), CliError> {
-    let shell = match options.shell {
-        KnownShell::Bash => Shell::Bash,
-        KnownShell::Zsh => Shell::Zsh,
-        KnownShell::Fish => Shell::Fish,
+    let shell: &dyn EnvCompleter = match options.shell {
+        KnownShell::Bash => &Bash,
+        KnownShell::Zsh => &Zsh,
+        KnownShell::Fish => &Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::command(), "p2pfs", &mut script);
+    shell.write_registration(ASKED_BY, PROGRAM, PROGRAM, PROGRAM, &mut script)?;
     output.bytes(&script)
+}
+
+/// Answers the script, where it is the one that runs the program; the process then ends here.
+pub fn answer_shell() {
+    clap_complete::CompleteEnv::with_factory(super::command)
+        .var(ASKED_BY)
+        .complete();
 }

@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{AtFlags, CWD, linkat};
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
@@ -33,7 +35,8 @@ const NAME_TRIES: u32 = 100;
 pub struct GetOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The file, from the root of the mount
+    /// The file, by its name in the shared folder
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     path: OsString,
     /// Where to put it: a file, a directory, or - for standard output [default: its own name, here]
     #[arg(short, long, value_name = "OUT")]

@@ -6,6 +6,7 @@
 //! line on standard error, saying what failed and what to do next.
 
 mod cache;
+mod complete;
 mod completions;
 mod connect;
 pub mod daemon;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use completions::answer_shell;
 pub use error::CliError;
 use output::Output;
 

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
@@ -21,6 +23,7 @@ pub struct LsOptions {
     #[command(flatten)]
     reporting: Reporting,
     /// A directory or a file [default: the current directory in the mount, else all]
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     path: Option<OsString>,
     /// Show size, time, holders and how much is cached
     #[arg(short, long)]
@@ -32,7 +35,8 @@ pub struct LsOptions {
 pub struct WhyOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// A file or directory, from the root of the mount
+    /// A file or directory of the shared folder
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     path: OsString,
 }
 

@@ -4,7 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Output, printable};
@@ -19,7 +21,7 @@ pub struct PingOptions {
     #[command(flatten)]
     reporting: Reporting,
     /// The node, by its name or its address
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: String,
     /// How often to ask, a second apart
     #[arg(short, long, value_name = "N", default_value_t = 1)]

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
+use super::complete;
 use super::connect::Reporting;
 use super::daemon::absolute;
 use super::error::CliError;
@@ -42,6 +44,7 @@ enum Change {
         #[command(flatten)]
         reporting: Reporting,
         /// The folder
+        #[arg(add = ArgValueCompleter::new(complete::shares))]
         dir: PathBuf,
     },
 }

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::Names;
@@ -30,6 +32,7 @@ pub struct WaitOptions {
     peers: u64,
     /// Until this file is listed
     #[arg(long, value_name = "PATH")]
+    #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     file: Option<OsString>,
     /// How long to wait at most
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::parse_duration)]

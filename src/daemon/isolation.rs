@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::answers::Service;
 use super::control::{Check, CheckState};
+use super::journal::{self, message};
 
 /// How long after the start the others have to be heard of.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ fn tell(service: &Service, found: &[Check]) {
     let now: Vec<String> = failed.map(Check::sentence).collect();
     let before = service.isolation.swap(Arc::new(now.clone()));
     for new in now.iter().filter(|sentence| !before.contains(sentence)) {
-        tracing::warn!("{new}");
+        journal::warn(message::WARNING, new);
     }
     if now.is_empty() && !before.is_empty() {
         tracing::info!("the others are reached again");

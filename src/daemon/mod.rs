@@ -11,6 +11,7 @@ mod in_force;
 mod isolation;
 mod journal;
 pub mod logging;
+mod metrics;
 mod node_config;
 mod rates;
 mod reload;

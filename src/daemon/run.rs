@@ -26,7 +26,7 @@ use super::node_config::node_config;
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{isolation, journal, reload, systemd, watchdog};
+use super::{isolation, journal, metrics, reload, systemd, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -221,6 +221,7 @@ impl Daemon {
         );
         tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.service.clone()));
+        metrics::start(&self.service).await;
         tokio::spawn(isolation::watch(self.service.clone()));
     }
 

@@ -23,6 +23,17 @@ pub(super) fn addresses(seeds: &[Seed]) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// The addresses of a seed now; none where its name does not resolve.
+pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
+    if let Some(ip) = seed.ip() {
+        return vec![SocketAddr::new(ip, seed.port())];
+    }
+    let (host, port) = (seed.host().to_owned(), seed.port());
+    let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
+    let found = spawn_blocking(ask).await.ok().and_then(Result::ok);
+    found.unwrap_or_default()
+}
+
 /// The seeds that are names, and which of them are known not to resolve.
 pub(super) struct NamedSeeds {
     seeds: Mutex<Vec<Seed>>,
@@ -71,10 +82,7 @@ impl NamedSeeds {
 
     /// The addresses of a name; that it has none is said once, until it has some.
     async fn resolve(&self, seed: &Seed) -> Vec<SocketAddr> {
-        let (host, port) = (seed.host().to_owned(), seed.port());
-        let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-        let found = spawn_blocking(ask).await.ok().and_then(Result::ok);
-        let found = found.unwrap_or_default();
+        let found = resolve(seed).await;
         let name = seed.to_string();
         if !found.is_empty() {
             lock(&self.unresolved).remove(&name);

@@ -46,6 +46,8 @@ const ASKING: &[&[&str]] = &[
     &["get", "a"],
     &["why", "a"],
     &["share"],
+    &["share", "ls"],
+    &["ping", "lab-2"],
     &["share", "add", "."],
     &["share", "remove", "/gone"],
     &["invite"],
@@ -103,6 +105,11 @@ fn misuse_is_exit_code_2_and_help_is_0() {
         &["completions", "tcsh"],
         &["share", "add"],
         &["share", "explode"],
+        &["ping"],
+        &["ping", "a", "--count", "0"],
+        &["config"],
+        &["config", "explode"],
+        &["doctor", "now"],
     ] {
         let output = run(dir.path(), arguments);
         assert_eq!(
@@ -141,7 +148,20 @@ fn completions_are_there_for_three_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(dir.path(), &["completions", shell]);
         assert!(output.status.success());
-        assert!(stdout(&output).contains("prefetch"), "{shell}");
+        assert!(stdout(&output).contains("COMPLETE"), "{shell}");
+    }
+    // without a daemon the commands are offered all the same
+    let mut offered = p2pfs(dir.path());
+    let offered = offered
+        .env("COMPLETE", "fish")
+        .args(["--", "p2pfs", "pref"]);
+    assert!(stdout(&offered.output().unwrap()).starts_with("prefetch\t"));
+    for place in ["", "x/"] {
+        let mut offered = p2pfs(dir.path());
+        let offered = offered
+            .env("COMPLETE", "fish")
+            .args(["--", "p2pfs", "get", place]);
+        assert!(offered.output().unwrap().status.success(), "{place}");
     }
 }
 

@@ -198,7 +198,10 @@ fn names_in(folder: &Path) -> Vec<String> {
 fn status_is_readable_as_text_and_as_json() {
     let daemon = FakeDaemon::start(drop);
     let text = daemon.output(&["status"]);
-    assert!(text.contains("lab-1, serving") && !text.contains("abab"), "{text}");
+    assert!(
+        text.contains("lab-1, serving") && !text.contains("abab"),
+        "{text}"
+    );
     assert!(
         text.contains("/mnt/p2p") && text.contains("2 alive"),
         "{text}"

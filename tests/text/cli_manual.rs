@@ -170,6 +170,7 @@ fn the_commented_configuration_names_every_setting_with_its_default() {
         (Some(all.mount.umask), Some(all.mount.umask))
     );
     (all.mount.fmask, all.mount.dmask) = (None, None);
+    assert!(all.metrics.listen.take().is_some());
     assert_eq!(all, Config::default());
     for setting in SETTINGS {
         let key = setting.key.rsplit('.').next().unwrap();

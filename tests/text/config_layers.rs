@@ -350,6 +350,7 @@ fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
         ("P2PFS_MOUNT_UID", "7"),
         ("P2PFS_MOUNT_GID", "8"),
         ("P2PFS_MOUNT_FMASK", "137"),
+        ("P2PFS_METRICS_LISTEN", "127.0.0.1:9178"),
         ("P2PFS_MOUNT_DMASK", "027"),
     ]);
     let printed = load(&sources).unwrap().config.to_toml();
@@ -433,6 +434,7 @@ fn every_variable_sets_its_setting() {
             "13",
             "control_connections = 13",
         ),
+        ("P2PFS_METRICS_LISTEN", "[::1]:9", "listen = \"[::1]:9\""),
         ("P2PFS_LOG_LEVEL", "trace", "level = \"trace\""),
         ("P2PFS_SHARE_DIR", "/d", "dir = \"/d\""),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "true", ""),

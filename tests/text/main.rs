@@ -5,5 +5,6 @@ mod cli_alone;
 mod cli_commands;
 mod cli_manual;
 mod config_layers;
+mod json_fields;
 mod manual;
 mod tidy;

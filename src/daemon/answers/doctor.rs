@@ -49,7 +49,8 @@ impl Service {
             return Check::ok("cache", "has room");
         }
         let found = format!(
-            "no room: {} of {} bytes are used, {} of them pinned, and {} bytes stay free on its disk",
+            "no room: {} of {} bytes are used, {} of them pinned, and {} bytes stay free on its \
+             disk",
             usage.used_bytes, usage.budget_bytes, usage.pinned_bytes, usage.floor_bytes
         );
         let remedy = "reads go on uncached; free some of the disk, or: p2pfs cache resize SIZE";

@@ -142,8 +142,8 @@ impl Service {
         Ok(touched)
     }
 
-    /// Brings the contents that the names stand for into the cache. What cannot fit is refused before
-    /// anything is fetched; when the caller goes, so do the fetches.
+    /// Brings the contents that the names stand for into the cache. What cannot fit is refused
+    /// before anything is fetched; when the caller goes, so do the fetches.
     pub(super) async fn prefetch(self: &Arc<Self>, paths: &[Named], reply: ReplySink) {
         let (contents, mut touched) = match self.contents_of(paths) {
             Ok(found) => found,

@@ -10,7 +10,7 @@ use super::{Service, node_failure};
 use crate::cluster::MemberState;
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
-use crate::daemon::run::resolve;
+use crate::daemon::seeds::resolve;
 use crate::id::NodeId;
 use crate::node::{MemberReport, Probed, Reached};
 

@@ -77,6 +77,12 @@ impl Service {
         Some(status)
     }
 
+    /// What metrics are made of: what any user may know.
+    pub(in crate::daemon) async fn for_metrics(&self) -> Option<(Status, Peers)> {
+        let status = self.status(NOBODY).await.ok()?;
+        Some((status, self.peers().await.ok()?))
+    }
+
     /// Looks at the counters that rates are taken from.
     pub(in crate::daemon) fn take_rates(&self) {
         let (now, fetcher) = (Instant::now(), self.node.fetcher());

@@ -16,6 +16,7 @@ mod error;
 mod inspect;
 mod load;
 mod mask;
+mod metrics;
 mod place;
 mod program_budget;
 mod reload;
@@ -30,13 +31,14 @@ pub use error::ConfigError;
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use mask::{ModeMask, ModeMaskError};
+pub use metrics::{MetricsAddress, MetricsAddressError};
 pub use place::Place;
 pub use program_budget::{ProgramBudget, ProgramBudgetError, RATE_MIN_BYTES};
 pub use reload::{Changes, SETTINGS, Setting, compare};
 pub use seed::Seed;
 pub use settings::{
     CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
-    MembershipSettings, MountSettings, ReaderSettings, ShareSettings,
+    MembershipSettings, MetricsSettings, MountSettings, ReaderSettings, ShareSettings,
 };
 pub use shown::Shown;
 

@@ -65,6 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     fixed("legacy.bridge", Kind::Switch),
     fixed("limits.peer_connections", Kind::Number),
     fixed("limits.control_connections", Kind::Number),
+    fixed("metrics.listen", Kind::Text),
     live("log.level", Kind::Text),
     live("share.dir", Kind::List),
     live("share.include_private", Kind::Switch),

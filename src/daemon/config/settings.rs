@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{group, user};
 use super::mask::ModeMask;
+use super::metrics::MetricsAddress;
 use super::place::Place;
 use super::program_budget::ProgramBudget;
 use super::seed::Seed;
@@ -56,6 +57,8 @@ pub struct Config {
     pub legacy: LegacySettings,
     /// `[limits]`
     pub limits: LimitSettings,
+    /// `[metrics]`
+    pub metrics: MetricsSettings,
     /// `[log]`
     pub log: LogSettings,
     /// `[[share]]`
@@ -183,6 +186,15 @@ pub struct LimitSettings {
     pub control_connections: u32,
 }
 
+/// `[metrics]`: what Prometheus reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Where, on this machine alone; nowhere where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<MetricsAddress>,
+}
+
 /// `[log]`: what is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -241,6 +253,7 @@ impl Config {
             membership: MembershipSettings::default(),
             legacy: LegacySettings::default(),
             limits: LimitSettings::default(),
+            metrics: MetricsSettings::default(),
             log: LogSettings::default(),
             share: Vec::new(),
         }

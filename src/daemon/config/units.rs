@@ -95,8 +95,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, "duration", "\"10s\"", &DURATION_UNITS, &[]).map(Duration::from_millis)
 }
 
-/// Reads a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`,
-/// `MiB`, `GiB`, `TiB` (powers of 1024), for which `K`, `M`, `G`, `T` are short.
+/// Reads a size in bytes: a number and one of `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000) or
+/// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024), for which `K`, `M`, `G`, `T` are short.
 ///
 /// # Errors
 /// [`UnitError`] saying what is accepted.

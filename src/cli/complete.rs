@@ -1,0 +1,85 @@
+//! What the shell offers while a command is typed: names of the cluster, shares and nodes, asked of
+//! the daemon at that moment. Whatever goes wrong, nothing is offered.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use clap_complete::CompletionCandidate;
+use serde::de::DeserializeOwned;
+
+use super::names::Names;
+use crate::daemon::config::{Environment, Place};
+use crate::daemon::control::{Call, Client, EntryKind, Listing, Peers, Shares};
+
+/// How long a person who types waits for the daemon.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+fn connect() -> Option<Client> {
+    let environment = Environment::of_this_process();
+    let sockets = match environment.path("P2PFS_SOCKET") {
+        Some(path) => vec![path.to_owned()],
+        None => Place::of_this_process(&environment).sockets(),
+    };
+    let mut client = Client::connect(&sockets).ok()?;
+    client.set_patience(Some(PATIENCE)).ok()?;
+    Some(client)
+}
+
+fn ask<T: DeserializeOwned>(call: &Call) -> Option<T> {
+    connect()?.call(call).ok()
+}
+
+fn offers(names: impl Iterator<Item = Vec<u8>>, typed: &OsStr) -> Vec<CompletionCandidate> {
+    let fitting = names.filter(|name| name.starts_with(typed.as_bytes()));
+    fitting
+        .map(|name| CompletionCandidate::new(OsString::from_vec(name)))
+        .collect()
+}
+
+/// Names of the shared folder, one directory at a time.
+pub(super) fn shared_names(typed: &OsStr) -> Vec<CompletionCandidate> {
+    names_beside(typed).unwrap_or_default()
+}
+
+fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
+    let bytes = typed.as_bytes();
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    let directory = &bytes[..end];
+    let mut client = connect()?;
+    let asked = match directory {
+        b"" => OsStr::new("."),
+        some => OsStr::from_bytes(some),
+    };
+    let path = Names::ask(&mut client).ok()?.of(asked).ok()?;
+    let listing: Listing = client.call(&Call::Ls { path, after: None }).ok()?;
+    let names = listing.entries.iter().map(|entry| {
+        let last = entry.path.as_bytes().rsplit(|byte| *byte == b'/').next();
+        let mut name = [directory, last.unwrap_or_default()].concat();
+        if entry.kind == EntryKind::Directory {
+            name.push(b'/');
+        }
+        name
+    });
+    Some(offers(names, typed))
+}
+
+/// The folders that this node shares.
+pub(super) fn shares(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let shares: Shares = ask(&Call::Shares {}).unwrap_or_default();
+    let dirs = shares
+        .shares
+        .iter()
+        .map(|share| share.dir.as_bytes().to_vec());
+    offers(dirs, typed)
+}
+
+/// The names of the other nodes.
+pub(super) fn peers(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let peers: Peers = ask(&Call::Peers {}).unwrap_or_default();
+    let names = peers.peers.into_iter().map(|peer| peer.name.into_bytes());
+    offers(names, typed)
+}

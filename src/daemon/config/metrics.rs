@@ -1,0 +1,86 @@
+//! Where metrics are read, as it is written down: `127.0.0.1:9178`, or the path of a Unix socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An address of this machine alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+/// A text that is none. Whoever wrote it is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no address of this machine alone: write 127.0.0.1:PORT, [::1]:PORT, or the \
+     absolute path of a Unix socket"
+)]
+pub struct MetricsAddressError {
+    text: String,
+}
+
+impl FromStr for MetricsAddress {
+    type Err = MetricsAddressError;
+
+    fn from_str(text: &str) -> Result<Self, MetricsAddressError> {
+        if text.starts_with('/') {
+            return Ok(Self::Unix(PathBuf::from(text)));
+        }
+        let address: Option<SocketAddr> = text.parse().ok();
+        let local = address.filter(|address| address.ip().is_loopback());
+        local.map(Self::Tcp).ok_or_else(|| MetricsAddressError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for MetricsAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Serialize for MetricsAddress {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MetricsAddress {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_read_on_this_machine_alone() {
+        for text in ["127.0.0.1:9178", "[::1]:1", "/run/p2pfs/metrics.sock"] {
+            assert_eq!(text.parse::<MetricsAddress>().unwrap().to_string(), text);
+        }
+        for text in [
+            "0.0.0.0:9178",
+            "10.0.0.1:9178",
+            "localhost",
+            "",
+            "metrics.sock",
+        ] {
+            let error = text.parse::<MetricsAddress>().unwrap_err().to_string();
+            assert!(error.contains("127.0.0.1:PORT"), "{error}");
+        }
+    }
+}

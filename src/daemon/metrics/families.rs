@@ -1,0 +1,229 @@
+//! The metrics by name. Names follow the conventions of Prometheus: base units, and `_total` for
+//! what only grows.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::daemon::answers::Service;
+use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, Status};
+
+/// Peers told of one by one; those beyond, of a large cluster, are in the sums alone.
+const PEERS_TOLD_MAX: usize = 256;
+
+/// A reading as text; none where the node is stopping.
+pub(super) async fn text(service: &Service) -> Option<String> {
+    let (status, peers) = service.for_metrics().await?;
+    let mut text = String::new();
+    encode(&mut text, &registry(&status, &peers)).ok()?;
+    Some(text)
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabel {
+    version: String,
+}
+
+/// What is registered, value by value.
+struct Families(Registry);
+
+impl Families {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(name, help, gauge);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
+    }
+
+    fn of_peers(&mut self, name: &str, help: &str, peers: &[PeerInfo], of: fn(&PeerInfo) -> u64) {
+        let family = Family::<PeerLabel, Counter>::default();
+        for peer in peers {
+            family.get_or_create(&label(peer)).inc_by(of(peer));
+        }
+        self.0.register(name, help, family);
+    }
+}
+
+fn label(peer: &PeerInfo) -> PeerLabel {
+    PeerLabel {
+        peer: peer.name.clone(),
+    }
+}
+
+fn registry(status: &Status, peers: &Peers) -> Registry {
+    let mut families = Families(Registry::with_prefix("p2pfs"));
+    let build = Family::<BuildLabel, Gauge>::default();
+    let version = status.version.clone();
+    build.get_or_create(&BuildLabel { version }).set(1);
+    families
+        .0
+        .register("build_info", "The version that runs", build);
+    let started = u64::try_from(status.started.as_second()).unwrap_or(0);
+    families.gauge(
+        "start_time_seconds",
+        "When the daemon started, in Unix time",
+        started,
+    );
+    let warnings = status.warnings.len() as u64;
+    families.gauge(
+        "warnings",
+        "Warnings that p2pfs status shows to every user",
+        warnings,
+    );
+    mount(&mut families, status);
+    content(&mut families, status);
+    network(&mut families, status, peers);
+    families.0
+}
+
+fn mount(families: &mut Families, status: &Status) {
+    let (mount, activity) = (&status.mount, &status.mount.activity);
+    families.gauge(
+        "mount_up",
+        "Whether the folder is mounted",
+        mount.mounted.into(),
+    );
+    let requests = activity.requests;
+    families.counter(
+        "mount_requests",
+        "Requests of the kernel that were answered",
+        requests,
+    );
+    families.counter(
+        "mount_reads",
+        "Reads that the daemon answered",
+        activity.reads,
+    );
+    families.counter(
+        "mount_read_bytes",
+        "Bytes that those reads gave",
+        activity.read_bytes,
+    );
+    let waiting = status.waiting_reads;
+    families.gauge("waiting_reads", "Reads that wait for other nodes", waiting);
+    let open = status.open_versions;
+    families.gauge(
+        "open_versions",
+        "File versions open through the mount",
+        open,
+    );
+}
+
+fn content(families: &mut Families, status: &Status) {
+    let (cache, namespace) = (&status.cache, &status.namespace);
+    families.gauge(
+        "cache_used_bytes",
+        "Bytes that the cache uses",
+        cache.used_bytes,
+    );
+    families.gauge(
+        "cache_budget_bytes",
+        "The most that it may use",
+        cache.budget_bytes,
+    );
+    families.gauge(
+        "cache_pinned_bytes",
+        "Bytes in it that are pinned",
+        cache.pinned_bytes,
+    );
+    families.gauge("cache_files", "Files in it, whole or in part", cache.files);
+    families.gauge(
+        "cache_complete_files",
+        "Whole files in it",
+        cache.complete_files,
+    );
+    let (entries, unique_bytes) = (namespace.entries, namespace.unique_bytes);
+    families.gauge("namespace_entries", "Names in the shared folder", entries);
+    let help = "Bytes of all different contents in the shared folder";
+    families.gauge("namespace_unique_bytes", help, unique_bytes);
+    let shares = &status.shares;
+    let sum = |of: fn(&crate::daemon::control::ShareInfo) -> u64| shares.iter().map(of).sum();
+    families.gauge(
+        "share_files",
+        "Files that this node shares",
+        sum(|it| it.files),
+    );
+    families.gauge("share_bytes", "Their bytes", sum(|it| it.bytes));
+    families.gauge(
+        "share_pending_files",
+        "Files to be hashed",
+        sum(|it| it.pending_files),
+    );
+    let left_out = sum(|it| it.left_out_files);
+    families.gauge(
+        "share_left_out_files",
+        "Names in shares that are not shared",
+        left_out,
+    );
+}
+
+fn network(families: &mut Families, status: &Status, peers: &Peers) {
+    let (traffic, dropped) = (&status.traffic, &status.dropped);
+    families.counter(
+        "received_bytes",
+        "File bytes received and proven",
+        traffic.received_bytes,
+    );
+    families.counter("sent_bytes", "File bytes sent", traffic.sent_bytes);
+    families.counter(
+        "dropped_datagrams",
+        "Datagrams not taken",
+        dropped.datagrams,
+    );
+    families.counter(
+        "dropped_connections",
+        "Connections that ended",
+        dropped.connections,
+    );
+    let states = Family::<StateLabel, Gauge>::default();
+    let counts = &status.peers;
+    for (state, count) in [
+        ("alive", counts.alive),
+        ("suspect", counts.suspect),
+        ("away", counts.away),
+        ("down", counts.down),
+    ] {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        states.get_or_create(&StateLabel { state }).set(count);
+    }
+    families.0.register("peers", "Other nodes by state", states);
+    let native = |peer: &&PeerInfo| peer.plane == Plane::Native && peer.state == PeerState::Alive;
+    let told: Vec<PeerInfo> = (peers.peers.iter().filter(native))
+        .take(PEERS_TOLD_MAX)
+        .cloned()
+        .collect();
+    let round_trips = Family::<PeerLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    for peer in &told {
+        if let Some(ms) = peer.round_trip_ms {
+            round_trips.get_or_create(&label(peer)).set(ms / 1e3);
+        }
+    }
+    let help = "The usual round trip of a datagram to a peer";
+    families
+        .0
+        .register("peer_round_trip_seconds", help, round_trips);
+    let help = "File bytes that a peer gave";
+    families.of_peers("peer_received_bytes", help, &told, |peer| {
+        peer.received_bytes
+    });
+    let help = "File bytes that a peer got";
+    families.of_peers("peer_sent_bytes", help, &told, |peer| peer.sent_bytes);
+}
