@@ -14,7 +14,9 @@ use macro_rules_attribute::apply;
 use p2pfs::daemon::control::{Call, Client, GetStarted, Named, Shares, Status, Top};
 use serde_json::Value;
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
+use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
