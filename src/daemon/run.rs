@@ -35,8 +35,8 @@ use crate::trust::InviteToken;
 const TICK: Duration = Duration::from_secs(1);
 /// Calls that wait for the node.
 const CALLS_MAX: usize = 256;
-/// How often what could not be done at the start is tried again: shares that were not there, a token
-/// whose issuer did not answer.
+/// How often what could not be done at the start is tried again: shares that were not there, a
+/// token whose issuer did not answer.
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// Threads of the runtime: gossip, connections and control; hashing and disks have their own.
 const WORKER_THREADS: usize = 4;

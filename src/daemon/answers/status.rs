@@ -66,8 +66,8 @@ impl Service {
         })
     }
 
-    /// Makes `.p2pfs/status.json` show how things stand now, to any user, and gives the same; nothing
-    /// once the node stops.
+    /// Makes `.p2pfs/status.json` show how things stand now, to any user, and gives the same;
+    /// nothing once the node stops.
     pub(in crate::daemon) async fn publish_status(&self) -> Option<Status> {
         let status = self.status(NOBODY).await.ok()?;
         if let Ok(mut json) = serde_json::to_vec_pretty(&status) {

@@ -25,8 +25,8 @@ pub struct Place {
 /// p2pfs.service).
 const SYSTEM_SECRET: &str = "/etc/p2pfs/secret";
 
-/// The secret as the service manager hands it over (systemd.exec(5), CREDENTIALS); none where it has
-/// none: then it hands over an empty line.
+/// The secret as the service manager hands it over (systemd.exec(5), CREDENTIALS); none where it
+/// has none: then it hands over an empty line.
 pub(super) fn credential(environment: &Environment, wanted: Option<&Path>) -> Option<PathBuf> {
     if wanted.is_some_and(|path| path != Path::new(SYSTEM_SECRET)) {
         return None;
