@@ -7,24 +7,54 @@ use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
 use super::identity::{Identity, Seen};
-use super::keeper::Errand;
-use super::keeper::{Keeper, place_of};
+use super::keeper::{Errand, Keeper, Tour, place_of};
+use super::order::Turn;
 use super::status::UNWATCHED;
 use super::walk::{OpenPlace, Place, Walk};
 use super::watch::{Cause, Unwatched};
 
+/// Steps through new directories before everything else has its turn.
+const FRESH_STEPS_MAX: usize = 64;
+
 impl Keeper {
-    /// One step of the walk: a batch of names, or the next directory.
+    /// Some steps of the walks: all through new directories, which others wait for, up to a bound,
+    /// then one through the others.
     pub(super) fn advance(&mut self) {
-        if let Some(walk) = self.walk.take() {
-            self.walk = self.read_on(walk);
-        } else if let Some(errand) = self.errands.pop() {
-            let index = errand.index;
-            self.walk = self.set_out(errand);
-            if self.walk.is_none() {
-                self.shared.lock().end_walk(index);
+        for _ in 0..FRESH_STEPS_MAX {
+            if self.fresh.walk.is_none() && self.fresh.errands.is_empty() {
+                break;
+            }
+            let tour = std::mem::take(&mut self.fresh);
+            self.fresh = self.step(tour, |keeper| &mut keeper.fresh);
+        }
+        let tour = std::mem::take(&mut self.scan);
+        self.scan = self.step(tour, |keeper| &mut keeper.scan);
+    }
+
+    /// One step: a batch of names, or the next directory. What was met meanwhile is in `grown`.
+    fn step(&mut self, mut tour: Tour, grown: fn(&mut Self) -> &mut Tour) -> Tour {
+        if let Some(walk) = tour.walk.take() {
+            tour.walk = self.read_on(walk);
+        } else if let Some(errand) = tour.errands.pop_front() {
+            let (index, turn) = (errand.index, errand.turn);
+            tour.walk = self.set_out(errand);
+            if tour.walk.is_none() {
+                self.end_walk(index, turn);
             }
         }
+        // depth first, so that what waits is never much more than one directory's
+        let mut met = std::mem::take(&mut grown(self).errands);
+        met.append(&mut tour.errands);
+        tour.errands = met;
+        tour
+    }
+
+    fn end_walk(&self, index: u16, turn: Option<Turn>) {
+        let mut state = self.shared.lock();
+        if let Some(turn) = turn {
+            state.order.end_reading(turn);
+        }
+        state.end_walk(index);
     }
 
     fn read_on(&mut self, mut walk: Walk) -> Option<Walk> {
@@ -34,13 +64,13 @@ impl Keeper {
                 self.look_for_unmet(&walk);
                 false
             }
-            Ok(looks) => self.take_in(&place, looks, |_| Cause::Walk, Some(&mut walk)),
+            Ok(looks) => self.take_in(&place, looks, Some(&mut walk)),
             Err(_) => false,
         };
         if more {
             return Some(walk);
         }
-        self.shared.lock().end_walk(place.index);
+        self.end_walk(place.index, walk.turn);
         None
     }
 
@@ -59,7 +89,7 @@ impl Keeper {
             (name, found)
         };
         let looks = names.into_iter().map(look).collect();
-        self.take_in(&walk.open.place, looks, |_| Cause::Walk, None);
+        self.take_in(&walk.open.place, looks, None);
     }
 
     /// Opens and watches a directory that is to be read.
@@ -82,7 +112,7 @@ impl Keeper {
             self.enter_share_opened_meanwhile(&open);
             return None;
         }
-        Walk::new(open, errand.full)
+        Walk::new(open, errand.full, errand.turn)
             .map_err(|error| self.lose_directory(&place, error))
             .ok()
     }
@@ -101,7 +131,9 @@ impl Keeper {
             && !open.place.path.is_root()
         {
             let mtime = Seen::of(&stat).identity.mtime;
-            self.shared.lock().list_directory(open.place.slot, mtime);
+            let mut state = self.shared.lock();
+            state.order.step();
+            state.list_directory(open.place.slot, mtime);
         }
     }
 
@@ -120,6 +152,7 @@ impl Keeper {
         }
         if let Ok(stat) = fstat(&open.fd) {
             let mut state = self.shared.lock();
+            state.order.step();
             open.place.number = state.become_directory(open.place.slot, &Seen::of(&stat));
         }
     }
@@ -136,6 +169,7 @@ impl Keeper {
         if is_want(error) || place.path.is_root() {
             return;
         }
+        state.order.step();
         if is_absence(error) {
             state.recheck(place.slot, Cause::Walk);
         } else {

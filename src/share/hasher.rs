@@ -1,18 +1,18 @@
 //! The threads that read files and hash them.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::fstat;
 
 use super::beneath::{Beneath, has_no_writer, is_absence, is_want};
+use super::hashed::{Outcome, Read};
 use super::identity::{Identity, Seen, Stamp, is_recent};
-use super::observe::Outcome;
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::queue::Taken;
 use super::shared::Shared;
@@ -22,7 +22,7 @@ use crate::path::SharedPath;
 
 /// Small files that are taken at once, so that the lock and the threads' waking cost little.
 const BATCH_MAX_FILES: usize = 64;
-/// Events that wait to be sent; when there are more, no more files are taken.
+/// Files read and events that wait to be sent; when there are more, no more files are taken.
 const OUTBOX_MAX_EVENTS: usize = 8192;
 
 /// A file to read.
@@ -39,15 +39,15 @@ pub(super) fn run(shared: &Shared, prompt_only: bool) {
     while let Some(jobs) = next_jobs(shared, prompt_only) {
         let hash = |job: Job| {
             let outcome = hash(shared, &job, &mut buffer);
-            (job.taken.slot, job.taken.number, outcome)
+            Read {
+                slot: job.taken.slot,
+                number: job.taken.number,
+                outcome,
+                put_off: 0,
+            }
         };
-        let outcomes: Vec<_> = jobs.into_iter().map(hash).collect();
-        let mut state = shared.lock();
-        let now = Instant::now();
-        for (slot, number, outcome) in outcomes {
-            state.hashed(slot, number, outcome, now);
-        }
-        drop(state);
+        let read: Vec<Read> = jobs.into_iter().map(hash).collect();
+        shared.lock().read.extend(read);
         shared.wake();
     }
 }
@@ -59,7 +59,7 @@ fn next_jobs(shared: &Shared, prompt_only: bool) -> Option<Vec<Job>> {
         if shared.is_stopping() {
             return None;
         }
-        if state.outbox.len() <= OUTBOX_MAX_EVENTS {
+        if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
             let jobs = take_jobs(&mut state, prompt_only);
             if !jobs.is_empty() {
                 return Some(jobs);
@@ -187,7 +187,7 @@ struct Stoppable<'a> {
     cancel: &'a AtomicBool,
 }
 
-impl Read for Stoppable<'_> {
+impl io::Read for Stoppable<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.cancel.load(Ordering::Relaxed) || self.shared.is_stopping() {
             return Err(io::ErrorKind::ConnectionAborted.into());

@@ -29,10 +29,13 @@ impl Stamp {
 
     /// How far this lies before (or after) `other`.
     pub(super) fn distance(self, other: Self) -> Duration {
-        let nanoseconds =
-            |s: Self| i128::from(s.seconds) * 1_000_000_000 + i128::from(s.nanoseconds);
-        let apart = (nanoseconds(self) - nanoseconds(other)).unsigned_abs();
+        let apart = (self.total_nanoseconds() - other.total_nanoseconds()).unsigned_abs();
         Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
+    }
+
+    /// As one number.
+    pub(super) fn total_nanoseconds(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds)
     }
 }
 

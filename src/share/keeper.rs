@@ -3,19 +3,22 @@
 //!
 //! It never holds the state's lock while it reads the disk or waits for the node to take an event.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
+use super::checks::{Check, Checks, PUT_OFF_MAX};
 use super::config::ShareEvent;
+use super::hashed::Read;
 use super::left_out::LeftOutWhy;
 use super::observe::Found;
+use super::order::Turn;
 use super::shared::Shared;
 use super::state::{Recheck, State};
-use super::tree::{Body, LeftOutBody, Slot};
+use super::tree::{Body, Node, Slot};
 use super::walk::{Looks, OpenPlace, Place, Walk};
 use super::watch::{Cause, Report, Watches};
 
@@ -34,15 +37,34 @@ pub(super) struct Errand {
     pub(super) slot: Slot,
     /// Known subdirectories are read too.
     pub(super) full: bool,
+    /// The turn that waits for it: it is new.
+    pub(super) turn: Option<Turn>,
+}
+
+/// A name that was looked at.
+struct Look {
+    place: Arc<Place>,
+    name: Box<[u8]>,
+    check: Check,
+    found: Found,
+}
+
+/// Directories to read one after the other, and the one that is being read.
+#[derive(Default)]
+pub(super) struct Tour {
+    pub(super) errands: VecDeque<Errand>,
+    pub(super) walk: Option<Walk>,
 }
 
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
-    checks: BTreeMap<(Slot, Box<[u8]>), Cause>,
-    pub(super) errands: Vec<Errand>,
-    pub(super) walk: Option<Walk>,
+    checks: Checks,
+    /// New directories, which what comes later waits for.
+    pub(super) fresh: Tour,
+    /// All others.
+    pub(super) scan: Tour,
     rescan_at: Instant,
     retry_at: Instant,
     pub(super) warned_of_watches: bool,
@@ -57,9 +79,9 @@ impl Keeper {
             shared,
             events,
             watches: Watches::new(watch_limit),
-            checks: BTreeMap::new(),
-            errands: Vec::new(),
-            walk: None,
+            checks: Checks::new(),
+            fresh: Tour::default(),
+            scan: Tour::default(),
             rescan_at,
             retry_at,
             warned_of_watches: false,
@@ -72,15 +94,18 @@ impl Keeper {
         while !self.shared.is_stopping() && !self.events.is_closed() {
             let asked = self.shared.settling_asked();
             self.shared.take_wakes();
+            // what was read is only told after all that was reported before it was read
+            let read = std::mem::take(&mut self.shared.lock().read);
             self.read_reports();
             self.gather(Instant::now());
             self.run_checks();
+            self.take_read(read);
             self.advance();
             self.send_events();
             if self.has_work() {
                 continue;
             }
-            if self.shared.lock().queue.files_left() == 0 {
+            if self.has_told_all() {
                 self.shared.note_settled(asked);
                 self.tidy_ledger();
             }
@@ -91,21 +116,29 @@ impl Keeper {
 
     fn has_work(&self) -> bool {
         let state = self.shared.lock();
-        self.walk.is_some()
-            || !self.errands.is_empty()
+        let tours = [&self.fresh, &self.scan];
+        let walks = |tour: &&Tour| tour.walk.is_some() || !tour.errands.is_empty();
+        tours.iter().any(walks)
             || !self.checks.is_empty()
             || !state.rechecks.is_empty()
             || !state.scans.is_empty()
+            || !state.read.is_empty()
             || !state.outbox.is_empty()
+            || state.order.is_reading()
+    }
+
+    fn has_told_all(&self) -> bool {
+        let state = self.shared.lock();
+        state.queue.files_left() == 0 && state.order.is_empty()
     }
 
     /// Until something is reported, asked, or due.
     fn wait(&self) {
-        let rested = self.shared.lock().queue.next_rested();
-        let due = rested
-            .unwrap_or(self.rescan_at)
-            .min(self.rescan_at)
-            .min(self.retry_at);
+        let state = self.shared.lock();
+        let asked = [state.queue.next_rested(), state.order.next_due()];
+        drop(state);
+        let due = self.rescan_at.min(self.retry_at);
+        let due = asked.into_iter().flatten().fold(due, Instant::min);
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec {
             tv_sec: left.as_secs().cast_signed(),
@@ -124,9 +157,6 @@ impl Keeper {
     fn read_reports(&mut self) {
         let mut reports = Vec::new();
         let dropped = self.watches.drain(|report| reports.push(report));
-        if reports.is_empty() && dropped.is_empty() {
-            return;
-        }
         let mut state = self.shared.lock();
         for report in reports {
             note_report(&mut state, &mut self.checks, report);
@@ -142,6 +172,7 @@ impl Keeper {
             self.checks.clear();
             scan_all(&mut state);
         }
+        state.order.note_drained();
     }
 
     /// Takes over what is due and what the other threads asked for.
@@ -166,7 +197,8 @@ impl Keeper {
             cause,
         } in std::mem::take(&mut state.rechecks)
         {
-            note_check(&mut self.checks, directory, name, cause);
+            let turn = state.order.step();
+            self.checks.note(directory, name, cause, turn);
         }
         for index in std::mem::take(&mut state.scans) {
             if let Some(slot) = state.begin_scan(index) {
@@ -176,6 +208,7 @@ impl Keeper {
                         index,
                         slot,
                         full: true,
+                        turn: None,
                     },
                 );
             }
@@ -190,23 +223,49 @@ impl Keeper {
     fn send_out(&mut self, state: &mut State, errand: Errand) {
         if let Some(share) = state.shares.get_mut(&errand.index) {
             share.walks_left += 1;
-            self.errands.push(errand);
-        }
-    }
-
-    /// Looks at every name that something was reported of.
-    fn run_checks(&mut self) {
-        let mut checks = std::mem::take(&mut self.checks).into_iter().peekable();
-        while let Some(((slot, name), cause)) = checks.next() {
-            let mut names = vec![(name, cause)];
-            while let Some(((_, name), cause)) = checks.next_if(|((next, _), _)| *next == slot) {
-                names.push((name, cause));
+            match errand.turn {
+                Some(_) => self.fresh.errands.push_back(errand),
+                None => self.scan.errands.push_back(errand),
             }
-            self.check_names(slot, names);
+        } else if let Some(turn) = errand.turn {
+            state.order.end_reading(turn);
         }
     }
 
-    fn check_names(&mut self, slot: Slot, names: Vec<(Box<[u8]>, Cause)>) {
+    /// Looks at every name that something was reported of, and takes in what it finds in the order
+    /// of the reports.
+    fn run_checks(&mut self) {
+        let mut checks = self.checks.take().into_iter().peekable();
+        let mut looks = Vec::new();
+        while let Some(((slot, name), check)) = checks.next() {
+            let mut names = vec![(name, check)];
+            while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
+                names.push((name, check));
+            }
+            self.look_at_names(slot, names, &mut looks);
+        }
+        if looks.is_empty() {
+            return;
+        }
+        // what was put there after the reports may point to what was only reported since
+        self.read_reports();
+        looks.sort_by_key(|look| look.check.turn);
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let now = Instant::now();
+        for look in looks {
+            if !self
+                .checks
+                .put_off(look.place.slot, &look.name, &look.check)
+            {
+                self.take_look(&mut state, look, now);
+            }
+        }
+        drop(state);
+        shared.hashing.notify_all();
+    }
+
+    fn look_at_names(&self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
         let Some(place) = place_of(&self.shared.lock(), slot) else {
             return;
         };
@@ -222,56 +281,82 @@ impl Keeper {
         let Ok(open) = OpenPlace::open(&self.shared.beneath, place, share) else {
             return;
         };
-        let (names, causes): (Vec<_>, Vec<_>) = names.into_iter().unzip();
-        let look = |name: Box<[u8]>| {
-            let found = open.look(&self.shared.beneath, &name);
-            (name, found)
-        };
-        let looks: Looks = names.into_iter().map(look).collect();
-        self.take_in(&open.place, looks, |at| causes[at], None);
+        let place = Arc::new(open.place.clone());
+        looks.extend(names.into_iter().map(|(name, check)| Look {
+            found: open.look(&self.shared.beneath, &name),
+            place: place.clone(),
+            name,
+            check,
+        }));
     }
 
-    /// Hands what was found to the state; says whether the directory is still the same.
+    fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
+        let Look {
+            place,
+            name,
+            check,
+            found,
+        } = look;
+        if state.tree.directory(place.slot).map(|d| d.number) != place.number {
+            return;
+        }
+        let cause = match &found {
+            Found::File(seen) => {
+                let quiet = self.shared.quiet;
+                self.checks.cause_of_file(&check, seen, now, quiet)
+            }
+            _ => check.cause,
+        };
+        state.order.set_turn(check.turn);
+        let fresh = state.observe(place.slot, &name, found, cause, now);
+        if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
+            let turn = state.order.await_reading();
+            let errand = Errand {
+                index: place.index,
+                slot,
+                full: false,
+                turn,
+            };
+            self.send_out(state, errand);
+        }
+    }
+
+    /// Hands what a walk met to the state; says whether the directory is still the same.
     pub(super) fn take_in(
         &mut self,
         place: &Place,
         looks: Looks,
-        cause: impl Fn(usize) -> Cause,
         mut walk: Option<&mut Walk>,
     ) -> bool {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let now = Instant::now();
-        for (at, (name, found)) in looks.into_iter().enumerate() {
+        let turn = walk.as_ref().and_then(|walk| walk.turn);
+        for (name, found) in looks {
             if state.tree.directory(place.slot).map(|d| d.number) != place.number {
                 return false;
             }
+            match turn {
+                Some(turn) => state.order.set_turn_of_new(turn),
+                None => state.order.step_of_walk(),
+            }
             let directory = matches!(found, Found::Directory(_));
-            let fresh = state.observe(place.slot, &name, found, cause(at), now);
+            let fresh = state.observe(place.slot, &name, found, Cause::Walk, now);
             let child = state.tree.child(place.slot, &name);
             let full = walk.as_ref().is_some_and(|walk| walk.full);
             if let Some(walk) = &mut walk {
                 walk.met.extend(child);
             }
             let enters = if directory && full { child } else { fresh };
-            let is_open = |slot: &Slot| {
-                !matches!(
-                    state.tree.get(*slot).map(|node| &node.body),
-                    Some(Body::LeftOut(LeftOutBody {
-                        why: LeftOutWhy::Loop,
-                        ..
-                    }))
-                )
-            };
-            if let Some(slot) = enters.filter(is_open) {
-                self.send_out(
-                    &mut state,
-                    Errand {
-                        index: place.index,
-                        slot,
-                        full,
-                    },
-                );
+            if let Some(slot) = enters.filter(|slot| !state.is_loop(*slot)) {
+                let turn = turn.and_then(|_| state.order.await_reading());
+                let errand = Errand {
+                    index: place.index,
+                    slot,
+                    full,
+                    turn,
+                };
+                self.send_out(&mut state, errand);
             }
         }
         drop(state);
@@ -279,11 +364,35 @@ impl Keeper {
         true
     }
 
+    /// Hands what was read to the state, but what is about to be looked at again.
+    fn take_read(&self, read: Vec<Read>) {
+        if read.is_empty() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        let now = Instant::now();
+        for mut read in read {
+            let node = state.tree.get(read.slot);
+            let is_due = |node: &Node| self.checks.is_due(node.parent, &node.name);
+            if node.is_some_and(is_due) && read.put_off < PUT_OFF_MAX {
+                read.put_off += 1;
+                state.read.push(read);
+            } else {
+                state.hashed(read, now);
+            }
+        }
+        drop(state);
+        self.shared.hashing.notify_all();
+    }
+
     /// Sends what is to be told, in order. While the node's queue is full nothing else is done
     /// here, and the hashers stop at a full outbox; the kernel keeps our reports meanwhile, and
     /// where it cannot, everything is walked.
     fn send_events(&mut self) {
-        let events = std::mem::take(&mut self.shared.lock().outbox);
+        let mut state = self.shared.lock();
+        let mut events = std::mem::take(&mut state.outbox);
+        state.order.release(Instant::now(), &mut events);
+        drop(state);
         if events.is_empty() {
             return;
         }
@@ -323,17 +432,7 @@ fn scan_all(state: &mut State) {
     state.scans.extend(all);
 }
 
-fn note_check(
-    checks: &mut BTreeMap<(Slot, Box<[u8]>), Cause>,
-    directory: Slot,
-    name: Box<[u8]>,
-    cause: Cause,
-) {
-    let known = checks.entry((directory, name)).or_insert(cause);
-    *known = (*known).max(cause);
-}
-
-fn note_report(state: &mut State, checks: &mut BTreeMap<(Slot, Box<[u8]>), Cause>, report: Report) {
+fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
     match report {
         Report::Overflow => scan_all(state),
         Report::Name {
@@ -341,15 +440,16 @@ fn note_report(state: &mut State, checks: &mut BTreeMap<(Slot, Box<[u8]>), Cause
             name,
             cause,
         } => {
+            let turn = state.order.step();
             // a new or lost name changes its directory's own mtime
             let above = state
                 .tree
                 .get(directory)
                 .filter(|node| node.parent != directory);
             if let Some(node) = above.filter(|_| cause != Cause::Modified) {
-                note_check(checks, node.parent, node.name.clone(), Cause::Walk);
+                checks.note(node.parent, node.name.clone(), Cause::Walk, turn);
             }
-            note_check(checks, directory, name, cause);
+            checks.note(directory, name, cause, turn);
         }
         Report::Itself { directory } | Report::Lost { directory } => {
             // any other directory is reported by the one it lies in, too

@@ -8,7 +8,7 @@
 //! How the parts work together: the `keeper` follows the kernel's reports and walks; what it finds
 //! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
 //! hashed into the queue; `hasher` threads read it and tell the state. Each change of the listing
-//! is an event in an outbox that the keeper sends. A hash stays true while (dev, ino, size, mtime,
+//! is an event that the `order` holds until its turn, and that the keeper sends. A hash stays true while (dev, ino, size, mtime,
 //! ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*: the file is
 //! listed at once, hashed once more when it has been at rest, and only then remembered for good.
 //!
@@ -17,9 +17,11 @@
 //! until it is back.
 
 mod beneath;
+mod checks;
 mod config;
 mod errands;
 mod error;
+mod hashed;
 mod hasher;
 mod identity;
 mod keeper;
@@ -27,6 +29,7 @@ mod ledger;
 mod left_out;
 mod mounts;
 mod observe;
+mod order;
 mod outboards;
 mod queue;
 mod shared;

@@ -1,19 +1,13 @@
-//! What becomes of a name when it was looked at, and when it was hashed.
+//! What becomes of a name when it was looked at.
 
 use std::time::Instant;
 
 use super::identity::{Identity, Seen, Stamp, is_recent};
-use super::ledger::Row;
 use super::left_out::LeftOutWhy;
 use super::queue::Stage;
 use super::state::{Recheck, State};
 use super::tree::{Body, DirectoryBody, FileBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
-use crate::digest::ContentHash;
-
-/// Names of one content that are searched for other names of a changed file; the rescan finds the
-/// rest.
-const LINKS_LOOKED_AT_MAX: usize = 256;
 
 /// What a look at a name found.
 #[derive(Clone, Debug)]
@@ -25,31 +19,22 @@ pub(super) enum Found {
     LeftOut(LeftOutBody),
 }
 
+impl Found {
+    /// When it was changed last, by a clock that nobody sets back.
+    fn changed(&self) -> Stamp {
+        match self {
+            Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => {
+                seen.identity.ctime
+            }
+            Self::Nothing | Self::LeftOut(_) => Stamp::default(),
+        }
+    }
+}
+
 impl std::fmt::Debug for LeftOutBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LeftOut({:?})", self.why)
     }
-}
-
-/// How the reading of a file ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Outcome {
-    /// It was at rest while it was read.
-    Hashed {
-        seen: Seen,
-        hash: ContentHash,
-        racy: bool,
-    },
-    /// It changed while it was read, or reading it was called off.
-    Changed,
-    /// Someone has it open for writing.
-    BeingWritten,
-    /// It is not there, not a file or not ours to share any more: a look will tell.
-    Elsewhere,
-    /// It cannot be read.
-    Unreadable(Identity),
-    /// It could not be read for want of memory or descriptors.
-    Want,
 }
 
 impl State {
@@ -63,6 +48,7 @@ impl State {
         now: Instant,
     ) -> Option<Slot> {
         self.tree.directory(parent)?;
+        self.order.set_changed(found.changed());
         let known = self.tree.child(parent, name);
         match found {
             Found::Nothing => {
@@ -142,8 +128,7 @@ impl State {
                 Some(Stage::Resting { verify: true, .. })
             );
             if verify && cause == Cause::Closed {
-                self.queue
-                    .enqueue(slot, false, seen.identity.size_bytes, true);
+                self.await_hash(slot, seen.identity.size_bytes, true, now);
             }
             return;
         }
@@ -151,7 +136,7 @@ impl State {
             && row.identity == seen.identity
             && !row.racy
         {
-            self.queue.withdraw(slot);
+            self.withdraw(slot);
             self.list_file(slot, seen, row.hash, false);
             return;
         }
@@ -166,22 +151,26 @@ impl State {
         } else {
             cause
         };
+        let size_bytes = seen.identity.size_bytes;
         if self.queue.note_change(slot, cause) {
+            if cause > Cause::Walk {
+                // what is read now may be what was written in this turn
+                self.await_again(slot, size_bytes, now);
+            }
             return;
         }
-        let size_bytes = seen.identity.size_bytes;
-        let second_link = cause == Cause::Created && seen.linked_again;
         match cause {
-            Cause::Closed => self.queue.enqueue(slot, false, size_bytes, true),
-            Cause::Modified => self.queue.rest(slot, now + self.quiet, false),
-            Cause::Created if !second_link => self.queue.rest(slot, now + self.quiet, false),
-            Cause::Created | Cause::Walk => {
+            Cause::Closed => self.await_hash(slot, size_bytes, true, now),
+            Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, false),
+            Cause::Walk | Cause::Unlinked => {
                 let waits = matches!(
                     self.queue.stage(slot),
                     Some(Stage::Queued { .. } | Stage::Resting { verify: false, .. })
                 );
-                if !waits {
-                    self.queue.enqueue(slot, !recent, size_bytes, !recent);
+                match (waits, recent) {
+                    (true, _) => {}
+                    (false, true) => self.await_hash(slot, size_bytes, false, now),
+                    (false, false) => self.await_at_rest(slot, seen, now),
                 }
             }
         }
@@ -225,6 +214,12 @@ impl State {
         // one made anew may get the number of the inode that was deleted, but not its watch
         let unwatched = self.tree.directory(slot).is_some_and(|d| d.watch.is_none());
         (replaced || unwatched).then_some(slot)
+    }
+
+    /// Whether a name is left out since it leads back to itself.
+    pub(super) fn is_loop(&self, slot: Slot) -> bool {
+        let body = self.tree.get(slot).map(|node| &node.body);
+        matches!(body, Some(Body::LeftOut(body)) if body.why == LeftOutWhy::Loop)
     }
 
     fn is_unreadable_directory(&self, slot: Slot) -> bool {
@@ -297,51 +292,6 @@ impl State {
         }
     }
 
-    /// Takes in how the reading `number` of a file ended.
-    pub(super) fn hashed(&mut self, slot: Slot, number: u64, outcome: Outcome, now: Instant) {
-        let Some(again) = self.queue.finish(slot, number) else {
-            return;
-        };
-        match outcome {
-            Outcome::Hashed { seen, hash, racy } => {
-                self.become_file(slot);
-                self.list_file(slot, &seen, hash, racy);
-                let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
-                if written_to || racy {
-                    self.queue.rest(slot, now + self.quiet, !written_to);
-                }
-                again.inspect(|cause| self.recheck(slot, *cause));
-            }
-            Outcome::Changed if matches!(again, Some(Cause::Created | Cause::Modified)) => {
-                self.queue.rest(slot, now + self.quiet, false);
-            }
-            // a chmod after the close, for one: what is unsure is asked for its writers
-            Outcome::Changed => {
-                let size_bytes = self
-                    .tree
-                    .file(slot)
-                    .map_or(0, |file| file.identity.size_bytes);
-                self.queue
-                    .enqueue(slot, false, size_bytes, again == Some(Cause::Closed));
-            }
-            Outcome::BeingWritten | Outcome::Want => {
-                self.queue.rest(slot, now + self.quiet, false);
-            }
-            Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
-            Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
-        }
-    }
-
-    fn become_file(&mut self, slot: Slot) {
-        let left_out = matches!(self.tree.get(slot).map(|n| &n.body), Some(Body::LeftOut(_)));
-        if left_out {
-            self.unlist(slot);
-            if let Some(node) = self.tree.get_mut(slot) {
-                node.body = Body::File(FileBody::unlisted());
-            }
-        }
-    }
-
     /// A directory that was left out as unreadable is one again; gives its number.
     pub(super) fn become_directory(&mut self, slot: Slot, seen: &Seen) -> Option<u32> {
         self.unlist(slot);
@@ -378,121 +328,6 @@ impl State {
                 name,
                 cause,
             });
-        }
-    }
-
-    /// Lists a file with its hash, remembers it, and says so where anything changed.
-    fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, racy: bool) {
-        let before = self.entry(slot);
-        let version = self.version_of(slot, &seen.identity, &hash);
-        let Some(old) = self.tree.file(slot).copied() else {
-            return;
-        };
-        if old.listed {
-            self.count(slot, -1);
-            self.tree.drop_content(slot, &old.hash);
-        }
-        let executable = seen.executable();
-        let file = FileBody {
-            identity: seen.identity,
-            hash,
-            version,
-            executable,
-            listed: true,
-        };
-        if let Some(node) = self.tree.get_mut(slot) {
-            node.body = Body::File(file);
-        }
-        self.count(slot, 1);
-        self.tree.note_content(slot, &hash);
-        let row = Row {
-            identity: seen.identity,
-            hash,
-            first_seen: version,
-            racy,
-        };
-        if self.ledger.get(row.identity.dev, row.identity.ino) != Some(row) {
-            self.ledger.put(row);
-        }
-        if before != self.entry(slot) {
-            self.tell_put(slot);
-        }
-        if seen.linked_again {
-            if old.listed && old.hash != hash {
-                self.recheck_links(file.identity, &old.hash);
-            }
-            self.recheck_links(file.identity, &hash);
-        }
-        let Identity { dev, ino, .. } = file.identity;
-        let left_out = self.tree.private_names(dev, ino).take(LINKS_LOOKED_AT_MAX);
-        let left_out: Vec<Slot> = left_out.collect();
-        left_out
-            .into_iter()
-            .for_each(|slot| self.recheck(slot, Cause::Walk));
-    }
-
-    /// The kernel reports a change under the one name that it was made by: other names of the same
-    /// file, which had this content, must be looked at where they are thought to be otherwise.
-    pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
-        let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
-        let stale = others.filter(|slot| {
-            self.tree.file(*slot).is_some_and(|file| {
-                let same = (file.identity.dev, file.identity.ino) == (identity.dev, identity.ino);
-                same && file.identity != identity
-            })
-        });
-        for slot in stale.collect::<Vec<_>>() {
-            self.recheck(slot, Cause::Walk);
-        }
-    }
-
-    /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
-    /// this name or another that the same file had.
-    fn version_of(&self, slot: Slot, identity: &Identity, hash: &ContentHash) -> Stamp {
-        let mtime = identity.mtime;
-        if let Some(file) = self.tree.file(slot)
-            && file.listed
-            && file.hash == *hash
-            && file.identity.mtime == mtime
-        {
-            return file.version;
-        }
-        match self.ledger.get(identity.dev, identity.ino) {
-            Some(row) if row.hash == *hash && row.identity.mtime == mtime => row.first_seen,
-            _ => mtime.min(Stamp::now()),
-        }
-    }
-
-    /// The bytes of a content were found changed: every entry with it goes until it was read again.
-    pub(super) fn suspect(&mut self, hash: &ContentHash) {
-        let slots: Vec<Slot> = self.tree.with_content(hash).collect();
-        for slot in slots {
-            let Some(file) = self.tree.file(slot).copied() else {
-                continue;
-            };
-            self.unlist(slot);
-            self.ledger.forget(&file.identity);
-            self.queue
-                .enqueue(slot, false, file.identity.size_bytes, false);
-        }
-    }
-
-    /// Files at rest long enough are read. Where nobody would have told us of a writer, we ask.
-    pub(super) fn wake_rested(&mut self, now: Instant) {
-        for slot in self.queue.rested(now) {
-            let Some(node) = self.tree.get(slot) else {
-                self.queue.withdraw(slot);
-                continue;
-            };
-            let watched = self
-                .tree
-                .directory(node.parent)
-                .is_some_and(|d| d.watch.is_some());
-            let size_bytes = self
-                .tree
-                .file(slot)
-                .map_or(0, |file| file.identity.size_bytes);
-            self.queue.enqueue(slot, false, size_bytes, watched);
         }
     }
 }

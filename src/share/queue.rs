@@ -1,5 +1,5 @@
-//! Which files wait to be hashed, and which first: those just closed before those that a walk
-//! found, and the small before the large.
+//! Which files wait to be hashed, and which first: those just closed, in the order in which they
+//! came, before those that a walk found, the oldest change first, and the large ones last.
 //!
 //! There is at most one ticket a file, so the queue is as long as the share has files, and what is
 //! hashed at a time is the number of threads.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::identity::Stamp;
 use super::tree::Slot;
 use super::watch::Cause;
 
@@ -19,19 +20,34 @@ pub(super) const PROMPT_MAX_BYTES: u64 = 64 << 20;
 pub(super) enum Stage {
     /// It must be left alone until then. `verify` says that it is listed and only to be hashed once
     /// more, because its hash was racy.
-    Resting { until: Instant, verify: bool },
+    Resting {
+        until: Instant,
+        size_bytes: u64,
+        verify: bool,
+    },
     /// It may be read. `sure` says that its writer is known to be done or at rest.
     Queued {
-        bulk: bool,
+        key: Key,
         size_bytes: u64,
         sure: bool,
     },
     /// It is being read; `again` is what was noticed since.
     Hashing {
         number: u64,
+        size_bytes: u64,
         cancel: Arc<AtomicBool>,
         again: Option<Cause>,
     },
+}
+
+/// What is read first: by lane, then by when it came or changed, or by size where it is large.
+pub(super) type Key = (Lane, i64, Slot);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    JustWritten,
+    Found,
+    Large,
 }
 
 /// A file to hash now.
@@ -46,7 +62,7 @@ pub(super) struct Taken {
 #[derive(Default)]
 pub(super) struct HashQueue {
     stages: HashMap<Slot, Stage>,
-    queued: BTreeSet<(bool, u64, Slot)>,
+    queued: BTreeSet<Key>,
     resting: BTreeSet<(Instant, Slot)>,
     verifying: usize,
     numbers: u64,
@@ -57,40 +73,57 @@ impl HashQueue {
         self.stages.get(&slot)
     }
 
-    /// Lets the file be read; `bulk` puts it behind what was just written.
-    pub(super) fn enqueue(&mut self, slot: Slot, bulk: bool, size_bytes: u64, sure: bool) {
+    /// Lets a file be read that was just written.
+    pub(super) fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
+        self.numbers += 1;
+        let at = self.numbers.cast_signed();
+        self.insert(Lane::JustWritten, at, slot, size_bytes, sure);
+    }
+
+    /// Lets a file be read that a walk found, and that changed at `changed`.
+    pub(super) fn enqueue_found(&mut self, slot: Slot, size_bytes: u64, changed: Stamp) {
+        let at = changed.total_nanoseconds();
+        let at = at.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        self.insert(Lane::Found, at, slot, size_bytes, true);
+    }
+
+    fn insert(&mut self, lane: Lane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
         self.withdraw(slot);
-        let bulk = bulk || size_bytes > PROMPT_MAX_BYTES;
-        self.queued.insert((bulk, size_bytes, slot));
-        self.stages.insert(
-            slot,
-            Stage::Queued {
-                bulk,
-                size_bytes,
-                sure,
-            },
-        );
+        let key = match size_bytes > PROMPT_MAX_BYTES {
+            true => (Lane::Large, size_bytes.cast_signed(), slot),
+            false => (lane, at, slot),
+        };
+        self.queued.insert(key);
+        let stage = Stage::Queued {
+            key,
+            size_bytes,
+            sure,
+        };
+        self.stages.insert(slot, stage);
     }
 
     /// Leaves the file alone for a while.
-    pub(super) fn rest(&mut self, slot: Slot, until: Instant, verify: bool) {
+    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, verify: bool) {
         self.withdraw(slot);
         self.resting.insert((until, slot));
         self.verifying += usize::from(verify);
-        self.stages.insert(slot, Stage::Resting { until, verify });
+        let stage = Stage::Resting {
+            until,
+            size_bytes,
+            verify,
+        };
+        self.stages.insert(slot, stage);
     }
 
     /// Takes the file out, wherever it is; a hashing that goes on counts for nothing.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         match self.stages.remove(&slot) {
-            Some(Stage::Resting { until, verify }) => {
+            Some(Stage::Resting { until, verify, .. }) => {
                 self.resting.remove(&(until, slot));
                 self.verifying -= usize::from(verify);
             }
-            Some(Stage::Queued {
-                bulk, size_bytes, ..
-            }) => {
-                self.queued.remove(&(bulk, size_bytes, slot));
+            Some(Stage::Queued { key, .. }) => {
+                self.queued.remove(&key);
             }
             Some(Stage::Hashing { cancel, .. }) => cancel.store(true, Ordering::Relaxed),
             None => {}
@@ -110,31 +143,30 @@ impl HashQueue {
         true
     }
 
-    /// The next file to read: nothing over [`PROMPT_MAX_BYTES`] where `prompt_only`, nothing over
-    /// `size_max_bytes` ever.
+    /// The next file to read: nothing over [`PROMPT_MAX_BYTES`] where `prompt_only`, and nothing
+    /// where it is over `size_max_bytes`.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<Taken> {
-        let limit_bytes = if prompt_only {
-            PROMPT_MAX_BYTES
-        } else {
-            u64::MAX
+        let key = *self.queued.first()?;
+        let Some(Stage::Queued {
+            size_bytes, sure, ..
+        }) = self.stages.get(&key.2)
+        else {
+            return None;
         };
-        let limit_bytes = limit_bytes.min(size_max_bytes);
-        let smallest = |bulk| self.queued.range((bulk, 0, Slot::FIRST)..).next().copied();
-        let fits = |entry: &(bool, u64, Slot)| entry.1 <= limit_bytes;
-        let entry = smallest(false)
-            .filter(fits)
-            .or_else(|| smallest(true).filter(fits))?;
-        self.queued.remove(&entry);
-        let (_, size_bytes, slot) = entry;
+        let (slot, size_bytes, sure) = (key.2, *size_bytes, *sure);
+        if size_bytes > size_max_bytes || (prompt_only && key.0 == Lane::Large) {
+            return None;
+        }
+        self.queued.remove(&key);
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
         let hashing = Stage::Hashing {
             number,
+            size_bytes,
             cancel: cancel.clone(),
             again: None,
         };
-        let was = self.stages.insert(slot, hashing);
-        let sure = matches!(was, Some(Stage::Queued { sure: true, .. }));
+        self.stages.insert(slot, hashing);
         Some(Taken {
             slot,
             number,
@@ -145,26 +177,31 @@ impl HashQueue {
     }
 
     /// The reading `number` has ended. None where it counts for nothing any more, else what was
-    /// noticed meanwhile.
-    pub(super) fn finish(&mut self, slot: Slot, number: u64) -> Option<Option<Cause>> {
+    /// noticed meanwhile, and the size that it was thought to have.
+    pub(super) fn finish(&mut self, slot: Slot, number: u64) -> Option<(Option<Cause>, u64)> {
         match self.stages.get(&slot) {
             Some(Stage::Hashing {
                 number: current,
+                size_bytes,
                 again,
                 ..
             }) if *current == number => {
-                let again = *again;
+                let finished = (*again, *size_bytes);
                 self.stages.remove(&slot);
-                Some(again)
+                Some(finished)
             }
             _ => None,
         }
     }
 
     /// Files whose rest is over; they stay where they are until they are enqueued.
-    pub(super) fn rested(&self, now: Instant) -> Vec<Slot> {
+    pub(super) fn rested(&self, now: Instant) -> Vec<(Slot, u64)> {
         let over = self.resting.iter().take_while(|(until, _)| *until <= now);
-        over.map(|(_, slot)| *slot).collect()
+        let sized = |(_, slot): &(Instant, Slot)| match self.stages.get(slot) {
+            Some(Stage::Resting { size_bytes, .. }) => (*slot, *size_bytes),
+            _ => (*slot, 0),
+        };
+        over.map(sized).collect()
     }
 
     pub(super) fn next_rested(&self) -> Option<Instant> {
@@ -193,25 +230,27 @@ mod tests {
     use super::super::tree::{Body, FileBody, Tree};
     use super::*;
 
-    fn slots() -> [Slot; 4] {
+    fn slots() -> [Slot; 5] {
         let mut tree = Tree::new();
         let root = tree.insert_root(0);
-        ["a", "b", "c", "d"]
+        ["a", "b", "c", "d", "e"]
             .map(|name| tree.insert(root, name.as_bytes(), Body::File(FileBody::unlisted())))
     }
 
     #[test]
-    fn the_just_closed_come_first_and_the_small_before_the_large() {
-        let [a, b, c, d] = slots();
+    fn the_just_closed_come_first_then_the_oldest_and_the_large_last() {
+        let [a, b, c, d, e] = slots();
         let mut queue = HashQueue::default();
-        queue.enqueue(a, true, 1, true);
-        queue.enqueue(b, false, 500, true);
-        queue.enqueue(c, false, 5, true);
-        queue.enqueue(d, false, PROMPT_MAX_BYTES + 1, true);
+        let found = |seconds| Stamp::new(seconds, 0);
+        queue.enqueue(d, PROMPT_MAX_BYTES + 1, true);
+        queue.enqueue_found(a, 1, found(9));
+        queue.enqueue_found(e, 500, found(-3));
+        queue.enqueue(b, 500, true);
+        queue.enqueue(c, 5, true);
         let mut taken = || queue.take(false, u64::MAX).map(|t| t.slot);
         assert_eq!(
-            [taken(), taken(), taken(), taken()],
-            [Some(c), Some(b), Some(a), Some(d)]
+            [taken(), taken(), taken(), taken(), taken()],
+            [Some(b), Some(c), Some(e), Some(a), Some(d)]
         );
         assert_eq!(taken(), None);
     }
@@ -220,9 +259,9 @@ mod tests {
     fn a_thread_kept_for_prompt_files_leaves_the_large_ones() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
-        queue.enqueue(a, false, PROMPT_MAX_BYTES + 1, true);
+        queue.enqueue(a, PROMPT_MAX_BYTES + 1, true);
         assert!(queue.take(true, u64::MAX).is_none());
-        queue.enqueue(b, true, PROMPT_MAX_BYTES, true);
+        queue.enqueue_found(b, PROMPT_MAX_BYTES, Stamp::default());
         assert_eq!(queue.take(true, u64::MAX).unwrap().slot, b);
         assert_eq!(queue.take(false, u64::MAX).unwrap().slot, a);
     }
@@ -231,15 +270,15 @@ mod tests {
     fn a_withdrawn_file_s_hash_counts_for_nothing() {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
-        queue.enqueue(a, false, 1, true);
+        queue.enqueue(a, 1, true);
         let taken = queue.take(false, u64::MAX).unwrap();
         queue.withdraw(a);
         assert!(taken.cancel.load(Ordering::Relaxed));
         assert_eq!(queue.finish(a, taken.number), None);
-        queue.enqueue(a, false, 1, true);
+        queue.enqueue(a, 1, true);
         let second = queue.take(false, u64::MAX).unwrap();
         assert_eq!(queue.finish(a, taken.number), None);
-        assert_eq!(queue.finish(a, second.number), Some(None));
+        assert_eq!(queue.finish(a, second.number), Some((None, 1)));
         assert_eq!(queue.files_left(), 0);
     }
 
@@ -248,14 +287,15 @@ mod tests {
         let [a, ..] = slots();
         let mut queue = HashQueue::default();
         assert!(!queue.note_change(a, Cause::Closed));
-        queue.enqueue(a, false, 1, false);
+        queue.enqueue(a, 1, false);
         let taken = queue.take(false, u64::MAX).unwrap();
         assert!(queue.note_change(a, Cause::Walk));
         assert!(!taken.cancel.load(Ordering::Relaxed));
         assert!(queue.note_change(a, Cause::Modified));
         assert!(queue.note_change(a, Cause::Walk));
         assert!(taken.cancel.load(Ordering::Relaxed));
-        assert_eq!(queue.finish(a, taken.number), Some(Some(Cause::Modified)));
+        let finished = queue.finish(a, taken.number);
+        assert_eq!(finished, Some((Some(Cause::Modified), 1)));
     }
 
     #[test]
@@ -264,13 +304,13 @@ mod tests {
         let mut queue = HashQueue::default();
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
-        queue.rest(a, later(2), false);
-        queue.rest(b, later(5), true);
+        queue.rest(a, 7, later(2), false);
+        queue.rest(b, 8, later(5), true);
         assert_eq!(queue.files_left(), 1);
         assert!(queue.rested(later(1)).is_empty());
-        assert_eq!(queue.rested(later(2)), [a]);
-        queue.rest(a, later(9), false);
-        assert_eq!(queue.rested(later(5)), [b]);
+        assert_eq!(queue.rested(later(2)), [(a, 7)]);
+        queue.rest(a, 7, later(9), false);
+        assert_eq!(queue.rested(later(5)), [(b, 8)]);
         assert_eq!(queue.next_rested(), Some(later(5)));
         queue.withdraw(b);
         queue.withdraw(a);

@@ -1,8 +1,8 @@
 //! What is shared, and the events that say how it changes: the one place where both are decided.
 //!
 //! Nothing here looks at the disk. `walk` and `hasher` look, and tell; each change of what is
-//! listed puts its event into the outbox in the same step, so the events always add up to the
-//! listing.
+//! listed gives its event to the `order` in the same step, which holds it until its turn, so the
+//! events always add up to the listing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Known, ShareEvent, ShareSpec};
+use super::hashed::Read;
 use super::identity::{Identity, Seen, Stamp};
 use super::ledger::Ledger;
+use super::order::Order;
 use super::queue::HashQueue;
 use super::status::PRIVATE_SHARE;
 use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
@@ -62,6 +64,10 @@ pub(super) struct State {
     pub(super) queue: HashQueue,
     pub(super) shares: BTreeMap<u16, Share>,
     pub(super) outbox: Vec<ShareEvent>,
+    /// What is to be told later than what is not found out yet.
+    pub(super) order: Order,
+    /// Files that were read since the keeper looked.
+    pub(super) read: Vec<Read>,
     /// Watches whose directories are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
     /// Names that the keeper should look at.
@@ -85,6 +91,8 @@ impl State {
             queue: HashQueue::default(),
             shares: BTreeMap::new(),
             outbox: Vec::new(),
+            order: Order::default(),
+            read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),
             scans: Vec::new(),
@@ -114,6 +122,7 @@ impl State {
             return self.forget_known(index);
         };
         let root = share.root;
+        self.order.step();
         self.clear(root);
         self.drop_watch(root);
         self.tree.remove(root);
@@ -130,10 +139,11 @@ impl State {
     }
 
     fn forget_known(&mut self, index: u16) -> bool {
+        self.order.step();
         let known = self.absent.remove(&index);
         let found = known.is_some();
         for Known { share, path, .. } in known.unwrap_or_default() {
-            self.outbox.push(ShareEvent::Removed { share, path });
+            self.order.tell(ShareEvent::Removed { share, path });
         }
         found
     }
@@ -233,12 +243,12 @@ impl State {
         let (Some(entry), Some((share, path))) = (self.entry(slot), self.place_of(slot)) else {
             return;
         };
-        self.outbox.push(ShareEvent::Put { share, path, entry });
+        self.order.tell(ShareEvent::Put { share, path, entry });
     }
 
     pub(super) fn tell_removed(&mut self, slot: Slot) {
         if let Some((share, path)) = self.place_of(slot) {
-            self.outbox.push(ShareEvent::Removed { share, path });
+            self.order.tell(ShareEvent::Removed { share, path });
         }
     }
 
@@ -293,7 +303,7 @@ impl State {
         }
         for slot in order.into_iter().rev() {
             self.unlist(slot);
-            self.queue.withdraw(slot);
+            self.withdraw(slot);
             self.drop_watch(slot);
             self.tree.remove(slot);
         }
@@ -349,6 +359,7 @@ impl State {
             share.warning = Some(why.to_owned());
             self.warn(index, dir, why);
         }
+        self.order.step();
         self.clear(root);
         self.drop_watch(root);
     }
@@ -373,6 +384,7 @@ impl State {
             self.warn(index, dir, PRIVATE_SHARE);
         }
         if private {
+            self.order.step();
             self.clear(root);
         }
         !private

@@ -12,6 +12,7 @@ use super::beneath::{Beneath, Leads};
 use super::identity::{Identity, Seen};
 use super::left_out::LeftOutWhy;
 use super::observe::Found;
+use super::order::Turn;
 use super::tree::{LeftOutBody, Slot};
 use crate::path::SharedPath;
 use crate::wire::native::record::LINK_TARGET_MAX_BYTES;
@@ -120,19 +121,22 @@ pub(super) struct Walk {
     /// Names met so far; what else the state has is looked at in the end.
     pub(super) met: HashSet<Slot>,
     entries: Dir,
+    /// The turn that waits for it.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Names and what they are.
 pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
 
 impl Walk {
-    pub(super) fn new(open: OpenPlace, full: bool) -> Result<Self, Errno> {
+    pub(super) fn new(open: OpenPlace, full: bool, turn: Option<Turn>) -> Result<Self, Errno> {
         let entries = Dir::read_from(&open.fd)?;
         Ok(Self {
             open,
             full,
             met: HashSet::new(),
             entries,
+            turn,
         })
     }
 

@@ -34,6 +34,8 @@ const MASK: WatchFlags = WatchFlags::CREATE
 pub(super) enum Cause {
     /// A walk, or new attributes: its writer may or may not be done.
     Walk,
+    /// It was unlinked or moved away.
+    Unlinked,
     /// It was made: its writer is at it, unless it is a second link.
     Created,
     /// It was written to: its writer is at it.
@@ -166,6 +168,8 @@ fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report 
         Cause::Modified
     } else if flags.contains(ReadFlags::CREATE) {
         Cause::Created
+    } else if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+        Cause::Unlinked
     } else {
         Cause::Walk
     };

@@ -2,6 +2,7 @@
 
 mod listing;
 mod model;
+mod ordering;
 mod restart;
 mod serving;
 mod speed;

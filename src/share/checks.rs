@@ -1,0 +1,262 @@
+//! The names that something was reported of, and what the reports say of their writers.
+//!
+//! A name is looked at once for all that was reported of it, in the turn of the last report that
+//! may have put something else there. What is reported while it is looked at puts it off: what was
+//! seen may be of that later turn.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::identity::Seen;
+use super::observe::Found;
+use super::order::Turn;
+use super::tree::Slot;
+use super::watch::Cause;
+
+/// Files whose writers were seen closing that are remembered, to know them under a new name.
+const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// How often a name is put off that changes faster than it can be looked at.
+pub(super) const PUT_OFF_MAX: u8 = 8;
+
+/// A name to look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Check {
+    pub(super) turn: Turn,
+    pub(super) cause: Cause,
+    /// A writer closed what had the name.
+    closed: bool,
+    put_off: u8,
+}
+
+/// All names to look at.
+pub(super) struct Checks {
+    names: BTreeMap<(Slot, Box<[u8]>), Check>,
+    /// (dev, ino) of files whose writers were seen closing.
+    written: LruCache<(u64, u64), ()>,
+    /// When a name was found gone whose writer was seen closing: it may have been linked.
+    lost: Option<Instant>,
+}
+
+impl Checks {
+    pub(super) fn new() -> Self {
+        Self {
+            names: BTreeMap::new(),
+            written: LruCache::new(WRITTEN_MAX),
+            lost: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    /// All of them, by their directories.
+    pub(super) fn take(&mut self) -> BTreeMap<(Slot, Box<[u8]>), Check> {
+        std::mem::take(&mut self.names)
+    }
+
+    /// Takes a report in.
+    pub(super) fn note(&mut self, directory: Slot, name: Box<[u8]>, cause: Cause, turn: Turn) {
+        let fresh = Check {
+            turn,
+            cause,
+            closed: false,
+            put_off: 0,
+        };
+        let check = self.names.entry((directory, name)).or_insert(fresh);
+        if cause > Cause::Walk {
+            check.turn = turn;
+        }
+        // what is made under the name is another file than the one that was closed under it
+        check.cause = match cause {
+            Cause::Created => cause,
+            _ => cause.max(check.cause),
+        };
+        check.closed |= cause == Cause::Closed;
+    }
+
+    /// Whether something may have been put under a name since it was looked at; it is looked at
+    /// again then. Where that was so too often, it counts as it was seen.
+    pub(super) fn put_off(&mut self, directory: Slot, name: &[u8], was: &Check) -> bool {
+        if self.names.is_empty() || was.put_off >= PUT_OFF_MAX {
+            return false;
+        }
+        let Some(again) = self.names.get_mut(&(directory, name.into())) else {
+            return false;
+        };
+        if again.cause <= Cause::Walk {
+            return false;
+        }
+        again.put_off = was.put_off + 1;
+        again.closed |= was.closed;
+        if again.cause != Cause::Created {
+            again.cause = again.cause.max(was.cause);
+        }
+        true
+    }
+
+    /// Whether a name is to be looked at since something may have been put there.
+    pub(super) fn is_due(&self, directory: Slot, name: &[u8]) -> bool {
+        let due = |key: (Slot, Box<[u8]>)| self.names.get(&key);
+        !self.is_empty() && due((directory, name.into())).is_some_and(|c| c.cause > Cause::Walk)
+    }
+
+    /// What is known of the writer of a file that was found. One that was made under this name and
+    /// has bytes without a write being reported was linked here, and is as ready as it was under
+    /// its other name.
+    pub(super) fn cause_of_file(
+        &self,
+        check: &Check,
+        seen: &Seen,
+        now: Instant,
+        quiet: Duration,
+    ) -> Cause {
+        let inode = (seen.identity.dev, seen.identity.ino);
+        let linked = seen.identity.size_bytes > 0 || seen.linked_again;
+        if check.cause != Cause::Created || !linked {
+            return check.cause;
+        }
+        let lost = self.lost.is_some_and(|at| now - at < quiet);
+        match lost || self.written.contains(&inode) {
+            true => Cause::Closed,
+            // then whoever may have it open is asked for
+            false => Cause::Walk,
+        }
+    }
+
+    /// Remembers what a look tells of a writer that was seen closing; to be called for each look,
+    /// in the order of their turns.
+    pub(super) fn note_look(&mut self, check: &Check, found: &Found, now: Instant) {
+        match found {
+            Found::File(seen) if check.cause == Cause::Closed => {
+                let inode = (seen.identity.dev, seen.identity.ino);
+                self.written.put(inode, ());
+            }
+            Found::Nothing if check.closed => self.lost = Some(now),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::super::order::Order;
+    use super::super::tree::Tree;
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(2);
+
+    fn seen(ino: u64, size_bytes: u64) -> Seen {
+        let identity = Identity {
+            ino,
+            size_bytes,
+            ..Identity::default()
+        };
+        Seen {
+            identity,
+            mode: 0o100_644,
+            linked_again: false,
+        }
+    }
+
+    /// Reports of one name, and what is then known of its writer.
+    fn after(checks: &mut Checks, reports: &[Cause], seen: &Seen) -> Cause {
+        let (mut tree, mut order) = (Tree::new(), Order::default());
+        let root = tree.insert_root(0);
+        for cause in reports {
+            checks.note(root, b"f"[..].into(), *cause, order.step());
+        }
+        let (_, check) = checks.take().pop_first().unwrap();
+        checks.note_look(&check, &Found::File(*seen), Instant::now());
+        checks.cause_of_file(&check, seen, Instant::now(), QUIET)
+    }
+
+    #[test]
+    fn a_linked_file_is_ready_where_its_writer_was_seen_closing() {
+        use Cause::{Closed, Created, Modified, Walk};
+        let mut checks = Checks::new();
+        assert_eq!(after(&mut checks, &[Created], &seen(1, 9)), Walk);
+        assert_eq!(
+            after(&mut checks, &[Created, Modified], &seen(1, 9)),
+            Modified
+        );
+        let written = after(&mut checks, &[Created, Modified, Closed], &seen(1, 9));
+        assert_eq!(written, Closed);
+        assert_eq!(after(&mut checks, &[Created], &seen(1, 9)), Closed);
+        assert_eq!(after(&mut checks, &[Created], &seen(2, 9)), Walk);
+        assert_eq!(
+            after(&mut checks, &[Created], &seen(1, 0)),
+            Created,
+            "just made"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_gone_after_its_close_may_have_been_linked() {
+        let mut checks = Checks::new();
+        let mut order = Order::default();
+        let root = Tree::new().insert_root(0);
+        for cause in [Cause::Created, Cause::Closed, Cause::Unlinked] {
+            checks.note(root, b"tmp"[..].into(), cause, order.step());
+        }
+        let (_, gone) = checks.take().pop_first().unwrap();
+        checks.note_look(&gone, &Found::Nothing, Instant::now());
+        assert_eq!(
+            after(&mut checks, &[Cause::Created], &seen(7, 9)),
+            Cause::Closed
+        );
+    }
+
+    #[test]
+    fn what_is_made_anew_under_a_name_is_not_what_was_closed_under_it() {
+        let mut checks = Checks::new();
+        let reports = [
+            Cause::Closed,
+            Cause::Unlinked,
+            Cause::Created,
+            Cause::Modified,
+        ];
+        assert_eq!(after(&mut checks, &reports, &seen(1, 9)), Cause::Modified);
+    }
+
+    #[test]
+    fn a_name_is_of_the_turn_that_put_something_there_last() {
+        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let root = Tree::new().insert_root(0);
+        let turns = [order.step(), order.step(), order.step()];
+        let causes = [Cause::Created, Cause::Closed, Cause::Walk];
+        for (cause, turn) in causes.into_iter().zip(turns) {
+            checks.note(root, b"f"[..].into(), cause, turn);
+        }
+        assert_eq!(checks.take().pop_first().unwrap().1.turn, turns[1]);
+    }
+
+    #[test]
+    fn a_name_that_changes_all_the_time_is_put_off_so_often_and_no_more() {
+        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let root = Tree::new().insert_root(0);
+        let mut rounds = 0;
+        loop {
+            checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+            let (_, check) = checks.take().pop_first().unwrap();
+            checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+            if !checks.put_off(root, b"f", &check) {
+                break;
+            }
+            rounds += 1;
+        }
+        assert_eq!(rounds, PUT_OFF_MAX);
+    }
+}

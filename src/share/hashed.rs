@@ -1,0 +1,259 @@
+//! What becomes of a file when it was hashed, and what it takes to be hashed.
+
+use std::time::Instant;
+
+use super::identity::{Identity, Seen, Stamp};
+use super::ledger::Row;
+use super::order::{LARGE_WAIT, Met};
+use super::queue::{PROMPT_MAX_BYTES, Stage};
+use super::state::State;
+use super::tree::{Body, FileBody, Slot};
+use super::watch::Cause;
+use crate::digest::ContentHash;
+
+/// Names of one content that are searched for other names of a changed file; the rescan finds the
+/// rest.
+const LINKS_LOOKED_AT_MAX: usize = 256;
+
+/// How the reading of a file ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    /// It was at rest while it was read.
+    Hashed {
+        seen: Seen,
+        hash: ContentHash,
+        racy: bool,
+    },
+    /// It changed while it was read, or reading it was called off.
+    Changed,
+    /// Someone has it open for writing.
+    BeingWritten,
+    /// It is not there, not a file or not ours to share any more: a look will tell.
+    Elsewhere,
+    /// It cannot be read.
+    Unreadable(Identity),
+    /// It could not be read for want of memory or descriptors.
+    Want,
+}
+
+/// A file that was read.
+pub(super) struct Read {
+    pub(super) slot: Slot,
+    /// Which reading of it.
+    pub(super) number: u64,
+    pub(super) outcome: Outcome,
+    /// How often it was put off since its name was about to be looked at.
+    pub(super) put_off: u8,
+}
+
+impl State {
+    /// Lets a file be read in this turn; `sure` says that its writer is known to be done.
+    pub(super) fn await_hash(&mut self, slot: Slot, size_bytes: u64, sure: bool, now: Instant) {
+        self.await_again(slot, size_bytes, now);
+        self.queue.enqueue(slot, size_bytes, sure);
+    }
+
+    /// A file that waits to be read, or is being read, is of this turn from now on.
+    pub(super) fn await_again(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
+        let large = (size_bytes > PROMPT_MAX_BYTES).then(|| now + LARGE_WAIT);
+        self.order.await_file(slot, large);
+    }
+
+    /// Lets a file be read that nobody has written lately: after what was just written, where it is
+    /// a walk that met it, or one in a new tree that is too large to wait for.
+    pub(super) fn await_at_rest(&mut self, slot: Slot, seen: &Seen, now: Instant) {
+        let Identity {
+            size_bytes, ctime, ..
+        } = seen.identity;
+        let is_waited_for = match self.order.met() {
+            Met::Reported => true,
+            Met::New => self.order.note_met(size_bytes),
+            Met::Walked => false,
+        };
+        if is_waited_for {
+            self.await_hash(slot, size_bytes, true, now);
+        } else {
+            self.order.forget_file(slot);
+            self.queue.enqueue_found(slot, size_bytes, ctime);
+        }
+    }
+
+    /// Leaves a file alone for a while; nothing waits for it.
+    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, verify: bool) {
+        self.order.forget_file(slot);
+        self.queue.rest(slot, size_bytes, now + self.quiet, verify);
+    }
+
+    /// A file is not to be read any more.
+    pub(super) fn withdraw(&mut self, slot: Slot) {
+        self.order.forget_file(slot);
+        self.queue.withdraw(slot);
+    }
+
+    /// Takes in how the reading of a file ended; to be called when all that was reported before it
+    /// ended has its turn.
+    pub(super) fn hashed(&mut self, read: Read, now: Instant) {
+        let slot = read.slot;
+        let Some((again, size_bytes)) = self.queue.finish(slot, read.number) else {
+            return;
+        };
+        match self.order.turn_of(slot) {
+            Some(turn) => self.order.set_turn(turn),
+            None => drop(self.order.step()),
+        }
+        if let Outcome::Changed = read.outcome
+            && !matches!(again, Some(Cause::Created | Cause::Modified))
+        {
+            // a chmod after the close, for one: what is unsure is asked for its writers
+            let sure = again == Some(Cause::Closed);
+            self.queue.enqueue(slot, size_bytes, sure);
+            return;
+        }
+        match read.outcome {
+            Outcome::Hashed { seen, hash, racy } => {
+                self.order.set_changed(seen.identity.ctime);
+                self.become_file(slot);
+                self.list_file(slot, &seen, hash, racy);
+                let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
+                if written_to || racy {
+                    self.rest(slot, seen.identity.size_bytes, now, !written_to);
+                }
+                again.inspect(|cause| self.recheck(slot, *cause));
+            }
+            Outcome::Changed | Outcome::BeingWritten | Outcome::Want => {
+                self.rest(slot, size_bytes, now, false);
+            }
+            Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
+            Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
+        }
+        self.order.forget_file(slot);
+    }
+
+    fn become_file(&mut self, slot: Slot) {
+        let left_out = matches!(self.tree.get(slot).map(|n| &n.body), Some(Body::LeftOut(_)));
+        if left_out {
+            self.unlist(slot);
+            if let Some(node) = self.tree.get_mut(slot) {
+                node.body = Body::File(FileBody::unlisted());
+            }
+        }
+    }
+
+    /// Lists a file with its hash, remembers it, and says so where anything changed.
+    pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, racy: bool) {
+        let before = self.entry(slot);
+        let version = self.version_of(slot, &seen.identity, &hash);
+        let Some(old) = self.tree.file(slot).copied() else {
+            return;
+        };
+        if old.listed {
+            self.count(slot, -1);
+            self.tree.drop_content(slot, &old.hash);
+        }
+        let executable = seen.executable();
+        let file = FileBody {
+            identity: seen.identity,
+            hash,
+            version,
+            executable,
+            listed: true,
+        };
+        if let Some(node) = self.tree.get_mut(slot) {
+            node.body = Body::File(file);
+        }
+        self.count(slot, 1);
+        self.tree.note_content(slot, &hash);
+        let row = Row {
+            identity: seen.identity,
+            hash,
+            first_seen: version,
+            racy,
+        };
+        if self.ledger.get(row.identity.dev, row.identity.ino) != Some(row) {
+            self.ledger.put(row);
+        }
+        if before != self.entry(slot) {
+            self.tell_put(slot);
+        }
+        if seen.linked_again {
+            if old.listed && old.hash != hash {
+                self.recheck_links(file.identity, &old.hash);
+            }
+            self.recheck_links(file.identity, &hash);
+        }
+        let Identity { dev, ino, .. } = file.identity;
+        let left_out = self.tree.private_names(dev, ino).take(LINKS_LOOKED_AT_MAX);
+        let left_out: Vec<Slot> = left_out.collect();
+        left_out
+            .into_iter()
+            .for_each(|slot| self.recheck(slot, Cause::Walk));
+    }
+
+    /// The kernel reports a change under the one name that it was made by: other names of the same
+    /// file, which had this content, must be looked at where they are thought to be otherwise.
+    pub(super) fn recheck_links(&mut self, identity: Identity, hash: &ContentHash) {
+        let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
+        let stale = others.filter(|slot| {
+            self.tree.file(*slot).is_some_and(|file| {
+                let same = (file.identity.dev, file.identity.ino) == (identity.dev, identity.ino);
+                same && file.identity != identity
+            })
+        });
+        for slot in stale.collect::<Vec<_>>() {
+            self.recheck(slot, Cause::Walk);
+        }
+    }
+
+    /// min(mtime, when this version was first seen). A version is its bytes and its mtime, under
+    /// this name or another that the same file had.
+    fn version_of(&self, slot: Slot, identity: &Identity, hash: &ContentHash) -> Stamp {
+        let mtime = identity.mtime;
+        if let Some(file) = self.tree.file(slot)
+            && file.listed
+            && file.hash == *hash
+            && file.identity.mtime == mtime
+        {
+            return file.version;
+        }
+        match self.ledger.get(identity.dev, identity.ino) {
+            Some(row) if row.hash == *hash && row.identity.mtime == mtime => row.first_seen,
+            _ => mtime.min(Stamp::now()),
+        }
+    }
+
+    /// The bytes of a content were found changed: every entry with it goes until it was read again.
+    pub(super) fn suspect(&mut self, hash: &ContentHash) {
+        self.order.step();
+        let slots: Vec<Slot> = self.tree.with_content(hash).collect();
+        for slot in slots {
+            let Some(file) = self.tree.file(slot).copied() else {
+                continue;
+            };
+            self.unlist(slot);
+            self.ledger.forget(&file.identity);
+            self.await_hash(slot, file.identity.size_bytes, false, Instant::now());
+        }
+    }
+
+    /// Files at rest long enough are read. Where nobody would have told us of a writer, we ask.
+    pub(super) fn wake_rested(&mut self, now: Instant) {
+        for (slot, size_bytes) in self.queue.rested(now) {
+            let Some(node) = self.tree.get(slot) else {
+                self.withdraw(slot);
+                continue;
+            };
+            let directory = self.tree.directory(node.parent);
+            let watched = directory.is_some_and(|directory| directory.watch.is_some());
+            let verify = matches!(
+                self.queue.stage(slot),
+                Some(Stage::Resting { verify: true, .. })
+            );
+            if verify {
+                self.queue.enqueue(slot, size_bytes, watched);
+            } else {
+                self.order.step();
+                self.await_hash(slot, size_bytes, watched, now);
+            }
+        }
+    }
+}

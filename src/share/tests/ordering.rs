@@ -1,0 +1,162 @@
+//! What is listed appears in the order in which it was made, and as soon as its writer is done.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+/// Puts a file in place as git does its objects: written under another name, linked, unlinked.
+fn put_by_link(bench: &Bench, tmp: &str, name: &str, bytes: &[u8]) {
+    bench.write(tmp, bytes);
+    fs::hard_link(bench.at(tmp), bench.at(name)).unwrap();
+    fs::remove_file(bench.at(tmp)).unwrap();
+}
+
+/// Where each name was put first, or last.
+fn places(bench: &Bench, first: bool) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (at, event) in bench.history.iter().enumerate() {
+        if let ShareEvent::Put { path, .. } = event {
+            let place = places.entry(path.to_string()).or_insert(at);
+            *place = if first { *place } else { at };
+        }
+    }
+    places
+}
+
+#[test]
+fn a_file_that_comes_by_link_is_listed_without_waiting_for_quiet() {
+    let mut bench = Bench::bare();
+    bench.config.quiet = PATIENCE * 10;
+    bench.start();
+    for number in 0..200 {
+        let bytes = format!("object {number}");
+        let name = format!("o{number}");
+        put_by_link(&bench, "tmp_obj", &name, bytes.as_bytes());
+    }
+    let all = |b: &Bench| (0..200).all(|n| b.entry(&format!("o{n}")).is_some());
+    bench.wait_for("all linked files", all);
+    bench.write("outside", b"whole");
+    fs::hard_link(bench.at("outside"), bench.at("second")).unwrap();
+    bench.wait_for("a second link", |b| b.has("second", b"whole"));
+}
+
+#[test]
+fn a_linked_file_that_is_still_written_waits_for_its_writer() {
+    let mut bench = Bench::bare();
+    bench.config.quiet = PATIENCE * 10;
+    bench.start();
+    let outside = bench.home.path().join("outside");
+    let mut writer = fs::File::create(&outside).unwrap();
+    std::io::Write::write_all(&mut writer, b"half").unwrap();
+    fs::hard_link(&outside, bench.at("f")).unwrap();
+    bench.write("other", b"o");
+    bench.wait_for("the other", |b| b.has("other", b"o"));
+    assert!(bench.entry("f").is_none());
+}
+
+#[test]
+fn a_small_pointer_is_never_told_before_the_large_file_that_was_there_first() {
+    let mut bench = Bench::new();
+    let large = vec![7; 60 << 20];
+    for round in 0..3 {
+        let object = format!("object{round}");
+        put_by_link(&bench, "tmp", &object, &large[round..]);
+        bench.write("ref.lock", object.as_bytes());
+        fs::rename(bench.at("ref.lock"), bench.at("ref")).unwrap();
+        bench.wait_for("the pointer", |b| b.has("ref", object.as_bytes()));
+        assert!(bench.entry(&object).is_some(), "{object} was told later");
+    }
+}
+
+#[test]
+fn what_is_gone_is_told_after_what_took_its_place() {
+    let mut bench = Bench::new();
+    (0..50).for_each(|n| bench.write(&format!("loose{n}"), b"l"));
+    bench.settle();
+    bench.history.clear();
+    bench.write("pack", &vec![3; 60 << 20]);
+    (0..50).for_each(|n| fs::remove_file(bench.at(&format!("loose{n}"))).unwrap());
+    bench.settle();
+    let packed = places(&bench, true)["pack"];
+    let gone = |e: &ShareEvent| matches!(e, ShareEvent::Removed { .. });
+    let first_gone = bench.history.iter().position(gone).unwrap();
+    assert!(packed < first_gone);
+}
+
+/// Commits as git makes them, in new directories and by links, with a pointer that moves.
+fn commit(dir: &Path, number: usize) {
+    let object = |kind: &str, size: usize| {
+        let bytes = format!("{kind}{number}").repeat(size);
+        let hash = ContentHash::of(bytes.as_bytes()).to_string();
+        let folder = dir.join("objects").join(&hash[..2]);
+        let _ = fs::create_dir(&folder);
+        let tmp = folder.join(format!("tmp_obj_{kind}"));
+        fs::write(&tmp, &bytes).unwrap();
+        fs::hard_link(&tmp, folder.join(&hash[2..])).unwrap();
+        fs::remove_file(&tmp).unwrap();
+        format!("objects/{}/{}", &hash[..2], &hash[2..])
+    };
+    let named = [
+        object("blob", 20_000),
+        object("tree", 10),
+        object("commit", 10),
+    ]
+    .join("\n");
+    fs::write(dir.join("ref.lock"), named).unwrap();
+    fs::rename(dir.join("ref.lock"), dir.join("ref")).unwrap();
+    let release = format!("releases/{number}");
+    fs::create_dir_all(dir.join(&release)).unwrap();
+    fs::write(dir.join(&release).join("app"), release.as_bytes()).unwrap();
+    symlink(&release, dir.join("new")).unwrap();
+    fs::rename(dir.join("new"), dir.join("current")).unwrap();
+}
+
+/// Whether all that the pointers point to is listed.
+fn assert_whole(bench: &Bench, contents: &BTreeMap<ContentHash, String>) {
+    let listed: BTreeSet<String> = bench.names().into_iter().collect();
+    if let Some(Kind::File { hash, .. }) = bench.entry("ref").map(|e| &e.kind) {
+        for object in contents[hash].lines() {
+            assert!(
+                listed.contains(object),
+                "the reference came before {object}"
+            );
+        }
+    }
+    if let Some(Kind::Symlink { target }) = bench.entry("current").map(|e| &e.kind) {
+        let app = format!("{}/app", String::from_utf8_lossy(target));
+        assert!(listed.contains(&app), "the link came before {app}");
+    }
+}
+
+#[test]
+fn a_pointer_is_never_told_before_what_it_points_to_however_fast_it_moves() {
+    const COMMITS: usize = 150;
+    let mut bench = Bench::new();
+    bench.mkdir("objects");
+    let dir = bench.dir();
+    let writer = std::thread::spawn(move || {
+        let mut contents = BTreeMap::new();
+        for number in 0..COMMITS {
+            commit(&dir, number);
+            let named = fs::read_to_string(dir.join("ref")).unwrap();
+            contents.insert(ContentHash::of(named.as_bytes()), named);
+        }
+        contents
+    });
+    let last = format!("releases/{}", COMMITS - 1);
+    let is_last = |b: &Bench| match b.entry("current").map(|e| &e.kind) {
+        Some(Kind::Symlink { target }) => target == last.as_bytes(),
+        _ => false,
+    };
+    bench.wait_for("the last commit", is_last);
+    bench.settle();
+    let contents = writer.join().unwrap();
+    // what was listed is gone through again, now that the contents of each reference are known
+    bench.listing.clear();
+    for event in std::mem::take(&mut bench.history) {
+        bench.take(event);
+        assert_whole(&bench, &contents);
+    }
+    assert!(places(&bench, false).contains_key("ref"));
+}
