@@ -2,13 +2,14 @@
 //!
 //! Each record replaces what its author said about the same name or content before. Where the
 //! last part does not add up to its head, the whole log is thrown away before the next view is
-//! taken, so a log that came in one part is never listed wrong; one of many parts is listed as it
-//! comes, and taken back.
+//! taken, so a log that came at once (see `staged`) is never listed wrong; a longer one is listed
+//! as it comes, and taken back.
 
 use super::log::{Log, rank};
 use super::merged::Node;
 use super::row::{Class, NodeIndex, Row, Stamp};
 use super::rows::Rows;
+use super::staged::Staging;
 use super::{
     Applied, Catalogue, CatalogueError, LogPart, MAX_FRESH_PULLS, MAX_NODES,
     MAX_RECORDS_PER_AUTHOR, PART_MAX_RECORDS, Pull,
@@ -32,11 +33,18 @@ impl Catalogue {
         check_records(&part)?;
         let index = self.admit(author)?;
         let log = self.logs.entry(index).or_default();
+        log.drop_staged_unless_continued(&part);
         if let Some(pull) = check_place(log, &part)? {
+            log.staged = None;
             return Ok(Applied::Compacted(pull));
         }
+        let (part, base) = match self.stage(index, part) {
+            Staging::Waits(pull) => return Ok(Applied::More(pull)),
+            Staging::Ready(part, base) => (part, base),
+        };
+        let head = &part.head.head;
         if part.fresh {
-            self.begin(index, head);
+            self.begin(index, head, base);
         }
         self.merge.set_name(index, &head.name);
         for record in part.records {
@@ -55,11 +63,11 @@ impl Catalogue {
     }
 
     /// Starts a log anew; what is listed of it stays until the new one is complete.
-    fn begin(&mut self, index: NodeIndex, head: &Head) {
+    fn begin(&mut self, index: NodeIndex, head: &Head, base: u64) {
         let log = self.log_mut(index);
         let outdated = log.begin(head.epoch);
         log.staging = true;
-        log.base = head.sequence;
+        log.base = base;
         self.drop_rows(outdated);
     }
 
@@ -248,16 +256,16 @@ fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
 
 /// Whether a part goes on from what a log has; a pull of everything where it cannot.
 fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
-    let head = &part.head.head;
+    let (head, reach) = (&part.head.head, log.reach());
     let verified = log
         .head
         .as_ref()
         .map(|signed| rank(&signed.head))
         .unwrap_or_default();
-    if rank(head) < verified.max((log.epoch, log.base)) {
+    if rank(head) < verified.max((reach.epoch, reach.base)) {
         return Err(CatalogueError::Stale);
     }
-    let held = if part.fresh { 0 } else { log.rows.len() };
+    let held = if part.fresh { 0 } else { reach.records };
     if held + part.records.len() > MAX_RECORDS_PER_AUTHOR {
         return Err(CatalogueError::TooManyRecords {
             count: (held + part.records.len()) as u64,
@@ -276,7 +284,7 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
     if part
         .records
         .first()
-        .is_some_and(|record| record.sequence <= log.sequence)
+        .is_some_and(|record| record.sequence <= reach.sequence)
     {
         return Err(CatalogueError::BadOrder);
     }

@@ -1,13 +1,16 @@
 //! What changed in the merged namespace since it was last asked, for the kernel's caches.
+//!
+//! Told in the order in which it was last said, so that whoever drops what the kernel knows of the
+//! one name after the other never shows the later of two without the earlier.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 
 use super::MAX_CHANGES;
 use crate::path::SharedPath;
 
 /// One thing that somebody who looked before would now see differently. Told after the view that
 /// shows it was taken.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
     /// A name appeared in this directory or left it, or its own attributes changed.
     Listing(SharedPath),
@@ -20,7 +23,9 @@ pub enum Change {
 /// Changes, each once, at most [`MAX_CHANGES`].
 #[derive(Default)]
 pub(super) struct Changes {
-    kept: BTreeSet<Change>,
+    kept: HashMap<Change, u64>,
+    order: BTreeMap<u64, Change>,
+    noted: u64,
     overflown: bool,
 }
 
@@ -34,9 +39,14 @@ impl Changes {
         if self.overflown {
             return;
         }
-        self.kept.insert(change);
+        self.noted += 1;
+        if let Some(before) = self.kept.insert(change.clone(), self.noted) {
+            self.order.remove(&before);
+        }
+        self.order.insert(self.noted, change);
         if self.kept.len() > MAX_CHANGES {
             self.kept.clear();
+            self.order.clear();
             self.overflown = true;
         }
     }
@@ -45,7 +55,9 @@ impl Changes {
         if std::mem::take(&mut self.overflown) {
             return Some(Change::Everything);
         }
-        self.kept.pop_first()
+        let (_, change) = self.order.pop_first()?;
+        self.kept.remove(&change);
+        Some(change)
     }
 }
 
@@ -64,6 +76,16 @@ mod tests {
         changes.note(entry(1));
         assert_eq!(changes.poll(), Some(entry(1)));
         assert_eq!(changes.poll(), None);
+    }
+
+    #[test]
+    fn changes_are_told_in_the_order_in_which_they_were_last_said() {
+        let mut changes = Changes::default();
+        [5, 1, 3, 5]
+            .into_iter()
+            .for_each(|n| changes.note(entry(n)));
+        let told: Vec<Change> = std::iter::from_fn(|| changes.poll()).collect();
+        assert_eq!(told, [entry(1), entry(3), entry(5)]);
     }
 
     #[test]

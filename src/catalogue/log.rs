@@ -3,6 +3,7 @@
 use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
+use super::staged::Staged;
 use super::writes::Pending;
 use super::{Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
 use crate::id::NodeId;
@@ -41,6 +42,8 @@ pub(super) struct Log {
     /// Being forgotten: ends when `old` is worked off.
     pub forgotten: bool,
     pub pending: Pending,
+    /// Parts of a pull that goes on.
+    pub staged: Option<Staged>,
 }
 
 /// The order of heads of one author: by epoch, then sequence.
@@ -93,6 +96,7 @@ impl Log {
         self.digest = SetDigest::default();
         self.complete = false;
         self.staging = false;
+        self.staged = None;
         self.pending.restart();
         outdated
     }
@@ -107,11 +111,12 @@ impl Log {
     /// A suffix is safe where no tombstone was dropped that we have not seen: none above what we
     /// have, or, while a whole log is pulled, above what its head was when that began.
     pub fn pull_to(&self, author: NodeId, head: &Head) -> Pull {
-        let safe = self.epoch == head.epoch && head.floor <= self.sequence.max(self.base);
+        let reach = self.reach();
+        let safe = reach.epoch == head.epoch && head.floor <= reach.sequence.max(reach.base);
         Pull {
             author,
             epoch: head.epoch,
-            after: if safe { self.sequence } else { 0 },
+            after: if safe { reach.sequence } else { 0 },
         }
     }
 

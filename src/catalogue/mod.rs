@@ -28,6 +28,7 @@ mod row;
 mod rows;
 mod rules;
 mod settle;
+mod staged;
 mod sweep;
 mod versions;
 mod view;

@@ -47,6 +47,10 @@ pub(super) const COMMANDS_MAX: usize = 64;
 /// The shortest time between two views: a scan publishes its files in batches.
 const PUBLISH_SPACING: Duration = Duration::from_millis(20);
 
+/// How long views wait for a large change to be worked in whole, so that nobody sees the half of
+/// it; one that takes longer is shown as it comes.
+const SWEEP_HOLD: Duration = Duration::from_secs(2);
+
 /// What the loop is asked to do from outside.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -106,6 +110,8 @@ pub(super) struct Runner {
     last_view: Instant,
     /// A large change is being worked in, a step each round.
     is_sweeping: bool,
+    /// Since when.
+    sweeping_since: Option<Instant>,
     has_left: bool,
     reaching: Reaching,
 }
@@ -122,6 +128,7 @@ impl Runner {
             view_due: None,
             last_view: Instant::now(),
             is_sweeping: true,
+            sweeping_since: None,
             has_left: false,
             reaching: Reaching::default(),
         }
@@ -415,6 +422,14 @@ impl Runner {
     /// Publishes the namespace when it changed, but not more often than [`PUBLISH_SPACING`].
     fn publish_view(&mut self) {
         let now = Instant::now();
+        if self.is_sweeping {
+            let since = *self.sweeping_since.get_or_insert(now);
+            if now < since + SWEEP_HOLD {
+                return;
+            }
+        } else {
+            self.sweeping_since = None;
+        }
         if self.machine.has_changes() {
             self.view_due
                 .get_or_insert((self.last_view + PUBLISH_SPACING).max(now));

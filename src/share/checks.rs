@@ -1,8 +1,8 @@
 //! The names that something was reported of, and what the reports say of their writers.
 //!
 //! A name is looked at once for all that was reported of it, in the turn of the last report that
-//! may have put something else there. What is reported while it is looked at puts it off: what was
-//! seen may be of that later turn.
+//! may have put something else there. A look that is overtaken by another report may have seen what
+//! is of that later turn, so it counts for nothing, or only after all that was reported by then.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,8 +18,6 @@ use super::watch::Cause;
 
 /// Files whose writers were seen closing that are remembered, to know them under a new name.
 const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-/// How often a name is put off that changes faster than it can be looked at.
-pub(super) const PUT_OFF_MAX: u8 = 8;
 
 /// A name to look at.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +26,6 @@ pub(super) struct Check {
     pub(super) cause: Cause,
     /// A writer closed what had the name.
     closed: bool,
-    put_off: u8,
 }
 
 /// All names to look at.
@@ -72,7 +69,6 @@ impl Checks {
             turn,
             cause,
             closed: false,
-            put_off: 0,
         };
         let check = self.names.entry((directory, name)).or_insert(fresh);
         if cause > Cause::Walk {
@@ -87,9 +83,9 @@ impl Checks {
     }
 
     /// Whether something may have been put under a name since it was looked at; it is looked at
-    /// again then. Where that was so too often, it counts as it was seen.
-    pub(super) fn put_off(&mut self, directory: Slot, name: &[u8], was: &Check) -> bool {
-        if self.names.is_empty() || was.put_off >= PUT_OFF_MAX {
+    /// again then, with what was known of its writer.
+    pub(super) fn was_overtaken(&mut self, directory: Slot, name: &[u8], was: &Check) -> bool {
+        if self.names.is_empty() {
             return false;
         }
         let Some(again) = self.names.get_mut(&(directory, name.into())) else {
@@ -98,7 +94,6 @@ impl Checks {
         if again.cause <= Cause::Walk {
             return false;
         }
-        again.put_off = was.put_off + 1;
         again.closed |= was.closed;
         if again.cause != Cause::Created {
             again.cause = again.cause.max(was.cause);
@@ -244,19 +239,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_changes_all_the_time_is_put_off_so_often_and_no_more() {
+    fn a_name_is_overtaken_by_what_may_have_put_something_there_and_by_nothing_else() {
         let (mut checks, mut order) = (Checks::new(), Order::default());
         let root = Tree::new().insert_root(0);
-        let mut rounds = 0;
-        loop {
-            checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
-            let (_, check) = checks.take().pop_first().unwrap();
-            checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
-            if !checks.put_off(root, b"f", &check) {
-                break;
-            }
-            rounds += 1;
-        }
-        assert_eq!(rounds, PUT_OFF_MAX);
+        checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+        let (_, check) = checks.take().pop_first().unwrap();
+        assert!(!checks.was_overtaken(root, b"f", &check));
+        checks.note(root, b"f"[..].into(), Cause::Walk, order.step());
+        assert!(!checks.was_overtaken(root, b"f", &check));
+        checks.note(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        assert!(checks.was_overtaken(root, b"f", &check) && checks.is_due(root, b"f"));
+        let (_, again) = checks.take().pop_first().unwrap();
+        assert_eq!((again.cause, again.closed), (Cause::Closed, true));
     }
 }

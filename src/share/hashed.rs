@@ -42,8 +42,8 @@ pub(super) struct Read {
     /// Which reading of it.
     pub(super) number: u64,
     pub(super) outcome: Outcome,
-    /// How often it was put off since its name was about to be looked at.
-    pub(super) put_off: u8,
+    /// Something was reported of its name while it was read.
+    pub(super) overtaken: bool,
 }
 
 impl State {
@@ -98,8 +98,8 @@ impl State {
             return;
         };
         match self.order.turn_of(slot) {
-            Some(turn) => self.order.set_turn(turn),
-            None => drop(self.order.step()),
+            Some(turn) if !read.overtaken => self.order.set_turn(turn),
+            _ => drop(self.order.step()),
         }
         if let Outcome::Changed = read.outcome
             && !matches!(again, Some(Cause::Created | Cause::Modified))

@@ -43,7 +43,7 @@ pub(super) fn run(shared: &Shared, prompt_only: bool) {
                 slot: job.taken.slot,
                 number: job.taken.number,
                 outcome,
-                put_off: 0,
+                overtaken: false,
             }
         };
         let read: Vec<Read> = jobs.into_iter().map(hash).collect();

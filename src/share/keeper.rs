@@ -3,23 +3,24 @@
 //!
 //! It never holds the state's lock while it reads the disk or waits for the node to take an event.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::checks::{Check, Checks, PUT_OFF_MAX};
+use super::checks::Checks;
 use super::config::ShareEvent;
 use super::hashed::Read;
 use super::left_out::LeftOutWhy;
+use super::looks::Look;
 use super::observe::Found;
 use super::order::Turn;
 use super::shared::Shared;
 use super::state::{Recheck, State};
 use super::tree::{Body, Node, Slot};
-use super::walk::{Looks, OpenPlace, Place, Walk};
+use super::walk::{Looks, Place, Walk};
 use super::watch::{Cause, Report, Watches};
 
 /// How often a share that is gone is looked for.
@@ -41,14 +42,6 @@ pub(super) struct Errand {
     pub(super) turn: Option<Turn>,
 }
 
-/// A name that was looked at.
-struct Look {
-    place: Arc<Place>,
-    name: Box<[u8]>,
-    check: Check,
-    found: Found,
-}
-
 /// Directories to read one after the other, and the one that is being read.
 #[derive(Default)]
 pub(super) struct Tour {
@@ -60,7 +53,9 @@ pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
-    checks: Checks,
+    pub(super) checks: Checks,
+    /// Looks that another report overtook; each is looked at again with the next reports.
+    pub(super) overtaken: HashMap<(Slot, Box<[u8]>), Look>,
     /// New directories, which what comes later waits for.
     pub(super) fresh: Tour,
     /// All others.
@@ -80,6 +75,7 @@ impl Keeper {
             events,
             watches: Watches::new(watch_limit),
             checks: Checks::new(),
+            overtaken: HashMap::new(),
             fresh: Tour::default(),
             scan: Tour::default(),
             rescan_at,
@@ -154,7 +150,7 @@ impl Keeper {
         let _ = poll(&mut fds, Some(&timeout));
     }
 
-    fn read_reports(&mut self) {
+    pub(super) fn read_reports(&mut self) {
         let mut reports = Vec::new();
         let dropped = self.watches.drain(|report| reports.push(report));
         let mut state = self.shared.lock();
@@ -170,6 +166,7 @@ impl Keeper {
         }
         if self.checks.len() > CHECKS_MAX {
             self.checks.clear();
+            self.overtaken.clear();
             scan_all(&mut state);
         }
         state.order.note_drained();
@@ -220,7 +217,7 @@ impl Keeper {
         shared.hashing.notify_all();
     }
 
-    fn send_out(&mut self, state: &mut State, errand: Errand) {
+    pub(super) fn send_out(&mut self, state: &mut State, errand: Errand) {
         if let Some(share) = state.shares.get_mut(&errand.index) {
             share.walks_left += 1;
             match errand.turn {
@@ -229,95 +226,6 @@ impl Keeper {
             }
         } else if let Some(turn) = errand.turn {
             state.order.end_reading(turn);
-        }
-    }
-
-    /// Looks at every name that something was reported of, and takes in what it finds in the order
-    /// of the reports.
-    fn run_checks(&mut self) {
-        let mut checks = self.checks.take().into_iter().peekable();
-        let mut looks = Vec::new();
-        while let Some(((slot, name), check)) = checks.next() {
-            let mut names = vec![(name, check)];
-            while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
-                names.push((name, check));
-            }
-            self.look_at_names(slot, names, &mut looks);
-        }
-        if looks.is_empty() {
-            return;
-        }
-        // what was put there after the reports may point to what was only reported since
-        self.read_reports();
-        looks.sort_by_key(|look| look.check.turn);
-        let shared = self.shared.clone();
-        let mut state = shared.lock();
-        let now = Instant::now();
-        for look in looks {
-            if !self
-                .checks
-                .put_off(look.place.slot, &look.name, &look.check)
-            {
-                self.take_look(&mut state, look, now);
-            }
-        }
-        drop(state);
-        shared.hashing.notify_all();
-    }
-
-    fn look_at_names(&self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
-        let Some(place) = place_of(&self.shared.lock(), slot) else {
-            return;
-        };
-        let index = place.index;
-        let share = match self.shared.beneath.open_share(&place.dir) {
-            Ok(share) => share,
-            Err(_) => {
-                self.shared.lock().scans.push(index);
-                return;
-            }
-        };
-        // a directory that cannot be opened is its parent's to look at
-        let Ok(open) = OpenPlace::open(&self.shared.beneath, place, share) else {
-            return;
-        };
-        let place = Arc::new(open.place.clone());
-        looks.extend(names.into_iter().map(|(name, check)| Look {
-            found: open.look(&self.shared.beneath, &name),
-            place: place.clone(),
-            name,
-            check,
-        }));
-    }
-
-    fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
-        let Look {
-            place,
-            name,
-            check,
-            found,
-        } = look;
-        if state.tree.directory(place.slot).map(|d| d.number) != place.number {
-            return;
-        }
-        let cause = match &found {
-            Found::File(seen) => {
-                let quiet = self.shared.quiet;
-                self.checks.cause_of_file(&check, seen, now, quiet)
-            }
-            _ => check.cause,
-        };
-        state.order.set_turn(check.turn);
-        let fresh = state.observe(place.slot, &name, found, cause, now);
-        if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
-            let turn = state.order.await_reading();
-            let errand = Errand {
-                index: place.index,
-                slot,
-                full: false,
-                turn,
-            };
-            self.send_out(state, errand);
         }
     }
 
@@ -364,7 +272,8 @@ impl Keeper {
         true
     }
 
-    /// Hands what was read to the state, but what is about to be looked at again.
+    /// Hands what was read to the state. What is about to be looked at again may be of a later
+    /// turn than it was read for, so it waits until all that was reported has its own.
     fn take_read(&self, read: Vec<Read>) {
         if read.is_empty() {
             return;
@@ -374,8 +283,8 @@ impl Keeper {
         for mut read in read {
             let node = state.tree.get(read.slot);
             let is_due = |node: &Node| self.checks.is_due(node.parent, &node.name);
-            if node.is_some_and(is_due) && read.put_off < PUT_OFF_MAX {
-                read.put_off += 1;
+            if !read.overtaken && node.is_some_and(is_due) {
+                read.overtaken = true;
                 state.read.push(read);
             } else {
                 state.hashed(read, now);

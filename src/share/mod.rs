@@ -27,6 +27,7 @@ mod identity;
 mod keeper;
 mod ledger;
 mod left_out;
+mod looks;
 mod mounts;
 mod observe;
 mod order;

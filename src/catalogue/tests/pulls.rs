@@ -1,6 +1,8 @@
 //! Heads and parts of logs between nodes, honest and not.
 
 use super::*;
+use crate::catalogue::log::Log;
+use crate::catalogue::staged::STAGED_MAX_PARTS;
 use crate::catalogue::{
     CatalogueError, MAX_FRESH_PULLS, MAX_NODES, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR,
     TOMBSTONES_MIN,
@@ -125,6 +127,72 @@ fn a_compaction_in_the_middle_of_a_pull_is_noticed() {
     assert_eq!(pull.after, 0);
     bring(&id(1), &author, &mut watcher, 3);
     assert_eq!(watcher.view().lookup(&path("f0")), None);
+}
+
+#[test]
+fn what_was_said_first_is_never_missing_where_what_was_said_later_is_listed() {
+    let (mut author, mut watcher) = (node(1, "x"), watcher());
+    let whole = |view: &View| {
+        let shows = |name: &str| view.lookup(&path(name)).is_some();
+        !shows("reference") || (0..30).all(|n| shows(&format!("object{n}")))
+    };
+    for round in 0..3 {
+        (0..30).for_each(|n| put(&mut author, &format!("object{n}"), file(&n.to_string(), n)));
+        put(&mut author, "reference", file(&round.to_string(), round));
+        // said again, and so behind the reference
+        (0..30).for_each(|n| {
+            put(
+                &mut author,
+                &format!("object{n}"),
+                file(&n.to_string(), n + 50),
+            )
+        });
+        put(&mut author, &format!("other{round}"), file("o", 1));
+        let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 3)).unwrap() {
+            assert!(whole(&watcher.view()), "in the middle of pull {round}");
+            // another head, or the same one again, does not begin it anew
+            let again = watcher.handle_head(author.head_of(&id(1)).unwrap());
+            assert_eq!(pull_of(again), next);
+            pull = next;
+        }
+        assert!(whole(&watcher.view()));
+        assert!(watcher.view().lookup(&path("reference")).is_some());
+    }
+}
+
+#[test]
+fn a_pull_that_begins_anew_drops_what_it_had() {
+    let (mut author, mut watcher) = (author_of(20), watcher());
+    let first = pull_of(watcher.handle_head(&signed(&mut author)));
+    watcher.apply(id(1), part(&author, first, 5)).unwrap();
+    watcher.apply(id(1), part(&author, first, 7)).unwrap();
+    let mut pull = first;
+    while let Applied::More(next) = watcher.apply(id(1), part(&author, pull, 6)).unwrap() {
+        pull = next;
+    }
+    assert_eq!(watcher.view().totals().entries, 20);
+}
+
+#[test]
+fn parts_that_never_end_take_no_more_memory_than_their_budget() {
+    let mut watcher = watcher();
+    for number in 1..=40 {
+        let mut author = node(number, "x");
+        (0..40).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
+        let mut pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        for _ in 0..4 {
+            let part = author
+                .log_part_within(&id(number), pull.epoch, pull.after, 2)
+                .unwrap();
+            let Ok(Applied::More(next)) = watcher.apply(id(number), part) else {
+                panic!("more is to come")
+            };
+            pull = next;
+        }
+        let waiting: usize = watcher.logs.values().map(Log::staged_parts).sum();
+        assert!(waiting <= STAGED_MAX_PARTS);
+    }
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! The keeper's looks at the names that something was reported of.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::checks::Check;
+use super::keeper::{Errand, Keeper, place_of};
+use super::observe::Found;
+use super::state::State;
+use super::tree::Slot;
+use super::walk::{OpenPlace, Place};
+
+/// A name that was looked at.
+pub(super) struct Look {
+    place: Arc<Place>,
+    name: Box<[u8]>,
+    check: Check,
+    found: Found,
+}
+
+impl Keeper {
+    /// Looks at every name that something was reported of, and takes in what it finds in the order
+    /// of the reports.
+    pub(super) fn run_checks(&mut self) {
+        let mut checks = self.checks.take().into_iter().peekable();
+        let mut looks = Vec::new();
+        while let Some(((slot, name), check)) = checks.next() {
+            let mut names = vec![(name, check)];
+            while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
+                names.push((name, check));
+            }
+            self.look_at_names(slot, names, &mut looks);
+        }
+        if looks.is_empty() {
+            return;
+        }
+        // what was put there after the reports may point to what was only reported since
+        self.read_reports();
+        looks.sort_by_key(|look| look.check.turn);
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let now = Instant::now();
+        let (mut before, mut late) = (std::mem::take(&mut self.overtaken), Vec::new());
+        for look in looks {
+            self.checks.note_look(&look.check, &look.found, now);
+            let key = (look.place.slot, look.name.clone());
+            let last = before.remove(&key);
+            if self.checks.was_overtaken(key.0, &key.1, &look.check) {
+                self.overtaken.insert(key, look);
+                late.extend(last);
+            } else {
+                state.order.set_turn(look.check.turn);
+                self.take_look(&mut state, look, now);
+            }
+        }
+        // a name that changes faster than it is looked at: all that came before what was seen the
+        // last time has its turn now
+        for look in late {
+            state.order.step();
+            self.take_look(&mut state, look, now);
+        }
+        drop(state);
+        shared.hashing.notify_all();
+    }
+
+    fn look_at_names(&self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
+        let Some(place) = place_of(&self.shared.lock(), slot) else {
+            return;
+        };
+        let index = place.index;
+        let share = match self.shared.beneath.open_share(&place.dir) {
+            Ok(share) => share,
+            Err(_) => {
+                self.shared.lock().scans.push(index);
+                return;
+            }
+        };
+        // a directory that cannot be opened is its parent's to look at
+        let Ok(open) = OpenPlace::open(&self.shared.beneath, place, share) else {
+            return;
+        };
+        let place = Arc::new(open.place.clone());
+        looks.extend(names.into_iter().map(|(name, check)| Look {
+            found: open.look(&self.shared.beneath, &name),
+            place: place.clone(),
+            name,
+            check,
+        }));
+    }
+
+    /// Takes in what a look found, in the turn that is set.
+    fn take_look(&mut self, state: &mut State, look: Look, now: Instant) {
+        let Look {
+            place,
+            name,
+            check,
+            found,
+        } = look;
+        if state.tree.directory(place.slot).map(|d| d.number) != place.number {
+            return;
+        }
+        let cause = match &found {
+            Found::File(seen) => {
+                let quiet = self.shared.quiet;
+                self.checks.cause_of_file(&check, seen, now, quiet)
+            }
+            _ => check.cause,
+        };
+        let fresh = state.observe(place.slot, &name, found, cause, now);
+        if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
+            let turn = state.order.await_reading();
+            let errand = Errand {
+                index: place.index,
+                slot,
+                full: false,
+                turn,
+            };
+            self.send_out(state, errand);
+        }
+    }
+}
