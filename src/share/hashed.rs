@@ -42,7 +42,7 @@ pub(super) struct Read {
     /// Which reading of it.
     pub(super) number: u64,
     pub(super) outcome: Outcome,
-    /// Something was reported of its name while it was read.
+    /// Something was reported of its name since it was asked for, which was not looked at yet.
     pub(super) overtaken: bool,
 }
 
@@ -101,32 +101,34 @@ impl State {
             Some(turn) if !read.overtaken => self.order.set_turn(turn),
             _ => drop(self.order.step()),
         }
-        if let Outcome::Changed = read.outcome
-            && !matches!(again, Some(Cause::Created | Cause::Modified))
-        {
-            // a chmod after the close, for one: what is unsure is asked for its writers
-            let sure = again == Some(Cause::Closed);
-            self.queue.enqueue(slot, size_bytes, sure);
-            return;
-        }
+        let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
+        let closed = again == Some(Cause::Closed);
         match read.outcome {
             Outcome::Hashed { seen, hash, racy } => {
                 self.order.set_changed(seen.identity.ctime);
                 self.become_file(slot);
                 self.list_file(slot, &seen, hash, racy);
-                let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
-                if written_to || racy {
+                if (written_to || racy) && !closed {
                     self.rest(slot, seen.identity.size_bytes, now, !written_to);
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
+            // a chmod after the close, for one: what is unsure is asked for its writers
+            Outcome::Changed if !written_to => {
+                return self.queue.enqueue(slot, size_bytes, closed);
+            }
+            _ if closed => {}
             Outcome::Changed | Outcome::BeingWritten | Outcome::Want => {
                 self.rest(slot, size_bytes, now, false);
             }
             Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
             Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
         }
-        self.order.forget_file(slot);
+        match closed {
+            // what was closed meanwhile is read in the turn of its close
+            true => self.queue.enqueue(slot, size_bytes, true),
+            false => self.order.forget_file(slot),
+        }
     }
 
     fn become_file(&mut self, slot: Slot) {

@@ -283,8 +283,9 @@ impl Keeper {
         for mut read in read {
             let node = state.tree.get(read.slot);
             let is_due = |node: &Node| self.checks.is_due(node.parent, &node.name);
-            if !read.overtaken && node.is_some_and(is_due) {
-                read.overtaken = true;
+            let is_due = node.is_some_and(is_due);
+            let was_due = std::mem::replace(&mut read.overtaken, is_due);
+            if is_due && !was_due {
                 state.read.push(read);
             } else {
                 state.hashed(read, now);
