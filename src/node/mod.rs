@@ -23,6 +23,7 @@ mod start;
 mod state_dir;
 pub mod store;
 mod traffic;
+mod views;
 
 pub use crate::catalogue::Change;
 pub use crate::cluster::Leave;

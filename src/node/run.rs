@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
 use super::reach::Reaching;
 use super::traffic::SentBytes;
+use super::views::ViewClock;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
 use crate::cluster::{Counters, Leave, MemberState, MemberStatus};
@@ -44,12 +45,6 @@ const DATAGRAM_BATCH: usize = 64;
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Commands that wait for the loop.
 pub(super) const COMMANDS_MAX: usize = 64;
-/// The shortest time between two views: a scan publishes its files in batches.
-const PUBLISH_SPACING: Duration = Duration::from_millis(20);
-
-/// How long views wait for a large change to be worked in whole, so that nobody sees the half of
-/// it; one that takes longer is shown as it comes.
-const SWEEP_HOLD: Duration = Duration::from_secs(2);
 
 /// What the loop is asked to do from outside.
 #[derive(Debug)]
@@ -105,13 +100,9 @@ pub(super) struct Runner {
     parts: Parts,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     tasks: JoinSet<()>,
-    /// A view is due then; nothing changed where there is none.
-    view_due: Option<Instant>,
-    last_view: Instant,
+    views: ViewClock,
     /// A large change is being worked in, a step each round.
     is_sweeping: bool,
-    /// Since when.
-    sweeping_since: Option<Instant>,
     has_left: bool,
     reaching: Reaching,
 }
@@ -125,10 +116,8 @@ impl Runner {
             parts,
             answers: mpsc::channel(ANSWERS_MAX),
             tasks: JoinSet::new(),
-            view_due: None,
-            last_view: Instant::now(),
+            views: ViewClock::new(Instant::now()),
             is_sweeping: true,
-            sweeping_since: None,
             has_left: false,
             reaching: Reaching::default(),
         }
@@ -181,7 +170,7 @@ impl Runner {
 
     fn next_timeout(&self) -> Option<Instant> {
         let store = self.parts.persister.next_due();
-        [self.machine.poll_timeout(), self.view_due, store]
+        [self.machine.poll_timeout(), self.views.next_due(), store]
             .into_iter()
             .flatten()
             .min()
@@ -419,31 +408,19 @@ impl Runner {
         }
     }
 
-    /// Publishes the namespace when it changed, but not more often than [`PUBLISH_SPACING`].
+    /// Publishes the namespace when it changed and a view is due.
     fn publish_view(&mut self) {
         let now = Instant::now();
-        if self.is_sweeping {
-            let since = *self.sweeping_since.get_or_insert(now);
-            if now < since + SWEEP_HOLD {
-                return;
-            }
-        } else {
-            self.sweeping_since = None;
-        }
-        if self.machine.has_changes() {
-            self.view_due
-                .get_or_insert((self.last_view + PUBLISH_SPACING).max(now));
-        }
-        if self.view_due.is_none_or(|due| due > now) {
+        let has_changes = self.machine.has_changes();
+        if !self.views.is_due(now, has_changes, self.is_sweeping) {
             return;
         }
         let Ok(permit) = self.parts.changes.try_reserve() else {
             // whoever invalidates is behind: look again shortly, with more in one batch
-            self.view_due = Some(now + PUBLISH_SPACING);
+            self.views.put_off(now);
             return;
         };
-        self.view_due = None;
-        self.last_view = now;
+        self.views.note_taken(now);
         let view = self.machine.view();
         let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
         self.parts

@@ -251,7 +251,7 @@ impl State {
                 Some(Stage::Resting { verify: true, .. })
             );
             if verify {
-                self.queue.enqueue(slot, size_bytes, watched);
+                self.queue.enqueue_verify(slot, size_bytes, watched);
             } else {
                 self.order.step();
                 self.await_hash(slot, size_bytes, watched, now);

@@ -4,7 +4,7 @@
 //! There is at most one ticket a file, so the queue is as long as the share has files, and what is
 //! hashed at a time is the number of threads.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -64,7 +64,8 @@ pub(super) struct HashQueue {
     stages: HashMap<Slot, Stage>,
     queued: BTreeSet<Key>,
     resting: BTreeSet<(Instant, Slot)>,
-    verifying: usize,
+    /// Files that are listed and only read once more.
+    verifying: HashSet<Slot>,
     numbers: u64,
 }
 
@@ -78,6 +79,12 @@ impl HashQueue {
         self.numbers += 1;
         let at = self.numbers.cast_signed();
         self.insert(Lane::JustWritten, at, slot, size_bytes, sure);
+    }
+
+    /// Lets a file be read once more that is listed.
+    pub(super) fn enqueue_verify(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
+        self.enqueue(slot, size_bytes, sure);
+        self.verifying.insert(slot);
     }
 
     /// Lets a file be read that a walk found, and that changed at `changed`.
@@ -106,7 +113,9 @@ impl HashQueue {
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, verify: bool) {
         self.withdraw(slot);
         self.resting.insert((until, slot));
-        self.verifying += usize::from(verify);
+        if verify {
+            self.verifying.insert(slot);
+        }
         let stage = Stage::Resting {
             until,
             size_bytes,
@@ -117,10 +126,10 @@ impl HashQueue {
 
     /// Takes the file out, wherever it is; a hashing that goes on counts for nothing.
     pub(super) fn withdraw(&mut self, slot: Slot) {
+        self.verifying.remove(&slot);
         match self.stages.remove(&slot) {
-            Some(Stage::Resting { until, verify, .. }) => {
+            Some(Stage::Resting { until, .. }) => {
                 self.resting.remove(&(until, slot));
-                self.verifying -= usize::from(verify);
             }
             Some(Stage::Queued { key, .. }) => {
                 self.queued.remove(&key);
@@ -188,6 +197,7 @@ impl HashQueue {
             }) if *current == number => {
                 let finished = (*again, *size_bytes);
                 self.stages.remove(&slot);
+                self.verifying.remove(&slot);
                 Some(finished)
             }
             _ => None,
@@ -210,16 +220,13 @@ impl HashQueue {
 
     /// Files not listed as they are; those only to be verified are.
     pub(super) fn files_left(&self) -> usize {
-        self.stages.len() - self.verifying
+        self.stages.len() - self.verifying.len()
     }
 
     /// Those of [`Self::files_left`].
     pub(super) fn left(&self) -> impl Iterator<Item = Slot> + '_ {
-        let verify = |stage: &Stage| matches!(stage, Stage::Resting { verify: true, .. });
-        self.stages
-            .iter()
-            .filter(move |(_, stage)| !verify(stage))
-            .map(|(slot, _)| *slot)
+        let slots = self.stages.keys().copied();
+        slots.filter(|slot| !self.verifying.contains(slot))
     }
 }
 
