@@ -18,6 +18,7 @@ mod apply;
 mod change;
 mod digest;
 mod dir;
+mod held;
 mod log;
 mod merge;
 mod merged;
@@ -45,6 +46,7 @@ use crate::wire::native::record::{Record, SignedHead};
 
 pub use change::Change;
 pub use digest::SetDigest;
+pub use held::{FileNames, Held};
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};
 pub use view::{Child, Content, Found, Totals, View};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::held::Held;
 use super::merged::Merged;
 use super::row::{Class, DirId, DirRef, NodeIndex, Row};
 use super::rules::conflict_name;
@@ -153,6 +154,7 @@ impl View {
             author: *self.merged.node_of(row),
             own,
             subdirectories: 0,
+            said: Some(Held(row.clone())),
         })
     }
 

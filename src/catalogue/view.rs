@@ -8,6 +8,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
+use super::held::Held;
 use super::merged::Merged;
 use super::row::{After, Class, DirId, DirRef, Named, NodeIndex, Row};
 use crate::digest::ContentHash;
@@ -32,6 +33,8 @@ pub struct Found {
     pub own: Option<(ShareIndex, SharedPath)>,
     /// How many directories are listed in it; 0 for all but directories.
     pub subdirectories: u32,
+    /// What this is taken from, of a file or link.
+    pub said: Option<Held>,
 }
 
 /// One name in a directory.
@@ -165,6 +168,7 @@ impl View {
             author: *self.merged.node_of(row),
             own: self.own(dir, row),
             subdirectories: 0,
+            said: Some(Held(row.clone())),
         })
     }
 
@@ -209,6 +213,7 @@ impl View {
             version_time: mtime,
             author: self.merged.node(author).id,
             own: None,
+            said: None,
             subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
         }
     }

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use super::attributes::{Attributes, Entry, StatFs};
 use super::error::FsError;
 use super::handles::Handles;
-use super::inode::{Inode, Inodes, Name, Node};
+use super::inode::{Inode, Name, Node, ROOT_INO};
+use super::inodes::Inodes;
 use super::listing::Listings;
 use super::modes::Modes;
 use super::names::{self, Listed};
+use super::recall::Places;
 use super::traits::{BackingFiles, Content, Invalidator, Stale};
 use crate::catalogue::View;
 use crate::path::NAME_MAX_BYTES;
@@ -54,6 +56,7 @@ pub struct Filesystem {
     pub(super) handles: Handles,
     pub(super) listings: Listings,
     pub(super) modes: Modes,
+    pub(super) places: Places,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
     pub(super) started: Timestamp,
@@ -69,6 +72,7 @@ impl Filesystem {
             handles: Handles::default(),
             listings: Listings::default(),
             modes: Modes::default(),
+            places: Places::default(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),
             started: now(),
@@ -85,12 +89,18 @@ impl Filesystem {
         let _ = self.backing.set(backing);
     }
 
-    /// Looks a name up in a directory, and counts that on its inode.
+    /// Looks a name up in a directory, and counts that on its inode. `.` and `..` are looked up for
+    /// who has nothing but an inode's number.
     ///
     /// # Errors
     /// [`FsError::NotFound`] where there is no such name: at once, and worth caching for
-    /// [`Filesystem::absence_lifetime`].
+    /// [`Filesystem::absence_lifetime`]. [`FsError::Gone`] where the number stands for nothing now.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
+        match name {
+            b"." => return self.lookup_itself(parent),
+            b".." => return self.lookup_above(parent),
+            _ => {}
+        }
         let directory = self.directory(parent)?;
         if name.len() > NAME_MAX_BYTES {
             return Err(FsError::NameTooLong);
@@ -98,18 +108,18 @@ impl Filesystem {
         let view = self.content.view();
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
         match names::resolve(&view, &child) {
-            Some(listed) => Ok(self.enter(child, listed)),
+            Some(listed) => Ok(self.enter(Some(parent), child, listed)),
             None => self.lookup_older(child),
         }
     }
 
     /// For how long the kernel may believe that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
-        match self.inodes.get(parent).map(|inode| inode.name.clone()) {
-            // what is absent now may come from an older peer a moment later
-            Some(Name::Union(path)) if path.is_root() && self.content.asks_older() => {
-                Duration::ZERO
-            }
+        // what is absent now may come from an older peer a moment later
+        if parent == ROOT_INO && self.content.asks_older() {
+            return Duration::ZERO;
+        }
+        match self.inodes.get(parent).map(|inode| inode.name) {
             Some(Name::Union(_)) => LIFETIME,
             _ => Duration::ZERO,
         }
@@ -123,7 +133,7 @@ impl Filesystem {
     /// An inode's attributes now.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] for a number that the kernel should not know.
+    /// [`FsError::Gone`] for a number that stands for nothing.
     pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
         let inode = self.inode(ino)?;
         let now = names::resolve(&self.content.view(), &inode.name);
@@ -176,17 +186,17 @@ impl Filesystem {
         (self.inodes.count(), self.handles.count())
     }
 
-    /// Counts a lookup of what was found and gives its attributes.
-    pub(super) fn enter(&self, name: Name, listed: Listed) -> Entry {
+    /// Counts a lookup of what was found and gives its attributes; `above` is the number of its
+    /// directory, where that is known.
+    pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: Listed) -> Entry {
         let lifetime = match listed.node {
             Node::Older => Duration::ZERO,
             _ => names::lifetime(&name),
         };
         let mut attributes = self.attributes(&name, &listed);
-        attributes.ino = self.inodes.look_up(Inode {
-            name,
-            node: listed.node,
-        });
+        let node = listed.node;
+        let inode = Inode { name, node };
+        attributes.ino = self.inodes.look_up(above, &inode, listed.said);
         self.follow_open_file(&mut attributes);
         Entry {
             lifetime,
@@ -194,11 +204,14 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn inode(&self, ino: u64) -> Result<Arc<Inode>, FsError> {
-        self.inodes.get(ino).ok_or(FsError::NotFound)
+    pub(super) fn inode(&self, ino: u64) -> Result<Inode, FsError> {
+        match self.inodes.get(ino) {
+            Some(inode) => Ok(inode),
+            None => self.adopt(ino),
+        }
     }
 
-    pub(super) fn directory(&self, ino: u64) -> Result<Arc<Inode>, FsError> {
+    pub(super) fn directory(&self, ino: u64) -> Result<Inode, FsError> {
         let inode = self.inode(ino)?;
         match inode.node {
             Node::Directory => Ok(inode),

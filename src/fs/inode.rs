@@ -1,12 +1,11 @@
-//! Inodes: which number stands for which version of which name, for as long as the kernel knows it.
+//! Inodes: which number stands for which version of which name.
 //!
 //! A number is a hash of the name and the version, so it is the same after a restart, and a new
-//! version of a file is a new inode, as after `mv new old`. The kernel bounds the table: an inode
-//! is in it from its first lookup until the kernel forgets it.
+//! version of a file is a new inode, as after `mv new old`. It begins with what the inode is, a
+//! file's with the first bits of its content's hash too, so that what a number stands for can be
+//! found again when nobody remembers it.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
@@ -16,6 +15,20 @@ use crate::path::SharedPath;
 
 /// The root's number (`FUSE_ROOT_ID`, include/uapi/linux/fuse.h).
 pub const ROOT_INO: u64 = 1;
+/// How many inodes may collide in one number before there is none left for the next.
+pub(super) const SALTS: u8 = 8;
+
+/// How many bits of a content's hash are in its files' numbers: enough to leave few other contents
+/// among millions, and the rest to tell apart many files of one content.
+pub(super) const CONTENT_BITS: u32 = 20;
+const FILE_MARK_BITS: u32 = 2;
+const OTHER_MARK_BITS: u32 = 3;
+const FILE_REST_BITS: u32 = u64::BITS - FILE_MARK_BITS - CONTENT_BITS;
+/// What the numbers begin with: all are far above the root's.
+const FILES: u64 = 1 << 62;
+const OWN_FILES: u64 = 2 << 62;
+pub(super) const DIRECTORIES: RangeInclusive<u64> = 6 << 61..=OTHERS - 1;
+const OTHERS: u64 = 7 << 61;
 
 /// A name in the mount.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,14 +74,6 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// The directory at the top.
-    pub fn root() -> Self {
-        Self {
-            name: Name::Union(SharedPath::root()),
-            node: Node::Directory,
-        }
-    }
-
     /// The number that this inode has unless another has taken it.
     pub fn number(&self) -> u64 {
         if self.is_root() {
@@ -78,22 +83,14 @@ impl Inode {
         }
     }
 
-    /// Whether both are the same version of the same name.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.is_version(&other.node) && self.name == other.name
+    /// The numbers that it may have, the best first.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        (0..SALTS).map(|salt| self.salted_number(salt))
     }
 
-    /// Whether `node` is the version that this inode stands for; a new mtime or mode makes no new
-    /// version, other bytes do. An own file, whose bytes may change under its readers, is another
-    /// than the same bytes from elsewhere: the kernel keeps the pages of the one and not of the
-    /// other.
+    /// Whether `node` is the version that this inode stands for.
     pub fn is_version(&self, node: &Node) -> bool {
-        match (&self.node, node) {
-            (Node::File(ours), Node::File(theirs)) => {
-                ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
-            }
-            (ours, theirs) => ours == theirs,
-        }
+        self.node.is_version(node)
     }
 
     /// Whether both are own files, at the same place in the same share.
@@ -104,18 +101,13 @@ impl Inode {
         }
     }
 
-    fn content(&self) -> Option<&ContentHash> {
-        match &self.node {
-            Node::File(file) => Some(&file.hash),
-            _ => None,
-        }
-    }
-
-    fn is_hidden_directory(&self) -> bool {
+    /// Whether it is a directory of `.p2pfs`, or that itself.
+    pub fn is_hidden_directory(&self) -> bool {
         self.node == Node::Directory && !matches!(self.name, Name::Union(_))
     }
 
-    fn is_root(&self) -> bool {
+    /// Whether it is the directory at the top.
+    pub fn is_root(&self) -> bool {
         matches!(&self.name, Name::Union(path) if path.is_root())
     }
 
@@ -146,194 +138,80 @@ impl Inode {
         };
         let hash = hasher.update(&[salt]).finalize();
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        // 0 means "no inode" and 1 is the root.
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(ROOT_INO + 1)
-    }
-}
-
-/// The inodes that the kernel knows.
-pub struct Inodes {
-    table: Mutex<Table>,
-}
-
-struct Table {
-    known: HashMap<u64, Known>,
-    /// Every file, after the start of its content's hash.
-    files: BTreeSet<(u64, u64)>,
-    /// The directories that are not in the union.
-    hidden: BTreeSet<u64>,
-}
-
-struct Known {
-    inode: Arc<Inode>,
-    lookups: u64,
-}
-
-impl Inodes {
-    /// Only the root, which the kernel never forgets.
-    pub fn new() -> Self {
-        let root = Known {
-            inode: Arc::new(Inode::root()),
-            lookups: 1,
-        };
-        let table = Table {
-            known: HashMap::from([(ROOT_INO, root)]),
-            files: BTreeSet::new(),
-            hidden: BTreeSet::new(),
-        };
-        Self {
-            table: Mutex::new(table),
+        let rest = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        match &self.node {
+            Node::File(file) => {
+                let mark = if file.own.is_some() { OWN_FILES } else { FILES };
+                first_of_content(mark, &file.hash) | rest >> (u64::BITS - FILE_REST_BITS)
+            }
+            Node::Directory => DIRECTORIES.start() | rest >> OTHER_MARK_BITS,
+            _ => OTHERS | rest >> OTHER_MARK_BITS,
         }
     }
+}
 
-    /// Counts a lookup of this inode, and gives its number.
-    pub fn look_up(&self, inode: Inode) -> u64 {
-        let table = &mut *self.lock();
-        let mut number = inode.number();
-        for salt in 1..=u8::MAX {
-            match table.known.entry(number) {
-                Entry::Vacant(free) => {
-                    let inode = Arc::new(inode);
-                    free.insert(Known {
-                        inode: inode.clone(),
-                        lookups: 1,
-                    });
-                    table.index(number, &inode);
-                    return number;
-                }
-                Entry::Occupied(mut taken) if taken.get().inode.is_same(&inode) => {
-                    let known = taken.get_mut();
-                    known.lookups += 1;
-                    // The same version may have come by a new mtime or mode.
-                    if *known.inode != inode {
-                        known.inode = Arc::new(inode);
-                    }
-                    return number;
-                }
-                Entry::Occupied(_) => number = inode.salted_number(salt),
+impl Name {
+    /// The path that it has in the union, or among its node's files; none for the rest.
+    pub fn path(&self) -> Option<&SharedPath> {
+        match self {
+            Self::Union(path) | Self::Peer(_, path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// Whether both are the same version of a name; a new mtime or mode makes no new version, other
+    /// bytes do. An own file, whose bytes may change under its readers, is another than the same
+    /// bytes from elsewhere: the kernel keeps the pages of the one and not of the other.
+    pub fn is_version(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(ours), Self::File(theirs)) => {
+                ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
+            }
+            (ours, theirs) => ours == theirs,
+        }
+    }
+}
+
+/// The numbers that a file of a content may have, whatever its name.
+pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2] {
+    [FILES, OWN_FILES].map(|mark| {
+        let first = first_of_content(mark, hash);
+        first..=first | ((1 << FILE_REST_BITS) - 1)
+    })
+}
+
+/// What a number says of its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// A file whose content's hash begins as this one, for [`CONTENT_BITS`] bits.
+    File(ContentHash),
+    Directory,
+    Other,
+}
+
+impl Mark {
+    pub fn of(number: u64) -> Self {
+        match number {
+            OTHERS.. => Self::Other,
+            number if DIRECTORIES.contains(&number) => Self::Directory,
+            _ => {
+                let start = number << FILE_MARK_BITS >> (u64::BITS - CONTENT_BITS);
+                let start = (start as u32) << (u32::BITS - CONTENT_BITS);
+                let mut hash = [0; 32];
+                hash[..4].copy_from_slice(&start.to_be_bytes());
+                Self::File(ContentHash::new(hash))
             }
         }
-        unreachable!("255 inodes at once collide in 64 bits of a hash")
-    }
-
-    /// The kernel has forgotten this many lookups.
-    pub fn forget(&self, number: u64, lookups: u64) {
-        let table = &mut *self.lock();
-        if let Entry::Occupied(mut entry) = table.known.entry(number) {
-            let left = entry.get().lookups.saturating_sub(lookups);
-            entry.get_mut().lookups = left;
-            if left == 0 && number != ROOT_INO {
-                let gone = entry.remove();
-                table.unindex(number, &gone.inode);
-            }
-        }
-        // After a million names went, the table should not keep their room.
-        let known = &mut table.known;
-        if known.capacity() > 4096 && known.len() < known.capacity() / 8 {
-            known.shrink_to_fit();
-        }
-    }
-
-    /// What a number stands for, if the kernel knows it.
-    pub fn get(&self, number: u64) -> Option<Arc<Inode>> {
-        let table = self.lock();
-        table.known.get(&number).map(|known| known.inode.clone())
-    }
-
-    /// The number of a directory, if the kernel knows it.
-    pub fn number_of_directory(&self, name: Name) -> Option<u64> {
-        self.number_of(&Inode {
-            name,
-            node: Node::Directory,
-        })
-    }
-
-    /// The number of an inode, if the kernel knows it.
-    pub fn number_of(&self, inode: &Inode) -> Option<u64> {
-        let table = self.lock();
-        let mut number = inode.number();
-        for salt in 1..=u8::MAX {
-            match table.known.get(&number) {
-                None => return None,
-                Some(there) if there.inode.is_same(inode) => return Some(number),
-                Some(_) => number = inode.salted_number(salt),
-            }
-        }
-        None
-    }
-
-    /// The directories that the kernel knows.
-    pub fn directories(&self) -> Vec<u64> {
-        let table = self.lock();
-        let directories = table
-            .known
-            .iter()
-            .filter(|(_, it)| it.inode.node == Node::Directory);
-        directories.map(|(number, _)| *number).collect()
-    }
-
-    /// The names of all that the kernel knows.
-    pub fn names(&self) -> Vec<Name> {
-        let table = self.lock();
-        table
-            .known
-            .values()
-            .map(|known| known.inode.name.clone())
-            .collect()
-    }
-
-    /// The versions of a content that the kernel knows, under whatever name.
-    pub fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
-        let table = self.lock();
-        let start = start_of(hash);
-        let holds = |number: &u64| {
-            let inode = table.known.get(number).map(|known| &*known.inode);
-            inode.and_then(Inode::content) == Some(hash)
-        };
-        let alike = table.files.range((start, 0)..=(start, u64::MAX));
-        alike.map(|(_, number)| *number).filter(holds).collect()
-    }
-
-    /// The directories of `.p2pfs` that the kernel knows.
-    pub fn hidden_directories(&self) -> Vec<u64> {
-        self.lock().hidden.iter().copied().collect()
-    }
-
-    /// How many inodes the kernel knows.
-    pub fn count(&self) -> usize {
-        self.lock().known.len()
-    }
-
-    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    fn index(&mut self, number: u64, inode: &Inode) {
-        if let Some(hash) = inode.content() {
-            self.files.insert((start_of(hash), number));
-        } else if inode.is_hidden_directory() {
-            self.hidden.insert(number);
-        }
-    }
-
-    fn unindex(&mut self, number: u64, inode: &Inode) {
-        if let Some(hash) = inode.content() {
-            self.files.remove(&(start_of(hash), number));
-        } else {
-            self.hidden.remove(&number);
-        }
-    }
+fn first_of_content(mark: u64, hash: &ContentHash) -> u64 {
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    let start = u64::from(u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - CONTENT_BITS));
+    mark | start << FILE_REST_BITS
 }
-
-/// What files are found by; those of another content with the same start are told apart later.
-fn start_of(hash: &ContentHash) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,53 +236,45 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_number_is_the_same_after_a_restart() {
-        let (before, after) = (Inodes::new(), Inodes::new());
-        after.look_up(file("other", b"x"));
-        assert_eq!(
-            before.look_up(file("a", b"1")),
-            after.look_up(file("a", b"1"))
-        );
-        assert_eq!(Inode::root().number(), ROOT_INO);
-    }
-
-    #[test]
-    fn a_new_version_is_a_new_inode_and_the_old_one_stays() {
-        let inodes = Inodes::new();
-        let old = inodes.look_up(file("a", b"1"));
-        let new = inodes.look_up(file("a", b"2"));
-        assert_ne!(old, new);
-        let still = inodes.get(old).unwrap();
-        assert!(still.is_same(&file("a", b"1")));
-    }
-
-    #[test]
-    fn the_same_version_with_a_new_mtime_is_the_same_inode() {
-        let inodes = Inodes::new();
-        let old = inodes.look_up(file("a", b"1"));
-        let mut touched = file("a", b"1");
-        let Node::File(version) = &mut touched.node else {
+    fn own(name: &str, content: &[u8]) -> Inode {
+        let mut own = file(name, content);
+        let Node::File(version) = &mut own.node else {
             unreachable!()
         };
-        version.mtime.seconds = 77;
-        assert_eq!(inodes.look_up(touched.clone()), old);
-        assert_eq!(
-            *inodes.get(old).unwrap(),
-            touched,
-            "the newest attributes are kept"
-        );
+        version.own = Some((Default::default(), path(name)));
+        own
+    }
+
+    #[test]
+    fn a_number_says_what_its_inode_is_and_how_its_content_s_hash_begins() {
+        for content in [&b"1"[..], b"2", b""] {
+            let hash = ContentHash::of(content);
+            for inode in [file("a", content), own("a", content)] {
+                let ranges = numbers_of_content(&hash);
+                for number in inode.numbers() {
+                    assert!(ranges.iter().any(|range| range.contains(&number)));
+                    let Mark::File(start) = Mark::of(number) else {
+                        panic!("{number:x}")
+                    };
+                    assert_eq!(start.as_bytes()[..2], hash.as_bytes()[..2]);
+                    assert_eq!(start.as_bytes()[2], hash.as_bytes()[2] & 0xf0);
+                    assert_eq!(numbers_of_content(&start), ranges);
+                }
+            }
+        }
+        let mark = |name, node| Mark::of(Inode { name, node }.number());
+        let name = Name::Union(path("a"));
+        assert_eq!(mark(name.clone(), Node::Directory), Mark::Directory);
+        let link = Node::Symlink(bytes::Bytes::from_static(b"to"));
+        assert_eq!(mark(name, link), Mark::Other);
+        assert_eq!(mark(Name::Status, Node::Status), Mark::Other);
     }
 
     #[test]
     fn an_own_file_is_another_inode_than_the_same_bytes_from_elsewhere() {
-        let (fetched, mut own) = (file("a", b"1"), file("a", b"1"));
-        let Node::File(version) = &mut own.node else {
-            unreachable!()
-        };
-        version.own = Some((Default::default(), path("a")));
+        let (fetched, own) = (file("a", b"1"), own("a", b"1"));
         assert_ne!(fetched.number(), own.number());
-        assert!(!fetched.is_same(&own));
+        assert!(!fetched.is_version(&own.node));
     }
 
     #[test]
@@ -426,87 +296,5 @@ mod tests {
         };
         let numbers: Vec<u64> = names.map(number).to_vec();
         assert!(numbers[0] != numbers[1] && numbers[1] != numbers[2] && numbers[0] != numbers[2]);
-    }
-
-    #[test]
-    fn an_inode_lives_until_its_last_lookup_is_forgotten() {
-        let inodes = Inodes::new();
-        let number = inodes.look_up(file("a", b"1"));
-        inodes.look_up(file("a", b"1"));
-        inodes.forget(number, 1);
-        assert!(inodes.get(number).is_some());
-        inodes.forget(number, 1);
-        assert!(inodes.get(number).is_none());
-        inodes.forget(number, 99);
-        inodes.forget(ROOT_INO, 99);
-        assert!(
-            inodes.get(ROOT_INO).is_some(),
-            "the root is never forgotten"
-        );
-        assert_eq!(inodes.count(), 1);
-    }
-
-    #[test]
-    fn two_inodes_of_one_number_get_two() {
-        let inodes = Inodes::new();
-        let number = file("a", b"1").number();
-        let squatter = Known {
-            inode: Arc::new(file("b", b"2")),
-            lookups: 1,
-        };
-        inodes.lock().known.insert(number, squatter);
-        let moved = inodes.look_up(file("a", b"1"));
-        assert_ne!(moved, number);
-        assert_eq!(inodes.look_up(file("a", b"1")), moved, "and keeps it");
-        assert_eq!(inodes.number_of(&file("a", b"1")), Some(moved));
-    }
-
-    #[test]
-    fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
-        let inodes = Inodes::new();
-        assert_eq!(inodes.number_of_directory(Name::Union(path("d"))), None);
-        let directory = Inode {
-            name: Name::Union(path("d")),
-            node: Node::Directory,
-        };
-        let number = inodes.look_up(directory);
-        assert_eq!(
-            inodes.number_of_directory(Name::Union(path("d"))),
-            Some(number)
-        );
-        assert!(inodes.files_of(&ContentHash::of(b"1")).is_empty());
-        let known = inodes.look_up(file("a", b"1"));
-        assert_eq!(inodes.files_of(&ContentHash::of(b"1")), vec![known]);
-    }
-
-    #[test]
-    fn the_files_of_a_content_are_found_until_they_are_forgotten() {
-        let inodes = Inodes::new();
-        let (a, b) = (file("a", b"1"), file("b", b"1"));
-        let hash = *a.content().unwrap();
-        let numbers = [inodes.look_up(a), inodes.look_up(b)];
-        inodes.look_up(file("c", b"2"));
-        let found: BTreeSet<u64> = inodes.files_of(&hash).into_iter().collect();
-        assert_eq!(found, BTreeSet::from(numbers));
-        inodes.forget(numbers[0], 1);
-        assert_eq!(inodes.files_of(&hash), [numbers[1]]);
-        inodes.forget(numbers[1], 1);
-        assert!(inodes.files_of(&hash).is_empty());
-    }
-
-    #[test]
-    fn hidden_directories_are_told_apart_and_forgotten() {
-        let inodes = Inodes::new();
-        let directory = |name| Inode {
-            name,
-            node: Node::Directory,
-        };
-        inodes.look_up(directory(Name::Union(path("a"))));
-        let far = directory(Name::Peer("far".into(), path("a")));
-        let number = inodes.look_up(far.clone());
-        assert_eq!(inodes.look_up(far), number);
-        assert_eq!(inodes.hidden_directories(), [number]);
-        inodes.forget(number, 2);
-        assert!(inodes.hidden_directories().is_empty());
     }
 }

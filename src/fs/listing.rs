@@ -100,7 +100,7 @@ impl Filesystem {
                 continue;
             };
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
-            let mut attributes = self.enter(child, listed).attributes;
+            let mut attributes = self.enter(Some(ino), child, listed).attributes;
             if is_own {
                 reader.listing.note_live();
                 attributes.lifetime = LISTED_LIVE_LIFETIME;
@@ -226,6 +226,6 @@ impl Listings {
 /// A directory and its names.
 struct Reader {
     ino: u64,
-    inode: Arc<Inode>,
+    inode: Inode,
     listing: Arc<Listing>,
 }

@@ -1,11 +1,12 @@
 //! What names there are: the namespace's, and the hidden `.p2pfs` beside it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::filesystem::LIFETIME;
 use super::inode::{Name, Node};
 use super::traits::FileVersion;
-use crate::catalogue::{Child, Found, View};
+use crate::catalogue::{Child, Found, Held, View};
 use crate::digest::ContentHash;
 use crate::path::{HIDDEN_ROOT, SharedPath, check_name};
 use crate::wire::native::record::{Kind, Timestamp};
@@ -21,6 +22,8 @@ pub(super) struct Listed {
     pub node: Node,
     pub mtime: Timestamp,
     pub subdirectories: u32,
+    /// What somebody said of it, where it is a file or link of the namespace.
+    pub said: Option<Held>,
 }
 
 impl Listed {
@@ -39,6 +42,7 @@ impl Listed {
             node,
             mtime,
             subdirectories: 0,
+            said: None,
         }
     }
 }
@@ -82,6 +86,19 @@ pub(super) fn parent(name: &Name) -> Name {
     }
 }
 
+/// The last part of a name; empty for the root.
+pub(super) fn last(name: &Name) -> Cow<'_, [u8]> {
+    match name {
+        Name::Peer(peer, path) if path.is_root() => Cow::Borrowed(peer.as_bytes()),
+        Name::Union(path) | Name::Peer(_, path) => Cow::Borrowed(path.file_name()),
+        Name::Hidden => Cow::Borrowed(HIDDEN_ROOT),
+        Name::Hashes => Cow::Borrowed(HIDDEN_NAMES[0]),
+        Name::Peers => Cow::Borrowed(HIDDEN_NAMES[1]),
+        Name::Status => Cow::Borrowed(HIDDEN_NAMES[2]),
+        Name::Hash(hash) => Cow::Owned(hash.to_string().into_bytes()),
+    }
+}
+
 /// The whole path of a name, from the root of the mount.
 pub(super) fn full_path(name: &Name) -> Vec<u8> {
     let hidden = |rest: &[&[u8]]| {
@@ -119,6 +136,7 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
             node,
             mtime,
             subdirectories: 0,
+            said: None,
         }
     };
     match name {
@@ -182,6 +200,7 @@ fn listed(path: &SharedPath, found: Found) -> Listed {
         node,
         mtime: found.mtime,
         subdirectories: found.subdirectories,
+        said: found.said,
     }
 }
 
@@ -201,6 +220,7 @@ fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
         node: Node::File(file),
         mtime,
         subdirectories: 0,
+        said: None,
     })
 }
 
@@ -249,6 +269,7 @@ mod tests {
             let above = full_path(&directory);
             let slash = if above.is_empty() { &b""[..] } else { b"/" };
             assert_eq!(full_path(&name), [&above, slash, last].concat());
+            assert_eq!(&*super::last(&name), last);
         }
         assert_eq!(parent(&union("")), union(""));
     }

@@ -14,7 +14,7 @@ use super::error::FsError;
 use super::files::{Caching, OpenReply};
 use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
-use super::inode::{Name, Node};
+use super::inode::{Name, Node, ROOT_INO};
 use super::names::{self, Listed};
 use super::traits::OlderFile;
 use crate::catalogue::View;
@@ -89,7 +89,7 @@ impl Filesystem {
             return Err(FsError::NotFound);
         }
         let listed = self.older_listed();
-        Ok(self.enter(child, listed))
+        Ok(self.enter(Some(ROOT_INO), child, listed))
     }
 
     /// What a name stands for, those of older peers that are known included.
@@ -137,6 +137,7 @@ impl Filesystem {
             node: Node::Older,
             mtime: self.started,
             subdirectories: 0,
+            said: None,
         }
     }
 

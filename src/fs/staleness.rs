@@ -15,6 +15,7 @@ impl Filesystem {
     ///
     /// [`Content::view`]: super::traits::Content::view
     pub fn namespace_changed(&self, changes: &[Change]) {
+        self.forget_places();
         let open = self.open_inodes();
         for change in changes {
             match change {
@@ -38,7 +39,7 @@ impl Filesystem {
         let mut open: HashMap<Name, Vec<u64>> = HashMap::new();
         for ino in self.handles.inodes() {
             if let Some(inode) = self.inodes.get(ino) {
-                open.entry(inode.name.clone()).or_default().push(ino);
+                open.entry(inode.name).or_default().push(ino);
             }
         }
         open
@@ -59,12 +60,8 @@ impl Filesystem {
             .into_iter()
             .map(|ino| Stale::Listing { ino });
         let mut stale: Vec<Stale> = directories.collect();
-        stale.extend(
-            self.inodes
-                .names()
-                .iter()
-                .filter_map(|name| self.stale_name(name)),
-        );
+        let names = self.inodes.names().into_iter();
+        stale.extend(names.map(|(parent, name)| Stale::Name { parent, name }));
         let open = self.handles.inodes().into_iter();
         stale.extend(open.map(|ino| Stale::Attributes { ino }));
         stale

@@ -272,6 +272,8 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agree
         InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_CACHE_SYMLINKS,
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        // file handles that outlive the kernel's inodes, for NFS servers and their like
+        InitFlags::FUSE_EXPORT_SUPPORT,
     ] {
         let _ = config.add_capabilities(wanted);
     }

@@ -2,6 +2,7 @@
 //! that ends with this process.
 
 mod changes;
+mod handles;
 mod life;
 mod names;
 mod posix;

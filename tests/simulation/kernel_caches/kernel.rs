@@ -78,7 +78,7 @@ impl fmt::Debug for Identity {
 }
 
 #[derive(Default)]
-struct KnownInode {
+pub struct KnownInode {
     lookups: u64,
     attributes: Option<Attributes>,
     listing: Option<BTreeSet<(Vec<u8>, u64)>>,
@@ -121,8 +121,8 @@ pub struct Kernel {
     pub backings: Arc<Backings>,
     passthrough: bool,
     names: BTreeMap<(u64, Vec<u8>), Dentry>,
-    inodes: HashMap<u64, KnownInode>,
-    identities: HashMap<u64, Identity>,
+    pub inodes: HashMap<u64, KnownInode>,
+    pub identities: HashMap<u64, Identity>,
     files: Vec<OpenFile>,
     streams: Vec<Stream>,
 }
@@ -130,7 +130,6 @@ pub struct Kernel {
 impl Kernel {
     pub fn new(fs: Filesystem, world: Arc<World>, passthrough: bool) -> Self {
         let (notifications, backings) = (Arc::<Notifications>::default(), Arc::default());
-        fs.set_invalidator(notifications.clone());
         let mut kernel = Self {
             fs,
             world,
@@ -143,9 +142,7 @@ impl Kernel {
             files: vec![],
             streams: vec![],
         };
-        if passthrough {
-            kernel.fs.set_backing_files(kernel.backings.clone());
-        }
+        kernel.prepare();
         kernel.inodes.entry(ROOT_INO).or_default().lookups = 1;
         let root = Identity {
             path: vec![],
@@ -156,12 +153,25 @@ impl Kernel {
         kernel
     }
 
+    fn prepare(&self) {
+        self.fs.set_invalidator(self.notifications.clone());
+        if self.passthrough {
+            self.fs.set_backing_files(self.backings.clone());
+        }
+    }
+
+    /// What the filesystem was goes without a word.
+    pub fn serve_by(&mut self, fs: Filesystem) {
+        self.fs = fs;
+        self.prepare();
+    }
+
     fn inode(&mut self, ino: u64) -> &mut KnownInode {
         self.inodes.get_mut(&ino).unwrap()
     }
 
     /// What the filesystem says that the number stands for.
-    fn identify(&self, ino: u64, kind: FileKind, path: Vec<u8>) -> Identity {
+    pub fn identify(&self, ino: u64, kind: FileKind, path: Vec<u8>) -> Identity {
         let version = match kind {
             FileKind::Regular => self
                 .fs
@@ -562,11 +572,16 @@ impl Kernel {
         }
     }
 
-    pub fn close_all(&mut self) {
+    pub fn close_files(&mut self) {
         while !self.files.is_empty() {
             self.close(0);
         }
         self.streams.clear();
+        self.forget_unused();
+    }
+
+    pub fn close_all(&mut self) {
+        self.close_files();
         let names: Vec<_> = self.names.keys().cloned().collect();
         names.iter().for_each(|name| self.drop_name(name));
         self.forget_unused();

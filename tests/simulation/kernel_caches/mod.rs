@@ -7,6 +7,7 @@
 //! step; `P2PFS_SEED` runs one seed, `P2PFS_SEEDS` so many, `P2PFS_STEPS` with so many steps.
 
 mod kernel;
+mod numbers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -112,6 +113,11 @@ impl Trial {
             self.look();
         }
         self.kernel.expect_nothing_stale();
+        if self.random.random_bool(0.5) {
+            self.kernel.close_files();
+            let fs = Filesystem::new(self.world.clone(), options());
+            self.kernel.restart(fs);
+        }
         self.kernel.close_all();
         let held = (self.kernel.fs.held(), self.kernel.backings.count());
         assert_eq!(held, ((1, 0), 0), "only the root is left");
@@ -153,7 +159,11 @@ impl Trial {
                 self.kernel.read_directory(nth, 1 + nth % 5);
                 format!("list on {nth}")
             }
-            95..98 => {
+            95 | 96 => {
+                self.kernel.open_by_handle(nth);
+                format!("open by handle {nth}")
+            }
+            97 => {
                 self.kernel.shrink(nth);
                 format!("forget a name {nth}")
             }

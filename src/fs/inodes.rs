@@ -1,0 +1,525 @@
+//! The inodes that the kernel knows: each with its name in the directory above, and what it is.
+//!
+//! A million of them cost little beyond the namespace itself: a name is kept as what somebody said
+//! of it, which the catalogue holds as well, and no path is kept at all. The kernel bounds the
+//! table: an inode is in it from its first lookup until the kernel forgets it, and a directory for
+//! as long as something below it is.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
+use super::names;
+use super::traits::FileVersion;
+use crate::catalogue::Held;
+use crate::digest::ContentHash;
+use crate::path::SharedPath;
+use crate::wire::native::record::{Kind, ShareIndex};
+
+/// The inodes that the kernel knows.
+pub struct Inodes {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    known: BTreeMap<u64, Known>,
+    /// The directories that are not in the union.
+    hidden: BTreeSet<u64>,
+}
+
+struct Known {
+    /// The number of the directory that it is in.
+    above: u64,
+    what: What,
+    /// Of which of this node's shares it is, where it is an own file.
+    own: Option<ShareIndex>,
+    /// How many inodes have this one as their directory.
+    below: u32,
+    lookups: u64,
+}
+
+enum What {
+    /// A file or link under the name by which it was said.
+    Said(Held),
+    Directory(Box<Box<[u8]>>),
+    /// Anything else, and under another name.
+    Other(Box<(Box<[u8]>, Node)>),
+}
+
+impl Inodes {
+    /// Only the root, which the kernel never forgets.
+    pub fn new() -> Self {
+        let mut table = Table::default();
+        let root = Known {
+            above: ROOT_INO,
+            what: What::Directory(Box::default()),
+            own: None,
+            below: 0,
+            lookups: 1,
+        };
+        table.known.insert(ROOT_INO, root);
+        Self {
+            table: Mutex::new(table),
+        }
+    }
+
+    /// Counts a lookup of this inode, and gives its number. `above` is the number of its directory,
+    /// where that is known.
+    pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Held>) -> u64 {
+        let table = &mut *self.lock();
+        let number = table.place(above, inode, said);
+        if let Some(known) = table.known.get_mut(&number) {
+            known.lookups += 1;
+        }
+        number
+    }
+
+    /// The kernel has forgotten this many lookups.
+    pub fn forget(&self, number: u64, lookups: u64) {
+        let table = &mut *self.lock();
+        if let Some(known) = table.known.get_mut(&number) {
+            known.lookups = known.lookups.saturating_sub(lookups);
+        }
+        table.sweep(number);
+    }
+
+    /// What a number stands for, if the kernel knows it.
+    pub fn get(&self, number: u64) -> Option<Inode> {
+        let table = self.lock();
+        let name = table.name_of(number)?;
+        let node = table.known.get(&number)?.node(&name);
+        Some(Inode { name, node })
+    }
+
+    /// The number of a directory, if the kernel knows it.
+    pub fn number_of_directory(&self, name: Name) -> Option<u64> {
+        self.number_of(&Inode {
+            name,
+            node: Node::Directory,
+        })
+    }
+
+    /// The number of an inode, if the kernel knows it.
+    pub fn number_of(&self, inode: &Inode) -> Option<u64> {
+        self.lock().number_of(inode)
+    }
+
+    /// The directories that the kernel knows.
+    pub fn directories(&self) -> Vec<u64> {
+        let table = self.lock();
+        let others = table.known.range(DIRECTORIES).map(|(number, _)| *number);
+        others.chain([ROOT_INO]).collect()
+    }
+
+    /// The names that the kernel knows, each with the number of its directory.
+    pub fn names(&self) -> Vec<(u64, Box<[u8]>)> {
+        let table = self.lock();
+        let others = table
+            .known
+            .iter()
+            .filter(|(number, _)| **number != ROOT_INO);
+        others
+            .map(|(_, known)| (known.above, known.name().into()))
+            .collect()
+    }
+
+    /// The versions of a content that the kernel knows, under whatever name.
+    pub fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
+        let table = self.lock();
+        let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
+        let alike = alike.into_iter().flatten();
+        let holding = alike.filter(|(_, known)| known.content() == Some(*hash));
+        holding.map(|(number, _)| *number).collect()
+    }
+
+    /// The directories of `.p2pfs` that the kernel knows.
+    pub fn hidden_directories(&self) -> Vec<u64> {
+        self.lock().hidden.iter().copied().collect()
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn count(&self) -> usize {
+        self.lock().known.len()
+    }
+
+    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The number of an inode, which is added where it is not known.
+    fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Held>) -> u64 {
+        if inode.is_root() {
+            return ROOT_INO;
+        }
+        let above = match above {
+            Some(above) if self.known.contains_key(&above) => above,
+            _ => self.place_directory(names::parent(&inode.name)),
+        };
+        let last = names::last(&inode.name);
+        let free = inode
+            .numbers()
+            .find_map(|number| match self.known.get(&number) {
+                None => Some((number, true)),
+                Some(there) if there.is(above, &last, &inode.node) => Some((number, false)),
+                Some(_) => None,
+            });
+        let (number, is_new) = free.expect("SALTS inodes at once collide in 62 bits of a hash");
+        let (what, own) = kept(inode, &last, said);
+        match self.known.entry(number) {
+            // the same version may have come by a new mtime or mode
+            Entry::Occupied(mut there) => {
+                (there.get_mut().what, there.get_mut().own) = (what, own);
+            }
+            Entry::Vacant(free) => {
+                free.insert(Known {
+                    above,
+                    what,
+                    own,
+                    below: 0,
+                    lookups: 0,
+                });
+            }
+        }
+        if is_new {
+            if inode.is_hidden_directory() {
+                self.hidden.insert(number);
+            }
+            if let Some(above) = self.known.get_mut(&above) {
+                above.below += 1;
+            }
+        }
+        number
+    }
+
+    fn place_directory(&mut self, name: Name) -> u64 {
+        let node = Node::Directory;
+        self.place(None, &Inode { name, node }, None)
+    }
+
+    /// Takes out what nobody needs any more, and the directories above that were kept for it alone.
+    fn sweep(&mut self, mut number: u64) {
+        while number != ROOT_INO
+            && let Entry::Occupied(known) = self.known.entry(number)
+            && known.get().lookups == 0
+            && known.get().below == 0
+        {
+            let gone = known.remove();
+            self.hidden.remove(&number);
+            number = gone.above;
+            if let Some(above) = self.known.get_mut(&number) {
+                above.below -= 1;
+            }
+        }
+    }
+
+    fn number_of(&self, inode: &Inode) -> Option<u64> {
+        if inode.is_root() {
+            return Some(ROOT_INO);
+        }
+        let last = names::last(&inode.name);
+        for number in inode.numbers() {
+            let there = self.known.get(&number)?;
+            let is_it = there.is(there.above, &last, &inode.node);
+            if is_it && self.name_of(number).as_ref() == Some(&inode.name) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// The whole name of a number.
+    fn name_of(&self, mut number: u64) -> Option<Name> {
+        let mut names = Vec::new();
+        while number != ROOT_INO {
+            let known = self.known.get(&number)?;
+            names.push(known.name());
+            number = known.above;
+        }
+        names.reverse();
+        let root = Name::Union(SharedPath::root());
+        match names.first() {
+            Some(first) if matches!(names::child(&root, first), Some(Name::Hidden)) => names
+                .iter()
+                .try_fold(root, |name, last| names::child(&name, last)),
+            _ => Some(Name::Union(SharedPath::new(names.join(&b'/')).ok()?)),
+        }
+    }
+}
+
+/// How a node is kept; the last part of its name is `last`.
+fn kept(inode: &Inode, last: &[u8], said: Option<Held>) -> (What, Option<ShareIndex>) {
+    let own = match &inode.node {
+        Node::Directory => return (What::Directory(Box::new(last.into())), None),
+        Node::File(file) => file.own.as_ref(),
+        _ => None,
+    };
+    let path = inode.name.path();
+    let is_there = own.is_none_or(|(_, at)| Some(at) == path);
+    let own = own.map(|(share, _)| *share);
+    match said {
+        Some(said) if path.is_some() && is_there && said.name() == last => (What::Said(said), own),
+        _ => (
+            What::Other(Box::new((last.into(), inode.node.clone()))),
+            own,
+        ),
+    }
+}
+
+impl Known {
+    fn name(&self) -> &[u8] {
+        match &self.what {
+            What::Said(said) => said.name(),
+            What::Directory(name) => name,
+            What::Other(other) => &other.0,
+        }
+    }
+
+    fn content(&self) -> Option<ContentHash> {
+        match &self.what {
+            What::Said(said) => said.is_file().then(|| said.hash()),
+            What::Directory(_) => None,
+            What::Other(other) => match &other.1 {
+                Node::File(file) => Some(file.hash),
+                _ => None,
+            },
+        }
+    }
+
+    /// Whether it is this version of that name in that directory.
+    fn is(&self, above: u64, name: &[u8], node: &Node) -> bool {
+        let is_version = match (&self.what, node) {
+            (What::Directory(_), _) => *node == Node::Directory,
+            (What::Said(said), Node::File(file)) => {
+                said.is_file()
+                    && said.hash() == file.hash
+                    && self.own.is_some() == file.own.is_some()
+            }
+            (What::Said(said), Node::Symlink(to)) => {
+                matches!(said.kind(), Some(Kind::Symlink { target }) if target == *to)
+            }
+            (What::Said(_), _) => false,
+            (What::Other(other), _) => other.1.is_version(node),
+        };
+        is_version && self.above == above && self.name() == name
+    }
+
+    /// What it stands for, by its whole name.
+    fn node(&self, name: &Name) -> Node {
+        let said = match &self.what {
+            What::Directory(_) => return Node::Directory,
+            What::Other(other) => return other.1.clone(),
+            What::Said(said) => said,
+        };
+        match said.kind() {
+            Some(Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            }) => {
+                let path = name.path().cloned().unwrap_or_default();
+                Node::File(FileVersion {
+                    hash,
+                    size_bytes,
+                    mtime: said.mtime(),
+                    executable,
+                    own: self.own.map(|share| (share, path.clone())),
+                    path,
+                })
+            }
+            Some(Kind::Symlink { target }) => Node::Symlink(target),
+            _ => Node::Directory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::native::record::Timestamp;
+
+    fn path(text: &str) -> SharedPath {
+        SharedPath::new(text.as_bytes()).unwrap()
+    }
+
+    fn file(name: &str, content: &[u8]) -> Inode {
+        let version = FileVersion {
+            path: path(name),
+            hash: ContentHash::of(content),
+            size_bytes: content.len() as u64,
+            mtime: Timestamp::default(),
+            executable: false,
+            own: None,
+        };
+        Inode {
+            name: Name::Union(path(name)),
+            node: Node::File(version),
+        }
+    }
+
+    fn directory(name: Name) -> Inode {
+        Inode {
+            name,
+            node: Node::Directory,
+        }
+    }
+
+    impl Inodes {
+        fn enter(&self, inode: &Inode) -> u64 {
+            self.look_up(None, inode, None)
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_same_after_a_restart() {
+        let (before, after) = (Inodes::new(), Inodes::new());
+        after.enter(&file("other", b"x"));
+        let file = file("deep/er/a", b"1");
+        assert_eq!(before.enter(&file), after.enter(&file));
+        assert_eq!(before.enter(&directory(Name::Union(path("")))), ROOT_INO);
+    }
+
+    #[test]
+    fn a_new_version_is_a_new_inode_and_the_old_one_stays() {
+        let inodes = Inodes::new();
+        let old = inodes.enter(&file("a", b"1"));
+        let new = inodes.enter(&file("a", b"2"));
+        assert_ne!(old, new);
+        assert_eq!(inodes.get(old), Some(file("a", b"1")));
+    }
+
+    #[test]
+    fn the_same_version_with_a_new_mtime_is_the_same_inode() {
+        let inodes = Inodes::new();
+        let old = inodes.enter(&file("a", b"1"));
+        let mut touched = file("a", b"1");
+        let Node::File(version) = &mut touched.node else {
+            unreachable!()
+        };
+        version.mtime.seconds = 77;
+        assert_eq!(inodes.enter(&touched), old);
+        let kept = inodes.get(old);
+        assert_eq!(kept, Some(touched), "the newest attributes are kept");
+    }
+
+    #[test]
+    fn an_inode_lives_until_its_last_lookup_is_forgotten() {
+        let inodes = Inodes::new();
+        let number = inodes.enter(&file("a", b"1"));
+        inodes.enter(&file("a", b"1"));
+        inodes.forget(number, 1);
+        assert!(inodes.get(number).is_some());
+        inodes.forget(number, 1);
+        assert!(inodes.get(number).is_none());
+        inodes.forget(number, 99);
+        inodes.forget(ROOT_INO, 99);
+        assert!(
+            inodes.get(ROOT_INO).is_some(),
+            "the root is never forgotten"
+        );
+        assert_eq!(inodes.count(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_kept_for_what_is_below_it_and_no_longer() {
+        let inodes = Inodes::new();
+        let names = ["a", "a/b", "a/b/c"].map(|name| Name::Union(path(name)));
+        let numbers = names.map(|name| inodes.enter(&directory(name)));
+        let below = inodes.enter(&file("a/b/c/file", b"1"));
+        numbers.iter().for_each(|number| inodes.forget(*number, 1));
+        assert_eq!(inodes.get(below), Some(file("a/b/c/file", b"1")));
+        let again = inodes.enter(&file("a/b/other", b"1"));
+        inodes.forget(below, 1);
+        assert_eq!(inodes.count(), 4, "the root, a, a/b and a/b/other");
+        inodes.forget(again, 1);
+        assert_eq!(inodes.count(), 1);
+    }
+
+    #[test]
+    fn hidden_names_are_whole_again() {
+        let inodes = Inodes::new();
+        let hash = ContentHash::of(b"1");
+        for name in [
+            Name::Hidden,
+            Name::Peers,
+            Name::Hashes,
+            Name::Peer("far".into(), path("")),
+            Name::Peer("far".into(), path("a/b")),
+            Name::Union(path("peers/.p2pfs")),
+        ] {
+            let inode = directory(name);
+            let number = inodes.enter(&inode);
+            assert_eq!(inodes.get(number), Some(inode));
+        }
+        let mut by_hash = file("x", b"1");
+        by_hash.name = Name::Hash(hash);
+        let number = inodes.enter(&by_hash);
+        assert_eq!(inodes.get(number), Some(by_hash));
+    }
+
+    #[test]
+    fn two_inodes_of_one_number_get_two() {
+        let inodes = Inodes::new();
+        let number = file("a", b"1").number();
+        let squatter = Known {
+            above: ROOT_INO,
+            what: What::Directory(Box::new(b"b"[..].into())),
+            own: None,
+            below: 0,
+            lookups: 1,
+        };
+        inodes.lock().known.insert(number, squatter);
+        let moved = inodes.enter(&file("a", b"1"));
+        assert_ne!(moved, number);
+        assert_eq!(inodes.enter(&file("a", b"1")), moved, "and keeps it");
+        assert_eq!(inodes.number_of(&file("a", b"1")), Some(moved));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
+        let inodes = Inodes::new();
+        let name = || Name::Union(path("d"));
+        assert_eq!(inodes.number_of_directory(name()), None);
+        let number = inodes.enter(&directory(name()));
+        assert_eq!(inodes.number_of_directory(name()), Some(number));
+        assert_eq!(inodes.directories(), [number, ROOT_INO]);
+        assert!(inodes.files_of(&ContentHash::of(b"1")).is_empty());
+        let known = inodes.enter(&file("a", b"1"));
+        assert_eq!(inodes.files_of(&ContentHash::of(b"1")), vec![known]);
+    }
+
+    #[test]
+    fn the_files_of_a_content_are_found_until_they_are_forgotten() {
+        let inodes = Inodes::new();
+        let hash = ContentHash::of(b"1");
+        let numbers = ["a", "b"].map(|name| inodes.enter(&file(name, b"1")));
+        inodes.enter(&file("c", b"2"));
+        let found: BTreeSet<u64> = inodes.files_of(&hash).into_iter().collect();
+        assert_eq!(found, BTreeSet::from(numbers));
+        inodes.forget(numbers[0], 1);
+        assert_eq!(inodes.files_of(&hash), [numbers[1]]);
+        inodes.forget(numbers[1], 1);
+        assert!(inodes.files_of(&hash).is_empty());
+    }
+
+    #[test]
+    fn hidden_directories_are_told_apart_and_forgotten() {
+        let inodes = Inodes::new();
+        inodes.enter(&directory(Name::Union(path("a"))));
+        let far = directory(Name::Peer("far".into(), path("")));
+        let number = inodes.enter(&far);
+        assert_eq!(inodes.enter(&far), number);
+        assert!(inodes.hidden_directories().contains(&number));
+        inodes.forget(number, 2);
+        assert!(inodes.hidden_directories().is_empty());
+    }
+
+    #[test]
+    fn an_inode_of_the_namespace_costs_no_more_than_its_place_in_the_table() {
+        assert!(size_of::<Known>() <= 48, "{}", size_of::<Known>());
+    }
+}

@@ -1,0 +1,83 @@
+//! What the kernel asks by number alone: of inodes that it has forgotten, by a file's handle, and
+//! of those that it looked up with an earlier process.
+
+use p2pfs::fs::{FileKind, Filesystem, FsError, ROOT_INO};
+
+use crate::kernel_caches::kernel::Kernel;
+
+impl Kernel {
+    /// Somebody has a handle of some inode that was known once: it is that inode, or stale.
+    pub fn open_by_handle(&mut self, nth: usize) {
+        let mut forgotten: Vec<u64> = (self.identities.keys().copied())
+            .filter(|ino| !self.inodes.contains_key(ino))
+            .collect();
+        forgotten.sort_unstable();
+        let Some(ino) = forgotten.get(nth % forgotten.len().max(1)).copied() else {
+            return;
+        };
+        let stands = self.stands_for_its_name(ino);
+        match self.fs.lookup(ino, b".") {
+            Ok(entry) => {
+                assert_eq!(entry.attributes.ino, ino);
+                self.expect_identity(ino, entry.attributes.kind);
+                if entry.attributes.kind == FileKind::Directory {
+                    let above = self.fs.lookup(ino, b"..").unwrap().attributes;
+                    assert_eq!(above.kind, FileKind::Directory);
+                    self.fs.forget(above.ino, 1);
+                }
+                self.fs.forget(ino, 1);
+            }
+            Err(FsError::Gone) => assert!(!stands, "{:?} is not found", self.identities[&ino]),
+            Err(error) => panic!("{:?}: {error}", self.identities[&ino]),
+        }
+    }
+
+    /// Another process serves the mount from now on. Nothing is open.
+    pub fn restart(&mut self, fs: Filesystem) {
+        assert_eq!(self.fs.held().1, 0);
+        self.serve_by(fs);
+        let known: Vec<u64> = self.inodes.keys().copied().collect();
+        for ino in known.into_iter().filter(|ino| *ino != ROOT_INO) {
+            let stands = self.stands_for_its_name(ino);
+            match self.fs.getattr(ino) {
+                Ok(attributes) => {
+                    assert_eq!(attributes.ino, ino);
+                    self.expect_identity(ino, attributes.kind);
+                }
+                Err(FsError::Gone) => assert!(!stands, "{:?} is lost", self.identities[&ino]),
+                Err(error) => panic!("{:?}: {error}", self.identities[&ino]),
+            }
+        }
+    }
+
+    fn expect_identity(&self, ino: u64, kind: FileKind) {
+        let known = &self.identities[&ino];
+        let now = self.identify(ino, kind, known.path.clone());
+        assert_eq!(*known, now, "inode {ino} stands for two things");
+        let path = self.fs.path_of(ino).unwrap();
+        assert_eq!(
+            known.path.escape_ascii().to_string(),
+            path.escape_ascii().to_string()
+        );
+    }
+
+    /// Whether the name in the union that a number stood for has that number now.
+    fn stands_for_its_name(&self, ino: u64) -> bool {
+        let path = &self.identities[&ino].path;
+        if path.starts_with(b".p2pfs/peers/") {
+            return false;
+        }
+        let mut at = ROOT_INO;
+        let mut counted = vec![];
+        for name in path.split(|byte| *byte == b'/') {
+            match self.fs.lookup(at, name) {
+                Ok(entry) => at = entry.attributes.ino,
+                Err(_) => break,
+            }
+            counted.push(at);
+        }
+        let is_whole = counted.len() == path.split(|byte| *byte == b'/').count();
+        counted.iter().for_each(|ino| self.fs.forget(*ino, 1));
+        is_whole && at == ino
+    }
+}
