@@ -96,6 +96,19 @@ pub(super) fn released(message: &[u8]) -> Option<u64> {
     u64_at(message, IN_HEADER_BYTES)
 }
 
+/// The name that a LOOKUP asks for.
+pub(super) fn looked_up(message: &[u8]) -> Option<&[u8]> {
+    message
+        .get(IN_HEADER_BYTES..)?
+        .split(|byte| *byte == 0)
+        .next()
+}
+
+/// The flags of an OPEN.
+pub(super) fn open_flags(message: &[u8]) -> Option<i32> {
+    u32_at(message, IN_HEADER_BYTES).map(u32::cast_signed)
+}
+
 /// The inodes and counts of a FORGET or BATCH_FORGET.
 pub(super) fn forgotten(header: &Header, message: &[u8]) -> Vec<(u64, u64)> {
     let body = &message[IN_HEADER_BYTES..];
@@ -289,6 +302,8 @@ mod tests {
                 released(cut),
                 attribute_name(cut),
                 attribute_room(cut),
+                looked_up(cut),
+                open_flags(cut),
             );
             let _ = (
                 answered(cut),

@@ -1,7 +1,7 @@
 //! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
 //! answered once and in time.
 //!
-//! Its threads answer READ and RELEASE themselves, take interrupts and forgets, and send the rest
+//! Its threads answer READ and RELEASE, LOOKUP, GETATTR and OPEN themselves, take interrupts and forgets, and send the rest
 //! through a pair of sockets to the session, whose answers come back the same way. What nobody
 //! answered by its deadline, the device answers with an error. A thread that panics in a request
 //! answers that one with EIO and goes on.
@@ -22,6 +22,7 @@ use super::counters::Counters;
 use super::pulse::{PULSE_UNIQUE, Pulse};
 use super::readers::Readers;
 use super::table::{Table, Waiting};
+use super::threads::Threads;
 use crate::fs::{Filesystem, FsError, Stale};
 
 /// The most bytes of one read or write that the kernel may ask: 256 pages.
@@ -51,6 +52,7 @@ pub(super) struct Device {
     pub table: Table,
     pub counters: Counters,
     pub readers: Arc<Readers>,
+    pub(super) threads: Threads,
     /// Reads that wait for their program's budget.
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
@@ -86,6 +88,7 @@ impl Device {
                 table: Table::default(),
                 counters: Counters::default(),
                 readers: Arc::default(),
+                threads: Threads::default(),
                 delayed: DelayQueue::default(),
                 deadlines,
                 greeted,
@@ -100,8 +103,9 @@ impl Device {
         self.kernel.as_fd()
     }
 
-    /// Reads and answers requests until the mount is gone. Run by several threads.
-    pub fn serve(self: &Arc<Self>) {
+    /// Reads and answers requests until the mount is gone, or enough others do. Run by several
+    /// threads; true for the last that ends with the mount.
+    pub fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
         let mut answer = vec![0; OUT_HEADER_BYTES + MAX_TRANSFER_BYTES];
         loop {
@@ -112,7 +116,10 @@ impl Device {
                 Ok(length) => self.take(&request[..length], &mut answer),
                 // NOENT: the request was taken back while we read it.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                Err(_) => return,
+                Err(_) => return self.threads.end(),
+            }
+            if self.threads.may_end(self.pulse.waiting()) {
+                return false;
             }
         }
     }
@@ -136,6 +143,11 @@ impl Device {
                 None => self.forward(&header, message, begun),
             },
             opcode::LISTXATTR => self.answer_no_attributes(&header, message, begun),
+            opcode::LOOKUP | opcode::GETATTR | opcode::OPEN => {
+                if !self.answer_itself(&header, message, begun) {
+                    self.forward(&header, message, begun);
+                }
+            }
             opcode::WRITE => self.answer_error(header.unique, FsError::ReadOnly),
             _ => self.forward(&header, message, begun),
         }));
@@ -251,7 +263,7 @@ impl Device {
     }
 
     /// Takes back what the filesystem counted for an answer that the kernel did not take.
-    fn undo(&self, operation: u32, answer: &[u8]) {
+    pub(super) fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
             Undo::Lookups(inodes) => inodes.iter().for_each(|ino| self.fs.forget(*ino, 1)),

@@ -22,9 +22,12 @@
 //! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `mount_changes::a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
 //! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `mount_waits::a_direct_read_that_is_interrupted_is_gone_at_once`, `daemons::readers_of_every_kind_go_at_once_on_ctrl_c` |
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `mount_waits::an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
+//! | a disk stands still under a share or the cache | another thread is started where all are at work | `mount_traps::calls_that_stand_still_keep_nobody_else_waiting` |
 //! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `mount_reads::an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
 
 mod abi;
+mod answers;
+mod body;
 mod budget;
 mod counters;
 mod device;
@@ -39,10 +42,10 @@ mod reads;
 mod session;
 mod signals;
 mod table;
+mod threads;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -101,7 +104,6 @@ pub struct Server {
 /// Whether the mount is gone, and who waits for that.
 #[derive(Default)]
 struct End {
-    readers: AtomicUsize,
     is_over: Mutex<bool>,
     changed: Condvar,
 }
@@ -162,20 +164,29 @@ impl Server {
         let (queue, notified) = (self.queue.clone(), device.clone());
         spawn("fuse-notify", move || queue.send_all(&notified))?;
         let threads = options.threads.clamp(1, 16);
-        self.end.readers.store(threads, Ordering::Release);
+        device.threads.expect(threads, self.spare_threads());
         for number in 0..threads {
             let (device, queue, end) = (device.clone(), self.queue.clone(), self.end.clone());
             spawn(&format!("fuse-{number}"), move || {
-                device.serve();
-                if end.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    device.close();
-                    queue.close();
-                    device.fs.release_all();
-                    end.declare();
-                }
+                serve(&device, &queue, &end);
             })?;
         }
         Ok(agreed)
+    }
+
+    /// Starts one more thread that serves, while others do; false where there can be none.
+    fn spare_threads(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (device, queue) = (Arc::downgrade(&self.device), self.queue.clone());
+        let end = self.end.clone();
+        move || {
+            let (device, queue, end) = (device.clone(), queue.clone(), end.clone());
+            let started = spawn("fuse-spare", move || {
+                if let Some(device) = device.upgrade() {
+                    serve(&device, &queue, &end);
+                }
+            });
+            started.is_ok()
+        }
     }
 
     /// Where to say what the kernel must forget.
@@ -252,6 +263,16 @@ impl End {
             .changed
             .wait_timeout_while(is_over, timeout, |over| !*over);
         *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// One of the device's threads; the last ends the mount's service.
+fn serve(device: &Arc<Device>, queue: &Queue, end: &End) {
+    if device.serve() {
+        device.close();
+        queue.close();
+        device.fs.release_all();
+        end.declare();
     }
 }
 

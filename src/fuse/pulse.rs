@@ -40,6 +40,11 @@ impl Pulse {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many threads wait for the kernel.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Our question came back.
     pub fn answered(&self) {
         *self.answers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -51,7 +56,7 @@ impl Pulse {
     pub fn is_alive(&self, device: &Device, timeout: Duration) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
         let goes_on = self.seen.swap(taken, Ordering::Relaxed) != taken;
-        let is_ready = goes_on || self.waiting.load(Ordering::Relaxed) > 0;
+        let is_ready = goes_on || self.waiting() > 0;
         is_ready && self.session_answers(timeout, || device.ask_session(&question()))
     }
 

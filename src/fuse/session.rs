@@ -94,46 +94,21 @@ impl fuser::Filesystem for Handlers {
         agreed.map(drop)
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match ask(|| self.fs.lookup(parent.0, name.as_bytes())) {
-            Ok(entry) => reply.entry_with_ttls(
-                &entry.attributes.lifetime,
-                &entry.lifetime,
-                &attr(&entry.attributes),
-                Generation(0),
-            ),
-            // Inode 0 is "no such name", and lets the kernel remember that.
-            Err(Errno::ENOENT) => reply.entry_with_ttls(
-                &Duration::ZERO,
-                &self.fs.absence_lifetime(parent.0),
-                &absent(),
-                Generation(0),
-            ),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
         self.fs.forget(ino.0, lookups);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        if self.fs.is_older(ino.0) {
-            let asker = self.readers.opener(request.pid(), request.uid());
-            let may_ask = asker.reach() != Reach::Cached;
-            let answer = move |found: Result<Attributes, FsError>| match found {
-                Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
-                Err(error) => reply.error(errno(error)),
-            };
-            let handle = fh.map(|handle| handle.0);
-            return self
-                .fs
-                .getattr_older(ino.0, handle, may_ask, Box::new(answer));
-        }
-        match ask(|| self.fs.getattr(ino.0)) {
+        // The device asks here only for what an older peer may have.
+        let asker = self.readers.opener(request.pid(), request.uid());
+        let may_ask = asker.reach() != Reach::Cached;
+        let answer = move |found: Result<Attributes, FsError>| match found {
             Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
-            Err(errno) => reply.error(errno),
-        }
+            Err(error) => reply.error(errno(error)),
+        };
+        let handle = fh.map(|handle| handle.0);
+        self.fs
+            .getattr_older(ino.0, handle, may_ask, Box::new(answer));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -341,26 +316,6 @@ fn attr(attributes: &Attributes) -> FileAttr {
         nlink: attributes.links,
         uid: attributes.uid,
         gid: attributes.gid,
-        rdev: 0,
-        blksize: STATFS_BLOCK_BYTES,
-        flags: 0,
-    }
-}
-
-fn absent() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
         rdev: 0,
         blksize: STATFS_BLOCK_BYTES,
         flags: 0,

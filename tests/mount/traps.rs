@@ -179,3 +179,33 @@ fn what_a_killed_reader_had_asked_for_ends_by_its_deadline() {
         fs::read(mounted.at("dead")).is_ok_and(|bytes| bytes == noise(3, 64 << 20))
     });
 }
+
+/// More calls stand still at once than there are threads at first, as over a disk that hangs.
+#[apply(promise)]
+fn calls_that_stand_still_keep_nobody_else_waiting() {
+    let content = Memory::new();
+    for number in 0..20u8 {
+        let hash = ContentHash::of(&[number]);
+        let name = format!("late-{number}");
+        content.behave(&name, hash, 100, Behaviour::OpensLate);
+    }
+    content.file("beside/file", b"beside".to_vec());
+    let mounted = Mounted::of(&content);
+    let late = (0..20).map(|number| mounted.at(&format!("late-{number}")));
+    let stuck: Vec<_> = late
+        .map(|path| thread::spawn(move || File::open(path).map(drop)))
+        .collect();
+    content.wait_for_late(20);
+    let begun = Instant::now();
+    assert_eq!(fs::read(mounted.at("beside/file")).unwrap(), b"beside");
+    assert_eq!(names(&mounted.at("beside")).len(), 1);
+    assert!(!mounted.at("beside/other").exists());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    content.open_gate();
+    for open in stuck {
+        let _ = open.join().unwrap();
+    }
+    eventually("all is closed", PATIENCE, || {
+        mounted.mount.activity().handles == 0
+    });
+}
