@@ -262,6 +262,11 @@ impl Filesystem {
         }
     }
 
+    /// Until when a read waits if nothing more comes; nothing where that is not known.
+    pub fn waits_until(&self, read: &PendingRead) -> Option<Instant> {
+        self.content.waits_until(read.ticket)
+    }
+
     /// Nobody waits for a read any more, and why.
     pub fn abandon(&self, read: &PendingRead, why: FsError) {
         if let Handle::File(file) = &*read.handle {

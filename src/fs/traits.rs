@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -62,6 +63,13 @@ pub trait Content: Send + Sync + 'static {
     /// How many bytes of the range were not here when the handle was opened.
     fn arrived_bytes(&self, _handle: ContentHandle, _range: ByteRange) -> u64 {
         0
+    }
+
+    /// Until when a read that [`Content::read`] began waits if nothing more comes; nothing where it
+    /// waits no more, or is not told. Who gives up on reads asks before it does.
+    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
+        let _ = ticket;
+        None
     }
 
     /// Nobody waits for this read any more. The reply may still be called, or be dropped.

@@ -35,10 +35,14 @@ pub(super) const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
 /// What the pair may hold, so that a burst of small requests does not stop the reading threads.
 const PAIR_BUFFER_BYTES: usize = 1 << 20;
 
+/// How long after its own deadline a content may take to end a read, before the device does.
+const CONTENT_GRACE: Duration = Duration::from_secs(2);
+
 /// By when the device answers what nobody else has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For bytes of a file. The content has its own, shorter deadline, which knows of progress.
+    /// For bytes of a file. The content has its own, shorter deadline, which knows of progress: a
+    /// read of which it says that it goes on has more time.
     pub read: Duration,
     /// For everything else, which never waits but for a fault of ours.
     pub metadata: Duration,
@@ -274,18 +278,35 @@ impl Device {
         }
     }
 
-    /// Answers what is past its deadline, until the table is closed.
+    /// Answers what is past its deadline, until the table is closed. A read whose bytes are on
+    /// their way has more time: its content knows how much.
     pub fn keep_deadlines(&self) {
         while let Some(expired) = self.table.wait_expired() {
             for (unique, waiting) in expired {
-                self.counters.note_expired();
-                self.counters
-                    .note(waiting.opcode, waiting.since.elapsed(), true);
-                self.answer_error(unique, FsError::DeadlinePassed);
-                if let Some(read) = waiting.read {
-                    self.fs.abandon(&read, FsError::DeadlinePassed);
+                match self.more_time(&waiting) {
+                    Some(deadline) => self.table.postpone(unique, deadline),
+                    None => self.give_up(unique),
                 }
             }
+        }
+    }
+
+    fn more_time(&self, waiting: &Waiting) -> Option<Instant> {
+        let until = self.fs.waits_until(waiting.read.as_ref()?)?;
+        // past its own deadline, the content is to have answered, and soon
+        Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())
+    }
+
+    fn give_up(&self, unique: u64) {
+        let Some(waiting) = self.table.take_expired(unique) else {
+            return;
+        };
+        self.counters.note_expired();
+        self.counters
+            .note(waiting.opcode, waiting.since.elapsed(), true);
+        self.answer_error(unique, FsError::DeadlinePassed);
+        if let Some(read) = waiting.read {
+            self.fs.abandon(&read, FsError::DeadlinePassed);
         }
     }
 

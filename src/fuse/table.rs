@@ -161,7 +161,8 @@ impl Table {
         self.lock().waiting.len()
     }
 
-    /// Waits until requests are past their deadline, and takes them out, to be answered. Nothing
+    /// Waits until requests are past their deadline, and gives copies of them: each is to be
+    /// [taken out](Table::take_expired) to be answered, or [postponed](Table::postpone). Nothing
     /// once the table is closed.
     pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
         let mut state = self.lock();
@@ -170,7 +171,7 @@ impl Table {
                 return None;
             }
             let now = Instant::now();
-            let expired = state.take_expired(now);
+            let expired = state.expired(now);
             if !expired.is_empty() {
                 return Some(expired);
             }
@@ -186,6 +187,20 @@ impl Table {
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+        }
+    }
+
+    /// Takes a request out that is past its deadline, to answer it; nothing where it was answered.
+    pub fn take_expired(&self, unique: u64) -> Option<Waiting> {
+        self.take_early(unique)
+    }
+
+    /// A request that was past its deadline has another, unless it was answered meanwhile.
+    pub fn postpone(&self, unique: u64, deadline: Instant) {
+        let mut state = self.lock();
+        if let Some(waiting) = state.waiting.get_mut(&unique) {
+            waiting.deadline = deadline;
+            state.deadlines.insert((deadline, unique));
         }
     }
 
@@ -205,16 +220,16 @@ impl Table {
 }
 
 impl State {
-    fn take_expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
+    /// What is past its deadline; it has none any more.
+    fn expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
         let mut expired = Vec::new();
         while let Some((deadline, unique)) = self.deadlines.first().copied() {
             if deadline > now {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(waiting) = self.waiting.remove(&unique) {
-                self.note_late(unique, &waiting);
-                expired.push((unique, waiting));
+            if let Some(waiting) = self.waiting.get(&unique) {
+                expired.push((unique, waiting.clone()));
             }
         }
         expired
@@ -259,6 +274,7 @@ mod tests {
         assert_eq!(table.take_late(0), None, "the oldest are forgotten");
         table.insert(500, Waiting::new(1, now, now));
         assert_eq!(table.wait_expired().unwrap().len(), 1);
+        assert!(table.take_expired(500).is_some());
         assert_eq!(table.take_late(500), Some(1));
     }
 
@@ -275,7 +291,25 @@ mod tests {
             .map(|(unique, _)| unique)
             .collect();
         assert_eq!(expired, vec![2, 6]);
-        assert_eq!(table.count(), 1);
+        let taken = expired.iter().filter_map(|id| table.take_expired(*id));
+        assert_eq!((taken.count(), table.count()), (2, 1));
+    }
+
+    #[test]
+    fn what_is_postponed_comes_out_again_and_can_be_answered_meanwhile() {
+        let (table, now) = (Table::default(), Instant::now());
+        for unique in [2, 4] {
+            table.insert(unique, Waiting::new(15, now, now));
+        }
+        assert_eq!(table.wait_expired().unwrap().len(), 2);
+        table.postpone(2, now);
+        table.postpone(4, now);
+        assert!(table.take(4).is_some());
+        let again = table.wait_expired().unwrap();
+        assert_eq!(again.len(), 1);
+        assert!(table.take_expired(2).is_some() && table.take_expired(2).is_none());
+        table.postpone(2, now);
+        assert!(table.close().is_empty());
     }
 
     #[test]

@@ -269,6 +269,10 @@ impl Content for NodeContent {
         }
     }
 
+    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
+        self.fetcher.waits_until(FetchTicket::from_number(ticket.0))
+    }
+
     fn cancel(&self, ticket: ReadTicket) {
         self.fetcher.cancel(FetchTicket::from_number(ticket.0));
     }

@@ -1,20 +1,14 @@
-//! What is answered without the event loop: small ranges of files that are being served already.
+//! What is answered without the event loop: every question about content.
 
 use std::sync::Arc;
 
 use super::traffic::SentBytes;
-use crate::net::peer::AnswerAtOnce;
-use crate::transfer::Server;
-use crate::wire::native::tcp::Request;
+use crate::net::peer::AnswerBeside;
+use crate::transfer::{OnSent, Server};
 
-/// Answers on the task of the asker's connection, and counts what it sends.
-pub(super) fn answer_at_once(server: &Server, sent: &SentBytes) -> AnswerAtOnce {
+/// Sees to questions about content beside the loop, and counts what is sent.
+pub(super) fn answer_beside(server: &Server, sent: &SentBytes) -> AnswerBeside {
     let (server, sent) = (server.clone(), sent.clone());
-    Arc::new(move |from, request| {
-        let response = server.answer_at_once(from, request)?;
-        if let Request::Range { range, .. } = request {
-            sent.add(from, range.len());
-        }
-        Some(response)
-    })
+    let sent: OnSent = Arc::new(move |to, bytes| sent.add(to, bytes));
+    Arc::new(move |incoming| server.serve(incoming, &sent))
 }

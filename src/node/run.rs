@@ -1,8 +1,8 @@
 //! The event loop: one task that owns the machine and feeds it what happens.
 //!
 //! Owns the machine, the receiving ends of every queue, and the publishing of views and changes.
-//! It never waits for a peer or a disk: questions, serving and storing run beside it and come back
-//! as events.
+//! It never waits for a peer or a disk: questions and storing run beside it and come back as events,
+//! and what others ask of contents does not pass here at all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,6 @@ use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
 use super::reach::Reaching;
-use super::traffic::SentBytes;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
@@ -84,7 +83,6 @@ pub(super) struct Parts {
     pub net: PeerNet,
     pub server: Server,
     pub fetcher: Fetcher,
-    pub sent: SentBytes,
     pub persister: Persister,
     pub events: EventLog,
     pub changes: mpsc::Sender<Outdated>,
@@ -207,21 +205,10 @@ impl Runner {
                 .reaching
                 .answer(&self.parts, &mut self.tasks, from, reply);
         }
+        // what is about content was answered beside the loop
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
-            return reply.send(response);
-        }
-        let (server, sent) = (self.parts.server.clone(), self.parts.sent.clone());
-        self.tasks.spawn(async move {
-            let file_bytes = match &request {
-                Request::Range { range, .. } => range.len(),
-                _ => 0,
-            };
-            let response = server.answer(from, request).await;
-            if matches!(response, Response::Data { .. }) {
-                sent.add(from, file_bytes);
-            }
             reply.send(response);
-        });
+        }
     }
 
     fn handle_share(&mut self, event: ShareEvent) {

@@ -19,7 +19,7 @@ use super::handle::{Node, Outdated, Published, Running};
 use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::persist::{Persister, unix_now_s};
-use super::prompt::answer_at_once;
+use super::prompt::answer_beside;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::state_dir::StateDir;
 use super::store::Store;
@@ -219,15 +219,14 @@ impl Builder {
             server: server.clone(),
             fetcher: fetcher.clone(),
             persister: Persister::start(store, generation),
-            sent: SentBytes::default(),
             events: events.clone(),
             published: published.clone(),
             changes: changes.0.clone(),
             stopped,
             legacy: inlet,
         };
-        let sent = parts.sent.clone();
-        self.net.set_answer_at_once(answer_at_once(&server, &sent));
+        let sent = SentBytes::default();
+        self.net.set_answer_beside(answer_beside(&server, &sent));
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));

@@ -17,7 +17,7 @@ pub use client::{
     FetchConfig, FetchEvent, FetchTicket, Fetcher, Fill, FillProgress, Holder, HoldersOf, ReadReply,
 };
 pub use plan::{FetchReport, Offer, PeerRate};
-pub use server::{OfferData, Server, ServerLimits};
+pub use server::{OfferData, OnSent, Server, ServerLimits};
 
 use plan::PlanError;
 

@@ -104,6 +104,21 @@ fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
 }
 
 #[apply(promise)]
+fn a_read_whose_bytes_are_on_their_way_waits_beyond_the_deadline() {
+    let content = Memory::new();
+    let bytes = noise(5, 300_000);
+    let hash = ContentHash::of(&bytes);
+    let on_its_way = Behaviour::OnItsWay(Arc::new(bytes.clone()));
+    content.behave("slow", hash, 300_000, on_its_way);
+    let deadline = Duration::from_millis(200);
+    let mounted = Mounted::start(&content, |o| o.server.deadlines.read = deadline);
+    let begun = Instant::now();
+    assert!(fs::read(mounted.at("slow")).unwrap() == bytes);
+    assert!(begun.elapsed() >= deadline);
+    assert_eq!(mounted.mount.activity().expired, 0);
+}
+
+#[apply(promise)]
 fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
     let content = Memory::new();
     content.behave("late", ContentHash::of(b"late"), 100, Behaviour::OpensLate);

@@ -27,9 +27,26 @@ use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, R
 /// it must not wait for anything.
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
+/// How often is told that bytes of an answer came which takes its time.
+const TELL_EACH: Duration = Duration::from_millis(50);
+
+/// Whom to tell that bytes of an answer came before it is whole. Told of slow answers only, each
+/// [`TELL_EACH`] or so, and also of one that nobody waits for any more.
+#[derive(Clone)]
+pub struct Progress {
+    /// Given the node, the key and how many bytes came since the last time. Called on the task of
+    /// the connection, so it must not wait for anything.
+    pub tell: Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>,
+    /// Whom is asked.
+    pub node: NodeId,
+    /// What the asker calls the request.
+    pub key: u64,
+}
+
 /// A request on its way.
 struct Waiter {
     reply: OnAnswer,
+    progress: Option<Progress>,
     /// Held until the answer comes, also where nobody waits for it any more: the peer is busy
     /// with it all the same.
     _slot: OwnedSemaphorePermit,
@@ -44,6 +61,8 @@ struct Table {
     /// When the first of the waiters came to an idle connection.
     busy_since: Instant,
     last_used: Instant,
+    /// When bytes of an answer last came.
+    brought: Instant,
     closed: Option<DropReason>,
 }
 
@@ -123,22 +142,36 @@ impl Connection {
         }
     }
 
-    /// Sends a request and waits for its answer.
-    pub(super) async fn ask(&self, request: &Request) -> Result<Response, NetError> {
+    /// Sends a request and waits for its answer. Dropping the future takes the request back.
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        progress: Option<Progress>,
+    ) -> Result<Response, NetError> {
         let slot = Arc::clone(&self.line.slots).acquire_owned().await;
         let slot = slot.map_err(|_| self.line.lost())?;
         let (reply, answer) = oneshot::channel();
         // whoever gave up waiting needs no answer
         let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
-        self.send(slot, request, reply)
-            .map_err(|(error, _)| error)?;
-        answer.await.unwrap_or_else(|_| Err(self.line.lost()))
+        let sent = self.send(slot, request, reply, progress);
+        let asked = TakenBackUnlessAnswered(Some(sent.map_err(|(error, _)| error)?));
+        let outcome = answer.await.unwrap_or_else(|_| Err(self.line.lost()));
+        asked.answered();
+        outcome
     }
 
     /// Sends a request without waiting for a slot; gives the reply back where it was not sent.
-    pub(super) fn ask_at_once(&self, request: &Request, reply: OnAnswer) -> Result<(), OnAnswer> {
+    pub(super) fn ask_at_once(
+        &self,
+        request: &Request,
+        reply: OnAnswer,
+        progress: Option<Progress>,
+    ) -> Result<Asked, OnAnswer> {
         match Arc::clone(&self.line.slots).try_acquire_owned() {
-            Ok(slot) => self.send(slot, request, reply).map_err(|(_, reply)| reply),
+            Ok(slot) => {
+                let sent = self.send(slot, request, reply, progress);
+                sent.map_err(|(_, reply)| reply)
+            }
             Err(_) => Err(reply),
         }
     }
@@ -148,10 +181,12 @@ impl Connection {
         slot: OwnedSemaphorePermit,
         request: &Request,
         reply: OnAnswer,
-    ) -> Result<(), (NetError, OnAnswer)> {
+        progress: Option<Progress>,
+    ) -> Result<Asked, (NetError, OnAnswer)> {
         let sent = Instant::now();
         let waiter = Waiter {
             reply,
+            progress,
             _slot: slot,
             sent,
         };
@@ -165,7 +200,11 @@ impl Connection {
                 }
             }
         }
-        Ok(())
+        Ok(Asked {
+            line: Arc::clone(&self.line),
+            outbound: Arc::clone(&self.outbound),
+            id,
+        })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -182,6 +221,46 @@ impl Connection {
     pub(super) fn close(&self) {
         self.line.fail(DropReason::ClosedHere);
         self.task.abort();
+    }
+}
+
+/// A request that was sent, by which it can be taken back.
+pub struct Asked {
+    line: Arc<Line>,
+    outbound: Arc<Outbound>,
+    id: u32,
+}
+
+impl Asked {
+    /// Tells the peer that its answer is of no use any more. Whoever waits for it waits in vain
+    /// from now on. Some answer still comes: a short one, or the rest of one that had begun.
+    pub fn take_back(self) {
+        if self.line.forget(self.id) {
+            // a ping that names a request: one who knows no more than pings answers it as such
+            self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
+        }
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("id", &self.id).finish()
+    }
+}
+
+struct TakenBackUnlessAnswered(Option<Asked>);
+
+impl TakenBackUnlessAnswered {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for TakenBackUnlessAnswered {
+    fn drop(&mut self) {
+        if let Some(asked) = self.0.take() {
+            asked.take_back();
+        }
     }
 }
 
@@ -239,6 +318,7 @@ impl Line {
             next_look: now,
             busy_since: now,
             last_used: now,
+            brought: now,
             closed: None,
         };
         let slots = Arc::new(Semaphore::new(in_flight));
@@ -280,8 +360,29 @@ impl Line {
 
     fn take(&self, id: u32) -> Option<Waiter> {
         let mut table = self.lock();
-        table.last_used = Instant::now();
+        let now = Instant::now();
+        (table.last_used, table.brought) = (now, now);
         table.waiters.remove(&id)
+    }
+
+    /// Nobody waits for this answer any more; false where it came already.
+    fn forget(&self, id: u32) -> bool {
+        let mut table = self.lock();
+        let waiter = table.waiters.get_mut(&id);
+        let unwanted = waiter.map(|waiter| std::mem::replace(&mut waiter.reply, Box::new(|_| ())));
+        drop(table);
+        unwanted.is_some()
+    }
+
+    /// Bytes of an answer came, and there are more to come.
+    fn bring(&self, id: u32, bytes: u64) {
+        let mut table = self.lock();
+        table.brought = Instant::now();
+        let progress = table.waiters.get(&id).and_then(|it| it.progress.clone());
+        drop(table);
+        if let Some(Progress { tell, node, key }) = progress {
+            tell(node, key, bytes);
+        }
     }
 
     /// The first reason stays; every waiter learns it at once.
@@ -334,7 +435,7 @@ impl Line {
         };
         let quiet_since = self.pulse.last().max(table.busy_since);
         let silent = quiet_since + limits.silent_after;
-        let unanswered = oldest + limits.unanswered_after;
+        let unanswered = limits.unanswered(oldest, table.brought);
         let ping = quiet_since + limits.ping_after;
         if now >= silent {
             Check::End(DropReason::Silent)
@@ -400,7 +501,15 @@ async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> DropReason {
     let mut reader = FrameReader::new(stream, limits, &line.pulse);
     loop {
-        let (header, body) = match reader.next(Phase::Responses).await {
+        let (mut untold, mut told_at) = (0, None);
+        let tell = |header: &FrameHeader, bytes: usize| {
+            untold += bytes as u64;
+            if *told_at.get_or_insert_with(Instant::now) + TELL_EACH <= Instant::now() {
+                line.bring(header.id, std::mem::take(&mut untold));
+                told_at = Some(Instant::now());
+            }
+        };
+        let (header, body) = match reader.next_telling(Phase::Responses, tell).await {
             Ok(frame) => frame,
             Err(reason) => return reason,
         };
@@ -450,6 +559,7 @@ mod tests {
         (
             Waiter {
                 reply: Box::new(move |outcome| drop(reply.send(outcome))),
+                progress: None,
                 _slot: slot,
                 sent: Instant::now(),
             },

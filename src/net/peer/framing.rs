@@ -75,13 +75,26 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
 
     /// The next frame. Once its first byte is there, the rest has its time.
     pub(super) async fn next(&mut self, phase: Phase) -> Result<(FrameHeader, Bytes), DropReason> {
+        self.next_telling(phase, |_, _| ()).await
+    }
+
+    /// The same, telling how many bytes of its body came each time that some did.
+    pub(super) async fn next_telling(
+        &mut self,
+        phase: Phase,
+        mut tell: impl FnMut(&FrameHeader, usize),
+    ) -> Result<(FrameHeader, Bytes), DropReason> {
         self.wait().await?;
         let header = timeout(self.limits.frame_grace, self.finish_header());
         header.await.map_err(|_| DropReason::SlowFrame)??;
         self.filled = 0;
         let header = FrameHeader::decode(&self.header, phase).map_err(|e| reason_of(&e))?;
-        let body_time = self.limits.frame_time(header.body_bytes);
-        let body = timeout(body_time, self.read_body(header.body_bytes)).await;
+        let body_time = match phase {
+            Phase::Responses => self.limits.answer_time(header.body_bytes),
+            Phase::Greeting | Phase::Requests => self.limits.frame_time(header.body_bytes),
+        };
+        let reading = self.read_body(header.body_bytes, |bytes| tell(&header, bytes));
+        let body = timeout(body_time, reading).await;
         Ok((header, body.map_err(|_| DropReason::SlowFrame)??))
     }
 
@@ -102,13 +115,20 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         }
     }
 
-    async fn read_body(&mut self, length_bytes: usize) -> Result<Bytes, DropReason> {
+    async fn read_body(
+        &mut self,
+        length_bytes: usize,
+        mut tell: impl FnMut(usize),
+    ) -> Result<Bytes, DropReason> {
         let mut body = BytesMut::with_capacity(length_bytes);
         let mut rest = (&mut self.stream).take(length_bytes as u64);
         while body.len() < length_bytes {
             match rest.read_buf(&mut body).await {
                 Ok(0) => return Err(DropReason::PeerClosed),
-                Ok(_) => self.pulse.beat(),
+                Ok(length) => {
+                    self.pulse.beat();
+                    tell(length);
+                }
                 Err(error) => return Err(io_reason(&error)),
             }
         }
@@ -245,7 +265,7 @@ mod tests {
             () = drip => panic!("a dripped frame was waited for to its end"),
         };
         assert_eq!(reason, DropReason::SlowFrame);
-        let most = PeerLimits::default().frame_time(100_000) * 2;
+        let most = PeerLimits::default().answer_time(100_000) * 2;
         assert!(start.elapsed() <= most, "{:?}", start.elapsed());
     }
 

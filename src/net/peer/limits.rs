@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::wire::native::tcp::Lane;
 
 /// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
-pub(super) const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
+const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
+/// The same for an answer that was asked for: a link of 256 kbit/s that four readers share.
+const SLOWEST_ANSWER_BYTES_PER_S: u64 = 8 << 10;
+/// The age at which any request ends its connection, in multiples of the one for a request on a
+/// connection that brings no answers.
+const OLDEST_MULTIPLE: u32 = 10;
 /// The buffer between the socket and TLS of a connection that fetches in bulk: few system calls.
 pub(super) const BULK_READ_BYTES: usize = 256 << 10;
 /// The same where answers are small.
@@ -28,13 +35,14 @@ pub struct PeerLimits {
     pub ping_after: Duration,
     /// The same until the connection counts as dead, and its requests fail.
     pub silent_after: Duration,
-    /// The age of a request at which its connection counts as dead, whatever else it carries.
+    /// The age of a request at which its connection counts as dead, where no bytes of answers came
+    /// for as long; ten times as much where some did.
     pub unanswered_after: Duration,
     /// How long a connection that we dialled stays open unused.
     pub idle_dialled: Duration,
     /// The same for one that we accepted; longer, so that the dialler is the one to close.
     pub idle_accepted: Duration,
-    /// How long any frame may take, besides a second for each 64 KiB.
+    /// How long any frame may take, besides a second for each 64 KiB, or each 8 KiB of an answer.
     pub frame_grace: Duration,
     /// Requests in flight on an urgent connection; more wait at the asker, and at the server
     /// reading pauses.
@@ -97,5 +105,17 @@ impl PeerLimits {
     /// How long a frame of this length may take from its first byte to its last.
     pub(super) fn frame_time(&self, length_bytes: usize) -> Duration {
         self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_BYTES_PER_S)
+    }
+
+    /// The same for an answer, which whoever gets it has asked for.
+    pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
+        self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S)
+    }
+
+    /// When a connection counts as dead whose oldest request was sent at `oldest` and which last
+    /// brought bytes of an answer at `brought`.
+    pub(super) fn unanswered(&self, oldest: Instant, brought: Instant) -> Instant {
+        let quiet = oldest.max(brought) + self.unanswered_after;
+        quiet.min(oldest + self.unanswered_after * OLDEST_MULTIPLE)
     }
 }

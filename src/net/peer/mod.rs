@@ -19,10 +19,10 @@ mod serve;
 mod tls;
 
 pub use counters::{DropReason, PeerCounters};
-pub use dial::OnAnswer;
+pub use dial::{Asked, OnAnswer, Progress};
 pub use limits::PeerLimits;
 pub use probe::Probed;
-pub use serve::{AnswerAtOnce, Incoming, ReplyTo};
+pub use serve::{AnswerBeside, Incoming, ReplyTo};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ struct Shared {
     allow: ArcSwap<AllowList>,
     invites: ArcSwapOption<Invites>,
     older_plane: ArcSwapOption<mpsc::Sender<OlderConnection>>,
-    at_once: ArcSwapOption<AnswerAtOnce>,
+    beside: ArcSwapOption<AnswerBeside>,
     limits: PeerLimits,
     counters: Counters,
     pool: Pool,
@@ -127,7 +127,7 @@ impl PeerNet {
             allow: ArcSwap::default(),
             invites: ArcSwapOption::empty(),
             older_plane: ArcSwapOption::empty(),
-            at_once: ArcSwapOption::empty(),
+            beside: ArcSwapOption::empty(),
             limits,
             counters: Counters::default(),
             pool: Pool::default(),
@@ -154,8 +154,8 @@ impl PeerNet {
     }
 
     /// Asks `node`, which is dialled at `addr` where no connection for the lane is open. Waits
-    /// where the connection carries as many requests as may be. Dropping the future gives up the
-    /// answer, not the connection.
+    /// where the connection carries as many requests as may be. Dropping the future takes the
+    /// request back, and leaves the connection to others.
     ///
     /// # Errors
     /// [`NetError::is_retryable`] says whether another holder may do better.
@@ -166,28 +166,43 @@ impl PeerNet {
         lane: Lane,
         request: Request,
     ) -> Result<Response, NetError> {
+        self.request_telling(node, addr, lane, request, None).await
+    }
+
+    /// As [`PeerNet::request`], telling of bytes that come before the answer is whole.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn request_telling(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+        progress: Option<Progress>,
+    ) -> Result<Response, NetError> {
         let shared = &self.owner.shared;
         self.check_peer(&node)?;
         let connection = Pool::get(shared, node, addr, lane).await?;
-        connection.ask(&request).await
+        connection.ask(&request, progress).await
     }
 
-    /// Asks `node` where a connection for the lane is open and has room for one more request, on
-    /// the calling thread: `reply` is called with the outcome, later and from another thread.
-    /// Where nothing was sent, `reply` is given back.
+    /// The same on the calling thread, where a connection is open and carries fewer requests than
+    /// may be; else gives the reply back, which was not called. Never waits.
     ///
     /// # Errors
-    /// The reply, to be used with [`PeerNet::request`].
+    /// The reply, where the request was not sent.
     pub fn request_at_once(
         &self,
         node: NodeId,
         lane: Lane,
         request: &Request,
         reply: OnAnswer,
-    ) -> Result<(), OnAnswer> {
+        progress: Option<Progress>,
+    ) -> Result<Asked, OnAnswer> {
         let open = self.owner.shared.pool.open(node, lane);
         match open.filter(|_| self.check_peer(&node).is_ok()) {
-            Some(connection) => connection.ask_at_once(request, reply),
+            Some(connection) => connection.ask_at_once(request, reply, progress),
             None => Err(reply),
         }
     }
@@ -268,10 +283,10 @@ impl PeerNet {
         self.owner.shared.allow.store(Arc::new(allow));
     }
 
-    /// From now on requests are shown to `answer` first, on the task of their connection; those
-    /// that it does not answer come out of the receiver as before.
-    pub fn set_answer_at_once(&self, answer: AnswerAtOnce) {
-        self.owner.shared.at_once.store(Some(Arc::new(answer)));
+    /// From now on requests are given to `answer` first, on the task of their connection; those
+    /// that it gives back come out of the receiver as before.
+    pub fn set_answer_beside(&self, answer: AnswerBeside) {
+        self.owner.shared.beside.store(Some(Arc::new(answer)));
     }
 
     /// Hands accepted connections that do not begin as TLS to an older plane; where its queue is

@@ -5,7 +5,7 @@
 //! Frames never mix: one begins where the one before ended. The lock is held for as long as the
 //! socket takes bytes without waiting.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,16 +13,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::AsyncWrite;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Duration, timeout};
 
 use super::counters::DropReason;
 use super::framing::io_reason;
 use super::limits::PeerLimits;
-use crate::wire::native::tcp::{Frame, HEADER_BYTES};
+use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
-/// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work.
-const AT_ONCE_MAX_BYTES: usize = 128 << 10;
+/// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work,
+/// and room for the kernel's read-ahead of 128 KiB with its proof.
+const AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
 /// The writing side of a connection. What is queued is bounded by the slots of its requests.
 pub(super) struct Outbound {
@@ -39,6 +40,10 @@ struct Sending {
     written: usize,
     /// Whether something is written that was not pushed out.
     unflushed: bool,
+    /// Answers that are being made, each with whom to tell that it is of no use any more.
+    open: HashMap<u32, oneshot::Sender<()>>,
+    /// Of those, the ones that are of no use.
+    unwanted: HashSet<u32>,
     broken: Option<DropReason>,
 }
 
@@ -55,6 +60,8 @@ impl Outbound {
             frames: VecDeque::new(),
             written: 0,
             unflushed: false,
+            open: HashMap::new(),
+            unwanted: HashSet::new(),
             broken: None,
         };
         Self {
@@ -86,6 +93,43 @@ impl Outbound {
         self.left.notify_one();
     }
 
+    /// An answer is being made: the receiver ends when it is of no use any more.
+    pub(super) fn begin(&self, id: u32) -> oneshot::Receiver<()> {
+        let (unwanted, told) = oneshot::channel();
+        self.lock().open.insert(id, unwanted);
+        told
+    }
+
+    /// Sends an answer, or that there is none where nobody wants it any more.
+    pub(super) fn answer(&self, id: u32, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+        let mut sending = self.lock();
+        sending.open.remove(&id);
+        let unwanted = sending.unwanted.remove(&id);
+        drop(sending);
+        match unwanted {
+            true => self.send(Frame::empty(id, Kind::Busy), slot),
+            false => self.send(frame, slot),
+        }
+    }
+
+    /// An answer is of no use any more: where it has not begun to be written, a short one goes in
+    /// its place. False where no such answer waits.
+    pub(super) fn take_back(&self, id: u32) -> bool {
+        let mut sending = self.lock();
+        if sending.open.remove(&id).is_some() {
+            sending.unwanted.insert(id);
+            return true;
+        }
+        let begun = usize::from(sending.written > 0);
+        let queued = sending.frames.iter_mut().skip(begun);
+        let answer = queued.into_iter().find(|it| it.frame.id() == id);
+        let found = answer.is_some();
+        if let Some(departing) = answer {
+            departing.frame = Frame::empty(id, Kind::Busy);
+        }
+        found
+    }
+
     /// How many frames wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.lock().frames.len()
@@ -99,6 +143,7 @@ impl Outbound {
     pub(super) fn close(&self) {
         let (stream, frames) = {
             let mut sending = self.lock();
+            sending.open.clear();
             (sending.stream.take(), std::mem::take(&mut sending.frames))
         };
         drop((stream, frames));
@@ -130,7 +175,7 @@ impl Outbound {
         }
         let first = sending.frames.front();
         Some(first.map_or(limits.frame_grace, |departing| {
-            limits.frame_time(departing.frame.len_bytes())
+            limits.answer_time(departing.frame.len_bytes())
         }))
     }
 
@@ -258,6 +303,33 @@ mod tests {
         drop(far);
         outbound.send(answer(9), None);
         assert_eq!(writing.await.unwrap(), DropReason::Broken);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_back_before_it_has_begun_gives_way_to_a_short_one() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near));
+        let numbered = |id, length| {
+            let proof = Bytes::from(vec![7; length]);
+            Response::Data { proof }.encode(id).unwrap()
+        };
+        let told = outbound.begin(3);
+        for id in 1..=2 {
+            outbound.answer(id, numbered(id, 5000), None);
+        }
+        // the first has begun, the second is in the queue, the third is being made
+        let found = [1, 2, 3].map(|id| outbound.take_back(id));
+        assert_eq!(found, [false, true, true]);
+        assert!(told.await.is_err());
+        outbound.answer(3, numbered(3, 5000), None);
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        let mut bytes = vec![0; HEADER_BYTES + 5000 + 2 * HEADER_BYTES];
+        far.read_exact(&mut bytes).await.unwrap();
+        let short = |id| Frame::empty(id, Kind::Busy).header;
+        let rest = &bytes[HEADER_BYTES + 5000..];
+        assert_eq!(rest[..HEADER_BYTES], short(2));
+        assert_eq!(rest[HEADER_BYTES..], short(3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsStream;
 
@@ -52,9 +52,9 @@ pub struct ReplyTo {
     slot: Option<OwnedSemaphorePermit>,
 }
 
-/// Answers a proven member's request where that takes no waiting at all; it is called on the task
-/// of the member's connection.
-pub type AnswerAtOnce = Arc<dyn Fn(NodeId, &Request) -> Option<Response> + Send + Sync>;
+/// Sees to a proven member's request without the node's event loop, or gives it back. It is called
+/// on the task of the member's connection, so it must not wait for anything.
+pub type AnswerBeside = Arc<dyn Fn(Incoming) -> Option<Incoming> + Send + Sync>;
 
 impl ReplyTo {
     /// Sends the answer, never blocking. Where the connection is gone, so is the answer.
@@ -73,7 +73,12 @@ impl ReplyTo {
         let frame = response
             .encode(self.id)
             .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
-        self.outbound.send(frame, Some(slot));
+        self.outbound.answer(self.id, frame, Some(slot));
+    }
+
+    /// Ends when the asker needs the answer no more. To be called at most once.
+    pub fn unwanted(&self) -> oneshot::Receiver<()> {
+        self.outbound.begin(self.id)
     }
 }
 
@@ -245,6 +250,9 @@ impl Session<'_> {
                 Err(reason) => return reason,
             };
             if header.kind == Kind::Ping {
+                if header.id != 0 && outbound.take_back(header.id) {
+                    continue;
+                }
                 // a peer that pings faster than it reads gets fewer pongs
                 if outbound.waiting() < all_slots + PONGS {
                     outbound.send(Frame::empty(header.id, Kind::Pong), None);
@@ -264,30 +272,27 @@ impl Session<'_> {
                 outbound: Arc::clone(outbound),
                 slot: Some(slot),
             };
-            let at_once = self.shared.at_once.load();
-            let answer = at_once
-                .as_ref()
-                .and_then(|answer| answer(self.from, &request));
-            match answer {
-                Some(response) => reply.send(response),
-                None if self.hand_in(request, reply) => {}
-                None => return DropReason::ClosedHere,
+            let incoming = Incoming {
+                from: self.from,
+                addr: self.addr,
+                lane: self.lane,
+                request,
+                reply,
+            };
+            let beside = self.shared.beside.load();
+            let left = match beside.as_ref() {
+                Some(answer) => answer(incoming),
+                None => Some(incoming),
+            };
+            if left.is_some_and(|incoming| !self.hand_in(incoming)) {
+                return DropReason::ClosedHere;
             }
         }
     }
 
     /// Gives the request to the node; false where the node is gone.
-    fn hand_in(&self, request: Request, reply: ReplyTo) -> bool {
-        let Self {
-            from, addr, lane, ..
-        } = *self;
-        match self.shared.incoming.try_send(Incoming {
-            from,
-            addr,
-            lane,
-            request,
-            reply,
-        }) {
+    fn hand_in(&self, incoming: Incoming) -> bool {
+        match self.shared.incoming.try_send(incoming) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_answered_busy)) => {
                 Counters::add(&self.shared.counters.overloaded);

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::behind::Pending;
 use super::fill::Filler;
 use super::gather::{Shortfall, Sources};
-use super::state::Waiting;
+use super::state::{UnderWay, Waiting};
 use super::{Inner, failure_of};
 use crate::cache::{CacheFile, Stored};
 use crate::digest::{self, ContentHash, DigestError, Verified};
 use crate::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
 use crate::id::NodeId;
 use crate::net::NetError;
-use crate::net::peer::OnAnswer;
+use crate::net::peer::{OnAnswer, Progress};
 use crate::transfer::TransferError;
 use crate::transfer::plan::{self, Failure, Offer, RangeRequest, RequestId};
 use crate::wire::native::tcp::{Lane, Request, Response};
@@ -24,8 +24,9 @@ use crate::wire::native::tcp::{Lane, Request, Response};
 /// How often a reader's bytes may get lost between their arrival and its turn, as when a damaged
 /// page is dropped from the cache.
 const RETRIES_MAX: u8 = 3;
-/// What is hashed without going to another thread: some 15 microseconds' work.
-const HASHED_AT_ONCE_MAX_BYTES: u64 = CHUNK_BYTES;
+/// What is hashed without going to another thread: the kernel's read-ahead by default, some 80
+/// microseconds' work.
+const HASHED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 
 /// Verified bytes that somebody wanted, and the file to keep them in, where the cache has one.
 type Accepted = (Arc<Verified>, Option<CacheFile>);
@@ -51,11 +52,25 @@ impl Inner {
             }
         });
         let lane = lane_of(request.lane);
-        let asked = (self.asking.at_once)(request.node, lane, &question(&request), reply);
-        if asked.is_err() {
-            let task = self.runtime.spawn(self.clone().ask_range(request, address));
-            self.with(|state, _| state.note_task(request.id, task.abort_handle()));
-        }
+        let (node, progress) = (request.node, self.progress(&request));
+        let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
+        let under_way = match asked {
+            Ok(take_back) => UnderWay::Sent(take_back),
+            Err(_reply) => {
+                let task = self.runtime.spawn(self.clone().ask_range(request, address));
+                UnderWay::Task(task.abort_handle())
+            }
+        };
+        let over = self.lock().note_under_way(request.id, under_way);
+        over.into_iter().for_each(UnderWay::take_back);
+    }
+
+    fn progress(&self, request: &RangeRequest) -> Option<Progress> {
+        Some(Progress {
+            tell: self.on_bytes.clone(),
+            node: request.node,
+            key: request.id.0,
+        })
     }
 
     /// On the task of the connection: verifies, and gives readers their bytes.
@@ -93,7 +108,8 @@ impl Inner {
             return self.fail(request.id, Failure::Gone);
         };
         let lane = lane_of(request.lane);
-        let answer = (self.asking.ask)(request.node, address, lane, question(&request)).await;
+        let (node, progress) = (request.node, self.progress(&request));
+        let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
             Ok(proof) => self.take_answer(request, proof).await,
             Err(failure) => self.fail(request.id, failure),
@@ -102,7 +118,7 @@ impl Inner {
 
     fn fail(self: &Arc<Self>, id: RequestId, failure: Failure) {
         self.with(|state, now| {
-            state.tasks.remove(&id);
+            state.under_way.remove(&id);
             state.plan.failed(now, id, failure);
         });
     }
@@ -200,7 +216,8 @@ impl Inner {
         let Ok(_permit) = self.holdings.acquire().await else {
             return;
         };
-        let answer = (self.asking.ask)(node, address, Lane::Bulk, Request::Holdings { hash }).await;
+        let question = Request::Holdings { hash };
+        let answer = (self.asking.ask)(node, address, Lane::Bulk, question, None).await;
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };

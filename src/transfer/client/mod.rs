@@ -36,14 +36,14 @@ use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
-use crate::net::peer::{OnAnswer, PeerNet};
-use crate::transfer::plan::{Failure, HOLDERS_MAX, Offer, PeerRate, Plan};
+use crate::net::peer::{OnAnswer, PeerNet, Progress};
+use crate::transfer::plan::{Failure, HOLDERS_MAX, Offer, PeerRate, Plan, RequestId};
 use crate::transfer::{FetchReport, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 use behind::Behind;
 pub use fill::{Fill, FillProgress};
-use state::{OpenFile, Outbox, State, Waiting};
+use state::{OpenFile, Outbox, State, UnderWay, Waiting};
 pub use terms::{FetchConfig, FetchEvent, FetchTicket, Holder, HoldersOf, ReadReply};
 
 /// How many events wait for their reader; further ones are dropped and counted.
@@ -59,10 +59,17 @@ const VERIFIERS_MAX: usize = 8;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 /// Asks one peer one thing. Dropping the future takes the question back.
-type Ask = Arc<dyn Fn(NodeId, SocketAddr, Lane, Request) -> Answer + Send + Sync>;
+type Ask = Arc<dyn Fn(NodeId, SocketAddr, Lane, Request, Option<Progress>) -> Answer + Send + Sync>;
+/// Takes a question back.
+type TakeBack = Box<dyn FnOnce() + Send>;
 /// The same on the calling thread, where a connection is ready for it; else gives the reply back.
-type AskAtOnce =
-    Arc<dyn Fn(NodeId, Lane, &Request, OnAnswer) -> Result<(), OnAnswer> + Send + Sync>;
+type AskAtOnce = Arc<
+    dyn Fn(NodeId, Lane, &Request, OnAnswer, Option<Progress>) -> Result<TakeBack, OnAnswer>
+        + Send
+        + Sync,
+>;
+/// Told of bytes of an answer that takes its time: from whom, to which request, how many.
+type OnBytes = Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>;
 
 /// The ways to ask.
 #[derive(Clone)]
@@ -82,6 +89,7 @@ struct Inner {
     cache: Cache,
     holders: HoldersOf,
     asking: Asking,
+    on_bytes: OnBytes,
     behind: Behind,
     events: mpsc::Sender<FetchEvent>,
     events_lost: AtomicU64,
@@ -107,16 +115,17 @@ impl Fetcher {
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
         let near = net.clone();
-        let ask: Ask = Arc::new(move |node, address, lane, request| {
+        let ask: Ask = Arc::new(move |node, address, lane, request, progress| {
             let net = net.clone();
             Box::pin(async move {
-                net.request(node, address, lane, request)
+                net.request_telling(node, address, lane, request, progress)
                     .await
                     .map_err(|error| failure_of(&error))
             })
         });
-        let at_once: AskAtOnce = Arc::new(move |node, lane, request, reply| {
-            near.request_at_once(node, lane, request, reply)
+        let at_once: AskAtOnce = Arc::new(move |node, lane, request, reply, progress| {
+            let asked = near.request_at_once(node, lane, request, reply, progress)?;
+            Ok(Box::new(move || asked.take_back()))
         });
         Self::with_asking(config, Asking { ask, at_once }, cache, holders)
     }
@@ -131,7 +140,8 @@ impl Fetcher {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let plan = Plan::new(config.plan, config.seed);
         let wake = Arc::new(Notify::new());
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            on_bytes: on_bytes(inner.clone()),
             state: Mutex::new(State::new(plan, config.uncached_window_bytes)),
             cache,
             holders,
@@ -149,8 +159,8 @@ impl Fetcher {
         (Self { inner }, receiver)
     }
 
-    /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on while
-    /// the file makes progress). The reply may be called before this returns. May touch the local
+    /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on for as
+    /// long as bytes of the file come). The reply may be called before this returns. May touch the local
     /// disk, so not for an async task.
     pub fn read(
         &self,
@@ -228,6 +238,13 @@ impl Fetcher {
     pub fn note_read(&self, hash: &ContentHash, range: ByteRange) {
         self.inner
             .with(|state, now| state.plan.read_ahead(now, hash, range));
+    }
+
+    /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on as
+    /// bytes of the file arrive.
+    pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
+        let now = Instant::now();
+        self.inner.lock().plan.waits_until(now, ticket.0?)
     }
 
     /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
@@ -323,6 +340,7 @@ impl Inner {
         for (request, address) in outbox.requests {
             self.begin(request, address);
         }
+        outbox.unwanted.into_iter().for_each(UnderWay::take_back);
         for (reply, outcome) in outbox.replies {
             reply(outcome);
         }
@@ -379,6 +397,14 @@ impl Inner {
         self.with(|state, now| state.plan.handle_timeout(now));
         self.lock().arm()
     }
+}
+
+fn on_bytes(inner: Weak<Inner>) -> OnBytes {
+    Arc::new(move |node, key, bytes| {
+        if let Some(inner) = inner.upgrade() {
+            inner.with(|state, now| state.plan.arrived(now, node, RequestId(key), bytes));
+        }
+    })
 }
 
 /// Wakes the plan when it asked to be woken, for as long as there is a fetcher.

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use super::fill::{FillProgress, Filler};
 use super::gather::Sources;
 use super::window::Window;
-use super::{FetchEvent, Holder, Inner, ReadReply, answers};
+use super::{FetchEvent, Holder, Inner, ReadReply, TakeBack, answers};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, Verified};
 use crate::extent::{ByteRange, ExtentSet};
@@ -61,11 +61,29 @@ impl OpenFile {
     }
 }
 
+/// A request on its way, by which it can be taken back.
+pub(super) enum UnderWay {
+    Task(AbortHandle),
+    Sent(TakeBack),
+}
+
+impl UnderWay {
+    /// To be called without the lock.
+    pub fn take_back(self) {
+        match self {
+            Self::Task(task) => task.abort(),
+            Self::Sent(take_back) => take_back(),
+        }
+    }
+}
+
 /// What to do once the lock is released.
 #[derive(Default)]
 pub(super) struct Outbox {
     pub replies: Vec<(ReadReply, Result<Bytes, TransferError>)>,
     pub deliveries: Vec<(Waiting, Sources)>,
+    /// Requests whose answers are of no use any more.
+    pub unwanted: Vec<UnderWay>,
     /// Small ones that somebody waits for.
     pub requests: Vec<(RangeRequest, Option<SocketAddr>)>,
     pub fills: Vec<(Filler, Result<(), TransferError>)>,
@@ -78,7 +96,7 @@ pub(super) struct Outbox {
 pub(super) struct State {
     pub plan: Plan,
     pub window: Window,
-    pub tasks: HashMap<RequestId, AbortHandle>,
+    pub under_way: HashMap<RequestId, UnderWay>,
     files: HashMap<ContentHash, OpenFile>,
     waiting: HashMap<DemandId, Waiting>,
     outbox: Outbox,
@@ -93,7 +111,7 @@ impl State {
         Self {
             plan,
             window: Window::new(window_bytes),
-            tasks: HashMap::new(),
+            under_way: HashMap::new(),
             files: HashMap::new(),
             waiting: HashMap::new(),
             outbox: Outbox::default(),
@@ -279,7 +297,7 @@ impl State {
         hash: ContentHash,
         verified: &Arc<Verified>,
     ) -> Option<Option<CacheFile>> {
-        self.tasks.remove(&id);
+        self.under_way.remove(&id);
         if !self.plan.answered(now, id) {
             return None;
         }
@@ -336,9 +354,8 @@ impl State {
                 .replies
                 .push((waiting.reply, Err(TransferError::Stopped)));
         }
-        for (_, task) in self.tasks.drain() {
-            task.abort();
-        }
+        let under_way = self.under_way.drain().map(|(_, request)| request);
+        self.outbox.unwanted.extend(under_way);
         let hashes: Vec<_> = self.files.keys().copied().collect();
         for hash in hashes {
             self.end_fills(&hash, &Err(TransferError::Stopped));
@@ -347,10 +364,9 @@ impl State {
 
     /// Carries the plan's wishes out as far as the lock is needed for it.
     pub fn pump(&mut self, now: Instant, inner: &Arc<Inner>) {
-        while let Some(event) = self.plan.poll_event() {
-            self.take_event(event);
-        }
+        self.take_events();
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
+            self.take_events();
             let file = self.files.get(&request.hash);
             let address = file
                 .and_then(|file| file.addresses.get(&request.node))
@@ -362,15 +378,24 @@ impl State {
             let task = inner
                 .runtime
                 .spawn(inner.clone().ask_range(request, address));
-            self.tasks.insert(request.id, task.abort_handle());
+            let task = UnderWay::Task(task.abort_handle());
+            self.under_way.insert(request.id, task);
         }
+        self.take_events();
     }
 
-    /// A request became a task after all; it ends where its answer is of no use any more.
-    pub fn note_task(&mut self, id: RequestId, task: AbortHandle) {
-        match self.plan.is_asked(id) {
-            true => drop(self.tasks.insert(id, task)),
-            false => task.abort(),
+    /// Notes how a request can be taken back; gives it back where its answer is of no use already.
+    pub fn note_under_way(&mut self, id: RequestId, request: UnderWay) -> Option<UnderWay> {
+        if !self.plan.is_asked(id) {
+            return Some(request);
+        }
+        self.under_way.insert(id, request);
+        None
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.plan.poll_event() {
+            self.take_event(event);
         }
     }
 
@@ -400,9 +425,7 @@ impl State {
                 self.outbox.events.push(FetchEvent::Liar { node, hash });
             }
             PlanEvent::Cancel(id) => {
-                if let Some(task) = self.tasks.remove(&id) {
-                    task.abort();
-                }
+                self.outbox.unwanted.extend(self.under_way.remove(&id));
             }
             PlanEvent::Closed(hash) => {
                 self.window.forget(&hash);

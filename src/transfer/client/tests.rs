@@ -57,7 +57,7 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
         })
         .collect();
     let (content, log) = (content.clone(), asked.clone());
-    let ask: Ask = Arc::new(move |node, _, lane, request| {
+    let ask: Ask = Arc::new(move |node, _, lane, request, _| {
         log.lock().unwrap().push((node, lane, request.clone()));
         let (manner, count) = &manners[&node];
         let turn = count.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +71,7 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
     });
     let cache = TestCache::new(budget);
     let holders: HoldersOf = Arc::new(move |_| holders.clone());
-    let at_once: AskAtOnce = Arc::new(|_, _, _, reply| Err(reply));
+    let at_once: AskAtOnce = Arc::new(|_, _, _, reply, _| Err(reply));
     let asking = Asking { ask, at_once };
     let (fetcher, events) = Fetcher::with_asking(config, asking, cache.cache.clone(), holders);
     Scene {
@@ -189,6 +189,31 @@ async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
         scene.asked_bytes()
     );
     assert!(scene.fetcher.inner.lock().window.refused_bytes() <= 4 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_more_than_cache_and_memory_hold_get_every_byte() {
+    let content = Content::new(22, 32 << 20);
+    let config = FetchConfig {
+        uncached_window_bytes: 4 << 20,
+        ..FetchConfig::new(2)
+    };
+    let scene = scene_with(config, &content, 8 << 20, &[Manner::Honest]);
+    let readers = (0..4u64).map(|number| {
+        let (fetcher, content) = (scene.fetcher.clone(), content.clone());
+        tokio::task::spawn_blocking(move || {
+            let quarter = content.size() / 4;
+            for step in 0..content.size() / (128 << 10) {
+                let at = (number * quarter + step * (128 << 10)) % content.size();
+                let range = ByteRange::at(at, 128 << 10);
+                let bytes = read_now(&fetcher, &content, range).unwrap();
+                assert!(bytes == content.part(range), "wrong bytes at {at}");
+            }
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -473,6 +498,6 @@ async fn nothing_is_left_behind_when_all_is_read() {
         tokio::task::yield_now().await;
     }
     let state = scene.fetcher.inner.lock();
-    assert!(state.tasks.is_empty());
+    assert!(state.under_way.is_empty());
     assert_eq!(state.window.refused_bytes(), 0);
 }

@@ -1,37 +1,53 @@
-//! How requests end, and what the passing of time does: answers, failures, hedges, deadlines.
+//! How requests end, and what the passing of time does: answers, failures, deadlines.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::RngExt;
 
 use super::fetch::Fetch;
-use super::schedule::Choice;
-use super::{Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, Timer};
+use super::look::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::{
+    Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
+    Timer,
+};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 
-/// Hedges of peers that still answer others cost at most this at once, and in the long run one
-/// byte in [`HEDGE_SHARE`]: a slow cluster must not be asked for everything twice.
-pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
-/// See [`HEDGE_CREDIT_MAX_BYTES`].
-const HEDGE_SHARE: u64 = 10;
-/// How many peers are asked for one range at one time, those that have fallen silent not counted.
-const ASKED_AT_ONCE_MAX: usize = 3;
-/// The same, all counted.
-const ASKED_IN_VAIN_MAX: usize = 12;
-/// A hedge follows after so many times the usual time.
-const HEDGE_MULTIPLE: u32 = 3;
-
 impl Plan {
+    /// Bytes of the answer to a request came from a peer, be it that nobody wants them any more.
+    /// Worth telling of an answer that takes its time; of others [`Plan::answered`] is enough.
+    pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.arrived_bytes += bytes;
+            entry.arrived_at = Some(now);
+            if let Some(fetch) = self.fetches.get_mut(&entry.request.hash) {
+                fetch.progress_at = Some(now);
+            }
+        }
+        self.heard(now, node, bytes);
+    }
+
+    fn heard(&mut self, now: Instant, node: NodeId, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let was_silent = peer.is_silent();
+        peer.moved(now, bytes);
+        if was_silent {
+            self.wake(node);
+        }
+    }
+
     /// The range of a request came, was verified, and can be read from now on. `false` where
     /// nobody needs it any more: another peer was sooner.
     pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
         let Some(entry) = self.take_request(id) else {
             return false;
         };
-        let (hash, range) = (entry.request.hash, entry.request.range);
-        if let Some(peer) = self.peers.get_mut(&entry.request.node) {
+        let (node, hash, range) = (entry.request.node, entry.request.hash, entry.request.range);
+        self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
+        if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
         let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
@@ -40,16 +56,13 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(&hash) else {
             return false;
         };
-        fetch.have.insert(range);
+        fetch.gain(range);
         fetch.last_used = now;
-        *fetch.received.entry(entry.request.node).or_default() += range.len();
+        fetch.progress_at = Some(now);
+        *fetch.received.entry(node).or_default() += range.len();
         fetch.lied_to = false;
-        if let Some(filling) = &mut fetch.filling {
-            filling.deadline = now + filling.patience;
-        }
-        self.tell_readers(now, &hash);
+        self.tell_readers(&hash, range);
         self.tell_if_filled(&hash);
-        self.settled = false;
         true
     }
 
@@ -58,16 +71,15 @@ impl Plan {
         let Some(entry) = self.take_request(id) else {
             return;
         };
-        let (node, hash) = (entry.request.node, entry.request.hash);
-        self.blame(now, node, hash, failure);
-        self.ask_again(&hash, entry.request.range);
+        self.blame(now, &entry, failure);
+        self.ask_again(&entry.request.hash, entry.request.range);
     }
 
     /// A peer came back to life: what it failed before is forgotten, but not that it lied.
     pub fn returned(&mut self, node: &NodeId) {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.rested();
-            self.settled = false;
+            self.wake(*node);
         }
     }
 
@@ -76,87 +88,74 @@ impl Plan {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             match timer {
-                Timer::Hedge(id) => self.hedge(now, id),
+                Timer::Look(id) => self.look(now, id),
                 Timer::Expire(id) => self.expire(now, id),
-                Timer::Deadline(id) if self.waits_its_turn(now, id) => {}
-                Timer::Deadline(id) => self.give_up(now, id),
+                Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
                 Timer::FillDeadline(hash) => self.give_up_filling(now, hash),
                 Timer::Idle(hash) => self.close_if_idle(now, hash),
-                Timer::Wanted(_) | Timer::Rested => self.settled = false,
+                Timer::Wanted(hash) => self.call_up_all(&hash),
+                Timer::Rested(node) => self.wake(node),
+                Timer::Again => {}
             }
         }
     }
 
-    fn blame(&mut self, now: Instant, node: NodeId, hash: ContentHash, failure: Failure) {
+    fn blame(&mut self, now: Instant, entry: &InFlight, failure: Failure) {
+        let (node, hash) = (entry.request.node, entry.request.hash);
         let jitter = self.rng.random::<f64>();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         let until = match failure {
-            Failure::Unreachable => peer.rest(now, jitter),
+            Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
             Failure::Busy | Failure::Ours => peer.rest_busy(now, jitter),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
+                self.take_out_all(&hash);
                 if let Some(fetch) = self.fetches.get_mut(&hash) {
                     fetch.remove_holder(now, node);
                 }
-                return;
+                return self.call_up_all(&hash);
             }
         };
-        self.timers.insert((until, Timer::Rested));
+        self.timers.insert((until, Timer::Rested(node)));
         if failure == Failure::Lied {
             self.events.push_back(PlanEvent::Liar(node, hash));
             if let Some(fetch) = self.fetches.get_mut(&hash) {
                 fetch.lied_to = true;
             }
-            self.drop_requests_to(node);
-        }
-    }
-
-    fn drop_requests_to(&mut self, node: NodeId) {
-        let of_node = |entry: &&InFlight| entry.request.node == node;
-        let lost: Vec<_> = self
-            .in_flight
-            .values()
-            .filter(of_node)
-            .map(|entry| entry.request)
-            .collect();
-        for request in lost {
-            self.take_request(request.id);
-            self.events.push_back(PlanEvent::Cancel(request.id));
-            self.ask_again(&request.hash, request.range);
+            let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
+            for id in asked.unwrap_or_default() {
+                self.abandon(id);
+            }
         }
     }
 
     /// Takes a request out of flight, with everything that hangs on it.
-    fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
+    pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
         let entry = self.in_flight.remove(&id)?;
         let request = &entry.request;
-        self.timers.remove(&(entry.hedge_at, Timer::Hedge(id)));
+        self.timers.remove(&(entry.look_at, Timer::Look(id)));
         self.timers.remove(&(entry.expire_at, Timer::Expire(id)));
         self.in_flight_bytes -= request.range.len();
         if let Some(peer) = self.peers.get_mut(&request.node) {
-            peer.ended(request.lane, request.range.len());
+            peer.ended(id, request.lane, request.range.len());
         }
         if let Some(fetch) = self.fetches.get_mut(&request.hash) {
-            fetch.in_flight.remove(&id);
-            fetch.pending.remove(request.range);
-            for twin in fetch
-                .in_flight
-                .iter()
-                .filter_map(|id| self.in_flight.get(id))
-            {
-                if !twin.request.range.intersection(&request.range).is_empty() {
-                    fetch.pending.insert(twin.request.range);
-                }
-            }
+            fetch.asked.remove(request.range, id);
         }
+        self.wake(request.node);
         Some(entry)
     }
 
     /// The others that were asked for a range that is here now.
     fn cancel_twins(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
-        for id in self.asked_for(hash, range) {
+        let Some(fetch) = self.fetches.get(hash) else {
+            return;
+        };
+        let twins: Vec<_> = fetch.asked.touching(range).collect();
+        for id in twins {
+            self.step();
             let Some(entry) = self.take_request(id) else {
                 continue;
             };
@@ -167,70 +166,52 @@ impl Plan {
         }
     }
 
-    /// The requests under way that touch a range.
-    fn asked_for(&self, hash: &ContentHash, range: ByteRange) -> Vec<RequestId> {
+    /// The demands that touch a range.
+    fn waiting_for(&self, hash: &ContentHash, range: ByteRange) -> Vec<DemandId> {
         let Some(fetch) = self.fetches.get(hash) else {
             return vec![];
         };
-        let touches = |id: &&RequestId| {
-            let entry = self.in_flight.get(id);
-            entry.is_some_and(|e| !e.request.range.intersection(&range).is_empty())
-        };
-        fetch.in_flight.iter().filter(touches).copied().collect()
-    }
-
-    fn is_waited_for(&self, fetch: &Fetch, range: ByteRange) -> bool {
-        let touches = |id| {
+        let touches = |id: &DemandId| {
+            self.step();
             let demand: Option<&Demand> = self.demands.get(id);
             demand.is_some_and(|d| !d.range.intersection(&range).is_empty())
         };
-        fetch.demands.iter().any(touches)
+        fetch
+            .waits
+            .near(range)
+            .into_iter()
+            .filter(touches)
+            .collect()
     }
 
-    fn ask_again(&mut self, hash: &ContentHash, range: ByteRange) {
-        self.settled = false;
+    pub(super) fn is_waited_for(&self, hash: &ContentHash, range: ByteRange) -> bool {
+        !self.waiting_for(hash, range).is_empty()
+    }
+
+    /// A range is neither here nor asked any more: who wants it asks anew.
+    pub(super) fn ask_again(&mut self, hash: &ContentHash, range: ByteRange) {
+        let waiting = self.waiting_for(hash, range);
         let Some(fetch) = self.fetches.get_mut(hash) else {
             return;
         };
-        for id in &fetch.demands {
-            let demand = self.demands.get(id);
-            if demand.is_some_and(|d| !d.range.intersection(&range).is_empty()) {
-                self.hungry.insert(*id);
-            }
-        }
+        fetch.hungry.extend(waiting);
         if let Some(filling) = &mut fetch.filling {
             filling.cursor = filling.cursor.min(range.start);
         }
-        if !self.ahead_turns.contains(hash) {
-            self.ahead_turns.push_back(*hash);
-        }
+        self.call_up_all(hash);
     }
 
-    /// Ends the waits whose range is complete, and gives the others of the file more time.
-    fn tell_readers(&mut self, now: Instant, hash: &ContentHash) {
-        let Some(fetch) = self.fetches.get_mut(hash) else {
-            return;
-        };
-        let mut ready = Vec::new();
-        for id in &fetch.demands {
-            let Some(demand) = self.demands.get_mut(id) else {
+    /// Ends the waits that a range completes.
+    fn tell_readers(&mut self, hash: &ContentHash, range: ByteRange) {
+        for id in self.waiting_for(hash, range) {
+            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(hash))
+            else {
                 continue;
             };
-            if fetch.have.contains(demand.range) {
-                ready.push(*id);
-                continue;
+            if fetch.have().contains(demand.range) {
+                self.take_demand(id);
+                self.events.push_back(PlanEvent::Ready(id));
             }
-            let later = (now + demand.patience).min(demand.latest);
-            // moved in steps, so that each answer does not touch each timer
-            if later > demand.deadline + demand.patience / 16 {
-                self.timers.remove(&(demand.deadline, Timer::Deadline(*id)));
-                demand.deadline = later;
-                self.timers.insert((later, Timer::Deadline(*id)));
-            }
-        }
-        for id in ready {
-            self.take_demand(id);
-            self.events.push_back(PlanEvent::Ready(id));
         }
     }
 
@@ -239,165 +220,41 @@ impl Plan {
             return;
         };
         if fetch.filling.is_some() && fetch.is_complete() {
-            fetch.filling = None;
+            self.cancel_fill(hash);
             self.events.push_back(PlanEvent::Filled(*hash));
         }
     }
 
-    /// How long a request may take before another peer is asked too.
-    pub(super) fn hedge_span(&self, usual: Duration, waited: bool) -> Duration {
-        let (least, most) = match waited {
-            true => self.config.hedge,
-            false => self.config.background_hedge,
-        };
-        (usual * HEDGE_MULTIPLE).clamp(least, most)
+    /// When the file of a demand last made progress: bytes of it came, or, for a limited time,
+    /// one of its holders was at work for others, so that its turn comes.
+    pub(super) fn latest_progress(&self, now: Instant, demand: &Demand) -> Option<Instant> {
+        let fetch = self.fetches.get(&demand.hash)?;
+        let own = fetch.progress_at.max(Some(demand.since));
+        let in_turn = self.latest_of_holders(now, fetch);
+        own.max(in_turn.min(own.map(|own| own + demand.patience * (TURN_PATIENCE - 1))))
     }
 
-    /// A reader waits now for what was asked in the background: it may be hedged sooner.
-    pub(super) fn hurry_what_is_asked(
-        &mut self,
-        now: Instant,
-        hash: &ContentHash,
-        range: ByteRange,
-    ) {
-        for id in self.asked_for(hash, range) {
-            let Some(entry) = self.in_flight.get(&id) else {
-                continue;
-            };
-            let at = (entry.sent.at + self.hedge_span(entry.sent.usual, true)).max(now);
-            if at < entry.hedge_at {
-                self.hedge_later(id, at);
-            }
-        }
-    }
-
-    fn hedge_later(&mut self, id: RequestId, at: Instant) {
-        let Some(entry) = self.in_flight.get_mut(&id) else {
-            return;
-        };
-        self.timers.remove(&(entry.hedge_at, Timer::Hedge(id)));
-        entry.hedge_at = at;
-        self.timers.insert((at, Timer::Hedge(id)));
-    }
-
-    /// A request takes long: where somebody waits for it, or its peer answers nothing at all,
-    /// another peer is asked for the same.
-    fn hedge(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id) else {
-            return;
-        };
-        let (request, since) = (entry.request, entry.sent.at);
-        let Some(fetch) = self.fetches.get(&request.hash) else {
-            return;
-        };
-        let waited = self.is_waited_for(fetch, request.range);
-        let usual = self.hedge_span(entry.sent.usual, waited);
-        let quiet = self
-            .peers
-            .get(&request.node)
-            .map(|peer| peer.quiet_for(now, since));
-        let quiet = quiet.unwrap_or_default();
-        let silent = quiet >= usual;
-        if let Some(peer) = self.peers.get_mut(&request.node).filter(|_| silent) {
-            peer.note_silence();
-        }
-        let asked = self.asked_for(&request.hash, request.range);
-        let again = if waited {
-            self.config.hedge.1
-        } else {
-            self.config.background_hedge.1
-        };
-        self.hedge_later(id, now + again);
-        if silent && quiet >= self.config.background_hedge.0 {
-            self.hedge_all_of(now, request.node);
-        }
-        let affordable = silent || self.hedge_credit_bytes >= request.range.len();
-        let busy: Vec<_> = asked
-            .iter()
-            .filter_map(|id| self.in_flight.get(id))
-            .map(|e| e.request.node)
-            .collect();
-        let lively = |node: &&NodeId| self.peers.get(node).is_some_and(|p| !p.is_silent());
-        let enough = busy.iter().filter(lively).count() >= ASKED_AT_ONCE_MAX;
-        if !(waited || silent) || !affordable || enough || busy.len() >= ASKED_IN_VAIN_MAX {
-            return;
-        }
-        match self.choose(now, &request.hash, request.range, request.lane, &busy) {
-            Choice::Ask(node, range) => {
-                if !silent {
-                    self.hedge_credit_bytes -= range.len();
-                }
-                let twin = self.issue(now, node, request.lane, request.hash, range, waited);
-                self.hedges.push_back(twin);
-            }
-            Choice::Nobody => self.starve(now, &request.hash),
-            Choice::InParts if silent => self.abandon(id),
-            Choice::InParts | Choice::Full => self.hedge_later(id, now + self.config.hedge.0),
-        }
-    }
-
-    /// Takes a request back, so that its range can be asked in other pieces.
-    fn abandon(&mut self, id: RequestId) {
-        if let Some(entry) = self.take_request(id) {
-            self.events.push_back(PlanEvent::Cancel(id));
-            self.ask_again(&entry.request.hash, entry.request.range);
-        }
-    }
-
-    /// A peer is silent: what else was asked of it before then need not wait to find that out.
-    fn hedge_all_of(&mut self, now: Instant, node: NodeId) {
-        let (due, long) = (now + self.config.hedge.0, self.config.hedge.1);
-        let stuck = |entry: &&InFlight| {
-            let old = entry.sent.at + long <= now;
-            entry.request.node == node && old && entry.hedge_at > due
-        };
-        let stuck: Vec<_> = self
-            .in_flight
-            .values()
-            .filter(stuck)
-            .map(|e| e.request.id)
-            .collect();
-        stuck.into_iter().for_each(|id| self.hedge_later(id, due));
-    }
-
-    /// A request took longer than any may. A peer that answers others meanwhile is only slow.
-    fn expire(&mut self, now: Instant, id: RequestId) {
-        let Some(entry) = self.in_flight.get(&id) else {
-            return;
-        };
-        let (node, since) = (entry.request.node, entry.sent.at);
-        let mut failure = Failure::Unreachable;
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.halve_pieces();
-            if peer.quiet_for(now, since) < self.config.request_limit {
-                failure = Failure::Ours;
-            }
-        }
-        self.events.push_back(PlanEvent::Cancel(id));
-        self.failed(now, id, failure);
-    }
-
-    /// Gives a reader more time whose holder is at work for others: its turn comes. Only a file
-    /// whose holders bring nothing to anybody makes no progress.
-    fn waits_its_turn(&mut self, now: Instant, id: DemandId) -> bool {
-        let Some(demand) = self.demands.get_mut(&id) else {
-            return false;
-        };
-        let holders = self.fetches.get(&demand.hash).map(|f| f.holders.keys());
-        let brought = holders
-            .into_iter()
-            .flatten()
+    fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
+        let holders = fetch.holders.keys();
+        holders
             .filter_map(|node| self.peers.get(node)?.delivered_at(now))
-            .max();
-        let Some(later) = brought.map(|at| (at + demand.patience).min(demand.latest)) else {
-            return false;
+            .max()
+    }
+
+    fn give_up_unless_it_goes_on(&mut self, now: Instant, id: DemandId) {
+        let later = match self.demands.get(&id) {
+            Some(demand) => self
+                .latest_progress(now, demand)
+                .map(|at| at + demand.patience),
+            None => return,
         };
-        if later <= now {
-            return false;
+        let Some(later) = later.filter(|later| *later > now) else {
+            return self.give_up(now, id);
+        };
+        if let Some(demand) = self.demands.get_mut(&id) {
+            demand.deadline = later;
+            self.timers.insert((later, Timer::Deadline(id)));
         }
-        demand.deadline = later;
-        self.timers.insert((later, Timer::Deadline(id)));
-        true
     }
 
     fn give_up(&mut self, now: Instant, id: DemandId) {
@@ -407,7 +264,7 @@ impl Plan {
         let mut why = PlanError::NoHolder;
         if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
             why = reason(fetch);
-            for gap in fetch.have.missing_in(demand.range).iter() {
+            for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
             }
         }
@@ -415,19 +272,22 @@ impl Plan {
     }
 
     fn give_up_filling(&mut self, now: Instant, hash: ContentHash) {
-        let Some(fetch) = self.fetches.get_mut(&hash) else {
+        let Some(fetch) = self.fetches.get(&hash) else {
             return;
         };
         let Some(filling) = &fetch.filling else {
             return;
         };
-        if filling.deadline > now {
-            self.timers
-                .insert((filling.deadline, Timer::FillDeadline(hash)));
+        let own = fetch.progress_at.max(Some(filling.since));
+        let limit = own.map(|own| own + filling.patience * (TURN_PATIENCE - 1));
+        let latest = own.max(self.latest_of_holders(now, fetch).min(limit));
+        let later = latest.map(|at| at + filling.patience);
+        if let Some(later) = later.filter(|later| *later > now) {
+            self.timers.insert((later, Timer::FillDeadline(hash)));
             return;
         }
-        fetch.filling = None;
         let why = reason(fetch);
+        self.cancel_fill(&hash);
         self.events.push_back(PlanEvent::FillFailed(hash, why));
     }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::places::{Asked, Waits};
 use super::streams::Streams;
-use super::{DemandId, PIECE_MAX_BYTES, RequestId};
+use super::turns::Place;
+use super::{DemandId, PIECE_MAX_BYTES};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
@@ -50,8 +52,8 @@ impl Coverage {
 pub(super) struct Filling {
     /// Everything before it is here or asked.
     pub cursor: u64,
-    /// When to give up, unless something comes.
-    pub deadline: Instant,
+    pub since: Instant,
+    /// How long to go on without progress.
     pub patience: Duration,
 }
 
@@ -59,15 +61,20 @@ pub(super) struct Filling {
 pub(super) struct Fetch {
     pub size_bytes: u64,
     /// Verified and kept.
-    pub have: ExtentSet,
-    /// Asked and not answered.
-    pub pending: ExtentSet,
+    have: ExtentSet,
+    have_bytes: u64,
+    pub asked: Asked,
     pub holders: BTreeMap<NodeId, Coverage>,
     pub streams: Streams,
     pub filling: Option<Filling>,
-    pub demands: BTreeSet<DemandId>,
-    pub in_flight: BTreeSet<RequestId>,
+    pub waits: Waits,
+    /// Demands of which some bytes are neither here nor asked.
+    pub hungry: BTreeSet<DemandId>,
+    /// Where it stands for its demands, its read-ahead and its filling.
+    pub places: [Place; 3],
     pub last_used: Instant,
+    /// When bytes of it last came from anybody, whole answers or not.
+    pub progress_at: Option<Instant>,
     /// Who gave how much of it, since it began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
@@ -84,14 +91,17 @@ impl Fetch {
     pub fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
         Self {
             size_bytes,
+            have_bytes: present.len(),
             have: present,
-            pending: ExtentSet::new(),
+            asked: Asked::default(),
             holders: BTreeMap::new(),
             streams: Streams::default(),
             filling: None,
-            demands: BTreeSet::new(),
-            in_flight: BTreeSet::new(),
+            waits: Waits::default(),
+            hungry: BTreeSet::new(),
+            places: [Place::Out; 3],
             last_used: now,
+            progress_at: None,
             received: BTreeMap::new(),
             failures: Vec::new(),
             gone: BTreeMap::new(),
@@ -106,12 +116,42 @@ impl Fetch {
         ByteRange::new(0, self.size_bytes)
     }
 
+    pub fn have(&self) -> &ExtentSet {
+        &self.have
+    }
+
+    pub fn have_bytes(&self) -> u64 {
+        self.have_bytes
+    }
+
+    pub fn gain(&mut self, range: ByteRange) {
+        self.have_bytes += self.have.missing_in(range).len();
+        self.have.insert(range);
+    }
+
+    pub fn lose(&mut self, range: ByteRange) {
+        self.have_bytes -= self.have.present_in(range).len();
+        self.have.remove(range);
+    }
+
     pub fn is_complete(&self) -> bool {
-        self.have.contains(self.whole())
+        self.have_bytes == self.size_bytes
     }
 
     pub fn is_idle(&self) -> bool {
-        self.demands.is_empty() && self.in_flight.is_empty() && self.filling.is_none()
+        self.waits.count() == 0 && self.asked.is_empty() && self.filling.is_none()
+    }
+
+    /// Whether some holder is known to have but a part of it.
+    pub fn has_partial_holders(&self) -> bool {
+        let part = |coverage: &Coverage| matches!(coverage, Coverage::Part(_));
+        self.holders.values().any(part)
+    }
+
+    /// Whether it is filled, and all that is left is asked.
+    pub fn is_filled_but_for_what_is_asked(&self) -> bool {
+        let cursor = self.filling.as_ref().map(|filling| filling.cursor);
+        cursor.is_some_and(|cursor| cursor >= self.size_bytes)
     }
 
     /// The first run of `range` that is neither here nor asked.
@@ -122,7 +162,7 @@ impl Fetch {
             let block = ByteRange::new(at, block_end.min(range.end));
             let missing = self.have.missing_in(block);
             for run in missing.iter() {
-                if let Some(gap) = self.pending.missing_in(run).iter().next() {
+                if let Some(gap) = self.asked.first_free(run) {
                     return Some(gap);
                 }
             }
@@ -193,7 +233,7 @@ impl Fetch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::plan::PlanError;
+    use crate::transfer::plan::{PlanError, RequestId};
 
     fn fetch() -> (Fetch, Instant) {
         let now = Instant::now();
@@ -203,13 +243,13 @@ mod tests {
     #[test]
     fn a_gap_is_what_is_neither_here_nor_asked() {
         let (mut fetch, _) = fetch();
-        fetch.have.insert(ByteRange::new(0, 4 << 20));
-        fetch
-            .pending
-            .insert(ByteRange::new(4 << 20, (4 << 20) + 4096));
+        fetch.gain(ByteRange::new(0, 4 << 20));
+        let asked = ByteRange::new(4 << 20, (4 << 20) + 4096);
+        fetch.asked.insert(asked, RequestId(1));
         let gap = fetch.first_gap(fetch.whole()).unwrap();
         assert_eq!(gap, ByteRange::new((4 << 20) + 4096, 5 << 20));
-        fetch.pending.insert(fetch.whole());
+        let rest = ByteRange::new((4 << 20) + 4096, 10 << 20);
+        fetch.asked.insert(rest, RequestId(2));
         assert_eq!(fetch.first_gap(fetch.whole()), None);
     }
 

@@ -2,23 +2,30 @@
 //!
 //! The plan is told what readers wait for ([`Plan::demand`]), what they have read
 //! ([`Plan::read_ahead`]), which files are wanted whole ([`Plan::fill`]), who has what
-//! ([`Plan::holders`], [`Plan::offer`]) and how requests ended ([`Plan::answered`],
-//! [`Plan::failed`]). It says what to ask ([`Plan::poll_request`]), what became of the wishes
+//! ([`Plan::holders`], [`Plan::offer`]), what arrives ([`Plan::arrived`]) and how requests ended
+//! ([`Plan::answered`], [`Plan::failed`]). It says what to ask ([`Plan::poll_request`]), what became of the wishes
 //! ([`Plan::poll_event`]) and when to wake it ([`Plan::poll_timeout`]).
 //!
 //! Demands come first, then read-ahead, then fills. A range is asked once, however many wait for
-//! it; only a hedge asks it twice. The plan moves no bytes, verifies nothing and knows no address;
+//! it; only a hedge asks it twice, and hedges have a budget. Progress is bytes that arrive, not
+//! answers that end: while bytes of a file come from anybody, however slowly, nobody who waits for
+//! it is given up. No step costs more than what it touches and the logarithm of what is in flight. The plan moves no bytes, verifies nothing and knows no address;
 //! its randomness is seeded, its time handed in, and its iteration order fixed, so one seed gives
 //! one run. An error leaves the plan as it was before the call.
 
 mod answers;
 mod fetch;
+mod look;
 mod peer;
+mod places;
 mod report;
 mod schedule;
 mod streams;
 mod terms;
+mod turns;
 
+#[cfg(test)]
+mod fluid;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -35,6 +42,7 @@ use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use fetch::{Coverage, Fetch, Filling};
 use peer::{Peer, Sent};
+use turns::{Line, Want};
 
 pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
@@ -64,38 +72,46 @@ const SHED_AFTER: Duration = Duration::from_secs(1);
 pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
-/// A deadline moves on while its file makes progress, or waits for its turn at a holder that is at
-/// work for others, but not beyond so many times its length.
-const DEADLINE_STRETCH: u32 = 3;
+/// A reader whose file makes no progress waits for its turn at a holder that is at work for others,
+/// but not beyond so many times its patience.
+const TURN_PATIENCE: u32 = 6;
 
 #[derive(Debug)]
 struct Demand {
     hash: ContentHash,
     range: ByteRange,
-    deadline: Instant,
-    /// How long the deadline was when it was made.
+    since: Instant,
+    /// How long to wait without progress.
     patience: Duration,
-    latest: Instant,
+    /// When that is looked at next.
+    deadline: Instant,
 }
 
 #[derive(Debug)]
 struct InFlight {
     request: RangeRequest,
     sent: Sent,
-    hedge_at: Instant,
+    /// When it is looked at whether it is late, and how often it was.
+    look_at: Instant,
+    looks: u32,
     expire_at: Instant,
+    /// What came of its answer so far, and when that last was.
+    arrived_bytes: u64,
+    arrived_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Hedge(RequestId),
+    Look(RequestId),
     Expire(RequestId),
     Deadline(DemandId),
     FillDeadline(ContentHash),
     Wanted(ContentHash),
     Idle(ContentHash),
     /// A peer's rest is over.
-    Rested,
+    Rested(NodeId),
+    /// A step left some of its work for the next.
+    Again,
 }
 
 /// The scheduler; see the module.
@@ -106,11 +122,13 @@ pub struct Plan {
     fetches: BTreeMap<ContentHash, Fetch>,
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
-    /// Demands of which some bytes are neither here nor asked.
-    hungry: BTreeSet<DemandId>,
-    /// Files with something to read ahead, and files to fill, in turn.
-    ahead_turns: VecDeque<ContentHash>,
-    fill_turns: VecDeque<ContentHash>,
+    /// Files that have something to ask, for each kind of wish in turn.
+    called: [Line; 3],
+    next_turn: u64,
+    /// Peers that may have room for a file that is parked at them.
+    awake: BTreeSet<NodeId>,
+    /// Peers that fell silent, and the first of their requests that is yet to be asked elsewhere.
+    rescues: BTreeMap<NodeId, RequestId>,
     in_flight: BTreeMap<RequestId, InFlight>,
     in_flight_bytes: u64,
     hedges: VecDeque<RangeRequest>,
@@ -120,8 +138,8 @@ pub struct Plan {
     next_id: u64,
     established_streams: usize,
     ahead_budget_bytes: Option<u64>,
-    /// Nothing changed since nothing was left to ask.
-    settled: bool,
+    #[cfg(test)]
+    steps: std::cell::Cell<u64>,
 }
 
 impl Plan {
@@ -133,19 +151,21 @@ impl Plan {
             fetches: BTreeMap::new(),
             peers: BTreeMap::new(),
             demands: BTreeMap::new(),
-            hungry: BTreeSet::new(),
-            ahead_turns: VecDeque::new(),
-            fill_turns: VecDeque::new(),
+            called: Default::default(),
+            next_turn: 0,
+            awake: BTreeSet::new(),
+            rescues: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             hedges: VecDeque::new(),
-            hedge_credit_bytes: answers::HEDGE_CREDIT_MAX_BYTES,
+            hedge_credit_bytes: look::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             next_id: 0,
             established_streams: 0,
             ahead_budget_bytes: None,
-            settled: true,
+            #[cfg(test)]
+            steps: std::cell::Cell::new(0),
         }
     }
 
@@ -195,6 +215,7 @@ impl Plan {
 
     /// Nodes that have all of the file, as the catalogue says.
     pub fn holders(&mut self, now: Instant, hash: &ContentHash, nodes: &[NodeId]) {
+        self.take_out_all(hash);
         let Some(fetch) = self.fetches.get_mut(hash) else {
             return;
         };
@@ -204,7 +225,7 @@ impl Plan {
                 self.peers.entry(*node).or_default();
             }
         }
-        self.settled = false;
+        self.call_up_all(hash);
     }
 
     /// Whether a request is still to be answered.
@@ -222,7 +243,7 @@ impl Plan {
     /// A node says what it has. Says whether that was of use: an offer of another size, for a file
     /// that nobody wants or from a shunned peer is not.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        let Some(fetch) = self.fetches.get_mut(&offer.hash) else {
+        let Some(fetch) = self.fetches.get(&offer.hash) else {
             return false;
         };
         let room = self.peers.contains_key(&offer.node) || self.peers.len() < PEERS_MAX;
@@ -238,13 +259,15 @@ impl Plan {
             true => Coverage::All,
             false => Coverage::Part(offer.ranges.clone()),
         };
-        let news = fetch.add_holder(offer.node, coverage);
-        self.settled = false;
+        self.take_out_all(&offer.hash);
+        let fetch = self.fetches.get_mut(&offer.hash);
+        let news = fetch.is_some_and(|fetch| fetch.add_holder(offer.node, coverage));
+        self.call_up_all(&offer.hash);
         news
     }
 
-    /// A reader waits for `range` of an open file until `deadline`, or longer while the file makes
-    /// progress. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
+    /// A reader waits for `range` of an open file until `deadline`, or longer: for as long as bytes
+    /// of the file come. Ends in [`PlanEvent::Ready`] or [`PlanEvent::Failed`].
     ///
     /// # Errors
     /// The remembered failure of a moment ago, or [`PlanError::TooMany`].
@@ -276,7 +299,7 @@ impl Plan {
             true => fetch.whole(),
             false => range.align_out(PAGE_BYTES, fetch.size_bytes),
         };
-        let present = fetch.have.contains(range);
+        let present = fetch.have().contains(range);
         match fetch.remembered_failure(now, range) {
             Some(why) if !present => return Err(why),
             _ if full => return Err(PlanError::TooMany),
@@ -288,23 +311,19 @@ impl Plan {
             self.events.push_back(PlanEvent::Ready(id));
             return Ok(id);
         }
-        fetch.demands.insert(id);
-        let patience = deadline.saturating_duration_since(now);
-        let latest = now + patience * DEADLINE_STRETCH;
-        self.demands.insert(
-            id,
-            Demand {
-                hash,
-                range,
-                deadline,
-                patience,
-                latest,
-            },
-        );
+        fetch.waits.insert(range, id);
+        fetch.hungry.insert(id);
+        let demand = Demand {
+            hash,
+            range,
+            since: now,
+            patience: deadline.saturating_duration_since(now),
+            deadline,
+        };
+        self.demands.insert(id, demand);
         self.timers.insert((deadline, Timer::Deadline(id)));
-        self.hungry.insert(id);
+        self.call_up(&hash, Want::Demand);
         self.hurry_what_is_asked(now, &hash, range);
-        self.settled = false;
         Ok(id)
     }
 
@@ -319,14 +338,12 @@ impl Plan {
             return;
         }
         let before = fetch.streams.established();
-        if fetch.streams.read(range, fetch.size_bytes, limit) {
-            self.settled = false;
-            if !self.ahead_turns.contains(hash) {
-                self.ahead_turns.push_back(*hash);
-            }
-        }
+        let more = fetch.streams.read(range, fetch.size_bytes, limit);
         let after = fetch.streams.established();
         self.established_streams = self.established_streams + after - before;
+        if more {
+            self.call_up(hash, Want::Ahead);
+        }
     }
 
     /// Bounds what is fetched ahead for all readers together, while the cache keeps nothing; `None`
@@ -353,17 +370,14 @@ impl Plan {
             self.events.push_back(PlanEvent::Filled(hash));
             return;
         }
-        let deadline = now + patience;
         fetch.filling = Some(Filling {
             cursor: 0,
-            deadline,
+            since: now,
             patience,
         });
-        self.timers.insert((deadline, Timer::FillDeadline(hash)));
-        if !self.fill_turns.contains(&hash) {
-            self.fill_turns.push_back(hash);
-        }
-        self.settled = false;
+        self.timers
+            .insert((now + patience, Timer::FillDeadline(hash)));
+        self.call_up(&hash, Want::Fill);
     }
 
     /// Nobody wants the whole file any more; what is asked already may still come.
@@ -371,6 +385,7 @@ impl Plan {
         if let Some(fetch) = self.fetches.get_mut(hash) {
             fetch.filling = None;
         }
+        self.take_out(hash, Want::Fill);
     }
 
     /// The reader has gone. What is asked already may still come; nothing more is asked for it.
@@ -381,25 +396,32 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(&demand.hash) else {
             return;
         };
-        if fetch.demands.is_empty() {
+        if fetch.waits.count() == 0 {
             self.established_streams -= fetch.streams.established();
             fetch.streams.clear();
         }
     }
 
-    /// Bytes that were here are not any more: the cache had no room for them.
+    /// Bytes that were here are not any more: the cache had no room for them. Whoever waits for
+    /// them still has them asked again.
     pub fn lost(&mut self, hash: &ContentHash, range: ByteRange) {
         if let Some(fetch) = self.fetches.get_mut(hash) {
-            fetch.have.remove(range);
-            if let Some(filling) = &mut fetch.filling {
-                filling.cursor = 0;
-            }
+            fetch.lose(range);
         }
+        self.ask_again(hash, range);
+    }
+
+    /// Until when a reader waits if nothing more comes; nothing where it waits no more. It moves
+    /// on as bytes of its file arrive.
+    pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
+        let demand = self.demands.get(&id)?;
+        let later = self.latest_progress(now, demand)? + demand.patience;
+        Some(later.max(demand.deadline))
     }
 
     /// How many bytes of an open file are here.
     pub fn ready_bytes(&self, hash: &ContentHash) -> Option<u64> {
-        self.fetches.get(hash).map(|fetch| fetch.have.len())
+        self.fetches.get(hash).map(Fetch::have_bytes)
     }
 
     /// What became of the wishes since the last call.
@@ -439,9 +461,9 @@ impl Plan {
     fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
-        self.hungry.remove(&id);
         if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
-            fetch.demands.remove(&id);
+            fetch.waits.remove(demand.range, id);
+            fetch.hungry.remove(&id);
         }
         Some(demand)
     }
@@ -458,9 +480,16 @@ impl Plan {
     }
 
     fn close(&mut self, hash: &ContentHash) {
+        self.take_out_all(hash);
         if let Some(fetch) = self.fetches.remove(hash) {
             self.established_streams -= fetch.streams.established();
             self.events.push_back(PlanEvent::Closed(*hash));
         }
+    }
+
+    /// One look at one thing: tests count them.
+    fn step(&self) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Everything here is an estimate that only steers; nothing is refused for being slow.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Lane, PIECE_MAX_BYTES};
+use super::turns::Line;
+use super::{Lane, PIECE_MAX_BYTES, RequestId};
 use crate::extent::CHUNK_BYTES;
 
 /// In flight to a peer of which little is known yet.
@@ -15,16 +17,16 @@ const WINDOW_MIN_PIECES: u64 = 2;
 const WINDOW_START_TIME: Duration = Duration::from_secs(1);
 /// Never more: 160 ms of 100 MB/s, twice over what a continent needs.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// In flight to a peer that never answered yet, so that a dead one costs little.
-const WINDOW_UNKNOWN_BYTES: u64 = 1 << 20;
+/// In flight in bulk to a peer that never answered yet, so that a dead or slow one costs little.
+const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
 /// Small answers that readers wait for go past the window, up to this.
-const URGENT_MAX_BYTES: u64 = 4 << 20;
+const URGENT_WINDOW_BYTES: u64 = 4 << 20;
+/// Or to as much of it where the peer is slow: more would only stand in a line there.
+const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.
 const PIECE_TIME: Duration = Duration::from_millis(250);
-/// The smallest piece that is asked in bulk.
-const PIECE_MIN_BYTES: u64 = 16 << 10;
 /// The first pause after a failure; it doubles with each one after it.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest pause: a reader who waits 10 s for it is to see it tried several times.
@@ -40,13 +42,16 @@ const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
 const RATE_UNKNOWN: f64 = 10e6;
 /// How much later a silent peer is taken to answer.
 const SILENCE_PENALTY: Duration = Duration::from_secs(10);
+/// The distance of a peer is the least latency seen in this time, or in as much before it: what a
+/// line before its door, or a torn network, adds is not distance.
+const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 
 /// What to remember of a request when it is sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub at: Instant,
     pub usual: Duration,
-    delivered_bytes: u64,
+    moved_bytes: u64,
     queue_bytes: u64,
     app_limited: bool,
 }
@@ -56,23 +61,35 @@ pub(super) struct Peer {
     /// Smoothed time to an answer beyond what its bytes and the queue before it take.
     latency: Option<Duration>,
     deviation: Duration,
+    /// The least latency of this span of time and of the one before, and when this one began.
+    least: [Option<Duration>; 2],
+    least_since: Option<Instant>,
     /// Smoothed bytes a second.
     rate: Option<f64>,
     pub delivered_bytes: u64,
+    /// What came from it, of use or not.
+    moved_bytes: u64,
     bulk_bytes: u64,
     urgent_bytes: u64,
-    last_answer: Option<Instant>,
+    /// What is asked of it.
+    pub asked: BTreeSet<RequestId>,
+    /// Files that wait until it has room, for each kind of wish.
+    pub parked: [Line; 3],
+    /// When anything of it last came.
+    heard_at: Option<Instant>,
     /// When bytes of it last came.
     delivered_at: Option<Instant>,
+    /// Since when something is asked of it without a pause.
+    busy_since: Option<Instant>,
     silent: bool,
-    /// Failures since the last answer.
+    /// Failures since the last answer; what broke at one time counts once.
     failures: u32,
+    failed_at: Option<Instant>,
     busy: u32,
     pub failures_total: u64,
     not_before: Option<Instant>,
     pub shunned_until: Option<Instant>,
     pub load: u8,
-    piece_cap_bytes: Option<u64>,
 }
 
 impl Peer {
@@ -107,12 +124,18 @@ impl Peer {
         self.shunned_until.is_some_and(|until| until > now)
     }
 
+    /// Its distance: latency without what a line or a torn network adds.
+    fn distance(&self) -> Option<Duration> {
+        let least = self.least.into_iter().flatten().min();
+        least.or(self.latency)
+    }
+
     /// How much may be in flight to it in bulk.
     pub fn window_bytes(&self) -> u64 {
-        let (Some(latency), Some(rate)) = (self.latency, self.rate) else {
+        let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
             return WINDOW_UNKNOWN_BYTES;
         };
-        let span = latency.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
+        let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
         let mut floor = self.piece_bytes() * WINDOW_MIN_PIECES;
         if self.delivered_bytes < WINDOW_START_BYTES {
             let moved = (rate * WINDOW_START_TIME.as_secs_f64()) as u64;
@@ -124,7 +147,11 @@ impl Peer {
     /// Whether one more piece of `bytes` may be asked of it.
     pub fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
-            Lane::Urgent => self.urgent_bytes + bytes <= URGENT_MAX_BYTES,
+            Lane::Urgent => {
+                let window = self.window_bytes() * 2;
+                let most = window.clamp(URGENT_WINDOW_MIN_BYTES, URGENT_WINDOW_BYTES);
+                self.urgent_bytes == 0 || self.urgent_bytes + bytes <= most
+            }
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
         }
     }
@@ -132,22 +159,23 @@ impl Peer {
     /// The largest piece to ask in bulk: a power of two.
     pub fn piece_bytes(&self) -> u64 {
         let by_rate = match self.rate {
-            None => 4 * CHUNK_BYTES,
+            None => CHUNK_BYTES,
             Some(rate) => (rate * PIECE_TIME.as_secs_f64()) as u64,
         };
-        let power = 1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2();
-        power.min(self.piece_cap_bytes.unwrap_or(PIECE_MAX_BYTES))
+        1u64 << by_rate.clamp(CHUNK_BYTES, PIECE_MAX_BYTES).ilog2()
+    }
+
+    fn queue_bytes(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Urgent => self.urgent_bytes,
+            Lane::Bulk => self.bulk_bytes,
+        }
     }
 
     /// When `bytes` more would be here, were they asked now.
     pub fn expected(&self, lane: Lane, bytes: u64) -> Duration {
-        let queue = if lane == Lane::Urgent {
-            self.urgent_bytes
-        } else {
-            self.bulk_bytes
-        };
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
-        let moving = Duration::from_secs_f64((queue + bytes) as f64 / rate);
+        let moving = Duration::from_secs_f64((self.queue_bytes(lane) + bytes) as f64 / rate);
         self.latency.unwrap_or(LATENCY_UNKNOWN) + moving
     }
 
@@ -163,56 +191,60 @@ impl Peer {
             + penalty
     }
 
-    pub fn sent(&mut self, now: Instant, lane: Lane, bytes: u64) -> Sent {
+    pub fn sent(&mut self, now: Instant, id: RequestId, lane: Lane, bytes: u64) -> Sent {
         let usual = self.expected(lane, bytes) + self.deviation * 2;
-        let queue_bytes = if lane == Lane::Urgent {
-            self.urgent_bytes
-        } else {
-            self.bulk_bytes
-        };
+        let queue_bytes = self.queue_bytes(lane);
+        if self.asked.is_empty() {
+            self.busy_since = Some(now);
+        }
+        self.asked.insert(id);
         match lane {
             Lane::Urgent => self.urgent_bytes += bytes,
             Lane::Bulk => self.bulk_bytes += bytes,
         }
         let app_limited = self.in_flight_bytes() * 2 < self.window_bytes();
-        let delivered_bytes = self.delivered_bytes;
         Sent {
             at: now,
             usual,
-            delivered_bytes,
+            moved_bytes: self.moved_bytes,
             queue_bytes,
             app_limited,
         }
     }
 
     /// Takes a request out of flight, however it ended.
-    pub fn ended(&mut self, lane: Lane, bytes: u64) {
+    pub fn ended(&mut self, id: RequestId, lane: Lane, bytes: u64) {
+        self.asked.remove(&id);
         match lane {
             Lane::Urgent => self.urgent_bytes -= bytes,
             Lane::Bulk => self.bulk_bytes -= bytes,
         }
     }
 
+    /// Bytes came, of use or not.
+    pub fn moved(&mut self, now: Instant, bytes: u64) {
+        self.moved_bytes += bytes;
+        (self.heard_at, self.delivered_at) = (Some(now), Some(now));
+        self.silent = false;
+    }
+
+    /// An answer is whole. Its bytes were told of with [`Peer::moved`].
     pub fn answered(&mut self, now: Instant, sent: &Sent, bytes: u64) {
         self.delivered_bytes += bytes;
-        (self.last_answer, self.delivered_at) = (Some(now), Some(now));
-        (self.silent, self.failures, self.busy) = (false, 0, 0);
+        (self.failures, self.busy) = (0, 0);
         self.not_before = None;
         let took = now
             .saturating_duration_since(sent.at)
             .max(Duration::from_micros(20));
         self.learn_rate(sent, took, bytes);
-        self.learn_latency(sent, took, bytes);
-        self.piece_cap_bytes = self
-            .piece_cap_bytes
-            .map(|cap| (cap * 2).min(PIECE_MAX_BYTES));
+        self.learn_latency(now, sent, took, bytes);
     }
 
-    /// What was delivered while this one was under way; where we asked for too little to fill the
-    /// link, that only ever raises the estimate.
+    /// What came while this one was under way; where we asked for too little to fill the link,
+    /// that only ever raises the estimate.
     fn learn_rate(&mut self, sent: &Sent, took: Duration, bytes: u64) {
-        let delivered = (self.delivered_bytes - sent.delivered_bytes).max(bytes);
-        let sample = delivered as f64 / took.as_secs_f64();
+        let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
+        let sample = moved as f64 / took.as_secs_f64();
         self.rate = Some(match self.rate {
             None => sample,
             Some(rate) if sample > rate => rate + (sample - rate) / 2.0,
@@ -222,10 +254,11 @@ impl Peer {
     }
 
     /// Jacobson and Karels' smoothing (RFC 6298), of what bytes and queue do not explain.
-    fn learn_latency(&mut self, sent: &Sent, took: Duration, bytes: u64) {
+    fn learn_latency(&mut self, now: Instant, sent: &Sent, took: Duration, bytes: u64) {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
         let sample = took.saturating_sub(moving).max(took / 8);
+        self.note_distance(now, sample);
         let Some(latency) = self.latency else {
             self.latency = Some(took);
             self.deviation = took / 2;
@@ -235,10 +268,28 @@ impl Peer {
         self.latency = Some((latency * 7 + sample) / 8);
     }
 
-    /// How long it has answered nothing at all, while something asked at `since` was open.
+    fn note_distance(&mut self, now: Instant, sample: Duration) {
+        let begun = *self.least_since.get_or_insert(now);
+        if now.saturating_duration_since(begun) >= DISTANCE_SPAN {
+            self.least = [None, self.least[0]];
+            self.least_since = Some(now);
+        }
+        self.least[0] = Some(self.least[0].map_or(sample, |least| least.min(sample)));
+    }
+
+    /// How long nothing at all came of it, while something asked at `since` was open.
     pub fn quiet_for(&self, now: Instant, since: Instant) -> Duration {
-        let from = self.last_answer.map_or(since, |answer| answer.max(since));
+        let from = self.heard_at.map_or(since, |heard| heard.max(since));
         now.saturating_duration_since(from)
+    }
+
+    /// Whether it may be counted on: it is not silent, nor on the way to it.
+    pub fn is_lively(&self, now: Instant, limit: Duration) -> bool {
+        let idle = self.asked.is_empty();
+        let since = self.busy_since.unwrap_or(now);
+        !self.silent
+            && self.resting_until(now).is_none()
+            && (idle || self.quiet_for(now, since) < limit)
     }
 
     /// When bytes of it last came, whoever they were for; nothing where it may not be asked.
@@ -246,27 +297,44 @@ impl Peer {
         self.delivered_at.filter(|_| !self.is_shunned(now))
     }
 
-    /// It answers nothing: others come first until it does.
-    pub fn note_silence(&mut self) {
-        self.silent = true;
+    /// It answers nothing: others come first until it does. Whether that is news.
+    pub fn note_silence(&mut self) -> bool {
+        !std::mem::replace(&mut self.silent, true)
     }
 
     /// Another was sooner: it takes at least as long as it has taken so far.
     pub fn note_slow(&mut self, now: Instant, sent: &Sent) {
         let took = now.saturating_duration_since(sent.at);
-        if let Some(latency) = self.latency.filter(|latency| took > *latency) {
-            self.latency = Some((latency * 7 + took) / 8);
+        let moved = self.moved_bytes - sent.moved_bytes;
+        if self.rate.is_none() && moved > 0 {
+            self.rate = Some(moved as f64 / took.as_secs_f64().max(1e-3));
+        }
+        match self.latency {
+            None => self.latency = Some(took),
+            Some(latency) if took > latency => self.latency = Some((latency * 7 + took) / 8),
+            Some(_) => {}
         }
     }
 
-    /// It is said to be well again.
+    /// It is said to be well again: what it took while it was not says nothing about it now.
     pub fn rested(&mut self) {
         (self.failures, self.busy, self.silent) = (0, 0, false);
         self.not_before = None;
+        if let Some(latency) = self.distance() {
+            let latency = latency.min(LATENCY_UNKNOWN);
+            (self.latency, self.deviation) = (Some(latency), latency / 2);
+            self.least = [Some(latency), None];
+        }
     }
 
-    /// It could not be reached, or answered nonsense. `jitter` is in 0..1.
-    pub fn rest(&mut self, now: Instant, jitter: f64) -> Instant {
+    /// It could not be reached, or answered nonsense, in what was asked at `sent_at`. `jitter` is
+    /// in 0..1. Says until when it rests.
+    pub fn rest(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Instant {
+        if self.failed_at.is_some_and(|failed| sent_at <= failed) {
+            // what broke then broke this too
+            return self.not_before.unwrap_or(now);
+        }
+        self.failed_at = Some(now);
         self.failures += 1;
         self.failures_total += 1;
         let doubled = BACKOFF_MIN * (1 << (self.failures - 1).min(10));
@@ -276,17 +344,12 @@ impl Peer {
     }
 
     pub fn rest_busy(&mut self, now: Instant, jitter: f64) -> Instant {
-        self.last_answer = Some(now);
+        self.heard_at = Some(now);
         self.busy += 1;
         let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
         let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);
         self.not_before = Some(until);
         until
-    }
-
-    /// A request to it took longer than any may.
-    pub fn halve_pieces(&mut self) {
-        self.piece_cap_bytes = Some((self.piece_bytes() / 2).max(PIECE_MIN_BYTES));
     }
 
     pub fn shun(&mut self, now: Instant) -> Instant {
@@ -301,24 +364,33 @@ impl Peer {
 mod tests {
     use super::*;
 
+    const ID: RequestId = RequestId(0);
+
+    fn answer(peer: &mut Peer, now: Instant, id: RequestId, sent: (&Sent, Lane), bytes: u64) {
+        peer.ended(id, sent.1, bytes);
+        peer.moved(now, bytes);
+        peer.answered(now, sent.0, bytes);
+    }
+
     /// A peer that answers one piece after another at a fixed rate and distance.
     fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
         let mut peer = Peer::default();
         let mut now = Instant::now();
         let mut queue = std::collections::VecDeque::new();
-        let mut link_free = now;
+        let (mut link_free, mut next) = (now, 0);
         for _ in 0..pieces {
             while peer.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
                 let bytes = peer.piece_bytes();
-                let sent = peer.sent(now, Lane::Bulk, bytes);
+                let id = RequestId(next);
+                next += 1;
+                let sent = peer.sent(now, id, Lane::Bulk, bytes);
                 let moving = Duration::from_secs_f64(bytes as f64 / rate);
                 link_free = link_free.max(now + latency) + moving;
-                queue.push_back((link_free, sent, bytes));
+                queue.push_back((link_free, id, sent, bytes));
             }
-            let (at, sent, bytes) = queue.pop_front().unwrap();
+            let (at, id, sent, bytes) = queue.pop_front().unwrap();
             now = at;
-            peer.ended(Lane::Bulk, bytes);
-            peer.answered(now, &sent, bytes);
+            answer(&mut peer, now, id, (&sent, Lane::Bulk), bytes);
         }
         peer
     }
@@ -346,25 +418,26 @@ mod tests {
     fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
         let (mut peer, now) = (Peer::default(), Instant::now());
         let mut last = Duration::ZERO;
-        for _ in 0..20 {
-            let rest = peer.rest(now, 0.5) - now;
+        for step in 0..20 {
+            let now = now + Duration::from_secs(step);
+            let rest = peer.rest(now, now, 0.5) - now;
             assert!(rest >= last && rest <= BACKOFF_MAX);
             last = rest;
         }
+        let now = now + Duration::from_secs(20);
         assert_eq!(last, BACKOFF_MAX);
-        let sent = peer.sent(now, Lane::Urgent, 4096);
-        peer.ended(Lane::Urgent, 4096);
-        peer.answered(now + Duration::from_millis(1), &sent, 4096);
+        let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+        let later = now + Duration::from_millis(1);
+        answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
         assert_eq!(peer.resting_until(now), None);
     }
 
     #[test]
     fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
         let (mut peer, now) = (Peer::default(), Instant::now());
-        let sent = peer.sent(now, Lane::Bulk, 4096);
+        let sent = peer.sent(now, ID, Lane::Bulk, 4096);
         peer.shun(now);
-        peer.ended(Lane::Bulk, 4096);
-        peer.answered(now, &sent, 4096);
+        answer(&mut peer, now, ID, (&sent, Lane::Bulk), 4096);
         assert!(peer.is_shunned(now + SHUN - Duration::from_secs(1)));
         assert!(!peer.is_shunned(now + SHUN));
     }
@@ -374,14 +447,41 @@ mod tests {
         let mut peer = trained(Duration::from_millis(20), 100e6, 200);
         while peer.in_flight_bytes() > 0 {
             let bytes = peer.in_flight_bytes();
-            peer.ended(Lane::Bulk, bytes);
+            peer.ended(ID, Lane::Bulk, bytes);
         }
         let (before, now) = (peer.rate().unwrap(), Instant::now());
         for _ in 0..100 {
-            let sent = peer.sent(now, Lane::Urgent, 4096);
-            peer.ended(Lane::Urgent, 4096);
-            peer.answered(now + Duration::from_millis(20), &sent, 4096);
+            let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+            let later = now + Duration::from_millis(20);
+            answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
         }
         assert!(peer.rate().unwrap() >= before);
+    }
+
+    #[test]
+    fn one_broken_connection_with_many_requests_on_it_is_one_failure() {
+        let (mut peer, sent_at) = (Peer::default(), Instant::now());
+        let now = sent_at + Duration::from_secs(1);
+        let rests: Vec<_> = (0..4).map(|_| peer.rest(now, sent_at, 0.5)).collect();
+        assert_eq!(peer.failures_total, 1);
+        assert!(rests.iter().all(|until| *until <= now + BACKOFF_MIN));
+        peer.rest(now + BACKOFF_MIN, now + BACKOFF_MIN, 0.5);
+        assert_eq!(peer.failures_total, 2, "what was asked later is another");
+    }
+
+    #[test]
+    fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
+        let mut peer = trained(Duration::from_millis(1), 25e6, 400);
+        let before = peer.window_bytes();
+        let now = Instant::now() + Duration::from_secs(30);
+        for _ in 0..20 {
+            let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+            let later = now + Duration::from_secs(3);
+            answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
+        }
+        assert!(peer.latency().unwrap() > Duration::from_secs(1));
+        assert!(peer.window_bytes() <= before * 2, "{}", peer.window_bytes());
+        peer.rested();
+        assert!(peer.latency().unwrap() <= LATENCY_UNKNOWN);
     }
 }

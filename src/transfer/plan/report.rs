@@ -43,14 +43,14 @@ impl Plan {
             let received = fetch.received.iter();
             let mut sources: BTreeMap<_, _> =
                 received.map(|(node, bytes)| (*node, (*bytes, 0))).collect();
-            for (node, asked_bytes) in fetch.in_flight.iter().filter_map(|id| self.asked(*id)) {
+            for (node, asked_bytes) in fetch.asked.ids().filter_map(|id| self.asked(id)) {
                 sources.entry(node).or_default().1 += asked_bytes;
             }
             FetchReport {
                 hash: *hash,
                 size_bytes: fetch.size_bytes,
-                ready_bytes: fetch.have.len(),
-                waiting: fetch.demands.len(),
+                ready_bytes: fetch.have_bytes(),
+                waiting: fetch.waits.count(),
                 is_filling: fetch.filling.is_some(),
                 sources,
             }

@@ -1,12 +1,12 @@
 //! The next request: demands in their order, then read-ahead and fills, each file in turn.
 
-use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
 use super::fetch::Coverage;
+use super::turns::{WANTS, Want};
 use super::{
     DemandId, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
     RequestId, Timer, URGENT_MAX_BYTES,
@@ -21,10 +21,15 @@ const DEMAND_RESERVE_BYTES: u64 = 16 << 20;
 const UNKNOWN_AT_ONCE_MAX: usize = 4;
 /// One bulk request in so many goes to a peer that is not known yet, though a known one has room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer is not asked in bulk while another would, although it is busy, be so many times sooner.
-const WORSE_MULTIPLE: u32 = 4;
-/// Or would be sooner by less than this.
-const WORSE_SLACK: Duration = Duration::from_millis(100);
+/// A peer is not asked in bulk for what would come too late from it, while another would, although
+/// it is busy, be so many times sooner,
+const WORSE_MULTIPLE: u32 = 2;
+/// and by more than this.
+const WORSE_SLACK: Duration = Duration::from_millis(50);
+/// Files that are tried for one request; the others follow in the next step.
+const TRIES_MAX: usize = 32;
+/// Demands of one file that are tried for one request, where its holders have different parts.
+const DEMANDS_TRIED_MAX: usize = 16;
 
 /// Whom to ask for the beginning of a gap.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +54,15 @@ struct Candidates {
     best_is_silent: bool,
     unknown: Vec<(NodeId, ByteRange)>,
     unknown_in_use: usize,
+    /// Bytes a second of all that are known.
+    rate: f64,
+}
+
+impl Candidates {
+    fn time_to_bring(&self, bytes: u64) -> Duration {
+        let seconds = bytes as f64 / self.rate.max(1.0);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
 }
 
 impl Plan {
@@ -59,119 +73,139 @@ impl Plan {
                 return Some(hedge);
             }
         }
-        if self.settled {
-            return None;
-        }
-        let found = self.next_demanded(now).or_else(|| {
-            let room = IN_FLIGHT_MAX_BYTES - DEMAND_RESERVE_BYTES;
-            let room = self.in_flight_bytes + PIECE_MAX_BYTES <= room;
-            room.then(|| self.next_ahead(now).or_else(|| self.next_filling(now)))
-                .flatten()
-        });
-        self.settled = found.is_none();
-        found
-    }
-
-    fn next_demanded(&mut self, now: Instant) -> Option<RangeRequest> {
-        // what cannot be asked for one demand cannot for the next of the same file
-        let mut hopeless = BTreeSet::new();
-        let mut last: Option<DemandId> = None;
+        self.rescue_some(now);
+        let mut tries = TRIES_MAX;
         loop {
-            if self.in_flight_bytes + PIECE_MAX_BYTES > IN_FLIGHT_MAX_BYTES {
+            if let Some(request) = self.next_of_called(now, &mut tries) {
+                return Some(request);
+            }
+            if tries == 0 {
+                // the others follow at once
+                self.awake.pop_first();
+                self.timers.insert((now, Timer::Again));
                 return None;
             }
-            let after = last.map_or(Unbounded, Excluded);
-            let id = *self.hungry.range((after, Unbounded)).next()?;
-            last = Some(id);
-            let Some(demand) = self.demands.get(&id) else {
-                continue;
-            };
-            let (hash, range) = (demand.hash, demand.range);
-            let small = range.len() <= URGENT_MAX_BYTES;
-            let lane = if small { Lane::Urgent } else { Lane::Bulk };
-            if hopeless.contains(&(hash, small)) {
-                continue;
+            if !self.wake_one() {
+                return None;
             }
-            let Some(gap) = self.fetches.get(&hash).and_then(|f| f.first_gap(range)) else {
-                self.hungry.remove(&id);
-                continue;
-            };
-            match self.choose(now, &hash, gap, lane, &[]) {
-                Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, lane, hash, part, true));
-                }
-                Choice::Full => {}
-                Choice::Nobody | Choice::InParts => self.starve(now, &hash),
-            }
-            if !self.has_partial_holders(&hash) {
-                hopeless.insert((hash, small));
-            }
+            tries -= 1;
         }
     }
 
-    fn has_partial_holders(&self, hash: &ContentHash) -> bool {
-        let part = |coverage: &Coverage| matches!(coverage, Coverage::Part(_));
-        self.fetches
-            .get(hash)
-            .is_some_and(|fetch| fetch.holders.values().any(part))
-    }
-
-    fn next_ahead(&mut self, now: Instant) -> Option<RangeRequest> {
-        for _ in 0..self.ahead_turns.len() {
-            let hash = self.ahead_turns.pop_front()?;
-            let Some(fetch) = self.fetches.get(&hash) else {
-                continue;
+    fn next_of_called(&mut self, now: Instant, tries: &mut usize) -> Option<RangeRequest> {
+        for want in WANTS {
+            let reserve = match want {
+                Want::Demand => 0,
+                Want::Ahead | Want::Fill => DEMAND_RESERVE_BYTES,
             };
-            let ahead = fetch.streams.ahead();
-            let gaps: Vec<_> = ahead
-                .into_iter()
-                .filter_map(|r| fetch.first_gap(r))
-                .collect();
-            if gaps.is_empty() {
-                continue;
-            }
-            self.ahead_turns.push_back(hash);
-            for gap in gaps {
-                let choice = self.choose(now, &hash, gap, Lane::Bulk, &[]);
-                if let Choice::Ask(node, part) = choice {
-                    return Some(self.issue(now, node, Lane::Bulk, hash, part, false));
+            while let Some((_, hash)) = self.called[want as usize].first().copied() {
+                self.step();
+                let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
+                if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
+                    break;
+                }
+                if *tries == 0 {
+                    return None;
+                }
+                *tries -= 1;
+                let found = match want {
+                    Want::Demand => self.next_demanded(now, &hash),
+                    Want::Ahead => self.next_ahead(now, &hash),
+                    Want::Fill => self.next_filling(now, &hash),
+                };
+                if found.is_some() {
+                    self.move_to_end(&hash, want);
+                    return found;
                 }
             }
         }
         None
     }
 
-    fn next_filling(&mut self, now: Instant) -> Option<RangeRequest> {
-        for _ in 0..self.fill_turns.len() {
-            let hash = self.fill_turns.pop_front()?;
-            let Some(fetch) = self.fetches.get_mut(&hash) else {
-                continue;
+    /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
+    fn next_demanded(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+        let mut last: Option<DemandId> = None;
+        for _ in 0..DEMANDS_TRIED_MAX {
+            let fetch = self.fetches.get_mut(hash)?;
+            let after = last.map_or(Unbounded, Excluded);
+            let Some(id) = fetch.hungry.range((after, Unbounded)).next().copied() else {
+                break;
             };
-            let Some(filling) = &fetch.filling else {
-                continue;
+            last = Some(id);
+            let range = self.demands.get(&id).map(|demand| demand.range);
+            let Some(gap) = range.and_then(|range| fetch.first_gap(range)) else {
+                fetch.hungry.remove(&id);
+                self.call_up(hash, Want::Demand);
+                return None;
             };
-            let rest = ByteRange::new(filling.cursor, fetch.size_bytes);
-            let first = fetch.first_gap(rest);
-            let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
-            if let Some(filling) = &mut fetch.filling {
-                filling.cursor = cursor;
-            }
-            self.fill_turns.push_back(hash);
-            let Some(first) = first else { continue };
-            match self.choose(now, &hash, first, Lane::Bulk, &[]) {
+            let in_parts = fetch.has_partial_holders();
+            match self.choose(now, hash, gap, (Lane::Urgent, None), &[]) {
                 Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Bulk, hash, part, false));
+                    return Some(self.issue(now, node, Lane::Urgent, *hash, part, true));
                 }
                 Choice::Full => {}
-                Choice::Nobody | Choice::InParts => {
-                    let elsewhere = self.fill_from_parts(now, &hash, first.start);
-                    if elsewhere.is_some() {
-                        return elsewhere;
-                    }
-                    self.starve(now, &hash);
-                }
+                Choice::Nobody | Choice::InParts => self.starve(now, hash),
+            }
+            // what cannot be asked for one demand cannot for the next where all have all
+            if !in_parts {
+                break;
             }
         }
+        self.park(hash, Want::Demand);
+        None
+    }
+
+    fn next_ahead(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+        let fetch = self.fetches.get(hash)?;
+        let mut gaps = Vec::new();
+        for range in fetch.streams.ahead() {
+            self.step();
+            if let Some(gap) = fetch.first_gap(range) {
+                gaps.push((gap, gap.start - range.start));
+            }
+        }
+        if gaps.is_empty() {
+            self.take_out(hash, Want::Ahead);
+            return None;
+        }
+        for (gap, before_bytes) in gaps {
+            let choice = self.choose(now, hash, gap, (Lane::Bulk, Some(before_bytes)), &[]);
+            if let Choice::Ask(node, part) = choice {
+                return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
+            }
+        }
+        self.park(hash, Want::Ahead);
+        None
+    }
+
+    fn next_filling(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+        let fetch = self.fetches.get_mut(hash)?;
+        let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
+        let rest = ByteRange::new(from, fetch.size_bytes);
+        let first = fetch.first_gap(rest);
+        let cursor = first.map_or(fetch.size_bytes, |gap| gap.start);
+        if let Some(filling) = &mut fetch.filling {
+            filling.cursor = cursor;
+        }
+        let Some(first) = first else {
+            self.take_out(hash, Want::Fill);
+            return None;
+        };
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
+        match self.choose(now, hash, first, (Lane::Bulk, Some(left_bytes)), &[]) {
+            Choice::Ask(node, part) => {
+                return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
+            }
+            Choice::Full => {}
+            Choice::Nobody | Choice::InParts => {
+                let elsewhere = self.fill_from_parts(now, hash, first.start);
+                if elsewhere.is_some() {
+                    return elsewhere;
+                }
+                self.starve(now, hash);
+            }
+        }
+        self.park(hash, Want::Fill);
         None
     }
 
@@ -191,22 +225,25 @@ impl Plan {
                 .find_map(|run| fetch.first_gap(run)),
             Coverage::All => None,
         };
+        let left_bytes = fetch.size_bytes - fetch.have_bytes();
         let gaps: Vec<_> = fetch.holders.values().filter_map(gap_of).collect();
         for gap in gaps {
-            if let Choice::Ask(node, part) = self.choose(now, hash, gap, Lane::Bulk, &[]) {
+            let choice = self.choose(now, hash, gap, (Lane::Bulk, Some(left_bytes)), &[]);
+            if let Choice::Ask(node, part) = choice {
                 return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
             }
         }
         None
     }
 
-    /// The best holder of the beginning of `gap` but for those in `exclude`.
+    /// The best holder of the beginning of `gap` but for those in `exclude`. Bytes in bulk are not
+    /// needed before `before_bytes` more have come.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         hash: &ContentHash,
         gap: ByteRange,
-        lane: Lane,
+        (lane, before_bytes): (Lane, Option<u64>),
         exclude: &[NodeId],
     ) -> Choice {
         let found = self.candidates(now, hash, gap, lane, exclude);
@@ -223,7 +260,8 @@ impl Plan {
                 && (found.best_is_silent
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
-            let bearable = least * WORSE_MULTIPLE + WORSE_SLACK;
+            let due = found.time_to_bring(before_bytes.unwrap_or_default());
+            let bearable = (least * WORSE_MULTIPLE + WORSE_SLACK).max(due);
             if !explore {
                 let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
                 return if worse {
@@ -253,6 +291,7 @@ impl Plan {
             return found;
         };
         for (node, coverage) in &fetch.holders {
+            self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;
             };
@@ -266,15 +305,19 @@ impl Plan {
                 continue;
             }
             found.any = true;
-            let grain = if hedged {
-                PIECE_MAX_BYTES
-            } else {
-                peer.piece_bytes()
+            let grain = match lane {
+                _ if hedged => PIECE_MAX_BYTES,
+                Lane::Urgent => peer.piece_bytes().min(URGENT_MAX_BYTES),
+                Lane::Bulk => peer.piece_bytes(),
             };
             let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));
             let score = peer.score(lane, part.len());
             if peer.is_known() {
                 found.least = Some(found.least.map_or(score, |least| least.min(score)));
+                found.rate += peer
+                    .rate()
+                    .filter(|_| !peer.is_silent())
+                    .unwrap_or_default();
             } else if peer.in_flight_bytes() > 0 {
                 found.unknown_in_use += 1;
             }
@@ -303,20 +346,16 @@ impl Plan {
     ) -> RangeRequest {
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let sent = self
-            .peers
-            .entry(node)
-            .or_default()
-            .sent(now, lane, range.len());
-        let hedge_at = now + self.hedge_span(sent.usual, waited);
+        let peer = self.peers.entry(node).or_default();
+        let sent = peer.sent(now, id, lane, range.len());
+        let look_at = now + self.late_after(sent.usual, waited);
         let expire_at = now + self.config.request_limit;
-        self.timers.insert((hedge_at, Timer::Hedge(id)));
+        self.timers.insert((look_at, Timer::Look(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
         self.in_flight_bytes += range.len();
         let mut size_bytes = 0;
         if let Some(fetch) = self.fetches.get_mut(&hash) {
-            fetch.pending.insert(range);
-            fetch.in_flight.insert(id);
+            fetch.asked.insert(range, id);
             fetch.starved = false;
             size_bytes = fetch.size_bytes;
         }
@@ -333,8 +372,11 @@ impl Plan {
             InFlight {
                 request,
                 sent,
-                hedge_at,
+                look_at,
+                looks: 0,
                 expire_at,
+                arrived_bytes: 0,
+                arrived_at: None,
             },
         );
         request

@@ -1,6 +1,7 @@
 //! What a plan promises, shown in virtual time.
 
 mod chaos;
+mod links;
 mod trouble;
 
 use std::time::Duration;

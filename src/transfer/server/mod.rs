@@ -19,17 +19,18 @@ use crate::cache::Cache;
 use crate::digest::ContentHash;
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
+use crate::net::peer::Incoming;
 use crate::share::ShareSet;
-use crate::wire::native::tcp::{MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Request, Response};
+use crate::wire::native::tcp::{Lane, MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Request, Response};
 
 pub use askers::ASKERS_MAX;
 use askers::Askers;
 use opened::{OPENED_FOR, Opened, Source, Unserved};
 use turnstile::{Turn, Turnstile};
 
-/// The largest range that is answered without another thread: one group, some 40 microseconds'
-/// work where its bytes are in memory.
-const AT_ONCE_MAX_BYTES: u64 = CHUNK_BYTES;
+/// The largest range that is answered without another thread: the kernel's read-ahead by default,
+/// some 80 microseconds' work where its bytes are in memory.
+const AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 
 /// What serving may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,9 @@ pub struct OfferData {
     pub askers: Vec<NodeId>,
 }
 
+/// Told of bytes of files that go to a node. Called from any thread.
+pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
+
 /// Answers what other nodes ask of contents. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
@@ -117,23 +121,90 @@ impl Server {
         }
     }
 
+    /// Sees to a question about content, and gives any other back. Called on the task of the
+    /// asker's connection: what is small and in memory is answered there, the rest on one other
+    /// thread. Never blocks; needs a running tokio runtime.
+    pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
+        let Incoming { from, lane, .. } = incoming;
+        let (hash, size_bytes, range) = match incoming.request {
+            Request::Range {
+                hash,
+                size_bytes,
+                range,
+            } => (hash, size_bytes, range),
+            Request::Holdings { .. } => {
+                let server = self.clone();
+                tokio::spawn(async move {
+                    let answer = server.answer(from, lane, incoming.request).await;
+                    incoming.reply.send(answer);
+                });
+                return None;
+            }
+            _ => return Some(incoming),
+        };
+        if let Some(response) = self.answer_at_once(from, lane, &incoming.request) {
+            sent(from, range.len());
+            incoming.reply.send(response);
+            return None;
+        }
+        let (server, sent) = (self.clone(), sent.clone());
+        let unwanted = incoming.reply.unwanted();
+        let deliver = move |response: Response| {
+            if matches!(response, Response::Data { .. }) {
+                sent(from, range.len());
+            }
+            incoming.reply.send(response);
+        };
+        match self.pass_at_once((lane, from), hash, size_bytes, range) {
+            Some(turn) => drop(tokio::task::spawn_blocking(move || {
+                deliver(server.inner.make(&hash, size_bytes, range, turn));
+            })),
+            None => drop(tokio::spawn(async move {
+                let answering = server.answer(from, lane, incoming.request);
+                tokio::select! {
+                    response = answering => deliver(response),
+                    _ = unwanted => deliver(Response::Busy),
+                }
+            })),
+        }
+        self.sweep_later();
+        None
+    }
+
+    /// A turn for a range that can be asked for, where that needs no waiting.
+    fn pass_at_once(
+        &self,
+        of: (Lane, NodeId),
+        hash: ContentHash,
+        size_bytes: u64,
+        range: ByteRange,
+    ) -> Option<Turn> {
+        let askable = is_askable(size_bytes, range);
+        let turn = askable.then(|| self.inner.turnstile.pass_at_once(of, range.len()))??;
+        lock(&self.inner.askers).note(Instant::now(), hash, of.1);
+        Some(turn)
+    }
+
     /// Answers [`Request::Range`] and [`Request::Holdings`] of a proven member; refuses others.
     /// Needs a running tokio runtime.
-    pub async fn answer(&self, from: NodeId, request: Request) -> Response {
+    pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
         match request {
             Request::Range {
                 hash,
                 size_bytes,
                 range,
-            } => self.answer_range(from, hash, size_bytes, range).await,
-            Request::Holdings { hash } => self.answer_holdings(from, hash).await,
+            } => {
+                let of = (lane, from);
+                self.answer_range(of, hash, size_bytes, range).await
+            }
+            Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await,
             _ => refused("not a question about content"),
         }
     }
 
     /// Answers a small [`Request::Range`] where that takes no waiting: its file and bytes are in
     /// memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
-    pub fn answer_at_once(&self, from: NodeId, request: &Request) -> Option<Response> {
+    pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
         let Request::Range {
             hash,
             size_bytes,
@@ -150,7 +221,10 @@ impl Server {
         if source.size_bytes() != size_bytes {
             return None;
         }
-        let mut turn = self.inner.turnstile.pass_at_once(from, range.len())?;
+        let mut turn = self
+            .inner
+            .turnstile
+            .pass_at_once((lane, from), range.len())?;
         let bytes = source.encode_at_once(range)?;
         lock(&self.inner.askers).note(now, hash, from);
         turn.made();
@@ -210,7 +284,7 @@ impl Server {
 
     async fn answer_range(
         &self,
-        from: NodeId,
+        of: (Lane, NodeId),
         hash: ContentHash,
         size_bytes: u64,
         range: ByteRange,
@@ -218,8 +292,8 @@ impl Server {
         if !is_askable(size_bytes, range) {
             return refused("the range is not one that can be asked for");
         }
-        lock(&self.inner.askers).note(Instant::now(), hash, from);
-        let Some(turn) = self.inner.turnstile.pass(from, range.len()).await else {
+        lock(&self.inner.askers).note(Instant::now(), hash, of.1);
+        let Some(turn) = self.inner.turnstile.pass(of, range.len()).await else {
             return Response::Busy;
         };
         let inner = self.inner.clone();
@@ -229,8 +303,8 @@ impl Server {
         answer
     }
 
-    async fn answer_holdings(&self, from: NodeId, hash: ContentHash) -> Response {
-        let Some(turn) = self.inner.turnstile.pass(from, 0).await else {
+    async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
+        let Some(turn) = self.inner.turnstile.pass(of, 0).await else {
             return Response::Busy;
         };
         let inner = self.inner.clone();

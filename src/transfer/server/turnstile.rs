@@ -11,7 +11,10 @@ use tokio::sync::oneshot;
 
 use super::ServerLimits;
 use crate::id::NodeId;
+use crate::wire::native::tcp::Lane;
 
+/// Bulk has one turn in so many even where readers wait: they are not to starve it.
+const URGENT_RUN_MAX: u32 = 8;
 /// The load at which an offer says 255: so many questions that wait.
 const LOAD_FULL_WAITING: usize = 64;
 
@@ -25,11 +28,14 @@ struct Gate {
     limits: ServerLimits,
     making: usize,
     held_bytes: u64,
-    held_of_peer: BTreeMap<NodeId, u64>,
-    waiting: BTreeMap<NodeId, VecDeque<Waiter>>,
-    /// Peers that wait, the next one first.
-    turns: VecDeque<NodeId>,
+    held_of_peer: BTreeMap<(Lane, NodeId), u64>,
+    waiting: BTreeMap<(Lane, NodeId), VecDeque<Waiter>>,
+    /// Peers that wait, the next one first: those with readers who wait, then the others.
+    urgent: VecDeque<NodeId>,
+    bulk: VecDeque<NodeId>,
     waiting_count: usize,
+    /// Urgent turns since the last one of bulk.
+    urgent_run: u32,
 }
 
 struct Waiter {
@@ -40,7 +46,7 @@ struct Waiter {
 /// The right to make one answer; dropping it gives it back.
 pub(super) struct Turn {
     turnstile: Turnstile,
-    from: NodeId,
+    of: (Lane, NodeId),
     bytes: u64,
     making: bool,
 }
@@ -65,10 +71,10 @@ impl Drop for Turn {
             let mut gate = self.turnstile.lock();
             gate.making -= usize::from(self.making);
             gate.held_bytes -= self.bytes;
-            if let Some(held) = gate.held_of_peer.get_mut(&self.from) {
+            if let Some(held) = gate.held_of_peer.get_mut(&self.of) {
                 *held -= self.bytes;
                 if *held == 0 {
-                    gate.held_of_peer.remove(&self.from);
+                    gate.held_of_peer.remove(&self.of);
                 }
             }
             gate.grant(&self.turnstile)
@@ -85,8 +91,10 @@ impl Turnstile {
             held_bytes: 0,
             held_of_peer: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            turns: VecDeque::new(),
+            urgent: VecDeque::new(),
+            bulk: VecDeque::new(),
             waiting_count: 0,
+            urgent_run: 0,
         };
         Self {
             gate: Arc::new(Mutex::new(gate)),
@@ -94,11 +102,11 @@ impl Turnstile {
     }
 
     /// Waits for a turn to make an answer of `bytes`. `None` at once where too many wait already.
-    pub async fn pass(&self, from: NodeId, bytes: u64) -> Option<Turn> {
+    pub async fn pass(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut gate = self.lock();
-            if !gate.line_up(from, Waiter { bytes, go }) {
+            if !gate.line_up(of, Waiter { bytes, go }) {
                 return None;
             }
             gate.grant(self)
@@ -108,10 +116,10 @@ impl Turnstile {
     }
 
     /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
-    pub fn pass_at_once(&self, from: NodeId, bytes: u64) -> Option<Turn> {
+    pub fn pass_at_once(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
         let mut gate = self.lock();
         let idle = gate.waiting_count == 0 && gate.making < gate.limits.makers_max;
-        (idle && gate.fits(&from, bytes)).then(|| gate.begin(from, bytes, self))
+        (idle && gate.fits(&of, bytes)).then(|| gate.begin(of, bytes, self))
     }
 
     /// How busy this node is, from 0 to 255.
@@ -126,17 +134,24 @@ impl Turnstile {
 }
 
 impl Gate {
-    fn line_up(&mut self, from: NodeId, waiter: Waiter) -> bool {
-        let of_peer = self.waiting.get(&from).map_or(0, VecDeque::len);
+    fn turns(&mut self, lane: Lane) -> &mut VecDeque<NodeId> {
+        match lane {
+            Lane::Urgent => &mut self.urgent,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    fn line_up(&mut self, of: (Lane, NodeId), waiter: Waiter) -> bool {
+        let of_peer = self.waiting.get(&of).map_or(0, VecDeque::len);
         let full = self.waiting_count >= self.limits.waiting_max;
         if full || of_peer >= self.limits.waiting_of_peer_max {
             return false;
         }
         self.waiting_count += 1;
         if of_peer == 0 {
-            self.turns.push_back(from);
+            self.turns(of.0).push_back(of.1);
         }
-        self.waiting.entry(from).or_default().push_back(waiter);
+        self.waiting.entry(of).or_default().push_back(waiter);
         true
     }
 
@@ -145,58 +160,70 @@ impl Gate {
     #[must_use]
     fn grant(&mut self, turnstile: &Turnstile) -> Vec<Turn> {
         let mut unclaimed = Vec::new();
-        let mut passed_over = 0;
-        while self.making < self.limits.makers_max && passed_over < self.turns.len() {
-            let Some(from) = self.turns.pop_front() else {
+        while self.making < self.limits.makers_max {
+            let first = match self.urgent_run < URGENT_RUN_MAX {
+                true => [Lane::Urgent, Lane::Bulk],
+                false => [Lane::Bulk, Lane::Urgent],
+            };
+            let Some(of) = first.into_iter().find_map(|lane| self.next_of(lane)) else {
                 break;
             };
-            if !self.may_pass(&from) {
-                self.turns.push_back(from);
-                passed_over += 1;
-                continue;
-            }
-            passed_over = 0;
-            if let Some(turn) = self.let_through(from, turnstile) {
-                unclaimed.push(turn);
-            }
+            self.urgent_run = match of.0 {
+                Lane::Urgent => self.urgent_run + 1,
+                Lane::Bulk => 0,
+            };
+            unclaimed.extend(self.let_through(of, turnstile));
         }
         unclaimed
     }
 
-    fn may_pass(&self, from: &NodeId) -> bool {
-        let Some(next) = self.waiting.get(from).and_then(VecDeque::front) else {
-            return true;
-        };
-        self.fits(from, next.bytes)
+    /// The next peer of a lane whose answer fits; taken out of the line.
+    fn next_of(&mut self, lane: Lane) -> Option<(Lane, NodeId)> {
+        for _ in 0..self.turns(lane).len() {
+            let of = (lane, self.turns(lane).pop_front()?);
+            if self.may_pass(&of) {
+                return Some(of);
+            }
+            self.turns(lane).push_back(of.1);
+        }
+        None
     }
 
-    fn fits(&self, from: &NodeId, bytes: u64) -> bool {
-        let held = self.held_of_peer.get(from).copied().unwrap_or_default();
+    fn may_pass(&self, of: &(Lane, NodeId)) -> bool {
+        let Some(next) = self.waiting.get(of).and_then(VecDeque::front) else {
+            return true;
+        };
+        self.fits(of, next.bytes)
+    }
+
+    /// What one lane has made and not sent holds up that lane alone.
+    fn fits(&self, of: &(Lane, NodeId), bytes: u64) -> bool {
+        let held = self.held_of_peer.get(of).copied().unwrap_or_default();
         let fits = self.held_bytes + bytes <= self.limits.held_max_bytes;
         fits && held + bytes <= self.limits.held_of_peer_max_bytes
     }
 
-    fn begin(&mut self, from: NodeId, bytes: u64, turnstile: &Turnstile) -> Turn {
+    fn begin(&mut self, of: (Lane, NodeId), bytes: u64, turnstile: &Turnstile) -> Turn {
         self.making += 1;
         self.held_bytes += bytes;
-        *self.held_of_peer.entry(from).or_default() += bytes;
+        *self.held_of_peer.entry(of).or_default() += bytes;
         Turn {
             turnstile: turnstile.clone(),
-            from,
+            of,
             bytes,
             making: true,
         }
     }
 
-    fn let_through(&mut self, from: NodeId, turnstile: &Turnstile) -> Option<Turn> {
-        let line = self.waiting.get_mut(&from)?;
+    fn let_through(&mut self, of: (Lane, NodeId), turnstile: &Turnstile) -> Option<Turn> {
+        let line = self.waiting.get_mut(&of)?;
         let waiter = line.pop_front()?;
         match line.is_empty() {
-            true => drop(self.waiting.remove(&from)),
-            false => self.turns.push_back(from),
+            true => drop(self.waiting.remove(&of)),
+            false => self.turns(of.0).push_back(of.1),
         }
         self.waiting_count -= 1;
-        let turn = self.begin(from, waiter.bytes, turnstile);
+        let turn = self.begin(of, waiter.bytes, turnstile);
         waiter.go.send(turn).err()
     }
 }
@@ -219,8 +246,8 @@ mod tests {
         }
     }
 
-    fn peer(number: u8) -> NodeId {
-        NodeId::new([number; 32])
+    fn peer(number: u8) -> (Lane, NodeId) {
+        (Lane::Bulk, NodeId::new([number; 32]))
     }
 
     fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
@@ -270,6 +297,38 @@ mod tests {
     }
 
     #[test]
+    fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
+        let gate = Turnstile::new(ServerLimits {
+            makers_max: 1,
+            waiting_of_peer_max: 100,
+            waiting_max: 100,
+            ..limits()
+        });
+        let mut making = now(pin!(gate.pass(peer(1), 1)).as_mut()).flatten();
+        assert!(making.is_some());
+        let mut bulk: Vec<_> = (0..3).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let urgent = (Lane::Urgent, peer(2).1);
+        let mut readers: Vec<_> = (0..20).map(|_| Box::pin(gate.pass(urgent, 1))).collect();
+        assert!(bulk.iter_mut().all(|it| now(it.as_mut()).is_none()));
+        assert!(readers.iter_mut().all(|it| now(it.as_mut()).is_none()));
+        let mut order = String::new();
+        for _ in 0..10 {
+            drop(making.take());
+            let lines = [(&mut readers, 'u'), (&mut bulk, 'b')];
+            for (line, name) in lines {
+                let Some(turn) = now(line[0].as_mut()) else {
+                    continue;
+                };
+                drop(line.remove(0));
+                making = turn;
+                order.push(name);
+                break;
+            }
+        }
+        assert_eq!(order, "uuuuuuuubu");
+    }
+
+    #[test]
     fn too_many_questions_are_refused_at_once() {
         let gate = Turnstile::new(limits());
         let mut all: Vec<_> = (0..9).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
@@ -313,7 +372,7 @@ mod tests {
             (inner.making, inner.held_bytes, inner.waiting_count),
             (0, 0, 0)
         );
-        assert!(inner.turns.is_empty() && inner.waiting.is_empty());
+        assert!(inner.bulk.is_empty() && inner.waiting.is_empty());
         assert!(inner.held_of_peer.is_empty());
     }
 }

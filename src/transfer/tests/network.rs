@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -18,7 +20,7 @@ use crate::share::{ShareConfig, ShareSet, ShareSpec};
 use crate::transfer::client::{FetchConfig, FetchEvent, Fetcher, Holder, HoldersOf};
 use crate::transfer::server::{Server, ServerLimits};
 use crate::trust::{EpochSecret, Keyring, NodeKey};
-use crate::wire::native::tcp::{Request, Response};
+use crate::wire::native::tcp::{Lane, Request, Response};
 
 struct Cluster {
     keyring: Arc<Keyring>,
@@ -96,10 +98,16 @@ impl Cluster {
         let task = tokio::spawn(serve(server.clone(), incoming, tamper));
         let (prompt, at_once) = (Arc::new(AtomicU64::new(0)), server.clone());
         let count = prompt.clone();
-        net.set_answer_at_once(Arc::new(move |from, request| {
-            let answer = at_once.answer_at_once(from, request)?;
-            count.fetch_add(1, Ordering::Relaxed);
-            Some(tamper(answer))
+        net.set_answer_beside(Arc::new(move |incoming| {
+            let Incoming { from, lane, .. } = incoming;
+            match at_once.answer_at_once(from, lane, &incoming.request) {
+                Some(answer) => {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    incoming.reply.send(tamper(answer));
+                    None
+                }
+                None => Some(incoming),
+            }
         }));
         Serving {
             id,
@@ -132,7 +140,8 @@ async fn serve(
     while let Some(question) = incoming.recv().await {
         let server = server.clone();
         answers.spawn(async move {
-            let answer = server.answer(question.from, question.request).await;
+            let Incoming { from, lane, .. } = question;
+            let answer = server.answer(from, lane, question.request).await;
             question.reply.send(tamper(answer));
         });
         while answers.try_join_next().is_some() {}
@@ -282,6 +291,59 @@ async fn small_reads_take_the_short_way_and_are_right_and_kept() {
     assert!(fetcher.peers()[0].delivered_bytes <= 250 * 4096);
 }
 
+/// A way to a node that carries so many bytes a second from it on each connection.
+async fn narrow_way(to: SocketAddr, rate: usize) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(to).await.unwrap();
+            let ((mut near_in, mut near_out), (far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut near_in, &mut far_out).await });
+            tokio::spawn(async move {
+                let mut each = tokio::time::interval(Duration::from_millis(20));
+                loop {
+                    each.tick().await;
+                    let mut part = vec![0; rate / 50];
+                    far_in.readable().await.unwrap();
+                    match far_in.try_read(&mut part) {
+                        Ok(0) => return,
+                        Ok(length) => near_out.write_all(&part[..length]).await.unwrap(),
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_goes_on_for_as_long_as_bytes_come_however_slowly() {
+    let content = Content::new(21, 1 << 20);
+    let cluster = Cluster::new();
+    let serving = cluster.serving(&[&content], honest);
+    let address = narrow_way(serving.address, 64_000).await;
+    let node = serving.id;
+    let cache = TestCache::new(1 << 30);
+    let (fetcher, _events) = cluster.fetching(&cache, vec![Holder { node, address }]);
+    let (reader, copy) = (fetcher.clone(), content.clone());
+    blocking(move || {
+        // each answer takes longer than the patience, and all of them many times as long
+        let range = ByteRange::new(0, 192 << 10);
+        let (reply, outcome) = super::reply();
+        let deadline = Instant::now() + Duration::from_millis(700);
+        let ticket = reader.read(copy.hash(), copy.size(), range, deadline, reply);
+        let bytes = outcome.recv_timeout(LONG).unwrap().unwrap();
+        assert_eq!(bytes, copy.part(range));
+        assert!(Instant::now() > deadline, "the way was not narrow");
+        assert_eq!(reader.waits_until(ticket), None);
+    })
+    .await;
+    assert_eq!(fetcher.peers()[0].failures, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_on_the_short_way_is_found_and_another_holder_asked() {
     let content = Content::new(11, 4 << 20);
@@ -383,6 +445,7 @@ async fn questions_that_make_no_sense_are_refused() {
     let ask = |size_bytes, range| {
         serving.server.answer(
             from,
+            Lane::Bulk,
             Request::Range {
                 hash,
                 size_bytes,
@@ -398,12 +461,12 @@ async fn questions_that_make_no_sense_are_refused() {
     assert_eq!(other_size, Response::NotHere);
     let other = serving
         .server
-        .answer(from, Request::Heads { heads: vec![] })
+        .answer(from, Lane::Bulk, Request::Heads { heads: vec![] })
         .await;
     assert!(matches!(other, Response::Refused { .. }));
     let holdings = serving
         .server
-        .answer(from, Request::Holdings { hash })
+        .answer(from, Lane::Bulk, Request::Holdings { hash })
         .await;
     let ranges = [ByteRange::new(0, 3 << 20)].into_iter().collect();
     assert_eq!(

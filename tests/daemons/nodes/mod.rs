@@ -177,6 +177,31 @@ fn a_gibibyte_copied_through_the_mount_is_equal_to_its_source() {
     );
 }
 
+#[apply(promise)]
+fn files_larger_than_the_cache_and_all_memory_for_them_are_read_to_their_end() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start("one");
+    let reader = cluster.start_with(NodeOptions {
+        more: vec!["--cache-size".to_owned(), "24MiB".to_owned()],
+        ..NodeOptions::new("two")
+    });
+    let piece = noise(2, 40 << 20);
+    let names: Vec<String> = (0..4).map(|number| format!("film-{number}")).collect();
+    for (number, name) in (0u8..).zip(&names) {
+        let staging = one.home.join(name);
+        let bytes: Vec<u8> = piece.iter().map(|byte| byte ^ number).collect();
+        fs::write(&staging, bytes).unwrap();
+        fs::rename(&staging, one.share.join(name)).unwrap();
+    }
+    names.iter().for_each(|name| reader.wait_for_file(name));
+    std::thread::scope(|scope| {
+        for name in &names {
+            let (from, to) = (one.share.join(name), reader.mounted(name));
+            scope.spawn(move || run(Command::new("cmp").arg(from).arg(to)).expect_ok());
+        }
+    });
+}
+
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status

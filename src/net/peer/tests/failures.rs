@@ -154,7 +154,7 @@ async fn a_slow_answer_is_waited_for_while_the_peer_answers_pings() {
         sleep(Duration::from_secs(20)).await;
         incoming.reply.send(Response::Gone);
     };
-    let (answer, ()) = tokio::join!(connection.ask(&question), serve);
+    let (answer, ()) = tokio::join!(connection.ask(&question, None), serve);
     assert_eq!(answer, Ok(Response::Gone));
 }
 
@@ -165,7 +165,7 @@ async fn a_request_that_is_never_answered_ends_the_connection() {
     let start = Instant::now();
     let question = question();
     let hold = async { server.requests.recv().await };
-    let (answer, _held) = tokio::join!(connection.ask(&question), hold);
+    let (answer, _held) = tokio::join!(connection.ask(&question, None), hold);
     assert_eq!(
         answer,
         Err(NetError::Lost {
@@ -201,7 +201,7 @@ async fn a_silent_peer_is_given_up_after_2_s() {
         held
     };
     let start = Instant::now();
-    let (answer, _held) = tokio::join!(connection.ask(&question), silence);
+    let (answer, _held) = tokio::join!(connection.ask(&question, None), silence);
     assert_eq!(
         answer,
         Err(NetError::Lost {
@@ -219,7 +219,7 @@ async fn a_long_idle_connection_that_died_unseen_costs_2_s_and_no_more() {
     cut.send(()).unwrap();
     sleep(PeerLimits::default().idle_dialled / 2).await;
     let start = Instant::now();
-    let answer = connection.ask(&question()).await;
+    let answer = connection.ask(&question(), None).await;
     assert_eq!(
         answer,
         Err(NetError::Lost {

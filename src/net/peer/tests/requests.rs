@@ -158,7 +158,7 @@ async fn beyond_the_limit_in_flight_requests_wait_their_turn() {
     let asks: Vec<_> = (0..3 * in_flight)
         .map(|_| {
             let connection = Arc::clone(&connection);
-            tokio::spawn(async move { connection.ask(&question()).await })
+            tokio::spawn(async move { connection.ask(&question(), None).await })
         })
         .collect();
     let mut answered = 0;
@@ -285,6 +285,35 @@ async fn giving_up_an_answer_leaves_the_connection_to_others() {
     };
     let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Urgent), serve);
     assert_eq!(answer, Ok(Response::NotHere));
+    assert_eq!(server.net.counters().accepted, 1);
+}
+
+#[tokio::test]
+async fn who_makes_an_answer_is_told_when_nobody_needs_it_any_more() {
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let (held, unwanted) = {
+        let ask = asker.ask(&seen, Lane::Bulk);
+        tokio::pin!(ask);
+        tokio::select! {
+            _ = &mut ask => panic!("nobody answered yet"),
+            incoming = server.requests.recv() => {
+                let incoming = incoming.unwrap();
+                let unwanted = incoming.reply.unwanted();
+                (incoming, unwanted)
+            }
+        }
+    };
+    assert!(unwanted.await.is_err());
+    let proof = bytes::Bytes::from(vec![7; 1 << 20]);
+    held.reply.send(Response::Data { proof });
+    let serve = async {
+        let next = server.requests.recv().await.unwrap();
+        next.reply.send(Response::NotHere);
+    };
+    let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Bulk), serve);
+    assert_eq!(answer, Ok(Response::NotHere), "the connection lives");
     assert_eq!(server.net.counters().accepted, 1);
 }
 

@@ -90,7 +90,8 @@ fn a_liar_alone_is_an_error_by_the_deadline() {
     world.read(Reader::new(hash, vec![page(0)]));
     world.run(Duration::from_secs(60));
     assert_eq!(world.readers[0].errors, [PlanError::OnlyLiars]);
-    assert_eq!(world.readers[0].longest_wait, PATIENCE);
+    let wait = world.readers[0].longest_wait;
+    assert!(wait >= PATIENCE && wait <= PATIENCE + Duration::from_millis(100));
     assert_eq!(world.requests.len(), 1);
 }
 

@@ -30,7 +30,7 @@ pub enum Kind {
     Proven = 3,
     /// Greeting of the acceptor to one that it admits.
     Enrolled = 4,
-    /// Are you there (dialler).
+    /// Are you there (dialler); with the id of a request, that its answer is of no use any more.
     Ping = 8,
     /// I am (acceptor).
     Pong = 9,
@@ -233,6 +233,12 @@ impl Frame {
             header,
             body: Bytes::new(),
         }
+    }
+
+    /// Which request it is, or answers.
+    pub fn id(&self) -> u32 {
+        let [_, _, _, _, i0, i1, i2, i3, _] = self.header;
+        u32::from_be_bytes([i0, i1, i2, i3])
     }
 
     /// All its bytes on the wire.

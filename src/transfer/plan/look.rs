@@ -1,0 +1,220 @@
+//! Requests that are late: hedged within a budget, or asked elsewhere where their peer has fallen
+//! silent.
+//!
+//! A hedge costs bytes twice, so it is paid out of a credit, whoever it is for, and never goes past
+//! what may be in flight. A request to a peer of which nothing at all comes is not hedged but
+//! taken back (and cancelled at the peer) as soon as another that is alive has the same.
+
+use std::time::{Duration, Instant};
+
+use super::schedule::Choice;
+use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RequestId, Timer};
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
+use crate::id::NodeId;
+
+/// Hedges cost at most this at once, and in the long run one byte in [`HEDGE_SHARE`]: a slow
+/// cluster must not be asked for everything twice.
+pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
+/// See [`HEDGE_CREDIT_MAX_BYTES`].
+pub(super) const HEDGE_SHARE: u64 = 10;
+/// How many peers are asked for one range at one time.
+const ASKED_AT_ONCE_MAX: usize = 3;
+/// A request is looked at after so many times the usual time.
+const LATE_MULTIPLE: u32 = 3;
+/// Who brings nothing for less than this is not silent yet.
+const SILENT_MIN: Duration = Duration::from_millis(200);
+/// Each look at a request waits twice as long for the next, so many times.
+const LOOKS_DOUBLED_MAX: u32 = 3;
+/// Requests to silent peers that are looked at in one step.
+const RESCUES_MAX: usize = 16;
+
+impl Plan {
+    /// How long a request may take before it is looked at.
+    pub(super) fn late_after(&self, usual: Duration, waited: bool) -> Duration {
+        let (least, most) = match waited {
+            true => self.config.hedge,
+            false => self.config.background_hedge,
+        };
+        (usual * LATE_MULTIPLE).clamp(least, most)
+    }
+
+    /// A reader waits now for what was asked in the background: it is looked at sooner.
+    pub(super) fn hurry_what_is_asked(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        range: ByteRange,
+    ) {
+        let Some(fetch) = self.fetches.get(hash) else {
+            return;
+        };
+        let asked: Vec<_> = fetch.asked.touching(range).collect();
+        for id in asked {
+            let Some(entry) = self.in_flight.get_mut(&id) else {
+                continue;
+            };
+            entry.looks = 0;
+            let (sent, look_at) = (entry.sent, entry.look_at);
+            let at = (sent.at + self.late_after(sent.usual, true)).max(now);
+            if at < look_at {
+                self.look_later(id, at);
+            }
+        }
+    }
+
+    fn look_later(&mut self, id: RequestId, at: Instant) {
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        self.timers.remove(&(entry.look_at, Timer::Look(id)));
+        entry.look_at = at;
+        self.timers.insert((at, Timer::Look(id)));
+    }
+
+    /// A request takes long.
+    pub(super) fn look(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
+        entry.looks += 1;
+        let Some(fetch) = self.fetches.get(&request.hash) else {
+            return;
+        };
+        let ends_a_fill = fetch.is_filled_but_for_what_is_asked();
+        let waited = ends_a_fill || self.is_waited_for(&request.hash, request.range);
+        let span = self.late_after(sent.usual, waited).max(SILENT_MIN);
+        let quiet = self.peers.get(&request.node);
+        let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
+        if quiet >= span {
+            self.fell_silent(request.node);
+            self.rescue(now, id);
+        }
+        let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
+        // one that has only begun to be quiet is looked at when it counts as silent
+        let next = match quiet > span / 2 && quiet < span {
+            true => span - quiet,
+            false => doubled,
+        };
+        self.look_later(id, now + next);
+        if waited && self.in_flight.contains_key(&id) {
+            self.hedge(now, &request.hash, request.range);
+        }
+    }
+
+    fn fell_silent(&mut self, node: NodeId) {
+        let news = self
+            .peers
+            .get_mut(&node)
+            .is_some_and(|peer| peer.note_silence());
+        if news {
+            self.rescues.insert(node, RequestId(0));
+        }
+    }
+
+    /// Asks another peer for the same, where the budget allows it.
+    fn hedge(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
+        let in_flight_bytes = self.in_flight_bytes + range.len();
+        if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
+            return;
+        }
+        let Some(fetch) = self.fetches.get(hash) else {
+            return;
+        };
+        let asked = fetch.asked.touching(range);
+        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
+        let nodes: Vec<_> = nodes.collect();
+        if nodes.len() >= ASKED_AT_ONCE_MAX {
+            return;
+        }
+        match self.choose(now, hash, range, (Lane::Urgent, None), &nodes) {
+            Choice::Ask(node, range) => {
+                self.hedge_credit_bytes -= range.len();
+                let twin = self.issue(now, node, Lane::Urgent, *hash, range, true);
+                self.hedges.push_back(twin);
+            }
+            Choice::Nobody => self.starve(now, hash),
+            Choice::InParts | Choice::Full => {}
+        }
+    }
+
+    /// What else was asked of those that fell silent need not wait to find that out. A few at a
+    /// time: the rest follows at once.
+    pub(super) fn rescue_some(&mut self, now: Instant) {
+        for _ in 0..RESCUES_MAX {
+            let Some((node, from)) = self.rescues.first_key_value().map(|(n, f)| (*n, *f)) else {
+                return;
+            };
+            let peer = self.peers.get(&node).filter(|peer| peer.is_silent());
+            let next = peer.and_then(|peer| peer.asked.range(from..).next().copied());
+            match next {
+                None => drop(self.rescues.remove(&node)),
+                Some(id) => {
+                    self.rescues.insert(node, RequestId(id.0 + 1));
+                    self.rescue(now, id);
+                }
+            }
+        }
+        self.timers.insert((now, Timer::Again));
+    }
+
+    /// Takes back what was asked of a silent peer where another that is alive has it, so that it
+    /// is asked there.
+    fn rescue(&mut self, now: Instant, id: RequestId) {
+        let Some(entry) = self.in_flight.get(&id) else {
+            return;
+        };
+        let request = entry.request;
+        let Some(fetch) = self.fetches.get(&request.hash) else {
+            return;
+        };
+        let elsewhere = fetch.holders.iter().any(|(node, coverage)| {
+            self.step();
+            let has = coverage.first_in(request.range);
+            let has = has.is_some_and(|part| part.start == request.range.start);
+            let lively = |node| {
+                self.peers
+                    .get(node)
+                    .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+            };
+            *node != request.node && has && lively(node)
+        });
+        if elsewhere {
+            self.abandon(id);
+        }
+    }
+
+    /// Takes a request back, so that its range can be asked elsewhere.
+    pub(super) fn abandon(&mut self, id: RequestId) {
+        if let Some(entry) = self.take_request(id) {
+            self.events.push_back(PlanEvent::Cancel(id));
+            self.ask_again(&entry.request.hash, entry.request.range);
+        }
+    }
+
+    /// A request is old. It ends where its peer brings nothing to anybody; while its own bytes come
+    /// it goes on, and while the peer is at work for others it waits its turn, for a limited time.
+    pub(super) fn expire(&mut self, now: Instant, id: RequestId) {
+        let limit = self.config.request_limit;
+        let Some(entry) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        let (node, since) = (entry.request.node, entry.sent.at);
+        let quiet = self.peers.get(&node).map(|peer| peer.quiet_for(now, since));
+        let own = entry.arrived_at.unwrap_or(since);
+        let alive = quiet.is_some_and(|quiet| quiet < limit);
+        if alive && own + limit * super::TURN_PATIENCE > now {
+            let quiet = quiet.unwrap_or_default();
+            entry.expire_at = now + (limit - quiet);
+            self.timers.insert((entry.expire_at, Timer::Expire(id)));
+            return;
+        }
+        let failure = match alive {
+            true => Failure::Ours,
+            false => Failure::Unreachable,
+        };
+        self.events.push_back(PlanEvent::Cancel(id));
+        self.failed(now, id, failure);
+    }
+}
