@@ -435,6 +435,7 @@ fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
 fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
     match error {
         TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
+        TransferError::Plan(PlanError::Gone) => FsError::Gone,
         TransferError::Plan(_) if !view.is_named(hash) => FsError::Gone,
         TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
         TransferError::Plan(_) => FsError::DeadlinePassed,

@@ -1,5 +1,6 @@
 //! What becomes of a file when it was hashed, and what it takes to be hashed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::identity::{Identity, Seen, Stamp};
@@ -42,6 +43,8 @@ pub(super) struct Read {
     /// Which reading of it.
     pub(super) number: u64,
     pub(super) outcome: Outcome,
+    /// All of it, where it is small and was just written.
+    pub(super) bytes: Option<Arc<[u8]>>,
     /// Something was reported of its name since it was asked for, which was not looked at yet.
     pub(super) overtaken: bool,
 }
@@ -107,6 +110,9 @@ impl State {
             Outcome::Hashed { seen, hash, racy } => {
                 self.order.set_changed(seen.identity.ctime);
                 self.become_file(slot);
+                if let Some(bytes) = read.bytes {
+                    self.kept.put(hash, bytes);
+                }
                 self.list_file(slot, &seen, hash, racy);
                 if (written_to || racy) && !closed {
                     self.rest(slot, seen.identity.size_bytes, now, !written_to);
@@ -150,7 +156,7 @@ impl State {
         };
         if old.listed {
             self.count(slot, -1);
-            self.tree.drop_content(slot, &old.hash);
+            self.drop_content(slot, &old.hash);
         }
         let executable = seen.executable();
         let file = FileBody {
@@ -165,6 +171,7 @@ impl State {
         }
         self.count(slot, 1);
         self.tree.note_content(slot, &hash);
+        self.kept.note_shown(&hash, true, Instant::now());
         let row = Row {
             identity: seen.identity,
             hash,
@@ -189,6 +196,14 @@ impl State {
         left_out
             .into_iter()
             .for_each(|slot| self.recheck(slot, Cause::Walk));
+    }
+
+    /// A name does not show a content any more.
+    pub(super) fn drop_content(&mut self, slot: Slot, hash: &ContentHash) {
+        self.tree.drop_content(slot, hash);
+        if self.tree.with_content(hash).next().is_none() {
+            self.kept.note_shown(hash, false, Instant::now());
+        }
     }
 
     /// The kernel reports a change under the one name that it was made by: other names of the same

@@ -39,7 +39,16 @@ pub(super) fn run(shared: &Shared, prompt_only: bool) {
     while let Some(jobs) = next_jobs(shared, prompt_only) {
         let hash = |job: Job| {
             let outcome = hash(shared, &job, &mut buffer);
+            let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
+            let bytes = match &outcome {
+                Outcome::Hashed { seen, .. } if small => {
+                    let is_all = seen.identity.size_bytes == buffer.len() as u64;
+                    is_all.then(|| buffer[..].into())
+                }
+                _ => None,
+            };
             Read {
+                bytes,
                 slot: job.taken.slot,
                 number: job.taken.number,
                 outcome,

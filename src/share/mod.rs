@@ -26,6 +26,7 @@ mod hashed;
 mod hasher;
 mod identity;
 mod keeper;
+mod kept;
 mod ledger;
 mod left_out;
 mod looks;
@@ -51,9 +52,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, statat};
+use rustix::fs::{AtFlags, FileType, fstat, statat};
 use tokio::sync::mpsc;
 
 pub use config::{
@@ -69,11 +70,12 @@ use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
-use identity::{Identity, Seen};
+use identity::Seen;
 use keeper::Keeper;
 use ledger::Ledger;
 use outboards::Outboards;
 use shared::Shared;
+use source::{Candidate, Judged};
 use state::State;
 
 /// All folders that this node offers. Clones are the same set; the last one dropped stops its
@@ -217,35 +219,58 @@ impl ShareSet {
         state.tree.with_content(hash).next().is_some()
     }
 
-    /// A shared file with this content that looks as it did when it was hashed, opened. A chmod or
-    /// rename since does no harm: what is served is checked against the hash.
+    /// A shared file with this content that looks as it did when it was hashed, opened; or, where
+    /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
+    /// harm, unless others may not read it any more: what is served is checked against the hash.
     pub fn source(&self, hash: &ContentHash) -> Option<ShareFile> {
         let shared = &self.inner.shared;
-        let candidates = self.candidates(hash);
-        candidates.into_iter().find_map(|(dir, path, identity)| {
-            let share = shared.beneath.open_share(&dir).ok()?;
-            let (file, seen) = shared.beneath.open_file(&dir, share.as_fd(), &path).ok()?;
-            let same = seen.identity.same_but_ctime(&identity);
-            same.then(|| ShareFile::new(file, *hash, identity, shared))
-        })
+        let mut denied = false;
+        for candidate in self.candidates(hash) {
+            let Candidate { dir, path, .. } = &candidate;
+            let opened = shared
+                .beneath
+                .open_share(dir)
+                .and_then(|share| shared.beneath.open_file(dir, share.as_fd(), path));
+            let Ok((file, seen)) = opened else { continue };
+            match candidate.judge(&seen) {
+                Judged::Same => return Some(candidate.file(file, *hash, &seen, shared)),
+                Judged::Denied => denied = true,
+                Judged::Other => {}
+            }
+        }
+        if denied {
+            shared.lock().kept.forget(hash);
+            return None;
+        }
+        let bytes = shared.lock().kept.get(hash, Instant::now())?;
+        let file = kept::in_memory(&bytes)?;
+        let seen = Seen::of(&fstat(&file).ok()?);
+        Some(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
     /// The same where that takes no look at the disk.
     pub fn source_at_once(&self, hash: &ContentHash) -> Option<ShareFile> {
         let shared = &self.inner.shared;
-        let (dir, path, identity) = self.candidates(hash).into_iter().next()?;
-        let (file, seen) = shared.beneath.open_file_at_once(&dir, &path)?;
-        let same = seen.identity.same_but_ctime(&identity);
-        same.then(|| ShareFile::new(file, *hash, identity, shared))
+        let candidate = self.candidates(hash).into_iter().next()?;
+        let (file, seen) = shared
+            .beneath
+            .open_file_at_once(&candidate.dir, &candidate.path)?;
+        let same = candidate.judge(&seen) == Judged::Same;
+        same.then(|| candidate.file(file, *hash, &seen, shared))
     }
 
     /// The shared files that are listed with this content.
-    fn candidates(&self, hash: &ContentHash) -> Vec<(Arc<Path>, SharedPath, Identity)> {
+    fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
         let state = self.inner.shared.lock();
         let listed = state.tree.with_content(hash).filter_map(|slot| {
             let file = state.tree.file(slot)?;
             let share = state.shares.get(&state.tree.get(slot)?.share)?;
-            Some((share.dir.clone(), state.tree.path(slot)?, file.identity))
+            Some(Candidate {
+                dir: share.dir.clone(),
+                include_private: share.include_private,
+                path: state.tree.path(slot)?,
+                identity: file.identity,
+            })
         });
         listed.take(SOURCE_CANDIDATES_MAX).collect()
     }

@@ -83,6 +83,10 @@ impl State {
             {
                 return;
             }
+            if let Some(file) = self.tree.file(slot).filter(|_| private.is_some()) {
+                let hash = file.hash;
+                self.kept.forget(&hash);
+            }
             self.remove_tree(slot);
         }
         let slot = self.tree.insert(parent, name, body);

@@ -52,6 +52,8 @@ pub(super) enum Lane {
 
 /// A file to hash now.
 pub(super) struct Taken {
+    /// By a writer that was noticed, not found by a walk.
+    pub(super) just_written: bool,
     pub(super) slot: Slot,
     pub(super) number: u64,
     pub(super) size_bytes: u64,
@@ -177,6 +179,7 @@ impl HashQueue {
         };
         self.stages.insert(slot, hashing);
         Some(Taken {
+            just_written: key.0 == Lane::JustWritten,
             slot,
             number,
             size_bytes,

@@ -2,16 +2,66 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::fstat;
 
 use super::error::ShareError;
-use super::identity::Identity;
+use super::identity::{Identity, Seen};
 use super::outboards::{Outboards, Pairs};
 use super::shared::Shared;
 use crate::digest::{ContentHash, InMemory, encode, outboard_bytes};
 use crate::extent::ByteRange;
+use crate::path::SharedPath;
+
+/// A name that is listed with a content that is asked for.
+pub(super) struct Candidate {
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) path: SharedPath,
+    pub(super) identity: Identity,
+}
+
+/// What a look at a candidate tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It is the file that was hashed.
+    Same,
+    /// It is another, or another version.
+    Other,
+    /// Others may not read it any more.
+    Denied,
+}
+
+impl Candidate {
+    pub(super) fn judge(&self, seen: &Seen) -> Judged {
+        if !self.include_private && !seen.others_may_read() {
+            return Judged::Denied;
+        }
+        let same = seen.identity.same_but_ctime(&self.identity);
+        // of an earlier run only that is known, until the walk comes by
+        let as_listed = self.identity.ino == 0
+            && (seen.identity.size_bytes, seen.identity.mtime)
+                == (self.identity.size_bytes, self.identity.mtime);
+        match same || as_listed {
+            true => Judged::Same,
+            false => Judged::Other,
+        }
+    }
+
+    pub(super) fn file(
+        &self,
+        file: File,
+        hash: ContentHash,
+        seen: &Seen,
+        shared: &Arc<Shared>,
+    ) -> ShareFile {
+        let known = self.identity.ino != 0;
+        let identity = if known { self.identity } else { seen.identity };
+        ShareFile::new(file, hash, identity, self.include_private, shared)
+    }
+}
 
 /// An open shared file with a content that was asked for. It stays open, and can be served as far
 /// as its bytes are the same, whatever becomes of its name.
@@ -24,6 +74,7 @@ struct Inner {
     file: File,
     hash: ContentHash,
     identity: Identity,
+    include_private: bool,
     pairs: OnceLock<Pairs>,
     outboards: Arc<Outboards>,
     shared: Weak<Shared>,
@@ -34,6 +85,7 @@ impl ShareFile {
         file: File,
         hash: ContentHash,
         identity: Identity,
+        include_private: bool,
         shared: &Arc<Shared>,
     ) -> Self {
         let outboards = shared.outboards.clone();
@@ -43,6 +95,7 @@ impl ShareFile {
                 file,
                 hash,
                 identity,
+                include_private,
                 pairs,
                 outboards,
                 shared,
@@ -72,9 +125,12 @@ impl ShareFile {
     ///
     /// # Errors
     /// [`ShareError::Gone`] where the bytes are not what they were; then every entry with this
-    /// content is withdrawn until its file was hashed again. [`ShareError::OutOfRange`],
-    /// [`ShareError::Io`].
+    /// content is withdrawn until its file was hashed again. [`ShareError::NotHere`] where others
+    /// may not read it any more, [`ShareError::OutOfRange`], [`ShareError::Io`].
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, ShareError> {
+        if !self.may_be_read() {
+            return Err(ShareError::NotHere);
+        }
         let encoded = self.pairs().and_then(|pairs| {
             let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
             Ok(encode(
@@ -95,11 +151,20 @@ impl ShareFile {
     /// it does, or anything is wrong, nothing.
     pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
         let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
+        if !self.may_be_read() {
+            return None;
+        }
         let pairs = match outboard_bytes(size_bytes) {
             0 => &[],
             _ => &self.inner.pairs.get()?[..],
         };
         encode(hash, size_bytes, range, InMemory(&self.inner.file), pairs).ok()
+    }
+
+    /// Whether its mode lets others read it now.
+    fn may_be_read(&self) -> bool {
+        let seen = || Some(Seen::of(&fstat(&self.inner.file).ok()?));
+        self.inner.include_private || seen().is_some_and(|seen| seen.others_may_read())
     }
 
     /// Unverified bytes from `offset` on, as they are on the disk now; see [`Self::is_current`].

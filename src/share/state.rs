@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::hashed::Read;
 use super::identity::{Identity, Seen, Stamp};
+use super::kept::Kept;
 use super::ledger::Ledger;
 use super::order::Order;
 use super::queue::HashQueue;
@@ -66,6 +67,8 @@ pub(super) struct State {
     pub(super) outbox: Vec<ShareEvent>,
     /// What is to be told later than what is not found out yet.
     pub(super) order: Order,
+    /// What small files were that were just written.
+    pub(super) kept: Kept,
     /// Files that were read since the keeper looked.
     pub(super) read: Vec<Read>,
     /// Watches whose directories are gone.
@@ -92,6 +95,7 @@ impl State {
             shares: BTreeMap::new(),
             outbox: Vec::new(),
             order: Order::default(),
+            kept: Kept::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),
@@ -126,6 +130,7 @@ impl State {
         self.clear(root);
         self.drop_watch(root);
         self.tree.remove(root);
+        self.kept.clear();
         self.shares.remove(&index);
         true
     }
@@ -329,7 +334,7 @@ impl State {
         self.tell_removed(slot);
         self.count(slot, -1);
         if let Some(file) = self.tree.file(slot).copied() {
-            self.tree.drop_content(slot, &file.hash);
+            self.drop_content(slot, &file.hash);
             // what was written by a name and is now gone with it is seen by the other names only
             self.recheck_links(file.identity.without_ctime(), &file.hash);
         }

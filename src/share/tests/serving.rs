@@ -115,7 +115,6 @@ fn an_open_source_serves_on_when_its_name_is_replaced_or_deleted() {
     fs::write(bench.home.path().join("new"), &new).unwrap();
     fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
     bench.wait_for("replaced", |b| b.has("f", &new));
-    assert!(bench.set().source(&ContentHash::of(&old)).is_none());
     let range = ByteRange::new(1000, 200_000);
     assert_eq!(served(&old, range, &file), &old[1000..200_000]);
 }
@@ -157,7 +156,7 @@ fn another_name_of_the_same_content_takes_over() {
         fs::remove_file(bench.at(name)).unwrap();
         bench.settle();
     }
-    assert!(bench.set().source(&ContentHash::of(b"same")).is_none());
+    assert!(!bench.set().holds(&ContentHash::of(b"same")));
 }
 
 #[test]
@@ -222,4 +221,74 @@ fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
             });
         }
     });
+}
+
+#[test]
+fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
+    let mut bench = Bench::new();
+    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    bench.write("f", &old);
+    bench.wait_for("listed", |b| b.has("f", &old));
+    fs::write(bench.home.path().join("new"), &new).unwrap();
+    fs::rename(bench.home.path().join("new"), bench.at("f")).unwrap();
+    // whether its new version is listed by now or not
+    let range = ByteRange::new(1000, 200_000);
+    let before = bench.set().source(&ContentHash::of(&old)).unwrap();
+    assert_eq!(served(&old, range, &before), &old[1000..200_000]);
+    bench.wait_for("replaced", |b| b.has("f", &new));
+    let after = bench.set().source(&ContentHash::of(&old)).unwrap();
+    assert_eq!(served(&old, range, &after), &old[1000..200_000]);
+    fs::remove_file(bench.at("f")).unwrap();
+    bench.wait_for("gone", |b| b.entry("f").is_none());
+    assert!(bench.set().source(&ContentHash::of(&new)).is_some());
+}
+
+#[test]
+fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
+    let mut bench = Bench::bare();
+    bench.config.watch_limit = 0;
+    let (small, large) = (content(3_000, 1), content(3_000_000, 2));
+    bench.write("small", &small);
+    bench.write("large", &large);
+    bench.start();
+    let open = bench.set().source(&ContentHash::of(&large)).unwrap();
+    bench.chmod("small", 0o600);
+    bench.chmod("large", 0o640);
+    for bytes in [&small, &large] {
+        let hash = ContentHash::of(bytes);
+        assert!(bench.set().source(&hash).is_none() && bench.set().source_at_once(&hash).is_none());
+    }
+    let range = ByteRange::at(0, 100);
+    assert!(
+        matches!(open.encode(range), Err(ShareError::NotHere)),
+        "one that is open"
+    );
+    assert!(open.encode_at_once(range).is_none());
+}
+
+#[test]
+fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
+    let mut bench = Bench::new();
+    bench.write("f", b"told by mistake");
+    bench.wait_for("listed", |b| b.has("f", b"told by mistake"));
+    bench.chmod("f", 0o600);
+    let hash = ContentHash::of(b"told by mistake");
+    assert!(bench.set().source(&hash).is_none());
+    bench.wait_for("withdrawn", |b| b.entry("f").is_none());
+    assert!(bench.set().source(&hash).is_none());
+}
+
+#[test]
+fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
+    let mut bench = Bench::bare();
+    let bytes = content(300_000, 1);
+    bench.write("f", &bytes);
+    bench.start();
+    bench.stop();
+    bench.open();
+    // the log's entries are restored in the same step that adds the share
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    let file = bench.set().source(&ContentHash::of(&bytes)).unwrap();
+    let range = ByteRange::new(0, 300_000);
+    assert_eq!(served(&bytes, range, &file), bytes);
 }

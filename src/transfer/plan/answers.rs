@@ -115,7 +115,8 @@ impl Plan {
                 if let Some(fetch) = self.fetches.get_mut(&hash) {
                     fetch.remove_holder(now, node);
                 }
-                return self.call_up_all(&hash);
+                self.call_up_all(&hash);
+                return self.give_up_what_is_gone(now, hash);
             }
         };
         self.timers.insert((until, Timer::Rested(node)));
@@ -263,12 +264,26 @@ impl Plan {
         };
         let mut why = PlanError::NoHolder;
         if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
-            why = reason(fetch);
+            why = reason(now, fetch);
             for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
             }
         }
         self.events.push_back(PlanEvent::Failed(id, why));
+    }
+
+    /// Nobody has to wait for what every holder says that it is gone.
+    fn give_up_what_is_gone(&mut self, now: Instant, hash: ContentHash) {
+        let Some(fetch) = self.fetches.get(&hash).filter(|f| f.is_gone(now)) else {
+            return;
+        };
+        let (why, fills) = (reason(now, fetch), fetch.filling.is_some());
+        let waiting = self.waiting_for(&hash, fetch.whole());
+        waiting.into_iter().for_each(|id| self.give_up(now, id));
+        if fills {
+            self.cancel_fill(&hash);
+            self.events.push_back(PlanEvent::FillFailed(hash, why));
+        }
     }
 
     fn give_up_filling(&mut self, now: Instant, hash: ContentHash) {
@@ -286,7 +301,7 @@ impl Plan {
             self.timers.insert((later, Timer::FillDeadline(hash)));
             return;
         }
-        let why = reason(fetch);
+        let why = reason(now, fetch);
         self.cancel_fill(&hash);
         self.events.push_back(PlanEvent::FillFailed(hash, why));
     }
@@ -308,7 +323,10 @@ impl Plan {
     }
 }
 
-fn reason(fetch: &Fetch) -> PlanError {
+fn reason(now: Instant, fetch: &Fetch) -> PlanError {
+    if !fetch.lied_to && fetch.is_gone(now) {
+        return PlanError::Gone;
+    }
     match (fetch.lied_to, fetch.starved || fetch.holders.is_empty()) {
         (true, _) => PlanError::OnlyLiars,
         (false, true) => PlanError::NoHolder,

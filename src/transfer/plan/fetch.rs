@@ -204,6 +204,11 @@ impl Fetch {
         }
     }
 
+    /// Whether all who had it say that they have it no more.
+    pub fn is_gone(&self, now: Instant) -> bool {
+        self.holders.is_empty() && self.gone.values().any(|until| *until > now)
+    }
+
     pub fn remember_failure(&mut self, now: Instant, range: ByteRange, why: super::PlanError) {
         self.failures.retain(|(_, until, _)| *until > now);
         if self.failures.len() < FAILURES_MAX {
@@ -269,6 +274,22 @@ mod tests {
         assert_eq!(fetch.remembered_failure(now + REMEMBER_FAILURE, page), None);
         fetch.add_holder(NodeId::new([1; 32]), Coverage::All);
         assert_eq!(fetch.remembered_failure(now, page), None);
+    }
+
+    #[test]
+    fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
+        let (mut fetch, now) = fetch();
+        assert!(!fetch.is_gone(now), "nobody was asked yet");
+        let holders = [NodeId::new([1; 32]), NodeId::new([2; 32])];
+        for node in holders {
+            fetch.add_listed_holder(now, node);
+        }
+        fetch.remove_holder(now, holders[0]);
+        assert!(!fetch.is_gone(now));
+        fetch.remove_holder(now, holders[1]);
+        assert!(fetch.is_gone(now) && !fetch.is_gone(now + GONE));
+        fetch.add_holder(NodeId::new([3; 32]), Coverage::All);
+        assert!(!fetch.is_gone(now));
     }
 
     #[test]

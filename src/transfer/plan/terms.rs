@@ -36,6 +36,9 @@ pub enum PlanError {
     /// No reachable node has the bytes.
     #[error("no reachable node has the range")]
     NoHolder,
+    /// Every node that had the bytes says that it has them no more: the file was replaced.
+    #[error("every node that had the range says that it is gone")]
+    Gone,
     /// Those that have the bytes did not give them in time.
     #[error("no answer by the deadline")]
     TimedOut,

@@ -269,3 +269,33 @@ fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
         "{longest:?}"
     );
 }
+
+#[test]
+fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_after_it() {
+    let mut world = World::new(1);
+    let lost = || SimPeer {
+        gone: true,
+        ..SimPeer::new(1, LAN)
+    };
+    let peers = [world.peer(1, lost()), world.peer(2, lost())];
+    let hash = world.file(1, 64 * MIB, &peers);
+    world.read(Reader::sequential(hash, 64 * MIB));
+    world.run(PATIENCE / 2);
+    let reader = &world.readers[0];
+    assert!(reader.errors.len() > 1, "it reads on");
+    assert!(reader.errors.iter().all(|why| *why == PlanError::Gone));
+}
+
+#[test]
+fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
+    let mut world = World::new(1);
+    let lost = SimPeer {
+        gone: true,
+        ..SimPeer::new(1, LAN)
+    };
+    let peers = [world.peer(1, lost), world.peer(2, SimPeer::new(1, LAN))];
+    let hash = world.file(1, 4 * MIB, &peers);
+    world.read(Reader::sequential(hash, 4 * MIB));
+    world.run(Duration::from_secs(30));
+    assert!(world.readers[0].errors.is_empty() && world.readers[0].done_at.is_some());
+}
