@@ -1,5 +1,7 @@
 //! Why datagrams and messages were dropped.
 
+use super::vouch::Doubt;
+
 /// How often each thing happened since the start; all of them wrap at 2^64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -17,6 +19,10 @@ pub struct Counters {
     pub bad_seal: u64,
     /// Sealed well and yet not what the encoder writes: a faulty member.
     pub malformed: u64,
+    /// Not from the process, or not of the node, that it says: a member that speaks as another.
+    pub forged: u64,
+    /// Of a life that begins long after now: a wrong clock, there or here.
+    pub ahead_of_clock: u64,
     /// Our own datagram, come back.
     pub own: u64,
     /// Seen before, or too old to tell.
@@ -55,6 +61,17 @@ pub(super) enum Dropped {
     StaleReply,
     Unproven,
     TwoFaced,
+    Forged,
+    AheadOfClock,
+}
+
+impl From<Doubt> for Dropped {
+    fn from(doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::Forged => Self::Forged,
+            Doubt::AheadOfClock => Self::AheadOfClock,
+        }
+    }
 }
 
 impl Counters {
@@ -69,6 +86,8 @@ impl Counters {
             Dropped::StaleReply => &mut self.stale_reply,
             Dropped::Unproven => &mut self.unproven,
             Dropped::TwoFaced => &mut self.two_faced,
+            Dropped::Forged => &mut self.forged,
+            Dropped::AheadOfClock => &mut self.ahead_of_clock,
         };
         *counter = counter.wrapping_add(1);
     }

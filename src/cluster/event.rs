@@ -63,8 +63,24 @@ pub enum Event {
         /// Where it is.
         address: SocketAddr,
     },
+    /// A member breaks the rules; told once of each and each way.
+    Offended {
+        /// Which: the session that it came over is bound to this node's key.
+        node: NodeId,
+        /// In which way.
+        what: Offence,
+    },
     /// The farewell that [`super::Cluster::leave`] began is said; the process may end.
     Left,
+}
+
+/// What a member does that no honest one would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offence {
+    /// It says of another node what that node did not sign.
+    SpeaksForOthers,
+    /// It speaks of a life that begins long after now, by this machine's clock.
+    AheadOfClock,
 }
 
 /// How a membership ended.

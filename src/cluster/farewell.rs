@@ -4,8 +4,9 @@
 //! large), and each that hears of it passes it on, so that loss does not keep it from anyone. A
 //! member that hears its own farewell, while it has not left, contradicts.
 
+use super::rumors::Departure;
 use super::*;
-use crate::wire::native::udp::{Contact, Farewell};
+use crate::wire::native::udp::Farewell;
 
 /// How often a farewell is said, and the time between.
 const FAREWELLS: u32 = 3;
@@ -55,9 +56,11 @@ impl Cluster {
         if leaving.next.is_none_or(|at| now < at) {
             return;
         }
+        let (who, how) = (self.links.me(), leaving.how);
         let rumor = Rumor::Departure {
-            who: self.links.me(),
-            how: leaving.how,
+            who,
+            how,
+            signature: self.vouchers.sign_departure(&who, how),
         };
         leaving.left -= 1;
         let last = leaving.left == 0 || self.roster.live().is_empty();
@@ -71,7 +74,9 @@ impl Cluster {
         }
     }
 
-    pub(super) fn hear_departure(&mut self, now: Instant, who: Contact, how: Farewell) {
+    /// Takes a farewell in that the node signed of which it speaks.
+    pub(super) fn hear_departure(&mut self, now: Instant, departure: Departure) {
+        let Departure { who, how, .. } = departure;
         let me = self.links.me();
         if who.node == me.node {
             if who.generation >= me.generation {
@@ -88,7 +93,7 @@ impl Cluster {
         let current = live
             .or(away)
             .is_some_and(|generation| generation <= who.generation);
-        if !current || !self.rumors.depart(now, who, how) {
+        if !current || !self.rumors.depart(now, departure) {
             return;
         }
         if live.is_some() {

@@ -4,7 +4,9 @@
 //! exchange datagrams with. Nothing that a salt says at an address counts before it echoed a fresh
 //! challenge of ours from there, so datagrams recorded in an earlier life of either side are worth
 //! nothing. Whoever has proven nothing gets at most one answer a datagram, never a longer one, and
-//! costs no memory: its challenge is computed, not stored.
+//! costs no memory: its challenge is computed, not stored. From the greeting on, every datagram
+//! carries a code under a key that only the two processes have, so that no other member can speak
+//! for either; nothing is marked as seen, and nothing changes, before that code was checked.
 //!
 //! ```text
 //! A                                B
@@ -27,22 +29,26 @@ use rand::{RngExt, SeedableRng};
 
 use super::bucket::TokenBucket;
 use super::config::{
-    MAX_LINKS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, UNPROVEN_ANSWERS_PER_S,
+    MAX_LINKS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S,
+    UNPROVEN_ANSWERS_PER_S,
 };
 use super::counters::{Counters, Dropped};
 use super::event::Transmit;
 use super::seal::{SealKey, Sealer};
+use super::vouch::Vouchers;
 use super::window::ReplayWindow;
-use crate::id::{Generation, NodeId};
 use crate::trust::Keyring;
 use crate::wire::native::udp::{
-    Body, Contact, Frame, HEADER_BYTES, HELLO_BYTES, Header, Proof, Salt, SaltTag, TAG_BYTES, Token,
+    Body, Contact, Credentials, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof,
+    Salt, SaltTag, SignedContact, TAG_BYTES, Token,
 };
 
 mod cookie;
+mod pair;
 mod receive;
 
 use cookie::Cookies;
+pub(super) use pair::{Exchange, PairKey};
 
 /// When hellos that are not answered go again, after the first.
 const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];
@@ -73,8 +79,8 @@ pub(super) struct Introduction {
     pub(super) greeted: bool,
     /// Our address as the peer uses it.
     pub(super) reached: SocketAddr,
-    /// The highest generation of us that the peer has heard of.
-    pub(super) known: Option<Generation>,
+    /// A later life of us that the peer has heard of, to be checked.
+    pub(super) known: Option<Box<SignedContact>>,
     /// How long its answer took.
     pub(super) round_trip: Option<Duration>,
 }
@@ -83,6 +89,7 @@ pub(super) struct Introduction {
 struct Session {
     who: Contact,
     key: SealKey,
+    pair: PairKey,
     window: ReplayWindow,
     messages: TokenBucket,
     /// How many links it is proven at.
@@ -111,6 +118,10 @@ struct Hello {
 /// All links, and the sealing of what goes over them.
 pub(super) struct Links {
     me: Contact,
+    vouchers: Vouchers,
+    exchange: Exchange,
+    /// What this process proves itself with as its present life.
+    credentials: Credentials,
     rng: StdRng,
     sealer: Sealer,
     cookies: Cookies,
@@ -119,17 +130,29 @@ pub(super) struct Links {
     hellos: BTreeSet<(Instant, SocketAddr)>,
     sweep: Instant,
     answers: TokenBucket,
+    proofs: TokenBucket,
     transmits: VecDeque<Transmit>,
     pub(super) counters: Counters,
 }
 
 impl Links {
     /// No links. The salt and the challenges come from `rng`, whose seed nobody may know or repeat.
-    pub(super) fn new(me: Contact, keyring: Arc<Keyring>, rng: &mut StdRng, now: Instant) -> Self {
+    pub(super) fn new(
+        me: Contact,
+        vouchers: Vouchers,
+        keyring: Arc<Keyring>,
+        rng: &mut StdRng,
+        now: Instant,
+    ) -> Self {
         let mut rng = StdRng::from_seed(rng.random());
+        let sealer = Sealer::new(keyring, rng.random());
+        let exchange = Exchange::new(rng.random());
         Self {
             me,
-            sealer: Sealer::new(keyring, rng.random()),
+            credentials: vouchers.credentials(me, sealer.salt(), *exchange.public()),
+            vouchers,
+            exchange,
+            sealer,
             cookies: Cookies::new(rng.random(), now),
             rng,
             links: BTreeMap::new(),
@@ -137,6 +160,7 @@ impl Links {
             hellos: BTreeSet::new(),
             sweep: now + LINK_IDLE,
             answers: TokenBucket::per_second(UNPROVEN_ANSWERS_PER_S, UNPROVEN_ANSWERS_PER_S, now),
+            proofs: TokenBucket::per_second(PROOFS_PER_S, PROOFS_AT_ONCE, now),
             transmits: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -150,6 +174,8 @@ impl Links {
     /// Says so from now on.
     pub(super) fn set_me(&mut self, me: Contact) {
         self.me = me;
+        let (salt, public) = (self.sealer.salt(), *self.exchange.public());
+        self.credentials = self.vouchers.credentials(me, salt, public);
     }
 
     /// The peer that is proven to be at `address`.
@@ -316,6 +342,7 @@ impl Links {
         let hello = |padding| Frame::Hello {
             nonce,
             who: self.me,
+            exchange: *self.exchange.public(),
             reached: address,
             padding,
         };
@@ -328,37 +355,48 @@ impl Links {
             .encode()
             .map_or(0, |bytes| bytes.len());
         // one byte more for the length of the padding, which takes two bytes from 128 on
-        let short = HELLO_BYTES.saturating_sub(HEADER_BYTES + TAG_BYTES + bare_bytes + 1);
+        let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES + 1;
+        let short = HELLO_BYTES.saturating_sub(around + bare_bytes);
         let padded = body(hello(vec![0; short].into()));
-        self.transmit(address, &padded);
+        self.transmit(address, &padded, None);
     }
 
     fn transmit_bound(&mut self, to: SocketAddr, salt: &Salt, token: Option<Token>, frame: Frame) {
         let proof = token.map(|token| Proof {
             token,
-            who: self.me,
+            who: self.credentials,
             reached: to,
         });
-        self.transmit(
-            to,
-            &Body {
-                to: tag(salt),
-                proof,
-                frame,
-            },
-        );
-    }
-
-    fn transmit(&mut self, to: SocketAddr, body: &Body) {
+        let body = Body {
+            to: tag(salt),
+            proof,
+            frame,
+        };
         let Ok(bytes) = body.encode() else {
             self.counters.overflow += 1;
             return;
         };
+        if let Some(session) = self.sessions.get(salt) {
+            let datagram = self.sealer.seal(bytes, Some(&session.pair));
+            self.queue(to, datagram);
+        }
+    }
+
+    /// Sends what belongs to no session.
+    fn transmit(&mut self, to: SocketAddr, body: &Body, pair: Option<&PairKey>) {
+        let Ok(bytes) = body.encode() else {
+            self.counters.overflow += 1;
+            return;
+        };
+        let datagram = self.sealer.seal(bytes, pair);
+        self.queue(to, datagram);
+    }
+
+    fn queue(&mut self, to: SocketAddr, datagram: Vec<u8>) {
         if self.transmits.len() >= MAX_TRANSMITS {
             self.transmits.pop_front();
             self.counters.overflow += 1;
         }
-        let datagram = self.sealer.seal(bytes);
         self.counters.sent += 1;
         self.counters.sent_bytes += datagram.len() as u64;
         self.transmits.push_back(Transmit { to, datagram });

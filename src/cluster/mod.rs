@@ -10,14 +10,16 @@
 //! |---|---|
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues |
 //! | `seal` | keys and nonces |
+//! | `vouch` | what nodes have signed of themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
 //! | `seeds` | whom to greet when, for ever |
 //! | `rumors` | heads and departures, passed on for a few rounds |
 //! | `farewell` | leaving, and members that are away |
 //!
-//! What a datagram says is believed as far as it goes: any member can seal one, so membership is a
-//! matter of mutual trust among those who have the secret, and only a signature that the owner
-//! checks speaks for a node. A member that is wrongly declared gone contradicts and stays.
+//! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
+//! where a node lives, which life it is in and that it goes is believed only as that node signed it
+//! (`vouch`). That it does not answer anyone may say; a member that is wrongly declared gone
+//! contradicts and stays.
 //!
 //! No call fails in a way that leaves the state half changed: what came from outside and is wrong
 //! is dropped and counted ([`Counters`]); [`ClusterError`] is the caller's mistake.
@@ -38,7 +40,7 @@ use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::id::{Generation, NodeId};
-use crate::trust::Keyring;
+use crate::trust::{Keyring, NodeKey};
 use crate::wire::native::udp::{Frame, MAX_HEAD_BYTES, MAX_PAYLOAD_BYTES, Rumor};
 
 mod bucket;
@@ -54,6 +56,7 @@ mod rumors;
 mod seal;
 mod seeds;
 mod spread;
+mod vouch;
 mod window;
 
 use bucket::TokenBucket;
@@ -65,12 +68,14 @@ use links::Links;
 use roster::{Change, Roster};
 use rumors::Rumors;
 use seeds::Seeds;
+use vouch::Vouchers;
 
 pub use config::{
     ClusterConfig, MAX_HEADS, MAX_LINKS, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS, MAX_SEEDS,
 };
 pub use counters::Counters;
-pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Transmit};
+pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
+pub use vouch::GENERATION_AHEAD_MAX_S;
 
 /// When member lists are exchanged after the first member was met; then once a period.
 const FIRST_PUSH_PULLS: [Duration; 3] = [
@@ -106,11 +111,14 @@ pub enum ClusterError {
 pub struct Cluster {
     config: ClusterConfig,
     rng: StdRng,
+    vouchers: Vouchers,
     links: Links,
     roster: Roster,
     seeds: Seeds,
     rumors: Rumors,
     away: BTreeMap<NodeId, Absence>,
+    /// Of whom it was told that they break the rules, and how; at most [`MAX_MEMBERS`].
+    blamed: BTreeSet<(NodeId, Offence)>,
     leaving: Option<Leaving>,
     small: bool,
     broadcasts: TokenBucket,
@@ -135,27 +143,31 @@ impl Cluster {
     /// that a seed which came twice, in two generations, does no harm.
     pub fn new(
         config: ClusterConfig,
-        me: NodeId,
+        key: Arc<NodeKey>,
         advertised: SocketAddr,
         generation: Generation,
         keyring: Arc<Keyring>,
         seed: u64,
         now: Instant,
     ) -> Self {
+        let me = key.node_id();
         let mut rng = StdRng::from_seed(mixed(seed, me, generation));
         let me = Member {
             node: me,
             address: links::canonical(advertised),
             generation,
         };
-        let links = Links::new(me, keyring, &mut rng, now);
+        let vouchers = Vouchers::new(key);
+        let links = Links::new(me, vouchers.clone(), keyring, &mut rng, now);
         let engine_rng = StdRng::from_seed(rng.random());
         let per_s = BROADCAST_DATAGRAMS_PER_S;
         Self {
-            roster: Roster::new(&config, me, engine_rng, now),
+            roster: Roster::new(&config, me, vouchers.clone(), engine_rng, now),
             seeds: Seeds::new(&config.seeds, config.announce_period, now),
             rumors: Rumors::new(),
             away: BTreeMap::new(),
+            blamed: BTreeSet::new(),
+            vouchers,
             leaving: None,
             small: true,
             broadcasts: TokenBucket::per_second(per_s, per_s, now),
@@ -175,11 +187,15 @@ impl Cluster {
         self.links.me()
     }
 
+    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known: lives
+    /// that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.vouchers.set_clock(unix_s);
+    }
+
     /// Takes in a datagram that `from` sent. Whatever it is, it is handled or counted.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        let roster = &self.roster;
-        let known = |node: &NodeId| roster.generation_of(node);
-        for arrival in self.links.handle_datagram(now, from, datagram, known) {
+        for arrival in self.links.handle_datagram(now, from, datagram) {
             self.receive(now, arrival);
             self.settle(now);
         }
@@ -417,6 +433,10 @@ impl Cluster {
             Change::Down(member) => self.note_down(now, member),
             Change::Renewed(me) => {
                 self.links.set_me(me);
+                let life = self.vouchers.sign(me);
+                for member in self.some_members(SMALL_CLUSTER) {
+                    self.links.send(now, member.address, Frame::Life(life));
+                }
                 self.events.push_back(Event::Renewed {
                     generation: me.generation,
                 });

@@ -1,8 +1,12 @@
 //! What arrives over proven links, and what follows from it.
 
+use super::event::Offence;
+use super::rumors::Departure;
+use super::vouch::Doubt;
 use super::*;
-use crate::wire::native::udp::Contact;
+use crate::wire::native::udp::{Contact, SignedContact};
 use links::{Arrival, Introduction};
+use roster::Refused;
 
 impl Cluster {
     pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
@@ -37,7 +41,7 @@ impl Cluster {
             self.roster.move_to(now, address);
         }
         if let Some(known) = peer.known {
-            self.outlive(now, known);
+            self.outlive(now, peer.who.node, &known);
         }
         if let Some(round_trip) = peer.round_trip {
             self.roster.measured(peer.who.node, round_trip);
@@ -59,9 +63,19 @@ impl Cluster {
             }
             Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_)
                 if self.leaving.is_some() => {}
+            Frame::Life(life) if life.contact.node == from.node => {
+                match self.vouchers.check_life(&life) {
+                    Ok(()) => self.vouchers.keep(life),
+                    Err(doubt) => self.blame(from.node, doubt),
+                }
+            }
+            Frame::Unintroduced => {
+                let life = self.vouchers.sign(self.links.me());
+                self.links.send(now, address, Frame::Life(life));
+            }
             Frame::Swim(packet) => self.hear_swim(now, from, address, &packet),
-            Frame::Outlived { generation } => {
-                if self.outlive(now, generation) {
+            Frame::Outlived { known } => {
+                if self.outlive(now, from.node, &known) {
                     self.roster.announce(now, from);
                 }
             }
@@ -69,26 +83,32 @@ impl Cluster {
                 if self.links.take_message(address, now) {
                     rumors
                         .into_iter()
-                        .for_each(|rumor| self.hear_rumor(now, rumor));
+                        .for_each(|rumor| self.hear_rumor(now, from.node, rumor));
                 }
             }
             // the links have dealt with these
             Frame::Hello { .. }
             | Frame::HelloReply { .. }
             | Frame::Challenge { .. }
+            | Frame::Life(_)
             | Frame::Nothing => {}
         }
     }
 
     fn hear_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
         let counters = &mut self.links.counters;
-        if let Err(generation) = self.roster.handle_packet(now, from.node, packet, counters) {
-            self.links
-                .send(now, address, Frame::Outlived { generation });
+        match self.roster.handle_packet(now, from.node, packet, counters) {
+            Ok(None) => {}
+            Ok(Some((who, doubt))) => self.blame(who, doubt),
+            Err(Refused::Outlived(known)) => {
+                self.links
+                    .send(now, address, Frame::Outlived { known: *known });
+            }
+            Err(Refused::Unintroduced) => self.links.send(now, address, Frame::Unintroduced),
         }
     }
 
-    fn hear_rumor(&mut self, now: Instant, rumor: Rumor) {
+    fn hear_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
         match rumor {
             Rumor::Head {
                 author,
@@ -103,17 +123,51 @@ impl Cluster {
                     });
                 }
             }
-            Rumor::Departure { who, how } => self.hear_departure(now, who, how),
+            Rumor::Departure {
+                who,
+                how,
+                signature,
+            } => {
+                if Vouchers::is_departure(&who, how, &signature) {
+                    let departure = Departure {
+                        who,
+                        how,
+                        signature,
+                    };
+                    self.hear_departure(now, departure);
+                } else {
+                    self.blame(from, Doubt::Forged);
+                }
+            }
         }
     }
 
-    /// Goes on after a later life of this node that someone knows; false where there is none, or
-    /// where it happened too often lately.
-    pub(super) fn outlive(&mut self, now: Instant, known: Generation) -> bool {
-        if known <= self.links.me().generation {
+    /// Counts what a member said that its subject did not sign, and tells of each member once.
+    fn blame(&mut self, who: NodeId, doubt: Doubt) {
+        self.links.counters.count(doubt.into());
+        let what = match doubt {
+            Doubt::Forged => Offence::SpeaksForOthers,
+            Doubt::AheadOfClock => Offence::AheadOfClock,
+        };
+        if self.blamed.len() < MAX_MEMBERS && self.blamed.insert((who, what)) {
+            self.tell(Event::Offended { node: who, what });
+        }
+    }
+
+    /// Goes on after a later life of this node that `teller` knows; false where there is none,
+    /// where this node did not sign it, or where it happened too often lately.
+    pub(super) fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
+        let (me, heard) = (self.links.me(), known.contact);
+        if heard.node != me.node || heard.generation <= me.generation {
             return false;
         }
-        self.contradict(now, known)
+        if let Err(doubt) = self.vouchers.check_life(known) {
+            if doubt == Doubt::Forged {
+                self.blame(teller, doubt);
+            }
+            return false;
+        }
+        self.contradict(now, heard.generation)
     }
 
     /// Goes on after `known`; false where that happened too often lately.

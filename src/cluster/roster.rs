@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foca::{
-    AccumulatingRuntime, Codec, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams,
-    PostcardCodec, State, Timer,
+    AccumulatingRuntime, Codec, Foca, NoCustomBroadcast, OwnedNotification, PostcardCodec, State,
+    Timer,
 };
 use rand::rngs::StdRng;
 
@@ -21,27 +21,22 @@ use super::bucket::TokenBucket;
 use super::config::{ClusterConfig, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS};
 use super::counters::Counters;
 use super::identity::Life;
+use super::vouch::{Doubt, LifeCodec, Vouchers, decode_signed};
 use crate::id::{Generation, NodeId};
-use crate::wire::native::udp::{Contact, MAX_PAYLOAD_BYTES};
+use crate::wire::native::udp::{Contact, Signature, SignedContact};
 
-type Engine = Foca<Life, PostcardCodec, StdRng, NoCustomBroadcast>;
+mod packet;
+
+use packet::{MIN_SENDS, decode, encode, engine_config, is_reachable};
+
+type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
 type Update = foca::Member<Life>;
 type Header = foca::Header<Life>;
 
-/// How often news of members is passed on while there is some.
-const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
-/// To how many members at once, and how many are asked to try a probe that fails.
-const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-/// How often one member is asked for others.
-const ASK_PERIOD: Duration = Duration::from_secs(30);
-/// How often two members that are down are looked for: what heals a partition.
-const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
 /// How fast this node may go on as a new generation: some at once for a hard restart, then slowly,
 /// so that two processes with one key do not fill the network with their quarrel.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 const RENEWALS_AT_ONCE: u32 = 6;
-/// The shortest time between probes.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 /// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 
@@ -56,15 +51,22 @@ pub(super) enum Change {
     Renewed(Contact),
 }
 
-/// What a packet is about, before the engine sees it.
-struct Packet {
-    header: Header,
-    updates: Vec<Update>,
+/// Why a packet was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The sender speaks as a life that is over: this is a later one.
+    Outlived(Box<SignedContact>),
+    /// The sender speaks as a life that was not seen signed.
+    Unintroduced,
 }
+
+/// What was taken, and whom it shows in a bad light.
+pub(super) type Blame = Option<(NodeId, Doubt)>;
 
 /// The engine and what it asked for.
 pub(super) struct Roster {
     engine: Engine,
+    vouchers: Vouchers,
     runtime: AccumulatingRuntime<Life>,
     timers: BTreeMap<(Instant, u64), Timer<Life>>,
     timer_count: u64,
@@ -81,10 +83,17 @@ pub(super) struct Roster {
 
 impl Roster {
     /// Nobody but this node.
-    pub(super) fn new(config: &ClusterConfig, me: Contact, rng: StdRng, now: Instant) -> Self {
+    pub(super) fn new(
+        config: &ClusterConfig,
+        me: Contact,
+        vouchers: Vouchers,
+        rng: StdRng,
+        now: Instant,
+    ) -> Self {
         let base = engine_config(config);
         Self {
-            engine: Foca::new(Life(me), base.clone(), rng, PostcardCodec),
+            engine: Foca::new(Life(me), base.clone(), rng, LifeCodec(vouchers.clone())),
+            vouchers,
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
             timer_count: 0,
@@ -148,42 +157,75 @@ impl Roster {
     /// Takes a packet of the engine of `from`, which is to be the one that it says.
     ///
     /// # Errors
-    /// With the later generation of the sender where it speaks as a life that is over.
+    /// [`Refused`]; nothing was changed.
     pub(super) fn handle_packet(
         &mut self,
         now: Instant,
         from: NodeId,
         data: &[u8],
         counters: &mut Counters,
-    ) -> Result<(), Generation> {
+    ) -> Result<Blame, Refused> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
         let Some(packet) = packet else {
             counters.bad_swim += 1;
-            return Ok(());
+            return Ok(None);
         };
         let sender = packet.header.src.0;
-        if let Some(known) = self.generation_of(&sender.node)
-            && known > sender.generation
-        {
-            return Err(known);
+        if let Some(later) = self.vouchers.later(&sender.node, sender.generation) {
+            return Err(Refused::Outlived(Box::new(later)));
         }
-        if !self.has_room(&packet.updates) {
+        if !self.vouchers.knows(&sender) {
+            return Err(Refused::Unintroduced);
+        }
+        let (updates, blame) = self.believed(from, &packet.updates);
+        let only_believed = (updates.len() < packet.updates.len())
+            .then(|| encode(&packet.header, &updates, &self.vouchers));
+        let data = only_believed.as_deref().unwrap_or(data);
+        if !self.has_room(&updates) {
             counters.too_many_members += 1;
-            return Ok(());
+            return Ok(blame);
         }
-        if !self.may_contradict(now, &packet) {
+        if !self.may_contradict(now, &packet.header, &updates) {
             counters.too_many_renewals += 1;
-            return Ok(());
+            return Ok(blame);
         }
         self.measure(now, &packet.header);
-        if let Some(later) = self.later_self(&packet.updates) {
+        if let Some(later) = self.later_self(&updates) {
             self.outlive(now, later);
         }
         if self.engine.handle_data(data, &mut self.runtime).is_err() {
             counters.bad_swim += 1;
         }
         self.drain(now);
-        Ok(())
+        Ok(blame)
+    }
+
+    /// The updates of lives that their nodes signed, which are remembered then; and who is to be
+    /// blamed for the others: the teller for what is forged, the node itself for what is too late.
+    fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
+        let mut blame = None;
+        let believed = told.iter().filter(|(update, signature)| {
+            let life = SignedContact {
+                contact: update.id().0,
+                signature: *signature,
+            };
+            match self.vouchers.check_life(&life) {
+                Ok(()) => self.vouchers.keep(life),
+                // whoever has lost a signature says so
+                Err(Doubt::Forged) if *signature == Signature::default() => return false,
+                Err(Doubt::Forged) => {
+                    blame = Some((teller, Doubt::Forged));
+                    return false;
+                }
+                Err(Doubt::AheadOfClock) => {
+                    blame = Some((life.contact.node, Doubt::AheadOfClock));
+                    return false;
+                }
+            }
+            true
+        });
+        let believed = believed.map(|(update, _)| update.clone()).collect();
+        (believed, blame)
     }
 
     /// Goes on as the life after `heard`, where that is a later one than this.
@@ -224,19 +266,31 @@ impl Roster {
         let mut list = vec![Update::alive(me)];
         let wanted = |m: &&Update| m.id().0.node != me.0.node && !left_out(&m.id().0);
         list.extend(self.engine.iter_membership_state().filter(wanted).cloned());
-        postcard::to_stdvec(&list)
-            .map(Bytes::from)
-            .unwrap_or_default()
+        let mut bytes = Vec::new();
+        let mut codec = LifeCodec(self.vouchers.clone());
+        for update in &list {
+            let _always_fits = codec.encode_member(update, &mut bytes);
+        }
+        bytes.into()
     }
 
-    /// Takes another member's list in; false where it is not one.
-    pub(super) fn merge(&mut self, now: Instant, list: &[u8], counters: &mut Counters) -> bool {
+    /// Takes another member's list in; false where it is not one. Lives in it that their nodes did
+    /// not sign are passed over.
+    pub(super) fn merge(&mut self, now: Instant, mut list: &[u8], counters: &mut Counters) -> bool {
         if list.len() > MAX_MEMBER_LIST_BYTES {
             return false;
         }
-        let Ok(mut updates) = postcard::from_bytes::<Vec<Update>>(list) else {
-            return false;
-        };
+        let mut signed = Vec::new();
+        while !list.is_empty() {
+            let Some(update) = decode_signed(&mut list) else {
+                return false;
+            };
+            signed.push(update);
+        }
+        // a node that is remembered at no address was never heard by who tells of it
+        signed.retain(|(update, _)| is_reachable(update.id().0));
+        // who told of them is not known here
+        let (mut updates, _) = self.believed(NodeId::new([0; 32]), &signed);
         let me = self.engine.identity().0;
         if let Some(later) = self.later_self(&updates) {
             if self.take_renewal(now) {
@@ -312,12 +366,12 @@ impl Roster {
     }
 
     /// Where the packet makes us go on as another generation, whether that is allowed yet.
-    fn may_contradict(&mut self, now: Instant, packet: &Packet) -> bool {
+    fn may_contradict(&mut self, now: Instant, header: &Header, updates: &[Update]) -> bool {
         let me = *self.engine.identity();
         let buried = |u: &Update| *u.id() == me && u.state() == State::Down;
-        let forced = packet.header.message == foca::Message::TurnUndead
-            || packet.updates.iter().any(buried)
-            || self.later_self(&packet.updates).is_some();
+        let forced = header.message == foca::Message::TurnUndead
+            || updates.iter().any(buried)
+            || self.later_self(updates).is_some();
         !forced || self.take_renewal(now)
     }
 
@@ -428,58 +482,6 @@ impl Roster {
         config.max_transmissions =
             NonZeroU8::new((4.0 * decades) as u8).map_or(MIN_SENDS, |n| n.max(MIN_SENDS));
         let _ = self.engine.set_config(config);
-    }
-}
-
-/// How often each piece of news goes out at least: enough for three members under heavy loss.
-const MIN_SENDS: NonZeroU8 = NonZeroU8::new(6).unwrap();
-
-/// Whether a datagram can be addressed to it at all.
-fn is_reachable(contact: Contact) -> bool {
-    contact.address.port() != 0 && !contact.address.ip().is_unspecified()
-}
-
-/// The packet's parts, where all of it can be read and no member in it is nowhere.
-fn decode(mut data: &[u8]) -> Option<Packet> {
-    if data.len() > MAX_PAYLOAD_BYTES {
-        return None;
-    }
-    let header: Header = PostcardCodec.decode_header(&mut data).ok()?;
-    let mut updates = Vec::new();
-    if let [high, low, rest @ ..] = data
-        && header.message != foca::Message::Broadcast
-    {
-        let mut rest = rest;
-        for _ in 0..u16::from_be_bytes([*high, *low]) {
-            updates.push(PostcardCodec.decode_member(&mut rest).ok()?);
-        }
-    }
-    let sound =
-        is_reachable(header.src.0) && updates.iter().all(|u: &Update| is_reachable(u.id().0));
-    sound.then_some(Packet { header, updates })
-}
-
-fn engine_config(config: &ClusterConfig) -> foca::Config {
-    let periodic = |frequency, members: usize| {
-        let num_members = NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN);
-        Some(PeriodicParams {
-            frequency,
-            num_members,
-        })
-    };
-    foca::Config {
-        // a period of nothing would never let time pass
-        probe_period: config.probe_period.max(SHORTEST_PERIOD),
-        probe_rtt: config.probe_round_trip,
-        num_indirect_probes: FANOUT,
-        max_transmissions: MIN_SENDS,
-        suspect_to_down_after: config.suspicion,
-        remove_down_after: Some(config.remember_down),
-        max_packet_size: NonZeroUsize::new(MAX_PAYLOAD_BYTES).unwrap_or(NonZeroUsize::MIN),
-        notify_down_members: true,
-        periodic_announce: periodic(ASK_PERIOD, 1),
-        periodic_announce_to_down_members: periodic(LOOK_FOR_DOWN_PERIOD, 2),
-        periodic_gossip: periodic(GOSSIP_PERIOD, FANOUT.get()),
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::config::{MAX_DEPARTURES, MAX_HEADS};
 use crate::id::{Generation, NodeId};
-use crate::wire::native::udp::{Contact, Farewell, Frame, MAX_PAYLOAD_BYTES, Rumor};
+use crate::wire::native::udp::{Contact, Farewell, Frame, MAX_PAYLOAD_BYTES, Rumor, Signature};
 
 /// The time between rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(100);
@@ -43,13 +43,21 @@ struct Held {
     confirmed: u64,
 }
 
+/// A farewell that its node signed.
+#[derive(Clone, Copy)]
+pub(super) struct Departure {
+    pub(super) who: Contact,
+    pub(super) how: Farewell,
+    pub(super) signature: Signature,
+}
+
 /// What is known, and what is hot.
 pub(super) struct Rumors {
     hot: BTreeMap<Key, u32>,
     heads: BTreeMap<NodeId, Held>,
     confirmations: u64,
     reported: BTreeMap<NodeId, VecDeque<u64>>,
-    departures: BTreeMap<NodeId, (Contact, Farewell, Instant)>,
+    departures: BTreeMap<NodeId, (Departure, Instant)>,
     next_round: Option<Instant>,
 }
 
@@ -137,22 +145,23 @@ impl Rumors {
     }
 
     /// Takes a departure in; false where it, or a later one, is known.
-    pub(super) fn depart(&mut self, now: Instant, who: Contact, how: Farewell) -> bool {
+    pub(super) fn depart(&mut self, now: Instant, departure: Departure) -> bool {
+        let Departure { who, how, .. } = departure;
         let known = self.departures.get(&who.node);
-        if known.is_some_and(|(k, h, _)| (k.generation, *h) >= (who.generation, how)) {
+        if known.is_some_and(|(k, _)| (k.who.generation, k.how) >= (who.generation, how)) {
             return false;
         }
         if self.departures.len() >= MAX_DEPARTURES {
             let oldest = self
                 .departures
                 .iter()
-                .min_by_key(|(_, d)| d.2)
+                .min_by_key(|(_, (_, at))| *at)
                 .map(|(node, _)| *node);
             oldest
                 .into_iter()
                 .for_each(|node| self.forget_departure(&node));
         }
-        self.departures.insert(who.node, (who, how, now));
+        self.departures.insert(who.node, (departure, now));
         self.heat(Key::Departure(who.node), DEPARTURE_ROUNDS, now);
         true
     }
@@ -162,7 +171,7 @@ impl Rumors {
         if self
             .departures
             .get(node)
-            .is_some_and(|(who, ..)| who.generation < generation)
+            .is_some_and(|(departure, _)| departure.who.generation < generation)
         {
             self.forget_departure(node);
         }
@@ -172,8 +181,8 @@ impl Rumors {
     pub(super) fn farewell_of(&self, node: &NodeId, generation: Generation) -> Option<Farewell> {
         let known = self.departures.get(node);
         known
-            .filter(|(who, ..)| who.generation >= generation)
-            .map(|(_, how, _)| *how)
+            .filter(|(departure, _)| departure.who.generation >= generation)
+            .map(|(departure, _)| departure.how)
     }
 
     /// When [`Self::round`] is due: none where nothing is hot.
@@ -222,9 +231,10 @@ impl Rumors {
             Key::Departure(node) => {
                 self.departures
                     .get(&node)
-                    .map(|(who, how, _)| Rumor::Departure {
-                        who: *who,
-                        how: *how,
+                    .map(|(departure, _)| Rumor::Departure {
+                        who: departure.who,
+                        how: departure.how,
+                        signature: departure.signature,
                     })
             }
         }
@@ -355,19 +365,27 @@ mod tests {
         assert!((0..500).all(|n| times(n) == HEAD_ROUNDS as usize));
     }
 
+    fn departure(n: u16, generation: u64, how: Farewell) -> Departure {
+        Departure {
+            who: contact(n, generation),
+            how,
+            signature: [[0; 32]; 2],
+        }
+    }
+
     #[test]
     fn a_departure_counts_once_for_each_life_and_ends_with_a_return() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
-        assert!(rumors.depart(now, contact(1, 4), Farewell::Away));
-        assert!(!rumors.depart(now, contact(1, 4), Farewell::Away));
+        assert!(rumors.depart(now, departure(1, 4, Farewell::Away)));
+        assert!(!rumors.depart(now, departure(1, 4, Farewell::Away)));
         assert!(
-            !rumors.depart(now, contact(1, 3), Farewell::Final),
+            !rumors.depart(now, departure(1, 3, Farewell::Final)),
             "of a life before"
         );
-        assert!(rumors.depart(now, contact(1, 4), Farewell::Final));
+        assert!(rumors.depart(now, departure(1, 4, Farewell::Final)));
         rumors.returned(&node(1), Generation(4));
-        assert!(!rumors.depart(now, contact(1, 4), Farewell::Final));
+        assert!(!rumors.depart(now, departure(1, 4, Farewell::Final)));
         rumors.returned(&node(1), Generation(5));
         assert!(rounds(&mut rumors).iter().all(Vec::is_empty));
     }
@@ -380,7 +398,7 @@ mod tests {
             rumors.is_news(node(n), (1, 1), b"x");
             rumors.confirm(now, node(n), (1, 1), Bytes::from_static(b"x"));
             rumors.is_news(node(n), (1, 2), b"y");
-            rumors.depart(now, contact(n, 1), Farewell::Away);
+            rumors.depart(now, departure(n, 1, Farewell::Away));
         }
         assert_eq!(
             (rumors.heads.len(), rumors.departures.len()),

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
+use super::links::PairKey;
 use crate::id::EpochId;
 use crate::trust::{EpochSecret, Keyring};
-use crate::wire::native::udp::{Header, Salt};
+use crate::wire::native::udp::{Header, MAC_BYTES, Mac, Salt};
 
 /// Seals what this process sends, with one counter over all epochs and receivers.
 pub(super) struct Sealer {
@@ -43,8 +44,9 @@ impl SealKey {
         Some(Self::new(&secret, &header.salt))
     }
 
-    /// The body, where header and body are as they were sealed.
-    pub(super) fn open(&self, header: &Header, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// The body and the code behind it, where header and body are as they were sealed: by a member,
+    /// and which one only the code tells.
+    pub(super) fn open(&self, header: &Header, sealed: &[u8]) -> Option<(Vec<u8>, Mac)> {
         let mut body = sealed.to_vec();
         let aad = Aad::from(header.encode());
         let length = self
@@ -52,8 +54,10 @@ impl SealKey {
             .open_in_place(nonce(header.counter), aad, &mut body)
             .ok()?
             .len();
-        body.truncate(length);
-        Some(body)
+        let at = length.checked_sub(MAC_BYTES)?;
+        let mac = body[at..length].try_into().ok()?;
+        body.truncate(at);
+        Some((body, mac))
     }
 }
 
@@ -81,8 +85,8 @@ impl Sealer {
         &self.keyring
     }
 
-    /// A whole datagram around `body`.
-    pub(super) fn seal(&mut self, mut body: Vec<u8>) -> Vec<u8> {
+    /// A whole datagram around `body`, proven to the other process of the pair, if there is one.
+    pub(super) fn seal(&mut self, mut body: Vec<u8>, pair: Option<&PairKey>) -> Vec<u8> {
         self.follow_the_keyring();
         let header = Header {
             epoch: self.key.epoch,
@@ -91,6 +95,8 @@ impl Sealer {
         };
         self.next_counter += 1;
         let clear = header.encode();
+        let mac = pair.map_or([0; MAC_BYTES], |pair| pair.mac(&clear, &body));
+        body.extend_from_slice(&mac);
         self.key
             .key
             .seal_in_place_append_tag(nonce(header.counter), Aad::from(clear), &mut body)
@@ -99,6 +105,12 @@ impl Sealer {
         datagram.extend_from_slice(&clear);
         datagram.append(&mut body);
         datagram
+    }
+
+    /// What only who forges another's datagrams does.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, counter: u64) {
+        self.next_counter = counter;
     }
 
     fn follow_the_keyring(&mut self) {
@@ -127,26 +139,27 @@ mod tests {
 
     fn open(ring: &Keyring, datagram: &[u8]) -> Option<Vec<u8>> {
         let (header, sealed) = Header::decode(datagram).ok()?;
-        SealKey::of(ring, &header)?.open(&header, sealed)
+        let opened = SealKey::of(ring, &header)?.open(&header, sealed);
+        opened.map(|(body, _)| body)
     }
 
     #[test]
     fn a_member_opens_what_a_member_sealed() {
         let mut sealer = Sealer::new(ring(1), [7; 16]);
-        let datagram = sealer.seal(b"hello".to_vec());
+        let datagram = sealer.seal(b"hello".to_vec(), None);
         assert_eq!(open(&ring(1), &datagram).as_deref(), Some(&b"hello"[..]));
         assert!(!datagram.windows(5).any(|window| window == b"hello"));
     }
 
     #[test]
     fn another_secret_opens_nothing() {
-        let datagram = Sealer::new(ring(1), [7; 16]).seal(b"hello".to_vec());
+        let datagram = Sealer::new(ring(1), [7; 16]).seal(b"hello".to_vec(), None);
         assert_eq!(open(&ring(2), &datagram), None);
     }
 
     #[test]
     fn every_changed_byte_breaks_the_seal() {
-        let datagram = Sealer::new(ring(1), [7; 16]).seal(b"hello".to_vec());
+        let datagram = Sealer::new(ring(1), [7; 16]).seal(b"hello".to_vec(), None);
         for at in 0..datagram.len() {
             let mut changed = datagram.clone();
             changed[at] ^= 1;
@@ -158,9 +171,9 @@ mod tests {
     fn no_two_datagrams_share_a_counter_even_across_epochs() {
         let ring = ring(1);
         let mut sealer = Sealer::new(Arc::clone(&ring), [7; 16]);
-        let before = sealer.seal(b"a".to_vec());
+        let before = sealer.seal(b"a".to_vec(), None);
         ring.add(EpochSecret::new([2; 32])).unwrap();
-        let after = sealer.seal(b"a".to_vec());
+        let after = sealer.seal(b"a".to_vec(), None);
         let (first, second) = (
             Header::decode(&before).unwrap().0,
             Header::decode(&after).unwrap().0,

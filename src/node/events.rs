@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use super::machine::NodeEvent;
 use crate::catalogue::{Change, Found, View};
-use crate::cluster::DownReason;
+use crate::cluster::{DownReason, Offence};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
@@ -193,6 +193,16 @@ impl EventLog {
                  directory",
                 node.short(8)
             )),
+            NodeEvent::Offended { node, what } => {
+                let who = view.label(node).unwrap_or_else(|| node.short(8));
+                let how = match what {
+                    Offence::SpeaksForOthers => "says of other nodes what they did not sign",
+                    Offence::AheadOfClock => {
+                        "speaks of a start more than a day after now: compare the clocks"
+                    }
+                };
+                self.warn(format!("{who} {how} (node {})", node.short(8)));
+            }
             NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
             | NodeEvent::Renewed { .. }

@@ -18,6 +18,7 @@ use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::persist::Persister;
 use super::reach::Reaching;
+use super::start::believable_now_s;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
@@ -127,6 +128,7 @@ impl Runner {
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let mut shares_open = true;
         while !self.has_left {
+            self.machine.set_clock(believable_now_s());
             self.settle(&inputs.udp);
             let timeout = self.next_timeout();
             tokio::select! {
@@ -363,7 +365,7 @@ impl Runner {
                 self.parts.fetcher.offer(offer, *address);
             }
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
-            NodeEvent::CopiedKey { .. } => {}
+            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } => {}
             NodeEvent::Left => self.has_left = true,
         }
         self.parts
@@ -466,6 +468,8 @@ fn dropped(counters: &Counters) -> u64 {
         + counters.two_faced
         + counters.flooding
         + counters.bad_swim
+        + counters.forged
+        + counters.ahead_of_clock
         + counters.overflow
 }
 

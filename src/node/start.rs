@@ -421,6 +421,11 @@ fn next_generation(last: Generation) -> Generation {
 /// Before this the clock is certainly wrong: the first release was not yet made.
 const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
 
+/// Now by the wall clock, where that has been set.
+pub(super) fn believable_now_s() -> Option<u64> {
+    Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
+}
+
 /// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
 /// Where the thread cannot be had, what is doubtful is still checked as it is read.
 fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {

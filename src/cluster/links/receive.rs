@@ -8,23 +8,31 @@ struct Opened {
     from: SocketAddr,
     length_bytes: usize,
     body: Body,
+    /// The body as it came, and the code that proves its sender.
+    bytes: Vec<u8>,
+    mac: Mac,
     /// The key that opened it, where no session has it yet.
     key: Option<SealKey>,
 }
 
+impl Opened {
+    fn is_from(&self, pair: &PairKey) -> bool {
+        pair.holds(&self.header.encode(), &self.bytes, &self.mac)
+    }
+}
+
 impl Links {
-    /// Takes a datagram in. `known` gives the highest generation of a node that was heard of.
+    /// Takes a datagram in.
     pub(in crate::cluster) fn handle_datagram(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &[u8],
-        known: impl Fn(&NodeId) -> Option<Generation>,
     ) -> Vec<Arrival> {
         let from = canonical(from);
         let outcome = self
             .open(from, datagram)
-            .and_then(|opened| self.receive(now, opened, known));
+            .and_then(|opened| self.receive(now, opened));
         match outcome {
             Ok(arrivals) => {
                 self.counters.accepted += 1;
@@ -42,15 +50,11 @@ impl Links {
         if header.salt == *self.sealer.salt() {
             return Err(Dropped::Own);
         }
-        let session = self.sessions.get_mut(&header.salt);
-        if session
-            .as_ref()
-            .is_some_and(|s| !s.window.is_fresh(header.counter))
-        {
+        let session = self.sessions.get(&header.salt);
+        if session.is_some_and(|s| !s.window.is_fresh(header.counter)) {
             return Err(Dropped::Replayed);
         }
         let known_key = session
-            .as_ref()
             .map(|s| &s.key)
             .filter(|key| key.epoch == header.epoch);
         let mut key = None;
@@ -62,39 +66,29 @@ impl Links {
                     .open(&header, sealed)
             }
         };
-        let body = body.ok_or(Dropped::BadSeal)?;
-        if let Some(session) = session {
-            session.window.mark(header.counter);
-            if let Some(key) = key.take() {
-                session.key = key;
-            }
-        }
-        let body = Body::decode(&body).map_err(|_| Dropped::Malformed)?;
+        let (bytes, mac) = body.ok_or(Dropped::BadSeal)?;
+        let body = Body::decode(&bytes).map_err(|_| Dropped::Malformed)?;
         Ok(Opened {
             header,
             from,
             length_bytes: datagram.len(),
             body,
+            bytes,
+            mac,
             key,
         })
     }
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        opened: Opened,
-        known: impl Fn(&NodeId) -> Option<Generation>,
-    ) -> Result<Vec<Arrival>, Dropped> {
-        let Opened { header, from, .. } = opened;
+    fn receive(&mut self, now: Instant, mut opened: Opened) -> Result<Vec<Arrival>, Dropped> {
+        let (header, from) = (opened.header, opened.from);
         let proven = self
             .links
             .get(&from)
             .is_some_and(|link| link.salt == Some(header.salt));
         let for_this_life = opened.body.to == tag(self.sealer.salt());
         match &opened.body.frame {
-            Frame::Hello { nonce, who, .. } => {
-                let (nonce, known) = (*nonce, known(&who.node));
-                self.answer_hello(now, &opened, nonce, known);
+            Frame::Hello { .. } => {
+                self.answer_hello(now, &opened);
                 Ok(Vec::new())
             }
             Frame::HelloReply { .. } => self.receive_reply(now, opened).map(|proof| vec![proof]),
@@ -109,13 +103,42 @@ impl Links {
                 }
                 Err(Dropped::Unproven)
             }
-            _ if proven && for_this_life => Ok(self.deliver(now, from, opened.body.frame)),
-            _ if for_this_life => self.receive_proof(now, opened),
+            _ if for_this_life => {
+                let is_known = self.mark(&mut opened)?;
+                match is_known && proven {
+                    true => Ok(self.deliver(now, from, opened.body.frame)),
+                    false => self.receive_proof(now, opened),
+                }
+            }
             _ => {
                 self.challenge(now, &opened);
                 Err(Dropped::Unproven)
             }
         }
+    }
+
+    /// Notes that a datagram of a known session was seen, once its sender is proven; false where
+    /// the session is not known.
+    fn mark(&mut self, opened: &mut Opened) -> Result<bool, Dropped> {
+        let Some(session) = self.sessions.get_mut(&opened.header.salt) else {
+            return Ok(false);
+        };
+        if !opened.is_from(&session.pair) {
+            return Err(Dropped::Forged);
+        }
+        session.window.mark(opened.header.counter);
+        if let Some(key) = opened.key.take() {
+            session.key = key;
+        }
+        Ok(true)
+    }
+
+    /// The key that this process shares with the one of these credentials, once they are checked.
+    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, Dropped> {
+        self.vouchers.check(salt, who)?;
+        let (me, them) = (&self.me.node, &who.who.contact.node);
+        let pair = self.exchange.with(&who.exchange, me, them);
+        pair.ok_or(Dropped::Forged)
     }
 
     fn deliver(&mut self, now: Instant, address: SocketAddr, frame: Frame) -> Vec<Arrival> {
@@ -145,8 +168,15 @@ impl Links {
             self.challenge(now, &opened);
             return Err(Dropped::Unproven);
         };
-        let who = seen_at(proof.who, from);
-        self.prove(now, &opened.header, from, who, opened.key)?;
+        if !self.proofs.take(1, now) {
+            return Err(Dropped::Unproven);
+        }
+        let pair = self.pair_with(&salt, &proof.who)?;
+        if !opened.is_from(&pair) {
+            return Err(Dropped::Forged);
+        }
+        let who = self.believe(proof.who.who, from);
+        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
         self.flush(from);
         let mut arrivals = vec![Arrival::Proven(Introduction {
             who,
@@ -160,37 +190,53 @@ impl Links {
         Ok(arrivals)
     }
 
-    fn receive_reply(&mut self, now: Instant, opened: Opened) -> Result<Arrival, Dropped> {
+    fn receive_reply(&mut self, now: Instant, mut opened: Opened) -> Result<Arrival, Dropped> {
+        let frame = std::mem::replace(&mut opened.body.frame, Frame::Nothing);
         let Frame::HelloReply {
             nonce,
             token,
             who,
             reached,
             known,
-        } = opened.body.frame
+        } = frame
         else {
             return Err(Dropped::Malformed);
         };
-        let from = opened.from;
+        let (from, salt) = (opened.from, opened.header.salt);
         let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
         let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
             return Err(Dropped::StaleReply);
         };
         let once = hello.repeated == 0;
         let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
-        let who = seen_at(who, from);
-        self.prove(now, &opened.header, from, who, opened.key)?;
-        self.echo(from, &opened.header.salt, token);
+        let pair = self.pair_with(&salt, &who)?;
+        if !opened.is_from(&pair) {
+            return Err(Dropped::Forged);
+        }
+        let who = self.believe(who.who, from);
+        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
+        self.echo(from, &salt, token);
         self.flush(from);
-        let greeted = true;
         Ok(Arrival::Proven(Introduction {
             who,
             address: from,
-            greeted,
+            greeted: true,
             reached,
             known,
             round_trip,
         }))
+    }
+
+    /// Remembers a life that was checked. A peer that does not know its own address is at the one
+    /// that it was seen at.
+    fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
+        let unknown = who.contact.address.ip().is_unspecified();
+        who.contact.address = match unknown {
+            true => SocketAddr::new(from.ip(), who.contact.address.port()),
+            false => canonical(who.contact.address),
+        };
+        self.vouchers.keep(who);
+        who.contact
     }
 
     /// From now on `who` is at this address, as the life of this salt.
@@ -200,7 +246,7 @@ impl Links {
         header: &Header,
         address: SocketAddr,
         who: Contact,
-        key: Option<SealKey>,
+        (key, pair): (Option<SealKey>, PairKey),
     ) -> Result<(), Dropped> {
         match (self.sessions.get_mut(&header.salt), key) {
             (Some(session), _) if session.who.node != who.node => return Err(Dropped::TwoFaced),
@@ -213,6 +259,7 @@ impl Links {
                 let session = Session {
                     who,
                     key,
+                    pair,
                     window,
                     messages,
                     links: 0,
@@ -260,58 +307,62 @@ impl Links {
         }
     }
 
-    fn answer_hello(
-        &mut self,
-        now: Instant,
-        opened: &Opened,
-        nonce: Token,
-        known: Option<Generation>,
-    ) {
-        let (from, salt) = (opened.from, &opened.header.salt);
-        let token = self.cookies.token(now, from, salt);
-        let who = self.me;
-        let frame = Frame::HelloReply {
+    /// Answers a hello: what follows from it alone is this answer, proven to the process that the
+    /// hello says it comes from, and to no other.
+    fn answer_hello(&mut self, now: Instant, opened: &Opened) {
+        let Frame::Hello {
             nonce,
-            token,
             who,
-            reached: from,
-            known,
+            exchange,
+            ..
+        } = &opened.body.frame
+        else {
+            return;
         };
-        self.answer_unproven(now, opened, frame);
+        if !self.may_answer(now, opened, HELLO_BYTES) {
+            return;
+        }
+        let Some(pair) = self.exchange.with(exchange, &self.me.node, &who.node) else {
+            self.counters.forged += 1;
+            return;
+        };
+        let (from, salt) = (opened.from, &opened.header.salt);
+        let frame = Frame::HelloReply {
+            nonce: *nonce,
+            token: self.cookies.token(now, from, salt),
+            who: Box::new(self.credentials),
+            reached: from,
+            known: self.vouchers.later(&who.node, who.generation).map(Box::new),
+        };
+        self.transmit(from, &unbound(salt, frame), Some(&pair));
     }
 
     fn challenge(&mut self, now: Instant, opened: &Opened) {
         let token = self.cookies.token(now, opened.from, &opened.header.salt);
-        self.answer_unproven(now, opened, Frame::Challenge { token });
+        let body = unbound(&opened.header.salt, Frame::Challenge { token });
+        let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
+        let length = body
+            .encode()
+            .map_or(usize::MAX, |bytes| bytes.len() + around);
+        if self.may_answer(now, opened, length) {
+            self.transmit(opened.from, &body, None);
+        }
     }
 
     /// One answer, no longer than what came.
-    fn answer_unproven(&mut self, now: Instant, opened: &Opened, frame: Frame) {
-        let body = Body {
-            to: tag(&opened.header.salt),
-            proof: None,
-            frame,
-        };
-        let length = body
-            .encode()
-            .map_or(usize::MAX, |b| b.len() + HEADER_BYTES + TAG_BYTES);
-        if length > opened.length_bytes || !self.answers.take(1, now) {
+    fn may_answer(&mut self, now: Instant, opened: &Opened, length_bytes: usize) -> bool {
+        let may = length_bytes <= opened.length_bytes && self.answers.take(1, now);
+        if !may {
             self.counters.unanswered += 1;
-            return;
         }
-        self.transmit(opened.from, &body);
+        may
     }
 }
 
-/// A peer that does not know its own address is at the one that it was seen at.
-fn seen_at(who: Contact, from: SocketAddr) -> Contact {
-    let unknown = who.address.ip().is_unspecified();
-    Contact {
-        address: if unknown {
-            from
-        } else {
-            canonical(who.address)
-        },
-        ..who
+fn unbound(salt: &Salt, frame: Frame) -> Body {
+    Body {
+        to: tag(salt),
+        proof: None,
+        frame,
     }
 }

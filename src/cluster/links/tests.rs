@@ -3,17 +3,22 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::trust::EpochSecret;
+use crate::id::Generation;
+use crate::trust::{EpochSecret, NodeKey};
 
 fn address(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1378))
 }
 
-fn contact(n: u16) -> Contact {
+fn key(n: u16) -> Arc<NodeKey> {
     let mut bytes = [0; 32];
     bytes[..2].copy_from_slice(&n.to_be_bytes());
+    Arc::new(NodeKey::from_seed(&bytes))
+}
+
+fn contact(n: u16) -> Contact {
     Contact {
-        node: NodeId::new(bytes),
+        node: key(n).node_id(),
         address: address(n),
         generation: Generation(1),
     }
@@ -22,7 +27,7 @@ fn contact(n: u16) -> Contact {
 fn links_of(n: u16, secret: u8, life: u64, now: Instant) -> Links {
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
     let mut rng = StdRng::seed_from_u64(u64::from(n) << 32 | life);
-    Links::new(contact(n), keyring, &mut rng, now)
+    Links::new(contact(n), Vouchers::new(key(n)), keyring, &mut rng, now)
 }
 
 fn sent(links: &mut Links) -> Vec<Vec<u8>> {
@@ -37,7 +42,7 @@ fn pass(now: Instant, from: &mut Links, to: &mut Links) -> Vec<Arrival> {
     let datagrams = sent(from);
     datagrams
         .iter()
-        .flat_map(|d| to.handle_datagram(now, address, d, |_| None))
+        .flat_map(|d| to.handle_datagram(now, address, d))
         .collect()
 }
 
@@ -101,13 +106,61 @@ fn a_replayed_datagram_changes_nothing() {
     let (mut a, mut b) = acquainted(now);
     a.send(now, address(2), message("once"));
     let datagram = sent(&mut a).remove(0);
-    let first = b.handle_datagram(now, address(1), &datagram, |_| None);
+    let first = b.handle_datagram(now, address(1), &datagram);
     assert_eq!(messages(&first), [message("once")]);
     for from in [address(1), address(9)] {
-        assert!(b.handle_datagram(now, from, &datagram, |_| None).is_empty());
+        assert!(b.handle_datagram(now, from, &datagram).is_empty());
     }
     assert_eq!(b.counters.replayed, 2);
     assert!(sent(&mut b).is_empty());
+}
+
+#[test]
+fn a_datagram_sealed_as_another_changes_nothing_not_even_what_was_seen() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
+    // the third has the secret, so it can seal under the salt of the first
+    c.sealer = Sealer::new(
+        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        *a.sealer.salt(),
+    );
+    let pair = c
+        .exchange
+        .with(b.exchange.public(), &c.me.node, &b.me.node)
+        .unwrap();
+    for counter in [0, 100, 1 << 40] {
+        for (pair, frame) in [
+            (None, message("forged")),
+            (Some(&pair), message("forged")),
+            (None, Frame::Rumors(Vec::new())),
+        ] {
+            c.sealer.skip_to(counter);
+            let body = Body {
+                to: tag(b.sealer.salt()),
+                proof: None,
+                frame,
+            };
+            let datagram = c.sealer.seal(body.encode().unwrap(), pair);
+            assert!(b.handle_datagram(now, address(1), &datagram).is_empty());
+        }
+    }
+    assert_eq!(b.counters.forged, 9);
+    a.send(now, address(2), message("true"));
+    assert_eq!(messages(&pass(now, &mut a, &mut b)), [message("true")]);
+    // nor does an answer to a hello that the third gives in another's name
+    a2.greet(now, address(2));
+    let hello = sent(&mut a2).remove(0);
+    c.credentials = b.credentials;
+    c.sealer = Sealer::new(
+        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        *b.sealer.salt(),
+    );
+    c.handle_datagram(now, address(1), &hello);
+    for datagram in sent(&mut c) {
+        assert!(a2.handle_datagram(now, address(2), &datagram).is_empty());
+    }
+    assert_eq!((a2.proven(address(2)), a2.counters.forged), (None, 1));
 }
 
 #[test]
@@ -118,7 +171,7 @@ fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
     a.send(now, address(2), message("recorded"));
     for _ in 0..3 {
         for datagram in sent(&mut a) {
-            b.handle_datagram(now, address(1), &datagram, |_| None);
+            b.handle_datagram(now, address(1), &datagram);
             recorded.push(datagram);
         }
         pass(now, &mut b, &mut a);
@@ -130,10 +183,7 @@ fn what_was_recorded_in_an_earlier_life_of_the_sender_is_worth_nothing() {
     let later = now + Duration::from_secs(21);
     let salt = b.links[&address(1)].salt;
     for datagram in &recorded {
-        assert!(
-            b.handle_datagram(later, address(1), datagram, |_| None)
-                .is_empty()
-        );
+        assert!(b.handle_datagram(later, address(1), datagram).is_empty());
     }
     assert_eq!(
         b.links[&address(1)].salt,
@@ -150,10 +200,7 @@ fn what_was_recorded_in_an_earlier_life_of_the_receiver_is_worth_nothing() {
     let recorded = sent(&mut a);
     let mut next = links_of(2, 1, 1, now);
     for datagram in &recorded {
-        assert!(
-            next.handle_datagram(now, address(1), datagram, |_| None)
-                .is_empty()
-        );
+        assert!(next.handle_datagram(now, address(1), datagram).is_empty());
         let answers = sent(&mut next);
         assert!(answers.iter().map(Vec::len).sum::<usize>() <= datagram.len());
     }
@@ -224,16 +271,16 @@ fn a_session_speaks_for_one_node_only() {
     // the same process, from another address, as another node
     a.greet(now, address(2));
     for datagram in sent(&mut a) {
-        b.handle_datagram(now, address(9), &datagram, |_| None);
+        b.handle_datagram(now, address(9), &datagram);
     }
     let replies = sent(&mut b);
     replies
         .iter()
-        .for_each(|d| drop(a.handle_datagram(now, address(2), d, |_| None)));
+        .for_each(|d| drop(a.handle_datagram(now, address(2), d)));
     for datagram in sent(&mut a) {
-        b.handle_datagram(now, address(9), &datagram, |_| None);
+        b.handle_datagram(now, address(9), &datagram);
     }
-    assert_eq!(b.counters.two_faced, 1);
+    assert_eq!(b.counters.forged, 1);
     assert_eq!(b.proven(address(9)), None);
 }
 
@@ -243,10 +290,7 @@ fn our_own_datagram_come_back_is_no_peer() {
     let mut a = links_of(1, 1, 0, now);
     a.greet(now, address(2));
     for datagram in sent(&mut a) {
-        assert!(
-            a.handle_datagram(now, address(2), &datagram, |_| None)
-                .is_empty()
-        );
+        assert!(a.handle_datagram(now, address(2), &datagram).is_empty());
     }
     assert_eq!(a.counters.own, 1);
 }
@@ -359,11 +403,11 @@ proptest! {
                 }
                 Attack::Sealed { body, for_this_life } => {
                     let to = if for_this_life { tag(b.sealer.salt()) } else { [0; 8] };
-                    member.sealer.seal([&to[..], &body].concat())
+                    member.sealer.seal([&to[..], &body].concat(), None)
                 }
             };
             *balance.entry(address(n)).or_default() += datagram.len() as i64;
-            b.handle_datagram(now, address(n), &datagram, |_| Some(Generation(u64::MAX)));
+            b.handle_datagram(now, address(n), &datagram);
             while let Some(transmit) = b.poll_transmit() {
                 *balance.entry(transmit.to).or_default() -= transmit.datagram.len() as i64;
             }

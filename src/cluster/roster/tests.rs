@@ -1,12 +1,19 @@
 //! Promises of the roster, by hand-carried packets.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::trust::NodeKey;
 use rand::{RngExt, SeedableRng};
+
+fn key(n: u8) -> Arc<NodeKey> {
+    Arc::new(NodeKey::from_seed(&[n; 32]))
+}
 
 fn contact(n: u8, generation: u64) -> Contact {
     let address = SocketAddr::from(([10, 0, 0, n], 1378));
     Contact {
-        node: NodeId::new([n; 32]),
+        node: key(n).node_id(),
         address,
         generation: Generation(generation),
     }
@@ -14,12 +21,30 @@ fn contact(n: u8, generation: u64) -> Contact {
 
 fn roster(n: u8, now: Instant) -> Roster {
     let rng = StdRng::seed_from_u64(u64::from(n));
-    Roster::new(&ClusterConfig::default(), contact(n, 1), rng, now)
+    let vouchers = Vouchers::new(key(n));
+    Roster::new(&ClusterConfig::default(), contact(n, 1), vouchers, rng, now)
+}
+
+/// Each of these as its own node tells it.
+fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, update) in updates {
+        let mut codec = LifeCodec(Vouchers::new(key));
+        codec.encode_member(&update, &mut bytes).unwrap();
+    }
+    bytes
+}
+
+/// What a link has proven.
+fn introduce(who: &Roster, to: &Roster) {
+    to.vouchers.keep(who.vouchers.sign(who.engine.identity().0));
 }
 
 /// Delivers until nothing is left to say; for two rosters.
 fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
     let mut counters = Counters::default();
+    introduce(a, b);
+    introduce(b, a);
     loop {
         let to_b: Vec<_> = std::iter::from_fn(|| a.poll_send()).collect();
         let to_a: Vec<_> = std::iter::from_fn(|| b.poll_send()).collect();
@@ -27,11 +52,11 @@ fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
             return;
         }
         for (_, data) in &to_b {
-            b.handle_packet(now, NodeId::new([1; 32]), data, &mut counters)
+            b.handle_packet(now, key(1).node_id(), data, &mut counters)
                 .unwrap();
         }
         for (_, data) in &to_a {
-            a.handle_packet(now, NodeId::new([2; 32]), data, &mut counters)
+            a.handle_packet(now, key(2).node_id(), data, &mut counters)
                 .unwrap();
         }
     }
@@ -51,7 +76,7 @@ fn two_that_announce_know_each_other() {
 fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
-    let list = postcard::to_stdvec(&vec![Update::alive(Life(contact(1, 70)))]).unwrap();
+    let list = list([(key(1), Update::alive(Life(contact(1, 70))))]);
     assert!(a.merge(now, &list, &mut Counters::default()));
     assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
 }
@@ -66,8 +91,12 @@ fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
     let mut restarted = roster(1, now);
     restarted.announce(now, contact(2, 1));
     let (_, data) = restarted.poll_send().unwrap();
-    let known = b.handle_packet(now, NodeId::new([1; 32]), &data, &mut Counters::default());
-    assert_eq!(known, Err(Generation(51)));
+    let known = b.handle_packet(now, key(1).node_id(), &data, &mut Counters::default());
+    let Err(Refused::Outlived(later)) = known else {
+        panic!("{known:?}");
+    };
+    assert_eq!(later.contact, contact(1, 51));
+    assert_eq!(restarted.vouchers.check_life(&later), Ok(()));
 }
 
 #[test]
@@ -77,11 +106,7 @@ fn quarrels_about_a_generation_slow_down() {
     let mut counters = Counters::default();
     for generation in 0..100 {
         let update = Update::alive(Life(contact(1, generation * 10)));
-        a.merge(
-            now,
-            &postcard::to_stdvec(&vec![update]).unwrap(),
-            &mut counters,
-        );
+        a.merge(now, &list([(key(1), update)]), &mut counters);
     }
     let renewed = std::iter::from_fn(|| a.poll_change()).count();
     assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
@@ -96,13 +121,16 @@ fn the_table_of_members_has_an_end() {
     let mut rng = StdRng::seed_from_u64(1);
     for _ in 0..2 * MAX_MEMBERS / 64 {
         let update = |_| {
-            Update::alive(Life(Contact {
-                node: NodeId::new(rng.random()),
+            let key = Arc::new(NodeKey::from_seed(&rng.random()));
+            let node = key.node_id();
+            let contact = Contact {
+                node,
                 ..contact(9, 1)
-            }))
+            };
+            (key, Update::alive(Life(contact)))
         };
         let updates: Vec<_> = (0..64).map(update).collect();
-        a.merge(now, &postcard::to_stdvec(&updates).unwrap(), &mut counters);
+        a.merge(now, &list(updates), &mut counters);
     }
     assert!(a.live().len() <= MAX_MEMBERS);
     assert!(counters.too_many_members > 0);

@@ -26,7 +26,7 @@ use super::pulls::Pulls;
 use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
 use crate::cluster::{
     Cluster, ClusterConfig, DownReason, Event as ClusterEvent, Leave, Member, MemberStatus,
-    Transmit,
+    Offence, Transmit,
 };
 use crate::digest::ContentHash;
 use crate::id::{Generation, NodeId, NodeName};
@@ -129,6 +129,13 @@ pub enum NodeEvent {
         /// How it showed.
         how: String,
     },
+    /// Another node breaks the rules of the cluster: a person should know.
+    Offended {
+        /// Which.
+        node: NodeId,
+        /// How.
+        what: Offence,
+    },
     /// The farewell is said.
     Left,
 }
@@ -182,7 +189,7 @@ impl Machine {
         let me = config.key.node_id();
         let cluster = Cluster::new(
             config.cluster,
-            me,
+            config.key.clone(),
             config.advertised,
             config.generation,
             config.keyring,
@@ -206,6 +213,11 @@ impl Machine {
             unsaid: Vec::new(),
             counters: MachineCounters::default(),
         }
+    }
+
+    /// Says what time it is by the wall clock, where that can be believed.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.cluster.set_clock(unix_s);
     }
 
     /// A datagram came.
@@ -403,6 +415,9 @@ impl Machine {
             ClusterEvent::CopiedKey { address } => {
                 let how = format!("another process with this node's key answers at {address}");
                 self.push_event(NodeEvent::CopiedKey { node: self.me, how });
+            }
+            ClusterEvent::Offended { node, what } => {
+                self.push_event(NodeEvent::Offended { node, what });
             }
             ClusterEvent::Left => self.push_event(NodeEvent::Left),
         }

@@ -8,8 +8,10 @@
 //! magic 1 | version 1 | epoch id 8 | salt 16 | counter 8 (big endian) | ciphertext | tag 16
 //! ```
 //!
-//! The header is the associated data of AES-256-GCM (NIST SP 800-38D); the ciphertext is a
-//! postcard-encoded [`Body`].
+//! The header is the associated data of AES-256-GCM (NIST SP 800-38D) under a key that all members
+//! have; the ciphertext is a postcard-encoded [`Body`] and a code of [`MAC_BYTES`] under a key that
+//! only its sender and its receiver have, which proves the sender. In a hello and a challenge, from
+//! which nothing follows but an answer, the code is zeros.
 
 use std::net::SocketAddr;
 
@@ -25,7 +27,7 @@ pub use message::{MAX_GET_HASHES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, O
 /// First byte: at least 0x80, so that it is no letter of the older text protocol.
 pub const MAGIC: u8 = 0xd8;
 /// Second byte: the layout that this page describes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The longest datagram: fits the smallest link that IPv6 allows (1280 bytes, RFC 8200 section 5)
 /// with its headers and a tunnel's.
 pub const MAX_DATAGRAM_BYTES: usize = 1200;
@@ -33,16 +35,18 @@ pub const MAX_DATAGRAM_BYTES: usize = 1200;
 pub const HEADER_BYTES: usize = 1 + 1 + 8 + 16 + 8;
 /// The tag of AES-256-GCM.
 pub const TAG_BYTES: usize = 16;
+/// The code that proves the sender: half of an HMAC-SHA256, as RFC 2104 allows.
+pub const MAC_BYTES: usize = 16;
 /// The longest encoded [`Body`].
-pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - TAG_BYTES;
+pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - MAC_BYTES - TAG_BYTES;
 /// The longest payload of [`Frame::Swim`] and [`Frame::Message`]: leaves room for the rest of a
 /// body with its longest proof.
-pub const MAX_PAYLOAD_BYTES: usize = 1024;
+pub const MAX_PAYLOAD_BYTES: usize = 848;
 /// The longest head that gossip carries.
 pub const MAX_HEAD_BYTES: usize = 300;
 /// A hello is padded to this size, which no answer to it reaches, so that an address that has
 /// proven nothing never gets more bytes than it sent.
-pub const HELLO_BYTES: usize = 320;
+pub const HELLO_BYTES: usize = 512;
 
 /// What tells one start of a process from every other: random, and half of its sealing key.
 pub type Salt = [u8; 16];
@@ -50,6 +54,10 @@ pub type Salt = [u8; 16];
 pub type SaltTag = [u8; 8];
 /// A challenge, and its echo.
 pub type Token = [u8; 16];
+/// The two halves of an Ed25519 signature (RFC 8032).
+pub type Signature = [[u8; 32]; 2];
+/// What proves a datagram's sender to its receiver.
+pub type Mac = [u8; MAC_BYTES];
 
 /// The clear part of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,13 +157,59 @@ pub struct Contact {
     pub generation: Generation,
 }
 
+impl Contact {
+    /// The bytes that its node signs, with a label so that they can be nothing else.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        labelled(b"p2pfs life 1\0", self)
+    }
+}
+
+/// A contact that its node has signed, or signed but for its IP address, which a node that does
+/// not know its own leaves to who sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedContact {
+    /// Who, where, which life.
+    pub contact: Contact,
+    /// Over [`Contact::signed_bytes`].
+    pub signature: Signature,
+}
+
+/// What a process proves that it speaks for its node with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Whose process it is.
+    pub who: SignedContact,
+    /// Its X25519 public key (RFC 7748), as fresh as its salt.
+    pub exchange: [u8; 32],
+    /// By the node, over [`Credentials::bound_bytes`].
+    pub binding: Signature,
+}
+
+impl Credentials {
+    /// What binds the key and the salt of a process to its node.
+    pub fn bound_bytes(node: &NodeId, salt: &Salt, exchange: &[u8; 32]) -> Vec<u8> {
+        labelled(b"p2pfs process 1\0", &(node, salt, exchange))
+    }
+}
+
+/// What a node signs to say goodbye.
+pub fn departure_bytes(who: &Contact, how: Farewell) -> Vec<u8> {
+    labelled(b"p2pfs departure 1\0", &(who, how))
+}
+
+fn labelled(label: &[u8], value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = label.to_vec();
+    bytes.extend(postcard::to_stdvec(value).expect("plain data always encodes"));
+    bytes
+}
+
 /// The echo of the receiver's challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// What the receiver challenged us with.
     pub token: Token,
     /// Who we are.
-    pub who: Contact,
+    pub who: Credentials,
     /// The receiver's address as we use it.
     pub reached: SocketAddr,
 }
@@ -178,8 +232,10 @@ pub enum Frame {
     Hello {
         /// Fresh; to be echoed.
         nonce: Token,
-        /// The sender.
+        /// The sender, as it says.
         who: Contact,
+        /// Its process's X25519 public key, as it says.
+        exchange: [u8; 32],
         /// The receiver's address as the sender uses it.
         reached: SocketAddr,
         /// Zeros up to [`HELLO_BYTES`].
@@ -192,11 +248,11 @@ pub enum Frame {
         /// The receiver is to echo this before anything that it says counts.
         token: Token,
         /// The sender.
-        who: Contact,
+        who: Box<Credentials>,
         /// The receiver's address as the sender sees it.
         reached: SocketAddr,
-        /// The highest generation of the receiver that the sender has heard of.
-        known: Option<Generation>,
+        /// A later life of the receiver that the sender has heard of.
+        known: Option<Box<SignedContact>>,
     },
     /// The receiver's session is unknown here, or for an earlier life of the sender.
     Challenge {
@@ -207,10 +263,14 @@ pub enum Frame {
     Nothing,
     /// The membership engine's own packet.
     Swim(Bytes),
+    /// The life that the sender is in now.
+    Life(SignedContact),
+    /// The receiver speaks as a life that the sender has not seen signed.
+    Unintroduced,
     /// The receiver speaks as a life of its node that is older than the one known here.
     Outlived {
         /// The known one.
-        generation: Generation,
+        known: SignedContact,
     },
     /// News that every member should hear.
     Rumors(Vec<Rumor>),
@@ -245,6 +305,8 @@ pub enum Rumor {
         who: Contact,
         /// Whether it will be back.
         how: Farewell,
+        /// Its own, over [`departure_bytes`].
+        signature: Signature,
     },
 }
 

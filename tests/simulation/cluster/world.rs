@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use p2pfs::cluster::{Cluster, ClusterConfig, DownReason, Event, Leave, Member};
 use p2pfs::id::{Generation, NodeId};
-use p2pfs::trust::{EpochSecret, Keyring};
+use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
 
 use crate::cluster::network::{Network, Parcel, Payload, Weather};
 
@@ -28,6 +28,12 @@ pub struct Node {
     pub heads: Heads,
     generation: u64,
     wake: Option<Instant>,
+}
+
+/// The key of a node.
+pub fn key(index: usize) -> Arc<NodeKey> {
+    let seed = blake3::hash(&index.to_le_bytes());
+    Arc::new(NodeKey::from_seed(seed.as_bytes()))
 }
 
 /// All nodes, the network and the time.
@@ -79,7 +85,7 @@ impl World {
         let index = self.nodes.len();
         let address = Self::address(index);
         let seeds = seeds.iter().map(|seed| Self::address(*seed)).collect();
-        let id = NodeId::new(*blake3::hash(&index.to_le_bytes()).as_bytes());
+        let id = key(index).node_id();
         let config = ClusterConfig { seeds, ..config };
         let (events, heads) = (Vec::new(), Heads::new());
         let cluster = None;
@@ -111,7 +117,13 @@ impl World {
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
         let (config, address) = (node.config.clone(), node.address);
         let cluster = Cluster::new(
-            config, node.id, address, generation, keyring, self.seed, self.now,
+            config,
+            key(index),
+            address,
+            generation,
+            keyring,
+            self.seed,
+            self.now,
         );
         node.cluster = Some(cluster);
         self.settle(index);

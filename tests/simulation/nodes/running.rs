@@ -292,7 +292,7 @@ impl Node {
                 offer,
             } => self.take_offer(now, *from, *address, offer),
             NodeEvent::Renewed { generation } => self.disk.generation = generation.0,
-            NodeEvent::CopiedKey { .. } => {}
+            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } => {}
             NodeEvent::Left => running.has_left = true,
         }
         if let Some(running) = &mut self.running {

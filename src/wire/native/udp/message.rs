@@ -8,7 +8,7 @@ use crate::extent::ByteRange;
 use crate::id::NodeId;
 
 /// How many files one [`Message::Get`] asks for: what fits [`MAX_PAYLOAD_BYTES`].
-pub const MAX_GET_HASHES: usize = 30;
+pub const MAX_GET_HASHES: usize = 26;
 /// How many ranges one [`Message::Offer`] lists; what has more is cut to its longest ranges.
 pub const MAX_OFFER_RANGES: usize = 16;
 /// How many recent askers one [`Message::Offer`] names.

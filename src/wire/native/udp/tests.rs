@@ -17,10 +17,25 @@ fn contact() -> Contact {
     }
 }
 
+fn signed() -> SignedContact {
+    SignedContact {
+        contact: contact(),
+        signature: [[255; 32]; 2],
+    }
+}
+
+fn credentials() -> Credentials {
+    Credentials {
+        who: signed(),
+        exchange: [255; 32],
+        binding: [[255; 32]; 2],
+    }
+}
+
 fn longest_proof() -> Proof {
     Proof {
         token: [255; 16],
-        who: contact(),
+        who: credentials(),
         reached: contact().address,
     }
 }
@@ -52,7 +67,7 @@ fn another_magic_version_or_length_is_refused() {
         Header::decode(&other).unwrap_err()
     };
     assert_eq!(changed(0, b'D'), DatagramError::NotOurs);
-    assert_eq!(changed(1, 2), DatagramError::OtherVersion { version: 2 });
+    assert_eq!(changed(1, 1), DatagramError::OtherVersion { version: 1 });
     for length_bytes in [0, HEADER_BYTES + TAG_BYTES - 1, MAX_DATAGRAM_BYTES + 1] {
         let bytes = vec![MAGIC; length_bytes];
         assert_eq!(
@@ -86,16 +101,16 @@ fn no_answer_to_a_hello_is_longer_than_it() {
     let reply = Frame::HelloReply {
         nonce: [255; 16],
         token: [255; 16],
-        who: contact(),
+        who: Box::new(credentials()),
         reached: contact().address,
-        known: Some(Generation(u64::MAX)),
+        known: Some(Box::new(signed())),
     };
     let body = Body {
         to: [1; 8],
-        proof: Some(longest_proof()),
+        proof: None,
         frame: reply,
     };
-    let length = body.encode().unwrap().len() + HEADER_BYTES + TAG_BYTES;
+    let length = body.encode().unwrap().len() + HEADER_BYTES + MAC_BYTES + TAG_BYTES;
     assert!(length <= HELLO_BYTES, "{length} bytes");
 }
 
