@@ -36,7 +36,7 @@
 //! | [`transfer`] | which range from whom ([`transfer::plan`], pure), and moving it |
 //! | [`fs`] | inodes, handles, attributes, the one errno table |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
-//! | [`broker`] | the calls that need privilege |
+//! | [`broker`] | the calls that need privilege, and the small process that makes them for the daemon and keeps its mount |
 //! | [`node`] | the event loop that owns the machines; what the filesystem reads |
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |

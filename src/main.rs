@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use p2pfs::broker::process;
 use p2pfs::{cli, daemon};
 
 fn main() -> ExitCode {
@@ -11,10 +12,16 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    let run_daemon = |sources, loaded| {
-        daemon::run::run(sources, loaded).map_err(|e| cli::CliError::plain(e.to_string()))
+    let programs = cli::Programs {
+        daemon: |sources, loaded| {
+            daemon::run::run(sources, loaded).map_err(|e| cli::CliError::plain(e.to_string()))
+        },
+        broker: |socket, allowed| {
+            let ran = process::run(process::Settings { socket, allowed });
+            ran.map_err(|e| cli::CliError::plain(format!("the mount broker ended: {e}")))
+        },
     };
-    match cli::run(command, run_daemon) {
+    match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("p2pfs: {error}");

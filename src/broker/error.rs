@@ -86,6 +86,23 @@ pub enum BrokerError {
         /// Why.
         why: io::Error,
     },
+    /// The mount broker's socket is there, and nobody behind it.
+    #[error(
+        "the mount broker does not answer at {}: {why}: systemctl start p2pfs-broker.socket",
+        socket.display()
+    )]
+    NoBroker {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+    /// The mount broker said no.
+    #[error("{why}")]
+    Refused {
+        /// Its own words.
+        why: io::Error,
+    },
     /// An ordinary user needs fusermount3 to mount.
     #[error(
         "no right to mount, and fusermount3 is not installed: 'apt install fuse3' (or your \

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod get;
 mod legacy_shell;
+mod mount_broker;
 mod names;
 mod namespace;
 mod output;
@@ -92,6 +93,8 @@ pub enum Command {
     Events(events::EventsOptions),
     /// The prompt of the older program, over a node of its own
     LegacyShell(legacy_shell::LegacyShellOptions),
+    /// Mount for a daemon that has not the right to, and keep the mount while it starts anew
+    MountBroker(mount_broker::MountBrokerOptions),
     /// Print a completion script for a shell
     Completions(completions::CompletionsOptions),
 }
@@ -111,14 +114,23 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     }
 }
 
-/// Runs a command; `daemon` is what runs the daemon itself, which this room knows nothing of.
+/// What runs the daemon and the mount broker themselves, which this room knows nothing of.
+#[derive(Clone, Copy)]
+pub struct Programs {
+    /// The daemon.
+    pub daemon: daemon::RunDaemon,
+    /// The broker.
+    pub broker: mount_broker::RunBroker,
+}
+
+/// Runs a command.
 ///
 /// # Errors
 /// [`CliError`], not yet shown.
-pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> {
+pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
     let mut output = Output::standard();
     let done = match command {
-        Command::Daemon(options) => daemon::run(options, daemon, &mut output),
+        Command::Daemon(options) => daemon::run(options, programs.daemon, &mut output),
         Command::Demo(options) => demo::run(&options),
         Command::Wait(options) => wait::run(&options, &mut output),
         Command::Share(options) => share::run(options, &mut output),
@@ -140,6 +152,7 @@ pub fn run(command: Command, daemon: daemon::RunDaemon) -> Result<(), CliError> 
         Command::Cache(options) => cache::run(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
         Command::LegacyShell(_) => legacy_shell::run(),
+        Command::MountBroker(options) => mount_broker::run(options, programs.broker),
         Command::Completions(options) => completions::run(options, &mut output),
     };
     let flushed = done.and_then(|()| Ok(output.flush()?));

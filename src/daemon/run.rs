@@ -342,6 +342,7 @@ impl Daemon {
 
     /// Somebody may have unmounted it by hand.
     fn look_at_mount(&self) {
+        self.mount.iter().for_each(|mount| mount.note_listed());
         let is_mounted = self.mount.as_ref().is_some_and(|mount| mount.is_mounted());
         self.mount_status.send_if_modified(|status| {
             let changed = status.mounted != is_mounted;

@@ -23,6 +23,7 @@ use std::time::Instant;
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile, Reach};
+use super::inherited::{Inherited, Open};
 use super::inode::Node;
 use super::modes::Mode;
 use super::traits::{BackingFile, FileVersion, Opened, ReadNow, ReadReply, ReadTicket, Stale};
@@ -122,7 +123,12 @@ impl Filesystem {
             return Err(FsError::Gone);
         }
         match self.handles.insert(handle) {
-            Ok(handle) => Ok(OpenReply { handle, caching }),
+            Ok(handle) => {
+                if let Some(inherited) = self.inherited.get() {
+                    inherited.note(Open { handle, ino, mode });
+                }
+                Ok(OpenReply { handle, caching })
+            }
             Err((handle, error)) => {
                 self.close(&handle);
                 Err(error)
@@ -165,6 +171,46 @@ impl Filesystem {
     /// [`FsError::BadHandle`] where nothing is.
     pub fn handle(&self, number: u64) -> Result<Arc<Handle>, FsError> {
         self.handles.get(number)
+    }
+
+    /// The same, also where the process before us opened it as this inode: its version is opened
+    /// again.
+    ///
+    /// # Errors
+    /// [`FsError::BadHandle`] where nothing is open there, [`FsError::Gone`] where nobody has that
+    /// version any more.
+    pub fn handle_of(&self, number: u64, ino: u64) -> Result<Arc<Handle>, FsError> {
+        match (self.handles.get(number), self.inherited.get()) {
+            (Err(FsError::BadHandle), Some(inherited)) => self.reopen(number, ino, inherited),
+            (found, _) => found,
+        }
+    }
+
+    fn reopen(&self, number: u64, ino: u64, inherited: &Inherited) -> Result<Arc<Handle>, FsError> {
+        let inode = self.inode(ino).map_err(|_| FsError::Gone)?;
+        let handle = match self.current(&self.content.view(), &inode) {
+            Node::File(file) => {
+                let opened = self.content.open(&file)?;
+                let size_bytes = file.size_bytes;
+                let state = match opened.live {
+                    true => FileState::Live,
+                    false => FileState::Version { size_bytes },
+                };
+                Handle::File(OpenFile::new(ino, opened.handle, state))
+            }
+            Node::Status => Handle::Status(self.content.status_json()),
+            _ => return Err(FsError::Gone),
+        };
+        let (there, ours) = self.handles.insert_as(number, handle);
+        match (ours, &*there) {
+            // another read was faster
+            (Some(Handle::File(ours)), _) => self.content.close(ours.content),
+            (None, Handle::File(_)) if inherited.take_before(number).is_none() => {
+                self.modes.enter(ino, Mode::Asked, None);
+            }
+            _ => {}
+        }
+        Ok(there)
     }
 
     /// Reads what takes no waiting, for a reader that may reach so far (but no further than when
@@ -277,9 +323,15 @@ impl Filesystem {
 
     /// Closes a file or directory. Never waits.
     pub fn release(&self, number: u64) {
-        if let Some(handle) = self.handles.remove(number) {
-            self.close(&handle);
+        let inherited = self.inherited.get();
+        match self.handles.remove(number) {
+            Some(handle) => self.close(&handle),
+            None => {
+                let before = inherited.and_then(|inherited| inherited.take_before(number));
+                before.into_iter().for_each(|open| self.leave(open.ino));
+            }
         }
+        inherited.into_iter().for_each(|it| it.forget(number));
     }
 
     /// Closes everything, at the end of the mount.
@@ -293,15 +345,21 @@ impl Filesystem {
     fn close(&self, handle: &Handle) {
         let Handle::File(file) = handle else { return };
         // First the kernel's hold, then ours: what nobody holds any more may be evicted.
-        if let Some(unused) = self.modes.leave(file.ino)
-            && let Some(backing) = self.backing.get()
-        {
-            backing.release(unused);
-        }
+        self.leave(file.ino);
         self.content.close(file.content);
         // What was fetched shows in st_blocks.
         if file.take_fetched() {
             self.invalidate(Stale::Attributes { ino: file.ino });
+        }
+    }
+}
+
+impl Filesystem {
+    fn leave(&self, ino: u64) {
+        if let Some(unused) = self.modes.leave(ino)
+            && let Some(backing) = self.backing.get()
+        {
+            backing.release(unused);
         }
     }
 }

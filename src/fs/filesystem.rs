@@ -3,14 +3,17 @@
 //! No method but those that read bytes waits for anything, and none holds a lock while it calls
 //! [`Content`].
 
+use std::fs::File;
+use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use super::attributes::{Attributes, Entry, StatFs};
 use super::error::FsError;
 use super::handles::Handles;
+use super::inherited::Inherited;
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
 use super::listing::Listings;
@@ -48,6 +51,9 @@ pub struct Options {
     pub directory_mask: u16,
 }
 
+/// How often the namespace is looked at while its return is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The filesystem of one mount.
 pub struct Filesystem {
     pub(super) content: Arc<dyn Content>,
@@ -57,6 +63,7 @@ pub struct Filesystem {
     pub(super) listings: Listings,
     pub(super) modes: Modes,
     pub(super) places: Places,
+    pub(super) inherited: OnceLock<Inherited>,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
     pub(super) started: Timestamp,
@@ -73,6 +80,7 @@ impl Filesystem {
             listings: Listings::default(),
             modes: Modes::default(),
             places: Places::default(),
+            inherited: OnceLock::new(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),
             started: now(),
@@ -224,6 +232,42 @@ impl Filesystem {
         let now = names::resolve(view, &inode.name).map(|listed| listed.node);
         now.filter(|now| inode.is_version(now))
             .unwrap_or_else(|| inode.node.clone())
+    }
+
+    /// Takes over what the process before had open, as this file says, and keeps the file for the
+    /// next. Only once, before the first request.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn inherit(&self, table: File) -> io::Result<()> {
+        let inherited = Inherited::read(table)?;
+        // numbers that no process before has given
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanoseconds = since_1970.unwrap_or_default().as_nanos();
+        self.handles
+            .number_after(u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2));
+        for open in inherited.before() {
+            self.modes.enter(open.ino, open.mode, None);
+        }
+        let _ = self.inherited.set(inherited);
+        Ok(())
+    }
+
+    /// Waits until as many entries are listed as when the process before noted it, or until this
+    /// time is over; at once where there was none.
+    pub fn await_entries(&self, timeout: Duration) {
+        let wanted = self.inherited.get().map_or(0, Inherited::entries);
+        let until = Instant::now() + timeout;
+        while self.content.view().totals().entries < wanted && Instant::now() < until {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Notes how many entries are listed now, for the process that comes next.
+    pub fn note_listed(&self) {
+        if let Some(inherited) = self.inherited.get() {
+            inherited.note_entries(self.content.view().totals().entries);
+        }
     }
 
     pub(super) fn invalidate(&self, stale: Stale) {

@@ -179,6 +179,23 @@ impl Handles {
         Ok(number)
     }
 
+    /// Handles get numbers after this one from now on.
+    pub fn number_after(&self, number: u64) {
+        self.last_number.store(number, Ordering::Relaxed);
+    }
+
+    /// Opens under a number that the kernel has already; gives what is open there, and the handle
+    /// back where that is another one.
+    pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, Option<Handle>) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = open.get(&number) {
+            return (there.clone(), Some(handle));
+        }
+        let handle = Arc::new(handle);
+        open.insert(number, handle.clone());
+        (handle, None)
+    }
+
     /// What is open under this number.
     pub fn get(&self, number: u64) -> Result<Arc<Handle>, FsError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);

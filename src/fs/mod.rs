@@ -16,6 +16,7 @@ pub mod error;
 pub mod files;
 mod filesystem;
 pub mod handles;
+mod inherited;
 mod inode;
 mod inodes;
 pub mod listing;

@@ -148,6 +148,13 @@ pub(super) fn request(opcode: u32, unique: u64, nodeid: u64) -> [u8; IN_HEADER_B
     message
 }
 
+/// The notification that makes the kernel send again what was taken and not answered
+/// (`FUSE_NOTIFY_RESEND`).
+pub(super) fn resend() -> [u8; OUT_HEADER_BYTES] {
+    const RESEND: i32 = 7;
+    out_message_header(0, RESEND, 0)
+}
+
 /// The head of an answer with `body_bytes` after it. The errno is positive, 0 for success.
 pub(super) fn out_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     out_message_header(unique, -errno, body_bytes)

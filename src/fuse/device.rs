@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::counters::Counters;
 use super::pulse::{PULSE_UNIQUE, Pulse};
 use super::readers::Readers;
 use super::table::{Table, Waiting};
+use super::takeover::{Answered, Greeting, Greetings};
 use super::threads::Threads;
 use crate::fs::{Filesystem, FsError, Stale};
 
@@ -60,19 +62,24 @@ pub(super) struct Device {
     /// Reads that wait for their program's budget.
     pub(super) delayed: DelayQueue,
     pub(super) deadlines: Deadlines,
-    greeted: Sender<()>,
+    greeted: Sender<io::Result<Option<Greeting>>>,
+    greetings: Greetings,
+    /// Nothing is answered any more: the process that comes next will.
+    handed_over: AtomicBool,
     /// Whether all that serves it goes on.
     pub(super) pulse: Pulse,
 }
 
 impl Device {
     /// Takes the descriptor of /dev/fuse; the second value is the session's end of the pair.
-    /// `greeted` is told once the kernel has taken the answer to its FUSE_INIT.
+    /// `greeted` is told once the kernel has taken the answer to its FUSE_INIT, and of what to keep
+    /// for the next process; `kept` is that of the process before.
     pub fn new(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         deadlines: Deadlines,
-        greeted: Sender<()>,
+        greeted: Sender<io::Result<Option<Greeting>>>,
+        kept: Option<Greeting>,
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (session, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -96,6 +103,8 @@ impl Device {
                 delayed: DelayQueue::default(),
                 deadlines,
                 greeted,
+                greetings: Greetings::new(kept),
+                handed_over: AtomicBool::new(false),
                 pulse: Pulse::default(),
             }),
             theirs,
@@ -144,16 +153,16 @@ impl Device {
             }
             opcode::GETXATTR => match absent_attribute(message) {
                 Some(error) => self.answer_error(header.unique, error),
-                None => self.forward(&header, message, begun),
+                None => self.forward(&header, message),
             },
             opcode::LISTXATTR => self.answer_no_attributes(&header, message, begun),
             opcode::LOOKUP | opcode::GETATTR | opcode::OPEN => {
                 if !self.answer_itself(&header, message, begun) {
-                    self.forward(&header, message, begun);
+                    self.forward(&header, message);
                 }
             }
             opcode::WRITE => self.answer_error(header.unique, FsError::ReadOnly),
-            _ => self.forward(&header, message, begun),
+            _ => self.forward(&header, message),
         }));
         if taken.is_err() {
             self.table.take(header.unique);
@@ -217,10 +226,19 @@ impl Device {
         rustix::net::send(&self.session, message, SendFlags::NOSIGNAL).is_ok()
     }
 
-    fn forward(&self, header: &Header, message: &[u8], begun: Instant) {
+    /// Notes a request that the session is to answer; false at the end of the mount.
+    pub(super) fn expect(&self, header: &Header) -> bool {
+        let begun = Instant::now();
         let deadline = begun + self.deadlines.metadata;
         let waiting = Waiting::new(header.opcode, begun, deadline);
-        if !self.table.insert(header.unique, waiting) {
+        self.table.insert(header.unique, waiting)
+    }
+
+    fn forward(&self, header: &Header, message: &[u8]) {
+        if header.opcode == opcode::INIT {
+            self.greetings.hear(message);
+        }
+        if !self.expect(header) {
             return self.answer_error(header.unique, FsError::Stopping);
         }
         let sent = rustix::net::send(&self.session, message, SendFlags::NOSIGNAL);
@@ -258,12 +276,30 @@ impl Device {
         };
         self.counters
             .note(waiting.opcode, waiting.since.elapsed(), errno != 0);
+        if waiting.opcode == opcode::INIT {
+            return self.return_greeting(message);
+        }
         let written = self.write(&[IoSlice::new(message)]);
         if written.is_err() && errno == 0 {
             self.undo(waiting.opcode, message);
-        } else if waiting.opcode == opcode::INIT {
-            let _ = self.greeted.send(());
         }
+    }
+
+    fn return_greeting(&self, answer: &[u8]) {
+        let greeted = match self.greetings.answer(answer) {
+            Answered::New(greeting) => match self.write(&[IoSlice::new(answer)]) {
+                Ok(()) => Ok(Some(greeting)),
+                Err(error) => Err(error.into()),
+            },
+            Answered::Again => Ok(None),
+            Answered::Otherwise => Err(io::Error::other("it was agreed on otherwise before")),
+        };
+        let _ = self.greeted.send(greeted);
+    }
+
+    /// Answers nothing from now on: what is under way is the next process's to answer.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
     }
 
     /// Takes back what the filesystem counted for an answer that the kernel did not take.
@@ -334,6 +370,9 @@ impl Device {
 
     /// A message to the kernel is taken whole or not at all.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        if self.handed_over.load(Ordering::Acquire) {
+            return Err(Errno::SHUTDOWN);
+        }
         rustix::io::writev(&self.kernel, parts).map(drop)
     }
 }

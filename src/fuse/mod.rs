@@ -42,6 +42,7 @@ mod reads;
 mod session;
 mod signals;
 mod table;
+mod takeover;
 mod threads;
 
 use std::io;
@@ -62,8 +63,10 @@ use device::Device;
 use notify::Queue;
 use passthrough::Passthrough;
 use session::Agreed;
+use takeover::Greeting;
 
-use crate::fs::{Filesystem, Invalidator};
+use crate::broker::Held;
+use crate::fs::{self, Filesystem, Invalidator};
 
 /// By when the kernel must have begun to talk: it does so as soon as the mount stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,25 +117,59 @@ impl Server {
     /// # Errors
     /// Where the kernel is too old, says nothing, or threads cannot be started.
     pub fn start(kernel: OwnedFd, fs: Arc<Filesystem>, options: ServerOptions) -> io::Result<Self> {
+        Self::start_held(kernel, fs, options, None)
+    }
+
+    /// The same for a mount that a broker holds: one that another process served is taken up, and
+    /// what that left unanswered comes again.
+    ///
+    /// # Errors
+    /// As above, and where this process and the kernel do not agree on what was agreed on before.
+    fn start_held(
+        kernel: OwnedFd,
+        fs: Arc<Filesystem>,
+        options: ServerOptions,
+        held: Option<&Held>,
+    ) -> io::Result<Self> {
         let (greet, greeted) = mpsc::channel();
-        let (device, pair) = Device::new(kernel, fs.clone(), options.deadlines, greet)?;
+        let broker = held.map(|held| held.broker.clone());
+        let kept = match held.and_then(|held| held.greeting.as_deref()) {
+            Some(bytes) => Some(Greeting::from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?),
+            None => None,
+        };
+        let (device, pair) =
+            Device::new(kernel, fs.clone(), options.deadlines, greet, kept.clone())?;
         let server = Self {
-            passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device))),
+            passthrough: Arc::new(Passthrough::new(Arc::downgrade(&device), broker)),
             queue: Arc::new(Queue::default()),
             end: Arc::new(End::default()),
             device,
         };
         let agreed = server.start_threads(pair, fs.clone(), options)?;
+        match &kept {
+            Some(kept) => server.device.repeat_greeting(kept)?,
+            None => server.read_requests(options.threads)?,
+        }
+        let closed = |_: &io::Error| server.device.close();
         let agreed = agreed.recv_timeout(HANDSHAKE_TIMEOUT);
         let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let agreed: Agreed = agreed.inspect_err(|_| server.device.close())?;
-        if greeted.recv_timeout(HANDSHAKE_TIMEOUT).is_err() {
-            server.device.close();
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let agreed: Agreed = agreed.inspect_err(closed)?;
+        let greeting = greeted.recv_timeout(HANDSHAKE_TIMEOUT);
+        let greeting = greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let greeting = greeting.inspect_err(closed)?;
         fs.set_invalidator(server.queue.clone());
         if options.passthrough && server.passthrough.attempt(agreed.passthrough) {
             fs.set_backing_files(server.passthrough.clone());
+        }
+        if let (Some(greeting), Some(held)) = (greeting, held) {
+            held.broker.keep(greeting.to_bytes())?;
+        }
+        if kept.is_some() {
+            server.read_requests(options.threads)?;
+            let repeated = server.device.ask_again();
+            tracing::debug!(?repeated, "took over the mount");
+            // what changed in between was told to nobody
+            fs::Invalidator::invalidate(&*server.queue, fs::Stale::Everything);
         }
         Ok(server)
     }
@@ -163,15 +200,24 @@ impl Server {
         spawn("fuse-budgets", move || delayed.serve_budgets())?;
         let (queue, notified) = (self.queue.clone(), device.clone());
         spawn("fuse-notify", move || queue.send_all(&notified))?;
-        let threads = options.threads.clamp(1, 16);
-        device.threads.expect(threads, self.spare_threads());
+        Ok(agreed)
+    }
+
+    fn read_requests(&self, threads: usize) -> io::Result<()> {
+        let threads = threads.clamp(1, 16);
+        self.device.threads.expect(threads, self.spare_threads());
         for number in 0..threads {
-            let (device, queue, end) = (device.clone(), self.queue.clone(), self.end.clone());
+            let (device, queue, end) = (self.device.clone(), self.queue.clone(), self.end.clone());
             spawn(&format!("fuse-{number}"), move || {
                 serve(&device, &queue, &end);
             })?;
         }
-        Ok(agreed)
+        Ok(())
+    }
+
+    /// Answers nothing from now on: the next process that serves the mount will.
+    fn hand_over(&self) {
+        self.device.hand_over();
     }
 
     /// Starts one more thread that serves, while others do; false where there can be none.

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
-use crate::broker::{self, BrokerError, MountRequest, Mounted, Seat};
+use crate::broker::{self, BrokerError, Held, MountRequest, Mounted, Seat};
 use crate::fs::{Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options};
 
 /// How long an unmount waits for the last request to end. It is not needed for the mount to be
 /// gone, only for its threads.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the readers of a mount that is taken up wait for the namespace to be as large again as
+/// it was: the other nodes must be heard first, which takes a moment.
+const NAMESPACE_TIME: Duration = Duration::from_secs(3);
 
 /// How to mount.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +38,17 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
-    /// For the user who runs this: root's mount is for all, a user's for that user alone.
+    /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's; a
+    /// user's is for that user alone.
     pub fn for_this_user() -> Self {
-        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let uid = match broker::has_broker() {
+            true => rustix::process::Uid::ROOT,
+            false => rustix::process::geteuid(),
+        };
+        let gid = match uid.is_root() {
+            true => rustix::process::Gid::ROOT,
+            false => rustix::process::getegid(),
+        };
         Self {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
@@ -65,6 +77,21 @@ pub enum MountError {
     },
 }
 
+/// What could not be served, and why.
+struct NotServed {
+    seat: Seat,
+    why: io::Error,
+}
+
+impl From<NotServed> for MountError {
+    fn from(failed: NotServed) -> Self {
+        Self::Serve {
+            dir: failed.seat.dir().to_owned(),
+            why: failed.why,
+        }
+    }
+}
+
 /// A mount that stands; dropping it takes it away.
 pub struct Mount {
     seat: Seat,
@@ -83,41 +110,54 @@ impl Mount {
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, MountError> {
-        let MountOptions {
-            uid,
-            gid,
-            file_mask,
-            directory_mask,
-            allow_other,
-            read_ahead_bytes,
-            server,
-        } = *options;
         let request = MountRequest {
             dir: dir.to_owned(),
-            uid,
-            gid,
-            allow_other,
+            uid: options.uid,
+            gid: options.gid,
+            allow_other: options.allow_other,
         };
-        let Mounted { device, seat } = broker::mount(&request)?;
-        let shown = Options {
-            uid,
-            gid,
-            file_mask,
-            directory_mask,
+        let mounted = broker::mount(&request)?;
+        let is_kept = mounted.is_kept();
+        match Self::serve(mounted, content.clone(), options) {
+            // Who had it open fails now, and everybody else goes on.
+            Err(failed) if is_kept => {
+                tracing::debug!(why = %failed.why, "the mount cannot be taken up");
+                let mounted = failed.seat.mount_anew()?;
+                Ok(Self::serve(mounted, content, options).map_err(MountError::from)?)
+            }
+            served => Ok(served.map_err(MountError::from)?),
+        }
+    }
+
+    fn serve(
+        mounted: Mounted,
+        content: Arc<dyn Content>,
+        options: &MountOptions,
+    ) -> Result<Self, NotServed> {
+        let Mounted { device, seat, held } = mounted;
+        let fs_options = Options {
+            uid: options.uid,
+            gid: options.gid,
+            file_mask: options.file_mask,
+            directory_mask: options.directory_mask,
         };
-        let fs = Arc::new(Filesystem::new(content, shown));
-        match Server::start(device, fs.clone(), server) {
+        let fs = Arc::new(Filesystem::new(content, fs_options));
+        let inherit = |held: &Held| {
+            fs.inherit(held.table.try_clone()?)?;
+            fs.await_entries(NAMESPACE_TIME);
+            Ok(())
+        };
+        let inherited = held.as_ref().map_or(Ok(()), inherit);
+        let start = || Server::start_held(device, fs.clone(), options.server, held.as_ref());
+        match inherited.and_then(|()| start()) {
             Ok(server) => {
                 // Not every mounter may set it, and reads are as right without it.
-                let _ = seat.set_read_ahead(read_ahead_bytes);
+                let _ = seat.set_read_ahead(options.read_ahead_bytes);
                 Ok(Self { seat, server, fs })
             }
             Err(why) => {
                 let _ = seat.unmount();
-                Err(MountError::Serve {
-                    dir: seat.dir().to_owned(),
-                    why,
-                })
+                Err(NotServed { seat, why })
             }
         }
     }
@@ -141,6 +181,11 @@ impl Mount {
     /// The mount point, without symbolic links.
     pub fn dir(&self) -> &Path {
         self.seat.dir()
+    }
+
+    /// Notes how much is listed, for the process that may come next: about once a second.
+    pub fn note_listed(&self) {
+        self.fs.note_listed();
     }
 
     /// Whether the mount stands in its place and is served.
@@ -187,11 +232,17 @@ impl Mount {
     }
 
     /// Takes the mount away, also under load: whoever waits in it gets an error at once. Does
-    /// nothing the second time.
+    /// nothing the second time. A mount that a broker holds stays, and whoever waits in it waits
+    /// for the next process.
     ///
     /// # Errors
     /// Where the kernel refuses; the mount is then still there.
     pub fn unmount(&self) -> Result<(), BrokerError> {
+        if self.seat.outlives_us() {
+            self.fs.note_listed();
+            self.server.hand_over();
+            return Ok(());
+        }
         self.seat.unmount()?;
         self.server.wait_end(END_TIMEOUT);
         Ok(())

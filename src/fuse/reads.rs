@@ -47,7 +47,8 @@ impl Device {
         let room = &mut room[..size_bytes];
         let reader = self.readers.reader(read.handle, header, begun);
         self.threads.keep_one_reading(self.pulse.waiting());
-        let step = self.fs.handle(read.handle).and_then(|handle| {
+        let handle = self.fs.handle_of(read.handle, header.nodeid);
+        let step = handle.and_then(|handle| {
             let reach = reach_of(reader.as_ref());
             let step = self.fs.read_now(&handle, read.offset, room, reach)?;
             Ok((handle, step))

@@ -1,6 +1,8 @@
 //! What takes more than one machine's loopback: hosts on links of their own, and a real systemd.
 
+mod broker;
 mod lan;
+mod restarts;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

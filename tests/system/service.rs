@@ -15,7 +15,7 @@ use crate::support::promise::{Need, mount, promise, root};
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
 /// A systemd can be booted here.
-fn booted_systemd() -> Option<String> {
+pub(crate) fn booted_systemd() -> Option<String> {
     let tried = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "up"]));
     let _gone = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "down", "--kill"]));
     let why = tried.stderr.trim();
@@ -29,7 +29,7 @@ fn lab(tool: &str) -> PathBuf {
 }
 
 /// A booted systemd that is powered off when the test ends.
-struct SystemdBox {
+pub(crate) struct SystemdBox {
     name: String,
 }
 
@@ -48,11 +48,11 @@ impl SystemdBox {
             .args(arguments))
     }
 
-    fn put(&self, from: &Path, to: &str) {
+    pub(crate) fn put(&self, from: &Path, to: &str) {
         self.tool(&["put", from.to_str().unwrap(), to]).expect_ok();
     }
 
-    fn write(&self, to: &str, text: &str) {
+    pub(crate) fn write(&self, to: &str, text: &str) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, text).unwrap();
@@ -60,7 +60,7 @@ impl SystemdBox {
         self.put(&file, to);
     }
 
-    fn sh(&self, line: &str) -> Finished {
+    pub(crate) fn sh(&self, line: &str) -> Finished {
         self.tool(&["exec", "--", "sh", "-c", line])
     }
 
@@ -69,7 +69,7 @@ impl SystemdBox {
     }
 
     #[track_caller]
-    fn ok(&self, line: &str) -> String {
+    pub(crate) fn ok(&self, line: &str) -> String {
         let finished = self.sh(line);
         if !finished.status.success() {
             let journal = self.sh("journalctl --no-pager -u p2pfs -u second").text();
@@ -95,7 +95,7 @@ fn packaging(file: &str) -> PathBuf {
 }
 
 /// The service and a second node of the same cluster, which shares one large file.
-fn boot_cluster() -> SystemdBox {
+pub(crate) fn boot_cluster() -> SystemdBox {
     let machine = SystemdBox::up();
     machine.put(Path::new(P2PFS), "/usr/bin/p2pfs");
     machine.put(
@@ -106,6 +106,9 @@ fn boot_cluster() -> SystemdBox {
         &packaging("user/p2pfs.service"),
         "/etc/systemd/user/p2pfs.service",
     );
+    for unit in ["p2pfs-broker.service", "p2pfs-broker.socket"] {
+        machine.put(&packaging(unit), &format!("/etc/systemd/system/{unit}"));
+    }
     machine.put(&packaging("mount.p2pfs"), "/sbin/mount.p2pfs");
     let catalog = "/usr/lib/systemd/catalog/p2pfs.catalog";
     machine.put(&packaging("p2pfs.catalog"), catalog);
@@ -177,12 +180,12 @@ fn the_shipped_service_mounts_for_everyone_and_stops_cleanly() {
 
 const EXTRA: &str = "/etc/p2pfs/p2pfs.toml.d/z-extra.toml";
 
-fn start(machine: &SystemdBox) {
+pub(crate) fn start(machine: &SystemdBox) {
     machine.ok("systemctl start p2pfs");
     machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 30s");
 }
 
-fn property(machine: &SystemdBox, name: &str) -> String {
+pub(crate) fn property(machine: &SystemdBox, name: &str) -> String {
     let shown = machine.ok(&format!("systemctl show -p {name} --value p2pfs"));
     shown.trim().to_owned()
 }
@@ -318,6 +321,8 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let machine = boot_cluster();
     for units in [
         "/etc/systemd/system/p2pfs.service",
+        "/etc/systemd/system/p2pfs-broker.service",
+        "/etc/systemd/system/p2pfs-broker.socket",
         "--user /etc/systemd/user/p2pfs.service",
     ] {
         let verified = machine.sh(&format!(
@@ -325,4 +330,41 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         ));
         assert_eq!(verified.text(), "", "{units}");
     }
+}
+
+/// What `systemd-analyze security` makes of a unit.
+fn exposure(machine: &SystemdBox, unit: &str) -> f32 {
+    let judged = machine.ok(&format!("systemd-analyze security --no-pager {unit}"));
+    let line = judged.lines().last().unwrap();
+    let figure = line.split_once(": ").unwrap().1.split(' ').next().unwrap();
+    figure.parse().unwrap()
+}
+
+#[apply(promise)]
+fn the_daemon_has_no_right_and_the_broker_one() {
+    let machine = boot_cluster();
+    start(&machine);
+    assert!(exposure(&machine, "p2pfs.service") <= 1.5);
+    assert!(exposure(&machine, "p2pfs-broker.service") <= 4.0);
+    let of = |unit: &str, field: &str| {
+        let pid = machine.ok(&format!("systemctl show -p MainPID --value {unit}"));
+        let line = format!("grep -w {field} /proc/{}/status | cut -f2", pid.trim());
+        machine.ok(&line).trim().to_owned()
+    };
+    for set in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
+        assert_eq!(of("p2pfs", set), "0000000000000000", "{set}");
+    }
+    assert_ne!(of("p2pfs", "Uid"), "0");
+    let sys_admin = format!("{:016x}", 1u64 << 21);
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(of("p2pfs-broker", set), sys_admin, "{set}");
+    }
+    assert_eq!(of("p2pfs-broker", "Seccomp"), "2");
+    let status = machine.ok("p2pfs status");
+    assert!(
+        !status.contains("warning"),
+        "the kernel reads whole files itself: {status}"
+    );
+    machine.ok("p2pfs wait --file mine.txt --timeout 30s");
+    machine.ok("cp /mnt/p2p/mine.txt /root/ && cmp /root/mine.txt /srv/shared/mine.txt");
 }

@@ -17,7 +17,7 @@ use super::reload::{Kind, SETTINGS, Setting};
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 /// Variables that begin as settings do and are none.
-const NOT_SETTINGS: [&str; 1] = ["P2PFS_CONFIG"];
+const NOT_SETTINGS: [&str; 2] = ["P2PFS_CONFIG", "P2PFS_BROKER"];
 
 impl Environment {
     /// The variables of this process.

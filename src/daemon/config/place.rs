@@ -45,8 +45,17 @@ impl Place {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         match rustix::process::geteuid().is_root() {
             true => Self::system(host.trim()),
-            false => Self::user(host.trim(), environment),
+            false => Self::service(host.trim(), environment)
+                .unwrap_or_else(|| Self::user(host.trim(), environment)),
         }
+    }
+
+    /// Those of the system's service that runs as a user of its own: what its unit says
+    /// (`StateDirectory=` and the like, systemd.exec(5)). None for who is not that.
+    fn service(host: &str, environment: &Environment) -> Option<Self> {
+        let system = Self::system(host);
+        let state = environment.path("STATE_DIRECTORY")?;
+        (state == system.state_dir).then_some(system)
     }
 
     /// Those of root.

@@ -5,7 +5,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,11 @@ fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
         .open(&temporary)?;
     // one that was left behind by a crash keeps its mode otherwise
     file.set_permissions(Permissions::from_mode(0o600))?;
+    // root may write here for a daemon that runs as another user
+    if rustix::process::geteuid().is_root() {
+        let owner = fs::metadata(state_dir)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, state_dir.join(name))
@@ -212,6 +217,20 @@ mod tests {
         save_shares(state.path(), &[share(b"/a")]).unwrap();
         assert!(save_shares(state.path(), &vec![share(b"/b"); SHARES_MAX + 1]).is_err());
         assert_eq!(load_shares(state.path()).unwrap(), [share(b"/a")]);
+    }
+
+    #[test]
+    fn what_root_keeps_for_the_daemon_belongs_to_the_daemons_user() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can keep something for another user");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let state = scratch.path().join("state");
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+        let file = save_token(&state, "p2pfs1-abc").unwrap();
+        assert_eq!(fs::metadata(file).unwrap().uid(), 65534);
     }
 
     #[test]

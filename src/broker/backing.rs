@@ -1,0 +1,71 @@
+//! Files that the kernel reads by itself: the two calls that register one and take it back.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `_IOW(229, 1, struct fuse_backing_map)` and `_IOW(229, 2, uint32_t)`: FUSE_DEV_IOC_BACKING_OPEN
+/// and _CLOSE (include/uapi/linux/fuse.h).
+pub(super) const BACKING_OPEN: libc::c_ulong = request_code(1, size_of::<BackingMap>());
+pub(super) const BACKING_CLOSE: libc::c_ulong = request_code(2, size_of::<u32>());
+
+/// `struct fuse_backing_map`.
+#[repr(C)]
+struct BackingMap {
+    fd: i32,
+    flags: u32,
+    padding: u64,
+}
+
+/// Registers a file with the mount of this device, and gives the kernel's number of it. Takes
+/// CAP_SYS_ADMIN and Linux 6.9.
+///
+/// # Errors
+/// What the kernel says.
+pub fn register(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<u32> {
+    let map = BackingMap {
+        fd: file.as_raw_fd(),
+        flags: 0,
+        padding: 0,
+    };
+    let number = control(device, BACKING_OPEN, &raw const map)?;
+    u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Takes a registration back; who has the file open keeps it.
+///
+/// # Errors
+/// What the kernel says: it is gone with its connection.
+pub fn release(device: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    control(device, BACKING_CLOSE, &raw const number).map(drop)
+}
+
+fn control<T>(
+    device: BorrowedFd<'_>,
+    request: libc::c_ulong,
+    argument: *const T,
+) -> io::Result<i32> {
+    // SAFETY: both requests read one value of the size that is in their code, and `argument`
+    // points to one that lives until the call returns.
+    let outcome = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
+    if outcome < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(outcome)
+    }
+}
+
+/// `_IOW` of include/uapi/asm-generic/ioctl.h for FUSE's number 229.
+const fn request_code(number: libc::c_ulong, size_bytes: usize) -> libc::c_ulong {
+    const WRITE: libc::c_ulong = 1;
+    (WRITE << 30) | ((size_bytes as libc::c_ulong) << 16) | (229 << 8) | number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_codes_are_those_of_the_kernel() {
+        assert_eq!((BACKING_OPEN, BACKING_CLOSE), (0x4010_e501, 0x4004_e502));
+    }
+}

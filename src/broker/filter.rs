@@ -1,0 +1,233 @@
+//! What the mount broker's process may ask of the kernel from now on: to mount and unmount, to
+//! register backing files, to pass messages on. Not to start programs, to open connections, to
+//! become somebody else, to load, trace or kill.
+
+use std::io;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+use super::backing::{BACKING_CLOSE, BACKING_OPEN};
+
+/// Without conditions: memory, waiting, looking at files, and mounting.
+const ALLOWED: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clone3,
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getdents64,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getsockopt,
+    libc::SYS_gettid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_memfd_create,
+    libc::SYS_mkdirat,
+    libc::SYS_mount,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_ppoll,
+    libc::SYS_prctl,
+    libc::SYS_read,
+    libc::SYS_readlinkat,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_set_robust_list,
+    libc::SYS_sigaltstack,
+    libc::SYS_statfs,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+    libc::SYS_umount2,
+    libc::SYS_write,
+    libc::SYS_writev,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+];
+
+/// Confines this process, and every thread that it starts, for good. What is not allowed fails with
+/// EPERM.
+///
+/// # Errors
+/// Where the kernel has no seccomp filters, or there is none for this processor.
+pub(super) fn confine() -> io::Result<()> {
+    let permission = SeccompAction::Errno(libc::EPERM as u32);
+    let mut rules: Vec<(i64, Vec<SeccompRule>)> = ALLOWED.iter().map(|it| (*it, vec![])).collect();
+    let code = |code| argument(1, SeccompCmpOp::Eq, code);
+    rules.push((
+        libc::SYS_ioctl,
+        vec![code(BACKING_OPEN)?, code(BACKING_CLOSE)?],
+    ));
+    // threads, which looking at a stale mount takes, but no processes
+    let threads = libc::CLONE_THREAD as u64;
+    let thread = argument(0, SeccompCmpOp::MaskedEq(threads), threads)?;
+    rules.push((libc::SYS_clone, vec![thread]));
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let executable = libc::PROT_EXEC as u64;
+        rules.push((
+            call,
+            vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?],
+        ));
+    }
+    // Its flags are behind a pointer, where no filter sees them: the C library then takes clone.
+    let absent = SeccompAction::Errno(libc::ENOSYS as u32);
+    apply(
+        vec![(libc::SYS_clone3, vec![])],
+        SeccompAction::Allow,
+        absent,
+    )?;
+    apply(rules, permission, SeccompAction::Allow)
+}
+
+/// A rule that holds where one argument is so.
+fn argument(number: u8, is: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
+    let condition = SeccompCondition::new(number, SeccompCmpArgLen::Qword, is, value);
+    let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));
+    rule.map_err(io::Error::other)
+}
+
+fn apply(
+    rules: Vec<(i64, Vec<SeccompRule>)>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> io::Result<()> {
+    let processor = std::env::consts::ARCH
+        .try_into()
+        .map_err(io::Error::other)?;
+    let rules = rules.into_iter().collect();
+    let filter = SeccompFilter::new(rules, otherwise, matched, processor);
+    let program: BpfProgram = filter
+        .and_then(TryInto::try_into)
+        .map_err(io::Error::other)?;
+    seccompiler::apply_filter(&program).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn errno(outcome: libc::c_long) -> i32 {
+        match outcome {
+            0.. => 0,
+            _ => io::Error::last_os_error().raw_os_error().unwrap_or(0),
+        }
+    }
+
+    /// Tries what is forbidden and what is not, in a process of its own.
+    #[test]
+    #[ignore = "the test below runs it in a process of its own"]
+    fn tries_everything() {
+        confine().unwrap();
+        let null = std::ptr::null::<libc::c_void>();
+        // SAFETY: each call either fails before it looks at its arguments, or takes none that
+        // point anywhere.
+        let forbidden = unsafe {
+            [
+                (
+                    "socket",
+                    libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0),
+                ),
+                ("connect", libc::syscall(libc::SYS_connect, 0, null, 0)),
+                ("execve", libc::syscall(libc::SYS_execve, null, null, null)),
+                (
+                    "clone",
+                    libc::syscall(libc::SYS_clone, libc::SIGCHLD, null, null, null, null),
+                ),
+                ("ptrace", libc::syscall(libc::SYS_ptrace, 0, 0, null, null)),
+                ("kill", libc::syscall(libc::SYS_kill, 1, 0)),
+                ("setuid", libc::syscall(libc::SYS_setuid, 0)),
+                (
+                    "unshare",
+                    libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS),
+                ),
+                ("setns", libc::syscall(libc::SYS_setns, 0, 0)),
+                ("chroot", libc::syscall(libc::SYS_chroot, null)),
+                (
+                    "pivot_root",
+                    libc::syscall(libc::SYS_pivot_root, null, null),
+                ),
+                (
+                    "init_module",
+                    libc::syscall(libc::SYS_init_module, null, 0, null),
+                ),
+                ("bpf", libc::syscall(libc::SYS_bpf, 0, null, 0)),
+                (
+                    "open_by_handle_at",
+                    libc::syscall(libc::SYS_open_by_handle_at, 0, null, 0),
+                ),
+                ("unlinkat", libc::syscall(libc::SYS_unlinkat, -1, null, 0)),
+                ("fchmodat", libc::syscall(libc::SYS_fchmodat, -1, null, 0)),
+                (
+                    "ioctl TIOCSTI",
+                    libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, null),
+                ),
+                (
+                    "executable memory",
+                    libc::syscall(
+                        libc::SYS_mmap,
+                        null,
+                        4096,
+                        libc::PROT_READ | libc::PROT_EXEC,
+                        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                        -1,
+                        0,
+                    ),
+                ),
+            ]
+            .map(|(name, outcome)| (name, errno(outcome)))
+        };
+        for (name, errno) in forbidden {
+            assert_eq!(errno, libc::EPERM, "{name}");
+        }
+        std::thread::spawn(|| ())
+            .join()
+            .expect("threads can be started");
+        assert!(std::fs::read("/proc/self/mountinfo").is_ok());
+        let nowhere = std::path::Path::new("/nonexistent");
+        let unmounted = rustix::mount::unmount(nowhere, rustix::mount::UnmountFlags::DETACH);
+        assert_ne!(unmounted, Ok(()));
+    }
+
+    #[test]
+    fn the_broker_can_start_nothing_connect_to_nothing_and_become_nobody_else() {
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--ignored",
+                "broker::filter::tests::tries_everything",
+            ])
+            .arg("--test-threads=1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

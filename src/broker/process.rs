@@ -1,0 +1,326 @@
+//! The mount broker: a process that has the right to mount, and does nothing else.
+//!
+//! It keeps each mount while no daemon serves it, so that the next one takes it up and its readers
+//! only wait. It talks to one user, who owns its socket, and mounts only where it was told at its
+//! start. One thread, no memory of its own but the mounts. Never opens anything beneath a mount.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, MemfdFlags, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::protocol::{Reply, Request, receive, send};
+use super::{BrokerError, MountRequest, Mounted, Seat, backing, filter, mount_directly};
+
+/// How long readers wait for a daemon. Then their requests, which nothing but an answer ends once
+/// a daemon has read them, are ended here.
+pub const ALONE_MAX: Duration = Duration::from_secs(15);
+/// Connections at one time: a daemon, the one that comes after it, and one by hand.
+const CLIENTS_MAX: usize = 4;
+
+/// What the broker is told at its start.
+pub struct Settings {
+    /// Its socket; made unless the service manager hands one over. Its owner is who is served.
+    pub socket: PathBuf,
+    /// Where it mounts, and nowhere else.
+    pub allowed: Vec<PathBuf>,
+}
+
+struct Process {
+    allowed: Vec<PathBuf>,
+    socket: PathBuf,
+    kept: Vec<Kept>,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    socket: OwnedFd,
+    dir: Option<PathBuf>,
+}
+
+struct Kept {
+    dir: PathBuf,
+    seat: Seat,
+    device: OwnedFd,
+    /// What is open in which way, for the daemon that comes after.
+    table: OwnedFd,
+    greeting: Option<Vec<u8>>,
+    alone_since: Option<Instant>,
+    aborted: bool,
+}
+
+/// Serves until SIGTERM or SIGINT, then unmounts.
+///
+/// # Errors
+/// Where the socket cannot be had or the process cannot be confined.
+pub fn run(settings: Settings) -> io::Result<()> {
+    let listener = listen(&settings.socket)?;
+    let signals = end_signals()?;
+    // without a manager there is nobody to tell
+    let _told = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    filter::confine()?;
+    let mut process = Process {
+        allowed: settings.allowed,
+        socket: settings.socket,
+        kept: Vec::new(),
+        clients: Vec::new(),
+    };
+    while process.turn(&listener, &signals)? {}
+    for kept in &process.kept {
+        kept.seat.unmount().map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+impl Process {
+    /// Waits for something to do and does it; false at the end.
+    fn turn(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
+        let sockets = self.clients.iter().map(|client| client.socket.as_fd());
+        let watched = [signals.as_fd(), listener.as_fd()];
+        let mut ready: Vec<PollFd<'_>> = watched
+            .into_iter()
+            .chain(sockets)
+            .map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN))
+            .collect();
+        match poll(&mut ready, self.patience().as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = ready.iter().map(|it| !it.revents().is_empty()).collect();
+        if ready[0] {
+            return Ok(false);
+        }
+        for index in (0..self.clients.len()).rev() {
+            if ready[index + 2] && !self.hear(index) {
+                let gone = self.clients.swap_remove(index);
+                self.kept_of(&gone).into_iter().for_each(Kept::leave_alone);
+            }
+        }
+        if ready[1] {
+            self.accept(listener);
+        }
+        self.kept.iter_mut().for_each(Kept::end_if_alone);
+        Ok(true)
+    }
+
+    fn patience(&self) -> Option<Timespec> {
+        let alone = self.kept.iter().filter(|kept| !kept.aborted);
+        let first = alone.filter_map(|kept| kept.alone_since).min()?;
+        let left = ALONE_MAX.saturating_sub(first.elapsed()) + Duration::from_millis(1);
+        left.try_into().ok()
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) {
+        let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else {
+            return;
+        };
+        let peer = rustix::net::sockopt::socket_peercred(&socket);
+        let owner = rustix::fs::stat(&self.socket).map(|found| found.st_uid);
+        let is_daemon = peer.is_ok_and(|peer| Ok(peer.uid.as_raw()) == owner);
+        if is_daemon && self.clients.len() < CLIENTS_MAX {
+            self.clients.push(Client { socket, dir: None });
+        }
+    }
+
+    /// Answers one request; false where the client is gone or speaks nonsense.
+    fn hear(&mut self, index: usize) -> bool {
+        let socket = self.clients[index].socket.as_fd();
+        let Ok(Some((request, descriptors))) = receive::<Request>(socket) else {
+            return false;
+        };
+        let answer = self.answer(index, request, &descriptors);
+        let reply = answer.unwrap_or_else(|error| Reply::Refused {
+            errno: error.raw_os_error().unwrap_or(0),
+            why: error.to_string(),
+        });
+        let client = &self.clients[index];
+        let handed = matches!(reply, Reply::Mounted { .. });
+        let kept = self
+            .kept
+            .iter()
+            .find(|it| client.dir.as_ref() == Some(&it.dir));
+        let beside: Vec<BorrowedFd<'_>> = match kept.filter(|_| handed) {
+            Some(kept) => vec![kept.device.as_fd(), kept.table.as_fd()],
+            None => Vec::new(),
+        };
+        send(client.socket.as_fd(), &reply, &beside).is_ok()
+    }
+
+    fn answer(
+        &mut self,
+        index: usize,
+        request: Request,
+        descriptors: &[OwnedFd],
+    ) -> io::Result<Reply> {
+        if let Request::Mount { dir } = request {
+            let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
+            return self.mount(index, &dir);
+        }
+        let client = &self.clients[index];
+        let mounted = self.kept.iter_mut();
+        let kept = mounted
+            .into_iter()
+            .find(|it| client.dir.as_ref() == Some(&it.dir));
+        let kept = kept.ok_or(io::ErrorKind::NotConnected)?;
+        match request {
+            Request::Mount { .. } => {}
+            Request::Anew => {
+                let dir = kept.dir.clone();
+                kept.seat.unmount().map_err(io::Error::other)?;
+                *kept = Kept::mount(&dir)?;
+                return Ok(kept.reply());
+            }
+            Request::Keep { greeting } => kept.greeting = Some(greeting),
+            Request::Register => {
+                let file = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
+                check_readable(file)?;
+                let number = backing::register(kept.device.as_fd(), file.as_fd())?;
+                return Ok(Reply::Registered { number });
+            }
+            Request::Release { number } => backing::release(kept.device.as_fd(), number)?,
+            Request::ReadAhead { bytes } => kept.seat.set_read_ahead(bytes)?,
+        }
+        Ok(Reply::Done)
+    }
+
+    fn mount(&mut self, index: usize, dir: &Path) -> io::Result<Reply> {
+        if !self.allowed.iter().any(|allowed| allowed == dir) {
+            let allowed: Vec<_> = self
+                .allowed
+                .iter()
+                .map(|it| it.display().to_string())
+                .collect();
+            return Err(io::Error::other(format!(
+                "the mount broker may mount at {} only; after a change of the configuration: \
+                 systemctl restart p2pfs-broker",
+                allowed.join(", ")
+            )));
+        }
+        let is_at = |kept: &Kept| kept.dir == dir;
+        let at = match self.kept.iter().position(is_at) {
+            Some(at) if self.kept[at].alone_since.is_none() => {
+                let dir = dir.to_owned();
+                return Err(io::Error::other(BrokerError::AlreadyServed { dir }));
+            }
+            Some(at) if self.kept[at].can_be_taken_up() => at,
+            Some(at) => {
+                self.kept[at].seat.unmount().map_err(io::Error::other)?;
+                self.kept[at] = Kept::mount(dir)?;
+                at
+            }
+            None => {
+                self.kept.push(Kept::mount(dir)?);
+                self.kept.len() - 1
+            }
+        };
+        let kept = &mut self.kept[at];
+        kept.alone_since = None;
+        self.clients[index].dir = Some(dir.to_owned());
+        Ok(kept.reply())
+    }
+
+    fn kept_of(&mut self, client: &Client) -> Option<&mut Kept> {
+        let mut kept = self.kept.iter_mut();
+        kept.find(|it| client.dir.as_ref() == Some(&it.dir))
+    }
+}
+
+impl Kept {
+    fn mount(dir: &Path) -> io::Result<Self> {
+        // The broker's mount is root's, and for all users.
+        let request = MountRequest {
+            dir: dir.to_owned(),
+            uid: 0,
+            gid: 0,
+            allow_other: true,
+        };
+        let Mounted { device, seat, .. } = mount_directly(&request).map_err(io::Error::other)?;
+        let table = rustix::fs::memfd_create("p2pfs-opens", MemfdFlags::CLOEXEC)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            seat,
+            device,
+            table,
+            greeting: None,
+            alone_since: None,
+            aborted: false,
+        })
+    }
+
+    fn can_be_taken_up(&self) -> bool {
+        !self.aborted && self.greeting.is_some() && self.seat.is_mounted()
+    }
+
+    fn reply(&self) -> Reply {
+        Reply::Mounted {
+            dir: self.seat.dir().as_os_str().as_bytes().to_vec(),
+            connection: self.seat.connection().0,
+            greeting: self.greeting.clone(),
+        }
+    }
+
+    fn leave_alone(&mut self) {
+        self.alone_since = Some(Instant::now());
+    }
+
+    /// The dead mount stays in its place: an empty directory would look as if all were deleted.
+    fn end_if_alone(&mut self) {
+        let is_over = self
+            .alone_since
+            .is_some_and(|since| since.elapsed() >= ALONE_MAX);
+        if is_over && !self.aborted {
+            eprintln!("no daemon came back for {}", self.dir.display());
+            self.seat.abort();
+            self.aborted = true;
+        }
+    }
+}
+
+/// Only what the daemon may read itself is read for others: not what it merely names (O_PATH).
+fn check_readable(file: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    let is_open = !flags.contains(OFlags::PATH) && !flags.contains(OFlags::WRONLY);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
+    match is_open && kind == FileType::RegularFile {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
+/// The service manager's socket, or one of our own.
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    if let Some(first) = sd_notify::listen_fds()?.next() {
+        // SAFETY: the manager opened it for this process (sd_listen_fds(3)), and nobody else here
+        // takes it.
+        return Ok(unsafe { OwnedFd::from_raw_fd(first) });
+    }
+    let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
+    let _absent = std::fs::remove_file(path);
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, CLIENTS_MAX as i32)?;
+    Ok(socket)
+}
+
+/// SIGTERM and SIGINT as something to poll.
+fn end_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is read, and lives for all calls.
+    let descriptor = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
+    };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: signalfd has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}

@@ -1,0 +1,34 @@
+//! `p2pfs mount-broker`: what a service manager starts beside the daemon, with the right to mount.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::daemon::DaemonOptions;
+use super::error::CliError;
+use crate::daemon::config::load;
+
+/// The arguments of `p2pfs mount-broker`.
+#[derive(Debug, Clone, Args)]
+pub struct MountBrokerOptions {
+    /// Its socket; whoever owns that is whom it serves
+    #[arg(long, value_name = "PATH", default_value = "/run/p2pfs-broker.sock")]
+    socket: PathBuf,
+    /// Where it may mount; may be repeated [default: the mount of the configuration]
+    #[arg(long = "allow", value_name = "DIR")]
+    allowed: Vec<PathBuf>,
+}
+
+/// Runs the broker on its socket, for these mount points.
+pub type RunBroker = fn(socket: PathBuf, allowed: Vec<PathBuf>) -> Result<(), CliError>;
+
+pub(super) fn run(options: MountBrokerOptions, broker: RunBroker) -> Result<(), CliError> {
+    let allowed = match options.allowed.is_empty() {
+        false => options.allowed,
+        true => {
+            let sources = DaemonOptions::default().sources()?;
+            vec![load(&sources).map_err(Box::new)?.config.mount.dir]
+        }
+    };
+    broker(options.socket, allowed)
+}

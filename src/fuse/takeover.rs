@@ -1,0 +1,120 @@
+//! Serving a mount that another process served before, whose readers wait.
+//!
+//! The kernel greets a mount once. So what it said, and what it was answered, is kept by the mount
+//! broker: the session of the next process hears the same greeting, and must answer it alike. Then
+//! the kernel sends again what the process before had taken and not answered (Linux 6.9).
+
+use std::io::{self, IoSlice};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::abi::{self, Header, opcode};
+use super::device::Device;
+
+/// FUSE_INIT and its answer, as bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Greeting {
+    /// As the broker keeps it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// The other way round; none where it was kept by a p2pfs that had it otherwise.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// How the greeting of one mount goes.
+#[derive(Default)]
+pub(super) struct Greetings {
+    /// Of the process before.
+    kept: Option<Greeting>,
+    heard: Mutex<Vec<u8>>,
+}
+
+/// What the session's answer to the greeting comes to.
+pub(super) enum Answered {
+    /// The kernel waits for it.
+    New(Greeting),
+    /// The kernel has had it, from the process before.
+    Again,
+    /// The kernel has had another one.
+    Otherwise,
+}
+
+impl Greetings {
+    /// Of a mount that the kernel has greeted before, or has yet to greet.
+    pub fn new(kept: Option<Greeting>) -> Self {
+        let heard = kept.as_ref().map(|it| it.request.clone());
+        Self {
+            kept,
+            heard: Mutex::new(heard.unwrap_or_default()),
+        }
+    }
+
+    /// The kernel says this.
+    pub fn hear(&self, message: &[u8]) {
+        message.clone_into(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The session answers this.
+    pub fn answer(&self, answer: &[u8]) -> Answered {
+        match &self.kept {
+            None => Answered::New(Greeting {
+                request: self
+                    .heard
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+                answer: answer.to_vec(),
+            }),
+            Some(kept) if kept.answer == answer => Answered::Again,
+            Some(_) => Answered::Otherwise,
+        }
+    }
+}
+
+impl Device {
+    /// Lets the session hear the greeting that the process before was given.
+    pub(super) fn repeat_greeting(&self, kept: &Greeting) -> io::Result<()> {
+        let header = Header::parse(&kept.request).filter(|it| it.opcode == opcode::INIT);
+        let header = header.ok_or(io::ErrorKind::InvalidData)?;
+        match self.expect(&header) && self.ask_session(&kept.request) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Lets the kernel send again what the process before took and never answered. Before Linux
+    /// 6.9 it cannot, and who waits for such a request waits until the mount ends.
+    pub(super) fn ask_again(&self) -> io::Result<()> {
+        Ok(self.write(&[IoSlice::new(&abi::resend())])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_taken_over_only_where_it_is_answered_alike() {
+        let first = Greetings::new(None);
+        first.hear(b"hello");
+        let Answered::New(kept) = first.answer(b"welcome") else {
+            panic!("the kernel waits for the first answer")
+        };
+        let kept = Greeting::from_bytes(&kept.to_bytes()).unwrap();
+        assert_eq!(kept.request, b"hello");
+        let next = Greetings::new(Some(kept));
+        assert!(matches!(next.answer(b"welcome"), Answered::Again));
+        assert!(matches!(next.answer(b"otherwise"), Answered::Otherwise));
+        assert_eq!(Greeting::from_bytes(&[255; 3]), None);
+    }
+}
