@@ -1,0 +1,2 @@
+# The program knows its own commands.
+eval "$(p2pfs completions bash)"

@@ -1,0 +1,2 @@
+# The program knows its own commands.
+p2pfs completions fish | source
