@@ -4,6 +4,7 @@
 //! decodes is well formed and within limits, not true. The only room with legacy text.
 
 pub mod legacy;
+pub mod mesh;
 pub mod native;
 
 /// Why bytes from outside are not a message. The sender is at fault; nothing was changed.

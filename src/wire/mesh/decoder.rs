@@ -1,0 +1,348 @@
+//! From the bytes of a connection to what they say, piece by piece.
+
+use bytes::{Bytes, BytesMut};
+
+use super::file::{FileEnd, FileStart, Head};
+use super::line::{BYTES, Line};
+
+/// The longest line: some three thousand addresses, where the old programs list fifteen.
+pub const LINE_MAX_BYTES: usize = 64 << 10;
+/// The longest payload: what the old programs refuse to send more than.
+pub const BYTES_MAX: u64 = 16 << 20;
+/// The longest first line of a payload: a name, a size, a hash.
+pub const HEAD_MAX_BYTES: usize = 4096;
+
+/// One thing that was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The first line, without its end and the blanks around it.
+    Hello(Vec<u8>),
+    /// Any later line.
+    Line(Line),
+    /// A `BYTES` line without a number: what follows is read as lines, as the old programs do.
+    BadLength,
+    /// A file begins.
+    Start(FileStart),
+    /// The pieces that follow are of the file of that name.
+    Chunk(Vec<u8>),
+    /// A piece.
+    Part(Bytes),
+    /// A file ends.
+    End(FileEnd),
+    /// A message about a file that means nothing.
+    BadFile,
+    /// Bytes that are of no file; they are passed over.
+    Binary {
+        /// How many.
+        length_bytes: u64,
+    },
+}
+
+/// Why a connection cannot be read any further. The sender is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No line end within [`LINE_MAX_BYTES`].
+    #[error("a line of more than {LINE_MAX_BYTES} bytes")]
+    EndlessLine,
+    /// A payload over [`BYTES_MAX`], or of less than nothing.
+    #[error("a payload of {length_bytes} bytes, where 0 to {BYTES_MAX} may be sent")]
+    BadBytes {
+        /// What it announced.
+        length_bytes: i64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    First,
+    Lines,
+    /// The head of a payload of which so much is to come.
+    Head(u64),
+    /// Pieces of a file.
+    Parts(u64),
+    /// What nobody wants.
+    Skip(u64),
+}
+
+/// Reads one connection. Holds no more than what it was given and not asked for yet.
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: BytesMut,
+    state: State,
+    /// So much of the buffer has no line end.
+    searched: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            state: State::First,
+            searched: 0,
+        }
+    }
+}
+
+impl Decoder {
+    /// Where the next bytes go, after [`Self::next`] had nothing more to give.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Whether a message has begun and is not whole.
+    pub fn is_inside(&self) -> bool {
+        !matches!(self.state, State::First | State::Lines) || !self.buffer.is_empty()
+    }
+
+    /// The next thing that was said; none where more bytes are needed.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the connection is of no more use.
+    pub fn next(&mut self) -> Result<Option<Item>, DecodeError> {
+        loop {
+            match self.state {
+                State::First | State::Lines => {
+                    let Some(line) = self.take_line()? else {
+                        return Ok(None);
+                    };
+                    if let Some(item) = self.read_line(&line)? {
+                        return Ok(Some(item));
+                    }
+                }
+                State::Head(left) => match self.take_head(left) {
+                    Some(item) => return Ok(Some(item)),
+                    None => return Ok(None),
+                },
+                State::Parts(0) | State::Skip(0) => self.state = State::Lines,
+                State::Parts(left) => {
+                    let part = self.take(left);
+                    self.state = State::Parts(left - part.len() as u64);
+                    return Ok((!part.is_empty()).then_some(Item::Part(part)));
+                }
+                State::Skip(left) => {
+                    let skipped = self.take(left).len() as u64;
+                    self.state = State::Skip(left - skipped);
+                    if skipped == 0 {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, most: u64) -> Bytes {
+        let length = self.buffer.len();
+        let length = usize::try_from(most).map_or(length, |most| length.min(most));
+        self.buffer.split_to(length).freeze()
+    }
+
+    fn take_line(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        let end = self.buffer[self.searched..]
+            .iter()
+            .position(|b| *b == b'\n')
+            .map(|at| self.searched + at);
+        match end {
+            Some(end) if end <= LINE_MAX_BYTES => {
+                self.searched = 0;
+                let line = self.buffer.split_to(end + 1).freeze();
+                Ok(Some(line.slice(..end)))
+            }
+            None if self.buffer.len() <= LINE_MAX_BYTES => {
+                self.searched = self.buffer.len();
+                Ok(None)
+            }
+            _ => Err(DecodeError::EndlessLine),
+        }
+    }
+
+    /// None where the line begins a payload.
+    fn read_line(&mut self, line: &[u8]) -> Result<Option<Item>, DecodeError> {
+        let line = line.trim_ascii();
+        if self.state == State::First {
+            self.state = State::Lines;
+            return Ok(Some(Item::Hello(line.to_vec())));
+        }
+        let Some(number) = line.strip_prefix(BYTES) else {
+            return Ok(Some(Item::Line(Line::parse(line))));
+        };
+        // a sign is allowed, and a number too large for the old programs is none
+        let number = std::str::from_utf8(number).ok().map(str::parse::<i64>);
+        let Some(Ok(length_bytes)) = number else {
+            return Ok(Some(Item::BadLength));
+        };
+        match u64::try_from(length_bytes) {
+            Ok(length) if length <= BYTES_MAX => {
+                self.state = State::Head(length);
+                Ok(None)
+            }
+            _ => Err(DecodeError::BadBytes { length_bytes }),
+        }
+    }
+
+    fn take_head(&mut self, left: u64) -> Option<Item> {
+        let most = usize::try_from(left).map_or(HEAD_MAX_BYTES, |left| left.min(HEAD_MAX_BYTES));
+        let seen = &self.buffer[..self.buffer.len().min(most)];
+        let end = seen.iter().position(|b| *b == b'\n');
+        if end.is_none() && seen.len() < most {
+            return None;
+        }
+        let is_whole = end.is_some() || most as u64 == left;
+        let head = Head::parse(&seen[..end.unwrap_or(seen.len())], is_whole);
+        let taken = end.map_or(seen.len(), |end| end + 1);
+        let rest = left - taken as u64;
+        drop(self.buffer.split_to(taken));
+        self.state = State::Skip(rest);
+        Some(match head {
+            Head::Start(start) => Item::Start(start),
+            Head::Chunk(name) => {
+                self.state = State::Parts(rest);
+                Item::Chunk(name)
+            }
+            Head::End(end) => Item::End(end),
+            Head::BadFile => Item::BadFile,
+            Head::Binary => Item::Binary { length_bytes: left },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::mesh::{encode_chunk_head, encode_end, encode_start};
+
+    /// What bytes say, fed in steps of that many.
+    fn said(bytes: &[u8], step: usize) -> Result<Vec<Item>, DecodeError> {
+        let (mut decoder, mut items) = (Decoder::default(), Vec::new());
+        for part in bytes.chunks(step.max(1)) {
+            decoder.buffer().extend_from_slice(part);
+            while let Some(item) = decoder.next()? {
+                match (item, items.last_mut()) {
+                    (Item::Part(more), Some(Item::Part(before))) => {
+                        *before = [&before[..], &more].concat().into();
+                    }
+                    (item, _) => items.push(item),
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    fn hello(text: &str) -> Item {
+        Item::Hello(text.as_bytes().to_vec())
+    }
+
+    fn chat(text: &str) -> Item {
+        Item::Line(Line::Chat(text.to_owned()))
+    }
+
+    #[test]
+    fn a_whole_session_is_understood_in_any_segmentation() {
+        let hash = [7; 32];
+        let session = [
+            &b"290335af:alice\r\n"[..],
+            b"PEERS:127.0.0.1:18001\n PING \nhello all\n",
+            &encode_start(b"t.txt", 11, &hash),
+            &encode_chunk_head(b"t.txt", 11),
+            b"BYTES:3\nabc",
+            &encode_end(b"t.txt", &hash),
+            b"BYTES:5\nxx\nxxBYTES:0\nPONG\n\n",
+        ]
+        .concat();
+        let start = FileStart {
+            name: b"t.txt".to_vec(),
+            size_bytes: 11,
+            sha256: hash,
+        };
+        let end = FileEnd {
+            name: b"t.txt".to_vec(),
+            sha256: Some(hash),
+        };
+        for step in [1, 2, 3, 7, 1000] {
+            let mut items = said(&session, step).unwrap();
+            assert!(matches!(items.remove(1), Item::Line(Line::Peers { .. })));
+            let expected = [
+                hello("290335af:alice"),
+                Item::Line(Line::Ping),
+                chat("hello all"),
+                Item::Start(start.clone()),
+                Item::Chunk(b"t.txt".to_vec()),
+                Item::Part(Bytes::from_static(b"BYTES:3\nabc")),
+                Item::End(end.clone()),
+                Item::Binary { length_bytes: 5 },
+                Item::Binary { length_bytes: 0 },
+                Item::Line(Line::Pong),
+                chat(""),
+            ];
+            assert_eq!(items, expected, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_payload_over_the_limit_or_below_nothing_ends_the_connection() {
+        for (line, length_bytes) in [
+            ("BYTES:16777217", 16_777_217),
+            ("BYTES:-1", -1),
+            ("BYTES:9223372036854775807", i64::MAX),
+        ] {
+            let ended = said(format!("a\n{line}\n").as_bytes(), 99);
+            assert_eq!(ended, Err(DecodeError::BadBytes { length_bytes }));
+        }
+        let just = said(b"a\nBYTES:16777216\nFILECHUNK:x\nabc", 99).unwrap();
+        assert_eq!(just.len(), 3);
+    }
+
+    #[test]
+    fn a_length_that_is_no_number_is_told_and_lines_go_on() {
+        for bad in ["", "x", " 3", "3x", "99999999999999999999"] {
+            let items = said(format!("a\nBYTES:{bad}\nhi\n").as_bytes(), 5).unwrap();
+            assert_eq!(items, [hello("a"), Item::BadLength, chat("hi")], "{bad:?}");
+        }
+        assert_eq!(said(b"a\nBYTES:+0\nhi\n", 5).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_endless_line_ends_the_connection_and_holds_no_more_than_the_limit() {
+        let mut decoder = Decoder::default();
+        let mut given = 0;
+        let ended = loop {
+            decoder.buffer().extend_from_slice(&[b'x'; 1000]);
+            given += 1000;
+            if let Err(error) = decoder.next() {
+                break error;
+            }
+        };
+        assert_eq!(ended, DecodeError::EndlessLine);
+        assert!(given <= LINE_MAX_BYTES + 1000);
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_no_file() {
+        let long = [b"FILECHUNK:".as_slice(), &[b'n'; 2 * HEAD_MAX_BYTES]].concat();
+        let message = [
+            format!("a\nBYTES:{}\n", long.len()).as_bytes(),
+            &long,
+            b"hi\n",
+        ]
+        .concat();
+        let items = said(&message, 100).unwrap();
+        assert_eq!(items, [hello("a"), Item::BadFile, chat("hi")]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_the_decoder_and_segmentation_changes_nothing(
+            parts in proptest::collection::vec(prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..40),
+                Just(b"\n".to_vec()), Just(b"BYTES:12\n".to_vec()), Just(b"PEERS:a:1,b\n".to_vec()),
+                Just(b"FILESTART:a|1|".to_vec()), Just(b"FILECHUNK:a\n".to_vec()),
+                Just(b"FILEEND:a\n".to_vec()),
+            ], 0..20),
+            step in 1_usize..50,
+        ) {
+            let bytes = parts.concat();
+            prop_assert_eq!(said(&bytes, step), said(&bytes, bytes.len()));
+        }
+    }
+}
