@@ -30,6 +30,7 @@
 //! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
 //! | [`catalogue`] | what every node says it has, merged into one namespace; pure |
 //! | [`legacy`] | the older peers' discovery protocol: members, answers, questions; pure |
+//! | [`mesh`] | the older peers' mesh protocol: handshake, peers, talk, pushed files; pure |
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
@@ -89,6 +90,7 @@ pub mod fs;
 pub mod fuse;
 pub mod id;
 pub mod legacy;
+pub mod mesh;
 pub mod net;
 pub mod node;
 pub mod path;

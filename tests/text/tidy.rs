@@ -237,6 +237,7 @@ fn pure_rooms_name_no_runtime_socket_file_or_clock() {
         "cluster",
         "catalogue",
         "legacy",
+        "mesh",
         "transfer::plan",
     ];
     let impure = [

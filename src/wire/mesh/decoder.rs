@@ -84,7 +84,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Where the next bytes go, after [`Self::next`] had nothing more to give.
+    /// Where the next bytes go, after [`Self::next_item`] had nothing more to give.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
@@ -98,7 +98,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`DecodeError`]; the connection is of no more use.
-    pub fn next(&mut self) -> Result<Option<Item>, DecodeError> {
+    pub fn next_item(&mut self) -> Result<Option<Item>, DecodeError> {
         loop {
             match self.state {
                 State::First | State::Lines => {
@@ -217,7 +217,7 @@ mod tests {
         let (mut decoder, mut items) = (Decoder::default(), Vec::new());
         for part in bytes.chunks(step.max(1)) {
             decoder.buffer().extend_from_slice(part);
-            while let Some(item) = decoder.next()? {
+            while let Some(item) = decoder.next_item()? {
                 match (item, items.last_mut()) {
                     (Item::Part(more), Some(Item::Part(before))) => {
                         *before = [&before[..], &more].concat().into();
@@ -309,7 +309,7 @@ mod tests {
         let ended = loop {
             decoder.buffer().extend_from_slice(&[b'x'; 1000]);
             given += 1000;
-            if let Err(error) = decoder.next() {
+            if let Err(error) = decoder.next_item() {
                 break error;
             }
         };

@@ -1,0 +1,193 @@
+//! Peers that do what they should not: bounded, and named.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn offences(world: &World) -> Vec<(String, u64, Offence)> {
+    let peers = world.machine.peers();
+    let culprits = peers.into_iter().filter(|peer| peer.offences > 0);
+    culprits
+        .filter_map(|peer| Some((peer.name, peer.offences, peer.last_offence?)))
+        .collect()
+}
+
+#[test]
+fn ten_thousand_addresses_are_one_offence_and_few_are_kept() {
+    let mut world = World::new(20, &[]);
+    let eve = world.join("10.0.0.2:40001", BOB, "eve", 18002);
+    let list: Vec<String> = (0..3000)
+        .map(|n| format!("10.9.{}.{}:1", n / 250, n % 250))
+        .collect();
+    world.hear(eve, false, &format!("PEERS:{}\n", list.join(",")));
+    let told = ("eve".to_owned(), 1, Offence::ManyAddresses);
+    assert_eq!(offences(&world), [told]);
+    assert_eq!(world.machine.known().len(), KNOWN_OF_PEER_MAX);
+    assert_eq!(world.up(), ["eve"]);
+    // and of many such peers
+    for n in 0..19 {
+        let conn = world.join(&format!("10.0.1.{n}:1"), &format!("e{n}"), "eve", 18002);
+        let list: Vec<String> = (0..64).map(|m| format!("10.8.{n}.{m}:1")).collect();
+        world.hear(conn, false, &format!("PEERS:{}\n", list.join(",")));
+    }
+    assert_eq!(world.machine.known().len(), KNOWN_MAX);
+}
+
+#[test]
+fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
+    let mut world = World::new(20, &[]);
+    let eve = world.join("10.0.0.2:40001", BOB, "eve", 18002);
+    world.events();
+    for _ in 0..10_000 {
+        world.hear(eve, false, "spam\n");
+    }
+    let events = world.events();
+    let talk = events.iter().filter(|e| matches!(e, MeshEvent::Chat(..)));
+    assert!(talk.count() <= LINES_BURST as usize);
+    let eve_is = who(BOB, "eve", "10.0.0.2:18002");
+    let down = MeshEvent::PeerDown(eve_is, DownWhy::Offended(Offence::Flood));
+    assert!(events.contains(&down) && events.contains(&MeshEvent::Close(eve)));
+    assert_eq!(offences(&world), [("eve".to_owned(), 1, Offence::Flood)]);
+}
+
+#[test]
+fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
+    let mut world = World::new(20, &[]);
+    for n in 0..1000 {
+        world.accept(&format!("10.0.0.2:{}", 1000 + n));
+    }
+    let refused = world.events().len();
+    assert_eq!(refused, 1000 - HANDSHAKES_OF_ADDRESS);
+    let bob = world.join("10.0.0.3:40001", BOB, "bob", 18002);
+    assert_eq!(world.sent_on(bob), format!("{OWN}:alice\n"));
+    world.pass(HANDSHAKE);
+    assert_eq!(world.machine.conns.len(), 1);
+    let (_, count, last) = offences(&world).remove(0);
+    assert_eq!(
+        (count, last),
+        (HANDSHAKES_OF_ADDRESS as u64, Offence::TooSlow)
+    );
+    for n in 0..1000 {
+        world.accept(&format!("10.1.0.{}:{}", n % 100, 1000 + n));
+    }
+    assert_eq!(world.machine.conns.len(), 1 + HANDSHAKES_MAX);
+}
+
+#[test]
+fn another_protocol_is_not_admitted() {
+    for first in ["GET / HTTP/1.1\n", ":bob\n", "\n", "SSH-2.0-OpenSSH 9\n"] {
+        let mut world = World::new(20, &[]);
+        let conn = world.accept("10.0.0.2:40001");
+        world.hear(conn, true, first);
+        assert_eq!(world.sent(), []);
+        let events = world.events();
+        assert!(events.contains(&MeshEvent::Close(conn)), "{first:?}");
+        let (name, _, last) = offences(&world).remove(0);
+        assert_eq!((name.as_str(), last), ("10.0.0.2", Offence::NoHello));
+    }
+}
+
+#[test]
+fn a_dialled_one_that_speaks_another_protocol_is_dialled_again_later() {
+    let mut world = World::new(20, &["10.0.0.8:8"]);
+    world.pass(seconds(0));
+    world.events();
+    let conn = world.dialled("10.0.0.8:8");
+    world.hear(conn, true, "HTTP/1.1 400 Bad Request\n");
+    world.pass(seconds(3));
+    assert_eq!(world.dials(), ["10.0.0.8:8"]);
+}
+
+#[test]
+fn an_old_program_is_never_sent_what_ends_it() {
+    let mut world = World::new(20, &["host.example:7"]);
+    let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
+    for line in [
+        "PEERS:nocolon,[::1]:5,x:0,:,host:1",
+        "BYTES",
+        "LISTEN:x",
+        "REQUEST_PEERS",
+    ] {
+        world.hear(bob, false, &format!("{line}\n"));
+    }
+    world.machine.say("PEERS:nocolon", &|_| false);
+    world.machine.say("BYTES:-1", &|_| false);
+    world.pass(seconds(120));
+    for (_, text) in world.sent() {
+        for line in text.lines() {
+            assert!(!line.starts_with("BYTES:"), "{line}");
+            if let Some(list) = line.strip_prefix("PEERS:") {
+                assert!(
+                    list.split(',')
+                        .all(|entry| entry.parse::<SocketAddrV4>().is_ok())
+                );
+            }
+        }
+    }
+}
+
+/// What the world can do to the machine.
+#[derive(Clone, Debug)]
+enum Step {
+    Accept(u8),
+    Hello(u8, u8),
+    Line(u8, Line),
+    Dialled(u8),
+    Close(u8),
+    Pass(u8),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let line = prop_oneof![
+        Just(Line::Ping),
+        Just(Line::Pong),
+        Just(Line::RequestPeers),
+        any::<u8>().prop_map(|n| Line::Listen {
+            port: Some(u16::from(n) + 1),
+            text: String::new()
+        }),
+        any::<u8>().prop_map(|n| Line::parse(format!("PEERS:10.0.2.{n}:{n}5").as_bytes())),
+        Just(Line::Chat("hi".to_owned())),
+    ];
+    prop_oneof![
+        any::<u8>().prop_map(Step::Accept),
+        (any::<u8>(), any::<u8>()).prop_map(|(conn, id)| Step::Hello(conn, id)),
+        (any::<u8>(), line).prop_map(|(conn, line)| Step::Line(conn, line)),
+        any::<u8>().prop_map(Step::Dialled),
+        any::<u8>().prop_map(Step::Close),
+        (0_u8..40).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_happens_the_tables_agree_and_keep_their_limits(
+        steps in proptest::collection::vec(any_step(), 0..300),
+    ) {
+        let mut world = World::new(4, &["10.0.2.1:15"]);
+        for step in steps {
+            let conn = |n: u8| ConnId(u64::from(n % 16));
+            match step {
+                Step::Accept(n) => { world.accept(&format!("10.0.0.{}:9", n % 8)); }
+                Step::Hello(n, id) => {
+                    world.machine.hello(world.now, conn(n), format!("{}:x", id % 8).as_bytes());
+                }
+                Step::Line(n, line) => world.machine.line(world.now, conn(n), line),
+                Step::Dialled(n) => { world.dialled(&format!("10.0.2.{}:{}5", n % 4, n % 4 + 1)); }
+                Step::Close(n) => world.machine.closed(world.now, conn(n)),
+                Step::Pass(n) => world.pass(seconds(u64::from(n))),
+            }
+            prop_assert!(world.machine.peers.len() <= 4);
+            prop_assert!(world.machine.known().len() <= KNOWN_MAX + 1);
+            for (id, peer) in &world.machine.peers {
+                let conns = &world.machine.in_use();
+                prop_assert!(conns.iter().any(|(_, who)| who.id == *id), "{}", id);
+                prop_assert!(world.machine.peer(id).is_up);
+                let _is_counted = peer.heard_at;
+            }
+            prop_assert!(world.machine.poll_timeout() > world.now || world.machine.dial_at.is_some()
+                || world.machine.poll_timeout() <= world.now + seconds(31));
+        }
+    }
+}
