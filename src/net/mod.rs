@@ -10,6 +10,7 @@ mod error;
 pub mod gossip;
 pub mod lan;
 pub mod legacy;
+pub mod mesh;
 pub mod peer;
 mod port;
 

@@ -12,6 +12,7 @@ mod content;
 mod error;
 mod events;
 mod handle;
+pub mod inbox;
 pub mod legacy;
 pub mod machine;
 mod persist;

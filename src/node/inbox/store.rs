@@ -1,0 +1,365 @@
+//! The folder.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, fstatvfs, linkat};
+
+use crate::wire::mesh::{numbered_name, received_name};
+
+/// Files that the folder takes; a person looks through no more.
+pub const FILES_MAX: u64 = 10_000;
+/// Numbers that are tried where a name is taken.
+const NUMBERS_MAX: u32 = 10_000;
+/// How long what the folder holds is taken for known.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+/// The extended attribute of a file here that names who pushed it.
+pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
+/// The longest name of a sender that is written down.
+const SENDER_MAX_BYTES: usize = 255;
+/// What others may read is shared; nobody but the folder's owner may change it.
+const FILE_MODE: u32 = 0o644;
+
+/// How the inbox is set; see `[inbox]` in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxSettings {
+    /// The folder; made where it is missing.
+    pub dir: PathBuf,
+    /// The most that its files may take together.
+    pub budget_bytes: u64,
+    /// What is left free on its filesystem.
+    pub floor_bytes: u64,
+}
+
+/// Why a file is not taken. Its sender may try again later, but for a name.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// The budget is used up.
+    #[error(
+        "the inbox has room for {left_bytes} bytes of its budget, and the file has {size_bytes}"
+    )]
+    Budget {
+        /// What is left of it.
+        left_bytes: u64,
+        /// What the file takes.
+        size_bytes: u64,
+    },
+    /// The disk would be too full.
+    #[error("the disk of the inbox has no room for {size_bytes} bytes above its floor")]
+    Floor {
+        /// What the file takes.
+        size_bytes: u64,
+    },
+    /// Too many files.
+    #[error("the inbox holds {FILES_MAX} files already")]
+    Files,
+    /// No name for a file.
+    #[error("the name is none that a file could be kept under")]
+    Name,
+    /// The disk.
+    #[error("the inbox cannot be written: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// The inbox. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: InboxSettings,
+    use_now: Mutex<Use>,
+}
+
+/// What the folder holds, and what is on its way.
+#[derive(Debug, Default)]
+struct Use {
+    held_bytes: u64,
+    held_files: u64,
+    known_at: Option<Instant>,
+    coming_bytes: u64,
+    coming_files: u64,
+}
+
+/// A file on its way into the inbox; gone when it is dropped before it has its name.
+#[derive(Debug)]
+pub struct Arriving {
+    inbox: Inbox,
+    file: File,
+    size_bytes: u64,
+}
+
+impl Inbox {
+    /// The inbox in that folder, which is made where it is missing. Blocking.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made, or holds no files without a name.
+    pub fn open(settings: InboxSettings) -> io::Result<Self> {
+        if !settings.dir.is_dir() {
+            std::fs::create_dir_all(&settings.dir)?;
+            std::fs::set_permissions(&settings.dir, Permissions::from_mode(0o755))?;
+        }
+        let inner = Inner {
+            settings,
+            use_now: Mutex::default(),
+        };
+        let inbox = Self {
+            inner: Arc::new(inner),
+        };
+        inbox.unnamed().map(|_| inbox.clone())
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.inner.settings.dir
+    }
+
+    /// Room for a file of that size. Blocking.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub fn begin(&self, size_bytes: u64) -> Result<Arriving, InboxError> {
+        let file = self.unnamed()?;
+        let settings = &self.inner.settings;
+        let disk = fstatvfs(&file).map_err(io::Error::from)?;
+        let mut used = self.lock();
+        used.look(&settings.dir)?;
+        let taken = used.held_bytes.saturating_add(used.coming_bytes);
+        let left_bytes = settings.budget_bytes.saturating_sub(taken);
+        if size_bytes > left_bytes {
+            return Err(InboxError::Budget {
+                left_bytes,
+                size_bytes,
+            });
+        }
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let wanted = settings.floor_bytes.saturating_add(used.coming_bytes);
+        if size_bytes > free.saturating_sub(wanted) {
+            return Err(InboxError::Floor { size_bytes });
+        }
+        if used.held_files + used.coming_files >= FILES_MAX {
+            return Err(InboxError::Files);
+        }
+        used.coming_bytes += size_bytes;
+        used.coming_files += 1;
+        drop(used);
+        Ok(Arriving {
+            inbox: self.clone(),
+            file,
+            size_bytes,
+        })
+    }
+
+    /// A file in the folder that has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
+    /// seen, or left behind.
+    fn unnamed(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(FILE_MODE);
+        options.custom_flags(libc::O_TMPFILE).open(self.dir())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Use> {
+        let used = self.inner.use_now.lock();
+        used.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Use {
+    fn look(&mut self, dir: &Path) -> io::Result<()> {
+        if self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR) {
+            return Ok(());
+        }
+        (self.held_bytes, self.held_files) = (0, 0);
+        for entry in std::fs::read_dir(dir)? {
+            // one that goes meanwhile takes nothing
+            if let Ok(found) = entry?.metadata()
+                && found.is_file()
+            {
+                self.held_bytes += found.len();
+                self.held_files += 1;
+            }
+        }
+        self.known_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Arriving {
+    /// Writes some of it. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says, or that it is beyond the size that there is room for.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), InboxError> {
+        if offset.saturating_add(bytes.len() as u64) > self.size_bytes {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        }
+        Ok(self.file.write_all_at(bytes, offset)?)
+    }
+
+    /// What was written, for whoever proves it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How much there is room for.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Gives the whole file its name, or that with the first number that is free, and says under
+    /// which it is. Blocking.
+    ///
+    /// # Errors
+    /// [`InboxError`]; nothing is left of it.
+    pub fn publish(self, name: &[u8], from: &str) -> Result<Vec<u8>, InboxError> {
+        let name = received_name(name).ok_or(InboxError::Name)?;
+        self.file
+            .set_permissions(Permissions::from_mode(FILE_MODE))?;
+        let from = &from[..from.floor_char_boundary(SENDER_MAX_BYTES)];
+        // a filesystem without such attributes keeps the file all the same
+        let _unnamed = fsetxattr(
+            &self.file,
+            SENDER_ATTRIBUTE,
+            from.as_bytes(),
+            XattrFlags::empty(),
+        );
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        for number in 0..NUMBERS_MAX {
+            let numbered = numbered_name(&name, number);
+            let last = std::ffi::OsString::from_vec(numbered.clone());
+            let place = self.inbox.dir().join(last);
+            match linkat(CWD, &own, CWD, &place, AtFlags::SYMLINK_FOLLOW) {
+                Err(rustix::io::Errno::EXIST) => {}
+                linked => {
+                    linked.map_err(io::Error::from)?;
+                    self.inbox.lock().keep(self.size_bytes);
+                    return Ok(numbered);
+                }
+            }
+        }
+        Err(InboxError::Name)
+    }
+}
+
+impl Use {
+    fn keep(&mut self, size_bytes: u64) {
+        self.held_bytes += size_bytes;
+        self.held_files += 1;
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut used = self.inbox.lock();
+        used.coming_bytes = used.coming_bytes.saturating_sub(self.size_bytes);
+        used.coming_files = used.coming_files.saturating_sub(1);
+    }
+}
+
+/// Who pushed a file that is in an inbox; none where it was not pushed, or nobody wrote down by
+/// whom.
+pub fn sender_of(file: &File) -> Option<String> {
+    let mut value = vec![0; SENDER_MAX_BYTES];
+    let length = fgetxattr(file, SENDER_ATTRIBUTE, &mut value[..]).ok()?;
+    value.truncate(length);
+    String::from_utf8(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox(budget_bytes: u64) -> (tempfile::TempDir, Inbox) {
+        let folder = tempfile::tempdir().unwrap();
+        let inbox = Inbox::open(InboxSettings {
+            dir: folder.path().join("inbox"),
+            budget_bytes,
+            floor_bytes: 0,
+        });
+        (folder, inbox.unwrap())
+    }
+
+    fn put(inbox: &Inbox, name: &[u8], bytes: &[u8]) -> Result<String, InboxError> {
+        let arriving = inbox.begin(bytes.len() as u64)?;
+        arriving.write_at(0, bytes)?;
+        let name = arriving.publish(name, "bob")?;
+        Ok(String::from_utf8(name).unwrap())
+    }
+
+    fn listed(inbox: &Inbox) -> Vec<String> {
+        let names = std::fs::read_dir(inbox.dir()).unwrap();
+        let mut names: Vec<String> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_whole_and_its_sender_is_written_down() {
+        let (_folder, inbox) = inbox(100);
+        let arriving = inbox.begin(5).unwrap();
+        arriving.write_at(0, b"hello").unwrap();
+        assert_eq!(listed(&inbox), Vec::<String>::new());
+        assert_eq!(arriving.publish(b"a.txt", "bob").unwrap(), b"a.txt");
+        assert_eq!(listed(&inbox), ["a.txt"]);
+        let file = File::open(inbox.dir().join("a.txt")).unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, FILE_MODE);
+        if let Some(sender) = sender_of(&file) {
+            assert_eq!(sender, "bob");
+        } else {
+            eprintln!("SKIPPED: this filesystem has no user attributes");
+        }
+    }
+
+    #[test]
+    fn no_file_is_ever_overwritten_and_none_leaves_the_folder() {
+        let (_folder, inbox) = inbox(100);
+        for kept in ["a.txt", "a-(1).txt", "a-(2).txt"] {
+            assert_eq!(put(&inbox, b"a.txt", b"x").unwrap(), kept);
+        }
+        std::os::unix::fs::symlink("/nowhere", inbox.dir().join("link")).unwrap();
+        assert_eq!(put(&inbox, b"link", b"x").unwrap(), "link-(1)");
+        assert_eq!(put(&inbox, b"../../up", b"x").unwrap(), "up");
+        assert!(matches!(put(&inbox, b"..", b"x"), Err(InboxError::Name)));
+        assert_eq!(listed(&inbox).len(), 6);
+    }
+
+    #[test]
+    fn the_budget_counts_what_is_there_and_what_is_coming() {
+        let (_folder, inbox) = inbox(10);
+        put(&inbox, b"a", b"1234").unwrap();
+        let coming = inbox.begin(4).unwrap();
+        let refused = inbox.begin(3).unwrap_err();
+        assert!(matches!(refused, InboxError::Budget { left_bytes: 2, .. }));
+        assert!(coming.write_at(1, b"1234").is_err(), "over its size");
+        drop(coming);
+        inbox.begin(6).unwrap();
+        std::fs::remove_file(inbox.dir().join("a")).unwrap();
+        inbox.lock().known_at = None;
+        inbox.begin(10).unwrap();
+        assert!(inbox.begin(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn the_floor_of_the_disk_is_left_free() {
+        let (folder, _) = inbox(1);
+        let settings = InboxSettings {
+            dir: folder.path().join("other"),
+            budget_bytes: u64::MAX,
+            floor_bytes: u64::MAX,
+        };
+        let inbox = Inbox::open(settings).unwrap();
+        let refused = inbox.begin(1).unwrap_err();
+        assert!(matches!(refused, InboxError::Floor { size_bytes: 1 }));
+    }
+}
