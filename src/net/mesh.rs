@@ -320,7 +320,8 @@ mod tests {
         drop(far);
         let (near, _far) = pair().await;
         let (_, _unread, sender) = open(near);
-        let mut sent = (0..=LINES_MAX).map(|_| sender.send(b"PING\n".to_vec()));
-        assert_eq!(sent.next_back(), Some(Err(MeshEnd::NeverReads)));
+        let lines = 0..=LINES_MAX;
+        let sent: Vec<_> = lines.map(|_| sender.send(b"PING\n".to_vec())).collect();
+        assert_eq!(sent.last(), Some(&Err(MeshEnd::NeverReads)));
     }
 }
