@@ -5,7 +5,7 @@ use clap::Args;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, local_time, printable};
-use crate::daemon::control::{Call, Event, EventKind, FetchInfo, GiveInfo};
+use crate::daemon::control::{Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
 
 /// The flags of `p2pfs events`.
 #[derive(Debug, Clone, Args)]
@@ -58,10 +58,52 @@ fn sentence(event: &Event) -> String {
         }
         EventKind::GiveStarted(give) => format!("giving {}", given(give)),
         EventKind::GiveDone(give) => format!("gave {}", given(give)),
+        EventKind::MeshUp(peer) => {
+            let (name, address) = (printable(&peer.peer), printable(&peer.address));
+            format!("mesh peer {name} is up at {address}")
+        }
+        EventKind::MeshDown(peer) => {
+            let why = peer.why.as_deref().unwrap_or("no reason given");
+            let (name, address) = (printable(&peer.peer), printable(&peer.address));
+            format!("mesh peer {name} at {address} is down: {}", printable(why))
+        }
+        EventKind::MeshLearned { peer, count } => {
+            format!("{count} mesh addresses from {}", printable(peer))
+        }
+        EventKind::Chat { peer, text } => {
+            format!("{} says: {}", printable(peer), printable(text))
+        }
+        EventKind::ReceiveStarted(push) => {
+            format!("{} from {}", pushed("receiving", push), peer(push))
+        }
+        EventKind::ReceiveDone(push) => format!("{} from {}", pushed("received", push), peer(push)),
+        EventKind::ReceiveFailed(push) => {
+            let what = pushed("did not receive", push);
+            format!("{what} from {}: {}", peer(push), why(push))
+        }
+        EventKind::SendStarted(push) => format!("{} to {}", pushed("sending", push), peer(push)),
+        EventKind::SendDone(push) => format!("{} to {}", pushed("sent", push), peer(push)),
+        EventKind::SendFailed(push) => {
+            let what = pushed("did not send", push);
+            format!("{what} to {}: {}", peer(push), why(push))
+        }
         EventKind::Warning { message } => format!("warning: {}", printable(message)),
         EventKind::Lost { count } => format!("{count} events were lost here"),
     };
     format!("{}  {what}", local_time(event.time))
+}
+
+fn pushed(what: &str, push: &PushInfo) -> String {
+    let (name, size) = (escape(push.name.as_bytes()), human_bytes(push.size_bytes));
+    format!("{what} {name} ({size})")
+}
+
+fn peer(push: &PushInfo) -> String {
+    printable(&push.peer)
+}
+
+fn why(push: &PushInfo) -> String {
+    printable(push.why.as_deref().unwrap_or("no reason given"))
 }
 
 fn given(give: &GiveInfo) -> String {
@@ -82,6 +124,31 @@ fn fetched(fetch: &FetchInfo) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::Named;
+
+    #[test]
+    fn talk_and_names_of_others_play_no_tricks_on_a_terminal() {
+        let told = |what| {
+            sentence(&Event {
+                time: jiff::Timestamp::UNIX_EPOCH,
+                what,
+            })
+        };
+        let chat = told(EventKind::Chat {
+            peer: "e\x1b[2Jve".to_owned(),
+            text: "hi\r\n\x07\u{202e}".to_owned(),
+        });
+        assert!(
+            chat.ends_with("e\\u{1b}[2Jve says: hi\\r\\n\\u{7}\\u{202e}"),
+            "{chat}"
+        );
+        let push = told(EventKind::ReceiveFailed(PushInfo {
+            peer: "a\nb".to_owned(),
+            name: Named::new(b"x\x1b".to_vec()),
+            size_bytes: 1,
+            why: Some("no\nroom".to_owned()),
+        }));
+        assert!(!push.chars().any(char::is_control), "{push}");
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_the_names_are() {

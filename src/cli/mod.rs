@@ -16,11 +16,13 @@ mod error;
 mod events;
 mod get;
 mod legacy_shell;
+mod mesh_shell;
 mod mount_broker;
 mod names;
 mod namespace;
 mod output;
 mod ping;
+mod send;
 mod settings;
 mod share;
 mod status;
@@ -89,10 +91,16 @@ pub enum Command {
     Unpin(cache::PinOptions),
     /// List, empty, check or resize the cache
     Cache(cache::CacheOptions),
+    /// Give files to mesh peers and into the inboxes of nodes
+    Send(send::SendOptions),
+    /// Say a line to every peer
+    Say(send::SayOptions),
     /// Show what happens
     Events(events::EventsOptions),
     /// The prompt of the older program, over a node of its own
     LegacyShell(legacy_shell::LegacyShellOptions),
+    /// The prompt of the older mesh program, over a node of its own
+    MeshShell(mesh_shell::MeshShellOptions),
     /// Mount for a daemon that has not the right to, and keep the mount while it starts anew
     MountBroker(mount_broker::MountBrokerOptions),
     /// Print a completion script for a shell
@@ -150,8 +158,11 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Pin(options) => cache::pin(&options, true, &mut output),
         Command::Unpin(options) => cache::pin(&options, false, &mut output),
         Command::Cache(options) => cache::run(&options, &mut output),
+        Command::Send(options) => send::send(&options, &mut output),
+        Command::Say(options) => send::say(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
         Command::LegacyShell(_) => legacy_shell::run(),
+        Command::MeshShell(options) => mesh_shell::run(&options),
         Command::MountBroker(options) => mount_broker::run(options, programs.broker),
         Command::Completions(options) => completions::run(options, &mut output),
     };

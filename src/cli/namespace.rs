@@ -115,7 +115,7 @@ fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Re
         let mark = match entry.plane {
             Plane::Legacy => " legacy",
             Plane::Native if entry.pinned => " pinned",
-            Plane::Native => "",
+            Plane::Native | Plane::Mesh => "",
         };
         vec![
             mode(entry).to_owned(),
@@ -172,6 +172,9 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;
+    if let Some(sender) = &provenance.sent_by {
+        output.paragraph("  sent by    ", &printable(sender))?;
+    }
     for version in &provenance.versions {
         print_version(version, output)?;
     }

@@ -183,6 +183,7 @@ fn peer_row(peer: &PeerInfo) -> Vec<String> {
     let plane = match peer.plane {
         Plane::Native => "native",
         Plane::Legacy => "legacy",
+        Plane::Mesh => "mesh",
     };
     let unknown = || "-".to_owned();
     vec![

@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::answers::Service;
 use crate::digest::ContentHash;
-use crate::node::{News, Who};
+use crate::node::{News, Push, PushStage, Who};
 
 /// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
 const FETCHES_TIMED_MAX: usize = 4096;
@@ -109,6 +109,18 @@ impl Teller {
                 given.name,
                 given.peer
             ),
+            News::MeshUp { who, .. } => {
+                let name = one_line(&who.name);
+                tracing::info!("the mesh peer {name} at {} is there", who.address);
+            }
+            News::MeshDown(who, why) => {
+                let name = one_line(&who.name);
+                tracing::info!("the mesh peer {name} at {} is gone: {why}", who.address);
+            }
+            News::MeshRejected(address, why) => tracing::debug!("{address}: {why}"),
+            News::MeshLearned { .. } | News::Chat { .. } => {}
+            News::Received(push) => tell_push("from", push),
+            News::Sent(push) => tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),
         }
     }
@@ -136,6 +148,16 @@ impl Teller {
             || hash.to_string(),
             |path| one_line(&String::from_utf8_lossy(path.as_bytes())),
         )
+    }
+}
+
+fn tell_push(way: &str, push: &Push) {
+    let name = one_line(&String::from_utf8_lossy(&push.name));
+    let (peer, bytes) = (one_line(&push.peer), push.size_bytes);
+    match &push.stage {
+        PushStage::Started => tracing::debug!(bytes, "pushing {name} {way} {peer}"),
+        PushStage::Done => tracing::info!(bytes, "pushed {name} {way} {peer}"),
+        PushStage::Failed(why) => tracing::info!(bytes, "not pushed {name} {way} {peer}: {why}"),
     }
 }
 

@@ -1,10 +1,14 @@
 //! What the configuration means for the node.
 
-use super::config::Config;
+use std::path::Path;
+
+use super::config::{Config, Seed, ShareSettings};
 use super::seeds;
 use crate::cache::CacheConfig;
-use crate::node::NodeConfig;
+use crate::node::inbox::{Accept, InboxSettings};
 use crate::node::legacy::LegacySettings;
+use crate::node::mesh::MeshSettings;
+use crate::node::{GivingSettings, NodeConfig};
 use crate::wire::legacy::MemberName;
 
 /// Everything that the node is started with; seeds that are names come later.
@@ -27,17 +31,66 @@ pub(super) fn node_config(config: &Config) -> NodeConfig {
         away_grace: config.membership.away_grace,
         read_deadline: config.mount.read_deadline,
         legacy: legacy_settings(config),
+        giving: giving_settings(config),
         refuse_beneath: vec![config.mount.dir.clone()],
     }
 }
 
+/// What is pushed to this node appears on every other: its inboxes are shares, unless they lie in
+/// one.
+pub(super) fn inbox_shares(config: &Config) -> Vec<ShareSettings> {
+    let shares = &config.share;
+    let is_shared = |dir: &Path| shares.iter().any(|share| dir.starts_with(&share.dir));
+    let open = config.inboxes().into_iter();
+    let missing = open.filter(|(_, dir)| !is_shared(dir));
+    missing
+        .map(|(_, dir)| ShareSettings {
+            dir: dir.to_owned(),
+            include_private: false,
+            legacy: false,
+        })
+        .collect()
+}
+
+/// The word for every node.
+const ALL_NODES: &str = "*";
+
+fn giving_settings(config: &Config) -> GivingSettings {
+    let from = &config.inbox.from;
+    let accept = match () {
+        () if from.is_empty() => Accept::Nobody,
+        () if from.iter().any(|name| name == ALL_NODES) => Accept::Members,
+        () => Accept::Listed(from.clone()),
+    };
+    let mesh = config.mesh.listen.map(|listen| MeshSettings {
+        listen,
+        peers: member_names(&config.mesh.peers),
+        max_peers: config.mesh.max_peers as usize,
+    });
+    let inbox = |dir: &Path| InboxSettings {
+        dir: dir.to_owned(),
+        budget_bytes: config.inbox.budget_bytes,
+        floor_bytes: config.inbox.floor_bytes,
+    };
+    GivingSettings {
+        inbox: (accept != Accept::Nobody).then(|| inbox(&config.inbox.dir)),
+        accept,
+        mesh_inbox: mesh.as_ref().map(|_| inbox(config.mesh_inbox())),
+        mesh,
+    }
+}
+
+fn member_names(seeds: &[Seed]) -> Vec<MemberName> {
+    seeds
+        .iter()
+        .filter_map(|seed| MemberName::parse(seed.to_string().as_bytes()))
+        .collect()
+}
+
 fn legacy_settings(config: &Config) -> Option<LegacySettings> {
     let legacy = &config.legacy;
-    let members = legacy.members.iter();
     legacy.enabled.then(|| LegacySettings {
-        members: members
-            .filter_map(|seed| MemberName::parse(seed.to_string().as_bytes()))
-            .collect(),
+        members: member_names(&legacy.members),
         period: legacy.period,
         waiting: legacy.waiting,
         lookup: legacy.lookup,

@@ -22,7 +22,7 @@ use super::control::{
 use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogError, LogHandle};
-use super::node_config::node_config;
+use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
@@ -228,6 +228,7 @@ impl Daemon {
     /// Adds the shares of the configuration and those added by command; gives those that failed.
     async fn add_shares(&self) -> Vec<ShareSettings> {
         let mut wanted = self.config.share.clone();
+        wanted.extend(inbox_shares(&self.config));
         wanted.extend(self.service.saved_shares());
         add_shares(&self.service.node, wanted).await
     }

@@ -82,6 +82,11 @@ pub trait Content: Send + Sync + 'static {
     /// has).
     fn cached_bytes(&self, file: &FileVersion) -> u64;
 
+    /// Who pushed an own file to this node; nothing where nobody did. A local look at most.
+    fn sender(&self, _file: &FileVersion) -> Option<String> {
+        None
+    }
+
     /// What an own file that wins its name looks like now; nothing where `file.own` is nothing or
     /// the file is no longer there. A local `stat` at most.
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;

@@ -11,7 +11,9 @@ const HASH: &[u8] = b"user.p2pfs.hash";
 const HOLDERS: &[u8] = b"user.p2pfs.holders";
 const CACHED: &[u8] = b"user.p2pfs.cached";
 const VERIFIED: &[u8] = b"user.p2pfs.verified";
-const NAMES: [&[u8]; 4] = [HASH, HOLDERS, CACHED, VERIFIED];
+/// Who pushed the file to this node; only here, and only where somebody did.
+const FROM: &[u8] = b"user.p2pfs.from";
+const NAMES: [&[u8]; 5] = [HASH, HOLDERS, CACHED, VERIFIED, FROM];
 
 /// How many digits of its key stand for a holder whose name is not known.
 const NAMELESS_DIGITS: usize = 8;
@@ -36,6 +38,10 @@ impl Filesystem {
             HASH => file.hash.to_string().into_bytes(),
             HOLDERS => holders(&view, &file).into_bytes(),
             CACHED => self.content.cached_bytes(&file).to_string().into_bytes(),
+            FROM => {
+                let sender = self.content.sender(&file).ok_or(FsError::NoAttribute)?;
+                sender.into_bytes()
+            }
             _ => b"blake3".to_vec(),
         })
     }

@@ -88,7 +88,12 @@ pub enum MeshEvent {
     /// The handshake of a connection is over: files that come on it are of this peer.
     Established(ConnId, Who),
     /// A peer is there that was not.
-    PeerUp(Who),
+    PeerUp {
+        /// Which.
+        who: Who,
+        /// Whether we dialled it.
+        dialled: bool,
+    },
     /// A peer is gone.
     PeerDown(Who, DownWhy),
     /// A peer takes no connection of ours.

@@ -217,7 +217,10 @@ impl MeshMachine {
                     round_trip: None,
                 };
                 self.peers.insert(who.id.clone(), peer);
-                self.note(MeshEvent::PeerUp(who));
+                self.note(MeshEvent::PeerUp {
+                    who,
+                    dialled: is_dialled,
+                });
             }
         }
         self.share(conn);

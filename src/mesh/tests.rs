@@ -156,7 +156,10 @@ fn whoever_dials_us_is_answered_byte_for_byte_as_the_old_programs_answer() {
         world.events(),
         [
             MeshEvent::Established(bob, bob_is.clone()),
-            MeshEvent::PeerUp(bob_is)
+            MeshEvent::PeerUp {
+                who: bob_is,
+                dialled: false
+            }
         ]
     );
     // the next one is told of the first

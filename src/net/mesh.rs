@@ -273,10 +273,11 @@ mod tests {
             .send_piece(piece(b"BYTES:14\nFILECHUNK:a\n", false))
             .await
             .unwrap();
-        sender.send(b"PING\n".to_vec()).unwrap();
-        sender.send_piece(piece(b"\xff\n", true)).await.unwrap();
         assert_eq!(reader.next().await, Ok(Item::Hello(b"id:x".to_vec())));
         assert_eq!(reader.next().await, Ok(Item::Chunk(b"a".to_vec())));
+        // the message has begun: nothing comes between its parts
+        sender.send(b"PING\n".to_vec()).unwrap();
+        sender.send_piece(piece(b"\xff\n", true)).await.unwrap();
         let part = Item::Part(Bytes::from_static(b"\xff\n"));
         assert_eq!(reader.next().await, Ok(part));
         assert_eq!(reader.next().await, Ok(Item::Line(Line::Ping)));

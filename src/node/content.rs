@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
+use super::inbox::sender_of;
 use super::legacy::{Legacy, RemoteBytes};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
@@ -299,6 +300,11 @@ impl Content for NodeContent {
             return file.size_bytes;
         }
         self.cache.cached_bytes(&file.hash)
+    }
+
+    fn sender(&self, file: &FileVersion) -> Option<String> {
+        let (share, path) = file.own.as_ref()?;
+        sender_of(&self.shares.own(*share, path).ok()?)
     }
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {

@@ -15,9 +15,10 @@ use crate::catalogue::{Change, Found, View};
 use crate::cluster::{DownReason, Offence};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+use crate::mesh;
 use crate::path::SharedPath;
 use crate::transfer::FetchEvent;
-use crate::wire::legacy::Name;
+use crate::wire::legacy::{MemberName, Name};
 use crate::wire::native::record::{Kind, Timestamp};
 
 /// Events that are remembered; older ones are forgotten.
@@ -61,6 +62,35 @@ pub enum News {
     FetchFailed(ContentHash, String),
     /// An older peer begins to be given a file, or has got the whole of it.
     Given(Given),
+    /// A peer of the mesh is there.
+    MeshUp {
+        /// Which.
+        who: mesh::Who,
+        /// Whether this node dialled it.
+        dialled: bool,
+    },
+    /// A peer of the mesh is gone, and why.
+    MeshDown(mesh::Who, String),
+    /// A peer of the mesh takes no connection of ours.
+    MeshRejected(MemberName, mesh::Rejection),
+    /// A peer of the mesh told of others.
+    MeshLearned {
+        /// Which.
+        from: mesh::Who,
+        /// Of how many that were not known.
+        count: usize,
+    },
+    /// Talk, as it was sent: it may hold any character.
+    Chat {
+        /// What its sender calls itself.
+        from: String,
+        /// What it says.
+        text: String,
+    },
+    /// A file that is pushed to this node.
+    Received(Push),
+    /// A file that this node pushes.
+    Sent(Push),
     /// Something that a person should know.
     Warning(String, Audience),
 }
@@ -85,6 +115,30 @@ pub struct Given {
     pub size_bytes: u64,
     /// Whether it has all of it.
     pub is_done: bool,
+}
+
+/// A file that one peer pushes to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// What the other one calls itself.
+    pub peer: String,
+    /// The name of the file: the one that it has got, once it is there.
+    pub name: Vec<u8>,
+    /// Its length.
+    pub size_bytes: u64,
+    /// How far it is.
+    pub stage: PushStage,
+}
+
+/// How far a push is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushStage {
+    /// It begins.
+    Started,
+    /// All of it is there, or was sent to one that cannot say so.
+    Done,
+    /// Nothing of it is there, and why.
+    Failed(String),
 }
 
 /// A node and what it calls itself, where that is known.

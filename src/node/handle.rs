@@ -11,8 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::NodeError;
 use super::content::NodeContent;
+use super::courier::Courier;
 use super::events::EventLog;
 use super::legacy::Legacy;
+use super::mesh::Mesh;
 use super::persist::unix_now_s;
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
@@ -81,6 +83,7 @@ pub(super) struct Running {
     pub(super) stopping: watch::Receiver<bool>,
     /// The older peers, where their plane is on.
     pub(super) legacy: Option<Legacy>,
+    pub(super) courier: Courier,
     /// Held so that this node is found; taken back when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
 }
@@ -167,6 +170,16 @@ impl Node {
     /// The older peers, where their plane is on.
     pub fn legacy(&self) -> Option<&Legacy> {
         self.running.legacy.as_ref()
+    }
+
+    /// Gives files and talk to others.
+    pub fn courier(&self) -> &Courier {
+        &self.running.courier
+    }
+
+    /// The peers of the mesh, where it is on.
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.running.courier.mesh.as_ref()
     }
 
     /// What happened lately.

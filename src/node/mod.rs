@@ -8,13 +8,18 @@
 //! [`EventLog`] and the node goes on.
 
 mod address;
+mod checks;
 mod content;
+mod courier;
 mod error;
 mod events;
+mod giving;
 mod handle;
 pub mod inbox;
 pub mod legacy;
 pub mod machine;
+pub mod mesh;
+mod offers;
 mod persist;
 mod prompt;
 mod pulls;
@@ -26,12 +31,15 @@ pub mod store;
 mod traffic;
 mod views;
 
+pub use self::mesh::{Parcel, PushError};
 pub use crate::catalogue::Change;
 pub use crate::cluster::Leave;
 pub use crate::net::peer::Probed;
 pub use content::NodeContent;
+pub use courier::{Courier, Recipient, SendError};
 pub use error::NodeError;
-pub use events::{Audience, EventLog, Given, News, Noted, Who};
+pub use events::{Audience, EventLog, Given, News, Noted, Push, PushStage, Who};
+pub use giving::GivingSettings;
 pub use handle::{Node, Outdated, Reached};
 pub use machine::{Machine, MachineConfig};
 pub use run::MemberReport;

@@ -1,14 +1,25 @@
-//! What is answered without the event loop: every question about content.
+//! What is answered without the event loop: every question about content, and what is pushed.
 
 use std::sync::Arc;
 
+use super::inbox::Pushes;
 use super::traffic::SentBytes;
-use crate::net::peer::AnswerBeside;
+use crate::net::peer::{AnswerBeside, Incoming};
 use crate::transfer::{OnSent, Server};
+use crate::wire::native::tcp::Request;
 
-/// Sees to questions about content beside the loop, and counts what is sent.
-pub(super) fn answer_beside(server: &Server, sent: &SentBytes) -> AnswerBeside {
+/// Sees to questions about content and to pushes beside the loop, and counts what is sent.
+pub(super) fn answer_beside(server: &Server, sent: &SentBytes, pushes: Pushes) -> AnswerBeside {
     let (server, sent) = (server.clone(), sent.clone());
     let sent: OnSent = Arc::new(move |to, bytes| sent.add(to, bytes));
-    Arc::new(move |incoming| server.serve(incoming, &sent))
+    Arc::new(move |incoming: Incoming| {
+        let Request::Push(push) = incoming.request else {
+            return server.serve(incoming, &sent);
+        };
+        let (pushes, from, reply) = (pushes.clone(), incoming.from, incoming.reply);
+        tokio::spawn(async move {
+            reply.send(pushes.answer(from, push).await);
+        });
+        None
+    })
 }

@@ -12,30 +12,28 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::checks::believable_now_s;
 use super::events::EventLog;
 use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::offers::{offer_of, summary_of};
 use super::persist::Persister;
 use super::reach::Reaching;
-use super::start::believable_now_s;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
 use crate::cluster::{Counters, Leave, MemberState, MemberStatus};
 use crate::digest::ContentHash;
-use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::net::gossip::UdpPort;
 use crate::net::lan::LanEvent;
 use crate::net::peer::{Incoming, PeerNet};
 use crate::share::ShareEvent;
-use crate::transfer::{FetchEvent, Fetcher, Offer, OfferData, Server};
+use crate::transfer::{FetchEvent, Fetcher, Server};
 use crate::wire::legacy::{MAX_RECEIVED_BYTES, is_legacy_datagram};
 use crate::wire::native::tcp::{Lane, Request, Response};
-use crate::wire::native::udp::{
-    MAX_DATAGRAM_BYTES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary,
-};
+use crate::wire::native::udp::{MAX_DATAGRAM_BYTES, Message};
 
 /// Share events taken at once, so that a scan of many files makes few views.
 const SHARE_BATCH: usize = 1024;
@@ -420,40 +418,6 @@ impl Runner {
             legacy.changed(&changes);
         }
         permit.send(Outdated::Names(changes));
-    }
-}
-
-fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
-    Offer {
-        node,
-        hash: summary.hash,
-        size_bytes: summary.size_bytes,
-        all: summary.all,
-        ranges: summary.ranges.iter().copied().collect(),
-        load: summary.load,
-    }
-}
-
-/// What fits a datagram: the longest ranges and the latest askers.
-fn summary_of(offer: OfferData) -> OfferSummary {
-    let mut ranges: Vec<ByteRange> = offer.ranges.iter().collect();
-    ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
-    ranges.truncate(MAX_OFFER_RANGES);
-    let askers = offer.askers.into_iter().take(MAX_OFFER_ASKERS).collect();
-    let OfferData {
-        hash,
-        size_bytes,
-        all,
-        load,
-        ..
-    } = offer;
-    OfferSummary {
-        hash,
-        size_bytes,
-        all,
-        ranges,
-        load,
-        askers,
     }
 }
 

@@ -2,7 +2,6 @@
 //! failure leaves the least behind.
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -13,8 +12,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::address;
+use super::checks::{check_cache, warn_of_a_wrong_clock};
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::giving::{self, GivingParts, GivingSettings};
 use super::handle::{Node, Outdated, Published, Running};
 use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
@@ -71,6 +72,8 @@ pub struct NodeConfig {
     pub read_deadline: Duration,
     /// The older peers' plane; none: off.
     pub legacy: Option<LegacySettings>,
+    /// Files and talk that nobody asked for.
+    pub giving: GivingSettings,
     /// Never shared or opened: own mounts and the cache.
     pub refuse_beneath: Vec<PathBuf>,
 }
@@ -214,6 +217,11 @@ impl Builder {
                 changes: &changes.0,
             })
             .unzip();
+        let sent = SentBytes::default();
+        let giving = giving::start(
+            &self.config.giving,
+            &self.giving_parts(&published, &events, &sent),
+        );
         let parts = Parts {
             net: self.net.clone(),
             server: server.clone(),
@@ -225,8 +233,8 @@ impl Builder {
             stopped,
             legacy: inlet,
         };
-        let sent = SentBytes::default();
-        self.net.set_answer_beside(answer_beside(&server, &sent));
+        self.net
+            .set_answer_beside(answer_beside(&server, &sent, giving.pushes));
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));
@@ -239,9 +247,27 @@ impl Builder {
             commands,
             stopping,
             legacy,
+            courier: giving.courier,
             lan: Mutex::new(lan),
         };
         self.into_node(address, published, running, content, changes.1)
+    }
+
+    fn giving_parts<'a>(
+        &'a self,
+        published: &'a Published,
+        events: &'a EventLog,
+        sent: &'a SentBytes,
+    ) -> GivingParts<'a> {
+        GivingParts {
+            me: self.key.node_id(),
+            name: &self.config.name,
+            seed: random_seed(),
+            net: &self.net,
+            published,
+            events,
+            sent,
+        }
     }
 
     fn into_node(
@@ -418,52 +444,6 @@ fn next_generation(last: Generation) -> Generation {
     Generation(now.max(last.0 + 1))
 }
 
-/// Before this the clock is certainly wrong: the first release was not yet made.
-const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
-
-/// Now by the wall clock, where that has been set.
-pub(super) fn believable_now_s() -> Option<u64> {
-    Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
-}
-
-/// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
-/// Where the thread cannot be had, what is doubtful is still checked as it is read.
-fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
-    if cache.unverified().is_empty() {
-        return;
-    }
-    let check = move || {
-        let mut begun = Instant::now();
-        let report = cache.verify_unverified(|_| {
-            std::thread::sleep(begun.elapsed());
-            begun = Instant::now();
-            match *stopping.borrow() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        if report.dropped_bytes > 0 {
-            events.warn(format!(
-                "{} bytes of the cache were wrong and were dropped; check the disk",
-                report.dropped_bytes
-            ));
-        }
-    };
-    let thread = std::thread::Builder::new().name("cache-check".to_owned());
-    let _detached = thread.spawn(check);
-}
-
-fn warn_of_a_wrong_clock(events: &EventLog) {
-    let now = unix_now_s();
-    if now < EARLIEST_UNIX_S {
-        events.warn(
-            "the clock of this machine is far behind: files changed here lose against older ones \
-             of other nodes; set the clock"
-                .to_owned(),
-        );
-    }
-}
-
 /// From the operating system. What has no randomness has no keys either: the start has failed
 /// before.
 fn random_seed() -> u64 {
@@ -492,6 +472,7 @@ fn bridge(events: std_mpsc::Receiver<CacheEvent>) -> mpsc::Receiver<CacheEvent> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::checks::EARLIEST_UNIX_S;
 
     #[test]
     fn a_generation_is_always_later_than_the_last() {

@@ -3,6 +3,7 @@
 
 mod commands;
 mod legacy;
+mod mesh;
 mod model;
 mod nodes;
 mod readers;

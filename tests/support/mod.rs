@@ -12,6 +12,7 @@ pub mod content;
 pub mod daemon;
 pub mod legacy_peer;
 pub mod memory;
+pub mod mesh_peer;
 pub mod mounted;
 pub mod process;
 pub mod promise;

@@ -129,6 +129,7 @@ fn status() -> Status {
         dropped: Dropped::default(),
         shares: Vec::new(),
         legacy: false,
+        mesh: None,
         warnings: vec!["the clock\x1b[31m is off".to_owned()],
     }
 }
@@ -613,6 +614,7 @@ fn why_tells_every_version_and_the_rule() {
             listed: true,
             rule: "only one version is known".to_owned(),
             versions: Vec::new(),
+            sent_by: None,
             next_read: "from the cache".to_owned(),
         });
     });

@@ -165,6 +165,8 @@ fn the_commented_configuration_names_every_setting_with_its_default() {
     assert!(all.secret_file.is_some() && all.mount.uid.is_some() && all.mount.gid.is_some());
     all.share.clear();
     (all.secret_file, all.mount.uid, all.mount.gid) = (None, None, None);
+    assert!(all.mesh.listen.is_some() && all.mesh.inbox.as_ref() == Some(&all.inbox.dir));
+    (all.mesh.listen, all.mesh.inbox) = (None, None);
     assert_eq!(
         (all.mount.fmask, all.mount.dmask),
         (Some(all.mount.umask), Some(all.mount.umask))
@@ -249,7 +251,7 @@ fn every_error_of_the_folder_and_every_attribute_is_in_its_manual() {
         .filter(|name| !errors.contains(**name))
         .collect();
     assert!(missing.is_empty(), "not in p2pfs(7): {missing:?}");
-    for attribute in ["hash", "holders", "cached", "verified"] {
+    for attribute in ["hash", "holders", "cached", "verified", "from"] {
         assert!(
             manual.contains(&format!("\n.B user.p2pfs.{attribute}\n")),
             "{attribute}"

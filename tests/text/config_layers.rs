@@ -352,6 +352,8 @@ fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
         ("P2PFS_MOUNT_FMASK", "137"),
         ("P2PFS_METRICS_LISTEN", "127.0.0.1:9178"),
         ("P2PFS_MOUNT_DMASK", "027"),
+        ("P2PFS_MESH_LISTEN", "0.0.0.0:18001"),
+        ("P2PFS_MESH_INBOX", "/srv/inbox"),
     ]);
     let printed = load(&sources).unwrap().config.to_toml();
     let table: toml::Table = toml::from_str(&printed).unwrap();
@@ -424,6 +426,14 @@ fn every_variable_sets_its_setting() {
             "responder_delay = \"11s\"",
         ),
         ("P2PFS_LEGACY_BRIDGE", "true", "bridge = true"),
+        ("P2PFS_MESH_LISTEN", "0.0.0.0:7", "listen = \"0.0.0.0:7\""),
+        ("P2PFS_MESH_PEERS", "", ""),
+        ("P2PFS_MESH_MAX_PEERS", "3", "max_peers = 3"),
+        ("P2PFS_MESH_INBOX", "/i", "inbox = \"/i\""),
+        ("P2PFS_INBOX_DIR", "/i", "dir = \"/i\""),
+        ("P2PFS_INBOX_FROM", "a, b", "from = [\"a\", \"b\"]"),
+        ("P2PFS_INBOX_BUDGET", "7MB", "budget = \"7MB\""),
+        ("P2PFS_INBOX_FLOOR", "0B", "floor = \"0B\""),
         (
             "P2PFS_LIMITS_PEER_CONNECTIONS",
             "12",
@@ -454,6 +464,32 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "1"),
     ];
     assert!(from_environment(shares).unwrap().share[0].include_private);
+}
+
+#[test]
+fn a_mesh_or_inbox_that_cannot_work_is_refused() {
+    let says = |text: &str, part: &str| {
+        let error = Files::new(text).load().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    says("[mesh]\npeers = ['a:1']\n", "say mesh.listen");
+    says("[mesh]\nlisten = '[::1]:1'\n", "IPv4 only");
+    says("[mesh]\nlisten = '1.2.3.4:5'\nmax_peers = 0\n", "1 or more");
+    let state = "state_dir = '/srv/state'\n";
+    says(
+        &format!("{state}[inbox]\ndir = '/srv/state/inbox'\nfrom = ['*']\n"),
+        "/srv/state/inbox and the state directory /srv/state overlap",
+    );
+    let closed = format!("{state}[inbox]\ndir = '/srv/state/inbox'\n");
+    assert!(
+        Files::new(&closed).load().is_ok(),
+        "a closed inbox is nowhere"
+    );
+    let peers = [
+        ("P2PFS_MESH_LISTEN", "0.0.0.0:7"),
+        ("P2PFS_MESH_PEERS", "a:1, b:2"),
+    ];
+    assert_eq!(from_environment(peers).unwrap().mesh.peers.len(), 2);
 }
 
 #[test]

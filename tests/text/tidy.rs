@@ -43,6 +43,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "cluster",
             "catalogue",
             "legacy",
+            "mesh",
             "cache",
             "share",
             "net",
@@ -54,7 +55,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "id", "path", "trust", "node", "fs", "fuse", "broker", "cache", "share", "wire",
-            "digest", "legacy",
+            "digest", "legacy", "mesh",
         ],
     ),
     // where the node's types become those of the control socket
@@ -69,6 +70,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "catalogue",
             "legacy",
+            "mesh",
             "cluster",
             "cache",
             "share",

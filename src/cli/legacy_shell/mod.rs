@@ -5,7 +5,7 @@
 //! Nothing of it stays but the files that were fetched, which go into the folder, as they always
 //! did.
 
-mod node;
+pub(super) mod node;
 mod settings;
 
 use std::io::{self, BufRead, Write};

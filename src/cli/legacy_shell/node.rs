@@ -183,7 +183,7 @@ impl Drop for ShellNode {
     }
 }
 
-fn ending_signals() -> libc::sigset_t {
+pub(in crate::cli) fn ending_signals() -> libc::sigset_t {
     let mut signals = std::mem::MaybeUninit::uninit();
     // SAFETY: sigemptyset makes the set, sigaddset changes it; it is a plain value.
     unsafe {
@@ -197,7 +197,7 @@ fn ending_signals() -> libc::sigset_t {
 
 /// Keeps the signals that end a program for the thread that waits for them; to be called before
 /// there are others.
-pub(super) fn hold_signals() {
+pub(in crate::cli) fn hold_signals() {
     let signals = ending_signals();
     // SAFETY: the set lives until the call returns.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut()) };

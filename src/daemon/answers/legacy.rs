@@ -91,6 +91,7 @@ impl Service {
                  nothing verifies its bytes"
             ),
             next_read: self.next_older_read(file),
+            sent_by: None,
             versions: vec![VersionInfo {
                 shown_as: Some(entry.path),
                 won: true,

@@ -7,6 +7,7 @@ mod cache;
 mod content;
 mod doctor;
 mod fills;
+mod giving;
 mod legacy;
 mod names;
 mod network;
@@ -101,6 +102,7 @@ impl Service {
         let ControlRequest {
             call,
             caller,
+            descriptor,
             reply,
         } = request;
         let sight = Sight::of(&self.policy, &caller);
@@ -128,6 +130,11 @@ impl Service {
             }
             Call::Why { path } => reply_with(reply, self.why(&path)),
             Call::Events { follow } => self.tell_events(follow, sight, reply).await,
+            Call::Send { name, to } => self.send(name, &to, descriptor, reply).await,
+            Call::Say { text } => reply_with(reply, self.say(&text).await),
+            Call::Mesh { connect, discover } => {
+                reply_with(reply, self.mesh(connect.as_deref(), discover).await);
+            }
             Call::Shares {} => reply_with(reply, Ok(self.shares(sight))),
             Call::ShareAdd {
                 dir,

@@ -5,9 +5,12 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Service, Sight};
 use crate::cluster::DownReason;
-use crate::daemon::control::{Event, EventKind, FetchInfo, GiveInfo, Named, Nothing, ReplySink};
+use crate::daemon::control::{
+    Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo, ReplySink,
+};
 use crate::digest::ContentHash;
-use crate::node::{Audience, Given, News, Noted, Who};
+use crate::mesh;
+use crate::node::{Audience, Given, News, Noted, Push, PushStage, Who};
 
 impl Service {
     pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
@@ -104,9 +107,56 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
         News::FetchFailed(hash, why) => EventKind::FetchFailed(fetch(hash, 0, Some(why))),
         News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
         News::Given(given) => EventKind::GiveStarted(give(&given)),
+        News::MeshUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {
+            dialled,
+            ..mesh_peer(&who, None)
+        }),
+        News::MeshDown(who, why) => EventKind::MeshDown(mesh_peer(&who, Some(why))),
+        News::MeshRejected(address, why) => EventKind::MeshDown(MeshPeerInfo {
+            peer: address.to_string(),
+            address: address.to_string(),
+            dialled: true,
+            why: Some(why.to_string()),
+        }),
+        News::MeshLearned { from, count } => EventKind::MeshLearned {
+            peer: from.name,
+            count: count as u64,
+        },
+        News::Chat { from, text } => EventKind::Chat { peer: from, text },
+        News::Received(push) => match push.stage {
+            PushStage::Started => EventKind::ReceiveStarted(pushed(push)),
+            PushStage::Done => EventKind::ReceiveDone(pushed(push)),
+            PushStage::Failed(_) => EventKind::ReceiveFailed(pushed(push)),
+        },
+        News::Sent(push) => match push.stage {
+            PushStage::Started => EventKind::SendStarted(pushed(push)),
+            PushStage::Done => EventKind::SendDone(pushed(push)),
+            PushStage::Failed(_) => EventKind::SendFailed(pushed(push)),
+        },
         News::Warning(message, _) => EventKind::Warning { message },
     };
     Event { time, what }
+}
+
+fn mesh_peer(who: &mesh::Who, why: Option<String>) -> MeshPeerInfo {
+    MeshPeerInfo {
+        peer: who.name.clone(),
+        address: who.address.to_string(),
+        dialled: false,
+        why,
+    }
+}
+
+fn pushed(push: Push) -> PushInfo {
+    PushInfo {
+        peer: push.peer,
+        name: Named::new(push.name),
+        size_bytes: push.size_bytes,
+        why: match push.stage {
+            PushStage::Failed(why) => Some(why),
+            _ => None,
+        },
+    }
 }
 
 fn give(given: &Given) -> GiveInfo {

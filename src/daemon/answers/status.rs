@@ -62,6 +62,7 @@ impl Service {
             },
             shares: self.shares(sight).shares,
             legacy: self.config.legacy.enabled,
+            mesh: self.node.mesh().map(|mesh| mesh.address().to_string()),
             warnings,
         })
     }
@@ -135,6 +136,7 @@ impl Service {
             })
             .collect();
         peers.extend(self.older_peers(&peers).await);
+        peers.extend(self.mesh_peers(&peers).await);
         peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
         Ok(Peers { peers })
     }

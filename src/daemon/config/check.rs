@@ -16,7 +16,13 @@ const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// Checks the whole; `origin` tells where a key was set. Gives each [`ConfigError::Impossible`],
 /// naming the setting and where it was set.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
-    let single = [legacy(config), socket(config), period(config)];
+    let single = [
+        legacy(config),
+        socket(config),
+        period(config),
+        mesh(config),
+        inboxes(config),
+    ];
     let broken = single.into_iter().flatten().chain(folders(config));
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
         key: key.to_owned(),
@@ -34,6 +40,39 @@ fn legacy(config: &Config) -> Broken {
                    legacy.enabled, --legacy and P2P_CLUSTER out";
     let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
     is_impossible.then(|| ("listen", message.to_owned()))
+}
+
+/// The mesh's programs know IPv4 only, and every peer of it must be one that others can dial.
+fn mesh(config: &Config) -> Broken {
+    let mesh = &config.mesh;
+    if mesh.listen.is_some_and(|listen| listen.is_ipv6()) {
+        let message = "the mesh's peers know IPv4 only: listen on an IPv4 address";
+        return Some(("mesh.listen", message.to_owned()));
+    }
+    if mesh.listen.is_none() && !mesh.peers.is_empty() {
+        let message = "a node of the mesh is dialled too: say mesh.listen, such as 0.0.0.0:18001";
+        return Some(("mesh.peers", message.to_owned()));
+    }
+    None
+}
+
+/// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
+fn inboxes(config: &Config) -> Broken {
+    let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
+    let own = [
+        ("the state directory", Some(config.state_dir.as_path())),
+        ("the cache", Some(config.cache_dir.as_path())),
+        ("the mount", mount),
+    ];
+    for (key, inbox) in config.inboxes() {
+        for (what, dir) in own {
+            if let Some(dir) = dir.filter(|dir| overlap(dir, inbox)) {
+                let message = format!("{} and {what} {} overlap", inbox.display(), dir.display());
+                return Some((key, message));
+            }
+        }
+    }
+    None
 }
 
 fn socket(config: &Config) -> Broken {

@@ -230,6 +230,7 @@ impl Merged {
             ("cache_dir", &mut config.cache_dir, defaults.cache_dir),
             ("socket", &mut config.socket, defaults.socket),
             ("mount.dir", &mut config.mount.dir, defaults.mount.dir),
+            ("inbox.dir", &mut config.inbox.dir, defaults.inbox.dir),
         ];
         for (key, path, default) in paths {
             if unset(key) {

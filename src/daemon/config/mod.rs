@@ -13,6 +13,7 @@ mod check;
 mod document;
 mod environment;
 mod error;
+mod giving;
 mod inspect;
 mod load;
 mod mask;
@@ -28,6 +29,7 @@ pub mod units;
 
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use giving::{InboxSettings, MeshSettings};
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use mask::{ModeMask, ModeMaskError};

@@ -19,6 +19,8 @@ pub struct Place {
     pub socket: PathBuf,
     /// The mount.
     pub mount_dir: PathBuf,
+    /// Where files that others push go.
+    pub inbox_dir: PathBuf,
 }
 
 /// Where the system's service manager takes the cluster's secret from (`LoadCredential=` of
@@ -67,6 +69,7 @@ impl Place {
             cache_dir: PathBuf::from("/var/cache/p2pfs"),
             socket: PathBuf::from(SYSTEM_SOCKET),
             mount_dir: PathBuf::from("/mnt/p2p"),
+            inbox_dir: PathBuf::from("/var/lib/p2pfs-inbox"),
         }
     }
 
@@ -95,6 +98,7 @@ impl Place {
                 .unwrap_or_else(|| state_dir.clone())
                 .join("p2pfs.sock"),
             mount_dir: home.join("p2p"),
+            inbox_dir: home.join("p2p-inbox"),
             state_dir,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::account::{group, user};
+use super::giving::{InboxSettings, MeshSettings};
 use super::mask::ModeMask;
 use super::metrics::MetricsAddress;
 use super::place::Place;
@@ -55,6 +56,10 @@ pub struct Config {
     pub membership: MembershipSettings,
     /// `[legacy]`
     pub legacy: LegacySettings,
+    /// `[mesh]`
+    pub mesh: MeshSettings,
+    /// `[inbox]`
+    pub inbox: InboxSettings,
     /// `[limits]`
     pub limits: LimitSettings,
     /// `[metrics]`
@@ -252,6 +257,11 @@ impl Config {
             lan: LanSettings::default(),
             membership: MembershipSettings::default(),
             legacy: LegacySettings::default(),
+            mesh: MeshSettings::default(),
+            inbox: InboxSettings {
+                dir: place.inbox_dir.clone(),
+                ..InboxSettings::default()
+            },
             limits: LimitSettings::default(),
             metrics: MetricsSettings::default(),
             log: LogSettings::default(),
@@ -386,7 +396,7 @@ impl Default for LogSettings {
     }
 }
 
-fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+pub(super) fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;
     if path.is_absolute() {
         return Ok(path);
@@ -397,7 +407,9 @@ fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Err
     )))
 }
 
-fn listen_address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn listen_address<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(from)?;
     text.parse().map_err(|_| {
         serde::de::Error::custom(format!(
@@ -407,22 +419,28 @@ fn listen_address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAdd
     })
 }
 
-fn optional_absolute<'de, D: serde::Deserializer<'de>>(
+pub(super) fn optional_absolute<'de, D: serde::Deserializer<'de>>(
     from: D,
 ) -> Result<Option<PathBuf>, D::Error> {
     absolute(from).map(Some)
 }
 
 /// A path of the command line may not be UTF-8; TOML has no way to say it.
-fn lossy<S: serde::Serializer>(path: &std::path::Path, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn lossy<S: serde::Serializer>(
+    path: &std::path::Path,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(&path.to_string_lossy())
 }
 
-fn optional_lossy<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn optional_lossy<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     lossy(path.as_deref().unwrap_or(std::path::Path::new("")), to)
 }
 
-fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+pub(super) fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
         0 => Err(serde::de::Error::custom(
             "0 is impossible here: write 1 or more",

@@ -75,6 +75,30 @@ pub enum Call {
         #[serde(default)]
         follow: bool,
     },
+    /// *More.* Gives a file to others: its descriptor, opened for reading, comes with the call.
+    /// [`super::SendProgress`] on the way, [`super::SendDone`] at the end.
+    Send {
+        /// What it is called.
+        #[serde(flatten)]
+        name: Named,
+        /// To whom, by name, key, ID or address; empty for everyone.
+        #[serde(default)]
+        to: Vec<String>,
+    },
+    /// Says a line to every peer: [`super::Said`].
+    Say {
+        /// The line.
+        text: String,
+    },
+    /// The mesh beyond its peers: [`super::MeshInfo`].
+    Mesh {
+        /// An address to connect to, from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connect: Option<String>,
+        /// Whether to ask its peers for addresses.
+        #[serde(default)]
+        discover: bool,
+    },
     /// What this node shares: [`super::Shares`].
     Shares {},
     /// Shares a folder from now on and across restarts: [`super::Shares`].
@@ -165,6 +189,9 @@ pub const METHODS: &[(&str, Right, bool)] = &[
     ("Wait", Right::Read, false),
     ("Why", Right::Read, false),
     ("Events", Right::Read, true),
+    ("Send", Right::Cache, true),
+    ("Say", Right::Cache, false),
+    ("Mesh", Right::Cache, false),
     ("Shares", Right::Read, false),
     ("ShareAdd", Right::Own, false),
     ("ShareRemove", Right::Own, false),
@@ -259,6 +286,8 @@ impl Call {
     fn check_limits(&self) -> Result<(), CallError> {
         let paths = match self {
             Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths } => paths.len(),
+            // nobody but everyone
+            Self::Send { to, .. } => to.len().max(1),
             _ => 1,
         };
         if (1..=super::PATHS_MAX).contains(&paths) {
@@ -303,6 +332,17 @@ mod tests {
             },
             Call::Why { path: name("f") },
             Call::Events { follow: true },
+            Call::Send {
+                name: Named::new(b"\xff".to_vec()),
+                to: vec!["lab".to_owned()],
+            },
+            Call::Say {
+                text: "hi".to_owned(),
+            },
+            Call::Mesh {
+                connect: Some("10.0.0.2:18001".to_owned()),
+                discover: true,
+            },
             Call::Shares {},
             Call::ShareAdd {
                 dir: name("/s"),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,6 +135,19 @@ impl Client {
             // what the daemon said before it closed is still to be read
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
+        }
+    }
+
+    /// Asks, and hands over a descriptor with the question.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(&mut self, call: &Call, given: impl AsFd) -> Result<(), ClientError> {
+        let bytes = encode_call(call);
+        match descriptor::send(&self.stream, &bytes, given.as_fd()) {
+            // what the daemon said before it closed is still to be read
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => Ok(self.stream.write_all(&bytes[sent?..])?),
         }
     }
 

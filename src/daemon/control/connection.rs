@@ -1,6 +1,6 @@
 //! One connection to the control socket, from its first byte to its last.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(super) struct Connection {
     pub(super) caller: Credentials,
     pub(super) shared: Arc<Shared>,
     inbox: Inbox,
+    /// What came with the call; of several the last.
+    given: Option<OwnedFd>,
     /// The caller will send no more.
     half_closed: bool,
 }
@@ -71,6 +73,7 @@ impl Connection {
             caller,
             shared,
             inbox: Inbox::default(),
+            given: None,
             half_closed: false,
         }
     }
@@ -126,6 +129,7 @@ impl Connection {
         let request = ControlRequest {
             call,
             caller: self.caller.clone(),
+            descriptor: self.given.take(),
             reply,
         };
         if let Err(failure) = self.enqueue(request).await {
@@ -202,11 +206,15 @@ impl Connection {
     async fn read_some(&mut self) -> Result<(), Ended> {
         loop {
             self.stream.readable().await?;
-            let inbox = self.inbox.bytes_mut();
-            inbox.reserve(READ_BYTES);
-            match self.stream.try_read_buf(inbox) {
-                Ok(0) => return self.end_of_calls().await,
-                Ok(_) => return Ok(()),
+            let mut buffer = [0; READ_BYTES];
+            let read = || descriptor::receive(&self.stream, &mut buffer);
+            match self.stream.try_io(Interest::READABLE, read) {
+                Ok((0, _)) => return self.end_of_calls().await,
+                Ok((length, given)) => {
+                    self.inbox.bytes_mut().extend_from_slice(&buffer[..length]);
+                    self.given = given.or(self.given.take());
+                    return Ok(());
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e.into()),
             }

@@ -20,6 +20,9 @@ pub struct Provenance {
     pub versions: Vec<VersionInfo>,
     /// What a read would do now, in a sentence.
     pub next_read: String,
+    /// Who pushed the version that won to this node, where somebody did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sent_by: Option<String>,
 }
 
 /// One version of a path.
@@ -108,6 +111,36 @@ pub enum EventKind {
     GiveStarted(GiveInfo),
     /// An older peer has got all of a file.
     GiveDone(GiveInfo),
+    /// A peer of the mesh is there.
+    MeshUp(MeshPeerInfo),
+    /// A peer of the mesh is gone, or takes no connection.
+    MeshDown(MeshPeerInfo),
+    /// A peer of the mesh told of others.
+    MeshLearned {
+        /// Which.
+        peer: String,
+        /// Of how many that were not known.
+        count: u64,
+    },
+    /// Somebody says something.
+    Chat {
+        /// Who.
+        peer: String,
+        /// What; it may hold any character.
+        text: String,
+    },
+    /// A file that another pushes to this node begins.
+    ReceiveStarted(PushInfo),
+    /// It is in the inbox.
+    ReceiveDone(PushInfo),
+    /// Nothing of it is there.
+    ReceiveFailed(PushInfo),
+    /// A file that this node pushes begins.
+    SendStarted(PushInfo),
+    /// All of it was sent, and taken where the other one can say so.
+    SendDone(PushInfo),
+    /// It was not taken.
+    SendFailed(PushInfo),
     /// Something that the user should know.
     Warning {
         /// What, and what to do.
@@ -118,6 +151,35 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+}
+
+/// A peer of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPeerInfo {
+    /// What it calls itself; its address where it said nothing.
+    pub peer: String,
+    /// Where it listens, or is connected from.
+    pub address: String,
+    /// Whether this node dialled it, where it is up or was never there.
+    #[serde(default)]
+    pub dialled: bool,
+    /// Why it is gone, or was never there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
+}
+
+/// A file that one peer pushes to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushInfo {
+    /// What the other one calls itself.
+    pub peer: String,
+    /// The name of the file.
+    pub name: Named,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Why it failed, where it did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why: Option<String>,
 }
 
 /// What is given to an older peer.

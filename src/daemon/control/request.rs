@@ -17,6 +17,8 @@ pub struct ControlRequest {
     pub call: Call,
     /// Who asks, by the kernel's word.
     pub caller: Credentials,
+    /// What came with the call.
+    pub descriptor: Option<OwnedFd>,
     /// Where the replies go. Dropping it unanswered tells the caller that the call failed.
     pub reply: ReplySink,
 }

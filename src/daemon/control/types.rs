@@ -48,6 +48,9 @@ pub struct Status {
     pub shares: Vec<ShareInfo>,
     /// Whether older peers are spoken to.
     pub legacy: bool,
+    /// Where peers of the older mesh connect, where it is on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mesh: Option<String>,
     /// What the user should know and can do about it, one line each; what names local files is
     /// told to root and the daemon's user alone.
     pub warnings: Vec<String>,
@@ -225,6 +228,8 @@ pub enum Plane {
     Native,
     /// The older text protocol.
     Legacy,
+    /// The older peers' mesh.
+    Mesh,
 }
 
 /// The reply to [`super::Call::Ls`]: one page.

@@ -4,8 +4,10 @@
 //! proven, never over another, and never outside. Until then it has no name, so that whatever ends
 //! a transfer, or this process, leaves nothing behind.
 
+mod receive;
 mod store;
 
+pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};
 pub use store::{
     Arriving, FILES_MAX, Inbox, InboxError, InboxSettings, SENDER_ATTRIBUTE, sender_of,
 };

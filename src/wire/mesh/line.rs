@@ -304,7 +304,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_break_the_reading_of_a_line(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn no_bytes_break_the_reading_of_a_line(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
             let _any = Hello::parse(&bytes);
             let _any = Line::parse(&bytes);
             let list = [&b"PEERS:"[..], &bytes].concat();

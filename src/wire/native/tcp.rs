@@ -9,6 +9,7 @@
 mod bounded;
 mod frame;
 mod log;
+mod push;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,7 @@ use crate::wire::native::record::SignedHead;
 use bounded::Bounded;
 pub use frame::{Frame, FrameHeader, HEADER_BYTES, Kind, MAX_FRAME_BYTES, Phase};
 pub use log::{LogPart, MAX_LOG_BYTES, MAX_LOG_RECORDS, Packed, pack_records, unpack_records};
+pub use push::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push};
 
 /// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
 pub const MAX_RANGE_BYTES: u64 = 1 << 20;
@@ -89,6 +91,8 @@ pub enum Request {
     },
     /// Dial me where you know me, and tell how it went.
     Reach,
+    /// Something for the peer, which it may refuse.
+    Push(Push),
 }
 
 /// What the other node answers.
@@ -125,6 +129,11 @@ pub enum Response {
         /// What went wrong, at most [`MAX_REASON_BYTES`], the rest is cut; empty where nothing
         /// did.
         trouble: String,
+    },
+    /// How much of what was pushed it has from its begin on; all of it where it keeps it.
+    Taken {
+        /// Of a file; 0 for anything else.
+        to_bytes: u64,
     },
     /// The file changed under its hash: it has this content no more.
     Gone,
@@ -233,6 +242,7 @@ impl Request {
                 Bytes::copy_from_slice(hash.as_bytes()),
             ),
             Self::Reach => Frame::new(id, Kind::AskReach, Bytes::new()),
+            Self::Push(push) => push.encode(id),
         }
     }
 
@@ -279,6 +289,7 @@ impl Request {
                 })
             }
             Kind::AskReach => Ok(Self::Reach),
+            Kind::Offer | Kind::Give | Kind::Say => Push::decode(kind, &body).map(Self::Push),
             _ => Err(WireError::Malformed { what: "a request" }),
         }
     }
@@ -311,6 +322,10 @@ impl Response {
                 let said = &trouble.as_bytes()[..end];
                 let body = [&unix_ms.to_be_bytes()[..], said].concat();
                 Frame::new(id, Kind::Reached, body.into())
+            }
+            Self::Taken { to_bytes } => {
+                let body = Bytes::copy_from_slice(&to_bytes.to_be_bytes());
+                Frame::new(id, Kind::Taken, body)
             }
             Self::Gone => Frame::new(id, Kind::Gone, Bytes::new()),
             Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
@@ -352,6 +367,9 @@ impl Response {
                     trouble: trouble.to_owned(),
                 })
             }
+            Kind::Taken => Ok(Self::Taken {
+                to_bytes: u64::from_be_bytes(fixed(&body, "an answer to a push")?),
+            }),
             Kind::Gone => Ok(Self::Gone),
             Kind::NotHere => Ok(Self::NotHere),
             Kind::Busy => Ok(Self::Busy),

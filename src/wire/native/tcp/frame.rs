@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
+use super::push::{MAX_GIVE_FRAME_BYTES, MAX_OFFER_FRAME_BYTES};
 use super::{
     MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES, MAX_MEMBERS_BYTES, MAX_REASON_BYTES,
+    MAX_SAID_BYTES,
 };
 use crate::wire::WireError;
 
@@ -46,6 +48,12 @@ pub enum Kind {
     AskHoldings = 20,
     /// Request.
     AskReach = 21,
+    /// Request.
+    Offer = 22,
+    /// Request.
+    Give = 23,
+    /// Request.
+    Say = 24,
     /// Response.
     Members = 32,
     /// Response.
@@ -66,6 +74,8 @@ pub enum Kind {
     Refused = 40,
     /// Response.
     Reached = 41,
+    /// Response.
+    Taken = 42,
 }
 
 /// What a side of a connection may receive now.
@@ -82,7 +92,7 @@ pub enum Phase {
 /// A clock and a reason.
 const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 26] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
@@ -95,6 +105,9 @@ const KINDS: [Kind; 22] = [
     Kind::AskRange,
     Kind::AskHoldings,
     Kind::AskReach,
+    Kind::Offer,
+    Kind::Give,
+    Kind::Say,
     Kind::Members,
     Kind::Heads,
     Kind::Log,
@@ -105,6 +118,7 @@ const KINDS: [Kind; 22] = [
     Kind::Busy,
     Kind::Refused,
     Kind::Reached,
+    Kind::Taken,
 ];
 
 impl Kind {
@@ -126,6 +140,10 @@ impl Kind {
             Self::Data => MAX_FRAME_BYTES,
             Self::Holdings => MAX_HOLDINGS_BYTES,
             Self::Refused => MAX_REASON_BYTES,
+            Self::Offer => MAX_OFFER_FRAME_BYTES,
+            Self::Give => MAX_GIVE_FRAME_BYTES,
+            Self::Say => MAX_SAID_BYTES,
+            Self::Taken => 8,
         }
     }
 

@@ -1,0 +1,104 @@
+//! `p2pfs mesh-shell`: the prompt of the older mesh program, over a node of this one.
+//!
+//! Takes a port and the address of a peer, starts a daemon without a mount that speaks to the mesh
+//! (`node`), shows what happens in the older program's words (`words`), and ends it with the shell.
+//! Nothing of it stays but the files that came, in the folder `downloads`, as they always did.
+
+mod node;
+mod words;
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use clap::Args;
+
+use super::error::CliError;
+use super::legacy_shell::node::hold_signals;
+use crate::daemon::config::Seed;
+use crate::daemon::control::{Call, MeshInfo, Said};
+use crate::id::NodeName;
+use node::MeshNode;
+
+/// The arguments of `p2pfs mesh-shell`, which are those of the older program.
+#[derive(Debug, Clone, Args)]
+pub struct MeshShellOptions {
+    /// What to call oneself [default: the name of the machine]
+    #[arg(long)]
+    name: Option<NodeName>,
+    /// Show the daemon's log
+    #[arg(long)]
+    debug: bool,
+    /// Where to listen, on all addresses
+    port: u16,
+    /// A peer to connect to
+    #[arg(value_name = "HOST:PORT")]
+    peer: Option<Seed>,
+}
+
+pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
+    hold_signals();
+    let node = MeshNode::start(options)?;
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout());
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let typed = line.trim();
+        let (word, rest) = typed.split_once(' ').unwrap_or((typed, ""));
+        match (word, rest.trim()) {
+            ("/quit", "") => return Ok(()),
+            ("/peers", "") => list(&node, &mut output)?,
+            ("/discover", "") => ask(&node, None, true, &mut output)?,
+            ("/connect", address) if !address.is_empty() => {
+                ask(&node, Some(address.to_owned()), false, &mut output)?;
+            }
+            ("/send", path) if !path.is_empty() => send(&node, Path::new(path), &mut output)?,
+            ("", _) => {}
+            // also a word after a slash that means nothing here
+            _ => say(&node, typed),
+        }
+        output.flush()?;
+    }
+}
+
+fn list(node: &MeshNode, output: &mut impl Write) -> Result<(), CliError> {
+    let info = node.mesh(None, false)?;
+    for line in words::peers(&info) {
+        writeln!(output, "{line}")?;
+    }
+    Ok(())
+}
+
+fn ask(
+    node: &MeshNode,
+    connect: Option<String>,
+    discover: bool,
+    output: &mut impl Write,
+) -> Result<(), CliError> {
+    let asked: Result<MeshInfo, CliError> = node.mesh(connect, discover);
+    tell_error(asked.map(drop), output)
+}
+
+fn say(node: &MeshNode, text: &str) {
+    let text = text.to_owned();
+    // nobody being there to hear it was never an error
+    let _unheard: Result<Said, CliError> = node.call(&Call::Say { text });
+}
+
+fn send(node: &MeshNode, path: &Path, output: &mut impl Write) -> Result<(), CliError> {
+    let sent = node.send(path);
+    match sent {
+        Ok(done) => writeln!(output, "{}", words::sent(path, &done))?,
+        Err(error) => tell_error(Err(error), output)?,
+    }
+    Ok(())
+}
+
+fn tell_error(outcome: Result<(), CliError>, output: &mut impl Write) -> Result<(), CliError> {
+    if let Err(error) = outcome {
+        writeln!(output, "{}", words::error(&error.to_string()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! `p2pfs send` and `p2pfs say`: what others are given unasked.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Seek};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::fstatfs;
+use serde::Serialize;
+
+use super::connect::Reporting;
+use super::error::CliError;
+use super::output::{Output, escape, human_bytes, printable};
+use crate::daemon::control::{Call, Client, Named, Said, SendDone, SendProgress};
+
+/// What statfs(2) says of a FUSE filesystem (linux/magic.h).
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
+/// The arguments of `p2pfs send`.
+#[derive(Debug, Clone, Args)]
+pub struct SendOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// Files, and directories, which go as the files in them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    /// To whom, by name, key, ID or address [default: everyone]
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    to: Vec<String>,
+}
+
+/// The arguments of `p2pfs say`.
+#[derive(Debug, Clone, Args)]
+pub struct SayOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// What; several words are one line
+    #[arg(required = true, value_name = "TEXT")]
+    text: Vec<String>,
+}
+
+/// What became of one file, as `--json` tells it.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    path: Named,
+    #[serde(flatten)]
+    done: SendDone,
+}
+
+pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), CliError> {
+    let mut files = Vec::new();
+    for file in &options.files {
+        collect(Path::new(file), &mut files)?;
+    }
+    if files.is_empty() {
+        let message = "there is no file in what was named";
+        return Err(CliError::new(
+            message,
+            "name a file, or a directory with some",
+        ));
+    }
+    let mut client = options.reporting.open_patiently()?;
+    let mut reports = Vec::new();
+    for path in files {
+        let done = send_one(&mut client, &path, &options.to)?;
+        let path = Named::from_local(&path);
+        if !options.reporting.json {
+            tell(&path, &done, output)?;
+        }
+        reports.push(Report { path, done });
+    }
+    if options.reporting.json {
+        output.json(&serde_json::json!({ "files": reports }))?;
+    }
+    output.flush()?;
+    failure(&reports).map_or(Ok(()), Err)
+}
+
+/// Regular files, those of directories in the order of their names; links are not followed within
+/// them, and what is no file is left out.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    let unreadable = |error: io::Error| {
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        CliError::plain(format!("{name}: {error}"))
+    };
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if found.is_file() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    if !found.is_dir() {
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        return Err(CliError::plain(format!(
+            "{name} is neither file nor directory"
+        )));
+    }
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
+    let mut entries = entries.map_err(unreadable)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() || kind.is_file() {
+            collect(&entry.path(), files)?;
+        }
+    }
+    Ok(())
+}
+
+fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone, CliError> {
+    let unreadable = |error: io::Error| {
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        CliError::plain(format!("{name}: {error}"))
+    };
+    let file = readable(path).map_err(unreadable)?;
+    let call = Call::Send {
+        name: Named::from_local(path),
+        to: to.to_vec(),
+    };
+    client.start_with(&call, &file)?;
+    let bar = progress_bar();
+    loop {
+        let reply = client.next_reply()?;
+        if !reply.continues {
+            bar.finish_and_clear();
+            return Ok(reply.decode()?);
+        }
+        let progress: SendProgress = reply.decode()?;
+        let peers = progress.peers.len() as u64;
+        bar.set_length(progress.size_bytes * peers);
+        bar.set_position(progress.peers.iter().map(|peer| peer.sent_bytes).sum());
+    }
+}
+
+/// The file, or a copy of one that lies in a FUSE filesystem: it may be the daemon's own folder,
+/// which the daemon must not read through the kernel.
+fn readable(path: &Path) -> io::Result<File> {
+    let mut file = File::open(path)?;
+    if u64::try_from(fstatfs(&file)?.f_type) != Ok(FUSE_SUPER_MAGIC) {
+        return Ok(file);
+    }
+    let copy = tempfile_without_name()?;
+    io::copy(&mut file, &mut &copy)?;
+    let mut copy = File::open(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&copy)
+    ))?;
+    copy.rewind()?;
+    Ok(copy)
+}
+
+/// A file of the temporary directory that is gone with its last descriptor.
+fn tempfile_without_name() -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+        .custom_flags(libc::O_TMPFILE)
+        .open(std::env::temp_dir())
+}
+
+fn progress_bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    let style = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
+                 {binary_bytes_per_sec} {eta}";
+    // the template is fixed, and a test reads it
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    bar
+}
+
+fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliError> {
+    let (name, size) = (escape(path.as_bytes()), human_bytes(done.size_bytes));
+    for taken in &done.taken {
+        let peer = printable(&taken.peer);
+        let line = match taken.confirmed {
+            true => format!("{peer} has {name} ({size})"),
+            false => format!("{peer} was sent {name} ({size})"),
+        };
+        output.line(&line)?;
+    }
+    Ok(())
+}
+
+/// Who did not take what, in one line.
+fn failure(reports: &[Report]) -> Option<CliError> {
+    let failed = reports.iter().flat_map(|report| {
+        let name = escape(report.path.as_bytes());
+        report.done.failed.iter().map(move |failed| {
+            let (peer, why) = (printable(&failed.peer), printable(&failed.why));
+            format!("{peer} did not take {name}: {why}")
+        })
+    });
+    let failed: Vec<String> = failed.collect();
+    (!failed.is_empty()).then(|| CliError::plain(failed.join("; ")))
+}
+
+pub(super) fn say(options: &SayOptions, output: &mut Output) -> Result<(), CliError> {
+    let text = options.text.join(" ");
+    let said: Said = options.reporting.open()?.call(&Call::Say { text })?;
+    if options.reporting.json {
+        return output.json(&said);
+    }
+    let names: Vec<String> = said.peers.iter().map(|peer| printable(peer)).collect();
+    output.line(&format!("heard by {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_as_its_files_in_order_and_links_and_pipes_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("d")).unwrap();
+        for name in ["b", "a", "d/c"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
+        let mut files = Vec::new();
+        collect(folder.path(), &mut files).unwrap();
+        assert_eq!(files, [at("a"), at("b"), at("d/c")]);
+        assert!(collect(&at("nothing"), &mut files).is_err());
+        assert!(collect(Path::new("/dev/null"), &mut files).is_err());
+    }
+
+    #[test]
+    fn who_did_not_take_it_is_named_in_one_line() {
+        let done = |failed: &[&str]| SendDone {
+            failed: failed
+                .iter()
+                .map(|peer| crate::daemon::control::NotTakenBy {
+                    peer: (*peer).to_owned(),
+                    why: "no\nroom".to_owned(),
+                })
+                .collect(),
+            ..SendDone::default()
+        };
+        let report = |failed: &[&str]| Report {
+            path: Named::new("f"),
+            done: done(failed),
+        };
+        assert!(failure(&[report(&[])]).is_none());
+        let error = failure(&[report(&["a"]), report(&["b\x1b"])]).unwrap();
+        let expected = "a did not take f: no\\nroom; b\\u{1b} did not take f: no\\nroom";
+        assert_eq!(error.to_string(), expected);
+    }
+}

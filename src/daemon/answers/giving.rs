@@ -1,0 +1,264 @@
+//! Answers about what is given to others, and about the mesh.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::fs::{FileType, fstat, fstatfs};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::content::caller_gone;
+use super::{Service, failed};
+use crate::catalogue::Found;
+use crate::daemon::control::{
+    Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo, PeerState, Plane,
+    ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
+};
+use crate::node::inbox::sender_of;
+use crate::node::mesh::MeshReport;
+use crate::node::{Parcel, PushError, Recipient};
+use crate::wire::legacy::MemberName;
+
+/// How often the caller is told how far a file is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// What statfs(2) says of a FUSE filesystem (linux/magic.h).
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+/// Digits of a node's key that are its ID in the mesh.
+const MESH_ID_DIGITS: usize = 32;
+
+/// One recipient of a file that is being sent.
+struct Sending {
+    to: Recipient,
+    sent: Arc<AtomicU64>,
+}
+
+type Outcome = (usize, Result<(), PushError>);
+
+impl Service {
+    pub(super) async fn send(
+        self: Arc<Self>,
+        name: Named,
+        to: &[String],
+        descriptor: Option<OwnedFd>,
+        reply: ReplySink,
+    ) {
+        match self.send_to(name, to, descriptor, &reply).await {
+            Ok(done) => reply.done(&done),
+            Err(failure) => reply.fail(failure),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        name: Named,
+        to: &[String],
+        descriptor: Option<OwnedFd>,
+        reply: &ReplySink,
+    ) -> Result<SendDone, Failure> {
+        let file = regular_file(descriptor)?;
+        let courier = self.node.courier();
+        let recipients = courier.recipients(to).await.map_err(|error| {
+            Failure::new(FailureKind::NotFound, error.to_string())
+                .with_remedy("p2pfs peers shows who is there")
+        })?;
+        if recipients.is_empty() {
+            let message = "there is nobody to send to";
+            return Err(Failure::new(FailureKind::NotFound, message)
+                .with_remedy("p2pfs peers shows who is there"));
+        }
+        let last = name.as_bytes().rsplit(|b| *b == b'/').next();
+        let last = last.unwrap_or_default().to_vec();
+        let parcel = spawn_blocking(move || Parcel::read(file, last)).await;
+        let parcel = parcel.map_err(|_| failed("a fault of p2pfs: reading ended in a panic"))?;
+        let parcel = Arc::new(parcel.map_err(|error| failed(error.to_string()))?);
+        let mut sending = Vec::new();
+        let mut tasks = JoinSet::new();
+        for (index, to) in recipients.into_iter().enumerate() {
+            let sent = Arc::<AtomicU64>::default();
+            let (courier, parcel) = (courier.clone(), parcel.clone());
+            let (recipient, counter) = (to.clone(), sent.clone());
+            tasks.spawn(async move {
+                let outcome = courier.send(&parcel, &recipient, &counter).await;
+                (index, outcome)
+            });
+            sending.push(Sending { to, sent });
+        }
+        attend(&sending, parcel.size_bytes, tasks, reply).await
+    }
+
+    pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
+        let peers = self.node.courier().say(text).await;
+        if peers.is_empty() {
+            let message = "nobody is there to hear it";
+            return Err(Failure::new(FailureKind::NotFound, message)
+                .with_remedy("p2pfs peers shows who is there"));
+        }
+        Ok(Said { peers })
+    }
+
+    pub(super) async fn mesh(
+        &self,
+        connect: Option<&str>,
+        discover: bool,
+    ) -> Result<MeshInfo, Failure> {
+        let mesh = self.node.mesh().ok_or_else(|| {
+            Failure::new(FailureKind::Failed, "the mesh is off")
+                .with_remedy("say mesh.listen in the configuration and restart the daemon")
+        })?;
+        if let Some(text) = connect {
+            let address = MemberName::parse(text.as_bytes()).ok_or_else(|| {
+                let message = format!("{text:?} is no address of a mesh peer");
+                Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
+            })?;
+            mesh.connect(address).await;
+        }
+        if discover {
+            mesh.discover().await;
+        }
+        let known = mesh.known().await;
+        let peers = mesh.peers().await;
+        Ok(MeshInfo {
+            address: mesh.address().to_string(),
+            max_peers: self.config.mesh.max_peers,
+            peers: peers.iter().filter_map(seen).collect(),
+            known: known.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The mesh's peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
+    pub(super) async fn mesh_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
+        let Some(mesh) = self.node.mesh() else {
+            return Vec::new();
+        };
+        let is_native = |report: &MeshReport| {
+            let id = &report.peer.id;
+            id.len() == MESH_ID_DIGITS && native.iter().any(|peer| peer.node.starts_with(&**id))
+        };
+        let reports = mesh.peers().await.into_iter();
+        reports
+            .filter(|report| !is_native(report))
+            .map(mesh_peer)
+            .collect()
+    }
+
+    /// Who pushed a file to this node, where it is its own and somebody did.
+    pub(super) fn sender_of(&self, found: &Found) -> Option<String> {
+        let (share, path) = found.own.as_ref()?;
+        sender_of(&self.node.shares().own(*share, path).ok()?)
+    }
+}
+
+fn seen(report: &MeshReport) -> Option<MeshPeerSeen> {
+    let peer = &report.peer;
+    let ago = jiff::SignedDuration::try_from(peer.heard_at?.elapsed()).unwrap_or_default();
+    Some(MeshPeerSeen {
+        name: peer.name.clone(),
+        id: peer.id.clone(),
+        address: peer.address.clone(),
+        last_heard: Timestamp::now()
+            .saturating_sub(ago)
+            .unwrap_or(Timestamp::MIN),
+    })
+}
+
+fn mesh_peer(report: MeshReport) -> PeerInfo {
+    let peer = report.peer;
+    PeerInfo {
+        name: peer.name,
+        node: String::new(),
+        address: peer.address,
+        state: if peer.is_up {
+            PeerState::Alive
+        } else {
+            PeerState::Down
+        },
+        plane: Plane::Mesh,
+        round_trip_ms: peer.round_trip.map(|time| time.as_secs_f64() * 1e3),
+        rate_bytes_per_s: None,
+        priority: None,
+        received_bytes: report.received_bytes,
+        sent_bytes: report.sent_bytes,
+        entries: 0,
+        shunned: None,
+        offences: peer.offences,
+        last_offence: peer.last_offence.map(|last| last.to_string()),
+    }
+}
+
+/// The caller's own open file. One of a FUSE filesystem may be of this daemon's own folder, which
+/// it must not read through the kernel.
+fn regular_file(descriptor: Option<OwnedFd>) -> Result<File, Failure> {
+    let invalid = |message: &str| Failure::new(FailureKind::Invalid, message);
+    let Some(descriptor) = descriptor else {
+        return Err(invalid("no descriptor came with the call"));
+    };
+    let broken = |error: rustix::io::Errno| failed(error.to_string());
+    let found = fstat(&descriptor).map_err(broken)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(invalid("only regular files can be sent"));
+    }
+    let filesystem = fstatfs(&descriptor).map_err(broken)?;
+    if u64::try_from(filesystem.f_type) == Ok(FUSE_SUPER_MAGIC) {
+        return Err(invalid("a file of a FUSE filesystem is to be copied first"));
+    }
+    Ok(File::from(descriptor))
+}
+
+async fn attend(
+    sending: &[Sending],
+    size_bytes: u64,
+    mut tasks: JoinSet<Outcome>,
+    reply: &ReplySink,
+) -> Result<SendDone, Failure> {
+    let mut done = SendDone {
+        size_bytes,
+        ..SendDone::default()
+    };
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(Ok((index, outcome))) => conclude(&sending[index].to, outcome, &mut done),
+                Some(Err(_)) => return Err(failed("a fault of p2pfs: sending ended in a panic")),
+                None => break,
+            },
+            _ = tick.tick() => {
+                let peers = sending.iter().map(Sending::progress).collect();
+                // a caller that reads slowly misses some of it
+                let _busy = reply.try_more(&SendProgress { size_bytes, peers });
+            }
+            // without its caller nothing more is sent
+            () = reply.closed() => return Err(caller_gone()),
+        }
+    }
+    done.taken.sort_by(|one, other| one.peer.cmp(&other.peer));
+    done.failed.sort_by(|one, other| one.peer.cmp(&other.peer));
+    Ok(done)
+}
+
+fn conclude(to: &Recipient, outcome: Result<(), PushError>, done: &mut SendDone) {
+    let peer = to.name().to_owned();
+    match outcome {
+        Ok(()) => done.taken.push(TakenBy {
+            peer,
+            confirmed: to.confirms(),
+        }),
+        Err(why) => done.failed.push(NotTakenBy {
+            peer,
+            why: why.to_string(),
+        }),
+    }
+}
+
+impl Sending {
+    fn progress(&self) -> SendingTo {
+        SendingTo {
+            peer: self.to.name().to_owned(),
+            sent_bytes: self.sent.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What is looked at as a node starts: the cache of an unclean stop, the clock.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::events::EventLog;
+use super::persist::unix_now_s;
+use crate::cache::Cache;
+
+/// Before this the clock is certainly wrong: the first release was not yet made.
+pub(super) const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
+
+/// Now by the wall clock, where that has been set.
+pub(super) fn believable_now_s() -> Option<u64> {
+    Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
+}
+
+/// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.
+/// Where the thread cannot be had, what is doubtful is still checked as it is read.
+pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events: EventLog) {
+    if cache.unverified().is_empty() {
+        return;
+    }
+    let check = move || {
+        let mut begun = Instant::now();
+        let report = cache.verify_unverified(|_| {
+            std::thread::sleep(begun.elapsed());
+            begun = Instant::now();
+            match *stopping.borrow() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        if report.dropped_bytes > 0 {
+            events.warn(format!(
+                "{} bytes of the cache were wrong and were dropped; check the disk",
+                report.dropped_bytes
+            ));
+        }
+    };
+    let thread = std::thread::Builder::new().name("cache-check".to_owned());
+    let _detached = thread.spawn(check);
+}
+
+pub(super) fn warn_of_a_wrong_clock(events: &EventLog) {
+    let now = unix_now_s();
+    if now < EARLIEST_UNIX_S {
+        events.warn(
+            "the clock of this machine is far behind: files changed here lose against older ones \
+             of other nodes; set the clock"
+                .to_owned(),
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! Giving files and talk to others, whichever plane they are on.
+//!
+//! Owns who is meant by a name and what became of it at each; the native side of a push. Reads a
+//! file as often as it is sent and keeps nothing of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::events::{EventLog, News, Push as Told, PushStage};
+use super::handle::Published;
+use super::mesh::{Mesh, Parcel, PushError, Target};
+use super::traffic::SentBytes;
+use crate::id::NodeId;
+use crate::net::NetError;
+use crate::net::peer::{Lane, PeerNet};
+use crate::wire::mesh::sent_name;
+use crate::wire::native::tcp::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push, Request, Response};
+
+/// Pieces of a file that are on their way to one node at a time.
+const WINDOW: usize = 8;
+/// How often a push is begun again in vain, where its connection breaks.
+const TRIES_MAX: u32 = 6;
+/// The first wait before that; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// How long a node may take to hear a line.
+const SAY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Digits of a node's key that are its ID in the mesh.
+const MESH_ID_DIGITS: usize = 32;
+
+/// Our ID in the mesh: other nodes of the cluster know by it whom they know already.
+pub(super) fn mesh_id(node: &NodeId) -> String {
+    node.short(MESH_ID_DIGITS)
+}
+
+/// One that files can be sent to.
+#[derive(Clone)]
+pub struct Recipient {
+    name: String,
+    route: Route,
+}
+
+#[derive(Clone)]
+enum Route {
+    Native(NodeId),
+    Mesh(Target),
+}
+
+/// Why nothing can be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No such peer.
+    #[error("no peer is called {name:?}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several.
+    #[error("several peers are called {name:?}: name one by its key, ID or address")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+/// Sends. Clones are the same.
+#[derive(Clone)]
+pub struct Courier {
+    pub(super) me: NodeId,
+    pub(super) net: PeerNet,
+    pub(super) published: Published,
+    pub(super) mesh: Option<Mesh>,
+    pub(super) events: EventLog,
+    pub(super) sent: SentBytes,
+}
+
+impl Recipient {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it says that it has what it was given.
+    pub fn confirms(&self) -> bool {
+        matches!(self.route, Route::Native(_))
+    }
+}
+
+impl Courier {
+    /// Everyone that files can be sent to now, or those that are named: by name, key, ID or
+    /// address.
+    ///
+    /// # Errors
+    /// [`SendError`] for the first name that is nobody's, or several's.
+    pub async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
+        let all = self.all().await;
+        if named.is_empty() {
+            return Ok(all.into_iter().map(|(recipient, _)| recipient).collect());
+        }
+        let mut chosen: Vec<Recipient> = Vec::new();
+        for name in named {
+            let is_meant = |aliases: &[String]| aliases.iter().any(|alias| alias == name);
+            let mut meant = all.iter().filter(|(_, aliases)| is_meant(aliases));
+            let name = name.clone();
+            let Some((recipient, _)) = meant.next() else {
+                return Err(SendError::Unknown { name });
+            };
+            if meant.next().is_some() {
+                return Err(SendError::Ambiguous { name });
+            }
+            if !chosen.iter().any(|other| other.is(recipient)) {
+                chosen.push(recipient.clone());
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// With all that each is known by.
+    async fn all(&self) -> Vec<(Recipient, Vec<String>)> {
+        let view = self.published.view.load_full();
+        let addresses = self.published.addresses.load_full();
+        let others = addresses.iter().filter(|(node, _)| **node != self.me);
+        let mut all: Vec<(Recipient, Vec<String>)> = others
+            .map(|(node, address)| {
+                let name = view.label(node).unwrap_or_else(|| node.short(8));
+                let aliases = vec![name.clone(), node.to_string(), address.to_string()];
+                let route = Route::Native(*node);
+                (Recipient { name, route }, aliases)
+            })
+            .collect();
+        let native: Vec<String> = addresses.keys().map(mesh_id).collect();
+        for target in self.targets().await {
+            // one that is of the cluster too gets everything once
+            if !native.contains(&target.who.id) {
+                let who = target.who.clone();
+                let aliases = vec![who.name.clone(), who.id, who.address.to_string()];
+                let route = Route::Mesh(target);
+                let name = who.name;
+                all.push((Recipient { name, route }, aliases));
+            }
+        }
+        all
+    }
+
+    async fn targets(&self) -> Vec<Target> {
+        match &self.mesh {
+            Some(mesh) => mesh.targets().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Gives a file to one of them; `sent` counts its bytes as they go. Goes on after a break of
+    /// the connection, where the recipient can say how much it has.
+    ///
+    /// # Errors
+    /// [`PushError`]; the recipient has nothing of it under its name.
+    pub async fn send(
+        &self,
+        parcel: &Parcel,
+        to: &Recipient,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<(), PushError> {
+        self.tell(parcel, to, PushStage::Started);
+        let outcome = match &to.route {
+            Route::Mesh(target) => target.push(parcel, sent).await,
+            Route::Native(node) => self.give(parcel, *node, sent).await,
+        };
+        let stage = match &outcome {
+            Ok(()) => PushStage::Done,
+            Err(why) => PushStage::Failed(why.to_string()),
+        };
+        self.tell(parcel, to, stage);
+        outcome
+    }
+
+    /// Says a line to everyone; gives the names of those who heard it, or to whom it was sent.
+    pub async fn say(&self, text: &str) -> Vec<String> {
+        let text = &text[..text.floor_char_boundary(MAX_SAID_BYTES)];
+        let addresses = self.published.addresses.load_full();
+        let mut saying = JoinSet::new();
+        for (node, address) in addresses.iter().filter(|(node, _)| **node != self.me) {
+            let request = Request::Push(Push::Say {
+                text: text.to_owned(),
+            });
+            let (net, node, address) = (self.net.clone(), *node, *address);
+            saying.spawn(async move {
+                let said = net.request(node, address, Lane::Urgent, request);
+                let heard = timeout(SAY_PATIENCE, said).await;
+                matches!(heard, Ok(Ok(Response::Taken { .. }))).then_some(node)
+            });
+        }
+        let view = self.published.view.load_full();
+        let mut heard = Vec::new();
+        while let Some(said) = saying.join_next().await {
+            if let Ok(Some(node)) = said {
+                heard.push(view.label(&node).unwrap_or_else(|| node.short(8)));
+            }
+        }
+        if let Some(mesh) = &self.mesh {
+            let native = addresses.keys().map(mesh_id).collect();
+            heard.extend(mesh.say(text.to_owned(), native).await);
+        }
+        heard.sort();
+        heard
+    }
+
+    async fn give(
+        &self,
+        parcel: &Parcel,
+        node: NodeId,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<(), PushError> {
+        let (mut failures, mut best, mut again) = (0, 0, false);
+        loop {
+            let giving = Giving {
+                courier: self,
+                parcel,
+                node,
+                sent,
+            };
+            match giving.run(again).await {
+                Ok(()) => return Ok(()),
+                Err(Broken::ForGood(why)) => return Err(why),
+                Err(Broken::ForNow { to_bytes }) => {
+                    // what got further begins to count anew
+                    failures = if to_bytes > best { 1 } else { failures + 1 };
+                    best = best.max(to_bytes);
+                    if failures > TRIES_MAX {
+                        return Err(PushError::Gone);
+                    }
+                    again = true;
+                    tokio::time::sleep(RETRY_MIN * 2_u32.pow(failures - 1)).await;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, parcel: &Parcel, to: &Recipient, stage: PushStage) {
+        self.events.note(News::Sent(Told {
+            peer: to.name.clone(),
+            name: parcel.name.clone(),
+            size_bytes: parcel.size_bytes,
+            stage,
+        }));
+    }
+}
+
+impl Recipient {
+    fn is(&self, other: &Self) -> bool {
+        match (&self.route, &other.route) {
+            (Route::Native(one), Route::Native(other)) => one == other,
+            (Route::Mesh(one), Route::Mesh(other)) => one.who.id == other.who.id,
+            _ => false,
+        }
+    }
+}
+
+/// How an attempt ended.
+enum Broken {
+    ForGood(PushError),
+    /// The connection broke, or the node is busy, when it had so much.
+    ForNow {
+        to_bytes: u64,
+    },
+}
+
+/// One attempt to give a file to a node.
+struct Giving<'a> {
+    courier: &'a Courier,
+    parcel: &'a Parcel,
+    node: NodeId,
+    sent: &'a Arc<AtomicU64>,
+}
+
+impl Giving<'_> {
+    async fn run(&self, again: bool) -> Result<(), Broken> {
+        let parcel = self.parcel;
+        let offer = Push::Offer {
+            name: sent_name(&parcel.name).into(),
+            size_bytes: parcel.size_bytes,
+            hash: parcel.hash,
+            again,
+        };
+        let address = self.address(0)?;
+        let answer = request(self.courier.net.clone(), self.node, address, offer).await;
+        let mut to_bytes = taken(answer, 0)?;
+        self.sent.store(to_bytes, Ordering::Relaxed);
+        let (mut next, mut asked) = (to_bytes, JoinSet::new());
+        while to_bytes < parcel.size_bytes {
+            while asked.len() < WINDOW && next < parcel.size_bytes {
+                let length = (MAX_GIVEN_BYTES as u64).min(parcel.size_bytes - next);
+                let bytes = self.read(next, length).await?;
+                let give = Push::Give {
+                    hash: parcel.hash,
+                    offset: next,
+                    bytes,
+                };
+                next += length;
+                let (net, node, address) =
+                    (self.courier.net.clone(), self.node, self.address(to_bytes)?);
+                asked.spawn(async move { (length, request(net, node, address, give).await) });
+            }
+            let Some(Ok((length, answer))) = asked.join_next().await else {
+                return Err(Broken::ForNow { to_bytes });
+            };
+            to_bytes = to_bytes.max(taken(answer, to_bytes)?);
+            self.sent.fetch_add(length, Ordering::Relaxed);
+            self.courier.sent.add(self.node, length);
+        }
+        Ok(())
+    }
+
+    fn address(&self, to_bytes: u64) -> Result<SocketAddr, Broken> {
+        let addresses = self.courier.published.addresses.load();
+        let address = addresses.get(&self.node).copied();
+        address.ok_or(Broken::ForNow { to_bytes })
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes, Broken> {
+        let parcel = self.parcel.clone();
+        let read = tokio::task::spawn_blocking(move || parcel.part(offset, length as usize));
+        let read = read.await.map_err(|_| Broken::ForGood(PushError::Gone))?;
+        let bytes = read.map_err(|error| Broken::ForGood(error.into()))?;
+        if bytes.len() as u64 != length {
+            return Err(Broken::ForGood(PushError::Changed));
+        }
+        Ok(bytes.into())
+    }
+}
+
+async fn request(
+    net: PeerNet,
+    node: NodeId,
+    address: SocketAddr,
+    push: Push,
+) -> Result<Response, NetError> {
+    net.request(node, address, Lane::Bulk, Request::Push(push))
+        .await
+}
+
+fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Broken> {
+    match answer {
+        Ok(Response::Taken { to_bytes }) => Ok(to_bytes),
+        Ok(Response::Refused { reason }) => {
+            Err(Broken::ForGood(PushError::Refused { why: reason }))
+        }
+        Ok(_) => Err(Broken::ForNow { to_bytes: before }),
+        Err(error) if error.is_retryable() => Err(Broken::ForNow { to_bytes: before }),
+        Err(error) => Err(Broken::ForGood(PushError::Refused {
+            why: error.to_string(),
+        })),
+    }
+}

@@ -1,0 +1,204 @@
+//! Files that nodes push, without the network.
+
+use super::*;
+use crate::catalogue::Catalogue;
+use crate::id::NodeName;
+use crate::node::inbox::InboxSettings;
+use crate::wire::native::tcp::MAX_GIVEN_BYTES;
+
+struct World {
+    _folder: tempfile::TempDir,
+    inbox: Inbox,
+    pushes: Pushes,
+    events: EventLog,
+}
+
+fn node(n: u8) -> NodeId {
+    NodeId::new([n; 32])
+}
+
+fn world(accept: Accept, budget_bytes: u64) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = Inbox::open(InboxSettings {
+        dir: folder.path().join("inbox"),
+        budget_bytes,
+        floor_bytes: 0,
+    });
+    let inbox = inbox.unwrap();
+    let mut catalogue = Catalogue::new(node(0), NodeName::new("me").unwrap());
+    let events = EventLog::default();
+    let published = Published::new(catalogue.view());
+    let pushes = Pushes::new(Some(inbox.clone()), accept, events.clone(), published);
+    World {
+        _folder: folder,
+        inbox,
+        pushes,
+        events,
+    }
+}
+
+impl World {
+    async fn offer(&self, from: u8, name: &[u8], bytes: &[u8], again: bool) -> Response {
+        let push = Push::Offer {
+            name: Bytes::copy_from_slice(name),
+            size_bytes: bytes.len() as u64,
+            hash: ContentHash::of(bytes),
+            again,
+        };
+        self.pushes.answer(node(from), push).await
+    }
+
+    async fn give(&self, from: u8, of: &[u8], offset: usize, bytes: &[u8]) -> Response {
+        let push = Push::Give {
+            hash: ContentHash::of(of),
+            offset: offset as u64,
+            bytes: Bytes::copy_from_slice(bytes),
+        };
+        self.pushes.answer(node(from), push).await
+    }
+
+    fn listed(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.inbox.dir()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    fn stages(&self) -> Vec<PushStage> {
+        let told = |noted: crate::node::Noted| match noted.news {
+            News::Received(push) => Some(push.stage),
+            _ => None,
+        };
+        self.events
+            .follow()
+            .0
+            .into_iter()
+            .filter_map(told)
+            .collect()
+    }
+}
+
+fn taken(to_bytes: usize) -> Response {
+    Response::Taken {
+        to_bytes: to_bytes as u64,
+    }
+}
+
+fn reason(response: Response) -> String {
+    match response {
+        Response::Refused { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_pieces_of_any_order_has_its_name_when_it_is_proven() {
+    let world = world(Accept::Members, 1 << 30);
+    let file: Vec<u8> = (0..3 * MAX_GIVEN_BYTES).map(|n| (n >> 9) as u8).collect();
+    assert_eq!(world.offer(1, b"a.bin", &file, false).await, taken(0));
+    let part = |n: usize| &file[n * MAX_GIVEN_BYTES..(n + 1) * MAX_GIVEN_BYTES];
+    let step = MAX_GIVEN_BYTES;
+    assert_eq!(world.give(1, &file, step, part(1)).await, taken(0));
+    assert_eq!(world.give(1, &file, 0, part(0)).await, taken(2 * step));
+    assert!(world.listed().is_empty());
+    assert_eq!(
+        world.give(1, &file, 2 * step, part(2)).await,
+        taken(3 * step)
+    );
+    assert_eq!(world.listed(), ["a.bin"]);
+    assert_eq!(
+        std::fs::read(world.inbox.dir().join("a.bin")).unwrap(),
+        file
+    );
+    assert_eq!(world.stages(), [PushStage::Started, PushStage::Done]);
+}
+
+#[tokio::test]
+async fn a_push_goes_on_where_it_was_and_one_whose_end_was_not_heard_is_not_kept_twice() {
+    let world = world(Accept::Members, 1 << 30);
+    world.offer(1, b"a", b"hello", false).await;
+    world.give(1, b"hello", 0, b"he").await;
+    assert_eq!(world.offer(1, b"a", b"hello", true).await, taken(2));
+    assert_eq!(world.give(1, b"hello", 2, b"llo").await, taken(5));
+    assert_eq!(world.offer(1, b"a", b"hello", true).await, taken(5));
+    assert_eq!(world.listed(), ["a"]);
+    // the same file given once more is another
+    assert_eq!(world.offer(1, b"a", b"hello", false).await, taken(0));
+    world.give(1, b"hello", 0, b"hello").await;
+    assert_eq!(world.listed(), ["a", "a-(1)"]);
+    assert_eq!(world.offer(1, b"empty", b"", false).await, taken(0));
+    assert_eq!(world.listed().len(), 3);
+}
+
+#[tokio::test]
+async fn wrong_bytes_and_too_many_are_refused_and_leave_nothing() {
+    let world = world(Accept::Members, 1 << 30);
+    world.offer(1, b"a", b"hello", false).await;
+    let wrong = world.give(1, b"hello", 0, b"hellO").await;
+    assert_eq!(reason(wrong), "its bytes do not fit its hash");
+    world.offer(1, b"a", b"hello", false).await;
+    let over = world.give(1, b"hello", 3, b"lo!").await;
+    assert_eq!(reason(over), "more bytes than were offered");
+    let stray = world.give(2, b"hello", 0, b"hello").await;
+    assert_eq!(stray, Response::NotHere, "it is to be offered first");
+    assert!(world.listed().is_empty());
+}
+
+#[tokio::test]
+async fn an_inbox_is_closed_or_open_to_those_listed() {
+    let closed = world(Accept::Nobody, 100);
+    let refused = closed.offer(1, b"a", b"x", false).await;
+    assert_eq!(reason(refused), "its inbox is closed to this node");
+    let listed = world(Accept::Listed(vec![node(2).to_string()]), 100);
+    assert!(matches!(
+        listed.offer(1, b"a", b"x", false).await,
+        Response::Refused { .. }
+    ));
+    assert_eq!(listed.offer(2, b"a", b"x", false).await, taken(0));
+}
+
+#[tokio::test]
+async fn a_full_inbox_and_too_many_files_on_their_way_are_refused() {
+    let small = world(Accept::Members, 4);
+    let refused = reason(small.offer(1, b"a", b"hello", false).await);
+    assert!(refused.contains("room for 4 bytes"), "{refused}");
+    let open = world(Accept::Members, 1 << 30);
+    let mut taken_count = 0;
+    for n in 0..100_u32 {
+        let answer = open.offer(1, b"a", &n.to_be_bytes(), false).await;
+        taken_count += usize::from(answer == taken(0));
+    }
+    assert_eq!(taken_count, COMING_OF_NODE_MAX);
+    assert_eq!(open.offer(2, b"a", b"x", false).await, taken(0));
+}
+
+#[tokio::test]
+async fn what_nothing_more_comes_of_is_given_up() {
+    let world = world(Accept::Members, 8);
+    world.offer(1, b"a", b"hello", false).await;
+    assert!(matches!(
+        world.offer(1, b"b", b"other", false).await,
+        Response::Refused { .. }
+    ));
+    let later = Instant::now() + COMING_PATIENCE + Duration::from_secs(1);
+    world.pushes.inner.expire(later);
+    assert_eq!(world.offer(1, b"b", b"other", false).await, taken(0));
+    assert!(matches!(world.stages()[1], PushStage::Failed(_)));
+}
+
+#[tokio::test]
+async fn a_node_that_talks_without_end_is_heard_a_few_times() {
+    let world = world(Accept::Nobody, 8);
+    let say = || Push::Say {
+        text: "hi".to_owned(),
+    };
+    let mut heard = 0;
+    for _ in 0..1000 {
+        let answer = world.pushes.answer(node(1), say()).await;
+        heard += usize::from(answer == taken(0));
+    }
+    // a test that is slow earns some more
+    assert!((SAID_BURST as usize..500).contains(&heard), "{heard}");
+    assert_eq!(world.pushes.answer(node(2), say()).await, taken(0));
+}

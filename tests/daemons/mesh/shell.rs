@@ -1,0 +1,137 @@
+//! `p2pfs mesh-shell`: a session of the older mesh program, from both ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::{Arc, Mutex};
+
+use macro_rules_attribute::apply;
+
+use super::{BOB, SOON, free_port};
+use crate::support::mesh_peer::MeshPeer;
+use crate::support::process::*;
+use crate::support::promise::{Need, promise};
+
+const NEEDS: &[Need] = &[];
+
+/// A shell with somebody at its keyboard.
+struct Shell {
+    child: Child,
+    keyboard: Option<ChildStdin>,
+    screen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shell {
+    fn start(dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = program()
+            .arg("mesh-shell")
+            .args(arguments)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                shown.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            keyboard: child.stdin.take(),
+            child,
+            screen,
+        }
+    }
+
+    fn types(&mut self, line: &str) {
+        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    #[track_caller]
+    fn shows(&self, words: &str) {
+        eventually(&format!("it shows {words}"), SOON, || {
+            self.screen
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|line| line.contains(words))
+        });
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // the end of the keyboard ends the shell, and that its daemon
+        self.keyboard = None;
+        let _ended = self.child.wait();
+    }
+}
+
+#[apply(promise)]
+fn two_old_prompts_meet_talk_and_send_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a_dir, b_dir) = (folder.path().join("a"), folder.path().join("b"));
+    fs::create_dir(&a_dir).unwrap();
+    fs::create_dir(&b_dir).unwrap();
+    let (a_port, b_port) = (free_port(), free_port());
+    let mut alice = Shell::start(&a_dir, &["--name", "alice", &a_port]);
+    alice.shows(&format!("[SYSTEM] Node alice listening on port {a_port}"));
+    let seed = format!("127.0.0.1:{a_port}");
+    let mut bob = Shell::start(&b_dir, &["--name", "bob", &b_port, &seed]);
+    alice.shows(&format!(
+        "[NETWORK] Peer [bob] connected from 127.0.0.1:{b_port} (1/10 peers)"
+    ));
+    bob.shows(&format!(
+        "[NETWORK] Connected to peer [alice] at {seed} (1/10 peers)"
+    ));
+    bob.shows(&format!("[BOOTSTRAP] Connected to seed node {seed}"));
+    alice.types("hello all");
+    bob.shows("[alice] hello all");
+    bob.types("/unknown command");
+    alice.shows("[bob] /unknown command");
+    fs::write(a_dir.join("test.txt"), vec![b'x'; 300]).unwrap();
+    alice.types("/send test.txt");
+    alice.shows("[FILE] Sent test.txt (300 bytes) to 1 peers");
+    bob.shows("[FILE] alice is sending test.txt (300 bytes)");
+    bob.shows("[FILE] alice sent file: test.txt (300 bytes) -> downloads/test.txt");
+    assert_eq!(
+        fs::read(b_dir.join("downloads/test.txt")).unwrap().len(),
+        300
+    );
+    alice.types("/peers");
+    alice.shows("[STATUS] Connected Peers (1/10):");
+    alice.shows(&format!("  bob (127.0.0.1:{b_port}) - last seen: "));
+    alice.shows("[STATUS] Known Peers (1):");
+    alice.types("/connect nocolon");
+    alice.shows("[ERROR] ");
+    bob.types("/quit");
+    alice.shows("[NETWORK] Peer [bob] disconnected");
+    let status = bob.child.wait().unwrap();
+    assert!(status.success());
+}
+
+#[apply(promise)]
+fn an_old_peer_finds_the_prompt_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut shell = Shell::start(folder.path(), &["--name", "alice", &port]);
+    shell.shows("listening on port");
+    let bob = MeshPeer::dial(&format!("127.0.0.1:{port}"), BOB, "bob", 18002);
+    shell.shows("[NETWORK] Peer [bob] connected from 127.0.0.1:18002 (1/10 peers)");
+    bob.send(b"hi\x1b[2J\n");
+    shell.shows("[bob] hi\\u{1b}[2J");
+    shell.types("good evening");
+    eventually("bob hears it", SOON, || {
+        bob.lines().contains(&"good evening".into())
+    });
+    bob.push(b"a.txt", b"hello", 3);
+    shell.shows("[FILE] bob sent file: a.txt (5 bytes) -> downloads/a.txt");
+    // SAFETY: the child was not waited for yet, so its pid is still its own.
+    unsafe { libc::kill(shell.child.id() as i32, libc::SIGINT) };
+    let status = shell.child.wait().unwrap();
+    assert_eq!(status.code(), Some(128 + libc::SIGINT));
+    eventually("its daemon is gone too", SOON, || bob.is_closed());
+}

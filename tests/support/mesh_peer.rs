@@ -1,0 +1,192 @@
+//! A stand-in for a peer of the older mesh, as limited as the old program: lines, counted bytes,
+//! files pushed to everyone. Written for these tests, so that they need nothing else.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// What came to a stand-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// Any line but `BYTES`.
+    Line(String),
+    /// A payload.
+    Bytes(Vec<u8>),
+    /// The other side closed.
+    Closed,
+}
+
+/// One connection of a stand-in.
+pub struct MeshPeer {
+    stream: TcpStream,
+    came: Arc<Mutex<Vec<Came>>>,
+}
+
+/// Lower-case hexadecimal of a SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = digest(&SHA256, bytes);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl MeshPeer {
+    /// Dials, and says who it is and where it listens, as the old program does.
+    pub fn dial(at: &str, id: &str, name: &str, port: u16) -> Self {
+        let peer = Self::connect(at);
+        peer.send(format!("{id}:{name}\n").as_bytes());
+        peer.send(format!("LISTEN:localhost:{port}\n").as_bytes());
+        peer
+    }
+
+    /// Dials and says nothing.
+    pub fn connect(at: &str) -> Self {
+        Self::of(TcpStream::connect(at).unwrap(), true)
+    }
+
+    /// Dials, says who it is, and never reads.
+    pub fn deaf(at: &str, id: &str, name: &str) -> Self {
+        let peer = Self::of(TcpStream::connect(at).unwrap(), false);
+        peer.send(format!("{id}:{name}\nLISTEN:localhost:9\n").as_bytes());
+        peer
+    }
+
+    /// Takes one connection and answers its first lines.
+    pub fn accept(listener: &TcpListener, id: &str, name: &str) -> Self {
+        let peer = Self::of(listener.accept().unwrap().0, true);
+        peer.send(format!("{id}:{name}\n").as_bytes());
+        peer
+    }
+
+    fn of(stream: TcpStream, reads: bool) -> Self {
+        let came = Arc::<Mutex<Vec<Came>>>::default();
+        if reads {
+            let (stream, came) = (stream.try_clone().unwrap(), came.clone());
+            thread::spawn(move || read_all(stream, &came));
+        }
+        Self { stream, came }
+    }
+
+    /// Sends bytes; false where the other side has closed.
+    pub fn send(&self, bytes: &[u8]) -> bool {
+        (&self.stream).write_all(bytes).is_ok()
+    }
+
+    /// Sends a payload with its length.
+    pub fn send_bytes(&self, payload: &[u8]) -> bool {
+        let head = format!("BYTES:{}\n", payload.len());
+        self.send(&[head.as_bytes(), payload].concat())
+    }
+
+    /// Pushes a file as the old program does, in chunks of that many bytes.
+    pub fn push(&self, name: &[u8], bytes: &[u8], chunk: usize) {
+        self.push_as(name, bytes, &sha256(bytes), chunk);
+    }
+
+    /// The same with any hash.
+    pub fn push_as(&self, name: &[u8], bytes: &[u8], hash: &str, chunk: usize) {
+        self.begin(name, bytes.len(), hash);
+        for part in bytes.chunks(chunk) {
+            self.send_bytes(&[b"FILECHUNK:", name, b"\n", part].concat());
+        }
+        let end = format!("|{hash}\n");
+        self.send_bytes(&[b"FILEEND:", name, end.as_bytes()].concat());
+    }
+
+    pub fn begin(&self, name: &[u8], size: usize, hash: &str) {
+        let rest = format!("|{size}|{hash}\n");
+        self.send_bytes(&[b"FILESTART:", name, rest.as_bytes()].concat());
+    }
+
+    /// All that came so far.
+    pub fn came(&self) -> Vec<Came> {
+        self.came.lock().unwrap().clone()
+    }
+
+    /// The lines that came so far.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |came| match came {
+            Came::Line(line) => Some(line),
+            _ => None,
+        };
+        self.came().into_iter().filter_map(line).collect()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.came.lock().unwrap().last() == Some(&Came::Closed)
+    }
+
+    /// The files that came whole: name, bytes; the old receiver's checks are made.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<(String, u64, String, Vec<u8>, bool)> = Vec::new();
+        for came in self.came() {
+            let Came::Bytes(payload) = came else { continue };
+            let end = payload.iter().position(|b| *b == b'\n').unwrap();
+            let (head, body) = (
+                String::from_utf8_lossy(&payload[..end]),
+                &payload[end + 1..],
+            );
+            let (keyword, rest) = head.split_once(':').unwrap();
+            match keyword {
+                "FILESTART" => {
+                    let fields: Vec<&str> = rest.split('|').collect();
+                    assert_eq!(fields.len(), 3, "an old program refuses {rest}");
+                    let size = fields[1].parse().unwrap();
+                    files.push((fields[0].into(), size, fields[2].into(), Vec::new(), false));
+                }
+                "FILECHUNK" => {
+                    let file = files.iter_mut().rfind(|file| file.0 == rest).unwrap();
+                    file.3.extend_from_slice(body);
+                }
+                "FILEEND" => {
+                    let name = rest.split('|').next().unwrap();
+                    let file = files.iter_mut().rfind(|file| file.0 == name).unwrap();
+                    file.4 = file.1 == file.3.len() as u64 && file.2 == sha256(&file.3);
+                }
+                other => panic!("{other}"),
+            }
+        }
+        let whole = files.into_iter().filter(|file| file.4);
+        whole.map(|file| (file.0, file.3)).collect()
+    }
+
+    /// Ends the connection.
+    pub fn close(&self) {
+        let _gone = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Drop for MeshPeer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Answers pings as every peer does, and keeps the rest.
+fn read_all(stream: TcpStream, came: &Mutex<Vec<Came>>) {
+    let _patient = stream.set_read_timeout(Some(Duration::from_secs(600)));
+    let mut reader = std::io::BufReader::with_capacity(1 << 20, stream);
+    loop {
+        let mut line = Vec::new();
+        let read = std::io::BufRead::read_until(&mut reader, b'\n', &mut line);
+        if !read.is_ok_and(|count| count > 0) {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line).trim().to_owned();
+        if let Some(length) = text.strip_prefix("BYTES:") {
+            let mut payload = vec![0; length.parse().unwrap()];
+            if reader.read_exact(&mut payload).is_err() {
+                break;
+            }
+            came.lock().unwrap().push(Came::Bytes(payload));
+            continue;
+        }
+        if text == "PING" {
+            let _gone = reader.get_mut().write_all(b"PONG\n");
+        }
+        came.lock().unwrap().push(Came::Line(text));
+    }
+    came.lock().unwrap().push(Came::Closed);
+}
