@@ -1,5 +1,30 @@
 //! p2pfs: the files that a group of machines share, as one folder on each of them.
 //!
+//! A program that embeds a node begins one, and asks it for files by their names:
+//!
+//! ```no_run
+//! use p2pfs::{Node, path::SharedPath};
+//! use tokio::io::AsyncReadExt;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder("reader".parse()?, "/var/lib/reader")
+//!     .secret_file("/etc/p2pfs/secret")
+//!     .seed("192.0.2.7:1378".parse()?)
+//!     .share("/srv/photos")
+//!     .start()
+//!     .await?;
+//! let path = SharedPath::new(&b"docs/resume.pdf"[..])?;
+//! node.wait_for(&path).await;
+//! let mut text = Vec::new();
+//! node.open(&path).await?.read_to_end(&mut text).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [`node::door`] has the rest of what it can ask for; `examples/` has two whole programs. Such a
+//! program does without the mount and the commands: `default-features = false` (the features are
+//! `fuse`, for the mount, and `cli`, for the daemon and the commands).
+//!
 //! A daemon keeps a cluster together by gossip over UDP, moves verified ranges of files over TLS,
 //! and mounts a FUSE filesystem that lists what every live node shares. This page is the house:
 //! what the parts are, who may know whom, and what always holds.
@@ -25,6 +50,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
+//! | `bucket` | how much of something may happen in a time |
 //! | [`trust`] | keys, secrets, invitations, proofs of membership |
 //! | [`wire`] | every format that crosses a network, with every size limit |
 //! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
@@ -75,18 +101,23 @@
 //!
 //! # Where to begin reading
 //!
-//! [`node::Machine`] shows what a node does without its sockets; [`transfer::plan`] how bytes are
+//! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does without its sockets; [`transfer::plan`] how bytes are
 //! chosen; [`catalogue`] how the namespace comes about; [`fuse`] why the mount never hangs.
 
+#[cfg(feature = "fuse")]
 pub mod broker;
+mod bucket;
 pub mod cache;
 pub mod catalogue;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cluster;
+#[cfg(feature = "cli")]
 pub mod daemon;
 pub mod digest;
 pub mod extent;
 pub mod fs;
+#[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod id;
 pub mod legacy;
@@ -98,3 +129,5 @@ pub mod share;
 pub mod transfer;
 pub mod trust;
 pub mod wire;
+
+pub use node::Node;

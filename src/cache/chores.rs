@@ -1,5 +1,5 @@
-//! What the thread behind the cache has to do: maps to be written a little after stores, files to be
-//! synced that were completed or closed.
+//! What the thread behind the cache has to do: maps to be written a little after stores, files to
+//! be synced that were completed or closed.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -27,7 +27,6 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bucket::TokenBucket;
 use super::config::{
     MAX_LINKS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S,
     UNPROVEN_ANSWERS_PER_S,
@@ -37,6 +36,7 @@ use super::event::Transmit;
 use super::seal::{SealKey, Sealer};
 use super::vouch::Vouchers;
 use super::window::ReplayWindow;
+use crate::bucket::TokenBucket;
 use crate::trust::Keyring;
 use crate::wire::native::udp::{
     Body, Contact, Credentials, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof,

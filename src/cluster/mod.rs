@@ -43,7 +43,6 @@ use crate::id::{Generation, NodeId};
 use crate::trust::{Keyring, NodeKey};
 use crate::wire::native::udp::{Frame, MAX_HEAD_BYTES, MAX_PAYLOAD_BYTES, Rumor};
 
-mod bucket;
 mod config;
 mod counters;
 mod event;
@@ -59,7 +58,7 @@ mod spread;
 mod vouch;
 mod window;
 
-use bucket::TokenBucket;
+use crate::bucket::TokenBucket;
 use config::{
     BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, MAX_EVENTS, SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };

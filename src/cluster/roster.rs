@@ -17,11 +17,11 @@ use foca::{
 };
 use rand::rngs::StdRng;
 
-use super::bucket::TokenBucket;
 use super::config::{ClusterConfig, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS};
 use super::counters::Counters;
 use super::identity::Life;
 use super::vouch::{Doubt, LifeCodec, Vouchers, decode_signed};
+use crate::bucket::TokenBucket;
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
 

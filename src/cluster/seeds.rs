@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::bucket::TokenBucket;
 use super::config::{HINTS_PER_S, MAX_GREETINGS, MAX_SEEDS};
 use super::links::canonical;
+use crate::bucket::TokenBucket;
 
 /// The pauses between greetings while nobody is known; the last one repeats.
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];

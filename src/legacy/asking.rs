@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::LegacyEvent;
-use super::rate::Bucket;
+use crate::bucket::TokenBucket;
 use crate::wire::legacy::Name;
 
 /// Questions open at one time; the oldest whose lookup is over gives way.
@@ -38,8 +38,6 @@ const PRIORITY_MAX: usize = 256;
 const FAILED_FOR: Duration = Duration::from_secs(300);
 /// Such failures that are remembered; the first one is forgotten first.
 const FAILED_MAX: usize = 1024;
-const PER_SECOND: f64 = ASKS_PER_SECOND as f64;
-const BURST: f64 = ASKS_BURST as f64;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +106,7 @@ pub(super) struct Asks {
     open: BTreeMap<Name, Ask>,
     /// Those that are still to be put, the first one first.
     unput: VecDeque<Name>,
-    pace: Bucket,
+    pace: TokenBucket,
     absent_until: HashMap<Name, Instant>,
     /// Who answered a question of ours first, in order; they are answered at once.
     priority: VecDeque<SocketAddrV4>,
@@ -122,7 +120,7 @@ impl Asks {
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
             unput: VecDeque::new(),
-            pace: Bucket::full(now, BURST),
+            pace: TokenBucket::per_second(ASKS_PER_SECOND, ASKS_BURST, now),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
             failed: VecDeque::new(),
@@ -189,7 +187,7 @@ impl Asks {
                 self.unput.pop_front();
                 continue;
             };
-            if !self.pace.take(now, PER_SECOND, BURST) {
+            if !self.pace.take(1, now) {
                 return None;
             }
             ask.is_put = true;
@@ -398,7 +396,7 @@ impl Asks {
                 ask.lookup_ends.min(ask.ends)
             }
         });
-        let next_put = self.has_unput().then(|| self.pace.ready_at(PER_SECOND));
+        let next_put = self.has_unput().then(|| self.pace.ready_at());
         ends.chain(next_put).min()
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-use super::rate::{Bucket, PER_SECOND};
+use super::rate::PER_SECOND;
+use crate::bucket::TokenBucket;
 
 /// Addresses whose offences are remembered. Beyond it those give way that only sent datagrams,
 /// whose sender can be forged, and of them the one that was quiet for the longest time.
@@ -14,9 +15,9 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// How long nothing more is told of an address of which something was told.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// What is told of all addresses together, at once.
-const TOLD_BURST: f64 = 16.0;
+const TOLD_BURST: u32 = 16;
 /// And in the long run.
-const TOLD_PER_SECOND: f64 = 0.1;
+const TOLD_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a peer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,14 +58,14 @@ struct Record {
 
 pub(super) struct Offenders {
     records: BTreeMap<SocketAddrV4, Record>,
-    telling: Bucket,
+    telling: TokenBucket,
 }
 
 impl Offenders {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             records: BTreeMap::new(),
-            telling: Bucket::full(now, TOLD_BURST),
+            telling: TokenBucket::one_in(TOLD_PERIOD, TOLD_BURST, now),
         }
     }
 
@@ -88,7 +89,7 @@ impl Offenders {
         if told.is_some_and(|at| now.saturating_duration_since(at) < TOLD_AGAIN) {
             return false;
         }
-        let is_told = self.telling.take(now, TOLD_PER_SECOND, TOLD_BURST);
+        let is_told = self.telling.take(1, now);
         if is_told {
             record.told_at = Some(now);
         }
@@ -108,7 +109,7 @@ impl Offenders {
 
     /// Whether something that is nobody's offence may be told now, at the same rate.
     pub(super) fn may_tell(&mut self, now: Instant) -> bool {
-        self.telling.take(now, TOLD_PER_SECOND, TOLD_BURST)
+        self.telling.take(1, now)
     }
 
     /// How often an address offended, and how the last time.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use crate::bucket::TokenBucket;
 
 /// Datagrams that an address may send in the long run.
 pub const PER_SECOND: u32 = 32;
@@ -16,20 +18,10 @@ const ADDRESSES_MAX: usize = 4096;
 pub const MEMBER_PER_SECOND: u32 = 2;
 /// See [`MEMBER_PER_SECOND`].
 pub const MEMBER_BURST: u32 = 16;
-const RATE: f64 = PER_SECOND as f64;
-const SIZE: f64 = BURST as f64;
-
-/// So many at once, and so many a second.
-#[derive(Clone, Copy)]
-pub(super) struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
 #[derive(Default)]
 pub(super) struct Rates {
-    buckets: HashMap<Ipv4Addr, Bucket>,
-    members: HashMap<SocketAddrV4, Bucket>,
+    buckets: HashMap<Ipv4Addr, TokenBucket>,
+    members: HashMap<SocketAddrV4, TokenBucket>,
 }
 
 impl Rates {
@@ -40,68 +32,30 @@ impl Rates {
     }
 
     fn admit_member(&mut self, from: SocketAddrV4, now: Instant) -> bool {
-        let (rate, size) = (f64::from(MEMBER_PER_SECOND), f64::from(MEMBER_BURST));
         if self.members.len() >= ADDRESSES_MAX {
-            self.members
-                .retain(|_, bucket| bucket.refilled(now, rate, size) < size);
+            self.members.retain(|_, bucket| !bucket.is_full(now));
         }
         let is_room = self.members.contains_key(&from) || self.members.len() < ADDRESSES_MAX;
-        let full = Bucket::full(now, size);
-        is_room
-            && self
-                .members
-                .entry(from)
-                .or_insert(full)
-                .take(now, rate, size)
+        let full = || TokenBucket::per_second(MEMBER_PER_SECOND, MEMBER_BURST, now);
+        is_room && self.members.entry(from).or_insert_with(full).take(1, now)
     }
 
     fn admit_address(&mut self, from: Ipv4Addr, now: Instant) -> bool {
         let is_known = self.buckets.contains_key(&from);
         if !is_known && self.buckets.len() >= ADDRESSES_MAX {
-            self.buckets
-                .retain(|_, bucket| bucket.refilled(now, RATE, SIZE) < SIZE);
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         let is_room = is_known || self.buckets.len() < ADDRESSES_MAX;
         let key = if is_room { from } else { Ipv4Addr::UNSPECIFIED };
-        let full = Bucket::full(now, SIZE);
-        let bucket = self.buckets.entry(key).or_insert(full);
-        bucket.take(now, RATE, SIZE)
-    }
-}
-
-impl Bucket {
-    pub(super) fn full(now: Instant, size: f64) -> Self {
-        Self {
-            tokens: size,
-            at: now,
-        }
-    }
-
-    /// Takes one, where there is one.
-    pub(super) fn take(&mut self, now: Instant, per_second: f64, size: f64) -> bool {
-        self.tokens = self.refilled(now, per_second, size);
-        self.at = self.at.max(now);
-        let is_enough = self.tokens >= 1.0;
-        if is_enough {
-            self.tokens -= 1.0;
-        }
-        is_enough
-    }
-
-    /// When there is one; a moment later, so that no rounding wakes anyone early.
-    pub(super) fn ready_at(&self, per_second: f64) -> Instant {
-        let missing = (1.0 - self.tokens).max(0.0);
-        self.at + Duration::from_secs_f64(missing / per_second) + Duration::from_micros(100)
-    }
-
-    fn refilled(&self, now: Instant, per_second: f64, size: f64) -> f64 {
-        let passed: Duration = now.saturating_duration_since(self.at);
-        (self.tokens + passed.as_secs_f64() * per_second).min(size)
+        let full = || TokenBucket::per_second(PER_SECOND, BURST, now);
+        self.buckets.entry(key).or_insert_with(full).take(1, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

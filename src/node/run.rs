@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -402,22 +403,28 @@ impl Runner {
         if !self.views.is_due(now, has_changes, self.is_sweeping) {
             return;
         }
-        let Ok(permit) = self.parts.changes.try_reserve() else {
+        let permit = match self.parts.changes.try_reserve() {
+            Ok(permit) => Some(permit),
             // whoever invalidates is behind: look again shortly, with more in one batch
-            self.views.put_off(now);
-            return;
+            Err(TrySendError::Full(())) => {
+                self.views.put_off(now);
+                return;
+            }
+            // nobody shows it in a mount
+            Err(TrySendError::Closed(())) => None,
         };
         self.views.note_taken(now);
         let view = self.machine.view();
         let changes: Vec<Change> = std::iter::from_fn(|| self.machine.poll_change()).collect();
-        self.parts
-            .events
-            .note_changes(&changes, &self.parts.published.view.load(), &view);
-        self.parts.published.view.store(view);
+        let before = self.parts.published.view.swap(view.clone());
+        // told once it is so: who hears of a name finds it
+        self.parts.events.note_changes(&changes, &before, &view);
         if let Some(legacy) = &self.parts.legacy {
             legacy.changed(&changes);
         }
-        permit.send(Outdated::Names(changes));
+        if let Some(permit) = permit {
+            permit.send(Outdated::Names(changes));
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
 //! them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::{TrustError, random_bytes};
-use crate::id::to_hex;
+use super::TrustError;
 
 /// No file of ours is longer: a key is below 100 bytes, eight secrets are 520.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -54,15 +54,11 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError
 /// # Errors
 /// [`TrustError::File`]; nothing is left behind.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
-    let temporary = write_beside(path, content)?;
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(failed("create", path, error)),
+    match write_beside(path, content)?.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(failed("create", path, error.error)),
     }
-    removed.map_err(|error| failed("clean up beside", path, error))?;
     sync_directory(path)?;
     Ok(true)
 }
@@ -72,11 +68,8 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, TrustError> {
 /// # Errors
 /// [`TrustError::File`]; the old file is untouched.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), TrustError> {
-    let temporary = write_beside(path, content)?;
-    if let Err(error) = fs::rename(&temporary, path) {
-        let _ = fs::remove_file(&temporary);
-        return Err(failed("replace", path, error));
-    }
+    let replaced = write_beside(path, content)?.persist(path);
+    replaced.map_err(|error| failed("replace", path, error.error))?;
     sync_directory(path)
 }
 
@@ -91,27 +84,23 @@ pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
     }
 }
 
-fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, TrustError> {
+/// A file in the same directory, gone unless it gets the name.
+fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError> {
     let directory = directory_of(path);
     let made = DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory);
     made.map_err(|error| failed("create", directory, error))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", to_hex(&random_bytes::<8>())));
-    let temporary = directory.join(name);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(SECRET_MODE)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(failed("write", &temporary, error));
-    }
-    Ok(temporary)
+    let written = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(SECRET_MODE))
+        .tempfile_in(directory)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        });
+    written.map_err(|error| failed("write beside", path, error))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -137,8 +126,6 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> TrustError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn names_in(directory: &Path) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What needs nothing but the source tree and the program: the tree and the manual are as they
 //! should be, and the command line and the configuration say what they say.
 
+mod circles;
 mod cli_alone;
 mod cli_commands;
 mod cli_manual;

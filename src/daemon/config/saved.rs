@@ -177,6 +177,8 @@ fn invalid(error: impl ToString) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn share(dir: &[u8]) -> ShareSettings {

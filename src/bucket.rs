@@ -1,10 +1,10 @@
-//! A token bucket: how much may happen, on the average and at once.
+//! A token bucket: how much may happen, on the average and at once. The one there is; pure.
 
 use std::time::{Duration, Instant};
 
 /// Refills at a steady rate up to its capacity. Knows no clock.
 #[derive(Clone, Debug)]
-pub(super) struct TokenBucket {
+pub struct TokenBucket {
     per_token: Duration,
     capacity: u32,
     tokens: u32,
@@ -13,12 +13,12 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket of `capacity` tokens that gains `per_s` (at least 1) a second.
-    pub(super) fn per_second(per_s: u32, capacity: u32, now: Instant) -> Self {
+    pub fn per_second(per_s: u32, capacity: u32, now: Instant) -> Self {
         Self::one_in(Duration::from_secs(1) / per_s.max(1), capacity, now)
     }
 
     /// A full bucket of `capacity` tokens that gains one in each `per_token`.
-    pub(super) fn one_in(per_token: Duration, capacity: u32, now: Instant) -> Self {
+    pub fn one_in(per_token: Duration, capacity: u32, now: Instant) -> Self {
         Self {
             per_token,
             capacity,
@@ -28,13 +28,27 @@ impl TokenBucket {
     }
 
     /// Takes `count` tokens, or none where there are not so many.
-    pub(super) fn take(&mut self, count: u32, now: Instant) -> bool {
+    pub fn take(&mut self, count: u32, now: Instant) -> bool {
         self.refill(now);
         let enough = self.tokens >= count;
         if enough {
             self.tokens -= count;
         }
         enough
+    }
+
+    /// When there is one token at the earliest, with nothing taken until then.
+    pub fn ready_at(&self) -> Instant {
+        match self.tokens {
+            0 => self.counted_from + self.per_token,
+            _ => self.counted_from,
+        }
+    }
+
+    /// Whether nothing was taken that did not come back since.
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens == self.capacity
     }
 
     fn refill(&mut self, now: Instant) {

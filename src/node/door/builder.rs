@@ -1,0 +1,131 @@
+//! Beginning a node, with the settings that have no good default first.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cache::CacheConfig;
+use crate::id::NodeName;
+use crate::node::{GivingSettings, Node, NodeConfig, NodeError};
+
+/// What the cache may take where nobody says otherwise: 10 GiB, as for the daemon.
+pub const CACHE_DEFAULT_BYTES: u64 = 10 << 30;
+/// What the cache leaves free on its filesystem: 1 GiB.
+const FLOOR_BYTES: u64 = 1 << 30;
+/// How often another node is probed.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// Connections of others at one time.
+const PEER_CONNECTIONS: usize = 256;
+/// How long a clean stop keeps this node's entries with the others.
+const AWAY_GRACE: Duration = Duration::from_secs(30);
+/// How long a read waits without progress.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A node about to begin. Made by [`Node::builder`].
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    config: NodeConfig,
+    shares: Vec<PathBuf>,
+}
+
+impl Node {
+    /// A node that keeps its key, its secret and its cache beneath `dir`, which is made where it
+    /// is missing. Unless told otherwise it is called `name`, listens on any port of every
+    /// interface, looks for others on the LAN, caches up to 10 GiB and shares nothing.
+    pub fn builder(name: NodeName, dir: impl AsRef<Path>) -> NodeBuilder {
+        let dir = dir.as_ref();
+        let config = NodeConfig {
+            name,
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            advertise: None,
+            seeds: Vec::new(),
+            secret_file: None,
+            state_dir: dir.join("state"),
+            cache: CacheConfig {
+                dir: dir.join("cache"),
+                budget_bytes: CACHE_DEFAULT_BYTES,
+                floor_bytes: FLOOR_BYTES,
+            },
+            mdns: true,
+            probe_period: PROBE_PERIOD,
+            peer_connections: PEER_CONNECTIONS,
+            away_grace: AWAY_GRACE,
+            read_deadline: READ_DEADLINE,
+            legacy: None,
+            giving: GivingSettings::default(),
+            refuse_beneath: Vec::new(),
+        };
+        NodeBuilder {
+            config,
+            shares: Vec::new(),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Where it listens, by UDP and TCP alike; port 0 takes any.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.config.listen = address;
+        self
+    }
+
+    /// An address of another node to join through; may be called again for more.
+    #[must_use]
+    pub fn seed(mut self, address: SocketAddr) -> Self {
+        self.config.seeds.push(address);
+        self
+    }
+
+    /// A file with the cluster's secret: 64 hexadecimal digits, mode 0600. Without one the node
+    /// makes a secret of its own, and [`Node::join`] takes another's by invitation.
+    #[must_use]
+    pub fn secret_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.secret_file = Some(file.into());
+        self
+    }
+
+    /// Whether it finds others on the LAN, and is found.
+    #[must_use]
+    pub fn lan(mut self, on: bool) -> Self {
+        self.config.mdns = on;
+        self
+    }
+
+    /// The most that its cache may take, and what it leaves free on the filesystem, in bytes.
+    #[must_use]
+    pub fn cache(mut self, budget_bytes: u64, floor_bytes: u64) -> Self {
+        self.config.cache.budget_bytes = budget_bytes;
+        self.config.cache.floor_bytes = floor_bytes;
+        self
+    }
+
+    /// How long a read may wait without a byte of its file coming from anybody.
+    #[must_use]
+    pub fn read_deadline(mut self, deadline: Duration) -> Self {
+        self.config.read_deadline = deadline;
+        self
+    }
+
+    /// A folder to share from the start; may be called again for more.
+    #[must_use]
+    pub fn share(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.shares.push(dir.into());
+        self
+    }
+
+    /// Begins it, without a mount: it gossips and serves when this returns, while its shares are
+    /// still scanned.
+    ///
+    /// # Errors
+    /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let mut node = Node::start(self.config).await?;
+        // what would be told to a mount
+        drop(node.take_changes());
+        for dir in self.shares {
+            node.share(dir).await?;
+        }
+        Ok(node)
+    }
+}

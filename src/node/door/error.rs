@@ -1,0 +1,71 @@
+//! Why something could not be done with a file of the namespace.
+
+use std::path::PathBuf;
+
+use crate::cache::CacheError;
+use crate::fs::FsError;
+use crate::path::SharedPath;
+use crate::transfer::TransferError;
+
+/// A failure about one name. The node is as it was before, but for bytes that came: those stay in
+/// the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// No node shares the name; one that begins later may.
+    #[error("{path}: no node shares such a name")]
+    NotFound {
+        /// Which.
+        path: SharedPath,
+    },
+    /// It is a directory or a link, where a file was wanted; or no directory, where one was.
+    #[error("{path} is {what}")]
+    WrongKind {
+        /// Which.
+        path: SharedPath,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Its bytes could not be read; the inner error says whose fault it is.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Which.
+        path: SharedPath,
+        /// Why.
+        source: FsError,
+    },
+    /// It could not be brought into the cache.
+    #[error("{path}: {source}")]
+    NotFetched {
+        /// Which.
+        path: SharedPath,
+        /// Why.
+        source: TransferError,
+    },
+    /// The cache refuses to keep it.
+    #[error("{path}: {source}")]
+    NotKept {
+        /// Which.
+        path: SharedPath,
+        /// Why.
+        source: CacheError,
+    },
+    /// The cache cannot hold that much beside what is pinned or open. A larger budget helps.
+    #[error("{path}: the cache has no room for its {bytes} bytes")]
+    NoRoom {
+        /// What was to be kept.
+        path: SharedPath,
+        /// How much that is.
+        bytes: u64,
+    },
+    /// More files in one call than [`super::FILES_MAX`]; name fewer directories.
+    #[error("more than {} files in one call", super::FILES_MAX)]
+    TooMany,
+    /// A local file could not be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Local {
+        /// Which.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,49 @@
+//! What happens, as it happens.
+
+use std::collections::VecDeque;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::node::{Node, Noted};
+
+/// Events in their order: those that the node remembers first, then each as it comes.
+pub struct EventStream {
+    remembered: VecDeque<Noted>,
+    live: broadcast::Receiver<Noted>,
+    lost: u64,
+}
+
+impl Node {
+    /// What happened lately and what happens from now on.
+    pub fn follow(&self) -> EventStream {
+        let (remembered, live) = self.events().follow();
+        EventStream {
+            remembered: remembered.into(),
+            live,
+            lost: 0,
+        }
+    }
+}
+
+impl EventStream {
+    /// The next event; none once the node is gone. May be dropped before it is done: no event is
+    /// lost by that.
+    pub async fn next(&mut self) -> Option<Noted> {
+        if let Some(noted) = self.remembered.pop_front() {
+            return Some(noted);
+        }
+        loop {
+            match self.live.recv().await {
+                Ok(noted) => return Some(noted),
+                Err(RecvError::Lagged(events)) => self.lost += events,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// How many events were dropped because they were not taken in time.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}

@@ -1,0 +1,268 @@
+//! Bringing files here and keeping them, and sharing folders.
+
+use std::collections::{BTreeMap, btree_map};
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::FileError;
+use crate::catalogue::{Found, View};
+use crate::digest::ContentHash;
+use crate::node::{Node, NodeError};
+use crate::path::SharedPath;
+use crate::share::ShareSpec;
+use crate::transfer::{Fetcher, TransferError};
+use crate::wire::native::record::Kind;
+
+/// Whole files fetched at a time for one call.
+const FILLS_AT_ONCE: usize = 4;
+/// Files that one call may touch, directories taken apart; beyond it the call is refused.
+pub const FILES_MAX: usize = 1_000_000;
+/// Names read from a directory at a time.
+const CHILDREN_BATCH: usize = 1000;
+
+/// The different contents beneath some names, with one name each.
+pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
+
+/// Files on their way into the cache. Dropping it cancels those that are not there yet; what came
+/// of them stays, as far as there is room.
+#[must_use = "dropping it cancels the fetches"]
+pub struct Prefetch {
+    fetcher: Fetcher,
+    waiting: btree_map::IntoIter<ContentHash, (u64, SharedPath)>,
+    running: JoinSet<Fetched>,
+    files: usize,
+    bytes: u64,
+}
+
+/// How the fetch of one file ended.
+#[derive(Debug)]
+pub struct Fetched {
+    /// One of the names that it has.
+    pub path: SharedPath,
+    /// Its size.
+    pub size_bytes: u64,
+    /// `Ok` once the cache holds every byte.
+    pub outcome: Result<(), TransferError>,
+}
+
+impl Prefetch {
+    /// How many files were not here; those of the same content count once.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// How many bytes they have in all.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next file that has ended; none once all have.
+    pub async fn next(&mut self) -> Option<Fetched> {
+        while self.running.len() < FILLS_AT_ONCE
+            && let Some((hash, (size_bytes, path))) = self.waiting.next()
+        {
+            let fill = self.fetcher.fill(hash, size_bytes);
+            self.running.spawn(async move {
+                Fetched {
+                    path,
+                    size_bytes,
+                    outcome: fill.done().await,
+                }
+            });
+        }
+        // a task of ours neither panics nor is aborted while this lives
+        self.running.join_next().await?.ok()
+    }
+
+    /// Waits until all have ended.
+    ///
+    /// # Errors
+    /// [`FileError::NotFetched`] for the first that could not be had; the others were cancelled.
+    pub async fn finish(mut self) -> Result<(), FileError> {
+        while let Some(Fetched { path, outcome, .. }) = self.next().await {
+            outcome.map_err(|source| FileError::NotFetched { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Brings a file, or all files beneath a directory, into the cache.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::TooMany`]; nothing is fetched then.
+    pub fn prefetch(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
+        Ok(self.fetch_all(self.contents_of(path)?))
+    }
+
+    /// Keeps the contents that a file, or all files beneath a directory, have now: they are not
+    /// evicted, whatever becomes of their names, and are fetched by what this returns.
+    ///
+    /// # Errors
+    /// As [`Node::prefetch`], [`FileError::NoRoom`] and [`FileError::NotKept`]: nothing was changed
+    /// then.
+    pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
+        let contents = self.contents_of(path)?;
+        self.set_pins(path, &contents, true).await?;
+        Ok(self.fetch_all(contents))
+    }
+
+    /// Keeps them no longer than there is room.
+    ///
+    /// # Errors
+    /// As [`Node::pin`].
+    pub async fn unpin(&self, path: &SharedPath) -> Result<(), FileError> {
+        let contents = self.contents_of(path)?;
+        self.set_pins(path, &contents, false).await
+    }
+
+    /// Copies a file to a local one, which appears under its name when it is whole, in place of
+    /// one that was there. Gives its length.
+    ///
+    /// # Errors
+    /// As [`Node::open`], [`FileError::Unreadable`] where its bytes do not come, and
+    /// [`FileError::Local`]. Nothing is left of it then.
+    pub async fn get(&self, path: &SharedPath, to: impl AsRef<Path>) -> Result<u64, FileError> {
+        let to = to.as_ref();
+        let mut reader = self.open(path).await?.to_the_end();
+        let local = |source| FileError::Local {
+            file: to.to_owned(),
+            source,
+        };
+        let part = part_beside(to).map_err(local)?;
+        let mut file = File::from_std(part.reopen().map_err(local)?);
+        loop {
+            let came = reader.next_bytes().await;
+            let bytes = came.map_err(|source| FileError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
+            if bytes.is_empty() {
+                break;
+            }
+            file.write_all(&bytes).await.map_err(local)?;
+        }
+        file.sync_data().await.map_err(local)?;
+        part.persist(to).map_err(|error| local(error.error))?;
+        Ok(reader.size_bytes())
+    }
+
+    /// Shares a folder from now on, for as long as this node runs; its files are listed as they
+    /// are hashed.
+    ///
+    /// # Errors
+    /// [`NodeError::Share`] naming the folder and what is wrong with it.
+    pub async fn share(&self, dir: impl Into<PathBuf>) -> Result<(), NodeError> {
+        let spec = ShareSpec {
+            dir: dir.into(),
+            include_private: false,
+            legacy: false,
+        };
+        let shares = self.shares().clone();
+        let added = spawn_blocking(move || shares.add(spec)).await;
+        added.map_err(|_| NodeError::Stopping)??;
+        Ok(())
+    }
+
+    fn fetch_all(&self, contents: Contents) -> Prefetch {
+        let (cache, shares) = (self.cache(), self.shares());
+        let is_here = |hash: &ContentHash| cache.is_complete(hash) || shares.holds(hash);
+        let missing = contents.into_iter().filter(|(hash, _)| !is_here(hash));
+        let contents: Contents = missing.collect();
+        Prefetch {
+            fetcher: self.fetcher().clone(),
+            files: contents.len(),
+            bytes: contents.values().map(|(size, _)| size).sum(),
+            waiting: contents.into_iter(),
+            running: JoinSet::new(),
+        }
+    }
+
+    async fn set_pins(
+        &self,
+        path: &SharedPath,
+        contents: &Contents,
+        pinned: bool,
+    ) -> Result<(), FileError> {
+        let cache = self.cache().clone();
+        let hashes: Vec<ContentHash> = contents.keys().copied().collect();
+        let kept = |hash: &ContentHash| cache.is_pinned(hash) || self.shares().holds(hash);
+        let new = contents.iter().filter(|(hash, _)| !kept(hash));
+        let bytes = new.map(|(_, (size_bytes, _))| size_bytes).sum();
+        let path = path.clone();
+        let changed = spawn_blocking(move || {
+            if pinned && !cache.could_hold(bytes) {
+                return Err(FileError::NoRoom { path, bytes });
+            }
+            let changed = cache.pin_all(&hashes, pinned);
+            changed.map_err(|source| FileError::NotKept { path, source })
+        });
+        // ends otherwise only when the runtime does
+        changed.await.unwrap_or(Ok(()))
+    }
+
+    /// The different contents of a file, or of all files beneath a directory.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], [`FileError::TooMany`].
+    pub fn contents_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
+        let mut contents = Contents::new();
+        collect(
+            &self.view(),
+            path.clone(),
+            &self.found(path)?,
+            &mut contents,
+        )?;
+        Ok(contents)
+    }
+}
+
+/// A file beside its name, gone unless it gets that name.
+fn part_beside(file: &Path) -> io::Result<NamedTempFile> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    // what its writer's umask leaves, as for any new file
+    tempfile::Builder::new()
+        .prefix(".p2pfs-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir.unwrap_or(Path::new(".")))
+}
+
+fn collect(
+    view: &View,
+    path: SharedPath,
+    found: &Found,
+    contents: &mut Contents,
+) -> Result<(), FileError> {
+    match &found.kind {
+        Kind::File {
+            hash, size_bytes, ..
+        } => {
+            contents.insert(*hash, (*size_bytes, path));
+        }
+        Kind::Symlink { .. } => {}
+        Kind::Directory => {
+            let mut after: Option<Box<[u8]>> = None;
+            loop {
+                let batch = view.children(&path, after.as_deref(), CHILDREN_BATCH);
+                let Some(last) = batch.last() else { break };
+                after = Some(last.name.clone());
+                for child in &batch {
+                    if let Ok(below) = path.join(&child.name) {
+                        collect(view, below, &child.found, contents)?;
+                    }
+                }
+            }
+        }
+    }
+    if contents.len() > FILES_MAX {
+        return Err(FileError::TooMany);
+    }
+    Ok(())
+}

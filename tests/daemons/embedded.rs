@@ -1,0 +1,240 @@
+//! Programs that embed a node: those of `examples/`, and what the door promises them.
+
+use std::fs;
+use std::io::SeekFrom;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+use p2pfs::node::{FileError, Leave, News, Node, NodeBuilder};
+use p2pfs::path::SharedPath;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::runtime::Runtime;
+
+use crate::support::content::noise;
+use crate::support::daemon::set_mode;
+use crate::support::process::HANG_LIMIT;
+use crate::support::promise::{Need, promise};
+
+#[path = "../../examples/backup.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod backup;
+#[path = "../../examples/stream.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod stream;
+
+const NEEDS: &[Need] = &[];
+const MIB: usize = 1 << 20;
+
+/// Two nodes of one cluster in this process: one that shares, and one that reads.
+struct Pair {
+    folder: tempfile::TempDir,
+    near: Node,
+    far: Node,
+}
+
+fn builder(folder: &Path, name: &str) -> NodeBuilder {
+    let secret = folder.join("secret");
+    fs::write(&secret, format!("{}\n", "7b".repeat(32))).unwrap();
+    set_mode(&secret, 0o600);
+    for dir in [name.to_owned(), format!("{name}-share")] {
+        fs::create_dir_all(folder.join(&dir)).unwrap();
+        set_mode(&folder.join(&dir), 0o755);
+    }
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    Node::builder(name.parse().unwrap(), folder.join(name))
+        .listen(anywhere)
+        .secret_file(secret)
+        .cache(64 << 20, 0)
+        .lan(false)
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        let far = builder(folder.path(), "far").start().await.unwrap();
+        let near = builder(folder.path(), "near").seed(far.address());
+        let near = near.start().await.unwrap();
+        Self { folder, near, far }
+    }
+
+    /// A file in the folder of one of them.
+    fn write(&self, node: &str, name: &str, bytes: &[u8]) {
+        let file = self.folder.path().join(format!("{node}-share")).join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, bytes).unwrap();
+        set_mode(&file, 0o644);
+    }
+
+    fn share_of(&self, node: &str) -> std::path::PathBuf {
+        self.folder.path().join(format!("{node}-share"))
+    }
+
+    /// Near knows the file, which far shares.
+    async fn shared(name: &str, bytes: &[u8]) -> Self {
+        let pair = Self::start().await;
+        pair.write("far", name, bytes);
+        pair.far.share(pair.share_of("far")).await.unwrap();
+        pair.near.wait_for(&path(name)).await.unwrap();
+        pair
+    }
+
+    async fn stop(self) {
+        tokio::join!(self.near.stop(Leave::Away), self.far.stop(Leave::Away));
+    }
+}
+
+fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+/// Runs to its end, or fails at the limit of all tests.
+fn within_limit(test: impl Future<Output = ()>) {
+    let runtime = Runtime::new().unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(HANG_LIMIT, test).await })
+        .expect("it has hung");
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+#[apply(promise)]
+fn the_example_that_streams_gives_every_byte() {
+    within_limit(async {
+        let bytes = noise(1, 5 * MIB + 77);
+        let pair = Pair::shared("films/film", &bytes).await;
+        let mut came = Vec::new();
+        let copied = stream::stream(&pair.near, "films/film", &mut came).await;
+        assert_eq!(copied.unwrap(), bytes.len() as u64);
+        assert!(came == bytes, "other bytes");
+        pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn the_example_that_backs_up_keeps_what_its_holder_takes_away() {
+    within_limit(async {
+        let pair = Pair::start().await;
+        pair.write("far", "docs/a", &noise(2, 3 * MIB));
+        pair.write("far", "docs/deep/b", &noise(3, 100));
+        pair.write("near", "mine", b"bytes");
+        pair.far.share(pair.share_of("far")).await.unwrap();
+        // both names, before the directory is kept as it is then
+        for name in ["docs/a", "docs/deep/b"] {
+            pair.near.wait_for(&path(name)).await.unwrap();
+        }
+        let kept = backup::back_up(&pair.near, &pair.share_of("near"), "docs").await;
+        assert_eq!(kept.unwrap(), 3 * MIB as u64 + 100);
+        pair.far.wait_for(&path("mine")).await.unwrap();
+        let Pair { near, far, folder } = pair;
+        far.stop(Leave::Final).await;
+        drop(far);
+        let mut file = near.open(&path("docs/a")).await.unwrap();
+        let mut came = Vec::new();
+        file.read_to_end(&mut came).await.unwrap();
+        assert!(came == noise(2, 3 * MIB), "other bytes");
+        near.stop(Leave::Away).await;
+        drop(folder);
+    });
+}
+
+#[apply(promise)]
+fn a_reader_seeks_and_is_at_its_end_past_the_last_byte() {
+    within_limit(async {
+        let bytes = noise(4, 3 * MIB + 5);
+        let pair = Pair::shared("file", &bytes).await;
+        let mut file = pair.near.open(&path("file")).await.unwrap();
+        let mut part = vec![0; 70_000];
+        for at in [2 * MIB + 1, 0, MIB - 3, MIB + 69_998, 3 * MIB - 69_995] {
+            let told = file.seek(SeekFrom::Start(at as u64)).await.unwrap();
+            assert_eq!(told, at as u64);
+            file.read_exact(&mut part).await.unwrap();
+            assert!(part == bytes[at..][..part.len()], "at {at}");
+        }
+        file.seek(SeekFrom::End(-4)).await.unwrap();
+        let mut end = Vec::new();
+        file.read_to_end(&mut end).await.unwrap();
+        assert_eq!(end, bytes[bytes.len() - 4..]);
+        file.seek(SeekFrom::End(10)).await.unwrap();
+        assert_eq!(file.read(&mut part).await.unwrap(), 0);
+        assert!(
+            file.seek(SeekFrom::End(-1 - bytes.len() as i64))
+                .await
+                .is_err()
+        );
+        pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn get_leaves_the_whole_file_or_what_was_there_before() {
+    within_limit(async {
+        let bytes = noise(5, 2 * MIB);
+        let pair = Pair::shared("file", &bytes).await;
+        let to = pair.folder.path().join("copy");
+        fs::write(&to, "before").unwrap();
+        let absent = pair.near.get(&path("absent"), &to).await;
+        assert!(matches!(absent, Err(FileError::NotFound { .. })));
+        assert_eq!(fs::read(&to).unwrap(), b"before");
+        assert_eq!(
+            pair.near.get(&path("file"), &to).await.unwrap(),
+            2 * MIB as u64
+        );
+        assert!(fs::read(&to).unwrap() == bytes, "other bytes");
+        let parts = fs::read_dir(pair.folder.path()).unwrap();
+        let left = parts.filter(|it| {
+            let name = it.as_ref().unwrap().file_name();
+            name.to_string_lossy().starts_with(".p2pfs-")
+        });
+        assert_eq!(left.count(), 0, "a part is left");
+        pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn what_does_not_fit_is_not_pinned() {
+    within_limit(async {
+        let pair = Pair::start().await;
+        let small = builder(pair.folder.path(), "small").cache(MIB as u64, 0);
+        let small = small.seed(pair.far.address()).start().await.unwrap();
+        pair.write("far", "large", &noise(6, 2 * MIB));
+        pair.far.share(pair.share_of("far")).await.unwrap();
+        small.wait_for(&path("large")).await.unwrap();
+        let refused = small.pin(&path("large")).await;
+        assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes == 2 * MIB as u64));
+        assert_eq!(small.status().await.unwrap().cache.pinned_bytes, 0);
+        small.stop(Leave::Away).await;
+        pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn names_events_and_reasons_are_told_by_the_node_itself() {
+    within_limit(async {
+        let pair = Pair::shared("docs/file", b"bytes").await;
+        let listed = pair.near.list(&path("docs")).unwrap();
+        let names: Vec<_> = listed.iter().map(|it| it.path.to_string()).collect();
+        assert_eq!(names, ["docs/file"]);
+        assert_eq!(listed[0].cached_bytes, 0);
+        assert!(matches!(
+            pair.near.list(&path("docs/file")),
+            Err(FileError::WrongKind { .. })
+        ));
+        let why = pair.near.why(&path("docs/file")).unwrap();
+        assert!(why.is_listed);
+        assert_eq!(why.versions[0].holders, [pair.far.id()]);
+        let mut events = pair.near.follow();
+        let added = News::Added(path("docs/file"));
+        while events.next().await.expect("the node runs").news != added {}
+        pair.near
+            .prefetch(&path("docs"))
+            .unwrap()
+            .finish()
+            .await
+            .unwrap();
+        assert_eq!(pair.near.find(&path("docs/file")).unwrap().cached_bytes, 5);
+        assert_eq!(pair.near.prefetch(&path("docs")).unwrap().files(), 0);
+        pair.stop().await;
+    });
+}
