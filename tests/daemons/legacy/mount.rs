@@ -74,7 +74,7 @@ fn files_of_an_old_peer_are_there_the_first_time() {
     let listed = run(Command::new("ls").arg("-l").arg(node.mounted("resume.pdf")));
     let line = listed.expect_ok();
     assert!(
-        line.contains(" 12 ") && line.starts_with("-r--r--r--"),
+        line.contains(" 12 ") && line.starts_with("-rw-r--r--"),
         "{line}"
     );
     assert_eq!(
