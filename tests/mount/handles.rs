@@ -16,6 +16,7 @@ use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
+use p2pfs::fs::{ROOT_INO, Stale};
 
 const NEEDS: &[Need] = &[mount_as_root];
 
@@ -52,17 +53,17 @@ fn open_by(mount: &File, handle: &mut FileHandle) -> io::Result<File> {
     }
 }
 
-/// The kernel forgets inodes and names that nobody uses, on the whole machine: nobody loses by it
-/// more than a moment.
-fn forget_unused() {
-    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-}
-
-/// Whether the kernel has forgotten all that it was told of this mount; looked at a few times,
-/// since what is just closed is forgotten a little later.
+/// The kernel forgets all that it was told of this mount and nobody uses: each name in the root, and
+/// with it what is below.
 fn forget_all(mounted: &Mounted) {
+    let invalidator = mounted.mount.invalidator();
+    for name in ["a", "b", "other"] {
+        invalidator.invalidate(Stale::Name {
+            parent: ROOT_INO,
+            name: name.as_bytes().into(),
+        });
+    }
     eventually("the kernel has forgotten all names", PATIENCE, || {
-        forget_unused();
         mounted.mount.activity().inodes == 1
     });
 }

@@ -303,6 +303,7 @@ fn inotify_tells_what_local_programs_do_and_nothing_of_other_nodes() {
 }
 
 #[apply(promise)]
+#[takes("getfattr")]
 fn names_and_attributes_are_told_while_bytes_do_not_come() {
     let content = Memory::new();
     for number in 0..50 {
