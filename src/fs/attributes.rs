@@ -87,9 +87,22 @@ impl Node {
 impl Filesystem {
     /// The attributes of what was found, but for the inode's number.
     pub(super) fn attributes(&self, name: &Name, listed: &Listed) -> Attributes {
+        self.attributes_by(name, listed, |file| self.content.live(file))
+    }
+
+    /// The same, for who looks at own files in another way.
+    pub(super) fn attributes_by(
+        &self,
+        name: &Name,
+        listed: &Listed,
+        live: impl FnOnce(&FileVersion) -> Option<LiveAttributes>,
+    ) -> Attributes {
         let (size_bytes, mode) = match &listed.node {
             Node::Directory => (DIRECTORY_SIZE_BYTES, self.directory_mode()),
-            Node::File(file) => return self.file_attributes(name, file),
+            Node::File(file) => {
+                let live = file.own.as_ref().and_then(|_| live(file));
+                return self.file_attributes(name, file, live);
+            }
             Node::Older => return self.older_attributes_of(name),
             Node::Symlink(target) => (target.len() as u64, 0o777),
             Node::Status => (
@@ -143,8 +156,12 @@ impl Filesystem {
         0o777 & !self.options.directory_mask
     }
 
-    fn file_attributes(&self, name: &Name, file: &FileVersion) -> Attributes {
-        let live = file.own.as_ref().and_then(|_| self.content.live(file));
+    fn file_attributes(
+        &self,
+        name: &Name,
+        file: &FileVersion,
+        live: Option<LiveAttributes>,
+    ) -> Attributes {
         let (size_bytes, mtime, executable) = match live {
             Some(live) => (live.size_bytes, live.mtime, live.executable),
             None => (file.size_bytes, file.mtime, file.executable),

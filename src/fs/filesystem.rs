@@ -197,11 +197,22 @@ impl Filesystem {
     /// Counts a lookup of what was found and gives its attributes; `above` is the number of its
     /// directory, where that is known.
     pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: Listed) -> Entry {
+        let attributes = self.attributes(&name, &listed);
+        self.enter_with(above, name, listed, attributes)
+    }
+
+    /// The same with attributes that are known already, but for the number.
+    pub(super) fn enter_with(
+        &self,
+        above: Option<u64>,
+        name: Name,
+        listed: Listed,
+        mut attributes: Attributes,
+    ) -> Entry {
         let lifetime = match listed.node {
             Node::Older => Duration::ZERO,
             _ => names::lifetime(&name),
         };
-        let mut attributes = self.attributes(&name, &listed);
         let node = listed.node;
         let inode = Inode { name, node };
         attributes.ino = self.inodes.look_up(above, &inode, listed.said);

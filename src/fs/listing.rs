@@ -15,8 +15,9 @@ use super::error::FsError;
 use super::filesystem::{Filesystem, LISTED_LIVE_LIFETIME};
 use super::inode::{Inode, Name, Node};
 use super::names::{self, Listed};
-use super::traits::Stale;
+use super::traits::{Content, FileVersion, LiveAttributes, LiveLook, Stale};
 use crate::catalogue::View;
+use crate::wire::native::record::ShareIndex;
 
 /// How many directories are remembered while they are listed in parts. One that is pushed out is
 /// listed anew from where its reader stands.
@@ -95,12 +96,16 @@ impl Filesystem {
             }
         }
         let mut is_end = true;
+        let mut looks = LiveLooks::default();
         for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
             let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
-            let mut attributes = self.enter(Some(ino), child, listed).attributes;
+            let look = |file: &FileVersion| looks.look(&*self.content, file);
+            let attributes = self.attributes_by(&child, &listed, look);
+            let entry = self.enter_with(Some(ino), child, listed, attributes);
+            let mut attributes = entry.attributes;
             if is_own {
                 reader.listing.note_live();
                 attributes.lifetime = LISTED_LIVE_LIFETIME;
@@ -191,6 +196,26 @@ impl Filesystem {
                 attributes(above_ino, &above),
             ),
         ]
+    }
+}
+
+/// How the own files of one directory look, each found through its share's directory.
+#[derive(Default)]
+struct LiveLooks(Vec<(ShareIndex, Option<LiveLook>)>);
+
+impl LiveLooks {
+    fn look(&mut self, content: &dyn Content, file: &FileVersion) -> Option<LiveAttributes> {
+        let (share, path) = file.own.as_ref()?;
+        let known = self.0.iter().position(|(known, _)| known == share);
+        let at = known.unwrap_or_else(|| {
+            let look = path.parent().and_then(|dir| content.live_in(*share, &dir));
+            self.0.push((*share, look));
+            self.0.len() - 1
+        });
+        match &self.0[at].1 {
+            Some(look) => look(path.file_name()),
+            None => content.live(file),
+        }
     }
 }
 

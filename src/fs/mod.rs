@@ -38,7 +38,7 @@ pub use listing::DirectoryEntry;
 pub use older::LaterReply;
 pub use traits::{
     BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,
-    OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+    LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -91,6 +91,12 @@ pub trait Content: Send + Sync + 'static {
     /// the file is no longer there. A local `stat` at most.
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes>;
 
+    /// The same for the own files of one directory, for who lists it: the directory is found once,
+    /// and so as it is now. Nothing where it is no longer there.
+    fn live_in(&self, _share: ShareIndex, _directory: &SharedPath) -> Option<LiveLook> {
+        None
+    }
+
     /// The local file behind a handle, if the kernel may read it directly: one that is complete
     /// and stays as it is, or the own file of a live handle.
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>>;
@@ -245,6 +251,9 @@ impl LiveAttributes {
         })
     }
 }
+
+/// How the file of a name in a directory looks now, as [`Content::live`] says it.
+pub type LiveLook = Box<dyn Fn(&[u8]) -> Option<LiveAttributes>>;
 
 /// The local cache's budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,12 +22,14 @@ use crate::catalogue::View;
 use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
-    Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, OlderFile, Opened,
-    ReadNow, ReadReply, ReadTicket, Space,
+    Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile,
+    Opened, ReadNow, ReadReply, ReadTicket, Space,
 };
+use crate::path::SharedPath;
 use crate::share::{ShareFile, ShareSet};
 use crate::transfer::plan::PlanError;
 use crate::transfer::{FetchTicket, Fetcher, TransferError};
+use crate::wire::native::record::ShareIndex;
 
 /// Versions open at once, at most; beyond it opens fail with ENFILE. Four times the default
 /// limit of descriptors a process has on Linux, since most need none.
@@ -309,13 +311,12 @@ impl Content for NodeContent {
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
         let (share, path) = file.own.as_ref()?;
-        let now = self.shares.stat(*share, path).ok()?;
-        let attributes = LiveAttributes {
-            size_bytes: now.size_bytes,
-            mtime: now.mtime,
-            executable: now.executable,
-        };
-        Some(attributes)
+        self.shares.stat(*share, path).ok().map(live_attributes)
+    }
+
+    fn live_in(&self, share: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
+        let stat = self.shares.stats_in(share, directory).ok()?;
+        Some(Box::new(move |name| stat(name).ok().map(live_attributes)))
     }
 
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
@@ -377,6 +378,14 @@ impl Content for NodeContent {
             }));
         };
         older.open_later(name, Box::new(opened));
+    }
+}
+
+fn live_attributes(now: crate::share::Attributes) -> LiveAttributes {
+    LiveAttributes {
+        size_bytes: now.size_bytes,
+        mtime: now.mtime,
+        executable: now.executable,
     }
 }
 

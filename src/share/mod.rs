@@ -67,7 +67,7 @@ pub use left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
 
 use crate::digest::ContentHash;
-use crate::path::SharedPath;
+use crate::path::{SharedPath, check_name};
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
 use identity::Seen;
@@ -299,32 +299,29 @@ impl ShareSet {
     /// # Errors
     /// As [`Self::own`].
     pub fn stat(&self, share: ShareIndex, path: &SharedPath) -> Result<Attributes, ShareError> {
+        let parent = path.parent().ok_or(ShareError::NotHere)?;
+        self.stats_in(share, &parent)?(path.file_name())
+    }
+
+    /// The same for the names in one directory, which is opened once: it stays the one that it is.
+    ///
+    /// # Errors
+    /// As [`Self::own`], also of what it gives.
+    pub fn stats_in(
+        &self,
+        share: ShareIndex,
+        directory: &SharedPath,
+    ) -> Result<impl Fn(&[u8]) -> Result<Attributes, ShareError> + use<>, ShareError> {
         let (dir, include_private) = self.share(share)?;
         let beneath = &self.inner.shared.beneath;
-        let parent = path.parent().ok_or(ShareError::NotHere)?;
-        let stat = beneath
+        let opened = beneath
             .open_share(&dir)
-            .and_then(|fd| beneath.open_directory(&dir, fd.as_fd(), &parent))
-            .and_then(|fd| statat(&fd, path.file_name(), AtFlags::SYMLINK_NOFOLLOW));
-        let seen = match stat {
-            Ok(stat) => Seen::of(&stat),
-            Err(error) if beneath::is_absence(error) => return Err(ShareError::NotHere),
-            Err(error) => return Err(error.into()),
-        };
-        let form = match seen.file_type() {
-            FileType::RegularFile => Form::File,
-            FileType::Directory => Form::Directory,
-            FileType::Symlink => Form::Symlink,
-            _ => return Err(ShareError::NotHere),
-        };
-        if !include_private && !seen.others_may_read() {
-            return Err(ShareError::NotHere);
-        }
-        Ok(Attributes {
-            form,
-            size_bytes: seen.identity.size_bytes,
-            mtime: seen.identity.mtime.into(),
-            executable: seen.executable(),
+            .and_then(|fd| beneath.open_directory(&dir, fd.as_fd(), directory));
+        let directory = opened.map_err(not_here)?;
+        Ok(move |name: &[u8]| {
+            check_name(name).map_err(|_| ShareError::NotHere)?;
+            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+            attributes_of(Seen::of(&stat.map_err(not_here)?), include_private)
         })
     }
 
@@ -438,4 +435,30 @@ impl Drop for Inner {
             let _ = thread.join();
         }
     }
+}
+
+/// What is not there, and what went wrong.
+fn not_here(error: rustix::io::Errno) -> ShareError {
+    match beneath::is_absence(error) {
+        true => ShareError::NotHere,
+        false => error.into(),
+    }
+}
+
+fn attributes_of(seen: Seen, include_private: bool) -> Result<Attributes, ShareError> {
+    let form = match seen.file_type() {
+        FileType::RegularFile => Form::File,
+        FileType::Directory => Form::Directory,
+        FileType::Symlink => Form::Symlink,
+        _ => return Err(ShareError::NotHere),
+    };
+    if !include_private && !seen.others_may_read() {
+        return Err(ShareError::NotHere);
+    }
+    Ok(Attributes {
+        form,
+        size_bytes: seen.identity.size_bytes,
+        mtime: seen.identity.mtime.into(),
+        executable: seen.executable(),
+    })
 }

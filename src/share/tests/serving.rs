@@ -203,6 +203,29 @@ fn what_is_not_shared_is_neither_opened_nor_described() {
 }
 
 #[test]
+fn the_names_of_a_directory_are_described_one_by_one_as_each_is_now() {
+    let mut bench = Bench::bare();
+    bench.mkdir("d");
+    bench.write("d/f", b"first");
+    bench.write("d/private", b"p");
+    bench.chmod("d/private", 0o600);
+    symlink("../..", bench.at("d/up")).unwrap();
+    let index = bench.start();
+    let stat = bench.set().stats_in(index, &path("d")).unwrap();
+    assert_eq!(stat(b"f").unwrap().size_bytes, 5);
+    bench.write("d/f", b"second one");
+    assert_eq!(stat(b"f").unwrap().size_bytes, 10);
+    for name in [&b"private"[..], b"absent", b"up/secret", b""] {
+        let described = stat(name);
+        assert!(matches!(described, Err(ShareError::NotHere)), "{name:?}");
+    }
+    for absent in ["absent", "d/f", "d/up"] {
+        let described = bench.set().stats_in(index, &path(absent));
+        assert!(matches!(described, Err(ShareError::NotHere)), "{absent}");
+    }
+}
+
+#[test]
 fn many_readers_of_an_evicted_outboard_all_get_their_bytes() {
     let mut bench = Bench::bare();
     bench.config.outboard_budget_bytes = 0;

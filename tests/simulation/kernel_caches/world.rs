@@ -12,8 +12,8 @@ use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
 use p2pfs::digest::ContentHash;
 use p2pfs::extent::ByteRange;
 use p2pfs::fs::{
-    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
-    ReadTicket, Space,
+    Content, ContentHandle, FileVersion, FsError, LiveAttributes, LiveLook, Opened, ReadNow,
+    ReadReply, ReadTicket, Space,
 };
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::path::SharedPath;
@@ -210,8 +210,7 @@ impl World {
     }
 
     fn own_file(&self, path: &SharedPath) -> PathBuf {
-        let name = blake3::hash(path.as_bytes()).to_hex();
-        self.own_folder.path().join(&name.as_str()[..16])
+        self.own_folder.path().join(own_name(path))
     }
 
     /// Something happens to an own file, which is not hashed yet.
@@ -462,6 +461,14 @@ impl Content for World {
         LiveAttributes::of(&File::open(self.own_file(path)).ok()?).ok()
     }
 
+    fn live_in(&self, _: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
+        let (directory, folder) = (directory.clone(), self.own_folder.path().to_owned());
+        Some(Box::new(move |name| {
+            let file = folder.join(own_name(&directory.join(name).ok()?));
+            LiveAttributes::of(&File::open(file).ok()?).ok()
+        }))
+    }
+
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
         let state = self.lock();
         let open = state.open.get(&handle.0)?;
@@ -478,4 +485,9 @@ impl Content for World {
     fn status_json(&self) -> Vec<u8> {
         Vec::new()
     }
+}
+
+/// What an own file is called in the folder of all.
+fn own_name(path: &SharedPath) -> String {
+    blake3::hash(path.as_bytes()).to_hex()[..16].to_owned()
 }
