@@ -2,6 +2,7 @@
 
 mod broker;
 mod lan;
+mod packages;
 mod restarts;
 mod service;
 #[path = "../support/mod.rs"]

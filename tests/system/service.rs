@@ -34,7 +34,7 @@ pub(crate) struct SystemdBox {
 }
 
 impl SystemdBox {
-    fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let this = Self {
             name: format!("p2pfs-{}", std::process::id()),
         };
