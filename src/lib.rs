@@ -101,8 +101,9 @@
 //!
 //! # Where to begin reading
 //!
-//! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does without its sockets; [`transfer::plan`] how bytes are
-//! chosen; [`catalogue`] how the namespace comes about; [`fuse`] why the mount never hangs.
+//! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does
+//! without its sockets; [`transfer::plan`] how bytes are chosen; [`catalogue`] how the namespace
+//! comes about; [`fuse`] why the mount never hangs.
 
 #[cfg(feature = "fuse")]
 pub mod broker;

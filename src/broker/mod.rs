@@ -201,9 +201,10 @@ impl Seat {
         matches!(place::connection_at(&self.dir), Ok(Some(here)) if here == self.connection)
     }
 
-    /// Takes the mount out of the tree (but a broker's, which is the broker's to take), and ends every request that is still under way, so that
-    /// nobody who waits in it is left standing. Files that are open stay open and fail from now
-    /// on. Does nothing where the mount is gone already or another one stands in its place.
+    /// Takes the mount out of the tree (but a broker's, which is the broker's to take), and ends
+    /// every request that is still under way, so that nobody who waits in it is left standing.
+    /// Files that are open stay open and fail from now on. Does nothing where the mount is gone
+    /// already or another one stands in its place.
     ///
     /// # Errors
     /// [`BrokerError::Unmount`] where the kernel refuses.

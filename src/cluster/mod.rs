@@ -186,8 +186,8 @@ impl Cluster {
         self.links.me()
     }
 
-    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known: lives
-    /// that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
+    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known:
+    /// lives that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
         self.vouchers.set_clock(unix_s);
     }

@@ -1,10 +1,10 @@
 //! The device: owns /dev/fuse, reads what the kernel asks, and sees to it that each request is
 //! answered once and in time.
 //!
-//! Its threads answer READ and RELEASE, LOOKUP, GETATTR and OPEN themselves, take interrupts and forgets, and send the rest
-//! through a pair of sockets to the session, whose answers come back the same way. What nobody
-//! answered by its deadline, the device answers with an error. A thread that panics in a request
-//! answers that one with EIO and goes on.
+//! Its threads answer READ and RELEASE, LOOKUP, GETATTR and OPEN themselves, take interrupts and
+//! forgets, and send the rest through a pair of sockets to the session, whose answers come back the
+//! same way. What nobody answered by its deadline, the device answers with an error. A thread that
+//! panics in a request answers that one with EIO and goes on.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -38,8 +38,8 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
-    /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's; a
-    /// user's is for that user alone.
+    /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's;
+    /// a user's is for that user alone.
     pub fn for_this_user() -> Self {
         let uid = match broker::has_broker() {
             true => rustix::process::Uid::ROOT,

@@ -1,8 +1,8 @@
 //! The event loop: one task that owns the machine and feeds it what happens.
 //!
 //! Owns the machine, the receiving ends of every queue, and the publishing of views and changes.
-//! It never waits for a peer or a disk: questions and storing run beside it and come back as events,
-//! and what others ask of contents does not pass here at all.
+//! It never waits for a peer or a disk: questions and storing run beside it and come back as
+//! events, and what others ask of contents does not pass here at all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -8,10 +8,10 @@
 //! How the parts work together: the `keeper` follows the kernel's reports and walks; what it finds
 //! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
 //! hashed into the queue; `hasher` threads read it. Each change of the listing is an event that the
-//! `order` holds until its turn, and that the keeper sends. A hash stays true while (dev, ino, size,
-//! mtime, ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*: the
-//! file is listed at once, hashed once more when it has been at rest, and only then remembered for
-//! good.
+//! `order` holds until its turn, and that the keeper sends. A hash stays true while (dev, ino,
+//! size, mtime, ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*:
+//! the file is listed at once, hashed once more when it has been at rest, and only then remembered
+//! for good.
 //!
 //! Errors: a call that fails changes nothing but what [`ShareError`] says; trouble with one name
 //! leaves that name out with a reason in [`ShareStatus`], trouble with a whole share empties it

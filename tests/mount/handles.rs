@@ -53,8 +53,8 @@ fn open_by(mount: &File, handle: &mut FileHandle) -> io::Result<File> {
     }
 }
 
-/// The kernel forgets all that it was told of this mount and nobody uses: each name in the root, and
-/// with it what is below.
+/// The kernel forgets all that it was told of this mount and nobody uses: each name in the root,
+/// and with it what is below.
 fn forget_all(mounted: &Mounted) {
     let invalidator = mounted.mount.invalidator();
     for name in ["a", "b", "other"] {

@@ -1,5 +1,5 @@
-//! Restarts that nobody notices: while the daemon is away its readers wait, and go on with the right
-//! bytes.
+//! Restarts that nobody notices: while the daemon is away its readers wait, and go on with the
+//! right bytes.
 
 use macro_rules_attribute::apply;
 

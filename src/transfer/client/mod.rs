@@ -160,8 +160,8 @@ impl Fetcher {
     }
 
     /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on for as
-    /// long as bytes of the file come). The reply may be called before this returns. May touch the local
-    /// disk, so not for an async task.
+    /// long as bytes of the file come). The reply may be called before this returns. May touch the
+    /// local disk, so not for an async task.
     pub fn read(
         &self,
         hash: ContentHash,
@@ -240,8 +240,8 @@ impl Fetcher {
             .with(|state, now| state.plan.read_ahead(now, hash, range));
     }
 
-    /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on as
-    /// bytes of the file arrive.
+    /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on
+    /// as bytes of the file arrive.
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
         let now = Instant::now();
         self.inner.lock().plan.waits_until(now, ticket.0?)
