@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex};
@@ -202,8 +202,8 @@ fn every_answer_is_the_old_one() {
         PROMPT,
     ]);
     // a member that nobody typed, and a name that nobody has, which prints nothing
-    let node = format!("127.0.0.1:{port}").parse().unwrap();
-    peer.say(node, b"DISCOVER,\n");
+    let node: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    peer.say(node, format!("DISCOVER,{node}\n").as_bytes());
     eventually("the peer is told of the node", SOON, || {
         !peer.members().is_empty()
     });
