@@ -154,6 +154,13 @@ impl View {
         node.name.as_ref().map(|_| node.label.to_string())
     }
 
+    /// The node that is called so.
+    pub fn node_called(&self, label: &str) -> Option<NodeId> {
+        let mut known = self.merged.known();
+        let called = known.find(|(_, node)| node.name.is_some() && *node.label == *label);
+        called.map(|(_, node)| node.id)
+    }
+
     fn listed_dir(&self, path: &SharedPath) -> Option<DirId> {
         path.components().try_fold(DirId::ROOT, |dir, name| {
             self.merged.dir(dir).dirs.get(&Named(name)).map(DirRef::id)

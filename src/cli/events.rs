@@ -87,6 +87,7 @@ fn sentence(event: &Event) -> String {
             let what = pushed("did not send", push);
             format!("{what} to {}: {}", peer(push), why(push))
         }
+        EventKind::Membership { message } => printable(message),
         EventKind::Warning { message } => format!("warning: {}", printable(message)),
         EventKind::Lost { count } => format!("{count} events were lost here"),
     };

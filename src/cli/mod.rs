@@ -65,6 +65,14 @@ pub enum Command {
     Join(trust::JoinOptions),
     /// Leave the cluster for good
     Leave(trust::LeaveOptions),
+    /// Put a node out of the cluster for good
+    Expel(trust::ExpelOptions),
+    /// Give the members a fresh secret
+    Rotate(trust::RotateOptions),
+    /// Drop the entries of a node that will not come back
+    Forget(trust::ForgetOptions),
+    /// Show who is in the cluster, since when, by whose word
+    Trust(trust::TrustOptions),
     /// Show how this node is
     Status(status::StatusOptions),
     /// Show the other nodes
@@ -145,6 +153,10 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Invite(options) => trust::invite(&options, &mut output),
         Command::Join(options) => trust::join(options, &mut output),
         Command::Leave(options) => trust::leave(&options, &mut output),
+        Command::Expel(options) => trust::expel(&options, &mut output),
+        Command::Rotate(options) => trust::rotate(&options, &mut output),
+        Command::Forget(options) => trust::forget(&options, &mut output),
+        Command::Trust(options) => trust::trust(&options, &mut output),
         Command::Status(options) => status::status(&options, &mut output),
         Command::Peers(options) => status::peers(&options, &mut output),
         Command::Ping(options) => ping::run(&options, &mut output),

@@ -1,17 +1,21 @@
-//! `p2pfs invite`, `join`, `leave`: who belongs to the cluster.
+//! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: who is in the cluster.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::complete;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::{Output, local_time};
+use super::output::{Output, local_time, printable};
 use crate::daemon::config::{load, saved, units};
-use crate::daemon::control::{Call, ClientError, Invitation, Joined, Named, Nothing};
+use crate::daemon::control::{
+    Call, ClientError, Invitation, Joined, Named, Nothing, Rotated, Trust, TrustedNode,
+};
 
 /// What every token begins with.
 const TOKEN_PREFIX: &str = "p2pfs1-";
@@ -31,6 +35,43 @@ pub struct InviteOptions {
         value_parser = units::parse_positive_duration
     )]
     expires: Duration,
+    /// Let the new node invite and expel others itself
+    #[arg(long)]
+    admin: bool,
+}
+
+/// The arguments of `p2pfs expel`.
+#[derive(Debug, Clone, Args)]
+pub struct ExpelOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// The node, by its name or the start of its key
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
+    peer: String,
+}
+
+/// The flags of `p2pfs rotate`.
+#[derive(Debug, Clone, Args)]
+pub struct RotateOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+/// The arguments of `p2pfs forget`.
+#[derive(Debug, Clone, Args)]
+pub struct ForgetOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// The node, by its name, its address or the start of its key
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
+    peer: String,
+}
+
+/// The flags of `p2pfs trust`.
+#[derive(Debug, Clone, Args)]
+pub struct TrustOptions {
+    #[command(flatten)]
+    reporting: Reporting,
 }
 
 /// The arguments of `p2pfs join`.
@@ -65,10 +106,10 @@ pub struct LeaveOptions {
 
 pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(), CliError> {
     let lifetime_s = options.expires.as_secs().max(1);
-    let invitation: Invitation = options
-        .reporting
-        .open()?
-        .call(&Call::Invite { lifetime_s })?;
+    let invitation: Invitation = options.reporting.open()?.call(&Call::Invite {
+        lifetime_s,
+        admin: options.admin,
+    })?;
     if options.reporting.json {
         return output.json(&invitation);
     }
@@ -179,6 +220,83 @@ fn ask_whether_meant() -> Result<(), CliError> {
             "answer y, or give --yes, to leave",
         )),
     }
+}
+
+pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
+    let peer = options.peer.clone();
+    let rotated: Rotated = options.reporting.open()?.call(&Call::Expel { peer })?;
+    match options.reporting.json {
+        true => output.json(&rotated),
+        false => output.line(&format!(
+            "{} is out; the others go on with epoch {}",
+            printable(&options.peer),
+            rotated.epoch
+        )),
+    }
+}
+
+pub(super) fn rotate(options: &RotateOptions, output: &mut Output) -> Result<(), CliError> {
+    let rotated: Rotated = options.reporting.open()?.call(&Call::Rotate {})?;
+    match options.reporting.json {
+        true => output.json(&rotated),
+        false => output.line(&format!("the cluster goes on with epoch {}", rotated.epoch)),
+    }
+}
+
+pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(), CliError> {
+    let peer = options.peer.clone();
+    let forgotten: Nothing = options.reporting.open()?.call(&Call::Forget { peer })?;
+    match options.reporting.json {
+        true => output.json(&forgotten),
+        false => output.line(&format!(
+            "forgot what {} had listed",
+            printable(&options.peer)
+        )),
+    }
+}
+
+pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), CliError> {
+    let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
+    if options.reporting.json {
+        return output.json(&trust);
+    }
+    if !trust.certificates {
+        return output.line("whoever has the secret file is in; p2pfs peers shows who is here");
+    }
+    for member in &trust.members {
+        output.line(&member_line(member))?;
+    }
+    let gone = trust.history.iter().filter(|step| step.counts);
+    for step in gone.filter(|step| step.what == "expelled" || step.what == "left") {
+        let name = step.name.as_deref().unwrap_or_default();
+        let (what, by) = (&step.what, printable(&step.by));
+        let by = if what == "left" {
+            String::new()
+        } else {
+            format!(" by {by}")
+        };
+        let name = printable(name);
+        output.line(&format!("{name}: {what} {}{by}", local_time(step.time)))?;
+    }
+    Ok(())
+}
+
+fn member_line(member: &TrustedNode) -> String {
+    let how = match member.by_node == member.node {
+        true => "founder".to_owned(),
+        false => format!("by {}", printable(&member.by)),
+    };
+    let admin = if member.admin { ", admin" } else { "" };
+    let until = member
+        .until
+        .map(|until| format!(" until {}", local_time(until)));
+    format!(
+        "{} {}: since {}{}, {how}{admin}",
+        printable(&member.name),
+        &member.node[..8.min(member.node.len())],
+        local_time(member.since),
+        until.unwrap_or_default()
+    )
 }
 
 /// What can be told of a token without a key: that it is one.

@@ -8,6 +8,15 @@ use std::time::Duration;
 pub const MAX_LINKS: usize = 4096;
 /// Frames that wait for one link's proof; beyond it the oldest is dropped.
 pub const MAX_WAITING_FRAMES: usize = 8;
+/// Addresses that wait for the owner to find out who is there; a further one is not noted.
+pub const MAX_STRANGERS: usize = 64;
+/// How often the owner is asked to find out who is at an address, and how many times at once;
+/// whoever forges an address can make it dial there so often and no more.
+pub const KNOCKS_PER_S: u32 = 5;
+/// See [`KNOCKS_PER_S`].
+pub const KNOCKS_AT_ONCE: u32 = 20;
+/// Statements about who is in that are spread at one time; what is beyond is asked for.
+pub const MAX_STATEMENTS_SPREAD: usize = 256;
 /// Datagrams that wait for the owner to take them; beyond it the oldest is dropped.
 pub const MAX_TRANSMITS: usize = 16_384;
 /// Events that wait for the owner to take them; beyond it application messages and heads are

@@ -23,6 +23,8 @@ pub struct Counters {
     pub forged: u64,
     /// Of a life that begins long after now: a wrong clock, there or here.
     pub ahead_of_clock: u64,
+    /// From a node that has the secret and is no member.
+    pub not_a_member: u64,
     /// Our own datagram, come back.
     pub own: u64,
     /// Seen before, or too old to tell.
@@ -63,6 +65,7 @@ pub(super) enum Dropped {
     TwoFaced,
     Forged,
     AheadOfClock,
+    NotAMember,
 }
 
 impl From<Doubt> for Dropped {
@@ -88,6 +91,7 @@ impl Counters {
             Dropped::TwoFaced => &mut self.two_faced,
             Dropped::Forged => &mut self.forged,
             Dropped::AheadOfClock => &mut self.ahead_of_clock,
+            Dropped::NotAMember => &mut self.not_a_member,
         };
         *counter = counter.wrapping_add(1);
     }

@@ -63,6 +63,20 @@ pub enum Event {
         /// Where it is.
         address: SocketAddr,
     },
+    /// A statement about who is in that was not heard before: the owner checks it, and where it is
+    /// news calls [`super::Cluster::spread_statement`].
+    Statement {
+        /// Who passes it on.
+        from: NodeId,
+        /// At most [`crate::wire::native::udp::MAX_STATEMENT_BYTES`].
+        bytes: Bytes,
+    },
+    /// Somebody at this address may be a member, of an epoch or with a certificate that is not
+    /// known here: the owner finds out, over TCP.
+    Stranger {
+        /// Where.
+        address: SocketAddr,
+    },
     /// A member breaks the rules; told once of each and each way.
     Offended {
         /// Which: the session that it came over is bound to this node's key.
@@ -92,6 +106,8 @@ pub enum DownReason {
     Away,
     /// It left.
     Left,
+    /// It is no member any more.
+    Expelled,
 }
 
 /// Which farewell to say.

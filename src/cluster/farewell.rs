@@ -112,6 +112,10 @@ impl Cluster {
         let node = member.node;
         let farewell = self.rumors.farewell_of(&node, member.generation);
         let event = match farewell {
+            _ if !self.keyring.is_member(&node) => Event::Down {
+                node,
+                why: DownReason::Expelled,
+            },
             Some(Farewell::Away) => {
                 let until = now + self.config.away_grace;
                 let absence = Absence {

@@ -28,8 +28,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::config::{
-    MAX_LINKS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S,
-    UNPROVEN_ANSWERS_PER_S,
+    MAX_LINKS, MAX_STRANGERS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, PROOFS_AT_ONCE,
+    PROOFS_PER_S, UNPROVEN_ANSWERS_PER_S,
 };
 use super::counters::{Counters, Dropped};
 use super::event::Transmit;
@@ -132,6 +132,8 @@ pub(super) struct Links {
     answers: TokenBucket,
     proofs: TokenBucket,
     transmits: VecDeque<Transmit>,
+    /// Addresses whose datagrams cannot be believed yet, though a member may be there.
+    strangers: VecDeque<SocketAddr>,
     pub(super) counters: Counters,
 }
 
@@ -162,6 +164,7 @@ impl Links {
             answers: TokenBucket::per_second(UNPROVEN_ANSWERS_PER_S, UNPROVEN_ANSWERS_PER_S, now),
             proofs: TokenBucket::per_second(PROOFS_PER_S, PROOFS_AT_ONCE, now),
             transmits: VecDeque::new(),
+            strangers: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -248,6 +251,39 @@ impl Links {
         self.transmits.pop_front()
     }
 
+    /// The next address where somebody may be a member without being known as one here.
+    pub(super) fn poll_stranger(&mut self) -> Option<SocketAddr> {
+        self.strangers.pop_front()
+    }
+
+    pub(super) fn note_stranger(&mut self, address: SocketAddr) {
+        if self.strangers.len() < MAX_STRANGERS && self.sealer.keyring().has_ledger() {
+            self.strangers.push_back(address);
+        }
+    }
+
+    /// Ends the sessions of nodes that are no members any more.
+    pub(super) fn forget_strangers(&mut self) {
+        let keyring = self.sealer.keyring();
+        let is_gone = |session: &Session| !keyring.is_member(&session.who.node);
+        let gone: Vec<Salt> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_gone(session))
+            .map(|(salt, _)| *salt)
+            .collect();
+        let at = |link: &Link| link.salt.is_some_and(|salt| gone.contains(&salt));
+        let links = self.links.iter().filter(|(_, link)| at(link));
+        let addresses: Vec<_> = links.map(|(address, _)| *address).collect();
+        addresses
+            .into_iter()
+            .for_each(|address| self.forget(address));
+        // what was proven to them must not prove it again
+        if !gone.is_empty() {
+            self.cookies.renew(self.rng.random());
+        }
+    }
+
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.hellos
@@ -288,6 +324,8 @@ impl Links {
             link.hello = None;
             self.counters.never_proven += link.waiting.len() as u64;
             link.waiting.clear();
+            // it may have gone on to a secret that we do not know
+            self.note_stranger(address);
             return;
         };
         hello.next = now + Duration::from_millis(*gap_ms);

@@ -49,6 +49,7 @@ mod event;
 mod farewell;
 mod identity;
 mod links;
+mod membership;
 mod receive;
 mod roster;
 mod rumors;
@@ -60,7 +61,8 @@ mod window;
 
 use crate::bucket::TokenBucket;
 use config::{
-    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, MAX_EVENTS, SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
+    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE, KNOCKS_PER_S, MAX_EVENTS,
+    SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };
 use farewell::{Absence, Leaving};
 use links::Links;
@@ -110,7 +112,9 @@ pub enum ClusterError {
 pub struct Cluster {
     config: ClusterConfig,
     rng: StdRng,
+    keyring: Arc<Keyring>,
     vouchers: Vouchers,
+    knocks: TokenBucket,
     links: Links,
     roster: Roster,
     seeds: Seeds,
@@ -157,7 +161,7 @@ impl Cluster {
             generation,
         };
         let vouchers = Vouchers::new(key);
-        let links = Links::new(me, vouchers.clone(), keyring, &mut rng, now);
+        let links = Links::new(me, vouchers.clone(), keyring.clone(), &mut rng, now);
         let engine_rng = StdRng::from_seed(rng.random());
         let per_s = BROADCAST_DATAGRAMS_PER_S;
         Self {
@@ -167,6 +171,8 @@ impl Cluster {
             away: BTreeMap::new(),
             blamed: BTreeSet::new(),
             vouchers,
+            keyring,
+            knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),
             leaving: None,
             small: true,
             broadcasts: TokenBucket::per_second(per_s, per_s, now),
@@ -186,18 +192,13 @@ impl Cluster {
         self.links.me()
     }
 
-    /// Says what time it is by the wall clock, in seconds since 1970, or that it is not known:
-    /// lives that begin more than [`GENERATION_AHEAD_MAX_S`] later are refused.
-    pub fn set_clock(&mut self, unix_s: Option<u64>) {
-        self.vouchers.set_clock(unix_s);
-    }
-
     /// Takes in a datagram that `from` sent. Whatever it is, it is handled or counted.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         for arrival in self.links.handle_datagram(now, from, datagram) {
             self.receive(now, arrival);
             self.settle(now);
         }
+        self.settle(now);
     }
 
     /// Does what is due at `now`.
@@ -327,26 +328,6 @@ impl Cluster {
         self.roster.round_trip(node)
     }
 
-    /// All that is known of members, for another member to merge.
-    pub fn export_members(&self) -> Bytes {
-        // who said farewell is down here, but why it is can only be heard from the farewell itself
-        self.roster
-            .export(|m| self.rumors.farewell_of(&m.node, m.generation).is_some())
-    }
-
-    /// Merges what another member exported.
-    ///
-    /// # Errors
-    /// [`ClusterError::BadMemberList`].
-    pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
-        if self.leaving.is_some() {
-            return Ok(());
-        }
-        let merged = self.roster.merge(now, list, &mut self.links.counters);
-        self.settle(now);
-        merged.then_some(()).ok_or(ClusterError::BadMemberList)
-    }
-
     /// What was dropped, and why.
     pub fn counters(&self) -> Counters {
         self.links.counters
@@ -422,7 +403,14 @@ impl Cluster {
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;
             };
-            self.links.send(now, to.address, Frame::Swim(packet));
+            if self.keyring.is_member(&to.node) {
+                self.links.send(now, to.address, Frame::Swim(packet));
+            }
+        }
+        while let Some(address) = self.links.poll_stranger() {
+            if self.knocks.take(1, now) {
+                self.tell(Event::Stranger { address });
+            }
         }
     }
 

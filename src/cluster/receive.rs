@@ -97,7 +97,10 @@ impl Cluster {
 
     fn hear_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
         let counters = &mut self.links.counters;
-        match self.roster.handle_packet(now, from.node, packet, counters) {
+        let keyring = &self.keyring;
+        let is_member = |node: &NodeId| keyring.is_member(node);
+        let (roster, from_node) = (&mut self.roster, from.node);
+        match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
             Ok(Some((who, doubt))) => self.blame(who, doubt),
             Err(Refused::Outlived(known)) => {
@@ -110,6 +113,7 @@ impl Cluster {
 
     fn hear_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
         match rumor {
+            Rumor::Head { author, .. } if !self.keyring.is_member(&author) => {}
             Rumor::Head {
                 author,
                 rank,
@@ -121,6 +125,11 @@ impl Cluster {
                         rank,
                         bytes,
                     });
+                }
+            }
+            Rumor::Statement(bytes) => {
+                if self.rumors.is_unheard_statement(&bytes) {
+                    self.tell(Event::Statement { from, bytes });
                 }
             }
             Rumor::Departure {

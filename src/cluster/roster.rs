@@ -163,6 +163,7 @@ impl Roster {
         now: Instant,
         from: NodeId,
         data: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
     ) -> Result<Blame, Refused> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
@@ -177,7 +178,8 @@ impl Roster {
         if !self.vouchers.knows(&sender) {
             return Err(Refused::Unintroduced);
         }
-        let (updates, blame) = self.believed(from, &packet.updates);
+        let (mut updates, blame) = self.believed(from, &packet.updates);
+        updates.retain(|update| is_member(&update.id().0.node));
         let only_believed = (updates.len() < packet.updates.len())
             .then(|| encode(&packet.header, &updates, &self.vouchers));
         let data = only_believed.as_deref().unwrap_or(data);
@@ -276,7 +278,13 @@ impl Roster {
 
     /// Takes another member's list in; false where it is not one. Lives in it that their nodes did
     /// not sign are passed over.
-    pub(super) fn merge(&mut self, now: Instant, mut list: &[u8], counters: &mut Counters) -> bool {
+    pub(super) fn merge(
+        &mut self,
+        now: Instant,
+        mut list: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
+        counters: &mut Counters,
+    ) -> bool {
         if list.len() > MAX_MEMBER_LIST_BYTES {
             return false;
         }
@@ -288,7 +296,7 @@ impl Roster {
             signed.push(update);
         }
         // a node that is remembered at no address was never heard by who tells of it
-        signed.retain(|(update, _)| is_reachable(update.id().0));
+        signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
         // who told of them is not known here
         let (mut updates, _) = self.believed(NodeId::new([0; 32]), &signed);
         let me = self.engine.identity().0;

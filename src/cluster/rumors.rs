@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::config::{MAX_DEPARTURES, MAX_HEADS};
+use super::config::{MAX_DEPARTURES, MAX_HEADS, MAX_STATEMENTS_SPREAD};
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Farewell, Frame, MAX_PAYLOAD_BYTES, Rumor, Signature};
 
@@ -32,6 +32,7 @@ const REPORTED_PER_AUTHOR: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
+    Statement(u64),
     Departure(NodeId),
     Head(NodeId),
 }
@@ -58,6 +59,10 @@ pub(super) struct Rumors {
     confirmations: u64,
     reported: BTreeMap<NodeId, VecDeque<u64>>,
     departures: BTreeMap<NodeId, (Departure, Instant)>,
+    /// Statements by the hash of their bytes; a number of the latest.
+    statements: BTreeMap<u64, Bytes>,
+    /// Hashes of those heard of lately, the oldest first.
+    heard: VecDeque<u64>,
     next_round: Option<Instant>,
 }
 
@@ -70,6 +75,8 @@ impl Rumors {
             confirmations: 0,
             reported: BTreeMap::new(),
             departures: BTreeMap::new(),
+            statements: BTreeMap::new(),
+            heard: VecDeque::new(),
             next_round: None,
         }
     }
@@ -141,6 +148,31 @@ impl Rumors {
             reported.pop_front();
         }
         reported.push_back(digest);
+        true
+    }
+
+    /// Whether a statement was not heard of lately.
+    pub(super) fn is_unheard_statement(&mut self, bytes: &[u8]) -> bool {
+        let digest = digest_of((0, 0), bytes);
+        if self.heard.contains(&digest) {
+            return false;
+        }
+        if self.heard.len() >= MAX_STATEMENTS_SPREAD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(digest);
+        true
+    }
+
+    /// Passes a statement on that the owner has checked. False where there are too many: whoever
+    /// does not hear of it is told when it next asks.
+    pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
+        let digest = digest_of((0, 0), &bytes);
+        if self.statements.len() >= MAX_STATEMENTS_SPREAD {
+            return false;
+        }
+        self.statements.insert(digest, bytes);
+        self.heat(Key::Statement(digest), DEPARTURE_ROUNDS, now);
         true
     }
 
@@ -217,12 +249,16 @@ impl Rumors {
             *rounds -= 1;
             if *rounds == 0 {
                 self.hot.remove(&key);
+                if let Key::Statement(digest) = key {
+                    self.statements.remove(&digest);
+                }
             }
         }
     }
 
     fn rumor(&self, key: Key) -> Option<Rumor> {
         match key {
+            Key::Statement(digest) => self.statements.get(&digest).cloned().map(Rumor::Statement),
             Key::Head(author) => self.heads.get(&author).map(|held| Rumor::Head {
                 author,
                 rank: held.rank,

@@ -132,6 +132,8 @@ fn nonce(counter: u64) -> Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeName;
+    use crate::trust::NodeKey;
 
     fn ring(secret: u8) -> Arc<Keyring> {
         Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])))
@@ -169,10 +171,13 @@ mod tests {
 
     #[test]
     fn no_two_datagrams_share_a_counter_even_across_epochs() {
-        let ring = ring(1);
+        let key = NodeKey::random();
+        let (secret, name) = (EpochSecret::new([1; 32]), NodeName::from_host("one"));
+        let ring = Arc::new(Keyring::founded_in_memory(secret, &key, name, 0));
         let mut sealer = Sealer::new(Arc::clone(&ring), [7; 16]);
         let before = sealer.seal(b"a".to_vec(), None);
-        ring.add(EpochSecret::new([2; 32])).unwrap();
+        ring.rotate(&key).unwrap();
+        ring.tick(crate::trust::EPOCH_SWITCH_S);
         let after = sealer.seal(b"a".to_vec(), None);
         let (first, second) = (
             Header::decode(&before).unwrap().0,

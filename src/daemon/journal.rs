@@ -89,6 +89,17 @@ impl Teller {
                     "{name} sent bytes that do not fit their hash and is not asked any more",
                 );
             }
+            News::Joined(who, by) => {
+                tracing::info!(peer = %who.node, by = %by.node,
+                    "{} was admitted by {}", name(who), name(by));
+            }
+            News::Expelled(who, by) => {
+                tracing::warn!(peer = %who.node, by = %by.node,
+                    "{} is no member any more, by the word of {}", name(who), name(by));
+            }
+            News::Rotated(by) => {
+                tracing::info!(by = %by.node, "{} gave the members a fresh secret", name(by));
+            }
             News::Added(path) => tracing::debug!(path = ?path, "added {path:?}"),
             News::Removed(path) => tracing::debug!(path = ?path, "removed {path:?}"),
             News::Changed(path) => tracing::debug!(path = ?path, "changed {path:?}"),

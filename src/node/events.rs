@@ -18,6 +18,7 @@ use crate::id::NodeId;
 use crate::mesh;
 use crate::path::SharedPath;
 use crate::transfer::FetchEvent;
+use crate::trust::{Claim, SignedStatement};
 use crate::wire::legacy::{MemberName, Name};
 use crate::wire::native::record::{Kind, Timestamp};
 
@@ -46,6 +47,12 @@ pub enum News {
     PeerAway(Who),
     /// Another node is gone.
     PeerDown(Who, DownReason),
+    /// A node was admitted, by whom.
+    Joined(Who, Who),
+    /// A node was put out or went, by whose word.
+    Expelled(Who, Who),
+    /// The cluster has a fresh secret, by whom.
+    Rotated(Who),
     /// A peer sent wrong bytes.
     PeerShunned(Who),
     /// A name is listed that was not.
@@ -257,10 +264,28 @@ impl EventLog {
                 };
                 self.warn(format!("{who} {how} (node {})", node.short(8)));
             }
+            NodeEvent::Stated(signed) => self.note_statement(signed, &who),
+            NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
             NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
             | NodeEvent::Renewed { .. }
             | NodeEvent::Left => {}
+        }
+    }
+
+    fn note_statement(&self, signed: &SignedStatement, who: &dyn Fn(&NodeId) -> Who) {
+        let by = who(&signed.statement.by);
+        match &signed.statement.claim {
+            Claim::Admit { node, name, .. } => {
+                let joined = Who {
+                    node: *node,
+                    name: Some(name.to_string()),
+                };
+                self.note(News::Joined(joined, by));
+            }
+            Claim::Expel { node, .. } => self.note(News::Expelled(who(node), by)),
+            Claim::Rotate { .. } => self.note(News::Rotated(by)),
+            Claim::Found { .. } => {}
         }
     }
 

@@ -23,16 +23,19 @@ use crate::cache::Cache;
 use crate::catalogue::{Change, View};
 use crate::cluster::Leave;
 use crate::digest::ContentHash;
-use crate::id::{NodeId, NodeName};
+use crate::id::{EpochId, NodeId, NodeName};
 use crate::net::lan::Lan;
-use crate::net::peer::{PeerNet, Probed};
+use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{EpochSecret, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey};
+use crate::trust::{InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that a farewell may take: three rounds of gossip, and some.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a resignation is told, in some rounds of gossip, before the farewell.
+const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
 /// What the event loop publishes for everyone else. Clones are the same.
 #[derive(Clone)]
@@ -270,20 +273,25 @@ impl Node {
         self.command(Command::AddSeed(address)).await
     }
 
-    /// Makes a token for one new node; it serves once, and only while this node runs.
+    /// Makes a token for one new node, which may admit and expel others itself where `admin` says
+    /// so; it serves once, and only while this node runs.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where too many tokens are out.
-    pub fn invite(&self, lifetime: Duration) -> Result<InviteToken, NodeError> {
+    /// [`NodeError::Trust`] where too many tokens are out, or this node may admit nobody.
+    pub fn invite(&self, lifetime: Duration, admin: bool) -> Result<InviteToken, NodeError> {
+        if self.keyring.has_ledger() && !self.keyring.is_admin(&self.id()) {
+            return Err(TrustError::NotAdmin.into());
+        }
         let mut seeds = vec![self.address];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(MAX_TOKEN_SEEDS);
         Ok(self
             .invites
-            .issue(self.id(), seeds, lifetime, unix_now_s())?)
+            .issue(self.id(), seeds, lifetime, admin, unix_now_s())?)
     }
 
-    /// Takes the secret of the cluster that the token invites to, and joins it.
+    /// Joins the cluster that the token invites to; what this node was a member of before is
+    /// dropped.
     ///
     /// # Errors
     /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`]
@@ -293,16 +301,60 @@ impl Node {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
         token.check_time(unix_now_s())?;
-        let secret: EpochSecret = self.net.enrol(token).await?;
-        self.keyring.add(secret)?;
+        let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
+        self.keyring.join(&self.id(), secret, &chain)?;
+        self.command(Command::MembershipChanged).await?;
         for seed in &token.seeds {
             self.add_seed(*seed).await?;
         }
         Ok(())
     }
 
+    /// Puts a node out of the cluster, and gives the others a fresh secret.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] where this node may not, or that one is no member.
+    pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
+        self.keyring.expel(&self.key, node)?;
+        // it is out, also where the secret cannot be kept
+        self.command(Command::MembershipChanged).await?;
+        self.rotate().await
+    }
+
+    /// Gives the members a fresh secret; the old one ends soon after.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] where this node may not.
+    pub async fn rotate(&self) -> Result<EpochId, NodeError> {
+        let epoch = self.keyring.rotate(&self.key)?;
+        self.command(Command::MembershipChanged).await?;
+        Ok(epoch)
+    }
+
+    /// Forgets what a node that is not here has listed. False where it is here, or unknown.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn forget(&self, node: NodeId) -> Result<bool, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Forget(node, reply)).await?;
+        answer.await.map_err(|_| NodeError::Stopping)
+    }
+
+    /// Says in the ledger that this node goes; the others hear of it before it is gone.
+    async fn resign(&self) {
+        if self.keyring.expel(&self.key, self.id()).is_ok()
+            && self.command(Command::MembershipChanged).await.is_ok()
+        {
+            tokio::time::sleep(RESIGNATION_HEARD).await;
+        }
+    }
+
     /// Says farewell to the others and ends the loop; returns when it is said.
     pub async fn stop(&self, leave: Leave) {
+        if leave == Leave::Final {
+            self.resign().await;
+        }
         let mut stopping = self.running.stopping.clone();
         let said = async {
             if self.command(Command::Leave(leave)).await.is_ok() {

@@ -19,7 +19,7 @@ use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::offers::{offer_of, summary_of};
-use super::persist::Persister;
+use super::persist::{Persister, unix_now_s};
 use super::reach::Reaching;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
@@ -56,6 +56,10 @@ pub(super) enum Command {
     Dropped(oneshot::Sender<u64>),
     /// Say farewell and end.
     Leave(Leave),
+    /// The keyring was changed by hand.
+    MembershipChanged,
+    /// Forget what a node that is not here has listed; says whether there was one.
+    Forget(NodeId, oneshot::Sender<bool>),
 }
 
 /// One other node, as the loop knows it.
@@ -97,6 +101,7 @@ pub(super) struct Runner {
     machine: Machine,
     parts: Parts,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    knocked: (mpsc::Sender<Knocked>, mpsc::Receiver<Knocked>),
     tasks: JoinSet<()>,
     views: ViewClock,
     /// A large change is being worked in, a step each round.
@@ -106,6 +111,8 @@ pub(super) struct Runner {
 }
 
 type Answer = (RequestId, Option<Response>);
+/// Who was found where somebody was knocked at.
+type Knocked = (NodeId, SocketAddr);
 
 impl Runner {
     pub(super) fn new(machine: Machine, parts: Parts) -> Self {
@@ -113,6 +120,7 @@ impl Runner {
             machine,
             parts,
             answers: mpsc::channel(ANSWERS_MAX),
+            knocked: mpsc::channel(ANSWERS_MAX),
             tasks: JoinSet::new(),
             views: ViewClock::new(Instant::now()),
             is_sweeping: true,
@@ -127,6 +135,7 @@ impl Runner {
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let mut shares_open = true;
         while !self.has_left {
+            self.machine.keyring().tick(unix_now_s());
             self.machine.set_clock(believable_now_s());
             self.settle(&inputs.udp);
             let timeout = self.next_timeout();
@@ -144,6 +153,9 @@ impl Runner {
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
                 Some((id, response)) = self.answers.1.recv() => {
                     self.machine.handle_response(Instant::now(), id, response);
+                }
+                Some((node, address)) = self.knocked.1.recv() => {
+                    self.machine.knocked(Instant::now(), node, address);
                 }
                 Some(_ended) = self.tasks.join_next() => {}
                 command = inputs.commands.recv() => match command {
@@ -290,6 +302,10 @@ impl Runner {
                 let _gone = reply.send(dropped(&self.machine.cluster().counters()));
             }
             Command::Leave(leave) => self.machine.leave(now, leave),
+            Command::MembershipChanged => self.machine.membership_changed(now),
+            Command::Forget(node, reply) => {
+                let _gone = reply.send(self.machine.forget_node(&node));
+            }
         }
     }
 
@@ -364,12 +380,23 @@ impl Runner {
                 self.parts.fetcher.offer(offer, *address);
             }
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
-            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } => {}
+            NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
+            NodeEvent::Knock { address } => self.knock(*address),
+            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } | NodeEvent::Stated(_) => {}
             NodeEvent::Left => self.has_left = true,
         }
         self.parts
             .events
             .note_node(&event, &self.parts.published.view.load());
+    }
+
+    fn knock(&mut self, address: SocketAddr) {
+        let (net, knocked) = (self.parts.net.clone(), self.knocked.0.clone());
+        self.tasks.spawn(async move {
+            if let Ok(node) = net.knock(address).await {
+                let _stopping = knocked.send((node, address)).await;
+            }
+        });
     }
 
     fn publish_addresses(&mut self) {
@@ -440,6 +467,7 @@ fn dropped(counters: &Counters) -> u64 {
         + counters.flooding
         + counters.bad_swim
         + counters.forged
+        + counters.not_a_member
         + counters.ahead_of_clock
         + counters.overflow
 }

@@ -88,7 +88,7 @@ impl Node {
         let key = Arc::new(NodeKey::load_or_create(state.path())?);
         let keyring = Arc::new(match &config.secret_file {
             Some(file) => Keyring::from_secret_file(file)?,
-            None => Keyring::load_or_create(state.path())?,
+            None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
         });
         let mut store = Store::open(state.path())?;
         let mut catalogue = store.load_catalogue(key.node_id(), config.name.clone())?;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::TrustError;
 
-/// No file of ours is longer: a key is below 100 bytes, eight secrets are 520.
+/// No secret of ours is longer: a key is below 100 bytes, an epoch's 65.
 const MAX_FILE_BYTES: u64 = 4096;
 const SECRET_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -23,6 +23,17 @@ const OTHERS: u32 = 0o077;
 /// # Errors
 /// [`TrustError::Exposed`] where others have any right to it, [`TrustError::File`].
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
+    read_up_to(path, MAX_FILE_BYTES)
+}
+
+/// The same, of another length at most.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_up_to(
+    path: &Path,
+    most_bytes: u64,
+) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -37,10 +48,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError
             mode: metadata.mode() & 0o7777,
         });
     }
-    let mut content = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES as usize + 1));
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content);
+    // never grown while it is read, so that no copy of a secret stays behind unwiped
+    let length_bytes = metadata.len().min(most_bytes) as usize + 1;
+    let mut content = Zeroizing::new(Vec::with_capacity(length_bytes));
+    let read = file.take(most_bytes + 1).read_to_end(&mut content);
     read.map_err(|error| failed("read", path, error))?;
-    if content.len() as u64 > MAX_FILE_BYTES {
+    if content.len() as u64 > most_bytes {
         return Err(TrustError::BadFile {
             path: path.into(),
             expected: "a key or secret",

@@ -18,6 +18,16 @@ pub const MAX_INVITES: usize = 64;
 struct Invite {
     key: Zeroizing<[u8; 32]>,
     expires_unix_s: u64,
+    admin: bool,
+}
+
+/// An invitation that was used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Redeemed {
+    /// Its key, to prove to the joiner that we know it too.
+    pub key: Zeroizing<[u8; 32]>,
+    /// Whether the joiner may admit and expel.
+    pub admin: bool,
 }
 
 /// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
@@ -42,6 +52,7 @@ impl Invites {
         issuer: NodeId,
         seeds: Vec<SocketAddr>,
         lifetime: Duration,
+        admin: bool,
         now_unix_s: u64,
     ) -> Result<InviteToken, TrustError> {
         if !(1..=MAX_TOKEN_SEEDS).contains(&seeds.len()) {
@@ -56,6 +67,7 @@ impl Invites {
         waiting.push(Invite {
             key: key.clone(),
             expires_unix_s,
+            admin,
         });
         Ok(InviteToken {
             issuer,
@@ -65,8 +77,7 @@ impl Invites {
         })
     }
 
-    /// Uses the invitation that `proof` was made with, if one waits: it is gone then. Gives its
-    /// key, to prove to the joiner that we know it too.
+    /// Uses the invitation that `proof` was made with, if one waits: it is gone then.
     pub fn redeem(
         &self,
         joiner: NodeId,
@@ -74,13 +85,14 @@ impl Invites {
         exporter: &[u8; 32],
         proof: &[u8; 32],
         now_unix_s: u64,
-    ) -> Option<Zeroizing<[u8; 32]>> {
+    ) -> Option<Redeemed> {
         let mut waiting = self.lock_current(now_unix_s);
         let fits = |invite: &Invite| {
             verify_enrolment(&invite.key, Role::Client, joiner, issuer, exporter, proof)
         };
         let place = waiting.iter().position(fits)?;
-        Some(waiting.swap_remove(place).key)
+        let Invite { key, admin, .. } = waiting.swap_remove(place);
+        Some(Redeemed { key, admin })
     }
 
     /// How many wait.
@@ -107,7 +119,13 @@ mod tests {
 
     fn issue(invites: &Invites) -> InviteToken {
         invites
-            .issue(ISSUER, vec!["192.0.2.1:1378".parse().unwrap()], HOUR, 1000)
+            .issue(
+                ISSUER,
+                vec!["192.0.2.1:1378".parse().unwrap()],
+                HOUR,
+                false,
+                1000,
+            )
             .unwrap()
     }
 
@@ -120,7 +138,8 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         let redeem = || invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 1001);
-        assert_eq!(redeem(), Some(token.key.clone()));
+        let redeemed = redeem().unwrap();
+        assert_eq!((redeemed.key, redeemed.admin), (token.key.clone(), false));
         assert_eq!(redeem(), None);
     }
 
@@ -174,9 +193,9 @@ mod tests {
         for _ in 0..MAX_INVITES {
             issue(&invites);
         }
-        let full = invites.issue(ISSUER, seeds.clone(), HOUR, 1001);
+        let full = invites.issue(ISSUER, seeds.clone(), HOUR, false, 1001);
         assert!(matches!(full, Err(TrustError::TooManyInvites)));
-        assert!(invites.issue(ISSUER, seeds, HOUR, 4600).is_ok());
+        assert!(invites.issue(ISSUER, seeds, HOUR, false, 4600).is_ok());
         assert_eq!(invites.waiting(4600), 1);
     }
 
@@ -185,7 +204,7 @@ mod tests {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
         for seeds in [vec![], vec![seed; MAX_TOKEN_SEEDS + 1]] {
-            let refused = invites.issue(ISSUER, seeds, HOUR, 1000);
+            let refused = invites.issue(ISSUER, seeds, HOUR, false, 1000);
             assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
         }
     }

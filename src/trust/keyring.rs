@@ -1,21 +1,35 @@
-//! The epochs that a node is a member of.
+//! What a node is a member by: the secrets of its epochs, and the ledger of who was admitted.
+//!
+//! With a secret that was given by hand there is no ledger: whoever has the file is in. Else a node
+//! is in because the ledger says so, and a secret alone makes nobody a member. What changes is kept
+//! on disk before it counts.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use zeroize::Zeroizing;
 
-use super::{EpochSecret, TrustError, file};
-use crate::id::{EpochId, from_hex, to_hex};
+use super::epochs::Epochs;
+use super::ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS};
+use super::statement::{MAX_STATEMENT_BYTES, SignedStatement};
+use super::{EpochSecret, NodeKey, TrustError, exchange, file};
+use crate::id::{EpochId, NodeId, NodeName};
 
-/// The name of the secrets' file within the state directory.
-const FILE_NAME: &str = "secrets";
-/// How many epochs are remembered; the oldest is forgotten beyond it.
-pub const MAX_EPOCHS: usize = 8;
-/// What a line of a secret file holds.
-const EXPECTED: &str = "64 hexadecimal digits and a newline";
+mod kept;
 
-/// Where the secrets are kept.
+use kept::{line, read_ledger, read_secret};
+
+/// The name of the secret's file within the state directory.
+const SECRET_FILE: &str = "secrets";
+/// The name of the ledger's file within the state directory.
+const LEDGER_FILE: &str = "members";
+/// The longest ledger's file.
+const MAX_LEDGER_BYTES: u64 = (MAX_STATEMENTS * MAX_STATEMENT_BYTES) as u64;
+/// The longest chain of certificates that a node shows.
+pub const MAX_CHAIN_BYTES: usize = MAX_CHAIN * MAX_STATEMENT_BYTES;
+
+/// Where secrets and ledger are kept.
 #[derive(Debug)]
 enum Home {
     /// In our state directory.
@@ -26,29 +40,55 @@ enum Home {
     Memory,
 }
 
-/// The secrets of the epochs that this node knows, the current one first.
+/// The secrets and the ledger.
 #[derive(Debug)]
 pub struct Keyring {
-    epochs: RwLock<Vec<Arc<EpochSecret>>>,
+    epochs: RwLock<Epochs>,
+    ledger: Option<RwLock<Ledger>>,
     home: Home,
+    /// Statements that came one by one and that others should hear.
+    news: Mutex<Vec<SignedStatement>>,
+    /// Counts the changes of the ledger.
+    revision: AtomicU64,
+    now_s: AtomicU64,
+    /// Nothing is kept on disk any more.
+    forgotten: AtomicBool,
 }
 
 impl Keyring {
-    /// The secrets kept in `directory` (file `secrets`, one line of 64 hexadecimal digits each, the
-    /// current first, mode 0600); at the first call one is made there.
+    /// The secret and the ledger kept in `directory` (files `secrets`, 64 hexadecimal digits and a
+    /// newline, and `members`, both of mode 0600); at the first call this node begins a cluster
+    /// of its own there.
     ///
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
-    pub fn load_or_create(directory: &Path) -> Result<Self, TrustError> {
-        let path = directory.join(FILE_NAME);
-        if file::read(&path)?.is_none() {
-            file::create(&path, &lines(&[Arc::new(EpochSecret::random())]))?;
+    pub fn load_or_create(
+        directory: &Path,
+        key: &NodeKey,
+        name: &NodeName,
+        now_s: u64,
+    ) -> Result<Self, TrustError> {
+        let (secret, members) = (directory.join(SECRET_FILE), directory.join(LEDGER_FILE));
+        let ledger = match file::read_up_to(&members, MAX_LEDGER_BYTES)? {
+            Some(bytes) => read_ledger(&members, &bytes)?,
+            None => {
+                // a secret without a ledger is of no cluster that this node can prove to be in
+                file::remove(&secret)?;
+                let ledger = Ledger::found(key, name.clone(), now_s);
+                file::replace(&members, &SignedStatement::encode_all(ledger.statements()))?;
+                ledger
+            }
+        };
+        if file::read(&secret)?.is_none() {
+            file::create(&secret, &line(&EpochSecret::random()))?;
         }
-        let epochs = read_lines(&path, MAX_EPOCHS)?;
-        Ok(Self {
-            epochs: RwLock::new(epochs),
-            home: Home::State(path),
-        })
+        let secret = read_secret(&secret)?;
+        Ok(Self::with(
+            secret,
+            Some(ledger),
+            Home::State(directory.into()),
+            now_s,
+        ))
     }
 
     /// The one secret in a file given by hand: 64 hexadecimal digits and a newline, mode 0600.
@@ -56,206 +96,396 @@ impl Keyring {
     /// # Errors
     /// [`TrustError::Exposed`], [`TrustError::BadFile`], [`TrustError::File`].
     pub fn from_secret_file(path: &Path) -> Result<Self, TrustError> {
-        let epochs = read_lines(path, 1)?;
-        Ok(Self {
-            epochs: RwLock::new(epochs),
-            home: Home::Given(path.into()),
-        })
+        Ok(Self::with(
+            read_secret(path)?,
+            None,
+            Home::Given(path.into()),
+            0,
+        ))
     }
 
-    /// One secret that is kept nowhere.
+    /// One secret that is kept nowhere, and whose holders admit each other.
     pub fn in_memory(secret: EpochSecret) -> Self {
+        Self::with(secret, None, Home::Memory, 0)
+    }
+
+    /// A cluster of its own that is kept nowhere.
+    pub fn founded_in_memory(
+        secret: EpochSecret,
+        key: &NodeKey,
+        name: NodeName,
+        now_s: u64,
+    ) -> Self {
+        Self::with(
+            secret,
+            Some(Ledger::found(key, name, now_s)),
+            Home::Memory,
+            now_s,
+        )
+    }
+
+    fn with(secret: EpochSecret, ledger: Option<Ledger>, home: Home, now_s: u64) -> Self {
         Self {
-            epochs: RwLock::new(vec![Arc::new(secret)]),
-            home: Home::Memory,
+            epochs: RwLock::new(Epochs::new(secret)),
+            ledger: ledger.map(RwLock::new),
+            home,
+            news: Mutex::default(),
+            revision: AtomicU64::new(1),
+            now_s: AtomicU64::new(now_s),
+            forgotten: AtomicBool::new(false),
         }
     }
 
     /// The secret that we prove and seal with.
     pub fn current(&self) -> Arc<EpochSecret> {
-        Arc::clone(&self.read()[0])
+        self.epochs().sealing()
+    }
+
+    /// The secret that whoever joins now is given: it may not seal yet.
+    pub fn newest(&self) -> Arc<EpochSecret> {
+        self.epochs().newest()
     }
 
     /// The secret of an epoch that we know.
     pub fn by_id(&self, id: EpochId) -> Option<Arc<EpochSecret>> {
-        self.read()
-            .iter()
+        self.epochs()
+            .all()
             .find(|secret| secret.id() == id)
-            .map(Arc::clone)
+            .cloned()
     }
 
-    /// All secrets, the current one first; at most [`MAX_EPOCHS`].
+    /// All secrets, the current one first.
     pub fn all(&self) -> Vec<Arc<EpochSecret>> {
-        self.read().clone()
+        self.epochs().all().cloned().collect()
     }
 
-    /// Makes a secret the current one, and keeps it.
+    /// Says what time it is, in seconds since 1970: new secrets come into use and old ones end.
+    pub fn tick(&self, now_s: u64) {
+        self.now_s.store(now_s, Ordering::Relaxed);
+        if self.epochs().is_due(now_s) {
+            self.epochs_mut().tick(now_s);
+        }
+    }
+
+    /// Whether members are those of a ledger, rather than whoever has the secret.
+    pub fn has_ledger(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    /// Whether there is a ledger to write in.
     ///
     /// # Errors
-    /// [`TrustError::Given`] where the secret comes from a file given by hand,
-    /// [`TrustError::File`]; the current secret is then still the old one.
-    pub fn add(&self, secret: EpochSecret) -> Result<(), TrustError> {
-        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next: Vec<_> = epochs
-            .iter()
-            .filter(|known| ***known != secret)
-            .map(Arc::clone)
-            .collect();
-        next.insert(0, Arc::new(secret));
-        next.truncate(MAX_EPOCHS);
-        match &self.home {
-            Home::State(path) => file::replace(path, &lines(&next))?,
-            Home::Given(path) => return Err(TrustError::Given { path: path.clone() }),
-            Home::Memory => {}
+    /// [`TrustError::NoLedger`].
+    pub fn check_ledger(&self) -> Result<(), TrustError> {
+        match self.has_ledger() {
+            true => Ok(()),
+            false => Err(self.not_admin()),
         }
-        *epochs = next;
+    }
+
+    /// Whether the node belongs here: by the ledger, or anyone where there is none.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        let now_s = self.now_s();
+        self.read_ledger(|ledger| ledger.is_member(node, now_s))
+            .unwrap_or(true)
+    }
+
+    /// Whether the node may admit and expel.
+    pub fn is_admin(&self, node: &NodeId) -> bool {
+        let now_s = self.now_s();
+        self.read_ledger(|ledger| ledger.is_admin(node, now_s))
+            .unwrap_or(false)
+    }
+
+    /// Whether the node was put out, or went.
+    pub fn is_expelled(&self, node: &NodeId) -> bool {
+        self.read_ledger(|ledger| ledger.is_expelled(node))
+            .unwrap_or(false)
+    }
+
+    /// The members' certificates, those that have ended included.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.read_ledger(|ledger| ledger.members().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// All statements by time, and whether each counts: the audit trail.
+    pub fn history(&self) -> Vec<(SignedStatement, bool)> {
+        let all = self.read_ledger(|ledger| {
+            let each = ledger.statements().cloned();
+            each.map(|it| (it.clone(), ledger.counts(&it)))
+                .collect::<Vec<_>>()
+        });
+        let mut all = all.unwrap_or_default();
+        all.sort_by_key(|(signed, _)| signed.statement.at_s);
+        all
+    }
+
+    /// What this node shows to a member that may not have heard of it; nothing without a ledger.
+    pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
+        let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));
+        chain.unwrap_or_default()
+    }
+
+    /// Grows with each change of the ledger and of the secrets that it asks for.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Statements that others should hear, each once.
+    pub fn take_news(&self) -> Vec<SignedStatement> {
+        std::mem::take(&mut *self.news())
+    }
+
+    /// Takes in a chain that a node shows, and says whether the node is a member then.
+    pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
+        if !self.is_member(node) && !chain.is_empty() && chain.len() <= MAX_CHAIN_BYTES {
+            let _unkept = self.hear(chain, MAX_CHAIN);
+        }
+        self.is_member(node)
+    }
+
+    /// Takes in one statement that came as news; others hear of it if it is new.
+    ///
+    /// # Errors
+    /// [`TrustError::File`]; it counts nevertheless, until the next start.
+    pub fn hear_news(&self, bytes: &[u8]) -> Result<(), TrustError> {
+        let taken = self.hear(bytes, 1)?;
+        self.news().extend(taken);
         Ok(())
     }
 
-    /// Forgets the secrets that are kept: the next start makes a new one, and is no member of what
-    /// this one was. Until then they serve as before, to say farewell with. False where they come
-    /// from a file given by hand, which is not ours to remove.
+    /// Takes in statements; gives those that were new.
+    fn hear(&self, bytes: &[u8], most: usize) -> Result<Vec<SignedStatement>, TrustError> {
+        let (Some(ledger), Some(statements)) =
+            (&self.ledger, SignedStatement::decode_all(bytes, most))
+        else {
+            return Ok(Vec::new());
+        };
+        let taken = {
+            let mut ledger = ledger.write().unwrap_or_else(PoisonError::into_inner);
+            ledger.merge(statements)
+        };
+        if !taken.is_empty() {
+            self.changed()?;
+        }
+        Ok(taken)
+    }
+
+    /// What to ask another member, so that both come to know the same; with all statements where
+    /// `all` says so.
+    pub fn question(&self, all: bool) -> Vec<u8> {
+        let question = self.read_ledger(|ledger| exchange::Question {
+            digest: ledger.digest(),
+            epoch: self.epochs().newest().id(),
+            statements: match all {
+                true => SignedStatement::encode_all(ledger.statements()),
+                false => Vec::new(),
+            },
+        });
+        question.map_or_else(Vec::new, |question| question.encode())
+    }
+
+    /// Answers the question of a member; none for what is no question.
+    pub fn answer(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let question = exchange::Question::decode(bytes)?;
+        let _unkept = self.hear(&question.statements, MAX_STATEMENTS);
+        let newest = self.epochs().newest();
+        let answer = self.read_ledger(|ledger| {
+            let digest = ledger.digest();
+            let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
+            exchange::Answer {
+                digest,
+                secret: (is_the_clusters && question.epoch != newest.id())
+                    .then(|| Zeroizing::new(*newest.as_bytes())),
+                statements: match digest == question.digest {
+                    true => Vec::new(),
+                    false => SignedStatement::encode_all(ledger.statements()),
+                },
+            }
+        });
+        answer.map(|answer| answer.encode())
+    }
+
+    /// Takes an answer in; says whether the other lacks something that is known here.
+    pub fn hear_answer(&self, bytes: &[u8]) -> bool {
+        let Some(answer) = exchange::Answer::decode(bytes) else {
+            return false;
+        };
+        let _unkept = self.hear(&answer.statements, MAX_STATEMENTS);
+        if let Some(secret) = answer.secret {
+            let secret = EpochSecret::new(*secret);
+            if self.wanted_epoch() == Some(secret.id()) {
+                let _unkept = self.adopt(secret);
+            }
+        }
+        self.read_ledger(|ledger| ledger.digest() != answer.digest)
+            .unwrap_or(false)
+    }
+
+    /// The epoch that the ledger names and whose secret is not known here.
+    pub fn wanted_epoch(&self) -> Option<EpochId> {
+        let epoch = self.read_ledger(Ledger::epoch).flatten()?;
+        self.by_id(epoch).is_none().then_some(epoch)
+    }
+
+    /// Admits a node, as an administrator of the cluster.
     ///
     /// # Errors
-    /// [`TrustError::File`]; the secrets are then still kept.
-    pub fn forget(&self) -> Result<bool, TrustError> {
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`], [`TrustError::File`],
+    /// [`TrustError::NoLedger`].
+    pub fn admit(
+        &self,
+        key: &NodeKey,
+        node: NodeId,
+        name: NodeName,
+        admin: bool,
+    ) -> Result<(), TrustError> {
+        let now_s = self.now_s();
+        self.state(|ledger| ledger.admit(key, node, name, admin, now_s))
+    }
+
+    /// Puts a node out; of itself a node says so that it goes.
+    ///
+    /// # Errors
+    /// As [`Self::admit`], [`TrustError::NoMember`], [`TrustError::Senior`].
+    pub fn expel(&self, key: &NodeKey, node: NodeId) -> Result<(), TrustError> {
+        let now_s = self.now_s();
+        self.state(|ledger| ledger.expel(key, node, now_s))
+    }
+
+    /// Makes a fresh random secret the cluster's.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn rotate(&self, key: &NodeKey) -> Result<EpochId, TrustError> {
+        let (secret, now_s) = (EpochSecret::random(), self.now_s());
+        let epoch = secret.id();
+        if !self.is_admin(&key.node_id()) {
+            return Err(self.not_admin());
+        }
+        self.adopt(secret)?;
+        self.state(|ledger| ledger.rotate(key, epoch, now_s))?;
+        Ok(epoch)
+    }
+
+    fn not_admin(&self) -> TrustError {
         match &self.home {
-            Home::State(path) => file::remove(path).map(|()| true),
+            Home::Given(path) => TrustError::NoLedger { path: path.clone() },
+            Home::State(_) | Home::Memory => TrustError::NotAdmin,
+        }
+    }
+
+    fn state(
+        &self,
+        claim: impl FnOnce(&mut Ledger) -> Result<SignedStatement, TrustError>,
+    ) -> Result<(), TrustError> {
+        let ledger = self.ledger.as_ref().ok_or_else(|| self.not_admin())?;
+        let stated = {
+            let mut ledger = ledger.write().unwrap_or_else(PoisonError::into_inner);
+            claim(&mut ledger)?
+        };
+        self.news().push(stated);
+        self.changed()
+    }
+
+    /// Becomes a member of another cluster, whose founding and our own certificate `chain` holds:
+    /// everything of the one before is dropped, from memory and from the disk.
+    ///
+    /// # Errors
+    /// [`TrustError::Given`] where the secret comes from a file given by hand,
+    /// [`TrustError::BadChain`], [`TrustError::File`].
+    pub fn join(&self, me: &NodeId, secret: EpochSecret, chain: &[u8]) -> Result<(), TrustError> {
+        let Some(ledger) = &self.ledger else {
+            return Err(match &self.home {
+                Home::Given(path) => TrustError::Given { path: path.clone() },
+                Home::State(_) | Home::Memory => TrustError::BadChain,
+            });
+        };
+        let statements = SignedStatement::decode_all(chain, MAX_CHAIN);
+        let joined = statements
+            .and_then(Ledger::of)
+            .ok_or(TrustError::BadChain)?;
+        if !joined.is_member(me, self.now_s()) {
+            return Err(TrustError::BadChain);
+        }
+        if let Home::State(directory) = &self.home {
+            file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
+        }
+        *ledger.write().unwrap_or_else(PoisonError::into_inner) = joined;
+        *self.epochs_mut() = Epochs::new(secret);
+        self.news().clear();
+        self.changed()
+    }
+
+    /// Forgets what is kept on disk: the next start begins a cluster of its own, and is no member
+    /// of what this one was. Until then all serves as before, to say farewell with. False where
+    /// the secret comes from a file given by hand, which is not ours to remove.
+    ///
+    /// # Errors
+    /// [`TrustError::File`]; it is then still kept.
+    pub fn forget(&self) -> Result<bool, TrustError> {
+        self.forgotten.store(true, Ordering::Relaxed);
+        match &self.home {
+            Home::State(directory) => {
+                file::remove(&directory.join(LEDGER_FILE))?;
+                file::remove(&directory.join(SECRET_FILE)).map(|()| true)
+            }
             Home::Given(_) => Ok(false),
             Home::Memory => Ok(true),
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<EpochSecret>>> {
+    fn adopt(&self, secret: EpochSecret) -> Result<(), TrustError> {
+        if let Some(directory) = self.kept_in() {
+            file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
+        }
+        self.epochs_mut().adopt(secret, self.now_s());
+        self.revision.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The ledger is another: it is kept, and the secret that it names is used if it is known.
+    fn changed(&self) -> Result<(), TrustError> {
+        self.revision.fetch_add(1, Ordering::AcqRel);
+        if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {
+            self.epochs_mut().prefer(epoch, self.now_s());
+        }
+        let bytes = self.read_ledger(|ledger| SignedStatement::encode_all(ledger.statements()));
+        match (self.kept_in(), bytes) {
+            (Some(directory), Some(bytes)) => file::replace(&directory.join(LEDGER_FILE), &bytes),
+            _ => Ok(()),
+        }
+    }
+
+    fn kept_in(&self) -> Option<&Path> {
+        match &self.home {
+            Home::State(directory) if !self.forgotten.load(Ordering::Relaxed) => Some(directory),
+            _ => None,
+        }
+    }
+
+    fn now_s(&self) -> u64 {
+        self.now_s.load(Ordering::Relaxed)
+    }
+
+    fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
+        let ledger = self.ledger.as_ref()?;
+        Some(look(&ledger.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn news(&self) -> MutexGuard<'_, Vec<SignedStatement>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn epochs(&self) -> RwLockReadGuard<'_, Epochs> {
         self.epochs.read().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn lines(epochs: &[Arc<EpochSecret>]) -> Zeroizing<Vec<u8>> {
-    let mut text = Zeroizing::new(Vec::with_capacity(epochs.len() * 65));
-    for secret in epochs {
-        let hex = Zeroizing::new(to_hex(secret.as_bytes()));
-        text.extend_from_slice(hex.as_bytes());
-        text.push(b'\n');
-    }
-    text
-}
-
-fn read_lines(path: &Path, most: usize) -> Result<Vec<Arc<EpochSecret>>, TrustError> {
-    let bad_file = || TrustError::BadFile {
-        path: path.into(),
-        expected: EXPECTED,
-    };
-    let missing = || TrustError::NoSecretFile { path: path.into() };
-    let content = file::read(path)?.ok_or_else(missing)?;
-    let text = std::str::from_utf8(&content).map_err(|_| bad_file())?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let secret = |line| from_hex(line).map(|bytes| Arc::new(EpochSecret::new(bytes)));
-    let epochs: Option<Vec<_>> = text.split('\n').map(secret).collect();
-    let epochs = epochs.ok_or_else(bad_file)?;
-    if epochs.len() > most {
-        Err(bad_file())
-    } else {
-        Ok(epochs)
+    fn epochs_mut(&self) -> RwLockWriteGuard<'_, Epochs> {
+        self.epochs.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn file_with(content: &str) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("given");
-        file::create(&path, content.as_bytes()).unwrap();
-        (directory, path)
-    }
-
-    #[test]
-    fn the_first_start_makes_a_secret_and_the_next_finds_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = Keyring::load_or_create(directory.path()).unwrap().current();
-        let again = Keyring::load_or_create(directory.path()).unwrap().current();
-        assert_eq!(first, again);
-    }
-
-    #[test]
-    fn an_added_secret_is_current_at_once_and_after_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let keyring = Keyring::load_or_create(directory.path()).unwrap();
-        let old = keyring.current();
-        keyring.add(EpochSecret::new([7; 32])).unwrap();
-        for keyring in [keyring, Keyring::load_or_create(directory.path()).unwrap()] {
-            assert_eq!(*keyring.current(), EpochSecret::new([7; 32]));
-            assert_eq!(keyring.by_id(old.id()), Some(Arc::clone(&old)));
-        }
-    }
-
-    #[test]
-    fn adding_a_known_secret_only_moves_it_and_the_oldest_is_forgotten() {
-        let keyring = Keyring::in_memory(EpochSecret::new([0; 32]));
-        for byte in 1..=MAX_EPOCHS as u8 {
-            keyring.add(EpochSecret::new([byte; 32])).unwrap();
-        }
-        assert_eq!(keyring.by_id(EpochSecret::new([0; 32]).id()), None);
-        keyring.add(EpochSecret::new([1; 32])).unwrap();
-        assert_eq!(keyring.all().len(), MAX_EPOCHS);
-        assert_eq!(*keyring.current(), EpochSecret::new([1; 32]));
-    }
-
-    #[test]
-    fn a_secret_file_holds_64_digits_and_a_newline() {
-        let digits = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
-        let (_kept, path) = file_with(&format!("{digits}\n"));
-        let secret = Keyring::from_secret_file(&path).unwrap().current();
-        assert_eq!(to_hex(secret.as_bytes()), digits.to_lowercase());
-        for bad in [
-            "",
-            "\n",
-            "xyz\n",
-            &digits[..63],
-            &format!("{digits}\n{digits}\n"),
-        ] {
-            let (_kept, path) = file_with(bad);
-            let error = Keyring::from_secret_file(&path).unwrap_err();
-            assert!(
-                matches!(error, TrustError::BadFile { .. }),
-                "{bad:?} gave {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_secret_given_by_hand_is_not_replaced_by_a_token() {
-        let digits = "ab".repeat(32);
-        let (_kept, path) = file_with(&digits);
-        let keyring = Keyring::from_secret_file(&path).unwrap();
-        let refused = keyring.add(EpochSecret::random());
-        assert!(matches!(refused, Err(TrustError::Given { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), digits);
-        assert_eq!(to_hex(keyring.current().as_bytes()), digits);
-    }
-
-    #[test]
-    fn forgotten_secrets_serve_to_the_end_and_are_not_there_at_the_next_start() {
-        let directory = tempfile::tempdir().unwrap();
-        let keyring = Keyring::load_or_create(directory.path()).unwrap();
-        let before = keyring.current();
-        assert!(keyring.forget().unwrap());
-        assert_eq!(keyring.current().id(), before.id());
-        let after = Keyring::load_or_create(directory.path()).unwrap();
-        assert_ne!(after.current().id(), before.id());
-    }
-
-    #[test]
-    fn a_secret_file_that_is_not_there_is_named() {
-        let error = Keyring::from_secret_file(Path::new("/nonexistent/secret")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/secret"), "{error}");
-        assert!(
-            error.to_string().contains("64 hexadecimal digits"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -1,25 +1,35 @@
-//! Who may be here: node keys, epoch secrets, invitations, and the proofs made with them.
+//! Who may be here: node keys, the ledger of who was admitted, epoch secrets, invitations, and the
+//! proofs made with them.
 //!
-//! Owns every secret of a node and the two files that keep them (`node.key`, `secrets`, mode 0600,
-//! written whole or not at all). Opens no socket, reads no clock (the time is handed in), and knows
-//! no frame: it makes and checks the 32 bytes that `net` carries. Its only randomness is the
-//! system's, for keys. An error leaves what was loaded as it was, and nothing half written.
+//! Owns every secret of a node and the files that keep them and the ledger (`node.key`,
+//! `secrets`, `members`, mode 0600, written whole or not at all). Opens no socket, reads no clock
+//! (the time is handed in), and knows no frame: it makes and checks the 32 bytes that `net`
+//! carries. Its only randomness is the system's, for keys. An error leaves what was loaded as it
+//! was, and nothing half written.
 
 mod allow;
 mod epoch;
+mod epochs;
+mod exchange;
 mod file;
 mod invites;
 mod keyring;
+mod ledger;
 mod node_key;
 mod proof;
+mod statement;
 mod token;
 
 pub use allow::AllowList;
 pub use epoch::EpochSecret;
-pub use invites::{Invites, MAX_INVITES};
-pub use keyring::{Keyring, MAX_EPOCHS};
+pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
+pub use exchange::MAX_EXCHANGE_BYTES;
+pub use invites::{Invites, MAX_INVITES, Redeemed};
+pub use keyring::{Keyring, MAX_CHAIN_BYTES};
+pub use ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
+pub use statement::{Claim, MAX_STATEMENT_BYTES, SignedStatement, Statement, StatementId};
 pub use token::{InviteToken, MAX_TOKEN_BYTES, MAX_TOKEN_SEEDS};
 
 use std::io;
@@ -74,6 +84,35 @@ pub enum TrustError {
         /// The file that gives it.
         path: PathBuf,
     },
+    /// There is no ledger to write in.
+    #[error(
+        "the members are those who have the secret of {path}: to leave one out, give the others a \
+         new file; to admit and expel nodes, take the setting out and join with tokens"
+    )]
+    NoLedger {
+        /// The file that gives the secret.
+        path: PathBuf,
+    },
+    /// This node has not the right to admit and expel.
+    #[error(
+        "this node may not admit or expel others: ask on one that may ('p2pfs trust' shows which)"
+    )]
+    NotAdmin,
+    /// There is no such member.
+    #[error("that node is no member of the cluster")]
+    NoMember,
+    /// The node was given its right before this one.
+    #[error("{name} may admit and expel for longer than this node: it can only leave by itself")]
+    Senior {
+        /// What it calls itself.
+        name: crate::id::NodeName,
+    },
+    /// No statement fits any more.
+    #[error("{MAX_STATEMENTS} joins and expulsions are on record, which is as many as may be")]
+    LedgerFull,
+    /// What the inviting node showed does not make this one a member.
+    #[error("the inviting node did not show a certificate for this one; make a new invitation")]
+    BadChain,
     /// Not a token, or one that was cut or mistyped.
     #[error("this is not a whole invitation: {why}; copy it again from 'p2pfs invite'")]
     BadToken {

@@ -12,6 +12,7 @@ mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
+mod trust;
 
 fn main() {
     let conclusion = support::promise::run(Some(1), vec![]);

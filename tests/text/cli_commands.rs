@@ -374,7 +374,13 @@ fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
 #[test]
 fn invite_prints_the_token_and_nothing_else() {
     let daemon = FakeDaemon::start(|request| {
-        assert_eq!(request.call, Call::Invite { lifetime_s: 600 });
+        assert_eq!(
+            request.call,
+            Call::Invite {
+                lifetime_s: 600,
+                admin: false
+            }
+        );
         let token = "p2pfs1-abc".to_owned();
         request.reply.done(&Invitation {
             token,

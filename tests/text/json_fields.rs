@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use p2pfs::daemon::control::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
     GetStarted, Invitation, Joined, Listing, METHODS, Nothing, Peers, Pong, Progress, Provenance,
-    Settings, Shares, Status, Top, Touched,
+    Rotated, Settings, Shares, Status, Top, Touched, Trust,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -165,7 +165,9 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Shares" | "ShareAdd" | "ShareRemove" => through::<Shares>(sample),
         "Invite" => through::<Invitation>(sample),
         "Join" => through::<Joined>(sample),
-        "Wait" | "Leave" => through::<Nothing>(sample),
+        "Wait" | "Leave" | "Forget" => through::<Nothing>(sample),
+        "Expel" | "Rotate" => through::<Rotated>(sample),
+        "Trust" => through::<Trust>(sample),
         "CacheLs" => through::<CacheListing>(sample),
         "CacheClear" => through::<CacheCleared>(sample),
         "CacheVerify" => {

@@ -8,4 +8,5 @@ mod cli_manual;
 mod config_layers;
 mod json_fields;
 mod manual;
+mod security;
 mod tidy;

@@ -39,6 +39,9 @@ impl Links {
                 arrivals
             }
             Err(dropped) => {
+                if matches!(dropped, Dropped::UnknownEpoch | Dropped::NotAMember) {
+                    self.note_stranger(from);
+                }
                 self.counters.count(dropped);
                 Vec::new()
             }
@@ -136,6 +139,9 @@ impl Links {
     /// The key that this process shares with the one of these credentials, once they are checked.
     fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, Dropped> {
         self.vouchers.check(salt, who)?;
+        if !self.sealer.keyring().is_member(&who.who.contact.node) {
+            return Err(Dropped::NotAMember);
+        }
         let (me, them) = (&self.me.node, &who.who.contact.node);
         let pair = self.exchange.with(&who.exchange, me, them);
         pair.ok_or(Dropped::Forged)

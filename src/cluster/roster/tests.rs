@@ -52,11 +52,11 @@ fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
             return;
         }
         for (_, data) in &to_b {
-            b.handle_packet(now, key(1).node_id(), data, &mut counters)
+            b.handle_packet(now, key(1).node_id(), data, |_| true, &mut counters)
                 .unwrap();
         }
         for (_, data) in &to_a {
-            a.handle_packet(now, key(2).node_id(), data, &mut counters)
+            a.handle_packet(now, key(2).node_id(), data, |_| true, &mut counters)
                 .unwrap();
         }
     }
@@ -77,7 +77,7 @@ fn a_node_that_hears_a_later_life_of_itself_goes_on_after_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let list = list([(key(1), Update::alive(Life(contact(1, 70))))]);
-    assert!(a.merge(now, &list, &mut Counters::default()));
+    assert!(a.merge(now, &list, |_| true, &mut Counters::default()));
     assert_eq!(a.poll_change(), Some(Change::Renewed(contact(1, 71))));
 }
 
@@ -91,7 +91,13 @@ fn a_restart_with_an_earlier_generation_is_told_of_the_later_one() {
     let mut restarted = roster(1, now);
     restarted.announce(now, contact(2, 1));
     let (_, data) = restarted.poll_send().unwrap();
-    let known = b.handle_packet(now, key(1).node_id(), &data, &mut Counters::default());
+    let known = b.handle_packet(
+        now,
+        key(1).node_id(),
+        &data,
+        |_| true,
+        &mut Counters::default(),
+    );
     let Err(Refused::Outlived(later)) = known else {
         panic!("{known:?}");
     };
@@ -106,7 +112,7 @@ fn quarrels_about_a_generation_slow_down() {
     let mut counters = Counters::default();
     for generation in 0..100 {
         let update = Update::alive(Life(contact(1, generation * 10)));
-        a.merge(now, &list([(key(1), update)]), &mut counters);
+        a.merge(now, &list([(key(1), update)]), |_| true, &mut counters);
     }
     let renewed = std::iter::from_fn(|| a.poll_change()).count();
     assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
@@ -130,7 +136,7 @@ fn the_table_of_members_has_an_end() {
             (key, Update::alive(Life(contact)))
         };
         let updates: Vec<_> = (0..64).map(update).collect();
-        a.merge(now, &list(updates), &mut counters);
+        a.merge(now, &list(updates), |_| true, &mut counters);
     }
     assert!(a.live().len() <= MAX_MEMBERS);
     assert!(counters.too_many_members > 0);
@@ -141,7 +147,12 @@ fn a_list_that_is_none_changes_nothing() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();
-    assert!(!a.merge(now, &[255; 40], &mut counters));
-    assert!(!a.merge(now, &vec![0; MAX_MEMBER_LIST_BYTES + 1], &mut counters));
+    assert!(!a.merge(now, &[255; 40], |_| true, &mut counters));
+    assert!(!a.merge(
+        now,
+        &vec![0; MAX_MEMBER_LIST_BYTES + 1],
+        |_| true,
+        &mut counters
+    ));
     assert!(a.live().is_empty() && a.poll_change().is_none());
 }

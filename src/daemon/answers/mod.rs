@@ -152,9 +152,13 @@ impl Service {
                 let dir: PathBuf = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
             }
-            Call::Invite { lifetime_s } => reply_with(reply, self.invite(lifetime_s)),
-            Call::Join { token } => reply_with(reply, self.join(&token).await),
-            Call::Leave {} => reply_with(reply, self.leave_cluster().await),
+            Call::Invite { .. }
+            | Call::Join { .. }
+            | Call::Leave {}
+            | Call::Expel { .. }
+            | Call::Rotate {}
+            | Call::Trust {}
+            | Call::Forget { .. } => self.answer_about_trust(call, reply).await,
             Call::CacheLs { after } => reply_with(reply, self.list_cache(after.as_deref())),
             Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
             Call::CacheVerify {} => self.verify_cache(reply).await,
@@ -167,6 +171,22 @@ impl Service {
             Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
             Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
             Call::Prefetch { paths } => self.prefetch(&paths, reply).await,
+        }
+    }
+
+    async fn answer_about_trust(&self, call: Call, reply: super::control::ReplySink) {
+        match call {
+            Call::Invite { lifetime_s, admin } => {
+                reply_with(reply, self.invite(lifetime_s, admin));
+            }
+            Call::Expel { peer } => reply_with(reply, self.expel(&peer).await),
+            Call::Rotate {} => reply_with(reply, self.rotate().await),
+            Call::Trust {} => reply_with(reply, Ok(self.trust())),
+            Call::Forget { peer } => reply_with(reply, self.forget(&peer).await),
+            Call::Join { token } => reply_with(reply, self.join(&token).await),
+            Call::Leave {} => reply_with(reply, self.leave_cluster().await),
+            // the others are answered before
+            _ => {}
         }
     }
 

@@ -133,6 +133,9 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
             PushStage::Done => EventKind::SendDone(pushed(push)),
             PushStage::Failed(_) => EventKind::SendFailed(pushed(push)),
         },
+        News::Joined(..) | News::Expelled(..) | News::Rotated(_) => EventKind::Membership {
+            message: membership(&noted.news),
+        },
         News::Warning(message, _) => EventKind::Warning { message },
     };
     Event { time, what }
@@ -180,6 +183,7 @@ fn down_reason(why: DownReason) -> &'static str {
         DownReason::Failed => "does not answer",
         DownReason::Away => "stopped and did not come back in time",
         DownReason::Left => "left the cluster",
+        DownReason::Expelled => "is no member any more",
     }
 }
 
@@ -189,5 +193,22 @@ fn fetch(hash: ContentHash, size_bytes: u64, why: Option<String>) -> FetchInfo {
         size_bytes,
         name: None,
         why,
+    }
+}
+
+/// Who came or went, by whom.
+fn membership(news: &News) -> String {
+    match news {
+        News::Joined(who, by) => {
+            format!("{} was admitted by {}", peer_name(who), peer_name(by))
+        }
+        News::Expelled(who, by) if who.node == by.node => {
+            format!("{} left the cluster for good", peer_name(who))
+        }
+        News::Expelled(who, by) => {
+            format!("{} was put out by {}", peer_name(who), peer_name(by))
+        }
+        News::Rotated(by) => format!("{} gave the members a fresh secret", peer_name(by)),
+        _ => String::new(),
     }
 }

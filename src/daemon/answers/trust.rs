@@ -1,18 +1,25 @@
 //! Answers about who belongs to the cluster.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Service, failed, node_failure};
-use crate::daemon::control::{Failure, FailureKind, Invitation, Joined, Nothing};
-use crate::trust::InviteToken;
+use crate::daemon::control::{
+    Failure, FailureKind, Invitation, Joined, Nothing, Rotated, Trust, TrustStep, TrustedNode,
+};
+use crate::id::NodeId;
+use crate::trust::{Certificate, Claim, InviteToken, SignedStatement};
 
 /// The longest that an invitation may serve: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
 
+/// The shortest start of a key that names a member.
+const KEY_MIN_DIGITS: usize = 4;
+
 impl Service {
-    pub(super) fn invite(&self, lifetime_s: u64) -> Result<Invitation, Failure> {
+    pub(super) fn invite(&self, lifetime_s: u64, admin: bool) -> Result<Invitation, Failure> {
         if !(1..=INVITE_MAX_S).contains(&lifetime_s) {
             let message = format!("an invitation serves 1 s to a week, not {lifetime_s} s");
             return Err(Failure::new(FailureKind::Invalid, message));
@@ -20,7 +27,7 @@ impl Service {
         let lifetime = Duration::from_secs(lifetime_s);
         let token = self
             .node
-            .invite(lifetime)
+            .invite(lifetime, admin)
             .map_err(|error| node_failure(&error))?;
         let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
         let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);
@@ -43,6 +50,103 @@ impl Service {
         })
     }
 
+    /// Puts a member out.
+    pub(super) async fn expel(&self, wanted: &str) -> Result<Rotated, Failure> {
+        let node = self.find_member(wanted)?;
+        if node == self.node.id() {
+            let message = "that is this node itself";
+            return Err(Failure::new(FailureKind::Invalid, message).with_remedy("p2pfs leave"));
+        }
+        let epoch = self.node.expel(node).await;
+        let epoch = epoch.map_err(|error| node_failure(&error))?;
+        Ok(Rotated {
+            epoch: epoch.to_string(),
+        })
+    }
+
+    pub(super) async fn rotate(&self) -> Result<Rotated, Failure> {
+        let epoch = self.node.rotate().await;
+        let epoch = epoch.map_err(|error| node_failure(&error))?;
+        Ok(Rotated {
+            epoch: epoch.to_string(),
+        })
+    }
+
+    pub(super) async fn forget(&self, wanted: &str) -> Result<Nothing, Failure> {
+        // one that was gone long ago is no member any more, and its entries are still here
+        let node = match self.node.view().node_called(wanted) {
+            Some(node) => node,
+            None => self.find_node(wanted).await?.status.member.node,
+        };
+        let forgotten = self.node.forget(node).await;
+        match forgotten.map_err(|error| node_failure(&error))? {
+            true => Ok(Nothing {}),
+            false => {
+                let message = format!("{wanted} is here, or has listed nothing");
+                Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("only entries of a node that is gone can be dropped"))
+            }
+        }
+    }
+
+    /// Who is in, and how that came about.
+    pub(super) fn trust(&self) -> Trust {
+        let keyring = self.node.keyring();
+        let mut certificates = keyring.certificates();
+        certificates.sort_by_key(|it| (it.since_s, it.node));
+        let history = keyring.history();
+        let names = names_of(&history);
+        let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
+        let member = |it: &Certificate| TrustedNode {
+            name: it.name.to_string(),
+            node: it.node.to_string(),
+            admin: it.admin,
+            since: time_of(it.since_s),
+            until: it.until_s.map(time_of),
+            by: name(&it.by),
+            by_node: it.by.to_string(),
+        };
+        Trust {
+            epoch: keyring.newest().id().to_string(),
+            certificates: keyring.has_ledger(),
+            admin: keyring.is_admin(&self.node.id()),
+            members: certificates.iter().map(member).collect(),
+            history: history
+                .iter()
+                .map(|(signed, counts)| step(signed, *counts, &name))
+                .collect(),
+        }
+    }
+
+    /// A member by its name or the start of its key.
+    fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
+        let certificates = self.node.keyring().certificates();
+        let is_it = |it: &&Certificate| {
+            let by_key = wanted.len() >= KEY_MIN_DIGITS && it.node.to_string().starts_with(wanted);
+            by_key || it.name.as_str() == wanted || self.name_of(&it.node) == wanted
+        };
+        match certificates.iter().filter(is_it).collect::<Vec<_>>()[..] {
+            [one] => Ok(one.node),
+            [] if !self.node.keyring().has_ledger() => {
+                // the reason, and what to do
+                let refused = self.node.keyring().check_ledger();
+                Err(failed(
+                    refused.map_or_else(|error| error.to_string(), |()| String::new()),
+                ))
+            }
+            [] => Err(Failure::new(
+                FailureKind::NotFound,
+                format!("no member is called {wanted:?}"),
+            )
+            .with_remedy("p2pfs trust shows who is in")),
+            _ => {
+                let message = format!("several members are called {wanted:?}");
+                Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("name it by the start of its key, as p2pfs trust shows it"))
+            }
+        }
+    }
+
     pub(super) async fn leave_cluster(&self) -> Result<Nothing, Failure> {
         self.leave
             .send(())
@@ -50,4 +154,42 @@ impl Service {
             .map_err(|_| failed("the daemon is stopping already"))?;
         Ok(Nothing {})
     }
+}
+
+/// What the nodes of a history called themselves when they joined, the last time.
+fn names_of(history: &[(SignedStatement, bool)]) -> BTreeMap<NodeId, String> {
+    let named = history
+        .iter()
+        .filter_map(|(signed, _)| match &signed.statement.claim {
+            Claim::Found { name } => Some((signed.statement.by, name.to_string())),
+            Claim::Admit { node, name, .. } => Some((*node, name.to_string())),
+            Claim::Expel { .. } | Claim::Rotate { .. } => None,
+        });
+    named.collect()
+}
+
+fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String) -> TrustStep {
+    let by = signed.statement.by;
+    let what = match &signed.statement.claim {
+        Claim::Found { .. } => "founded",
+        Claim::Admit { .. } => "admitted",
+        Claim::Expel { node, .. } if *node == by => "left",
+        Claim::Expel { .. } => "expelled",
+        Claim::Rotate { .. } => "rotated",
+    };
+    let subject = signed.subject();
+    TrustStep {
+        time: time_of(signed.statement.at_s),
+        what: what.to_owned(),
+        name: subject.as_ref().map(name),
+        node: subject.map(|node| node.to_string()),
+        by: name(&by),
+        by_node: by.to_string(),
+        counts,
+    }
+}
+
+fn time_of(unix_s: u64) -> Timestamp {
+    let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

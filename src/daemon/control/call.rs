@@ -123,6 +123,23 @@ pub enum Call {
     Invite {
         /// How long it serves.
         lifetime_s: u64,
+        /// Whether the new node may invite and expel others itself.
+        #[serde(default)]
+        admin: bool,
+    },
+    /// Puts a node out of the cluster for good: [`super::Rotated`].
+    Expel {
+        /// Its name, or the start of its key.
+        peer: String,
+    },
+    /// Gives the members a fresh secret: [`super::Rotated`].
+    Rotate {},
+    /// Who is in, since when, by whose word: [`super::Trust`].
+    Trust {},
+    /// Drops the entries of a node that will not come back: [`super::Nothing`].
+    Forget {
+        /// Its name, its address, or the start of its key.
+        peer: String,
     },
     /// Joins the cluster of the node that made the token: [`super::Joined`].
     Join {
@@ -196,6 +213,10 @@ pub const METHODS: &[(&str, Right, bool)] = &[
     ("ShareAdd", Right::Own, false),
     ("ShareRemove", Right::Own, false),
     ("Invite", Right::Own, false),
+    ("Expel", Right::Own, false),
+    ("Rotate", Right::Own, false),
+    ("Trust", Right::Own, false),
+    ("Forget", Right::Own, false),
     ("Join", Right::Own, false),
     ("Leave", Right::Own, false),
     ("CacheLs", Right::Read, false),
@@ -350,7 +371,18 @@ mod tests {
                 legacy: false,
             },
             Call::ShareRemove { dir: name("/s") },
-            Call::Invite { lifetime_s: 3600 },
+            Call::Invite {
+                lifetime_s: 3600,
+                admin: true,
+            },
+            Call::Expel {
+                peer: "a".to_owned(),
+            },
+            Call::Rotate {},
+            Call::Trust {},
+            Call::Forget {
+                peer: "a".to_owned(),
+            },
             Call::Join {
                 token: "p2pfs1-x".to_owned(),
             },

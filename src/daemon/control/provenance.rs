@@ -141,6 +141,11 @@ pub enum EventKind {
     SendDone(PushInfo),
     /// It was not taken.
     SendFailed(PushInfo),
+    /// Somebody was admitted or put out, or the members have a fresh secret.
+    Membership {
+        /// Who, by whom.
+        message: String,
+    },
     /// Something that the user should know.
     Warning {
         /// What, and what to do.

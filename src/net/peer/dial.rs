@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
-use tokio_rustls::TlsStream;
+use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::Shared;
 use super::counters::DropReason;
@@ -284,6 +284,36 @@ pub(super) async fn connect(
     addr: SocketAddr,
     read_buffer_bytes: usize,
 ) -> Result<TlsStream<BufReader<TcpStream>>, NetError> {
+    let connector = shared.tls.connector(node)?;
+    let stream = connect_with(shared, connector, addr, read_buffer_bytes).await?;
+    match peer_of(&stream) == Some(node) {
+        true => Ok(stream),
+        false => Err(speaks_otherwise(addr)),
+    }
+}
+
+/// A TLS connection to whoever is there, and who it is.
+pub(super) async fn connect_any(
+    shared: &Shared,
+    addr: SocketAddr,
+) -> Result<(TlsStream<BufReader<TcpStream>>, NodeId), NetError> {
+    let connector = shared.tls.connector_to_any()?;
+    let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES).await?;
+    let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
+    Ok((stream, node))
+}
+
+fn speaks_otherwise(address: SocketAddr) -> NetError {
+    let why = "it does not speak p2pfs/1".to_owned();
+    NetError::WrongNode { address, why }
+}
+
+async fn connect_with(
+    shared: &Shared,
+    connector: TlsConnector,
+    addr: SocketAddr,
+    read_buffer_bytes: usize,
+) -> Result<TlsStream<BufReader<TcpStream>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
         kind,
@@ -293,7 +323,7 @@ pub(super) async fn connect(
     let stream = stream.map_err(|error| unreachable(error.kind()))?;
     let _ = stream.set_nodelay(true);
     let stream = BufReader::with_capacity(read_buffer_bytes, stream);
-    let handshake = shared.tls.connector(node)?.connect(nameless(), stream);
+    let handshake = connector.connect(nameless(), stream);
     let stream = timeout(shared.limits.handshake, handshake).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
@@ -302,11 +332,7 @@ pub(super) async fn connect(
         std::io::ErrorKind::InvalidData => wrong(error.to_string()),
         kind => unreachable(kind),
     })?;
-    let stream = TlsStream::from(stream);
-    if peer_of(&stream) != Some(node) {
-        return Err(wrong("it does not speak p2pfs/1".to_owned()));
-    }
-    Ok(stream)
+    Ok(TlsStream::from(stream))
 }
 
 impl Line {

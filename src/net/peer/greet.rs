@@ -1,11 +1,14 @@
 //! The greeting: each side proves that it belongs here before anything else is said.
 //!
-//! The dialler goes first. Its proof names no epoch and no node, so a stranger who is dialled
-//! learns nothing from it; and the acceptor answers only a proof that holds, so a stranger who
-//! dials sees the connection close and nothing more.
+//! TLS has shown which key the other end has. Where members are those of a ledger, that key is in
+//! it or comes with certificates that make it so; else each side proves that it has the secret. The
+//! dialler goes first. Its proof names no epoch and no node, and certificates, which hold names,
+//! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor answers
+//! only whom it admits, so a stranger who dials sees the connection close and nothing more.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsStream;
 
@@ -13,10 +16,10 @@ use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
 use super::tls::exporter_of;
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 use crate::trust::{
-    EpochSecret, InviteToken, Invites, Keyring, Role, enrolment_proof, membership_proof,
-    verify_enrolment, verify_membership,
+    EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role, enrolment_proof,
+    membership_proof, verify_enrolment, verify_membership,
 };
 use crate::wire::native::tcp::{Greeting, Lane, Phase};
 
@@ -29,6 +32,7 @@ pub(super) struct Ends {
 
 /// What an acceptor admits by.
 pub(super) struct Door<'a> {
+    pub(super) key: &'a NodeKey,
     pub(super) keyring: &'a Keyring,
     pub(super) invites: Option<Arc<Invites>>,
     pub(super) now_unix_s: u64,
@@ -55,14 +59,33 @@ pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     let secret = keyring.current();
     let Ends { client, server } = ends;
     let proof = membership_proof(&secret, Role::Client, client, server, &exporter);
-    say(stream, &Greeting::Prove { lane, proof }, limits).await?;
-    let Greeting::Proven { proof } = hear(stream, limits).await? else {
+    let chain = chain_for(keyring, client, server);
+    say(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
+    let Greeting::Proven { proof, chain } = hear(stream, limits).await? else {
         return Err(DropReason::Stranger);
     };
-    if !verify_membership(&secret, Role::Server, client, server, &exporter, &proof) {
-        return Err(DropReason::Stranger);
+    let is_member = match keyring.has_ledger() {
+        true => keyring.admits(&server, &chain),
+        false => verify_membership(&secret, Role::Server, client, server, &exporter, &proof),
+    };
+    is_member.then_some(()).ok_or(DropReason::Stranger)
+}
+
+/// Our certificates, where the other is a member and may not have heard of us.
+fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
+    match keyring.has_ledger() && keyring.is_member(&other) {
+        true => keyring.chain_of(&me).into(),
+        false => Bytes::new(),
     }
-    Ok(())
+}
+
+/// What one who was admitted has.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// Of the cluster's epoch.
+    pub secret: EpochSecret,
+    /// The certificates from the founding to its own.
+    pub chain: Bytes,
 }
 
 /// The dialler's side for one with an invitation; gives the epoch's secret.
@@ -70,19 +93,27 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     ends: Ends,
     token: &InviteToken,
+    name: &NodeName,
     limits: &PeerLimits,
-) -> Result<EpochSecret, DropReason> {
+) -> Result<Enrolment, DropReason> {
     let exporter = exporter_of(stream).ok_or(DropReason::TlsFailed)?;
     let Ends { client, server } = ends;
     let proof = enrolment_proof(&token.key, Role::Client, client, server, &exporter);
-    say(stream, &Greeting::Enrol { proof }, limits).await?;
-    let Greeting::Enrolled { secret, proof } = hear(stream, limits).await? else {
+    let name = Bytes::copy_from_slice(name.as_str().as_bytes());
+    say(stream, &Greeting::Enrol { proof, name }, limits).await?;
+    let Greeting::Enrolled {
+        secret,
+        proof,
+        chain,
+    } = hear(stream, limits).await?
+    else {
         return Err(DropReason::Stranger);
     };
     if !verify_enrolment(&token.key, Role::Server, client, server, &exporter, &proof) {
         return Err(DropReason::Stranger);
     }
-    Ok(EpochSecret::new(secret))
+    let secret = EpochSecret::new(secret);
+    Ok(Enrolment { secret, chain })
 }
 
 /// The acceptor's side. Says nothing to one who cannot prove anything.
@@ -94,12 +125,15 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Admission, DropReason> {
     let exporter = exporter_of(stream).ok_or(DropReason::TlsFailed)?;
     let (answer, admission) = match hear(stream, limits).await? {
-        Greeting::Prove { lane, proof } => {
-            let answer = answer_member(ends, door.keyring, &exporter, &proof);
+        Greeting::Prove { lane, proof, chain } => {
+            let answer = match door.keyring.has_ledger() {
+                true => answer_certified(ends, door.keyring, &chain),
+                false => answer_member(ends, door.keyring, &exporter, &proof),
+            };
             (answer, Admission::Member(lane))
         }
-        Greeting::Enrol { proof } => (
-            answer_invited(ends, &door, &exporter, &proof),
+        Greeting::Enrol { proof, name } => (
+            answer_invited(ends, &door, &exporter, &proof, &name),
             Admission::Enrolled,
         ),
         Greeting::Proven { .. } | Greeting::Enrolled { .. } => (None, Admission::Enrolled),
@@ -120,20 +154,41 @@ fn answer_member(
     let epochs = keyring.all();
     let secret = epochs.iter().find(knows)?;
     let proof = membership_proof(secret, Role::Server, client, server, exporter);
-    Some(Greeting::Proven { proof })
+    let chain = Bytes::new();
+    Some(Greeting::Proven { proof, chain })
 }
 
+fn answer_certified(ends: Ends, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
+    let Ends { client, server } = ends;
+    keyring.admits(&client, chain).then(|| Greeting::Proven {
+        // TLS has proven our key, and the ledger is about keys
+        proof: [0; 32],
+        chain: keyring.chain_of(&server).into(),
+    })
+}
+
+/// Admits who holds an invitation. Where that cannot be written down, it is refused, and the
+/// invitation is used up all the same.
 fn answer_invited(
     Ends { client, server }: Ends,
     door: &Door<'_>,
     exporter: &[u8; 32],
     proof: &[u8; 32],
+    name: &[u8],
 ) -> Option<Greeting> {
     let invites = door.invites.as_ref()?;
-    let key = invites.redeem(client, server, exporter, proof, door.now_unix_s)?;
-    let secret = *door.keyring.current().as_bytes();
-    let proof = enrolment_proof(&key, Role::Server, client, server, exporter);
-    Some(Greeting::Enrolled { secret, proof })
+    let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
+    let Redeemed { key, admin } =
+        invites.redeem(client, server, exporter, proof, door.now_unix_s)?;
+    let keyring = door.keyring;
+    if keyring.has_ledger() {
+        keyring.admit(door.key, client, name, admin).ok()?;
+    }
+    Some(Greeting::Enrolled {
+        secret: *keyring.newest().as_bytes(),
+        proof: enrolment_proof(&key, Role::Server, client, server, exporter),
+        chain: keyring.chain_of(&client).into(),
+    })
 }
 
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(

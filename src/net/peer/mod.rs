@@ -35,16 +35,17 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 use crate::net::NetError;
 use crate::net::port::{bind_error, bind_tcp};
-use crate::trust::{AllowList, EpochSecret, InviteToken, Invites, Keyring, NodeKey};
+use crate::trust::{AllowList, InviteToken, Invites, Keyring, NodeKey};
 pub use crate::wire::native::tcp::Lane;
 use crate::wire::native::tcp::{Request, Response};
 
 use counters::Counters;
-use dial::connect;
+use dial::{connect, connect_any};
 use greet::Ends;
+pub use greet::Enrolment as Joining;
 use limits::SERVE_READ_BYTES;
 use pool::Pool;
 use register::Register;
@@ -56,6 +57,7 @@ pub type OlderConnection = (TcpStream, SocketAddr);
 /// What all tasks of the TCP side share.
 struct Shared {
     me: NodeId,
+    key: Arc<NodeKey>,
     tls: Tls,
     keyring: Arc<Keyring>,
     allow: ArcSwap<AllowList>,
@@ -123,6 +125,7 @@ impl PeerNet {
         let shared = Arc::new(Shared {
             me: key.node_id(),
             tls: Tls::new(&key)?,
+            key,
             keyring,
             allow: ArcSwap::default(),
             invites: ArcSwapOption::empty(),
@@ -223,23 +226,45 @@ impl PeerNet {
         probe::probe(&self.owner.shared, addr).await
     }
 
-    /// Redeems an invitation: dials its addresses in order until the issuer answers, and gives the
-    /// secret of the issuer's epoch. The token is used up by it.
+    /// Finds out which member is at an address, where only the address is known: whoever is there
+    /// must be one by our ledger, or by the certificates that it shows, and takes us for one.
+    ///
+    /// # Errors
+    /// [`NetError::NotMember`] where nobody there is; else as [`PeerNet::request`].
+    pub async fn knock(&self, addr: SocketAddr) -> Result<NodeId, NetError> {
+        let shared = &self.owner.shared;
+        let (mut stream, node) = connect_any(shared, addr).await?;
+        self.check_allowed(&node)?;
+        let ends = Ends {
+            client: shared.me,
+            server: node,
+        };
+        let (keyring, limits) = (&shared.keyring, &shared.limits);
+        let greeting = greet::prove(&mut stream, ends, keyring, Lane::Urgent, limits);
+        let greeted = timeout(limits.handshake, greeting).await;
+        let greeted = greeted.unwrap_or(Err(DropReason::SlowGreeting));
+        greeted.map_err(|_| NetError::NotMember { address: addr })?;
+        Ok(node)
+    }
+
+    /// Redeems an invitation: dials its addresses in order until the issuer answers, and joins
+    /// its cluster as `name`: the secret and the certificates are in the keyring then, and what was
+    /// there before is dropped. The token is used up by it.
     ///
     /// # Errors
     /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::OwnIdentity`] for a
     /// token of our own; else what the last address gave.
-    pub async fn enrol(&self, token: &InviteToken) -> Result<EpochSecret, NetError> {
+    pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         token
             .check_time(now.as_secs())
             .map_err(|_| NetError::InviteExpired)?;
-        self.check_peer(&token.issuer)?;
+        self.check_allowed(&token.issuer)?;
         let mut first_failure = None;
         for seed in &token.seeds {
-            match self.enrol_at(*seed, token).await {
+            match self.enrol_at(*seed, token, name).await {
                 Err(failure) if failure.is_retryable() => {
                     first_failure.get_or_insert(failure);
                 }
@@ -255,14 +280,15 @@ impl PeerNet {
         &self,
         addr: SocketAddr,
         token: &InviteToken,
-    ) -> Result<EpochSecret, NetError> {
+        name: &NodeName,
+    ) -> Result<Joining, NetError> {
         let shared = &self.owner.shared;
         let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES).await?;
         let ends = Ends {
             client: shared.me,
             server: token.issuer,
         };
-        let enrolling = greet::enrol(&mut stream, ends, token, &shared.limits);
+        let enrolling = greet::enrol(&mut stream, ends, token, name, &shared.limits);
         let enrolled = timeout(shared.limits.handshake, enrolling).await;
         enrolled
             .unwrap_or(Err(DropReason::SlowGreeting))
@@ -313,6 +339,18 @@ impl PeerNet {
         }
     }
 
+    /// Ends the connections with every node that is no member any more.
+    pub fn close_strangers(&self) {
+        let shared = &self.owner.shared;
+        let mut nodes = shared.register.nodes();
+        nodes.extend(shared.pool.nodes());
+        for node in nodes {
+            if !shared.keyring.is_member(&node) {
+                self.close_peer(node);
+            }
+        }
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> PeerCounters {
         self.owner.shared.counters.snapshot()
@@ -324,6 +362,12 @@ impl PeerNet {
     }
 
     fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
+        self.check_allowed(node)?;
+        let is_member = self.owner.shared.keyring.is_member(node);
+        is_member.then_some(()).ok_or(NetError::NotAllowed)
+    }
+
+    fn check_allowed(&self, node: &NodeId) -> Result<(), NetError> {
         let shared = &self.owner.shared;
         if *node == shared.me {
             return Err(NetError::OwnIdentity);

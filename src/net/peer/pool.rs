@@ -70,6 +70,11 @@ impl Pool {
         }
     }
 
+    /// To whom there are connections.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.lock().slots.keys().map(|(node, _)| *node).collect()
+    }
+
     /// The connection to `node`, where one is open.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
         match self.lock().slots.get(&(node, lane)) {

@@ -139,6 +139,15 @@ impl Register {
         }
     }
 
+    /// Who is connected.
+    pub(super) fn nodes(&self) -> HashSet<NodeId> {
+        self.lock()
+            .entries
+            .values()
+            .filter_map(|entry| entry.node)
+            .collect()
+    }
+
     /// Ends the connections of one node; says how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let table = self.lock();

@@ -190,6 +190,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let door = Door {
+        key: &shared.key,
         keyring: &shared.keyring,
         invites,
         now_unix_s: now.as_secs(),

@@ -15,9 +15,19 @@ use crate::wire::native::tcp::{self, Request, Response};
 /// What an answer is to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
-    Log { author: NodeId, from: NodeId },
-    Heads { from: NodeId },
+    Log {
+        author: NodeId,
+        from: NodeId,
+    },
+    Heads {
+        from: NodeId,
+    },
     Members,
+    Trust {
+        from: NodeId,
+        address: SocketAddr,
+        told_all: bool,
+    },
 }
 
 impl Machine {
@@ -33,6 +43,14 @@ impl Machine {
                     self.handle_head(now, head, Some(from));
                 }
             }
+            (
+                Some(Asked::Trust {
+                    from,
+                    address,
+                    told_all,
+                }),
+                Some(Response::Trust { answer }),
+            ) => self.hear_trust(now, (from, address), told_all, &answer),
             (Some(Asked::Members), Some(Response::Members { members })) => {
                 self.merge_members(now, &members);
             }
@@ -49,6 +67,13 @@ impl Machine {
                 Response::Members {
                     members: self.cluster.export_members(),
                 }
+            }
+            Request::Trust { question } => {
+                self.keyring
+                    .answer(question)
+                    .map_or(Response::NotHere, |answer| Response::Trust {
+                        answer: answer.into(),
+                    })
             }
             Request::Heads { heads } => {
                 let news = newer_than(self.catalogue.heads(), heads);
@@ -84,6 +109,7 @@ impl Machine {
             members: self.cluster.export_members(),
         };
         self.ask(node, address, request, Asked::Members);
+        self.ask_for_trust(node, address, false);
         self.ask_for_heads(node, address);
     }
 
@@ -119,7 +145,13 @@ impl Machine {
         }
     }
 
-    fn ask(&mut self, node: NodeId, address: SocketAddr, request: Request, asked: Asked) -> bool {
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        address: SocketAddr,
+        request: Request,
+        asked: Asked,
+    ) -> bool {
         if self.asked.len() >= REQUESTS_MAX {
             return false;
         }

@@ -99,6 +99,10 @@ impl Machine {
     /// A head came, from anyone. Only its author's signature makes it one.
     pub(super) fn handle_head(&mut self, now: Instant, signed: &SignedHead, from: Option<NodeId>) {
         let author = signed.head.author;
+        if author != self.me && !self.keyring.is_member(&author) {
+            self.counters.refused_heads += 1;
+            return;
+        }
         if self.catalogue.head_of(&author) == Some(signed) {
             return self.spread(now, signed);
         }

@@ -12,6 +12,7 @@
 
 mod answers;
 mod heads;
+mod trust;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ use crate::cluster::{
 use crate::digest::ContentHash;
 use crate::id::{Generation, NodeId, NodeName};
 use crate::path::SharedPath;
-use crate::trust::{Keyring, NodeKey};
+use crate::trust::{Keyring, NodeKey, SignedStatement};
 use crate::wire::native::record::{Entry, Fact, ShareIndex};
 use crate::wire::native::tcp::Request;
 use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
@@ -41,6 +42,8 @@ use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 /// The shortest time between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
+/// Keeps one use of the seed apart from the others.
+const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// Own facts that wait for the next head; more are recorded at once, before it.
 pub const UNSAID_MAX: usize = 16_384;
 /// Questions under way to other nodes, at most; further ones wait for the next push-pull.
@@ -136,6 +139,15 @@ pub enum NodeEvent {
         /// How.
         what: Offence,
     },
+    /// A member has stated who comes or goes; told where it was news.
+    Stated(Box<SignedStatement>),
+    /// Who is in is another than before: connections with those who are out are to be ended.
+    MembershipChanged,
+    /// Find out over TCP who is at this address, and say it with [`Machine::knocked`].
+    Knock {
+        /// Where.
+        address: SocketAddr,
+    },
     /// The farewell is said.
     Left,
 }
@@ -161,6 +173,12 @@ pub struct MachineCounters {
 pub struct Machine {
     me: NodeId,
     key: Arc<NodeKey>,
+    keyring: Arc<Keyring>,
+    /// Of the keyring, as it was followed last.
+    seen_revision: u64,
+    /// When a member is asked for the secret of a new epoch.
+    secret_due: Option<Instant>,
+    rng: StdRng,
     cluster: Cluster,
     catalogue: Catalogue,
     pulls: Pulls,
@@ -192,13 +210,18 @@ impl Machine {
             config.key.clone(),
             config.advertised,
             config.generation,
-            config.keyring,
+            config.keyring.clone(),
             config.seed,
             now,
         );
         Self {
             me,
             key: config.key,
+            // the catalogue may know nodes that went while this one was not there
+            seen_revision: 0,
+            keyring: config.keyring,
+            secret_due: None,
+            rng: StdRng::seed_from_u64(config.seed ^ SECRETS_STREAM),
             cluster,
             catalogue,
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
@@ -215,11 +238,6 @@ impl Machine {
         }
     }
 
-    /// Says what time it is by the wall clock, where that can be believed.
-    pub fn set_clock(&mut self, unix_s: Option<u64>) {
-        self.cluster.set_clock(unix_s);
-    }
-
     /// A datagram came.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.cluster.handle_message(now, from, datagram);
@@ -232,6 +250,7 @@ impl Machine {
         if self.publish.due.is_some_and(|due| due <= now) {
             self.publish_head(now);
         }
+        self.ask_for_secret(now);
         self.advance(now);
     }
 
@@ -241,6 +260,7 @@ impl Machine {
             self.cluster.poll_timeout(),
             self.pulls.poll_timeout(),
             self.publish.due,
+            self.secret_due,
         ];
         times.into_iter().flatten().min()
     }
@@ -398,6 +418,10 @@ impl Machine {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
+        self.follow_membership(now);
+        while let Some(event) = self.cluster.poll_event() {
+            self.handle_cluster_event(now, event);
+        }
         self.ask_for_logs(now);
     }
 
@@ -416,6 +440,8 @@ impl Machine {
                 let how = format!("another process with this node's key answers at {address}");
                 self.push_event(NodeEvent::CopiedKey { node: self.me, how });
             }
+            ClusterEvent::Statement { from, bytes } => self.hear_statement(now, from, &bytes),
+            ClusterEvent::Stranger { address } => self.push_event(NodeEvent::Knock { address }),
             ClusterEvent::Offended { node, what } => {
                 self.push_event(NodeEvent::Offended { node, what });
             }
@@ -425,6 +451,7 @@ impl Machine {
 
     fn handle_up(&mut self, member: Member) {
         self.set_live(member.node, true);
+        self.ask_for_trust(member.node, member.address, false);
         self.ask_for_heads(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));
     }

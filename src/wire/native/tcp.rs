@@ -9,6 +9,7 @@
 mod bounded;
 mod frame;
 mod log;
+mod parts;
 mod push;
 
 use bytes::Bytes;
@@ -24,12 +25,17 @@ use crate::wire::native::record::SignedHead;
 use bounded::Bounded;
 pub use frame::{Frame, FrameHeader, HEADER_BYTES, Kind, MAX_FRAME_BYTES, Phase};
 pub use log::{LogPart, MAX_LOG_BYTES, MAX_LOG_RECORDS, Packed, pack_records, unpack_records};
+use parts::{fixed, split};
 pub use push::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push};
 
 /// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
 pub const MAX_RANGE_BYTES: u64 = 1 << 20;
 /// The longest member list: some 100 bytes a member for ten thousand of them.
 pub const MAX_MEMBERS_BYTES: usize = 1 << 20;
+/// The longest question or answer about who is in: 4096 statements.
+pub const MAX_TRUST_BYTES: usize = 4096 * 320 + 256;
+/// The longest chain of certificates in a greeting: 16 of them.
+pub const MAX_CHAIN_BYTES: usize = 16 * 320;
 /// The most heads in one frame; more go in several requests.
 pub const MAX_HEADS: usize = 4096;
 /// The longest frame of heads: 300 bytes a head at most (tested beside the record).
@@ -93,6 +99,11 @@ pub enum Request {
     Reach,
     /// Something for the peer, which it may refuse.
     Push(Push),
+    /// Who is in, as we know it.
+    Trust {
+        /// Opaque here; at most [`MAX_TRUST_BYTES`].
+        question: Bytes,
+    },
 }
 
 /// What the other node answers.
@@ -135,6 +146,11 @@ pub enum Response {
         /// Of a file; 0 for anything else.
         to_bytes: u64,
     },
+    /// Who is in, as it knows it.
+    Trust {
+        /// Opaque here; at most [`MAX_TRUST_BYTES`].
+        answer: Bytes,
+    },
     /// The file changed under its hash: it has this content no more.
     Gone,
     /// It never had this.
@@ -158,16 +174,22 @@ pub enum Greeting {
         lane: Lane,
         /// See `trust::membership_proof`.
         proof: [u8; 32],
+        /// Certificates, for a member that may not have heard of us; at most [`MAX_CHAIN_BYTES`].
+        chain: Bytes,
     },
     /// The dialler proves that it holds an invitation.
     Enrol {
         /// See `trust::enrolment_proof`.
         proof: [u8; 32],
+        /// What the dialler calls itself: a `NodeName`.
+        name: Bytes,
     },
     /// The acceptor proves that it is a member too.
     Proven {
         /// Over the same epoch as the dialler's.
         proof: [u8; 32],
+        /// As the dialler's.
+        chain: Bytes,
     },
     /// The acceptor admits the dialler.
     Enrolled {
@@ -175,6 +197,8 @@ pub enum Greeting {
         secret: [u8; 32],
         /// Proof that the acceptor knows the invitation.
         proof: [u8; 32],
+        /// The certificates from the founding to the dialler's.
+        chain: Bytes,
     },
 }
 
@@ -243,6 +267,7 @@ impl Request {
             ),
             Self::Reach => Frame::new(id, Kind::AskReach, Bytes::new()),
             Self::Push(push) => push.encode(id),
+            Self::Trust { question } => Frame::new(id, Kind::AskTrust, question.clone()),
         }
     }
 
@@ -254,6 +279,7 @@ impl Request {
         kind.check_length(body.len())?;
         match kind {
             Kind::AskMembers => Ok(Self::Members { members: body }),
+            Kind::AskTrust => Ok(Self::Trust { question: body }),
             Kind::AskHeads => Ok(Self::Heads {
                 heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
             }),
@@ -308,6 +334,7 @@ impl Response {
             }
             Self::Log(part) => Frame::new(id, Kind::Log, body_of(part)),
             Self::Data { proof } => Frame::new(id, Kind::Data, proof.clone()),
+            Self::Trust { answer } => Frame::new(id, Kind::Trust, answer.clone()),
             Self::Holdings { ranges, size_bytes } => {
                 let ranges: Vec<ByteRange> = ranges.iter().collect();
                 let ranges = Bounded::encode_from(&ranges)?;
@@ -351,6 +378,7 @@ impl Response {
             }),
             Kind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
             Kind::Data => Ok(Self::Data { proof: body }),
+            Kind::Trust => Ok(Self::Trust { answer: body }),
             Kind::Holdings => {
                 let HoldingsBody { size_bytes, ranges } = parse(&body, "a list of holdings")?;
                 Ok(Self::Holdings {
@@ -385,13 +413,17 @@ impl Greeting {
     /// The frame of this greeting; greetings have the request id 0.
     pub fn encode(&self) -> Frame {
         let (kind, body) = match self {
-            Self::Prove { lane, proof } => {
+            Self::Prove { lane, proof, chain } => {
                 let lane = matches!(lane, Lane::Bulk) as u8;
-                (Kind::Prove, [&[lane][..], proof].concat())
+                (Kind::Prove, [&[lane][..], proof, chain].concat())
             }
-            Self::Enrol { proof } => (Kind::Enrol, proof.to_vec()),
-            Self::Proven { proof } => (Kind::Proven, proof.to_vec()),
-            Self::Enrolled { secret, proof } => (Kind::Enrolled, [&secret[..], proof].concat()),
+            Self::Enrol { proof, name } => (Kind::Enrol, [&proof[..], name].concat()),
+            Self::Proven { proof, chain } => (Kind::Proven, [&proof[..], chain].concat()),
+            Self::Enrolled {
+                secret,
+                proof,
+                chain,
+            } => (Kind::Enrolled, [&secret[..], proof, chain].concat()),
         };
         Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
     }
@@ -404,7 +436,7 @@ impl Greeting {
         const WHAT: &str = "a greeting";
         match kind {
             Kind::Prove => {
-                let (lane, proof) = body
+                let (lane, rest) = body
                     .split_first()
                     .ok_or(WireError::Malformed { what: WHAT })?;
                 let lane = match lane {
@@ -412,24 +444,24 @@ impl Greeting {
                     1 => Lane::Bulk,
                     _ => return Err(WireError::Malformed { what: WHAT }),
                 };
-                Ok(Self::Prove {
-                    lane,
-                    proof: fixed(proof, WHAT)?,
-                })
+                let (proof, chain) = split(rest, WHAT)?;
+                Ok(Self::Prove { lane, proof, chain })
             }
-            Kind::Enrol => Ok(Self::Enrol {
-                proof: fixed(body, WHAT)?,
-            }),
-            Kind::Proven => Ok(Self::Proven {
-                proof: fixed(body, WHAT)?,
-            }),
+            Kind::Enrol => {
+                let (proof, name) = split(body, WHAT)?;
+                Ok(Self::Enrol { proof, name })
+            }
+            Kind::Proven => {
+                let (proof, chain) = split(body, WHAT)?;
+                Ok(Self::Proven { proof, chain })
+            }
             Kind::Enrolled => {
-                let (secret, proof) = body
-                    .split_at_checked(32)
-                    .ok_or(WireError::Malformed { what: WHAT })?;
+                let (secret, rest) = split(body, WHAT)?;
+                let (proof, chain) = split(&rest, WHAT)?;
                 Ok(Self::Enrolled {
-                    secret: fixed(secret, WHAT)?,
-                    proof: fixed(proof, WHAT)?,
+                    secret,
+                    proof,
+                    chain,
                 })
             }
             _ => Err(WireError::Malformed { what: WHAT }),
@@ -457,10 +489,6 @@ fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Wire
         Ok((value, [])) => Ok(value),
         _ => Err(WireError::Malformed { what }),
     }
-}
-
-fn fixed<const N: usize>(body: &[u8], what: &'static str) -> Result<[u8; N], WireError> {
-    body.try_into().map_err(|_| WireError::Malformed { what })
 }
 
 #[cfg(test)]

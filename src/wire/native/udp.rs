@@ -44,6 +44,8 @@ pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - MAC_BYTES 
 pub const MAX_PAYLOAD_BYTES: usize = 848;
 /// The longest head that gossip carries.
 pub const MAX_HEAD_BYTES: usize = 300;
+/// The longest statement about who is in that gossip carries.
+pub const MAX_STATEMENT_BYTES: usize = 320;
 /// A hello is padded to this size, which no answer to it reaches, so that an address that has
 /// proven nothing never gets more bytes than it sent.
 pub const HELLO_BYTES: usize = 512;
@@ -299,6 +301,8 @@ pub enum Rumor {
         /// At most [`MAX_HEAD_BYTES`].
         bytes: Bytes,
     },
+    /// A statement about who is in, which only the owner can check.
+    Statement(Bytes),
     /// A node stopped cleanly.
     Departure {
         /// Its last life.
@@ -360,6 +364,7 @@ impl Rumor {
     fn fits(&self) -> bool {
         match self {
             Self::Head { bytes, .. } => bytes.len() <= MAX_HEAD_BYTES,
+            Self::Statement(bytes) => bytes.len() <= MAX_STATEMENT_BYTES,
             Self::Departure { .. } => true,
         }
     }

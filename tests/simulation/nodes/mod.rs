@@ -10,6 +10,7 @@
 mod chaos;
 mod contents;
 mod disk;
+mod expulsion;
 mod fetching;
 mod identity;
 mod model;

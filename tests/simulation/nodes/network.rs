@@ -182,18 +182,22 @@ impl Network {
         self.parts = parts;
     }
 
+    /// Whether the network is not parted between the two.
+    pub fn are_together(&self, one: &SocketAddr, other: &SocketAddr) -> bool {
+        self.parts.get(one) == self.parts.get(other)
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// The next parcel whose time has come.
     pub fn take_due(&mut self, now: Instant) -> Option<Due> {
-        let entry = self.in_flight.first_entry()?;
-        if entry.key().0 > now {
-            return None;
-        }
-        let parcel = entry.remove();
-        let together = self.parts.get(&parcel.from) == self.parts.get(&parcel.to);
+        self.in_flight
+            .first_key_value()
+            .filter(|((at, _), _)| *at <= now)?;
+        let (_, parcel) = self.in_flight.pop_first()?;
+        let together = self.are_together(&parcel.from, &parcel.to);
         Some(if together {
             Due::Arrived(parcel)
         } else {

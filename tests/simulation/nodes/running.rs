@@ -60,6 +60,8 @@ pub struct Node {
     pub address: SocketAddr,
     pub config: ClusterConfig,
     pub secret: u8,
+    /// What it is a member by, where that is not the secret alone.
+    pub keyring: Option<Arc<Keyring>>,
     pub manner: Manner,
     pub shares: BTreeMap<(ShareIndex, SharedPath), Entry>,
     pub cache: BTreeMap<ContentHash, Cached>,
@@ -80,6 +82,8 @@ pub struct Running {
     pub readers: Vec<Reader>,
     pub wishes: Vec<Wish>,
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Where somebody may be a member without being known as one.
+    pub knocks: Vec<SocketAddr>,
     /// What it was told, and when.
     pub events: Vec<(Instant, NodeEvent)>,
     /// What the plan said of peers that lie, and when.
@@ -107,7 +111,9 @@ impl Node {
             name: self.name.clone(),
             advertised: self.address,
             generation: Generation(self.disk.generation),
-            keyring: Arc::new(Keyring::in_memory(EpochSecret::new([self.secret; 32]))),
+            keyring: self.keyring.clone().unwrap_or_else(|| {
+                Arc::new(Keyring::in_memory(EpochSecret::new([self.secret; 32])))
+            }),
             cluster,
             seed,
         };
@@ -124,6 +130,7 @@ impl Node {
             readers: Vec::new(),
             wishes: Vec::new(),
             datagrams: Vec::new(),
+            knocks: Vec::new(),
             events: Vec::new(),
             liars: Vec::new(),
             scan_at: Some(now + scan_after),
@@ -292,7 +299,11 @@ impl Node {
                 offer,
             } => self.take_offer(now, *from, *address, offer),
             NodeEvent::Renewed { generation } => self.disk.generation = generation.0,
-            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } => {}
+            NodeEvent::Knock { address } => running.knocks.push(*address),
+            NodeEvent::CopiedKey { .. }
+            | NodeEvent::Offended { .. }
+            | NodeEvent::Stated(_)
+            | NodeEvent::MembershipChanged => {}
             NodeEvent::Left => running.has_left = true,
         }
         if let Some(running) = &mut self.running {

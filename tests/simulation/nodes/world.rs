@@ -118,6 +118,7 @@ impl World {
                 ..ClusterConfig::default()
             },
             secret: 1,
+            keyring: None,
             manner: Manner::Honest,
             shares: BTreeMap::new(),
             cache: BTreeMap::new(),
@@ -369,12 +370,14 @@ impl World {
         let Some(question) = self.questions.get(&id) else {
             return;
         };
-        let asker = &self.nodes[question.asker];
+        let (asker, node) = (&self.nodes[question.asker], &self.nodes[index]);
         let (asker_id, asker_secret) = (asker.id, asker.secret);
-        let node = &mut self.nodes[index];
         let to = node.address;
         // TLS sees to this: only the node that was asked answers, and only to a member
-        let is_proven = node.id == question.asked.0 && node.secret == asker_secret;
+        let is_proven = node.id == question.asked.0
+            && node.secret == asker_secret
+            && belongs(asker, node.id)
+            && belongs(node, asker.id);
         if node.running.is_none() || !is_proven {
             let payload = Payload::Reset(id);
             let (from, to) = (to, from);
@@ -383,6 +386,7 @@ impl World {
         let header = FrameHeader::decode(&frame.header, Phase::Requests);
         let kind = header.expect("the harness sends true frames").kind;
         let request = Request::decode(kind, frame.body.clone()).expect("a true request");
+        let node = &mut self.nodes[index];
         if let Some(response) = node.answer(self.now, asker_id, &request, &self.library) {
             let frame = response.encode(id as u32).expect("within the limits");
             let payload = Payload::Answer(id, frame);
@@ -453,13 +457,20 @@ impl World {
 
     /// Takes from a node all that it has to send and to wait for.
     pub fn settle(&mut self, index: usize) {
-        let now = self.now;
+        let (now, unix_s) = (self.now, self.unix_s());
+        if let Some(keyring) = &self.nodes[index].keyring {
+            keyring.tick(unix_s);
+        }
         self.nodes[index].settle(now, &self.library);
         let from = self.nodes[index].address;
-        let (mut wishes, mut datagrams) = (Vec::new(), Vec::new());
+        let (mut wishes, mut datagrams, mut knocks) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(running) = &mut self.nodes[index].running {
             wishes.append(&mut running.wishes);
             datagrams.append(&mut running.datagrams);
+            knocks.append(&mut running.knocks);
+        }
+        for address in knocks {
+            self.knock(index, address);
         }
         for (to, datagram) in datagrams {
             let payload = Payload::Datagram(datagram);
@@ -482,6 +493,32 @@ impl World {
             let at = at.max(now);
             self.wake_of[index] = Some(at);
             self.wakes.insert((at, index));
+        }
+    }
+
+    /// A node finds out over TCP who is at an address, as the greeting there does.
+    fn knock(&mut self, index: usize, address: SocketAddr) {
+        let Some(&other) = self.by_address.get(&address) else {
+            return;
+        };
+        let (us, them) = (&self.nodes[index], &self.nodes[other]);
+        let is_there = them.running.is_some() && self.network.are_together(&us.address, &address);
+        let (Some(ours), Some(theirs)) = (&us.keyring, &them.keyring) else {
+            return;
+        };
+        if !is_there || index == other {
+            return;
+        }
+        let shown = match ours.is_member(&them.id) {
+            true => ours.chain_of(&us.id),
+            false => Vec::new(),
+        };
+        let id = them.id;
+        let is_mutual =
+            theirs.admits(&us.id, &shown) && ours.admits(&id, &theirs.chain_of(&them.id));
+        if is_mutual && let Some(running) = &mut self.nodes[index].running {
+            running.machine.knocked(self.now, id, address);
+            self.settle(index);
         }
     }
 
@@ -540,4 +577,10 @@ fn name_of(payload: &Payload) -> String {
         Payload::Answer(id, frame) => format!("answer {id} {}", frame.len_bytes()),
         Payload::Reset(id) => format!("reset {id}"),
     }
+}
+
+/// Whether a node takes another for a member.
+fn belongs(node: &Node, other: NodeId) -> bool {
+    let keyring = node.keyring.as_ref();
+    keyring.is_none_or(|keyring| keyring.is_member(&other))
 }

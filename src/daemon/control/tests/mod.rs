@@ -109,7 +109,8 @@ async fn calls_sent_together_are_answered_in_their_order() {
         assert_eq!(
             request.call,
             Call::Invite {
-                lifetime_s: seconds
+                lifetime_s: seconds,
+                admin: false
             }
         );
         let token = format!("token-{seconds}");

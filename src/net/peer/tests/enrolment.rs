@@ -22,19 +22,35 @@ fn inviting(issuer: &Node) -> Arc<Invites> {
 
 fn token(issuer: &Node, invites: &Invites) -> InviteToken {
     invites
-        .issue(issuer.id, vec![issuer.addr()], HOUR, now_unix_s())
+        .issue(issuer.id, vec![issuer.addr()], HOUR, false, now_unix_s())
         .unwrap()
+}
+
+fn name() -> NodeName {
+    NodeName::new("joiner").unwrap()
+}
+
+async fn refusal(joiner: &Node, token: &InviteToken) -> NetError {
+    joiner.net.enrol(token, &name()).await.unwrap_err()
 }
 
 #[tokio::test]
 async fn a_token_makes_a_stranger_a_member() {
-    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let (issuer, joiner) = (Node::founder("issuer"), Node::founder("joiner"));
     let invites = inviting(&issuer);
     let token = token(&issuer, &invites);
     let token = InviteToken::parse(&token.encode()).unwrap();
-    let secret = joiner.net.enrol(&token).await.unwrap();
+    let Joining { secret, chain } = joiner.net.enrol(&token, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.current());
-    joiner.keyring.add(secret).unwrap();
+    joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    let certificate = issuer
+        .keyring
+        .certificates()
+        .into_iter()
+        .find(|it| it.node == joiner.id);
+    let certificate = certificate.unwrap();
+    assert_eq!((certificate.by, certificate.admin), (issuer.id, false));
+    assert_eq!(certificate.name, name());
     let (seen, _net, _answering) = issuer.answer_all();
     assert!(joiner.ask(&seen, Lane::Urgent).await.is_ok());
 }
@@ -44,9 +60,9 @@ async fn a_token_serves_once() {
     let (issuer, first, second) = (Node::new(1), Node::new(2), Node::new(3));
     let invites = inviting(&issuer);
     let token = token(&issuer, &invites);
-    assert!(first.net.enrol(&token).await.is_ok());
-    assert_eq!(second.net.enrol(&token).await, Err(NetError::InviteRefused));
-    assert_eq!(first.net.enrol(&token).await, Err(NetError::InviteRefused));
+    assert!(first.net.enrol(&token, &name()).await.is_ok());
+    assert_eq!(refusal(&second, &token).await, NetError::InviteRefused);
+    assert_eq!(refusal(&first, &token).await, NetError::InviteRefused);
 }
 
 #[tokio::test]
@@ -54,13 +70,13 @@ async fn an_expired_token_is_refused_by_both_ends() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
     let mut token = invites
-        .issue(issuer.id, vec![issuer.addr()], HOUR, 1000)
+        .issue(issuer.id, vec![issuer.addr()], HOUR, false, 1000)
         .unwrap();
-    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteExpired));
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteExpired);
     assert_eq!(issuer.net.counters().accepted, 0);
     // A joiner with a wrong clock gets no further.
     token.expires_unix_s = u64::MAX;
-    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteRefused));
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
 }
 
 #[tokio::test]
@@ -70,18 +86,15 @@ async fn a_token_that_was_guessed_uses_nothing_up() {
     let token = token(&issuer, &invites);
     let mut guessed = token.clone();
     guessed.key[0] ^= 1;
-    assert_eq!(
-        joiner.net.enrol(&guessed).await,
-        Err(NetError::InviteRefused)
-    );
-    assert!(joiner.net.enrol(&token).await.is_ok());
+    assert_eq!(refusal(&joiner, &guessed).await, NetError::InviteRefused);
+    assert!(joiner.net.enrol(&token, &name()).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_node_that_issued_nothing_admits_nobody() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let token = token(&issuer, &Invites::new());
-    assert_eq!(joiner.net.enrol(&token).await, Err(NetError::InviteRefused));
+    assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
     assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
 }
 
@@ -91,11 +104,11 @@ async fn only_the_issuer_gets_the_invitation_though_another_sits_at_its_address(
     let invites = inviting(&issuer);
     let mut token = token(&issuer, &invites);
     token.seeds = vec![impostor.addr()];
-    let failure = joiner.net.enrol(&token).await.unwrap_err();
+    let failure = joiner.net.enrol(&token, &name()).await.unwrap_err();
     assert!(matches!(failure, NetError::InviterAway { .. }), "{failure}");
     assert!(failure.to_string().contains("is not the node"), "{failure}");
     token.seeds = vec![impostor.addr(), issuer.addr()];
-    assert!(joiner.net.enrol(&token).await.is_ok());
+    assert!(joiner.net.enrol(&token, &name()).await.is_ok());
 }
 
 #[tokio::test]
@@ -103,5 +116,5 @@ async fn a_node_cannot_join_itself() {
     let issuer = Node::new(1);
     let invites = inviting(&issuer);
     let token = token(&issuer, &invites);
-    assert_eq!(issuer.net.enrol(&token).await, Err(NetError::OwnIdentity));
+    assert_eq!(refusal(&issuer, &token).await, NetError::OwnIdentity);
 }

@@ -9,6 +9,7 @@ use super::super::greet::prove;
 use super::super::serve::serve_stream;
 use super::super::tls::nameless;
 use super::super::*;
+use crate::trust::EpochSecret;
 
 pub(super) const ANYWHERE: &str = "127.0.0.1:0";
 /// More than any frame of the tests, so that a pipe never blocks unless a test wants it to.
@@ -30,6 +31,14 @@ impl Node {
     pub(super) fn with_limits(secret: u8, limits: PeerLimits) -> Self {
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
         Self::with(Arc::new(NodeKey::random()), keyring, limits)
+    }
+
+    /// A node that began a cluster of its own, with certificates.
+    pub(super) fn founder(name: &str) -> Self {
+        let key = Arc::new(NodeKey::random());
+        let name = NodeName::new(name).unwrap();
+        let keyring = Keyring::founded_in_memory(EpochSecret::random(), &key, name, 1000);
+        Self::with(key, Arc::new(keyring), PeerLimits::default())
     }
 
     pub(super) fn with(key: Arc<NodeKey>, keyring: Arc<Keyring>, limits: PeerLimits) -> Self {

@@ -1,5 +1,6 @@
 //! Who cannot prove that he belongs here learns nothing, at either end.
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsStream;
@@ -8,6 +9,7 @@ use super::super::greet::prove;
 use super::super::tls::Tls;
 use super::super::*;
 use super::harness::*;
+use crate::trust::EpochSecret;
 use crate::wire::native::tcp::{FrameHeader, Greeting, HEADER_BYTES, Phase};
 
 /// Everything that comes until the other end closes.
@@ -41,12 +43,20 @@ async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
         Greeting::Prove {
             lane: Lane::Urgent,
             proof: [0; 32],
+            chain: Bytes::new(),
         },
-        Greeting::Enrol { proof: [0; 32] },
-        Greeting::Proven { proof: [0; 32] },
+        Greeting::Enrol {
+            proof: [0; 32],
+            name: Bytes::from_static(b"name"),
+        },
+        Greeting::Proven {
+            proof: [0; 32],
+            chain: Bytes::new(),
+        },
         Greeting::Enrolled {
             secret: [0; 32],
             proof: [0; 32],
+            chain: Bytes::new(),
         },
     ] {
         let connected = connect(stranger.shared(), node.id, node.addr(), 4096).await;
@@ -112,7 +122,11 @@ async fn an_echoed_proof_opens_no_door() {
         let mut frame = [0; HEADER_BYTES + 33];
         stream.read_exact(&mut frame).await.unwrap();
         let proof = frame[HEADER_BYTES + 1..].try_into().unwrap();
-        let echo = Greeting::Proven { proof }.encode();
+        let echo = Greeting::Proven {
+            proof,
+            chain: Bytes::new(),
+        }
+        .encode();
         stream
             .write_all(&[&echo.header[..], &echo.body].concat())
             .await
@@ -142,6 +156,7 @@ async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
     let frame = Greeting::Prove {
         lane: Lane::Bulk,
         proof,
+        chain: Bytes::new(),
     }
     .encode();
     let bytes = [&frame.header[..], &frame.body].concat();
@@ -221,10 +236,47 @@ async fn the_allow_list_holds_both_ways() {
 }
 
 #[tokio::test]
-async fn a_member_of_an_older_epoch_that_we_still_know_is_answered_in_it() {
-    let asker = Node::new(1);
-    let server = Node::new(1);
-    server.keyring.add(EpochSecret::new([2; 32])).unwrap();
-    let (seen, _net, _answering) = server.answer_all();
-    assert!(asker.ask(&seen, Lane::Urgent).await.is_ok());
+async fn who_has_the_secret_and_no_certificate_is_nobody() {
+    let node = Node::founder("node");
+    let secret = EpochSecret::new(*node.keyring.newest().as_bytes());
+    let key = Arc::new(NodeKey::random());
+    let name = NodeName::new("thief").unwrap();
+    for keyring in [
+        Keyring::in_memory(EpochSecret::new(*secret.as_bytes())),
+        Keyring::founded_in_memory(EpochSecret::new(*secret.as_bytes()), &key, name, 1),
+    ] {
+        let thief = Node::with(key.clone(), Arc::new(keyring), PeerLimits::default());
+        let refused = thief.net.knock(node.addr()).await;
+        assert_eq!(
+            refused,
+            Err(NetError::NotMember {
+                address: node.addr()
+            })
+        );
+    }
+    assert_eq!(node.net.counters().dropped(DropReason::Stranger), 2);
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_gets_nothing() {
+    let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
+    for (joiner, name) in [(&b, "b"), (&c, "c")] {
+        let name = NodeName::new(name).unwrap();
+        let key = &admin.shared().key;
+        admin.keyring.admit(key, joiner.id, name, false).unwrap();
+        let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+        let chain = admin.keyring.chain_of(&joiner.id);
+        joiner.keyring.join(&joiner.id, secret, &chain).unwrap();
+    }
+    // neither has heard of the other: who knows nothing of the other shows it nothing
+    assert!(b.net.knock(c.addr()).await.is_err());
+    let chain = admin.keyring.chain_of(&c.id);
+    assert!(b.keyring.admits(&c.id, &chain));
+    assert_eq!(b.net.knock(c.addr()).await, Ok(c.id));
+    assert!(c.keyring.is_member(&b.id), "it was shown the certificate");
+    let (c_seen, _net, _answering) = c.answer_all();
+    assert!(b.ask(&c_seen, Lane::Urgent).await.is_ok());
+    admin.keyring.expel(&admin.shared().key, b.id).unwrap();
+    let refused = b.net.knock(admin.addr()).await;
+    assert!(refused.is_err(), "{refused:?}");
 }

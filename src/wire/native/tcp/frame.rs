@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::push::{MAX_GIVE_FRAME_BYTES, MAX_OFFER_FRAME_BYTES};
 use super::{
-    MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES, MAX_MEMBERS_BYTES, MAX_REASON_BYTES,
-    MAX_SAID_BYTES,
+    MAX_CHAIN_BYTES, MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES, MAX_MEMBERS_BYTES,
+    MAX_REASON_BYTES, MAX_SAID_BYTES, MAX_TRUST_BYTES,
 };
 use crate::wire::WireError;
 
@@ -17,8 +17,8 @@ const LENGTH_BYTES: usize = 4;
 pub const MAX_FRAME_BYTES: usize = 2 << 20;
 /// The longest body of a request that holds no list.
 const MAX_PLAIN_REQUEST_BYTES: usize = 128;
-/// The longest greeting: a secret and a proof.
-const MAX_GREETING_BYTES: usize = 64;
+/// The longest greeting: a secret, a proof, and a chain of certificates.
+const MAX_GREETING_BYTES: usize = 64 + MAX_CHAIN_BYTES;
 
 /// What a frame is. The numbers are the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Kind {
     /// Request.
     AskHoldings = 20,
     /// Request.
+    AskTrust = 25,
+    /// Request.
     AskReach = 21,
     /// Request.
     Offer = 22,
@@ -73,6 +75,8 @@ pub enum Kind {
     /// Response.
     Refused = 40,
     /// Response.
+    Trust = 43,
+    /// Response.
     Reached = 41,
     /// Response.
     Taken = 42,
@@ -92,7 +96,7 @@ pub enum Phase {
 /// A clock and a reason.
 const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 28] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
@@ -104,6 +108,7 @@ const KINDS: [Kind; 26] = [
     Kind::AskLog,
     Kind::AskRange,
     Kind::AskHoldings,
+    Kind::AskTrust,
     Kind::AskReach,
     Kind::Offer,
     Kind::Give,
@@ -117,6 +122,7 @@ const KINDS: [Kind; 26] = [
     Kind::NotHere,
     Kind::Busy,
     Kind::Refused,
+    Kind::Trust,
     Kind::Reached,
     Kind::Taken,
 ];
@@ -138,6 +144,7 @@ impl Kind {
             Self::AskHeads | Self::Heads => MAX_HEADS_BYTES,
             Self::Log => MAX_LOG_BYTES,
             Self::Data => MAX_FRAME_BYTES,
+            Self::AskTrust | Self::Trust => MAX_TRUST_BYTES,
             Self::Holdings => MAX_HOLDINGS_BYTES,
             Self::Refused => MAX_REASON_BYTES,
             Self::Offer => MAX_OFFER_FRAME_BYTES,

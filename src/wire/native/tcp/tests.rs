@@ -117,16 +117,25 @@ fn every_greeting_survives_the_wire() {
         Greeting::Prove {
             lane: Lane::Urgent,
             proof: [1; 32],
+            chain: Bytes::new(),
         },
         Greeting::Prove {
             lane: Lane::Bulk,
             proof: [2; 32],
+            chain: Bytes::from_static(b"chain"),
         },
-        Greeting::Enrol { proof: [3; 32] },
-        Greeting::Proven { proof: [4; 32] },
+        Greeting::Enrol {
+            proof: [3; 32],
+            name: Bytes::from_static(b"joiner"),
+        },
+        Greeting::Proven {
+            proof: [4; 32],
+            chain: Bytes::from_static(b"chain"),
+        },
         Greeting::Enrolled {
             secret: [5; 32],
             proof: [6; 32],
+            chain: Bytes::from_static(b"chain"),
         },
     ] {
         let frame = greeting.encode();
@@ -147,8 +156,13 @@ fn a_stranger_can_send_nothing_but_a_short_greeting() {
             "{kind:?}"
         );
     }
-    let mut header = Greeting::Enrol { proof: [0; 32] }.encode().header;
-    header[..4].copy_from_slice(&1000u32.to_be_bytes());
+    let mut header = Greeting::Enrol {
+        proof: [0; 32],
+        name: Bytes::new(),
+    }
+    .encode()
+    .header;
+    header[..4].copy_from_slice(&10_000u32.to_be_bytes());
     assert!(matches!(
         FrameHeader::decode(&header, Phase::Greeting),
         Err(WireError::TooLong { .. })

@@ -1,0 +1,67 @@
+//! What the control socket tells of who belongs to the cluster.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The reply to [`super::Call::Trust`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// The epoch of the secret in use, 16 hexadecimal digits.
+    pub epoch: String,
+    /// Whether members have certificates, rather than a secret file in common.
+    pub certificates: bool,
+    /// Whether this node may invite and expel.
+    pub admin: bool,
+    /// Who is in, the first to join first; empty without certificates.
+    pub members: Vec<TrustedNode>,
+    /// Who came and went by whose word, the first first; empty without certificates.
+    pub history: Vec<TrustStep>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustedNode {
+    /// What it called itself when it joined.
+    pub name: String,
+    /// Its key, 64 hexadecimal digits.
+    pub node: String,
+    /// Whether it may invite and expel.
+    pub admin: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+    /// The name of the node by whose word; its own for the founder.
+    pub by: String,
+    /// That node's key.
+    pub by_node: String,
+}
+
+/// A signed statement about who is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustStep {
+    /// When, by the clock of the node that signed it.
+    pub time: Timestamp,
+    /// founded, admitted, expelled, left or rotated.
+    pub what: String,
+    /// The name of the node that it is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// That node's key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
+    /// The name of the node that signed it.
+    pub by: String,
+    /// That node's key.
+    pub by_node: String,
+    /// Whether it counts: what an expelled node said after that does not.
+    pub counts: bool,
+}
+
+/// The reply to [`super::Call::Expel`] and [`super::Call::Rotate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// The epoch of the fresh secret, 16 hexadecimal digits.
+    pub epoch: String,
+}

@@ -1,0 +1,140 @@
+//! Who is in: statements that come and go, and what follows from them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::seq::IteratorRandom;
+
+use super::answers::Asked;
+use super::{Machine, NodeEvent};
+use crate::id::NodeId;
+use crate::trust::Keyring;
+use crate::wire::native::tcp::Request;
+
+/// How soon another member is asked for a secret that the last one did not give.
+const SECRET_RETRY: Duration = Duration::from_secs(1);
+
+impl Machine {
+    /// Says what time it is by the wall clock, where that can be believed.
+    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+        self.cluster.set_clock(unix_s);
+    }
+
+    /// What this node is a member by.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Holds to the keyring as it is now: after it was changed by hand.
+    pub fn membership_changed(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// Somebody who was knocked at is a member: both come to know the same of who is in.
+    pub fn knocked(&mut self, now: Instant, node: NodeId, address: SocketAddr) {
+        self.follow_membership(now);
+        self.ask_for_trust(node, address, false);
+        self.cluster.hint(now, address);
+        self.advance(now);
+    }
+
+    /// Forgets what a node that is not here has listed. False where it is here, or unknown.
+    pub fn forget_node(&mut self, node: &NodeId) -> bool {
+        let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
+        let is_known = self.catalogue.head_of(node).is_some();
+        if is_here || !is_known {
+            return false;
+        }
+        self.catalogue.forget(node);
+        true
+    }
+
+    /// Where the keyring has changed: tells others, ends what is with those who are out, and asks
+    /// for the secret that is wanted.
+    pub(super) fn follow_membership(&mut self, now: Instant) {
+        let revision = self.keyring.revision();
+        if revision == self.seen_revision {
+            return;
+        }
+        self.seen_revision = revision;
+        if !self.keyring.has_ledger() {
+            return;
+        }
+        for statement in self.keyring.take_news() {
+            self.cluster
+                .spread_statement(now, statement.encode().into());
+            self.push_event(NodeEvent::Stated(Box::new(statement)));
+        }
+        self.cluster.enforce_membership(now);
+        let authors: Vec<NodeId> = self
+            .catalogue
+            .heads()
+            .iter()
+            .map(|it| it.head.author)
+            .collect();
+        for author in authors {
+            if author != self.me && !self.keyring.is_member(&author) {
+                self.set_live(author, false);
+                self.catalogue.forget(&author);
+            }
+        }
+        if self.keyring.wanted_epoch().is_some() {
+            self.secret_due.get_or_insert(now);
+        }
+        self.push_event(NodeEvent::MembershipChanged);
+    }
+
+    /// Asks a member, at random, for the secret of the epoch that the ledger names.
+    pub(super) fn ask_for_secret(&mut self, now: Instant) {
+        if self.secret_due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.secret_due = None;
+        if self.keyring.wanted_epoch().is_none() {
+            return;
+        }
+        self.secret_due = Some(now + SECRET_RETRY);
+        let member = self.cluster.live().choose(&mut self.rng);
+        if let Some(member) = member {
+            self.ask_for_trust(member.node, member.address, false);
+        }
+    }
+
+    /// Asks a member what it knows of who is in, and with `all` tells it what is known here.
+    pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
+        if self.keyring.has_ledger() {
+            let question = self.keyring.question(all).into();
+            let asked = Asked::Trust {
+                from: node,
+                address,
+                told_all: all,
+            };
+            self.ask(node, address, Request::Trust { question }, asked);
+        }
+    }
+
+    pub(super) fn hear_trust(
+        &mut self,
+        now: Instant,
+        (from, address): (NodeId, SocketAddr),
+        told_all: bool,
+        answer: &[u8],
+    ) {
+        let lacks_some = self.keyring.hear_answer(answer);
+        if lacks_some && !told_all {
+            self.ask_for_trust(from, address, true);
+        }
+        self.follow_membership(now);
+    }
+
+    pub(super) fn hear_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        // one that cannot be kept on disk counts all the same, until the next start
+        let _unkept = self.keyring.hear_news(bytes);
+        self.follow_membership(now);
+        if self.keyring.wanted_epoch().is_some()
+            && let Some(address) = self.address_of(&from)
+        {
+            self.ask_for_trust(from, address, false);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What two members say to each other so that both know the same of who is in.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::ledger::MAX_STATEMENTS;
+use super::statement::MAX_STATEMENT_BYTES;
+use crate::id::EpochId;
+
+/// The longest question or answer.
+pub const MAX_EXCHANGE_BYTES: usize = MAX_STATEMENTS * MAX_STATEMENT_BYTES + 256;
+
+/// What a member knows, and perhaps all of it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Question {
+    pub(super) digest: [u8; 32],
+    pub(super) epoch: EpochId,
+    pub(super) statements: Vec<u8>,
+}
+
+/// What another member knows that the first may not.
+#[derive(Serialize, Deserialize)]
+struct AnswerBody {
+    digest: [u8; 32],
+    secret: Option<[u8; 32]>,
+    statements: Vec<u8>,
+}
+
+/// See [`AnswerBody`]; its secret is wiped.
+pub(super) struct Answer {
+    pub(super) digest: [u8; 32],
+    pub(super) secret: Option<Zeroizing<[u8; 32]>>,
+    pub(super) statements: Vec<u8>,
+}
+
+impl Question {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data always encodes")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        parse(bytes)
+    }
+}
+
+impl Answer {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let body = AnswerBody {
+            digest: self.digest,
+            secret: self.secret.map(|secret| *secret),
+            statements: self.statements,
+        };
+        postcard::to_stdvec(&body).expect("plain data always encodes")
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let body: AnswerBody = parse(bytes)?;
+        Some(Self {
+            digest: body.digest,
+            secret: body.secret.map(Zeroizing::new),
+            statements: body.statements,
+        })
+    }
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) if bytes.len() <= MAX_EXCHANGE_BYTES => Some(value),
+        _ => None,
+    }
+}

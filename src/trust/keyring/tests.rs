@@ -1,0 +1,219 @@
+//! Promises of the keyring: what is kept, what ends, and who is told.
+
+use std::fs;
+
+use super::*;
+use crate::id::to_hex;
+use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
+
+fn key(n: u8) -> NodeKey {
+    NodeKey::from_seed(&[n; 32])
+}
+
+fn name(n: u8) -> NodeName {
+    NodeName::new(format!("n{n}")).unwrap()
+}
+
+fn founded(n: u8) -> Keyring {
+    Keyring::founded_in_memory(EpochSecret::random(), &key(n), name(n), 100)
+}
+
+/// Lets `joiner` join the cluster of `admin` as the greeting does.
+fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
+    let node = key(joiner_key).node_id();
+    admin
+        .admit(&key(admin_key), node, name(joiner_key), false)
+        .unwrap();
+    let secret = EpochSecret::new(*admin.newest().as_bytes());
+    joiner.join(&node, secret, &admin.chain_of(&node)).unwrap();
+}
+
+/// Both come to know the same, as the exchange over TCP does.
+fn meet(asker: &Keyring, answerer: &Keyring) {
+    for all in [false, true] {
+        let answer = answerer.answer(&asker.question(all)).unwrap();
+        asker.hear_answer(&answer);
+    }
+}
+
+#[test]
+fn the_first_start_founds_a_cluster_and_the_next_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let first = load();
+    assert!(first.is_admin(&key(1).node_id()));
+    first
+        .admit(&key(1), key(2).node_id(), name(2), false)
+        .unwrap();
+    let epoch = first.rotate(&key(1)).unwrap();
+    let again = load();
+    assert!(again.is_member(&key(2).node_id()) && !again.is_member(&key(3).node_id()));
+    assert_eq!(
+        again.current().id(),
+        epoch,
+        "a restart goes on with the newest secret"
+    );
+    assert_eq!(again.history(), first.history());
+}
+
+#[test]
+fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let joiner = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let old = joiner.current();
+    joiner
+        .admit(&key(2), key(7).node_id(), name(7), false)
+        .unwrap();
+    let admin = founded(1);
+    join(&admin, 1, &joiner, 2);
+    let kept = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    for keyring in [joiner, kept] {
+        assert_eq!(keyring.by_id(old.id()), None);
+        assert_eq!(keyring.current(), admin.current());
+        assert!(!keyring.is_member(&key(7).node_id()));
+        assert!(keyring.is_member(&key(1).node_id()) && keyring.is_member(&key(2).node_id()));
+    }
+}
+
+#[test]
+fn what_does_not_make_this_node_a_member_is_not_joined() {
+    let (admin, joiner) = (founded(1), founded(2));
+    let (me, before) = (key(2).node_id(), joiner.current());
+    for chain in [Vec::new(), admin.chain_of(&key(1).node_id()), vec![1, 2, 3]] {
+        let refused = joiner.join(&me, EpochSecret::random(), &chain);
+        assert!(matches!(refused, Err(TrustError::BadChain)));
+    }
+    assert_eq!(joiner.current(), before);
+}
+
+#[test]
+fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
+    let (one, two, out) = (founded(1), founded(2), founded(3));
+    join(&one, 1, &two, 2);
+    join(&one, 1, &out, 3);
+    meet(&two, &one);
+    let old = one.current();
+    one.expel(&key(1), key(3).node_id()).unwrap();
+    let fresh = one.rotate(&key(1)).unwrap();
+    meet(&two, &one);
+    assert!(!two.is_member(&key(3).node_id()) && two.is_expelled(&key(3).node_id()));
+    for keyring in [&one, &two] {
+        keyring.tick(100 + EPOCH_SWITCH_S);
+        assert_eq!(keyring.current().id(), fresh);
+        assert!(keyring.by_id(old.id()).is_some());
+        keyring.tick(100 + EPOCH_SWITCH_S + EPOCH_OVERLAP_S);
+        assert_eq!(keyring.by_id(old.id()), None);
+    }
+    assert_eq!(out.by_id(fresh), None);
+}
+
+#[test]
+fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let liar = exchange::Answer {
+        digest: [0; 32],
+        secret: Some(Zeroizing::new([7; 32])),
+        statements: Vec::new(),
+    };
+    two.hear_answer(&liar.encode());
+    assert_eq!(two.newest(), one.newest());
+    assert_eq!(two.by_id(EpochSecret::new([7; 32]).id()), None);
+}
+
+#[test]
+fn news_is_told_once_and_what_came_in_bulk_is_not() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let news = one.take_news();
+    assert_eq!(news.len(), 1);
+    assert!(one.take_news().is_empty() && two.take_news().is_empty());
+    one.admit(&key(1), key(3).node_id(), name(3), false)
+        .unwrap();
+    let statement = one.take_news().remove(0).encode();
+    two.hear_news(&statement).unwrap();
+    two.hear_news(&statement).unwrap();
+    assert_eq!(two.take_news().len(), 1);
+}
+
+#[test]
+fn with_a_secret_file_its_holders_are_members_and_nobody_can_be_put_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("given");
+    let digits = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
+    file::create(&path, format!("{digits}\n").as_bytes()).unwrap();
+    let keyring = Keyring::from_secret_file(&path).unwrap();
+    assert_eq!(to_hex(keyring.current().as_bytes()), digits.to_lowercase());
+    assert!(keyring.is_member(&key(9).node_id()) && !keyring.has_ledger());
+    for refused in [
+        keyring.expel(&key(1), key(2).node_id()),
+        keyring.rotate(&key(1)).map(drop),
+    ] {
+        assert!(matches!(refused, Err(TrustError::NoLedger { .. })));
+    }
+    let refused = keyring.join(&key(1).node_id(), EpochSecret::random(), &[]);
+    assert!(matches!(refused, Err(TrustError::Given { .. })));
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{digits}\n"));
+}
+
+#[test]
+fn a_secret_file_holds_64_digits_and_a_newline_or_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let digits = "ab".repeat(32);
+    for (n, bad) in [
+        "",
+        "\n",
+        "xyz\n",
+        &digits[..63],
+        &format!("{digits}\n{digits}\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = directory.path().join(n.to_string());
+        file::create(&path, bad.as_bytes()).unwrap();
+        let error = Keyring::from_secret_file(&path).unwrap_err();
+        assert!(
+            matches!(error, TrustError::BadFile { .. }),
+            "{bad:?} gave {error}"
+        );
+    }
+    let error = Keyring::from_secret_file(Path::new("/nonexistent/secret")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/secret"), "{error}");
+    assert!(
+        error.to_string().contains("64 hexadecimal digits"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    let before = keyring.current();
+    keyring
+        .admit(&key(1), key(2).node_id(), name(2), false)
+        .unwrap();
+    assert!(keyring.forget().unwrap());
+    assert_eq!(keyring.current().id(), before.id());
+    // its own farewell does not bring it back
+    keyring.expel(&key(1), key(1).node_id()).unwrap();
+    let after = load();
+    assert_ne!(after.current().id(), before.id());
+    assert!(after.is_admin(&key(1).node_id()) && !after.is_member(&key(2).node_id()));
+}
+
+#[test]
+fn a_damaged_ledger_is_an_error_with_the_remedy_and_never_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
+    let path = directory.path().join(LEDGER_FILE);
+    fs::write(&path, b"garbage").unwrap();
+    let error = Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap_err();
+    assert!(
+        error.to_string().contains("join the cluster again"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"garbage");
+}

@@ -1,0 +1,402 @@
+//! Who is a member, as the signed statements of the members say.
+//!
+//! A ledger is a set of statements, and who is in is a function of that set and nothing else: two
+//! nodes with the same statements agree, in whatever order they came. It is found by going through
+//! those who may admit from the *senior* down: the founder, then those whom it admitted in the
+//! order of their admission, then those whom they admitted. A node's word counts while no senior has
+//! expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out or
+//! admit anyone after it was put out itself, however it dates what it signs. A junior cannot expel
+//! a senior; of itself every node may say that it goes.
+//!
+//! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which
+//! needs a server to order it; Nebula has certificates under one authority and leaves revoking to
+//! each node's configuration; Syncthing's introducers spread devices and their removal, unsigned.
+//! This is the chain without the server, and the certificate with its revocation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::statement::{Claim, SignedStatement, Statement, StatementId};
+use super::{NodeKey, TrustError};
+use crate::id::{EpochId, NodeId, NodeName};
+
+mod walk;
+
+use walk::Walk;
+
+/// Statements in a ledger; further ones are refused.
+pub const MAX_STATEMENTS: usize = 4096;
+/// Of these, by one node that may admit; what one makes others keep.
+pub const MAX_STATEMENTS_PER_ADMIN: usize = 2048;
+/// Of these, by one node that may only go.
+const MAX_STATEMENTS_PER_MEMBER: usize = 4;
+/// Statements that a node presents itself with: from the founding to its own certificate.
+pub const MAX_CHAIN: usize = 16;
+
+/// Who comes before whom: steps from the founder, then the time of admission, then the key.
+type Rank = (usize, u64, NodeId);
+
+/// A certificate that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose.
+    pub node: NodeId,
+    /// What it called itself when it joined.
+    pub name: NodeName,
+    /// Whether it may admit and expel.
+    pub admin: bool,
+    /// Since when, in seconds since 1970.
+    pub since_s: u64,
+    /// Until when.
+    pub until_s: Option<u64>,
+    /// By whose word; its own for the founder.
+    pub by: NodeId,
+    /// Which membership of the key.
+    pub term: u32,
+    rank: Rank,
+    id: StatementId,
+}
+
+/// What a ledger comes to.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    members: BTreeMap<NodeId, Certificate>,
+    /// Up to which term each expelled node's memberships are over.
+    over: BTreeMap<NodeId, u32>,
+    /// Statements that count.
+    valid: BTreeSet<StatementId>,
+    epoch: Option<(EpochId, u64)>,
+}
+
+/// A cluster's statements, and what they come to.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    cluster: StatementId,
+    founder: NodeId,
+    statements: BTreeMap<StatementId, SignedStatement>,
+    standing: Standing,
+}
+
+impl Ledger {
+    /// A new cluster.
+    pub fn found(key: &NodeKey, name: NodeName, at_s: u64) -> Self {
+        let founding = Statement {
+            cluster: StatementId::default(),
+            by: key.node_id(),
+            by_term: 1,
+            at_s,
+            before: None,
+            claim: Claim::Found { name },
+        };
+        Self::begun_by(founding.sign(key)).expect("a founding that was just signed is one")
+    }
+
+    /// The ledger of these statements, of which the first is the founding; those that do not
+    /// belong to it are passed over. None where there is no founding.
+    pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
+        let mut statements = statements.into_iter();
+        let mut ledger = Self::begun_by(statements.next()?)?;
+        ledger.merge(statements);
+        Some(ledger)
+    }
+
+    fn begun_by(founding: SignedStatement) -> Option<Self> {
+        let is_founding = matches!(founding.statement.claim, Claim::Found { .. })
+            && founding.statement.cluster == StatementId::default()
+            && founding.is_genuine();
+        if !is_founding {
+            return None;
+        }
+        let id = founding.id();
+        let mut ledger = Self {
+            cluster: id,
+            founder: founding.statement.by,
+            statements: BTreeMap::from([(id, founding)]),
+            standing: Standing::default(),
+        };
+        ledger.standing = ledger.evaluate();
+        Some(ledger)
+    }
+
+    /// Which cluster it is.
+    pub fn cluster(&self) -> StatementId {
+        self.cluster
+    }
+
+    /// All statements, the founding first.
+    pub fn statements(&self) -> impl Iterator<Item = &SignedStatement> {
+        let others = self
+            .statements
+            .iter()
+            .filter(|(id, _)| **id != self.cluster);
+        let founding = self.statements.get(&self.cluster);
+        founding
+            .into_iter()
+            .chain(others.map(|(_, statement)| statement))
+    }
+
+    /// Whether a statement counts; one that does not is kept all the same.
+    pub fn counts(&self, statement: &SignedStatement) -> bool {
+        self.standing.valid.contains(&statement.id())
+    }
+
+    /// The same for every ledger of the same statements.
+    pub fn digest(&self) -> [u8; 32] {
+        let ids: Vec<u8> = self.statements.keys().flat_map(|id| id.0).collect();
+        digest(&SHA256, &ids)
+            .as_ref()
+            .try_into()
+            .expect("SHA-256 gives 32 bytes")
+    }
+
+    /// The members, by node; also those whose certificate has ended.
+    pub fn members(&self) -> impl Iterator<Item = &Certificate> {
+        self.standing.members.values()
+    }
+
+    /// A node's certificate, ended or not.
+    pub fn certificate(&self, node: &NodeId) -> Option<&Certificate> {
+        self.standing.members.get(node)
+    }
+
+    /// Whether the node is a member at this time.
+    pub fn is_member(&self, node: &NodeId, now_s: u64) -> bool {
+        let certificate = self.certificate(node);
+        certificate.is_some_and(|it| it.until_s.is_none_or(|until| now_s < until))
+    }
+
+    /// Whether the node may admit and expel at this time.
+    pub fn is_admin(&self, node: &NodeId, now_s: u64) -> bool {
+        self.is_member(node, now_s) && self.certificate(node).is_some_and(|it| it.admin)
+    }
+
+    /// Whether the node was a member and is none any more.
+    pub fn is_expelled(&self, node: &NodeId) -> bool {
+        !self.standing.members.contains_key(node) && self.standing.over.contains_key(node)
+    }
+
+    /// The epoch whose secret is the cluster's; none before the first rotation.
+    pub fn epoch(&self) -> Option<EpochId> {
+        self.standing.epoch.map(|(epoch, _)| epoch)
+    }
+
+    /// What a node shows to one that has not heard of it: the certificates from the founding to
+    /// its own.
+    pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {
+        let mut chain = Vec::new();
+        let mut next = self.certificate(node);
+        while let Some(certificate) = next
+            && chain.len() < MAX_CHAIN
+        {
+            chain.extend(self.statements.get(&certificate.id).cloned());
+            let is_founder = certificate.node == self.founder;
+            next = (!is_founder)
+                .then(|| self.certificate(&certificate.by))
+                .flatten();
+        }
+        chain.reverse();
+        chain
+    }
+
+    /// Takes statements in; gives those that are new. What is not signed, of another cluster, by
+    /// nobody known, or beyond a limit is passed over.
+    pub fn merge(
+        &mut self,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> Vec<SignedStatement> {
+        let mut waiting: Vec<_> = statements.into_iter().collect();
+        let mut taken = Vec::new();
+        // an issuer's certificate may stand behind what it issued
+        loop {
+            let before = taken.len();
+            waiting.retain(|signed| match self.takes(signed) {
+                true => {
+                    if signed.is_genuine() {
+                        self.statements.insert(signed.id(), signed.clone());
+                        taken.push(signed.clone());
+                    }
+                    false
+                }
+                false => true,
+            });
+            if taken.len() == before {
+                break;
+            }
+        }
+        if !taken.is_empty() {
+            self.standing = self.evaluate();
+        }
+        taken
+    }
+
+    /// Whether a statement is worth a look at its signature.
+    fn takes(&self, signed: &SignedStatement) -> bool {
+        let statement = &signed.statement;
+        let by = statement.by;
+        let is_of_here = statement.cluster == self.cluster
+            && !matches!(statement.claim, Claim::Found { .. })
+            && !self.statements.contains_key(&signed.id());
+        if !is_of_here || self.statements.len() >= MAX_STATEMENTS {
+            return false;
+        }
+        let mut certificates = self.certificates_of(&by);
+        let is_admin = by == self.founder || certificates.clone().any(|admin| admin);
+        let is_farewell = matches!(&statement.claim, Claim::Expel { node, .. } if *node == by);
+        let most = match is_admin {
+            true => MAX_STATEMENTS_PER_ADMIN,
+            false if is_farewell && certificates.next().is_some() => MAX_STATEMENTS_PER_MEMBER,
+            false => return false,
+        };
+        let of_same = self.statements.values().filter(|s| s.statement.by == by);
+        of_same.count() < most
+    }
+
+    /// For each certificate that names this node, whether it gives it the right to admit.
+    fn certificates_of<'a>(&'a self, who: &'a NodeId) -> impl Iterator<Item = bool> + Clone + 'a {
+        self.statements
+            .values()
+            .filter_map(move |signed| match &signed.statement.claim {
+                Claim::Admit { node, admin, .. } if node == who => Some(*admin),
+                _ => None,
+            })
+    }
+
+    fn evaluate(&self) -> Standing {
+        let mut walk = Walk::new(self);
+        while let Some((_, _, admin)) = walk.pop_senior() {
+            walk.hear(&admin);
+        }
+        walk.finish()
+    }
+
+    fn by<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (StatementId, &'a Statement)> {
+        let all = self
+            .statements
+            .iter()
+            .map(|(id, signed)| (*id, &signed.statement));
+        all.filter(move |(_, statement)| statement.by == *node)
+    }
+
+    /// A node's statements from this one back.
+    fn back_from(&self, node: &NodeId, last: Option<StatementId>) -> BTreeSet<StatementId> {
+        let mut chain = BTreeSet::new();
+        let mut next = last;
+        while let Some(id) = next
+            && let Some(signed) = self.statements.get(&id)
+            && signed.statement.by == *node
+            && chain.insert(id)
+        {
+            next = signed.statement.before;
+        }
+        chain
+    }
+
+    /// The last statement of a node: the one that no other of its own follows.
+    fn last_of(&self, node: &NodeId) -> Option<StatementId> {
+        let followed: BTreeSet<_> = self.by(node).filter_map(|(_, s)| s.before).collect();
+        let mut ends = self.by(node).filter(|(id, _)| !followed.contains(id));
+        ends.next().map(|(id, _)| id)
+    }
+
+    /// Signs a claim of this node's, as the next step of its chain, and takes it in.
+    fn state(
+        &mut self,
+        key: &NodeKey,
+        claim: Claim,
+        at_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        let by = key.node_id();
+        let statement = Statement {
+            cluster: self.cluster,
+            by,
+            by_term: self
+                .certificate(&by)
+                .map_or(1, |certificate| certificate.term),
+            at_s,
+            before: self.last_of(&by),
+            claim,
+        };
+        let signed = statement.sign(key);
+        match self.merge([signed.clone()]).is_empty() {
+            true => Err(TrustError::LedgerFull),
+            false => Ok(signed),
+        }
+    }
+
+    /// Admits a node.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    pub fn admit(
+        &mut self,
+        key: &NodeKey,
+        node: NodeId,
+        name: NodeName,
+        admin: bool,
+        now_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        self.check_admin(key, now_s)?;
+        let over = self.standing.over.get(&node).copied().unwrap_or(0);
+        let claim = Claim::Admit {
+            node,
+            name,
+            admin,
+            until_s: None,
+            term: over.saturating_add(1),
+        };
+        self.state(key, claim, now_s)
+    }
+
+    /// Puts a node out; of itself a node says so that it goes.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::Senior`],
+    /// [`TrustError::LedgerFull`].
+    pub fn expel(
+        &mut self,
+        key: &NodeKey,
+        node: NodeId,
+        now_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        let me = key.node_id();
+        let theirs = self
+            .certificate(&node)
+            .cloned()
+            .ok_or(TrustError::NoMember)?;
+        if node != me {
+            self.check_admin(key, now_s)?;
+            let ours = self.certificate(&me).ok_or(TrustError::NotAdmin)?;
+            if theirs.admin && theirs.rank < ours.rank {
+                return Err(TrustError::Senior { name: theirs.name });
+            }
+        }
+        let stands = self.last_of(&node);
+        let term = theirs.term;
+        self.state(key, Claim::Expel { node, term, stands }, now_s)
+    }
+
+    /// Makes an epoch the cluster's.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    pub fn rotate(
+        &mut self,
+        key: &NodeKey,
+        epoch: EpochId,
+        now_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        self.check_admin(key, now_s)?;
+        let before = self.standing.epoch.map_or(0, |(_, number)| number);
+        let number = before.checked_add(1).ok_or(TrustError::LedgerFull)?;
+        self.state(key, Claim::Rotate { epoch, number }, now_s)
+    }
+
+    fn check_admin(&self, key: &NodeKey, now_s: u64) -> Result<(), TrustError> {
+        let is_admin = self.is_admin(&key.node_id(), now_s);
+        is_admin.then_some(()).ok_or(TrustError::NotAdmin)
+    }
+}
+
+#[cfg(test)]
+mod tests;

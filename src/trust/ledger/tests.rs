@@ -1,0 +1,298 @@
+//! Promises of the ledger: who is in follows from the statements alone.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(n: u8) -> NodeKey {
+    NodeKey::from_seed(&[n; 32])
+}
+
+fn id(n: u8) -> NodeId {
+    key(n).node_id()
+}
+
+fn name(n: u8) -> NodeName {
+    NodeName::new(format!("n{n}")).unwrap()
+}
+
+/// A cluster that node 1 founded, with node 2 as another administrator and node 3 as a member.
+fn cluster() -> Ledger {
+    let mut ledger = Ledger::found(&key(1), name(1), 10);
+    ledger.admit(&key(1), id(2), name(2), true, 20).unwrap();
+    ledger.admit(&key(1), id(3), name(3), false, 30).unwrap();
+    ledger
+}
+
+fn members(ledger: &Ledger) -> Vec<u8> {
+    (1..20).filter(|n| ledger.is_member(&id(*n), 100)).collect()
+}
+
+fn merged(a: &Ledger, b: &Ledger) -> Ledger {
+    let mut all = a.clone();
+    all.merge(b.statements().cloned());
+    all
+}
+
+#[test]
+fn members_are_those_whom_an_administrator_admitted_by_whose_word_and_since_when() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3, 4]);
+    let four = ledger.certificate(&id(4)).unwrap();
+    assert_eq!((four.by, four.since_s, four.admin), (id(2), 40, false));
+    assert!(ledger.is_admin(&id(2), 100) && !ledger.is_admin(&id(3), 100));
+}
+
+#[test]
+fn who_has_not_the_right_admits_and_expels_nobody() {
+    let mut ledger = cluster();
+    for stranger in [3, 9] {
+        let refused = ledger.admit(&key(stranger), id(7), name(7), true, 40);
+        assert!(matches!(refused, Err(TrustError::NotAdmin)));
+        let refused = ledger.expel(&key(stranger), id(2), 40);
+        assert!(matches!(refused, Err(TrustError::NotAdmin)));
+    }
+    // what it signs all the same is not even kept
+    let forged = Statement {
+        cluster: ledger.cluster(),
+        by: id(3),
+        by_term: 1,
+        at_s: 1,
+        before: None,
+        claim: Claim::Admit {
+            node: id(7),
+            name: name(7),
+            admin: true,
+            until_s: None,
+            term: 1,
+        },
+    };
+    assert!(ledger.merge([forged.clone().sign(&key(3))]).is_empty());
+    let as_founder = Statement {
+        by: id(1),
+        ..forged
+    };
+    assert!(ledger.merge([as_founder.sign(&key(3))]).is_empty());
+    assert_eq!(members(&ledger), [1, 2, 3]);
+}
+
+#[test]
+fn an_expulsion_wins_over_the_certificate_in_whatever_order_they_come() {
+    let mut ledger = cluster();
+    ledger.expel(&key(2), id(3), 40).unwrap();
+    let statements: Vec<_> = ledger.statements().cloned().collect();
+    for turn in 0..statements.len() {
+        let mut others = statements[1..].to_vec();
+        others.rotate_left(turn % (statements.len() - 1));
+        let mut anew = Ledger::of(vec![statements[0].clone()]).unwrap();
+        anew.merge(others);
+        assert_eq!(members(&anew), [1, 2]);
+        assert_eq!(anew.digest(), ledger.digest());
+    }
+    assert!(ledger.is_expelled(&id(3)) && !ledger.is_expelled(&id(2)));
+}
+
+#[test]
+fn what_an_expelled_administrator_signs_afterwards_counts_for_nothing_however_it_is_dated() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    let apart = ledger.clone();
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4], "whom it admitted before stays");
+    // the thief goes on, dates it back, and gets it in by an accomplice
+    let mut thief = apart;
+    thief.admit(&key(2), id(5), name(5), true, 41).unwrap();
+    thief.expel(&key(2), id(3), 41).unwrap();
+    thief.rotate(&key(2), EpochId([6; 8]), 41).unwrap();
+    let both = merged(&ledger, &thief);
+    assert_eq!(members(&both), [1, 3, 4]);
+    assert_eq!(both.epoch(), None);
+}
+
+#[test]
+fn a_junior_does_not_put_out_a_senior_and_a_senior_puts_out_a_junior() {
+    let mut ledger = cluster();
+    let refused = ledger.expel(&key(2), id(1), 40);
+    assert!(matches!(refused, Err(TrustError::Senior { .. })));
+    let forged = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 1,
+        before: ledger.last_of(&id(2)),
+        claim: Claim::Expel {
+            node: id(1),
+            term: 1,
+            stands: None,
+        },
+    };
+    ledger.merge([forged.sign(&key(2))]);
+    assert_eq!(members(&ledger), [1, 2, 3]);
+    ledger.expel(&key(1), id(2), 40).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn an_administrator_cannot_give_itself_seniority() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(4), name(4), true, 40).unwrap();
+    // the younger one signs itself a certificate from before the elder's
+    ledger.admit(&key(4), id(4), name(4), true, 1).unwrap();
+    assert!(matches!(
+        ledger.expel(&key(4), id(2), 50),
+        Err(TrustError::Senior { .. })
+    ));
+    ledger.expel(&key(2), id(4), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3]);
+}
+
+#[test]
+fn who_goes_is_out_and_says_nothing_more_and_may_be_admitted_again() {
+    let mut ledger = cluster();
+    ledger.expel(&key(3), id(3), 40).unwrap();
+    ledger.expel(&key(2), id(2), 40).unwrap();
+    assert_eq!(members(&ledger), [1]);
+    let after = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 1,
+        before: None,
+        claim: Claim::Admit {
+            node: id(7),
+            name: name(7),
+            admin: false,
+            until_s: None,
+            term: 1,
+        },
+    };
+    ledger.merge([after.sign(&key(2))]);
+    assert_eq!(members(&ledger), [1]);
+    for n in [2, 3] {
+        ledger.admit(&key(1), id(n), name(n), n == 2, 50).unwrap();
+    }
+    assert_eq!(members(&ledger), [1, 2, 3]);
+    ledger.admit(&key(2), id(8), name(8), false, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3, 8], "its word counts again");
+}
+
+#[test]
+fn the_higher_number_is_the_epoch_and_of_two_at_once_the_seniors() {
+    let mut ledger = cluster();
+    ledger.rotate(&key(2), EpochId([1; 8]), 40).unwrap();
+    let (mut one, mut other) = (ledger.clone(), ledger.clone());
+    one.rotate(&key(1), EpochId([2; 8]), 50).unwrap();
+    other.rotate(&key(2), EpochId([3; 8]), 50).unwrap();
+    assert_eq!(merged(&one, &other).epoch(), Some(EpochId([2; 8])));
+    other.rotate(&key(2), EpochId([4; 8]), 60).unwrap();
+    assert_eq!(merged(&one, &other).epoch(), Some(EpochId([4; 8])));
+}
+
+#[test]
+fn a_chain_from_the_founding_admits_where_nothing_else_is_known() {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), false, 40).unwrap();
+    let chain = ledger.chain(&id(4));
+    assert_eq!(chain.len(), 3);
+    let joined = Ledger::of(chain.clone()).unwrap();
+    assert_eq!(members(&joined), [1, 2, 4]);
+    assert!(Ledger::of(chain[1..].to_vec()).is_none());
+    // another cluster's chain changes nothing
+    let mut foreign = Ledger::found(&key(9), name(9), 1);
+    assert!(foreign.merge(chain).is_empty());
+}
+
+#[test]
+fn a_certificate_ends_at_its_time() {
+    let mut ledger = cluster();
+    let claim = Claim::Admit {
+        node: id(4),
+        name: name(4),
+        admin: false,
+        until_s: Some(50),
+        term: 1,
+    };
+    ledger.state(&key(1), claim, 40).unwrap();
+    assert!(ledger.is_member(&id(4), 49) && !ledger.is_member(&id(4), 50));
+}
+
+#[test]
+fn what_one_administrator_makes_others_keep_has_an_end() {
+    let mut ledger = cluster();
+    let spam: Vec<_> = (0..MAX_STATEMENTS_PER_ADMIN as u64 + 50)
+        .map(|number| {
+            let claim = Claim::Rotate {
+                epoch: EpochId(number.to_be_bytes()),
+                number: 1,
+            };
+            let statement = Statement {
+                cluster: ledger.cluster(),
+                by: id(2),
+                by_term: 1,
+                at_s: 0,
+                before: None,
+                claim,
+            };
+            statement.sign(&key(2))
+        })
+        .collect();
+    ledger.merge(spam);
+    let of_2 = ledger.by(&id(2)).count();
+    assert_eq!(of_2, MAX_STATEMENTS_PER_ADMIN);
+    ledger.expel(&key(1), id(2), 99).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+}
+
+/// One thing that somebody does.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Admit(u8, u8, bool),
+    Expel(u8, u8),
+    Rotate(u8),
+    Meet(usize, usize),
+}
+
+fn deeds() -> impl Strategy<Value = Vec<(usize, Deed)>> {
+    let who = 1u8..7;
+    let deed = prop_oneof![
+        (who.clone(), who.clone(), any::<bool>()).prop_map(|(a, b, c)| Deed::Admit(a, b, c)),
+        (who.clone(), who.clone()).prop_map(|(a, b)| Deed::Expel(a, b)),
+        who.prop_map(Deed::Rotate),
+        (0usize..3, 0usize..3).prop_map(|(a, b)| Deed::Meet(a, b)),
+    ];
+    prop::collection::vec((0usize..3, deed), 0..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn ledgers_that_were_apart_agree_once_they_have_met_whatever_was_stated(all in deeds()) {
+        let mut apart = vec![cluster(); 3];
+        for (number, (at, deed)) in all.into_iter().enumerate() {
+            let now = 40 + number as u64;
+            match deed {
+                Deed::Admit(by, node, admin) => {
+                    let _refused = apart[at].admit(&key(by), id(node), name(node), admin, now);
+                }
+                Deed::Expel(by, node) => drop(apart[at].expel(&key(by), id(node), now)),
+                Deed::Rotate(by) => {
+                    drop(apart[at].rotate(&key(by), EpochId([number as u8; 8]), now));
+                }
+                Deed::Meet(a, b) => {
+                    let of_b: Vec<_> = apart[b].statements().cloned().collect();
+                    apart[a].merge(of_b);
+                }
+            }
+        }
+        let (mut one, mut other) = (apart[0].clone(), apart[2].clone());
+        one.merge(apart[1].statements().cloned().collect::<Vec<_>>());
+        one.merge(apart[2].statements().cloned().collect::<Vec<_>>());
+        other.merge(apart[0].statements().cloned().collect::<Vec<_>>());
+        other.merge(apart[1].statements().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(one.digest(), other.digest());
+        prop_assert_eq!(members(&one), members(&other));
+        prop_assert_eq!(one.epoch(), other.epoch());
+        prop_assert!(one.is_member(&id(1), 99) || one.is_expelled(&id(1)), "the founder stays");
+    }
+}

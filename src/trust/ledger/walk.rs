@@ -1,0 +1,179 @@
+//! Who is in, found by going through those who may admit from the senior down.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Certificate, Ledger, Rank, Standing};
+use crate::id::{EpochId, NodeId};
+use crate::trust::statement::{Claim, Statement, StatementId};
+
+/// An epoch by what makes it the cluster's: its number, then the seniority of who made it.
+type Rotation = (u64, Reverse<(Rank, StatementId)>, EpochId);
+
+/// Going through a ledger from the senior down.
+pub(super) struct Walk<'a> {
+    ledger: &'a Ledger,
+    standing: Standing,
+    /// Those who may admit and were not heard yet.
+    waiting: BTreeSet<Rank>,
+    heard: BTreeSet<NodeId>,
+    /// Of each expelled node: up to which term its word ends, and what of it stands.
+    cut: BTreeMap<NodeId, (u32, BTreeSet<StatementId>)>,
+    certificates: BTreeMap<NodeId, Vec<Certificate>>,
+    epoch: Option<Rotation>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(ledger: &'a Ledger) -> Self {
+        let mut walk = Self {
+            ledger,
+            standing: Standing::default(),
+            waiting: BTreeSet::new(),
+            heard: BTreeSet::new(),
+            cut: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            epoch: None,
+        };
+        let founding = ledger.statements.get(&ledger.cluster).map(|s| &s.statement);
+        if let Some(founding) = founding
+            && let Claim::Found { name } = &founding.claim
+        {
+            let rank = (0, founding.at_s, founding.by);
+            walk.standing.valid.insert(ledger.cluster);
+            walk.certify(Certificate {
+                node: founding.by,
+                name: name.clone(),
+                admin: true,
+                since_s: founding.at_s,
+                until_s: None,
+                by: founding.by,
+                term: 1,
+                rank,
+                id: ledger.cluster,
+            });
+        }
+        walk
+    }
+
+    fn certify(&mut self, certificate: Certificate) {
+        let node = certificate.node;
+        if certificate.admin && !self.heard.contains(&node) {
+            self.waiting.insert(certificate.rank);
+        }
+        self.certificates.entry(node).or_default().push(certificate);
+    }
+
+    pub(super) fn pop_senior(&mut self) -> Option<Rank> {
+        loop {
+            let rank = self.waiting.pop_first()?;
+            if self.heard.insert(rank.2) {
+                return Some(rank);
+            }
+        }
+    }
+
+    /// Whether a statement of a node counts, as far as seniors have spoken.
+    fn stands(&self, id: StatementId, statement: &Statement) -> bool {
+        let cut = self.cut.get(&statement.by);
+        cut.is_none_or(|(term, kept)| statement.by_term > *term || kept.contains(&id))
+    }
+
+    /// Takes in what one who may admit has said.
+    pub(super) fn hear(&mut self, admin: &NodeId) {
+        let ledger = self.ledger;
+        let rank = self.rank_of(admin);
+        // who says that it goes says nothing after that
+        let standing = |walk: &Self| -> Vec<_> {
+            ledger
+                .by(admin)
+                .filter(|(id, s)| walk.stands(*id, s))
+                .collect()
+        };
+        for (id, statement) in standing(self) {
+            if let Claim::Expel { node, term, stands } = &statement.claim
+                && node == admin
+            {
+                self.expel(*node, *term, *stands);
+                self.standing.valid.insert(id);
+            }
+        }
+        for (id, statement) in standing(self) {
+            match &statement.claim {
+                Claim::Found { .. } => continue,
+                // a senior, which was heard before, or the node itself
+                Claim::Expel { node, .. } if self.heard.contains(node) => continue,
+                Claim::Expel { node, term, stands } => self.expel(*node, *term, *stands),
+                Claim::Admit {
+                    node,
+                    name,
+                    admin: is_admin,
+                    until_s,
+                    term,
+                } => self.certify(Certificate {
+                    node: *node,
+                    name: name.clone(),
+                    admin: *is_admin,
+                    since_s: statement.at_s,
+                    until_s: *until_s,
+                    by: *admin,
+                    term: *term,
+                    rank: (rank.0 + 1, statement.at_s, *node),
+                    id,
+                }),
+                Claim::Rotate { epoch, number } => {
+                    let this = (*number, Reverse((rank, id)), *epoch);
+                    self.epoch = self.epoch.max(Some(this));
+                }
+            }
+            self.standing.valid.insert(id);
+        }
+    }
+
+    fn rank_of(&self, node: &NodeId) -> Rank {
+        let certificates = self.certificates.get(node).into_iter().flatten();
+        let ranks = certificates.filter(|it| it.admin).map(|it| it.rank);
+        ranks.min().unwrap_or((usize::MAX, 0, *node))
+    }
+
+    fn expel(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
+        let over = self.standing.over.entry(node).or_default();
+        *over = (*over).max(term);
+        let kept = self.ledger.back_from(&node, stands);
+        let cut = self.cut.entry(node).or_insert_with(|| (term, kept.clone()));
+        if cut.0 < term {
+            *cut = (term, kept);
+        }
+    }
+
+    /// Those who only go, then who is left.
+    pub(super) fn finish(mut self) -> Standing {
+        let farewells = self.ledger.statements.iter().filter_map(|(id, signed)| {
+            let statement = &signed.statement;
+            match &statement.claim {
+                Claim::Expel { node, term, .. }
+                    if *node == statement.by && !self.heard.contains(node) =>
+                {
+                    Some((*id, *node, *term))
+                }
+                _ => None,
+            }
+        });
+        for (id, node, term) in farewells.collect::<Vec<_>>() {
+            let over = self.standing.over.entry(node).or_default();
+            *over = (*over).max(term);
+            self.standing.valid.insert(id);
+        }
+        for (node, certificates) in self.certificates {
+            let over = self.standing.over.get(&node).copied().unwrap_or(0);
+            let current = certificates.into_iter().filter(|it| it.term > over);
+            // of several the one that says most; the senior's of those that say the same
+            let best = current.max_by_key(|it| {
+                let until = it.until_s.unwrap_or(u64::MAX);
+                (it.term, it.admin, until, Reverse((it.rank, it.id)))
+            });
+            self.standing.members.extend(best.map(|it| (node, it)));
+        }
+        self.standing.epoch = self.epoch.map(|(number, _, epoch)| (epoch, number));
+        self.standing
+    }
+}

@@ -1,0 +1,162 @@
+//! Promises about who is in, held by daemons on loopback.
+
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+use serde_json::Value;
+
+use crate::support::daemon::*;
+use crate::support::process::eventually;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Lets a node join the cluster of another.
+fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
+    let token = inviter.cli(&[&["invite"], flags].concat()).expect_ok();
+    joiner.cli(&["join", token.trim()]).expect_ok();
+}
+
+fn trust(node: &Node) -> Value {
+    serde_json::from_str(&node.cli(&["trust", "--json"]).expect_ok()).unwrap()
+}
+
+fn members(node: &Node) -> Vec<String> {
+    let trust = trust(node);
+    let members = trust["members"].as_array().unwrap().iter();
+    let mut names: Vec<String> = members
+        .map(|it| it["name"].as_str().unwrap().into())
+        .collect();
+    names.sort();
+    names
+}
+
+#[apply(promise)]
+fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, two, three) = (
+        cluster.start("one"),
+        cluster.start("two"),
+        cluster.start("three"),
+    );
+    invite(&one, &[], &two);
+    invite(&one, &[], &three);
+    for node in [&one, &two, &three] {
+        node.write(&format!("of-{}.txt", node.name), node.name.as_bytes());
+    }
+    for node in [&one, &two, &three] {
+        for file in ["of-one.txt", "of-two.txt", "of-three.txt"] {
+            node.wait_for_file(file);
+        }
+    }
+    assert_eq!(members(&two), ["one", "three", "two"]);
+    // who has not the right can neither expel nor invite
+    for refused in [two.cli(&["expel", "three"]), two.cli(&["invite"])] {
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("may not admit or expel"),
+            "{}",
+            refused.stderr
+        );
+    }
+    let before = trust(&two)["epoch"].clone();
+    one.cli(&["expel", "three"]).expect_ok();
+    for node in [&one, &two] {
+        eventually("its file is gone from the listing", SOON, || {
+            !node.mounted("of-three.txt").exists()
+        });
+        eventually("it is no member", SOON, || members(node) == ["one", "two"]);
+        eventually("the secret is fresh", SOON, || {
+            trust(node)["epoch"] != before
+        });
+    }
+    one.write("after.txt", b"after");
+    two.wait_for_file("after.txt");
+    eventually("it sees nobody", SOON, || {
+        !three.mounted("of-one.txt").exists() && !three.mounted("after.txt").exists()
+    });
+    let history = trust(&two)["history"].clone();
+    let steps = history.as_array().unwrap().iter();
+    let out = steps
+        .clone()
+        .find(|step| step["what"] == "expelled")
+        .unwrap();
+    assert_eq!(
+        (out["name"].as_str(), out["by"].as_str()),
+        (Some("three"), Some("one"))
+    );
+    assert!(steps.clone().any(|step| step["what"] == "rotated"));
+    let told = one.cli(&["trust"]).expect_ok();
+    assert!(told.contains("three: expelled"), "{told}");
+    let again = one.cli(&["expel", "three"]);
+    assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
+}
+
+#[apply(promise)]
+fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two, three) = (
+        cluster.start("one"),
+        cluster.start("two"),
+        cluster.start("three"),
+    );
+    invite(&one, &["--admin"], &two);
+    invite(&two, &[], &three);
+    one.write("a.txt", b"a");
+    three.wait_for_file("a.txt");
+    two.stop();
+    one.cli(&["rotate"]).expect_ok();
+    two.launch();
+    eventually(
+        "it is back under the fresh secret",
+        Duration::from_secs(60),
+        || two.mounted("a.txt").exists() && trust(&two)["epoch"] == trust(&one)["epoch"],
+    );
+    assert_eq!(members(&two), ["one", "three", "two"]);
+}
+
+#[apply(promise)]
+fn joining_another_cluster_drops_the_one_before() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, two, other) = (
+        cluster.start("one"),
+        cluster.start("two"),
+        cluster.start("other"),
+    );
+    invite(&one, &[], &two);
+    one.write("old.txt", b"old");
+    two.wait_for_file("old.txt");
+    other.write("new.txt", b"new");
+    invite(&other, &[], &two);
+    two.wait_for_file("new.txt");
+    eventually("the names of the cluster before are gone", SOON, || {
+        !two.mounted("old.txt").exists()
+    });
+    assert_eq!(members(&two), ["other", "two"]);
+    one.write("later.txt", b"later");
+    other.write("last.txt", b"last");
+    two.wait_for_file("last.txt");
+    assert!(!two.mounted("later.txt").exists());
+}
+
+#[apply(promise)]
+fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not() {
+    let mut cluster = Cluster::new();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    two.write("a.txt", b"a");
+    one.wait_for_file("a.txt");
+    let refused = one.cli(&["forget", "two"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    two.kill();
+    eventually("it is gone", SOON, || !one.mounted("a.txt").exists());
+    one.cli(&["forget", "two"]).expect_ok();
+    two.launch();
+    one.wait_for_file("a.txt");
+    let told = one.cli(&["trust"]).expect_ok();
+    assert!(told.contains("secret file"), "{told}");
+    let refused = one.cli(&["expel", "two"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("secret"), "{}", refused.stderr);
+}

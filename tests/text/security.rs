@@ -1,0 +1,37 @@
+//! Each line of SECURITY.md names a test that is there.
+
+use std::fs;
+use std::path::Path;
+
+fn sources_of(folder: &Path, all: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_of(&path, all);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            all.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_line_of_the_security_page_names_a_test_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    sources_of(&root.join("src"), &mut sources);
+    sources_of(&root.join("tests"), &mut sources);
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| |"));
+    let mut missing = Vec::new();
+    for row in rows {
+        let named = row.rsplit('|').nth(1).unwrap_or_default().trim();
+        let test = named.trim_matches('`');
+        if test.len() < 10 || !sources.contains(&format!("fn {test}(")) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "no such test:\n{}", missing.join("\n"));
+    assert!(page.lines().filter(|line| line.starts_with("| ")).count() > 20);
+}
