@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod get;
 mod legacy_shell;
+mod limits;
 mod mesh_shell;
 mod mount_broker;
 mod names;
@@ -83,6 +84,8 @@ pub enum Command {
     Doctor(doctor::DoctorOptions),
     /// Show the settings in force
     Config(settings::ConfigOptions),
+    /// Show or set how fast bytes may go between nodes
+    Limits(limits::LimitsOptions),
     /// Show what is fetched and who reads what
     Top(top::TopOptions),
     /// List the shared files
@@ -162,6 +165,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Ping(options) => ping::run(&options, &mut output),
         Command::Doctor(options) => doctor::run(options, &mut output),
         Command::Config(options) => settings::run(options, &mut output),
+        Command::Limits(options) => limits::run(&options, &mut output),
         Command::Top(options) => top::run(&options, &mut output),
         Command::Ls(options) => namespace::ls(&options, &mut output),
         Command::Get(options) => get::run(&options),

@@ -14,6 +14,8 @@ use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
 
+/// Names that wait to be hashed and are shown, at most.
+const UNREAD_SHOWN_MAX: usize = 5;
 /// What the names of holders may take of a line of `ls -l`.
 const HOLDERS_COLUMNS: usize = 16;
 
@@ -44,38 +46,57 @@ pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliErro
     let mut client = options.reporting.open()?;
     let here = OsString::from(".");
     let path = shared_name(&mut client, options.path.as_ref().unwrap_or(&here))?;
-    let entries = all_entries(&mut client, &path)?;
+    let listing = whole_listing(&mut client, &path)?;
+    let (entries, being_read) = (&listing.entries, &listing.being_read);
     if options.reporting.json {
-        return output.json(&serde_json::json!({"entries": entries}));
+        let json = serde_json::json!({"entries": entries, "being_read": being_read});
+        return output.json(&json);
     }
     if options.long {
-        return print_long(&entries, &path, output);
+        print_long(&listing, &path, output)?;
+    } else {
+        for entry in entries {
+            print_short(entry, &path, output)?;
+        }
     }
-    for entry in &entries {
-        print_short(entry, &path, output)?;
+    if !being_read.is_empty() && output.is_terminal() && !options.long {
+        let some: Vec<String> = (being_read.iter().take(UNREAD_SHOWN_MAX))
+            .map(|unread| escape(beneath(unread, &path)))
+            .collect();
+        let (some, count) = (some.join(", "), being_read.len());
+        output.paragraph(
+            "being read: ",
+            &format!("{count}, to be listed soon: {some}"),
+        )?;
     }
     Ok(())
 }
 
-fn all_entries(client: &mut Client, path: &Named) -> Result<Vec<LsEntry>, CliError> {
-    let mut entries: Vec<LsEntry> = Vec::new();
+/// All pages as one.
+fn whole_listing(client: &mut Client, path: &Named) -> Result<Listing, CliError> {
+    let mut whole = Listing::default();
     loop {
-        let after = entries.last().map(|entry| entry.path.clone());
+        let after = whole.entries.last().map(|entry| entry.path.clone());
         let page: Listing = client.call(&Call::Ls {
             path: path.clone(),
             after,
         })?;
         let done = !page.more || page.entries.is_empty();
-        entries.extend(page.entries);
+        whole.entries.extend(page.entries);
+        whole.being_read.extend(page.being_read);
         if done {
-            return Ok(entries);
+            return Ok(whole);
         }
     }
 }
 
 /// The name as it stands in the directory that was asked about.
 fn name_within<'a>(entry: &'a LsEntry, directory: &Named) -> &'a [u8] {
-    let path = entry.path.as_bytes();
+    beneath(&entry.path, directory)
+}
+
+fn beneath<'a>(path: &'a Named, directory: &Named) -> &'a [u8] {
+    let path = path.as_bytes();
     let prefix = directory.as_bytes();
     match path.strip_prefix(prefix) {
         Some(rest) if prefix.is_empty() => rest,
@@ -101,13 +122,13 @@ fn shown(name: &[u8], kind: EntryKind, output: &Output) -> String {
     }
 }
 
-fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Result<(), CliError> {
+fn print_long(listing: &Listing, directory: &Named, output: &mut Output) -> Result<(), CliError> {
     let size = |entry: &LsEntry| match (entry.kind, output.is_terminal()) {
         (EntryKind::Directory | EntryKind::Symlink, _) => "-".to_owned(),
         (EntryKind::File, true) => human_bytes(entry.size_bytes),
         (EntryKind::File, false) => entry.size_bytes.to_string(),
     };
-    let rows = entries.iter().map(|entry| {
+    let rows = listing.entries.iter().map(|entry| {
         let cached = match entry.kind {
             EntryKind::Directory | EntryKind::Symlink => "-".to_owned(),
             EntryKind::File => percent(entry.cached_bytes, entry.size_bytes),
@@ -126,7 +147,12 @@ fn print_long(entries: &[LsEntry], directory: &Named, output: &mut Output) -> Re
             shown(name_within(entry, directory), entry.kind, output),
         ]
     });
-    let rows: Vec<_> = rows.collect();
+    let unread = listing.being_read.iter().map(|path| {
+        let said = ["-r--", "-", "-", "being read", ""].map(str::to_owned);
+        let name = escape(beneath(path, directory));
+        said.into_iter().chain([name]).collect()
+    });
+    let rows: Vec<_> = rows.chain(unread).collect();
     output.table(
         &["MODE", "SIZE", "MODIFIED", "CACHED", "HOLDERS", "NAME"],
         &[1, 3],

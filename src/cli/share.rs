@@ -1,16 +1,23 @@
 //! `p2pfs share`: what this node offers.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::complete;
 use super::connect::Reporting;
 use super::daemon::absolute;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, printable};
-use crate::daemon::control::{Call, Named, ShareInfo, ShareState, Shares};
+use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareState, Shares};
+
+/// How often it is looked how far a share is.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// The arguments of `p2pfs share`; without any it lists.
 #[derive(Debug, Clone, Args)]
@@ -77,11 +84,45 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             )
         }
     };
-    let shares: Shares = reporting.open()?.call(&call)?;
+    let mut client = reporting.open()?;
+    let mut shares: Shares = client.call(&call)?;
+    if let Call::ShareAdd { dir, .. } = &call
+        && io::stderr().is_terminal()
+    {
+        shares = follow_hashing(&mut client, dir, shares)?;
+    }
     match reporting.json {
         true => output.json(&shares),
         false => print(&shares, output),
     }
+}
+
+/// Shows how far the reading of a new share is, until all of it is listed; whoever stops looking
+/// stops nothing.
+fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Shares, CliError> {
+    let bar = ProgressBar::new(0);
+    let style = "{bar:24} {binary_bytes} of {binary_total_bytes} read, {binary_bytes_per_sec}, \
+                 {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    let mut shares = first;
+    let begun_bytes = shares.read_bytes;
+    loop {
+        let share = shares.shares.iter().find(|share| share.dir == *dir);
+        let Some(share) = share.filter(|share| is_being_read(share)) else {
+            bar.finish_and_clear();
+            return Ok(shares);
+        };
+        let read_bytes = shares.read_bytes.saturating_sub(begun_bytes);
+        let whole_bytes = share.bytes + share.pending_bytes;
+        bar.set_length(whole_bytes);
+        bar.set_position(read_bytes.clamp(share.bytes, whole_bytes));
+        thread::sleep(LOOK_PERIOD);
+        shares = client.call(&Call::Shares {})?;
+    }
+}
+
+fn is_being_read(share: &ShareInfo) -> bool {
+    share.state == ShareState::Scanning
 }
 
 /// The folder by its real path, so that it is known by one name only.
@@ -128,7 +169,11 @@ pub(super) fn print_one(
         ShareState::Ready => {}
     }
     if share.pending_files > 0 {
-        said.push(format!("{} waiting to be hashed", share.pending_files));
+        said.push(format!(
+            "{} files, {}, waiting to be hashed",
+            share.pending_files,
+            human_bytes(share.pending_bytes)
+        ));
     }
     if share.include_private {
         said.push("private files included".to_owned());

@@ -33,6 +33,9 @@ pub(super) async fn apply(
     if let Some(programs) = changes.cached_only.clone() {
         service.served.set_cached_only(programs);
     }
+    if changes.limits.is_some() {
+        service.limit_as_configured();
+    }
     if let Some(budgets) = &changes.budgets {
         service.served.set_budgets(budgets);
     }

@@ -185,6 +185,7 @@ impl Daemon {
             policy: Policy::of_this_process(),
             saved_shares: Mutex::new(saved_shares),
         });
+        service.limit_as_configured();
         journal::follow(&service);
         let mut daemon = Self {
             seeds: NamedSeeds::new(&config.seeds),

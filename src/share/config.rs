@@ -163,6 +163,8 @@ pub struct ShareStatus {
     pub symlinks: u64,
     /// Bytes in the listed files.
     pub bytes: u64,
+    /// Bytes in the files that wait to be hashed, those that are being hashed included.
+    pub bytes_left: u64,
     /// The first [`super::LEFT_OUT_LIST_MAX`] of what is left out.
     pub left_out: Vec<LeftOut>,
     /// How many are left out in all.

@@ -202,6 +202,9 @@ impl io::Read for Stoppable<'_> {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let mut file = self.file;
-        file.read(buffer)
+        let length = file.read(buffer)?;
+        let read_bytes = &self.shared.read_bytes;
+        read_bytes.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
     }
 }

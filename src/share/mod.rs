@@ -325,6 +325,18 @@ impl ShareSet {
         })
     }
 
+    /// Names in a directory of the shares that wait to be hashed and so may not be listed yet; of
+    /// many, some.
+    pub fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
+        self.inner.shared.lock().unread_in(directory)
+    }
+
+    /// Bytes of files that were read to be hashed, since the start.
+    pub fn read_bytes(&self) -> u64 {
+        let read_bytes = &self.inner.shared.read_bytes;
+        read_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Walks through every share again, now.
     pub fn rescan(&self) {
         let mut state = self.inner.shared.lock();

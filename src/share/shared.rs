@@ -1,7 +1,7 @@
 //! What the threads of the room have in common.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) outboards: Arc<Outboards>,
     pub(super) quiet: Duration,
     pub(super) rescan: Duration,
+    /// Bytes of files that were read to be hashed, since the start.
+    pub(super) read_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ impl Shared {
             outboards: Arc::new(outboards),
             quiet,
             rescan,
+            read_bytes: AtomicU64::new(0),
         })
     }
 

@@ -6,8 +6,13 @@ use super::config::{ShareState, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 use super::state::{Share, State};
 use super::tree::{Body, Slot};
+use crate::path::SharedPath;
 use crate::wire::native::record::ShareIndex;
 
+/// Files that wait to be hashed and are named for one directory, at most.
+pub(super) const UNREAD_MAX: usize = 1000;
+/// Files that are looked at for them: the lock is not held for longer than some milliseconds.
+const UNREAD_LOOKED_AT_MAX: usize = 50_000;
 /// The warning of a share whose own directory others may not read.
 pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
      is shared; chmod o+rx, or include_private = true";
@@ -18,27 +23,42 @@ pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so 
 impl State {
     /// What `p2pfs share` shows.
     pub(super) fn list(&self) -> Vec<ShareStatus> {
-        let mut left: BTreeMap<u16, u64> = BTreeMap::new();
+        let mut left: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
         for slot in self.queue.left() {
             if let Some(node) = self.tree.get(slot) {
-                *left.entry(node.share).or_default() += 1;
+                let (files, bytes) = left.entry(node.share).or_default();
+                *files += 1;
+                let file = self.tree.file(slot);
+                *bytes += file.map_or(0, |file| file.identity.size_bytes);
             }
         }
+        let of = |index: &u16| left.get(index).copied().unwrap_or_default();
         let status = |(index, share): (&u16, &Share)| ShareStatus {
             dir: share.dir.to_path_buf(),
             index: ShareIndex(*index),
             include_private: share.include_private,
             legacy: share.legacy,
-            state: share.state(left.get(index).copied().unwrap_or(0)),
+            state: share.state(of(index).0),
             files: share.files,
             directories: share.directories,
             symlinks: share.symlinks,
             bytes: share.bytes,
+            bytes_left: of(index).1,
             left_out: self.first_left_out(share),
             left_out_count: share.left_out.len() as u64 + u64::from(share.private),
             warning: share.what_is_wrong(),
         };
         self.shares.iter().map(status).collect()
+    }
+
+    /// Files of a directory that are not listed yet since they wait to be hashed, in order.
+    pub(super) fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
+        let waiting = self.queue.left().take(UNREAD_LOOKED_AT_MAX);
+        let paths = waiting.filter_map(|slot| self.tree.path(slot));
+        let here = paths.filter(|path| path.parent().as_ref() == Some(directory));
+        let mut found: Vec<_> = here.take(UNREAD_MAX).collect();
+        found.sort();
+        found
     }
 
     fn first_left_out(&self, share: &Share) -> Vec<LeftOut> {

@@ -8,6 +8,7 @@
 //! No byte leaves this room for a reader or for the cache that was not proven against its hash.
 
 pub mod client;
+mod pace;
 pub mod plan;
 pub mod server;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 pub use client::{
     FetchConfig, FetchEvent, FetchTicket, Fetcher, Fill, FillProgress, Holder, HoldersOf, ReadReply,
 };
+pub use pace::Pace;
 pub use plan::{FetchReport, Offer, PeerRate};
 pub use server::{OfferData, OnSent, Server, ServerLimits};
 

@@ -14,6 +14,7 @@ use macro_rules_attribute::apply;
 use p2pfs::daemon::control::{Call, Client, GetStarted, Named, Shares, Status, Top};
 use serde_json::Value;
 
+use crate::readers::terminal::Terminal;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -114,7 +115,8 @@ fn any_user_may_look_and_only_the_owner_may_change() {
     let mut node = cluster.start("one");
     node.write("a", b"text");
     node.wait_for_file("a");
-    let reading: [&[&str]; 11] = [
+    let reading: [&[&str]; 12] = [
+        &["limits"],
         &["status"],
         &["peers"],
         &["ls", "-l"],
@@ -135,7 +137,8 @@ fn any_user_may_look_and_only_the_owner_may_change() {
             finished.stderr
         );
     }
-    let of_the_group: [&[&str]; 6] = [
+    let of_the_group: [&[&str]; 7] = [
+        &["limits", "--up", "1MiB/s"],
         &["pin", "a"],
         &["unpin", "a"],
         &["prefetch", "a"],
@@ -671,4 +674,186 @@ fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
         let script = run(program().args(["completions", shell])).expect_ok();
         assert!(script.contains("COMPLETE"), "{script}");
     }
+}
+
+/// Runs a command on a terminal of 80 columns to its end, and gives what it showed.
+fn on_terminal(command: &mut Command) -> String {
+    let mut terminal = Terminal::open(24, 80);
+    let mut child = terminal.run(command);
+    let status = wait_child(&mut child, HANG_LIMIT);
+    assert!(status.success(), "{command:?}: {}", terminal.shown());
+    terminal.settle();
+    terminal.shown()
+}
+
+/// The text without the escapes that colour it.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let end = after.find(|c: char| c.is_ascii_alphabetic()).unwrap();
+        rest = &after[end + 1..];
+    }
+    plain + rest
+}
+
+#[apply(promise)]
+fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["a-machine-with-a-long-name", "two"]);
+    nodes[0].write("docs/paper.txt", &noise(1, 300_000));
+    nodes[0].write("diary", b"1");
+    set_mode(&nodes[0].share.join("diary"), 0o600);
+    nodes[1].wait_for_file("docs/paper.txt");
+    nodes[1].cli(&["prefetch", "docs"]).expect_ok();
+    nodes[1].write("docs/paper.txt", &noise(2, 300_000));
+    let key = nodes[0].cli(&["status", "--json"]).expect_json()["node"].to_string();
+    let commands: [&[&str]; 9] = [
+        &["status"],
+        &["peers"],
+        &["ls", "-l", "docs"],
+        &["share"],
+        &["why", "docs/paper.txt"],
+        &["cache", "ls"],
+        &["events"],
+        &["ping", "a-machine-with-a-long-name"],
+        &["doctor"],
+    ];
+    for arguments in commands {
+        let shown = on_terminal(&mut nodes[1].cli_command(arguments));
+        for line in plain(&shown).lines() {
+            // the folders of the test are longer than a line themselves
+            let is_long = line.contains("p2pfs-test-") || line.chars().count() <= 80;
+            assert!(is_long, "{arguments:?}: {line}");
+        }
+        assert!(!shown.contains(&key[1..17]), "{arguments:?}: {shown}");
+        let bare = on_terminal(nodes[1].cli_command(arguments).env("NO_COLOR", "1"));
+        assert!(!bare.contains("\x1b["), "{arguments:?}: {bare:?}");
+    }
+    assert!(on_terminal(&mut nodes[1].cli_command(&["doctor"])).contains("\x1b[3"));
+    assert!(nodes[1].is_running());
+}
+
+#[apply(promise)]
+fn leaving_is_asked_about_on_a_terminal_and_nothing_happens_without_a_yes() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    let leave = |answer: &[u8]| {
+        let mut terminal = Terminal::open(24, 80);
+        let mut child = terminal.run(&mut node.cli_command(&["leave"]));
+        terminal.read_until("[y/N] ");
+        terminal.write(answer);
+        wait_child(&mut child, HANG_LIMIT).code()
+    };
+    assert_eq!(leave(b"\n"), Some(1));
+    assert_eq!(leave(b"no\n"), Some(1));
+    assert_eq!(leave(b"y\n"), Some(0));
+    let ended = node.await_end();
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
+
+#[apply(promise)]
+fn a_file_that_is_not_hashed_yet_is_said_to_be_being_read() {
+    use std::io::Write;
+
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("docs/old", b"1");
+    node.wait_for_file("docs/old");
+    // as long as somebody writes, it is not hashed
+    let mut writer = fs::File::create(node.share.join("docs/new")).unwrap();
+    set_mode(&node.share.join("docs/new"), 0o644);
+    writer.write_all(&noise(1, 100_000)).unwrap();
+    let listed = || node.cli(&["ls", "docs", "--json"]).expect_json();
+    eventually("it is known of", SOON, || {
+        listed()["being_read"][0]["path"] == "docs/new"
+    });
+    assert_eq!(node.cli(&["ls", "docs"]).expect_ok(), "old\n");
+    let long = node.cli(&["ls", "-l", "docs"]).expect_ok();
+    let line = long.lines().find(|line| line.ends_with("new")).unwrap();
+    assert!(line.contains("being read"), "{long}");
+    let why = node.cli(&["why", "docs/new"]).expect_ok();
+    assert!(
+        why.contains("not listed") && why.contains("being read"),
+        "{why}"
+    );
+    for arguments in [&["ls", "docs/new"][..], &["get", "docs/new"]] {
+        let refused = node.cli(arguments);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            refused.stderr.contains("is being read"),
+            "{}",
+            refused.stderr
+        );
+    }
+    drop(writer);
+    node.wait_for_file("docs/new");
+    assert_eq!(listed()["being_read"], serde_json::json!([]));
+}
+
+#[apply(promise)]
+fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let more = cluster.folder.path().join("more");
+    fs::create_dir(&more).unwrap();
+    set_mode(&more, 0o755);
+    for number in 0..3 {
+        let file = more.join(number.to_string());
+        fs::write(&file, noise(number, 64 << 20)).unwrap();
+        set_mode(&file, 0o644);
+    }
+    let dir = more.to_str().unwrap();
+    let shown = on_terminal(&mut node.cli_command(&["share", "add", dir]));
+    let shown = plain(&shown);
+    assert!(shown.contains(" of 192.00 MiB read, "), "{shown}");
+    assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
+    assert!(shown.contains("3 files, 192.0 MiB"), "{shown}");
+    // all of it is listed when the command ends
+    assert_eq!(node.cli(&["ls"]).expect_ok(), "0\n1\n2\n");
+}
+
+#[apply(promise)]
+fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[limits]\ndown = '2MiB/s'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    for name in ["down", "up", "free"] {
+        author.write(name, &noise(name.len() as u64, 8 << 20));
+        reader.wait_for_file(name);
+    }
+    let seconds = |name: &str| {
+        let begun = std::time::Instant::now();
+        reader.cli(&["prefetch", name]).expect_ok();
+        begun.elapsed().as_secs_f64()
+    };
+    // 8 MiB at 2 MiB a second, less what may pass at once
+    assert!(seconds("down") > 2.0);
+    let free = reader
+        .cli(&["limits", "--down", "none", "--json"])
+        .expect_json();
+    assert!(free.get("down_bytes_per_s").is_none(), "{free}");
+    assert_eq!(free["configured_down_bytes_per_s"], 2 << 20);
+    author.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
+    assert!(seconds("up") > 2.0);
+    let text = author.cli(&["limits"]).expect_ok();
+    assert!(
+        text.contains("2MiB/s, until the next start; configured: none"),
+        "{text}"
+    );
+    author.cli(&["limits", "--configured"]).expect_ok();
+    reader.cli(&["limits", "--configured"]).expect_ok();
+    let text = reader.cli(&["limits"]).expect_ok();
+    assert!(text.contains("down  2MiB/s, as configured"), "{text}");
+    fs::write(reader.home.join("p2pfs.toml"), "").unwrap();
+    reader.signal(libc::SIGHUP);
+    eventually("the reload lifts the limit", SOON, || {
+        let limits = reader.cli(&["limits", "--json"]).expect_json();
+        limits.get("down_bytes_per_s").is_none()
+    });
+    assert!(fs::read(reader.mounted("free")).unwrap() == noise(4, 8 << 20));
 }

@@ -53,7 +53,7 @@ impl Drop for Lab {
     }
 }
 
-fn start_node(lab: &Lab, host: &str, folder: &Path) -> Running {
+fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
     let home = folder.join(host);
     fs::create_dir_all(home.join("share")).unwrap();
     set_mode(&home, 0o755);
@@ -75,7 +75,7 @@ fn start_node(lab: &Lab, host: &str, folder: &Path) -> Running {
     ] {
         command.arg(flag).arg(home.join(name));
     }
-    start(&mut command)
+    start(command.args(more))
 }
 
 #[apply(promise)]
@@ -83,7 +83,7 @@ fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2");
-    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path()));
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
         let home = folder.path().join(host);
         let mut wait = Command::new(P2PFS);
@@ -105,4 +105,95 @@ fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
         node.signal(libc::SIGTERM);
         node.end_within(Duration::from_secs(20));
     }
+}
+
+/// Adds a rule to the firewall of a host.
+fn drop_incoming(lab: &Lab, host: &str, rule: &str) {
+    let rules = format!(
+        "table inet test {{ chain incoming {{ type filter hook input priority 0; {rule} drop; }} }}"
+    );
+    run(lab.on(host).args(["nft", &rules])).expect_ok();
+}
+
+fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
+    let mut command = lab.on(host);
+    command.arg(P2PFS).args(["doctor", "--socket"]);
+    let finished = run(command.arg(folder.join(host).join("sock")));
+    // a sentence may be broken over lines
+    let words: Vec<String> = finished
+        .text()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    (finished.status.code(), words.join(" "))
+}
+
+fn wait_for_peer(host: &str, folder: &Path) {
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--peers", "1", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.join(host).join("sock"))).expect_ok();
+}
+
+fn stop(nodes: impl IntoIterator<Item = Running>) {
+    for node in nodes {
+        node.signal(libc::SIGTERM);
+        node.end_within(Duration::from_secs(20));
+    }
+}
+
+#[apply(promise)]
+#[takes("nft")]
+fn the_doctor_finds_a_firewall_from_either_side_over_tcp_and_over_udp() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let (tcp, udp) = (folder.path().join("tcp"), folder.path().join("udp"));
+    let lab = Lab::up("2");
+    drop_incoming(&lab, "n1", "tcp dport 1378");
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, &tcp, &[]));
+    ["n1", "n2"]
+        .iter()
+        .for_each(|host| wait_for_peer(host, &tcp));
+    let (code, said) = doctor(&lab, "n1", &tcp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("peer n2: cannot reach this node: 10.77.0.1:1378"),
+        "{said}"
+    );
+    assert!(
+        said.contains("port 1378 through this machine's firewall"),
+        "{said}"
+    );
+    let (code, said) = doctor(&lab, "n2", &tcp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("peer n1: cannot reach 10.77.0.1:1378"),
+        "{said}"
+    );
+    assert!(
+        said.contains("let TCP port 1378 through its firewall"),
+        "{said}"
+    );
+    run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    for host in ["n1", "n2"] {
+        let (code, said) = doctor(&lab, host, &tcp);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("is reached, and reaches this node"), "{said}");
+    }
+    stop(nodes);
+    drop_incoming(&lab, "n1", "udp dport 1378");
+    let first = start_node(&lab, "n1", &udp, &[]);
+    let seeded = start_node(&lab, "n2", &udp, &["--seed", "10.77.0.1:1378"]);
+    for host in ["n1", "n2"] {
+        let mut wait = Command::new(P2PFS);
+        wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+        run(wait.arg(udp.join(host).join("sock"))).expect_ok();
+    }
+    let (code, said) = doctor(&lab, "n2", &udp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("answers over TCP, and no datagram goes to and fro"),
+        "{said}"
+    );
+    assert!(said.contains("UDP port 1378"), "{said}");
+    stop([first, seeded]);
 }

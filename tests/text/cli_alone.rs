@@ -48,6 +48,8 @@ const ASKING: &[&[&str]] = &[
     &["share"],
     &["share", "ls"],
     &["ping", "lab-2"],
+    &["limits"],
+    &["limits", "--up", "1MiB/s"],
     &["share", "add", "."],
     &["share", "remove", "/gone"],
     &["invite"],
@@ -108,6 +110,9 @@ fn misuse_is_exit_code_2_and_help_is_0() {
         &["ping"],
         &["ping", "a", "--count", "0"],
         &["config"],
+        &["limits", "--up", "10MiB"],
+        &["limits", "--down", "1B/s"],
+        &["limits", "--up", "none", "--configured"],
         &["config", "explode"],
         &["doctor", "now"],
     ] {

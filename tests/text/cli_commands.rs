@@ -225,13 +225,14 @@ fn ls_asks_for_page_after_page_and_takes_a_path_in_any_form() {
         let listing = match after {
             None => Listing {
                 entries: vec![entry(b"docs/a")],
+                being_read: Vec::new(),
                 more: true,
             },
             Some(after) => {
                 assert_eq!(after.as_bytes(), b"docs/a");
                 Listing {
                     entries: vec![entry(b"docs/b")],
-                    more: false,
+                    ..Listing::default()
                 }
             }
         };
@@ -264,7 +265,7 @@ fn a_name_of_any_bytes_goes_in_and_comes_out() {
         let entries = vec![entry(path.as_bytes())];
         request.reply.done(&Listing {
             entries,
-            more: false,
+            ..Listing::default()
         });
     });
     let raw = OsStr::from_bytes(b"caf\xe9\x1b[2J");
@@ -643,7 +644,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
             .collect();
         request.reply.done(&Listing {
             entries,
-            more: false,
+            ..Listing::default()
         });
     });
     let binary = assert_cmd::cargo::cargo_bin("p2pfs");

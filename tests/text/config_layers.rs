@@ -434,6 +434,8 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_INBOX_FROM", "a, b", "from = [\"a\", \"b\"]"),
         ("P2PFS_INBOX_BUDGET", "7MB", "budget = \"7MB\""),
         ("P2PFS_INBOX_FLOOR", "0B", "floor = \"0B\""),
+        ("P2PFS_LIMITS_UP", "1MiB/s", "up = \"1MiB/s\""),
+        ("P2PFS_LIMITS_DOWN", "2MB/s", "down = \"2MB/s\""),
         (
             "P2PFS_LIMITS_PEER_CONNECTIONS",
             "12",

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs::daemon::control::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
-    GetStarted, Invitation, Joined, Listing, METHODS, Nothing, Peers, Pong, Progress, Provenance,
-    Rotated, Settings, Shares, Status, Top, Touched, Trust,
+    GetStarted, Invitation, Joined, Limits, Listing, METHODS, Nothing, Peers, Pong, Progress,
+    Provenance, Rotated, Settings, Shares, Status, Top, Touched, Trust,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -157,6 +157,7 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Ping" => through::<Pong>(sample),
         "Doctor" => through::<Checkup>(sample),
         "Settings" => through::<Settings>(sample),
+        "Limits" | "SetLimits" => through::<Limits>(sample),
         "Top" => through::<Top>(sample),
         "Ls" => through::<Listing>(sample),
         "Get" => return vec![through::<GetStarted>(sample), through::<GetDone>(sample)],

@@ -13,7 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use super::names::{not_found, shared_path};
+use super::names::shared_path;
 use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
@@ -114,7 +114,7 @@ impl Service {
             .node
             .view()
             .lookup(&path)
-            .ok_or_else(|| not_found(&path))?;
+            .ok_or_else(|| self.not_listed(&path))?;
         match found.kind {
             Kind::File {
                 hash,

@@ -9,6 +9,7 @@ mod doctor;
 mod fills;
 mod giving;
 mod legacy;
+mod limits;
 mod names;
 mod network;
 mod news;
@@ -113,6 +114,15 @@ impl Service {
             Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),
             Call::Doctor {} => reply_with(reply, self.doctor(sight).await),
             Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
+            Call::Limits {} => reply_with(reply, Ok(self.limits())),
+            Call::SetLimits {
+                up_bytes_per_s: None,
+                down_bytes_per_s: None,
+            } => reply_with(reply, Ok(self.limit_as_configured())),
+            Call::SetLimits {
+                up_bytes_per_s,
+                down_bytes_per_s,
+            } => reply_with(reply, self.set_limits(up_bytes_per_s, down_bytes_per_s)),
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
             Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {

@@ -2,7 +2,7 @@
 
 use super::legacy::older_entry;
 use super::{Service, calendar_time};
-use crate::catalogue::{Found, Rule, Version};
+use crate::catalogue::{Found, Rule, Version, View};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
@@ -10,6 +10,7 @@ use crate::daemon::control::{
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
+use crate::share::ShareStatus;
 use crate::wire::native::record::Kind;
 
 /// The path that a user named, as in the mount; a slash at either end is forgiven.
@@ -41,16 +42,18 @@ impl Service {
         let path = shared_path(named)?;
         let view = self.node.view();
         let Some(found) = view.lookup(&path) else {
-            let older = self.older_file(&path).ok_or_else(|| not_found(&path))?;
+            let older = self
+                .older_file(&path)
+                .ok_or_else(|| self.not_listed(&path))?;
             return Ok(Listing {
                 entries: vec![older_entry(&older)],
-                more: false,
+                ..Listing::default()
             });
         };
         if !matches!(found.kind, Kind::Directory) {
             return Ok(Listing {
                 entries: vec![self.ls_entry(&path, &found)],
-                more: false,
+                ..Listing::default()
             });
         }
         let after = after.map(shared_path).transpose()?;
@@ -77,7 +80,42 @@ impl Service {
             more |= entries.len() > LS_PAGE_MAX_ENTRIES;
             entries.truncate(LS_PAGE_MAX_ENTRIES);
         }
-        Ok(Listing { entries, more })
+        let being_read = match after_name {
+            None => self.being_read_in(&path, &view),
+            Some(_) => Vec::new(),
+        };
+        Ok(Listing {
+            entries,
+            being_read,
+            more,
+        })
+    }
+
+    fn being_read_in(&self, directory: &SharedPath, view: &View) -> Vec<Named> {
+        let unread = self.node.shares().unread_in(directory).into_iter();
+        let unlisted = unread.filter(|path| view.lookup(path).is_none());
+        unlisted.map(|path| Named::new(path.as_bytes())).collect()
+    }
+
+    /// Whether a name that is not listed is there in a share of this node, to be listed soon.
+    fn is_being_read(&self, path: &SharedPath) -> bool {
+        let shares = self.node.shares();
+        let list = shares.list().into_iter();
+        let is_there = |share: ShareStatus| shares.stat(share.index, path).is_ok();
+        !path.is_root() && list.map(is_there).any(|is_there| is_there)
+    }
+
+    /// Why there is no such name.
+    pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
+        if !self.is_being_read(path) {
+            return not_found(path);
+        }
+        let message = format!(
+            "{} is being read: this node lists it once it is hashed",
+            path.as_bytes().escape_ascii()
+        );
+        Failure::new(FailureKind::NotFound, message)
+            .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
     }
 
     fn ls_entry(&self, path: &SharedPath, found: &Found) -> LsEntry {
@@ -130,8 +168,13 @@ impl Service {
         let found = view.lookup(&path);
         let versions = view.versions(&path);
         if found.is_none() && versions.is_empty() {
-            let older = self.older_file(&path).ok_or_else(|| not_found(&path))?;
-            return Ok(self.older_provenance(&older));
+            if let Some(older) = self.older_file(&path) {
+                return Ok(self.older_provenance(&older));
+            }
+            return match self.is_being_read(&path) {
+                true => Ok(unread_provenance(&path)),
+                false => Err(not_found(&path)),
+            };
         }
         let rule = deciding_rule(&versions);
         Ok(Provenance {
@@ -216,7 +259,17 @@ impl Service {
     }
 }
 
-/// The rule, as people say it.
+/// Of a file that this node shares and has not hashed yet.
+fn unread_provenance(path: &SharedPath) -> Provenance {
+    Provenance {
+        path: Named::new(path.as_bytes()),
+        listed: false,
+        rule: "being read: this node lists it once it is hashed".to_owned(),
+        versions: Vec::new(),
+        next_read: "nothing yet: p2pfs wait --file waits for it".to_owned(),
+    }
+}
+
 /// Whether the plain name shows this version.
 fn has_name(version: &Version) -> bool {
     match version.rule {

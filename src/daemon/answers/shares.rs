@@ -27,7 +27,8 @@ impl Service {
         if sight != Sight::All {
             shares.iter_mut().for_each(|share| share.problems.clear());
         }
-        Shares { shares }
+        let read_bytes = self.node.shares().read_bytes();
+        Shares { shares, read_bytes }
     }
 
     /// Shares a folder from now on; it is kept only once the node has taken it.
@@ -105,6 +106,7 @@ fn share_info(status: share::ShareStatus) -> ShareInfo {
     ShareInfo {
         state,
         pending_files,
+        pending_bytes: status.bytes_left,
         problems,
         include_private: status.include_private,
         legacy: status.legacy,

@@ -20,6 +20,7 @@ mod mask;
 mod metrics;
 mod place;
 mod program_budget;
+mod rate_limit;
 mod reload;
 pub mod saved;
 mod seed;
@@ -36,6 +37,7 @@ pub use mask::{ModeMask, ModeMaskError};
 pub use metrics::{MetricsAddress, MetricsAddressError};
 pub use place::Place;
 pub use program_budget::{ProgramBudget, ProgramBudgetError, RATE_MIN_BYTES};
+pub use rate_limit::{RateLimit, RateLimitError};
 pub use reload::{Changes, SETTINGS, Setting, compare};
 pub use seed::Seed;
 pub use settings::{

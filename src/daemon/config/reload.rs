@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::program_budget::ProgramBudget;
 use super::seed::Seed;
-use super::settings::{Config, LogLevel, ShareSettings};
+use super::settings::{Config, LimitSettings, LogLevel, ShareSettings};
 
 /// How a setting is written in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub const SETTINGS: &[Setting] = &[
     fixed("inbox.from", Kind::List),
     fixed("inbox.budget", Kind::Text),
     fixed("inbox.floor", Kind::Text),
+    live("limits.up", Kind::Text),
+    live("limits.down", Kind::Text),
     fixed("limits.peer_connections", Kind::Number),
     fixed("limits.control_connections", Kind::Number),
     fixed("metrics.listen", Kind::Text),
@@ -119,6 +121,8 @@ pub struct Changes {
     pub seeds: Option<Vec<Seed>>,
     /// The new budget of the cache.
     pub cache_size_bytes: Option<u64>,
+    /// How much may go each way a second.
+    pub limits: Option<LimitSettings>,
     /// Who is given cached bytes only.
     pub cached_only: Option<Vec<String>>,
     /// Who may have how much fetched a second.
@@ -144,11 +148,18 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
         shares_removed: removed.map(|share| share.dir.clone()).collect(),
         seeds: changed(&old.seeds, &new.seeds),
         cache_size_bytes: changed(&old.cache.size_bytes, &new.cache.size_bytes),
+        limits: changed_limits(&old.limits, &new.limits),
         budgets: changed(&old.readers.budgets, &new.readers.budgets),
         cached_only: changed(&old.readers.cached_only, &new.readers.cached_only),
         log_level: changed(&old.log.level, &new.log.level),
         restart,
     }
+}
+
+/// Of the limits, the rates alone can change while the daemon runs.
+fn changed_limits(old: &LimitSettings, new: &LimitSettings) -> Option<LimitSettings> {
+    let rates = |limits: &LimitSettings| (limits.up, limits.down);
+    (rates(old) != rates(new)).then(|| new.clone())
 }
 
 fn changed<T: PartialEq + Clone>(old: &T, new: &T) -> Option<T> {

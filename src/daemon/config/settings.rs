@@ -13,6 +13,7 @@ use super::mask::ModeMask;
 use super::metrics::MetricsAddress;
 use super::place::Place;
 use super::program_budget::ProgramBudget;
+use super::rate_limit::RateLimit;
 use super::seed::Seed;
 use super::units;
 use crate::id::NodeName;
@@ -183,6 +184,10 @@ pub struct LegacySettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
+    /// The most that is sent to other nodes.
+    pub up: RateLimit,
+    /// The most that is fetched from them.
+    pub down: RateLimit,
     /// Connections of other nodes at one time.
     #[serde(deserialize_with = "positive")]
     pub peer_connections: u32,
@@ -382,6 +387,8 @@ impl Default for LegacySettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
+            up: RateLimit(None),
+            down: RateLimit(None),
             peer_connections: 1024,
             control_connections: 64,
         }

@@ -28,6 +28,18 @@ pub enum Call {
     Doctor {},
     /// The settings in force: [`super::Settings`].
     Settings {},
+    /// How fast bytes may go between nodes: [`super::Limits`].
+    Limits {},
+    /// Limits what is named until the next start, 0 for no limit; where neither is, both are as
+    /// configured again. [`super::Limits`].
+    SetLimits {
+        /// The most that is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        up_bytes_per_s: Option<u64>,
+        /// The most that is fetched.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        down_bytes_per_s: Option<u64>,
+    },
     /// What is fetched and who reads what at this moment: [`super::Top`].
     Top {},
     /// The names in a directory, or a file itself: [`super::Listing`].
@@ -200,6 +212,8 @@ pub const METHODS: &[(&str, Right, bool)] = &[
     ("Ping", Right::Read, false),
     ("Doctor", Right::Read, false),
     ("Settings", Right::Read, false),
+    ("Limits", Right::Read, false),
+    ("SetLimits", Right::Cache, false),
     ("Top", Right::Read, false),
     ("Ls", Right::Read, false),
     ("Get", Right::Read, true),
@@ -337,6 +351,11 @@ mod tests {
             },
             Call::Doctor {},
             Call::Settings {},
+            Call::Limits {},
+            Call::SetLimits {
+                up_bytes_per_s: Some(1 << 20),
+                down_bytes_per_s: None,
+            },
             Call::Top {},
             Call::Ls {
                 path: name("d"),

@@ -100,6 +100,23 @@ impl Check {
     }
 }
 
+/// The reply to [`super::Call::Limits`] and [`super::Call::SetLimits`]; absent is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The most that is sent to other nodes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub up_bytes_per_s: Option<u64>,
+    /// The most that is fetched from them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub down_bytes_per_s: Option<u64>,
+    /// The same at the next start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub configured_up_bytes_per_s: Option<u64>,
+    /// The same at the next start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub configured_down_bytes_per_s: Option<u64>,
+}
+
 /// The reply to [`super::Call::Settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {

@@ -237,6 +237,10 @@ pub enum Plane {
 pub struct Listing {
     /// In byte order of their names; at most [`super::LS_PAGE_MAX_ENTRIES`].
     pub entries: Vec<LsEntry>,
+    /// Files of this node's own shares that are to be listed here and wait to be hashed; on the first
+    /// page.
+    #[serde(default)]
+    pub being_read: Vec<Named>,
     /// Whether more follow: ask again after the last name.
     pub more: bool,
 }
@@ -352,6 +356,9 @@ pub struct Problem {
 pub struct Shares {
     /// In the order of their adding.
     pub shares: Vec<ShareInfo>,
+    /// Bytes that were read to be hashed since the start, of all shares.
+    #[serde(default)]
+    pub read_bytes: u64,
 }
 
 /// One folder that this node shares.
@@ -372,6 +379,9 @@ pub struct ShareInfo {
     pub bytes: u64,
     /// Files that wait to be hashed.
     pub pending_files: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub pending_bytes: u64,
     /// Names left out: what others may not read, links that lead out, what is no file.
     pub left_out_files: u64,
     /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included; told to root

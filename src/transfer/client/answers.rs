@@ -53,7 +53,10 @@ impl Inner {
         });
         let lane = lane_of(request.lane);
         let (node, progress) = (request.node, self.progress(&request));
-        let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
+        let asked = match self.download.pass_at_once(request.range.len(), true) {
+            true => (self.asking.at_once)(node, lane, &question(&request), reply, progress),
+            false => Err(reply),
+        };
         let under_way = match asked {
             Ok(take_back) => UnderWay::Sent(take_back),
             Err(_reply) => {
@@ -108,6 +111,8 @@ impl Inner {
             return self.fail(request.id, Failure::Gone);
         };
         let lane = lane_of(request.lane);
+        let is_waited_for = request.lane == plan::Lane::Urgent;
+        self.download.pass(request.range.len(), is_waited_for).await;
         let (node, progress) = (request.node, self.progress(&request));
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {

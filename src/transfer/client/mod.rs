@@ -38,7 +38,7 @@ use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, PeerNet, Progress};
 use crate::transfer::plan::{Failure, HOLDERS_MAX, Offer, PeerRate, Plan, RequestId};
-use crate::transfer::{FetchReport, TransferError};
+use crate::transfer::{FetchReport, Pace, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 use behind::Behind;
@@ -90,6 +90,7 @@ struct Inner {
     holders: HoldersOf,
     asking: Asking,
     on_bytes: OnBytes,
+    download: Pace,
     behind: Behind,
     events: mpsc::Sender<FetchEvent>,
     events_lost: AtomicU64,
@@ -146,6 +147,7 @@ impl Fetcher {
             cache,
             holders,
             asking,
+            download: Pace::default(),
             behind: Behind::default(),
             events,
             events_lost: AtomicU64::new(0),
@@ -157,6 +159,11 @@ impl Fetcher {
         });
         inner.runtime.spawn(keep_time(Arc::downgrade(&inner), wake));
         (Self { inner }, receiver)
+    }
+
+    /// How much is asked for a second.
+    pub fn download(&self) -> &Pace {
+        &self.inner.download
     }
 
     /// Reads a range: from the cache, or from other nodes until `deadline` (which moves on for as

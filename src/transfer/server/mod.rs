@@ -11,9 +11,10 @@ mod opened;
 mod turnstile;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::digest::ContentHash;
@@ -21,6 +22,7 @@ use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
 use crate::net::peer::Incoming;
 use crate::share::ShareSet;
+use crate::transfer::Pace;
 use crate::wire::native::tcp::{Lane, MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Request, Response};
 
 pub use askers::ASKERS_MAX;
@@ -31,6 +33,9 @@ use turnstile::{Turn, Turnstile};
 /// The largest range that is answered without another thread: the kernel's read-ahead by default,
 /// some 80 microseconds' work where its bytes are in memory.
 const AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
+/// How long an answer waits for its bytes to be allowed, where sending is limited; then its asker
+/// is told to ask another.
+const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What serving may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +95,7 @@ struct Inner {
     cache: Cache,
     shares: ShareSet,
     turnstile: Turnstile,
+    upload: Pace,
     askers: Mutex<Askers>,
     opened: Mutex<Opened>,
 }
@@ -113,12 +119,18 @@ impl Server {
             cache,
             shares,
             turnstile: Turnstile::new(limits),
+            upload: Pace::default(),
             askers: Mutex::new(Askers::new()),
             opened: Mutex::new(Opened::new()),
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// How much is sent a second.
+    pub fn upload(&self) -> &Pace {
+        &self.inner.upload
     }
 
     /// Sees to a question about content, and gives any other back. Called on the task of the
@@ -181,6 +193,10 @@ impl Server {
     ) -> Option<Turn> {
         let askable = is_askable(size_bytes, range);
         let turn = askable.then(|| self.inner.turnstile.pass_at_once(of, range.len()))??;
+        let is_waited_for = of.0 == Lane::Urgent;
+        if !self.inner.upload.pass_at_once(range.len(), is_waited_for) {
+            return None;
+        }
         lock(&self.inner.askers).note(Instant::now(), hash, of.1);
         Some(turn)
     }
@@ -225,6 +241,9 @@ impl Server {
             .inner
             .turnstile
             .pass_at_once((lane, from), range.len())?;
+        if !self.inner.upload.pass_at_once(range.len(), true) {
+            return None;
+        }
         let bytes = source.encode_at_once(range)?;
         lock(&self.inner.askers).note(now, hash, from);
         turn.made();
@@ -296,6 +315,11 @@ impl Server {
         let Some(turn) = self.inner.turnstile.pass(of, range.len()).await else {
             return Response::Busy;
         };
+        let is_waited_for = of.0 == Lane::Urgent;
+        let allowed = self.inner.upload.pass(range.len(), is_waited_for);
+        if timeout(UPLOAD_WAIT_MAX, allowed).await.is_err() {
+            return Response::Busy;
+        }
         let inner = self.inner.clone();
         let made = tokio::task::spawn_blocking(move || inner.make(&hash, size_bytes, range, turn));
         let answer = made.await.unwrap_or(Response::Busy);

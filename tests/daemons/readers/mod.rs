@@ -1,7 +1,7 @@
 //! Who reads in a mount: `p2pfs top` names them, budgets slow them, and those on the list of
 //! `cached_only` make nothing come. Real daemons, real mounts, real processes.
 
-mod terminal;
+pub mod terminal;
 
 use std::fs;
 use std::io;

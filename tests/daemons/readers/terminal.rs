@@ -7,9 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::process::HANG_LIMIT;
+
+/// After a program's end nothing is on its way for so long.
+const SETTLED: Duration = Duration::from_millis(300);
 
 pub struct Terminal {
     /// The side of the person.
@@ -87,6 +90,13 @@ impl Terminal {
                 Ok(bytes) => self.shown.extend(bytes),
                 Err(error) => panic!("{text:?} never came: {error}: {:?}", self.shown()),
             }
+        }
+    }
+
+    /// Waits until nothing has been written for a while, after the program has ended.
+    pub fn settle(&mut self) {
+        while let Ok(bytes) = self.more.recv_timeout(SETTLED) {
+            self.shown.extend(bytes);
         }
     }
 

@@ -1,0 +1,168 @@
+//! How many bytes a second may pass, where that is limited.
+//!
+//! What somebody waits for passes at once and is paid for afterwards, by what nobody waits for yet:
+//! the sum keeps to the limit, and a reader never stands behind what fills the cache.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+/// What may pass at once after a pause, in time: enough for the largest request at a slow limit.
+const BURST: Duration = Duration::from_millis(500);
+/// What urgent bytes may be ahead of the limit, in time; then they wait too.
+const DEBT_MAX: Duration = Duration::from_secs(4);
+
+/// A limit in bytes a second. Clones are the same limit.
+#[derive(Clone, Default)]
+pub struct Pace {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    bucket: Mutex<Bucket>,
+    /// One waits for its bytes at a time; the others stand behind it, in order.
+    line: tokio::sync::Mutex<()>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Bucket {
+    /// None where nothing is limited.
+    bytes_per_s: Option<u64>,
+    /// When all that has passed is paid for; none before the first.
+    paid_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// How long `bytes` have to wait where so much may be ahead; nothing where they pass now, and
+    /// then they have.
+    fn pass(&mut self, now: Instant, bytes: u64, ahead: Duration) -> Option<Duration> {
+        let bytes_per_s = self.bytes_per_s?;
+        let paid_at = self.paid_at.map_or(now, |at| at.max(now));
+        let debt = paid_at.saturating_duration_since(now);
+        if debt > ahead {
+            return Some(debt - ahead);
+        }
+        let cost = Duration::from_secs_f64(bytes as f64 / bytes_per_s.max(1) as f64);
+        self.paid_at = Some(paid_at + cost);
+        None
+    }
+}
+
+impl Pace {
+    /// So many bytes a second from now on; none is no limit.
+    pub fn set(&self, bytes_per_s: Option<u64>) {
+        let mut bucket = self.lock();
+        bucket.bytes_per_s = bytes_per_s;
+        bucket.paid_at = None;
+        drop(bucket);
+        self.inner.changed.notify_waiters();
+    }
+
+    /// The limit.
+    pub fn bytes_per_s(&self) -> Option<u64> {
+        self.lock().bytes_per_s
+    }
+
+    /// Whether so many bytes may pass now, and then they have; `urgent` where somebody waits for
+    /// them.
+    pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
+        let ahead = if urgent { DEBT_MAX } else { BURST };
+        self.lock().pass(Instant::now(), bytes, ahead).is_none()
+    }
+
+    /// Waits until so many bytes may pass. Dropping it passes nothing.
+    pub async fn pass(&self, bytes: u64, urgent: bool) {
+        let is_free = self.bytes_per_s().is_none();
+        if is_free || urgent && self.pass_at_once(bytes, true) {
+            return;
+        }
+        let _in_line = self.inner.line.lock().await;
+        loop {
+            let changed = self.inner.changed.notified();
+            let wait = self.lock().pass(Instant::now(), bytes, BURST);
+            let Some(wait) = wait else { return };
+            tokio::select! {
+                () = sleep_until((Instant::now() + wait).into()) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
+        self.inner
+            .bucket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_passes_in_a_time_keeps_to_the_limit() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            paid_at: None,
+        };
+        let begun = Instant::now();
+        let (mut now, mut passed) = (begun, 0);
+        while now < begun + Duration::from_secs(10) {
+            match bucket.pass(now, MIB / 4, BURST) {
+                None => passed += MIB / 4,
+                Some(wait) => now += wait,
+            }
+        }
+        // ten seconds, and what may pass at once
+        assert!((10 * MIB..=11 * MIB).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn what_is_waited_for_goes_first_and_is_paid_for_by_the_rest() {
+        let mut bucket = Bucket {
+            bytes_per_s: Some(MIB),
+            paid_at: None,
+        };
+        let now = Instant::now();
+        assert_eq!(bucket.pass(now, 2 * MIB, BURST), None);
+        assert!(bucket.pass(now, 1, BURST).is_some(), "nobody waits for it");
+        assert_eq!(bucket.pass(now, MIB, DEBT_MAX), None);
+        let later = now + Duration::from_secs(2);
+        assert!(
+            bucket.pass(later, 1, BURST).is_some(),
+            "three seconds are owed"
+        );
+        assert_eq!(bucket.pass(now + Duration::from_secs(3), 1, BURST), None);
+        for _ in 0..3 {
+            let _passed = bucket.pass(now, MIB, DEBT_MAX);
+        }
+        assert!(
+            bucket.pass(now, MIB, DEBT_MAX).is_some(),
+            "urgent bytes are limited too"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_on_when_the_limit_is_lifted() {
+        let pace = Pace::default();
+        assert!(pace.pass_at_once(u64::MAX, true));
+        pace.set(Some(1));
+        pace.pass(1 << 30, false).await;
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.pass(1, false).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        pace.set(None);
+        waiting.await.unwrap();
+        assert_eq!(pace.bytes_per_s(), None);
+    }
+}
