@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
 use super::control::{
-    Call, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, Right,
+    Call, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, ReplySink, Right,
     ServiceState,
 };
 use super::in_force::InForce;
@@ -169,6 +169,13 @@ impl Service {
             | Call::Rotate {}
             | Call::Trust {}
             | Call::Forget { .. } => self.answer_about_trust(call, reply).await,
+            about_the_cache => self.answer_about_cache(about_the_cache, reply).await,
+        }
+    }
+
+    /// The calls that look at the cache or change what is in it.
+    async fn answer_about_cache(self: Arc<Self>, call: Call, reply: ReplySink) {
+        match call {
             Call::CacheLs { after } => reply_with(reply, self.list_cache(after.as_deref())),
             Call::CacheClear {} => reply_with(reply, self.blocking(|s| s.clear_cache()).await),
             Call::CacheVerify {} => self.verify_cache(reply).await,
@@ -181,6 +188,7 @@ impl Service {
             Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
             Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
             Call::Prefetch { paths } => self.prefetch(&paths, reply).await,
+            _ => reply.fail(failed("a fault of p2pfs: nobody answers this call")),
         }
     }
 
@@ -219,7 +227,7 @@ impl Service {
     }
 }
 
-fn reply_with<T: serde::Serialize>(reply: super::control::ReplySink, outcome: Result<T, Failure>) {
+fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>) {
     match outcome {
         Ok(answer) => reply.done(&answer),
         Err(failure) => reply.fail(failure),

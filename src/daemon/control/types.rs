@@ -237,8 +237,8 @@ pub enum Plane {
 pub struct Listing {
     /// In byte order of their names; at most [`super::LS_PAGE_MAX_ENTRIES`].
     pub entries: Vec<LsEntry>,
-    /// Files of this node's own shares that are to be listed here and wait to be hashed; on the first
-    /// page.
+    /// Files of this node's own shares that are to be listed here and wait to be hashed; on the
+    /// first page.
     #[serde(default)]
     pub being_read: Vec<Named>,
     /// Whether more follow: ask again after the last name.
