@@ -15,6 +15,11 @@ use super::error::CliError;
 /// The columns that text for people keeps within: those of a terminal that nobody made wider.
 const LINE_COLUMNS: usize = 80;
 
+/// The blanks between two columns of a table.
+const COLUMN_GAP: usize = 2;
+/// What is left of a name in a table at least.
+const NAME_COLUMNS_MIN: usize = 12;
+
 /// Standard output, and what is known of it.
 pub(super) struct Output {
     writer: Box<dyn Write>,
@@ -141,6 +146,29 @@ impl Output {
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+/// Shortens the first column where the table would be wider than a line, as far as a name is still
+/// one.
+pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
+    let width = |text: &str| textwrap::core::display_width(text);
+    let columns = 0..heading.len();
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widths = cells.map(|cell| width(cell));
+        widths.max().unwrap_or(0).max(width(heading[column]))
+    };
+    let others: usize = columns
+        .skip(1)
+        .map(|column| widest(column) + COLUMN_GAP)
+        .sum();
+    let room = LINE_COLUMNS.saturating_sub(others).max(NAME_COLUMNS_MIN);
+    for cell in rows.iter_mut().filter_map(|row| row.first_mut()) {
+        if width(cell) > room {
+            let kept = cell.chars().take(room - 1);
+            *cell = kept.chain(['…']).collect();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::output::{Output, escape, human_bytes, printable};
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareState, Shares};
 
 /// How often it is looked how far a share is.
-const LOOK_PERIOD: Duration = Duration::from_millis(200);
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The arguments of `p2pfs share`; without any it lists.
 #[derive(Debug, Clone, Args)]

@@ -4,7 +4,9 @@ use clap::Args;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Colour, Output, escape, human_bytes, local_time, percent, printable};
+use super::output::{
+    Colour, Output, escape, fit_first, human_bytes, local_time, percent, printable,
+};
 use super::share::print_one;
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
@@ -142,10 +144,9 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
     if peers.peers.is_empty() {
         return output.line("no other node is known; to bring one in: p2pfs invite");
     }
-    let heading = [
-        "NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIORITY",
-    ];
-    let rows = peers.peers.iter().map(peer_row).collect();
+    let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "RATE", "PRIO"];
+    let mut rows: Vec<Vec<String>> = peers.peers.iter().map(peer_row).collect();
+    fit_first(&heading, &mut rows);
     output.table(&heading, &[4, 5, 6], rows)?;
     for peer in &peers.peers {
         if let Some(why) = &peer.shunned {

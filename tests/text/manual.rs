@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 const MARK: &str = ".\\\" test: ";
 /// Sections that state nothing of their own.
@@ -109,4 +110,20 @@ fn a_statement_without_a_test_is_found() {
         .map(|it| *it.1.text.last().unwrap())
         .collect();
     assert_eq!(open, ["And more.", "other\trow"]);
+}
+
+#[test]
+fn every_page_is_one_that_mandoc_finds_nothing_wrong_with() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_dir(root.join("man")).unwrap();
+    let mut lint = Command::new("mandoc");
+    lint.args(["-T", "lint", "-W", "warning"]);
+    lint.args(pages.map(|page| page.unwrap().path()));
+    match lint.output() {
+        Err(error) => eprintln!("SKIPPED, mandoc is not installed: {error}"),
+        Ok(said) => {
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            assert!(said.is_empty(), "{said}");
+        }
+    }
 }

@@ -131,11 +131,7 @@ impl Service {
                 file,
                 timeout_ms,
             } => {
-                let wanted = wait::Wanted {
-                    mounted,
-                    peers,
-                    file,
-                };
+                let wanted = wait::Wanted::new(mounted, peers, file);
                 reply_with(reply, self.wait(wanted, timeout_ms).await);
             }
             Call::Why { path } => reply_with(reply, self.why(&path)),

@@ -100,9 +100,8 @@ impl Service {
     /// Whether a name that is not listed is there in a share of this node, to be listed soon.
     fn is_being_read(&self, path: &SharedPath) -> bool {
         let shares = self.node.shares();
-        let list = shares.list().into_iter();
         let is_there = |share: ShareStatus| shares.stat(share.index, path).is_ok();
-        !path.is_root() && list.map(is_there).any(|is_there| is_there)
+        !path.is_root() && shares.list().into_iter().any(is_there)
     }
 
     /// Why there is no such name.
@@ -265,6 +264,7 @@ fn unread_provenance(path: &SharedPath) -> Provenance {
         path: Named::new(path.as_bytes()),
         listed: false,
         rule: "being read: this node lists it once it is hashed".to_owned(),
+        sent_by: None,
         versions: Vec::new(),
         next_read: "nothing yet: p2pfs wait --file waits for it".to_owned(),
     }
