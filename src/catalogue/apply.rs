@@ -17,7 +17,8 @@ use super::{
 use crate::id::NodeId;
 use crate::path::SharedPath;
 use crate::wire::native::record::{
-    Entry, Fact, Head, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead, Timestamp,
+    Entry, FILE_MAX_BYTES, Fact, Head, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, Record,
+    SignedHead, Timestamp, link_stays_inside,
 };
 
 impl Catalogue {
@@ -291,7 +292,11 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
     Ok(None)
 }
 
-/// Whether a log may hold a fact.
+fn path_fits(path: &SharedPath) -> bool {
+    !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
+}
+
+/// Whether a log may hold a fact: of others it is held to what is said of one's own.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
     let sound = match fact {
@@ -305,17 +310,18 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
                 },
             ..
         } => {
-            let link_fits = match kind {
-                Kind::Symlink { target } => (1..=LINK_TARGET_MAX_BYTES).contains(&target.len()),
-                Kind::File { .. } | Kind::Directory => true,
+            let kind_fits = match kind {
+                Kind::Symlink { target } => {
+                    target.len() <= LINK_TARGET_MAX_BYTES && link_stays_inside(path, target)
+                }
+                Kind::File { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,
+                Kind::Directory => true,
             };
-            *path != SharedPath::root()
-                && link_fits
-                && time_is_sound(mtime)
-                && time_is_sound(version_time)
+            path_fits(path) && kind_fits && time_is_sound(mtime) && time_is_sound(version_time)
         }
-        Fact::Removed { path, .. } => *path != SharedPath::root(),
-        Fact::Have { .. } | Fact::HaveNot { .. } => true,
+        Fact::Removed { path, .. } => path_fits(path),
+        Fact::Have { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,
+        Fact::HaveNot { .. } => true,
     };
     if sound {
         Ok(())

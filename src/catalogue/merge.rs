@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::SWEEP_STEP_RECORDS;
 use super::change::{Change, Changes};
 use super::dir::{Dir, NEVER};
+use super::early::Early;
 use super::merged::{Merged, Node};
 use super::row::{ByHash, ByName, Class, DirId, DirRef, HashFrom, Named, NodeIndex, OwnName, Row};
 use super::rules;
@@ -36,6 +37,7 @@ pub(super) struct Merge {
     pub(super) conflicts: BTreeMap<DirId, BTreeSet<Box<[u8]>>>,
     pub(super) stale_aliases: BTreeSet<DirId>,
     stale_times: BTreeSet<DirId>,
+    pub(super) early: Early,
 }
 
 /// What a content counted for before a change.
@@ -58,6 +60,7 @@ impl Merge {
             conflicts: BTreeMap::new(),
             stale_aliases: BTreeSet::new(),
             stale_times: BTreeSet::new(),
+            early: Early::new(),
         }
     }
 
@@ -246,6 +249,7 @@ impl Merge {
         if !row.has_name() {
             return;
         }
+        self.early.remove(row);
         let dir = self.dir_mut(row.dir);
         if dir
             .listed
@@ -268,6 +272,9 @@ impl Merge {
         }
         if !row.has_name() {
             return;
+        }
+        if self.state.is_early(row) {
+            self.early.insert(row);
         }
         self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
         if row.class == Class::Directory {

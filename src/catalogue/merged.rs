@@ -13,6 +13,7 @@ use super::view::{Content, Totals};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
+use crate::wire::native::record::Timestamp;
 
 /// What is known of a node besides its log.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub(super) struct Merged {
     pub dirs: Vector<Option<Arc<Dir>>>,
     pub by_hash: OrdSet<ByHash>,
     pub totals: Totals,
+    /// Versions of a later time are not shown yet; none where the clock was not told.
+    pub horizon: Option<Timestamp>,
 }
 
 impl Merged {
@@ -55,6 +58,7 @@ impl Merged {
             dirs: Vector::unit(Some(Arc::new(root))),
             by_hash: OrdSet::new(),
             totals: Totals::default(),
+            horizon: None,
         }
     }
 
@@ -182,10 +186,20 @@ impl Merged {
     /// Whether a row may show at its name: somebody live can give what it stands for.
     pub fn is_givable(&self, row: &Row) -> bool {
         match row.class {
+            _ if self.is_early(row) => false,
             Class::File => self.is_live(row) || self.is_available(row.hash()),
             Class::Symlink => self.is_live(row),
             _ => false,
         }
+    }
+
+    /// Whether a row's time is so far ahead of the clock that it must wait.
+    pub fn is_early(&self, row: &Row) -> bool {
+        let may_wait = matches!(row.class, Class::File | Class::Symlink);
+        may_wait
+            && self
+                .horizon
+                .is_some_and(|horizon| row.version_time() > horizon)
     }
 
     /// The directory of a path, listed or not.

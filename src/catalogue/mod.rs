@@ -18,6 +18,7 @@ mod apply;
 mod change;
 mod digest;
 mod dir;
+mod early;
 mod held;
 mod log;
 mod merge;
@@ -79,6 +80,9 @@ pub const TOMBSTONE_RATIO: u64 = 4;
 /// Records whose liveness or removal is worked off by [`Catalogue::set_live`] and its like at
 /// once; the rest waits for [`Catalogue::advance`].
 pub const SWEEP_STEP_RECORDS: usize = PART_MAX_RECORDS;
+/// How far a version's time may be ahead of this node's clock before the version waits until its
+/// time comes.
+pub const EARLY_TOLERANCE_SECONDS: i64 = 60;
 /// How far the own sequence jumps at a restart, so that a step that was announced but not
 /// persisted is never numbered again: far more steps than can be made between two writes.
 pub const RESTART_GAP: u64 = 1 << 32;
@@ -162,7 +166,7 @@ pub enum CatalogueError {
         count: usize,
     },
     /// The sender is at fault: a record's fact is one that a log cannot hold.
-    #[error("a record names the root, or a time or link that cannot be")]
+    #[error("a record has a name, a time, a size or a link that cannot be")]
     BadFact,
     /// Nobody is at fault: the sender knows less than an earlier one; ask another.
     #[error("the log part is older than what is known already")]

@@ -2,7 +2,8 @@
 //!
 //! Pure functions of what is known of the candidates; nothing here keeps state.
 //!
-//! The rule: the newest version time wins; of two equal ones the hash that is smaller as hex (a
+//! The rule: a version that a live node shares under the name stands before one that only caches
+//! still have, whose author is gone; then the newest version time wins; of two equal ones the hash that is smaller as hex (a
 //! file before a link, the smaller target of two links). Candidates of the same content are one
 //! version, whose attributes are those of its newest candidate, then of the smaller NodeId, then
 //! of the lower share. Two shares of one node are held to the same rule as two nodes.
@@ -31,11 +32,18 @@ pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
 }
 
 /// One candidate for each content, the winner first.
-pub(super) fn rank<'a>(mut rows: Vec<Row>, id_of: impl Fn(&Row) -> &'a NodeId) -> Vec<Row> {
+pub(super) fn rank<'a>(
+    mut rows: Vec<Row>,
+    id_of: impl Fn(&Row) -> &'a NodeId,
+    is_live: impl Fn(&Row) -> bool,
+) -> Vec<Row> {
     if rows.len() < 2 {
         return rows;
     }
-    rows.sort_by(|a, b| precedence((a, id_of(a)), (b, id_of(b))));
+    rows.sort_by(|a, b| {
+        let live_first = is_live(b).cmp(&is_live(a));
+        live_first.then_with(|| precedence((a, id_of(a)), (b, id_of(b))))
+    });
     let mut versions: Vec<Row> = Vec::new();
     for row in rows {
         if !versions.iter().any(|version| version.same_content(&row)) {

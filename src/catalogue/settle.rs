@@ -147,7 +147,12 @@ impl Merge {
         let rows = rows
             .filter(|row| !leaving(row) && self.state.is_givable(row))
             .cloned();
-        rules::rank(rows.collect(), |row| self.state.node_of(row))
+        let state = &self.state;
+        rules::rank(
+            rows.collect(),
+            |row| state.node_of(row),
+            |row| state.is_live(row),
+        )
     }
 
     fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool) {

@@ -23,6 +23,13 @@ pub enum Rule {
     LargerHash,
     /// A directory of that name is listed, which keeps the name (also the directory's own rule).
     DirectoryKeeps,
+    /// It has the name: newer ones are only in caches, since their authors are gone.
+    AuthorLives,
+    /// It lost, though it is newer: only caches have it, since its author is gone.
+    AuthorGone,
+    /// Its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS) ahead of
+    /// this node's clock: it waits until that comes.
+    Early,
     /// No live node can give it.
     NotGivable,
 }
@@ -67,8 +74,11 @@ impl View {
             .iter()
             .cloned()
             .partition(|row| self.merged.is_givable(row));
-        let ranked = rules::rank(givable, |row| self.merged.node_of(row));
-        let lost = rules::rank(gone, |row| self.merged.node_of(row));
+        let rank = |rows| {
+            let merged = &self.merged;
+            rules::rank(rows, |row| merged.node_of(row), |row| merged.is_live(row))
+        };
+        let (ranked, lost) = (rank(givable), rank(gone));
         let lost = lost
             .into_iter()
             .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
@@ -82,11 +92,17 @@ impl View {
             let rule = if kept {
                 Rule::DirectoryKeeps
             } else {
-                rule_of(at, &ranked)
+                self.rule_of(at, &ranked)
             };
             versions.extend(self.version(dir, row, &rows, rule));
         }
-        versions.extend(lost.filter_map(|row| self.version(dir, &row, &rows, Rule::NotGivable)));
+        versions.extend(lost.filter_map(|row| {
+            let rule = match self.merged.is_early(&row) {
+                true => Rule::Early,
+                false => Rule::NotGivable,
+            };
+            self.version(dir, &row, &rows, rule)
+        }));
         versions
     }
 
@@ -156,16 +172,26 @@ fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
         .map(|alias| alias.name())
 }
 
-/// Why a version stands at a place among those that can be given.
-fn rule_of(at: usize, ranked: &[Row]) -> Rule {
-    let first = &ranked[0];
-    if at > 0 {
-        let tied = ranked[at].version_time() == first.version_time();
-        return if tied { Rule::LargerHash } else { Rule::Older };
-    }
-    match ranked.get(1) {
-        None => Rule::Only,
-        Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
-        Some(_) => Rule::Newest,
+impl View {
+    /// Why a version stands at a place among those that can be given.
+    fn rule_of(&self, at: usize, ranked: &[Row]) -> Rule {
+        let (first, row) = (&ranked[0], &ranked[at]);
+        let lives = |row: &Row| self.merged.is_live(row);
+        let overrules = |winner: &Row, loser: &Row| {
+            lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
+        };
+        if at > 0 {
+            return match row.version_time() == first.version_time() {
+                _ if overrules(first, row) => Rule::AuthorGone,
+                true => Rule::LargerHash,
+                false => Rule::Older,
+            };
+        }
+        match ranked.get(1) {
+            None => Rule::Only,
+            _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
+            Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
+            Some(_) => Rule::Newest,
+        }
     }
 }

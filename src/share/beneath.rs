@@ -29,14 +29,6 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
-/// Where a symbolic link leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leads {
-    Inside,
-    Out,
-    Loop,
-}
-
 /// The way to shared names; holds what must never be entered.
 pub(super) struct Beneath {
     refused: Vec<PathBuf>,
@@ -64,11 +56,6 @@ impl Beneath {
         within
             .filter_map(|path| Some(path.file_name()?.as_bytes().to_vec()))
             .collect()
-    }
-
-    fn holds_refused(&self, dir: &Path) -> bool {
-        self.find_refused(|refused| refused.starts_with(dir))
-            .is_some()
     }
 
     fn find_refused(&self, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
@@ -149,36 +136,6 @@ impl Beneath {
             other => other,
         }
     }
-
-    /// Where the link `path` of the share leads. A target that is not there (yet) leads inside
-    /// where its text stays inside.
-    pub(super) fn link_leads(
-        &self,
-        dir: &Path,
-        share: BorrowedFd<'_>,
-        path: &SharedPath,
-        target: &[u8],
-    ) -> Leads {
-        if !stays_inside(path, target) {
-            return Leads::Out;
-        }
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let mut found = open_patiently(
-            share,
-            path.as_local(),
-            flags,
-            resolve | ResolveFlags::NO_XDEV,
-        );
-        if matches!(found, Err(Errno::XDEV)) && !self.holds_refused(dir) {
-            found = open_patiently(share, path.as_local(), flags, resolve);
-        }
-        match found {
-            Err(Errno::XDEV) => Leads::Out,
-            Err(Errno::LOOP) => Leads::Loop,
-            _ => Leads::Inside,
-        }
-    }
 }
 
 fn open_patiently(
@@ -194,28 +151,6 @@ fn open_patiently(
         }
     }
     Err(Errno::AGAIN)
-}
-
-/// Whether the text of a link's target stays inside the share, without a look at the disk.
-fn stays_inside(link: &SharedPath, target: &[u8]) -> bool {
-    if target.is_empty() || target.starts_with(b"/") {
-        return false;
-    }
-    let mut at: Vec<&[u8]> = link.components().collect();
-    at.pop();
-    for name in target.split(|b| *b == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => {
-                if at.pop().is_none() {
-                    return false;
-                }
-            }
-            _ => at.push(name),
-        }
-    }
-    at.first()
-        .is_none_or(|first| *first != crate::path::HIDDEN_ROOT)
 }
 
 /// What an error says about who must do what: whether the name is gone or changed its kind, so
@@ -265,34 +200,6 @@ mod tests {
     }
 
     #[test]
-    fn a_target_stays_inside_by_its_text_or_it_does_not() {
-        for (link, target) in [
-            ("a", "b"),
-            ("d/a", "../b"),
-            ("d/e/a", "../../b/./c//"),
-            ("a", "."),
-        ] {
-            assert!(
-                stays_inside(&path(link), target.as_bytes()),
-                "{link} -> {target}"
-            );
-        }
-        for (link, target) in [
-            ("a", "/etc/passwd"),
-            ("a", "../b"),
-            ("d/a", "../../d/b"),
-            ("d/a", "b/../../../d"),
-            ("a", ""),
-            ("a", ".p2pfs/peers"),
-        ] {
-            assert!(
-                !stays_inside(&path(link), target.as_bytes()),
-                "{link} -> {target}"
-            );
-        }
-    }
-
-    #[test]
     fn no_symbolic_link_is_followed_out_or_in() {
         let dir = tempfile::tempdir().unwrap();
         let share = dir.path().join("share");
@@ -325,37 +232,6 @@ mod tests {
         let fd = beneath.open_share(dir.path()).unwrap();
         let opened = beneath.open_file(dir.path(), fd.as_fd(), &path("p"));
         assert_eq!(opened.err(), Some(Errno::OPNOTSUPP));
-    }
-
-    #[test]
-    fn a_link_is_judged_by_where_it_really_leads() {
-        let dir = tempfile::tempdir().unwrap();
-        let share = dir.path().join("share");
-        std::fs::create_dir_all(share.join("d")).unwrap();
-        let link = |target: &str, name: &str| {
-            std::os::unix::fs::symlink(target, share.join(name)).unwrap();
-        };
-        link("d", "inside");
-        link("not-there-yet", "dangling");
-        link("..", "d/up");
-        link("/", "root");
-        link("root/etc", "by-way-of-root");
-        link("self", "self");
-        let beneath = Beneath::new(vec![]);
-        let fd = beneath.open_share(&share).unwrap();
-        for (name, leads) in [
-            ("inside", Leads::Inside),
-            ("dangling", Leads::Inside),
-            ("d/up", Leads::Inside),
-            ("root", Leads::Out),
-            ("by-way-of-root", Leads::Out),
-            ("self", Leads::Loop),
-        ] {
-            let target = std::fs::read_link(share.join(name)).unwrap();
-            let target = target.as_os_str().as_encoded_bytes();
-            let found = beneath.link_leads(&share, fd.as_fd(), &path(name), target);
-            assert_eq!(found, leads, "{name}");
-        }
     }
 
     #[test]

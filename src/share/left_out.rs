@@ -35,7 +35,7 @@ pub enum LeftOutWhy {
     #[error("it leads back to itself")]
     Loop,
     /// A name or path that the namespace cannot carry.
-    #[error("its path is too long or is the mount's own name")]
+    #[error("its path is too long or too deep, or is the mount's own name")]
     BadName,
     /// A mount of p2pfs, or a directory of the node's own.
     #[error("it is a mount of p2pfs or this node's own state")]
@@ -54,7 +54,7 @@ impl LeftOutWhy {
                 }
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
-            Self::LinkOut => "share what it points to, or make it relative".to_owned(),
+            Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
             Self::BadName => "rename it".to_owned(),
             Self::Special | Self::Loop | Self::OwnMount => String::new(),
         }

@@ -29,6 +29,7 @@ mod keeper;
 mod kept;
 mod ledger;
 mod left_out;
+mod links;
 mod looks;
 mod mounts;
 mod observe;

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::beneath::{Beneath, Leads};
+use super::beneath::Beneath;
 use super::identity::{Identity, Seen};
 use super::left_out::LeftOutWhy;
+use super::links::{Leads, follow};
 use super::observe::Found;
 use super::order::Turn;
 use super::tree::{LeftOutBody, Slot};
 use crate::path::SharedPath;
-use crate::wire::native::record::LINK_TARGET_MAX_BYTES;
+use crate::wire::native::record::PATH_MAX_DEPTH;
 
 /// Names looked at before the next step: new events are never kept waiting by a large directory.
 pub(super) const BATCH_MAX_NAMES: usize = 1024;
@@ -68,6 +69,9 @@ impl OpenPlace {
         let Ok(path) = self.place.path.join(name) else {
             return left_out(LeftOutWhy::BadName, false, Identity::default());
         };
+        if path.components().count() > PATH_MAX_DEPTH {
+            return left_out(LeftOutWhy::BadName, false, Identity::default());
+        }
         let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Seen::of(&stat),
             Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,
@@ -98,11 +102,8 @@ impl OpenPlace {
     ) -> Result<Box<[u8]>, LeftOutWhy> {
         let target = readlinkat(&self.fd, name, Vec::new()).map_err(|_| LeftOutWhy::Unreadable)?;
         let target = target.into_bytes();
-        if target.len() > LINK_TARGET_MAX_BYTES {
-            return Err(LeftOutWhy::LinkOut);
-        }
-        match beneath.link_leads(&self.place.dir, self.share.as_fd(), path, &target) {
-            Leads::Inside => Ok(target.into()),
+        match follow(beneath, &self.place.dir, self.share.as_fd(), path, &target) {
+            Leads::Inside(listed) => Ok(listed),
             Leads::Out => Err(LeftOutWhy::LinkOut),
             Leads::Loop => Err(LeftOutWhy::Loop),
         }

@@ -1,7 +1,7 @@
 //! Which version has a name, and what the others are called.
 
 use super::*;
-use crate::catalogue::Rule;
+use crate::catalogue::{EARLY_TOLERANCE_SECONDS, Rule};
 
 /// A watcher that has the logs of nodes with these names, each of which shared its entries.
 fn merged(nodes: &[(&str, &[(&str, Entry)])]) -> Catalogue {
@@ -223,4 +223,70 @@ fn odd_names_survive() {
     let listed: Vec<&[u8]> = children.iter().map(|child| &*child.name).collect();
     let expected: [&[u8]; 4] = [b" ", b"new\nline", &[b'\x80'; 255], b"\xff\xfe"];
     assert_eq!(listed, expected);
+}
+
+#[test]
+fn a_version_from_ahead_of_the_clock_waits_until_its_time_comes_and_why_says_so() {
+    let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
+    put(&mut honest, "install.sh", file("honest", 1_000));
+    put(&mut liar, "install.sh", file("wicked", 10_000_000));
+    honest.set_clock(2_000);
+    share(&mut liar, &mut honest);
+    let shown =
+        |honest: &mut Catalogue| match honest.view().lookup(&path("install.sh")).unwrap().kind {
+            Kind::File { hash, .. } => Some(hash),
+            _ => None,
+        };
+    assert_eq!(shown(&mut honest), Some(hash("honest")));
+    let rules = |honest: &mut Catalogue| {
+        let versions = honest.view().versions(&path("install.sh"));
+        versions
+            .iter()
+            .map(|version| version.rule)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rules(&mut honest), [Rule::Only, Rule::Early]);
+    assert_eq!(names(&honest.view()), ["install.sh"], "nor beside it");
+    assert_eq!(honest.early_count(), 1);
+    honest.set_clock(10_000_000 - EARLY_TOLERANCE_SECONDS - 1);
+    assert_eq!(shown(&mut honest), Some(hash("honest")));
+    honest.set_clock(10_000_000 - EARLY_TOLERANCE_SECONDS);
+    assert_eq!(shown(&mut honest), Some(hash("wicked")));
+    assert_eq!(rules(&mut honest), [Rule::Newest, Rule::Older]);
+    assert_eq!(honest.early_count(), 0);
+}
+
+#[test]
+fn a_version_that_came_before_the_clock_was_told_waits_too() {
+    let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
+    put(&mut liar, "f", file("wicked", 10_000_000));
+    share(&mut liar, &mut honest);
+    assert_eq!(names(&honest.view()), ["f"]);
+    honest.set_clock(2_000);
+    assert!(names(&honest.view()).is_empty());
+    liar.remove(SHARE, &path("f"));
+    share(&mut liar, &mut honest);
+    assert_eq!(honest.early_count(), 0);
+}
+
+#[test]
+fn what_only_caches_have_of_a_departed_node_wins_over_nothing_that_a_live_one_shares() {
+    let (mut departed, mut live) = (node(1, "departed"), node(2, "live"));
+    put(&mut departed, "f", file("newer", 9));
+    put(&mut departed, "alone", file("newer", 9));
+    put(&mut live, "f", file("older", 1));
+    share(&mut departed, &mut live);
+    live.have(hash("newer"), 5).unwrap();
+    assert_eq!(live.view().versions(&path("f"))[0].rule, Rule::Newest);
+    live.set_live(id(1), false).unwrap();
+    let versions = live.view().versions(&path("f"));
+    let rules: Vec<Rule> = versions.iter().map(|version| version.rule).collect();
+    assert_eq!(rules, [Rule::AuthorLives, Rule::AuthorGone]);
+    assert_eq!(versions[0].authors[0].0, id(2));
+    assert!(
+        live.view().lookup(&path("alone")).is_some(),
+        "it is all there is"
+    );
+    live.set_live(id(1), true).unwrap();
+    assert_eq!(live.view().versions(&path("f"))[0].authors[0].0, id(1));
 }

@@ -77,7 +77,8 @@ impl<'a> Model<'a> {
         for candidates in versions.values_mut() {
             candidates.sort_by_key(|(author, share, entry)| {
                 let time = std::cmp::Reverse(entry.version_time);
-                (time, content_key(entry), node_id(*author), *share)
+                let gone = !self.live.contains(author);
+                (gone, time, content_key(entry), node_id(*author), *share)
             });
             let mut seen = Vec::new();
             candidates.retain(|(_, _, entry)| {

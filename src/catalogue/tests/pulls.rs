@@ -7,7 +7,7 @@ use crate::catalogue::{
     CatalogueError, MAX_FRESH_PULLS, MAX_NODES, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR,
     TOMBSTONES_MIN,
 };
-use crate::wire::native::record::{Fact, Record};
+use crate::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
 
 fn author_of(files: i64) -> Catalogue {
     let mut author = node(1, "x");
@@ -480,4 +480,66 @@ fn an_unsigned_own_log_is_not_given_out() {
         signature: [[0; 32]; 2],
     };
     assert!(!author.sign_own(stale));
+}
+
+#[test]
+fn a_size_a_link_or_a_depth_that_cannot_be_is_refused_on_receipt() {
+    let entry = |name: &str, kind: Kind| Fact::Entry {
+        share: SHARE,
+        path: path(name),
+        entry: Entry {
+            kind,
+            mtime: Timestamp::default(),
+            version_time: Timestamp::default(),
+        },
+    };
+    let file = |size_bytes: u64| Kind::File {
+        hash: hash("x"),
+        size_bytes,
+        executable: false,
+    };
+    let link = |target: &'static str| Kind::Symlink {
+        target: bytes::Bytes::from_static(target.as_bytes()),
+    };
+    let deep = |depth: usize| vec!["d"; depth].join("/");
+    let bad = [
+        entry("f", file(1 << 63)),
+        entry("f", link("/srv/secret")),
+        entry("d/f", link("../../..")),
+        entry("f", link("a\0b")),
+        entry("f", link("")),
+        entry(&deep(PATH_MAX_DEPTH + 1), Kind::Directory),
+        Fact::Removed {
+            share: SHARE,
+            path: path(&deep(PATH_MAX_DEPTH + 1)),
+        },
+        Fact::Have {
+            hash: hash("x"),
+            size_bytes: u64::MAX,
+        },
+    ];
+    for fact in bad {
+        let (mut author, mut watcher) = (author_of(1), watcher());
+        let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+        let mut part = part(&author, pull, 10);
+        part.records[0].fact = fact.clone();
+        let refused = watcher.apply(id(1), part);
+        assert_eq!(refused, Err(CatalogueError::BadFact), "{fact:?}");
+    }
+    let mut author = node(1, "x");
+    put_kind(&mut author, "f", file((1 << 63) - 1));
+    put_kind(&mut author, "d/l", link("../f"));
+    put_kind(&mut author, &deep(PATH_MAX_DEPTH), Kind::Directory);
+    let mut watcher = watcher();
+    share(&mut author, &mut watcher);
+    assert!(watcher.view().lookup(&path("d/l")).is_some());
+}
+
+fn put_kind(author: &mut Catalogue, name: &str, kind: Kind) {
+    let entry = Entry {
+        kind,
+        mtime: Timestamp::default(),
+        version_time: Timestamp::default(),
+    };
+    author.put(SHARE, &path(name), entry).unwrap();
 }

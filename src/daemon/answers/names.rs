@@ -273,9 +273,9 @@ fn unread_provenance(path: &SharedPath) -> Provenance {
 /// Whether the plain name shows this version.
 fn has_name(version: &Version) -> bool {
     match version.rule {
-        Rule::Only | Rule::Newest | Rule::SmallestHash => true,
+        Rule::Only | Rule::Newest | Rule::SmallestHash | Rule::AuthorLives => true,
         Rule::DirectoryKeeps => version.kind == Kind::Directory,
-        Rule::Older | Rule::LargerHash | Rule::NotGivable => false,
+        Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Early | Rule::NotGivable => false,
     }
 }
 
@@ -297,6 +297,9 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::Older => "another version is newer",
         Rule::LargerHash => "another version is as new and has a smaller hash",
         Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
+        Rule::AuthorLives => "its author is live, those of newer versions are gone",
+        Rule::AuthorGone => "only caches have it: its author is gone",
+        Rule::Early => "its time is ahead of this node's clock: it waits until then",
         Rule::NotGivable => "no live node can give it",
     }
 }

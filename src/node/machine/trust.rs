@@ -18,6 +18,9 @@ impl Machine {
     /// Says what time it is by the wall clock, where that can be believed.
     pub fn set_clock(&mut self, unix_s: Option<u64>) {
         self.cluster.set_clock(unix_s);
+        if let Some(now_s) = unix_s {
+            self.catalogue.set_clock(now_s.cast_signed());
+        }
     }
 
     /// What this node is a member by.

@@ -160,6 +160,7 @@ fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
     for candidates in versions.values_mut() {
         candidates.sort_by_key(|(author, share, entry)| {
             (
+                !saids[*author].live,
                 Reverse(entry.version_time),
                 content_key(entry),
                 **author,
