@@ -20,7 +20,7 @@ const SOURCES: [&str; 4] = [
     include_str!("../../src/daemon/control/health.rs"),
 ];
 /// Every kind of event.
-const EVENTS: [&str; 13] = [
+const EVENTS: [&str; 16] = [
     "peer-up",
     "peer-down",
     "peer-shunned",
@@ -32,6 +32,9 @@ const EVENTS: [&str; 13] = [
     "fetch-failed",
     "give-started",
     "give-done",
+    "mesh-up",
+    "chat",
+    "membership",
     "warning",
     "lost",
 ];

@@ -3,8 +3,8 @@
 //! TLS has shown which key the other end has. Where members are those of a ledger, that key is in
 //! it or comes with certificates that make it so; else each side proves that it has the secret. The
 //! dialler goes first. Its proof names no epoch and no node, and certificates, which hold names,
-//! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor answers
-//! only whom it admits, so a stranger who dials sees the connection close and nothing more.
+//! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor
+//! answers only whom it admits, so a stranger who dials sees the connection close and nothing more.
 
 use std::sync::Arc;
 
