@@ -1,16 +1,14 @@
 //! The answer that moves content to a caller: a whole file, through a descriptor.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::names::shared_path;
@@ -18,17 +16,12 @@ use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
-use crate::extent::ByteRange;
-use crate::fs::{Content, ContentHandle, FileVersion, FsError, ReadNow, ReadTicket};
+use crate::fs::{FileVersion, FsError};
 use crate::id::NodeId;
-use crate::node::NodeContent;
-use crate::wire::native::record::Kind;
+use crate::node::{FileError, Reader};
 
-/// What one step of a copy asks for: the largest request between nodes.
+/// What is read of a local file at a time.
 const STEP_BYTES: u64 = 1 << 20;
-/// Steps that are asked for at one time, so that the next is on its way while one is written: as
-/// far as the kernel reads ahead on a mount.
-const STEPS_AT_ONCE: usize = 4;
 /// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
 const PIPE_BYTES: usize = 1 << 20;
 impl Service {
@@ -85,24 +78,16 @@ impl Service {
         mut to: pipe::Sender,
         reply: &ReplySink,
     ) -> Result<(), FsError> {
-        let whole = ByteRange::new(0, file.size_bytes);
-        let mut steps = (0..file.size_bytes.div_ceil(STEP_BYTES))
-            .map(|step| ByteRange::at(step * STEP_BYTES, STEP_BYTES).intersection(&whole));
-        let open = OpenContent::open(self.node.content(), file).await?;
-        let mut asked = VecDeque::new();
+        let open = Reader::open(self.node.content(), file).await?;
+        let mut open = open.to_the_end();
         loop {
-            while asked.len() < STEPS_AT_ONCE
-                && let Some(range) = steps.next()
-            {
-                asked.push_back(open.ask(range).await?);
-            }
-            let Some(mut next) = asked.pop_front() else {
-                return Ok(());
-            };
             let bytes = tokio::select! {
-                bytes = &mut next.answer => bytes.map_err(|_| FsError::Fault)??,
+                bytes = open.next_bytes() => bytes?,
                 () = reply.closed() => return Err(FsError::Interrupted),
             };
+            if bytes.is_empty() {
+                return Ok(());
+            }
             let written = to.write_all(&bytes).await;
             written.map_err(|_| FsError::Interrupted)?;
         }
@@ -110,35 +95,18 @@ impl Service {
 
     fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
         let path = shared_path(named)?;
-        let found = self
-            .node
-            .view()
-            .lookup(&path)
-            .ok_or_else(|| self.not_listed(&path))?;
-        match found.kind {
-            Kind::File {
-                hash,
-                size_bytes,
-                executable,
-            } => Ok(FileVersion {
-                path,
-                hash,
-                size_bytes,
-                mtime: found.mtime,
-                executable,
-                own: found.own,
-            }),
-            Kind::Directory | Kind::Symlink { .. } => {
-                let what = if matches!(found.kind, Kind::Directory) {
-                    "directory"
-                } else {
-                    "link"
-                };
-                let message = format!("{} is a {what}, not a file", path.as_bytes().escape_ascii());
-                Err(Failure::new(FailureKind::Invalid, message)
-                    .with_remedy("name a file; p2pfs prefetch takes directories"))
+        self.node.version(&path).map_err(|error| match error {
+            FileError::NotFound { path } => self.not_listed(&path),
+            FileError::WrongKind { path, what } => {
+                let path = path.as_bytes().escape_ascii();
+                Failure::new(
+                    FailureKind::Invalid,
+                    format!("{path} is {what}, not a file"),
+                )
+                .with_remedy("name a file; p2pfs prefetch takes directories")
             }
-        }
+            error => failed(error.to_string()),
+        })
     }
 
     fn local_descriptor(&self, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
@@ -206,86 +174,6 @@ pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
         Ok((sender, receiver.into_blocking_fd()?))
     });
     made.map_err(|error| failed(error.to_string()))
-}
-
-/// A version that is open for a copy; closed when this goes.
-struct OpenContent {
-    content: Arc<NodeContent>,
-    handle: ContentHandle,
-}
-
-impl OpenContent {
-    async fn open(content: Arc<NodeContent>, file: FileVersion) -> Result<Self, FsError> {
-        let opener = content.clone();
-        let opened = spawn_blocking(move || opener.open(&file)).await;
-        let handle = opened.map_err(|_| FsError::Fault)??.handle;
-        Ok(Self { content, handle })
-    }
-
-    /// Asks for all of a range: what is here at once, the rest from other nodes.
-    async fn ask(&self, range: ByteRange) -> Result<Asked, FsError> {
-        let (tell, answer) = oneshot::channel();
-        let (content, handle) = (self.content.clone(), self.handle);
-        let asking = spawn_blocking(move || {
-            let ticket = read_or_ask(&content, handle, range, tell);
-            TakeBack { content, ticket }
-        });
-        let taken_back = asking.await.map_err(|_| FsError::Fault)?;
-        Ok(Asked {
-            answer,
-            _taken_back: taken_back,
-        })
-    }
-}
-
-impl Drop for OpenContent {
-    fn drop(&mut self) {
-        let (content, handle) = (self.content.clone(), self.handle);
-        // letting go of a cached file touches the disk
-        spawn_blocking(move || content.close(handle));
-    }
-}
-
-/// One step of a copy that is on its way; dropping it takes the question back.
-struct Asked {
-    answer: oneshot::Receiver<Result<Bytes, FsError>>,
-    _taken_back: TakeBack,
-}
-
-struct TakeBack {
-    content: Arc<NodeContent>,
-    ticket: Option<ReadTicket>,
-}
-
-impl Drop for TakeBack {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.content.cancel(ticket);
-        }
-    }
-}
-
-fn read_or_ask(
-    content: &NodeContent,
-    handle: ContentHandle,
-    range: ByteRange,
-    answer: oneshot::Sender<Result<Bytes, FsError>>,
-) -> Option<ReadTicket> {
-    let mut buffer = vec![0; range.len() as usize];
-    let told = match content.read_now(handle, range.start, &mut buffer) {
-        ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
-        // an own file that became shorter meanwhile is another version
-        ReadNow::Done(_) => Err(FsError::Gone),
-        ReadNow::Failed(error) => Err(error),
-        ReadNow::Wait => {
-            let reply = Box::new(move |result| {
-                let _gone = answer.send(result);
-            });
-            return Some(content.read(handle, range, reply));
-        }
-    };
-    let _gone = answer.send(told);
-    None
 }
 
 pub(super) fn caller_gone() -> Failure {

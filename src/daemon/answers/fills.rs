@@ -10,24 +10,18 @@ use tokio::task::{JoinError, JoinSet};
 use super::legacy::not_kept;
 use super::names::shared_path;
 use super::{Service, failed};
-use crate::catalogue::{Found, View};
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::digest::ContentHash;
+use crate::node::FileError;
+use crate::node::door::{Contents, FILES_MAX};
 use crate::path::SharedPath;
 use crate::transfer::{Fill, FillProgress, TransferError};
-use crate::wire::native::record::Kind;
 
 /// Whole files fetched at a time for one call.
 const FILLS_AT_ONCE: usize = 4;
-/// Files that one call may touch, directories taken apart; beyond it the call is refused.
-const FILES_MAX: usize = 1_000_000;
-/// Names read from a directory at a time.
-const CHILDREN_BATCH: usize = 1000;
 /// How often a caller is told how far it is: as often as a person sees a difference.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 
-/// The different contents beneath some names, with one name each.
-type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 /// How the fetch of one content ended.
 type Filled = (usize, SharedPath, u64, Result<(), TransferError>);
 
@@ -220,14 +214,14 @@ impl Service {
     }
 
     fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
-        let view = self.node.view();
         let mut contents = Contents::new();
         let mut touched = Touched::default();
         for named in paths {
             let path = shared_path(named)?;
-            match view.lookup(&path) {
-                Some(found) => collect(&view, path, &found, &mut contents)?,
-                None => {
+            match self.node.contents_of(&path) {
+                Ok(found) => contents.extend(found),
+                Err(FileError::TooMany) => return Err(too_many()),
+                Err(_) => {
                     let why = match self.older_file(&path) {
                         Some(older) => not_kept(&older),
                         None => "no node shares it".to_owned(),
@@ -235,6 +229,9 @@ impl Service {
                     touched.failed.push(problem(&path, why));
                 }
             }
+        }
+        if contents.len() > FILES_MAX {
+            return Err(too_many());
         }
         touched.files = contents.len() as u64;
         touched.bytes = contents.values().map(|(size, _)| size).sum();
@@ -253,44 +250,14 @@ impl Touched {
     }
 }
 
-fn collect(
-    view: &View,
-    path: SharedPath,
-    found: &Found,
-    contents: &mut Contents,
-) -> Result<(), Failure> {
-    match &found.kind {
-        Kind::File {
-            hash, size_bytes, ..
-        } => {
-            contents.insert(*hash, (*size_bytes, path));
-        }
-        Kind::Symlink { .. } => {}
-        Kind::Directory => {
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let batch = view.children(&path, after.as_deref(), CHILDREN_BATCH);
-                let Some(last) = batch.last() else { break };
-                after = Some(last.name.clone());
-                for child in &batch {
-                    if let Ok(below) = path.join(&child.name) {
-                        collect(view, below, &child.found, contents)?;
-                    }
-                }
-            }
-        }
-    }
-    if contents.len() > FILES_MAX {
-        let message = format!("more than {FILES_MAX} files in one call");
-        return Err(Failure::new(FailureKind::Invalid, message)
-            .with_remedy("name fewer directories at a time"));
-    }
-    Ok(())
-}
-
 fn problem(path: &SharedPath, why: String) -> Problem {
     Problem {
         path: Named::new(path.as_bytes()),
         why,
     }
+}
+
+fn too_many() -> Failure {
+    Failure::new(FailureKind::Invalid, FileError::TooMany.to_string())
+        .with_remedy("name fewer directories at a time")
 }
