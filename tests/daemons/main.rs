@@ -7,6 +7,7 @@ mod legacy;
 mod mesh;
 mod model;
 mod nodes;
+mod pointers;
 mod readers;
 mod refusals;
 #[path = "../support/mod.rs"]

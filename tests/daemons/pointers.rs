@@ -1,0 +1,128 @@
+//! What programs that write "first the data, then what points to it" look like on another node's
+//! mount: mail, releases.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Works on until it is told that it was enough.
+fn meanwhile(mut work: impl FnMut(usize) + Send + 'static) -> (Arc<AtomicBool>, JoinHandle<usize>) {
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = enough.clone();
+    let worker = std::thread::spawn(move || {
+        let mut rounds = 0;
+        while !told.load(Ordering::Relaxed) {
+            work(rounds);
+            rounds += 1;
+        }
+        rounds
+    });
+    (enough, worker)
+}
+
+fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
+    let writer = cluster.start("writer");
+    let reader = cluster.start("reader");
+    (writer, reader)
+}
+
+#[apply(promise)]
+fn a_message_delivered_to_a_maildir_is_never_seen_in_part() {
+    let mut cluster = Cluster::new();
+    let (writer, reader) = two_nodes(&mut cluster);
+    let mail = writer.share.join("mail");
+    ["tmp", "new", "cur"]
+        .iter()
+        .for_each(|dir| fs::create_dir_all(mail.join(dir)).unwrap());
+    let (enough, deliveries) = meanwhile(move |round| {
+        let (tmp, new) = (
+            mail.join(format!("tmp/{round}")),
+            mail.join(format!("new/{round}")),
+        );
+        fs::write(&tmp, message(round)).unwrap();
+        fs::hard_link(&tmp, &new).unwrap();
+        fs::remove_file(&tmp).unwrap();
+        std::thread::yield_now();
+    });
+    let new = reader.mounted("mail/new");
+    let mut read = 0;
+    eventually("messages come", PATIENCE, || {
+        for entry in fs::read_dir(&new)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .skip(read)
+        {
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            assert_eq!(fs::read_to_string(entry.path()).unwrap(), message(number));
+            read += 1;
+        }
+        read > 100
+    });
+    enough.store(true, Ordering::Relaxed);
+    let delivered = deliveries.join().unwrap();
+    eventually("all of them", PATIENCE, || {
+        fs::read_dir(&new).unwrap().count() == delivered
+    });
+}
+
+fn message(number: usize) -> String {
+    format!("message {number}\n").repeat(number % 300)
+}
+
+#[apply(promise)]
+fn a_current_link_always_leads_to_a_whole_release() {
+    let mut cluster = Cluster::new();
+    let (writer, reader) = two_nodes(&mut cluster);
+    let site = writer.share.join("site");
+    fs::create_dir_all(site.join("releases")).unwrap();
+    let (enough, releases) = meanwhile(move |round| {
+        let release = site.join(format!("releases/{round}"));
+        fs::create_dir(&release).unwrap();
+        (0..20).for_each(|n| fs::write(release.join(format!("page{n}")), page(round, n)).unwrap());
+        // an absolute link, as tools for deployment make them
+        symlink(&release, site.join("next")).unwrap();
+        fs::rename(site.join("next"), site.join("current")).unwrap();
+    });
+    let current = reader.mounted("site/current");
+    let mut seen = 0;
+    eventually("releases come", PATIENCE, || {
+        let Ok(target) = fs::read_link(&current) else {
+            return false;
+        };
+        assert!(target.is_relative(), "{target:?}");
+        let release = reader.mounted("site").join(&target);
+        let number = target
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        for n in 0..20 {
+            let at: PathBuf = release.join(format!("page{n}"));
+            assert_eq!(fs::read_to_string(&at).unwrap(), page(number, n), "{at:?}");
+        }
+        seen += 1;
+        seen > 30
+    });
+    enough.store(true, Ordering::Relaxed);
+    assert!(releases.join().unwrap() > 1);
+}
+
+fn page(release: usize, number: usize) -> String {
+    format!("page {number} of release {release}\n").repeat(number)
+}
