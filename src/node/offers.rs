@@ -1,9 +1,68 @@
-//! Offers of content, between what serving and fetching say and what a datagram takes.
+//! Offers: what this node has of the files that others want, found out beside the event loop, since
+//! to look opens files.
 
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
-use crate::transfer::{Offer, OfferData};
+use crate::transfer::{Offer, OfferData, Server};
 use crate::wire::native::udp::{MAX_OFFER_ASKERS, MAX_OFFER_RANGES, OfferSummary};
+
+/// Offers that wait for the loop to send them.
+const OFFERS_MAX: usize = 1024;
+/// Questions of others that are looked into at one time; a further one is not heard, and comes
+/// again.
+const LOOKS_MAX: usize = 16;
+
+/// For whom, and what.
+type Found = (NodeId, OfferSummary);
+
+/// What is found for others.
+pub(super) struct Offers {
+    found: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+    looks: Arc<Semaphore>,
+}
+
+impl Offers {
+    pub fn new() -> Self {
+        Self {
+            found: mpsc::channel(OFFERS_MAX),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+        }
+    }
+
+    /// Looks what is here of some contents, for a node that wants them.
+    pub fn look(
+        &self,
+        server: Server,
+        tasks: &mut JoinSet<()>,
+        from: NodeId,
+        hashes: Vec<ContentHash>,
+    ) {
+        let Ok(permit) = Arc::clone(&self.looks).try_acquire_owned() else {
+            return;
+        };
+        let found = self.found.0.clone();
+        tasks.spawn_blocking(move || {
+            let _permit = permit;
+            for hash in &hashes {
+                if let Some(offer) = server.offer_for(from, hash) {
+                    // where too many wait, this one is not missed: who wants it asks again
+                    let _full = found.try_send((from, summary_of(offer)));
+                }
+            }
+        });
+    }
+
+    /// The next offer, and for whom.
+    pub async fn next(&mut self) -> Option<Found> {
+        self.found.1.recv().await
+    }
+}
 
 pub(super) fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
     Offer {
@@ -17,7 +76,7 @@ pub(super) fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
 }
 
 /// What fits a datagram: the longest ranges and the latest askers.
-pub(super) fn summary_of(offer: OfferData) -> OfferSummary {
+fn summary_of(offer: OfferData) -> OfferSummary {
     let mut ranges: Vec<ByteRange> = offer.ranges.iter().collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
     ranges.truncate(MAX_OFFER_RANGES);

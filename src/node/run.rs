@@ -1,8 +1,8 @@
 //! The event loop: one task that owns the machine and feeds it what happens.
 //!
 //! Owns the machine, the receiving ends of every queue, and the publishing of views and changes.
-//! It never waits for a peer or a disk: questions and storing run beside it and come back as
-//! events, and what others ask of contents does not pass here at all.
+//! It never waits for a peer or a disk: questions, offers and storing run beside it and come back
+//! as events, and what others ask of contents does not pass here at all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::events::EventLog;
 use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
-use super::offers::{offer_of, summary_of};
+use super::offers::{Offers, offer_of};
 use super::persist::{Persister, unix_now_s};
 use super::reach::Reaching;
 use super::views::ViewClock;
@@ -108,6 +108,7 @@ pub(super) struct Runner {
     is_sweeping: bool,
     has_left: bool,
     reaching: Reaching,
+    offers: Offers,
 }
 
 type Answer = (RequestId, Option<Response>);
@@ -126,6 +127,7 @@ impl Runner {
             is_sweeping: true,
             has_left: false,
             reaching: Reaching::default(),
+            offers: Offers::new(),
         }
     }
 
@@ -156,6 +158,9 @@ impl Runner {
                 }
                 Some((node, address)) = self.knocked.1.recv() => {
                     self.machine.knocked(Instant::now(), node, address);
+                }
+                Some((to, offer)) = self.offers.next() => {
+                    self.machine.send(Instant::now(), to, &Message::Offer(offer));
                 }
                 Some(_ended) = self.tasks.join_next() => {}
                 command = inputs.commands.recv() => match command {
@@ -370,14 +375,16 @@ impl Runner {
             NodeEvent::PeerUp(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => {
                 self.publish_addresses();
             }
-            NodeEvent::Wanted { from, hashes } => self.offer_what_is_here(*from, hashes),
+            NodeEvent::Wanted { from, hashes } => self.hear_of_wishes(*from, hashes),
             NodeEvent::Offered {
                 from,
                 address,
                 offer,
             } => {
-                let offer = offer_of(*from, offer);
-                self.parts.fetcher.offer(offer, *address);
+                for asker in &offer.askers {
+                    self.introduce(&offer.hash, *asker);
+                }
+                self.parts.fetcher.offer(offer_of(*from, offer), *address);
             }
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
             NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
@@ -414,12 +421,20 @@ impl Runner {
         self.parts.published.addresses.store(Arc::new(addresses));
     }
 
-    fn offer_what_is_here(&mut self, from: NodeId, hashes: &[ContentHash]) {
+    /// Others want files: they are offered what is here, and may have parts of what is fetched here.
+    fn hear_of_wishes(&mut self, from: NodeId, hashes: &[ContentHash]) {
         for hash in hashes {
-            if let Some(offer) = self.parts.server.offer_for(from, hash) {
-                self.machine
-                    .send(Instant::now(), from, &Message::Offer(summary_of(offer)));
-            }
+            self.introduce(hash, from);
+        }
+        let server = self.parts.server.clone();
+        self.offers
+            .look(server, &mut self.tasks, from, hashes.to_vec());
+    }
+
+    /// A node wants a file that may be on its way here too.
+    fn introduce(&self, hash: &ContentHash, node: NodeId) {
+        if let Some(address) = self.parts.published.addresses.load().get(&node) {
+            self.parts.fetcher.fellow(hash, node, *address);
         }
     }
 

@@ -382,7 +382,8 @@ impl Builder {
                 })
                 .collect()
         });
-        let config = FetchConfig::new(random_seed());
+        let mut config = FetchConfig::new(random_seed());
+        config.plan.me = me;
         Fetcher::new(config, self.net.clone(), self.cache.clone(), holders)
     }
 

@@ -222,7 +222,7 @@ impl Inner {
             return;
         };
         let question = Request::Holdings { hash };
-        let answer = (self.asking.ask)(node, address, Lane::Bulk, question, None).await;
+        let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };

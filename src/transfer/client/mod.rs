@@ -283,11 +283,15 @@ impl Fetcher {
             .inner
             .with(|state, now| state.offer(now, &offer, address));
         if news && !offer.all {
-            let inner = self.inner.clone();
-            self.inner
-                .runtime
-                .spawn(async move { inner.ask_holdings(node, address, hash).await });
+            self.inner.survey(node, address, hash);
         }
+    }
+
+    /// A node asks for a file that may be on its way here too: each has parts for the other soon.
+    pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
+        let holder = Holder { node, address };
+        self.inner
+            .with(|state, now| state.fellow(now, hash, holder));
     }
 
     /// Lets go of the cached files that are held for readers who may come back within seconds, so
@@ -366,7 +370,16 @@ impl Inner {
         for hash in outbox.wanted {
             self.look_for_holders(&hash);
         }
+        for (node, address, hash) in outbox.surveys {
+            self.survey(node, address, hash);
+        }
         drop(outbox.closed);
+    }
+
+    fn survey(self: &Arc<Self>, node: NodeId, address: SocketAddr, hash: ContentHash) {
+        let inner = self.clone();
+        self.runtime
+            .spawn(async move { inner.ask_holdings(node, address, hash).await });
     }
 
     /// Begins a fetch unless it has begun, and gives the cache's file where there is one.

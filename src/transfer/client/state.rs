@@ -89,6 +89,8 @@ pub(super) struct Outbox {
     pub fills: Vec<(Filler, Result<(), TransferError>)>,
     pub events: Vec<FetchEvent>,
     pub wanted: Vec<ContentHash>,
+    /// Who is to be asked what it has of a file by now.
+    pub surveys: Vec<(NodeId, SocketAddr, ContentHash)>,
     /// Closing a file of the cache touches the disk.
     pub closed: Vec<OpenFile>,
 }
@@ -213,6 +215,16 @@ impl State {
             file.addresses.insert(offer.node, address);
         }
         news
+    }
+
+    /// A node wants a file too that is on its way here.
+    pub fn fellow(&mut self, now: Instant, hash: &ContentHash, holder: Holder) {
+        self.plan.fellow(now, hash, holder.node);
+        if self.plan.is_holder(hash, &holder.node)
+            && let Some(file) = self.files.get_mut(hash)
+        {
+            file.addresses.insert(holder.node, holder.address);
+        }
     }
 
     /// Lets a reader wait, unless the outcome is known.
@@ -420,6 +432,12 @@ impl State {
                 self.outbox
                     .events
                     .push(FetchEvent::Wanted { hashes: vec![hash] });
+            }
+            PlanEvent::Survey(hash, node) => {
+                let file = self.files.get(&hash);
+                if let Some(address) = file.and_then(|file| file.addresses.get(&node)) {
+                    self.outbox.surveys.push((node, *address, hash));
+                }
             }
             PlanEvent::Liar(node, hash) => {
                 self.outbox.events.push(FetchEvent::Liar { node, hash });

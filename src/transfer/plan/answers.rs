@@ -95,6 +95,8 @@ impl Plan {
                 Timer::Idle(hash) => self.close_if_idle(now, hash),
                 Timer::Wanted(hash) => self.call_up_all(&hash),
                 Timer::Rested(node) => self.wake(node),
+                Timer::Survey(hash) => self.survey(now, hash),
+                Timer::Share(hash) => self.look_at_shares(&hash),
                 Timer::Again => {}
             }
         }

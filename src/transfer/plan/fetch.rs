@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::places::{Asked, Waits};
 use super::streams::Streams;
+use super::swarm::Swarm;
 use super::turns::Place;
 use super::{DemandId, PIECE_MAX_BYTES};
 use crate::extent::{ByteRange, ExtentSet};
@@ -66,6 +67,8 @@ pub(super) struct Fetch {
     pub asked: Asked,
     pub holders: BTreeMap<NodeId, Coverage>,
     pub streams: Streams,
+    pub swarm: Swarm,
+    pub begun: Instant,
     pub filling: Option<Filling>,
     pub waits: Waits,
     /// Demands of which some bytes are neither here nor asked.
@@ -96,6 +99,8 @@ impl Fetch {
             asked: Asked::default(),
             holders: BTreeMap::new(),
             streams: Streams::default(),
+            swarm: Swarm::default(),
+            begun: now,
             filling: None,
             waits: Waits::default(),
             hungry: BTreeSet::new(),

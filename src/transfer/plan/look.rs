@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::schedule::Choice;
+use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RequestId, Timer};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
@@ -128,14 +128,15 @@ impl Plan {
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;
         }
-        match self.choose(now, hash, range, (Lane::Urgent, None), &nodes) {
+        let asking = Asking::new(Lane::Urgent);
+        match self.choose(now, hash, range, asking, &nodes) {
             Choice::Ask(node, range) => {
                 self.hedge_credit_bytes -= range.len();
                 let twin = self.issue(now, node, Lane::Urgent, *hash, range, true);
                 self.hedges.push_back(twin);
             }
             Choice::Nobody => self.starve(now, hash),
-            Choice::InParts | Choice::Full => {}
+            Choice::InParts | Choice::Full | Choice::Reserved => {}
         }
     }
 

@@ -22,11 +22,14 @@ mod places;
 mod report;
 mod schedule;
 mod streams;
+mod swarm;
 mod terms;
 mod turns;
 
 #[cfg(test)]
 mod fluid;
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use report::FetchReport;
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, STREAMS_MAX};
+pub use swarm::SHARE_BYTES;
 pub use terms::{
     DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
     RequestId,
@@ -111,6 +115,10 @@ enum Timer {
     Idle(ContentHash),
     /// A peer's rest is over.
     Rested(NodeId),
+    /// Others that want the file are asked what they have by now.
+    Survey(ContentHash),
+    /// What belongs to others may be asked of full holders.
+    Share(ContentHash),
     /// A step left some of its work for the next.
     Again,
 }
@@ -262,7 +270,11 @@ impl Plan {
         };
         self.take_out_all(&offer.hash);
         let fetch = self.fetches.get_mut(&offer.hash);
-        let news = fetch.is_some_and(|fetch| fetch.add_holder(offer.node, coverage));
+        let news = fetch.is_some_and(|fetch| {
+            let news = fetch.add_holder(offer.node, coverage);
+            fetch.note_furthest(&offer.node);
+            news
+        });
         self.call_up_all(&offer.hash);
         news
     }

@@ -9,7 +9,7 @@ use super::fetch::Coverage;
 use super::turns::{WANTS, Want};
 use super::{
     DemandId, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
-    RequestId, Timer, URGENT_MAX_BYTES,
+    RequestId, SHARE_BYTES, Timer, URGENT_MAX_BYTES,
 };
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
@@ -41,6 +41,42 @@ pub(super) enum Choice {
     Nobody,
     /// Of a range that is to be asked as a whole, some have parts and nobody has all.
     InParts,
+    /// It belongs to another node that wants the file too, which does not have it yet.
+    Reserved,
+}
+
+/// For what a gap is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    lane: Lane,
+    /// It is not needed before so many bytes more have come.
+    before_bytes: u64,
+    /// Since when a reader waits for it, if one does.
+    waits_since: Option<Instant>,
+}
+
+impl Asking {
+    pub fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            before_bytes: 0,
+            waits_since: None,
+        }
+    }
+
+    fn ahead(before_bytes: u64) -> Self {
+        Self {
+            before_bytes,
+            ..Self::new(Lane::Bulk)
+        }
+    }
+
+    fn waiting(since: Instant) -> Self {
+        Self {
+            waits_since: Some(since),
+            ..Self::new(Lane::Urgent)
+        }
+    }
 }
 
 /// The holders of a gap that may be asked now.
@@ -48,6 +84,8 @@ pub(super) enum Choice {
 struct Candidates {
     any: bool,
     any_in_part: bool,
+    /// Whether full holders were left out, since it belongs to another.
+    reserved: bool,
     /// The best score of all, those without room included.
     least: Option<Duration>,
     best: Option<(Duration, NodeId, ByteRange)>,
@@ -132,18 +170,19 @@ impl Plan {
                 break;
             };
             last = Some(id);
-            let range = self.demands.get(&id).map(|demand| demand.range);
-            let Some(gap) = range.and_then(|range| fetch.first_gap(range)) else {
+            let demand = self.demands.get(&id);
+            let gap = demand.and_then(|it| Some((fetch.first_gap(it.range)?, it.since)));
+            let Some((gap, since)) = gap else {
                 fetch.hungry.remove(&id);
                 self.call_up(hash, Want::Demand);
                 return None;
             };
             let in_parts = fetch.has_partial_holders();
-            match self.choose(now, hash, gap, (Lane::Urgent, None), &[]) {
+            match self.choose(now, hash, gap, Asking::waiting(since), &[]) {
                 Choice::Ask(node, part) => {
                     return Some(self.issue(now, node, Lane::Urgent, *hash, part, true));
                 }
-                Choice::Full => {}
+                Choice::Full | Choice::Reserved => {}
                 Choice::Nobody | Choice::InParts => self.starve(now, hash),
             }
             // what cannot be asked for one demand cannot for the next where all have all
@@ -156,20 +195,20 @@ impl Plan {
     }
 
     fn next_ahead(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+        let me = self.config.me;
         let fetch = self.fetches.get(hash)?;
         let mut gaps = Vec::new();
         for range in fetch.streams.ahead() {
             self.step();
-            if let Some(gap) = fetch.first_gap(range) {
-                gaps.push((gap, gap.start - range.start));
-            }
+            let tried = fetch.gaps_to_try(now, hash, me, range);
+            gaps.extend(tried.into_iter().map(|gap| (gap, gap.start - range.start)));
         }
         if gaps.is_empty() {
             self.take_out(hash, Want::Ahead);
             return None;
         }
         for (gap, before_bytes) in gaps {
-            let choice = self.choose(now, hash, gap, (Lane::Bulk, Some(before_bytes)), &[]);
+            let choice = self.choose(now, hash, gap, Asking::ahead(before_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
                 return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
             }
@@ -179,6 +218,7 @@ impl Plan {
     }
 
     fn next_filling(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+        let me = self.config.me;
         let fetch = self.fetches.get_mut(hash)?;
         let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
@@ -192,17 +232,21 @@ impl Plan {
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        match self.choose(now, hash, first, (Lane::Bulk, Some(left_bytes)), &[]) {
-            Choice::Ask(node, part) => {
-                return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
-            }
-            Choice::Full => {}
-            Choice::Nobody | Choice::InParts => {
-                let elsewhere = self.fill_from_parts(now, hash, first.start);
-                if elsewhere.is_some() {
-                    return elsewhere;
+        let gaps = fetch.gaps_to_try(now, hash, me, rest);
+        for gap in gaps {
+            match self.choose(now, hash, gap, Asking::ahead(left_bytes), &[]) {
+                Choice::Ask(node, part) => {
+                    return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
                 }
-                self.starve(now, hash);
+                Choice::Full | Choice::Reserved => {}
+                Choice::Nobody | Choice::InParts => {
+                    let elsewhere = self.fill_from_parts(now, hash, first.start);
+                    if elsewhere.is_some() {
+                        return elsewhere;
+                    }
+                    self.starve(now, hash);
+                    break;
+                }
             }
         }
         self.park(hash, Want::Fill);
@@ -228,7 +272,7 @@ impl Plan {
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         let gaps: Vec<_> = fetch.holders.values().filter_map(gap_of).collect();
         for gap in gaps {
-            let choice = self.choose(now, hash, gap, (Lane::Bulk, Some(left_bytes)), &[]);
+            let choice = self.choose(now, hash, gap, Asking::ahead(left_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
                 return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
             }
@@ -236,31 +280,51 @@ impl Plan {
         None
     }
 
-    /// The best holder of the beginning of `gap` but for those in `exclude`. Bytes in bulk are not
-    /// needed before `before_bytes` more have come.
+    /// The best holder of the beginning of `gap` but for those in `exclude`.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         hash: &ContentHash,
         gap: ByteRange,
-        (lane, before_bytes): (Lane, Option<u64>),
+        asking: Asking,
         exclude: &[NodeId],
     ) -> Choice {
-        let found = self.candidates(now, hash, gap, lane, exclude);
+        let choice = self.best_of(now, hash, gap, asking, exclude);
+        if let Choice::Ask(node, _) = choice
+            && exclude.is_empty()
+        {
+            self.note_if_lagging(now, hash, gap.start, node);
+        }
+        choice
+    }
+
+    fn best_of(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        gap: ByteRange,
+        asking: Asking,
+        exclude: &[NodeId],
+    ) -> Choice {
+        let found = self.candidates(now, hash, gap, asking, exclude);
+        if found.reserved {
+            self.wait_for_share(now, hash, asking.waits_since);
+        }
         if !found.any {
-            return if found.any_in_part {
-                Choice::InParts
-            } else {
-                Choice::Nobody
+            return match (found.reserved, found.any_in_part) {
+                (true, _) => Choice::Reserved,
+                (_, true) => Choice::InParts,
+                (_, false) => Choice::Nobody,
             };
         }
+        let lane = asking.lane;
         let may_explore = !found.unknown.is_empty() && found.unknown_in_use < UNKNOWN_AT_ONCE_MAX;
         if let Some((score, node, part)) = found.best {
             let explore = may_explore
                 && (found.best_is_silent
                     || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
             let least = found.least.unwrap_or(score);
-            let due = found.time_to_bring(before_bytes.unwrap_or_default());
+            let due = found.time_to_bring(asking.before_bytes);
             let bearable = (least * WORSE_MULTIPLE + WORSE_SLACK).max(due);
             if !explore {
                 let worse = lane == Lane::Bulk && exclude.is_empty() && score > bearable;
@@ -283,19 +347,27 @@ impl Plan {
         now: Instant,
         hash: &ContentHash,
         gap: ByteRange,
-        lane: Lane,
+        asking: Asking,
         exclude: &[NodeId],
     ) -> Candidates {
-        let mut found = Candidates::default();
+        let (mut found, lane) = (Candidates::default(), asking.lane);
         let Some(fetch) = self.fetches.get(hash) else {
             return found;
         };
+        let is_swarm = fetch.is_swarm();
+        let of_full = !is_swarm
+            || !exclude.is_empty()
+            || self.may_ask_full_holders(now, fetch, hash, gap, asking.waits_since);
         for (node, coverage) in &fetch.holders {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;
             };
             if exclude.contains(node) || peer.resting_until(now).is_some() {
+                continue;
+            }
+            if *coverage == Coverage::All && !of_full {
+                found.reserved = true;
                 continue;
             }
             // a hedge asks for just what was asked before
@@ -308,6 +380,7 @@ impl Plan {
             let grain = match lane {
                 _ if hedged => PIECE_MAX_BYTES,
                 Lane::Urgent => peer.piece_bytes().min(URGENT_MAX_BYTES),
+                Lane::Bulk if is_swarm => peer.piece_bytes().min(SHARE_BYTES),
                 Lane::Bulk => peer.piece_bytes(),
             };
             let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));

@@ -9,6 +9,8 @@ use crate::id::NodeId;
 /// What the plan may be told to do otherwise. The defaults are those of the contract.
 #[derive(Clone, Debug)]
 pub struct PlanConfig {
+    /// Who asks: what belongs to it is reckoned by that.
+    pub me: NodeId,
     /// No request waits longer than this for its answer.
     pub request_limit: Duration,
     /// A fetch that nobody uses is forgotten after this.
@@ -22,6 +24,7 @@ pub struct PlanConfig {
 impl Default for PlanConfig {
     fn default() -> Self {
         Self {
+            me: NodeId::new([0; 32]),
             request_limit: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             hedge: (Duration::from_millis(30), Duration::from_millis(500)),
@@ -129,6 +132,8 @@ pub enum PlanEvent {
     FillFailed(ContentHash, PlanError),
     /// Look for more holders: the catalogue's, and a `Get` to all.
     Wanted(ContentHash),
+    /// Ask this node, which wants the file too, what it has of it by now; its answer is an offer.
+    Survey(ContentHash, NodeId),
     /// It sent wrong bytes of this content and is shunned for [`super::SHUN`].
     Liar(NodeId, ContentHash),
     /// The answer to this request is of no use any more.

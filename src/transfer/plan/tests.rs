@@ -2,6 +2,7 @@
 
 mod chaos;
 mod links;
+mod swarm;
 mod trouble;
 
 use std::time::Duration;

@@ -278,7 +278,10 @@ impl Running {
             }
             PlanEvent::Liar(node, _) => self.liars.push((now, node)),
             PlanEvent::Closed(hash) => drop(self.files.remove(&hash)),
-            PlanEvent::Filled(_) | PlanEvent::FillFailed(..) | PlanEvent::Cancel(_) => {}
+            PlanEvent::Filled(_)
+            | PlanEvent::FillFailed(..)
+            | PlanEvent::Survey(..)
+            | PlanEvent::Cancel(_) => {}
         }
     }
 

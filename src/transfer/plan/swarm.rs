@@ -1,0 +1,294 @@
+//! One to many: when more nodes want a file than have all of it, the uplinks of those few are what
+//! is scarce, so each part should leave them once.
+//!
+//! The file is cut into shares of [`SHARE_BYTES`], and each share belongs to one of the nodes that
+//! want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A node
+//! asks the full holders for its own shares at once, and takes the others from the nodes that they
+//! belong to, as those get them; it asks each now and then what it has by now. Nobody keeps a list:
+//! who asks for a file learns of the others by their questions and by offers.
+//!
+//! Nobody waits long for another: the first bytes of a file are asked for at once by everybody, a
+//! share that a reader waits for is asked of a full holder after [`SHARE_PATIENCE`] whosever it is,
+//! and the node that it belongs to has none for a while then.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::fetch::{Coverage, Fetch};
+use super::{Plan, PlanEvent, Timer};
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+
+/// What belongs to one node: four groups, so that a share is under way for a moment only.
+pub const SHARE_BYTES: u64 = 256 << 10;
+/// How long a reader waits for a share from the node that it belongs to.
+const SHARE_PATIENCE: Duration = Duration::from_millis(400);
+/// How many shares are looked at for one request, and how many of them are tried.
+const SHARES_SEEN_MAX: usize = 96;
+const SHARES_TRIED_MAX: usize = 8;
+/// What belongs to others is not looked at more often than this.
+const SHARE_AGAIN: Duration = Duration::from_millis(50);
+/// How long a node has no shares whose share did not come in time.
+const LAGGING: Duration = Duration::from_secs(2);
+/// How far from a share a node must have something, to be taken for one that is at it: as far as
+/// is fetched ahead of a reader.
+const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
+/// Between two questions to a node what it has by now.
+const SURVEY_MIN: Duration = Duration::from_millis(100);
+const SURVEY_MAX: Duration = Duration::from_secs(2);
+/// How many nodes are asked that at one time, in turn.
+const SURVEYED_AT_ONCE_MAX: usize = 16;
+
+/// A node that wants a file too.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fellow {
+    /// Until when it has no shares.
+    lags_until: Option<Instant>,
+    /// The end of the last range that it has.
+    furthest: u64,
+}
+
+/// The nodes that want a file too.
+#[derive(Debug, Default)]
+pub(super) struct Swarm {
+    fellows: BTreeMap<NodeId, Fellow>,
+    survey_each: Duration,
+    surveyed_last: Option<NodeId>,
+    had_bytes: u64,
+    /// When what belongs to others is looked at again, where that is set.
+    share_at: Option<Instant>,
+}
+
+impl Plan {
+    /// A node wants an open file too, so it has parts of it soon.
+    pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId) {
+        let room = self.peers.contains_key(&node) || self.peers.len() < super::PEERS_MAX;
+        let Some(fetch) = self.fetches.get(hash) else {
+            return;
+        };
+        let known = fetch.swarm.fellows.contains_key(&node);
+        if known || !room || node == self.config.me || fetch.is_complete() {
+            return;
+        }
+        self.take_out_all(hash);
+        self.peers.entry(node).or_default();
+        if let Some(fetch) = self.fetches.get_mut(hash) {
+            fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
+            // beyond the limit of holders it is none
+            if fetch.holders.contains_key(&node) {
+                let first = fetch.swarm.fellows.is_empty();
+                fetch.swarm.fellows.insert(node, Fellow::default());
+                fetch.swarm.survey_each = SURVEY_MIN;
+                if first {
+                    self.timers.insert((now + SURVEY_MIN, Timer::Survey(*hash)));
+                }
+            }
+        }
+        self.call_up_all(hash);
+    }
+
+    /// Asks those that want a file too what they have by now, the more often the faster it comes.
+    pub(super) fn survey(&mut self, now: Instant, hash: ContentHash) {
+        let Some(fetch) = self.fetches.get_mut(&hash) else {
+            return;
+        };
+        let have_bytes = fetch.have_bytes();
+        let idle = fetch.is_idle();
+        let swarm = &mut fetch.swarm;
+        let gained = have_bytes.saturating_sub(std::mem::replace(&mut swarm.had_bytes, have_bytes));
+        swarm.survey_each = match (idle, gained) {
+            (true, _) => SURVEY_MAX,
+            (false, 0) => swarm.survey_each * 2,
+            (false, gained) if gained > 2 * SHARE_BYTES => swarm.survey_each / 2,
+            _ => swarm.survey_each,
+        };
+        swarm.survey_each = swarm.survey_each.clamp(SURVEY_MIN, SURVEY_MAX);
+        let next = now + swarm.survey_each;
+        if fetch.is_complete() {
+            return;
+        }
+        self.timers.insert((next, Timer::Survey(hash)));
+        if idle {
+            return;
+        }
+        let partial: Vec<_> = fetch.partial_fellows().collect();
+        let after = fetch.swarm.surveyed_last;
+        let begin = partial
+            .iter()
+            .position(|node| Some(*node) > after)
+            .unwrap_or(0);
+        let in_turn = partial[begin..].iter().chain(&partial[..begin]);
+        let asked: Vec<_> = in_turn.take(SURVEYED_AT_ONCE_MAX).copied().collect();
+        fetch.swarm.surveyed_last = asked.last().copied().or(after);
+        let surveys = asked.into_iter().map(|node| PlanEvent::Survey(hash, node));
+        self.events.extend(surveys);
+    }
+
+    /// Whether full holders may be asked for the beginning of a gap now. `waits_since` is since when
+    /// a reader waits for it, if one does.
+    pub(super) fn may_ask_full_holders(
+        &self,
+        now: Instant,
+        fetch: &Fetch,
+        hash: &ContentHash,
+        gap: ByteRange,
+        waits_since: Option<Instant>,
+    ) -> bool {
+        if !fetch.is_swarm() {
+            return true;
+        }
+        let share = gap.start / SHARE_BYTES;
+        let first_bytes = waits_since.is_some() && fetch.have_bytes() < SHARE_BYTES;
+        if first_bytes || fetch.owner(now, hash, self.config.me, share) == self.config.me {
+            return true;
+        }
+        let since = match waits_since {
+            Some(since) => since,
+            None if fetch.asked.is_empty() => fetch.progress_at.unwrap_or(fetch.begun),
+            None => return false,
+        };
+        since + SHARE_PATIENCE <= now
+    }
+
+    /// Something could not be asked because it belongs to others: it is looked at again in time.
+    pub(super) fn wait_for_share(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        waits_since: Option<Instant>,
+    ) {
+        let due = (waits_since.unwrap_or(now) + SHARE_PATIENCE).max(now + SHARE_AGAIN);
+        let Some(fetch) = self.fetches.get_mut(hash) else {
+            return;
+        };
+        if fetch.swarm.share_at.is_none_or(|at| at > due) {
+            fetch.swarm.share_at = Some(due);
+            self.timers.insert((due, Timer::Share(*hash)));
+        }
+    }
+
+    pub(super) fn look_at_shares(&mut self, hash: &ContentHash) {
+        if let Some(fetch) = self.fetches.get_mut(hash) {
+            fetch.swarm.share_at = None;
+        }
+        self.call_up_all(hash);
+    }
+
+    /// Where a full holder is asked for a share that belongs to another, that one is late.
+    pub(super) fn note_if_lagging(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        start: u64,
+        asked: NodeId,
+    ) {
+        let me = self.config.me;
+        let Some(fetch) = self.fetches.get_mut(hash) else {
+            return;
+        };
+        let of_full = fetch.holders.get(&asked) == Some(&Coverage::All);
+        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < SHARE_BYTES {
+            return;
+        }
+        let owner = fetch.owner(now, hash, me, start / SHARE_BYTES);
+        if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
+            fellow.lags_until = Some(now + LAGGING);
+        }
+    }
+}
+
+impl Fetch {
+    /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
+    /// first of each share that is one's own or that another has already.
+    pub fn gaps_to_try(
+        &self,
+        now: Instant,
+        hash: &ContentHash,
+        me: NodeId,
+        range: ByteRange,
+    ) -> Vec<ByteRange> {
+        if !self.is_swarm() {
+            return self.first_gap(range).into_iter().collect();
+        }
+        let (mut gaps, mut at) = (Vec::new(), range.start);
+        for _ in 0..SHARES_SEEN_MAX {
+            let Some(gap) = self.first_gap(ByteRange::new(at, range.end.max(at))) else {
+                break;
+            };
+            let share = gap.start / SHARE_BYTES;
+            let share_end = (share + 1) * SHARE_BYTES;
+            at = share_end.min(range.end);
+            let part = ByteRange::new(gap.start, gap.end.min(share_end));
+            if self.is_in_parts(part) || self.owner(now, hash, me, share) == me {
+                gaps.push(part);
+            }
+            if gaps.len() == SHARES_TRIED_MAX {
+                break;
+            }
+        }
+        // where nothing is, the first is worth a try when its time has come
+        if gaps.is_empty() {
+            gaps.extend(self.first_gap(range));
+        }
+        gaps
+    }
+
+    /// Whether one who has but parts of the file has the beginning of a range.
+    fn is_in_parts(&self, range: ByteRange) -> bool {
+        let has = |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges.contains(ByteRange::at(range.start, 1)),
+            Coverage::All => false,
+        };
+        self.holders.values().any(has)
+    }
+
+    /// A node said what it has.
+    pub fn note_furthest(&mut self, node: &NodeId) {
+        if let (Some(fellow), Some(Coverage::Part(ranges))) =
+            (self.swarm.fellows.get_mut(node), self.holders.get(node))
+        {
+            fellow.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        }
+    }
+
+    fn partial_fellows(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let partial = |node: &&NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
+        self.swarm.fellows.keys().filter(partial).copied()
+    }
+
+    /// Whether more nodes want it, this one included, than have all of it.
+    pub fn is_swarm(&self) -> bool {
+        let partial = self.partial_fellows().count();
+        let full = self.holders.values().filter(|c| **c == Coverage::All);
+        partial > 0 && partial + 1 > full.count()
+    }
+
+    /// Whose a share is: of those that have come near this part of the file, if any has.
+    fn owner(&self, now: Instant, hash: &ContentHash, me: NodeId, share: u64) -> NodeId {
+        let start = share * SHARE_BYTES;
+        let begins = self.have_bytes() < NEAR_BYTES;
+        let is_near = |fellow: &Fellow| begins || fellow.furthest + NEAR_BYTES >= start;
+        let partial = |node: &NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
+        let lively = self.swarm.fellows.iter().filter(|(node, fellow)| {
+            fellow.lags_until.is_none_or(|until| until <= now) && partial(node)
+        });
+        let near = lively.filter(|(_, fellow)| is_near(fellow));
+        let weighed = near.map(|(node, _)| *node).chain([me]);
+        let weighed = weighed.map(|node| (weight(hash, &node, share), node));
+        weighed.max().map_or(me, |(_, node)| node)
+    }
+}
+
+/// The same for all nodes, and without a pattern (SplitMix64's last step).
+fn weight(hash: &ContentHash, node: &NodeId, share: u64) -> u64 {
+    let number = |bytes: &[u8; 32]| {
+        let (first, _) = bytes.split_first_chunk().expect("32 bytes");
+        u64::from_le_bytes(*first)
+    };
+    let mut mixed = number(hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
+    mixed = mixed.wrapping_add(share.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
