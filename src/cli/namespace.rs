@@ -165,13 +165,21 @@ fn some_holders(holders: &[String]) -> String {
     let mut text = String::new();
     for (told, holder) in holders.iter().enumerate() {
         let comma = if told == 0 { "" } else { "," };
-        if told > 0 && text.len() + holder.len() >= HOLDERS_COLUMNS {
+        if told > 0 && text.chars().count() + holder.len() >= HOLDERS_COLUMNS {
             return format!("{text},+{}", holders.len() - told);
         }
         text.push_str(comma);
-        text.push_str(&printable(holder));
+        text.push_str(&start_of(&printable(holder)));
     }
     text
+}
+
+/// A name that is too long, cut.
+fn start_of(name: &str) -> String {
+    match name.char_indices().nth(HOLDERS_COLUMNS - 1) {
+        Some((end, _)) if name.chars().count() > HOLDERS_COLUMNS => format!("{}…", &name[..end]),
+        _ => name.to_owned(),
+    }
 }
 
 fn mode(entry: &LsEntry) -> &'static str {
@@ -283,7 +291,7 @@ mod tests {
         .iter()
         .map(|names: &Vec<String>| some_holders(names))
         .collect();
-        let one_long = "a-name-that-is-too-long-for-it,+1";
+        let one_long = "a-name-that-is-…,+1";
         assert_eq!(told, ["", "lab-2,lab-3", "lab-1,lab-2,+2", one_long]);
     }
 

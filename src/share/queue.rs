@@ -71,6 +71,17 @@ pub(super) struct HashQueue {
     numbers: u64,
 }
 
+impl Stage {
+    /// The length of the file, as it was seen last.
+    pub(super) fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Resting { size_bytes, .. }
+            | Self::Queued { size_bytes, .. }
+            | Self::Hashing { size_bytes, .. } => *size_bytes,
+        }
+    }
+}
+
 impl HashQueue {
     pub(super) fn stage(&self, slot: Slot) -> Option<&Stage> {
         self.stages.get(&slot)

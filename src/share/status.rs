@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::{ShareState, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+use super::queue::Stage;
 use super::state::{Share, State};
 use super::tree::{Body, Slot};
 use crate::path::SharedPath;
@@ -28,8 +29,7 @@ impl State {
             if let Some(node) = self.tree.get(slot) {
                 let (files, bytes) = left.entry(node.share).or_default();
                 *files += 1;
-                let file = self.tree.file(slot);
-                *bytes += file.map_or(0, |file| file.identity.size_bytes);
+                *bytes += self.queue.stage(slot).map_or(0, Stage::size_bytes);
             }
         }
         let of = |index: &u16| left.get(index).copied().unwrap_or_default();

@@ -703,6 +703,8 @@ fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["a-machine-with-a-long-name", "two"]);
     nodes[0].write("docs/paper.txt", &noise(1, 300_000));
+    nodes[0].write("more/paper.txt", &noise(3, 300_000));
+    nodes[1].wait_for_file("more/paper.txt");
     nodes[0].write("diary", b"1");
     set_mode(&nodes[0].share.join("diary"), 0o600);
     nodes[1].wait_for_file("docs/paper.txt");
@@ -712,7 +714,7 @@ fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted
     let commands: [&[&str]; 9] = [
         &["status"],
         &["peers"],
-        &["ls", "-l", "docs"],
+        &["ls", "-l", "more"],
         &["share"],
         &["why", "docs/paper.txt"],
         &["cache", "ls"],
