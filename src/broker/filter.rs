@@ -141,15 +141,12 @@ mod tests {
         }
     }
 
-    /// Tries what is forbidden and what is not, in a process of its own.
-    #[test]
-    #[ignore = "the test below runs it in a process of its own"]
-    fn tries_everything() {
-        confine().unwrap();
+    /// What each forbidden call ends in, once confined.
+    fn forbidden() -> Vec<(&'static str, i32)> {
         let null = std::ptr::null::<libc::c_void>();
         // SAFETY: each call either fails before it looks at its arguments, or takes none that
         // point anywhere.
-        let forbidden = unsafe {
+        let outcomes = unsafe {
             [
                 (
                     "socket",
@@ -204,7 +201,15 @@ mod tests {
             ]
             .map(|(name, outcome)| (name, errno(outcome)))
         };
-        for (name, errno) in forbidden {
+        outcomes.to_vec()
+    }
+
+    /// Tries what is forbidden and what is not, in a process of its own.
+    #[test]
+    #[ignore = "the test below runs it in a process of its own"]
+    fn tries_everything() {
+        confine().unwrap();
+        for (name, errno) in forbidden() {
             assert_eq!(errno, libc::EPERM, "{name}");
         }
         std::thread::spawn(|| ())

@@ -1,8 +1,8 @@
 //! Versions from ahead of the clock: they wait until their time comes.
 //!
 //! Whoever dates a version in the future would win its name for ever. Authors never do (a version
-//! time is at most the time at which its author saw it), so such a version comes of a wrong clock or
-//! of a liar. The clock is told by the owner, and the merge is a function of it as of who is live.
+//! time is at most the time at which its author saw it), so such a version comes of a wrong clock
+//! or of a liar. The clock is told by the owner, and the merge is a function of it as of who is live.
 
 use std::collections::BTreeMap;
 

@@ -35,6 +35,9 @@ const ANSWERING_FACTOR: usize = 2;
 const PROVEN_FACTOR: usize = 8;
 /// And for each of its messages.
 const PROVEN_MESSAGE_BYTES: usize = 64;
+/// Questions that a member is sent beyond that before it speaks again. Only programs of this machine
+/// make questions, so a forged address brings its owner these few short datagrams and no more.
+const QUESTIONS_AHEAD: u8 = 4;
 /// What can be saved up: three periods of the longest list.
 const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;
 /// The longest entry of a list, with its comma, and its part of what begins a further datagram.
@@ -45,6 +48,8 @@ struct Member {
     last_heard: Instant,
     /// Bytes that it may still be sent.
     credit_bytes: usize,
+    /// Questions that it may still be sent beyond its credit.
+    questions_left: u8,
     standing: Standing,
     /// Where in the list it is told next, so that a part each time becomes the whole.
     told_up_to: usize,
@@ -77,6 +82,12 @@ impl Member {
             self.credit_bytes = left;
             self.standing = self.standing.max(Standing::Written);
         }
+        left.is_some()
+    }
+
+    fn take_question(&mut self) -> bool {
+        let left = self.questions_left.checked_sub(1);
+        self.questions_left = left.unwrap_or(0);
         left.is_some()
     }
 }
@@ -146,6 +157,7 @@ impl Roster {
             address: from,
             last_heard: now,
             credit_bytes: 0,
+            questions_left: QUESTIONS_AHEAD,
             standing: Standing::Heard,
             told_up_to: 0,
         };
@@ -310,12 +322,15 @@ impl Roster {
     }
 
     /// Whether a question of that length may go there: to whom it may concern, unless all that is
-    /// known of it is one message that anyone could have forged.
+    /// known of it is one message that anyone could have forged, and a few went there already.
     pub(super) fn may_be_asked(&mut self, who: SocketAddrV4, length_bytes: usize) -> bool {
         let is_configured = self.is_configured(who);
         let member = self.heard.iter_mut().find(|m| m.address == who);
         member.is_none_or(|member| {
-            is_configured || member.standing == Standing::Answering || member.pay(length_bytes)
+            is_configured
+                || member.standing == Standing::Answering
+                || member.pay(length_bytes)
+                || member.take_question()
         })
     }
 

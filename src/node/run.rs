@@ -421,7 +421,8 @@ impl Runner {
         self.parts.published.addresses.store(Arc::new(addresses));
     }
 
-    /// Others want files: they are offered what is here, and may have parts of what is fetched here.
+    /// Others want files: they are offered what is here, and may have parts of what is fetched
+    /// here.
     fn hear_of_wishes(&mut self, from: NodeId, hashes: &[ContentHash]) {
         for hash in hashes {
             self.introduce(hash, from);

@@ -3,9 +3,9 @@
 //! A ledger is a set of statements, and who is in is a function of that set and nothing else: two
 //! nodes with the same statements agree, in whatever order they came. It is found by going through
 //! those who may admit from the *senior* down: the founder, then those whom it admitted in the
-//! order of their admission, then those whom they admitted. A node's word counts while no senior has
-//! expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out or
-//! admit anyone after it was put out itself, however it dates what it signs. A junior cannot expel
+//! order of their admission, then those whom they admitted. A node's word counts while no senior
+//! has expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out
+//! or admit anyone after it was put out itself, however it dates what it signs. A junior cannot expel
 //! a senior; of itself every node may say that it goes.
 //!
 //! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which

@@ -109,9 +109,8 @@ fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
 
 /// Adds a rule to the firewall of a host.
 fn drop_incoming(lab: &Lab, host: &str, rule: &str) {
-    let rules = format!(
-        "table inet test {{ chain incoming {{ type filter hook input priority 0; {rule} drop; }}; }}"
-    );
+    let chain = format!("type filter hook input priority 0; {rule} drop;");
+    let rules = format!("table inet test {{ chain incoming {{ {chain} }}; }}");
     run(lab.on(host).args(["nft", &rules])).expect_ok();
 }
 

@@ -56,7 +56,8 @@ fn start_second(machine: &SystemdBox) {
          chmod a+rx /root/second /root/second/share && chmod a+r /root/second/share/large",
     );
     machine.ok(&format!(
-        "echo {} > /etc/p2pfs/secret; chmod 600 /etc/p2pfs/secret; cp /etc/p2pfs/secret /root/second",
+        "echo {} > /etc/p2pfs/secret; chmod 600 /etc/p2pfs/secret; \
+         cp /etc/p2pfs/secret /root/second",
         "ab".repeat(32)
     ));
     machine.write(

@@ -164,6 +164,7 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Top" => through::<Top>(sample),
         "Ls" => through::<Listing>(sample),
         "Get" => return vec![through::<GetStarted>(sample), through::<GetDone>(sample)],
+        "Mesh" => through::<MeshInfo>(sample),
         "Why" => through::<Provenance>(sample),
         "Events" => return events(sample),
         "Shares" | "ShareAdd" | "ShareRemove" => through::<Shares>(sample),

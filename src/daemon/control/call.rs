@@ -342,7 +342,12 @@ mod tests {
     }
 
     fn every_call() -> Vec<Call> {
-        let paths = vec![name("a"), Named::new(b"\xff".to_vec())];
+        let mut calls = calls_about_the_namespace();
+        calls.extend(calls_about_nodes_and_the_cache());
+        calls
+    }
+
+    fn calls_about_the_namespace() -> Vec<Call> {
         vec![
             Call::Status {},
             Call::Peers {},
@@ -390,6 +395,12 @@ mod tests {
                 legacy: false,
             },
             Call::ShareRemove { dir: name("/s") },
+        ]
+    }
+
+    fn calls_about_nodes_and_the_cache() -> Vec<Call> {
+        let paths = vec![name("a"), Named::new(b"\xff".to_vec())];
+        vec![
             Call::Invite {
                 lifetime_s: 3600,
                 admin: true,

@@ -125,8 +125,8 @@ impl Plan {
         self.events.extend(surveys);
     }
 
-    /// Whether full holders may be asked for the beginning of a gap now. `waits_since` is since when
-    /// a reader waits for it, if one does.
+    /// Whether full holders may be asked for the beginning of a gap now. `waits_since` is since
+    /// when a reader waits for it, if one does.
     pub(super) fn may_ask_full_holders(
         &self,
         now: Instant,
