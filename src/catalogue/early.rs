@@ -2,13 +2,11 @@
 //!
 //! Whoever dates a version in the future would win its name for ever. Authors never do (a version
 //! time is at most the time at which its author saw it), so such a version comes of a wrong clock
-//! or of a liar. The clock is told by the owner, and the merge is a function of it as of who is live.
+//! or of a liar. When its time comes, `clock` takes it from here.
 
 use std::collections::BTreeMap;
 
-use super::merge::Merge;
-use super::row::{Class, NodeIndex, Row};
-use super::{Catalogue, EARLY_TOLERANCE_SECONDS};
+use super::row::{NodeIndex, Row};
 use crate::wire::native::record::Timestamp;
 
 /// The rows that wait, the first to be shown first.
@@ -22,6 +20,10 @@ impl Early {
         Self::default()
     }
 
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub fn insert(&mut self, row: &Row) {
         self.rows.insert(place(row), row.clone());
     }
@@ -32,7 +34,7 @@ impl Early {
         }
     }
 
-    fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
+    pub fn take_up_to(&mut self, horizon: Timestamp) -> Vec<Row> {
         let beyond = Timestamp {
             seconds: horizon.seconds.saturating_add(1),
             nanoseconds: 0,
@@ -46,54 +48,4 @@ impl Early {
 
 fn place(row: &Row) -> (Timestamp, NodeIndex, u64) {
     (row.version_time(), row.author, row.sequence)
-}
-
-impl Merge {
-    fn settle_rows(&mut self, rows: Vec<Row>) {
-        for row in rows {
-            if self.state.dirs[row.dir.0 as usize].is_some() {
-                self.settle(row.dir, row.name());
-            }
-        }
-    }
-}
-
-impl Catalogue {
-    /// Tells what time it is, in seconds since 1970; to be called now and then. What is at most
-    /// [`EARLY_TOLERANCE_SECONDS`] ahead of it is shown. A clock that goes back hides nothing.
-    pub fn set_clock(&mut self, now_seconds: i64) {
-        let horizon = Timestamp {
-            seconds: now_seconds.saturating_add(EARLY_TOLERANCE_SECONDS),
-            nanoseconds: 0,
-        };
-        let before = self.merge.state.horizon;
-        if before.is_some_and(|before| before >= horizon) {
-            return;
-        }
-        self.merge.state.horizon = Some(horizon);
-        if before.is_none() {
-            return self.hide_early();
-        }
-        let due = self.merge.early.take_up_to(horizon);
-        self.merge.dirty |= !due.is_empty();
-        self.merge.settle_rows(due);
-    }
-
-    /// How many versions wait for their time.
-    pub fn early_count(&self) -> usize {
-        self.merge.early.rows.len()
-    }
-
-    /// The clock was told for the first time.
-    fn hide_early(&mut self) {
-        let state = &self.merge.state;
-        let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);
-        let rows = logs.flat_map(|rows| rows.after(0));
-        let may_wait = |row: &&Row| matches!(row.class, Class::File | Class::Symlink);
-        let early = rows.filter(may_wait).filter(|row| state.is_early(row));
-        let early: Vec<Row> = early.cloned().collect();
-        self.merge.dirty |= !early.is_empty();
-        early.iter().for_each(|row| self.merge.early.insert(row));
-        self.merge.settle_rows(early);
-    }
 }

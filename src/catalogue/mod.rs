@@ -16,9 +16,11 @@
 mod aliases;
 mod apply;
 mod change;
+mod clock;
 mod digest;
 mod dir;
 mod early;
+mod found_again;
 mod held;
 mod log;
 mod merge;
@@ -47,7 +49,8 @@ use crate::wire::native::record::{Record, SignedHead};
 
 pub use change::Change;
 pub use digest::SetDigest;
-pub use held::{FileNames, Held};
+pub use found_again::FileNames;
+pub use held::Held;
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};
 pub use view::{Child, Content, Found, Totals, View};

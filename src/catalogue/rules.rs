@@ -6,7 +6,8 @@
 //! still have, whose author is gone; then the newest version time wins; of two equal ones the hash
 //! that is smaller as hex (a file before a link, the smaller target of two links). Candidates of
 //! the same content are one version, whose attributes are those of its newest candidate, then of
-//! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as two nodes.
+//! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as
+//! two nodes.
 
 use std::cmp::Ordering;
 

@@ -35,8 +35,8 @@ const ANSWERING_FACTOR: usize = 2;
 const PROVEN_FACTOR: usize = 8;
 /// And for each of its messages.
 const PROVEN_MESSAGE_BYTES: usize = 64;
-/// Questions that a member is sent beyond that before it speaks again. Only programs of this machine
-/// make questions, so a forged address brings its owner these few short datagrams and no more.
+/// Questions that a member is sent beyond that before it speaks again. Only programs of this
+/// machine make questions, so a forged address brings its owner these few datagrams and no more.
 const QUESTIONS_AHEAD: u8 = 4;
 /// What can be saved up: three periods of the longest list.
 const CREDIT_MAX_BYTES: usize = 3 * MEMBERS_MAX * ENTRY_MAX_BYTES;

@@ -5,8 +5,8 @@
 //! those who may admit from the *senior* down: the founder, then those whom it admitted in the
 //! order of their admission, then those whom they admitted. A node's word counts while no senior
 //! has expelled it, and up to where that expulsion lets it stand; so nobody can bring back, put out
-//! or admit anyone after it was put out itself, however it dates what it signs. A junior cannot expel
-//! a senior; of itself every node may say that it goes.
+//! or admit anyone after it was put out itself, however it dates what it signs. A junior cannot
+//! expel a senior; of itself every node may say that it goes.
 //!
 //! Read before: tailnet lock signs every node's key by trusted keys in one chain of updates, which
 //! needs a server to order it; Nebula has certificates under one authority and leaves revoking to

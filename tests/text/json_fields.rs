@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs::daemon::control::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
-    GetStarted, Invitation, Joined, Limits, Listing, METHODS, Nothing, Peers, Pong, Progress,
-    Provenance, Rotated, Settings, Shares, Status, Top, Touched, Trust,
+    GetStarted, Invitation, Joined, Limits, Listing, METHODS, MeshInfo, Nothing, Peers, Pong,
+    Progress, Provenance, Rotated, Said, SendDone, SendProgress, Settings, Shares, Status, Top,
+    Touched, Trust,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -98,7 +99,9 @@ impl Interface {
             ("string", "time" | "started" | "modified" | "version_time" | "expires") => {
                 json!("1970-01-01T00:00:00Z")
             }
-            ("string", "last_used") => json!("1970-01-01T00:00:00Z"),
+            ("string", "last_used" | "last_heard" | "since" | "until") => {
+                json!("1970-01-01T00:00:00Z")
+            }
             ("string", _) => json!("text"),
             (named, _) => {
                 let fields = self
@@ -165,6 +168,8 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Ls" => through::<Listing>(sample),
         "Get" => return vec![through::<GetStarted>(sample), through::<GetDone>(sample)],
         "Mesh" => through::<MeshInfo>(sample),
+        "Say" => through::<Said>(sample),
+        "Send" => return vec![through::<SendProgress>(sample), through::<SendDone>(sample)],
         "Why" => through::<Provenance>(sample),
         "Events" => return events(sample),
         "Shares" | "ShareAdd" | "ShareRemove" => through::<Shares>(sample),

@@ -2,6 +2,7 @@
 
 mod changes;
 mod conflicts;
+mod forged;
 mod liveness;
 mod model;
 mod peers;

@@ -4,18 +4,17 @@ use super::*;
 use crate::catalogue::log::Log;
 use crate::catalogue::staged::STAGED_MAX_PARTS;
 use crate::catalogue::{
-    CatalogueError, MAX_FRESH_PULLS, MAX_NODES, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR,
-    TOMBSTONES_MIN,
+    CatalogueError, MAX_NODES, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR, TOMBSTONES_MIN,
 };
 use crate::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
 
-fn author_of(files: i64) -> Catalogue {
+pub fn author_of(files: i64) -> Catalogue {
     let mut author = node(1, "x");
     (0..files).for_each(|n| put(&mut author, &format!("f{n}"), file(&n.to_string(), n)));
     author
 }
 
-fn watcher() -> Catalogue {
+pub fn watcher() -> Catalogue {
     let mut watcher = node(0xff, "watcher");
     watcher.set_live(id(1), true).unwrap();
     watcher
@@ -292,56 +291,6 @@ fn while_a_log_comes_anew_its_old_entries_stay_listed() {
         Ok(Applied::Complete)
     );
     assert_eq!(watcher.view().totals().entries, 5);
-}
-
-/// A part as honest as can be but for one record.
-fn forged(author: &mut Catalogue, pull: Pull) -> LogPart {
-    signed(author);
-    let mut part = part(author, pull, 4096);
-    let last = part.records.last_mut().unwrap();
-    last.fact = Fact::Entry {
-        share: SHARE,
-        path: path("forged"),
-        entry: file("forged", 99),
-    };
-    part
-}
-
-#[test]
-fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
-    let (mut author, mut watcher) = (author_of(5), watcher());
-    let head = signed(&mut author);
-    let mut pull = pull_of(watcher.handle_head(&head));
-    for _ in 0..MAX_FRESH_PULLS {
-        let outcome = watcher.apply(id(1), forged(&mut author, pull)).unwrap();
-        let Applied::Mismatch { retry: Some(next) } = outcome else {
-            panic!("{outcome:?}")
-        };
-        assert!(names(&watcher.view()).is_empty());
-        pull = next;
-    }
-    let outcome = watcher.apply(id(1), forged(&mut author, pull));
-    assert_eq!(outcome, Ok(Applied::Mismatch { retry: None }));
-    assert_eq!(
-        watcher.handle_head(&head),
-        HeadOutcome::Known,
-        "not again for the same head"
-    );
-    put(&mut author, "newer", file("newer", 1));
-    share(&mut author, &mut watcher);
-    assert_eq!(watcher.view().totals().entries, 6);
-}
-
-#[test]
-fn a_forged_suffix_takes_back_what_it_said() {
-    let (mut author, mut watcher) = (author_of(5), watcher());
-    share(&mut author, &mut watcher);
-    put(&mut author, "new", file("new", 1));
-    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
-    watcher.apply(id(1), forged(&mut author, pull)).unwrap();
-    assert!(!names(&watcher.view()).contains(&"forged".to_owned()));
-    bring(&id(1), &author, &mut watcher, 2);
-    assert_eq!(watcher.view().totals().entries, 6);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod dial;
 mod framing;
 mod greet;
 mod limits;
+mod line;
 mod outbound;
 mod pool;
 mod probe;
@@ -19,8 +20,9 @@ mod serve;
 mod tls;
 
 pub use counters::{DropReason, PeerCounters};
-pub use dial::{Asked, OnAnswer, Progress};
+pub use dial::Asked;
 pub use limits::PeerLimits;
+pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
 pub use serve::{AnswerBeside, Incoming, ReplyTo};
 

@@ -19,6 +19,7 @@ mod state;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod under_way;
 mod window;
 
 use std::future::Future;
@@ -43,8 +44,9 @@ use crate::wire::native::tcp::{Lane, Request, Response};
 
 use behind::Behind;
 pub use fill::{Fill, FillProgress};
-use state::{OpenFile, Outbox, State, UnderWay, Waiting};
+use state::{OpenFile, Outbox, State, Waiting};
 pub use terms::{FetchConfig, FetchEvent, FetchTicket, Holder, HoldersOf, ReadReply};
+use under_way::UnderWay;
 
 /// How many events wait for their reader; further ones are dropped and counted.
 pub const FETCH_EVENTS_MAX: usize = 1024;

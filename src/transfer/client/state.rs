@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::task::AbortHandle;
 
 use super::fill::{FillProgress, Filler};
 use super::gather::Sources;
+use super::under_way::UnderWay;
 use super::window::Window;
-use super::{FetchEvent, Holder, Inner, ReadReply, TakeBack, answers};
+use super::{FetchEvent, Holder, Inner, ReadReply, answers};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, Verified};
 use crate::extent::{ByteRange, ExtentSet};
@@ -57,22 +57,6 @@ impl OpenFile {
             looked_at: Instant::now(),
             fillers: Vec::new(),
             filled: false,
-        }
-    }
-}
-
-/// A request on its way, by which it can be taken back.
-pub(super) enum UnderWay {
-    Task(AbortHandle),
-    Sent(TakeBack),
-}
-
-impl UnderWay {
-    /// To be called without the lock.
-    pub fn take_back(self) {
-        match self {
-            Self::Task(task) => task.abort(),
-            Self::Sent(take_back) => take_back(),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::fellows::Swarm;
 use super::places::{Asked, Waits};
 use super::streams::Streams;
-use super::swarm::Swarm;
 use super::turns::Place;
 use super::{DemandId, PIECE_MAX_BYTES};
 use crate::extent::{ByteRange, ExtentSet};

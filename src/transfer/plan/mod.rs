@@ -15,6 +15,7 @@
 //! plan as it was before the call.
 
 mod answers;
+mod fellows;
 mod fetch;
 mod look;
 mod peer;
@@ -28,8 +29,6 @@ mod turns;
 
 #[cfg(test)]
 mod fluid;
-#[cfg(test)]
-mod many;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

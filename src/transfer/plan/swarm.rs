@@ -11,9 +11,9 @@
 //! share that a reader waits for is asked of a full holder after [`SHARE_PATIENCE`] whosever it is,
 //! and the node that it belongs to has none for a while then.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
 use super::{Plan, PlanEvent, Timer};
 use crate::digest::ContentHash;
@@ -39,26 +39,6 @@ const SURVEY_MIN: Duration = Duration::from_millis(100);
 const SURVEY_MAX: Duration = Duration::from_secs(2);
 /// How many nodes are asked that at one time, in turn.
 const SURVEYED_AT_ONCE_MAX: usize = 16;
-
-/// A node that wants a file too.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fellow {
-    /// Until when it has no shares.
-    lags_until: Option<Instant>,
-    /// The end of the last range that it has.
-    furthest: u64,
-}
-
-/// The nodes that want a file too.
-#[derive(Debug, Default)]
-pub(super) struct Swarm {
-    fellows: BTreeMap<NodeId, Fellow>,
-    survey_each: Duration,
-    surveyed_last: Option<NodeId>,
-    had_bytes: u64,
-    /// When what belongs to others is looked at again, where that is set.
-    share_at: Option<Instant>,
-}
 
 impl Plan {
     /// A node wants an open file too, so it has parts of it soon.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::MIB;
-use crate::transfer::plan::many::Many;
+use crate::transfer::plan::simulation::many::Many;
 
 /// 50 Mbit/s, as bytes.
 const RATE: f64 = 6.25e6;

@@ -5,13 +5,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use super::fluid::Fluid;
-use super::simulation::{PATIENCE, content, node};
-use super::{
-    DemandId, Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
-};
+use super::{PATIENCE, content, node};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
+use crate::transfer::plan::fluid::Fluid;
+use crate::transfer::plan::{
+    DemandId, Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
+};
 
 /// From a question to the first byte of its answer.
 const LATENCY: Duration = Duration::from_millis(2);

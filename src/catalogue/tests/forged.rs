@@ -1,0 +1,56 @@
+//! Logs that are not what their heads say.
+
+use super::pulls::{author_of, watcher};
+use super::*;
+use crate::catalogue::{LogPart, MAX_FRESH_PULLS, Pull};
+use crate::wire::native::record::Fact;
+
+/// A part as honest as can be but for one record.
+fn forged(author: &mut Catalogue, pull: Pull) -> LogPart {
+    signed(author);
+    let mut part = part(author, pull, 4096);
+    let last = part.records.last_mut().unwrap();
+    last.fact = Fact::Entry {
+        share: SHARE,
+        path: path("forged"),
+        entry: file("forged", 99),
+    };
+    part
+}
+
+#[test]
+fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
+    let (mut author, mut watcher) = (author_of(5), watcher());
+    let head = signed(&mut author);
+    let mut pull = pull_of(watcher.handle_head(&head));
+    for _ in 0..MAX_FRESH_PULLS {
+        let outcome = watcher.apply(id(1), forged(&mut author, pull)).unwrap();
+        let Applied::Mismatch { retry: Some(next) } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(names(&watcher.view()).is_empty());
+        pull = next;
+    }
+    let outcome = watcher.apply(id(1), forged(&mut author, pull));
+    assert_eq!(outcome, Ok(Applied::Mismatch { retry: None }));
+    assert_eq!(
+        watcher.handle_head(&head),
+        HeadOutcome::Known,
+        "not again for the same head"
+    );
+    put(&mut author, "newer", file("newer", 1));
+    share(&mut author, &mut watcher);
+    assert_eq!(watcher.view().totals().entries, 6);
+}
+
+#[test]
+fn a_forged_suffix_takes_back_what_it_said() {
+    let (mut author, mut watcher) = (author_of(5), watcher());
+    share(&mut author, &mut watcher);
+    put(&mut author, "new", file("new", 1));
+    let pull = pull_of(watcher.handle_head(&signed(&mut author)));
+    watcher.apply(id(1), forged(&mut author, pull)).unwrap();
+    assert!(!names(&watcher.view()).contains(&"forged".to_owned()));
+    bring(&id(1), &author, &mut watcher, 2);
+    assert_eq!(watcher.view().totals().entries, 6);
+}

@@ -1,0 +1,53 @@
+//! Whole files that are wanted.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_ends_when_the_cache_holds_every_byte() {
+    let content = Content::new(3, 10_000_000);
+    let scene = scene(&content, 1 << 30, &[Manner::Honest]);
+    let fill = scene.fetcher.fill(content.hash(), content.size());
+    let progress = fill.progress();
+    fill.done().await.unwrap();
+    assert!(scene.cache.cache.is_complete(&content.hash()));
+    assert_eq!(progress.borrow().ready_bytes, content.size());
+    assert_eq!(scene.asked_bytes(), content.size());
+    scene
+        .fetcher
+        .fill(content.hash(), content.size())
+        .done()
+        .await
+        .unwrap();
+    assert_eq!(scene.asked_bytes(), content.size());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_of_what_the_cache_cannot_hold_says_so() {
+    let content = Content::new(5, 4 << 20);
+    let scene = scene(&content, 0, &[Manner::Honest]);
+    let outcome = scene
+        .fetcher
+        .fill(content.hash(), content.size())
+        .done()
+        .await;
+    assert_eq!(outcome, Err(TransferError::CacheFull));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_fill_asks_for_no_more() {
+    let content = Content::new(6, 64 << 20);
+    let gate = Arc::new(Semaphore::new(0));
+    let scene = scene(&content, 1 << 30, &[Manner::Held(gate.clone())]);
+    let fill = scene.fetcher.fill(content.hash(), content.size());
+    while scene.in_flight_bytes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(fill);
+    let before = scene.in_flight_bytes();
+    gate.add_permits(1000);
+    while scene.in_flight_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.asked_bytes(), before);
+    assert!(before < content.size());
+}

@@ -1,0 +1,26 @@
+//! Who else wants a file, as far as its fetch keeps that: what the swarm goes by.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::id::NodeId;
+
+/// A node that wants a file too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fellow {
+    /// Until when it has no shares.
+    pub lags_until: Option<Instant>,
+    /// The end of the last range that it has.
+    pub furthest: u64,
+}
+
+/// The nodes that want a file too.
+#[derive(Debug, Default)]
+pub(super) struct Swarm {
+    pub fellows: BTreeMap<NodeId, Fellow>,
+    pub survey_each: Duration,
+    pub surveyed_last: Option<NodeId>,
+    pub had_bytes: u64,
+    /// When what belongs to others is looked at again, where that is set.
+    pub share_at: Option<Instant>,
+}
