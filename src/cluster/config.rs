@@ -37,8 +37,8 @@ pub const MAX_HEADS: usize = 4096;
 pub const MAX_DEPARTURES: usize = 4096;
 /// Answers a second to addresses that have proven nothing, and how many may come at once.
 pub const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
-/// Proofs a second that are checked, each of which costs two signatures and a key exchange (some
-/// 150 µs), and how many may come at once: all of a large cluster to one that starts.
+/// Proofs a second that are checked, each of which costs two signatures and a key exchange, and how
+/// many may come at once: all of a large cluster to one that starts.
 pub const PROOFS_PER_S: u32 = 500;
 /// See [`PROOFS_PER_S`].
 pub const PROOFS_AT_ONCE: u32 = 2000;
