@@ -53,11 +53,14 @@ impl Place {
     }
 
     /// Those of the system's service that runs as a user of its own: what its unit says
-    /// (`StateDirectory=` and the like, systemd.exec(5)). None for who is not that.
+    /// (`StateDirectory=` and the like, systemd.exec(5): several stand between colons). None for
+    /// who is not that.
     fn service(host: &str, environment: &Environment) -> Option<Self> {
         let system = Self::system(host);
-        let state = environment.path("STATE_DIRECTORY")?;
-        (state == system.state_dir).then_some(system)
+        let mut states = std::env::split_paths(environment.path("STATE_DIRECTORY")?);
+        states
+            .any(|state| state == system.state_dir)
+            .then_some(system)
     }
 
     /// Those of root.
@@ -126,6 +129,18 @@ mod tests {
         assert_eq!(place.cache_dir, Path::new("/var/cache/p2pfs"));
         assert_eq!(place.mount_dir, Path::new("/mnt/p2p"));
         assert_eq!(place.sockets().len(), 1);
+    }
+
+    #[test]
+    fn the_service_gets_them_too_under_a_user_of_its_own_whatever_else_it_keeps() {
+        for states in ["/var/lib/p2pfs", "/var/lib/p2pfs:/var/lib/p2pfs-inbox"] {
+            let environment = Environment::from([("STATE_DIRECTORY", states)]);
+            let place = Place::service("lab", &environment);
+            assert_eq!(place, Some(Place::system("lab")), "{states}");
+        }
+        let other = Environment::from([("STATE_DIRECTORY", "/var/lib/other")]);
+        assert_eq!(Place::service("lab", &other), None);
+        assert_eq!(Place::service("lab", &Environment::default()), None);
     }
 
     #[test]
