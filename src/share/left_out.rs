@@ -5,6 +5,10 @@ use std::path::PathBuf;
 /// How many left-out names a status lists; the rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
+/// The largest file that is shared: its proofs take a thousandth of it, which is held in memory
+/// while it is hashed. A sparse file costs nothing to make, and could ask for any amount.
+pub const FILE_MAX_BYTES: u64 = 1 << 40;
+
 /// A name that is not shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
@@ -37,6 +41,9 @@ pub enum LeftOutWhy {
     /// A name or path that the namespace cannot carry.
     #[error("its path is too long or too deep, or is the mount's own name")]
     BadName,
+    /// A file beyond [`FILE_MAX_BYTES`].
+    #[error("it is larger than 1 TiB")]
+    TooLarge,
     /// A mount of p2pfs, or a directory of the node's own.
     #[error("it is a mount of p2pfs or this node's own state")]
     OwnMount,
@@ -56,6 +63,7 @@ impl LeftOutWhy {
             Self::Unreadable => "let the daemon's user read it".to_owned(),
             Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
             Self::BadName => "rename it".to_owned(),
+            Self::TooLarge => "split it".to_owned(),
             Self::Special | Self::Loop | Self::OwnMount => String::new(),
         }
     }

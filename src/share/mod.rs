@@ -64,7 +64,7 @@ pub use config::{
     ShareSpec, ShareState, ShareStatus,
 };
 pub use error::ShareError;
-pub use left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
 
 use crate::digest::ContentHash;

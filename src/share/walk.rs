@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::beneath::Beneath;
 use super::identity::{Identity, Seen};
-use super::left_out::LeftOutWhy;
+use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
 use super::links::{Leads, follow};
 use super::observe::Found;
 use super::order::Turn;
@@ -83,6 +83,9 @@ impl OpenPlace {
         match kind {
             FileType::RegularFile | FileType::Directory if !shared => {
                 left_out(LeftOutWhy::Private, directory, seen.identity)
+            }
+            FileType::RegularFile if seen.identity.size_bytes > FILE_MAX_BYTES => {
+                left_out(LeftOutWhy::TooLarge, false, seen.identity)
             }
             FileType::RegularFile => Found::File(seen),
             FileType::Directory => Found::Directory(seen),

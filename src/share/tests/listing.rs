@@ -127,6 +127,21 @@ fn a_share_that_others_may_not_enter_shares_nothing_and_says_so() {
 }
 
 #[test]
+fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_listed() {
+    let mut bench = Bench::bare();
+    bench.write("small", b"small");
+    let huge = fs::File::create(bench.at("huge")).unwrap();
+    huge.set_len(FILE_MAX_BYTES + 1).unwrap();
+    bench.start();
+    assert_eq!(bench.names(), ["small"]);
+    let status = bench.status();
+    assert_eq!(why(&status, &bench.at("huge")), Some(LeftOutWhy::TooLarge));
+    huge.set_len(3).unwrap();
+    drop(huge);
+    bench.wait_for("it became small", |b| b.has("huge", &[0; 3]));
+}
+
+#[test]
 fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
     let mut bench = Bench::bare();
     let fifo = bench.at("fifo");
