@@ -116,8 +116,8 @@ impl CacheFile {
     /// # Errors
     /// [`CacheError::NotCached`] where it is not within [`CacheFile::offered`];
     /// [`CacheError::Damaged`] where our disk has it wrong: it is missing then, and
-    /// [`super::CacheEvent::Dropped`] was sent; [`CacheError::Digest`] for a range outside the file or a
-    /// disk that cannot be read.
+    /// [`super::CacheEvent::Dropped`] was sent; [`CacheError::Digest`] for a range outside the file
+    /// or a disk that cannot be read.
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let shared = self.shared();
         let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
