@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::CacheError;
 use super::core::Handle;
-use super::file::{Shared, copy_pair, lock};
+use super::file::{Shared, copy_pair};
 use super::pages::{bytes_of, pages_around};
 use crate::digest::{self, ContentHash, InMemory, ReadAt};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
@@ -79,7 +79,9 @@ impl CacheFile {
 
     /// What can be read now.
     pub fn present(&self) -> ExtentSet {
-        lock(&self.shared().state)
+        self.shared()
+            .state
+            .lock()
             .present
             .extents(self.size_bytes())
     }
@@ -105,7 +107,7 @@ impl CacheFile {
         }
         let pages = pages_around(range, shared.size_bytes);
         let mut missing = ExtentSet::of(bytes_of(&pages, shared.size_bytes));
-        for run in lock(&shared.state).present.runs(pages) {
+        for run in shared.state.lock().present.runs(pages) {
             missing.remove(bytes_of(&run, shared.size_bytes));
         }
         missing
@@ -138,7 +140,7 @@ impl CacheFile {
             range.align_out(CHUNK_BYTES, shared.size_bytes),
             shared.size_bytes,
         );
-        if !shared.is_complete() && !lock(&shared.state).present.contains(pages) {
+        if !shared.is_complete() && !shared.state.lock().present.contains(pages) {
             return None;
         }
         let (data, pairs) = (InMemory(shared.data().ok()?), PairsInMemory(shared));

@@ -2,8 +2,9 @@
 //! be synced that were completed or closed.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::digest::ContentHash;
 
@@ -29,7 +30,7 @@ struct List {
 
 impl Chores {
     fn list(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 
     /// Some file has pages that its map does not claim yet.
@@ -54,15 +55,11 @@ impl Chores {
     pub(super) fn next(&self) -> Option<(bool, Option<ContentHash>)> {
         let mut list = self.list();
         while !list.stop && !list.flush && list.sync.is_empty() {
-            list = self
-                .changed
-                .wait(list)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut list);
         }
         if !list.stop && list.flush && list.sync.is_empty() {
             let idle = |list: &mut List| !list.stop && list.sync.is_empty();
-            let waited = self.changed.wait_timeout_while(list, FLUSH_AFTER, idle);
-            list = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
         }
         let work = (std::mem::take(&mut list.flush), list.sync.pop_front());
         (!list.stop).then_some(work)

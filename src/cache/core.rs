@@ -2,13 +2,15 @@
 //! all files together.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::budget::charge_bytes;
 use super::disk::Disk;
-use super::file::{Shared, lock};
+use super::file::Shared;
 use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
@@ -107,7 +109,7 @@ impl Core {
             });
         }
         survey.files.sort_by_key(|found| found.last_use);
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         for FoundFile {
             hash,
             summary,
@@ -132,7 +134,7 @@ impl Core {
     /// Charges bytes, evicting others for them; `false` where there is no room.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         loop {
-            let verdict = lock(&self.index).reserve(bytes, Instant::now());
+            let verdict = self.index.lock().reserve(bytes, Instant::now());
             match verdict {
                 Verdict::Granted => return true,
                 Verdict::Refused => return false,
@@ -140,7 +142,7 @@ impl Core {
                     let Ok(free_bytes) = self.works.disk.free_bytes(&self.works.layout.dir) else {
                         return false;
                     };
-                    lock(&self.index).measured(free_bytes, Instant::now());
+                    self.index.lock().measured(free_bytes, Instant::now());
                 }
                 Verdict::Evict(victim) => {
                     if self.evict(victim).is_none() {
@@ -158,10 +160,10 @@ impl Core {
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
-            lock(&self.index).removed(&victim);
+            self.index.lock().removed(&victim);
             self.works.tell(CacheEvent::Evicted { hash, was_complete });
         } else {
-            lock(&self.index).spared(victim);
+            self.index.lock().spared(victim);
         }
         self.settled.notify_all();
         given_bytes
@@ -170,7 +172,7 @@ impl Core {
     /// Evicts until the budget is kept or nothing more may go.
     pub(super) fn shrink(&self) {
         loop {
-            let mut index = lock(&self.index);
+            let mut index = self.index.lock();
             if index.charged_bytes <= index.budget_bytes {
                 return;
             }
@@ -187,7 +189,7 @@ impl Core {
     pub(super) fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         loop {
-            let Some(victim) = lock(&self.index).take_victim() else {
+            let Some(victim) = self.index.lock().take_victim() else {
                 break;
             };
             let Some(given_bytes) = self.evict(victim) else {
@@ -196,7 +198,7 @@ impl Core {
             cleared.removed_files += 1;
             cleared.removed_bytes += given_bytes;
         }
-        let index = lock(&self.index);
+        let index = self.index.lock();
         cleared.open_files = index.open().count();
         let left = index.iter().filter(|(_, entry)| !entry.is_open());
         cleared.pinned_files = left.filter(|(hash, _)| index.pins().contains(hash)).count();
@@ -204,17 +206,17 @@ impl Core {
     }
 
     pub(super) fn resize(&self, budget_bytes: u64) -> CacheUsage {
-        lock(&self.index).budget_bytes = budget_bytes;
+        self.index.lock().budget_bytes = budget_bytes;
         self.shrink();
         self.usage()
     }
 
     pub(super) fn set_floor(&self, floor_bytes: u64) {
-        lock(&self.index).floor_bytes = floor_bytes;
+        self.index.lock().floor_bytes = floor_bytes;
     }
 
     pub(super) fn usage(&self) -> CacheUsage {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let tally = index.tally();
         CacheUsage {
             budget_bytes: index.budget_bytes,
@@ -229,7 +231,7 @@ impl Core {
     }
 
     pub(super) fn list(&self) -> Vec<CachedFile> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let now = std::time::SystemTime::now();
         let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
             hash: *hash,
@@ -246,11 +248,11 @@ impl Core {
     }
 
     pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        lock(&self.index).get(hash).map_or(0, Entry::cached_bytes)
+        self.index.lock().get(hash).map_or(0, Entry::cached_bytes)
     }
 
     pub(super) fn is_complete(&self, hash: &ContentHash) -> bool {
-        lock(&self.index).get(hash).is_some_and(Entry::is_complete)
+        self.index.lock().get(hash).is_some_and(Entry::is_complete)
     }
 
     pub(super) fn complete(&self) -> Vec<(ContentHash, u64)> {
@@ -262,7 +264,7 @@ impl Core {
     }
 
     fn select(&self, wanted: impl Fn(&Entry<Handle>) -> bool) -> Vec<(ContentHash, u64)> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let chosen = index.iter().filter(|(_, entry)| wanted(entry));
         chosen
             .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
@@ -271,29 +273,29 @@ impl Core {
 
     /// A file was checked from end to end.
     pub(super) fn checked(&self, hash: &ContentHash) {
-        lock(&self.index).checked(hash);
+        self.index.lock().checked(hash);
     }
 
     pub(super) fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
-        let mut unclear = lock(&self.pins_unclear);
-        let changed = lock(&self.index).pins().with(hashes, pinned)?;
-        if changed == *lock(&self.index).pins() && !*unclear {
+        let mut unclear = self.pins_unclear.lock();
+        let changed = self.index.lock().pins().with(hashes, pinned)?;
+        if changed == *self.index.lock().pins() && !*unclear {
             return Ok(());
         }
         *unclear = true;
         changed.save(&self.works.layout, &self.works.disk)?;
         *unclear = false;
-        lock(&self.index).set_pins(changed, hashes);
+        self.index.lock().set_pins(changed, hashes);
         self.shrink();
         Ok(())
     }
 
     pub(super) fn pins(&self) -> Vec<ContentHash> {
-        lock(&self.index).pins().iter().collect()
+        self.index.lock().pins().iter().collect()
     }
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
-        lock(&self.index).pins().contains(hash)
+        self.index.lock().pins().contains(hash)
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
@@ -309,7 +311,7 @@ impl Core {
     }
 
     fn open_files(&self) -> Vec<Arc<Shared>> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let open = index.open().filter_map(|entry| match &entry.presence {
             Presence::Open(_, shared) => Some(shared.clone()),
             Presence::Closed => None,

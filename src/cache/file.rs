@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::disk::open_writable;
 use super::layout::{self, Paths, Summary};
@@ -162,11 +164,6 @@ pub(super) struct State {
     pub(super) unsynced: bool,
 }
 
-/// Takes a lock. What a panicking thread left is still true: each change is made at once.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl State {
     /// All that takes disk space.
     pub(super) fn counts(&self) -> Counts {
@@ -205,7 +202,7 @@ impl Shared {
             state: Mutex::new(state),
             writing: Mutex::new(()),
         };
-        shared.publish(&lock(&shared.state));
+        shared.publish(&shared.state.lock());
         shared
     }
 
@@ -262,7 +259,7 @@ impl Shared {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         Summary {
             size_bytes: self.size_bytes,
             cached_bytes: self.cached_bytes(),
@@ -273,7 +270,7 @@ impl Shared {
 
     /// A hash pair that is not in the outboard yet.
     pub(super) fn unwritten_pair(&self, offset: u64) -> Option<[u8; 64]> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let pending = state.pending.get(&offset);
         pending.or_else(|| state.flushing.get(&offset)).copied()
     }

@@ -2,10 +2,10 @@
 //! then the hash pairs, then the map that claims the data.
 
 use std::io::{self, IoSlice};
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 
 use super::disk::Reach;
-use super::file::{MapState, Pairs, Shared, State, lock};
+use super::file::{MapState, Pairs, Shared, State};
 use super::layout::{self, Summary};
 use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
@@ -24,29 +24,23 @@ struct Batch {
 impl Shared {
     /// Writes what has changed.
     pub(super) fn flush(&self, works: &Works) -> io::Result<()> {
-        self.flush_locked(works, &mut lock(&self.map), false)
+        self.flush_locked(works, &mut self.map.lock(), false)
     }
 
     /// The same, unless somebody is at it.
     pub(super) fn flush_unless_busy(&self, works: &Works) {
-        match self.map.try_lock() {
-            Ok(mut map) => {
-                // What fails stays to be written, and was counted.
-                let _ = self.flush_locked(works, &mut map, false);
-            }
-            Err(TryLockError::Poisoned(poison)) => {
-                let _ = self.flush_locked(works, &mut poison.into_inner(), false);
-            }
-            Err(TryLockError::WouldBlock) => {}
+        if let Some(mut map) = self.map.try_lock() {
+            // What fails stays to be written, and was counted.
+            let _ = self.flush_locked(works, &mut map, false);
         }
     }
 
     /// Brings everything to the disk and marks it as durable.
     pub(super) fn sync(&self, works: &Works) -> io::Result<()> {
-        if !lock(&self.state).unsynced {
+        if !self.state.lock().unsynced {
             return Ok(());
         }
-        self.flush_locked(works, &mut lock(&self.map), true)
+        self.flush_locked(works, &mut self.map.lock(), true)
     }
 
     /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
@@ -64,7 +58,7 @@ impl Shared {
     /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
     /// that was never synced.
     pub(super) fn retire(&self, works: &Works) -> (Option<Summary>, bool) {
-        let mut map = lock(&self.map);
+        let mut map = self.map.lock();
         let written = self.flush_locked(works, &mut map, false);
         map.retired = true;
         self.give_back_stale(works);
@@ -74,7 +68,7 @@ impl Shared {
             Err(_) => reread(works, self),
         };
         let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
-        let unsynced = lock(&self.state).unsynced;
+        let unsynced = self.state.lock().unsynced;
         if summary.is_none() && self.files().is_some() {
             let _ = works.noted(layout::remove(&works.disk, &self.paths));
         }
@@ -90,7 +84,7 @@ impl Shared {
 
     /// Returns the disk space of worthless pages, now that nobody can be reading them.
     fn give_back_stale(&self, works: &Works) {
-        let stale = std::mem::take(&mut lock(&self.state).stale);
+        let stale = std::mem::take(&mut self.state.lock().stale);
         for run in stale.runs(0..page_count(self.size_bytes)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without holes keeps them until the file is evicted.
@@ -115,7 +109,7 @@ impl Shared {
     /// Takes what is to be written. The pages of it and their pairs are taken at once, so that no
     /// page is claimed before its pairs are written.
     fn take_batch(&self, map: &MapState, durable: bool) -> Option<Batch> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let state = &mut *state;
         let nothing = state.dirty.is_empty() && state.pending.is_empty();
         if nothing && !map.must_rewrite && !durable {
@@ -188,7 +182,7 @@ impl Shared {
 
     /// After a failure, what was taken is to be written again, and the map's end is unknown.
     fn finish_batch(&self, map: &mut MapState, batch: Batch, written: bool) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if written {
             state.flushing = Arc::default();
             map.on_disk = true;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::Cache;
 use super::core::Core;
-use super::file::lock;
 use crate::extent::PAGE_BYTES;
 
 /// Bytes of the budget; given back when dropped.
@@ -30,7 +29,7 @@ impl Cache {
     pub fn could_hold(&self, bytes: u64) -> bool {
         let core = self.core();
         let (fixed_bytes, evictable_bytes, budget_bytes, floor_bytes) = {
-            let index = lock(&core.index);
+            let index = core.index.lock();
             let fixed_bytes = index.charged_bytes.saturating_sub(index.evictable_bytes);
             let limits = (index.budget_bytes, index.floor_bytes);
             (fixed_bytes, index.evictable_bytes, limits.0, limits.1)
@@ -61,7 +60,7 @@ impl GuestRoom {
 
 impl Drop for GuestRoom {
     fn drop(&mut self) {
-        let mut index = lock(&self.core.index);
+        let mut index = self.core.index.lock();
         index.recharge(self.charged_bytes, 0);
         // how much that freed is for the file system to say
         index.forget_measure();

@@ -4,14 +4,14 @@
 //! the same file at once; an open file whose last handle is gone stays in the index as open until
 //! its map is written.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::budget::charge_bytes;
 use super::cached_file::CacheFile;
 use super::core::{Core, Handle};
-use super::file::{Files, MapState, Shared, lock};
-use super::index::{Entry, Index, Presence};
+use super::file::{Files, MapState, Shared};
+use super::index::{Entry, Presence};
 use super::layout;
 use super::map::LoadedMap;
 use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
@@ -54,7 +54,7 @@ impl Core {
     }
 
     pub(super) fn existing(self: &Arc<Self>, hash: &ContentHash) -> Option<CacheFile> {
-        lock(&self.index).get(hash)?;
+        self.index.lock().get(hash)?;
         let handle = match self.claim(hash) {
             Found::Open(handle) => handle,
             Found::Closed(entry) => self.reopen(*hash, entry, None).ok()?,
@@ -68,7 +68,7 @@ impl Core {
 
     /// Waits until the hash is not busy, and takes it unless it is open.
     fn claim(&self, hash: &ContentHash) -> Found {
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         loop {
             let busy = index.busy.contains(hash);
             match index.get(hash).map(|entry| (&entry.presence, entry)) {
@@ -89,19 +89,13 @@ impl Core {
                     return Found::Absent;
                 }
             }
-            index = self.wait(index);
+            self.settled.wait(&mut index);
         }
-    }
-
-    fn wait<'a>(&self, index: MutexGuard<'a, Index<Handle>>) -> MutexGuard<'a, Index<Handle>> {
-        self.settled
-            .wait(index)
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the claim, with what the hash stands for now.
     fn release(&self, hash: &ContentHash, entry: Option<Entry<Handle>>) {
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         index.busy.remove(hash);
         match entry {
             Some(entry) => {
@@ -140,12 +134,12 @@ impl Core {
                 self.release(&hash, Some(entry));
                 return Err(CacheError::io("remove", paths.data, source));
             }
-            lock(&self.index).recharge(old_bytes, 0);
+            self.index.lock().recharge(old_bytes, 0);
             return self.begin(hash, size_bytes);
         };
         let summary = loaded.summary();
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
-        lock(&self.index).recharge(old_bytes, new_bytes);
+        self.index.lock().recharge(old_bytes, new_bytes);
         let files = match Files::open(&paths, summary.size_bytes) {
             Ok(files) => files,
             Err(source) => {
@@ -213,7 +207,7 @@ impl Core {
         if charged_bytes > 0 {
             handle
                 .shared
-                .rewrite(&self.works, &mut lock(&handle.shared.map));
+                .rewrite(&self.works, &mut handle.shared.map.lock());
             self.works.tell(CacheEvent::Completed { hash, size_bytes });
         }
         Ok(handle)
@@ -253,8 +247,8 @@ impl Core {
                 was_complete: true,
             });
         }
-        let charged_bytes = lock(&shared.room).charged_bytes;
-        let mut index = lock(&self.index);
+        let charged_bytes = shared.room.lock().charged_bytes;
+        let mut index = self.index.lock();
         let Some(summary) = kept else {
             index.recharge(charged_bytes, 0);
             index.take(&shared.hash);

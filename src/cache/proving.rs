@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::file::{PairSource, Shared, lock};
+use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
 use super::works::Works;
 use super::{CacheError, CacheEvent};
@@ -20,14 +20,14 @@ impl Shared {
             return None;
         }
         let pages = pages_around(range, self.size_bytes);
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let missing = state.present.first_missing(pages.clone())?;
         if !state.doubt.touches(pages.clone()) {
             return Some(missing);
         }
         drop(state);
         self.settle(works, range);
-        lock(&self.state).present.first_missing(pages)
+        self.state.lock().present.first_missing(pages)
     }
 
     /// Proves a range that is all present. What does not prove is dropped.
@@ -48,9 +48,9 @@ impl Shared {
     /// Takes a range of whole chunks as missing, on disk first of all. Its bytes stay on disk,
     /// where they cost budget, until they are stored anew.
     pub(super) fn drop_range(&self, works: &Works, range: ByteRange) {
-        let mut map = lock(&self.map);
+        let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let lost: Vec<_> = state.present.runs(pages.clone()).collect();
         if lost.is_empty() && !state.doubt.touches(pages.clone()) {
             return;
@@ -79,7 +79,7 @@ impl Shared {
     pub(super) fn check(&self, works: &Works, range: ByteRange) -> u64 {
         let before = self.cached_bytes();
         let pages = pages_around(range, self.size_bytes);
-        if lock(&self.state).present.contains(pages) {
+        if self.state.lock().present.contains(pages) {
             // What fails is dropped chunk by chunk inside.
             let _ = self.prove(works, range);
         } else {
@@ -92,7 +92,7 @@ impl Shared {
     pub(super) fn drop_unproven(&self, works: &Works, range: ByteRange) {
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
-            let whole = lock(&self.state).present.contains(pages);
+            let whole = self.state.lock().present.contains(pages);
             if whole && !self.proves(chunk) {
                 self.drop_range(works, chunk);
             }
@@ -105,11 +105,11 @@ impl Shared {
         let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
-            if !lock(&self.state).doubt.touches(pages.clone()) {
+            if !self.state.lock().doubt.touches(pages.clone()) {
                 continue;
             }
             let proven = self.proves(chunk);
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
             for run in doubtful {
                 if proven {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::core::Core;
-use super::file::{Shared, State, lock};
+use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
 use super::works::Works;
 use super::{CacheError, CacheEvent};
@@ -34,7 +34,7 @@ impl CacheFile {
         let core = &self.handle.core;
         check_shape(verified, shared.size_bytes)?;
         let pages = pages_in(verified.range, shared.size_bytes);
-        if lock(&shared.state).present.contains(pages.clone()) {
+        if shared.state.lock().present.contains(pages.clone()) {
             return Ok(Stored::Kept);
         }
         let Some(growth) = shared.charge(core, &pages) else {
@@ -61,7 +61,7 @@ impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
     fn write(&self, works: &Works, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let _turn = lock(&self.writing);
+        let _turn = self.writing.lock();
         let mut slices = [IoSlice::new(bytes)];
         let range = ByteRange::at(offset, bytes.len() as u64);
         let files = self.files_for(works, range)?;
@@ -70,8 +70,8 @@ impl Shared {
 
     /// Charges the budget for pages that will be written.
     fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
-        let mut room = lock(&self.room);
-        let state = lock(&self.state);
+        let mut room = self.room.lock();
+        let state = self.state.lock();
         let growth = state.present.growth(pages.clone());
         let counts = state.counts() + room.in_flight + growth;
         drop(state);
@@ -86,22 +86,22 @@ impl Shared {
 
     /// Changes the state and gives back what of the charge was not needed.
     fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
-        let mut room = lock(&self.room);
-        let mut state = lock(&self.state);
+        let mut room = self.room.lock();
+        let mut state = self.state.lock();
         change(&mut state);
         room.in_flight = room.in_flight - growth;
         let counts = state.counts() + room.in_flight;
         drop(state);
         let new_bytes = charge_bytes(self.size_bytes, counts);
         if new_bytes != room.charged_bytes {
-            lock(&core.index).recharge(room.charged_bytes, new_bytes);
+            core.index.lock().recharge(room.charged_bytes, new_bytes);
             room.charged_bytes = new_bytes;
         }
     }
 
     /// Writes the map when enough has come together or the file is complete.
     fn follow_up(&self, works: &Works, completed: bool) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let due = state.unflushed_bytes >= works.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::config::MAX_MEMBERS;
 use super::identity::Life;
@@ -162,7 +163,7 @@ impl Vouchers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

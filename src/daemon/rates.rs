@@ -1,8 +1,9 @@
 //! Bytes a second, from counters that only grow.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::digest::ContentHash;
 
@@ -28,7 +29,7 @@ pub struct Rates {
 impl Rates {
     /// Remembers how the counters stand.
     pub fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = self.samples.lock();
         samples.push_back(Sample {
             at,
             received_bytes,
@@ -45,7 +46,7 @@ impl Rates {
 
     /// Bytes received and sent a second, over what is remembered.
     pub fn per_second(&self) -> (u64, u64) {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = self.samples.lock();
         let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
             return (0, 0);
         };
@@ -70,7 +71,7 @@ pub struct FetchRates {
 impl FetchRates {
     /// Remembers how much came of each; those that are not named are forgotten.
     pub fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of = self.of.lock();
         let now = received.map(|(hash, received_bytes)| {
             let rates = of.remove(&hash).unwrap_or_default();
             rates.record(at, received_bytes, 0);
@@ -82,7 +83,7 @@ impl FetchRates {
 
     /// Bytes of it received a second.
     pub fn per_second(&self, hash: &ContentHash) -> u64 {
-        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = self.of.lock();
         of.get(hash).map_or(0, |rates| rates.per_second().0)
     }
 }

@@ -5,11 +5,12 @@
 //! fails leaves nothing mounted and nothing running.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -478,9 +479,6 @@ async fn use_waiting_token(service: &Service, config: &Config) {
 
 impl Service {
     fn saved_shares(&self) -> Vec<ShareSettings> {
-        self.saved_shares
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.saved_shares.lock().clone()
     }
 }

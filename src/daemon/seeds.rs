@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::config::Seed;
@@ -54,7 +55,7 @@ impl NamedSeeds {
     /// Those of another configuration, from now on.
     pub fn replace(&self, seeds: &[Seed]) {
         let named = seeds.iter().filter(|seed| seed.ip().is_none()).cloned();
-        *lock(&self.seeds) = named.collect();
+        *self.seeds.lock() = named.collect();
     }
 
     /// Resolves all of them now and every half minute, each beside the others, and says hello.
@@ -69,7 +70,7 @@ impl NamedSeeds {
     /// Resolves all of them once.
     pub async fn greet(self: Arc<Self>, node: &Arc<Node>) {
         let mut asked = JoinSet::new();
-        for seed in lock(&self.seeds).clone() {
+        for seed in self.seeds.lock().clone() {
             let (this, node) = (self.clone(), node.clone());
             asked.spawn(async move {
                 for address in this.resolve(&seed).await {
@@ -85,8 +86,8 @@ impl NamedSeeds {
         let found = resolve(seed).await;
         let name = seed.to_string();
         if !found.is_empty() {
-            lock(&self.unresolved).remove(&name);
-        } else if lock(&self.unresolved).insert(name) {
+            self.unresolved.lock().remove(&name);
+        } else if self.unresolved.lock().insert(name) {
             journal::warn(
                 message::SEED_UNKNOWN,
                 &format!("the seed {seed} does not resolve; it is asked for every 30 seconds"),
@@ -94,11 +95,6 @@ impl NamedSeeds {
         }
         found
     }
-}
-
-// A panic elsewhere cannot leave these torn: each step under a lock is complete.
-fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -114,9 +110,9 @@ mod tests {
         let seeds = [seed("10.0.0.1:1378"), seed("lab.example:1378")];
         assert_eq!(addresses(&seeds), ["10.0.0.1:1378".parse().unwrap()]);
         let named = NamedSeeds::new(&seeds);
-        assert_eq!(*lock(&named.seeds), [seed("lab.example:1378")]);
+        assert_eq!(*named.seeds.lock(), [seed("lab.example:1378")]);
         named.replace(&[]);
-        assert!(lock(&named.seeds).is_empty());
+        assert!(named.seeds.lock().is_empty());
     }
 
     #[tokio::test]
@@ -124,9 +120,9 @@ mod tests {
         let named = NamedSeeds::new(&[]);
         let unknown = seed("no-such-host.invalid:1378");
         assert!(named.resolve(&unknown).await.is_empty());
-        assert!(lock(&named.unresolved).contains(&unknown.to_string()));
+        assert!(named.unresolved.lock().contains(&unknown.to_string()));
         let known = seed("localhost:1378");
         assert!(!named.resolve(&known).await.is_empty());
-        assert!(!lock(&named.unresolved).contains(&known.to_string()));
+        assert!(!named.unresolved.lock().contains(&known.to_string()));
     }
 }

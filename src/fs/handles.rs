@@ -4,9 +4,11 @@
 //! kernel bounds the table by its own open files, and [`MAX_OPEN_HANDLES`] bounds it besides.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
 use super::traits::{BackingFile, ContentHandle};
@@ -118,7 +120,7 @@ impl OpenFile {
         if !error.is_worth_remembering() {
             return;
         }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock();
         failures.retain(|failure| failure.until > now);
         if failures.len() == MAX_FAILURES {
             failures.remove(0);
@@ -132,7 +134,7 @@ impl OpenFile {
 
     /// How a read of the range failed a moment ago, if it lies within one that did.
     pub fn recent_failure(&self, range: ByteRange, now: Instant) -> Option<FsError> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock();
         let within = |failure: &&Failure| failure.until > now && failure.range.contains(&range);
         failures.iter().find(within).map(|failure| failure.error)
     }
@@ -170,7 +172,7 @@ impl Handles {
     /// # Errors
     /// [`FsError::TooManyHandles`] at [`MAX_OPEN_HANDLES`]; the handle is then given back.
     pub fn insert(&self, handle: Handle) -> Result<u64, (Handle, FsError)> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.write();
         if open.len() >= MAX_OPEN_HANDLES {
             return Err((handle, FsError::TooManyHandles));
         }
@@ -187,7 +189,7 @@ impl Handles {
     /// Opens under a number that the kernel has already; gives what is open there, and the handle
     /// back where that is another one.
     pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, Option<Handle>) {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.write();
         if let Some(there) = open.get(&number) {
             return (there.clone(), Some(handle));
         }
@@ -198,27 +200,24 @@ impl Handles {
 
     /// What is open under this number.
     pub fn get(&self, number: u64) -> Result<Arc<Handle>, FsError> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         open.get(&number).cloned().ok_or(FsError::BadHandle)
     }
 
     /// Closes.
     pub fn remove(&self, number: u64) -> Option<Arc<Handle>> {
-        self.open
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&number)
+        self.open.write().remove(&number)
     }
 
     /// Closes everything.
     pub fn drain(&self) -> Vec<Arc<Handle>> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.write();
         open.drain().map(|(_, handle)| handle).collect()
     }
 
     /// The inodes of the files that are open, each once.
     pub fn inodes(&self) -> BTreeSet<u64> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read();
         let ino = |handle: &Arc<Handle>| match &**handle {
             Handle::File(file) => Some(file.ino),
             Handle::Status(_) => None,
@@ -228,10 +227,7 @@ impl Handles {
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        self.open
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.open.read().len()
     }
 }
 

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::modes::Mode;
 use super::traits::BackingFile;
@@ -117,7 +118,7 @@ impl Inherited {
 
     // A panic elsewhere cannot leave the maps torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

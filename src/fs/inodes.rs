@@ -7,7 +7,8 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
 use super::names;
@@ -146,7 +147,7 @@ impl Inodes {
 
     // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -5,9 +5,10 @@
 //! the same in every one of them.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::attributes::{Attributes, FileKind};
 use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
@@ -243,8 +244,8 @@ impl Listings {
     }
 
     // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<u64, Arc<Listing>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, LruCache<u64, Arc<Listing>>> {
+        self.0.lock()
     }
 }
 

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::traits::BackingFile;
 
@@ -78,7 +80,7 @@ impl Modes {
 
     // A panic elsewhere cannot leave the map torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Opens>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -6,7 +6,9 @@
 //! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::attributes::Entry;
 use super::error::FsError;
@@ -64,7 +66,7 @@ impl Filesystem {
 
     /// Directories are looked for anew.
     pub(super) fn forget_places(&self) {
-        *self.places.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.places.0.lock() = None;
     }
 
     fn enter_as(&self, ino: u64, name: Name, listed: Listed) -> Result<Entry, FsError> {
@@ -106,7 +108,7 @@ impl Filesystem {
 
     /// The path of the directory or link of a number.
     fn place(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
-        let mut places = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.0.lock();
         let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
         let known = places.take_if(|known| !is_of_now(known) && !known.paths.contains_key(&ino));
         drop(known);

@@ -5,8 +5,10 @@
 //! progress whatever the rate is. Nothing waits here but requests: no thread of the mount does.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::extent::ByteRange;
 use crate::fs::handles::Handle;
@@ -62,9 +64,7 @@ impl Budget {
 
     // A panic elsewhere cannot leave it torn.
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.spent_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.spent_until.lock()
     }
 }
 
@@ -119,17 +119,13 @@ impl DelayQueue {
             }
             let now = Instant::now();
             let first = state.waiting.first_key_value().map(|((at, _), _)| *at);
-            state = match first {
+            match first {
                 Some(at) if at <= now => return state.waiting.pop_first().map(|(_, it)| it),
                 Some(at) => {
-                    let waited = self.changed.wait_timeout(state, at.duration_since(now));
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_until(&mut state, at);
                 }
-                None => {
-                    let waited = self.changed.wait(state);
-                    waited.unwrap_or_else(PoisonError::into_inner)
-                }
-            };
+                None => self.changed.wait(&mut state),
+            }
         }
     }
 
@@ -143,7 +139,7 @@ impl DelayQueue {
 
     // A panic elsewhere cannot leave the queue torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

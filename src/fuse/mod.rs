@@ -47,9 +47,11 @@ mod threads;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
@@ -295,20 +297,19 @@ impl Server {
 
 impl End {
     fn declare(&self) {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.is_over.lock() = true;
         self.changed.notify_all();
     }
 
     fn is_over(&self) -> bool {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.is_over.lock()
     }
 
     fn wait(&self, timeout: Duration) -> bool {
-        let is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .changed
-            .wait_timeout_while(is_over, timeout, |over| !*over);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut is_over = self.is_over.lock();
+        self.changed
+            .wait_while_for(&mut is_over, |over| !*over, timeout);
+        *is_over
     }
 }
 

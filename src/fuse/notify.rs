@@ -5,8 +5,10 @@
 //! queue happens once; a queue that is full becomes one word: everything.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::abi::opcode;
 use super::device::Device;
@@ -65,16 +67,13 @@ impl Queue {
         let mut state = self.lock();
         while state.order.is_empty() && !state.closed {
             let Some(until) = until else {
-                let woken = self.changed.wait(state);
-                state = woken.unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut state);
                 continue;
             };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if until <= Instant::now() {
                 break;
             }
-            let woken = self.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_until(&mut state, until);
         }
         if state.closed {
             return None;
@@ -91,10 +90,8 @@ impl Queue {
     fn wait_for_crossing(&self) -> bool {
         let mut state = self.lock();
         state.crossing = true;
-        let waited = self
-            .changed
-            .wait_timeout_while(state, CROSSING_TIME, |s| !s.closed);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.changed
+            .wait_while_for(&mut state, |s| !s.closed, CROSSING_TIME);
         state.crossing = false;
         !state.closed
     }
@@ -128,7 +125,7 @@ impl Queue {
 
     // A panic elsewhere cannot leave the queue torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -5,8 +5,9 @@
 //! waits for it would take the next request.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::abi;
 use super::device::Device;
@@ -47,7 +48,7 @@ impl Pulse {
 
     /// Our question came back.
     pub fn answered(&self) {
-        *self.answers.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.answers.lock() += 1;
         self.changed.notify_all();
     }
 
@@ -61,15 +62,15 @@ impl Pulse {
     }
 
     fn session_answers(&self, timeout: Duration, ask: impl FnOnce() -> bool) -> bool {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.lock();
         let before = *answers;
         if !ask() {
             return false;
         }
         let waited = self
             .changed
-            .wait_timeout_while(answers, timeout, |now| *now == before);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+            .wait_while_for(&mut answers, |now| *now == before, timeout);
+        !waited.timed_out()
     }
 }
 

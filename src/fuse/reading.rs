@@ -1,9 +1,11 @@
 //! What each process reads of which file: counters that reads add to without waiting for anyone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// How many files are told of one process. Beyond it the closed one that was read longest ago is
 /// forgotten; where all are open, further ones count for the process alone.
@@ -187,7 +189,7 @@ impl Process {
     /// Takes its speed since the last look.
     pub fn look(&self, now: Instant) {
         let bytes = self.given.bytes();
-        let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut speed = self.speed.lock();
         if let Some(looked) = speed.looked {
             let seconds = now.duration_since(looked).as_secs_f64();
             if seconds > 0.0 {
@@ -208,7 +210,7 @@ impl Process {
         } = self.known_as();
         let mut files: Vec<Arc<Reading>> = self.files().values().cloned().collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.given.last_ms.load(Ordering::Relaxed)));
-        let speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        let speed = self.speed.lock();
         ReaderReport {
             pid: self.pid,
             uid: self.uid,
@@ -226,11 +228,11 @@ impl Process {
 
     // A panic elsewhere cannot leave these torn: each step under the lock is complete.
     fn names(&self) -> MutexGuard<'_, KnownAs> {
-        self.known_as.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known_as.lock()
     }
 
     fn files(&self) -> MutexGuard<'_, HashMap<u64, Arc<Reading>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 }
 

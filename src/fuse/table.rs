@@ -6,8 +6,10 @@
 //! there are at most [`MAX_BACKGROUND`](super::session::MAX_BACKGROUND).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::abi::opcode;
 use super::reading::{Reading, Waits};
@@ -176,17 +178,12 @@ impl Table {
                 return Some(expired);
             }
             state.asleep_until = state.deadlines.first().map(|(first, _)| *first);
-            state = match state.asleep_until {
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+            match state.asleep_until {
+                None => self.changed.wait(&mut state),
                 Some(first) => {
-                    let left = first.saturating_duration_since(now);
-                    let woken = self.changed.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_until(&mut state, first);
                 }
-            };
+            }
         }
     }
 
@@ -215,7 +212,7 @@ impl Table {
 
     // A panic elsewhere cannot leave these maps torn: each step under the lock is complete.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -5,8 +5,8 @@
 //! the kernel sends again what the process before had taken and not answered (Linux 6.9).
 
 use std::io::{self, IoSlice};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::abi::{self, Header, opcode};
@@ -61,18 +61,14 @@ impl Greetings {
 
     /// The kernel says this.
     pub fn hear(&self, message: &[u8]) {
-        message.clone_into(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        message.clone_into(&mut self.heard.lock());
     }
 
     /// The session answers this.
     pub fn answer(&self, answer: &[u8]) -> Answered {
         match &self.kept {
             None => Answered::New(Greeting {
-                request: self
-                    .heard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
+                request: self.heard.lock().clone(),
                 answer: answer.to_vec(),
             }),
             Some(kept) if kept.answer == answer => Answered::Again,

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -105,7 +106,7 @@ pub struct ServedPlace {
 impl Doorkeeper {
     /// A place, if there is one for this address.
     pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served = self.served.lock();
         let all: usize = served.values().sum();
         let of_same = served.entry(ip).or_default();
         if all >= SERVED_MAX || *of_same >= SERVED_PER_ADDRESS {
@@ -121,7 +122,7 @@ impl Doorkeeper {
 
 impl Drop for ServedPlace {
     fn drop(&mut self) {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served = self.served.lock();
         if let Some(count) = served.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
@@ -497,13 +498,7 @@ mod tests {
         }
         assert_eq!(places.len(), SERVED_MAX);
         places.clear();
-        assert!(
-            door.served
-                .lock()
-                .unwrap()
-                .values()
-                .all(|count| *count == 0)
-        );
+        assert!(door.served.lock().values().all(|count| *count == 0));
         assert!(door.enter(ip(0)).is_some());
     }
 }

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
@@ -102,18 +103,11 @@ impl NodeContent {
 
     /// How many versions are open.
     pub fn open_versions(&self) -> usize {
-        self.open
-            .read()
-            .expect("no holder of this lock panics")
-            .len()
+        self.open.read().len()
     }
 
     fn version(&self, handle: ContentHandle) -> Option<Arc<OpenVersion>> {
-        self.open
-            .read()
-            .expect("no holder of this lock panics")
-            .get(&handle.0)
-            .cloned()
+        self.open.read().get(&handle.0).cloned()
     }
 
     fn open_fixed(&self, file: &FileVersion) -> OpenVersion {
@@ -188,7 +182,7 @@ fn remember(
     next_handle: &AtomicU64,
     version: OpenVersion,
 ) -> Result<ContentHandle, FsError> {
-    let mut open = open.write().expect("no holder of this lock panics");
+    let mut open = open.write();
     if open.len() >= OPEN_VERSIONS_MAX {
         return Err(FsError::TooManyHandles);
     }
@@ -281,11 +275,7 @@ impl Content for NodeContent {
     }
 
     fn close(&self, handle: ContentHandle) {
-        let closed = self
-            .open
-            .write()
-            .expect("no holder of this lock panics")
-            .remove(&handle.0);
+        let closed = self.open.write().remove(&handle.0);
         if let Some(OpenVersion::Fixed(version)) = closed.as_deref()
             && version.is_partial()
         {

@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::machine::NodeEvent;
@@ -182,19 +183,19 @@ impl Default for EventLog {
 impl EventLog {
     /// What is remembered, oldest first, and the events from now on.
     pub fn follow(&self) -> (Vec<Noted>, broadcast::Receiver<Noted>) {
-        let kept = self.kept.lock().expect("no holder of this lock panics");
+        let kept = self.kept.lock();
         (kept.events.iter().cloned().collect(), self.live.subscribe())
     }
 
     /// The warnings that are remembered, oldest first.
     pub fn warnings(&self) -> Vec<String> {
-        let kept = self.kept.lock().expect("no holder of this lock panics");
+        let kept = self.kept.lock();
         kept.warnings.iter().map(|(text, _)| text.clone()).collect()
     }
 
     /// Those of them that every user of this machine may know.
     pub fn public_warnings(&self) -> Vec<String> {
-        let kept = self.kept.lock().expect("no holder of this lock panics");
+        let kept = self.kept.lock();
         let public = kept
             .warnings
             .iter()
@@ -214,7 +215,7 @@ impl EventLog {
 
     fn warn_whom(&self, message: String, audience: Audience) {
         {
-            let mut kept = self.kept.lock().expect("no holder of this lock panics");
+            let mut kept = self.kept.lock();
             if kept.warnings.iter().any(|(text, _)| *text == message) {
                 return;
             }
@@ -231,7 +232,7 @@ impl EventLog {
             at: SystemTime::now(),
             news,
         };
-        let mut kept = self.kept.lock().expect("no holder of this lock panics");
+        let mut kept = self.kept.lock();
         if kept.events.len() == EVENTS_KEPT {
             kept.events.pop_front();
         }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::NodeError;
@@ -361,12 +362,7 @@ impl Node {
                 let _ended = stopping.wait_for(|stopped| *stopped).await;
             }
         };
-        let lan = self
-            .running
-            .lan
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let lan = self.running.lan.lock().take();
         let hidden = async {
             if let Some(lan) = lan {
                 lan.shutdown().await;

@@ -1,7 +1,9 @@
 //! How many bytes of files went to whom.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::id::NodeId;
 
@@ -23,7 +25,7 @@ struct Counts {
 impl SentBytes {
     /// So many bytes of files went to `peer`.
     pub fn add(&self, peer: NodeId, bytes: u64) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         counts.total += bytes;
         if counts.by_peer.len() < PEERS_COUNTED_MAX || counts.by_peer.contains_key(&peer) {
             *counts.by_peer.entry(peer).or_default() += bytes;
@@ -32,15 +34,12 @@ impl SentBytes {
 
     /// Since the start, to all.
     pub fn total(&self) -> u64 {
-        self.counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total
+        self.counts.lock().total
     }
 
     /// Since the start, to one peer.
     pub fn to(&self, peer: &NodeId) -> u64 {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lock();
         counts.by_peer.get(peer).copied().unwrap_or(0)
     }
 }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
@@ -50,7 +50,7 @@ impl Beneath {
 
     /// The names right in the directory `dir` that must not be touched.
     pub(super) fn refused_in(&self, dir: &Path) -> Vec<Vec<u8>> {
-        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounts = self.mounts.lock();
         let all = self.refused.iter().chain(mounts.points());
         let within = all.filter(|path| path.parent() == Some(dir));
         within
@@ -59,7 +59,7 @@ impl Beneath {
     }
 
     fn find_refused(&self, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounts = self.mounts.lock();
         let all = self.refused.iter().chain(mounts.points());
         all.into_iter().find(|path| wanted(path)).cloned()
     }

@@ -74,10 +74,7 @@ fn next_jobs(shared: &Shared, prompt_only: bool) -> Option<Vec<Job>> {
                 return Some(jobs);
             }
         }
-        state = shared
-            .hashing
-            .wait(state)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.hashing.wait(&mut state);
     }
 }
 

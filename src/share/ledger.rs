@@ -7,10 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::error::ShareError;
@@ -170,7 +171,7 @@ impl Drop for Ledger {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn make_tables(&self) -> Result<(), redb::Error> {
@@ -208,16 +209,11 @@ impl Shared {
         loop {
             let mut waiting = self.lock();
             while waiting.rows.is_empty() && !waiting.stopping {
-                waiting = self
-                    .changed
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut waiting);
             }
             if !waiting.stopping {
-                let gathered = self
-                    .changed
-                    .wait_timeout_while(waiting, GATHER, |w| !w.stopping);
-                waiting = gathered.unwrap_or_else(PoisonError::into_inner).0;
+                self.changed
+                    .wait_while_for(&mut waiting, |w| !w.stopping, GATHER);
             }
             let (rows, stopping) = (waiting.rows.clone(), waiting.stopping);
             drop(waiting);

@@ -51,10 +51,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, fstat, statat};
 use tokio::sync::mpsc;
 
@@ -138,11 +139,7 @@ impl ShareSet {
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
     /// [`ShareError::State`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
-        let _alone = self
-            .inner
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
         let dir = self.check_dir(&spec.dir)?;
         let overlaps =
@@ -175,11 +172,7 @@ impl ShareSet {
     /// # Errors
     /// [`ShareError::NotShared`].
     pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
-        let _alone = self
-            .inner
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
         let mut state = shared.lock();
         let canonical = without_links_above(dir);
@@ -428,7 +421,7 @@ impl Inner {
         let keeper = Builder::new()
             .name("share-keeper".to_owned())
             .spawn(|| keeper.run())?;
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         threads.push(keeper);
         for number in 0..hash_threads.max(2) {
             let shared = self.shared.clone();
@@ -442,7 +435,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.stop();
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         for thread in threads.drain(..) {
             // a thread that panicked has said so itself
             let _ = thread.join();

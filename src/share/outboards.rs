@@ -9,10 +9,11 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::ShareError;
 use crate::digest::{ContentHash, Outboard, outboard_bytes};
@@ -109,9 +110,7 @@ impl Outboards {
         if let Some(pairs) = self.recall(&hash) {
             return Ok(pairs);
         }
-        let _alone = self.rebuilding[lane]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.rebuilding[lane].lock();
         if let Some(pairs) = self.recall(&hash).or_else(|| self.read(&hash, size_bytes)) {
             return Ok(self.note_in_memory(hash, pairs));
         }
@@ -212,7 +211,7 @@ impl Outboards {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the threads of the room have in common.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::beneath::Beneath;
@@ -60,7 +61,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Makes the keeper look at what was asked of it.
@@ -111,13 +112,12 @@ impl Shared {
             if left.is_zero() {
                 return false;
             }
-            let waited = self.settled.wait_timeout(settling, left);
-            settling = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.settled.wait_for(&mut settling, left);
         }
         settling.reached >= asked
     }
 
     fn lock_settling(&self) -> MutexGuard<'_, Settling> {
-        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+        self.settling.lock()
     }
 }

@@ -3,9 +3,10 @@
 //! What somebody waits for passes at once and is paid for afterwards, by what nobody waits for yet:
 //! the sum keeps to the limit, and a reader never stands behind what fills the cache.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
@@ -93,10 +94,7 @@ impl Pace {
     }
 
     fn lock(&self) -> MutexGuard<'_, Bucket> {
-        self.inner
-            .bucket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.bucket.lock()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The invitations that this node has issued and that wait to be used.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use super::token::{InviteToken, MAX_TOKEN_SEEDS};
@@ -101,7 +101,7 @@ impl Invites {
     }
 
     fn lock_current(&self, now_unix_s: u64) -> MutexGuard<'_, Vec<Invite>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiting.retain(|invite| now_unix_s < invite.expires_unix_s);
         waiting
     }

@@ -5,9 +5,10 @@
 //! on disk before it counts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::Zeroizing;
 
 use super::epochs::Epochs;
@@ -263,7 +264,7 @@ impl Keyring {
             return Ok(Vec::new());
         };
         let taken = {
-            let mut ledger = ledger.write().unwrap_or_else(PoisonError::into_inner);
+            let mut ledger = ledger.write();
             ledger.merge(statements)
         };
         if !taken.is_empty() {
@@ -382,7 +383,7 @@ impl Keyring {
     ) -> Result<(), TrustError> {
         let ledger = self.ledger.as_ref().ok_or_else(|| self.not_admin())?;
         let stated = {
-            let mut ledger = ledger.write().unwrap_or_else(PoisonError::into_inner);
+            let mut ledger = ledger.write();
             claim(&mut ledger)?
         };
         self.news().push(stated);
@@ -412,7 +413,7 @@ impl Keyring {
         if let Home::State(directory) = &self.home {
             file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
         }
-        *ledger.write().unwrap_or_else(PoisonError::into_inner) = joined;
+        *ledger.write() = joined;
         *self.epochs_mut() = Epochs::new(secret);
         self.news().clear();
         self.changed()
@@ -471,19 +472,19 @@ impl Keyring {
 
     fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
         let ledger = self.ledger.as_ref()?;
-        Some(look(&ledger.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(look(&ledger.read()))
     }
 
     fn news(&self) -> MutexGuard<'_, Vec<SignedStatement>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        self.news.lock()
     }
 
     fn epochs(&self) -> RwLockReadGuard<'_, Epochs> {
-        self.epochs.read().unwrap_or_else(PoisonError::into_inner)
+        self.epochs.read()
     }
 
     fn epochs_mut(&self) -> RwLockWriteGuard<'_, Epochs> {
-        self.epochs.write().unwrap_or_else(PoisonError::into_inner)
+        self.epochs.write()
     }
 }
 

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// What the peer does when it is asked for a name by TCP.
 #[derive(Clone)]
@@ -82,7 +84,7 @@ impl OldPeer {
     }
 
     pub fn gives(&self, name: &str, what: Gives) {
-        let mut files = self.inside.files.lock().unwrap();
+        let mut files = self.inside.files.lock();
         files.insert(name.to_owned(), what);
     }
 
@@ -91,17 +93,17 @@ impl OldPeer {
     }
 
     pub fn members(&self) -> Vec<String> {
-        self.inside.members.lock().unwrap().clone()
+        self.inside.members.lock().clone()
     }
 
     /// The text of every datagram so far.
     pub fn heard(&self) -> Vec<(SocketAddr, String)> {
-        self.inside.heard.lock().unwrap().clone()
+        self.inside.heard.lock().clone()
     }
 
     /// The names that were asked for by TCP.
     pub fn served(&self) -> Vec<String> {
-        self.inside.served.lock().unwrap().clone()
+        self.inside.served.lock().clone()
     }
 
     /// Sends its list to every member, as it does each period.
@@ -125,17 +127,17 @@ impl OldPeer {
     /// bytes until the close.
     pub fn get(&self, name: &str, limit: Duration) -> Option<Got> {
         let (sender, answers) = channel();
-        *self.inside.asking.lock().unwrap() = Some(sender);
+        *self.inside.asking.lock() = Some(sender);
         self.send_all(&format!("Get,{name}\n"));
         let first = answers.recv_timeout(limit);
-        *self.inside.asking.lock().unwrap() = None;
+        *self.inside.asking.lock() = None;
         Some(download(first.ok()?, name))
     }
 
     /// Asks, and gives the answers as they come, each with how long it took.
     pub fn ask(&self, name: &str) -> Receiver<SocketAddr> {
         let (sender, answers) = channel();
-        *self.inside.asking.lock().unwrap() = Some(sender);
+        *self.inside.asking.lock() = Some(sender);
         self.send_all(&format!("Get,{name}\n"));
         answers
     }
@@ -178,17 +180,17 @@ impl Inside {
         let mut buffer = [0; 2048];
         while let Ok((length, from)) = self.udp.recv_from(&mut buffer) {
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.heard.lock().unwrap().push((from, text.clone()));
+            self.heard.lock().push((from, text.clone()));
             let fields: Vec<&str> = text.trim().split(',').collect();
             match fields[..] {
                 ["DISCOVER", ..] => self.merge(&fields[1..]),
-                ["Get", name, ..] if self.files.lock().unwrap().contains_key(name) => {
+                ["Get", name, ..] if self.files.lock().contains_key(name) => {
                     self.offer(from);
                 }
                 ["File", _, port] => {
-                    let asking = self.asking.lock().unwrap();
+                    let asking = self.asking.lock();
                     if let Some(answers) = &*asking {
-                        self.prior.lock().unwrap().insert(from);
+                        self.prior.lock().insert(from);
                         let at = SocketAddr::new(from.ip(), port.parse().unwrap());
                         let _late = answers.send(at);
                     }
@@ -199,7 +201,7 @@ impl Inside {
     }
 
     fn merge(&self, names: &[&str]) {
-        let mut members = self.members.lock().unwrap();
+        let mut members = self.members.lock();
         for name in names.iter().filter(|name| !name.is_empty()) {
             if *name != self.me && !members.iter().any(|member| member == name) {
                 members.push((*name).to_owned());
@@ -209,7 +211,7 @@ impl Inside {
 
     fn offer(&self, to: SocketAddr) {
         let (udp, port) = (self.udp.try_clone().unwrap(), self.tcp_port);
-        let is_prior = self.prior.lock().unwrap().contains(&to);
+        let is_prior = self.prior.lock().contains(&to);
         let delay = if is_prior { Duration::ZERO } else { self.delay };
         thread::spawn(move || {
             wait(delay);
@@ -226,8 +228,8 @@ impl Inside {
         let Some(name) = text.trim().strip_prefix("Get,") else {
             return;
         };
-        self.served.lock().unwrap().push(name.to_owned());
-        let gives = self.files.lock().unwrap().get(name).cloned();
+        self.served.lock().push(name.to_owned());
+        let gives = self.files.lock().get(name).cloned();
         let mut send = |header: String, bytes: &[u8]| {
             let _gone = stream.write_all(header.as_bytes());
             let _gone = stream.write_all(bytes);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use p2pfs::fs::{
 use p2pfs::fuse::Mount;
 use p2pfs::path::SharedPath;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::process::PATIENCE;
 use super::two_catalogues::Namespace;
@@ -127,7 +128,7 @@ impl Memory {
 
     /// Lists an entry as it is.
     pub fn put_entry(&self, name: &[u8], entry: Entry) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let path = SharedPath::new(name).unwrap();
         state
             .namespace
@@ -150,7 +151,7 @@ impl Memory {
             mtime: MTIME,
             version_time: MTIME,
         };
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state
             .namespace
             .near
@@ -177,7 +178,7 @@ impl Memory {
                 executable: false,
             },
         );
-        self.state.lock().unwrap().contents.insert(hash, how);
+        self.state.lock().contents.insert(hash, how);
         hash
     }
 
@@ -193,7 +194,7 @@ impl Memory {
 
     /// How a content behaves from now on.
     pub fn turn(&self, hash: ContentHash, how: Behaviour) {
-        self.state.lock().unwrap().contents.insert(hash, how);
+        self.state.lock().contents.insert(hash, how);
     }
 
     pub fn executable(&self, name: &str, bytes: Vec<u8>) {
@@ -209,7 +210,6 @@ impl Memory {
         );
         self.state
             .lock()
-            .unwrap()
             .contents
             .insert(hash, Behaviour::Here(Arc::new(bytes)));
     }
@@ -228,32 +228,28 @@ impl Memory {
     }
 
     pub fn remove(&self, name: &str) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         assert!(state.namespace.far.remove(ShareIndex(0), &path(name)));
     }
 
     pub fn set_cached(&self, hash: ContentHash, bytes: u64) {
-        self.state.lock().unwrap().cached.insert(hash, bytes);
+        self.state.lock().cached.insert(hash, bytes);
     }
 
     /// The kernel may read this content from that file.
     pub fn set_backing(&self, hash: ContentHash, file: File) {
-        self.state
-            .lock()
-            .unwrap()
-            .backing
-            .insert(hash, Arc::new(file));
+        self.state.lock().backing.insert(hash, Arc::new(file));
     }
 
     /// What the kernel was given turns out to be damaged.
     pub fn lose_backing(&self, hash: ContentHash) {
-        self.state.lock().unwrap().backing.remove(&hash);
+        self.state.lock().backing.remove(&hash);
     }
 
     /// Publishes the view, and tells the mount what changed.
     pub fn publish(&self, mount: Option<&Mount>) {
         let changes = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             let (view, changes) = state.namespace.merge();
             state.view = view;
             changes
@@ -265,56 +261,54 @@ impl Memory {
 
     /// Waits until so many reads wait for bytes that never come.
     pub fn wait_for_stuck(&self, count: usize) {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let waited = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |s| s.never.len() < count);
-        assert!(
-            !waited.unwrap().1.timed_out(),
-            "{count} reads never came to wait"
-        );
+            .wait_while_for(&mut state, |s| s.never.len() < count, PATIENCE);
+        assert!(!waited.timed_out(), "{count} reads never came to wait");
     }
 
     pub fn stuck(&self) -> usize {
-        self.state.lock().unwrap().never.len()
+        self.state.lock().never.len()
     }
 
     fn stand_still<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.late += 1;
         self.changed.notify_all();
-        self.changed.wait_while(state, |s| !s.gate_is_open).unwrap()
+        self.changed.wait_while(&mut state, |s| !s.gate_is_open);
+        state
     }
 
     /// Waits until so many calls stand still.
     pub fn wait_for_late(&self, count: usize) {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let waited = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |s| s.late < count);
+            .wait_while_for(&mut state, |s| s.late < count, PATIENCE);
         assert!(
-            !waited.unwrap().1.timed_out(),
+            !waited.timed_out(),
             "{count} calls never came to stand still"
         );
     }
 
     /// Lets the calls that stand still go on.
     pub fn open_gate(&self) {
-        self.state.lock().unwrap().gate_is_open = true;
+        self.state.lock().gate_is_open = true;
         self.changed.notify_all();
     }
 
     pub fn open_count(&self) -> usize {
-        self.state.lock().unwrap().open.len()
+        self.state.lock().open.len()
     }
 }
 
 impl Content for Memory {
     fn view(&self) -> Arc<View> {
-        self.state.lock().unwrap().view.clone()
+        self.state.lock().view.clone()
     }
 
     fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         if matches!(state.contents.get(&file.hash), Some(Behaviour::OpensLate)) {
             state = self.stand_still(state);
@@ -337,7 +331,7 @@ impl Content for Memory {
 
     fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let (open, how) = {
-            let state = self.state.lock().unwrap();
+            let state = self.state.lock();
             let open = state.open[&handle.0].clone();
             let how = state.contents.get(&open.hash).cloned();
             (open, how)
@@ -373,7 +367,7 @@ impl Content for Memory {
 
     fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
         self.waits.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let hash = state.open[&handle.0].hash;
         let ticket = ReadTicket(self.next.fetch_add(1, Ordering::Relaxed));
         match state.contents[&hash].clone() {
@@ -393,7 +387,7 @@ impl Content for Memory {
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
-        let (reply, bytes) = self.state.lock().unwrap().on_their_way.remove(&ticket)?;
+        let (reply, bytes) = self.state.lock().on_their_way.remove(&ticket)?;
         std::thread::spawn(move || reply(Ok(bytes)));
         Some(Instant::now())
     }
@@ -403,14 +397,13 @@ impl Content for Memory {
     }
 
     fn close(&self, handle: ContentHandle) {
-        self.state.lock().unwrap().open.remove(&handle.0);
+        self.state.lock().open.remove(&handle.0);
         self.changed.notify_all();
     }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
         self.state
             .lock()
-            .unwrap()
             .cached
             .get(&file.hash)
             .copied()
@@ -419,7 +412,7 @@ impl Content for Memory {
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
         use std::os::unix::fs::MetadataExt;
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         if matches!(state.contents.get(&file.hash), Some(Behaviour::LooksLate)) {
             state = self.stand_still(state);
         }
@@ -440,7 +433,7 @@ impl Content for Memory {
     }
 
     fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         let open = state.open.get(&handle.0)?;
         let complete = || state.backing.get(&open.hash).cloned();
         open.live.clone().or_else(complete)

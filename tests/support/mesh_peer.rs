@@ -3,11 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
 
 /// What came to a stand-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl MeshPeer {
 
     /// All that came so far.
     pub fn came(&self) -> Vec<Came> {
-        self.came.lock().unwrap().clone()
+        self.came.lock().clone()
     }
 
     /// The lines that came so far.
@@ -115,7 +116,7 @@ impl MeshPeer {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.came.lock().unwrap().last() == Some(&Came::Closed)
+        self.came.lock().last() == Some(&Came::Closed)
     }
 
     /// The files that came whole: name, bytes; the old receiver's checks are made.
@@ -180,13 +181,13 @@ fn read_all(stream: TcpStream, came: &Mutex<Vec<Came>>) {
             if reader.read_exact(&mut payload).is_err() {
                 break;
             }
-            came.lock().unwrap().push(Came::Bytes(payload));
+            came.lock().push(Came::Bytes(payload));
             continue;
         }
         if text == "PING" {
             let _gone = reader.get_mut().write_all(b"PONG\n");
         }
-        came.lock().unwrap().push(Came::Line(text));
+        came.lock().push(Came::Line(text));
     }
-    came.lock().unwrap().push(Came::Closed);
+    came.lock().push(Came::Closed);
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,14 +95,36 @@ fn start_as_it_is(command: &mut Command) -> Running {
             Ok(())
         });
     }
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut child = fork(command).unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let err = child.stderr.take().unwrap();
     Running {
         child,
         readers: vec![collect(err)],
     }
+}
+
+/// Starts a command from the one thread that lives as long as this process: the kernel kills a
+/// child of `PR_SET_PDEATHSIG` when the *thread* that forked it ends (prctl(2)), and a test that
+/// runs beside others is a thread.
+pub fn fork(command: &mut Command) -> io::Result<Child> {
+    type Forked = (Command, io::Result<Child>);
+    type Order = (Command, mpsc::Sender<Forked>);
+    static PARENT: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
+        let (orders, coming) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, reply) in coming {
+                let child = command.spawn();
+                let _ = reply.send((command, child));
+            }
+        });
+        orders
+    });
+    let (reply, forked) = mpsc::channel();
+    let order = std::mem::replace(command, Command::new(""));
+    PARENT.send((order, reply)).expect("the parent lives");
+    let (order, child) = forked.recv().expect("the parent answers");
+    *command = order;
+    child
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {

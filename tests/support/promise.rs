@@ -4,6 +4,7 @@
 //! A test is a function behind `#[apply(promise)]` in a module with a `const NEEDS: &[Need]`. One
 //! that takes programs names them behind that: `#[takes("rsync", "diff")]`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -78,18 +79,36 @@ pub fn trial(
     })
 }
 
-/// Runs every promise of this binary, in the order of modules and lines, and `more` after them;
-/// so many at a time unless the command line says otherwise, or as many as there are processors.
+/// Runs every promise of this binary, and `more` after them; so many at a time unless the command
+/// line says otherwise, or as many as there are processors.
 pub fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
     let arguments = Arguments::from_args();
     let mut promises: Vec<&Promise> = inventory::iter::<Promise>.into_iter().collect();
     promises.sort_by_key(|it| (it.module, it.line));
+    if threads != Some(1) {
+        mix(&mut promises);
+    }
     let trials = promises.into_iter().map(Promise::trial).chain(more);
     let arguments = Arguments {
         test_threads: arguments.test_threads.or(threads),
         ..arguments
     };
     libtest_mimic::run(&arguments, trials.collect())
+}
+
+/// Spreads each module's promises over the whole, in their order: those of one module often wait
+/// for each other, since they share a world.
+fn mix(promises: &mut [&Promise]) {
+    let mut sizes = BTreeMap::<&str, usize>::new();
+    for promise in promises.iter() {
+        *sizes.entry(promise.module).or_default() += 1;
+    }
+    let mut seen = BTreeMap::<&str, usize>::new();
+    promises.sort_by_cached_key(|it| {
+        let before = seen.entry(it.module).or_default();
+        *before += 1;
+        *before * usize::MAX.isqrt() / sizes[it.module]
+    });
 }
 
 /// A filesystem can be mounted here.

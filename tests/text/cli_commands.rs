@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use assert_cmd::Command;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use p2pfs::daemon::control::{
     Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status,
     Touched, Traffic,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -40,7 +41,7 @@ impl FakeDaemon {
         let heard = Arc::clone(&asked);
         runtime.spawn(async move {
             while let Some(request) = requests.recv().await {
-                heard.lock().unwrap().push(request.call.clone());
+                heard.lock().push(request.call.clone());
                 match request.call {
                     Call::Status {} => request.reply.done(&status()),
                     _ => answer(request),
@@ -90,7 +91,7 @@ impl FakeDaemon {
     }
 
     fn asked(&self) -> Vec<Call> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().clone()
     }
 }
 

@@ -351,7 +351,7 @@ fn the_background_thread_writes_the_map_and_syncs_without_being_asked() {
         std::thread::yield_now();
     }
     source.store(&file, source.whole());
-    while file.shared().state.lock().unwrap().unsynced {
+    while file.shared().state.lock().unsynced {
         assert!(
             begun.elapsed() < Duration::from_secs(60),
             "the file was not synced"

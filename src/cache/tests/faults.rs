@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 /// What the simulated disk loses or keeps as one.
 const SECTOR_BYTES: u64 = 512;
@@ -114,7 +115,6 @@ impl Faults {
         let inode = file.metadata()?.ino();
         self.unsynced
             .lock()
-            .unwrap()
             .retain(|(number, _), _| *number != inode);
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Faults {
 
     fn remember(&self, file: &File, offset: u64, length: usize) -> io::Result<()> {
         let inode = file.metadata()?.ino();
-        let mut unsynced = self.unsynced.lock().unwrap();
+        let mut unsynced = self.unsynced.lock();
         let end = (offset + length as u64).div_ceil(SECTOR_BYTES);
         for sector in offset / SECTOR_BYTES..end {
             if unsynced.contains_key(&(inode, sector)) {
@@ -145,7 +145,7 @@ impl Faults {
 
     /// The power goes: each sector that was not synced is lost or kept, as the seed will have it.
     pub(in crate::cache) fn lose_power(&self, seed: u64) {
-        let mut unsynced = self.unsynced.lock().unwrap();
+        let mut unsynced = self.unsynced.lock();
         for ((inode, sector), (file, old)) in unsynced.drain() {
             let coin = blake3::hash(format!("{seed} {inode} {sector}").as_bytes()).as_bytes()[0];
             let length = file.metadata().unwrap().len();

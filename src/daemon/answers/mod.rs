@@ -22,10 +22,11 @@ mod wait;
 pub(super) use shares::share_spec;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};

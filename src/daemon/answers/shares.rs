@@ -38,10 +38,7 @@ impl Service {
             .shares()
             .add(share_spec(&settings))
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-        let mut kept = self
-            .saved_shares
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != settings.dir);
         kept.push(settings);
         self.keep(&kept)?;
@@ -54,10 +51,7 @@ impl Service {
             .shares()
             .remove(dir)
             .map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
-        let mut kept = self
-            .saved_shares
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut kept = self.saved_shares.lock();
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         kept.retain(|other| other.dir != dir && other.dir != canonical);
         self.keep(&kept)?;

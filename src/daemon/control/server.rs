@@ -5,9 +5,10 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -177,10 +178,7 @@ impl Guests {
 
     /// One user alone cannot keep the others out, and nobody keeps out root.
     fn seat(guests: &Arc<Self>, uid: u32) -> Option<Seat> {
-        let mut by_user = guests
-            .by_user
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_user = guests.by_user.lock();
         let own = by_user.get(&uid).copied().unwrap_or_default();
         let others: usize = by_user
             .iter()
@@ -205,11 +203,7 @@ impl Guests {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut by_user = self
-            .guests
-            .by_user
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_user = self.guests.by_user.lock();
         match by_user.get_mut(&self.uid) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(by_user.remove(&self.uid)),
@@ -300,6 +294,6 @@ mod tests {
         for _ in 0..100 {
             assert!(Guests::seat(&guests, 1000).is_some());
         }
-        assert!(guests.by_user.lock().unwrap().is_empty());
+        assert!(guests.by_user.lock().is_empty());
     }
 }

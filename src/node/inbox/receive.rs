@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::store::{Arriving, Inbox};
 use crate::digest::ContentHash;
@@ -124,7 +125,7 @@ impl Inner {
     fn expire(&self, now: Instant) {
         let old = self.lock().take_old(now);
         for (from, coming) in old {
-            let coming = lock(&coming);
+            let coming = coming.lock();
             let why = "nothing more of it came".to_owned();
             self.tell(from, &coming, PushStage::Failed(why));
         }
@@ -177,7 +178,7 @@ impl Inner {
         }
         if let Some(coming) = state.coming.get(&key).cloned() {
             drop(state);
-            let mut coming = lock(&coming);
+            let mut coming = coming.lock();
             coming.touched = Instant::now();
             return Ok(coming.prefix());
         }
@@ -198,7 +199,7 @@ impl Inner {
         let coming = Arc::new(Mutex::new(coming));
         state.coming.insert(key, coming.clone());
         drop(state);
-        let mut coming = lock(&coming);
+        let mut coming = coming.lock();
         self.tell(key.0, &coming, PushStage::Started);
         match size {
             0 => self.finish(key, &mut coming),
@@ -211,7 +212,7 @@ impl Inner {
         let Some(coming) = self.lock().coming.get(&key).cloned() else {
             return Ok(None);
         };
-        let mut coming = lock(&coming);
+        let mut coming = coming.lock();
         coming.touched = Instant::now();
         let end = offset + bytes.len() as u64;
         let Some(arriving) = &coming.arriving else {
@@ -285,7 +286,7 @@ impl Inner {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
@@ -329,7 +330,9 @@ impl State {
         self.arrived.retain(|(_, at)| !is_old(*at));
         let old = self.coming.iter().filter(|(_, coming)| {
             // one that is being written to is not old
-            coming.try_lock().is_ok_and(|coming| is_old(coming.touched))
+            coming
+                .try_lock()
+                .is_some_and(|coming| is_old(coming.touched))
         });
         let old: Vec<Key> = old.map(|(key, _)| *key).collect();
         old.into_iter()
@@ -348,10 +351,6 @@ impl State {
         *left -= u32::from(is_one);
         is_one
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

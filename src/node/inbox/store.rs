@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, fstatvfs, linkat};
 
 use crate::wire::mesh::{numbered_name, received_name};
@@ -167,8 +168,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Use> {
-        let used = self.inner.use_now.lock();
-        used.unwrap_or_else(PoisonError::into_inner)
+        self.inner.use_now.lock()
     }
 }
 

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::files::{CopyError, RemoteFile, RemoteFiles};
@@ -161,7 +162,7 @@ impl RemoteCopy {
     /// # Errors
     /// Those of the disk.
     pub fn reopen(&self) -> io::Result<File> {
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.lock();
         File::open(&*path)
     }
 
@@ -181,7 +182,7 @@ impl RemoteCopy {
 
     /// The final name, now that it is whole.
     fn rename(&self) -> Result<(), CopyError> {
-        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut path = self.path.lock();
         let whole = path.with_extension("");
         std::fs::rename(&*path, &whole).map_err(|error| CopyError::Disk(error.to_string()))?;
         *path = whole;
@@ -191,7 +192,7 @@ impl RemoteCopy {
 
 impl Drop for RemoteCopy {
     fn drop(&mut self) {
-        let path = self.path.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.get_mut();
         let _gone_already = std::fs::remove_file(path);
     }
 }
@@ -248,7 +249,7 @@ impl Carrier {
         let written = tokio::task::spawn_blocking(move || {
             let end = at + part.len() as u64;
             let grow = || {
-                let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut room = room.lock();
                 room.grow_to(end)
             };
             let has_room = grow() || (files.drop_unused() && grow());

@@ -11,9 +11,10 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::copy::RemoteCopy;
@@ -182,8 +183,8 @@ impl RemoteFiles {
 
     /// The transfers that fail from now on; none after the first call.
     pub(super) fn take_failures(&self) -> Option<mpsc::Receiver<Failed>> {
-        let taken = self.store.failures_taken.lock();
-        taken.unwrap_or_else(PoisonError::into_inner).take()
+        let mut taken = self.store.failures_taken.lock();
+        taken.take()
     }
 
     /// A file that is known.
@@ -383,15 +384,14 @@ impl RemoteFiles {
         &self.store.cache
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Arc<RemoteFile>>> {
-        let known = self.store.known.lock();
-        known.unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> parking_lot::MutexGuard<'_, BTreeMap<Name, Arc<RemoteFile>>> {
+        self.store.known.lock()
     }
 }
 
 impl RemoteFile {
     fn take_parked(&self) -> Option<Transfer> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parked = self.parked.lock();
         parked.take()
     }
 

@@ -16,11 +16,12 @@ mod window;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Change;
@@ -103,7 +104,7 @@ pub struct Legacy {
 
 impl Legacy {
     fn lock_absent(&self) -> MutexGuard<'_, HashMap<Name, Instant>> {
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.absent.lock()
     }
 
     /// Asks the older peers for a file; one that is known already is given at once. Dropping the

@@ -2,8 +2,10 @@
 //! bounded rate, since a folder may hold a million of such names and any program may ask for more.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::fs::FsError;
 use crate::node::EventLog;
@@ -91,7 +93,7 @@ impl Refusals {
     }
 
     fn tell(&self, kind: Kind, name: &[u8], message: impl FnOnce() -> String) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         let key = (kind, Box::from(name));
         if told.names.contains(&key) {
             return;
@@ -148,7 +150,7 @@ mod tests {
             refusals.not_asked(format!("{n},").as_bytes(), NameError::Comma);
         }
         assert_eq!(events.warnings().len(), BURST as usize);
-        assert!(refusals.told.lock().unwrap().names.len() <= TOLD_MAX);
+        assert!(refusals.told.lock().names.len() <= TOLD_MAX);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::Refusals;
 use crate::cache::Cache;
@@ -78,7 +79,7 @@ impl Shelf {
         }
         let view = self.view.load();
         let label = view.label(&self.me);
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index.lock();
         for change in changes {
             let Change::Entry(path) = change else {
                 continue;
@@ -119,7 +120,7 @@ impl Shelf {
                 }
             }
         }
-        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = index;
+        *self.index.lock() = index;
     }
 
     /// The file that an older peer gets for a name, if it could be delivered now: one of our own
@@ -147,7 +148,7 @@ impl Shelf {
     }
 
     fn paths(&self, name: &Name) -> Vec<SharedPath> {
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index.lock();
         let paths = index.paths.get(name).into_iter().flatten();
         paths
             .take(SAME_NAME_MAX)
@@ -204,10 +205,7 @@ impl Shelf {
     }
 
     fn legacy_shares(&self) -> Vec<ShareIndex> {
-        let mut known = self
-            .legacy_shares
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.legacy_shares.lock();
         if let Some((at, shares)) = &*known
             && at.elapsed() < SHARES_AGE
         {

@@ -1,8 +1,10 @@
 //! Small verified ranges on their way into the cache, a moment after their readers had them: many
 //! of them cost one change of thread. Until they are there they are read from the window.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Inner;
 use crate::cache::{CacheFile, Stored};
@@ -56,7 +58,7 @@ impl Behind {
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 }
 

@@ -60,7 +60,7 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
         .collect();
     let (content, log) = (content.clone(), asked.clone());
     let ask: Ask = Arc::new(move |node, _, lane, request, _| {
-        log.lock().unwrap().push((node, lane, request.clone()));
+        log.lock().push((node, lane, request.clone()));
         let (manner, count) = &manners[&node];
         let turn = count.fetch_add(1, Ordering::Relaxed);
         let manner = match manner {
@@ -124,7 +124,7 @@ impl Scene {
             Request::Range { range, .. } => range.len(),
             _ => 0,
         };
-        self.asked.lock().unwrap().iter().map(length).sum()
+        self.asked.lock().iter().map(length).sum()
     }
 
     fn in_flight_bytes(&self) -> u64 {

@@ -10,10 +10,11 @@ mod askers;
 mod opened;
 mod turnstile;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::cache::Cache;
@@ -197,7 +198,7 @@ impl Server {
         if !self.inner.upload.pass_at_once(range.len(), is_waited_for) {
             return None;
         }
-        lock(&self.inner.askers).note(Instant::now(), hash, of.1);
+        self.inner.askers.lock().note(Instant::now(), hash, of.1);
         Some(turn)
     }
 
@@ -245,19 +246,19 @@ impl Server {
             return None;
         }
         let bytes = source.encode_at_once(range)?;
-        lock(&self.inner.askers).note(now, hash, from);
+        self.inner.askers.lock().note(now, hash, from);
         turn.made();
         let proof = Bytes::from_owner(Made { bytes, _turn: turn });
         Some(Response::Data { proof })
     }
 
     fn opened_at_once(&self, now: Instant, hash: &ContentHash) -> Option<Source> {
-        if let Some(source) = lock(&self.inner.opened).get(now, hash) {
+        if let Some(source) = self.inner.opened.lock().get(now, hash) {
             return Some(source);
         }
         let source = self.inner.shares.source_at_once(hash)?;
         let source = Source::Shared(source);
-        let closed = lock(&self.inner.opened).put(now, *hash, source.clone());
+        let closed = self.inner.opened.lock().put(now, *hash, source.clone());
         if let Some(Source::Cached(file)) = closed {
             // its map may be due, which touches the disk
             tokio::task::spawn_blocking(move || drop(file));
@@ -270,7 +271,7 @@ impl Server {
     /// the disk only where some of the content is here.
     pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferData> {
         let askers = self.askers(hash, &from);
-        lock(&self.inner.askers).note(Instant::now(), *hash, from);
+        self.inner.askers.lock().note(Instant::now(), *hash, from);
         let source = self.inner.find(hash)?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
         let ranges = if all {
@@ -298,7 +299,7 @@ impl Server {
 
     /// Who asked for a content lately, but for `asker`.
     pub fn askers(&self, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
-        lock(&self.inner.askers).of(Instant::now(), hash, asker)
+        self.inner.askers.lock().of(Instant::now(), hash, asker)
     }
 
     async fn answer_range(
@@ -311,7 +312,7 @@ impl Server {
         if !is_askable(size_bytes, range) {
             return refused("the range is not one that can be asked for");
         }
-        lock(&self.inner.askers).note(Instant::now(), hash, of.1);
+        self.inner.askers.lock().note(Instant::now(), hash, of.1);
         let Some(turn) = self.inner.turnstile.pass(of, range.len()).await else {
             return Response::Busy;
         };
@@ -347,7 +348,7 @@ impl Server {
     /// Sees to it that what was opened for this answer is closed again.
     fn sweep_later(&self) {
         let first = {
-            let mut opened = lock(&self.inner.opened);
+            let mut opened = self.inner.opened.lock();
             !opened.is_empty() && !std::mem::replace(&mut opened.swept, true)
         };
         if first {
@@ -382,7 +383,7 @@ impl Inner {
                 }
                 Err(why) => outcome = why,
             }
-            let stale = lock(&self.opened).remove(hash);
+            let stale = self.opened.lock().remove(hash);
             drop(stale);
         }
         match outcome {
@@ -394,11 +395,11 @@ impl Inner {
     /// The source of the last question, or one found anew and kept for the next.
     fn opened(&self, hash: &ContentHash) -> Option<Source> {
         let now = Instant::now();
-        if let Some(source) = lock(&self.opened).get(now, hash) {
+        if let Some(source) = self.opened.lock().get(now, hash) {
             return Some(source);
         }
         let source = self.find(hash)?;
-        let closed = lock(&self.opened).put(now, *hash, source.clone());
+        let closed = self.opened.lock().put(now, *hash, source.clone());
         drop(closed);
         Some(source)
     }
@@ -421,7 +422,7 @@ async fn sweep(inner: Weak<Inner>) {
         tokio::time::sleep(OPENED_FOR).await;
         let Some(inner) = inner.upgrade() else { return };
         let old = {
-            let mut opened = lock(&inner.opened);
+            let mut opened = inner.opened.lock();
             let old = opened.take_old(Instant::now());
             opened.swept = !opened.is_empty();
             (old, opened.swept)
@@ -452,8 +453,4 @@ fn refused(reason: &str) -> Response {
     Response::Refused {
         reason: reason.to_owned(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use parking_lot::Mutex;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
@@ -44,7 +45,7 @@ impl Shell {
         let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                shown.lock().unwrap().push(line);
+                shown.lock().push(line);
             }
         });
         Self {
@@ -64,7 +65,7 @@ impl Shell {
     fn shows(&mut self, lines: &[&str]) {
         for line in lines {
             let at = self.seen;
-            let next = || self.screen.lock().unwrap().get(at).cloned();
+            let next = || self.screen.lock().get(at).cloned();
             eventually(&format!("it shows {line:?}"), SOON, || next().is_some());
             assert_eq!(next().unwrap(), *line);
             self.seen += 1;
@@ -77,7 +78,7 @@ impl Shell {
         self.types(word);
         self.shows(&["Shutting down...", "Shutdown complete"]);
         assert!(self.child.wait().unwrap().success());
-        assert_eq!(self.screen.lock().unwrap().len(), self.seen);
+        assert_eq!(self.screen.lock().len(), self.seen);
     }
 }
 

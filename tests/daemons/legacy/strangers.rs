@@ -7,10 +7,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use parking_lot::Mutex;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
@@ -66,7 +67,7 @@ impl Foreign {
         let (lines, told) = (BufReader::new(child.stdout.take().unwrap()), events.clone());
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                told.lock().unwrap().extend(serde_json::from_str(&line));
+                told.lock().extend(serde_json::from_str(&line));
             }
         });
         let foreign = Self {
@@ -83,7 +84,7 @@ impl Foreign {
     #[track_caller]
     fn tells(&self, event: &str, is_it: impl Fn(&serde_json::Value) -> bool) {
         eventually(&format!("it tells {event}"), SOON, || {
-            let events = self.events.lock().unwrap();
+            let events = self.events.lock();
             events
                 .iter()
                 .any(|told| told["event"] == event && is_it(told))

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use macro_rules_attribute::apply;
+use parking_lot::Mutex;
 
 use super::{BOB, SOON, free_port};
 use crate::support::mesh_peer::MeshPeer;
@@ -36,7 +37,7 @@ impl Shell {
         let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                shown.lock().unwrap().push(line);
+                shown.lock().push(line);
             }
         });
         Self {
@@ -53,11 +54,7 @@ impl Shell {
     #[track_caller]
     fn shows(&self, words: &str) {
         eventually(&format!("it shows {words}"), SOON, || {
-            self.screen
-                .lock()
-                .unwrap()
-                .iter()
-                .any(|line| line.contains(words))
+            self.screen.lock().iter().any(|line| line.contains(words))
         });
     }
 }

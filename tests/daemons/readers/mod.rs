@@ -8,11 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
@@ -37,7 +37,7 @@ static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 /// Takes away what the promises share.
 pub fn end() {
-    drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(WORLD.lock().take());
 }
 
 /// The nodes, started by the first who asks.
@@ -55,7 +55,7 @@ impl std::ops::Deref for Nodes {
 const SHORT_DEADLINE: &str = "[mount]\nread_deadline = '2s'\n";
 
 fn world() -> Nodes {
-    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = WORLD.lock();
     if world.is_none() {
         let mut cluster = Cluster::new();
         let author = cluster.start("author");

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::process::HANG_LIMIT;
+use crate::support::process::{HANG_LIMIT, fork};
 
 /// After a program's end nothing is on its way for so long.
 const SETTLED: Duration = Duration::from_millis(300);
@@ -77,7 +77,7 @@ impl Terminal {
                 Ok(())
             });
         }
-        command.spawn().unwrap()
+        fork(command).unwrap()
     }
 
     /// Waits until the program has written this, after what was waited for before.

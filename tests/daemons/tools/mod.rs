@@ -12,10 +12,10 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::support::content::{hash_of, noise};
 use crate::support::daemon::*;
@@ -40,7 +40,7 @@ static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 /// Takes away what the promises share.
 pub fn end() {
-    drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(WORLD.lock().take());
 }
 
 /// The nodes, started by the first who asks.
@@ -55,7 +55,7 @@ impl std::ops::Deref for Nodes {
 }
 
 fn world() -> Nodes {
-    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = WORLD.lock();
     if world.is_none() {
         *world = Some(World::start());
     }

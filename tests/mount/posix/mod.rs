@@ -54,9 +54,9 @@ mod ring;
 mod writes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Mutex, PoisonError};
 
 use libtest_mimic::Trial;
+use parking_lot::Mutex;
 use place::{Place, World};
 pub use place::{enter_own_namespace, is_server, serve};
 
@@ -121,11 +121,11 @@ pub fn trials(own_namespace: Result<(), String>) -> Vec<Trial> {
 
 /// Takes away what the cases share.
 pub fn end() {
-    drop(WORLD.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(WORLD.lock().take());
 }
 
 fn run(case: &Case) {
-    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = WORLD.lock();
     let world = world.get_or_insert_with(World::start);
     let mut places = vec![&world.mount];
     if case.also_on_disk {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use p2pfs::fs::{
@@ -17,6 +17,7 @@ use p2pfs::fs::{
     ROOT_INO, Reach, ReadStep, Stale,
 };
 use p2pfs::path::SharedPath;
+use parking_lot::Mutex;
 
 use crate::kernel_caches::world::{World, stored};
 
@@ -30,7 +31,7 @@ pub struct Notifications(Mutex<Vec<Stale>>);
 
 impl Invalidator for Notifications {
     fn invalidate(&self, stale: Stale) {
-        self.0.lock().unwrap().push(stale);
+        self.0.lock().push(stale);
     }
 }
 
@@ -40,25 +41,25 @@ pub struct Backings(Mutex<(u32, HashMap<u32, File>)>);
 
 impl BackingFiles for Backings {
     fn register(&self, file: &File) -> io::Result<BackingFile> {
-        let (last, open) = &mut *self.0.lock().unwrap();
+        let (last, open) = &mut *self.0.lock();
         *last += 1;
         open.insert(*last, file.try_clone()?);
         Ok(BackingFile(*last))
     }
 
     fn release(&self, file: BackingFile) {
-        let known = self.0.lock().unwrap().1.remove(&file.0);
+        let known = self.0.lock().1.remove(&file.0);
         assert!(known.is_some(), "a backing file is released twice");
     }
 }
 
 impl Backings {
     fn get(&self, file: BackingFile) -> File {
-        self.0.lock().unwrap().1[&file.0].try_clone().unwrap()
+        self.0.lock().1[&file.0].try_clone().unwrap()
     }
 
     pub fn count(&self) -> usize {
-        self.0.lock().unwrap().1.len()
+        self.0.lock().1.len()
     }
 }
 
@@ -310,7 +311,7 @@ impl Kernel {
     /// Takes in so many notifications; true where there was one.
     pub fn hear(&mut self, count: usize) -> bool {
         let stale: Vec<Stale> = {
-            let mut waiting = self.notifications.0.lock().unwrap();
+            let mut waiting = self.notifications.0.lock();
             let count = count.min(waiting.len());
             waiting.drain(..count).collect()
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
@@ -18,6 +18,7 @@ use p2pfs::fs::{
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::path::SharedPath;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -127,7 +128,7 @@ impl World {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock()
     }
 
     /// One random change, which nobody has heard of yet; says what it was.
