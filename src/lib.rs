@@ -21,7 +21,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`node::door`] has the rest of what it can ask for; `examples/` has two whole programs. Such a
+//! [`node::door`] has the rest of what it can ask for; `examples/` has three whole programs. Such a
 //! program does without the mount and the commands: `default-features = false` (the features are
 //! `fuse`, for the mount, and `cli`, for the daemon and the commands).
 //!

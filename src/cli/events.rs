@@ -73,6 +73,9 @@ fn sentence(event: &Event) -> String {
         EventKind::Chat { peer, text } => {
             format!("{} says: {}", printable(peer), printable(text))
         }
+        EventKind::Bytes { peer, size_bytes } => {
+            format!("{size_bytes} bytes of no file from {}", printable(peer))
+        }
         EventKind::ReceiveStarted(push) => {
             format!("{} from {}", pushed("receiving", push), peer(push))
         }

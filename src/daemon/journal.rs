@@ -129,7 +129,7 @@ impl Teller {
                 tracing::info!("the mesh peer {name} at {} is gone: {why}", who.address);
             }
             News::MeshRejected(address, why) => tracing::debug!("{address}: {why}"),
-            News::MeshLearned { .. } | News::Chat { .. } => {}
+            News::MeshLearned { .. } | News::Chat { .. } | News::Bytes { .. } => {}
             News::Received(push) => tell_push("from", push),
             News::Sent(push) => tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{ConnId, Line, MeshEvent, MeshMachine, Offence, Stage, Who};
 use crate::wire::legacy::MemberName;
 use crate::wire::mesh::PONG;
@@ -26,6 +28,22 @@ impl MeshMachine {
             }
             Stage::Up => self.said(now, conn, who, line),
             Stage::Hello | Stage::Reply => {}
+        }
+    }
+
+    /// Bytes of no file came, so many; `bytes` where they are few enough to be handed on. They
+    /// count as a line does.
+    pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
+        let Some(made) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        if !made.lines.take(now) {
+            return self.offended_by(now, conn, Offence::Flood);
+        }
+        if made.stage == Stage::Up {
+            let who = made.who();
+            self.alive(now, conn);
+            self.note(MeshEvent::Binary(who, length_bytes, bytes));
         }
     }
 

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -100,6 +101,8 @@ pub enum MeshEvent {
     Rejected(MemberName, Rejection),
     /// Talk.
     Chat(Who, String),
+    /// Bytes of no file, so many; without them where they are too many to be handed on.
+    Binary(Who, u64, Option<Bytes>),
     /// A peer told of addresses that were not known.
     Learned(Who, usize),
     /// Somebody breaks the rules, and it is time to say so.

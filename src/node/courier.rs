@@ -3,6 +3,7 @@
 //! Owns who is meant by a name and what became of it at each; the native side of a push. Reads a
 //! file as often as it is sent and keeps nothing of it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use super::events::{EventLog, News, Push as Told, PushStage};
 use super::handle::Published;
+use super::mailbox::Mailbox;
 use super::mesh::{Mesh, Parcel, PushError, Target};
 use super::traffic::SentBytes;
 use crate::id::NodeId;
@@ -30,6 +32,8 @@ const TRIES_MAX: u32 = 6;
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// How long a node may take to hear a line.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to get a message.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Digits of a node's key that are its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
@@ -53,7 +57,7 @@ enum Route {
 }
 
 /// Why nothing can be sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No such peer.
     #[error("no peer is called {name:?}")]
@@ -67,6 +71,21 @@ pub enum SendError {
         /// What was asked for.
         name: String,
     },
+    /// There is no other peer at all.
+    #[error("there is nobody to send to")]
+    Nobody,
+    /// The file cannot be opened or read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// More bytes than one message carries.
+    #[error("{size_bytes} bytes are more than one message carries, {MAX_GIVEN_BYTES}: send a file")]
+    TooLong {
+        /// How many.
+        size_bytes: u64,
+    },
+    /// Mesh peers would take the bytes for a message about a file.
+    #[error("the bytes begin as a message about a file does (FILESTART:, FILECHUNK: or FILEEND:)")]
+    Reserved,
 }
 
 /// Sends. Clones are the same.
@@ -77,6 +96,7 @@ pub struct Courier {
     pub(super) published: Published,
     pub(super) mesh: Option<Mesh>,
     pub(super) events: EventLog,
+    pub(super) mailbox: Mailbox,
     pub(super) sent: SentBytes,
 }
 
@@ -177,6 +197,25 @@ impl Courier {
         };
         self.tell(parcel, to, stage);
         outcome
+    }
+
+    /// Gives bytes of no file to one of them.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub(super) async fn send_bytes(&self, bytes: Bytes, to: &Recipient) -> Result<(), PushError> {
+        let node = match &to.route {
+            Route::Mesh(target) => return target.message(&bytes).await,
+            Route::Native(node) => *node,
+        };
+        let address = self.published.addresses.load().get(&node).copied();
+        let address = address.ok_or(PushError::Gone)?;
+        let asked = request(self.net.clone(), node, address, Push::Message { bytes });
+        match timeout(MESSAGE_PATIENCE, asked).await {
+            Ok(Ok(Response::Taken { .. })) => Ok(()),
+            Ok(Ok(Response::Refused { reason })) => Err(PushError::Refused { why: reason }),
+            _ => Err(PushError::Gone),
+        }
     }
 
     /// Says a line to everyone; gives the names of those who heard it, or to whom it was sent.

@@ -95,6 +95,13 @@ pub enum News {
         /// What it says.
         text: String,
     },
+    /// Bytes of no file; [`Node::messages`](super::Node::messages) hands on the bytes themselves.
+    Bytes {
+        /// What their sender calls itself.
+        from: String,
+        /// How many.
+        size_bytes: u64,
+    },
     /// A file that is pushed to this node.
     Received(Push),
     /// A file that this node pushes.

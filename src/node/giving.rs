@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::courier::{Courier, mesh_id};
 use super::events::EventLog;
 use super::handle::Published;
-use super::inbox::{Accept, Inbox, InboxSettings, Pushes};
+use super::inbox::{Accept, Inbox, InboxSettings, PushParts, Pushes};
+use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::traffic::SentBytes;
 use crate::id::{NodeId, NodeName};
@@ -45,23 +46,32 @@ pub(super) struct Giving {
 pub(super) fn start(settings: &GivingSettings, parts: &GivingParts<'_>) -> Giving {
     let events = parts.events;
     let inbox = settings.inbox.as_ref().and_then(|it| open(it, events));
+    let mailbox = Mailbox::new(events.clone());
     let mesh = settings.mesh.as_ref().and_then(|mesh| {
         let same = settings.inbox == settings.mesh_inbox;
         let folder = match (&settings.mesh_inbox, &inbox) {
             (Some(_), Some(inbox)) if same => Some(inbox.clone()),
             (own, _) => own.as_ref().and_then(|it| open(it, events)),
         };
-        start_mesh(mesh, folder, parts)
+        start_mesh(mesh, folder, &mailbox, parts)
     });
     let published = parts.published.clone();
     let accept = settings.accept.clone();
-    let pushes = Pushes::new(inbox, accept, events.clone(), published.clone());
+    let taking = PushParts {
+        inbox,
+        accept,
+        events: events.clone(),
+        mailbox: mailbox.clone(),
+        published: published.clone(),
+    };
+    let pushes = Pushes::new(taking);
     let courier = Courier {
         me: parts.me,
         net: parts.net.clone(),
         published,
         mesh,
         events: events.clone(),
+        mailbox,
         sent: parts.sent.clone(),
     };
     Giving { courier, pushes }
@@ -82,6 +92,7 @@ fn open(settings: &InboxSettings, events: &EventLog) -> Option<Inbox> {
 fn start_mesh(
     settings: &MeshSettings,
     inbox: Option<Inbox>,
+    mailbox: &Mailbox,
     parts: &GivingParts<'_>,
 ) -> Option<Mesh> {
     let listen: SocketAddr = settings.listen;
@@ -92,6 +103,7 @@ fn start_mesh(
         seed: parts.seed,
         inbox,
         events: parts.events.clone(),
+        mailbox: mailbox.clone(),
     });
     started
         .inspect_err(|error| {

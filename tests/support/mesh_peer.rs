@@ -124,6 +124,9 @@ impl MeshPeer {
         let mut files: Vec<(String, u64, String, Vec<u8>, bool)> = Vec::new();
         for came in self.came() {
             let Came::Bytes(payload) = came else { continue };
+            if !payload.starts_with(b"FILE") {
+                continue;
+            }
             let end = payload.iter().position(|b| *b == b'\n').unwrap();
             let (head, body) = (
                 String::from_utf8_lossy(&payload[..end]),

@@ -21,7 +21,7 @@ const SOURCES: [&str; 4] = [
     include_str!("../../src/daemon/control/health.rs"),
 ];
 /// Every kind of event.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 17] = [
     "peer-up",
     "peer-down",
     "peer-shunned",
@@ -35,6 +35,7 @@ const EVENTS: [&str; 16] = [
     "give-done",
     "mesh-up",
     "chat",
+    "bytes",
     "membership",
     "warning",
     "lost",

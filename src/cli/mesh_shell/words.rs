@@ -86,6 +86,10 @@ pub(super) fn event(event: &Event, seed: Option<&str>, info: impl Fn() -> MeshIn
             told("DISCOVERY", text)
         }
         EventKind::Chat { peer, text } => told(&printable(peer), printable(text)),
+        EventKind::Bytes { peer, size_bytes } => told(
+            &printable(peer),
+            format!("<binary data: {size_bytes} bytes>"),
+        ),
         EventKind::ReceiveStarted(push) => told(
             "FILE",
             format!("{} is sending {}", printable(&push.peer), file(push)),

@@ -3,12 +3,10 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{FileType, fstat, fstatfs};
-use tokio::task::{JoinSet, spawn_blocking};
 
 use super::content::caller_gone;
 use super::{Service, failed};
@@ -19,7 +17,7 @@ use crate::daemon::control::{
 };
 use crate::node::inbox::sender_of;
 use crate::node::mesh::MeshReport;
-use crate::node::{Parcel, PushError, Recipient};
+use crate::node::{Delivered, Delivery, SendError};
 use crate::wire::legacy::MemberName;
 
 /// How often the caller is told how far a file is.
@@ -28,14 +26,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 /// Digits of a node's key that are its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
-
-/// One recipient of a file that is being sent.
-struct Sending {
-    to: Recipient,
-    sent: Arc<AtomicU64>,
-}
-
-type Outcome = (usize, Result<(), PushError>);
 
 impl Service {
     pub(super) async fn send(
@@ -59,38 +49,12 @@ impl Service {
         reply: &ReplySink,
     ) -> Result<SendDone, Failure> {
         let file = regular_file(descriptor)?;
-        let courier = self.node.courier();
-        let recipients = courier.recipients(to).await.map_err(|error| {
-            Failure::new(FailureKind::NotFound, error.to_string())
-                .with_remedy("p2pfs peers shows who is there")
-        })?;
-        if recipients.is_empty() {
-            let message = "there is nobody to send to";
-            return Err(Failure::new(FailureKind::NotFound, message)
-                .with_remedy("p2pfs peers shows who is there"));
-        }
-        let last = name.as_bytes().rsplit(|b| *b == b'/').next();
-        let last = last.unwrap_or_default().to_vec();
-        let parcel = spawn_blocking(move || Parcel::read(file, last)).await;
-        let parcel = parcel.map_err(|_| failed("a fault of p2pfs: reading ended in a panic"))?;
-        let parcel = Arc::new(parcel.map_err(|error| failed(error.to_string()))?);
-        let mut sending = Vec::new();
-        let mut tasks = JoinSet::new();
-        for (index, to) in recipients.into_iter().enumerate() {
-            let sent = Arc::<AtomicU64>::default();
-            let (courier, parcel) = (courier.clone(), parcel.clone());
-            let (recipient, counter) = (to.clone(), sent.clone());
-            tasks.spawn(async move {
-                let outcome = courier.send(&parcel, &recipient, &counter).await;
-                (index, outcome)
-            });
-            sending.push(Sending { to, sent });
-        }
-        attend(&sending, parcel.size_bytes, tasks, reply).await
+        let sent = self.node.send_open_file(file, name.as_bytes(), to).await;
+        attend(sent.map_err(not_sent)?, reply).await
     }
 
     pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {
-        let peers = self.node.courier().say(text).await;
+        let peers = self.node.broadcast(text).await;
         if peers.is_empty() {
             let message = "nobody is there to hear it";
             return Err(Failure::new(FailureKind::NotFound, message)
@@ -208,12 +172,18 @@ fn regular_file(descriptor: Option<OwnedFd>) -> Result<File, Failure> {
     Ok(File::from(descriptor))
 }
 
-async fn attend(
-    sending: &[Sending],
-    size_bytes: u64,
-    mut tasks: JoinSet<Outcome>,
-    reply: &ReplySink,
-) -> Result<SendDone, Failure> {
+fn not_sent(error: SendError) -> Failure {
+    let text = error.to_string();
+    match error {
+        SendError::Unknown { .. } | SendError::Ambiguous { .. } | SendError::Nobody => {
+            Failure::new(FailureKind::NotFound, text).with_remedy("p2pfs peers shows who is there")
+        }
+        _ => failed(text),
+    }
+}
+
+async fn attend(mut delivery: Delivery, reply: &ReplySink) -> Result<SendDone, Failure> {
+    let size_bytes = delivery.size_bytes();
     let mut done = SendDone {
         size_bytes,
         ..SendDone::default()
@@ -221,13 +191,16 @@ async fn attend(
     let mut tick = tokio::time::interval(PROGRESS_EVERY);
     loop {
         tokio::select! {
-            ended = tasks.join_next() => match ended {
-                Some(Ok((index, outcome))) => conclude(&sending[index].to, outcome, &mut done),
-                Some(Err(_)) => return Err(failed("a fault of p2pfs: sending ended in a panic")),
+            delivered = delivery.next() => match delivered {
+                Some(delivered) => conclude(delivered, &mut done),
                 None => break,
             },
             _ = tick.tick() => {
-                let peers = sending.iter().map(Sending::progress).collect();
+                let peers = delivery.progress().map(|(peer, sent_bytes)| SendingTo {
+                    peer: peer.to_owned(),
+                    sent_bytes,
+                });
+                let peers = peers.collect();
                 // a caller that reads slowly misses some of it
                 let _busy = reply.try_more(&SendProgress { size_bytes, peers });
             }
@@ -240,25 +213,17 @@ async fn attend(
     Ok(done)
 }
 
-fn conclude(to: &Recipient, outcome: Result<(), PushError>, done: &mut SendDone) {
-    let peer = to.name().to_owned();
+fn conclude(delivered: Delivered, done: &mut SendDone) {
+    let Delivered {
+        peer,
+        confirmed,
+        outcome,
+    } = delivered;
     match outcome {
-        Ok(()) => done.taken.push(TakenBy {
-            peer,
-            confirmed: to.confirms(),
-        }),
+        Ok(()) => done.taken.push(TakenBy { peer, confirmed }),
         Err(why) => done.failed.push(NotTakenBy {
             peer,
             why: why.to_string(),
         }),
-    }
-}
-
-impl Sending {
-    fn progress(&self) -> SendingTo {
-        SendingTo {
-            peer: self.to.name().to_owned(),
-            sent_bytes: self.sent.load(Ordering::Relaxed),
-        }
     }
 }

@@ -123,6 +123,10 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
             count: count as u64,
         },
         News::Chat { from, text } => EventKind::Chat { peer: from, text },
+        News::Bytes { from, size_bytes } => EventKind::Bytes {
+            peer: from,
+            size_bytes,
+        },
         News::Received(push) => match push.stage {
             PushStage::Started => EventKind::ReceiveStarted(pushed(push)),
             PushStage::Done => EventKind::ReceiveDone(pushed(push)),

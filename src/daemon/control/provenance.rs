@@ -129,6 +129,13 @@ pub enum EventKind {
         /// What; it may hold any character.
         text: String,
     },
+    /// Somebody sends bytes of no file; a program that embeds a node reads them.
+    Bytes {
+        /// Who.
+        peer: String,
+        /// How many.
+        size_bytes: u64,
+    },
     /// A file that another pushes to this node begins.
     ReceiveStarted(PushInfo),
     /// It is in the inbox.

@@ -1,17 +1,24 @@
 //! Beginning a node, with the settings that have no good default first.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cache::CacheConfig;
 use crate::id::NodeName;
+use crate::node::inbox::{Accept, InboxSettings};
+use crate::node::mesh::MeshSettings;
 use crate::node::{GivingSettings, Node, NodeConfig, NodeError};
+use crate::wire::legacy::MemberName;
 
 /// What the cache may take where nobody says otherwise: 10 GiB, as for the daemon.
 pub const CACHE_DEFAULT_BYTES: u64 = 10 << 30;
 /// What the cache leaves free on its filesystem: 1 GiB.
 const FLOOR_BYTES: u64 = 1 << 30;
+/// What an inbox may take where nobody says otherwise: 10 GiB, as for the daemon.
+const INBOX_DEFAULT_BYTES: u64 = 10 << 30;
+/// Peers of the mesh at one time, as for the daemon.
+const MESH_PEERS_MAX: usize = 20;
 /// How often another node is probed.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// Connections of others at one time.
@@ -26,6 +33,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 pub struct NodeBuilder {
     config: NodeConfig,
     shares: Vec<PathBuf>,
+    mesh_peers: Vec<SocketAddrV4>,
 }
 
 impl Node {
@@ -58,6 +66,7 @@ impl Node {
         NodeBuilder {
             config,
             shares: Vec::new(),
+            mesh_peers: Vec::new(),
         }
     }
 }
@@ -114,16 +123,65 @@ impl NodeBuilder {
         self
     }
 
+    /// A folder for the files that others send, shared like any other: of every member of the
+    /// cluster, and of peers of the mesh where that is on. It takes up to 10 GiB and leaves 1 GiB
+    /// free on its filesystem.
+    #[must_use]
+    pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.config.giving.inbox = Some(InboxSettings {
+            dir: dir.into(),
+            budget_bytes: INBOX_DEFAULT_BYTES,
+            floor_bytes: FLOOR_BYTES,
+        });
+        self.config.giving.accept = Accept::Members;
+        self
+    }
+
+    /// Takes files only of these members, each the 64 hexadecimal digits of its key or the name
+    /// that its certificate has. Means something beside [`Self::inbox`].
+    #[must_use]
+    pub fn inbox_from(mut self, members: impl IntoIterator<Item = String>) -> Self {
+        self.config.giving.accept = Accept::Listed(members.into_iter().collect());
+        self
+    }
+
+    /// Takes part in the older peers' mesh, listening at that address; port 0 takes any. Anybody
+    /// who can connect is a peer of it.
+    #[must_use]
+    pub fn mesh(mut self, listen: SocketAddrV4) -> Self {
+        self.config.giving.mesh = Some(MeshSettings {
+            listen: listen.into(),
+            peers: Vec::new(),
+            max_peers: MESH_PEERS_MAX,
+        });
+        self
+    }
+
+    /// A peer of the mesh to connect to; may be called again for more. Means something beside
+    /// [`Self::mesh`].
+    #[must_use]
+    pub fn mesh_peer(mut self, address: SocketAddrV4) -> Self {
+        self.mesh_peers.push(address);
+        self
+    }
+
     /// Begins it, without a mount: it gossips and serves when this returns, while its shares are
     /// still scanned.
     ///
     /// # Errors
     /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
-    pub async fn start(self) -> Result<Node, NodeError> {
+    pub async fn start(mut self) -> Result<Node, NodeError> {
+        let giving = &mut self.config.giving;
+        if let Some(mesh) = &mut giving.mesh {
+            let peers = self.mesh_peers.into_iter();
+            mesh.peers.extend(peers.map(MemberName::Address));
+            giving.mesh_inbox = giving.inbox.clone();
+        }
+        let inbox = giving.inbox.as_ref().map(|inbox| inbox.dir.clone());
         let mut node = Node::start(self.config).await?;
         // what would be told to a mount
         drop(node.take_changes());
-        for dir in self.shares {
+        for dir in self.shares.into_iter().chain(inbox) {
             node.share(dir).await?;
         }
         Ok(node)

@@ -1,13 +1,15 @@
 //! What a program that embeds a node does with it: begin one, look at names, read, fetch, keep,
-//! share, and hear of what happens.
+//! share, give files, bytes and talk to others, and hear of what happens.
 //!
 //! Everything here is asked of a running [`Node`](super::Node) and may be called from any task of
 //! its runtime. It owns no state but what its callers hold ([`Reader`], [`Prefetch`],
-//! [`EventStream`]); dropping one of those takes back what it asked for.
+//! [`Delivery`], [`EventStream`], [`Messages`]); dropping one of those takes back what it asked
+//! for.
 
 mod builder;
 mod error;
 mod events;
+mod giving;
 mod keeping;
 mod names;
 mod reader;
@@ -16,6 +18,7 @@ mod status;
 pub use builder::{CACHE_DEFAULT_BYTES, NodeBuilder};
 pub use error::FileError;
 pub use events::EventStream;
+pub use giving::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages};
 pub use keeping::{Contents, FILES_MAX, Fetched, Prefetch};
 pub use names::{Listed, Why};
 pub use reader::Reader;

@@ -7,6 +7,7 @@
 mod receive;
 mod store;
 
+pub(super) use receive::PushParts;
 pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};
 pub use store::{
     Arriving, FILES_MAX, Inbox, InboxError, InboxSettings, SENDER_ATTRIBUTE, sender_of,

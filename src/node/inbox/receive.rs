@@ -18,6 +18,7 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
 use crate::node::handle::Published;
+use crate::node::mailbox::Mailbox;
 use crate::wire::native::tcp::{Push, Response};
 
 /// Files that are on their way at one time, of all nodes.
@@ -53,11 +54,17 @@ pub struct Pushes {
     inner: Arc<Inner>,
 }
 
+/// What it works with. Without an inbox every file is refused.
+pub(in crate::node) struct PushParts {
+    pub(in crate::node) inbox: Option<Inbox>,
+    pub(in crate::node) accept: Accept,
+    pub(in crate::node) events: EventLog,
+    pub(in crate::node) mailbox: Mailbox,
+    pub(in crate::node) published: Published,
+}
+
 struct Inner {
-    inbox: Option<Inbox>,
-    accept: Accept,
-    events: EventLog,
-    published: Published,
+    parts: PushParts,
     state: Mutex<State>,
 }
 
@@ -82,18 +89,10 @@ struct Coming {
 }
 
 impl Pushes {
-    /// Without an inbox every file is refused. Needs a running tokio runtime.
-    pub(in crate::node) fn new(
-        inbox: Option<Inbox>,
-        accept: Accept,
-        events: EventLog,
-        published: Published,
-    ) -> Self {
+    /// Needs a running tokio runtime.
+    pub(in crate::node) fn new(parts: PushParts) -> Self {
         let inner = Inner {
-            inbox,
-            accept,
-            events,
-            published,
+            parts,
             state: Mutex::default(),
         };
         let pushes = Self {
@@ -147,6 +146,7 @@ impl Inner {
                 bytes,
             } => self.given((from, hash), offset, &bytes),
             Push::Say { text } => self.said(from, text).map(Some),
+            Push::Message { bytes } => self.messaged(from, bytes).map(Some),
         };
         match answered {
             Ok(Some(to_bytes)) => Response::Taken { to_bytes },
@@ -158,8 +158,8 @@ impl Inner {
 
     fn takes_from(&self, from: &NodeId) -> Result<&Inbox, String> {
         let closed = || "its inbox is closed to this node".to_owned();
-        let inbox = self.inbox.as_ref().ok_or_else(closed)?;
-        let is_open = match &self.accept {
+        let inbox = self.parts.inbox.as_ref().ok_or_else(closed)?;
+        let is_open = match &self.parts.accept {
             Accept::Nobody => false,
             Accept::Members => true,
             Accept::Listed(listed) => {
@@ -261,23 +261,35 @@ impl Inner {
     }
 
     fn said(&self, from: NodeId, text: String) -> Result<u64, String> {
-        if !self.lock().may_say(from, Instant::now()) {
-            return Err("it says more than anyone reads".to_owned());
-        }
-        self.events.note(News::Chat {
+        self.may_say(from)?;
+        self.parts.events.note(News::Chat {
             from: self.name_of(&from),
             text,
         });
         Ok(0)
     }
 
+    fn messaged(&self, from: NodeId, bytes: Bytes) -> Result<u64, String> {
+        self.may_say(from)?;
+        let length_bytes = bytes.len() as u64;
+        let mailbox = &self.parts.mailbox;
+        mailbox.take(self.name_of(&from), length_bytes, Some(bytes));
+        Ok(length_bytes)
+    }
+
+    fn may_say(&self, from: NodeId) -> Result<(), String> {
+        let may = self.lock().may_say(from, Instant::now());
+        let too_much = || "it says more than anyone reads".to_owned();
+        may.then_some(()).ok_or_else(too_much)
+    }
+
     fn name_of(&self, node: &NodeId) -> String {
-        let view = self.published.view.load();
+        let view = self.parts.published.view.load();
         view.label(node).unwrap_or_else(|| node.short(8))
     }
 
     fn tell(&self, from: NodeId, coming: &Coming, stage: PushStage) {
-        self.events.note(News::Received(Told {
+        self.parts.events.note(News::Received(Told {
             peer: self.name_of(&from),
             name: coming.name.clone(),
             size_bytes: coming.size_bytes,

@@ -15,7 +15,7 @@ use crate::digest::ContentHash;
 use crate::mesh::Pace;
 use crate::net::mesh::{MeshEnd, Piece};
 use crate::wire::mesh::{
-    Sha256, chunk_bytes, encode_chunk_head, encode_end, encode_start, sent_name,
+    Sha256, chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start, sent_name,
 };
 
 /// What is read of a file at once.
@@ -152,6 +152,15 @@ impl Target {
         let end = encode_end(&name, &parcel.sha256);
         self.whole(&mut pace, end).await?;
         is_same.then_some(()).ok_or(PushError::Changed)
+    }
+
+    /// Sends bytes of no file; that they were written to the connection is all that is known.
+    ///
+    /// # Errors
+    /// [`PushError::Gone`].
+    pub(in crate::node) async fn message(&self, bytes: &[u8]) -> Result<(), PushError> {
+        let mut pace = self.pace.lock().await;
+        self.whole(&mut pace, encode_message(bytes)).await
     }
 
     /// A file that became shorter is filled up, so that the connection stays of use: its receiver

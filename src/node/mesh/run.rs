@@ -18,6 +18,7 @@ use crate::mesh::{
 use crate::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use crate::node::events::{EventLog, News};
 use crate::node::inbox::Inbox;
+use crate::node::mailbox::Mailbox;
 use crate::wire::legacy::MemberName;
 
 /// Dials that are over and wait for the task.
@@ -38,6 +39,7 @@ pub(in crate::node) struct MeshParts {
     /// Where files go; without one, they are passed over.
     pub(in crate::node) inbox: Option<Inbox>,
     pub(in crate::node) events: EventLog,
+    pub(in crate::node) mailbox: Mailbox,
 }
 
 /// A connection, as the plane holds it.
@@ -56,6 +58,7 @@ struct Plane {
     next_conn: u64,
     inbox: Option<Inbox>,
     events: EventLog,
+    mailbox: Mailbox,
     heard: mpsc::Sender<(ConnId, Heard)>,
     dialled: mpsc::Sender<(MemberName, io::Result<TcpStream>)>,
     /// What connections that are gone moved, by the peer's ID.
@@ -105,6 +108,7 @@ pub(in crate::node) fn start(parts: MeshParts) -> io::Result<Mesh> {
         next_conn: 0,
         inbox: parts.inbox,
         events: parts.events,
+        mailbox: parts.mailbox,
         heard,
         dialled,
         past: HashMap::new(),
@@ -216,6 +220,9 @@ impl Plane {
         match heard {
             Heard::Hello(line) => self.machine.hello(now, conn, &line),
             Heard::Line(line) => self.machine.line(now, conn, line),
+            Heard::Binary(length_bytes, bytes) => {
+                self.machine.binary(now, conn, length_bytes, bytes);
+            }
             Heard::Alive => self.machine.alive(now, conn),
             Heard::Blame(offence @ Offence::ManyFiles) => {
                 self.machine.offended_by(now, conn, offence);
@@ -350,6 +357,9 @@ impl Plane {
                 from: who.name,
                 text,
             }),
+            MeshEvent::Binary(who, length_bytes, bytes) => {
+                self.mailbox.take(who.name, length_bytes, bytes);
+            }
             MeshEvent::Learned(who, count) => {
                 self.events.note(News::MeshLearned { from: who, count });
             }

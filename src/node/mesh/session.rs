@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
@@ -24,6 +25,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub(super) enum Heard {
     Hello(Vec<u8>),
     Line(Line),
+    /// Bytes of no file, so many; without them where they are too many.
+    Binary(u64, Option<Bytes>),
     /// Files come: it is not silent.
     Alive,
     Blame(Offence),
@@ -87,8 +90,8 @@ impl Session {
                 Ok(Item::Line(line)) => Heard::Line(line),
                 Ok(Item::BadLength) => Heard::Blame(Offence::BadLength),
                 Ok(Item::BadFile) => Heard::Blame(Offence::BadFile),
-                // bytes of no file mean nothing to a node; that they come is a sign of life
-                Ok(Item::Binary { .. }) => Heard::Alive,
+                Ok(Item::Binary(bytes)) => Heard::Binary(bytes.len() as u64, Some(bytes)),
+                Ok(Item::LongBinary { length_bytes }) => Heard::Binary(length_bytes, None),
                 Ok(file) => {
                     pushes = true;
                     let (kept, offence) = self.take_file(files, file).await;

@@ -9,6 +9,8 @@ use super::line::{BYTES, Line};
 pub const LINE_MAX_BYTES: usize = 64 << 10;
 /// The longest payload: what the old programs refuse to send more than.
 pub const BYTES_MAX: u64 = 16 << 20;
+/// The longest payload without a file that is held and handed on whole.
+pub const MESSAGE_MAX_BYTES: u64 = 256 << 10;
 /// The longest first line of a payload: a name, a size, a hash.
 pub const HEAD_MAX_BYTES: usize = 4096;
 
@@ -31,8 +33,10 @@ pub enum Item {
     End(FileEnd),
     /// A message about a file that means nothing.
     BadFile,
-    /// Bytes that are of no file; they are passed over.
-    Binary {
+    /// Bytes that are of no file.
+    Binary(Bytes),
+    /// The same, of more than [`MESSAGE_MAX_BYTES`]: they are passed over.
+    LongBinary {
         /// How many.
         length_bytes: u64,
     },
@@ -64,7 +68,8 @@ enum State {
     Skip(u64),
 }
 
-/// Reads one connection. Holds no more than what it was given and not asked for yet.
+/// Reads one connection. Holds what it was given and not asked for yet, of a payload at most
+/// [`MESSAGE_MAX_BYTES`].
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
@@ -188,6 +193,14 @@ impl Decoder {
         }
         let is_whole = end.is_some() || most as u64 == left;
         let head = Head::parse(&seen[..end.unwrap_or(seen.len())], is_whole);
+        if head == Head::Binary && left <= MESSAGE_MAX_BYTES {
+            let length = usize::try_from(left).ok()?;
+            if self.buffer.len() < length {
+                return None;
+            }
+            self.state = State::Lines;
+            return Some(Item::Binary(self.buffer.split_to(length).freeze()));
+        }
         let taken = end.map_or(seen.len(), |end| end + 1);
         let rest = left - taken as u64;
         drop(self.buffer.split_to(taken));
@@ -200,7 +213,7 @@ impl Decoder {
             }
             Head::End(end) => Item::End(end),
             Head::BadFile => Item::BadFile,
-            Head::Binary => Item::Binary { length_bytes: left },
+            Head::Binary => Item::LongBinary { length_bytes: left },
         })
     }
 }
@@ -210,7 +223,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::mesh::{encode_chunk_head, encode_end, encode_start};
+    use crate::wire::mesh::{encode_chunk_head, encode_end, encode_message, encode_start};
 
     /// What bytes say, fed in steps of that many.
     fn said(bytes: &[u8], step: usize) -> Result<Vec<Item>, DecodeError> {
@@ -270,8 +283,8 @@ mod tests {
                 Item::Chunk(b"t.txt".to_vec()),
                 Item::Part(Bytes::from_static(b"BYTES:3\nabc")),
                 Item::End(end.clone()),
-                Item::Binary { length_bytes: 5 },
-                Item::Binary { length_bytes: 0 },
+                Item::Binary(Bytes::from_static(b"xx\nxx")),
+                Item::Binary(Bytes::new()),
                 Item::Line(Line::Pong),
                 chat(""),
             ];
@@ -291,6 +304,20 @@ mod tests {
         }
         let just = said(b"a\nBYTES:16777216\nFILECHUNK:x\nabc", 99).unwrap();
         assert_eq!(just.len(), 3);
+    }
+
+    #[test]
+    fn bytes_of_no_file_are_handed_on_whole_up_to_their_limit_and_passed_over_beyond() {
+        let message = |length: u64| {
+            let bytes = encode_message(&vec![b'x'; length as usize]);
+            said(&[b"a\n", &bytes[..], b"hi\n"].concat(), 4000).unwrap()
+        };
+        let held = Bytes::from(vec![b'x'; MESSAGE_MAX_BYTES as usize]);
+        let whole = [hello("a"), Item::Binary(held), chat("hi")];
+        assert_eq!(message(MESSAGE_MAX_BYTES), whole);
+        let length_bytes = MESSAGE_MAX_BYTES + 1;
+        let long = Item::LongBinary { length_bytes };
+        assert_eq!(message(length_bytes), [hello("a"), long, chat("hi")]);
     }
 
     #[test]

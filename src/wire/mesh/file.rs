@@ -133,6 +133,17 @@ pub fn encode_end(name: &[u8], sha256: &Sha256) -> Vec<u8> {
     message(&[END, name, rest.as_bytes()].concat(), 0)
 }
 
+/// Bytes of no file; at most [`BYTES_MAX`], and none that [`is_about_file`].
+pub fn encode_message(bytes: &[u8]) -> Vec<u8> {
+    message(bytes, 0)
+}
+
+/// Whether a payload of these bytes would be taken for a message about a file.
+pub fn is_about_file(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    Head::parse(line, false) != Head::Binary
+}
+
 fn message(head: &[u8], following_bytes: u64) -> Vec<u8> {
     let length_bytes = head.len() as u64 + following_bytes;
     debug_assert!(length_bytes <= BYTES_MAX, "over the limit of a payload");
@@ -156,6 +167,17 @@ mod tests {
         assert_eq!(encode_end(b"test.txt", &HASH), end.as_bytes());
         let big = encode_chunk_head(b"big.bin", 256 << 10);
         assert_eq!(big, b"BYTES:262162\nFILECHUNK:big.bin\n");
+    }
+
+    #[test]
+    fn bytes_that_an_old_program_would_take_for_a_file_are_told_apart() {
+        for file in ["FILESTART:", "FILECHUNK:x\nyz", "FILEEND:a|b\n"] {
+            assert!(is_about_file(file.as_bytes()), "{file}");
+        }
+        for other in ["", "x\nFILEEND:", "FILE", "filestart:"] {
+            assert!(!is_about_file(other.as_bytes()), "{other}");
+        }
+        assert_eq!(encode_message(b"x\n"), b"BYTES:2\nx\n");
     }
 
     #[test]

@@ -2,18 +2,20 @@
 //!
 //! Owns every text of that protocol and every limit of it; the only place that spells it. What is
 //! encoded here is what the old programs understand and survive, what is decoded tolerates what
-//! they emit: any line end, blanks around, garbage in lists. Payloads are never held whole: a
-//! [`Decoder`] gives them piece by piece.
+//! they emit: any line end, blanks around, garbage in lists. Payloads are not held whole but where
+//! they are short and of no file: a [`Decoder`] gives them piece by piece.
 
 mod decoder;
 mod file;
 mod line;
 mod name;
 
-pub use decoder::{BYTES_MAX, DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES};
+pub use decoder::{
+    BYTES_MAX, DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES, MESSAGE_MAX_BYTES,
+};
 pub use file::{
     CHUNK_MAX_BYTES, FileEnd, FileStart, Sha256, chunk_bytes, encode_chunk_head, encode_end,
-    encode_start,
+    encode_message, encode_start, is_about_file,
 };
 pub use line::{
     CHAT_MAX_BYTES, DUPLICATE, Hello, ID_MAX_BYTES, LISTED_MAX, Line, MAX_PEERS,

@@ -315,7 +315,9 @@ impl Request {
                 })
             }
             Kind::AskReach => Ok(Self::Reach),
-            Kind::Offer | Kind::Give | Kind::Say => Push::decode(kind, &body).map(Self::Push),
+            Kind::Offer | Kind::Give | Kind::Say | Kind::Message => {
+                Push::decode(kind, &body).map(Self::Push)
+            }
             _ => Err(WireError::Malformed { what: "a request" }),
         }
     }

@@ -2,6 +2,7 @@
 //! is borne of peers that misbehave.
 
 mod cluster;
+mod embedded;
 mod foreign;
 mod hostile;
 mod peers;

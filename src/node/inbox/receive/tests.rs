@@ -28,7 +28,13 @@ fn world(accept: Accept, budget_bytes: u64) -> World {
     let mut catalogue = Catalogue::new(node(0), NodeName::new("me").unwrap());
     let events = EventLog::default();
     let published = Published::new(catalogue.view());
-    let pushes = Pushes::new(Some(inbox.clone()), accept, events.clone(), published);
+    let pushes = Pushes::new(PushParts {
+        inbox: Some(inbox.clone()),
+        accept,
+        events: events.clone(),
+        mailbox: Mailbox::new(events.clone()),
+        published,
+    });
     World {
         _folder: folder,
         inbox,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::push::{MAX_GIVE_FRAME_BYTES, MAX_OFFER_FRAME_BYTES};
 use super::{
-    MAX_CHAIN_BYTES, MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES, MAX_MEMBERS_BYTES,
-    MAX_REASON_BYTES, MAX_SAID_BYTES, MAX_TRUST_BYTES,
+    MAX_CHAIN_BYTES, MAX_GIVEN_BYTES, MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES,
+    MAX_MEMBERS_BYTES, MAX_REASON_BYTES, MAX_SAID_BYTES, MAX_TRUST_BYTES,
 };
 use crate::wire::WireError;
 
@@ -56,6 +56,8 @@ pub enum Kind {
     Give = 23,
     /// Request.
     Say = 24,
+    /// Request.
+    Message = 30,
     /// Response.
     Members = 32,
     /// Response.
@@ -96,7 +98,7 @@ pub enum Phase {
 /// A clock and a reason.
 const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
 
-const KINDS: [Kind; 28] = [
+const KINDS: [Kind; 29] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
@@ -113,6 +115,7 @@ const KINDS: [Kind; 28] = [
     Kind::Offer,
     Kind::Give,
     Kind::Say,
+    Kind::Message,
     Kind::Members,
     Kind::Heads,
     Kind::Log,
@@ -150,6 +153,7 @@ impl Kind {
             Self::Offer => MAX_OFFER_FRAME_BYTES,
             Self::Give => MAX_GIVE_FRAME_BYTES,
             Self::Say => MAX_SAID_BYTES,
+            Self::Message => MAX_GIVEN_BYTES,
             Self::Taken => 8,
         }
     }

@@ -1,4 +1,4 @@
-//! What one node gives another unasked: a file for its inbox, a line of talk.
+//! What one node gives another unasked: a file for its inbox, a line of talk, bytes of a program.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,11 @@ pub enum Push {
         /// At most [`MAX_SAID_BYTES`].
         text: String,
     },
+    /// Bytes for a program that embeds the other node.
+    Message {
+        /// At most [`MAX_GIVEN_BYTES`].
+        bytes: Bytes,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +93,7 @@ impl Push {
             Self::Say { text } => {
                 Frame::new(id, Kind::Say, Bytes::copy_from_slice(text.as_bytes()))
             }
+            Self::Message { bytes } => Frame::new(id, Kind::Message, bytes.clone()),
         }
     }
 
@@ -123,6 +129,9 @@ impl Push {
             Kind::Say => Self::Say {
                 text: String::from_utf8(body.to_vec()).map_err(|_| malformed())?,
             },
+            Kind::Message => Self::Message {
+                bytes: body.clone(),
+            },
             _ => return Err(malformed()),
         };
         push.check()?;
@@ -140,6 +149,7 @@ impl Push {
                     && end.is_some_and(|end| end <= MAX_FILE_BYTES)
             }
             Self::Say { text } => text.len() <= MAX_SAID_BYTES,
+            Self::Message { bytes } => bytes.len() <= MAX_GIVEN_BYTES,
         };
         let malformed = WireError::Malformed { what: "a push" };
         is_good.then_some(()).ok_or(malformed)
@@ -186,6 +196,10 @@ mod tests {
         there_and_back(give(0, MAX_GIVEN_BYTES));
         let text = "ü".repeat(MAX_SAID_BYTES / 2);
         there_and_back(Push::Say { text });
+        for length in [0, MAX_GIVEN_BYTES] {
+            let bytes = Bytes::from(vec![7; length]);
+            there_and_back(Push::Message { bytes });
+        }
         let taken = Response::Taken { to_bytes: u64::MAX };
         let frame = taken.encode(9).unwrap();
         let header = FrameHeader::decode(&frame.header, Phase::Responses).unwrap();

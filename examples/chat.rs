@@ -1,0 +1,127 @@
+//! A prompt like that of the older mesh program, with a node of one's own in it: talk, bytes and
+//! files, to and from peers of the mesh and nodes of the cluster alike.
+//!
+//!     cargo run --example chat -- DIR NAME ADDRESS:PORT [PEER:PORT]...
+//!
+//! `DIR` keeps the node's key and, in `DIR/inbox`, the files that others send; `NAME` is what the
+//! others see; the rest is where this one listens for the mesh and whom it connects to. What is
+//! typed is said to everyone; `/send FILE` gives everyone a file, `/bytes TEXT` sends the bytes
+//! without calling them talk, `/peers` shows who is there, and `/quit` ends it.
+
+use std::error::Error;
+use std::net::SocketAddrV4;
+use std::path::Path;
+
+use p2pfs::node::{Delivery, Leave, News, Node, NodeBuilder, PushStage};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// The node of one prompt.
+pub fn builder(
+    dir: &Path,
+    name: &str,
+    listen: SocketAddrV4,
+    peers: &[SocketAddrV4],
+) -> Result<NodeBuilder, Box<dyn Error>> {
+    let node = Node::builder(name.parse()?, dir)
+        .listen("127.0.0.1:0".parse()?)
+        .lan(false)
+        .inbox(dir.join("inbox"))
+        .mesh(listen);
+    Ok(peers.iter().fold(node, |node, peer| node.mesh_peer(*peer)))
+}
+
+/// Does what one line asks for; false where that is to end. `tell` shows a line.
+pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<bool, Box<dyn Error>> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match word {
+        "/quit" => return Ok(false),
+        "/send" => deliver(node.send_file(rest, &[]).await?, tell).await,
+        "/bytes" => deliver(node.send_bytes(rest.to_owned().into(), &[]).await?, tell).await,
+        "/peers" => {
+            if let Some(mesh) = node.mesh() {
+                let here = mesh.peers().await.into_iter().filter(|it| it.peer.is_up);
+                here.for_each(|it| tell(format!("{} at {}", it.peer.name, it.peer.address)));
+            }
+        }
+        _ => {
+            let heard = node.broadcast(line).await;
+            tell(format!("heard by {} of the others", heard.len()));
+        }
+    }
+    Ok(true)
+}
+
+/// Shows who has got it, as it becomes known.
+async fn deliver(mut delivery: Delivery, tell: &impl Fn(String)) {
+    let bytes = delivery.size_bytes();
+    while let Some(delivered) = delivery.next().await {
+        let peer = delivered.peer;
+        match delivered.outcome {
+            Ok(()) if delivered.confirmed => tell(format!("{peer} has its {bytes} bytes")),
+            Ok(()) => tell(format!("{peer} was sent its {bytes} bytes")),
+            Err(why) => tell(format!("{peer} did not take it: {why}")),
+        }
+    }
+}
+
+/// Shows what the others do, until the node ends.
+pub async fn show(node: &Node, tell: &impl Fn(String)) {
+    let (mut events, mut messages) = (node.follow(), node.messages());
+    loop {
+        tokio::select! {
+            Some(event) = events.next() => {
+                if let Some(line) = words(event.news) {
+                    tell(line);
+                }
+            }
+            Some(message) = messages.next() => {
+                tell(format!("{} sends {:?}", message.from, message.bytes));
+            }
+            else => return,
+        }
+    }
+}
+
+/// What others said is not to be trusted: shown so, no control character reaches a terminal.
+fn words(news: News) -> Option<String> {
+    Some(match news {
+        News::MeshUp { who, .. } => format!("{:?} is here", who.name),
+        News::MeshDown(who, why) => format!("{:?} is gone: {why}", who.name),
+        News::Chat { from, text } => format!("{from:?}: {text:?}"),
+        News::Received(push) if push.stage == PushStage::Done => {
+            let name = String::from_utf8_lossy(&push.name).into_owned();
+            format!("{:?} sent {name:?}, {} bytes", push.peer, push.size_bytes)
+        }
+        News::Warning(text, _) => format!("warning: {text}"),
+        _ => return None,
+    })
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [dir, name, listen, peers @ ..] = arguments.as_slice() else {
+        return Err("give a directory, a name, where to listen, and peers of the mesh".into());
+    };
+    let peers: Vec<SocketAddrV4> = peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
+    let node = builder(Path::new(dir), name, listen.parse()?, &peers)?;
+    let node = node.start().await?;
+    let tell = |line: String| println!("{line}");
+    let mut typed = BufReader::new(tokio::io::stdin()).lines();
+    let typing = async {
+        while let Some(line) = typed.next_line().await? {
+            match obey(&node, line.trim(), &tell).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => tell(format!("error: {error}")),
+            }
+        }
+        Ok::<(), Box<dyn Error>>(())
+    };
+    tokio::select! {
+        ended = typing => ended?,
+        () = show(&node, &tell) => {}
+    }
+    node.stop(Leave::Away).await;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! A program that embeds a node and gives to both planes: `examples/chat.rs`, and what the door
+//! promises it.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+use p2pfs::node::door::MESSAGE_MAX_BYTES;
+use p2pfs::node::{Leave, News, Node, SendError};
+use tokio::runtime::Runtime;
+
+use super::{BOB, names_in};
+use crate::support::content::noise;
+use crate::support::daemon::set_mode;
+use crate::support::mesh_peer::{Came, MeshPeer};
+use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::promise::{Need, promise};
+
+#[path = "../../../examples/chat.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod chat;
+
+const NEEDS: &[Need] = &[];
+
+/// Two nodes of one cluster in this process, and an old peer that is connected to the first.
+struct Room {
+    folder: tempfile::TempDir,
+    alice: Node,
+    bob: Node,
+    old: MeshPeer,
+    /// What the first one's prompt shows.
+    shown: Mutex<Vec<String>>,
+}
+
+async fn start(folder: &Path, name: &str, seed: Option<&Node>) -> Node {
+    let secret = folder.join("secret");
+    fs::write(&secret, format!("{}\n", "7b".repeat(32))).unwrap();
+    set_mode(&secret, 0o600);
+    let anywhere: SocketAddrV4 = "127.0.0.1:0".parse().unwrap();
+    let node = chat::builder(&folder.join(name), name, anywhere, &[]).unwrap();
+    let node = node.secret_file(secret);
+    let node = match seed {
+        Some(seed) => node.seed(seed.address()),
+        None => node,
+    };
+    node.start().await.unwrap()
+}
+
+impl Room {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        let alice = start(folder.path(), "alice", None).await;
+        let mesh = alice.mesh().unwrap().address().to_string();
+        let old = MeshPeer::dial(&mesh, BOB, "old", 18002);
+        let bob = start(folder.path(), "bob", Some(&alice)).await;
+        let room = Self {
+            folder,
+            alice,
+            bob,
+            old,
+            shown: Mutex::default(),
+        };
+        // each is addressed by its name once that is known
+        let mut again = tokio::time::interval(Duration::from_millis(20));
+        for name in ["bob", "old"] {
+            let to = [name.to_owned()];
+            while room.alice.send_bytes("".into(), &to).await.is_err() {
+                again.tick().await;
+            }
+        }
+        room
+    }
+
+    /// Types a line at the first one's prompt, and gives what it shows.
+    async fn types(&self, line: &str) -> Vec<String> {
+        let tell = |line| self.shown.lock().unwrap().push(line);
+        let goes_on = chat::obey(&self.alice, line, &tell).await.unwrap();
+        assert!(goes_on);
+        let mut shown = std::mem::take(&mut *self.shown.lock().unwrap());
+        shown.sort();
+        shown
+    }
+
+    async fn close(self) {
+        tokio::join!(self.alice.stop(Leave::Away), self.bob.stop(Leave::Away));
+    }
+}
+
+/// Runs to its end, or fails at the limit of all tests.
+fn within_limit(test: impl Future<Output = ()>) {
+    let runtime = Runtime::new().unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(HANG_LIMIT, test).await })
+        .expect("it has hung");
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+async fn next_news(node: &Node, wanted: impl Fn(&News) -> bool) -> News {
+    let mut events = node.follow();
+    loop {
+        let news = events.next().await.expect("the node runs").news;
+        if wanted(&news) {
+            return news;
+        }
+    }
+}
+
+#[apply(promise)]
+fn the_example_that_chats_talks_and_gives_bytes_and_files_to_both_planes() {
+    within_limit(async {
+        let room = Room::open().await;
+        assert_eq!(room.types("hello all").await, ["heard by 2 of the others"]);
+        let heard = next_news(&room.bob, |news| matches!(news, News::Chat { .. })).await;
+        let (from, text) = ("alice".to_owned(), "hello all".to_owned());
+        assert_eq!(heard, News::Chat { from, text });
+        let mut of_bob = room.bob.messages();
+        let both = ["bob has its 3 bytes", "old was sent its 3 bytes"];
+        assert_eq!(room.types("/bytes raw").await, both);
+        let message = of_bob.next().await.unwrap();
+        assert_eq!((&*message.from, &message.bytes[..]), ("alice", &b"raw"[..]));
+        let mut of_alice = room.alice.messages();
+        room.old.send_bytes(b"\x00\n\xff");
+        let message = of_alice.next().await.unwrap();
+        assert_eq!(
+            (&*message.from, &message.bytes[..]),
+            ("old", &b"\x00\n\xff"[..])
+        );
+        let bytes = noise(1, 3_000_000);
+        let file = room.folder.path().join("gift.bin");
+        fs::write(&file, &bytes).unwrap();
+        let shown = room.types(&format!("/send {}", file.display())).await;
+        let both = [
+            "bob has its 3000000 bytes",
+            "old was sent its 3000000 bytes",
+        ];
+        assert_eq!(shown, both);
+        let got = room.folder.path().join("bob/inbox/gift.bin");
+        assert!(fs::read(got).unwrap() == bytes);
+        let came = |wanted: &Came| room.old.came().contains(wanted);
+        eventually("the old peer heard it too", HANG_LIMIT, || {
+            came(&Came::Line("hello all".into())) && came(&Came::Bytes(b"raw".into()))
+        });
+        assert_eq!(room.types("/peers").await, ["old at 127.0.0.1:18002"]);
+        room.close().await;
+    });
+}
+
+#[apply(promise)]
+fn a_file_given_open_goes_to_those_named_whatever_its_path_is_by_then() {
+    within_limit(async {
+        let room = Room::open().await;
+        let path = room.folder.path().join("gone");
+        fs::write(&path, b"hello").unwrap();
+        let file = fs::File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let to = ["bob".to_owned()];
+        let sent = room.alice.send_open_file(file, b"../dir/given", &to).await;
+        let sent = sent.unwrap();
+        assert_eq!(sent.size_bytes(), 5);
+        let sent = sent.finish().await;
+        assert_eq!((sent.len(), &*sent[0].peer), (1, "bob"));
+        assert!(sent[0].confirmed && sent[0].outcome.is_ok());
+        let inbox = room.folder.path().join("bob/inbox");
+        assert_eq!(names_in(&inbox), ["given"]);
+        assert!(room.old.files().is_empty());
+        // it is a share of its node like any other
+        let path = p2pfs::path::SharedPath::new(&b"given"[..]).unwrap();
+        room.alice.wait_for(&path).await.unwrap();
+        room.close().await;
+    });
+}
+
+#[apply(promise)]
+fn what_cannot_be_sent_is_refused_before_anybody_gets_anything() {
+    within_limit(async {
+        let room = Room::open().await;
+        let send = |bytes: Vec<u8>, to: &str| {
+            let (alice, to) = (&room.alice, [to.to_owned()]);
+            async move { alice.send_bytes(bytes.into(), &to).await.map(drop) }
+        };
+        let long = send(vec![0; MESSAGE_MAX_BYTES + 1], "old").await;
+        assert!(matches!(long, Err(SendError::TooLong { .. })));
+        let file = send(b"FILESTART:x|0|00\n".to_vec(), "old").await;
+        assert!(matches!(file, Err(SendError::Reserved)));
+        let nobody = send(b"x".to_vec(), "nobody").await;
+        assert!(matches!(nobody, Err(SendError::Unknown { name }) if name == "nobody"));
+        let missing = room.alice.send_file("/nowhere/at/all", &[]).await;
+        assert!(matches!(missing, Err(SendError::Unreadable(_))));
+        let full = send(vec![7; MESSAGE_MAX_BYTES], "bob").await;
+        assert!(full.is_ok());
+        room.close().await;
+    });
+}
