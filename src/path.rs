@@ -18,6 +18,8 @@ pub const NAME_MAX_BYTES: usize = 255;
 pub const PATH_MAX_BYTES: usize = 4095;
 /// The hidden folder of the mount; no shared path begins with it.
 pub const HIDDEN_ROOT: &[u8] = b".p2pfs";
+/// The folder in an inbox for what is not whole yet; wherever it lies, no share lists it.
+pub const ARRIVING: &str = ".p2pfs-arriving";
 
 /// A path within the shared namespace: components joined by `/`, the root being empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

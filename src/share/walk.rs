@@ -15,7 +15,7 @@ use super::links::{Leads, follow};
 use super::observe::Found;
 use super::order::Turn;
 use super::tree::{LeftOutBody, Slot};
-use crate::path::SharedPath;
+use crate::path::{ARRIVING, SharedPath};
 use crate::wire::native::record::PATH_MAX_DEPTH;
 
 /// Names looked at before the next step: new events are never kept waiting by a large directory.
@@ -54,7 +54,7 @@ impl OpenPlace {
         })
     }
 
-    /// What a name in this directory is now.
+    /// What a name in this directory is now; what is on its way into an inbox is nothing yet.
     pub(super) fn look(&self, beneath: &Beneath, name: &[u8]) -> Found {
         let left_out = |why, directory, identity| {
             Found::LeftOut(LeftOutBody {
@@ -63,6 +63,9 @@ impl OpenPlace {
                 identity,
             })
         };
+        if name == ARRIVING.as_bytes() {
+            return Found::Nothing;
+        }
         if self.refused.iter().any(|refused| refused == name) {
             return left_out(LeftOutWhy::OwnMount, true, Identity::default());
         }

@@ -1,9 +1,11 @@
 //! What others push to this node: kept in a folder that is shared like any other.
 //!
 //! Owns the folder, its budget and how a file gets its name there: only when it is whole and
-//! proven, never over another, and never outside. Until then it has no name, so that whatever ends
-//! a transfer, or this process, leaves nothing behind.
+//! proven, never over another, and never outside. Until then it has no name, or, where a node
+//! sends it that may go on after a restart, one in a folder that no share lists.
 
+mod coming;
+mod parts;
 mod receive;
 mod store;
 

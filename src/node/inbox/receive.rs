@@ -1,20 +1,19 @@
 //! What other nodes push: offered, given piece by piece, proven, and kept under a name.
 //!
-//! A file that is on its way stays open without a name when its connection breaks, so that its
-//! sender goes on where it was; one that nothing more comes of is given up.
+//! A file that is on its way stays open when its connection breaks, so that its sender goes on
+//! where it was, and a long one is gone on with after a restart of this node too; one that nothing
+//! more comes of is given up.
 
 use std::collections::HashMap;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::store::{Arriving, Inbox};
-use crate::digest::ContentHash;
-use crate::extent::{ByteRange, ExtentSet};
+use super::coming::{Coming, Key};
+use super::parts::Part;
+use super::store::Inbox;
 use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
 use crate::node::handle::Published;
@@ -33,8 +32,6 @@ const ARRIVED_MAX: usize = 256;
 const SAID_BURST: u32 = 16;
 /// See [`SAID_BURST`].
 const SAID_EACH: Duration = Duration::from_millis(250);
-/// What is hashed at once.
-const STEP_BYTES: u64 = 1 << 20;
 
 /// Whose files are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,29 +68,28 @@ struct Inner {
 #[derive(Default)]
 struct State {
     coming: HashMap<Key, Arc<Mutex<Coming>>>,
-    arrived: Vec<(Key, Instant)>,
+    arrived: Vec<Arrived>,
     said: HashMap<NodeId, (u32, Instant)>,
 }
 
-type Key = (NodeId, ContentHash);
-
-struct Coming {
-    name: Vec<u8>,
-    size_bytes: u64,
-    /// Taken when it is published.
-    arriving: Option<Arriving>,
-    got: ExtentSet,
-    hasher: blake3::Hasher,
-    hashed_bytes: u64,
-    touched: Instant,
+/// A file that has its name.
+struct Arrived {
+    key: Key,
+    at: Instant,
+    /// Where that is written down for a later life.
+    part: Option<Part>,
 }
 
 impl Pushes {
     /// Needs a running tokio runtime.
     pub(in crate::node) fn new(parts: PushParts) -> Self {
+        let mut state = State::default();
+        if let Some(inbox) = &parts.inbox {
+            state.take_up(inbox);
+        }
         let inner = Inner {
             parts,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         };
         let pushes = Self {
             inner: Arc::new(inner),
@@ -124,7 +120,8 @@ impl Inner {
     fn expire(&self, now: Instant) {
         let old = self.lock().take_old(now);
         for (from, coming) in old {
-            let coming = coming.lock();
+            let mut coming = coming.lock();
+            coming.discard();
             let why = "nothing more of it came".to_owned();
             self.tell(from, &coming, PushStage::Failed(why));
         }
@@ -173,29 +170,24 @@ impl Inner {
     fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, String> {
         let inbox = self.takes_from(&key.0)?;
         let mut state = self.lock();
-        if again && state.arrived.iter().any(|(arrived, _)| *arrived == key) {
+        if again && state.arrived.iter().any(|arrived| arrived.key == key) {
             return Ok(size);
         }
         if let Some(coming) = state.coming.get(&key).cloned() {
             drop(state);
             let mut coming = coming.lock();
             coming.touched = Instant::now();
+            if coming.is_left() {
+                coming.look_again();
+                self.tell(key.0, &coming, PushStage::Started);
+            }
             return Ok(coming.prefix());
         }
         let of_node = state.coming.keys().filter(|(node, _)| *node == key.0);
         if of_node.count() >= COMING_OF_NODE_MAX || state.coming.len() >= COMING_MAX {
             return Err("too many files are on their way to it already".to_owned());
         }
-        let arriving = inbox.begin(size).map_err(|why| why.to_string())?;
-        let coming = Coming {
-            name: name.to_vec(),
-            size_bytes: size,
-            arriving: Some(arriving),
-            got: ExtentSet::new(),
-            hasher: blake3::Hasher::new(),
-            hashed_bytes: 0,
-            touched: Instant::now(),
-        };
+        let coming = Coming::begin(inbox, key, name, size).map_err(|why| why.to_string())?;
         let coming = Arc::new(Mutex::new(coming));
         state.coming.insert(key, coming.clone());
         drop(state);
@@ -214,19 +206,18 @@ impl Inner {
         };
         let mut coming = coming.lock();
         coming.touched = Instant::now();
-        let end = offset + bytes.len() as u64;
-        let Some(arriving) = &coming.arriving else {
+        if coming.is_left() {
+            // it is to be offered again, so that both know how much of it is good
+            return Ok(None);
+        }
+        if coming.is_over() {
             return Ok(Some(coming.size_bytes));
-        };
-        if end > coming.size_bytes {
+        }
+        if offset + bytes.len() as u64 > coming.size_bytes {
             return Err("more bytes than were offered".to_owned());
         }
-        if let Err(why) = arriving.write_at(offset, bytes) {
-            return Err(self.give_up(key, &coming, &why.to_string()));
-        }
-        coming.got.insert(ByteRange::new(offset, end));
-        if let Err(why) = coming.hash() {
-            return Err(self.give_up(key, &coming, &why.to_string()));
+        if let Err(why) = coming.take(offset, bytes) {
+            return Err(self.give_up(key, &mut coming, &why.to_string()));
         }
         if coming.prefix() == coming.size_bytes {
             return self.finish(key, &mut coming).map(Some);
@@ -236,17 +227,12 @@ impl Inner {
 
     /// All of it is there: it gets its name if it is what was offered.
     fn finish(&self, key: Key, coming: &mut Coming) -> Result<u64, String> {
-        let hash = ContentHash::new(*coming.hasher.finalize().as_bytes());
-        let Some(arriving) = coming.arriving.take() else {
-            return Ok(coming.size_bytes);
-        };
-        if hash != key.1 {
+        if !coming.is_proven() {
             return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
         }
-        match arriving.publish(&coming.name, &self.name_of(&key.0)) {
-            Ok(name) => {
-                coming.name = name;
-                self.lock().arrived(key);
+        match coming.publish(&self.name_of(&key.0)) {
+            Ok(part) => {
+                self.lock().arrived(key, part);
                 self.tell(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
@@ -254,8 +240,9 @@ impl Inner {
         }
     }
 
-    fn give_up(&self, key: Key, coming: &Coming, why: &str) -> String {
+    fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
         self.lock().coming.remove(&key);
+        coming.discard();
         self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
         why.to_owned()
     }
@@ -302,44 +289,42 @@ impl Inner {
     }
 }
 
-impl Coming {
-    /// How much of it is there from its begin on.
-    fn prefix(&self) -> u64 {
-        let first = self.got.iter().next().filter(|range| range.start == 0);
-        first.map_or(0, |range| range.end)
-    }
-
-    /// Hashes what has come to stand without a gap, while it is still in memory.
-    fn hash(&mut self) -> io::Result<()> {
-        let to = self.prefix();
-        let Some(arriving) = &self.arriving else {
-            return Ok(());
-        };
-        while self.hashed_bytes < to {
-            let length = STEP_BYTES.min(to - self.hashed_bytes) as usize;
-            let mut bytes = vec![0; length];
-            arriving
-                .file()
-                .read_exact_at(&mut bytes, self.hashed_bytes)?;
-            self.hasher.update(&bytes);
-            self.hashed_bytes += length as u64;
+impl Arrived {
+    fn forget(self) {
+        if let Some(part) = self.part {
+            part.remove();
         }
-        Ok(())
     }
 }
 
 impl State {
-    fn arrived(&mut self, key: Key) {
+    /// Takes up what an earlier life of this node left in the inbox.
+    fn take_up(&mut self, inbox: &Inbox) {
+        for (note, part, arriving) in inbox.left(COMING_MAX) {
+            let key = (note.from, note.hash);
+            match arriving {
+                Some(arriving) => {
+                    let coming = Coming::left(note, arriving);
+                    self.coming.insert(key, Arc::new(Mutex::new(coming)));
+                }
+                None => self.arrived(key, Some(part)),
+            }
+        }
+    }
+
+    fn arrived(&mut self, key: Key, part: Option<Part>) {
         self.coming.remove(&key);
         if self.arrived.len() >= ARRIVED_MAX {
-            self.arrived.remove(0);
+            self.arrived.remove(0).forget();
         }
-        self.arrived.push((key, Instant::now()));
+        let at = Instant::now();
+        self.arrived.push(Arrived { key, at, part });
     }
 
     fn take_old(&mut self, now: Instant) -> Vec<(NodeId, Arc<Mutex<Coming>>)> {
         let is_old = |at: Instant| now.saturating_duration_since(at) > COMING_PATIENCE;
-        self.arrived.retain(|(_, at)| !is_old(*at));
+        let old = self.arrived.extract_if(.., |arrived| is_old(arrived.at));
+        old.for_each(Arrived::forget);
         let old = self.coming.iter().filter(|(_, coming)| {
             // one that is being written to is not old
             coming

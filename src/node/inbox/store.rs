@@ -10,8 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, fstatvfs, linkat};
+use rustix::fs::{
+    AtFlags, CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, linkat, renameat_with,
+};
+use rustix::io::Errno;
 
+use super::parts::{Left, Note, Part, left_in};
+use crate::digest::ContentHash;
+use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
 
 /// Files that the folder takes; a person looks through no more.
@@ -90,12 +96,15 @@ struct Use {
     coming_files: u64,
 }
 
-/// A file on its way into the inbox; gone when it is dropped before it has its name.
+/// A file on its way into the inbox; gone when it is dropped before it has its name, but where it
+/// is kept for a later life.
 #[derive(Debug)]
 pub struct Arriving {
     inbox: Inbox,
     file: File,
     size_bytes: u64,
+    /// Where it is while it has not its name; none where it has no name at all.
+    part: Option<Part>,
 }
 
 impl Inbox {
@@ -129,8 +138,53 @@ impl Inbox {
     /// [`InboxError`].
     pub fn begin(&self, size_bytes: u64) -> Result<Arriving, InboxError> {
         let file = self.unnamed()?;
+        self.take_room(&file, size_bytes)?;
+        Ok(self.arriving(file, size_bytes, None))
+    }
+
+    /// The same for a file that is kept when this process ends. Blocking.
+    ///
+    /// # Errors
+    /// [`InboxError`].
+    pub(super) fn begin_kept(
+        &self,
+        from: &NodeId,
+        hash: &ContentHash,
+        size_bytes: u64,
+    ) -> Result<Arriving, InboxError> {
+        let (part, file) = Part::create(self.dir(), from, hash)?;
+        self.take_room(&file, size_bytes)
+            .inspect_err(|_| part.remove())?;
+        Ok(self.arriving(file, size_bytes, Some(part)))
+    }
+
+    /// What an earlier life of this process left here, at most `most` files. What is not whole
+    /// takes the room that it needs, also where there is less by now. Blocking.
+    pub(super) fn left(&self, most: usize) -> Vec<(Note, Part, Option<Arriving>)> {
+        let left = left_in(self.dir(), most).into_iter();
+        let taken_up = |left: Left| {
+            let size_bytes = left.note.size_bytes;
+            let arriving = left.bytes.map(|file| {
+                self.lock().expect(size_bytes);
+                self.arriving(file, size_bytes, Some(left.part.clone()))
+            });
+            (left.note, left.part, arriving)
+        };
+        left.map(taken_up).collect()
+    }
+
+    fn arriving(&self, file: File, size_bytes: u64, part: Option<Part>) -> Arriving {
+        Arriving {
+            inbox: self.clone(),
+            file,
+            size_bytes,
+            part,
+        }
+    }
+
+    fn take_room(&self, file: &File, size_bytes: u64) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
-        let disk = fstatvfs(&file).map_err(io::Error::from)?;
+        let disk = fstatvfs(file).map_err(io::Error::from)?;
         let mut used = self.lock();
         used.look(&settings.dir)?;
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
@@ -149,14 +203,8 @@ impl Inbox {
         if used.held_files + used.coming_files >= FILES_MAX {
             return Err(InboxError::Files);
         }
-        used.coming_bytes += size_bytes;
-        used.coming_files += 1;
-        drop(used);
-        Ok(Arriving {
-            inbox: self.clone(),
-            file,
-            size_bytes,
-        })
+        used.expect(size_bytes);
+        Ok(())
     }
 
     /// A file in the folder that has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
@@ -214,12 +262,42 @@ impl Arriving {
         self.size_bytes
     }
 
+    /// Writes down how far it is, where it is kept for a later life. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn note(&self, note: &Note) -> io::Result<()> {
+        self.part
+            .as_ref()
+            .map_or(Ok(()), |part| part.write_note(note))
+    }
+
+    /// Where it is kept for a later life, if it is.
+    pub(super) fn part(&self) -> Option<&Part> {
+        self.part.as_ref()
+    }
+
+    /// Gives it up, also for any later life. Blocking.
+    pub(super) fn discard(self) {
+        if let Some(part) = &self.part {
+            part.remove();
+        }
+    }
+
     /// Gives the whole file its name, or that with the first number that is free, and says under
     /// which it is. Blocking.
     ///
     /// # Errors
     /// [`InboxError`]; nothing is left of it.
     pub fn publish(self, name: &[u8], from: &str) -> Result<Vec<u8>, InboxError> {
+        let named = self.name_it(name, from);
+        if named.is_err() {
+            self.discard();
+        }
+        named
+    }
+
+    fn name_it(&self, name: &[u8], from: &str) -> Result<Vec<u8>, InboxError> {
         let name = received_name(name).ok_or(InboxError::Name)?;
         self.file
             .set_permissions(Permissions::from_mode(FILE_MODE))?;
@@ -231,15 +309,16 @@ impl Arriving {
             from.as_bytes(),
             XattrFlags::empty(),
         );
-        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        // what has its name is whole also after the power failed
+        self.file.sync_data()?;
         for number in 0..NUMBERS_MAX {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
             let place = self.inbox.dir().join(last);
-            match linkat(CWD, &own, CWD, &place, AtFlags::SYMLINK_FOLLOW) {
-                Err(rustix::io::Errno::EXIST) => {}
-                linked => {
-                    linked.map_err(io::Error::from)?;
+            match self.place_at(&place) {
+                Err(Errno::EXIST) => {}
+                placed => {
+                    placed.map_err(io::Error::from)?;
                     self.inbox.lock().keep(self.size_bytes);
                     return Ok(numbered);
                 }
@@ -247,9 +326,25 @@ impl Arriving {
         }
         Err(InboxError::Name)
     }
+
+    /// Never over what is there.
+    fn place_at(&self, place: &Path) -> Result<(), Errno> {
+        match &self.part {
+            Some(part) => renameat_with(CWD, part.bytes(), CWD, place, RenameFlags::NOREPLACE),
+            None => {
+                let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                linkat(CWD, &own, CWD, place, AtFlags::SYMLINK_FOLLOW)
+            }
+        }
+    }
 }
 
 impl Use {
+    fn expect(&mut self, size_bytes: u64) {
+        self.coming_bytes = self.coming_bytes.saturating_add(size_bytes);
+        self.coming_files += 1;
+    }
+
     fn keep(&mut self, size_bytes: u64) {
         self.held_bytes += size_bytes;
         self.held_files += 1;

@@ -1,6 +1,6 @@
 //! The names of pushed files, as they may be sent and as they may be kept.
 
-use crate::path::{HIDDEN_ROOT, NAME_MAX_BYTES};
+use crate::path::{ARRIVING, HIDDEN_ROOT, NAME_MAX_BYTES};
 
 /// The longest name that is sent: the old programs add five bytes to it on their disk, and up to
 /// six where they have such a file already.
@@ -33,6 +33,7 @@ pub fn received_name(name: &[u8]) -> Option<Vec<u8>> {
     match &plain[..] {
         b"" | b"." | b".." => None,
         HIDDEN_ROOT => Some(b"_p2pfs".to_vec()),
+        name if name == ARRIVING.as_bytes() => Some(b"_p2pfs-arriving".to_vec()),
         _ => Some(cut(plain, SENT_NAME_MAX_BYTES)),
     }
 }

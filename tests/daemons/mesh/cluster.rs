@@ -4,7 +4,7 @@ use std::fs;
 
 use macro_rules_attribute::apply;
 
-use super::{SOON, names_in};
+use super::{ARRIVING, SOON, names_in};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -119,27 +119,73 @@ fn a_file_of_the_mount_can_be_sent() {
     assert_eq!(got, b"from the share");
 }
 
+/// Waits until the receiver has so much of a file that is on its way, of which nothing is listed.
+fn await_part(open: &Node, bytes: u64) {
+    let folder = open.home.join("inbox").join(ARRIVING);
+    eventually("it is on its way", SOON, || {
+        let entries = fs::read_dir(&folder).into_iter().flatten();
+        let lengths = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        lengths.max() >= Some(bytes)
+    });
+    assert!(names_in(&open.home.join("inbox")).is_empty());
+}
+
+/// How much another node took of what this one sent.
+fn sent_to(from: &Node, to: &str) -> u64 {
+    let peers = from.cli(&["peers", "--json"]).expect_json();
+    let peers = peers["peers"].as_array().unwrap().clone();
+    let peer = peers.iter().find(|peer| peer["name"] == to).unwrap();
+    peer["sent_bytes"].as_u64().unwrap()
+}
+
+const LARGE_BYTES: usize = 200 << 20;
+/// So much is there before somebody is killed.
+const BEFORE_BYTES: u64 = 64 << 20;
+
 #[apply(promise)]
-fn a_push_goes_on_after_its_receiver_was_away() {
+fn a_push_goes_on_after_its_receiver_was_killed() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
     let mut open = start(&mut cluster, "open", "'*'");
     meet(&[&anna, &open]);
     let file = cluster.folder.path().join("large.bin");
-    let bytes = noise(4, 200 << 20);
+    let bytes = noise(4, LARGE_BYTES);
     fs::write(&file, &bytes).unwrap();
     let sending = start_send(&anna, file.to_str().unwrap());
-    eventually("it has begun", SOON, || {
-        let told = open.cli(&["events", "--json"]).expect_ok();
-        told.contains("receive-started")
-    });
+    await_part(&open, BEFORE_BYTES);
     open.kill();
     open.launch();
     let ended = sending.finish(HANG_LIMIT);
     ended.expect_ok();
     let inbox = open.home.join("inbox");
-    assert_eq!(names_in(&inbox).len(), 1);
+    assert_eq!(names_in(&inbox), ["large.bin"]);
     assert!(fs::read(inbox.join("large.bin")).unwrap() == bytes);
+    let (sent, whole) = (sent_to(&anna, "open"), LARGE_BYTES as u64);
+    assert!(sent < whole + BEFORE_BYTES / 2, "{sent} bytes were sent");
+}
+
+#[apply(promise)]
+fn a_push_goes_on_after_its_sender_was_killed_when_it_is_asked_for_again() {
+    let mut cluster = Cluster::new();
+    let mut anna = start(&mut cluster, "anna", "");
+    let open = start(&mut cluster, "open", "'*'");
+    meet(&[&anna, &open]);
+    let file = cluster.folder.path().join("large.bin");
+    let bytes = noise(5, LARGE_BYTES);
+    fs::write(&file, &bytes).unwrap();
+    let sending = start_send(&anna, file.to_str().unwrap());
+    await_part(&open, BEFORE_BYTES);
+    anna.kill();
+    assert_eq!(sending.finish(HANG_LIMIT).status.code(), Some(1));
+    anna.launch();
+    meet(&[&anna, &open]);
+    anna.cli(&["send", file.to_str().unwrap(), "--to", "open"])
+        .expect_ok();
+    let inbox = open.home.join("inbox");
+    assert_eq!(names_in(&inbox), ["large.bin"]);
+    assert!(fs::read(inbox.join("large.bin")).unwrap() == bytes);
+    let (sent, whole) = (sent_to(&anna, "open"), LARGE_BYTES as u64);
+    assert!(sent < whole - BEFORE_BYTES / 2, "{sent} bytes were sent");
 }
 
 fn start_send(node: &Node, file: &str) -> Running {

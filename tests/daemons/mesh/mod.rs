@@ -111,11 +111,15 @@ fn mesh_address(node: &Node) -> String {
     status["mesh"].as_str().unwrap().to_owned()
 }
 
-/// The names in a folder, in order.
+/// Where an inbox keeps what is not whole yet.
+const ARRIVING: &str = ".p2pfs-arriving";
+
+/// The names in a folder, in order, but for what is not whole yet.
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name != ARRIVING)
         .collect();
     names.sort();
     names

@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::catalogue::Catalogue;
+use crate::digest::ContentHash;
 use crate::id::NodeName;
 use crate::node::inbox::InboxSettings;
+use crate::node::inbox::coming::NOTED_EVERY_BYTES;
+use crate::path::ARRIVING;
 use crate::wire::native::tcp::MAX_GIVEN_BYTES;
 
 struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     inbox: Inbox,
     pushes: Pushes,
     events: EventLog,
@@ -18,7 +21,10 @@ fn node(n: u8) -> NodeId {
 }
 
 fn world(accept: Accept, budget_bytes: u64) -> World {
-    let folder = tempfile::tempdir().unwrap();
+    world_in(tempfile::tempdir().unwrap(), accept, budget_bytes)
+}
+
+fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> World {
     let inbox = Inbox::open(InboxSettings {
         dir: folder.path().join("inbox"),
         budget_bytes,
@@ -36,14 +42,43 @@ fn world(accept: Accept, budget_bytes: u64) -> World {
         published,
     });
     World {
-        _folder: folder,
+        folder,
         inbox,
         pushes,
         events,
     }
 }
 
+/// A file that is kept over a restart, and how much of it is given before that.
+fn long() -> (Vec<u8>, usize) {
+    let noted = NOTED_EVERY_BYTES as usize;
+    let file: Vec<u8> = (0..3 * noted).map(|n| (n >> 9) as u8).collect();
+    (file, 2 * noted + MAX_GIVEN_BYTES)
+}
+
 impl World {
+    /// The same node after it was killed.
+    fn restart(self) -> Self {
+        world_in(self.folder, Accept::Members, 1 << 30)
+    }
+
+    /// Gives a stretch of a file, and the last answer.
+    async fn give_all(&self, file: &[u8], from: usize, to: usize) -> Response {
+        let mut answer = Response::NotHere;
+        for at in (from..to).step_by(MAX_GIVEN_BYTES) {
+            let end = to.min(at + MAX_GIVEN_BYTES);
+            answer = self.give(1, file, at, &file[at..end]).await;
+        }
+        answer
+    }
+
+    /// How many files are on their way in the folder that no share lists.
+    fn parts(&self) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(self.inbox.dir().join(ARRIVING));
+        let paths = entries.into_iter().flatten().map(|it| it.unwrap().path());
+        paths.filter(|it| it.extension().is_some()).collect()
+    }
+
     async fn offer(&self, from: u8, name: &[u8], bytes: &[u8], again: bool) -> Response {
         let push = Push::Offer {
             name: Bytes::copy_from_slice(name),
@@ -66,7 +101,7 @@ impl World {
     fn listed(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.inbox.dir()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
+        let mut names: Vec<String> = names.filter(|name| name != ARRIVING).collect();
         names.sort();
         names
     }
@@ -135,6 +170,74 @@ async fn a_push_goes_on_where_it_was_and_one_whose_end_was_not_heard_is_not_kept
     assert_eq!(world.listed(), ["a", "a-(1)"]);
     assert_eq!(world.offer(1, b"empty", b"", false).await, taken(0));
     assert_eq!(world.listed().len(), 3);
+}
+
+#[tokio::test]
+async fn a_long_push_goes_on_after_a_restart_of_its_receiver() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, given) = long();
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, given).await;
+    let world = world.restart();
+    assert_eq!(world.listed(), Vec::<String>::new());
+    let early = world.give_all(&file, given, given + 1).await;
+    assert_eq!(early, Response::NotHere, "it is to be offered again");
+    let noted = 2 * NOTED_EVERY_BYTES as usize;
+    assert_eq!(world.offer(1, b"long", &file, true).await, taken(noted));
+    let whole = world.give_all(&file, noted, file.len()).await;
+    assert_eq!(whole, taken(file.len()));
+    assert_eq!(world.listed(), ["long"]);
+    let got = std::fs::read(world.inbox.dir().join("long")).unwrap();
+    assert!(got == file, "other bytes");
+    assert!(world.parts().is_empty());
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_believed_as_far_as_it_fits_its_note() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, given) = long();
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, given).await;
+    let part = std::fs::File::options().write(true).open(&world.parts()[0]);
+    std::os::unix::fs::FileExt::write_all_at(&part.unwrap(), b"!", 77).unwrap();
+    let world = world.restart();
+    assert_eq!(world.offer(1, b"long", &file, true).await, taken(0));
+    let whole = world.give_all(&file, 0, file.len()).await;
+    assert_eq!(whole, taken(file.len()));
+    let got = std::fs::read(world.inbox.dir().join("long")).unwrap();
+    assert!(got == file, "other bytes");
+}
+
+#[tokio::test]
+async fn a_long_file_whose_end_was_not_heard_is_not_kept_twice_over_a_restart() {
+    let world = world(Accept::Members, 1 << 30);
+    let (file, _) = long();
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, file.len()).await;
+    let world = world.restart();
+    let again = world.offer(1, b"long", &file, true).await;
+    assert_eq!(again, taken(file.len()));
+    assert_eq!(world.listed(), ["long"]);
+    let later = Instant::now() + COMING_PATIENCE + Duration::from_secs(1);
+    world.pushes.inner.expire(later);
+    let left = std::fs::read_dir(world.inbox.dir().join(ARRIVING)).unwrap();
+    assert_eq!(left.count(), 0, "nothing is left of it but the file");
+}
+
+#[tokio::test]
+async fn what_is_given_up_leaves_nothing_for_a_later_life_and_gives_its_room_back() {
+    let (file, given) = long();
+    let world = world(Accept::Members, file.len() as u64);
+    world.offer(1, b"long", &file, false).await;
+    world.give_all(&file, 0, given).await;
+    let size = file.len() as u64;
+    let world = world_in(world.folder, Accept::Members, size);
+    let refused = reason(world.offer(1, b"other", b"x", false).await);
+    assert!(refused.contains("room for 0 bytes"), "{refused}");
+    let later = Instant::now() + COMING_PATIENCE + Duration::from_secs(1);
+    world.pushes.inner.expire(later);
+    assert!(world.parts().is_empty());
+    assert_eq!(world.offer(1, b"other", b"x", false).await, taken(0));
 }
 
 #[tokio::test]
