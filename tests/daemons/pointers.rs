@@ -18,19 +18,47 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Works on until it is told that it was enough.
-fn meanwhile(mut work: impl FnMut(usize) + Send + 'static) -> (Arc<AtomicBool>, JoinHandle<usize>) {
-    let enough = Arc::new(AtomicBool::new(false));
-    let told = enough.clone();
-    let worker = std::thread::spawn(move || {
-        let mut rounds = 0;
-        while !told.load(Ordering::Relaxed) {
-            work(rounds);
-            rounds += 1;
+/// Work that goes on beside a test until the test has seen enough, or failed.
+struct Meanwhile {
+    enough: Arc<AtomicBool>,
+    worker: Option<JoinHandle<usize>>,
+}
+
+/// Far more rounds than a test waits for: what nobody stopped does not fill a disk.
+const ROUNDS_MAX: usize = 5_000;
+
+impl Meanwhile {
+    fn begin(mut work: impl FnMut(usize) + Send + 'static) -> Self {
+        let enough = Arc::new(AtomicBool::new(false));
+        let told = enough.clone();
+        let worker = std::thread::spawn(move || {
+            let mut rounds = 0;
+            while rounds < ROUNDS_MAX && !told.load(Ordering::Relaxed) {
+                work(rounds);
+                rounds += 1;
+            }
+            rounds
+        });
+        Self {
+            enough,
+            worker: Some(worker),
         }
-        rounds
-    });
-    (enough, worker)
+    }
+
+    /// Ends the work; gives how many rounds it made.
+    fn end(mut self) -> usize {
+        self.enough.store(true, Ordering::Relaxed);
+        let worker = self.worker.take().expect("it ends once");
+        worker.join().unwrap()
+    }
+}
+
+impl Drop for Meanwhile {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        // before the folder goes in which it works
+        self.worker.take().map(JoinHandle::join);
+    }
 }
 
 fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
@@ -47,7 +75,7 @@ fn a_message_delivered_to_a_maildir_is_never_seen_in_part() {
     ["tmp", "new", "cur"]
         .iter()
         .for_each(|dir| fs::create_dir_all(mail.join(dir)).unwrap());
-    let (enough, deliveries) = meanwhile(move |round| {
+    let deliveries = Meanwhile::begin(move |round| {
         let (tmp, new) = (
             mail.join(format!("tmp/{round}")),
             mail.join(format!("new/{round}")),
@@ -72,8 +100,7 @@ fn a_message_delivered_to_a_maildir_is_never_seen_in_part() {
         }
         read > 100
     });
-    enough.store(true, Ordering::Relaxed);
-    let delivered = deliveries.join().unwrap();
+    let delivered = deliveries.end();
     eventually("all of them", PATIENCE, || {
         fs::read_dir(&new).unwrap().count() == delivered
     });
@@ -89,7 +116,7 @@ fn a_current_link_always_leads_to_a_whole_release() {
     let (writer, reader) = two_nodes(&mut cluster);
     let site = writer.share.join("site");
     fs::create_dir_all(site.join("releases")).unwrap();
-    let (enough, releases) = meanwhile(move |round| {
+    let releases = Meanwhile::begin(move |round| {
         let release = site.join(format!("releases/{round}"));
         fs::create_dir(&release).unwrap();
         (0..20).for_each(|n| fs::write(release.join(format!("page{n}")), page(round, n)).unwrap());
@@ -119,8 +146,7 @@ fn a_current_link_always_leads_to_a_whole_release() {
         seen += 1;
         seen > 30
     });
-    enough.store(true, Ordering::Relaxed);
-    assert!(releases.join().unwrap() > 1);
+    assert!(releases.end() > 1);
 }
 
 fn page(release: usize, number: usize) -> String {
