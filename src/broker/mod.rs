@@ -116,7 +116,7 @@ pub fn mount(request: &MountRequest) -> Result<Mounted, BrokerError> {
 /// Mounts with `mount(2)`.
 fn mount_directly(request: &MountRequest) -> Result<Mounted, BrokerError> {
     let dir = place::prepare(&request.dir)?;
-    let device = direct::mount(&dir, request)?;
+    let device = direct::mount(place::stage_for(&dir)?, request)?;
     seated(dir, device, Means::Direct)
 }
 

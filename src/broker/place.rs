@@ -18,6 +18,12 @@ const STALE_MOUNTS_MAX: usize = 64;
 /// memory.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the kernel calls an automount point.
+const AUTOMOUNT: &str = "autofs";
+/// While a program waits at an automount point, only what systemd started for it may mount there.
+/// So where `mount.p2pfs` has made this directory, it takes the mount from here to its place.
+const STAGE: &str = "/run/p2pfs-automount";
+
 /// Makes the mount point ready: makes it if it is missing, takes stale mounts of ours away, and
 /// checks that it is an empty directory. Gives its path without symbolic links.
 pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
@@ -27,7 +33,7 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
             None => return check_directory(dir),
             // An automount point (systemd.automount(5)) waits for just this mount. To look into it
             // would be to wait for ourselves.
-            Some(mount) if mount.filesystem == "autofs" => return Ok(dir),
+            Some(mount) if mount.filesystem == AUTOMOUNT => return Ok(dir),
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
                 return Err(BrokerError::Busy {
                     dir,
@@ -43,10 +49,25 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
     })
 }
 
-/// The FUSE connection whose mount is seen at `dir`, if it is one of ours.
+/// Where to mount what is to be seen at `dir`.
+pub(super) fn stage_for(dir: &Path) -> Result<&Path, BrokerError> {
+    let stage = Path::new(STAGE);
+    let is_awaited = mount_at(dir)?.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
+    Ok(if is_awaited && stage.is_dir() {
+        stage
+    } else {
+        dir
+    })
+}
+
+/// The FUSE connection whose mount is seen at `dir`, or on its way there, if it is one of ours.
 pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, BrokerError> {
-    let mount = mount_at(dir)?.filter(|mount| mount.filesystem == FILESYSTEM_TYPE);
-    Ok(mount.map(|mount| mount.connection))
+    let mount = match mount_at(dir)? {
+        Some(mount) if mount.filesystem == AUTOMOUNT => mount_at(Path::new(STAGE))?,
+        mount => mount,
+    };
+    let ours = mount.filter(|mount| mount.filesystem == FILESYSTEM_TYPE);
+    Ok(ours.map(|mount| mount.connection))
 }
 
 struct MountEntry {

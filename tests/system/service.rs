@@ -178,7 +178,7 @@ fn the_shipped_service_mounts_for_everyone_and_stops_cleanly() {
     });
 }
 
-const EXTRA: &str = "/etc/p2pfs/p2pfs.toml.d/z-extra.toml";
+pub(crate) const EXTRA: &str = "/etc/p2pfs/p2pfs.toml.d/z-extra.toml";
 
 pub(crate) fn start(machine: &SystemdBox) {
     machine.ok("systemctl start p2pfs");
@@ -266,6 +266,11 @@ fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
     machine.write(EXTRA, "[log]\nlevel = \"debug\"\n");
     start(&machine);
     machine.ok("cat /mnt/p2p/resume.pdf > /dev/null");
+    let said = journal(&machine);
+    assert!(
+        said.contains("only the daemon's own directories are written"),
+        "{said}"
+    );
     let fetched = "PATH=resume.pdf BYTES=20000000";
     let search = |fields: &str| {
         machine.ok("journalctl --sync");
@@ -314,6 +319,42 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
     machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
     machine.ok("systemctl start mnt-p2p.mount");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+}
+
+#[apply(promise)]
+fn who_looks_into_an_automount_point_starts_the_daemon_and_sees_the_folder() {
+    let machine = boot_cluster();
+    machine.ok(
+        "echo 'none /mnt/p2p p2pfs _netdev,nofail,x-systemd.automount 0 0' >> /etc/fstab && \
+         systemctl daemon-reload && systemctl start mnt-p2p.automount",
+    );
+    for _ in 0..2 {
+        assert_eq!(property(&machine, "ActiveState"), "inactive");
+        machine.ok("timeout 60 ls /mnt/p2p");
+        assert_eq!(property(&machine, "ActiveState"), "active");
+        machine.ok("p2pfs wait --mounted --file resume.pdf --timeout 30s");
+        machine
+            .sh_as("nobody", "cat /mnt/p2p/resume.pdf > /dev/null")
+            .expect_ok();
+        let mounts = machine.ok("grep -c ' /mnt/p2p .* fuse.p2pfs ' /proc/self/mountinfo");
+        assert_eq!(mounts.trim(), "1");
+        machine.ok("! test -e /run/p2pfs-automount");
+        machine.ok("systemctl restart p2pfs && ls /mnt/p2p/resume.pdf");
+        let loud = machine.ok("journalctl -q -u p2pfs -p warning..emerg -o cat || true");
+        assert_eq!(loud, "", "the journal has warnings");
+        machine.ok("systemctl stop p2pfs");
+        eventually(
+            "the automount point waits again",
+            Duration::from_secs(30),
+            || {
+                machine
+                    .sh("systemctl is-active mnt-p2p.mount")
+                    .text()
+                    .trim()
+                    == "inactive"
+            },
+        );
+    }
 }
 
 #[apply(promise)]
