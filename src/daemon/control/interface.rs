@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_method_is_described() {
-        for (name, ..) in METHODS {
+        for name in METHODS {
             assert!(DESCRIPTION.contains(&format!("\nmethod {name}(")), "{name}");
         }
         assert_eq!(DESCRIPTION.matches("\nmethod ").count(), METHODS.len());
