@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::ending;
 use super::error::CliError;
 use super::output::Output;
 use crate::daemon::config::{
@@ -59,6 +60,9 @@ pub struct DaemonOptions {
     /// A file with the cluster's secret, instead of invitations
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// End when the program that starts this one ends, which has this number
+    #[arg(long, value_name = "PID")]
+    pub end_with: Option<u32>,
     /// Speak to older peers, and share the folders of the command line with them
     #[arg(long)]
     pub legacy: bool,
@@ -108,20 +112,24 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let (check_only, quiet) = (options.check_config, options.quiet);
+    if let Some(starter) = options.end_with {
+        ending::follow(starter)?;
+    }
     let sources = options.sources()?;
     let loaded = load(&sources).map_err(Box::new)?;
     match check_only {
-        true if quiet => Ok(()),
-        true => check(&loaded, output),
+        true => check(&loaded, quiet, output),
         false => daemon(sources, loaded),
     }
 }
 
-/// Prints what it comes to, and looks at what it refers to.
-fn check(loaded: &Loaded, output: &mut Output) -> Result<(), CliError> {
+/// Looks at what it refers to, and prints what it comes to, unless that is not asked for.
+fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliError> {
     let found = inspect(&loaded.config);
-    print(loaded, &found.warnings, output)?;
-    output.flush()?;
+    if !quiet {
+        print(loaded, &found.warnings, output)?;
+        output.flush()?;
+    }
     match found.errors.is_empty() {
         true => Ok(()),
         false => Err(CliError::plain(found.errors.join("\n"))),

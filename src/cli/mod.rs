@@ -12,6 +12,7 @@ mod connect;
 pub mod daemon;
 pub mod demo;
 mod doctor;
+mod ending;
 mod error;
 mod events;
 mod get;

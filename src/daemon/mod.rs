@@ -6,10 +6,12 @@
 
 mod answers;
 pub mod config;
+mod confine;
 pub mod control;
 mod in_force;
 mod isolation;
 mod journal;
+mod kept;
 pub mod logging;
 mod metrics;
 mod node_config;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use landlock::RulesetStatus;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +28,7 @@ use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{isolation, journal, metrics, reload, systemd, watchdog};
+use super::{confine, isolation, journal, kept, metrics, reload, systemd, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -84,6 +85,13 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     let log = logging::start(loaded.config.log.level)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if crate::broker::has_broker() {
+        match confine::confine(&loaded.config) {
+            Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock"),
+            Ok(_) => tracing::debug!("from now on only the daemon's own directories are written"),
+            Err(error) => tracing::warn!("the daemon is not confined by Landlock: {error}"),
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -159,7 +167,8 @@ impl Daemon {
                 dir: config.state_dir.clone(),
                 source,
             })?;
-        let mut node = Node::start(node_config(&config)).await?;
+        let sockets = kept::sockets(&config)?;
+        let mut node = Node::start_on(node_config(&config), sockets).await?;
         let changes = node.take_changes();
         let (state, state_now) = watch::channel(ServiceState::Starting);
         let (mount_status, mount_now) = watch::channel(MountStatus {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,7 @@ use socket2::{Protocol, SockRef, Type};
 use tokio::net::UdpSocket;
 
 use crate::net::NetError;
-use crate::net::port::{bind_error, canonical, open};
+use crate::net::port::{bind_error, canonical, check_fits, open};
 
 /// The buffers asked of the kernel in each direction, which may grant less
 /// (`net.core.rmem_max`): 4 MiB hold some 3,000 datagrams while the owner is busy.
@@ -55,7 +56,19 @@ impl UdpPort {
         socket.set_recv_buffer_size(BUFFER_BYTES)?;
         socket.set_send_buffer_size(BUFFER_BYTES)?;
         socket.bind(&address.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
+        Self::over(socket.into())
+    }
+
+    /// The socket of an earlier process, for the address that is asked for.
+    pub(super) fn take_up(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        check_fits(SockRef::from(&socket), Type::DGRAM, address)?;
+        let socket = std::net::UdpSocket::from(socket);
+        socket.set_nonblocking(true)?;
+        Self::over(socket)
+    }
+
+    fn over(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         Ok(Self {
             socket: Arc::new(socket),
@@ -122,6 +135,12 @@ impl UdpPort {
             }
             _ => to,
         }
+    }
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

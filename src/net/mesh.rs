@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use crate::net::port::take_up_tcp;
 use crate::wire::mesh::{DecodeError, Decoder, Item};
 
 /// How long dialling may take, as in the old programs.
@@ -73,6 +75,14 @@ pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Takes up the listening socket of an earlier process.
+///
+/// # Errors
+/// Where it does not listen at this address.
+pub fn take_up(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
+    take_up_tcp(socket, at)
 }
 
 /// Connects to an address as a list spells it.

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::net::NetError;
@@ -53,6 +54,26 @@ impl PortPair {
         })
     }
 
+    /// Takes up both as an earlier process left them, for the address that is asked for. Needs a
+    /// running tokio runtime.
+    ///
+    /// # Errors
+    /// Where they are not what [`PortPair::bind`] makes for this address.
+    pub fn take_up(tcp: OwnedFd, udp: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        let listener = take_up_tcp(tcp, address)?;
+        let udp = UdpPort::take_up(udp, listener.local_addr()?)?;
+        Ok(Self { listener, udp })
+    }
+
+    /// Both once more, TCP first, for whoever keeps them for the process that comes after.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn try_clone_fds(&self) -> io::Result<[OwnedFd; 2]> {
+        let tcp = self.listener.as_fd().try_clone_to_owned()?;
+        Ok([tcp, self.udp.as_fd().try_clone_to_owned()?])
+    }
+
     /// The address that both have.
     pub fn local_addr(&self) -> SocketAddr {
         self.udp.local_addr()
@@ -71,6 +92,27 @@ pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, NetError> {
         TcpListener::from_std(socket.into())
     };
     open().map_err(|error| bind_error(address, &error))
+}
+
+/// A listening socket of an earlier process.
+pub(super) fn take_up_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener> {
+    check_fits(SockRef::from(&socket), Type::STREAM, address)?;
+    let socket = std::net::TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Whether a socket is what would be opened for an address.
+pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -> io::Result<()> {
+    let has = socket.local_addr()?.as_socket();
+    let is_there = has.is_some_and(|has| {
+        has.ip() == address.ip() && (address.port() == 0 || has.port() == address.port())
+    });
+    let listens = kind != Type::STREAM || socket.is_listener()?;
+    match is_there && listens && socket.r#type()? == kind {
+        true => Ok(()),
+        false => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
 }
 
 /// A socket that takes both families where the address is IPv6's "any".
@@ -128,6 +170,27 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[tokio::test]
+    async fn who_connects_while_a_socket_changes_hands_is_not_refused() {
+        let pair = PortPair::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = pair.local_addr();
+        let kept = pair.try_clone_fds().unwrap();
+        drop(pair);
+        let waiting = tokio::net::TcpStream::connect(at).await.unwrap();
+        let [tcp, udp] = kept;
+        let pair = PortPair::take_up(tcp, udp, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let (_, from) = pair.listener.accept().await.unwrap();
+        assert_eq!(from, waiting.local_addr().unwrap());
+        let [tcp, udp] = pair.try_clone_fds().unwrap();
+        let elsewhere = SocketAddr::new("127.0.0.2".parse().unwrap(), at.port());
+        assert!(PortPair::take_up(tcp, udp, elsewhere).is_err());
+        let [tcp, udp] = pair.try_clone_fds().unwrap();
+        assert!(
+            PortPair::take_up(udp, tcp, at).is_err(),
+            "each in its place"
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tokio::net::TcpListener;
+
 use super::courier::{Courier, mesh_id};
 use super::events::EventLog;
 use super::handle::Published;
@@ -42,8 +44,13 @@ pub(super) struct Giving {
     pub(super) pushes: Pushes,
 }
 
-/// Starts it; what it cannot have is off, with a warning.
-pub(super) fn start(settings: &GivingSettings, parts: &GivingParts<'_>) -> Giving {
+/// Starts it; what it cannot have is off, with a warning. The listener, where there is one, is the
+/// mesh's.
+pub(super) fn start(
+    settings: &GivingSettings,
+    parts: &GivingParts<'_>,
+    listener: Option<TcpListener>,
+) -> Giving {
     let events = parts.events;
     let inbox = settings.inbox.as_ref().and_then(|it| open(it, events));
     let mailbox = Mailbox::new(events.clone());
@@ -53,7 +60,7 @@ pub(super) fn start(settings: &GivingSettings, parts: &GivingParts<'_>) -> Givin
             (Some(_), Some(inbox)) if same => Some(inbox.clone()),
             (own, _) => own.as_ref().and_then(|it| open(it, events)),
         };
-        start_mesh(mesh, folder, &mailbox, parts)
+        start_mesh(mesh, folder, &mailbox, parts, listener)
     });
     let published = parts.published.clone();
     let accept = settings.accept.clone();
@@ -94,6 +101,7 @@ fn start_mesh(
     inbox: Option<Inbox>,
     mailbox: &Mailbox,
     parts: &GivingParts<'_>,
+    listener: Option<TcpListener>,
 ) -> Option<Mesh> {
     let listen: SocketAddr = settings.listen;
     let started = mesh::start(MeshParts {
@@ -104,6 +112,7 @@ fn start_mesh(
         inbox,
         events: parts.events.clone(),
         mailbox: mailbox.clone(),
+        listener,
     });
     started
         .inspect_err(|error| {

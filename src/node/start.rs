@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
@@ -23,6 +24,7 @@ use super::machine::{Machine, MachineConfig};
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
+use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::store::Store;
 use super::traffic::SentBytes;
@@ -85,6 +87,14 @@ impl Node {
     /// # Errors
     /// [`NodeError`] naming the directory, address or file and the remedy. Nothing keeps running.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_on(config, Sockets::default()).await
+    }
+
+    /// Starts a node on sockets that an earlier process left, or that are to outlive this one.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
         let state = StateDir::open(&config.state_dir)?;
         let key = Arc::new(NodeKey::load_or_create(state.path())?);
         let keyring = Arc::new(match &config.secret_file {
@@ -97,7 +107,10 @@ impl Node {
             catalogue.forget(&node);
         }
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
-        let PortPair { listener, udp } = PortPair::bind(config.listen)?;
+        let open = sockets
+            .peers
+            .map_or_else(|| PortPair::bind(config.listen), Ok);
+        let PortPair { listener, udp } = open?;
         let limits = PeerLimits {
             accepted: config.peer_connections,
             ..PeerLimits::default()
@@ -125,6 +138,7 @@ impl Node {
             incoming,
             shares: share_events,
             cache: cache_events,
+            mesh: sockets.mesh,
         };
         Ok(builder.assemble(catalogue, store, &past, receivers))
     }
@@ -153,6 +167,7 @@ struct Receivers {
     incoming: mpsc::Receiver<Incoming>,
     shares: mpsc::Receiver<ShareEvent>,
     cache: std_mpsc::Receiver<CacheEvent>,
+    mesh: Option<TcpListener>,
 }
 
 /// What the older peers' plane takes part in.
@@ -190,7 +205,7 @@ impl Builder {
         mut catalogue: Catalogue,
         store: Store,
         past: &Past,
-        receivers: Receivers,
+        mut receivers: Receivers,
     ) -> Node {
         let generation = next_generation(past.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
@@ -222,6 +237,7 @@ impl Builder {
         let giving = giving::start(
             &self.config.giving,
             &self.giving_parts(&published, &events, &sent),
+            receivers.mesh.take(),
         );
         let parts = Parts {
             net: self.net.clone(),

@@ -1,57 +1,122 @@
 //! Restarts that nobody notices: while the daemon is away its readers wait, and go on with the
-//! right bytes.
+//! right bytes, and who connects to it waits and is not refused.
+
+use std::path::Path;
+use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
-use super::service::{SystemdBox, boot_cluster, booted_systemd, property, start};
+use super::service::{EXTRA, SystemdBox, boot_cluster, booted_systemd, property, start};
+use crate::support::process::eventually;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// Readers of several kinds at once, each of which writes what it read to a file of its own.
-const READERS: &str = "
-    sha256sum < /mnt/p2p/large > /tmp/whole &
-    dd if=/mnt/p2p/large iflag=direct bs=1M status=none | sha256sum > /tmp/direct &
-    tar -C /mnt/p2p -cf - tree | sha256sum > /tmp/tar &
-    cp /mnt/p2p/own /tmp/own-copy &
-    tail -c +1 /mnt/p2p/resume.pdf | sha256sum > /tmp/small &";
+/// How often each test interrupts, unless `P2PFS_RESTARTS` says otherwise.
+const ROUNDS: usize = 3;
+
+fn rounds() -> usize {
+    let asked = std::env::var("P2PFS_RESTARTS").ok();
+    asked.map_or(ROUNDS, |text| {
+        text.parse().expect("P2PFS_RESTARTS is a number")
+    })
+}
+
+/// Who reads at once: what each writes to `/tmp/got`, and what should be in it. Those by
+/// `reader.py` stand a third through, so that their next read finds the daemon away.
+const READERS: &[(&str, &str, &str)] = &[
+    ("cp", "cp /mnt/p2p/large /tmp/got/cp", "large"),
+    ("tar", "tar -C /mnt/p2p -cf /tmp/got/tar tree", "tree.tar"),
+    ("small", "cat /mnt/p2p/tree/* > /tmp/got/small", "tree.cat"),
+    (
+        "elsewhere",
+        "unshare --mount --pid --fork --propagation private \
+        cat /mnt/p2p/large > /tmp/got/elsewhere",
+        "large",
+    ),
+    (
+        "user",
+        "setpriv --reuid 65534 --regid 65534 --clear-groups \
+        sha256sum < /mnt/p2p/large > /tmp/got/user",
+        "large.sum",
+    ),
+    ("buffered", "reader buffered large", "large.sum"),
+    ("direct", "reader direct large", "large.sum"),
+    ("mapped", "reader mapped large", "large.sum"),
+    ("listing", "reader listing many", "many.sum"),
+    ("passthrough", "reader buffered own", "own.sum"),
+    ("cached", "reader buffered cached", "cached.sum"),
+];
 
 /// Makes what they read, and writes down what they should find.
 fn prepare(machine: &SystemdBox) {
+    machine.put(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/reader.py"),
+        "/root/reader.py",
+    );
     machine.ok(
-        "cd /root/second/share && head -c 150000000 /dev/urandom > large && mkdir tree && \
+        "cd /root/second/share && head -c 100000000 /dev/urandom > large && mkdir tree many && \
+         head -c 30000000 /dev/urandom > cached && \
          for i in $(seq 200); do head -c 20000 /dev/urandom > tree/$i; done && \
-         chmod -R a+rX . && head -c 100000000 /dev/urandom > /srv/shared/own && \
+         for i in $(seq 3000); do : > many/a-name-of-some-length-$i; done && \
+         chmod -R a+rX . && head -c 50000000 /dev/urandom > /srv/shared/own && \
          chmod a+r /srv/shared/own",
     );
-    machine.ok("p2pfs wait --file tree/200 --timeout 60s && p2pfs wait --file large");
-    machine.ok("p2pfs wait --file own --timeout 60s && p2pfs wait --file tree/1");
     machine.ok(
-        "cd /root/second/share && sha256sum < large > /tmp/large-want && \
-         sha256sum < resume.pdf > /tmp/small-want",
+        "for file in large own cached tree/1 tree/200 many/a-name-of-some-length-3000; \
+                do p2pfs wait --file $file --timeout 60s || exit 1; done",
     );
-    machine.ok("tar -C /mnt/p2p -cf - tree | sha256sum > /tmp/tar-want");
+    machine.ok(
+        "mkdir /tmp/want && cd /root/second/share && cp large /tmp/want && \
+         cat tree/* > /tmp/want/tree.cat && sha256sum < large > /tmp/want/large.sum && \
+         sha256sum < cached > /tmp/want/cached.sum && \
+         sha256sum < /srv/shared/own > /tmp/want/own.sum && \
+         ls many | LC_ALL=C sort | sha256sum > /tmp/want/many.sum && \
+         tar -C /mnt/p2p -cf /tmp/want/tree.tar tree",
+    );
 }
 
+/// Starts every reader, interrupts once all are under way, and compares what they read.
 fn interrupt_readers(machine: &SystemdBox, how: &str) {
-    machine.ok("p2pfs cache clear");
-    let line = format!(
-        "{READERS}
-         sleep 0.2; {how} && ls /mnt/p2p | grep -q resume.pdf && \
-         cp /mnt/p2p/resume.pdf /tmp/copy && wait && \
-         cmp /tmp/copy /root/second/share/resume.pdf && cmp /tmp/own-copy /srv/shared/own && \
-         cmp /tmp/whole /tmp/large-want && cmp /tmp/direct /tmp/large-want && \
-         cmp /tmp/tar /tmp/tar-want && cmp /tmp/small /tmp/small-want"
-    );
-    machine.ok(&line);
+    machine.ok("p2pfs cache clear && cat /mnt/p2p/cached > /dev/null");
+    let (mut begin, mut begun, mut compare) = (String::new(), String::new(), String::new());
+    for (name, command, want) in READERS {
+        let under_way = match command.strip_prefix("reader ") {
+            Some(how) => {
+                let (way, file) = how.split_once(' ').unwrap();
+                let script = format!("{way} /mnt/p2p/{file} /tmp/got/{name} /tmp/got/go");
+                begin += &format!("python3 /root/reader.py {script} & pids=\"$pids $!\"\n");
+                format!("test -e /tmp/got/{name}.begun")
+            }
+            None => {
+                begin += &format!("{command} & pids=\"$pids $!\"\n");
+                format!("test -e /tmp/got/{name}")
+            }
+        };
+        begun += &format!("until {under_way}; do sleep 0.02; done\n");
+        compare += &format!("cmp /tmp/got/{name} /tmp/want/{want} || bad=\"$bad {name}\"\n");
+    }
+    machine.ok(&format!(
+        "rm -rf /tmp/got; mkdir -m 777 /tmp/got; pids=; bad=\n{begin}{begun}
+         {how} &
+         touch /tmp/got/go
+         wait $! || bad=\"$bad interruption\"
+         ls /mnt/p2p | grep -q resume.pdf || bad=\"$bad ls\"
+         cp /mnt/p2p/resume.pdf /tmp/got/resume.pdf || bad=\"$bad resume\"
+         for pid in $pids; do wait $pid || bad=\"$bad failed\"; done
+         {compare}
+         cmp /tmp/got/resume.pdf /root/second/share/resume.pdf || bad=\"$bad resume\"
+         test -z \"$bad\" || {{ echo \"wrong:$bad\" >&2; exit 1; }}"
+    ));
 }
 
 #[apply(promise)]
+#[takes("python3", "setpriv", "unshare")]
 fn who_reads_while_the_daemon_restarts_waits_and_reads_the_right_bytes() {
     let machine = boot_cluster();
     start(&machine);
     prepare(&machine);
-    for _ in 0..10 {
+    for _ in 0..rounds() {
         interrupt_readers(&machine, "systemctl restart p2pfs");
     }
     let mounts = machine.ok("grep -c ' /mnt/p2p ' /proc/self/mountinfo");
@@ -59,12 +124,79 @@ fn who_reads_while_the_daemon_restarts_waits_and_reads_the_right_bytes() {
 }
 
 #[apply(promise)]
+#[takes("python3", "setpriv", "unshare")]
 fn who_reads_while_the_daemon_is_killed_waits_and_reads_the_right_bytes() {
     let machine = boot_cluster();
     start(&machine);
     prepare(&machine);
-    for _ in 0..10 {
+    for _ in 0..rounds() {
         let pid = property(&machine, "MainPID");
         interrupt_readers(&machine, &format!("kill -9 {pid}"));
     }
+}
+
+#[apply(promise)]
+#[takes("python3", "setpriv", "unshare")]
+fn who_reads_while_the_daemon_stands_still_waits_for_the_watchdog_and_reads_the_right_bytes() {
+    let machine = boot_cluster();
+    let soon = "[Service]\nWatchdogSec=4\n";
+    machine.write("/etc/systemd/system/p2pfs.service.d/soon.conf", soon);
+    machine.ok("systemctl daemon-reload");
+    start(&machine);
+    prepare(&machine);
+    let pid = property(&machine, "MainPID");
+    interrupt_readers(&machine, &format!("kill -STOP {pid}"));
+    assert_ne!(property(&machine, "MainPID"), pid);
+    let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat _PID=1");
+    assert!(said.contains("Watchdog timeout"), "{said}");
+}
+
+/// Connects to both ports again and again until it is told to stop, and counts what came of it.
+const KNOCKER: &str = "systemd-run --unit=knocker perl -MIO::Socket::INET -MErrno -e \
+    'until (-e \"/tmp/enough\") { for my $port (1378, 1380) { \
+       my $s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:$port\", Timeout => 60); \
+       $s ? $in++ : $!{ECONNREFUSED} ? $refused++ : $other++; close $s if $s; } \
+     select undef, undef, undef, 0.02 } \
+     open my $out, \">\", \"/tmp/knocked.new\"; \
+     printf $out \"%d %d %d\", $in, $refused, $other; close $out; \
+     rename \"/tmp/knocked.new\", \"/tmp/knocked\"'";
+
+#[apply(promise)]
+#[takes("perl")]
+fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
+    let machine = boot_cluster();
+    machine.write(EXTRA, "[mesh]\nlisten = \"127.0.0.1:1380\"\n");
+    start(&machine);
+    assert_eq!(property(&machine, "NFileDescriptorStore"), "3");
+    machine.ok(KNOCKER);
+    for _ in 0..rounds() {
+        machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --timeout 30s");
+        let pid = property(&machine, "MainPID");
+        machine.ok(&format!("kill -9 {pid}"));
+        eventually("the next daemon serves", Duration::from_secs(60), || {
+            property(&machine, "MainPID") != pid && property(&machine, "ActiveState") == "active"
+        });
+    }
+    machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 60s");
+    machine.ok("touch /tmp/enough");
+    eventually("it stops", Duration::from_secs(100), || {
+        machine.sh("test -e /tmp/knocked").status.success()
+    });
+    let counted = machine.ok("cat /tmp/knocked");
+    let counts: Vec<usize> = counted.split(' ').map(|it| it.parse().unwrap()).collect();
+    assert!(counts[0] > rounds() * 10, "few connections: {counted}");
+    assert_eq!(
+        counts[1..],
+        [0, 0],
+        "refused, or failed otherwise: {counted}"
+    );
+
+    // and what was kept is no obstacle to another address
+    machine.write(EXTRA, "listen = \"0.0.0.0:1378\"\n");
+    machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --peers 1 --timeout 30s");
+    assert_eq!(property(&machine, "NFileDescriptorStore"), "2");
+    let listening = machine.ok("p2pfs status --json");
+    assert!(listening.contains(":1378"), "{listening}");
+    machine.ok("systemctl stop p2pfs");
+    assert_eq!(property(&machine, "NFileDescriptorStore"), "0");
 }

@@ -11,11 +11,13 @@ mod tour;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, value_parser};
 
+use super::ending;
 use super::error::CliError;
 use nodes::DemoCluster;
 pub use tour::Tour;
@@ -79,12 +81,15 @@ pub enum DemoError {
     Interrupted,
 }
 
-/// Set by the first signal; looked at between and during the steps.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Set by the first signal, so that the cleaning up is never cut short; looked at between and
+/// during the steps.
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Whether the user wants the demo to end.
 fn is_interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    INTERRUPTED
+        .get()
+        .is_some_and(|ended| ending::has_come(ended))
 }
 
 /// Runs the demo to its end.
@@ -92,11 +97,11 @@ fn is_interrupted() -> bool {
 /// # Errors
 /// [`DemoError`], after cleaning up. Ctrl-C once the tour is over is the normal end.
 pub fn run(options: &DemoOptions) -> Result<(), CliError> {
+    let _set = INTERRUPTED.set(ending::noted()?);
     tour(options).map_err(|error| CliError::plain(error.to_string()))
 }
 
 fn tour(options: &DemoOptions) -> Result<(), DemoError> {
-    catch_signals();
     let mut cluster = DemoCluster::start(options)?;
     let result = Tour::new(&mut cluster).walk();
     if result.is_ok() && !options.once {
@@ -110,16 +115,5 @@ fn tour(options: &DemoOptions) -> Result<(), DemoError> {
     match result {
         Ok(()) => stopped,
         Err(error) => Err(error),
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP only set a flag, so that the cleaning up is never cut short.
-fn catch_signals() {
-    extern "C" fn note(_signal: libc::c_int) {
-        INTERRUPTED.store(true, Ordering::Relaxed);
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::super::ending;
 use super::files::fill_share;
 use super::{DemoError, DemoOptions, is_interrupted};
 
@@ -170,8 +171,7 @@ impl DemoCluster {
         self.is_stopped = true;
         for node in &self.nodes {
             if let Some(child) = &node.child {
-                // SAFETY: the child was not waited for yet, so its pid is still its own.
-                unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+                ending::ask(child);
             }
         }
         let deadline = Instant::now() + STOP_LIMIT;
@@ -229,15 +229,8 @@ fn spawn_daemon(node: &DemoNode, secret: &Path, seed: Option<&str>) -> Result<Ch
     command.args(seed.map(|seed| ["--seed", seed]).into_iter().flatten());
     command.env("P2PFS_LAN_MDNS", "false").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(log).stderr(log_twin);
-    // a group of its own, so that Ctrl-C reaches the demo alone, which then stops them in order
-    command.process_group(0);
-    // SAFETY: prctl is async-signal-safe; it ends the daemon with the demo, however that ends.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
-    }
+    // Ctrl-C reaches the demo alone, which then stops them in order
+    ending::bind(&mut command);
     command.spawn().map_err(|source| DemoError::NodeFailed {
         node: node.name.clone(),
         said: source.to_string(),

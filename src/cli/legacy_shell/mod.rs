@@ -5,7 +5,7 @@
 //! Nothing of it stays but the files that were fetched, which go into the folder, as they always
 //! did.
 
-pub(super) mod node;
+mod node;
 mod settings;
 
 use std::io::{self, BufRead, Write};
@@ -24,7 +24,6 @@ use crate::daemon::config::Seed;
 pub struct LegacyShellOptions {}
 
 pub(super) fn run() -> Result<(), CliError> {
-    node::hold_signals();
     let stdin = io::stdin();
     // not locked: what others fetch is told while a line is waited for
     let (mut input, mut output) = (stdin.lock(), io::stdout());

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::super::ending;
 use super::super::error::CliError;
 use super::settings::OldSettings;
 use crate::daemon::config::Seed;
@@ -41,6 +41,7 @@ impl ShellNode {
         let folder = fs::canonicalize(&folder)
             .map_err(|error| CliError::plain(format!("{}: {error}", folder.display())))?;
         let home = std::env::temp_dir().join(format!("p2pfs-shell-{}", std::process::id()));
+        let signals = ending::held()?;
         fs::DirBuilder::new().mode(0o700).create(&home)?;
         let child = spawn(&home, &folder, &members, settings);
         let node = match child {
@@ -55,7 +56,11 @@ impl ShellNode {
                 return Err(error);
             }
         };
-        node.end_with_signals();
+        let home = node.home.clone();
+        ending::end_daemon_with(signals, &node.child, move || {
+            // a signal leaves nothing
+            let _tidied = fs::remove_dir_all(&home);
+        });
         let waited = node.ask(&["wait", "--timeout", "30s"])?;
         if waited.status.success() {
             node.wait_for_the_folder()?;
@@ -67,23 +72,6 @@ impl ShellNode {
         Err(CliError::plain(
             last.unwrap_or("the daemon did not start").to_owned(),
         ))
-    }
-
-    /// From now on a signal that would end the shell ends its daemon too, and leaves nothing.
-    fn end_with_signals(&self) {
-        let (home, daemon) = (self.home.clone(), self.child.id() as i32);
-        std::thread::spawn(move || {
-            let (signals, mut signal) = (ending_signals(), 0);
-            // SAFETY: both point to what lives here, and the signals are held in every thread.
-            unsafe { libc::sigwait(&signals, &mut signal) };
-            // SAFETY: the daemon is a child that nobody waits for while the shell goes on.
-            unsafe {
-                libc::kill(daemon, libc::SIGTERM);
-                libc::waitpid(daemon, std::ptr::null_mut(), 0);
-            }
-            let _tidied = fs::remove_dir_all(&home);
-            std::process::exit(128 + signal);
-        });
     }
 
     /// Waits until what is in the folder can be given, as the older program could at once; a large
@@ -176,31 +164,10 @@ impl ShellNode {
 
 impl Drop for ShellNode {
     fn drop(&mut self) {
-        // SAFETY: the child was not waited for yet, so its pid is still its own.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        ending::ask(&self.child);
         let _ended = self.child.wait();
         let _tidied = fs::remove_dir_all(&self.home);
     }
-}
-
-pub(in crate::cli) fn ending_signals() -> libc::sigset_t {
-    let mut signals = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigemptyset makes the set, sigaddset changes it; it is a plain value.
-    unsafe {
-        libc::sigemptyset(signals.as_mut_ptr());
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(signals.as_mut_ptr(), signal);
-        }
-        signals.assume_init()
-    }
-}
-
-/// Keeps the signals that end a program for the thread that waits for them; to be called before
-/// there are others.
-pub(in crate::cli) fn hold_signals() {
-    let signals = ending_signals();
-    // SAFETY: the set lives until the call returns.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut()) };
 }
 
 /// The words of the older program, for a file on its way to another.
@@ -256,17 +223,7 @@ fn spawn(
         .stdin(Stdio::null())
         .stderr(log.try_clone()?)
         .stdout(log);
-    // a group of its own, so that Ctrl-C reaches the shell alone
-    command.process_group(0);
-    let held = ending_signals();
-    // SAFETY: both calls are async-signal-safe: the daemon takes signals again, and ends with the
-    // shell, however that ends.
-    unsafe {
-        command.pre_exec(move || {
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, &held, std::ptr::null_mut());
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
-    }
+    // Ctrl-C reaches the shell alone
+    ending::bind(&mut command);
     Ok(command.spawn()?)
 }

@@ -13,7 +13,6 @@ use std::path::Path;
 use clap::Args;
 
 use super::error::CliError;
-use super::legacy_shell::node::hold_signals;
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Call, MeshInfo, Said};
 use crate::id::NodeName;
@@ -36,7 +35,6 @@ pub struct MeshShellOptions {
 }
 
 pub(super) fn run(options: &MeshShellOptions) -> Result<(), CliError> {
-    hold_signals();
     let node = MeshNode::start(options)?;
     let (mut input, mut output) = (io::stdin().lock(), io::stdout());
     let mut line = String::new();

@@ -3,14 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::de::DeserializeOwned;
 
+use super::super::ending;
 use super::super::error::CliError;
-use super::super::legacy_shell::node::ending_signals;
 use super::{MeshShellOptions, words};
 use crate::daemon::control::{Call, Client, Event, MeshInfo, Named, SendDone};
 
@@ -36,6 +35,7 @@ impl MeshNode {
     /// What the daemon says last where it does not start.
     pub(super) fn start(options: &MeshShellOptions) -> Result<Self, CliError> {
         let home = std::env::temp_dir().join(format!("p2pfs-mesh-{}", std::process::id()));
+        let signals = ending::held()?;
         fs::DirBuilder::new().mode(0o700).create(&home)?;
         let child = match spawn(&home, options) {
             Ok(child) => child,
@@ -45,7 +45,11 @@ impl MeshNode {
             }
         };
         let node = Self { home, child };
-        node.end_with_signals();
+        let home = node.home.clone();
+        ending::end_daemon_with(signals, &node.child, move || {
+            // a signal leaves nothing
+            let _tidied = fs::remove_dir_all(&home);
+        });
         let mut wait = Command::new(std::env::current_exe()?);
         wait.args(["wait", "--timeout", BEGIN, "--socket"]);
         let waited = wait.arg(node.home.join(SOCKET)).output()?;
@@ -66,23 +70,6 @@ impl MeshNode {
         let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty());
         CliError::plain(last.unwrap_or("the daemon did not start").to_owned())
-    }
-
-    /// From now on a signal that would end the shell ends its daemon too, and leaves nothing.
-    fn end_with_signals(&self) {
-        let (home, daemon) = (self.home.clone(), self.child.id() as i32);
-        std::thread::spawn(move || {
-            let (signals, mut signal) = (ending_signals(), 0);
-            // SAFETY: both point to what lives here, and the signals are held in every thread.
-            unsafe { libc::sigwait(&signals, &mut signal) };
-            // SAFETY: the daemon is a child that nobody waits for while the shell goes on.
-            unsafe {
-                libc::kill(daemon, libc::SIGTERM);
-                libc::waitpid(daemon, std::ptr::null_mut(), 0);
-            }
-            let _tidied = fs::remove_dir_all(&home);
-            std::process::exit(128 + signal);
-        });
     }
 
     /// Prints what happens in the words of the older program, until the daemon ends.
@@ -155,8 +142,7 @@ fn mesh_at(socket: &Path, address: Option<String>, discover: bool) -> Result<Mes
 
 impl Drop for MeshNode {
     fn drop(&mut self) {
-        // SAFETY: the child was not waited for yet, so its pid is still its own.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        ending::ask(&self.child);
         let _ended = self.child.wait();
         let _tidied = fs::remove_dir_all(&self.home);
     }
@@ -197,17 +183,7 @@ fn spawn(home: &Path, options: &MeshShellOptions) -> Result<Child, CliError> {
         let log = File::create(home.join("log"))?;
         command.stderr(log.try_clone()?).stdout(log);
     }
-    // a group of its own, so that Ctrl-C reaches the shell alone
-    command.process_group(0);
-    let held = ending_signals();
-    // SAFETY: both calls are async-signal-safe: the daemon takes signals again, and ends with the
-    // shell, however that ends.
-    unsafe {
-        command.pre_exec(move || {
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, &held, std::ptr::null_mut());
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
-    }
+    // Ctrl-C reaches the shell alone
+    ending::bind(&mut command);
     Ok(command.spawn()?)
 }

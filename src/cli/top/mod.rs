@@ -4,13 +4,14 @@ mod rows;
 mod view;
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 
 use super::connect::Reporting;
+use super::ending;
 use super::error::CliError;
 use super::output::{Output, colour_wanted};
 use crate::daemon::config::units;
@@ -65,27 +66,14 @@ fn print_lines(
     }
 }
 
-/// Set by the first signal.
-static ENDED: AtomicBool = AtomicBool::new(false);
-
-/// SIGINT, SIGTERM and SIGHUP only set a flag, so that the terminal is always given back as it was.
-fn catch_signals() {
-    extern "C" fn note(_signal: libc::c_int) {
-        ENDED.store(true, Ordering::Relaxed);
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
-        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
-    }
-}
-
 /// Shows it until the user has seen enough; the terminal is then as it was, also after a panic.
 fn watch(client: &mut Client, interval: Duration) -> Result<(), CliError> {
     // whoever cannot be asked is told so before the screen is taken
     let first = look(client)?;
-    catch_signals();
+    // a signal only sets this, so that the terminal is always given back as it was
+    let ended = ending::noted()?;
     let mut terminal = ratatui::try_init()?;
-    let watched = draw_until_ended(client, first, interval, &mut terminal);
+    let watched = draw_until_ended(client, first, interval, &mut terminal, &ended);
     ratatui::try_restore()?;
     watched
 }
@@ -95,6 +83,7 @@ fn draw_until_ended(
     mut top: Top,
     interval: Duration,
     terminal: &mut ratatui::DefaultTerminal,
+    ended: &AtomicBool,
 ) -> Result<(), CliError> {
     let coloured = colour_wanted();
     let mut looked = Instant::now();
@@ -103,7 +92,7 @@ fn draw_until_ended(
         let left = interval.saturating_sub(looked.elapsed());
         match next_key(left.min(SIGNAL_LOOK))? {
             Some(key) if ends(key) => return Ok(()),
-            _ if ENDED.load(Ordering::Relaxed) => return Ok(()),
+            _ if ending::has_come(ended) => return Ok(()),
             _ => {}
         }
         if looked.elapsed() >= interval {

@@ -40,6 +40,8 @@ pub(in crate::node) struct MeshParts {
     pub(in crate::node) inbox: Option<Inbox>,
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
+    /// A socket that listens already.
+    pub(in crate::node) listener: Option<TcpListener>,
 }
 
 /// A connection, as the plane holds it.
@@ -83,7 +85,10 @@ const PAST_MAX: usize = 256;
 /// # Errors
 /// Where the address cannot be listened on.
 pub(in crate::node) fn start(parts: MeshParts) -> io::Result<Mesh> {
-    let listener = listen(parts.settings.listen)?;
+    let listener = match parts.listener {
+        Some(listener) => listener,
+        None => listen(parts.settings.listen)?,
+    };
     let address = listener.local_addr()?;
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (heard, heard_queue) = mpsc::channel(HEARD_MAX);

@@ -1,0 +1,122 @@
+//! What the daemon's process may do to files from its start on (landlock(7)), where a mount broker
+//! mounts for it: to read what its user may, to write in its own directories alone, and to run
+//! nothing.
+//!
+//! Rules cannot be widened afterwards, while shares come and go, are moved, and have disks mounted
+//! on them; so reading is left to the permissions of files, and what the rules hold is that no
+//! share, and nothing else of the machine, is ever changed. A kernel without Landlock goes without.
+//! A process under these rules cannot mount, so a daemon that mounts by itself is left out.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, path_beneath_rules,
+};
+
+use super::config::{Config, MetricsAddress};
+
+/// What is asked for where the kernel knows it: files, renames across directories, truncation.
+const RULES: ABI = ABI::V3;
+
+/// Confines this thread and all that it starts, for good. To be called before there are others.
+///
+/// # Errors
+/// Where the kernel has the rules and does not take these.
+pub(super) fn confine(config: &Config) -> Result<RulesetStatus, RulesetError> {
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    // everything but to run it
+    let write = AccessFs::from_all(RULES) & !AccessFs::Execute;
+    let confined = Ruleset::default()
+        .handle_access(AccessFs::from_all(RULES))?
+        .create()?
+        .add_rules(path_beneath_rules(["/"], read))?
+        .add_rules(path_beneath_rules(own_directories(config), write))?
+        .restrict_self()?;
+    Ok(confined.ruleset)
+}
+
+/// Where the daemon writes.
+fn own_directories(config: &Config) -> Vec<PathBuf> {
+    let inboxes = config.inboxes().into_iter().map(|(_, dir)| dir);
+    let metrics = match &config.metrics.listen {
+        Some(MetricsAddress::Unix(path)) => path.parent(),
+        _ => None,
+    };
+    let own = [config.state_dir.as_path(), config.cache_dir.as_path()];
+    let sockets = config.socket.parent().into_iter().chain(metrics);
+    let all = own.into_iter().chain(inboxes).chain(sockets);
+    all.map(ground).collect()
+}
+
+/// The directory, or what is there of the way to it: the rest is yet to be made.
+fn ground(dir: &Path) -> PathBuf {
+    let there = dir.ancestors().find(|it| it.is_dir());
+    there.unwrap_or(Path::new("/")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where the test below keeps what this one tries.
+    const PLACE: &str = "P2PFS_TEST_PLACE";
+
+    #[test]
+    #[ignore = "the test below runs it in a process of its own"]
+    fn tries_everything() {
+        let place = PathBuf::from(std::env::var_os(PLACE).unwrap());
+        let config = Config {
+            state_dir: place.join("state"),
+            cache_dir: place.join("cache/of/p2pfs"),
+            socket: place.join("run/socket"),
+            ..Config::default()
+        };
+        if confine(&config).unwrap() == RulesetStatus::NotEnforced {
+            return println!("this kernel has no Landlock");
+        }
+        let share = place.join("share");
+        assert_eq!(fs::read(share.join("file")).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(&share).unwrap().count(), 1);
+        let refused = [
+            fs::write(share.join("file"), "changed"),
+            fs::write(share.join("new"), "new"),
+            fs::remove_file(share.join("file")),
+            fs::create_dir(share.join("dir")),
+            fs::rename(share.join("file"), place.join("state/file")),
+            fs::hard_link(share.join("file"), place.join("state/file")),
+            Command::new("/bin/true").status().map(drop),
+        ];
+        for (number, outcome) in refused.into_iter().enumerate() {
+            let kind = outcome.unwrap_err().kind();
+            let is_refused = [ErrorKind::PermissionDenied, ErrorKind::CrossesDevices];
+            assert!(is_refused.contains(&kind), "{number}: {kind}");
+        }
+        fs::create_dir_all(place.join("cache/of/p2pfs/data")).unwrap();
+        fs::write(place.join("state/new"), "new").unwrap();
+        fs::rename(place.join("state/new"), place.join("cache/of/p2pfs/new")).unwrap();
+        std::os::unix::net::UnixListener::bind(&config.socket).unwrap();
+        fs::remove_file(&config.socket).unwrap();
+    }
+
+    #[test]
+    fn a_confined_daemon_changes_no_share_and_runs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        for dir in ["state", "cache", "run", "share"] {
+            fs::create_dir(folder.path().join(dir)).unwrap();
+        }
+        fs::write(folder.path().join("share/file"), "mine").unwrap();
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--test-threads=1"])
+            .arg("daemon::confine::tests::tries_everything")
+            .env(PLACE, folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

@@ -1,0 +1,130 @@
+//! Sockets that outlive the daemon: the service manager keeps them from one process to the next
+//! (`FDSTORE=1`, sd_notify(3)), so that who connects during a restart waits and is not refused.
+//!
+//! Owns their names in the manager's store. What was kept and does not fit the configuration is
+//! given up and opened anew. Without a manager, or one that keeps nothing, each start opens its
+//! own.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use sd_notify::NotifyState;
+
+use super::config::Config;
+use crate::node::{NodeError, Sockets};
+
+const PEERS_TCP: &str = "peers-tcp";
+const PEERS_UDP: &str = "peers-udp";
+const MESH: &str = "mesh";
+/// How long the manager may take to close what it is told to forget.
+const FORGET_TIME: Duration = Duration::from_secs(5);
+
+/// The sockets to start with, each kept from now on. Needs a running tokio runtime; to be called
+/// once in a process.
+///
+/// # Errors
+/// Where the address for other nodes cannot be listened on.
+pub(super) fn sockets(config: &Config) -> Result<Sockets, NodeError> {
+    let (mut kept, mut sockets) = (kept_by_manager(), Sockets::default());
+    peers(&mut kept, &mut sockets, config.listen)?;
+    if let Some(at) = config.mesh.listen {
+        mesh(&mut kept, &mut sockets, at);
+    }
+    if !kept.is_empty() {
+        // the mesh was turned off
+        let names: Vec<&str> = kept.keys().map(String::as_str).collect();
+        forget(&names);
+    }
+    Ok(sockets)
+}
+
+type Kept = HashMap<String, OwnedFd>;
+
+fn peers(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) -> Result<(), NodeError> {
+    let is_kept = kept.contains_key(PEERS_TCP) || kept.contains_key(PEERS_UDP);
+    if let (Some(tcp), Some(udp)) = (kept.remove(PEERS_TCP), kept.remove(PEERS_UDP)) {
+        match sockets.take_up_peers(tcp, udp, at) {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!("the kept sockets are not for {at}: {error}"),
+        }
+    }
+    if is_kept {
+        forget(&[PEERS_TCP, PEERS_UDP]);
+    }
+    if let Ok([tcp, udp]) = sockets.open_peers(at)? {
+        keep(PEERS_TCP, tcp.as_fd());
+        keep(PEERS_UDP, udp.as_fd());
+    }
+    Ok(())
+}
+
+/// Where it cannot be had, the node tries by itself, and says why not.
+fn mesh(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) {
+    if let Some(socket) = kept.remove(MESH) {
+        if sockets.take_up_mesh(socket, at).is_ok() {
+            return;
+        }
+        forget(&[MESH]);
+    }
+    if let Ok(opened) = sockets.open_mesh(at) {
+        keep(MESH, opened.as_fd());
+    }
+}
+
+/// What the manager hands over, by name.
+fn kept_by_manager() -> Kept {
+    let handed = match sd_notify::listen_fds_with_names() {
+        Ok(handed) => handed,
+        Err(error) => {
+            tracing::warn!("what the service manager kept is not taken up: {error}");
+            return Kept::new();
+        }
+    };
+    // SAFETY: the manager opened them for this process (sd_listen_fds(3)), and nobody else here
+    // takes them.
+    let owned = handed.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }));
+    owned.collect()
+}
+
+fn keep(name: &str, socket: BorrowedFd<'_>) {
+    // An error on it, which an ICMP message can be, is no reason to drop it.
+    let states = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[socket]) {
+        tracing::debug!("the service manager does not keep {name}: {error}");
+    }
+}
+
+/// Until the manager has closed them their addresses are taken, so this waits for it.
+fn forget(names: &[&str]) {
+    for name in names {
+        let states = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
+        // without a manager there is nothing to forget
+        let _told = sd_notify::notify(&states);
+    }
+    if let Err(error) = wait_for_manager() {
+        tracing::debug!("the service manager does not say that it forgot {names:?}: {error}");
+    }
+}
+
+/// Returns once the manager has seen to all that it was told: it then closes the descriptor that
+/// comes with the question (`BARRIER=1`, sd_notify(3)).
+fn wait_for_manager() -> io::Result<()> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[writer.as_fd()])?;
+    drop(writer);
+    let patience = FORGET_TIME.try_into().map_err(io::Error::other)?;
+    poll(
+        &mut [PollFd::new(&reader, PollFlags::empty())],
+        Some(&patience),
+    )?;
+    Ok(())
+}
