@@ -38,7 +38,7 @@
 //!                  ┌──────────────────────── node ────────────────────────┐
 //!                  │ owns the machines below, feeds them events and time  │
 //!                  └──┬──────────┬───────────────┬───────────────┬────────┘
-//!        pure ▶    cluster   catalogue     transfer::plan        │
+//!        pure ▶    cluster   catalogue    transfer::session      │
 //!                     │          ▲               │               │
 //!         I/O ▶  net::gossip   share      transfer::client ── cache
 //!                   (UDP)   (scan, watch, transfer::server
@@ -60,7 +60,7 @@
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
-//! | [`transfer`] | which range from whom ([`transfer::plan`], pure), and moving it |
+//! | [`transfer`] | fetching, as one machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, and serving |
 //! | [`fs`] | inodes, handles, attributes, the one errno table |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
 //! | [`broker`] | the calls that need privilege, and the small process that makes them for the daemon and keeps its mount |
@@ -102,8 +102,9 @@
 //! # Where to begin reading
 //!
 //! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does
-//! without its sockets; [`transfer::plan`] how bytes are chosen; [`catalogue`] how the namespace
-//! comes about; [`fuse`] why the mount never hangs.
+//! without its sockets; [`transfer`] the way of a read, function by function;
+//! [`transfer::session`] who waits for what, and [`transfer::plan`] whom to ask; [`catalogue`] how
+//! the namespace comes about; [`fuse`] why the mount never hangs.
 
 #[cfg(feature = "fuse")]
 pub mod broker;

@@ -94,8 +94,8 @@ impl Merged {
         }
     }
 
-    /// The authors that give a content by rows of one class and are live.
-    fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = NodeIndex> {
+    /// A row of each author that gives a content by rows of one class and is live.
+    fn givers(&self, hash: ContentHash, class: Class) -> impl Iterator<Item = &Row> {
         let mut author = 0;
         std::iter::from_fn(move || {
             loop {
@@ -125,7 +125,7 @@ impl Merged {
                     first
                 };
                 if self.is_live(witness) {
-                    return Some(first.author);
+                    return Some(first);
                 }
             }
         })
@@ -144,10 +144,20 @@ impl Merged {
         let mut nodes: Vec<NodeIndex> = self
             .givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
+            .map(|row| row.author)
             .collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// The live nodes that say that they have all the bytes, and how many they say that these are;
+    /// a node may be named twice.
+    pub fn claims(&self, hash: ContentHash) -> impl Iterator<Item = (NodeIndex, u64)> {
+        let given = self.givers(hash, Class::File);
+        given
+            .chain(self.givers(hash, Class::Have))
+            .map(|row| (row.author, row.size_bytes))
     }
 
     /// All rows that name a content as a file's.

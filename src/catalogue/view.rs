@@ -123,6 +123,14 @@ impl View {
             .collect()
     }
 
+    /// The same, with how large each says that the content is; a node may be named twice.
+    pub fn claims(&self, hash: &ContentHash) -> Vec<(NodeId, u64)> {
+        let claims = self.merged.claims(*hash);
+        claims
+            .map(|(node, size_bytes)| (self.merged.node(node).id, size_bytes))
+            .collect()
+    }
+
     /// Whether any node's log, live or not, still names a content as a file's.
     pub fn is_named(&self, hash: &ContentHash) -> bool {
         self.merged.files_of(*hash).next().is_some()

@@ -41,6 +41,24 @@ impl fmt::Debug for ContentHash {
     }
 }
 
+/// A content by its hash and its size: what a fetch goes by. The hash of a tree is bound to the
+/// size of what it is of, so of several sizes that are said of one hash one can be proven, and the
+/// rest are lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentKey {
+    /// Its name.
+    pub hash: ContentHash,
+    /// How many bytes it is said to have.
+    pub size_bytes: u64,
+}
+
+impl ContentKey {
+    /// The content of this hash, where it has this size.
+    pub const fn new(hash: ContentHash, size_bytes: u64) -> Self {
+        Self { hash, size_bytes }
+    }
+}
+
 impl FromStr for ContentHash {
     type Err = DigestError;
 

@@ -11,7 +11,7 @@ mod outboard;
 mod proof;
 mod walk;
 
-pub use hash::{ContentHash, DigestError};
+pub use hash::{ContentHash, ContentKey, DigestError};
 pub use in_memory::InMemory;
 pub use outboard::{Outboard, outboard_bytes};
 pub use proof::{HashPair, Verified, decode, encode};

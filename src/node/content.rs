@@ -20,7 +20,7 @@ use super::inbox::sender_of;
 use super::legacy::{Legacy, RemoteBytes};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
     Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile,
@@ -222,7 +222,8 @@ impl Content for NodeContent {
                 if version.is_partial() && matches!(read, ReadNow::Done(_)) {
                     // what the cache gives moves the reader on: its read-ahead must know
                     let range = ByteRange::at(offset, buffer.len() as u64);
-                    self.fetcher.note_read(&version.hash, range);
+                    let content = ContentKey::new(version.hash, version.size_bytes);
+                    self.fetcher.note_read(content, range);
                 }
                 read
             }
@@ -445,7 +446,6 @@ fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsErr
         TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
         TransferError::Plan(_) => FsError::DeadlinePassed,
         TransferError::Cancelled => FsError::Interrupted,
-        TransferError::SizeConflict { .. } => FsError::Unreachable,
         TransferError::CacheFull | TransferError::Cache { .. } => FsError::Disk,
         TransferError::OutOfRange { .. } => FsError::Fault,
         TransferError::Stopped => FsError::Stopping,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, ContentKey};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::transfer::{Offer, OfferData, Server};
@@ -67,8 +67,7 @@ impl Offers {
 pub(super) fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
     Offer {
         node,
-        hash: summary.hash,
-        size_bytes: summary.size_bytes,
+        content: ContentKey::new(summary.hash, summary.size_bytes),
         all: summary.all,
         ranges: summary.ranges.iter().copied().collect(),
         load: summary.load,

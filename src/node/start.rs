@@ -384,17 +384,14 @@ impl Builder {
         let (published, me) = (published.clone(), self.key.node_id());
         let holders = Arc::new(move |hash: &ContentHash| {
             let addresses = published.addresses.load();
-            let holders = published
-                .view
-                .load()
-                .holders(hash)
-                .into_iter()
-                .filter(|node| *node != me);
-            holders
-                .filter_map(|node| {
+            let claims = published.view.load().claims(hash).into_iter();
+            claims
+                .filter(|(node, _)| *node != me)
+                .filter_map(|(node, size_bytes)| {
                     Some(Holder {
                         node,
                         address: *addresses.get(&node)?,
+                        size_bytes,
                     })
                 })
                 .collect()

@@ -1,25 +1,47 @@
 //! Moving verified ranges between nodes.
 //!
-//! [`plan`] decides which range to ask of which peer next and is pure; [`client`] runs a plan over
-//! the network, verifies what comes and keeps it in the cache; [`server`] answers the ranges that
-//! others ask of us. Nothing here knows a path, a mount or a catalogue: content has a hash and a
-//! size, and who holds it is told from outside.
+//! [`plan`] decides which range to ask of which peer next; [`session`] is the fetch machine around
+//! it, with the reads, fills, files and holders; both are pure. [`client`] is the I/O around a
+//! session: it sends, verifies what comes and keeps it in the cache. [`server`] answers the ranges
+//! that others ask of us. Nothing here knows a path, a mount or a catalogue: content has a hash and
+//! a size, and who holds it is told from outside.
 //!
 //! No byte leaves this room for a reader or for the cache that was not proven against its hash.
+//!
+//! # The way of a cold read of 128 KiB
+//!
+//! The kernel's read-ahead by default, of a file that is open at both ends, over a connection that
+//! is there. Four threads take part, each once, and none hands its work to another in between: *1*
+//! and *3* are the asker's, *2* the server's; what is stored in *4* nobody waits for.
+//!
+//! | | on | what happens |
+//! |---|---|---|
+//! | 1 | a thread of the mount | `Device::take_read` → `Filesystem::read_now` finds that the bytes are not here → `Device::begin_read` → `NodeContent::fetch` → [`Fetcher::read`] |
+//! | | | `Session::open` gives the cache's file, which has nothing of the range → [`Session::read`](session::Session::read) → `Plan::demand` |
+//! | | | [`Session::actions`](session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, prompt |
+//! | | | `Inner::begin` → `ask_at_once` → `PeerNet::request_at_once` seals the question and writes it to the socket; the thread takes the next read |
+//! | 2 | the server's task of that connection | reads the question → [`Server::serve`] → [`Server::answer_at_once`]: the file is open, it is nobody else's turn (`Turnstile::pass_at_once`) → `Source::encode_at_once` reads, hashes and proves → `ReplyTo::send` |
+//! | 3 | the asker's task of that connection | reads the answer → `Inner::take_prompt_answer` → [`session::verify`] hashes (80 µs) → [`Session::accept`](session::Session::accept): the bytes are in the window, the demand is ready |
+//! | | | `Inner::deliver` → `Sources::gather` gives a part of the answer, not copied → `Device::answer_read` writes to `/dev/fuse` |
+//! | 4 | a blocking thread, 2 ms later | `Inner::store_pending` writes what came meanwhile in one go → [`Session::stored`](session::Session::stored): the window lets go of it |
+//!
+//! What is larger, what nobody waits for yet, and the first of a file or of a connection take the
+//! long way: the question is a task (`Inner::ask_range`), the server works on a blocking thread
+//! (`Inner::make`), and so does the asker verify and store (`Inner::take_answer`).
 
 pub mod client;
 mod pace;
 pub mod plan;
 pub mod server;
+pub mod session;
 #[cfg(test)]
 mod tests;
 
-pub use client::{
-    FetchConfig, FetchEvent, FetchTicket, Fetcher, Fill, FillProgress, Holder, HoldersOf, ReadReply,
-};
+pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
 pub use pace::Pace;
 pub use plan::{FetchReport, Offer, PeerRate};
 pub use server::{OfferData, OnSent, Server, ServerLimits};
+pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;
 
@@ -52,15 +74,6 @@ pub enum TransferError {
         end: u64,
         /// The file's size.
         size_bytes: u64,
-    },
-    /// The content is being fetched with another size, so one of the two is a lie: the source of
-    /// the caller's size is suspect.
-    #[error("the content has {have_bytes} bytes, and {asked_bytes} were said")]
-    SizeConflict {
-        /// The size that the fetch goes by.
-        have_bytes: u64,
-        /// The size asked with.
-        asked_bytes: u64,
     },
     /// The fetcher is shutting down.
     #[error("the fetcher has stopped")]

@@ -23,6 +23,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("net", &["id", "trust", "wire"]),
     ("transfer::plan", &["id", "extent", "digest"]),
     (
+        "transfer::session",
+        &[
+            "id",
+            "extent",
+            "digest",
+            "wire",
+            "transfer::plan",
+            "transfer::TransferError",
+        ],
+    ),
+    (
         "transfer",
         &["id", "extent", "digest", "wire", "net", "cache", "share"],
     ),
@@ -243,6 +254,7 @@ fn pure_rooms_name_no_runtime_socket_file_or_clock() {
         "legacy",
         "mesh",
         "transfer::plan",
+        "transfer::session",
     ];
     let impure = [
         "tokio::",

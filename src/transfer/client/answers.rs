@@ -2,49 +2,54 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::behind::Pending;
+use super::behind::{self, Pending};
 use super::fill::Filler;
-use super::gather::{Shortfall, Sources};
-use super::state::Waiting;
 use super::under_way::UnderWay;
-use super::{Inner, failure_of};
-use crate::cache::{CacheFile, Stored};
-use crate::digest::{self, ContentHash, DigestError, Verified};
-use crate::extent::{ByteRange, CHUNK_BYTES, PAGE_BYTES};
+use super::{Inner, ReadReply, failure_of, read_into};
+use crate::cache::CacheFile;
+use crate::digest::{ContentHash, ContentKey, Verified};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
-use crate::transfer::TransferError;
-use crate::transfer::plan::{self, Failure, Offer, RangeRequest, RequestId};
+use crate::transfer::plan::{self, Failure, RangeRequest, RequestId};
+use crate::transfer::session::{
+    self, Accepted, Delivery, FillId, PROMPT_MAX_BYTES, SendRange, lane_of, proof_of, question,
+};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
-/// How often a reader's bytes may get lost between their arrival and its turn, as when a damaged
-/// page is dropped from the cache.
-const RETRIES_MAX: u8 = 3;
-/// What is hashed without going to another thread: the kernel's read-ahead by default, some 80
-/// microseconds' work.
-const HASHED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
-
-/// Verified bytes that somebody wanted, and the file to keep them in, where the cache has one.
-type Accepted = (Arc<Verified>, Option<CacheFile>);
+/// Verified bytes to be stored, and where.
+type ToStore = (Arc<Verified>, CacheFile);
 
 enum Verification {
     Due(Bytes),
-    Over(Option<Accepted>),
-}
-
-/// Whether a request takes the short way: small, and somebody waits for it.
-pub(super) fn is_prompt(request: &RangeRequest) -> bool {
-    request.lane == plan::Lane::Urgent && request.range.len() <= HASHED_AT_ONCE_MAX_BYTES
+    Over(Option<ToStore>),
 }
 
 impl Inner {
     /// Asks for a small range on this thread where a connection is ready, else by a task.
-    pub(super) fn begin(self: &Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
+    pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
+        let SendRange {
+            request, address, ..
+        } = send;
+        let asked = match send.is_prompt {
+            true => self.ask_at_once(request),
+            false => None,
+        };
+        let under_way = asked.unwrap_or_else(|| {
+            let task = self.runtime.spawn(self.clone().ask_range(request, address));
+            UnderWay::Task(task.abort_handle())
+        });
+        let over = self.lock().session.sent(request.id, under_way);
+        over.into_iter().for_each(UnderWay::take_back);
+    }
+
+    fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<UnderWay> {
+        if !self.download.pass_at_once(request.range.len(), true) {
+            return None;
+        }
         // Weak, so that an answer that never comes does not keep the network that it would come by
         let inner = Arc::downgrade(self);
         let reply: OnAnswer = Box::new(move |outcome| {
@@ -52,21 +57,10 @@ impl Inner {
                 inner.take_prompt_answer(request, outcome);
             }
         });
-        let lane = lane_of(request.lane);
         let (node, progress) = (request.node, self.progress(&request));
-        let asked = match self.download.pass_at_once(request.range.len(), true) {
-            true => (self.asking.at_once)(node, lane, &question(&request), reply, progress),
-            false => Err(reply),
-        };
-        let under_way = match asked {
-            Ok(take_back) => UnderWay::Sent(take_back),
-            Err(_reply) => {
-                let task = self.runtime.spawn(self.clone().ask_range(request, address));
-                UnderWay::Task(task.abort_handle())
-            }
-        };
-        let over = self.lock().note_under_way(request.id, under_way);
-        over.into_iter().for_each(UnderWay::take_back);
+        let lane = lane_of(request.lane);
+        let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
+        asked.ok().map(UnderWay::Sent)
     }
 
     fn progress(&self, request: &RangeRequest) -> Option<Progress> {
@@ -91,23 +85,17 @@ impl Inner {
             self.runtime.spawn(self.clone().take_answer(request, proof));
             return;
         }
-        match self.verify(&request, proof) {
-            Some((verified, Some(file))) => self.store_soon(Pending {
-                hash: request.hash,
+        if let Some((verified, file)) = self.verify(&request, proof) {
+            self.store_soon(Pending {
+                content: request.content,
                 verified,
                 file,
-            }),
-            Some((_, None)) => self.with(|state, _| state.refused(request.hash, request.range)),
-            None => {}
+            });
         }
     }
 
     /// Asks for one range and sees to the answer.
-    pub(super) async fn ask_range(
-        self: Arc<Self>,
-        request: RangeRequest,
-        address: Option<SocketAddr>,
-    ) {
+    async fn ask_range(self: Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
         let Some(address) = address else {
             return self.fail(request.id, Failure::Gone);
         };
@@ -123,10 +111,7 @@ impl Inner {
     }
 
     fn fail(self: &Arc<Self>, id: RequestId, failure: Failure) {
-        self.with(|state, now| {
-            state.under_way.remove(&id);
-            state.plan.failed(now, id, failure);
-        });
+        self.with(|session, now| session.failed(now, id, failure));
     }
 
     /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
@@ -136,74 +121,61 @@ impl Inner {
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
         };
-        let small = request.range.len() <= HASHED_AT_ONCE_MAX_BYTES;
+        let small = request.range.len() <= PROMPT_MAX_BYTES;
         let verified = match small {
             true => Verification::Over(self.verify(&request, proof)),
             false => Verification::Due(proof),
         };
+        if matches!(verified, Verification::Over(None)) {
+            return;
+        }
         self.runtime.clone().spawn_blocking(move || {
-            let accepted = match verified {
-                Verification::Over(accepted) => accepted,
+            let to_store = match verified {
+                Verification::Over(to_store) => to_store,
                 Verification::Due(proof) => self.verify(&request, proof),
             };
-            if let Some((verified, file)) = accepted {
-                self.keep(&request, &verified, file);
+            if let Some((verified, file)) = to_store {
+                let kept = behind::keep(&file, &verified);
+                let (content, range) = (request.content, verified.range);
+                self.with(|session, now| kept.tell(session, now, content, range));
             }
             drop(permit);
         });
     }
 
-    /// Gives readers their bytes, before these are stored. Says where they are to be, unless nobody
-    /// wants them.
-    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<Accepted> {
-        let (hash, range) = (request.hash, request.range);
-        let verified = match digest::decode(hash, request.size_bytes, range, proof) {
-            Ok(verified) => Arc::new(verified),
-            Err(DigestError::ProofFailed) => {
-                self.fail(request.id, Failure::Lied);
-                return None;
-            }
-            Err(_) => {
-                self.fail(request.id, Failure::Ours);
+    /// Gives readers their bytes, before these are stored. Says what is to be stored where.
+    fn verify(self: &Arc<Self>, request: &RangeRequest, proof: Bytes) -> Option<ToStore> {
+        let verified = match session::verify(request, proof) {
+            Ok(verified) => verified,
+            Err(failure) => {
+                self.fail(request.id, failure);
                 return None;
             }
         };
-        let wanted = self.with(|state, now| state.accept(now, request.id, hash, &verified));
-        wanted.map(|file| (verified, file))
-    }
-
-    fn keep(self: &Arc<Self>, request: &RangeRequest, verified: &Verified, to: Option<CacheFile>) {
-        let (hash, range) = (request.hash, request.range);
-        let stored = to.map(|file| file.store(verified));
-        self.with(|state, _| match stored {
-            Some(Ok(Stored::Kept)) => state.stored(hash, range),
-            Some(Ok(Stored::Full) | Err(_)) | None => state.refused(hash, range),
-        });
+        match self.with(|session, now| session.accept(now, request, &verified)) {
+            Accepted::Store(file) => Some((verified, file)),
+            Accepted::Unwanted | Accepted::Held => None,
+        }
     }
 
     /// Gives a reader its bytes, or lets it wait again where they are gone meanwhile.
-    pub(super) fn deliver(self: &Arc<Self>, mut waiting: Waiting, sources: &Sources) {
-        let (gap, why) = match sources.gather(waiting.range) {
-            Ok(bytes) => return (waiting.reply)(Ok(bytes)),
-            Err(Shortfall::Missing(gap)) => (gap, "bytes that were there are not any more".into()),
-            Err(Shortfall::Cache(gap, error)) => (gap, error.to_string()),
-        };
-        if waiting.retries == RETRIES_MAX {
-            return (waiting.reply)(Err(TransferError::Cache { why }));
+    pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
+        let Delivery { read, sources } = delivery;
+        match sources.gather(read.range, read_into) {
+            Ok(bytes) => (read.reader)(Ok(bytes)),
+            Err(gap) => self.with(|session, now| session.fell_short(now, read, gap)),
         }
-        waiting.retries += 1;
-        self.with(|state, now| {
-            let gap = gap.align_out(PAGE_BYTES, u64::MAX);
-            state.plan.lost(&waiting.hash, gap);
-            state.demand(now, waiting);
-        });
     }
 
-    pub(super) fn begin_fill(self: &Arc<Self>, hash: ContentHash, size: u64, filler: Filler) {
-        match self.open(hash, size) {
-            Ok(_) => {
-                let patience = self.fill_patience;
-                self.with(|state, now| state.fill(now, hash, filler, patience));
+    /// Blocking: opens the file in the cache.
+    pub(super) fn begin_fill(self: &Arc<Self>, content: ContentKey, id: FillId, filler: Filler) {
+        match self.open(content) {
+            Ok(file) => {
+                let is_complete = file.is_some_and(|file| file.is_complete());
+                let (filler, patience) = ((id, filler), self.fill_patience);
+                self.with(|session, now| {
+                    session.fill(now, content, filler, patience, is_complete);
+                });
             }
             Err(error) => {
                 // the other end may have gone
@@ -224,42 +196,8 @@ impl Inner {
         };
         let question = Request::Holdings { hash };
         let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
-        let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
-            return;
-        };
-        let all = ranges.contains(ByteRange::new(0, size_bytes));
-        let offer = Offer {
-            node,
-            hash,
-            size_bytes,
-            all,
-            ranges,
-            load: 0,
-        };
-        self.with(|state, _| state.offer(Instant::now(), &offer, address));
-    }
-}
-
-fn question(request: &RangeRequest) -> Request {
-    Request::Range {
-        hash: request.hash,
-        size_bytes: request.size_bytes,
-        range: request.range,
-    }
-}
-
-fn proof_of(answer: Result<Response, Failure>) -> Result<Bytes, Failure> {
-    match answer? {
-        Response::Data { proof } => Ok(proof),
-        Response::Gone | Response::NotHere => Err(Failure::Gone),
-        Response::Busy => Err(Failure::Busy),
-        _ => Err(Failure::Unreachable),
-    }
-}
-
-fn lane_of(lane: plan::Lane) -> Lane {
-    match lane {
-        plan::Lane::Urgent => Lane::Urgent,
-        plan::Lane::Bulk => Lane::Bulk,
+        if let Ok(answer) = answer {
+            self.with(|session, now| session.holdings(now, (node, address), hash, answer));
+        }
     }
 }

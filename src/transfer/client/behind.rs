@@ -2,13 +2,15 @@
 //! of them cost one change of thread. Until they are there they are read from the window.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Inner;
+use super::{Client, Inner};
 use crate::cache::{CacheFile, Stored};
-use crate::digest::{ContentHash, Verified};
+use crate::digest::{ContentKey, Verified};
+use crate::extent::ByteRange;
+use crate::transfer::session::Session;
 
 /// What may wait to be stored; beyond it an answer waits for its own turn to be verified.
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
@@ -17,7 +19,7 @@ const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// A range to be stored.
 pub(super) struct Pending {
-    pub hash: ContentHash,
+    pub content: ContentKey,
     pub verified: Arc<Verified>,
     pub file: CacheFile,
 }
@@ -86,16 +88,47 @@ impl Inner {
             }
             let outcomes: Vec<_> = pending
                 .iter()
-                .map(|one| matches!(one.file.store(&one.verified), Ok(Stored::Kept)))
+                .map(|one| keep(&one.file, &one.verified))
                 .collect();
-            self.with(|state, _| {
+            self.with(|session, now| {
                 for (one, kept) in pending.iter().zip(outcomes) {
-                    match kept {
-                        true => state.stored(one.hash, one.verified.range),
-                        false => state.refused(one.hash, one.verified.range),
-                    }
+                    kept.tell(session, now, one.content, one.verified.range);
                 }
             });
+        }
+    }
+}
+
+/// What became of bytes that were to be stored.
+pub(super) enum Kept {
+    /// They are in the cache, and so is all of their file, or not.
+    Yes {
+        is_complete: bool,
+    },
+    No,
+}
+
+/// Blocking: writes. A cache that fails is one without room: the bytes stay in memory.
+pub(super) fn keep(file: &CacheFile, verified: &Verified) -> Kept {
+    match file.store(verified) {
+        Ok(Stored::Kept) => Kept::Yes {
+            is_complete: file.is_complete(),
+        },
+        Ok(Stored::Full) | Err(_) => Kept::No,
+    }
+}
+
+impl Kept {
+    pub fn tell(
+        self,
+        session: &mut Session<Client>,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+    ) {
+        match self {
+            Self::Yes { is_complete } => session.stored(content, range, is_complete),
+            Self::No => session.refused(now, content, range),
         }
     }
 }

@@ -1,26 +1,21 @@
-//! Fetching: runs a plan over the network, verifies what comes, keeps it in the cache, and gives
-//! readers their bytes.
+//! The I/O around a [`Session`]: sockets, tasks, threads and the cache.
 //!
-//! One mutex guards the plan and the tables beside it; it is held for table work only, never
-//! across an await, a disk access or a reader's reply. Requests are tasks; verifying and storing
-//! is done on blocking threads, as many at a time as there are processors. A small range that
-//! somebody waits for takes a shorter way, since each change of thread costs as much as all of its
-//! work: the reader's thread writes the request, and the connection's task verifies the answer and
-//! gives the reader its bytes. A reader gets them before they are stored. What the cache has no
-//! room for is held in a window of bounded memory, so reads go on uncached.
-//!
-//! An error ends one read or one fill and leaves everything else as it was; verified bytes stay.
+//! One mutex guards the session; it is held for table work only, never across an await, a disk
+//! access or a reader's reply, and what the session wants done is done after it. Requests are
+//! tasks; verifying and storing is done on blocking threads, as many at a time as there are
+//! processors. A small range that somebody waits for takes a shorter way, since each change of
+//! thread costs as much as all of its work: the reader's thread writes the request, and the
+//! connection's task verifies the answer and gives the reader its bytes. A reader gets them before
+//! they are stored. No choice is made here: whom to ask, what to keep, when to give up is the
+//! session's.
 
 mod answers;
 mod behind;
 mod fill;
-mod gather;
-mod state;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod under_way;
-mod window;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,27 +29,28 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::cache::{Cache, CacheFile, ReadOutcome};
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, PeerNet, Progress};
-use crate::transfer::plan::{Failure, HOLDERS_MAX, Offer, PeerRate, Plan, RequestId};
+use crate::transfer::plan::{Failure, Offer, PeerRate, RequestId};
+use crate::transfer::session::{
+    Actions, Cached, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
+};
 use crate::transfer::{FetchReport, Pace, TransferError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 use behind::Behind;
-pub use fill::{Fill, FillProgress};
-use state::{OpenFile, Outbox, State, Waiting};
-pub use terms::{FetchConfig, FetchEvent, FetchTicket, Holder, HoldersOf, ReadReply};
+pub use fill::Fill;
+use fill::Filler;
+pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
 use under_way::UnderWay;
 
 /// How many events wait for their reader; further ones are dropped and counted.
 pub const FETCH_EVENTS_MAX: usize = 1024;
 /// What the cache refused and is kept in memory for readers nearby.
 pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// The catalogue is asked again who holds a file when a read misses after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many peers are asked at one time what parts of a file they have.
 const HOLDINGS_AT_ONCE_MAX: usize = 8;
 /// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
@@ -85,6 +81,26 @@ struct Asking {
 #[derive(Clone)]
 pub struct Fetcher {
     inner: Arc<Inner>,
+}
+
+/// What the session keeps for the client.
+struct Client;
+
+impl Owner for Client {
+    type Reader = ReadReply;
+    type Filler = Filler;
+    type File = CacheFile;
+    type Question = UnderWay;
+
+    fn tell(filler: &Filler, progress: FillProgress) {
+        filler.progress.send_replace(progress);
+    }
+}
+
+struct State {
+    session: Session<Client>,
+    /// When the session will be woken.
+    armed: Option<Instant>,
 }
 
 struct Inner {
@@ -142,11 +158,13 @@ impl Fetcher {
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
         let (events, receiver) = mpsc::channel(FETCH_EVENTS_MAX);
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let plan = Plan::new(config.plan, config.seed);
+        let window_bytes = config.uncached_window_bytes;
+        let session = Session::new(config.plan, config.seed, window_bytes);
+        let armed = None;
         let wake = Arc::new(Notify::new());
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             on_bytes: on_bytes(inner.clone()),
-            state: Mutex::new(State::new(plan, config.uncached_window_bytes)),
+            state: Mutex::new(State { session, armed }),
             cache,
             holders,
             asking,
@@ -218,7 +236,8 @@ impl Fetcher {
             reply(Ok(Bytes::new()));
             return nothing;
         }
-        let file = match self.inner.open(hash, size_bytes) {
+        let content = ContentKey::new(hash, size_bytes);
+        let file = match self.inner.open(content) {
             Ok(file) => file,
             Err(error) => {
                 reply(Err(error));
@@ -227,95 +246,91 @@ impl Fetcher {
         };
         if let Some(bytes) = file.and_then(|file| read_cached(&file, range)) {
             if ahead {
-                self.note_read(&hash, range);
+                self.note_read(content, range);
             }
             reply(Ok(bytes));
             return nothing;
         }
-        let waiting = Waiting {
-            hash,
+        let read = Read {
+            content,
             range,
             deadline,
             ahead,
             retries: 0,
-            reply,
+            reader: reply,
         };
-        FetchTicket(self.inner.with(|state, now| state.demand(now, waiting)))
+        FetchTicket(self.inner.with(|session, now| session.read(now, read)))
     }
 
     /// Tells that a range was read from the cache by other means than [`Fetcher::read`], so that
     /// read-ahead moves on. Cheap.
-    pub fn note_read(&self, hash: &ContentHash, range: ByteRange) {
+    pub fn note_read(&self, content: ContentKey, range: ByteRange) {
         self.inner
-            .with(|state, now| state.plan.read_ahead(now, hash, range));
+            .with(|session, now| session.read_on(now, &content, range));
     }
 
     /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on
     /// as bytes of the file arrive.
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
         let now = Instant::now();
-        self.inner.lock().plan.waits_until(now, ticket.0?)
+        self.inner.lock().session.waits_until(now, ticket.0?)
     }
 
     /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
     /// called already.
     pub fn cancel(&self, ticket: FetchTicket) {
         let Some(id) = ticket.0 else { return };
-        self.inner.with(|state, _| state.cancel(id));
+        self.inner.with(|session, _| session.cancel(id));
     }
 
     /// Brings a whole file into the cache. To be called within the runtime.
     pub fn fill(&self, hash: ContentHash, size_bytes: u64) -> Fill {
-        let (fill, filler) = Fill::new(self.clone(), hash, size_bytes);
+        let content = ContentKey::new(hash, size_bytes);
+        let (fill, id, filler) = Fill::new(self.clone(), content);
         let inner = self.inner.clone();
         self.inner
             .runtime
-            .spawn_blocking(move || inner.begin_fill(hash, size_bytes, filler));
+            .spawn_blocking(move || inner.begin_fill(content, id, filler));
         fill
     }
 
-    fn cancel_fill(&self, hash: &ContentHash, number: u64) {
-        self.inner.with(|state, _| state.cancel_fill(hash, number));
+    fn cancel_fill(&self, content: &ContentKey, id: FillId) {
+        self.inner
+            .with(|session, _| session.cancel_fill(content, id));
     }
 
     /// A node answers a `Get`: it has some of a file, and is reached at `address`. Of no use
     /// unless the file is being fetched.
     pub fn offer(&self, offer: Offer, address: SocketAddr) {
-        let (node, hash) = (offer.node, offer.hash);
-        let news = self
-            .inner
-            .with(|state, now| state.offer(now, &offer, address));
-        if news && !offer.all {
-            self.inner.survey(node, address, hash);
-        }
+        self.inner
+            .with(|session, now| session.offer(now, &offer, address));
     }
 
     /// A node asks for a file that may be on its way here too: each has parts for the other soon.
     pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
-        let holder = Holder { node, address };
         self.inner
-            .with(|state, now| state.fellow(now, hash, holder));
+            .with(|session, now| session.fellow(now, hash, node, address));
     }
 
     /// Lets go of the cached files that are held for readers who may come back within seconds, so
     /// that the cache may be cleared of them.
     pub fn close_idle(&self) {
-        self.inner.with(|state, _| state.plan.close_idle());
+        self.inner.with(|session, _| session.close_idle());
     }
 
     /// A node is back: what it failed before is forgotten, but not that it lied.
     pub fn returned(&self, node: &NodeId) {
-        self.inner.with(|state, _| state.plan.returned(node));
+        self.inner.with(|session, _| session.returned(node));
     }
 
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
-        self.inner.lock().plan.peers(Instant::now())
+        self.inner.lock().session.peers(Instant::now())
     }
 
     /// Every file that is on its way, or was used a moment ago.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        self.inner.lock().plan.fetches()
+        self.inner.lock().session.fetches()
     }
 
     /// Events that nobody read in time and that were dropped.
@@ -325,7 +340,7 @@ impl Fetcher {
 
     /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
     pub fn stop(&self) {
-        self.inner.with(|state, _| state.stop());
+        self.inner.with(|session, _| session.stop());
     }
 }
 
@@ -334,103 +349,107 @@ impl Inner {
         self.state.lock()
     }
 
-    /// Changes the state, then carries out all that follows from it, without the lock.
-    fn with<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
-        let (result, outbox) = {
+    /// Tells the session something, then does all that it wants done, without the lock.
+    fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
+        let (result, actions, is_sooner) = {
             let mut state = self.lock();
             let now = Instant::now();
-            let result = change(&mut state, now);
-            state.pump(now, self);
-            if state.rearm() {
-                self.wake.notify_one();
-            }
-            (result, state.take_outbox())
+            let result = tell(&mut state.session, now);
+            let actions = state.session.actions(now);
+            (result, actions, state.rearm())
         };
-        self.carry_out(outbox);
+        if is_sooner {
+            self.wake.notify_one();
+        }
+        self.carry_out(actions);
         result
     }
 
-    fn carry_out(self: &Arc<Self>, outbox: Outbox) {
-        for (request, address) in outbox.requests {
-            self.begin(request, address);
+    fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
+        actions.sends.into_iter().for_each(|send| self.begin(send));
+        actions.cancels.into_iter().for_each(UnderWay::take_back);
+        for (reply, why) in actions.ends {
+            reply(Err(why));
         }
-        outbox.unwanted.into_iter().for_each(UnderWay::take_back);
-        for (reply, outcome) in outbox.replies {
-            reply(outcome);
+        for delivery in actions.deliveries {
+            self.deliver(delivery);
         }
-        for (waiting, sources) in outbox.deliveries {
-            self.deliver(waiting, &sources);
-        }
-        for (filler, outcome) in outbox.fills {
+        for (filler, outcome) in actions.fills {
             // the other end may have gone
             let _ = filler.outcome.send(outcome);
         }
-        for event in outbox.events {
+        for event in actions.events {
             if self.events.try_send(event).is_err() {
                 self.events_lost.fetch_add(1, Ordering::Relaxed);
             }
         }
-        for hash in outbox.wanted {
-            self.look_for_holders(&hash);
+        for hash in actions.wanted {
+            let holders = (self.holders)(&hash);
+            self.with(|session, now| session.holders(now, &hash, &holders));
         }
-        for (node, address, hash) in outbox.surveys {
-            self.survey(node, address, hash);
+        for (node, address, hash) in actions.surveys {
+            let inner = self.clone();
+            self.runtime
+                .spawn(async move { inner.ask_holdings(node, address, hash).await });
         }
-        drop(outbox.closed);
-    }
-
-    fn survey(self: &Arc<Self>, node: NodeId, address: SocketAddr, hash: ContentHash) {
-        let inner = self.clone();
-        self.runtime
-            .spawn(async move { inner.ask_holdings(node, address, hash).await });
+        // closing a file of the cache touches the disk
+        drop(actions.closed);
     }
 
     /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
-    fn open(
-        self: &Arc<Self>,
-        hash: ContentHash,
-        size_bytes: u64,
-    ) -> Result<Option<CacheFile>, TransferError> {
-        let known = self.lock().known(Instant::now(), &hash, size_bytes)?;
-        if let Some((file, looked_at)) = known {
-            if looked_at.elapsed() > LOOK_AGAIN {
-                self.look_for_holders(&hash);
-            }
+    fn open(self: &Arc<Self>, content: ContentKey) -> Result<Option<CacheFile>, TransferError> {
+        if let Some(file) = self.with(|session, now| session.open(now, content))? {
             return Ok(file);
         }
         // an error of the cache is no error of the read: it goes on uncached
-        let file = self.cache.file(hash, size_bytes).ok();
-        let present = file
-            .as_ref()
-            .map_or_else(ExtentSet::new, CacheFile::present);
-        let opened = OpenFile::new(size_bytes, file.clone());
-        self.with(|state, now| state.open(now, hash, opened, present))?;
-        self.look_for_holders(&hash);
+        let file = self.cache.file(content.hash, content.size_bytes).ok();
+        let cached = Cached {
+            file: file.clone(),
+            present: file
+                .as_ref()
+                .map_or_else(ExtentSet::new, CacheFile::present),
+            is_complete: file.as_ref().is_some_and(CacheFile::is_complete),
+        };
+        self.with(|session, now| session.begin(now, content, cached))?;
         Ok(file)
-    }
-
-    fn look_for_holders(self: &Arc<Self>, hash: &ContentHash) {
-        let mut holders = (self.holders)(hash);
-        holders.truncate(HOLDERS_MAX);
-        self.with(|state, now| state.holders(now, hash, &holders));
     }
 
     /// Does what is due, and says when the next is.
     fn tick(self: &Arc<Self>) -> Option<Instant> {
-        self.with(|state, now| state.plan.handle_timeout(now));
+        self.with(Session::handle_timeout);
         self.lock().arm()
+    }
+}
+
+impl State {
+    /// Whether the session wants to be woken sooner than it will be.
+    fn rearm(&mut self) -> bool {
+        let Some(next) = self.session.poll_timeout() else {
+            return false;
+        };
+        let is_sooner = self.armed.is_none_or(|armed| next < armed);
+        if is_sooner {
+            self.armed = Some(next);
+        }
+        is_sooner
+    }
+
+    /// When the session wants to be woken, which will now be done.
+    fn arm(&mut self) -> Option<Instant> {
+        self.armed = self.session.poll_timeout();
+        self.armed
     }
 }
 
 fn on_bytes(inner: Weak<Inner>) -> OnBytes {
     Arc::new(move |node, key, bytes| {
         if let Some(inner) = inner.upgrade() {
-            inner.with(|state, now| state.plan.arrived(now, node, RequestId(key), bytes));
+            inner.with(|session, now| session.arrived(now, node, RequestId(key), bytes));
         }
     })
 }
 
-/// Wakes the plan when it asked to be woken, for as long as there is a fetcher.
+/// Wakes the session when it asked to be woken, for as long as there is a fetcher.
 async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>) {
     loop {
         let next = match inner.upgrade() {
@@ -455,6 +474,19 @@ fn read_cached(file: &CacheFile, range: ByteRange) -> Option<Bytes> {
     match file.read_at(range.start, &mut buffer) {
         Ok(ReadOutcome::Ready(length)) if length == buffer.len() => Some(buffer.into()),
         _ => None,
+    }
+}
+
+/// Fills a buffer with what a file of the cache has from a place on.
+fn read_into(file: &CacheFile, range: ByteRange, buffer: &mut [u8]) -> Result<(), Shortfall> {
+    match file.read_at(range.start, buffer) {
+        Ok(ReadOutcome::Ready(length)) if length as u64 == range.len() => Ok(()),
+        Ok(ReadOutcome::Ready(_)) => Err(Shortfall::missing(range)),
+        Ok(ReadOutcome::Missing(gap)) => Err(Shortfall::missing(gap)),
+        Err(error) => Err(Shortfall {
+            range,
+            why: error.to_string(),
+        }),
     }
 }
 

@@ -1,6 +1,5 @@
-//! The words of fetching: what the owner of a fetcher gives it, and is told by it.
+//! The words of fetching: what the owner of a fetcher gives it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,23 +7,12 @@ use bytes::Bytes;
 
 use super::UNCACHED_WINDOW_BYTES;
 use crate::digest::ContentHash;
-use crate::extent::ByteRange;
-use crate::id::NodeId;
-use crate::transfer::TransferError;
 use crate::transfer::plan::{DemandId, PlanConfig};
+use crate::transfer::{Holder, TransferError};
 
-/// Where to ask for a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Who has it.
-    pub node: NodeId,
-    /// Where that node is now.
-    pub address: SocketAddr,
-}
-
-/// Who has all of a content, as the catalogue and the cluster know it. Called without any lock
-/// held, often; only the first [`HOLDERS_MAX`](crate::transfer::plan::HOLDERS_MAX)
-/// count.
+/// Who has all of a content, as the catalogue and the cluster know it, whatever size they say that
+/// it has. Called without any lock held, often; only the first
+/// [`HOLDERS_MAX`](crate::transfer::plan::HOLDERS_MAX) of one size count.
 pub type HoldersOf = Arc<dyn Fn(&ContentHash) -> Vec<Holder> + Send + Sync>;
 
 /// What to do with a read's outcome. Called once, from any thread, without any lock held.
@@ -70,44 +58,4 @@ impl FetchTicket {
     pub fn from_number(number: u64) -> Self {
         Self(number.checked_sub(1).map(DemandId))
     }
-}
-
-/// What the owner of a [`Fetcher`](super::Fetcher) should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchEvent {
-    /// More holders are wanted: broadcast a `Get`.
-    Wanted {
-        /// Of these.
-        hashes: Vec<ContentHash>,
-    },
-    /// A peer sent wrong bytes and is shunned for a while.
-    Liar {
-        /// Who.
-        node: NodeId,
-        /// Of what.
-        hash: ContentHash,
-    },
-    /// A file that is not complete in the cache is being read or filled.
-    Started {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
-    /// The cache holds all of it now.
-    Done {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
-    /// A read ended without data.
-    Failed {
-        /// Of what.
-        hash: ContentHash,
-        /// Which bytes.
-        range: ByteRange,
-        /// Why.
-        why: TransferError,
-    },
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::transfer::plan::{PlanError, SHUN};
+use crate::transfer::session::Holder;
 use crate::transfer::tests::{Content, LONG, TestCache, read_now, read_through, reply};
 
 /// What a scripted peer does with every question.
@@ -56,6 +57,7 @@ fn scene_with(config: FetchConfig, content: &Content, budget: u64, peers: &[Mann
         .map(|node| Holder {
             node: *node,
             address: address(),
+            size_bytes: content.size(),
         })
         .collect();
     let (content, log) = (content.clone(), asked.clone());
@@ -190,7 +192,7 @@ async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
         "{}",
         scene.asked_bytes()
     );
-    assert!(scene.fetcher.inner.lock().window.refused_bytes() <= 4 << 20);
+    assert!(scene.fetcher.inner.lock().session.refused_bytes() <= 4 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,8 +334,7 @@ async fn a_holder_that_offers_itself_ends_the_wait() {
     let ranges = ExtentSet::of(ByteRange::new(65536, 131072));
     let offer = Offer {
         node: node(1),
-        hash,
-        size_bytes,
+        content: ContentKey::new(hash, size_bytes),
         all: false,
         ranges,
         load: 0,
@@ -407,19 +408,30 @@ async fn stopping_ends_every_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_outside_the_file_and_another_size_are_refused() {
+async fn a_range_outside_the_file_is_refused() {
     let content = Content::new(14, 5000);
     let scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let outside = scene.read(&content, ByteRange::new(4096, 5001)).await;
     assert!(matches!(outside, Err(TransferError::OutOfRange { .. })));
     scene.read(&content, ByteRange::new(0, 5000)).await.unwrap();
-    let (reply, outcome) = reply();
-    let range = ByteRange::new(0, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_size_said_of_a_hash_leaves_the_right_bytes_readable() {
+    let content = Content::new(14, 200_000);
+    let scene = scene(&content, 1 << 30, &[Manner::Honest]);
+    let first = ByteRange::new(0, 4096);
+    let (first_reply, wrong) = reply();
+    let deadline = Instant::now() + Duration::from_millis(300);
     scene
         .fetcher
-        .read(content.hash(), 6000, range, Instant::now() + LONG, reply);
-    let outcome = outcome.try_recv().unwrap();
-    assert!(matches!(outcome, Err(TransferError::SizeConflict { .. })));
+        .read(content.hash(), 300_000, first, deadline, first_reply);
+    scene.read_through(&content, 64 << 10).await;
+    let wrong = tokio::task::spawn_blocking(move || wrong.recv_timeout(LONG).unwrap());
+    assert!(
+        wrong.await.unwrap().is_err(),
+        "nobody says that it has this size"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -449,7 +461,5 @@ async fn nothing_is_left_behind_when_all_is_read() {
     while scene.in_flight_bytes() > 0 {
         tokio::task::yield_now().await;
     }
-    let state = scene.fetcher.inner.lock();
-    assert!(state.under_way.is_empty());
-    assert_eq!(state.window.refused_bytes(), 0);
+    assert!(scene.fetcher.inner.lock().session.is_at_rest());
 }

@@ -10,7 +10,7 @@ use super::{
     Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
     Timer,
 };
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 
@@ -21,7 +21,7 @@ impl Plan {
         if let Some(entry) = self.in_flight.get_mut(&id) {
             entry.arrived_bytes += bytes;
             entry.arrived_at = Some(now);
-            if let Some(fetch) = self.fetches.get_mut(&entry.request.hash) {
+            if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {
                 fetch.progress_at = Some(now);
             }
         }
@@ -45,15 +45,19 @@ impl Plan {
         let Some(entry) = self.take_request(id) else {
             return false;
         };
-        let (node, hash, range) = (entry.request.node, entry.request.hash, entry.request.range);
+        let (node, content, range) = (
+            entry.request.node,
+            entry.request.content,
+            entry.request.range,
+        );
         self.heard(now, node, range.len().saturating_sub(entry.arrived_bytes));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.answered(now, &entry.sent, range.len());
         }
         let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
         self.hedge_credit_bytes = credit.min(HEDGE_CREDIT_MAX_BYTES);
-        self.cancel_twins(now, &hash, range);
-        let Some(fetch) = self.fetches.get_mut(&hash) else {
+        self.cancel_twins(now, &content, range);
+        let Some(fetch) = self.fetches.get_mut(&content) else {
             return false;
         };
         fetch.gain(range);
@@ -61,8 +65,8 @@ impl Plan {
         fetch.progress_at = Some(now);
         *fetch.received.entry(node).or_default() += range.len();
         fetch.lied_to = false;
-        self.tell_readers(&hash, range);
-        self.tell_if_filled(&hash);
+        self.tell_readers(&content, range);
+        self.tell_if_filled(&content);
         true
     }
 
@@ -72,7 +76,7 @@ impl Plan {
             return;
         };
         self.blame(now, &entry, failure);
-        self.ask_again(&entry.request.hash, entry.request.range);
+        self.ask_again(&entry.request.content, entry.request.range);
     }
 
     /// A peer came back to life: what it failed before is forgotten, but not that it lied.
@@ -91,19 +95,19 @@ impl Plan {
                 Timer::Look(id) => self.look(now, id),
                 Timer::Expire(id) => self.expire(now, id),
                 Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
-                Timer::FillDeadline(hash) => self.give_up_filling(now, hash),
-                Timer::Idle(hash) => self.close_if_idle(now, hash),
-                Timer::Wanted(hash) => self.call_up_all(&hash),
+                Timer::FillDeadline(content) => self.give_up_filling(now, content),
+                Timer::Idle(content) => self.close_if_idle(now, content),
+                Timer::Wanted(content) => self.call_up_all(&content),
                 Timer::Rested(node) => self.wake(node),
-                Timer::Survey(hash) => self.survey(now, hash),
-                Timer::Share(hash) => self.look_at_shares(&hash),
+                Timer::Survey(content) => self.survey(now, content),
+                Timer::Share(content) => self.look_at_shares(&content),
                 Timer::Again => {}
             }
         }
     }
 
     fn blame(&mut self, now: Instant, entry: &InFlight, failure: Failure) {
-        let (node, hash) = (entry.request.node, entry.request.hash);
+        let (node, content) = (entry.request.node, entry.request.content);
         let jitter = self.rng.random::<f64>();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
@@ -113,18 +117,18 @@ impl Plan {
             Failure::Busy | Failure::Ours => peer.rest_busy(now, jitter),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
-                self.take_out_all(&hash);
-                if let Some(fetch) = self.fetches.get_mut(&hash) {
+                self.take_out_all(&content);
+                if let Some(fetch) = self.fetches.get_mut(&content) {
                     fetch.remove_holder(now, node);
                 }
-                self.call_up_all(&hash);
-                return self.give_up_what_is_gone(now, hash);
+                self.call_up_all(&content);
+                return self.give_up_what_is_gone(now, content);
             }
         };
         self.timers.insert((until, Timer::Rested(node)));
         if failure == Failure::Lied {
-            self.events.push_back(PlanEvent::Liar(node, hash));
-            if let Some(fetch) = self.fetches.get_mut(&hash) {
+            self.events.push_back(PlanEvent::Liar(node, content));
+            if let Some(fetch) = self.fetches.get_mut(&content) {
                 fetch.lied_to = true;
             }
             let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
@@ -144,7 +148,7 @@ impl Plan {
         if let Some(peer) = self.peers.get_mut(&request.node) {
             peer.ended(id, request.lane, request.range.len());
         }
-        if let Some(fetch) = self.fetches.get_mut(&request.hash) {
+        if let Some(fetch) = self.fetches.get_mut(&request.content) {
             fetch.asked.remove(request.range, id);
         }
         self.wake(request.node);
@@ -152,8 +156,8 @@ impl Plan {
     }
 
     /// The others that were asked for a range that is here now.
-    fn cancel_twins(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
-        let Some(fetch) = self.fetches.get(hash) else {
+    fn cancel_twins(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let twins: Vec<_> = fetch.asked.touching(range).collect();
@@ -170,8 +174,8 @@ impl Plan {
     }
 
     /// The demands that touch a range.
-    fn waiting_for(&self, hash: &ContentHash, range: ByteRange) -> Vec<DemandId> {
-        let Some(fetch) = self.fetches.get(hash) else {
+    fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
+        let Some(fetch) = self.fetches.get(content) else {
             return vec![];
         };
         let touches = |id: &DemandId| {
@@ -187,27 +191,27 @@ impl Plan {
             .collect()
     }
 
-    pub(super) fn is_waited_for(&self, hash: &ContentHash, range: ByteRange) -> bool {
-        !self.waiting_for(hash, range).is_empty()
+    pub(super) fn is_waited_for(&self, content: &ContentKey, range: ByteRange) -> bool {
+        !self.waiting_for(content, range).is_empty()
     }
 
     /// A range is neither here nor asked any more: who wants it asks anew.
-    pub(super) fn ask_again(&mut self, hash: &ContentHash, range: ByteRange) {
-        let waiting = self.waiting_for(hash, range);
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+    pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
+        let waiting = self.waiting_for(content, range);
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         fetch.hungry.extend(waiting);
         if let Some(filling) = &mut fetch.filling {
             filling.cursor = filling.cursor.min(range.start);
         }
-        self.call_up_all(hash);
+        self.call_up_all(content);
     }
 
     /// Ends the waits that a range completes.
-    fn tell_readers(&mut self, hash: &ContentHash, range: ByteRange) {
-        for id in self.waiting_for(hash, range) {
-            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(hash))
+    fn tell_readers(&mut self, content: &ContentKey, range: ByteRange) {
+        for id in self.waiting_for(content, range) {
+            let (Some(demand), Some(fetch)) = (self.demands.get(&id), self.fetches.get(content))
             else {
                 continue;
             };
@@ -218,20 +222,20 @@ impl Plan {
         }
     }
 
-    fn tell_if_filled(&mut self, hash: &ContentHash) {
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+    fn tell_if_filled(&mut self, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         if fetch.filling.is_some() && fetch.is_complete() {
-            self.cancel_fill(hash);
-            self.events.push_back(PlanEvent::Filled(*hash));
+            self.cancel_fill(content);
+            self.events.push_back(PlanEvent::Filled(*content));
         }
     }
 
     /// When the file of a demand last made progress: bytes of it came, or, for a limited time,
     /// one of its holders was at work for others, so that its turn comes.
     pub(super) fn latest_progress(&self, now: Instant, demand: &Demand) -> Option<Instant> {
-        let fetch = self.fetches.get(&demand.hash)?;
+        let fetch = self.fetches.get(&demand.content)?;
         let own = fetch.progress_at.max(Some(demand.since));
         let in_turn = self.latest_of_holders(now, fetch);
         own.max(in_turn.min(own.map(|own| own + demand.patience * (TURN_PATIENCE - 1))))
@@ -265,7 +269,7 @@ impl Plan {
             return;
         };
         let mut why = PlanError::NoHolder;
-        if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
+        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
             why = reason(now, fetch);
             for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
@@ -275,21 +279,21 @@ impl Plan {
     }
 
     /// Nobody has to wait for what every holder says that it is gone.
-    fn give_up_what_is_gone(&mut self, now: Instant, hash: ContentHash) {
-        let Some(fetch) = self.fetches.get(&hash).filter(|f| f.is_gone(now)) else {
+    fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get(&content).filter(|f| f.is_gone(now)) else {
             return;
         };
         let (why, fills) = (reason(now, fetch), fetch.filling.is_some());
-        let waiting = self.waiting_for(&hash, fetch.whole());
+        let waiting = self.waiting_for(&content, fetch.whole());
         waiting.into_iter().for_each(|id| self.give_up(now, id));
         if fills {
-            self.cancel_fill(&hash);
-            self.events.push_back(PlanEvent::FillFailed(hash, why));
+            self.cancel_fill(&content);
+            self.events.push_back(PlanEvent::FillFailed(content, why));
         }
     }
 
-    fn give_up_filling(&mut self, now: Instant, hash: ContentHash) {
-        let Some(fetch) = self.fetches.get(&hash) else {
+    fn give_up_filling(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
         let Some(filling) = &fetch.filling else {
@@ -300,28 +304,28 @@ impl Plan {
         let latest = own.max(self.latest_of_holders(now, fetch).min(limit));
         let later = latest.map(|at| at + filling.patience);
         if let Some(later) = later.filter(|later| *later > now) {
-            self.timers.insert((later, Timer::FillDeadline(hash)));
+            self.timers.insert((later, Timer::FillDeadline(content)));
             return;
         }
         let why = reason(now, fetch);
-        self.cancel_fill(&hash);
-        self.events.push_back(PlanEvent::FillFailed(hash, why));
+        self.cancel_fill(&content);
+        self.events.push_back(PlanEvent::FillFailed(content, why));
     }
 
-    fn close_if_idle(&mut self, now: Instant, hash: ContentHash) {
-        let Some(fetch) = self.fetches.get(&hash) else {
+    fn close_if_idle(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
         let due = fetch.last_used + self.config.idle;
         if fetch.is_idle() && due <= now {
-            return self.close(&hash);
+            return self.close(&content);
         }
         let next = if due > now {
             due
         } else {
             now + self.config.idle
         };
-        self.timers.insert((next, Timer::Idle(hash)));
+        self.timers.insert((next, Timer::Idle(content)));
     }
 }
 

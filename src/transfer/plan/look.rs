@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RequestId, Timer};
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 
@@ -43,10 +43,10 @@ impl Plan {
     pub(super) fn hurry_what_is_asked(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         range: ByteRange,
     ) {
-        let Some(fetch) = self.fetches.get(hash) else {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let asked: Vec<_> = fetch.asked.touching(range).collect();
@@ -79,11 +79,11 @@ impl Plan {
         };
         let (request, sent, looks) = (entry.request, entry.sent, entry.looks);
         entry.looks += 1;
-        let Some(fetch) = self.fetches.get(&request.hash) else {
+        let Some(fetch) = self.fetches.get(&request.content) else {
             return;
         };
         let ends_a_fill = fetch.is_filled_but_for_what_is_asked();
-        let waited = ends_a_fill || self.is_waited_for(&request.hash, request.range);
+        let waited = ends_a_fill || self.is_waited_for(&request.content, request.range);
         let span = self.late_after(sent.usual, waited).max(SILENT_MIN);
         let quiet = self.peers.get(&request.node);
         let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
@@ -99,7 +99,7 @@ impl Plan {
         };
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
-            self.hedge(now, &request.hash, request.range);
+            self.hedge(now, &request.content, request.range);
         }
     }
 
@@ -114,12 +114,12 @@ impl Plan {
     }
 
     /// Asks another peer for the same, where the budget allows it.
-    fn hedge(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
+    fn hedge(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let in_flight_bytes = self.in_flight_bytes + range.len();
         if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
             return;
         }
-        let Some(fetch) = self.fetches.get(hash) else {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let asked = fetch.asked.touching(range);
@@ -129,13 +129,13 @@ impl Plan {
             return;
         }
         let asking = Asking::new(Lane::Urgent);
-        match self.choose(now, hash, range, asking, &nodes) {
+        match self.choose(now, content, range, asking, &nodes) {
             Choice::Ask(node, range) => {
                 self.hedge_credit_bytes -= range.len();
-                let twin = self.issue(now, node, Lane::Urgent, *hash, range, true);
+                let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
                 self.hedges.push_back(twin);
             }
-            Choice::Nobody => self.starve(now, hash),
+            Choice::Nobody => self.starve(now, content),
             Choice::InParts | Choice::Full | Choice::Reserved => {}
         }
     }
@@ -167,7 +167,7 @@ impl Plan {
             return;
         };
         let request = entry.request;
-        let Some(fetch) = self.fetches.get(&request.hash) else {
+        let Some(fetch) = self.fetches.get(&request.content) else {
             return;
         };
         let elsewhere = fetch.holders.iter().any(|(node, coverage)| {
@@ -190,7 +190,7 @@ impl Plan {
     pub(super) fn abandon(&mut self, id: RequestId) {
         if let Some(entry) = self.take_request(id) {
             self.events.push_back(PlanEvent::Cancel(id));
-            self.ask_again(&entry.request.hash, entry.request.range);
+            self.ask_again(&entry.request.content, entry.request.range);
         }
     }
 

@@ -34,13 +34,14 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use fetch::{Coverage, Fetch, Filling};
@@ -82,7 +83,7 @@ const TURN_PATIENCE: u32 = 6;
 
 #[derive(Debug)]
 struct Demand {
-    hash: ContentHash,
+    content: ContentKey,
     range: ByteRange,
     since: Instant,
     /// How long to wait without progress.
@@ -109,15 +110,15 @@ enum Timer {
     Look(RequestId),
     Expire(RequestId),
     Deadline(DemandId),
-    FillDeadline(ContentHash),
-    Wanted(ContentHash),
-    Idle(ContentHash),
+    FillDeadline(ContentKey),
+    Wanted(ContentKey),
+    Idle(ContentKey),
     /// A peer's rest is over.
     Rested(NodeId),
     /// Others that want the file are asked what they have by now.
-    Survey(ContentHash),
+    Survey(ContentKey),
     /// What belongs to others may be asked of full holders.
-    Share(ContentHash),
+    Share(ContentKey),
     /// A step left some of its work for the next.
     Again,
 }
@@ -127,7 +128,7 @@ enum Timer {
 pub struct Plan {
     config: PlanConfig,
     rng: StdRng,
-    fetches: BTreeMap<ContentHash, Fetch>,
+    fetches: BTreeMap<ContentKey, Fetch>,
     peers: BTreeMap<NodeId, Peer>,
     demands: BTreeMap<DemandId, Demand>,
     /// Files that have something to ask, for each kind of wish in turn.
@@ -146,8 +147,8 @@ pub struct Plan {
     next_id: u64,
     established_streams: usize,
     ahead_budget_bytes: Option<u64>,
-    #[cfg(test)]
-    steps: std::cell::Cell<u64>,
+    /// Looks at one thing, all calls together.
+    steps: Cell<u64>,
 }
 
 impl Plan {
@@ -172,14 +173,13 @@ impl Plan {
             next_id: 0,
             established_streams: 0,
             ahead_budget_bytes: None,
-            #[cfg(test)]
-            steps: std::cell::Cell::new(0),
+            steps: Cell::new(0),
         }
     }
 
     /// Whether the file is on its way.
-    pub fn is_open(&self, hash: &ContentHash) -> bool {
-        self.fetches.contains_key(hash)
+    pub fn is_open(&self, content: &ContentKey) -> bool {
+        self.fetches.contains_key(content)
     }
 
     /// Begins a fetch of a file of which `present` is here already; one that has begun stays.
@@ -189,11 +189,10 @@ impl Plan {
     pub fn open(
         &mut self,
         now: Instant,
-        hash: ContentHash,
-        size_bytes: u64,
+        content: ContentKey,
         present: ExtentSet,
     ) -> Result<(), PlanError> {
-        if let Some(fetch) = self.fetches.get_mut(&hash) {
+        if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.last_used = now;
             return Ok(());
         }
@@ -201,30 +200,30 @@ impl Plan {
             let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
             let oldest = idle
                 .min_by_key(|(_, fetch)| fetch.last_used)
-                .map(|(hash, _)| *hash);
+                .map(|(content, _)| *content);
             self.close(&oldest.ok_or(PlanError::TooMany)?);
         }
-        let fetch = Fetch::new(size_bytes, present, now);
-        if size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete() {
-            self.events.push_back(PlanEvent::Wanted(hash));
+        let fetch = Fetch::new(content.size_bytes, present, now);
+        if content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete() {
+            self.events.push_back(PlanEvent::Wanted(content));
         }
-        self.fetches.insert(hash, fetch);
+        self.fetches.insert(content, fetch);
         self.timers
-            .insert((now + self.config.idle, Timer::Idle(hash)));
+            .insert((now + self.config.idle, Timer::Idle(content)));
         Ok(())
     }
 
     /// Forgets at once the files that nobody waits for and that are not wanted whole.
     pub fn close_idle(&mut self) {
         let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
-        let hashes: Vec<ContentHash> = idle.map(|(hash, _)| *hash).collect();
-        hashes.iter().for_each(|hash| self.close(hash));
+        let contents: Vec<ContentKey> = idle.map(|(content, _)| *content).collect();
+        contents.iter().for_each(|content| self.close(content));
     }
 
     /// Nodes that have all of the file, as the catalogue says.
-    pub fn holders(&mut self, now: Instant, hash: &ContentHash, nodes: &[NodeId]) {
-        self.take_out_all(hash);
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+    pub fn holders(&mut self, now: Instant, content: &ContentKey, nodes: &[NodeId]) {
+        self.take_out_all(content);
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         for node in nodes {
@@ -233,7 +232,7 @@ impl Plan {
                 self.peers.entry(*node).or_default();
             }
         }
-        self.call_up_all(hash);
+        self.call_up_all(content);
     }
 
     /// Whether a request is still to be answered.
@@ -242,20 +241,17 @@ impl Plan {
     }
 
     /// Whether a node counts as a holder of an open file.
-    pub fn is_holder(&self, hash: &ContentHash, node: &NodeId) -> bool {
+    pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
         self.fetches
-            .get(hash)
+            .get(content)
             .is_some_and(|fetch| fetch.holders.contains_key(node))
     }
 
     /// A node says what it has. Says whether that was of use: an offer of another size, for a file
     /// that nobody wants or from a shunned peer is not.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        let Some(fetch) = self.fetches.get(&offer.hash) else {
-            return false;
-        };
         let room = self.peers.contains_key(&offer.node) || self.peers.len() < PEERS_MAX;
-        if offer.size_bytes != fetch.size_bytes || !room {
+        if !self.is_open(&offer.content) || !room {
             return false;
         }
         let peer = self.peers.entry(offer.node).or_default();
@@ -267,14 +263,14 @@ impl Plan {
             true => Coverage::All,
             false => Coverage::Part(offer.ranges.clone()),
         };
-        self.take_out_all(&offer.hash);
-        let fetch = self.fetches.get_mut(&offer.hash);
+        self.take_out_all(&offer.content);
+        let fetch = self.fetches.get_mut(&offer.content);
         let news = fetch.is_some_and(|fetch| {
             let news = fetch.add_holder(offer.node, coverage);
             fetch.note_furthest(&offer.node);
             news
         });
-        self.call_up_all(&offer.hash);
+        self.call_up_all(&offer.content);
         news
     }
 
@@ -286,12 +282,12 @@ impl Plan {
     pub fn demand(
         &mut self,
         now: Instant,
-        hash: ContentHash,
+        content: ContentKey,
         range: ByteRange,
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
-        self.read_ahead(now, &hash, range);
-        self.demand_just(now, hash, range, deadline)
+        self.read_ahead(now, &content, range);
+        self.demand_just(now, content, range, deadline)
     }
 
     /// As [`Plan::demand`], for a reader that nothing is to be fetched ahead of.
@@ -301,12 +297,12 @@ impl Plan {
     pub fn demand_just(
         &mut self,
         now: Instant,
-        hash: ContentHash,
+        content: ContentKey,
         range: ByteRange,
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
         let full = self.demands.len() >= DEMANDS_MAX;
-        let fetch = self.fetches.get_mut(&hash).ok_or(PlanError::NoHolder)?;
+        let fetch = self.fetches.get_mut(&content).ok_or(PlanError::NoHolder)?;
         let range = match fetch.size_bytes <= WHOLE_MAX_BYTES {
             true => fetch.whole(),
             false => range.align_out(PAGE_BYTES, fetch.size_bytes),
@@ -327,7 +323,7 @@ impl Plan {
         fetch.waits.insert(range, id);
         fetch.hungry.insert(id);
         let demand = Demand {
-            hash,
+            content,
             range,
             since: now,
             patience: deadline.saturating_duration_since(now),
@@ -335,15 +331,15 @@ impl Plan {
         };
         self.demands.insert(id, demand);
         self.timers.insert((deadline, Timer::Deadline(id)));
-        self.call_up(&hash, Want::Demand);
-        self.hurry_what_is_asked(now, &hash, range);
+        self.call_up(&content, Want::Demand);
+        self.hurry_what_is_asked(now, &content, range);
         Ok(id)
     }
 
     /// A reader has read, or is about to read, `range` of an open file: keep ahead of it.
-    pub fn read_ahead(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) {
+    pub fn read_ahead(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let limit = self.ahead_limit_bytes();
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         fetch.last_used = now;
@@ -355,7 +351,7 @@ impl Plan {
         let after = fetch.streams.established();
         self.established_streams = self.established_streams + after - before;
         if more {
-            self.call_up(hash, Want::Ahead);
+            self.call_up(content, Want::Ahead);
         }
     }
 
@@ -374,13 +370,13 @@ impl Plan {
 
     /// The whole open file is wanted; gives up after `patience` without progress. Ends in
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`].
-    pub fn fill(&mut self, now: Instant, hash: ContentHash, patience: Duration) {
-        let Some(fetch) = self.fetches.get_mut(&hash) else {
+    pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
         };
         fetch.last_used = now;
         if fetch.is_complete() {
-            self.events.push_back(PlanEvent::Filled(hash));
+            self.events.push_back(PlanEvent::Filled(content));
             return;
         }
         fetch.filling = Some(Filling {
@@ -389,16 +385,16 @@ impl Plan {
             patience,
         });
         self.timers
-            .insert((now + patience, Timer::FillDeadline(hash)));
-        self.call_up(&hash, Want::Fill);
+            .insert((now + patience, Timer::FillDeadline(content)));
+        self.call_up(&content, Want::Fill);
     }
 
     /// Nobody wants the whole file any more; what is asked already may still come.
-    pub fn cancel_fill(&mut self, hash: &ContentHash) {
-        if let Some(fetch) = self.fetches.get_mut(hash) {
+    pub fn cancel_fill(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.filling = None;
         }
-        self.take_out(hash, Want::Fill);
+        self.take_out(content, Want::Fill);
     }
 
     /// The reader has gone. What is asked already may still come; nothing more is asked for it.
@@ -406,7 +402,7 @@ impl Plan {
         let Some(demand) = self.take_demand(id) else {
             return;
         };
-        let Some(fetch) = self.fetches.get_mut(&demand.hash) else {
+        let Some(fetch) = self.fetches.get_mut(&demand.content) else {
             return;
         };
         if fetch.waits.count() == 0 {
@@ -417,11 +413,11 @@ impl Plan {
 
     /// Bytes that were here are not any more: the cache had no room for them. Whoever waits for
     /// them still has them asked again.
-    pub fn lost(&mut self, hash: &ContentHash, range: ByteRange) {
-        if let Some(fetch) = self.fetches.get_mut(hash) {
+    pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.lose(range);
         }
-        self.ask_again(hash, range);
+        self.ask_again(content, range);
     }
 
     /// Until when a reader waits if nothing more comes; nothing where it waits no more. It moves
@@ -433,8 +429,8 @@ impl Plan {
     }
 
     /// How many bytes of an open file are here.
-    pub fn ready_bytes(&self, hash: &ContentHash) -> Option<u64> {
-        self.fetches.get(hash).map(Fetch::have_bytes)
+    pub fn ready_bytes(&self, content: &ContentKey) -> Option<u64> {
+        self.fetches.get(content).map(Fetch::have_bytes)
     }
 
     /// What became of the wishes since the last call.
@@ -474,7 +470,7 @@ impl Plan {
     fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
-        if let Some(fetch) = self.fetches.get_mut(&demand.hash) {
+        if let Some(fetch) = self.fetches.get_mut(&demand.content) {
             fetch.waits.remove(demand.range, id);
             fetch.hungry.remove(&id);
         }
@@ -483,26 +479,35 @@ impl Plan {
 
     /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
     /// may give way to it.
-    pub fn shed_idle(&mut self, now: Instant, kept: &ContentHash) {
-        let is_shed = |(hash, fetch): &(&ContentHash, &Fetch)| {
-            *hash != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
+    pub fn shed_idle(&mut self, now: Instant, kept: &ContentKey) {
+        let is_shed = |(content, fetch): &(&ContentKey, &Fetch)| {
+            *content != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
         };
         let shed = self.fetches.iter().filter(is_shed);
-        let shed: Vec<_> = shed.map(|(hash, _)| *hash).collect();
-        shed.iter().for_each(|hash| self.close(hash));
+        let shed: Vec<_> = shed.map(|(content, _)| *content).collect();
+        shed.iter().for_each(|content| self.close(content));
     }
 
-    fn close(&mut self, hash: &ContentHash) {
-        self.take_out_all(hash);
-        if let Some(fetch) = self.fetches.remove(hash) {
+    fn close(&mut self, content: &ContentKey) {
+        self.take_out_all(content);
+        if let Some(fetch) = self.fetches.remove(content) {
             self.established_streams -= fetch.streams.established();
-            self.events.push_back(PlanEvent::Closed(*hash));
+            self.events.push_back(PlanEvent::Closed(*content));
         }
     }
 
-    /// One look at one thing: tests count them.
+    /// How many things were looked at so far: what the calls of a plan cost, for tests.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// What is asked and not answered.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// One look at one thing.
     fn step(&self) {
-        #[cfg(test)]
         self.steps.set(self.steps.get() + 1);
     }
 }

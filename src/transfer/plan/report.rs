@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Plan, RequestId};
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, ContentKey};
 use crate::id::NodeId;
 
 /// A file that is on its way, or was a moment ago.
@@ -39,7 +39,7 @@ impl FetchReport {
 impl Plan {
     /// Every file that is on its way, or was used a moment ago, in order of their hashes.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        let report = |(hash, fetch): (&ContentHash, &super::Fetch)| {
+        let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
             let received = fetch.received.iter();
             let mut sources: BTreeMap<_, _> =
                 received.map(|(node, bytes)| (*node, (*bytes, 0))).collect();
@@ -47,7 +47,7 @@ impl Plan {
                 sources.entry(node).or_default().1 += asked_bytes;
             }
             FetchReport {
-                hash: *hash,
+                hash: content.hash,
                 size_bytes: fetch.size_bytes,
                 ready_bytes: fetch.have_bytes(),
                 waiting: fetch.waits.count(),

@@ -11,7 +11,7 @@ use super::{
     DemandId, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
     RequestId, SHARE_BYTES, Timer, URGENT_MAX_BYTES,
 };
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 
@@ -136,7 +136,7 @@ impl Plan {
                 Want::Demand => 0,
                 Want::Ahead | Want::Fill => DEMAND_RESERVE_BYTES,
             };
-            while let Some((_, hash)) = self.called[want as usize].first().copied() {
+            while let Some((_, content)) = self.called[want as usize].first().copied() {
                 self.step();
                 let in_flight_bytes = self.in_flight_bytes + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
@@ -147,12 +147,12 @@ impl Plan {
                 }
                 *tries -= 1;
                 let found = match want {
-                    Want::Demand => self.next_demanded(now, &hash),
-                    Want::Ahead => self.next_ahead(now, &hash),
-                    Want::Fill => self.next_filling(now, &hash),
+                    Want::Demand => self.next_demanded(now, &content),
+                    Want::Ahead => self.next_ahead(now, &content),
+                    Want::Fill => self.next_filling(now, &content),
                 };
                 if found.is_some() {
-                    self.move_to_end(&hash, want);
+                    self.move_to_end(&content, want);
                     return found;
                 }
             }
@@ -161,10 +161,10 @@ impl Plan {
     }
 
     /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
-    fn next_demanded(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+    fn next_demanded(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
         let mut last: Option<DemandId> = None;
         for _ in 0..DEMANDS_TRIED_MAX {
-            let fetch = self.fetches.get_mut(hash)?;
+            let fetch = self.fetches.get_mut(content)?;
             let after = last.map_or(Unbounded, Excluded);
             let Some(id) = fetch.hungry.range((after, Unbounded)).next().copied() else {
                 break;
@@ -174,52 +174,52 @@ impl Plan {
             let gap = demand.and_then(|it| Some((fetch.first_gap(it.range)?, it.since)));
             let Some((gap, since)) = gap else {
                 fetch.hungry.remove(&id);
-                self.call_up(hash, Want::Demand);
+                self.call_up(content, Want::Demand);
                 return None;
             };
             let in_parts = fetch.has_partial_holders();
-            match self.choose(now, hash, gap, Asking::waiting(since), &[]) {
+            match self.choose(now, content, gap, Asking::waiting(since), &[]) {
                 Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Urgent, *hash, part, true));
+                    return Some(self.issue(now, node, Lane::Urgent, *content, part, true));
                 }
                 Choice::Full | Choice::Reserved => {}
-                Choice::Nobody | Choice::InParts => self.starve(now, hash),
+                Choice::Nobody | Choice::InParts => self.starve(now, content),
             }
             // what cannot be asked for one demand cannot for the next where all have all
             if !in_parts {
                 break;
             }
         }
-        self.park(hash, Want::Demand);
+        self.park(content, Want::Demand);
         None
     }
 
-    fn next_ahead(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+    fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
         let me = self.config.me;
-        let fetch = self.fetches.get(hash)?;
+        let fetch = self.fetches.get(content)?;
         let mut gaps = Vec::new();
         for range in fetch.streams.ahead() {
             self.step();
-            let tried = fetch.gaps_to_try(now, hash, me, range);
+            let tried = fetch.gaps_to_try(now, content, me, range);
             gaps.extend(tried.into_iter().map(|gap| (gap, gap.start - range.start)));
         }
         if gaps.is_empty() {
-            self.take_out(hash, Want::Ahead);
+            self.take_out(content, Want::Ahead);
             return None;
         }
         for (gap, before_bytes) in gaps {
-            let choice = self.choose(now, hash, gap, Asking::ahead(before_bytes), &[]);
+            let choice = self.choose(now, content, gap, Asking::ahead(before_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
-                return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
+                return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
             }
         }
-        self.park(hash, Want::Ahead);
+        self.park(content, Want::Ahead);
         None
     }
 
-    fn next_filling(&mut self, now: Instant, hash: &ContentHash) -> Option<RangeRequest> {
+    fn next_filling(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
         let me = self.config.me;
-        let fetch = self.fetches.get_mut(hash)?;
+        let fetch = self.fetches.get_mut(content)?;
         let from = fetch.filling.as_ref().map(|filling| filling.cursor)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
         let first = fetch.first_gap(rest);
@@ -228,28 +228,28 @@ impl Plan {
             filling.cursor = cursor;
         }
         let Some(first) = first else {
-            self.take_out(hash, Want::Fill);
+            self.take_out(content, Want::Fill);
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        let gaps = fetch.gaps_to_try(now, hash, me, rest);
+        let gaps = fetch.gaps_to_try(now, content, me, rest);
         for gap in gaps {
-            match self.choose(now, hash, gap, Asking::ahead(left_bytes), &[]) {
+            match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
                 Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
+                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
                 }
                 Choice::Full | Choice::Reserved => {}
                 Choice::Nobody | Choice::InParts => {
-                    let elsewhere = self.fill_from_parts(now, hash, first.start);
+                    let elsewhere = self.fill_from_parts(now, content, first.start);
                     if elsewhere.is_some() {
                         return elsewhere;
                     }
-                    self.starve(now, hash);
+                    self.starve(now, content);
                     break;
                 }
             }
         }
-        self.park(hash, Want::Fill);
+        self.park(content, Want::Fill);
         None
     }
 
@@ -257,10 +257,10 @@ impl Plan {
     fn fill_from_parts(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         from: u64,
     ) -> Option<RangeRequest> {
-        let fetch = self.fetches.get(hash)?;
+        let fetch = self.fetches.get(content)?;
         let rest = ByteRange::new(from, fetch.size_bytes);
         let gap_of = |coverage: &Coverage| match coverage {
             Coverage::Part(ranges) => ranges
@@ -272,9 +272,9 @@ impl Plan {
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
         let gaps: Vec<_> = fetch.holders.values().filter_map(gap_of).collect();
         for gap in gaps {
-            let choice = self.choose(now, hash, gap, Asking::ahead(left_bytes), &[]);
+            let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
-                return Some(self.issue(now, node, Lane::Bulk, *hash, part, false));
+                return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
             }
         }
         None
@@ -284,16 +284,16 @@ impl Plan {
     pub(super) fn choose(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         gap: ByteRange,
         asking: Asking,
         exclude: &[NodeId],
     ) -> Choice {
-        let choice = self.best_of(now, hash, gap, asking, exclude);
+        let choice = self.best_of(now, content, gap, asking, exclude);
         if let Choice::Ask(node, _) = choice
             && exclude.is_empty()
         {
-            self.note_if_lagging(now, hash, gap.start, node);
+            self.note_if_lagging(now, content, gap.start, node);
         }
         choice
     }
@@ -301,14 +301,14 @@ impl Plan {
     fn best_of(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         gap: ByteRange,
         asking: Asking,
         exclude: &[NodeId],
     ) -> Choice {
-        let found = self.candidates(now, hash, gap, asking, exclude);
+        let found = self.candidates(now, content, gap, asking, exclude);
         if found.reserved {
-            self.wait_for_share(now, hash, asking.waits_since);
+            self.wait_for_share(now, content, asking.waits_since);
         }
         if !found.any {
             return match (found.reserved, found.any_in_part) {
@@ -345,19 +345,19 @@ impl Plan {
     fn candidates(
         &self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         gap: ByteRange,
         asking: Asking,
         exclude: &[NodeId],
     ) -> Candidates {
         let (mut found, lane) = (Candidates::default(), asking.lane);
-        let Some(fetch) = self.fetches.get(hash) else {
+        let Some(fetch) = self.fetches.get(content) else {
             return found;
         };
         let is_swarm = fetch.is_swarm();
         let of_full = !is_swarm
             || !exclude.is_empty()
-            || self.may_ask_full_holders(now, fetch, hash, gap, asking.waits_since);
+            || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
         for (node, coverage) in &fetch.holders {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
@@ -413,7 +413,7 @@ impl Plan {
         now: Instant,
         node: NodeId,
         lane: Lane,
-        hash: ContentHash,
+        content: ContentKey,
         range: ByteRange,
         waited: bool,
     ) -> RangeRequest {
@@ -426,18 +426,15 @@ impl Plan {
         self.timers.insert((look_at, Timer::Look(id)));
         self.timers.insert((expire_at, Timer::Expire(id)));
         self.in_flight_bytes += range.len();
-        let mut size_bytes = 0;
-        if let Some(fetch) = self.fetches.get_mut(&hash) {
+        if let Some(fetch) = self.fetches.get_mut(&content) {
             fetch.asked.insert(range, id);
             fetch.starved = false;
-            size_bytes = fetch.size_bytes;
         }
         let request = RangeRequest {
             id,
             node,
             lane,
-            hash,
-            size_bytes,
+            content,
             range,
         };
         self.in_flight.insert(
@@ -456,14 +453,14 @@ impl Plan {
     }
 
     /// A wish that nobody can grant: look for holders, again and again.
-    pub(super) fn starve(&mut self, now: Instant, hash: &ContentHash) {
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+    pub(super) fn starve(&mut self, now: Instant, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         fetch.starved = true;
         if let Some(next) = fetch.want(now) {
-            self.events.push_back(PlanEvent::Wanted(*hash));
-            self.timers.insert((next, Timer::Wanted(*hash)));
+            self.events.push_back(PlanEvent::Wanted(*content));
+            self.timers.insert((next, Timer::Wanted(*content)));
         }
     }
 }

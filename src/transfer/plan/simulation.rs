@@ -11,7 +11,7 @@ use super::fluid::{Arrival, Fluid};
 use super::{
     DemandId, Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
 };
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 pub use peers::{Death, SimPeer};
@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// One program that reads.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pub hash: ContentHash,
+    pub content: ContentKey,
     pub reads: Vec<ByteRange>,
     pub at: usize,
     pub waits: Option<(DemandId, Instant)>,
@@ -32,9 +32,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(hash: ContentHash, reads: Vec<ByteRange>) -> Self {
+    pub fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
         Self {
-            hash,
+            content,
             reads,
             at: 0,
             waits: None,
@@ -44,12 +44,12 @@ impl Reader {
         }
     }
 
-    pub fn sequential(hash: ContentHash, size: u64) -> Self {
+    pub fn sequential(content: ContentKey, size: u64) -> Self {
         let step = 128 << 10;
         let reads = (0..size.div_ceil(step))
             .map(|i| ByteRange::new(i * step, ((i + 1) * step).min(size)))
             .collect();
-        Self::new(hash, reads)
+        Self::new(content, reads)
     }
 
     pub fn bytes_read(&self) -> u64 {
@@ -62,7 +62,7 @@ enum Happening {
     Reaches(RequestId),
     Pauses(NodeId, bool),
     Fails(RequestId, u8),
-    Offers(NodeId, ContentHash),
+    Offers(NodeId, ContentKey),
     Dies(NodeId),
 }
 
@@ -74,13 +74,12 @@ pub struct World {
     pub readers: Vec<Reader>,
     pub requests: Vec<RangeRequest>,
     pub events: Vec<PlanEvent>,
-    sizes: BTreeMap<ContentHash, u64>,
     under_way: BTreeMap<RequestId, RangeRequest>,
     pub links: Fluid,
     /// What the cache keeps, and what else stays in memory; nothing of it is ever let go of.
     pub cache_bytes: u64,
     pub window_bytes: u64,
-    uncached: VecDeque<(ContentHash, ByteRange)>,
+    uncached: VecDeque<(ContentKey, ByteRange)>,
     /// The most looks that the plan took for one call.
     pub most_steps: u64,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
@@ -94,8 +93,8 @@ pub fn node(number: u8) -> NodeId {
     NodeId::new([number; 32])
 }
 
-pub fn content(number: u8) -> ContentHash {
-    ContentHash::new([number; 32])
+pub fn file_named(number: u8, size: u64) -> ContentKey {
+    ContentKey::new(ContentHash::new([number; 32]), size)
 }
 
 impl World {
@@ -109,7 +108,6 @@ impl World {
             readers: vec![],
             requests: vec![],
             events: vec![],
-            sizes: BTreeMap::new(),
             under_way: BTreeMap::new(),
             links: Fluid::new(start),
             cache_bytes: u64::MAX,
@@ -135,14 +133,11 @@ impl World {
         node(number)
     }
 
-    pub fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentHash {
-        let hash = content(number);
-        self.sizes.insert(hash, size);
-        self.plan
-            .open(self.now, hash, size, ExtentSet::new())
-            .unwrap();
-        self.plan.holders(self.now, &hash, holders);
-        hash
+    pub fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentKey {
+        let content = file_named(number, size);
+        self.plan.open(self.now, content, ExtentSet::new()).unwrap();
+        self.plan.holders(self.now, &content, holders);
+        content
     }
 
     pub fn read(&mut self, reader: Reader) -> usize {
@@ -274,37 +269,37 @@ impl World {
         peer.served_bytes += request.range.len();
         match lies {
             true => self.plan.failed(self.now, id, Failure::Lied),
-            false if self.plan.answered(self.now, id) => self.keep(request.hash, request.range),
+            false if self.plan.answered(self.now, id) => self.keep(request.content, request.range),
             false => {}
         }
     }
 
     /// What the cache has no room for stays in memory for a while, and is lost then.
-    fn keep(&mut self, hash: ContentHash, range: ByteRange) {
+    fn keep(&mut self, content: ContentKey, range: ByteRange) {
         if range.len() <= self.cache_bytes {
             self.cache_bytes -= range.len();
             return;
         }
         self.plan.limit_read_ahead(Some(self.window_bytes / 2));
-        self.uncached.push_back((hash, range));
-        let held = |uncached: &VecDeque<(ContentHash, ByteRange)>| -> u64 {
+        self.uncached.push_back((content, range));
+        let held = |uncached: &VecDeque<(ContentKey, ByteRange)>| -> u64 {
             uncached.iter().map(|(_, range)| range.len()).sum()
         };
         while held(&self.uncached) > self.window_bytes {
-            let (hash, range) = self.uncached.pop_front().unwrap();
-            self.plan.lost(&hash, range);
+            let (content, range) = self.uncached.pop_front().unwrap();
+            self.plan.lost(&content, range);
         }
     }
 
     fn check(&self, request: &RangeRequest) {
-        let size = self.sizes[&request.hash];
+        let size = request.content.size_bytes;
         assert!(request.range.len() <= super::PIECE_MAX_BYTES && !request.range.is_empty());
         assert!(request.range.start.is_multiple_of(4096) && request.range.end <= size);
         assert!(request.range.end.is_multiple_of(4096) || request.range.end == size);
         let total: u64 = self.under_way.values().map(|r| r.range.len()).sum();
         assert!(total + request.range.len() <= super::IN_FLIGHT_MAX_BYTES);
         let same = |other: &&RangeRequest| {
-            other.hash == request.hash && !other.range.intersection(&request.range).is_empty()
+            other.content == request.content && !other.range.intersection(&request.range).is_empty()
         };
         for other in self.under_way.values().filter(same) {
             assert_ne!(other.node, request.node, "asked the same of one peer twice");
@@ -313,7 +308,7 @@ impl World {
                 "asked twice, but not as a hedge"
             );
         }
-        let have = self.plan.fetches[&request.hash].have();
+        let have = self.plan.fetches[&request.content].have();
         assert!(
             have.present_in(request.range).is_empty(),
             "asked for what is here"
@@ -329,13 +324,13 @@ impl World {
                     self.links.cancel(self.now, Self::line(&request), id.0);
                 }
             }
-            PlanEvent::Wanted(hash) => {
+            PlanEvent::Wanted(content) => {
                 let at = self.now + Duration::from_millis(5);
                 let offering = self.peers.iter().filter(|(_, peer)| peer.offers.is_some());
                 let nodes: Vec<_> = offering.map(|(node, _)| *node).collect();
                 nodes
                     .into_iter()
-                    .for_each(|node| self.later(at, Happening::Offers(node, *hash)));
+                    .for_each(|node| self.later(at, Happening::Offers(node, *content)));
             }
             _ => {}
         }
@@ -363,7 +358,7 @@ impl World {
                     self.plan.failed(self.now, id, how);
                 }
             }
-            Happening::Offers(node, hash) => self.offer(node, hash),
+            Happening::Offers(node, content) => self.offer(node, content),
             Happening::Dies(node) => {
                 self.links.cut(self.now, node);
                 if self.dead(&node) == Some(Death::Reset) {
@@ -383,19 +378,17 @@ impl World {
         }
     }
 
-    pub fn offer(&mut self, node: NodeId, hash: ContentHash) {
+    pub fn offer(&mut self, node: NodeId, content: ContentKey) {
         if self.dead(&node).is_some() {
             return;
         }
         let ranges = self.peers[&node].offers.clone().unwrap_or_default();
-        let size_bytes = self.sizes[&hash];
-        let all = ranges.contains(ByteRange::new(0, size_bytes));
+        let all = ranges.contains(ByteRange::new(0, content.size_bytes));
         self.plan.offer(
             self.now,
             &Offer {
                 node,
-                hash,
-                size_bytes,
+                content,
                 all,
                 ranges,
                 load: 0,
@@ -422,16 +415,16 @@ impl World {
             let here = self
                 .plan
                 .fetches
-                .get(&reader.hash)
+                .get(&reader.content)
                 .map(|f| f.have().contains(range));
             if here == Some(true) {
-                self.plan.read_ahead(self.now, &reader.hash, range);
+                self.plan.read_ahead(self.now, &reader.content, range);
                 reader.at += 1;
                 continue;
             }
             match self
                 .plan
-                .demand(self.now, reader.hash, range, self.now + PATIENCE)
+                .demand(self.now, reader.content, range, self.now + PATIENCE)
             {
                 Ok(id) => reader.waits = Some((id, self.now)),
                 Err(why) => {
@@ -450,7 +443,7 @@ impl World {
         let (_, since) = reader.waits.take().unwrap();
         reader.longest_wait = reader.longest_wait.max(self.now - since);
         if error.is_none() {
-            let here = self.plan.fetches[&reader.hash].have();
+            let here = self.plan.fetches[&reader.content].have();
             assert!(
                 here.contains(reader.reads[reader.at]),
                 "told ready, and it is not here"

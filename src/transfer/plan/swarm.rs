@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
 use super::{Plan, PlanEvent, Timer};
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
@@ -42,18 +42,18 @@ const SURVEYED_AT_ONCE_MAX: usize = 16;
 
 impl Plan {
     /// A node wants an open file too, so it has parts of it soon.
-    pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId) {
+    pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
         let room = self.peers.contains_key(&node) || self.peers.len() < super::PEERS_MAX;
-        let Some(fetch) = self.fetches.get(hash) else {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let known = fetch.swarm.fellows.contains_key(&node);
         if known || !room || node == self.config.me || fetch.is_complete() {
             return;
         }
-        self.take_out_all(hash);
+        self.take_out_all(content);
         self.peers.entry(node).or_default();
-        if let Some(fetch) = self.fetches.get_mut(hash) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
             // beyond the limit of holders it is none
             if fetch.holders.contains_key(&node) {
@@ -61,16 +61,17 @@ impl Plan {
                 fetch.swarm.fellows.insert(node, Fellow::default());
                 fetch.swarm.survey_each = SURVEY_MIN;
                 if first {
-                    self.timers.insert((now + SURVEY_MIN, Timer::Survey(*hash)));
+                    self.timers
+                        .insert((now + SURVEY_MIN, Timer::Survey(*content)));
                 }
             }
         }
-        self.call_up_all(hash);
+        self.call_up_all(content);
     }
 
     /// Asks those that want a file too what they have by now, the more often the faster it comes.
-    pub(super) fn survey(&mut self, now: Instant, hash: ContentHash) {
-        let Some(fetch) = self.fetches.get_mut(&hash) else {
+    pub(super) fn survey(&mut self, now: Instant, content: ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
         };
         let have_bytes = fetch.have_bytes();
@@ -88,7 +89,7 @@ impl Plan {
         if fetch.is_complete() {
             return;
         }
-        self.timers.insert((next, Timer::Survey(hash)));
+        self.timers.insert((next, Timer::Survey(content)));
         if idle {
             return;
         }
@@ -101,7 +102,9 @@ impl Plan {
         let in_turn = partial[begin..].iter().chain(&partial[..begin]);
         let asked: Vec<_> = in_turn.take(SURVEYED_AT_ONCE_MAX).copied().collect();
         fetch.swarm.surveyed_last = asked.last().copied().or(after);
-        let surveys = asked.into_iter().map(|node| PlanEvent::Survey(hash, node));
+        let surveys = asked
+            .into_iter()
+            .map(|node| PlanEvent::Survey(content, node));
         self.events.extend(surveys);
     }
 
@@ -111,7 +114,7 @@ impl Plan {
         &self,
         now: Instant,
         fetch: &Fetch,
-        hash: &ContentHash,
+        content: &ContentKey,
         gap: ByteRange,
         waits_since: Option<Instant>,
     ) -> bool {
@@ -120,7 +123,7 @@ impl Plan {
         }
         let share = gap.start / SHARE_BYTES;
         let first_bytes = waits_since.is_some() && fetch.have_bytes() < SHARE_BYTES;
-        if first_bytes || fetch.owner(now, hash, self.config.me, share) == self.config.me {
+        if first_bytes || fetch.owner(now, content, self.config.me, share) == self.config.me {
             return true;
         }
         let since = match waits_since {
@@ -135,43 +138,43 @@ impl Plan {
     pub(super) fn wait_for_share(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         waits_since: Option<Instant>,
     ) {
         let due = (waits_since.unwrap_or(now) + SHARE_PATIENCE).max(now + SHARE_AGAIN);
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         if fetch.swarm.share_at.is_none_or(|at| at > due) {
             fetch.swarm.share_at = Some(due);
-            self.timers.insert((due, Timer::Share(*hash)));
+            self.timers.insert((due, Timer::Share(*content)));
         }
     }
 
-    pub(super) fn look_at_shares(&mut self, hash: &ContentHash) {
-        if let Some(fetch) = self.fetches.get_mut(hash) {
+    pub(super) fn look_at_shares(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.swarm.share_at = None;
         }
-        self.call_up_all(hash);
+        self.call_up_all(content);
     }
 
     /// Where a full holder is asked for a share that belongs to another, that one is late.
     pub(super) fn note_if_lagging(
         &mut self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         start: u64,
         asked: NodeId,
     ) {
         let me = self.config.me;
-        let Some(fetch) = self.fetches.get_mut(hash) else {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
         let of_full = fetch.holders.get(&asked) == Some(&Coverage::All);
         if !of_full || !fetch.is_swarm() || fetch.have_bytes() < SHARE_BYTES {
             return;
         }
-        let owner = fetch.owner(now, hash, me, start / SHARE_BYTES);
+        let owner = fetch.owner(now, content, me, start / SHARE_BYTES);
         if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
             fellow.lags_until = Some(now + LAGGING);
         }
@@ -184,7 +187,7 @@ impl Fetch {
     pub fn gaps_to_try(
         &self,
         now: Instant,
-        hash: &ContentHash,
+        content: &ContentKey,
         me: NodeId,
         range: ByteRange,
     ) -> Vec<ByteRange> {
@@ -200,7 +203,7 @@ impl Fetch {
             let share_end = (share + 1) * SHARE_BYTES;
             at = share_end.min(range.end);
             let part = ByteRange::new(gap.start, gap.end.min(share_end));
-            if self.is_in_parts(part) || self.owner(now, hash, me, share) == me {
+            if self.is_in_parts(part) || self.owner(now, content, me, share) == me {
                 gaps.push(part);
             }
             if gaps.len() == SHARES_TRIED_MAX {
@@ -245,7 +248,7 @@ impl Fetch {
     }
 
     /// Whose a share is: of those that have come near this part of the file, if any has.
-    fn owner(&self, now: Instant, hash: &ContentHash, me: NodeId, share: u64) -> NodeId {
+    fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, share: u64) -> NodeId {
         let start = share * SHARE_BYTES;
         let begins = self.have_bytes() < NEAR_BYTES;
         let is_near = |fellow: &Fellow| begins || fellow.furthest + NEAR_BYTES >= start;
@@ -255,18 +258,18 @@ impl Fetch {
         });
         let near = lively.filter(|(_, fellow)| is_near(fellow));
         let weighed = near.map(|(node, _)| *node).chain([me]);
-        let weighed = weighed.map(|node| (weight(hash, &node, share), node));
+        let weighed = weighed.map(|node| (weight(content, &node, share), node));
         weighed.max().map_or(me, |(_, node)| node)
     }
 }
 
 /// The same for all nodes, and without a pattern (SplitMix64's last step).
-fn weight(hash: &ContentHash, node: &NodeId, share: u64) -> u64 {
+fn weight(content: &ContentKey, node: &NodeId, share: u64) -> u64 {
     let number = |bytes: &[u8; 32]| {
         let (first, _) = bytes.split_first_chunk().expect("32 bytes");
         u64::from_le_bytes(*first)
     };
-    let mut mixed = number(hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
+    let mut mixed = number(content.hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
     mixed = mixed.wrapping_add(share.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
@@ -80,9 +80,7 @@ pub struct RangeRequest {
     /// Over which connection.
     pub lane: Lane,
     /// Of which content.
-    pub hash: ContentHash,
-    /// Its size.
-    pub size_bytes: u64,
+    pub content: ContentKey,
     /// At most [`super::PIECE_MAX_BYTES`], whole pages but for the end of the file.
     pub range: ByteRange,
 }
@@ -92,10 +90,8 @@ pub struct RangeRequest {
 pub struct Offer {
     /// Who says so.
     pub node: NodeId,
-    /// Of which content.
-    pub hash: ContentHash,
-    /// How large it takes it to be; an offer of another size than ours is not heard.
-    pub size_bytes: u64,
+    /// Of which content, of the size that it takes it to have.
+    pub content: ContentKey,
     /// Whether it has all of it.
     pub all: bool,
     /// What it has, where that is not all.
@@ -127,19 +123,19 @@ pub enum PlanEvent {
     /// It will not come.
     Failed(DemandId, PlanError),
     /// The whole file is here.
-    Filled(ContentHash),
+    Filled(ContentKey),
     /// The rest of it will not come.
-    FillFailed(ContentHash, PlanError),
+    FillFailed(ContentKey, PlanError),
     /// Look for more holders: the catalogue's, and a `Get` to all.
-    Wanted(ContentHash),
+    Wanted(ContentKey),
     /// Ask this node, which wants the file too, what it has of it by now; its answer is an offer.
-    Survey(ContentHash, NodeId),
+    Survey(ContentKey, NodeId),
     /// It sent wrong bytes of this content and is shunned for [`super::SHUN`].
-    Liar(NodeId, ContentHash),
+    Liar(NodeId, ContentKey),
     /// The answer to this request is of no use any more.
     Cancel(RequestId),
     /// Nobody used the file for a while; what was kept for it can go.
-    Closed(ContentHash),
+    Closed(ContentKey),
 }
 
 /// A peer as a responder, for people.

@@ -10,7 +10,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::simulation::{PATIENCE, Reader, SimPeer, World, content};
+use crate::digest::ContentHash;
+
+use super::simulation::{PATIENCE, Reader, SimPeer, World, file_named};
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -28,8 +30,8 @@ fn page(number: u64) -> ByteRange {
 fn a_sequential_reader_keeps_a_far_fast_peer_busy() {
     let mut world = World::new(1);
     let peer = world.peer(1, SimPeer::new(20, LAN));
-    let hash = world.file(1, 256 * MIB, &[peer]);
-    world.read(Reader::sequential(hash, 256 * MIB));
+    let content = world.file(1, 256 * MIB, &[peer]);
+    world.read(Reader::sequential(content, 256 * MIB));
     world.run(Duration::from_secs(60));
     assert!(world.readers[0].errors.is_empty());
     let rate = rate_of(&world, 256 * MIB);
@@ -67,10 +69,10 @@ fn where_the_cache_is_full_files_that_nobody_reads_are_let_go_of() {
 fn a_fill_keeps_a_far_fast_peer_busy() {
     let mut world = World::new(1);
     let peer = world.peer(1, SimPeer::new(20, LAN));
-    let hash = world.file(1, 256 * MIB, &[peer]);
-    world.plan.fill(world.now, hash, PATIENCE);
+    let content = world.file(1, 256 * MIB, &[peer]);
+    world.plan.fill(world.now, content, PATIENCE);
     world.run(Duration::from_secs(60));
-    assert!(world.events.contains(&PlanEvent::Filled(hash)));
+    assert!(world.events.contains(&PlanEvent::Filled(content)));
     let rate = rate_of(&world, 256 * MIB);
     assert!(rate >= 0.85 * LAN, "{rate:.0} bytes a second");
     assert_eq!(world.requested_bytes(), 256 * MIB);
@@ -83,10 +85,10 @@ fn four_holders_give_nearly_the_sum_of_their_links() {
         let peers: Vec<_> = (1..=4)
             .map(|i| world.peer(i, SimPeer::new(2, 25e6)))
             .collect();
-        let hash = world.file(1, 512 * MIB, &peers);
+        let content = world.file(1, 512 * MIB, &peers);
         match sequential {
-            true => drop(world.read(Reader::sequential(hash, 512 * MIB))),
-            false => world.plan.fill(world.now, hash, PATIENCE),
+            true => drop(world.read(Reader::sequential(content, 512 * MIB))),
+            false => world.plan.fill(world.now, content, PATIENCE),
         }
         world.run(Duration::from_secs(60));
         let rate = rate_of(&world, 512 * MIB);
@@ -101,12 +103,12 @@ fn four_holders_give_nearly_the_sum_of_their_links() {
 fn random_pages_ask_for_hardly_more_than_themselves() {
     let mut world = World::new(4);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, 256 * MIB, &[peer]);
+    let content = world.file(1, 256 * MIB, &[peer]);
     let mut rng = StdRng::seed_from_u64(4);
     let reads = (0..5000)
         .map(|_| page(rng.random_range(0..65536)))
         .collect();
-    world.read(Reader::new(hash, reads));
+    world.read(Reader::new(content, reads));
     world.run(Duration::from_secs(60));
     assert!(world.requested_bytes() <= 5000 * PAGE_BYTES * 11 / 10);
     assert!(
@@ -123,9 +125,9 @@ fn random_pages_ask_for_hardly_more_than_themselves() {
 fn many_readers_of_one_range_share_one_request() {
     let mut world = World::new(5);
     let peer = world.peer(1, SimPeer::new(20, LAN));
-    let hash = world.file(1, MIB, &[peer]);
+    let content = world.file(1, MIB, &[peer]);
     for _ in 0..64 {
-        world.read(Reader::new(hash, vec![ByteRange::at(262144, 131072)]));
+        world.read(Reader::new(content, vec![ByteRange::at(262144, 131072)]));
     }
     world.run(Duration::from_secs(5));
     assert!(
@@ -152,11 +154,11 @@ fn holders_of_parts_together_give_the_whole() {
             },
         );
     }
-    let hash = world.file(1, size, &[]);
-    world.plan.fill(world.now, hash, PATIENCE);
+    let content = world.file(1, size, &[]);
+    world.plan.fill(world.now, content, PATIENCE);
     world.run(Duration::from_secs(60));
     assert!(
-        world.events.contains(&PlanEvent::Filled(hash)),
+        world.events.contains(&PlanEvent::Filled(content)),
         "{:?}",
         world.events
     );
@@ -167,12 +169,12 @@ fn holders_of_parts_together_give_the_whole() {
 fn two_readers_of_two_files_get_equal_shares_of_one_peer() {
     let mut world = World::new(11);
     let peer = world.peer(1, SimPeer::new(2, 25e6));
-    let hashes = [
+    let contents = [
         world.file(1, 256 * MIB, &[peer]),
         world.file(2, 256 * MIB, &[peer]),
     ];
-    for hash in hashes {
-        world.read(Reader::sequential(hash, 256 * MIB));
+    for content in contents {
+        world.read(Reader::sequential(content, 256 * MIB));
     }
     world.run(Duration::from_secs(6));
     let [a, b] = [0, 1].map(|i| world.readers[i].bytes_read() as f64);
@@ -186,7 +188,7 @@ fn a_demand_does_not_wait_behind_bulk() {
     let big = world.file(1, 256 * MIB, &[peer]);
     let small = world.file(2, MIB, &[peer]);
     world.plan.fill(world.now, big, PATIENCE);
-    world.read(Reader::new(content(9), vec![]));
+    world.read(Reader::new(file_named(9, 0), vec![]));
     world.readers.clear();
     world.run(Duration::from_secs(1));
     world.read(Reader::new(small, vec![page(1), page(77), page(130)]));
@@ -198,20 +200,20 @@ fn a_demand_does_not_wait_behind_bulk() {
 fn nothing_more_is_asked_for_a_reader_that_has_gone() {
     let mut world = World::new(15);
     let peer = world.peer(1, SimPeer::new(20, 1e6));
-    let hash = world.file(1, 64 * MIB, &[peer]);
+    let content = world.file(1, 64 * MIB, &[peer]);
     for i in 0..4 {
         world
             .plan
-            .read_ahead(world.now, &hash, ByteRange::at(i * 131072, 131072));
+            .read_ahead(world.now, &content, ByteRange::at(i * 131072, 131072));
     }
     let range = ByteRange::at(4 * 131072, 131072);
     let id = world
         .plan
-        .demand(world.now, hash, range, world.now + PATIENCE)
+        .demand(world.now, content, range, world.now + PATIENCE)
         .unwrap();
     world.plan.cancel(id);
     assert_eq!(world.plan.poll_request(world.now), None);
-    assert_eq!(world.plan.poll_event(), Some(PlanEvent::Wanted(hash)));
+    assert_eq!(world.plan.poll_event(), Some(PlanEvent::Wanted(content)));
     assert_eq!(world.plan.poll_event(), None);
 }
 
@@ -219,40 +221,37 @@ fn nothing_more_is_asked_for_a_reader_that_has_gone() {
 fn an_unused_fetch_is_forgotten() {
     let mut world = World::new(16);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, MIB, &[peer]);
-    world.read(Reader::sequential(hash, MIB));
+    let content = world.file(1, MIB, &[peer]);
+    world.read(Reader::sequential(content, MIB));
     world.run(Duration::from_secs(5));
     world.readers.clear();
     world.run(Duration::from_secs(70));
-    assert!(world.events.contains(&PlanEvent::Closed(hash)));
-    assert!(!world.plan.is_open(&hash) && world.plan.timers.is_empty());
+    assert!(world.events.contains(&PlanEvent::Closed(content)));
+    assert!(!world.plan.is_open(&content) && world.plan.timers.is_empty());
 }
 
 #[test]
 fn the_numbers_of_fetches_and_waits_are_bounded() {
     let mut world = World::new(17);
-    let hash = world.file(1, 1 << 40, &[]);
+    let content = world.file(1, 1 << 40, &[]);
     for i in 0..DEMANDS_MAX as u64 {
         let at = page(i * 64);
         world
             .plan
-            .demand(world.now, hash, at, world.now + PATIENCE)
+            .demand(world.now, content, at, world.now + PATIENCE)
             .unwrap();
     }
     let one_more = world
         .plan
-        .demand(world.now, hash, page(1), world.now + PATIENCE);
+        .demand(world.now, content, page(1), world.now + PATIENCE);
     assert_eq!(one_more, Err(PlanError::TooMany));
     for i in 0..2 * FETCHES_MAX {
-        let name = ContentHash::of(&i.to_le_bytes());
-        world
-            .plan
-            .open(world.now, name, 1, ExtentSet::new())
-            .unwrap();
+        let name = ContentKey::new(ContentHash::of(&i.to_le_bytes()), 1);
+        world.plan.open(world.now, name, ExtentSet::new()).unwrap();
     }
     assert_eq!(world.plan.fetches.len(), FETCHES_MAX);
     assert!(
-        world.plan.is_open(&hash),
+        world.plan.is_open(&content),
         "a file that readers wait for stays"
     );
 }
@@ -261,11 +260,11 @@ fn the_numbers_of_fetches_and_waits_are_bounded() {
 fn bytes_that_the_cache_lost_are_asked_again() {
     let mut world = World::new(18);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, MIB, &[peer]);
-    world.read(Reader::new(hash, vec![page(5)]));
+    let content = world.file(1, MIB, &[peer]);
+    world.read(Reader::new(content, vec![page(5)]));
     world.run(Duration::from_secs(1));
-    world.plan.lost(&hash, page(5));
-    world.read(Reader::new(hash, vec![page(5)]));
+    world.plan.lost(&content, page(5));
+    world.read(Reader::new(content, vec![page(5)]));
     world.run(Duration::from_secs(1));
     assert_eq!(world.requests.len(), 2);
     assert!(world.readers[1].done_at.is_some());
@@ -278,9 +277,9 @@ fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
         .map(|i| world.peer(i, SimPeer::new(2, LAN)))
         .collect();
     for number in 0..250u8 {
-        let hash = world.file(number, 2 * MIB, &peers);
-        world.read(Reader::sequential(hash, 2 * MIB));
-        world.read(Reader::sequential(hash, 2 * MIB));
+        let content = world.file(number, 2 * MIB, &peers);
+        world.read(Reader::sequential(content, 2 * MIB));
+        world.read(Reader::sequential(content, 2 * MIB));
     }
     world.run(Duration::from_secs(60));
     assert!(
@@ -296,15 +295,15 @@ fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
 fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
     let mut world = World::new(22);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, 1 << 30, &[peer]);
+    let content = world.file(1, 1 << 30, &[peer]);
     world.plan.limit_read_ahead(Some(4 * MIB));
     for step in 0..200 {
         for reader in 0..4 {
             let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
-            world.plan.read_ahead(world.now, &hash, range);
+            world.plan.read_ahead(world.now, &content, range);
         }
     }
-    let ahead = world.plan.fetches[&hash].streams.ahead();
+    let ahead = world.plan.fetches[&content].streams.ahead();
     assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
     assert_eq!(ahead.len(), 4);
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{Lane, PIECE_MAX_BYTES, Plan};
-use crate::digest::ContentHash;
+use crate::digest::ContentKey;
 use crate::extent::PAGE_BYTES;
 use crate::id::NodeId;
 
@@ -41,12 +41,12 @@ pub(super) enum Place {
 }
 
 /// Files in order, the lowest number first.
-pub(super) type Line = BTreeSet<(u64, ContentHash)>;
+pub(super) type Line = BTreeSet<(u64, ContentKey)>;
 
 impl Plan {
     /// The file may have something to ask: it is looked at before long.
-    pub(super) fn call_up(&mut self, hash: &ContentHash, want: Want) {
-        let Some(fetch) = self.fetches.get(hash) else {
+    pub(super) fn call_up(&mut self, content: &ContentKey, want: Want) {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let number = match want {
@@ -56,71 +56,71 @@ impl Plan {
         };
         let place = fetch.places[want as usize];
         match (number, place) {
-            (None, _) => self.take_out(hash, want),
+            (None, _) => self.take_out(content, want),
             (Some(_), Place::Called(_)) if want != Want::Demand => {}
             (Some(number), Place::Called(known)) if number == known => {}
             (Some(number), _) => {
                 self.next_turn += 1;
-                self.take_out(hash, want);
-                self.called[want as usize].insert((number, *hash));
-                self.set_place(hash, want, Place::Called(number));
+                self.take_out(content, want);
+                self.called[want as usize].insert((number, *content));
+                self.set_place(content, want, Place::Called(number));
             }
         }
     }
 
-    pub(super) fn call_up_all(&mut self, hash: &ContentHash) {
-        WANTS.iter().for_each(|want| self.call_up(hash, *want));
+    pub(super) fn call_up_all(&mut self, content: &ContentKey) {
+        WANTS.iter().for_each(|want| self.call_up(content, *want));
     }
 
     /// It has asked: the others come first now. Demands keep their order of age instead.
-    pub(super) fn move_to_end(&mut self, hash: &ContentHash, want: Want) {
+    pub(super) fn move_to_end(&mut self, content: &ContentKey, want: Want) {
         if want != Want::Demand {
-            self.take_out(hash, want);
+            self.take_out(content, want);
         }
-        self.call_up(hash, want);
+        self.call_up(content, want);
     }
 
     /// Nothing can be asked for it until one of its holders has room, or it has other holders.
-    pub(super) fn park(&mut self, hash: &ContentHash, want: Want) {
-        self.take_out(hash, want);
-        let Some(fetch) = self.fetches.get(hash) else {
+    pub(super) fn park(&mut self, content: &ContentKey, want: Want) {
+        self.take_out(content, want);
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let number = self.next_turn;
         self.next_turn += 1;
         for node in fetch.holders.keys() {
             if let Some(peer) = self.peers.get_mut(node) {
-                peer.parked[want as usize].insert((number, *hash));
+                peer.parked[want as usize].insert((number, *content));
             }
         }
-        self.set_place(hash, want, Place::Parked(number));
+        self.set_place(content, want, Place::Parked(number));
     }
 
     /// It has nothing to ask.
-    pub(super) fn take_out(&mut self, hash: &ContentHash, want: Want) {
-        let Some(fetch) = self.fetches.get(hash) else {
+    pub(super) fn take_out(&mut self, content: &ContentKey, want: Want) {
+        let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         match fetch.places[want as usize] {
             Place::Out => return,
-            Place::Called(number) => drop(self.called[want as usize].remove(&(number, *hash))),
+            Place::Called(number) => drop(self.called[want as usize].remove(&(number, *content))),
             Place::Parked(number) => {
                 for node in fetch.holders.keys() {
                     if let Some(peer) = self.peers.get_mut(node) {
-                        peer.parked[want as usize].remove(&(number, *hash));
+                        peer.parked[want as usize].remove(&(number, *content));
                     }
                 }
             }
         }
-        self.set_place(hash, want, Place::Out);
+        self.set_place(content, want, Place::Out);
     }
 
-    pub(super) fn take_out_all(&mut self, hash: &ContentHash) {
-        WANTS.iter().for_each(|want| self.take_out(hash, *want));
+    pub(super) fn take_out_all(&mut self, content: &ContentKey) {
+        WANTS.iter().for_each(|want| self.take_out(content, *want));
     }
 
-    fn set_place(&mut self, hash: &ContentHash, want: Want, place: Place) {
-        if let Some(fetch) = self.fetches.get_mut(hash) {
+    fn set_place(&mut self, content: &ContentKey, want: Want, place: Place) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.places[want as usize] = place;
         }
     }
@@ -141,13 +141,15 @@ impl Plan {
                     };
                     let roomy = peer.has_room(want.lane(), bytes);
                     let parked = peer.parked[*want as usize].first();
-                    parked.filter(|_| roomy).map(|(_, hash)| (*want, *hash))
+                    parked
+                        .filter(|_| roomy)
+                        .map(|(_, content)| (*want, *content))
                 };
                 WANTS.iter().find_map(waits)
             });
             match first {
-                Some((want, hash)) => {
-                    self.call_up(&hash, want);
+                Some((want, content)) => {
+                    self.call_up(&content, want);
                     return true;
                 }
                 None => drop(self.awake.remove(&node)),

@@ -15,12 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Content, LONG, TestCache, read_now, read_through};
+use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::net::peer::{Incoming, PeerLimits, PeerNet};
 use crate::share::{ShareConfig, ShareSet, ShareSpec};
-use crate::transfer::client::{FetchConfig, FetchEvent, Fetcher, Holder, HoldersOf};
+use crate::transfer::client::{FetchConfig, Fetcher, HoldersOf};
 use crate::transfer::server::{Server, ServerLimits};
+use crate::transfer::session::{FetchEvent, Holder};
 use crate::trust::{EpochSecret, Keyring, NodeKey};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
@@ -41,10 +43,11 @@ struct Serving {
 }
 
 impl Serving {
-    fn holder(&self) -> Holder {
+    fn holder(&self, content: &Content) -> Holder {
         Holder {
             node: self.id,
             address: self.address,
+            size_bytes: content.size(),
         }
     }
 
@@ -189,7 +192,7 @@ async fn a_large_file_arrives_as_it_is() {
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
     let cache = TestCache::new(1 << 30);
-    let (fetcher, mut events) = cluster.fetching(&cache, vec![serving.holder()]);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![serving.holder(&content)]);
     let done = FetchEvent::Done {
         hash: content.hash(),
         size_bytes: content.size(),
@@ -213,7 +216,7 @@ async fn when_a_holder_is_killed_the_read_goes_on_at_another() {
         cluster.serving(&[&content], honest),
     ];
     let cache = TestCache::new(1 << 30);
-    let holders = nodes.iter().map(Serving::holder).collect();
+    let holders = nodes.iter().map(|node| node.holder(&content)).collect();
     let (fetcher, _events) = cluster.fetching(&cache, holders);
     let (reader, copy) = (fetcher.clone(), content.clone());
     let begun = ByteRange::new(0, 128 << 10);
@@ -239,7 +242,7 @@ async fn a_lying_holder_is_shunned_and_not_a_wrong_byte_read() {
         cluster.serving(&[&content], honest),
     ];
     let cache = TestCache::new(1 << 30);
-    let (fetcher, mut events) = cluster.fetching(&cache, vec![nodes[0].holder()]);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![nodes[0].holder(&content)]);
     let hash = content.hash();
     let (reply, outcome) = super::reply();
     let deadline = Instant::now() + Duration::from_millis(400);
@@ -255,8 +258,7 @@ async fn a_lying_holder_is_shunned_and_not_a_wrong_byte_read() {
     assert!(std::iter::from_fn(|| events.try_recv().ok()).any(|event| event == liar));
     let offer = crate::transfer::Offer {
         node: nodes[1].id,
-        hash,
-        size_bytes: content.size(),
+        content: ContentKey::new(hash, content.size()),
         all: true,
         ranges: Default::default(),
         load: 0,
@@ -274,7 +276,7 @@ async fn small_reads_take_the_short_way_and_are_right_and_kept() {
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
     let cache = TestCache::new(1 << 30);
-    let (fetcher, _events) = cluster.fetching(&cache, vec![serving.holder()]);
+    let (fetcher, _events) = cluster.fetching(&cache, vec![serving.holder(&content)]);
     let pages: Vec<_> = (0..200u64).map(|n| n * 977 % 2048 * 4096).collect();
     let (reader, copy) = (fetcher.clone(), content.clone());
     blocking(move || {
@@ -302,14 +304,13 @@ async fn a_lie_on_the_short_way_is_found_and_another_holder_asked() {
         cluster.serving(&[&content], lying_of_all_but_the_beginning),
     ];
     let cache = TestCache::new(1 << 30);
-    let (fetcher, mut events) = cluster.fetching(&cache, vec![nodes[1].holder()]);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![nodes[1].holder(&content)]);
     let (reader, copy) = (fetcher.clone(), content.clone());
     let first = ByteRange::new(0, 4096);
     blocking(move || read_now(&reader, &copy, first).unwrap()).await;
     let offer = crate::transfer::Offer {
         node: nodes[0].id,
-        hash: content.hash(),
-        size_bytes: content.size(),
+        content: ContentKey::new(content.hash(), content.size()),
         all: true,
         ranges: Default::default(),
         load: 0,
@@ -331,7 +332,7 @@ async fn what_a_node_has_fetched_it_serves_in_turn() {
     let cluster = Cluster::new();
     let seed = cluster.serving(&[&content], honest);
     let relay = cluster.serving(&[], honest);
-    let (relay_fetcher, _a) = cluster.fetching(&relay.cache, vec![seed.holder()]);
+    let (relay_fetcher, _a) = cluster.fetching(&relay.cache, vec![seed.holder(&content)]);
     relay_fetcher
         .fill(content.hash(), content.size())
         .done()
@@ -339,7 +340,7 @@ async fn what_a_node_has_fetched_it_serves_in_turn() {
         .unwrap();
     seed.kill();
     let cache = TestCache::new(1 << 30);
-    let (fetcher, _b) = cluster.fetching(&cache, vec![relay.holder()]);
+    let (fetcher, _b) = cluster.fetching(&cache, vec![relay.holder(&content)]);
     blocking(move || read_through(&fetcher, &content, 1 << 20)).await;
 }
 
@@ -349,7 +350,7 @@ async fn sixty_four_readers_of_one_range_share_one_fetch() {
     let cluster = Cluster::new();
     let serving = cluster.serving(&[&content], honest);
     let cache = TestCache::new(1 << 30);
-    let (fetcher, _events) = cluster.fetching(&cache, vec![serving.holder()]);
+    let (fetcher, _events) = cluster.fetching(&cache, vec![serving.holder(&content)]);
     let range = ByteRange::at(1 << 20, 128 << 10);
     let mut readers = JoinSet::new();
     for _ in 0..64 {
@@ -440,7 +441,7 @@ async fn a_shared_file_is_served_until_it_changes_and_never_as_a_mixture() {
     let cluster = Cluster::new();
     let serving = cluster.serving_shares(set, TestCache::new(1 << 30), honest);
     let cache = TestCache::new(1 << 30);
-    let (fetcher, mut events) = cluster.fetching(&cache, vec![serving.holder()]);
+    let (fetcher, mut events) = cluster.fetching(&cache, vec![serving.holder(&content)]);
     let (reader, copy) = (fetcher.clone(), content.clone());
     let first = ByteRange::new(0, 4096);
     let bytes = blocking(move || read_now(&reader, &copy, first))

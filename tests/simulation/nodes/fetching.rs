@@ -1,14 +1,18 @@
-//! Reading and serving on one node, as `transfer::client` and `transfer::server` do it.
+//! Reading and serving on one node: the daemon's fetch machine over what the harness has for a
+//! cache, and answers as `transfer::server` gives them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2pfs::digest::{self, ContentHash};
-use p2pfs::extent::{ByteRange, ExtentSet};
+use p2pfs::digest::{ContentHash, ContentKey};
+use p2pfs::extent::ByteRange;
 use p2pfs::id::NodeId;
-use p2pfs::transfer::plan::{
-    DemandId, Failure, HOLDERS_MAX, Offer, PlanError, PlanEvent, RangeRequest,
+use p2pfs::transfer::TransferError;
+use p2pfs::transfer::plan::{Failure, Offer, PlanError, RangeRequest, RequestId};
+use p2pfs::transfer::session::{
+    Accepted, Actions, Cached as InCache, FetchEvent, FillProgress, Holder, Owner, Read, SendRange,
+    Shortfall, proof_of, question, verify,
 };
 use p2pfs::wire::native::tcp::{Request, Response};
 use p2pfs::wire::native::udp::{MAX_OFFER_RANGES, Message, OfferSummary};
@@ -20,28 +24,47 @@ use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
 const READ_BYTES: u64 = 128 << 10;
-/// The catalogue is asked again who holds a file when a read misses after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A file that is being fetched.
-pub struct OpenFile {
-    addresses: BTreeMap<NodeId, SocketAddr>,
-    looked_at: Instant,
+/// What the session keeps for the harness: readers and questions by their numbers; the cache is at
+/// hand, and nothing is filled.
+pub struct Harness;
+
+impl Owner for Harness {
+    type Reader = usize;
+    type Filler = ();
+    type File = ();
+    type Question = RequestId;
+
+    fn tell((): &(), _: FillProgress) {}
 }
 
 /// One program that reads a file from its beginning to its end.
 pub struct Reader {
-    pub hash: ContentHash,
-    size_bytes: u64,
+    pub content: ContentKey,
     at: u64,
-    waits: Option<(DemandId, Instant)>,
+    waits_since: Option<Instant>,
     pub longest_wait: Duration,
     pub ended: Option<(Instant, Result<(), PlanError>)>,
 }
 
 impl Reader {
     fn range(&self) -> ByteRange {
-        ByteRange::new(self.at, (self.at + READ_BYTES).min(self.size_bytes))
+        ByteRange::new(self.at, (self.at + READ_BYTES).min(self.content.size_bytes))
+    }
+
+    fn stop_waiting(&mut self, now: Instant) {
+        if let Some(since) = self.waits_since.take() {
+            self.longest_wait = self.longest_wait.max(now - since);
+        }
+    }
+
+    /// Takes bytes, which must be the right ones.
+    fn take(&mut self, library: &Library, bytes: &[u8]) {
+        let range = self.range();
+        let all = &library.get(&self.content.hash).bytes;
+        let right = &all[range.start as usize..range.end as usize];
+        assert!(bytes == right, "a reader got wrong bytes");
+        self.at = range.end;
     }
 }
 
@@ -50,10 +73,9 @@ impl Node {
     pub fn read(&mut self, library: &Library, hash: ContentHash) -> usize {
         let running = self.running.as_mut().expect("the node runs");
         running.readers.push(Reader {
-            hash,
-            size_bytes: library.get(&hash).size_bytes(),
+            content: ContentKey::new(hash, library.get(&hash).size_bytes()),
             at: 0,
-            waits: None,
+            waits_since: None,
             longest_wait: Duration::ZERO,
             ended: None,
         });
@@ -159,42 +181,96 @@ impl Node {
         };
         let offer = Offer {
             node: from,
-            hash: summary.hash,
-            size_bytes: summary.size_bytes,
+            content: ContentKey::new(summary.hash, summary.size_bytes),
             all: summary.all,
             ranges: summary.ranges.iter().copied().collect(),
             load: summary.load,
         };
-        if running.take_plan_offer(now, &offer, address) && !summary.all {
-            let hash = summary.hash;
+        running.session.offer(now, &offer, address);
+    }
+
+    /// Another node wants what may be on its way here too.
+    pub(crate) fn introduce(&mut self, now: Instant, from: NodeId, hashes: &[ContentHash]) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(address) = running.addresses.get(&from).copied() else {
+            return;
+        };
+        for hash in hashes {
+            running.session.fellow(now, hash, from, address);
+        }
+    }
+
+    /// Lets the readers go on and carries out what the session wants; whether anything was done.
+    pub(crate) fn settle_session(&mut self, now: Instant, library: &Library) -> bool {
+        let Some(running) = &mut self.running else {
+            return false;
+        };
+        let mut acted = false;
+        for index in 0..running.readers.len() {
+            acted |= running.step_reader(now, &mut self.cache, library, index);
+        }
+        let actions = running.session.actions(now);
+        let is_idle = actions.sends.is_empty()
+            && actions.deliveries.is_empty()
+            && actions.ends.is_empty()
+            && actions.wanted.is_empty()
+            && actions.events.is_empty();
+        self.carry_out(now, library, actions);
+        acted || !is_idle
+    }
+
+    fn carry_out(&mut self, now: Instant, library: &Library, actions: Actions<Harness>) {
+        let (cache, me) = (&self.cache, self.id);
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        actions
+            .sends
+            .into_iter()
+            .for_each(|send| running.ask_range(now, send));
+        running.taken_back.extend(actions.cancels);
+        for (index, why) in actions.ends {
+            let TransferError::Plan(why) = why else {
+                panic!("a read ended with {why}");
+            };
+            running.readers[index].stop_waiting(now);
+            running.readers[index].ended = Some((now, Err(why)));
+        }
+        for delivery in actions.deliveries {
+            let (read, sources) = (delivery.read, delivery.sources);
+            let hash = read.content.hash;
+            match sources.gather(read.range, |(), range, buffer| {
+                fill_from(cache, &hash, range, buffer)
+            }) {
+                Ok(bytes) => {
+                    running.readers[read.reader].stop_waiting(now);
+                    running.readers[read.reader].take(library, &bytes);
+                }
+                Err(gap) => running.session.fell_short(now, read, gap),
+            }
+        }
+        for event in actions.events {
+            match event {
+                FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
+                FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
+                FetchEvent::Started { .. }
+                | FetchEvent::Done { .. }
+                | FetchEvent::Failed { .. } => {}
+            }
+        }
+        for hash in actions.wanted {
+            running.look_for_holders(now, me, &hash);
+        }
+        for (node, address, hash) in actions.surveys {
             running.wishes.push(Wish {
-                node: from,
+                node,
                 address,
                 request: Request::Holdings { hash },
                 purpose: Purpose::Holdings(hash),
             });
         }
-    }
-
-    /// Carries out what the plan wants and lets the readers go on; whether anything was done.
-    pub(crate) fn settle_plan(&mut self, now: Instant, library: &Library) -> bool {
-        let id = self.id;
-        let Some(running) = &mut self.running else {
-            return false;
-        };
-        let events = running.take_plan_events();
-        let mut acted = !events.is_empty();
-        for event in events {
-            running.act_on_plan(now, id, event);
-        }
-        for index in 0..running.readers.len() {
-            acted |= running.step_reader(now, id, &mut self.cache, library, index);
-        }
-        while let Some(request) = running.plan.poll_request(now) {
-            acted = true;
-            running.ask_range(now, request);
-        }
-        acted
     }
 
     /// The answer to a question about a range came, or none can come.
@@ -207,139 +283,90 @@ impl Node {
         let Some(running) = &mut self.running else {
             return;
         };
-        let failure = match answer {
-            Some(Response::Data { proof }) => {
-                let (hash, size_bytes) = (request.hash, request.size_bytes);
-                match digest::decode(hash, size_bytes, request.range, proof) {
-                    Ok(verified) => {
-                        if running.plan.answered(now, request.id) {
-                            let cached = self.cache.get_mut(&hash).expect("an open file");
-                            cached.store(&verified);
-                            if cached.is_complete() {
-                                running.machine.set_have(now, hash, Some(size_bytes));
-                            }
-                        }
-                        return;
-                    }
-                    Err(_) => Failure::Lied,
-                }
-            }
-            Some(Response::Gone | Response::NotHere) => Failure::Gone,
-            Some(Response::Busy) => Failure::Busy,
-            Some(_) | None => Failure::Unreachable,
+        let proof = proof_of(answer.ok_or(Failure::Unreachable));
+        let verified = match proof.and_then(|proof| verify(&request, proof)) {
+            Ok(verified) => verified,
+            Err(failure) => return running.session.failed(now, request.id, failure),
         };
-        running.plan.failed(now, request.id, failure);
+        if let Accepted::Store(()) = running.session.accept(now, &request, &verified) {
+            let ContentKey { hash, size_bytes } = request.content;
+            let cached = self.cache.get_mut(&hash).expect("an open file");
+            cached.store(&verified);
+            let is_complete = cached.is_complete();
+            if is_complete {
+                running.machine.set_have(now, hash, Some(size_bytes));
+            }
+            let (content, range) = (request.content, verified.range);
+            running.session.stored(content, range, is_complete);
+        }
     }
 
     /// What a peer has of a file, in its own words.
     pub(crate) fn take_holdings(
         &mut self,
         now: Instant,
-        (node, address): (NodeId, SocketAddr),
+        of: (NodeId, SocketAddr),
         hash: ContentHash,
         answer: Option<Response>,
     ) {
-        let Some(Response::Holdings { ranges, size_bytes }) = answer else {
-            return;
-        };
-        let all = ranges.contains(ByteRange::new(0, size_bytes));
-        let offer = Offer {
-            node,
-            hash,
-            size_bytes,
-            all,
-            ranges,
-            load: 0,
-        };
-        if let Some(running) = &mut self.running {
-            running.take_plan_offer(now, &offer, address);
+        if let (Some(running), Some(answer)) = (&mut self.running, answer) {
+            running.session.holdings(now, of, hash, answer);
         }
     }
 }
 
+fn fill_from(
+    cache: &BTreeMap<ContentHash, Cached>,
+    hash: &ContentHash,
+    range: ByteRange,
+    buffer: &mut [u8],
+) -> Result<(), Shortfall> {
+    let cached = cache.get(hash).and_then(|cached| cached.read(range));
+    let bytes = cached.ok_or_else(|| Shortfall::missing(range))?;
+    buffer.copy_from_slice(bytes);
+    Ok(())
+}
+
 impl Running {
-    fn take_plan_offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) -> bool {
-        let news = self.plan.offer(now, offer);
-        if self.plan.is_holder(&offer.hash, &offer.node)
-            && let Some(file) = self.files.get_mut(&offer.hash)
-        {
-            file.addresses.insert(offer.node, address);
-        }
-        news
-    }
-
-    fn act_on_plan(&mut self, now: Instant, me: NodeId, event: PlanEvent) {
-        match event {
-            PlanEvent::Ready(id) => self.end_wait(now, id, Ok(())),
-            PlanEvent::Failed(id, why) => self.end_wait(now, id, Err(why)),
-            PlanEvent::Wanted(hash) => {
-                self.look_for_holders(now, me, &hash);
-                self.machine.broadcast_wanted(now, vec![hash]);
-            }
-            PlanEvent::Liar(node, _) => self.liars.push((now, node)),
-            PlanEvent::Closed(hash) => drop(self.files.remove(&hash)),
-            PlanEvent::Filled(_)
-            | PlanEvent::FillFailed(..)
-            | PlanEvent::Survey(..)
-            | PlanEvent::Cancel(_) => {}
-        }
-    }
-
-    fn end_wait(&mut self, now: Instant, id: DemandId, outcome: Result<(), PlanError>) {
-        let waits = |reader: &&mut Reader| reader.waits.is_some_and(|(own, _)| own == id);
-        let Some(reader) = self.readers.iter_mut().find(waits) else {
-            return;
-        };
-        let (_, since) = reader.waits.take().expect("it waits");
-        reader.longest_wait = reader.longest_wait.max(now - since);
-        if outcome.is_err() {
-            reader.ended = Some((now, outcome));
-        }
-    }
-
     fn look_for_holders(&mut self, now: Instant, me: NodeId, hash: &ContentHash) {
-        let Some(file) = self.files.get_mut(hash) else {
-            return;
-        };
-        file.looked_at = now;
-        let holders = self.view.holders(hash).into_iter().filter(|n| *n != me);
-        let reached = |node| Some((node, *self.addresses.get(&node)?));
-        let holders: Vec<_> = holders.filter_map(reached).take(HOLDERS_MAX).collect();
-        let nodes: Vec<NodeId> = holders.iter().map(|(node, _)| *node).collect();
-        file.addresses.extend(holders);
-        self.plan.holders(now, hash, &nodes);
-        let plan = &self.plan;
-        file.addresses.retain(|node, _| plan.is_holder(hash, node));
+        let claims = self.view.claims(hash).into_iter();
+        let others = claims.filter(|(node, _)| *node != me);
+        let holders = others.filter_map(|(node, size_bytes)| {
+            Some(Holder {
+                node,
+                address: *self.addresses.get(&node)?,
+                size_bytes,
+            })
+        });
+        let holders: Vec<Holder> = holders.collect();
+        self.session.holders(now, hash, &holders);
     }
 
-    fn ask_range(&mut self, now: Instant, request: RangeRequest) {
-        let file = self.files.get(&request.hash);
-        let address = file.and_then(|file| file.addresses.get(&request.node));
-        let Some(address) = address.copied() else {
-            return self.plan.failed(now, request.id, Failure::Gone);
+    fn ask_range(&mut self, now: Instant, send: SendRange) {
+        let request = send.request;
+        let Some(address) = send.address else {
+            return self.session.failed(now, request.id, Failure::Gone);
         };
         self.wishes.push(Wish {
             node: request.node,
             address,
-            request: Request::Range {
-                hash: request.hash,
-                size_bytes: request.size_bytes,
-                range: request.range,
-            },
+            request: question(&request),
             purpose: Purpose::Range(request),
         });
+        self.taken_back
+            .extend(self.session.sent(request.id, request.id));
     }
 
-    fn open(&mut self, now: Instant, me: NodeId, hash: ContentHash, size: u64, here: ExtentSet) {
-        let is_open = self.plan.is_open(&hash);
-        let opened = self.plan.open(now, hash, size, here);
-        opened.expect("far fewer files than the limit");
-        let file = self.files.entry(hash).or_insert(OpenFile {
-            addresses: BTreeMap::new(),
-            looked_at: now,
-        });
-        if !is_open || now - file.looked_at > LOOK_AGAIN {
-            self.look_for_holders(now, me, &hash);
+    fn open(&mut self, now: Instant, content: ContentKey, here: &Cached) {
+        let opened = self.session.open(now, content);
+        if opened.expect("far fewer files than the limit").is_none() {
+            let cached = InCache {
+                file: Some(()),
+                present: here.present().clone(),
+                is_complete: here.is_complete(),
+            };
+            let begun = self.session.begin(now, content, cached);
+            begun.expect("far fewer files than the limit");
         }
     }
 
@@ -347,7 +374,6 @@ impl Running {
     fn step_reader(
         &mut self,
         now: Instant,
-        me: NodeId,
         cache: &mut BTreeMap<ContentHash, Cached>,
         library: &Library,
         index: usize,
@@ -355,31 +381,33 @@ impl Running {
         let mut acted = false;
         loop {
             let reader = &mut self.readers[index];
-            if reader.waits.is_some() || reader.ended.is_some() {
+            if reader.waits_since.is_some() || reader.ended.is_some() {
                 return acted;
             }
             acted = true;
-            let (hash, size, range) = (reader.hash, reader.size_bytes, reader.range());
+            let (content, range) = (reader.content, reader.range());
             if range.is_empty() {
                 reader.ended = Some((now, Ok(())));
                 return acted;
             }
-            let cached = cache.entry(hash).or_insert_with(|| Cached::new(size));
-            let right = &library.get(&hash).bytes[range.start as usize..range.end as usize];
+            let new = || Cached::new(content.size_bytes);
+            let cached = cache.entry(content.hash).or_insert_with(new);
             if let Some(bytes) = cached.read(range) {
-                assert!(bytes == right, "a reader got wrong bytes");
-                reader.at = range.end;
-                self.plan.read_ahead(now, &hash, range);
+                reader.take(library, bytes);
+                self.session.read_on(now, &content, range);
                 continue;
             }
-            let here = cached.present().clone();
-            self.open(now, me, hash, size, here);
-            let demand = self.plan.demand(now, hash, range, now + PATIENCE);
-            let reader = &mut self.readers[index];
-            match demand {
-                Ok(id) => reader.waits = Some((id, now)),
-                Err(why) => reader.ended = Some((now, Err(why))),
-            }
+            reader.waits_since = Some(now);
+            self.open(now, content, cached);
+            let read = Read {
+                content,
+                range,
+                deadline: now + PATIENCE,
+                ahead: true,
+                retries: 0,
+                reader: index,
+            };
+            self.session.read(now, read);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whole nodes in one thread, over a simulated network, in virtual time, from one seed.
 //!
-//! Each node is the pure machine of production (membership, catalogue, pulls) beside the plan of
+//! Each node is the pure machine of production (membership, catalogue, pulls) beside the session of
 //! its fetches; proofs are encoded and decoded as on the wire, and questions travel as frames. What
 //! the harness stands for itself is small: sockets (`network`), the disk (`disk`), the folder and
 //! the cache (`contents`), and the glue that a node's loop is (`running`, `fetching`). `model` is

@@ -1,4 +1,4 @@
-//! One node: its machine and its plan, and the glue that the event loop is in production.
+//! One node: its machine and its session, and the glue that the event loop is in production.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,24 +7,34 @@ use std::time::{Duration, Instant};
 
 use p2pfs::catalogue::View;
 use p2pfs::cluster::{ClusterConfig, MemberState};
-use p2pfs::digest::ContentHash;
+use p2pfs::digest::{ContentHash, ContentKey};
 use p2pfs::id::{Generation, NodeId, NodeName};
 use p2pfs::node::machine::{NodeEvent, RequestId};
 use p2pfs::node::{Machine, MachineConfig};
 use p2pfs::path::SharedPath;
-use p2pfs::transfer::plan::{Plan, PlanConfig, PlanEvent, RangeRequest};
+use p2pfs::transfer::Session;
+use p2pfs::transfer::plan::{self, PlanConfig, RangeRequest};
 use p2pfs::trust::{EpochSecret, Keyring, NodeKey};
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs::wire::native::tcp::{Request, Response};
 
 use crate::nodes::contents::{Cached, Library};
 use crate::nodes::disk::Disk;
-use crate::nodes::fetching::{OpenFile, Reader};
+use crate::nodes::fetching::{Harness, Reader};
 
 /// The shortest time between two batches that are stored, as in production.
 const STORE_SPACING: Duration = Duration::from_millis(500);
+/// What the cache has no room for, in memory.
+const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
 /// Records in one batch.
 const STORE_RECORDS: usize = 8192;
+
+fn fetching_as(me: NodeId) -> PlanConfig {
+    PlanConfig {
+        me,
+        ..PlanConfig::default()
+    }
+}
 
 /// How a node treats those who ask it for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +85,13 @@ pub struct Node {
 /// One life of a node's process.
 pub struct Running {
     pub machine: Machine,
-    pub plan: Plan,
+    pub session: Session<Harness>,
     pub view: Arc<View>,
     pub addresses: BTreeMap<NodeId, SocketAddr>,
-    pub files: BTreeMap<ContentHash, OpenFile>,
     pub readers: Vec<Reader>,
     pub wishes: Vec<Wish>,
+    /// Questions of the session whose answers are of no use.
+    pub taken_back: Vec<plan::RequestId>,
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     /// Where somebody may be a member without being known as one.
     pub knocks: Vec<SocketAddr>,
@@ -123,12 +134,12 @@ impl Node {
         machine.align_haves(now, &complete);
         self.running = Some(Running {
             machine,
-            plan: Plan::new(PlanConfig::default(), seed),
+            session: Session::new(fetching_as(self.id), seed, UNCACHED_WINDOW_BYTES),
             view,
             addresses: BTreeMap::new(),
-            files: BTreeMap::new(),
             readers: Vec::new(),
             wishes: Vec::new(),
+            taken_back: Vec::new(),
             datagrams: Vec::new(),
             knocks: Vec::new(),
             events: Vec::new(),
@@ -179,7 +190,12 @@ impl Node {
         let Some(running) = &mut self.running else {
             return;
         };
-        if !running.plan.is_open(hash) && self.cache.remove(hash).is_some() {
+        let is_idle = |cached: &Cached| {
+            running
+                .session
+                .is_closed(&ContentKey::new(*hash, cached.size_bytes()))
+        };
+        if self.cache.get(hash).is_some_and(is_idle) && self.cache.remove(hash).is_some() {
             running.machine.set_have(now, *hash, None);
         }
     }
@@ -215,8 +231,8 @@ impl Node {
         if running.machine.poll_timeout().is_some_and(|at| at <= now) {
             running.machine.handle_timeout(now);
         }
-        if running.plan.poll_timeout().is_some_and(|at| at <= now) {
-            running.plan.handle_timeout(now);
+        if running.session.poll_timeout().is_some_and(|at| at <= now) {
+            running.session.handle_timeout(now);
         }
     }
 
@@ -224,18 +240,21 @@ impl Node {
     pub fn next_timeout(&self) -> Option<Instant> {
         let running = self.running.as_ref()?;
         let store = running.unstored.then_some(running.store_at);
-        let machines = [running.machine.poll_timeout(), running.plan.poll_timeout()];
+        let machines = [
+            running.machine.poll_timeout(),
+            running.session.poll_timeout(),
+        ];
         let all = machines.into_iter().chain([running.scan_at, store]);
         all.flatten().min()
     }
 
-    /// Carries out what the machine and the plan want, until they want nothing; what leaves the
+    /// Carries out what the machine and the session want, until they want nothing; what leaves the
     /// node is in `datagrams` and `wishes` then.
     pub fn settle(&mut self, now: Instant, library: &Library) {
         if self.running.is_none() {
             return;
         }
-        while self.settle_machine(now) | self.settle_plan(now, library) {}
+        while self.settle_machine(now) | self.settle_session(now, library) {}
         let Some(running) = &mut self.running else {
             return;
         };
@@ -288,11 +307,14 @@ impl Node {
         };
         match &event {
             NodeEvent::PeerUp(member) => {
-                running.plan.returned(&member.node);
+                running.session.returned(&member.node);
                 self.publish_addresses();
             }
             NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => self.publish_addresses(),
-            NodeEvent::Wanted { from, hashes } => self.offer_what_is_here(now, *from, hashes),
+            NodeEvent::Wanted { from, hashes } => {
+                self.introduce(now, *from, hashes);
+                self.offer_what_is_here(now, *from, hashes);
+            }
             NodeEvent::Offered {
                 from,
                 address,
@@ -342,10 +364,5 @@ impl Running {
         for ((share, path), entry) in shares {
             self.machine.put(now, *share, path.clone(), entry.clone());
         }
-    }
-
-    /// Every event of the plan, in order.
-    pub fn take_plan_events(&mut self) -> Vec<PlanEvent> {
-        std::iter::from_fn(|| self.plan.poll_event()).collect()
     }
 }

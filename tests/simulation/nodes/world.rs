@@ -10,6 +10,7 @@ use p2pfs::digest::ContentHash;
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::node::Machine;
 use p2pfs::path::SharedPath;
+use p2pfs::transfer::plan;
 use p2pfs::trust::NodeKey;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs::wire::native::tcp::{Frame, FrameHeader, Phase, Request, Response};
@@ -464,7 +465,9 @@ impl World {
         self.nodes[index].settle(now, &self.library);
         let from = self.nodes[index].address;
         let (mut wishes, mut datagrams, mut knocks) = (Vec::new(), Vec::new(), Vec::new());
+        let mut taken_back = Vec::new();
         if let Some(running) = &mut self.nodes[index].running {
+            taken_back.append(&mut running.taken_back);
             wishes.append(&mut running.wishes);
             datagrams.append(&mut running.datagrams);
             knocks.append(&mut running.knocks);
@@ -478,6 +481,9 @@ impl World {
         }
         for wish in wishes {
             self.ask(index, wish);
+        }
+        for request in taken_back {
+            self.take_back(index, request);
         }
         if self.nodes[index]
             .running
@@ -535,6 +541,19 @@ impl World {
             }
         }
         self.break_streams(index, Death::Process);
+    }
+
+    /// Nobody waits for the answer any more.
+    fn take_back(&mut self, index: usize, request: plan::RequestId) {
+        let is_it = |question: &Question| {
+            let of_life = question.asker == index && question.life == self.nodes[index].lives;
+            of_life && matches!(question.purpose, Purpose::Range(it) if it.id == request)
+        };
+        let found = self.questions.iter().find(|(_, question)| is_it(question));
+        if let Some((id, give_up)) = found.map(|(id, question)| (*id, question.give_up)) {
+            self.questions.remove(&id);
+            self.give_ups.remove(&(give_up, id));
+        }
     }
 
     fn ask(&mut self, index: usize, wish: Wish) {

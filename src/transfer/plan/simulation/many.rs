@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, content, node};
+use super::{PATIENCE, file_named, node};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::plan::fluid::Fluid;
@@ -177,7 +177,7 @@ impl Many {
         if self.seeds.contains(id) {
             return ExtentSet::of(ByteRange::new(0, self.size));
         }
-        let fetch = self.members[id].plan.fetches.get(&content(1));
+        let fetch = self.members[id].plan.fetches.get(&file_named(1, self.size));
         let whole = |range: ByteRange| range.align_in(CHUNK_BYTES, self.size);
         let runs = fetch.into_iter().flat_map(|fetch| fetch.have().iter());
         runs.map(whole).filter(|range| !range.is_empty()).collect()
@@ -223,32 +223,29 @@ impl Many {
 
     /// A node opens the file: it asks all others for it, and hears of them.
     fn begin(&mut self, id: NodeId) -> Vec<NodeId> {
-        let (now, hash) = (self.now, content(1));
+        let (now, content) = (self.now, file_named(1, self.size));
         let seeds = self.seeds.clone();
         let is_in = |(other, m): &(&NodeId, &Member)| **other != id && m.is_open && !m.is_dead;
         let others = self.members.iter().filter(is_in);
         let others: Vec<_> = others.map(|(other, _)| *other).collect();
         let member = self.members.get_mut(&id).unwrap();
         member.is_open = true;
-        member
-            .plan
-            .open(now, hash, self.size, ExtentSet::new())
-            .unwrap();
-        member.plan.holders(now, &hash, &seeds);
+        member.plan.open(now, content, ExtentSet::new()).unwrap();
+        member.plan.holders(now, &content, &seeds);
         if member.fills {
-            member.plan.fill(now, hash, PATIENCE);
+            member.plan.fill(now, content, PATIENCE);
         }
         for other in &others {
             self.members
                 .get_mut(other)
                 .unwrap()
                 .plan
-                .fellow(now, &hash, id);
+                .fellow(now, &content, id);
             self.members
                 .get_mut(&id)
                 .unwrap()
                 .plan
-                .fellow(now, &hash, *other);
+                .fellow(now, &content, *other);
             self.offer(id, *other);
         }
         let mut touched = others;
@@ -261,8 +258,7 @@ impl Many {
         let all = ranges.contains(ByteRange::new(0, self.size));
         let offer = Offer {
             node: of,
-            hash: content(1),
-            size_bytes: self.size,
+            content: file_named(1, self.size),
             all,
             ranges,
             load: 0,
@@ -336,7 +332,7 @@ impl Many {
     }
 
     fn read_on(&mut self, id: NodeId) {
-        let (now, hash, size) = (self.now, content(1), self.size);
+        let (now, content, size) = (self.now, file_named(1, self.size), self.size);
         let member = self.members.get_mut(&id).unwrap();
         while !member.fills && member.waits.is_none() && member.done_after.is_none() {
             if member.at >= size {
@@ -344,14 +340,14 @@ impl Many {
                 return;
             }
             let range = ByteRange::new(member.at, (member.at + STEP).min(size));
-            if member.plan.fetches[&hash].have().contains(range) {
-                member.plan.read_ahead(now, &hash, range);
+            if member.plan.fetches[&content].have().contains(range) {
+                member.plan.read_ahead(now, &content, range);
                 member.at = range.end;
                 let after = now - self.start - member.begins;
                 member.first_bytes_after.get_or_insert(after);
                 continue;
             }
-            match member.plan.demand(now, hash, range, now + PATIENCE) {
+            match member.plan.demand(now, content, range, now + PATIENCE) {
                 Ok(demand) => member.waits = Some((demand, now)),
                 Err(why) => {
                     member.errors.push(why);

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::{MIB, page};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::RangeRequest;
-use crate::transfer::plan::simulation::{Death, Reader, SimPeer, World, content};
+use crate::transfer::plan::simulation::{Death, Reader, SimPeer, World};
 
 /// A world in which anything may be wrong with any peer but one.
 fn chaotic(seed: u64) -> World {
@@ -37,15 +37,15 @@ fn chaotic(seed: u64) -> World {
         }
     }
     listed.push(world.peer(99, SimPeer::new(rng.random_range(0..50), 20e6)));
-    let hash = world.file(1, size, &listed);
+    let content = world.file(1, size, &listed);
     for _ in 0..rng.random_range(1..4) {
         let reader = match rng.random_bool(0.6) {
-            true => Reader::sequential(hash, size),
+            true => Reader::sequential(content, size),
             false => {
                 let whole = size.div_ceil(PAGE_BYTES);
                 let pages = (0..100).map(|_| page(rng.random_range(0..whole)));
                 let cut = |range: ByteRange| range.intersection(&ByteRange::new(0, size));
-                Reader::new(hash, pages.map(cut).collect())
+                Reader::new(content, pages.map(cut).collect())
             }
         };
         world.read(reader);
@@ -64,7 +64,8 @@ fn while_one_honest_holder_lives_every_reader_gets_every_byte() {
             assert!(reader.longest_wait <= Duration::from_secs(3), "seed {seed}");
         }
         let served: u64 = world.peers.values().map(|p| p.served_bytes).sum();
-        let size = world.plan.ready_bytes(&content(1)).unwrap_or_default();
+        let content = world.readers[0].content;
+        let size = world.plan.ready_bytes(&content).unwrap_or_default();
         assert!(
             served <= size + size / 4 + 4 * MIB,
             "seed {seed}: {served} served for {size}"

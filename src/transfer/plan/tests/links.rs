@@ -28,8 +28,8 @@ fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
         world.window_bytes = 32 * MIB;
         let peer = world.peer(1, SimPeer::new(1, LAN));
         for number in 0..readers {
-            let hash = world.file(number, size, &[peer]);
-            world.read(Reader::sequential(hash, size));
+            let content = world.file(number, size, &[peer]);
+            world.read(Reader::sequential(content, size));
         }
         world.run(Duration::from_secs(120));
         assert_all_read(&world, "a cache of 48 MiB");
@@ -43,14 +43,17 @@ fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
 fn who_waits_for_bytes_that_are_lost_again_gets_them_after_all() {
     let mut world = World::new(32);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, 4 * MIB, &[peer]);
+    let content = world.file(1, 4 * MIB, &[peer]);
     let range = ByteRange::new(0, 2 * MIB);
     let deadline = world.now + PATIENCE;
-    let id = world.plan.demand(world.now, hash, range, deadline).unwrap();
+    let id = world
+        .plan
+        .demand(world.now, content, range, deadline)
+        .unwrap();
     let first = world.plan.poll_request(world.now).unwrap();
     while world.plan.poll_request(world.now).is_some() {}
     assert!(world.plan.answered(world.now, first.id));
-    world.plan.lost(&hash, first.range);
+    world.plan.lost(&content, first.range);
     let again = world
         .plan
         .poll_request(world.now)
@@ -67,8 +70,8 @@ fn readers_of_slow_holders_wait_and_get_no_error() {
         let mut world = World::new(33);
         let peer = world.peer(1, SimPeer::new(20, rate));
         for number in 0..readers {
-            let hash = world.file(number, size, &[peer]);
-            world.read(Reader::sequential(hash, size));
+            let content = world.file(number, size, &[peer]);
+            world.read(Reader::sequential(content, size));
         }
         world.run(Duration::from_secs(1200));
         let what = format!("{readers} readers at {rate}");
@@ -86,8 +89,8 @@ fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
     // each has an eighth of the link, and begins as if it had all
     let mut world = World::new(34);
     let peer = world.peer(1, SimPeer::new(20, TWO_MBIT / 8.0));
-    let hash = world.file(1, 4 * MIB, &[peer]);
-    world.read(Reader::sequential(hash, 4 * MIB));
+    let content = world.file(1, 4 * MIB, &[peer]);
+    world.read(Reader::sequential(content, 4 * MIB));
     world.run(Duration::from_secs(1200));
     assert_all_read(&world, "an eighth of 2 Mbit/s");
     assert!(world.requested_bytes() <= 4 * MIB * 11 / 10);
@@ -99,8 +102,8 @@ fn a_read_whose_bytes_come_one_by_one_is_given_up_only_when_they_cease() {
     let mut drip = SimPeer::new(20, 2e3);
     drip.pauses = vec![(Duration::from_secs(40), Duration::from_secs(1000))];
     let peer = world.peer(1, drip);
-    let hash = world.file(1, MIB, &[peer]);
-    world.read(Reader::new(hash, vec![ByteRange::at(0, 128 << 10)]));
+    let content = world.file(1, MIB, &[peer]);
+    world.read(Reader::new(content, vec![ByteRange::at(0, 128 << 10)]));
     world.run(Duration::from_secs(1200));
     let reader = &world.readers[0];
     assert_eq!(reader.errors.len(), 1);
@@ -122,8 +125,8 @@ fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
                 if slow {
                     peers.push(world.peer(2, SimPeer::new(2, rate)));
                 }
-                let hash = world.file(1, 64 * MIB, &peers);
-                world.read(Reader::sequential(hash, 64 * MIB));
+                let content = world.file(1, 64 * MIB, &peers);
+                world.read(Reader::sequential(content, 64 * MIB));
                 world.run(Duration::from_secs(300));
                 assert_all_read(&world, "a slow peer beside a fast one");
                 let asked = world.requested_bytes();
@@ -144,10 +147,10 @@ fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
             world.peer(1, SimPeer::new(2, 25e6)),
             world.peer(2, SimPeer::new(2, 125e3)),
         ];
-        let hash = world.file(1, 64 * MIB, &peers);
-        world.plan.fill(world.now, hash, PATIENCE);
+        let content = world.file(1, 64 * MIB, &peers);
+        world.plan.fill(world.now, content, PATIENCE);
         world.run(Duration::from_secs(300));
-        assert!(world.events.contains(&PlanEvent::Filled(hash)));
+        assert!(world.events.contains(&PlanEvent::Filled(content)));
         let took = (world.now - world.start).as_secs_f64();
         assert!(took <= 64.0 * 1.048576 / 25.0 * 1.1, "seed {seed}: {took}");
     }
@@ -167,8 +170,8 @@ fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
         };
         let peers = [world.peer(1, pausing(500)), world.peer(2, pausing(2000))];
         for number in 0..8 {
-            let hash = world.file(number, 8 * MIB, &peers);
-            world.read(Reader::sequential(hash, 8 * MIB));
+            let content = world.file(number, 8 * MIB, &peers);
+            world.read(Reader::sequential(content, 8 * MIB));
         }
         world.run(Duration::from_secs(300));
         assert_all_read(&world, &format!("seed {seed}"));
@@ -185,8 +188,8 @@ fn a_step_costs_what_it_touches_however_much_is_in_flight() {
         stalled.pauses = vec![(Duration::from_millis(30), Duration::from_secs(5))];
         let peers: Vec<_> = (1..=4).map(|i| world.peer(i, stalled.clone())).collect();
         for number in 0..readers {
-            let hash = world.file(number, 4 * MIB, &peers);
-            world.read(Reader::sequential(hash, 4 * MIB));
+            let content = world.file(number, 4 * MIB, &peers);
+            world.read(Reader::sequential(content, 4 * MIB));
         }
         world.run(Duration::from_secs(4));
         let in_flight: u64 = peers.iter().map(|p| world.in_flight_bytes(p)).sum();

@@ -7,7 +7,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::{LAN, MIB, page};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
-use crate::transfer::plan::simulation::{Death, PATIENCE, Reader, SimPeer, World, content, node};
+use crate::transfer::plan::simulation::{
+    Death, PATIENCE, Reader, SimPeer, World, file_named, node,
+};
 use crate::transfer::plan::{Failure, Offer, PlanError, PlanEvent};
 
 #[test]
@@ -16,8 +18,8 @@ fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
         let mut world = World::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Reset);
         let peers = [world.peer(1, dying), world.peer(2, SimPeer::new(1, LAN))];
-        let hash = world.file(1, 64 * MIB, &peers);
-        world.read(Reader::sequential(hash, 64 * MIB));
+        let content = world.file(1, 64 * MIB, &peers);
+        world.read(Reader::sequential(content, 64 * MIB));
         world.run(Duration::from_secs(60));
         let reader = &world.readers[0];
         assert!(
@@ -37,8 +39,8 @@ fn a_silent_holder_costs_less_than_two_seconds_where_another_has_the_file() {
         let mut world = World::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Silence);
         let peers = [world.peer(1, dying), world.peer(2, SimPeer::new(1, LAN))];
-        let hash = world.file(1, 64 * MIB, &peers);
-        world.read(Reader::sequential(hash, 64 * MIB));
+        let content = world.file(1, 64 * MIB, &peers);
+        world.read(Reader::sequential(content, 64 * MIB));
         world.run(Duration::from_secs(60));
         let reader = &world.readers[0];
         assert!(
@@ -61,8 +63,8 @@ fn a_liar_is_shunned_at_once_and_another_is_asked() {
             ..SimPeer::new(1, LAN)
         };
         let peers = [world.peer(1, liar), world.peer(2, SimPeer::new(1, LAN))];
-        let hash = world.file(1, 16 * MIB, &peers);
-        world.read(Reader::sequential(hash, 16 * MIB));
+        let content = world.file(1, 16 * MIB, &peers);
+        world.read(Reader::sequential(content, 16 * MIB));
         world.run(Duration::from_secs(60));
         assert!(world.readers[0].errors.is_empty(), "seed {seed}");
         let told = world
@@ -86,8 +88,8 @@ fn a_liar_alone_is_an_error_by_the_deadline() {
             ..SimPeer::new(1, LAN)
         },
     );
-    let hash = world.file(1, MIB, &[liar]);
-    world.read(Reader::new(hash, vec![page(0)]));
+    let content = world.file(1, MIB, &[liar]);
+    world.read(Reader::new(content, vec![page(0)]));
     world.run(Duration::from_secs(60));
     assert_eq!(world.readers[0].errors, [PlanError::OnlyLiars]);
     let wait = world.readers[0].longest_wait;
@@ -98,10 +100,10 @@ fn a_liar_alone_is_an_error_by_the_deadline() {
 #[test]
 fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeats_at_once() {
     let mut world = World::new(7);
-    let hash = world.file(1, MIB, &[]);
+    let content = world.file(1, MIB, &[]);
     let mut reads = vec![ByteRange::at(0, 131072)];
     reads.extend((0..32).map(page));
-    world.read(Reader::new(hash, reads));
+    world.read(Reader::new(content, reads));
     world.run(Duration::from_secs(60));
     assert_eq!(world.readers[0].errors, vec![PlanError::NoHolder; 33]);
     assert_eq!(world.now - world.start, PATIENCE);
@@ -116,8 +118,8 @@ fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeats_at_once() {
 #[test]
 fn a_holder_that_offers_late_is_asked_at_once() {
     let mut world = World::new(8);
-    let hash = world.file(1, MIB, &[]);
-    world.read(Reader::new(hash, vec![page(3), page(9)]));
+    let content = world.file(1, MIB, &[]);
+    world.read(Reader::new(content, vec![page(3), page(9)]));
     world.run(Duration::from_secs(3));
     let ranges = ExtentSet::of(ByteRange::new(0, MIB));
     let late = world.peer(
@@ -127,7 +129,7 @@ fn a_holder_that_offers_late_is_asked_at_once() {
             ..SimPeer::new(1, LAN)
         },
     );
-    world.offer(late, hash);
+    world.offer(late, content);
     world.run(Duration::from_millis(100));
     assert!(world.readers[0].done_at.is_some() && world.readers[0].errors.is_empty());
 }
@@ -135,28 +137,21 @@ fn a_holder_that_offers_late_is_asked_at_once() {
 #[test]
 fn an_offer_of_another_size_or_unasked_is_not_heard() {
     let mut world = World::new(9);
-    let hash = world.file(1, MIB, &[]);
+    let content = world.file(1, MIB, &[]);
     let offer = Offer {
         node: node(1),
-        hash,
-        size_bytes: 7,
+        content: file_named(1, 7),
         all: true,
         ranges: ExtentSet::new(),
         load: 0,
     };
     assert!(!world.plan.offer(world.now, &offer));
     let unasked = Offer {
-        hash: content(9),
+        content: file_named(9, MIB),
         ..offer.clone()
     };
     assert!(!world.plan.offer(world.now, &unasked));
-    assert!(world.plan.offer(
-        world.now,
-        &Offer {
-            size_bytes: MIB,
-            ..offer
-        }
-    ));
+    assert!(world.plan.offer(world.now, &Offer { content, ..offer }));
 }
 
 #[test]
@@ -166,10 +161,10 @@ fn a_slow_responder_is_hedged_within_half_a_second() {
         world.peer(1, SimPeer::new(4000, LAN)),
         world.peer(2, SimPeer::new(1, LAN)),
     ];
-    let hash = world.file(1, 64 * MIB, &peers);
+    let content = world.file(1, 64 * MIB, &peers);
     let mut rng = StdRng::seed_from_u64(13);
     let reads = (0..500).map(|_| page(rng.random_range(0..16384))).collect();
-    world.read(Reader::new(hash, reads));
+    world.read(Reader::new(content, reads));
     world.run(Duration::from_secs(60));
     assert!(world.readers[0].longest_wait <= Duration::from_millis(510));
     assert!(world.requested_bytes() <= 500 * PAGE_BYTES * 12 / 10);
@@ -183,8 +178,8 @@ fn what_is_gone_at_one_holder_is_asked_of_the_next() {
         ..SimPeer::new(1, LAN)
     };
     let peers = [world.peer(1, gone), world.peer(2, SimPeer::new(1, LAN))];
-    let hash = world.file(1, 4 * MIB, &peers);
-    world.read(Reader::sequential(hash, 4 * MIB));
+    let content = world.file(1, 4 * MIB, &peers);
+    world.read(Reader::sequential(content, 4 * MIB));
     world.run(Duration::from_secs(60));
     assert!(world.readers[0].errors.is_empty());
     let asked = world.requests.iter().filter(|r| r.node == node(1)).count();
@@ -200,8 +195,8 @@ fn a_slow_link_alone_is_slow_and_not_an_error() {
     for rate in [30e3, 100e3, 400e3] {
         let mut world = World::new(19);
         let peer = world.peer(1, SimPeer::new(50, rate));
-        let hash = world.file(1, 4 * MIB, &[peer]);
-        world.read(Reader::sequential(hash, 4 * MIB));
+        let content = world.file(1, 4 * MIB, &[peer]);
+        world.read(Reader::sequential(content, 4 * MIB));
         world.run(Duration::from_secs(600));
         let reader = &world.readers[0];
         assert!(
@@ -220,10 +215,10 @@ fn a_slow_link_alone_is_slow_and_not_an_error() {
 fn a_peer_that_returned_is_asked_without_waiting_out_its_rest() {
     let mut world = World::new(21);
     let peer = world.peer(1, SimPeer::new(1, LAN));
-    let hash = world.file(1, MIB, &[peer]);
+    let content = world.file(1, MIB, &[peer]);
     world
         .plan
-        .demand(world.now, hash, page(1), world.now + PATIENCE)
+        .demand(world.now, content, page(1), world.now + PATIENCE)
         .unwrap();
     let request = world.plan.poll_request(world.now).unwrap();
     world
@@ -239,8 +234,8 @@ fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_dea
     let mut world = World::new(1);
     let peer = world.peer(1, SimPeer::new(1, 10e6));
     for number in 0..200 {
-        let hash = world.file(number, MIB, &[peer]);
-        world.read(Reader::sequential(hash, MIB));
+        let content = world.file(number, MIB, &[peer]);
+        world.read(Reader::sequential(content, MIB));
     }
     world.run(Duration::from_secs(60));
     let took = world.now - world.start;
@@ -258,8 +253,8 @@ fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
     let dying = SimPeer::new(1, LAN).dying(1000, Death::Silence);
     let peer = world.peer(1, dying);
     for number in 0..40 {
-        let hash = world.file(number, 4 * MIB, &[peer]);
-        world.read(Reader::new(hash, vec![ByteRange::at(0, 4 * MIB)]));
+        let content = world.file(number, 4 * MIB, &[peer]);
+        world.read(Reader::new(content, vec![ByteRange::at(0, 4 * MIB)]));
     }
     world.run(Duration::from_secs(60));
     let failed = world.readers.iter().filter(|r| !r.errors.is_empty());
@@ -278,8 +273,8 @@ fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_
         ..SimPeer::new(1, LAN)
     };
     let peers = [world.peer(1, lost()), world.peer(2, lost())];
-    let hash = world.file(1, 64 * MIB, &peers);
-    world.read(Reader::sequential(hash, 64 * MIB));
+    let content = world.file(1, 64 * MIB, &peers);
+    world.read(Reader::sequential(content, 64 * MIB));
     world.run(PATIENCE / 2);
     let reader = &world.readers[0];
     assert!(reader.errors.len() > 1, "it reads on");
@@ -294,8 +289,8 @@ fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
         ..SimPeer::new(1, LAN)
     };
     let peers = [world.peer(1, lost), world.peer(2, SimPeer::new(1, LAN))];
-    let hash = world.file(1, 4 * MIB, &peers);
-    world.read(Reader::sequential(hash, 4 * MIB));
+    let content = world.file(1, 4 * MIB, &peers);
+    world.read(Reader::sequential(content, 4 * MIB));
     world.run(Duration::from_secs(30));
     assert!(world.readers[0].errors.is_empty() && world.readers[0].done_at.is_some());
 }

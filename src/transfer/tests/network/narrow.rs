@@ -38,7 +38,13 @@ async fn a_read_goes_on_for_as_long_as_bytes_come_however_slowly() {
     let address = narrow_way(serving.address, 64_000).await;
     let node = serving.id;
     let cache = TestCache::new(1 << 30);
-    let (fetcher, _events) = cluster.fetching(&cache, vec![Holder { node, address }]);
+    let size_bytes = content.size();
+    let holder = Holder {
+        node,
+        address,
+        size_bytes,
+    };
+    let (fetcher, _events) = cluster.fetching(&cache, vec![holder]);
     let (reader, copy) = (fetcher.clone(), content.clone());
     blocking(move || {
         // each answer takes longer than the patience, and all of them many times as long

@@ -4,30 +4,45 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::cache::{CacheError, CacheFile, ReadOutcome};
 use crate::digest::Verified;
 use crate::extent::{ByteRange, ExtentSet};
 
 /// Why a range could not be put together.
-#[derive(Debug)]
-pub(super) enum Shortfall {
-    /// These bytes are nowhere.
-    Missing(ByteRange),
-    /// The cache failed on these.
-    Cache(ByteRange, CacheError),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// These bytes are nowhere, or the cache failed on them.
+    pub range: ByteRange,
+    /// In words.
+    pub why: String,
+}
+
+impl Shortfall {
+    /// The cache does not have these.
+    pub fn missing(range: ByteRange) -> Self {
+        let why = "bytes that were there are not any more".into();
+        Self { range, why }
+    }
 }
 
 /// Where a range is to be found.
-pub(super) struct Sources {
+pub struct Sources<F> {
     /// In memory, in order.
     pub held: Vec<Arc<Verified>>,
     /// On disk.
-    pub file: Option<CacheFile>,
+    pub file: Option<F>,
 }
 
-impl Sources {
-    /// The bytes of `range`: a part of one verified answer without copying, else one copy.
-    pub fn gather(&self, range: ByteRange) -> Result<Bytes, Shortfall> {
+impl<F> Sources<F> {
+    /// The bytes of `range`: a part of one verified answer without copying, else one copy. `read`
+    /// fills a buffer with the bytes from a place on of the cache's file.
+    ///
+    /// # Errors
+    /// Some of the bytes are nowhere.
+    pub fn gather(
+        &self,
+        range: ByteRange,
+        read: impl Fn(&F, ByteRange, &mut [u8]) -> Result<(), Shortfall>,
+    ) -> Result<Bytes, Shortfall> {
         if let Some(bytes) = self.held.iter().find_map(|verified| verified.slice(range)) {
             return Ok(bytes);
         }
@@ -38,7 +53,8 @@ impl Sources {
             gaps.remove(part);
         }
         for gap in gaps.iter() {
-            self.read_cached(gap, part_of(&mut buffer, range, gap))?;
+            let file = self.file.as_ref().ok_or_else(|| Shortfall::missing(gap))?;
+            read(file, gap, part_of(&mut buffer, range, gap))?;
         }
         Ok(buffer.freeze())
     }
@@ -49,18 +65,6 @@ impl Sources {
             let part = verified.range.intersection(&range);
             Some((part, verified.slice(part)?)).filter(|_| !part.is_empty())
         })
-    }
-
-    fn read_cached(&self, range: ByteRange, buffer: &mut [u8]) -> Result<(), Shortfall> {
-        let Some(file) = &self.file else {
-            return Err(Shortfall::Missing(range));
-        };
-        match file.read_at(range.start, buffer) {
-            Ok(ReadOutcome::Ready(length)) if length as u64 == range.len() => Ok(()),
-            Ok(ReadOutcome::Ready(_)) => Err(Shortfall::Missing(range)),
-            Ok(ReadOutcome::Missing(gap)) => Err(Shortfall::Missing(gap)),
-            Err(error) => Err(Shortfall::Cache(range, error)),
-        }
     }
 }
 
@@ -83,6 +87,10 @@ mod tests {
         })
     }
 
+    fn gather(sources: &Sources<()>, range: ByteRange) -> Result<Bytes, Shortfall> {
+        sources.gather(range, |_, gap, _| Err(Shortfall::missing(gap)))
+    }
+
     fn expected(range: ByteRange) -> Vec<u8> {
         (range.start..range.end).map(|i| (i % 251) as u8).collect()
     }
@@ -95,7 +103,7 @@ mod tests {
             held: vec![held],
             file: None,
         };
-        let bytes = sources.gather(ByteRange::at(61440, 8192)).unwrap();
+        let bytes = gather(&sources, ByteRange::at(61440, 8192)).unwrap();
         assert_eq!(bytes.as_ptr(), whole[61440..].as_ptr());
     }
 
@@ -104,7 +112,7 @@ mod tests {
         let held = vec![verified(0, 131072), verified(131072, 8192)];
         let sources = Sources { held, file: None };
         let range = ByteRange::new(60000, 137000);
-        assert_eq!(sources.gather(range).unwrap(), expected(range));
+        assert_eq!(gather(&sources, range).unwrap(), expected(range));
     }
 
     #[test]
@@ -113,10 +121,7 @@ mod tests {
             held: vec![verified(0, 4096)],
             file: None,
         };
-        let gap = match sources.gather(ByteRange::new(0, 8192)) {
-            Err(Shortfall::Missing(gap)) => gap,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(gap, ByteRange::new(4096, 8192));
+        let gap = gather(&sources, ByteRange::new(0, 8192)).unwrap_err();
+        assert_eq!(gap.range, ByteRange::new(4096, 8192));
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::digest::{ContentHash, Verified};
+use crate::digest::{ContentKey, Verified};
 use crate::extent::ByteRange;
 
 struct Held {
@@ -18,8 +18,8 @@ struct Held {
 
 /// See the module.
 pub(super) struct Window {
-    held: BTreeMap<(ContentHash, u64), Held>,
-    refused: BTreeMap<u64, (ContentHash, u64)>,
+    held: BTreeMap<(ContentKey, u64), Held>,
+    refused: BTreeMap<u64, (ContentKey, u64)>,
     refused_bytes: u64,
     limit_bytes: u64,
     clock: u64,
@@ -37,9 +37,9 @@ impl Window {
     }
 
     /// Holds bytes while they are being stored.
-    pub fn insert(&mut self, hash: ContentHash, verified: Arc<Verified>) {
-        let place = (hash, verified.range.start);
-        self.remove(&hash, verified.range.start);
+    pub fn insert(&mut self, content: ContentKey, verified: Arc<Verified>) {
+        let place = (content, verified.range.start);
+        self.remove(&content, verified.range.start);
         self.held.insert(
             place,
             Held {
@@ -50,8 +50,8 @@ impl Window {
     }
 
     /// They are in the cache now, or of no use.
-    pub fn remove(&mut self, hash: &ContentHash, start: u64) {
-        let Some(held) = self.held.remove(&(*hash, start)) else {
+    pub fn remove(&mut self, content: &ContentKey, start: u64) {
+        let Some(held) = self.held.remove(&(*content, start)) else {
             return;
         };
         if let Some(number) = held.refused {
@@ -61,8 +61,8 @@ impl Window {
     }
 
     /// The cache has no room: keeps them as long as the limit allows. Gives what had to go.
-    pub fn refuse(&mut self, hash: &ContentHash, start: u64) -> Vec<(ContentHash, ByteRange)> {
-        let place = (*hash, start);
+    pub fn refuse(&mut self, content: &ContentKey, start: u64) -> Vec<(ContentKey, ByteRange)> {
+        let place = (*content, start);
         let Some(held) = self.held.get_mut(&place) else {
             return vec![];
         };
@@ -74,25 +74,25 @@ impl Window {
         }
         let mut gone = Vec::new();
         while self.refused_bytes > self.limit_bytes {
-            let Some((hash, start)) = self.refused.values().next().copied() else {
+            let Some((content, start)) = self.refused.values().next().copied() else {
                 break;
             };
-            let range = self.held[&(hash, start)].verified.range;
-            self.remove(&hash, start);
-            gone.push((hash, range));
+            let range = self.held[&(content, start)].verified.range;
+            self.remove(&content, start);
+            gone.push((content, range));
         }
         gone
     }
 
     /// All that is held of a range, in order.
-    pub fn overlapping(&self, hash: &ContentHash, range: ByteRange) -> Vec<Arc<Verified>> {
+    pub fn overlapping(&self, content: &ContentKey, range: ByteRange) -> Vec<Arc<Verified>> {
         let before = self
             .held
-            .range((*hash, 0)..=(*hash, range.start))
+            .range((*content, 0)..=(*content, range.start))
             .next_back();
         let first = before.map_or(range.start, |((_, start), _)| *start);
         self.held
-            .range((*hash, first)..(*hash, range.end.max(first)))
+            .range((*content, first)..(*content, range.end.max(first)))
             .map(|(_, held)| &held.verified)
             .filter(|verified| !verified.range.intersection(&range).is_empty())
             .cloned()
@@ -100,14 +100,14 @@ impl Window {
     }
 
     /// Whether any byte of the content is on its way into the cache.
-    pub fn is_storing(&self, hash: &ContentHash) -> bool {
-        let all = (*hash, 0)..=(*hash, u64::MAX);
+    pub fn is_storing(&self, content: &ContentKey) -> bool {
+        let all = (*content, 0)..=(*content, u64::MAX);
         self.held.range(all).any(|(_, held)| held.refused.is_none())
     }
 
     /// Forgets what the cache refused of a content.
-    pub fn forget(&mut self, hash: &ContentHash) {
-        let all = (*hash, 0)..=(*hash, u64::MAX);
+    pub fn forget(&mut self, content: &ContentKey) {
+        let all = (*content, 0)..=(*content, u64::MAX);
         let refused = self
             .held
             .range(all)
@@ -115,7 +115,7 @@ impl Window {
         let places: Vec<_> = refused.map(|(place, _)| *place).collect();
         places
             .iter()
-            .for_each(|(hash, start)| self.remove(hash, *start));
+            .for_each(|(content, start)| self.remove(content, *start));
     }
 
     #[cfg(test)]
@@ -129,6 +129,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::digest::ContentHash;
 
     fn verified(start: u64, length: u64) -> Arc<Verified> {
         let bytes = Bytes::from(vec![start as u8; length as usize]);
@@ -139,8 +140,8 @@ mod tests {
         })
     }
 
-    fn name(byte: u8) -> ContentHash {
-        ContentHash::new([byte; 32])
+    fn name(byte: u8) -> ContentKey {
+        ContentKey::new(ContentHash::new([byte; 32]), 1 << 20)
     }
 
     #[test]

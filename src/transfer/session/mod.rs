@@ -1,0 +1,414 @@
+//! The fetch machine: everything between those who want bytes and those who have them, but the
+//! bytes' way itself. Pure.
+//!
+//! A session owns the plan and what is around it: the reads and fills that wait, the files that are
+//! open, where their holders are reached, what was asked, and the verified bytes in memory. It is
+//! told what happens (a read, an offer, an answer, a store, the passing of time), and each telling
+//! is followed by [`Session::actions`]: what to send, whose question to take back, whom to give
+//! bytes to, what ended, which files to close, for what to look for holders; and
+//! [`Session::poll_timeout`] says when to wake it. Its owner carries that out, in any order, and
+//! tells it what came of it. So the daemon's client and the simulator are two owners of one
+//! machine.
+//!
+//! It names no socket, file, runtime or clock. What its owner keeps with a read, a fill, a file or
+//! a question is of a type that it does not look into. Nothing here waits or hashes: verifying is
+//! [`verify`], which an owner calls where it likes. An error ends one read or one fill and leaves
+//! everything else as it was.
+
+mod answers;
+mod fills;
+mod gather;
+mod terms;
+mod window;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::digest::{ContentHash, ContentKey};
+use crate::extent::{ByteRange, ExtentSet};
+use crate::id::NodeId;
+use crate::transfer::TransferError;
+use crate::transfer::plan::{
+    DemandId, FetchReport, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig, PlanError, PlanEvent,
+    RequestId,
+};
+use crate::wire::native::tcp::Response;
+
+pub use answers::{Accepted, PROMPT_MAX_BYTES, lane_of, proof_of, question, verify};
+pub use gather::{Shortfall, Sources};
+pub use terms::{
+    Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
+};
+use window::Window;
+
+/// The catalogue is asked again who holds a file when a read misses after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A file that is being fetched.
+struct OpenFile<O: Owner> {
+    /// `None` where the cache cannot take it.
+    cache: Option<O::File>,
+    /// Whether the cache has all of it, as far as was said.
+    is_complete: bool,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    looked_at: Instant,
+    fillers: Vec<(FillId, O::Filler)>,
+    /// The plan has all of it; the cache may still be storing.
+    filled: bool,
+    told_done: bool,
+}
+
+/// The fetch machine; see the module.
+pub struct Session<O: Owner> {
+    plan: Plan,
+    window: Window,
+    asked: BTreeMap<RequestId, O::Question>,
+    files: BTreeMap<ContentKey, OpenFile<O>>,
+    reads: BTreeMap<DemandId, Read<O::Reader>>,
+    actions: Actions<O>,
+    /// Whether the cache kept nothing of what came last.
+    uncached: bool,
+    window_bytes: u64,
+    stopped: bool,
+}
+
+impl<O: Owner> Session<O> {
+    /// A session with nothing to do, whose choices come from `seed`. What the cache has no room
+    /// for is kept in memory up to `window_bytes`.
+    pub fn new(config: PlanConfig, seed: u64, window_bytes: u64) -> Self {
+        Self {
+            plan: Plan::new(config, seed),
+            window: Window::new(window_bytes),
+            asked: BTreeMap::new(),
+            files: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            actions: Actions::default(),
+            uncached: false,
+            window_bytes,
+            stopped: false,
+        }
+    }
+
+    /// What follows from all that was told since the last call.
+    pub fn actions(&mut self, now: Instant) -> Actions<O> {
+        self.take_events();
+        while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
+            self.take_events();
+            let file = self.files.get(&request.content);
+            let address = file.and_then(|file| file.addresses.get(&request.node));
+            self.actions.sends.push(SendRange {
+                address: address.copied(),
+                is_prompt: answers::is_prompt(&request),
+                request,
+            });
+        }
+        self.take_events();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When to call [`Session::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.plan.poll_timeout()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.plan.handle_timeout(now);
+    }
+
+    /// Somebody wants some of a content: gives the cache's file where its fetch has begun, else
+    /// nothing, and then it is to be begun.
+    ///
+    /// # Errors
+    /// [`TransferError::Stopped`].
+    pub fn open(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+    ) -> Result<Option<Option<O::File>>, TransferError> {
+        if self.stopped {
+            return Err(TransferError::Stopped);
+        }
+        let Some(file) = self.files.get(&content) else {
+            return Ok(None);
+        };
+        self.plan.open(now, content, ExtentSet::new())?;
+        if now.saturating_duration_since(file.looked_at) > LOOK_AGAIN {
+            self.actions.wanted.push(content.hash);
+        }
+        Ok(Some(file.cache.clone()))
+    }
+
+    /// Begins the fetch of a content, unless it has begun meanwhile.
+    ///
+    /// # Errors
+    /// [`PlanError::TooMany`].
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        cached: Cached<O::File>,
+    ) -> Result<(), TransferError> {
+        if self.files.contains_key(&content) {
+            // two began at once; the other was first
+            self.actions.closed.extend(cached.file);
+            return Ok(());
+        }
+        self.plan.open(now, content, cached.present)?;
+        if !cached.is_complete {
+            let ContentKey { hash, size_bytes } = content;
+            let started = FetchEvent::Started { hash, size_bytes };
+            self.actions.events.push(started);
+        }
+        let file = OpenFile {
+            cache: cached.file,
+            is_complete: cached.is_complete,
+            addresses: BTreeMap::new(),
+            looked_at: now,
+            fillers: Vec::new(),
+            filled: false,
+            told_done: cached.is_complete,
+        };
+        self.files.insert(content, file);
+        self.actions.wanted.push(content.hash);
+        Ok(())
+    }
+
+    /// Who has a content, as the catalogue and the cluster know it; beyond [`HOLDERS_MAX`] nobody
+    /// is heard.
+    pub fn holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
+        for content in self.opened(hash) {
+            let Some(file) = self.files.get_mut(&content) else {
+                continue;
+            };
+            file.looked_at = now;
+            let of_size = |holder: &&Holder| holder.size_bytes == content.size_bytes;
+            let said = holders.iter().filter(of_size).take(HOLDERS_MAX);
+            let nodes: Vec<_> = said.clone().map(|holder| holder.node).collect();
+            file.addresses
+                .extend(said.map(|holder| (holder.node, holder.address)));
+            self.plan.holders(now, &content, &nodes);
+            let plan = &self.plan;
+            file.addresses
+                .retain(|node, _| plan.is_holder(&content, node));
+        }
+    }
+
+    /// The contents of this hash that are being fetched: more than one where their size is in
+    /// dispute.
+    fn opened(&self, hash: &ContentHash) -> Vec<ContentKey> {
+        let all = ContentKey::new(*hash, 0)..=ContentKey::new(*hash, u64::MAX);
+        self.files.range(all).map(|(content, _)| *content).collect()
+    }
+
+    /// A node says what it has of a content. Of no use unless that is being fetched.
+    pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
+        let news = self.plan.offer(now, offer);
+        self.note_address(&offer.content, offer.node, address);
+        if news && !offer.all {
+            self.actions
+                .surveys
+                .push((offer.node, address, offer.content.hash));
+        }
+    }
+
+    /// A node says all that it has of a content, where it has some.
+    pub fn holdings(
+        &mut self,
+        now: Instant,
+        (node, address): (NodeId, SocketAddr),
+        hash: ContentHash,
+        answer: Response,
+    ) {
+        let Response::Holdings { ranges, size_bytes } = answer else {
+            return;
+        };
+        let content = ContentKey::new(hash, size_bytes);
+        let offer = Offer {
+            node,
+            content,
+            all: ranges.contains(ByteRange::new(0, size_bytes)),
+            ranges,
+            load: 0,
+        };
+        self.plan.offer(now, &offer);
+        self.note_address(&content, node, address);
+    }
+
+    /// A node wants a content too that is on its way here: each has parts for the other soon.
+    pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
+        for content in self.opened(hash) {
+            self.plan.fellow(now, &content, node);
+            self.note_address(&content, node, address);
+        }
+    }
+
+    fn note_address(&mut self, content: &ContentKey, node: NodeId, address: SocketAddr) {
+        if self.plan.is_holder(content, &node)
+            && let Some(file) = self.files.get_mut(content)
+        {
+            file.addresses.insert(node, address);
+        }
+    }
+
+    /// Lets a reader wait, unless the outcome is known.
+    pub fn read(&mut self, now: Instant, read: Read<O::Reader>) -> Option<DemandId> {
+        if self.stopped {
+            self.actions
+                .ends
+                .push((read.reader, TransferError::Stopped));
+            return None;
+        }
+        let (content, range, deadline) = (read.content, read.range, read.deadline);
+        let demanded = match read.ahead {
+            true => self.plan.demand(now, content, range, deadline),
+            false => self.plan.demand_just(now, content, range, deadline),
+        };
+        match demanded {
+            Ok(id) => {
+                self.reads.insert(id, read);
+                Some(id)
+            }
+            Err(why) => {
+                self.actions.ends.push((read.reader, why.into()));
+                None
+            }
+        }
+    }
+
+    /// A range was read from the cache, so that read-ahead moves on.
+    pub fn read_on(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+        self.plan.read_ahead(now, content, range);
+    }
+
+    /// Until when a read waits if nothing more comes; nothing where it waits no more.
+    pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
+        self.plan.waits_until(now, id)
+    }
+
+    /// The reader has gone.
+    pub fn cancel(&mut self, id: DemandId) {
+        self.plan.cancel(id);
+        if let Some(read) = self.reads.remove(&id) {
+            self.actions
+                .ends
+                .push((read.reader, TransferError::Cancelled));
+        }
+    }
+
+    /// A node is back: what it failed before is forgotten, but not that it lied.
+    pub fn returned(&mut self, node: &NodeId) {
+        self.plan.returned(node);
+    }
+
+    /// Closes the files that nobody waits for and that are not wanted whole.
+    pub fn close_idle(&mut self) {
+        self.plan.close_idle();
+    }
+
+    /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        let reads = std::mem::take(&mut self.reads).into_values();
+        let ends = reads.map(|read| (read.reader, TransferError::Stopped));
+        self.actions.ends.extend(ends);
+        let asked = std::mem::take(&mut self.asked);
+        self.actions.cancels.extend(asked.into_values());
+        let contents: Vec<_> = self.files.keys().copied().collect();
+        for content in contents {
+            self.end_fills(&content, &Err(TransferError::Stopped));
+        }
+    }
+
+    /// Every peer that was asked, in order of priority.
+    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
+        self.plan.peers(now)
+    }
+
+    /// Every file that is on its way, or was used a moment ago.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        self.plan.fetches()
+    }
+
+    /// How many things were looked at since the session began: what its calls cost.
+    pub fn steps(&self) -> u64 {
+        self.plan.steps()
+    }
+
+    /// What is asked and not answered.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.plan.in_flight_bytes()
+    }
+
+    /// Whether nothing of a content is used any more.
+    pub fn is_closed(&self, content: &ContentKey) -> bool {
+        !self.files.contains_key(content)
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.plan.poll_event() {
+            self.take_event(event);
+        }
+    }
+
+    fn take_event(&mut self, event: PlanEvent) {
+        match event {
+            PlanEvent::Ready(id) => self.deliver(id),
+            PlanEvent::Failed(id, why) => self.fail_read(id, why),
+            PlanEvent::Filled(content) => {
+                if let Some(file) = self.files.get_mut(&content) {
+                    file.filled = true;
+                }
+                self.end_fills_if_stored(&content);
+            }
+            PlanEvent::FillFailed(content, why) => self.end_fills(&content, &Err(why.into())),
+            PlanEvent::Wanted(content) => {
+                let hashes = vec![content.hash];
+                self.actions.wanted.push(content.hash);
+                self.actions.events.push(FetchEvent::Wanted { hashes });
+            }
+            PlanEvent::Survey(content, node) => {
+                let file = self.files.get(&content);
+                if let Some(address) = file.and_then(|file| file.addresses.get(&node)) {
+                    self.actions.surveys.push((node, *address, content.hash));
+                }
+            }
+            PlanEvent::Liar(node, content) => {
+                let hash = content.hash;
+                self.actions.events.push(FetchEvent::Liar { node, hash });
+            }
+            PlanEvent::Cancel(id) => self.actions.cancels.extend(self.asked.remove(&id)),
+            PlanEvent::Closed(content) => {
+                self.window.forget(&content);
+                let file = self.files.remove(&content);
+                self.actions.closed.extend(file.and_then(|file| file.cache));
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: DemandId) {
+        let Some(read) = self.reads.remove(&id) else {
+            return;
+        };
+        let file = self.files.get(&read.content);
+        let sources = Sources {
+            held: self.window.overlapping(&read.content, read.range),
+            file: file.and_then(|file| file.cache.clone()),
+        };
+        self.actions.deliveries.push(Delivery { read, sources });
+    }
+
+    fn fail_read(&mut self, id: DemandId, why: PlanError) {
+        let Some(read) = self.reads.remove(&id) else {
+            return;
+        };
+        let why = TransferError::from(why);
+        self.actions.events.push(FetchEvent::Failed {
+            hash: read.content.hash,
+            range: read.range,
+            why: why.clone(),
+        });
+        self.actions.ends.push((read.reader, why));
+    }
+}
