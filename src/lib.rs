@@ -41,8 +41,9 @@
 //!        pure ▶    cluster   catalogue    transfer::session      │
 //!                     │          ▲               │               │
 //!         I/O ▶  net::gossip   share      transfer::client ── cache
-//!                   (UDP)   (scan, watch, transfer::server
-//!                             hash)         net::peer (TLS over TCP)
+//!                   (UDP)   (scan, watch, transfer::batches
+//!                             hash)       transfer::server
+//!                                           net::peer (TLS over TCP)
 //! ```
 //!
 //! # Rooms
@@ -60,8 +61,8 @@
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
-//! | [`transfer`] | fetching, as one machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, and serving |
-//! | [`fs`] | inodes, handles, attributes, the one errno table |
+//! | [`transfer`] | fetching, as one machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
+//! | [`fs`] | inodes, handles, attributes, the one errno table; which small files a program will open next |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
 //! | [`broker`] | the calls that need privilege, and the small process that makes them for the daemon and keeps its mount |
 //! | [`node`] | the event loop that owns the machines; what the filesystem reads |

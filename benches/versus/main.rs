@@ -4,15 +4,17 @@
 //! rclone`). Everything runs on loopback; files are in the page cache of the serving side, and
 //! each cold read is of a file that the reader has not read before. The contestants take turns,
 //! another one first in each round, so that a change of the machine's speed hits all of them, and
-//! dirty pages are written out before each turn.
+//! dirty pages are written out before each turn. The trial `far` alone has the two ends on hosts of
+//! their own, 20 ms and 100 MB/s apart (root, and what `tests/lab/netlab` needs).
 //!
 //! | setting | of what | default |
 //! |---|---|---|
 //! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
 //! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
 //! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
-//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm,direct` those to do | all |
+//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm,direct,far` those to do | all |
 
+mod far;
 mod figures;
 mod machine;
 mod rivals;

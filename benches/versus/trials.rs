@@ -24,6 +24,7 @@ pub const ALL: &[Trial] = &[
     ("copy", copy),
     ("warm", warm),
     ("direct", direct),
+    ("far", crate::far::far),
 ];
 
 const MIB: usize = 1 << 20;
@@ -293,7 +294,7 @@ fn copy(field: &Field) {
 }
 
 /// Makes files in directories beneath `staged`.
-fn make_small_files(staged: &Path, seed: u64, count: usize) {
+pub fn make_small_files(staged: &Path, seed: u64, count: usize) {
     let bytes = noise(5000 + seed, count + 16 * 1024);
     for number in 0..count {
         let dir = staged.join((number / COPIED_IN_DIR).to_string());
@@ -306,7 +307,7 @@ fn make_small_files(staged: &Path, seed: u64, count: usize) {
 }
 
 /// The files of directories beneath a directory, which need not be there yet.
-fn count_files(dir: &Path) -> usize {
+pub fn count_files(dir: &Path) -> usize {
     let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     list(dir).map(|entry| list(&entry.path()).count()).sum()
 }

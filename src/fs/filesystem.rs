@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::ahead::Ahead;
 use super::attributes::{Attributes, Entry, StatFs};
 use super::error::FsError;
 use super::handles::Handles;
@@ -20,9 +22,9 @@ use super::listing::Listings;
 use super::modes::Modes;
 use super::names::{self, Listed};
 use super::recall::Places;
-use super::traits::{BackingFiles, Content, Invalidator, Stale};
+use super::traits::{BackingFiles, Content, Invalidator, Stale, WholeFile};
 use crate::catalogue::View;
-use crate::path::NAME_MAX_BYTES;
+use crate::path::{NAME_MAX_BYTES, SharedPath};
 use crate::wire::native::record::Timestamp;
 
 /// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
@@ -63,6 +65,7 @@ pub struct Filesystem {
     pub(super) listings: Listings,
     pub(super) modes: Modes,
     pub(super) places: Places,
+    pub(super) ahead: Mutex<Ahead<SharedPath, WholeFile>>,
     pub(super) inherited: OnceLock<Inherited>,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
@@ -80,6 +83,7 @@ impl Filesystem {
             listings: Listings::default(),
             modes: Modes::default(),
             places: Places::default(),
+            ahead: Mutex::new(Ahead::new()),
             inherited: OnceLock::new(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),

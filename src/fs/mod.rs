@@ -10,11 +10,13 @@
 //! An error leaves everything as it was: a failed lookup counts nothing, a failed open holds
 //! nothing.
 
-pub mod attributes;
+pub mod ahead;
+mod attributes;
 pub mod directory;
 pub mod error;
 pub mod files;
 mod filesystem;
+mod follow;
 pub mod handles;
 mod inherited;
 mod inode;
@@ -23,6 +25,7 @@ pub mod listing;
 mod modes;
 mod names;
 mod older;
+mod order;
 mod recall;
 mod staleness;
 pub mod traits;
@@ -38,7 +41,7 @@ pub use listing::DirectoryEntry;
 pub use older::LaterReply;
 pub use traits::{
     BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,
-    LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+    LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -179,7 +179,8 @@ fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<Box<[u8]>> {
     }
 }
 
-fn listed(path: &SharedPath, found: Found) -> Listed {
+/// What was found of a path.
+pub(super) fn listed(path: &SharedPath, found: Found) -> Listed {
     let node = match found.kind {
         Kind::Directory => Node::Directory,
         Kind::Symlink { target } => Node::Symlink(target),

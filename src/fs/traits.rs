@@ -55,6 +55,10 @@ pub trait Content: Send + Sync + 'static {
         self.read(handle, range, reply)
     }
 
+    /// Small files that will be opened soon, the next one first: asks for them whole, as far as it
+    /// sees fit. Never waits.
+    fn ask_ahead(&self, _files: &[WholeFile]) {}
+
     /// How many bytes of the range are not here, and would have to be fetched.
     fn missing_bytes(&self, _handle: ContentHandle, range: ByteRange) -> u64 {
         range.len()
@@ -175,6 +179,15 @@ pub struct FileVersion {
     pub executable: bool,
     /// Where it lies in this node's own shares, if it is this node's own and wins its name.
     pub own: Option<(ShareIndex, SharedPath)>,
+}
+
+/// A content that is wanted whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeFile {
+    /// Which.
+    pub hash: ContentHash,
+    /// Its size.
+    pub size_bytes: u64,
 }
 
 /// A file of an older peer, whose bytes nothing can verify.

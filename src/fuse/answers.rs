@@ -15,7 +15,7 @@ use super::body::Body;
 use super::device::Device;
 use super::readers::Opener;
 use super::table::Waiting;
-use crate::fs::{Caching, FsError, OpenReply};
+use crate::fs::{Caching, FsError, OpenReply, Reach};
 
 /// The flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
 const DIRECT_IO: u32 = 1;
@@ -89,6 +89,9 @@ impl Device {
         let opener = self.readers.opener(header.pid, header.uid);
         let opened = self.fs.open(header.nodeid, flags, opener.reach())?;
         self.note_opened(&opener, header.nodeid, opened);
+        if opener.reach() == Reach::Everything {
+            self.fs.follow_open(opener.program(), header.nodeid);
+        }
         let (flags, backing) = match opened.caching {
             // without KEEP_CACHE an open waits, unkillable, for the reads that are under way
             Caching::Keep => (KEEP_CACHE, 0),

@@ -72,6 +72,11 @@ impl Opener {
             (false, None) => Reach::Everything,
         }
     }
+
+    /// Its process, by number.
+    pub fn program(&self) -> u32 {
+        self.0.process.pid
+    }
 }
 
 impl Default for Readers {

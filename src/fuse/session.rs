@@ -155,12 +155,13 @@ impl fuser::Filesystem for Handlers {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.follow_listing(request, ino, cookie);
         let mut room = Room::new(ENTRY_BYTES);
         let listed = ask(|| {
             self.fs.readdir(ino.0, cookie, &mut |entry| {
@@ -177,12 +178,13 @@ impl fuser::Filesystem for Handlers {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         cookie: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.follow_listing(request, ino, cookie);
         let mut room = Room::new(PLUS_ENTRY_BYTES);
         let listed = ask(|| {
             self.fs

@@ -63,6 +63,9 @@ pub enum NetError {
     /// The request is over a limit of the protocol: our own fault.
     #[error("the request cannot be sent: {0}")]
     Request(WireError),
+    /// The node speaks an older version of the protocol, which has no such request.
+    #[error("the node does not know this request")]
+    Older,
     /// The invitation's time is over.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     InviteExpired,
@@ -93,7 +96,7 @@ impl NetError {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::TooManyConnections => true,
             Self::WrongNode { .. } | Self::NotMember { .. } => true,
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
-            Self::NotAllowed | Self::OwnIdentity => false,
+            Self::NotAllowed | Self::OwnIdentity | Self::Older => false,
             Self::InviteExpired | Self::InviteRefused => false,
             Self::InviterAway { .. } => true,
         }

@@ -24,10 +24,11 @@ use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
     Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile,
-    Opened, ReadNow, ReadReply, ReadTicket, Space,
+    Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use crate::path::SharedPath;
 use crate::share::{ShareFile, ShareSet};
+use crate::transfer::batches::Batches;
 use crate::transfer::plan::PlanError;
 use crate::transfer::{FetchTicket, Fetcher, TransferError};
 use crate::wire::native::record::ShareIndex;
@@ -43,6 +44,7 @@ pub struct NodeContent {
     cache: Cache,
     shares: ShareSet,
     fetcher: Fetcher,
+    pub(super) batches: Batches,
     read_deadline: Duration,
     open: Arc<OpenVersions>,
     next_handle: Arc<AtomicU64>,
@@ -61,9 +63,9 @@ enum OpenVersion {
     Older(RemoteBytes),
 }
 
-struct FixedVersion {
-    hash: ContentHash,
-    size_bytes: u64,
+pub(super) struct FixedVersion {
+    pub(super) hash: ContentHash,
+    pub(super) size_bytes: u64,
     /// Held so that it is not evicted while open; absent where the cache could not make room.
     cached: Option<CacheFile>,
     /// A file of our own shares with the same content.
@@ -79,7 +81,7 @@ impl NodeContent {
         changes: mpsc::Sender<Outdated>,
         cache: Cache,
         shares: ShareSet,
-        fetcher: Fetcher,
+        (fetcher, batches): (Fetcher, Batches),
         read_deadline: Duration,
     ) -> Self {
         Self {
@@ -88,6 +90,7 @@ impl NodeContent {
             cache,
             shares,
             fetcher,
+            batches,
             read_deadline,
             open: Arc::default(),
             next_handle: Arc::new(AtomicU64::new(1)),
@@ -163,6 +166,10 @@ impl NodeContent {
         });
         let deadline = Instant::now() + self.read_deadline;
         let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes);
+        let answer = match self.batches.read(version.small(), range, deadline, answer) {
+            Ok(ticket) => return ReadTicket(ticket),
+            Err(answer) => answer,
+        };
         let ticket = match ahead {
             true => fetcher.read(hash, size_bytes, range, deadline, answer),
             false => fetcher.read_just(hash, size_bytes, range, deadline, answer),
@@ -218,7 +225,10 @@ impl Content for NodeContent {
             Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
             Some(OpenVersion::Older(bytes)) => bytes.read_now(offset, buffer),
             Some(OpenVersion::Fixed(version)) => {
-                let read = version.read_local(offset, buffer);
+                let mut read = version.read_local(offset, buffer);
+                if read == ReadNow::Wait {
+                    read = self.read_come(version, offset, buffer);
+                }
                 if version.is_partial() && matches!(read, ReadNow::Done(_)) {
                     // what the cache gives moves the reader on: its read-ahead must know
                     let range = ByteRange::at(offset, buffer.len() as u64);
@@ -267,11 +277,21 @@ impl Content for NodeContent {
         }
     }
 
+    fn ask_ahead(&self, files: &[WholeFile]) {
+        self.ask_in_batches(files);
+    }
+
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
+        if Batches::is_ours(ticket.0) {
+            return self.batches.waits_until(ticket.0);
+        }
         self.fetcher.waits_until(FetchTicket::from_number(ticket.0))
     }
 
     fn cancel(&self, ticket: ReadTicket) {
+        if Batches::is_ours(ticket.0) {
+            return self.batches.cancel(ticket.0);
+        }
         self.fetcher.cancel(FetchTicket::from_number(ticket.0));
     }
 

@@ -8,7 +8,9 @@
 //! [`EventLog`] and the node goes on.
 
 mod address;
+mod ahead;
 mod checks;
+mod claims;
 mod content;
 mod courier;
 pub mod door;

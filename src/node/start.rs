@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::NodeError;
 use super::address;
 use super::checks::{check_cache, warn_of_a_wrong_clock};
+use super::claims::holders_of;
 use super::content::NodeContent;
 use super::events::EventLog;
 use super::giving::{self, GivingParts, GivingSettings};
@@ -31,14 +32,14 @@ use super::traffic::SentBytes;
 use crate::cache::{Cache, CacheConfig, CacheEvent};
 use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
-use crate::digest::ContentHash;
 use crate::id::{Generation, NodeName};
 use crate::net::PortPair;
 use crate::net::gossip::UdpPort;
 use crate::net::lan::{Lan, LanEvent};
 use crate::net::peer::{Incoming, PeerLimits, PeerNet};
 use crate::share::{ShareConfig, ShareEvent, ShareSet};
-use crate::transfer::{FetchConfig, FetchEvent, Fetcher, Holder, Server, ServerLimits};
+use crate::transfer::batches::Batches;
+use crate::transfer::{FetchConfig, FetchEvent, Fetcher, Server, ServerLimits};
 use crate::trust::{Invites, Keyring, NodeKey};
 
 /// Cache events on their way to the loop.
@@ -319,12 +320,19 @@ impl Builder {
         changes: &mpsc::Sender<Outdated>,
         fetcher: &Fetcher,
     ) -> Arc<NodeContent> {
+        let (net, cache) = (self.net.clone(), self.cache.clone());
+        let batches = Batches::new(
+            net,
+            cache,
+            holders_of(published, self.key.node_id()),
+            fetcher.clone(),
+        );
         Arc::new(NodeContent::new(
             published.clone(),
             changes.clone(),
             self.cache.clone(),
             self.shares.clone(),
-            fetcher.clone(),
+            (fetcher.clone(), batches),
             self.config.read_deadline,
         ))
     }
@@ -381,23 +389,9 @@ impl Builder {
     }
 
     fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {
-        let (published, me) = (published.clone(), self.key.node_id());
-        let holders = Arc::new(move |hash: &ContentHash| {
-            let addresses = published.addresses.load();
-            let claims = published.view.load().claims(hash).into_iter();
-            claims
-                .filter(|(node, _)| *node != me)
-                .filter_map(|(node, size_bytes)| {
-                    Some(Holder {
-                        node,
-                        address: *addresses.get(&node)?,
-                        size_bytes,
-                    })
-                })
-                .collect()
-        });
         let mut config = FetchConfig::new(random_seed());
-        config.plan.me = me;
+        config.plan.me = self.key.node_id();
+        let holders = holders_of(published, self.key.node_id());
         Fetcher::new(config, self.net.clone(), self.cache.clone(), holders)
     }
 

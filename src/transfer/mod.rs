@@ -2,9 +2,10 @@
 //!
 //! [`plan`] decides which range to ask of which peer next; [`session`] is the fetch machine around
 //! it, with the reads, fills, files and holders; both are pure. [`client`] is the I/O around a
-//! session: it sends, verifies what comes and keeps it in the cache. [`server`] answers the ranges
-//! that others ask of us. Nothing here knows a path, a mount or a catalogue: content has a hash and
-//! a size, and who holds it is told from outside.
+//! session: it sends, verifies what comes and keeps it in the cache. [`batches`] asks for many
+//! small files at once, before they are read. [`server`] answers what others ask of us. Nothing
+//! here knows a path, a mount or a catalogue: content has a hash and a size, and who holds it is
+//! told from outside.
 //!
 //! No byte leaves this room for a reader or for the cache that was not proven against its hash.
 //!
@@ -29,6 +30,7 @@
 //! long way: the question is a task (`Inner::ask_range`), the server works on a blocking thread
 //! (`Inner::make`), and so does the asker verify and store (`Inner::take_answer`).
 
+pub mod batches;
 pub mod client;
 mod pace;
 pub mod plan;

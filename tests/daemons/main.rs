@@ -10,6 +10,7 @@ mod nodes;
 mod pointers;
 mod readers;
 mod refusals;
+mod small_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

@@ -2,58 +2,20 @@
 //! `tests/lab/netlab` makes the hosts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
+use crate::support::lab::{Lab, hosts};
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, hosts, mount];
 
-/// Hosts can be made here.
-fn hosts() -> Option<String> {
-    let tried = netlab(&["up", "2"]);
-    netlab(&["down"]);
-    let why = tried.stderr.trim();
-    (!tried.status.success()).then(|| format!("no hosts can be made here: {why}"))
-}
-
-fn netlab(arguments: &[&str]) -> Finished {
-    run(Command::new(netlab_path()).args(arguments))
-}
-
-fn netlab_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/netlab")
-}
-
-/// Hosts that are taken down when the test ends.
-struct Lab;
-
-impl Lab {
-    fn up(hosts: &str) -> Self {
-        netlab(&["up", hosts]).expect_ok();
-        Self
-    }
-
-    /// A command on a host.
-    fn on(&self, host: &str) -> Command {
-        let mut command = Command::new(netlab_path());
-        command.args(["exec", host, "--"]);
-        command
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        netlab(&["down"]);
-    }
-}
-
-fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
+pub fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
     let home = folder.join(host);
     fs::create_dir_all(home.join("share")).unwrap();
     set_mode(&home, 0o755);
@@ -82,7 +44,7 @@ fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
 fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
-    let lab = Lab::up("2");
+    let lab = Lab::up("2", &[]);
     let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
         let home = folder.path().join(host);
@@ -133,7 +95,7 @@ fn wait_for_peer(host: &str, folder: &Path) {
     run(wait.arg(folder.join(host).join("sock"))).expect_ok();
 }
 
-fn stop(nodes: impl IntoIterator<Item = Running>) {
+pub fn stop(nodes: impl IntoIterator<Item = Running>) {
     for node in nodes {
         node.signal(libc::SIGTERM);
         node.end_within(Duration::from_secs(20));
@@ -146,7 +108,7 @@ fn the_doctor_finds_a_firewall_from_either_side_over_tcp_and_over_udp() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let (tcp, udp) = (folder.path().join("tcp"), folder.path().join("udp"));
-    let lab = Lab::up("2");
+    let lab = Lab::up("2", &[]);
     drop_incoming(&lab, "n1", "tcp dport 1378");
     let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, &tcp, &[]));
     ["n1", "n2"]

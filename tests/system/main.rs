@@ -1,6 +1,7 @@
 //! What takes more than one machine's loopback: hosts on links of their own, and a real systemd.
 
 mod broker;
+mod far;
 mod lan;
 mod packages;
 mod restarts;

@@ -52,6 +52,7 @@ impl Service {
 
     pub(super) fn clear_cache(&self) -> Result<CacheCleared, Failure> {
         self.node.fetcher().close_idle();
+        self.node.content().close_idle();
         let cleared = self.node.cache().clear();
         Ok(CacheCleared {
             removed_files: cleared.removed_files as u64,

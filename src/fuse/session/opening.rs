@@ -1,4 +1,5 @@
-//! Opening what an older peer may have: who asks decides how far they may reach, and is noted.
+//! What is answered by who asks: opening what an older peer may have, and listing, after which
+//! files may be asked for ahead.
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, Request};
 
@@ -28,5 +29,15 @@ impl Handlers {
             Err(error) => reply.error(errno(error)),
         };
         self.fs.open_older(ino.0, flags.0, Box::new(answer));
+    }
+
+    /// Who begins to list a directory may open its files next.
+    pub(super) fn follow_listing(&self, request: &Request, ino: INodeNo, cookie: u64) {
+        if cookie == 0 {
+            let lister = self.readers.opener(request.pid(), request.uid());
+            if lister.reach() == Reach::Everything {
+                self.fs.follow_listing(lister.program(), ino.0);
+            }
+        }
     }
 }

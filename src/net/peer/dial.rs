@@ -18,7 +18,7 @@ use super::greet::{Ends, prove};
 use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::outbound::Outbound;
-use super::tls::{nameless, peer_of, write_ahead};
+use super::tls::{nameless, peer_of, speaks_batches, write_ahead};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
@@ -30,6 +30,7 @@ const TELL_EACH: Duration = Duration::from_millis(50);
 pub(super) struct Connection {
     line: Arc<Line>,
     outbound: Arc<Outbound>,
+    batches: bool,
     task: AbortHandle,
 }
 
@@ -76,6 +77,7 @@ impl Connection {
             shared.limits.in_flight(lane),
             shared.limits.ping_after,
         ));
+        let batches = speaks_batches(&stream);
         let (reading, writing) = split(stream);
         let outbound = Arc::new(Outbound::new(writing));
         let end = End {
@@ -87,6 +89,7 @@ impl Connection {
         Self {
             line,
             outbound,
+            batches,
             task: task.abort_handle(),
         }
     }
@@ -97,6 +100,9 @@ impl Connection {
         request: &Request,
         progress: Option<Progress>,
     ) -> Result<Response, NetError> {
+        if !self.batches && matches!(request, Request::Batch { .. }) {
+            return Err(NetError::Older);
+        }
         let slot = Arc::clone(&self.line.slots).acquire_owned().await;
         let slot = slot.map_err(|_| self.line.lost())?;
         let (reply, answer) = oneshot::channel();
@@ -116,12 +122,13 @@ impl Connection {
         reply: OnAnswer,
         progress: Option<Progress>,
     ) -> Result<Asked, OnAnswer> {
+        let known = self.batches || !matches!(request, Request::Batch { .. });
         match Arc::clone(&self.line.slots).try_acquire_owned() {
-            Ok(slot) => {
+            Ok(slot) if known => {
                 let sent = self.send(slot, request, reply, progress);
                 sent.map_err(|(_, reply)| reply)
             }
-            Err(_) => Err(reply),
+            _ => Err(reply),
         }
     }
 
@@ -253,7 +260,7 @@ pub(super) async fn connect_any(
 }
 
 fn speaks_otherwise(address: SocketAddr) -> NetError {
-    let why = "it does not speak p2pfs/1".to_owned();
+    let why = "it speaks neither p2pfs/1 nor p2pfs/2".to_owned();
     NetError::WrongNode { address, why }
 }
 

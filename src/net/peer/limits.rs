@@ -66,6 +66,9 @@ pub struct PeerLimits {
     pub dialled: usize,
     /// Requests that wait for the node's event loop; the next one is answered `Busy`.
     pub incoming: usize,
+    /// Whether many small files are asked for at once, and given so: by `p2pfs/2`. Without it this
+    /// node is one of those that know `p2pfs/1` alone.
+    pub batches: bool,
 }
 
 impl Default for PeerLimits {
@@ -90,6 +93,7 @@ impl Default for PeerLimits {
             unproven_per_ip: 32,
             dialled: 512,
             incoming: 1024,
+            batches: true,
         }
     }
 }

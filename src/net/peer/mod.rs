@@ -126,7 +126,7 @@ impl PeerNet {
         let (incoming, requests) = mpsc::channel(limits.incoming);
         let shared = Arc::new(Shared {
             me: key.node_id(),
-            tls: Tls::new(&key)?,
+            tls: Tls::new(&key, limits.batches)?,
             key,
             keyring,
             allow: ArcSwap::default(),

@@ -23,8 +23,10 @@ use crate::id::NodeId;
 use crate::net::NetError;
 use crate::trust::NodeKey;
 
-/// The one protocol inside (RFC 7301).
-const ALPN: &[u8] = b"p2pfs/1";
+/// The protocols inside (RFC 7301), the one that is chosen first where both ends have it first.
+/// `p2pfs/2` is `p2pfs/1` with batches of small files.
+const PROTOCOLS: [&[u8]; 2] = [WITH_BATCHES, b"p2pfs/1"];
+const WITH_BATCHES: &[u8] = b"p2pfs/2";
 /// The label of the exporter that proofs are bound to (RFC 8446, section 7.5).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
 /// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410,
@@ -38,11 +40,12 @@ const SPKI_PREFIX: [u8; 12] = [
 pub(super) struct Tls {
     provider: Arc<CryptoProvider>,
     key: Arc<CertifiedKey>,
+    protocols: Vec<Vec<u8>>,
     server: Arc<ServerConfig>,
 }
 
 impl Tls {
-    pub(super) fn new(key: &NodeKey) -> Result<Self, NetError> {
+    pub(super) fn new(key: &NodeKey, batches: bool) -> Result<Self, NetError> {
         let provider = Arc::new(provider());
         let bad_key = |error: Error| NetError::Key {
             why: error.to_string(),
@@ -51,10 +54,12 @@ impl Tls {
         let signer = aws_lc_rs::sign::any_eddsa_type(&pkcs8).map_err(bad_key)?;
         let spki = [&SPKI_PREFIX[..], key.node_id().as_bytes()].concat();
         let key = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer));
-        let server = server_config(&provider, &key).map_err(bad_key)?;
+        let protocols = protocols(batches);
+        let server = server_config(&provider, &key, &protocols).map_err(bad_key)?;
         Ok(Self {
             provider,
             key,
+            protocols,
             server: Arc::new(server),
         })
     }
@@ -88,7 +93,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols.clone_from(&self.protocols);
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         Ok(TlsConnector::from(Arc::new(config)))
@@ -103,10 +108,23 @@ pub(super) fn nameless() -> ServerName<'static> {
 /// Who the other end is; none where the handshake did not settle it, or not our protocol.
 pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
     let (_, connection) = stream.get_ref();
-    if connection.alpn_protocol() != Some(ALPN) {
+    let protocol = connection.alpn_protocol()?;
+    if !PROTOCOLS.contains(&protocol) {
         return None;
     }
     node_of(connection.peer_certificates()?.first()?)
+}
+
+/// Whether both ends know batches of small files.
+pub(super) fn speaks_batches<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(WITH_BATCHES)
+}
+
+fn protocols(batches: bool) -> Vec<Vec<u8>> {
+    let known = PROTOCOLS
+        .iter()
+        .filter(|it| batches || **it != WITH_BATCHES);
+    known.map(|protocol| protocol.to_vec()).collect()
 }
 
 /// 32 bytes that only the two ends of this connection know.
@@ -148,6 +166,7 @@ fn provider() -> CryptoProvider {
 fn server_config(
     provider: &Arc<CryptoProvider>,
     key: &Arc<CertifiedKey>,
+    protocols: &[Vec<u8>],
 ) -> Result<ServerConfig, Error> {
     let verifier = Verifier {
         pinned: None,
@@ -159,7 +178,7 @@ fn server_config(
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
             Arc::clone(key),
         )));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -307,7 +326,7 @@ mod tests {
 
     #[test]
     fn no_session_can_be_resumed_and_no_data_comes_early() {
-        let tls = Tls::new(&NodeKey::random()).unwrap();
+        let tls = Tls::new(&NodeKey::random(), true).unwrap();
         assert_eq!(tls.server.send_tls13_tickets, 0);
         assert_eq!(tls.server.max_early_data_size, 0);
         assert!(!tls.server.ticketer.enabled());

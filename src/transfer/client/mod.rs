@@ -323,6 +323,17 @@ impl Fetcher {
         self.inner.with(|session, _| session.returned(node));
     }
 
+    /// A node gave verified bytes that were not asked for by this fetcher.
+    pub fn gave(&self, node: NodeId, bytes: u64) {
+        self.inner.with(|session, _| session.gave(node, bytes));
+    }
+
+    /// A node gave wrong bytes of a content, though not to this fetcher: it is shunned and told of.
+    pub fn lied(&self, node: NodeId, content: ContentKey) {
+        self.inner
+            .with(|session, now| session.lied(now, node, content));
+    }
+
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
         self.inner.lock().session.peers(Instant::now())

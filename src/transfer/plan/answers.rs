@@ -127,14 +127,7 @@ impl Plan {
         };
         self.timers.insert((until, Timer::Rested(node)));
         if failure == Failure::Lied {
-            self.events.push_back(PlanEvent::Liar(node, content));
-            if let Some(fetch) = self.fetches.get_mut(&content) {
-                fetch.lied_to = true;
-            }
-            let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
-            for id in asked.unwrap_or_default() {
-                self.abandon(id);
-            }
+            self.unmask(node, content);
         }
     }
 

@@ -15,6 +15,7 @@
 //! plan as it was before the call.
 
 mod answers;
+mod beside;
 mod fellows;
 mod fetch;
 mod look;

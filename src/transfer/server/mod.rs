@@ -7,6 +7,7 @@
 //! Beyond the limits a peer is told `Busy` and asks another. An error ends one answer.
 
 mod askers;
+mod batch;
 mod opened;
 mod turnstile;
 
@@ -145,10 +146,13 @@ impl Server {
                 size_bytes,
                 range,
             } => (hash, size_bytes, range),
-            Request::Holdings { .. } => {
-                let server = self.clone();
+            Request::Holdings { .. } | Request::Batch { .. } => {
+                let (server, sent) = (self.clone(), sent.clone());
                 tokio::spawn(async move {
                     let answer = server.answer(from, lane, incoming.request).await;
+                    if let Response::Batch { packed } = &answer {
+                        sent(from, packed.len() as u64);
+                    }
                     incoming.reply.send(answer);
                 });
                 return None;
@@ -202,8 +206,8 @@ impl Server {
         Some(turn)
     }
 
-    /// Answers [`Request::Range`] and [`Request::Holdings`] of a proven member; refuses others.
-    /// Needs a running tokio runtime.
+    /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven
+    /// member; refuses others. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
         match request {
             Request::Range {
@@ -215,6 +219,7 @@ impl Server {
                 self.answer_range(of, hash, size_bytes, range).await
             }
             Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await,
+            Request::Batch { files } => self.answer_batch((lane, from), files).await,
             _ => refused("not a question about content"),
         }
     }

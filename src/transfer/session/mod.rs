@@ -302,6 +302,16 @@ impl<O: Owner> Session<O> {
         self.plan.returned(node);
     }
 
+    /// A node gave verified bytes that were not asked for here.
+    pub fn gave(&mut self, node: NodeId, bytes: u64) {
+        self.plan.gave(node, bytes);
+    }
+
+    /// A node gave wrong bytes of a content, though not to us: it is shunned and told of.
+    pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
+        self.plan.lied(now, node, content);
+    }
+
     /// Closes the files that nobody waits for and that are not wanted whole.
     pub fn close_idle(&mut self) {
         self.plan.close_idle();

@@ -1,5 +1,6 @@
 //! Fetchers and servers over real TLS on loopback.
 
+mod batches;
 mod narrow;
 
 use std::net::SocketAddr;
@@ -77,11 +78,15 @@ impl Cluster {
     }
 
     fn net(&self) -> (NodeId, PeerNet, mpsc::Receiver<Incoming>) {
+        self.net_with(PeerLimits::default())
+    }
+
+    fn net_with(&self, limits: PeerLimits) -> (NodeId, PeerNet, mpsc::Receiver<Incoming>) {
         let key = Arc::new(NodeKey::random());
         let id = key.node_id();
         let anywhere = ([127, 0, 0, 1], 0).into();
         let keyring = self.keyring.clone();
-        let (net, incoming) = PeerNet::bind(anywhere, key, keyring, PeerLimits::default()).unwrap();
+        let (net, incoming) = PeerNet::bind(anywhere, key, keyring, limits).unwrap();
         (id, net, incoming)
     }
 

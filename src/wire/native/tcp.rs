@@ -6,8 +6,10 @@
 //! checked on the header before a body is read or memory taken for it. An error leaves nothing
 //! behind: the sender is at fault, and the connection is of no more use.
 
+mod batch;
 mod bounded;
 mod frame;
+mod greeting;
 mod log;
 mod parts;
 mod push;
@@ -22,10 +24,15 @@ use crate::id::NodeId;
 use crate::wire::WireError;
 use crate::wire::native::record::SignedHead;
 
+pub use batch::{
+    BatchPart, MAX_BATCH_BYTES, MAX_BATCH_FILE_BYTES, MAX_BATCH_FILES, PackedBatch, SmallFile,
+    unpack_batch,
+};
 use bounded::Bounded;
 pub use frame::{Frame, FrameHeader, HEADER_BYTES, Kind, MAX_FRAME_BYTES, Phase};
+pub use greeting::Greeting;
 pub use log::{LogPart, MAX_LOG_BYTES, MAX_LOG_RECORDS, Packed, pack_records, unpack_records};
-use parts::{fixed, split};
+use parts::fixed;
 pub use push::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push};
 
 /// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
@@ -90,6 +97,11 @@ pub enum Request {
         /// Within the size, at most [`MAX_RANGE_BYTES`]; empty only for an empty file.
         range: ByteRange,
     },
+    /// Many small contents whole, each with its proof. Only of a node that speaks `p2pfs/2`.
+    Batch {
+        /// Within [`MAX_BATCH_FILES`] and [`MAX_BATCH_BYTES`].
+        files: Vec<SmallFile>,
+    },
     /// What of a content the peer could give.
     Holdings {
         /// Which content.
@@ -126,6 +138,11 @@ pub enum Response {
         /// At most [`MAX_FRAME_BYTES`].
         proof: Bytes,
     },
+    /// What it has of a batch.
+    Batch {
+        /// As [`PackedBatch`] makes it; see [`unpack_batch`].
+        packed: Bytes,
+    },
     /// What it could give.
     Holdings {
         /// At most [`MAX_HOLDINGS_RANGES`].
@@ -161,44 +178,6 @@ pub enum Response {
     Refused {
         /// For a log; at most [`MAX_REASON_BYTES`], the rest is cut.
         reason: String,
-    },
-}
-
-/// The first frame of each side, before any other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Greeting {
-    /// The dialler proves that it is a member. It names no epoch: who does not have the secret
-    /// cannot tell the proof from noise.
-    Prove {
-        /// What the connection will carry.
-        lane: Lane,
-        /// See `trust::membership_proof`.
-        proof: [u8; 32],
-        /// Certificates, for a member that may not have heard of us; at most [`MAX_CHAIN_BYTES`].
-        chain: Bytes,
-    },
-    /// The dialler proves that it holds an invitation.
-    Enrol {
-        /// See `trust::enrolment_proof`.
-        proof: [u8; 32],
-        /// What the dialler calls itself: a `NodeName`.
-        name: Bytes,
-    },
-    /// The acceptor proves that it is a member too.
-    Proven {
-        /// Over the same epoch as the dialler's.
-        proof: [u8; 32],
-        /// As the dialler's.
-        chain: Bytes,
-    },
-    /// The acceptor admits the dialler.
-    Enrolled {
-        /// The epoch's secret.
-        secret: [u8; 32],
-        /// Proof that the acceptor knows the invitation.
-        proof: [u8; 32],
-        /// The certificates from the founding to the dialler's.
-        chain: Bytes,
     },
 }
 
@@ -260,6 +239,7 @@ impl Request {
                 };
                 Frame::new(id, Kind::AskRange, body_of(&body))
             }
+            Self::Batch { files } => Frame::new(id, Kind::AskBatch, batch::question(files)?),
             Self::Holdings { hash } => Frame::new(
                 id,
                 Kind::AskHoldings,
@@ -308,6 +288,9 @@ impl Request {
                     range,
                 })
             }
+            Kind::AskBatch => Ok(Self::Batch {
+                files: batch::asked(&body)?,
+            }),
             Kind::AskHoldings => {
                 let hash = fixed(&body, "a request for holdings")?;
                 Ok(Self::Holdings {
@@ -336,6 +319,7 @@ impl Response {
             }
             Self::Log(part) => Frame::new(id, Kind::Log, body_of(part)),
             Self::Data { proof } => Frame::new(id, Kind::Data, proof.clone()),
+            Self::Batch { packed } => Frame::new(id, Kind::Batch, packed.clone()),
             Self::Trust { answer } => Frame::new(id, Kind::Trust, answer.clone()),
             Self::Holdings { ranges, size_bytes } => {
                 let ranges: Vec<ByteRange> = ranges.iter().collect();
@@ -380,6 +364,10 @@ impl Response {
             }),
             Kind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
             Kind::Data => Ok(Self::Data { proof: body }),
+            Kind::Batch => {
+                unpack_batch(&body)?;
+                Ok(Self::Batch { packed: body })
+            }
             Kind::Trust => Ok(Self::Trust { answer: body }),
             Kind::Holdings => {
                 let HoldingsBody { size_bytes, ranges } = parse(&body, "a list of holdings")?;
@@ -407,66 +395,6 @@ impl Response {
                 reason: String::from_utf8_lossy(&body).into_owned(),
             }),
             _ => Err(WireError::Malformed { what: "a response" }),
-        }
-    }
-}
-
-impl Greeting {
-    /// The frame of this greeting; greetings have the request id 0.
-    pub fn encode(&self) -> Frame {
-        let (kind, body) = match self {
-            Self::Prove { lane, proof, chain } => {
-                let lane = matches!(lane, Lane::Bulk) as u8;
-                (Kind::Prove, [&[lane][..], proof, chain].concat())
-            }
-            Self::Enrol { proof, name } => (Kind::Enrol, [&proof[..], name].concat()),
-            Self::Proven { proof, chain } => (Kind::Proven, [&proof[..], chain].concat()),
-            Self::Enrolled {
-                secret,
-                proof,
-                chain,
-            } => (Kind::Enrolled, [&secret[..], proof, chain].concat()),
-        };
-        Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
-    }
-
-    /// The greeting that a frame of `kind` carries.
-    ///
-    /// # Errors
-    /// [`WireError`] where it carries none.
-    pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
-        const WHAT: &str = "a greeting";
-        match kind {
-            Kind::Prove => {
-                let (lane, rest) = body
-                    .split_first()
-                    .ok_or(WireError::Malformed { what: WHAT })?;
-                let lane = match lane {
-                    0 => Lane::Urgent,
-                    1 => Lane::Bulk,
-                    _ => return Err(WireError::Malformed { what: WHAT }),
-                };
-                let (proof, chain) = split(rest, WHAT)?;
-                Ok(Self::Prove { lane, proof, chain })
-            }
-            Kind::Enrol => {
-                let (proof, name) = split(body, WHAT)?;
-                Ok(Self::Enrol { proof, name })
-            }
-            Kind::Proven => {
-                let (proof, chain) = split(body, WHAT)?;
-                Ok(Self::Proven { proof, chain })
-            }
-            Kind::Enrolled => {
-                let (secret, rest) = split(body, WHAT)?;
-                let (proof, chain) = split(&rest, WHAT)?;
-                Ok(Self::Enrolled {
-                    secret,
-                    proof,
-                    chain,
-                })
-            }
-            _ => Err(WireError::Malformed { what: WHAT }),
         }
     }
 }

@@ -82,7 +82,7 @@ async fn a_stranger_who_is_dialled_hears_only_a_proof_that_he_cannot_read() {
     };
     let stranger = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = Tls::new(&key)
+        let mut stream = Tls::new(&key, true)
             .unwrap()
             .acceptor()
             .accept(stream)
@@ -113,7 +113,7 @@ async fn an_echoed_proof_opens_no_door() {
     };
     let mirror = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = Tls::new(&key)
+        let mut stream = Tls::new(&key, true)
             .unwrap()
             .acceptor()
             .accept(stream)

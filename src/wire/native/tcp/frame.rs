@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::batch::{MAX_BATCH_ANSWER_BYTES, MAX_BATCH_QUESTION_BYTES};
 use super::push::{MAX_GIVE_FRAME_BYTES, MAX_OFFER_FRAME_BYTES};
 use super::{
     MAX_CHAIN_BYTES, MAX_GIVEN_BYTES, MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES,
@@ -48,6 +49,8 @@ pub enum Kind {
     AskHoldings = 20,
     /// Request.
     AskTrust = 25,
+    /// Request, of `p2pfs/2`.
+    AskBatch = 26,
     /// Request.
     AskReach = 21,
     /// Request.
@@ -78,6 +81,8 @@ pub enum Kind {
     Refused = 40,
     /// Response.
     Trust = 43,
+    /// Response, of `p2pfs/2`.
+    Batch = 44,
     /// Response.
     Reached = 41,
     /// Response.
@@ -98,7 +103,7 @@ pub enum Phase {
 /// A clock and a reason.
 const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
 
-const KINDS: [Kind; 29] = [
+const KINDS: [Kind; 31] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
@@ -111,6 +116,7 @@ const KINDS: [Kind; 29] = [
     Kind::AskRange,
     Kind::AskHoldings,
     Kind::AskTrust,
+    Kind::AskBatch,
     Kind::AskReach,
     Kind::Offer,
     Kind::Give,
@@ -126,6 +132,7 @@ const KINDS: [Kind; 29] = [
     Kind::Busy,
     Kind::Refused,
     Kind::Trust,
+    Kind::Batch,
     Kind::Reached,
     Kind::Taken,
 ];
@@ -148,6 +155,8 @@ impl Kind {
             Self::Log => MAX_LOG_BYTES,
             Self::Data => MAX_FRAME_BYTES,
             Self::AskTrust | Self::Trust => MAX_TRUST_BYTES,
+            Self::AskBatch => MAX_BATCH_QUESTION_BYTES,
+            Self::Batch => MAX_BATCH_ANSWER_BYTES,
             Self::Holdings => MAX_HOLDINGS_BYTES,
             Self::Refused => MAX_REASON_BYTES,
             Self::Offer => MAX_OFFER_FRAME_BYTES,

@@ -1,0 +1,601 @@
+//! Which small files a program will open next: directories are read in the order in which they
+//! are listed, by their names or by their inodes' numbers, and few programs do otherwise.
+//!
+//! Pure: told of every open, it says which files to ask for. A program that opens three files one
+//! after the other in one of the two orders is taken to go on so; the more of what was asked for
+//! it opens, the more is asked for ahead of it, and what it leaves out makes that less. So what is
+//! asked for in vain is bounded by what was of use before, and a program that reads a file here
+//! and there leads to nothing. What it goes by holds for the next directories of the same program
+//! too, and once it has gone from one to the next, the one after is begun before it is there.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::order::{By, Order};
+
+/// How many neighbours a program must have opened in a row.
+const RUN_MIN: usize = 2;
+/// How many files are asked for then; each that is opened adds one.
+const WINDOW_START: usize = 4;
+/// The most files that are asked for and not opened, for one program.
+pub const WINDOW_MAX_FILES: usize = 256;
+/// The most bytes of them: what 20 ms at 100 MB/s hold, twice.
+pub const WINDOW_MAX_BYTES: u64 = 4 << 20;
+/// How many programs are followed; the one that opened longest ago is forgotten.
+const PROGRAMS_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+/// How far a program's threads may be from the order before a file counts as left out.
+const SLACK_FILES: usize = 8;
+/// For how long the order of a directory is believed.
+const ORDER_LIFETIME: Duration = Duration::from_secs(30);
+/// How many directories of one program are followed: as many as a window of small ones has.
+const DIRECTORIES_MAX: usize = 128;
+/// How many files these have together, so that their names take a few megabytes at most.
+const KNOWN_FILES_MAX: usize = 32_768;
+
+/// What follows from an open.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Follow<D, T> {
+    /// To be asked for, in this order.
+    pub ask: Vec<T>,
+    /// What must be known for more.
+    pub needs: Option<Needs<D>>,
+}
+
+/// What the machine wants to know.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Needs<D> {
+    /// The order of a directory: see [`Ahead::listed`].
+    Order(D),
+    /// Which directory comes after this one: see [`Ahead::comes_next`].
+    After(D, By),
+}
+
+/// What is known of the programs that read. `D` names directories, `T` is what is asked for.
+pub(super) struct Ahead<D, T> {
+    programs: LruCache<u32, Program<D, T>>,
+}
+
+struct Program<D, T> {
+    /// The latest last.
+    directories: VecDeque<Directory<D, T>>,
+    window: usize,
+    /// Which of the two orders it goes by, where it goes by one.
+    by: Option<By>,
+    /// Whether it went from one directory to the next.
+    goes_on: bool,
+    /// Where asking goes on.
+    asking: Option<D>,
+}
+
+struct Directory<D, T> {
+    name: D,
+    order: Option<Arc<Order<T>>>,
+    listed_at: Option<Instant>,
+    /// The names that were opened before the order was known.
+    opened: Vec<Box<[u8]>>,
+    /// The last open's place in each order, and how many neighbours came one after the other.
+    last: Option<[usize; 2]>,
+    runs: [usize; 2],
+    /// Where asking goes on.
+    next: usize,
+    /// Places that were asked for and not opened, and their bytes.
+    unread: BTreeSet<usize>,
+    unread_bytes: u64,
+}
+
+impl<D, T> Follow<D, T> {
+    const NOTHING: Self = Self {
+        ask: Vec::new(),
+        needs: None,
+    };
+
+    fn needs(needs: Needs<D>) -> Self {
+        let (ask, needs) = (Vec::new(), Some(needs));
+        Self { ask, needs }
+    }
+}
+
+impl<D: Clone + PartialEq, T: Clone> Ahead<D, T> {
+    pub fn new() -> Self {
+        Self {
+            programs: LruCache::new(PROGRAMS_MAX),
+        }
+    }
+
+    /// A program opened a file of that name in a directory.
+    pub fn opened(&mut self, now: Instant, program: u32, dir: &D, name: &[u8]) -> Follow<D, T> {
+        let program = self.programs.get_or_insert_mut(program, Program::new);
+        let knows = program.by.is_some();
+        let here = program.directory(dir);
+        if here.listed_at.is_some_and(|at| at + ORDER_LIFETIME < now) {
+            *here = Directory::new(dir.clone());
+        }
+        if here.order.is_none() {
+            here.opened.push(name.into());
+            return match knows || here.opened.len() > RUN_MIN {
+                true => Follow::needs(Needs::Order(dir.clone())),
+                false => Follow::NOTHING,
+            };
+        }
+        program.step(name);
+        program.ask()
+    }
+
+    /// A program lists a directory: one that goes by an order will open its first files.
+    pub fn lists(&mut self, program: u32, dir: &D) -> Follow<D, T> {
+        match self.programs.get_mut(&program) {
+            Some(program) if program.by.is_some() && !program.knows(dir) => {
+                Follow::needs(Needs::Order(dir.clone()))
+            }
+            _ => Follow::NOTHING,
+        }
+    }
+
+    /// The order of a directory that was called for.
+    pub fn listed(
+        &mut self,
+        now: Instant,
+        program: u32,
+        dir: &D,
+        order: Arc<Order<T>>,
+    ) -> Follow<D, T> {
+        let Some(program) = self.programs.get_mut(&program) else {
+            return Follow::NOTHING;
+        };
+        let here = program.directory(dir);
+        (here.order, here.listed_at) = (Some(order), Some(now));
+        let opened = std::mem::take(&mut here.opened);
+        program.asking = Some(dir.clone());
+        opened.iter().for_each(|name| program.step(name));
+        program.bound();
+        program.ask()
+    }
+
+    /// This directory comes after the one that asking was through with; `order` is called where
+    /// it is not known yet.
+    pub fn comes_next(
+        &mut self,
+        now: Instant,
+        program: u32,
+        dir: &D,
+        order: impl FnOnce() -> Arc<Order<T>>,
+    ) -> Follow<D, T> {
+        let Some(program) = self.programs.get_mut(&program) else {
+            return Follow::NOTHING;
+        };
+        program.asking = Some(dir.clone());
+        if !program.knows(dir) {
+            let mut next = Directory::new(dir.clone());
+            (next.order, next.listed_at) = (Some(order()), Some(now));
+            // the program is where it was
+            program.directories.push_front(next);
+            program.bound();
+        }
+        program.ask()
+    }
+}
+
+impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
+    fn new() -> Self {
+        Self {
+            directories: VecDeque::new(),
+            window: 0,
+            by: None,
+            goes_on: false,
+            asking: None,
+        }
+    }
+
+    fn knows(&self, dir: &D) -> bool {
+        self.directories.iter().any(|it| it.name == *dir)
+    }
+
+    /// The directory, the latest one from now on.
+    fn directory(&mut self, name: &D) -> &mut Directory<D, T> {
+        let known = self.directories.iter().position(|it| it.name == *name);
+        let here = known.and_then(|at| self.directories.remove(at));
+        let here = here.unwrap_or_else(|| Directory::new(name.clone()));
+        self.directories.push_back(here);
+        self.directories.back_mut().expect("one was pushed")
+    }
+
+    /// Forgets the directories that were left longest ago; what was asked for there was in vain.
+    fn bound(&mut self) {
+        let files = |it: &Directory<D, T>| it.order.as_ref().map_or(0, |order| order.len());
+        let mut known: usize = self.directories.iter().map(files).sum();
+        while self.directories.len() > DIRECTORIES_MAX || known > KNOWN_FILES_MAX {
+            let asking = self.asking.as_ref();
+            let left = self
+                .directories
+                .iter()
+                .position(|it| Some(&it.name) != asking);
+            let Some(gone) = left.and_then(|at| self.directories.remove(at)) else {
+                return;
+            };
+            known -= files(&gone);
+            if !gone.unread.is_empty() {
+                self.window /= 2;
+            }
+        }
+    }
+
+    /// One more file of the latest directory was opened.
+    fn step(&mut self, name: &[u8]) {
+        let elsewhere = self.unread() > 0;
+        let Some(here) = self.directories.back_mut() else {
+            return;
+        };
+        let Some(places) = here.order.as_ref().and_then(|it| it.places(name)) else {
+            return;
+        };
+        let is_first = here.last.is_none();
+        here.run(places);
+        match self.by {
+            Some(by) if here.unread.contains(&places[by as usize]) => {
+                let left_out = here.read(by, places[by as usize]);
+                self.goes_on |= is_first;
+                self.window = (self.window + 1).min(WINDOW_MAX_FILES);
+                (0..left_out).for_each(|_| self.window /= 2);
+            }
+            // another directory than was expected
+            Some(_) if is_first && self.goes_on && elsewhere => {
+                self.window /= 2;
+                self.goes_on = false;
+            }
+            Some(_) if is_first => self.goes_on = true,
+            // in order, though it was not asked for: too large, or sooner than that
+            Some(by) if here.runs[by as usize] > 0 => {}
+            Some(_) => self.window /= 2,
+            None => {}
+        }
+        if self.window == 0 {
+            self.take_up();
+        }
+    }
+
+    /// Takes the program for one that goes by an order, where it has shown that.
+    fn take_up(&mut self) {
+        let Some(here) = self.directories.back_mut() else {
+            return;
+        };
+        let shown = |by: &By| here.runs[*by as usize] >= RUN_MIN;
+        self.by = [By::Name, By::Number].into_iter().find(shown);
+        self.goes_on = false;
+        if self.by.is_some() {
+            self.window = WINDOW_START;
+        }
+    }
+
+    fn unread(&self) -> usize {
+        self.directories.iter().map(|it| it.unread.len()).sum()
+    }
+
+    /// What to ask for now: enough for a batch, or nothing yet.
+    fn ask(&mut self) -> Follow<D, T> {
+        let unread = self.unread();
+        let unread_bytes: u64 = self.directories.iter().map(|it| it.unread_bytes).sum();
+        let (Some(by), Some(asking)) = (self.by, self.asking.clone()) else {
+            return Follow::NOTHING;
+        };
+        if unread > self.window / 2 || unread_bytes > WINDOW_MAX_BYTES / 2 {
+            return Follow::NOTHING;
+        }
+        let mut dirs = self.directories.iter_mut();
+        let Some(dir) = dirs.find(|it| it.name == asking) else {
+            return Follow::NOTHING;
+        };
+        let room = self.window - unread;
+        let ask = dir.ask(by, room, WINDOW_MAX_BYTES - unread_bytes);
+        let is_through = dir.is_through() && ask.len() < room && self.goes_on;
+        let needs = is_through.then_some(Needs::After(asking, by));
+        Follow { ask, needs }
+    }
+}
+
+impl<D, T: Clone> Directory<D, T> {
+    fn new(name: D) -> Self {
+        Self {
+            name,
+            order: None,
+            listed_at: None,
+            opened: Vec::new(),
+            last: None,
+            runs: [0; 2],
+            next: 0,
+            unread: BTreeSet::new(),
+            unread_bytes: 0,
+        }
+    }
+
+    /// Counts neighbours.
+    fn run(&mut self, places: [usize; 2]) {
+        if let Some(last) = self.last {
+            for (run, (last, place)) in self.runs.iter_mut().zip(last.into_iter().zip(places)) {
+                match place == last + 1 {
+                    true => *run += 1,
+                    // the same once more, as of a program that looks at it first
+                    false if place == last => {}
+                    false => *run = 0,
+                }
+            }
+        }
+        self.last = Some(places);
+    }
+
+    /// A file was opened that was asked for. Says how many before it were left out.
+    fn read(&mut self, by: By, place: usize) -> usize {
+        let before = ..place.saturating_sub(SLACK_FILES);
+        let left_out: Vec<usize> = self.unread.range(before).copied().collect();
+        for place in left_out.iter().chain([&place]) {
+            self.forget(by, *place);
+        }
+        left_out.len()
+    }
+
+    fn forget(&mut self, by: By, place: usize) {
+        if self.unread.remove(&place) {
+            let file = self.order.as_ref().and_then(|it| it.at(by, place));
+            let bytes = file.map_or(0, |file| file.size_bytes);
+            self.unread_bytes = self.unread_bytes.saturating_sub(bytes);
+        }
+    }
+
+    fn is_through(&self) -> bool {
+        self.order.as_ref().is_none_or(|it| self.next >= it.len())
+    }
+
+    /// The next files, at most so many and so many bytes.
+    fn ask(&mut self, by: By, files_max: usize, bytes_max: u64) -> Vec<T> {
+        let Some(files) = self.order.clone() else {
+            return Vec::new();
+        };
+        let after = self.last.map_or(0, |last| last[by as usize] + 1);
+        self.next = self.next.max(after);
+        let (mut asked, mut bytes) = (Vec::new(), 0);
+        while let Some(file) = files.at(by, self.next) {
+            if let Some(ask) = &file.ask {
+                if asked.len() == files_max || bytes + file.size_bytes > bytes_max {
+                    break;
+                }
+                asked.push(ask.clone());
+                bytes += file.size_bytes;
+                self.unread.insert(self.next);
+            }
+            self.next += 1;
+        }
+        self.unread_bytes += bytes;
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::order::Listed;
+    use super::*;
+
+    const CP: u32 = 7;
+    const DIR: u64 = 1;
+
+    /// Files `000`, `001` …, whose numbers are in no order; each asks for its own place.
+    fn directory(count: usize, size_bytes: u64) -> Arc<Order<usize>> {
+        let file = |place: usize| Listed {
+            name: format!("{place:05}").into_bytes().into(),
+            number: (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            size_bytes,
+            ask: Some(place),
+        };
+        Arc::new(Order::new((0..count).map(file).collect()))
+    }
+
+    struct World {
+        ahead: Ahead<u64, usize>,
+        files: Arc<Order<usize>>,
+        now: Instant,
+        asked: Vec<usize>,
+        /// Directories are numbered, and this is the last one.
+        last_dir: u64,
+    }
+
+    impl World {
+        fn new(count: usize, size_bytes: u64) -> Self {
+            Self {
+                ahead: Ahead::new(),
+                files: directory(count, size_bytes),
+                now: Instant::now(),
+                asked: vec![],
+                last_dir: DIR,
+            }
+        }
+
+        fn open_in(&mut self, dir: u64, place: usize) {
+            let name = self.files.by_name(place).name.clone();
+            let follow = self.ahead.opened(self.now, CP, &dir, &name);
+            self.follow(follow);
+        }
+
+        fn follow(&mut self, mut follow: Follow<u64, usize>) {
+            loop {
+                self.asked.extend(follow.ask);
+                let files = self.files.clone();
+                follow = match follow.needs {
+                    None => return,
+                    Some(Needs::Order(dir)) => self.ahead.listed(self.now, CP, &dir, files),
+                    Some(Needs::After(dir, _)) if dir < self.last_dir => {
+                        self.ahead.comes_next(self.now, CP, &(dir + 1), || files)
+                    }
+                    Some(Needs::After(..)) => return,
+                };
+            }
+        }
+
+        fn open(&mut self, place: usize) {
+            self.open_in(DIR, place);
+        }
+    }
+
+    #[test]
+    fn who_opens_three_files_in_the_order_of_names_has_the_next_ones_asked_for() {
+        let mut world = World::new(1000, 10);
+        world.open(0);
+        world.open(1);
+        assert_eq!(world.asked, [0; 0]);
+        world.open(2);
+        assert_eq!(world.asked, [3, 4, 5, 6]);
+        (3..1000).for_each(|place| world.open(place));
+        assert_eq!(
+            world.asked,
+            (3..1000).collect::<Vec<_>>(),
+            "each once, in order"
+        );
+    }
+
+    #[test]
+    fn the_order_of_numbers_is_one_as_well() {
+        let mut world = World::new(1000, 10);
+        let order = world.files.in_order(By::Number);
+        order.iter().for_each(|place| world.open(*place));
+        assert_eq!(world.asked, order[3..]);
+    }
+
+    #[test]
+    fn the_more_is_opened_the_more_is_asked_for_up_to_a_limit() {
+        let mut world = World::new(5000, 10);
+        let mut most = 0;
+        for place in 0..5000 {
+            world.open(place);
+            most = most.max((world.asked.len() + 3).saturating_sub(place + 1));
+            assert!(most <= WINDOW_START + place, "{most} at {place}");
+        }
+        assert!(
+            (WINDOW_MAX_FILES / 2..=WINDOW_MAX_FILES).contains(&most),
+            "{most}"
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_and_not_opened_is_bounded_in_bytes() {
+        let size_bytes = 60_000;
+        let mut world = World::new(2000, size_bytes);
+        for place in 0..1000 {
+            world.open(place);
+            let unread = (world.asked.len() + 3).saturating_sub(place + 1) as u64;
+            assert!(unread * size_bytes <= WINDOW_MAX_BYTES);
+        }
+        assert!(world.asked.len() > 1000);
+    }
+
+    #[test]
+    fn a_program_that_reads_one_file_in_ten_leads_to_little_in_vain() {
+        for step in [2, 3, 10] {
+            let mut world = World::new(5000, 10);
+            (0..5000).step_by(step).for_each(|place| world.open(place));
+            assert_eq!(world.asked, [0; 0], "one in {step}");
+        }
+        let mut state = 1u64;
+        let mut chance = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state >> 33
+        };
+        for trial in 0..20 {
+            let mut world = World::new(5000, 10);
+            let opened: Vec<usize> = (0..5000).filter(|_| chance().is_multiple_of(10)).collect();
+            opened.iter().for_each(|place| world.open(*place));
+            let in_vain = world
+                .asked
+                .iter()
+                .filter(|place| !opened.contains(place))
+                .count();
+            assert!(
+                in_vain * 5 <= opened.len(),
+                "trial {trial}: {in_vain} of {}",
+                opened.len()
+            );
+        }
+    }
+
+    #[test]
+    fn who_stops_reading_all_is_followed_no_more() {
+        let mut world = World::new(5000, 10);
+        (0..1000).for_each(|place| world.open(place));
+        let before = world.asked.len();
+        (1000..5000).step_by(10).for_each(|place| world.open(place));
+        assert!(
+            world.asked.len() - before <= WINDOW_MAX_FILES / 2,
+            "{}",
+            world.asked.len()
+        );
+    }
+
+    #[test]
+    fn threads_that_are_a_little_out_of_order_are_one_program() {
+        let mut world = World::new(1000, 10);
+        (0..10).for_each(|place| world.open(place));
+        for pair in 5..499 {
+            world.open(pair * 2 + 1);
+            world.open(pair * 2);
+        }
+        assert!(world.asked.len() > 900, "{}", world.asked.len());
+    }
+
+    #[test]
+    fn the_next_directory_of_such_a_program_is_asked_for_as_it_is_listed() {
+        let mut world = World::new(100, 10);
+        assert_eq!(
+            world.ahead.lists(CP, &DIR),
+            Follow::NOTHING,
+            "nothing is known yet"
+        );
+        (0..100).for_each(|place| world.open(place));
+        world.asked.clear();
+        let follow = world.ahead.lists(CP, &(DIR + 1));
+        assert_eq!(follow.needs, Some(Needs::Order(DIR + 1)));
+        world.follow(follow);
+        assert!(world.asked.len() >= WINDOW_START && world.asked[0] == 0);
+        (0..100).for_each(|place| world.open_in(DIR + 1, place));
+        assert_eq!(world.asked, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_went_from_one_directory_to_the_next_has_the_third_asked_for_before() {
+        let mut world = World::new(20, 10);
+        world.last_dir = DIR + 9;
+        for dir in DIR..DIR + 10 {
+            (0..20).for_each(|place| world.open_in(dir, place));
+            let asked = world.asked.len();
+            assert!(
+                dir < DIR + 2 || dir == DIR + 9 || asked > 20 * dir as usize,
+                "{asked}"
+            );
+        }
+        assert!(world.asked.len() <= 20 * 10);
+    }
+
+    #[test]
+    fn who_goes_elsewhere_leaves_little_in_vain() {
+        let mut world = World::new(4, 10);
+        world.last_dir = DIR + 10_000;
+        (DIR..DIR + 50).for_each(|dir| (0..4).for_each(|place| world.open_in(dir, place)));
+        let before = world.asked.len();
+        for dir in (DIR + 1000..DIR + 9000).step_by(100) {
+            (0..4).for_each(|place| world.open_in(dir, place));
+        }
+        let more = world.asked.len() - before;
+        assert!(more <= WINDOW_MAX_FILES + 4 * 80, "{more}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_in_the_order_leads_to_nothing() {
+        let mut world = World::new(10, 10);
+        (0..4).for_each(|place| world.open(place));
+        let before = world.asked.clone();
+        let unknown = world.ahead.opened(world.now, CP, &DIR, b"new");
+        world.follow(unknown);
+        assert_eq!(world.asked, before);
+    }
+}

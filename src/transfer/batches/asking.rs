@@ -1,0 +1,217 @@
+//! A batch from its question to its bytes: who is asked, what came, and where it goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::table::Batch;
+use super::{BATCH_TARGET_BYTES, Inner, REST, Reading};
+use crate::cache::Stored;
+use crate::digest::{self, ContentKey, DigestError, Verified};
+use crate::extent::ByteRange;
+use crate::id::NodeId;
+use crate::net::NetError;
+use crate::transfer::Holder;
+use crate::wire::native::tcp::{
+    BatchPart, Lane, MAX_BATCH_FILE_BYTES, MAX_BATCH_FILES, Request, Response, SmallFile,
+    unpack_batch,
+};
+
+/// How long a file of the cache is held open for who was expected to read it.
+const HELD_FOR: Duration = Duration::from_secs(2);
+/// How long nothing is asked in batches of a node that does not know them: it may be of another
+/// version when it is back.
+const OLDER_REST: Duration = Duration::from_secs(60);
+/// The same of one that gave wrong bytes: as long as it is shunned otherwise.
+const LIED_REST: Duration = crate::transfer::plan::SHUN;
+
+impl Inner {
+    pub(super) fn ask(self: &Arc<Self>, files: &[SmallFile]) {
+        let now = Instant::now();
+        let peers = self.fetcher.peers();
+        let shunned = |node: &NodeId| peers.iter().any(|it| it.node == *node && it.shunned);
+        let priority = |holder: &Holder| {
+            let known = peers.iter().find(|peer| peer.node == holder.node);
+            known.map_or(usize::MAX, |peer| peer.priority)
+        };
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut room = self.lock().room();
+        for file in files {
+            let is_small = (1..=MAX_BATCH_FILE_BYTES).contains(&file.size_bytes);
+            if room == 0 || !is_small || self.cache.is_complete(&file.hash) {
+                continue;
+            }
+            let mut holders = (self.holders)(&file.hash);
+            {
+                let table = self.lock();
+                holders.retain(|it| {
+                    let says_so = it.size_bytes == file.size_bytes;
+                    says_so && !table.is_resting(&it.node, now) && !shunned(&it.node)
+                });
+                if table.is_coming(file) {
+                    continue;
+                }
+            }
+            let Some(best) = holders.into_iter().min_by_key(priority) else {
+                continue;
+            };
+            let is_in = |batch: &Batch| batch.files.contains(file);
+            if !batches.iter().any(is_in) {
+                add(&mut batches, best, *file);
+                room -= 1;
+            }
+        }
+        let mut table = self.lock();
+        // another may have asked for some of it meanwhile
+        for batch in &mut batches {
+            batch.files.retain(|file| !table.is_coming(file));
+        }
+        for batch in batches.into_iter().filter(|it| !it.files.is_empty()) {
+            table.queue(batch);
+        }
+        drop(table);
+        self.send();
+    }
+
+    /// Sends what may be sent.
+    fn send(self: &Arc<Self>) {
+        loop {
+            let Some(batch) = self.lock().next() else {
+                return;
+            };
+            let inner = self.clone();
+            self.runtime
+                .spawn(async move { inner.exchange(batch).await });
+        }
+    }
+
+    async fn exchange(self: Arc<Self>, batch: Batch) {
+        let Holder { node, address, .. } = batch.from;
+        let size_bytes = batch.files.iter().map(|file| file.size_bytes).sum();
+        self.fetcher.download().pass(size_bytes, false).await;
+        let files = batch.files.clone();
+        let asked = Request::Batch { files };
+        let answer = self.net.request(node, address, Lane::Bulk, asked).await;
+        let parts = match answer {
+            Ok(Response::Batch { packed }) => unpack_batch(&packed).unwrap_or_default(),
+            Err(NetError::Older) => {
+                self.lock().rest(node, Instant::now(), OLDER_REST);
+                Vec::new()
+            }
+            _ => {
+                self.lock().rest(node, Instant::now(), REST);
+                Vec::new()
+            }
+        };
+        self.lock().over(&node);
+        self.send();
+        let inner = self.clone();
+        let taking = move || inner.take(&batch, parts);
+        // ends in a panic at worst, which its hook reports
+        let _ = self.runtime.spawn_blocking(taking).await;
+        self.let_go_later();
+    }
+
+    /// Weak, so that a cache is not held open by who only waits to close its files.
+    fn let_go_later(self: &Arc<Self>) {
+        let inner = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(HELD_FOR).await;
+            let letting_go = move || {
+                if let Some(inner) = inner.upgrade() {
+                    inner.let_go(Instant::now() - HELD_FOR);
+                }
+            };
+            tokio::task::spawn_blocking(letting_go).await
+        });
+    }
+
+    /// Verifies what came, gives it to who waits, then stores it. Blocking.
+    fn take(self: &Arc<Self>, batch: &Batch, parts: Vec<BatchPart>) {
+        let (mut verified, mut lie) = (Vec::new(), None);
+        let mut parts = parts.into_iter();
+        for file in &batch.files {
+            match proven(file, parts.next()) {
+                Ok(proven) => {
+                    self.deliver(file, &proven);
+                    verified.push((*file, proven));
+                    continue;
+                }
+                Err(Some(DigestError::ProofFailed)) => lie = Some(*file),
+                Err(_) => {}
+            }
+            let waiting = self.lock().failed(file, &batch.from.node);
+            self.fetch_alone(waiting);
+        }
+        let node = batch.from.node;
+        let given_bytes = verified.iter().map(|(file, _)| file.size_bytes).sum();
+        self.fetcher.gave(node, given_bytes);
+        if let Some(file) = lie {
+            self.lock().rest(node, Instant::now(), LIED_REST);
+            self.fetcher
+                .lied(node, ContentKey::new(file.hash, file.size_bytes));
+        }
+        for (file, proven) in &verified {
+            self.store(file, proven);
+        }
+    }
+
+    fn deliver(&self, file: &SmallFile, proven: &Verified) {
+        let readings = self.lock().came(*file, proven.bytes.clone());
+        for Reading { range, reply, .. } in readings {
+            let end = range.end.min(file.size_bytes);
+            let part = proven
+                .bytes
+                .slice(range.start.min(end) as usize..end as usize);
+            reply(Ok(part));
+        }
+    }
+
+    /// What the cache has no room for stays in memory for a while.
+    fn store(&self, file: &SmallFile, proven: &Verified) {
+        let opened = self.cache.file(file.hash, file.size_bytes);
+        let stored = opened.and_then(|opened| Ok((opened.store(proven)?, opened)));
+        let closed = match stored {
+            Ok((Stored::Kept, opened)) => {
+                let now = Instant::now();
+                self.lock().stored(file, opened, now)
+            }
+            Ok((Stored::Full, _)) | Err(_) => {
+                self.lock().refused(*file);
+                Vec::new()
+            }
+        };
+        drop(closed);
+    }
+
+    /// Closes files of the cache that nobody came for. Blocking.
+    pub(super) fn let_go(&self, before: Instant) {
+        let closed = self.lock().let_go(before);
+        drop(closed);
+    }
+}
+
+/// The bytes of a file, where they came and are right; an error only where they are not.
+fn proven(file: &SmallFile, part: Option<BatchPart>) -> Result<Verified, Option<DigestError>> {
+    let Some(BatchPart::Here(proof)) = part else {
+        return Err(None);
+    };
+    let whole = ByteRange::new(0, file.size_bytes);
+    digest::decode(file.hash, file.size_bytes, whole, proof).map_err(Some)
+}
+
+/// Adds a file to the last batch for its holder that has room, or to a new one.
+fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile) {
+    let has_room = |batch: &&mut Batch| {
+        let bytes: u64 = batch.files.iter().map(|file| file.size_bytes).sum();
+        batch.from.node == from.node
+            && batch.files.len() < MAX_BATCH_FILES
+            && bytes + file.size_bytes <= BATCH_TARGET_BYTES
+    };
+    match batches.iter_mut().rfind(has_room) {
+        Some(batch) => batch.files.push(file),
+        None => batches.push(Batch {
+            from,
+            files: vec![file],
+        }),
+    }
+}

@@ -1,0 +1,257 @@
+//! What is under way, what has come and is not stored, and who waits for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{BATCHES_PER_NODE_MAX, COMING_MAX, FetchTicket, REST};
+use crate::cache::CacheFile;
+use crate::extent::ByteRange;
+use crate::id::NodeId;
+use crate::transfer::{Holder, ReadReply};
+use crate::wire::native::tcp::SmallFile;
+
+/// How many files stay in memory that the cache has no room for; the oldest goes first.
+const UNSTORED_MAX: usize = 64;
+
+/// How many files are held open: as many as are asked for ahead of one program.
+const HELD_MAX: usize = 256;
+
+/// A read of a file that is in a batch.
+pub(super) struct Reading {
+    pub file: SmallFile,
+    pub range: ByteRange,
+    pub deadline: Instant,
+    pub reply: ReadReply,
+}
+
+/// Files to be asked of one node at once.
+pub(super) struct Batch {
+    pub from: Holder,
+    pub files: Vec<SmallFile>,
+}
+
+enum Coming {
+    /// Asked of a node, or to be asked of it; with the numbers of those that wait.
+    Wanted { from: NodeId, waiting: Vec<u64> },
+    /// Here, verified, and not stored yet.
+    Here(Bytes),
+}
+
+enum Wait {
+    ForBatch(Reading),
+    /// Nothing for a moment, while the read begins.
+    Alone(Option<FetchTicket>),
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    coming: HashMap<SmallFile, Coming>,
+    waits: HashMap<u64, Wait>,
+    next_number: u64,
+    under_way: HashMap<NodeId, usize>,
+    queued: VecDeque<Batch>,
+    resting: HashMap<NodeId, Instant>,
+    unstored: VecDeque<SmallFile>,
+    /// Files of the cache that are held open for who is about to read them, and since when.
+    held: VecDeque<(Instant, CacheFile)>,
+}
+
+impl Table {
+    /// How many more files may be wanted.
+    pub fn room(&self) -> usize {
+        COMING_MAX.saturating_sub(self.coming.len())
+    }
+
+    pub fn is_coming(&self, file: &SmallFile) -> bool {
+        self.coming.contains_key(file)
+    }
+
+    /// Whether a node may be asked now.
+    pub fn is_resting(&self, node: &NodeId, now: Instant) -> bool {
+        self.resting.get(node).is_some_and(|until| *until > now)
+    }
+
+    /// Asks nothing of a node for a while.
+    pub fn rest(&mut self, node: NodeId, now: Instant, time: Duration) {
+        self.resting.retain(|_, until| *until > now);
+        self.resting.insert(node, now + time);
+    }
+
+    pub fn queue(&mut self, batch: Batch) {
+        for file in &batch.files {
+            let (from, waiting) = (batch.from.node, Vec::new());
+            self.coming.insert(*file, Coming::Wanted { from, waiting });
+        }
+        self.queued.push_back(batch);
+    }
+
+    /// The next batch that may be sent, which counts as under way from now on.
+    pub fn next(&mut self) -> Option<Batch> {
+        let under_way = &self.under_way;
+        let has_room = |batch: &Batch| {
+            let count = under_way.get(&batch.from.node).copied().unwrap_or(0);
+            count < BATCHES_PER_NODE_MAX
+        };
+        let at = self.queued.iter().position(has_room)?;
+        let batch = self.queued.remove(at)?;
+        *self.under_way.entry(batch.from.node).or_default() += 1;
+        Some(batch)
+    }
+
+    /// A batch of a node is over.
+    pub fn over(&mut self, node: &NodeId) {
+        if let Some(count) = self.under_way.get_mut(node) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(node);
+            }
+        }
+    }
+
+    /// Lets a read wait for its file, where that is coming.
+    pub fn wait(&mut self, reading: Reading) -> Result<u64, Reading> {
+        match self.coming.get_mut(&reading.file) {
+            Some(Coming::Wanted { waiting, .. }) => {
+                self.next_number += 1;
+                waiting.push(self.next_number);
+                self.waits.insert(self.next_number, Wait::ForBatch(reading));
+                Ok(self.next_number)
+            }
+            _ => Err(reading),
+        }
+    }
+
+    /// Who waits for a file that came, which is here from now on.
+    pub fn came(&mut self, file: SmallFile, bytes: Bytes) -> Vec<Reading> {
+        let before = self.coming.insert(file, Coming::Here(bytes));
+        let Some(Coming::Wanted { waiting, .. }) = before else {
+            return Vec::new();
+        };
+        let readings = waiting.iter().filter_map(|number| self.take(*number));
+        readings.collect()
+    }
+
+    fn take(&mut self, number: u64) -> Option<Reading> {
+        match self.waits.remove(&number)? {
+            Wait::ForBatch(reading) => Some(reading),
+            alone @ Wait::Alone(_) => {
+                self.waits.insert(number, alone);
+                None
+            }
+        }
+    }
+
+    /// Who waits for a file that does not come from a node; they are alone from now on.
+    pub fn failed(&mut self, file: &SmallFile, node: &NodeId) -> Vec<(u64, Reading)> {
+        match self.coming.remove(file) {
+            Some(Coming::Wanted { from, waiting }) if from == *node => waiting
+                .into_iter()
+                .filter_map(|number| self.give_up(number))
+                .collect(),
+            // another was asked since, or it is here
+            Some(other) => {
+                self.coming.insert(*file, other);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The read with this number has waited long enough. Nobody else is to find that out for
+    /// himself: whoever waits for the same node is alone from now on, and it rests.
+    pub fn late(&mut self, number: u64, now: Instant) -> Vec<(u64, Reading)> {
+        let Some(Wait::ForBatch(reading)) = self.waits.get(&number) else {
+            return Vec::new();
+        };
+        let Some(Coming::Wanted { from, .. }) = self.coming.get(&reading.file) else {
+            return self.give_up(number).into_iter().collect();
+        };
+        let node = *from;
+        self.rest(node, now, REST);
+        self.queued.retain(|batch| batch.from.node != node);
+        let is_its =
+            |coming: &Coming| matches!(coming, Coming::Wanted { from, .. } if *from == node);
+        let coming = self.coming.iter().filter(|(_, coming)| is_its(coming));
+        let files: Vec<SmallFile> = coming.map(|(file, _)| *file).collect();
+        files
+            .iter()
+            .flat_map(|file| self.failed(file, &node))
+            .collect()
+    }
+
+    /// The read with this number waits for its batch no more, if it did.
+    fn give_up(&mut self, number: u64) -> Option<(u64, Reading)> {
+        let reading = self.take(number)?;
+        self.waits.insert(number, Wait::Alone(None));
+        Some((number, reading))
+    }
+
+    /// A read goes on alone under this ticket, unless it is over already.
+    pub fn is_alone(&mut self, number: u64, ticket: FetchTicket) {
+        if let Some(wait) = self.waits.get_mut(&number) {
+            *wait = Wait::Alone(Some(ticket));
+        }
+    }
+
+    /// A read that went on alone is over.
+    pub fn end(&mut self, number: u64) {
+        self.waits.remove(&number);
+    }
+
+    /// Until when a read waits, or by which ticket it goes on alone.
+    pub fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
+        match self.waits.get(&number)? {
+            Wait::ForBatch(reading) => Some(Ok(reading.deadline)),
+            Wait::Alone(ticket) => ticket.map(Err),
+        }
+    }
+
+    /// Takes a read out, or says by which ticket it goes on alone.
+    pub fn cancel(&mut self, number: u64) -> Option<Result<Reading, FetchTicket>> {
+        match self.waits.remove(&number)? {
+            Wait::ForBatch(reading) => Some(Ok(reading)),
+            Wait::Alone(ticket) => ticket.map(Err),
+        }
+    }
+
+    pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
+        match self.coming.get(file)? {
+            Coming::Here(bytes) => Some(bytes.clone()),
+            Coming::Wanted { .. } => None,
+        }
+    }
+
+    /// The cache has the file, which is held open for a while. Gives what had to be closed for
+    /// it, to be dropped without the lock.
+    #[must_use]
+    pub fn stored(&mut self, file: &SmallFile, opened: CacheFile, now: Instant) -> Vec<CacheFile> {
+        self.coming.remove(file);
+        self.held.push_back((now, opened));
+        let over = self.held.len().saturating_sub(HELD_MAX);
+        self.held.drain(..over).map(|(_, file)| file).collect()
+    }
+
+    /// The files that were stored before that, to be dropped without the lock.
+    #[must_use]
+    pub fn let_go(&mut self, before: Instant) -> Vec<CacheFile> {
+        let later = self.held.iter().position(|(since, _)| *since > before);
+        let old = later.unwrap_or(self.held.len());
+        self.held.drain(..old).map(|(_, file)| file).collect()
+    }
+
+    /// The cache has no room for it: it stays in memory for a while.
+    pub fn refused(&mut self, file: SmallFile) {
+        if let Some(Coming::Here(bytes)) = self.coming.get_mut(&file) {
+            // without the rest of its batch
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+        self.unstored.push_back(file);
+        if self.unstored.len() > UNSTORED_MAX
+            && let Some(oldest) = self.unstored.pop_front()
+        {
+            self.coming.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What peers did beside the plan: whole small files that came in batches, which it did not ask
+//! for.
+
+use std::time::Instant;
+
+use super::{Plan, PlanEvent, Timer};
+use crate::digest::ContentKey;
+use crate::id::NodeId;
+
+impl Plan {
+    /// A peer gave verified bytes that the plan had not asked for.
+    pub fn gave(&mut self, node: NodeId, bytes: u64) {
+        self.peers.entry(node).or_default().delivered_bytes += bytes;
+    }
+
+    /// A peer gave wrong bytes of a content, wherever: it is shunned, and all that is asked of it
+    /// is asked of others.
+    pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
+        let until = self.peers.entry(node).or_default().shun(now);
+        self.timers.insert((until, Timer::Rested(node)));
+        self.unmask(node, content);
+    }
+
+    /// Tells of a liar, whom nothing is asked of any more.
+    pub(super) fn unmask(&mut self, node: NodeId, content: ContentKey) {
+        self.events.push_back(PlanEvent::Liar(node, content));
+        if let Some(fetch) = self.fetches.get_mut(&content) {
+            fetch.lied_to = true;
+        }
+        let asked = self.peers.get(&node).map(|peer| peer.asked.clone());
+        for id in asked.unwrap_or_default() {
+            self.abandon(id);
+        }
+    }
+}

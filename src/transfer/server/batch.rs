@@ -1,0 +1,57 @@
+//! Answering a batch: many small files in one pass over the disk, for the turn and the bytes of
+//! one answer.
+//!
+//! Its files are not kept open: who asks for a file whole does not come back for more of it.
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::opened::Unserved;
+use super::turnstile::Turn;
+use super::{Inner, Made, Server, UPLOAD_WAIT_MAX};
+use crate::extent::ByteRange;
+use crate::id::NodeId;
+use crate::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
+
+impl Server {
+    pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
+        let size_bytes = files.iter().map(|file| file.size_bytes).sum();
+        let Some(turn) = self.inner.turnstile.pass(of, size_bytes).await else {
+            return Response::Busy;
+        };
+        let allowed = self.inner.upload.pass(size_bytes, of.0 == Lane::Urgent);
+        if timeout(UPLOAD_WAIT_MAX, allowed).await.is_err() {
+            return Response::Busy;
+        }
+        let inner = self.inner.clone();
+        let making = move || inner.make_batch(&files, size_bytes, turn);
+        let made = tokio::task::spawn_blocking(making).await;
+        made.unwrap_or(Response::Busy)
+    }
+}
+
+impl Inner {
+    /// Blocking: reads and hashes.
+    fn make_batch(&self, files: &[SmallFile], size_bytes: u64, mut turn: Turn) -> Response {
+        let mut packed = PackedBatch::with_capacity(size_bytes);
+        for file in files {
+            match self.whole(file) {
+                Ok(proof) => packed.push_here(&proof),
+                Err(Unserved::Gone) => packed.push_gone(),
+                Err(Unserved::NotHere) => packed.push_not_here(),
+            }
+        }
+        turn.made();
+        let bytes = packed.into_bytes();
+        let packed = Bytes::from_owner(Made { bytes, _turn: turn });
+        Response::Batch { packed }
+    }
+
+    fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, Unserved> {
+        let source = self.find(&file.hash).ok_or(Unserved::NotHere)?;
+        if source.size_bytes() != file.size_bytes {
+            return Err(Unserved::NotHere);
+        }
+        source.encode(ByteRange::new(0, file.size_bytes))
+    }
+}

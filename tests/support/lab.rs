@@ -1,0 +1,56 @@
+//! Hosts on links of their own, in network namespaces, made by `tests/lab/netlab`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::process::{Finished, run};
+
+/// Hosts that are taken down when this is dropped.
+pub struct Lab;
+
+impl Lab {
+    /// So many hosts; `more` are options of `netlab up`.
+    pub fn up(hosts: &str, more: &[&str]) -> Self {
+        let arguments = [&["up", hosts], more].concat();
+        netlab(&arguments).expect_ok();
+        Self
+    }
+
+    /// A command on a host.
+    pub fn on(&self, host: &str) -> Command {
+        let mut command = Command::new(netlab_path());
+        command.args(["exec", host, "--"]);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        netlab(&["down"]);
+    }
+}
+
+/// Hosts can be made here.
+pub fn hosts() -> Option<String> {
+    tried(&["up", "2"])
+}
+
+/// Hosts with a delay between them can be made here.
+pub fn far_hosts() -> Option<String> {
+    tried(&["up", "2", "--delay", "0ms"])
+}
+
+fn tried(arguments: &[&str]) -> Option<String> {
+    let tried = netlab(arguments);
+    netlab(&["down"]);
+    let why = tried.stderr.trim();
+    (!tried.status.success()).then(|| format!("no hosts can be made here: {why}"))
+}
+
+fn netlab(arguments: &[&str]) -> Finished {
+    run(Command::new(netlab_path()).args(arguments))
+}
+
+fn netlab_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/netlab")
+}
