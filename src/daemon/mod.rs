@@ -21,4 +21,5 @@ pub mod run;
 mod seeds;
 mod served;
 pub mod systemd;
+mod telling;
 mod watchdog;

@@ -28,7 +28,7 @@ use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{confine, isolation, journal, kept, metrics, reload, systemd, watchdog};
+use super::{confine, isolation, journal, kept, metrics, reload, systemd, telling, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -270,15 +270,9 @@ impl Daemon {
             ));
         }
         self.service.served.set(&mount, &self.config.readers);
-        let told = mount.clone();
-        tokio::spawn(async move {
-            while let Some(Some(outdated)) = take(&mut changes).await {
-                match outdated {
-                    Outdated::Names(changes) => told.invalidate(&changes),
-                    Outdated::CachedBytes(hash) => told.cached_changed(&hash),
-                }
-            }
-        });
+        if let Some(changes) = changes {
+            tokio::spawn(telling::tell(mount.clone(), changes));
+        }
         self.mount = Some(mount);
         Ok(())
     }
