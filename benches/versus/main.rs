@@ -18,6 +18,7 @@ mod far;
 mod figures;
 mod machine;
 mod rivals;
+mod sshd;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod trials;

@@ -4,12 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
+use crate::sshd::{START_LIMIT, Sshd, free_port, is_installed, wait_until_listening};
 use crate::support::daemon::{detach, is_mounted};
-use crate::support::process::{self, Running, eventually, run};
-
-const START_LIMIT: Duration = Duration::from_secs(20);
+use crate::support::process::{self, Running, eventually};
 
 /// A rival that is mounted, for as long as this lives.
 pub struct Rival {
@@ -18,12 +16,18 @@ pub struct Rival {
     /// The port that it serves the bytes from.
     pub port: u16,
     processes: Vec<Running>,
+    sshd: Option<Sshd>,
 }
 
 impl Rival {
     /// The processes that do its work, as far as they are known now; they have children.
     pub fn pids(&self) -> Vec<u32> {
-        self.processes.iter().map(Running::pid).collect()
+        let sshd = self.sshd.iter().map(Sshd::pid);
+        self.processes
+            .iter()
+            .map(Running::pid)
+            .chain(sshd)
+            .collect()
     }
 }
 
@@ -34,24 +38,6 @@ impl Drop for Rival {
             .iter()
             .for_each(|process| process.signal(libc::SIGTERM));
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
-        .iter()
-        .any(|dir| Path::new(dir).join(program).exists())
-}
-
-/// A port that is free now; the rivals cannot be told to choose one themselves.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn wait_until_listening(what: &str, port: u16) {
-    eventually(what, START_LIMIT, || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
 }
 
 fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
@@ -69,44 +55,23 @@ pub fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
         return Err("sshfs (apt install sshfs openssh-server)".into());
     }
     let [home, mount] = folders(folder, ["ssh", "sshfs"]);
-    fs::create_dir_all("/run/sshd").map_err(|error| format!("sshfs: /run/sshd: {error}"))?;
-    for key in ["host", "user"] {
-        let mut keygen = Command::new("ssh-keygen");
-        keygen.args(["-q", "-N", "", "-t", "ed25519", "-f"]);
-        run(keygen.arg(home.join(key))).expect_ok();
-    }
-    fs::copy(home.join("user.pub"), home.join("authorized")).unwrap();
-    let port = free_port();
-    let config = format!(
-        "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized\n\
-         StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n\
-         Subsystem sftp internal-sftp\n",
-        home.display()
-    );
-    fs::write(home.join("config"), config).unwrap();
-    let mut sshd = Command::new("/usr/sbin/sshd");
-    let server = process::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("config")));
-    wait_until_listening("sshd listens", port);
+    let server = Sshd::start(&home)?;
     let mut sshfs = Command::new("sshfs");
     sshfs.arg(format!("127.0.0.1:{}", share.display()));
-    sshfs.arg(&mount).args(["-f", "-p", &port.to_string()]);
-    let identity = format!("IdentityFile={}", home.join("user").display());
-    for option in [
-        "Ciphers=aes128-gcm@openssh.com",
-        "StrictHostKeyChecking=no",
-        "UserKnownHostsFile=/dev/null",
-        "Compression=no",
-        &identity,
-    ] {
-        sshfs.args(["-o", option]);
+    sshfs
+        .arg(&mount)
+        .args(["-f", "-p", &server.port.to_string()]);
+    for option in server.options() {
+        sshfs.args(["-o", &option]);
     }
     let client = process::start(&mut sshfs);
     eventually("sshfs has mounted", START_LIMIT, || is_mounted(&mount));
     Ok(Rival {
         name: "sshfs, aes128-gcm",
         mount,
-        port,
-        processes: vec![client, server],
+        port: server.port,
+        processes: vec![client],
+        sshd: Some(server),
     })
 }
 
@@ -138,5 +103,6 @@ pub fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
         mount,
         port,
         processes: vec![client, server],
+        sshd: None,
     })
 }

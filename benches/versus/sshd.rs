@@ -1,0 +1,91 @@
+//! An sshd of our own on loopback, with keys of its own, for the rivals that go through ssh.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::process::{self, Running, eventually, run};
+
+pub const START_LIMIT: Duration = Duration::from_secs(20);
+/// The fastest cipher that both sides have.
+const CIPHER: &str = "aes128-gcm@openssh.com";
+
+/// Runs for as long as this lives.
+pub struct Sshd {
+    pub port: u16,
+    home: PathBuf,
+    process: Running,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.process.signal(libc::SIGTERM);
+    }
+}
+
+pub fn is_installed(program: &str) -> bool {
+    ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
+        .iter()
+        .any(|dir| Path::new(dir).join(program).exists())
+}
+
+/// A port that is free now; the rivals cannot be told to choose one themselves.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+pub fn wait_until_listening(what: &str, port: u16) {
+    eventually(what, START_LIMIT, || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+}
+
+impl Sshd {
+    /// Starts one that keeps its files in a folder.
+    ///
+    /// # Errors
+    /// What is missing, in a form to print.
+    pub fn start(home: &Path) -> Result<Self, String> {
+        fs::create_dir_all("/run/sshd").map_err(|error| format!("sshd: /run/sshd: {error}"))?;
+        fs::create_dir_all(home).unwrap();
+        for key in ["host", "user"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-N", "", "-t", "ed25519", "-f"]);
+            run(keygen.arg(home.join(key))).expect_ok();
+        }
+        fs::copy(home.join("user.pub"), home.join("authorized")).unwrap();
+        let port = free_port();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\n\
+             AuthorizedKeysFile {0}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n\
+             PermitRootLogin yes\nSubsystem sftp internal-sftp\n",
+            home.display()
+        );
+        fs::write(home.join("config"), config).unwrap();
+        let mut sshd = Command::new("/usr/sbin/sshd");
+        let process = process::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("config")));
+        wait_until_listening("sshd listens", port);
+        Ok(Self {
+            port,
+            home: home.to_owned(),
+            process,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What ssh and its like take after `-o` to get in.
+    pub fn options(&self) -> [String; 5] {
+        [
+            format!("Ciphers={CIPHER}"),
+            "StrictHostKeyChecking=no".to_owned(),
+            "UserKnownHostsFile=/dev/null".to_owned(),
+            "Compression=no".to_owned(),
+            format!("IdentityFile={}", self.home.join("user").display()),
+        ]
+    }
+}
