@@ -5,6 +5,7 @@
 //! Files that come go into the inbox. Present only where the mesh is configured.
 
 mod files;
+mod meter;
 mod push;
 mod run;
 mod session;
@@ -12,13 +13,16 @@ mod session;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::mesh::{MeshPeer, Pace, Who};
 use crate::net::mesh::MeshSender;
 use crate::wire::legacy::MemberName;
 
+use meter::Meter;
 pub use push::{Parcel, PushError};
 pub(super) use run::{MeshParts, start};
 
@@ -47,6 +51,8 @@ pub struct MeshReport {
     pub received_bytes: u64,
     /// Bytes of files that went to it.
     pub sent_bytes: u64,
+    /// How fast files came from it the last time that some did, on the connection that it has.
+    pub rate_bytes_s: Option<f64>,
 }
 
 /// How many bytes of files a connection moved.
@@ -54,11 +60,13 @@ pub struct MeshReport {
 pub(super) struct Moved {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
+    meter: Mutex<Meter>,
 }
 
 impl Moved {
     fn received(&self, length: u64) {
         self.received_bytes.fetch_add(length, Ordering::Relaxed);
+        self.meter.lock().add(Instant::now(), length);
     }
 
     fn sent(&self, length: u64) {
@@ -72,7 +80,7 @@ pub(super) struct Target {
     pub(super) who: Who,
     sender: MeshSender,
     /// Held while a file goes, so that each follows the one before.
-    pace: Arc<Mutex<Pace>>,
+    pace: Arc<AsyncMutex<Pace>>,
     moved: Arc<Moved>,
 }
 

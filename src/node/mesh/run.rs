@@ -305,18 +305,21 @@ impl Plane {
     fn report(&self, peer: MeshPeer) -> MeshReport {
         let (mut received_bytes, mut sent_bytes) =
             self.past.get(&peer.id).copied().unwrap_or_default();
+        let mut rate_bytes_s = None;
         for link in self.links.values() {
             let who = link.established.borrow();
             if who.as_ref().is_some_and(|who| who.id == peer.id) {
                 let (received, sent) = link.moved.bytes();
                 received_bytes += received;
                 sent_bytes += sent;
+                rate_bytes_s = rate_bytes_s.or(link.moved.rate());
             }
         }
         MeshReport {
             peer,
             received_bytes,
             sent_bytes,
+            rate_bytes_s,
         }
     }
 
@@ -394,6 +397,10 @@ impl Plane {
 }
 
 impl Moved {
+    fn rate(&self) -> Option<f64> {
+        self.meter.lock().per_second()
+    }
+
     fn bytes(&self) -> (u64, u64) {
         (
             self.received_bytes.load(Ordering::Relaxed),

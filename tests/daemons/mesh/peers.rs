@@ -138,13 +138,17 @@ fn a_pushed_file_of_any_size_and_name_lands_in_the_inbox_and_is_shared() {
     assert_eq!(why["sent_by"], "bob");
     let names = names_listed(&other);
     assert!(names.contains(&"up.txt".to_owned()), "{names:?}");
-    let peers = lab.node.cli(&["peers", "--json"]).expect_json();
-    let of_bob = peers["peers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|p| p["name"] == "bob");
-    assert!(of_bob.unwrap()["received_bytes"].as_u64().unwrap() >= 64 << 20);
+    let of_bob = || {
+        let peers = lab.node.cli(&["peers", "--json"]).expect_json();
+        let peers = peers["peers"].as_array().unwrap().clone();
+        let mut peers = peers.into_iter();
+        peers.find(|peer| peer["name"] == "bob").unwrap()
+    };
+    assert!(of_bob()["received_bytes"].as_u64().unwrap() >= 64 << 20);
+    assert!(of_bob()["rate_bytes_per_s"].as_u64().unwrap() > 0);
+    eventually("a ping was answered", SOON, || {
+        of_bob()["round_trip_ms"].as_f64().is_some()
+    });
 }
 
 fn names_listed(node: &Node) -> Vec<String> {

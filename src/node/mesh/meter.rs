@@ -1,0 +1,67 @@
+//! How fast the files of one connection come.
+
+use std::time::{Duration, Instant};
+
+/// Over how long a rate is taken.
+const SPAN: Duration = Duration::from_secs(1);
+/// After so long without a byte it is counted anew.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Counts bytes as they come.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    /// The begin of the span that is counted, and the last byte of it.
+    span: Option<(Instant, Instant)>,
+    bytes: u64,
+    /// Over the last whole span.
+    rate: Option<f64>,
+}
+
+impl Meter {
+    pub(super) fn add(&mut self, now: Instant, bytes: u64) {
+        let begun = match self.span {
+            Some((begun, last)) if now.saturating_duration_since(last) < PAUSE => begun,
+            _ => {
+                self.bytes = 0;
+                now
+            }
+        };
+        self.span = Some((begun, now));
+        self.bytes += bytes;
+        let passed = now.saturating_duration_since(begun);
+        if passed >= SPAN {
+            self.rate = Some(self.bytes as f64 / passed.as_secs_f64());
+            (self.span, self.bytes) = (Some((now, now)), 0);
+        }
+    }
+
+    /// Bytes a second, the last time that some came; none where too few did to tell.
+    pub(super) fn per_second(&self) -> Option<f64> {
+        self.rate.or_else(|| {
+            let (begun, last) = self.span?;
+            let passed = last.saturating_duration_since(begun).as_secs_f64();
+            (passed > 0.0).then(|| self.bytes as f64 / passed)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_second_in_which_bytes_came() {
+        let (mut meter, now) = (Meter::default(), Instant::now());
+        assert_eq!(meter.per_second(), None);
+        let at = |ms| now + Duration::from_millis(ms);
+        meter.add(at(0), 100);
+        assert_eq!(meter.per_second(), None, "one piece tells nothing");
+        meter.add(at(100), 100);
+        assert_eq!(meter.per_second(), Some(2000.0));
+        meter.add(at(1000), 800);
+        assert_eq!(meter.per_second(), Some(1000.0));
+        // a long pause is no slow transfer
+        (0..=10).for_each(|step| meter.add(at(60_000 + 100 * step), 100));
+        assert_eq!(meter.per_second(), Some(1100.0));
+    }
+}
