@@ -23,6 +23,7 @@ mod mount_broker;
 mod names;
 mod namespace;
 mod output;
+mod own_daemon;
 mod ping;
 mod send;
 mod settings;

@@ -18,4 +18,5 @@ pub mod mounted;
 pub mod process;
 pub mod promise;
 pub mod seeds;
+pub mod shell;
 mod two_catalogues;

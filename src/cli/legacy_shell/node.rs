@@ -1,31 +1,27 @@
-//! The daemon of one shell: started with it, ended with it.
+//! The node of one shell: what is asked of it, and what is told of it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::net::ToSocketAddrs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use super::super::ending;
 use super::super::error::CliError;
+use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions};
 use super::settings::OldSettings;
 use crate::daemon::config::Seed;
-use crate::daemon::control::{Call, Client, Event, EventKind};
+use crate::daemon::control::{Call, Event, EventKind};
 
-/// Its control socket, in its folder.
-const SOCKET: &str = "p2pfs.sock";
 /// How long the prompt waits for the folder to be read.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
 const FOLDER_PAUSE: Duration = Duration::from_millis(100);
 
-/// The daemon of one shell.
+/// The node of one shell.
 pub(super) struct ShellNode {
-    home: PathBuf,
+    daemon: OwnDaemon,
     folder: PathBuf,
     members: Vec<Seed>,
-    child: Child,
 }
 
 impl ShellNode {
@@ -40,38 +36,30 @@ impl ShellNode {
     ) -> Result<Self, CliError> {
         let folder = fs::canonicalize(&folder)
             .map_err(|error| CliError::plain(format!("{}: {error}", folder.display())))?;
-        let home = std::env::temp_dir().join(format!("p2pfs-shell-{}", std::process::id()));
-        let signals = ending::held()?;
-        fs::DirBuilder::new().mode(0o700).create(&home)?;
-        let child = spawn(&home, &folder, &members, settings);
-        let node = match child {
-            Ok(child) => Self {
-                home,
-                folder,
-                members,
-                child,
-            },
-            Err(error) => {
-                let _tidied = fs::remove_dir_all(&home);
-                return Err(error);
-            }
+        let listen = settings.listen()?;
+        let spelled = members.iter().map(|m| format!("{:?}", m.to_string()));
+        let spelled: Vec<String> = spelled.collect();
+        let options = OwnDaemonOptions {
+            name: "shell",
+            config: format!(
+                "[mount]\nenabled = false\n[lan]\nmdns = false\n[legacy]\nmembers = [{}]\n",
+                spelled.join(", ")
+            ),
+            shows_log: false,
         };
-        let home = node.home.clone();
-        ending::end_daemon_with(signals, &node.child, move || {
-            // a signal leaves nothing
-            let _tidied = fs::remove_dir_all(&home);
-        });
-        let waited = node.ask(&["wait", "--timeout", "30s"])?;
-        if waited.status.success() {
-            node.wait_for_the_folder()?;
-            node.tell_what_is_given()?;
-            return Ok(node);
-        }
-        let log = fs::read_to_string(node.home.join("log")).unwrap_or_default();
-        let last = log.lines().rfind(|line| !line.trim().is_empty());
-        Err(CliError::plain(
-            last.unwrap_or("the daemon did not start").to_owned(),
-        ))
+        let daemon = OwnDaemon::start(&options, |command| {
+            command.args(["--legacy", "--cache-size", "10GiB", "--listen", &listen]);
+            command.arg("--share").arg(&folder);
+            command.envs(settings.times());
+        })?;
+        let node = Self {
+            daemon,
+            folder,
+            members,
+        };
+        node.wait_for_the_folder()?;
+        node.tell_what_is_given()?;
+        Ok(node)
     }
 
     /// Waits until what is in the folder can be given, as the older program could at once; a large
@@ -96,14 +84,8 @@ impl ShellNode {
         Ok(())
     }
 
-    /// A command of this program, asked of the shell's daemon.
     fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
-        let mut command = Command::new(std::env::current_exe()?);
-        // before the other arguments, which may be names after a --
-        command.arg(arguments[0]);
-        command.arg("--socket").arg(self.home.join(SOCKET));
-        command.args(&arguments[1..]);
-        Ok(command.stdin(Stdio::null()).output()?)
+        self.daemon.ask(arguments)
     }
 
     /// The members as they were typed, then those that were heard besides.
@@ -130,8 +112,7 @@ impl ShellNode {
 
     /// Prints the words for each file that another gets, until the daemon ends.
     fn tell_what_is_given(&self) -> Result<(), CliError> {
-        let mut client = Client::connect(&[self.home.join(SOCKET)])?;
-        client.set_patience(None)?;
+        let mut client = self.daemon.client()?;
         client.start(&Call::Events { follow: true })?;
         std::thread::spawn(move || {
             while let Ok(reply) = client.next_reply() {
@@ -162,14 +143,6 @@ impl ShellNode {
     }
 }
 
-impl Drop for ShellNode {
-    fn drop(&mut self) {
-        ending::ask(&self.child);
-        let _ended = self.child.wait();
-        let _tidied = fs::remove_dir_all(&self.home);
-    }
-}
-
 /// The words of the older program, for a file on its way to another.
 fn words_for(event: &EventKind) -> &'static [&'static str] {
     match event {
@@ -187,43 +160,4 @@ fn addresses_of(member: &Seed) -> Vec<String> {
     let found = (member.host(), member.port()).to_socket_addrs();
     let found = found.map(|all| all.map(|address| address.to_string()).collect());
     found.unwrap_or_else(|_| vec![member.to_string()])
-}
-
-fn spawn(
-    home: &Path,
-    folder: &Path,
-    members: &[Seed],
-    settings: &OldSettings,
-) -> Result<Child, CliError> {
-    let members: Vec<String> = members
-        .iter()
-        .map(|m| format!("{:?}", m.to_string()))
-        .collect();
-    let members = members.join(", ");
-    let text = format!("[mount]\nenabled = false\n[legacy]\nmembers = [{members}]\n");
-    let config = home.join("p2pfs.toml");
-    fs::write(&config, text)?;
-    let log = File::create(home.join("log"))?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["daemon", "--legacy", "--cache-size", "10GiB"]);
-    for (option, name) in [
-        ("--config", "p2pfs.toml"),
-        ("--state", "state"),
-        ("--cache", "cache"),
-        ("--socket", SOCKET),
-    ] {
-        command.arg(option).arg(home.join(name));
-    }
-    command.arg("--share").arg(folder);
-    command.args(["--listen", &settings.listen()?]);
-    command.envs(settings.times());
-    command.env_remove("P2P_FOLDER").env_remove("P2P_CLUSTER");
-    command.env("P2PFS_LAN_MDNS", "false").env("NO_COLOR", "1");
-    command
-        .stdin(Stdio::null())
-        .stderr(log.try_clone()?)
-        .stdout(log);
-    // Ctrl-C reaches the shell alone
-    ending::bind(&mut command);
-    Ok(command.spawn()?)
 }

@@ -1,21 +1,18 @@
 //! `p2pfs legacy-shell`: a session of the older program, word for word, from both ends.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
-use parking_lot::Mutex;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::legacy_peer::OldPeer;
 use crate::support::process::*;
 use crate::support::promise::{Need, promise};
+use crate::support::shell::Shell;
 
 const NEEDS: &[Need] = &[];
 
@@ -23,71 +20,18 @@ const SOON: Duration = Duration::from_secs(40);
 const PROMPT: &str =
     "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)";
 
-/// A shell with somebody at its keyboard.
-struct Shell {
-    child: Child,
-    keyboard: Option<ChildStdin>,
-    screen: Arc<Mutex<Vec<String>>>,
-    seen: usize,
+fn start(dir: &Path, variables: &[(&str, &str)]) -> Shell {
+    let mut command = program();
+    command.arg("legacy-shell").envs(variables.iter().copied());
+    Shell::start(command.current_dir(dir))
 }
 
-impl Shell {
-    fn start(dir: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut child = program()
-            .arg("legacy-shell")
-            .envs(variables.iter().copied())
-            .current_dir(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                shown.lock().push(line);
-            }
-        });
-        Self {
-            keyboard: child.stdin.take(),
-            child,
-            screen,
-            seen: 0,
-        }
-    }
-
-    fn types(&mut self, line: &str) {
-        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
-    }
-
-    /// Waits for these lines and no others.
-    #[track_caller]
-    fn shows(&mut self, lines: &[&str]) {
-        for line in lines {
-            let at = self.seen;
-            let next = || self.screen.lock().get(at).cloned();
-            eventually(&format!("it shows {line:?}"), SOON, || next().is_some());
-            assert_eq!(next().unwrap(), *line);
-            self.seen += 1;
-        }
-    }
-
-    /// Types the old word for the end, and waits for it.
-    #[track_caller]
-    fn ends(mut self, word: &str) {
-        self.types(word);
-        self.shows(&["Shutting down...", "Shutdown complete"]);
-        assert!(self.child.wait().unwrap().success());
-        assert_eq!(self.screen.lock().len(), self.seen);
-    }
-}
-
-impl Drop for Shell {
-    fn drop(&mut self) {
-        // the end of the keyboard ends the shell, and that its daemon
-        self.keyboard = None;
-        let _ended = self.child.wait();
-    }
+/// Types the old word for the end, and waits for it.
+#[track_caller]
+fn ends(mut shell: Shell, word: &str) {
+    shell.types(word);
+    shell.shows_next(&["Shutting down...", "Shutdown complete"]);
+    assert!(shell.ended().success() && shell.is_all_seen());
 }
 
 /// A port that nothing listens on right now.
@@ -114,13 +58,13 @@ fn folder(home: &Path, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
 
 #[track_caller]
 fn answer_the_questions(shell: &mut Shell, folder: &Path, member: &str) {
-    shell.shows(&["Enter the folder you want to share:"]);
+    shell.shows_next(&["Enter the folder you want to share:"]);
     shell.types(&folder.display().to_string());
-    shell.shows(&["Enter your cluster members list (one per line, enter 'q' to finish):"]);
+    shell.shows_next(&["Enter your cluster members list (one per line, enter 'q' to finish):"]);
     shell.types(member);
-    shell.shows(&[&format!("Added: {member}")]);
+    shell.shows_next(&[&format!("Added: {member}")]);
     shell.types("q");
-    shell.shows(&[PROMPT]);
+    shell.shows_next(&[PROMPT]);
 }
 
 #[apply(promise)]
@@ -131,29 +75,29 @@ fn the_old_tutorial_goes_word_for_word_at_both_ends() {
     let shared = folder(home.path(), "shared", &[]);
     let documents = folder(home.path(), "documents", &[("resume.pdf", &resume)]);
     let ports = [free_port(), free_port()];
-    let start = |port: u16| {
+    let open = |port: u16| {
         let port = port.to_string();
-        Shell::start(home.path(), &[("P2P_PORT", &port), ("P2P_PERIOD", "1")])
+        start(home.path(), &[("P2P_PORT", &port), ("P2P_PERIOD", "1")])
     };
-    let (mut a, mut b) = (start(ports[0]), start(ports[1]));
+    let (mut a, mut b) = (open(ports[0]), open(ports[1]));
     let [at_a, at_b] = ports.map(|port| format!("127.0.0.1:{port}"));
     answer_the_questions(&mut a, &shared, &at_b);
     answer_the_questions(&mut b, &documents, &at_a);
     a.types("list");
-    a.shows(&["Cluster members:", &format!("  1. {at_b}"), PROMPT]);
+    a.shows_next(&["Cluster members:", &format!("  1. {at_b}"), PROMPT]);
     a.types("get resume.pdf");
-    b.shows(&[
+    b.shows_next(&[
         "A client has connected!",
         "Sending filename and filesize!",
         "Start sending file",
         "File has been sent, closing connection!",
     ]);
-    a.shows(&["Received file completely!", PROMPT]);
+    a.shows_next(&["Received file completely!", PROMPT]);
     assert!(fs::read(shared.join("resume.pdf")).unwrap() == resume);
     b.types("list");
-    b.shows(&["Cluster members:", &format!("  1. {at_a}"), PROMPT]);
-    a.ends("quit");
-    b.ends("exit");
+    b.shows_next(&["Cluster members:", &format!("  1. {at_a}"), PROMPT]);
+    ends(a, "quit");
+    ends(b, "exit");
     let left: Vec<_> = fs::read_dir(&shared).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
@@ -167,7 +111,7 @@ fn every_answer_is_the_old_one() {
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs.txt", b"theirs");
     let port = free_port().to_string();
-    let mut shell = Shell::start(
+    let mut shell = start(
         home.path(),
         &[
             ("P2P_PORT", &port),
@@ -175,30 +119,30 @@ fn every_answer_is_the_old_one() {
             ("P2P_WAITING", "3"),
         ],
     );
-    shell.shows(&["Enter the folder you want to share:"]);
+    shell.shows_next(&["Enter the folder you want to share:"]);
     shell.types("/nowhere at all");
-    shell.shows(&[
+    shell.shows_next(&[
         "Couldn't find the folder, please try again",
         "Enter the folder you want to share:",
     ]);
     shell.types("a file");
-    shell.shows(&[
+    shell.shows_next(&[
         "Path is not a directory, please try again",
         "Enter the folder you want to share:",
     ]);
     shell.types("shared");
-    shell.shows(&["Enter your cluster members list (one per line, enter 'q' to finish):"]);
+    shell.shows_next(&["Enter your cluster members list (one per line, enter 'q' to finish):"]);
     shell.types("nonsense");
-    shell.shows(&["Invalid address format. Use IP:Port (e.g., 127.0.0.1:1378)"]);
+    shell.shows_next(&["Invalid address format. Use IP:Port (e.g., 127.0.0.1:1378)"]);
     shell.types("");
     shell.types("q");
-    shell.shows(&[PROMPT]);
+    shell.shows_next(&[PROMPT]);
     shell.types("list");
-    shell.shows(&["Cluster members:", "  (no members)", PROMPT]);
+    shell.shows_next(&["Cluster members:", "  (no members)", PROMPT]);
     shell.types("get");
-    shell.shows(&["Usage: get <filename>", PROMPT]);
+    shell.shows_next(&["Usage: get <filename>", PROMPT]);
     shell.types("help");
-    shell.shows(&[
+    shell.shows_next(&[
         "Unknown command. Use 'list', 'get <filename>', or 'quit'",
         PROMPT,
     ]);
@@ -209,25 +153,25 @@ fn every_answer_is_the_old_one() {
         !peer.members().is_empty()
     });
     shell.types("list");
-    shell.shows(&[
+    shell.shows_next(&[
         "Cluster members:",
         &format!("  1. {}", peer.address()),
         PROMPT,
     ]);
     shell.types("get absent.txt");
-    shell.shows(&[PROMPT]);
+    shell.shows_next(&[PROMPT]);
     shell.types("get theirs.txt");
-    shell.shows(&["Received file completely!", PROMPT]);
+    shell.shows_next(&["Received file completely!", PROMPT]);
     assert_eq!(fs::read(shared.join("theirs.txt")).unwrap(), b"theirs");
     // at once, since that peer has answered
     assert_eq!(peer.get("ours.txt", SOON).unwrap().bytes, b"ours");
-    shell.shows(&[
+    shell.shows_next(&[
         "A client has connected!",
         "Sending filename and filesize!",
         "Start sending file",
         "File has been sent, closing connection!",
     ]);
-    shell.ends("quit");
+    ends(shell, "quit");
 }
 
 #[apply(promise)]
@@ -238,18 +182,15 @@ fn ctrl_c_leaves_nothing_behind() {
     let port = free_port().to_string();
     let temporary = home.path().display().to_string();
     let variables = [("P2P_PORT", port.as_str()), ("TMPDIR", &temporary)];
-    let mut shell = Shell::start(home.path(), &variables);
+    let mut shell = start(home.path(), &variables);
     answer_the_questions(&mut shell, &shared, "127.0.0.1:7");
     let kept = || {
         let all = fs::read_dir(home.path()).unwrap().flatten();
         all.filter(|entry| entry.file_name() != "shared").count()
     };
     assert_eq!(kept(), 1, "the daemon's own folder");
-    // SAFETY: the child was not waited for yet, so its pid is still its own.
-    unsafe { libc::kill(shell.child.id() as i32, libc::SIGINT) };
-    eventually("the shell ends", SOON, || {
-        shell.child.try_wait().unwrap().is_some()
-    });
+    shell.interrupt();
+    shell.ended();
     assert_eq!(kept(), 0);
     let port: u16 = port.parse().unwrap();
     assert!(
@@ -269,11 +210,11 @@ fn the_old_variables_and_config_yml_ask_nothing() {
     fs::write(home.path().join("config.yml"), old).unwrap();
     let cluster = format!("{}, localhost:7", peer.address());
     let folder = shared.display().to_string();
-    let mut shell = Shell::start(
+    let mut shell = start(
         home.path(),
         &[("P2P_FOLDER", &folder), ("P2P_CLUSTER", &cluster)],
     );
-    shell.shows(&[
+    shell.shows_next(&[
         "Using environment configuration:",
         &format!("  Folder: {folder}"),
         &format!("  Cluster: {cluster}"),
@@ -284,11 +225,11 @@ fn the_old_variables_and_config_yml_ask_nothing() {
         peer.members().contains(&node)
     });
     shell.types("list");
-    shell.shows(&[
+    shell.shows_next(&[
         "Cluster members:",
         &format!("  1. {}", peer.address()),
         "  2. localhost:7",
         PROMPT,
     ]);
-    shell.ends("quit");
+    ends(shell, "quit");
 }

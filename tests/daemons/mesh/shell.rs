@@ -1,70 +1,22 @@
 //! `p2pfs mesh-shell`: a session of the older mesh program, from both ends.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::Arc;
 
 use macro_rules_attribute::apply;
-use parking_lot::Mutex;
 
 use super::{BOB, SOON, free_port};
 use crate::support::mesh_peer::MeshPeer;
 use crate::support::process::*;
 use crate::support::promise::{Need, promise};
+use crate::support::shell::Shell;
 
 const NEEDS: &[Need] = &[];
 
-/// A shell with somebody at its keyboard.
-struct Shell {
-    child: Child,
-    keyboard: Option<ChildStdin>,
-    screen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Shell {
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
-        let mut child = program()
-            .arg("mesh-shell")
-            .args(arguments)
-            .current_dir(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                shown.lock().push(line);
-            }
-        });
-        Self {
-            keyboard: child.stdin.take(),
-            child,
-            screen,
-        }
-    }
-
-    fn types(&mut self, line: &str) {
-        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
-    }
-
-    #[track_caller]
-    fn shows(&self, words: &str) {
-        eventually(&format!("it shows {words}"), SOON, || {
-            self.screen.lock().iter().any(|line| line.contains(words))
-        });
-    }
-}
-
-impl Drop for Shell {
-    fn drop(&mut self) {
-        // the end of the keyboard ends the shell, and that its daemon
-        self.keyboard = None;
-        let _ended = self.child.wait();
-    }
+fn start(dir: &Path, arguments: &[&str]) -> Shell {
+    let mut command = program();
+    command.arg("mesh-shell").args(arguments).current_dir(dir);
+    Shell::start(&mut command)
 }
 
 #[apply(promise)]
@@ -74,10 +26,10 @@ fn two_old_prompts_meet_talk_and_send_a_file() {
     fs::create_dir(&a_dir).unwrap();
     fs::create_dir(&b_dir).unwrap();
     let (a_port, b_port) = (free_port(), free_port());
-    let mut alice = Shell::start(&a_dir, &["--name", "alice", &a_port]);
+    let mut alice = start(&a_dir, &["--name", "alice", &a_port]);
     alice.shows(&format!("[SYSTEM] Node alice listening on port {a_port}"));
     let seed = format!("127.0.0.1:{a_port}");
-    let mut bob = Shell::start(&b_dir, &["--name", "bob", &b_port, &seed]);
+    let mut bob = start(&b_dir, &["--name", "bob", &b_port, &seed]);
     alice.shows(&format!(
         "[NETWORK] Peer [bob] connected from 127.0.0.1:{b_port} (1/10 peers)"
     ));
@@ -106,15 +58,14 @@ fn two_old_prompts_meet_talk_and_send_a_file() {
     alice.shows("[ERROR] ");
     bob.types("/quit");
     alice.shows("[NETWORK] Peer [bob] disconnected");
-    let status = bob.child.wait().unwrap();
-    assert!(status.success());
+    assert!(bob.ended().success());
 }
 
 #[apply(promise)]
 fn an_old_peer_finds_the_prompt_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let mut shell = Shell::start(folder.path(), &["--name", "alice", &port]);
+    let mut shell = start(folder.path(), &["--name", "alice", &port]);
     shell.shows("listening on port");
     let bob = MeshPeer::dial(&format!("127.0.0.1:{port}"), BOB, "bob", 18002);
     shell.shows("[NETWORK] Peer [bob] connected from 127.0.0.1:18002 (1/10 peers)");
@@ -126,9 +77,8 @@ fn an_old_peer_finds_the_prompt_as_it_was() {
     });
     bob.push(b"a.txt", b"hello", 3);
     shell.shows("[FILE] bob sent file: a.txt (5 bytes) -> downloads/a.txt");
-    // SAFETY: the child was not waited for yet, so its pid is still its own.
-    unsafe { libc::kill(shell.child.id() as i32, libc::SIGINT) };
-    let status = shell.child.wait().unwrap();
+    shell.interrupt();
+    let status = shell.ended();
     assert_eq!(status.code(), Some(128 + libc::SIGINT));
     eventually("its daemon is gone too", SOON, || bob.is_closed());
 }

@@ -1,0 +1,138 @@
+//! The daemon of one old prompt: started with it in a folder of its own, ended with it.
+//!
+//! Owns the folder and the child; which planes it speaks is told by the prompt that starts it.
+//! Nothing of it stays, however the prompt ends.
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::ending;
+use super::error::CliError;
+use crate::daemon::control::Client;
+
+/// Its control socket, in its folder.
+const SOCKET: &str = "p2pfs.sock";
+/// Its configuration, in its folder.
+const CONFIG: &str = "p2pfs.toml";
+/// The longest that it takes to begin.
+const BEGIN: &str = "30s";
+
+/// The daemon.
+pub(super) struct OwnDaemon {
+    home: PathBuf,
+    child: Child,
+}
+
+/// What it is started with.
+pub(super) struct OwnDaemonOptions {
+    /// The begin of its folder's name.
+    pub(super) name: &'static str,
+    /// Its configuration.
+    pub(super) config: String,
+    /// Whether its log goes where the prompt's errors go.
+    pub(super) shows_log: bool,
+}
+
+impl OwnDaemon {
+    /// Starts it and waits until it serves; `more` adds to its arguments and environment.
+    ///
+    /// # Errors
+    /// What the daemon says last where it does not start.
+    pub(super) fn start(
+        options: &OwnDaemonOptions,
+        more: impl FnOnce(&mut Command),
+    ) -> Result<Self, CliError> {
+        let folder = format!("p2pfs-{}-{}", options.name, std::process::id());
+        let home = std::env::temp_dir().join(folder);
+        fs::DirBuilder::new().mode(0o700).create(&home)?;
+        let signals = ending::held()?;
+        let child = spawn(&home, options, more).inspect_err(|_| {
+            let _tidied = fs::remove_dir_all(&home);
+        })?;
+        let daemon = Self { home, child };
+        let home = daemon.home.clone();
+        ending::end_daemon_with(signals, &daemon.child, move || {
+            // a signal leaves nothing
+            let _tidied = fs::remove_dir_all(&home);
+        });
+        let waited = daemon.ask(&["wait", "--timeout", BEGIN])?;
+        match waited.status.success() {
+            true => Ok(daemon),
+            false => Err(daemon.last_words()),
+        }
+    }
+
+    /// What it said last, where it was not shown.
+    pub(super) fn last_words(&self) -> CliError {
+        let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
+        let last = log.lines().rfind(|line| !line.trim().is_empty());
+        CliError::plain(last.unwrap_or("the daemon did not start").to_owned())
+    }
+
+    /// Where it is called.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.home.join(SOCKET)
+    }
+
+    /// A connection to it that waits as long as it takes.
+    pub(super) fn client(&self) -> Result<Client, CliError> {
+        patient_client(&self.socket())
+    }
+
+    /// A command of this program, asked of it.
+    pub(super) fn ask(&self, arguments: &[&str]) -> Result<Output, CliError> {
+        let mut command = Command::new(std::env::current_exe()?);
+        // before the other arguments, which may be names after a --
+        command.arg(arguments[0]).arg("--socket").arg(self.socket());
+        command.args(&arguments[1..]);
+        Ok(command.stdin(Stdio::null()).output()?)
+    }
+}
+
+impl Drop for OwnDaemon {
+    fn drop(&mut self) {
+        ending::ask(&self.child);
+        let _ended = self.child.wait();
+        let _tidied = fs::remove_dir_all(&self.home);
+    }
+}
+
+/// The same from the path of its socket.
+pub(super) fn patient_client(socket: &Path) -> Result<Client, CliError> {
+    let mut client = Client::connect(&[socket.to_path_buf()])?;
+    client.set_patience(None)?;
+    Ok(client)
+}
+
+fn spawn(
+    home: &Path,
+    options: &OwnDaemonOptions,
+    more: impl FnOnce(&mut Command),
+) -> Result<Child, CliError> {
+    fs::write(home.join(CONFIG), &options.config)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("daemon");
+    for (option, name) in [
+        ("--config", CONFIG),
+        ("--state", "state"),
+        ("--cache", "cache"),
+        ("--socket", SOCKET),
+    ] {
+        command.arg(option).arg(home.join(name));
+    }
+    // the prompt has understood them, and says what they come to
+    for variable in ["P2P_HOST", "P2P_PORT", "P2P_FOLDER", "P2P_CLUSTER"] {
+        command.env_remove(variable);
+    }
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    if !options.shows_log {
+        let log = File::create(home.join("log"))?;
+        command.stderr(log.try_clone()?).stdout(log);
+    }
+    more(&mut command);
+    // Ctrl-C reaches the prompt alone
+    ending::bind(&mut command);
+    Ok(command.spawn()?)
+}

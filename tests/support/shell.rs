@@ -1,0 +1,96 @@
+//! An old prompt with somebody at its keyboard.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::process::eventually;
+
+const SOON: Duration = Duration::from_secs(40);
+
+/// A prompt; the end of its keyboard ends it, and that its daemon.
+pub struct Shell {
+    child: Child,
+    keyboard: Option<ChildStdin>,
+    screen: Arc<Mutex<Vec<String>>>,
+    seen: usize,
+}
+
+impl Shell {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (lines, shown) = (BufReader::new(child.stdout.take().unwrap()), screen.clone());
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                shown.lock().push(line);
+            }
+        });
+        Self {
+            keyboard: child.stdin.take(),
+            child,
+            screen,
+            seen: 0,
+        }
+    }
+
+    pub fn types(&mut self, line: &str) {
+        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Waits for these lines, next and no others between.
+    #[track_caller]
+    pub fn shows_next(&mut self, lines: &[&str]) {
+        for line in lines {
+            let at = self.seen;
+            let next = || self.screen.lock().get(at).cloned();
+            eventually(&format!("it shows {line:?}"), SOON, || next().is_some());
+            assert_eq!(next().unwrap(), *line);
+            self.seen += 1;
+        }
+    }
+
+    /// Waits for a line that holds these words, wherever it is.
+    #[track_caller]
+    pub fn shows(&self, words: &str) {
+        eventually(&format!("it shows {words}"), SOON, || {
+            self.screen.lock().iter().any(|line| line.contains(words))
+        });
+    }
+
+    /// Whether all that it shows was waited for.
+    pub fn is_all_seen(&self) -> bool {
+        self.screen.lock().len() == self.seen
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        // SAFETY: the child was not waited for yet, so its pid is still its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the shell ends", SOON, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.keyboard = None;
+        let _ended = self.child.wait();
+    }
+}
