@@ -2,6 +2,7 @@
 //! is borne of peers that misbehave.
 
 mod cluster;
+mod edges;
 mod embedded;
 mod foreign;
 mod hostile;
