@@ -83,6 +83,7 @@ fn file(number: usize) -> Entry {
         kind,
         mtime: time,
         version_time: time,
+        sent_by: None,
     }
 }
 

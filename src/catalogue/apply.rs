@@ -18,7 +18,7 @@ use crate::id::NodeId;
 use crate::path::SharedPath;
 use crate::wire::native::record::{
     Entry, FILE_MAX_BYTES, Fact, Head, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, Record,
-    SignedHead, Timestamp, link_stays_inside,
+    SENDER_MAX_BYTES, Sender, SignedHead, Timestamp, link_stays_inside,
 };
 
 impl Catalogue {
@@ -307,9 +307,11 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
                     kind,
                     mtime,
                     version_time,
+                    sent_by,
                 },
             ..
         } => {
+            let is_file = matches!(kind, Kind::File { .. });
             let kind_fits = match kind {
                 Kind::Symlink { target } => {
                     target.len() <= LINK_TARGET_MAX_BYTES && link_stays_inside(path, target)
@@ -317,7 +319,13 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
                 Kind::File { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,
                 Kind::Directory => true,
             };
-            path_fits(path) && kind_fits && time_is_sound(mtime) && time_is_sound(version_time)
+            let sender_fits = match sent_by {
+                Some(Sender::Peer(name)) => is_file && name.len() <= SENDER_MAX_BYTES,
+                Some(Sender::Node(_)) => is_file,
+                None => true,
+            };
+            let times_fit = time_is_sound(mtime) && time_is_sound(version_time);
+            path_fits(path) && kind_fits && sender_fits && times_fit
         }
         Fact::Removed { path, .. } => path_fits(path),
         Fact::Have { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,

@@ -38,7 +38,8 @@ impl Catalogue {
         }
     }
 
-    /// Says that a name in a share is this now. False where that was known already.
+    /// Says that a name in a share is this now. False where that was known already. The sender of a
+    /// file stays known while its bytes are the same.
     ///
     /// # Errors
     /// [`CatalogueError::BadFact`] for the root, [`CatalogueError::TooManyRecords`] at the limit:
@@ -47,9 +48,16 @@ impl Catalogue {
         &mut self,
         share: ShareIndex,
         path: &SharedPath,
-        entry: Entry,
+        mut entry: Entry,
     ) -> Result<bool, CatalogueError> {
-        if self.own_entry(share, path).as_ref() == Some(&entry) {
+        let known = self.own_entry(share, path);
+        if let (None, Some(known)) = (&entry.sent_by, &known)
+            && known.kind.is_same_file(&entry.kind)
+        {
+            // who sent these bytes stays true, also where nobody can be asked any more
+            entry.sent_by.clone_from(&known.sent_by);
+        }
+        if known.as_ref() == Some(&entry) {
             return Ok(false);
         }
         self.record(Fact::Entry {

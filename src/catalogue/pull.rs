@@ -13,7 +13,7 @@ use super::{
     PART_MAX_BYTES, PART_MAX_RECORDS,
 };
 use crate::id::NodeId;
-use crate::wire::native::record::{Fact, Head, Kind, Record, SignedHead};
+use crate::wire::native::record::{Fact, Head, Kind, Record, Sender, SignedHead};
 
 /// The bytes of a record besides its path, hash and target; a generous guess.
 const RECORD_BASE_BYTES: usize = 40;
@@ -28,6 +28,11 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
                         Kind::File { .. } => 40,
                         Kind::Directory => 0,
                         Kind::Symlink { target } => target.len(),
+                    }
+                    + match &entry.sent_by {
+                        Some(Sender::Node(_)) => 40,
+                        Some(Sender::Peer(name)) => name.len(),
+                        None => 0,
                     }
             }
             Fact::Removed { path, .. } => path.as_bytes().len(),

@@ -11,7 +11,7 @@ use equivalent::{Comparable, Equivalent};
 use triomphe::ThinArc;
 
 use crate::digest::ContentHash;
-use crate::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use crate::wire::native::record::{Entry, Kind, Sender, ShareIndex, Timestamp};
 
 /// Which node, in this catalogue only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +54,7 @@ pub(super) struct Facts {
     pub hash: [u8; 32],
 }
 
-/// A row; the slice is the name, then (for a link) the target.
+/// A row; the slice is the name, then (for a link) the target or (for a file) who sent it, encoded.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
 
@@ -104,6 +104,13 @@ impl Row {
                 facts.hash = *hash.as_bytes();
                 facts.size_bytes = *size_bytes;
                 facts.executable = *executable;
+                if let Some(sender) = &entry.sent_by {
+                    let sender = postcard::to_stdvec(sender).expect("a sender always encodes");
+                    return Self(ThinArc::from_header_and_slice(
+                        facts,
+                        &[name, &sender].concat(),
+                    ));
+                }
             }
             Kind::Directory => {}
             Kind::Symlink { target } => {
@@ -147,6 +154,23 @@ impl Row {
 
     /// Where a link points; empty for all else.
     pub fn target(&self) -> &[u8] {
+        match self.class {
+            Class::Symlink => self.behind_name(),
+            _ => &[],
+        }
+    }
+
+    /// Who sent it to its author, of a file that somebody did.
+    pub fn sent_by(&self) -> Option<Sender> {
+        match self.class {
+            Class::File if !self.behind_name().is_empty() => {
+                postcard::from_bytes(self.behind_name()).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn behind_name(&self) -> &[u8] {
         &self.0.slice[usize::from(self.name_bytes)..]
     }
 
@@ -205,6 +229,7 @@ impl Row {
             kind: self.kind()?,
             mtime: self.mtime(),
             version_time: self.version_time(),
+            sent_by: self.sent_by(),
         })
     }
 
@@ -477,10 +502,15 @@ mod tests {
                 target: bytes::Bytes::from_static(b"../there"),
             },
         ] {
+            let sent_by = match kind {
+                Kind::File { .. } => Some(Sender::Peer("bob".to_owned())),
+                _ => None,
+            };
             let entry = Entry {
                 kind,
                 mtime: time,
                 version_time: Timestamp::default(),
+                sent_by,
             };
             let row = Row::entry(stamp, ShareIndex(2), DirId(9), &[0xff; 255], &entry);
             assert_eq!(row.to_entry(), Some(entry));

@@ -14,7 +14,7 @@ use super::row::{After, Class, DirId, DirRef, Named, NodeIndex, Row};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
-use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
+use crate::wire::native::record::{Kind, Sender, ShareIndex, Timestamp};
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +167,30 @@ impl View {
         let mut known = self.merged.known();
         let called = known.find(|(_, node)| node.name.is_some() && *node.label == *label);
         called.map(|(_, node)| node.id)
+    }
+
+    /// Who sent the content that a path shows to a live node that shares it so; of a path that is
+    /// none of the namespace's, to any that shares the content.
+    pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<Sender> {
+        let of_path = path.parent().and_then(|parent| {
+            let here = self.merged.dir(self.listed_dir(&parent)?);
+            let alias = here.aliases.get(&Named(path.file_name()));
+            let name = alias.map_or(path.file_name(), |alias| alias.row().name());
+            let rows = here.candidates(name);
+            let rows: Vec<&Row> = rows.filter(|row| self.gives(row, hash)).collect();
+            (!rows.is_empty()).then_some(rows)
+        });
+        match of_path {
+            Some(rows) => rows.into_iter().find_map(Row::sent_by),
+            None => {
+                let mut rows = self.merged.files_of(*hash);
+                rows.find_map(|row| self.gives(row, hash).then(|| row.sent_by())?)
+            }
+        }
+    }
+
+    fn gives(&self, row: &Row, hash: &ContentHash) -> bool {
+        row.class == Class::File && row.hash() == *hash && self.merged.is_live(row)
     }
 
     fn listed_dir(&self, path: &SharedPath) -> Option<DirId> {

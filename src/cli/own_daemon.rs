@@ -46,8 +46,8 @@ impl OwnDaemon {
     ) -> Result<Self, CliError> {
         let folder = format!("p2pfs-{}-{}", options.name, std::process::id());
         let home = std::env::temp_dir().join(folder);
-        fs::DirBuilder::new().mode(0o700).create(&home)?;
         let signals = ending::held()?;
+        fs::DirBuilder::new().mode(0o700).create(&home)?;
         let child = spawn(&home, options, more).inspect_err(|_| {
             let _tidied = fs::remove_dir_all(&home);
         })?;

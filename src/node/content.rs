@@ -16,8 +16,8 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
-use super::inbox::sender_of;
 use super::legacy::{Legacy, RemoteBytes};
+use super::names::Names;
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};
@@ -39,6 +39,7 @@ pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
 /// The node's bytes and names, as the filesystem sees them.
 pub struct NodeContent {
+    names: Names,
     published: Published,
     changes: mpsc::Sender<Outdated>,
     cache: Cache,
@@ -77,6 +78,7 @@ pub(super) struct FixedVersion {
 impl NodeContent {
     /// Content over the given parts; what the event loop publishes is read where it is needed.
     pub(super) fn new(
+        names: Names,
         published: Published,
         changes: mpsc::Sender<Outdated>,
         cache: Cache,
@@ -85,6 +87,7 @@ impl NodeContent {
         read_deadline: Duration,
     ) -> Self {
         Self {
+            names,
             published,
             changes,
             cache,
@@ -316,8 +319,8 @@ impl Content for NodeContent {
     }
 
     fn sender(&self, file: &FileVersion) -> Option<String> {
-        let (share, path) = file.own.as_ref()?;
-        sender_of(&self.shares.own(*share, path).ok()?)
+        let sent_by = self.view().sent_by(&file.path, &file.hash)?;
+        Some(self.names.of_sender(&sent_by))
     }
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {

@@ -1,6 +1,7 @@
 //! What a node gives others unasked, and takes so: put together at its start.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
@@ -10,9 +11,11 @@ use super::handle::Published;
 use super::inbox::{Accept, Inbox, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
+use super::names::Names;
 use super::traffic::SentBytes;
 use crate::id::{NodeId, NodeName};
 use crate::net::peer::PeerNet;
+use crate::trust::Keyring;
 
 /// How giving and taking are set; see `[inbox]` and `[mesh]` in the configuration.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,7 @@ pub(super) struct GivingParts<'a> {
     pub(super) seed: u64,
     pub(super) net: &'a PeerNet,
     pub(super) published: &'a Published,
+    pub(super) keyring: &'a Arc<Keyring>,
     pub(super) events: &'a EventLog,
     pub(super) sent: &'a SentBytes,
 }
@@ -42,6 +46,8 @@ pub(super) struct GivingParts<'a> {
 pub(super) struct Giving {
     pub(super) courier: Courier,
     pub(super) pushes: Pushes,
+    /// The folders that files of others go to.
+    pub(super) inboxes: Vec<Inbox>,
 }
 
 /// Starts it; what it cannot have is off, with a warning. The listener, where there is one, is the
@@ -54,22 +60,24 @@ pub(super) fn start(
     let events = parts.events;
     let inbox = settings.inbox.as_ref().and_then(|it| open(it, events));
     let mailbox = Mailbox::new(events.clone());
-    let mesh = settings.mesh.as_ref().and_then(|mesh| {
-        let same = settings.inbox == settings.mesh_inbox;
-        let folder = match (&settings.mesh_inbox, &inbox) {
-            (Some(_), Some(inbox)) if same => Some(inbox.clone()),
-            (own, _) => own.as_ref().and_then(|it| open(it, events)),
-        };
-        start_mesh(mesh, folder, &mailbox, parts, listener)
-    });
+    let same = settings.inbox == settings.mesh_inbox;
+    let mesh_inbox = match (&settings.mesh_inbox, &inbox) {
+        (Some(_), Some(inbox)) if same => Some(inbox.clone()),
+        (own, _) => own.as_ref().and_then(|it| open(it, events)),
+    };
+    let inboxes = inbox.iter().chain(&mesh_inbox).cloned().collect();
+    warn_of_names(settings, parts);
+    let mesh = settings.mesh.as_ref();
+    let mesh = mesh.and_then(|mesh| start_mesh(mesh, mesh_inbox, &mailbox, parts, listener));
     let published = parts.published.clone();
     let accept = settings.accept.clone();
+    let names = Names::new(published.view.clone(), parts.keyring.clone());
     let taking = PushParts {
         inbox,
         accept,
         events: events.clone(),
         mailbox: mailbox.clone(),
-        published: published.clone(),
+        names,
     };
     let pushes = Pushes::new(taking);
     let courier = Courier {
@@ -81,7 +89,27 @@ pub(super) fn start(
         mailbox,
         sent: parts.sent.clone(),
     };
-    Giving { courier, pushes }
+    Giving {
+        courier,
+        pushes,
+        inboxes,
+    }
+}
+
+/// A name is proven by a certificate alone, and a cluster of a secret file has none.
+fn warn_of_names(settings: &GivingSettings, parts: &GivingParts<'_>) {
+    let Accept::Listed(listed) = &settings.accept else {
+        return;
+    };
+    let is_key = |it: &&String| it.parse::<NodeId>().is_ok();
+    if let Some(name) = listed.iter().find(|it| !is_key(it))
+        && !parts.keyring.has_ledger()
+    {
+        parts.events.warn(format!(
+            "inbox.from names {name:?}, and in a cluster without certificates nobody can prove \
+             to be called so: list the node by its key, as p2pfs peers --json shows it"
+        ));
+    }
 }
 
 fn open(settings: &InboxSettings, events: &EventLog) -> Option<Inbox> {

@@ -16,6 +16,7 @@ use super::courier::Courier;
 use super::events::EventLog;
 use super::legacy::Legacy;
 use super::mesh::Mesh;
+use super::names::Names;
 use super::persist::unix_now_s;
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
@@ -27,6 +28,7 @@ use crate::digest::ContentHash;
 use crate::id::{EpochId, NodeId, NodeName};
 use crate::net::lan::Lan;
 use crate::net::peer::{Joining, PeerNet, Probed};
+use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
 use crate::trust::{InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
@@ -134,6 +136,14 @@ impl Node {
     /// The namespace as it is now.
     pub fn view(&self) -> Arc<View> {
         self.published.view.load_full()
+    }
+
+    /// What the sender of a file is called, by the word of the node that it was sent to; none where
+    /// nobody sent it.
+    pub fn sent_by(&self, path: &SharedPath, hash: &ContentHash) -> Option<String> {
+        let sender = self.view().sent_by(path, hash)?;
+        let names = Names::new(self.published.view.clone(), self.keyring.clone());
+        Some(names.of_sender(&sender))
     }
 
     /// What the filesystem reads.

@@ -23,6 +23,7 @@ pub mod legacy;
 pub mod machine;
 mod mailbox;
 pub mod mesh;
+mod names;
 mod offers;
 mod persist;
 mod prompt;

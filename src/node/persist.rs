@@ -212,6 +212,7 @@ mod tests {
             kind: Kind::Directory,
             mtime: time,
             version_time: time,
+            sent_by: None,
         }
     }
 

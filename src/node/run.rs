@@ -94,6 +94,7 @@ pub(super) struct Parts {
     pub stopped: watch::Sender<bool>,
     /// The older peers' plane, where it is on.
     pub legacy: Option<Inlet>,
+    pub senders: super::inbox::Senders,
 }
 
 /// The loop.
@@ -232,7 +233,10 @@ impl Runner {
     fn handle_share(&mut self, event: ShareEvent) {
         let now = Instant::now();
         match event {
-            ShareEvent::Put { share, path, entry } => self.machine.put(now, share, path, entry),
+            ShareEvent::Put { share, path, entry } => {
+                let entry = self.parts.senders.tell(share, &path, entry);
+                self.machine.put(now, share, path, entry);
+            }
             ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {

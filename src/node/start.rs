@@ -20,8 +20,10 @@ use super::content::NodeContent;
 use super::events::EventLog;
 use super::giving::{self, GivingParts, GivingSettings};
 use super::handle::{Node, Outdated, Published, Running};
+use super::inbox::Senders;
 use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
+use super::names::Names;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
@@ -250,6 +252,7 @@ impl Builder {
             changes: changes.0.clone(),
             stopped,
             legacy: inlet,
+            senders: Senders::new(giving.inboxes, self.shares.clone()),
         };
         self.net
             .set_answer_beside(answer_beside(&server, &sent, giving.pushes));
@@ -283,6 +286,7 @@ impl Builder {
             seed: random_seed(),
             net: &self.net,
             published,
+            keyring: &self.keyring,
             events,
             sent,
         }
@@ -328,6 +332,7 @@ impl Builder {
             fetcher.clone(),
         );
         Arc::new(NodeContent::new(
+            Names::new(published.view.clone(), self.keyring.clone()),
             published.clone(),
             changes.clone(),
             self.cache.clone(),

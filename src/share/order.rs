@@ -380,6 +380,7 @@ mod tests {
             kind,
             mtime: Stamp::default().into(),
             version_time: Stamp::default().into(),
+            sent_by: None,
         };
         let (share, path) = (ShareIndex(0), name(text));
         ShareEvent::Put { share, path, entry }

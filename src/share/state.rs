@@ -240,6 +240,7 @@ impl State {
             kind,
             mtime: mtime.into(),
             version_time: version.into(),
+            sent_by: None,
         })
     }
 

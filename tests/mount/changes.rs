@@ -206,6 +206,7 @@ fn a_new_mtime_is_the_same_inode_and_is_seen() {
             kind,
             mtime,
             version_time: MTIME,
+            sent_by: None,
         },
     );
     mounted.publish();

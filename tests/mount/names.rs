@@ -71,6 +71,7 @@ fn names_that_are_no_text_survive() {
         kind: Kind::Directory,
         mtime: MTIME,
         version_time: MTIME,
+        sent_by: None,
     };
     for name in odd {
         content.put_entry(name, entry.clone());

@@ -122,6 +122,7 @@ impl Memory {
             kind,
             mtime: MTIME,
             version_time: MTIME,
+            sent_by: None,
         };
         self.put_entry(name.as_bytes(), entry);
     }
@@ -150,6 +151,7 @@ impl Memory {
             kind,
             mtime: MTIME,
             version_time: MTIME,
+            sent_by: None,
         };
         let mut state = self.state.lock();
         state

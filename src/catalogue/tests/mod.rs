@@ -49,6 +49,7 @@ pub(super) fn file(content: &str, seconds: i64) -> Entry {
         },
         mtime: time(seconds),
         version_time: time(seconds),
+        sent_by: None,
     }
 }
 
@@ -57,6 +58,7 @@ pub(super) fn directory(seconds: i64) -> Entry {
         kind: Kind::Directory,
         mtime: time(seconds),
         version_time: time(seconds),
+        sent_by: None,
     }
 }
 
@@ -67,6 +69,7 @@ pub(super) fn link(target: &'static str, seconds: i64) -> Entry {
         },
         mtime: time(seconds),
         version_time: time(seconds),
+        sent_by: None,
     }
 }
 

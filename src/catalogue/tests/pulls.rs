@@ -440,6 +440,7 @@ fn a_size_a_link_or_a_depth_that_cannot_be_is_refused_on_receipt() {
             kind,
             mtime: Timestamp::default(),
             version_time: Timestamp::default(),
+            sent_by: None,
         },
     };
     let file = |size_bytes: u64| Kind::File {
@@ -489,6 +490,7 @@ fn put_kind(author: &mut Catalogue, name: &str, kind: Kind) {
         kind,
         mtime: Timestamp::default(),
         version_time: Timestamp::default(),
+        sent_by: None,
     };
     author.put(SHARE, &path(name), entry).unwrap();
 }

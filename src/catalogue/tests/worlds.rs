@@ -94,6 +94,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         kind,
         mtime: time(mtime),
         version_time: time(version),
+        sent_by: None,
     })
 }
 

@@ -15,10 +15,11 @@ use crate::daemon::control::{
     Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo, PeerState, Plane,
     ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
 };
-use crate::node::inbox::sender_of;
 use crate::node::mesh::MeshReport;
 use crate::node::{Delivered, Delivery, SendError};
+use crate::path::SharedPath;
 use crate::wire::legacy::MemberName;
+use crate::wire::native::record::Kind;
 
 /// How often the caller is told how far a file is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -109,10 +110,12 @@ impl Service {
             .collect()
     }
 
-    /// Who pushed a file to this node, where it is its own and somebody did.
-    pub(super) fn sender_of(&self, found: &Found) -> Option<String> {
-        let (share, path) = found.own.as_ref()?;
-        sender_of(&self.node.shares().own(*share, path).ok()?)
+    /// Who sent the file that a path shows to a node that shares it, where somebody did.
+    pub(super) fn sender_of(&self, path: &SharedPath, found: Option<&Found>) -> Option<String> {
+        let Kind::File { hash, .. } = &found?.kind else {
+            return None;
+        };
+        self.node.sent_by(path, hash)
     }
 }
 

@@ -180,7 +180,7 @@ impl Service {
             path: Named::new(path.as_bytes()),
             listed: found.is_some(),
             rule: rule_sentence(rule).to_owned(),
-            sent_by: found.as_ref().and_then(|found| self.sender_of(found)),
+            sent_by: self.sender_of(&path, found.as_ref()),
             next_read: found.map_or_else(
                 || "nothing: no live node can give it".to_owned(),
                 |found| self.next_read(&found),

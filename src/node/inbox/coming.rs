@@ -11,6 +11,7 @@ use super::store::{Arriving, Inbox, InboxError};
 use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
+use crate::wire::native::record::Sender;
 
 /// What is hashed at once.
 const STEP_BYTES: u64 = 1 << 20;
@@ -128,7 +129,11 @@ impl Coming {
     }
 
     /// Gives it its name, and says where it is written down that it has it. Blocking.
-    pub(super) fn publish(&mut self, from: &str) -> Result<Option<Part>, InboxError> {
+    pub(super) fn publish(
+        &mut self,
+        from: &Sender,
+        called: &str,
+    ) -> Result<Option<Part>, InboxError> {
         // that it is whole is written down before it has its name: after a restart in between,
         // it is not taken twice
         self.note()?;
@@ -136,7 +141,7 @@ impl Coming {
             return Ok(None);
         };
         let part = arriving.part().cloned();
-        self.name = arriving.publish(&self.name, from)?;
+        self.name = arriving.publish(&self.name, from, called)?;
         Ok(part)
     }
 

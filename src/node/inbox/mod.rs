@@ -7,10 +7,12 @@
 mod coming;
 mod parts;
 mod receive;
+mod senders;
 mod store;
 
 pub(super) use receive::PushParts;
 pub use receive::{Accept, COMING_MAX, COMING_OF_NODE_MAX, COMING_PATIENCE, Pushes};
+pub(super) use senders::Senders;
 pub use store::{
     Arriving, FILES_MAX, Inbox, InboxError, InboxSettings, SENDER_ATTRIBUTE, sender_of,
 };

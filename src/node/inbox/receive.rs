@@ -16,8 +16,9 @@ use super::parts::Part;
 use super::store::Inbox;
 use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
-use crate::node::handle::Published;
 use crate::node::mailbox::Mailbox;
+use crate::node::names::Names;
+use crate::wire::native::record::Sender;
 use crate::wire::native::tcp::{Push, Response};
 
 /// Files that are on their way at one time, of all nodes.
@@ -41,7 +42,7 @@ pub enum Accept {
     Nobody,
     /// Those of every member of the cluster.
     Members,
-    /// Those of these nodes, by name or key.
+    /// Those of these nodes, by their keys or the names of their certificates.
     Listed(Vec<String>),
 }
 
@@ -57,7 +58,7 @@ pub(in crate::node) struct PushParts {
     pub(in crate::node) accept: Accept,
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
-    pub(in crate::node) published: Published,
+    pub(in crate::node) names: Names,
 }
 
 struct Inner {
@@ -160,8 +161,8 @@ impl Inner {
             Accept::Nobody => false,
             Accept::Members => true,
             Accept::Listed(listed) => {
-                let (key, name) = (from.to_string(), self.name_of(from));
-                listed.iter().any(|it| *it == key || *it == name)
+                let names = &self.parts.names;
+                listed.iter().any(|it| names.is_meant(it, from))
             }
         };
         is_open.then_some(inbox).ok_or_else(closed)
@@ -230,7 +231,7 @@ impl Inner {
         if !coming.is_proven() {
             return Err(self.give_up(key, coming, "its bytes do not fit its hash"));
         }
-        match coming.publish(&self.name_of(&key.0)) {
+        match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
             Ok(part) => {
                 self.lock().arrived(key, part);
                 self.tell(key.0, coming, PushStage::Done);
@@ -271,8 +272,7 @@ impl Inner {
     }
 
     fn name_of(&self, node: &NodeId) -> String {
-        let view = self.parts.published.view.load();
-        view.label(node).unwrap_or_else(|| node.short(8))
+        self.parts.names.of(node)
     }
 
     fn tell(&self, from: NodeId, coming: &Coming, stage: PushStage) {

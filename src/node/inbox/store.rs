@@ -1,9 +1,10 @@
 //! The folder.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{
-    AtFlags, CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, linkat, renameat_with,
+    AtFlags, CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, lgetxattr, linkat,
+    renameat_with,
 };
 use rustix::io::Errno;
 
@@ -19,6 +21,7 @@ use super::parts::{Left, Note, Part, left_in};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
+use crate::wire::native::record::{SENDER_MAX_BYTES, Sender};
 
 /// Files that the folder takes; a person looks through no more.
 pub const FILES_MAX: u64 = 10_000;
@@ -28,8 +31,10 @@ const NUMBERS_MAX: u32 = 10_000;
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 /// The extended attribute of a file here that names who pushed it.
 pub const SENDER_ATTRIBUTE: &str = "user.p2pfs.from";
-/// The longest name of a sender that is written down.
-const SENDER_MAX_BYTES: usize = 255;
+/// The same by its key, where it was a node of the cluster.
+const SENDER_KEY_ATTRIBUTE: &str = "user.p2pfs.from_node";
+/// Names of pushed files that are remembered at the most.
+const TAKEN_MAX: usize = 2 * FILES_MAX as usize;
 /// What others may read is shared; nobody but the folder's owner may change it.
 const FILE_MODE: u32 = 0o644;
 
@@ -84,6 +89,8 @@ pub struct Inbox {
 struct Inner {
     settings: InboxSettings,
     use_now: Mutex<Use>,
+    /// The names of files that were pushed: who wants to know by whom looks at no others.
+    taken: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// What the folder holds, and what is on its way.
@@ -120,11 +127,18 @@ impl Inbox {
         let inner = Inner {
             settings,
             use_now: Mutex::default(),
+            taken: Mutex::default(),
         };
+        inner.remember_taken()?;
         let inbox = Self {
             inner: Arc::new(inner),
         };
         inbox.unnamed().map(|_| inbox.clone())
+    }
+
+    /// Whether a file of that name may be one that was pushed, here or wherever it was moved to.
+    pub fn may_have_taken(&self, name: &[u8]) -> bool {
+        self.inner.taken.lock().contains(name)
     }
 
     /// The folder.
@@ -220,6 +234,32 @@ impl Inbox {
     }
 }
 
+impl Inner {
+    /// Looks which of the files in the folder were pushed.
+    fn remember_taken(&self) -> io::Result<()> {
+        let mut taken = HashSet::new();
+        for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
+            let path = entry?.path();
+            let mut value = [0; SENDER_MAX_BYTES];
+            // of a link it says nothing, and nothing is opened
+            let length = lgetxattr(&path, SENDER_ATTRIBUTE, &mut value[..]);
+            if let (Ok(_), Some(name)) = (length, path.file_name()) {
+                taken.insert(name.as_bytes().to_vec());
+            }
+        }
+        *self.taken.lock() = taken;
+        Ok(())
+    }
+
+    fn note_taken(&self, name: Vec<u8>) -> io::Result<()> {
+        if self.taken.lock().len() >= TAKEN_MAX {
+            self.remember_taken()?;
+        }
+        self.taken.lock().insert(name);
+        Ok(())
+    }
+}
+
 impl Use {
     fn look(&mut self, dir: &Path) -> io::Result<()> {
         if self.known_at.is_some_and(|at| at.elapsed() < KNOWN_FOR) {
@@ -285,35 +325,30 @@ impl Arriving {
     }
 
     /// Gives the whole file its name, or that with the first number that is free, and says under
-    /// which it is. Blocking.
+    /// which it is; `called` is what its sender is called now. Blocking.
     ///
     /// # Errors
     /// [`InboxError`]; nothing is left of it.
-    pub fn publish(self, name: &[u8], from: &str) -> Result<Vec<u8>, InboxError> {
-        let named = self.name_it(name, from);
+    pub fn publish(self, name: &[u8], from: &Sender, called: &str) -> Result<Vec<u8>, InboxError> {
+        let named = self.name_it(name, from, called);
         if named.is_err() {
             self.discard();
         }
         named
     }
 
-    fn name_it(&self, name: &[u8], from: &str) -> Result<Vec<u8>, InboxError> {
+    fn name_it(&self, name: &[u8], from: &Sender, called: &str) -> Result<Vec<u8>, InboxError> {
         let name = received_name(name).ok_or(InboxError::Name)?;
         self.file
             .set_permissions(Permissions::from_mode(FILE_MODE))?;
-        let from = &from[..from.floor_char_boundary(SENDER_MAX_BYTES)];
-        // a filesystem without such attributes keeps the file all the same
-        let _unnamed = fsetxattr(
-            &self.file,
-            SENDER_ATTRIBUTE,
-            from.as_bytes(),
-            XattrFlags::empty(),
-        );
+        write_sender(&self.file, from, called);
         // what has its name is whole also after the power failed
         self.file.sync_data()?;
         for number in 0..NUMBERS_MAX {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
+            // before it can be seen
+            self.inbox.inner.note_taken(numbered.clone())?;
             let place = self.inbox.dir().join(last);
             match self.place_at(&place) {
                 Err(Errno::EXIST) => {}
@@ -359,13 +394,31 @@ impl Drop for Arriving {
     }
 }
 
-/// Who pushed a file that is in an inbox; none where it was not pushed, or nobody wrote down by
-/// whom.
-pub fn sender_of(file: &File) -> Option<String> {
-    let mut value = vec![0; SENDER_MAX_BYTES];
-    let length = fgetxattr(file, SENDER_ATTRIBUTE, &mut value[..]).ok()?;
-    value.truncate(length);
-    String::from_utf8(value).ok()
+/// A filesystem without such attributes keeps the file all the same.
+fn write_sender(file: &File, from: &Sender, called: &str) {
+    let called = &called[..called.floor_char_boundary(SENDER_MAX_BYTES)];
+    let write = |attribute, value: &str| {
+        let _without = fsetxattr(file, attribute, value.as_bytes(), XattrFlags::empty());
+    };
+    write(SENDER_ATTRIBUTE, called);
+    if let Sender::Node(node) = from {
+        write(SENDER_KEY_ATTRIBUTE, &node.to_string());
+    }
+}
+
+/// Who pushed a file that is in an inbox, or was moved from there; none where it was not pushed, or
+/// nobody wrote down by whom.
+pub fn sender_of(file: &File) -> Option<Sender> {
+    let read = |attribute| {
+        let mut value = vec![0; SENDER_MAX_BYTES];
+        let length = fgetxattr(file, attribute, &mut value[..]).ok()?;
+        value.truncate(length);
+        String::from_utf8(value).ok()
+    };
+    match read(SENDER_KEY_ATTRIBUTE).and_then(|key| key.parse().ok()) {
+        Some(node) => Some(Sender::Node(node)),
+        None => read(SENDER_ATTRIBUTE).map(Sender::Peer),
+    }
 }
 
 #[cfg(test)]
@@ -382,10 +435,14 @@ mod tests {
         (folder, inbox.unwrap())
     }
 
+    fn bob() -> Sender {
+        Sender::Node(NodeId::new([7; 32]))
+    }
+
     fn put(inbox: &Inbox, name: &[u8], bytes: &[u8]) -> Result<String, InboxError> {
         let arriving = inbox.begin(bytes.len() as u64)?;
         arriving.write_at(0, bytes)?;
-        let name = arriving.publish(name, "bob")?;
+        let name = arriving.publish(name, &bob(), "bob")?;
         Ok(String::from_utf8(name).unwrap())
     }
 
@@ -404,13 +461,16 @@ mod tests {
         let arriving = inbox.begin(5).unwrap();
         arriving.write_at(0, b"hello").unwrap();
         assert_eq!(listed(&inbox), Vec::<String>::new());
-        assert_eq!(arriving.publish(b"a.txt", "bob").unwrap(), b"a.txt");
+        assert_eq!(arriving.publish(b"a.txt", &bob(), "bob").unwrap(), b"a.txt");
         assert_eq!(listed(&inbox), ["a.txt"]);
         let file = File::open(inbox.dir().join("a.txt")).unwrap();
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, FILE_MODE);
         if let Some(sender) = sender_of(&file) {
-            assert_eq!(sender, "bob");
+            assert_eq!(sender, bob());
+            assert!(inbox.may_have_taken(b"a.txt") && !inbox.may_have_taken(b"b.txt"));
+            let again = Inbox::open(inbox.inner.settings.clone()).unwrap();
+            assert!(again.may_have_taken(b"a.txt"));
         } else {
             eprintln!("SKIPPED: this filesystem has no user attributes");
         }
@@ -443,6 +503,15 @@ mod tests {
         inbox.lock().known_at = None;
         inbox.begin(10).unwrap();
         assert!(inbox.begin(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_holds_its_limit_of_files_takes_no_more() {
+        let (_folder, inbox) = inbox(1 << 30);
+        for n in 0..FILES_MAX {
+            std::fs::write(inbox.dir().join(n.to_string()), b"").unwrap();
+        }
+        assert!(matches!(inbox.begin(0), Err(InboxError::Files)));
     }
 
     #[test]

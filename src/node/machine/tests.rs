@@ -59,6 +59,7 @@ fn file(content: &str) -> Entry {
         },
         mtime: Timestamp::default(),
         version_time: Timestamp::default(),
+        sent_by: None,
     }
 }
 

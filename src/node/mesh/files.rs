@@ -9,6 +9,7 @@ use crate::mesh::{Begun, FileId, Offence, Receiving, Refused};
 use crate::node::events::{EventLog, News, Push, PushStage};
 use crate::node::inbox::{Arriving, Inbox};
 use crate::wire::mesh::{FileEnd, FileStart};
+use crate::wire::native::record::Sender;
 
 /// A file on its way.
 struct Coming {
@@ -115,7 +116,7 @@ impl Files {
         };
         let Coming { begun, arriving } = self.coming.remove(&id)?;
         let size_bytes = begun.size_bytes;
-        match arriving.publish(&begun.name, &self.from) {
+        match arriving.publish(&begun.name, &Sender::Peer(self.from.clone()), &self.from) {
             Ok(name) => self.tell(&name, size_bytes, PushStage::Done),
             Err(why) => self.tell(&begun.name, size_bytes, failed(&why)),
         }

@@ -40,6 +40,7 @@ fn put(node: &mut Catalogue, path: &str, content: &str) {
             kind,
             mtime: time,
             version_time: time,
+            sent_by: None,
         },
     )
     .unwrap();

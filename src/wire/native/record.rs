@@ -9,6 +9,9 @@ use crate::path::SharedPath;
 /// The longest target of a symbolic link in bytes, as for a path (`PATH_MAX`, limits.h).
 pub const LINK_TARGET_MAX_BYTES: usize = 4095;
 
+/// The longest name of the sender of a file.
+pub const SENDER_MAX_BYTES: usize = 255;
+
 /// The most directories above a name, itself counted: far more than trees that people make have,
 /// and a bound on what one record can make others keep.
 pub const PATH_MAX_DEPTH: usize = 256;
@@ -76,6 +79,25 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// Whether both are files of the same bytes.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { hash: one, .. }, Self::File { hash: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// Who sent a file to the node that shares it, by that node's word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Sender {
+    /// A node, which proved that it is.
+    Node(NodeId),
+    /// Another, by what it calls itself: at most [`SENDER_MAX_BYTES`].
+    Peer(String),
+}
+
 /// One name in a node's share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
@@ -86,6 +108,8 @@ pub struct Entry {
     /// min(mtime, when its author first saw this version): fixed by the author, so that a merge
     /// reads no clock.
     pub version_time: Timestamp,
+    /// Who sent it to its author, where it is a file and somebody did.
+    pub sent_by: Option<Sender>,
 }
 
 /// What a record says.

@@ -72,36 +72,133 @@ fn a_sent_file_lands_in_open_inboxes_and_whoever_refused_it_is_named() {
     assert!(!picky.home.join("inbox").join("gift.bin").exists());
 }
 
+/// A node's key.
+fn key_of(node: &Node) -> String {
+    let status = node.cli(&["status", "--json"]).expect_json();
+    status["node"].as_str().unwrap().to_owned()
+}
+
+/// What `why` and the mount of a node say of who sent a file.
+fn sender_at(node: &Node, name: &str) -> (serde_json::Value, Option<String>) {
+    let why = node.cli(&["why", name, "--json"]).expect_json();
+    let mut value = [0; 64];
+    let mounted = node.mounted(name);
+    let length = rustix::fs::getxattr(&mounted, "user.p2pfs.from", &mut value).ok();
+    let attribute = length.map(|length| String::from_utf8(value[..length].to_vec()).unwrap());
+    (why["sent_by"].clone(), attribute)
+}
+
+/// Says so where the files of a node can carry no attributes.
+fn writes_attributes(node: &Node, name: &str) -> bool {
+    let on_disk = fs::File::open(node.home.join("inbox").join(name)).unwrap();
+    let has = p2pfs::node::inbox::sender_of(&on_disk).is_some();
+    if !has {
+        eprintln!("SKIPPED in part: this filesystem has no user attributes");
+    }
+    has
+}
+
 #[apply(promise)]
-fn who_sent_a_file_is_in_its_attributes_by_name_and_in_why() {
+fn who_sent_a_file_is_told_by_name_on_every_node_also_after_a_restart() {
     let mut cluster = Cluster::new();
     let anna = start(&mut cluster, "anna", "");
-    let open = start(&mut cluster, "open", "'anna'");
-    meet(&[&anna, &open]);
+    let mut open = start(&mut cluster, "open", &format!("'{}'", key_of(&anna)));
+    let other = start(&mut cluster, "other", "");
+    meet(&[&anna, &open, &other]);
     let file = cluster.folder.path().join("note");
     fs::write(&file, b"hello").unwrap();
     anna.cli(&["send", file.to_str().unwrap(), "--to", "open"])
         .expect_ok();
-    open.wait_for_file("note");
-    let on_disk = fs::File::open(open.home.join("inbox/note")).unwrap();
-    if p2pfs::node::inbox::sender_of(&on_disk).is_none() {
-        eprintln!("SKIPPED in part: this filesystem has no user attributes");
+    for node in [&anna, &open, &other] {
+        node.wait_for_file("note");
+    }
+    if !writes_attributes(&open, "note") {
         return;
     }
-    let why = open.cli(&["why", "note"]).expect_ok();
+    let by_name = (serde_json::json!("anna"), Some("anna".to_owned()));
+    for node in [&anna, &open, &other] {
+        assert_eq!(sender_at(node, "note"), by_name, "on {}", node.name);
+    }
+    let why = other.cli(&["why", "note"]).expect_ok();
     assert!(why.contains("sent by    anna"), "{why}");
-    let mut value = [0; 64];
-    let mounted = open.mounted("note");
-    let length = rustix::fs::getxattr(&mounted, "user.p2pfs.from", &mut value).unwrap();
-    assert_eq!(&value[..length], b"anna");
     let mut list = [0; 256];
-    let length = rustix::fs::listxattr(&mounted, &mut list).unwrap();
+    let length = rustix::fs::listxattr(open.mounted("note"), &mut list).unwrap();
     assert_eq!(length, 0, "no copy carries it");
     let received = open.cli(&["events", "--json"]).expect_ok();
     assert!(
         received.contains("\"event\":\"receive-done\""),
         "{received}"
     );
+    // a file that nobody sent has no sender, also where one of its name was sent
+    fs::remove_file(open.home.join("inbox/note")).unwrap();
+    eventually("it is gone", SOON, || !other.mounted("note").exists());
+    open.write("note", b"my own");
+    other.wait_for_file("note");
+    assert_eq!(sender_at(&other, "note"), (serde_json::Value::Null, None));
+    // what was sent and moved still was
+    anna.cli(&["send", file.to_str().unwrap(), "--to", "open"])
+        .expect_ok();
+    fs::rename(open.home.join("inbox/note"), open.share.join("note")).unwrap();
+    other.wait_for_file("note");
+    eventually("it is told where it was moved to", SOON, || {
+        sender_at(&other, "note") == by_name
+    });
+    open.kill();
+    open.launch();
+    other.wait_for_file("note");
+    eventually("it is told after a restart", SOON, || {
+        sender_at(&other, "note") == by_name
+    });
+}
+
+/// What one sends is refused by the other's inbox.
+#[track_caller]
+fn expect_closed(from: &Node, file: &str, to: &str) {
+    let refused = from.cli(&["send", file, "--to", to]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    assert!(refused.stderr.contains("closed"), "{}", refused.stderr);
+}
+
+#[apply(promise)]
+fn a_listed_inbox_believes_keys_and_certificates_and_no_claimed_name() {
+    let mut cluster = Cluster::new();
+    let anna = start(&mut cluster, "anna", "");
+    let open = start(&mut cluster, "open", "'anna'");
+    meet(&[&anna, &open]);
+    let file = cluster.folder.path().join("note");
+    fs::write(&file, b"hello").unwrap();
+    let file = file.to_str().unwrap();
+    // whoever has the secret may call itself anna
+    expect_closed(&anna, file, "open");
+    let status = open.cli(&["status"]).expect_ok();
+    assert!(status.contains("list the node by its key"), "{status}");
+    let mut cluster = Cluster::with_own_secrets();
+    let host = start(&mut cluster, "host", "'anna'");
+    let (anna, eve) = (
+        start(&mut cluster, "anna", ""),
+        start(&mut cluster, "eve", ""),
+    );
+    for joiner in [&anna, &eve] {
+        let token = host.cli(&["invite"]).expect_ok();
+        joiner.cli(&["join", token.trim()]).expect_ok();
+    }
+    meet(&[&host, &anna, &eve]);
+    anna.cli(&["send", file, "--to", "host"]).expect_ok();
+    expect_closed(&eve, file, "host");
+    // a second one that is certified under the name proves nothing by it
+    let mut elsewhere = Cluster::with_own_secrets();
+    let twin = start(&mut elsewhere, "anna", "");
+    let token = host.cli(&["invite"]).expect_ok();
+    twin.cli(&["join", token.trim()]).expect_ok();
+    twin.cli(&["wait", "--peers", "3", "--timeout", "60s"])
+        .expect_ok();
+    let to = key_of(&host);
+    eventually("its certificate is known", SOON, || {
+        let trust = host.cli(&["trust"]).expect_ok();
+        trust.matches("anna").count() >= 2
+    });
+    expect_closed(&twin, file, &to);
+    expect_closed(&anna, file, "host");
 }
 
 #[apply(promise)]

@@ -335,6 +335,7 @@ fn list(content: &Memory, tree: &Path) {
             kind,
             mtime,
             version_time: MTIME,
+            sent_by: None,
         };
         content.put_entry(name, entry);
         content.turn(hash, Behaviour::Here(Arc::new(bytes.to_vec())));

@@ -263,6 +263,7 @@ impl World {
             kind,
             mtime,
             version_time: time(state.clock % 8),
+            sent_by: None,
         };
         state.near.put(OWN, path, entry).unwrap();
         format!("own {path:?} hashed, {} bytes", bytes.len())
@@ -389,6 +390,7 @@ fn random_entry(random: &mut StdRng) -> Entry {
         kind,
         mtime: time(random.random_range(0..4)),
         version_time: time(random.random_range(0..8)),
+        sent_by: None,
     }
 }
 

@@ -223,6 +223,7 @@ impl World {
             kind,
             mtime: time,
             version_time: time,
+            sent_by: None,
         }
     }
 

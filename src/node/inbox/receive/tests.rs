@@ -4,9 +4,11 @@ use super::*;
 use crate::catalogue::Catalogue;
 use crate::digest::ContentHash;
 use crate::id::NodeName;
+use crate::node::handle::Published;
 use crate::node::inbox::InboxSettings;
 use crate::node::inbox::coming::NOTED_EVERY_BYTES;
 use crate::path::ARRIVING;
+use crate::trust::{EpochSecret, Keyring};
 use crate::wire::native::tcp::MAX_GIVEN_BYTES;
 
 struct World {
@@ -33,13 +35,14 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
     let inbox = inbox.unwrap();
     let mut catalogue = Catalogue::new(node(0), NodeName::new("me").unwrap());
     let events = EventLog::default();
-    let published = Published::new(catalogue.view());
+    let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
+    let names = Names::new(Published::new(catalogue.view()).view, keyring);
     let pushes = Pushes::new(PushParts {
         inbox: Some(inbox.clone()),
         accept,
         events: events.clone(),
         mailbox: Mailbox::new(events.clone()),
-        published,
+        names,
     });
     World {
         folder,

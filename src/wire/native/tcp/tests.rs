@@ -286,6 +286,7 @@ fn a_record_that_breaks_a_rule_of_its_own_is_refused() {
             kind,
             mtime: time,
             version_time: time,
+            sent_by: None,
         };
         let path = SharedPath::new(path).unwrap();
         let fact = Fact::Entry {

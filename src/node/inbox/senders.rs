@@ -1,0 +1,36 @@
+//! Who sent what this node shares.
+
+use super::store::{Inbox, sender_of};
+use crate::path::SharedPath;
+use crate::share::ShareSet;
+use crate::wire::native::record::{Entry, Kind, ShareIndex};
+
+/// Looks at the files of this node's shares that were pushed to it.
+#[derive(Clone)]
+pub(in crate::node) struct Senders {
+    inboxes: Vec<Inbox>,
+    shares: ShareSet,
+}
+
+impl Senders {
+    pub(in crate::node) fn new(inboxes: Vec<Inbox>, shares: ShareSet) -> Self {
+        Self { inboxes, shares }
+    }
+
+    /// An entry with who sent it, where somebody did. Blocking, for the time of an open: only names
+    /// of files that were pushed are looked at.
+    pub(in crate::node) fn tell(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        mut entry: Entry,
+    ) -> Entry {
+        let name = path.file_name();
+        let may_be = matches!(entry.kind, Kind::File { .. })
+            && self.inboxes.iter().any(|it| it.may_have_taken(name));
+        if may_be && let Ok(file) = self.shares.own(share, path) {
+            entry.sent_by = sender_of(&file);
+        }
+        entry
+    }
+}

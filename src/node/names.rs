@@ -1,0 +1,57 @@
+//! What other nodes are called, by their own word and by that of who admitted them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::catalogue::View;
+use crate::id::NodeId;
+use crate::trust::Keyring;
+use crate::wire::native::record::Sender;
+
+/// Digits of its key that stand for a node whose name is not known.
+const NAMELESS_DIGITS: usize = 8;
+
+/// The names. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Names {
+    view: Arc<ArcSwap<View>>,
+    keyring: Arc<Keyring>,
+}
+
+impl Names {
+    pub(super) fn new(view: Arc<ArcSwap<View>>, keyring: Arc<Keyring>) -> Self {
+        Self { view, keyring }
+    }
+
+    /// What a node is called: by itself where that is known, else in its certificate.
+    pub(super) fn of(&self, node: &NodeId) -> String {
+        let label = self.view.load().label(node);
+        label
+            .or_else(|| {
+                let mut all = self.keyring.certificates().into_iter();
+                all.find(|it| it.node == *node)
+                    .map(|it| it.name.to_string())
+            })
+            .unwrap_or_else(|| node.short(NAMELESS_DIGITS))
+    }
+
+    /// What the sender of a file is called.
+    pub(super) fn of_sender(&self, sender: &Sender) -> String {
+        match sender {
+            Sender::Node(node) => self.of(node),
+            Sender::Peer(name) => name.clone(),
+        }
+    }
+
+    /// Whether a setting means a node: its key, or the name of its certificate where no other
+    /// member's certificate has that name. What it calls itself proves nothing.
+    pub(super) fn is_meant(&self, setting: &str, node: &NodeId) -> bool {
+        if setting == node.to_string() {
+            return true;
+        }
+        let mut called = self.keyring.certificates();
+        called.retain(|it| it.name.as_str() == setting && self.keyring.is_member(&it.node));
+        matches!(&called[..], [only] if only.node == *node)
+    }
+}
