@@ -145,10 +145,7 @@ impl MeshReader {
     /// [`MeshEnd`]; the connection is of no more use.
     pub async fn next(&mut self) -> Result<Item, MeshEnd> {
         loop {
-            if let Some(item) = self.decoder.next_item()? {
-                if !self.decoder.is_inside() {
-                    (self.left, self.brought) = (PACE, 0);
-                }
+            if let Some(item) = self.buffered()? {
                 return Ok(item);
             }
             let is_inside = self.decoder.is_inside();
@@ -174,6 +171,18 @@ impl MeshReader {
                 (self.left, self.brought) = (PACE, 0);
             }
         }
+    }
+
+    /// The next thing that is said, where it has come already.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
+        let item = self.decoder.next_item()?;
+        if item.is_some() && !self.decoder.is_inside() {
+            (self.left, self.brought) = (PACE, 0);
+        }
+        Ok(item)
     }
 
     /// Takes what is still on its way from a peer that was told to go.

@@ -21,6 +21,13 @@ const TICK: Duration = Duration::from_secs(5);
 /// How long what waits to be written may take on a connection that is let go of.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
+/// Messages about files that are worked off at once; what they carry is at most what was read at
+/// once.
+const STEPS_MAX: usize = 1024;
+
+/// What was read, or why nothing more can be, and not looked at yet.
+type Held = Option<Result<Item, MeshEnd>>;
+
 /// What a connection tells the plane.
 pub(super) enum Heard {
     Hello(Vec<u8>),
@@ -66,6 +73,8 @@ impl Session {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files, mut pushes) = (None, false);
+        // what came behind messages about files, and waits for its turn
+        let mut held = None;
         let ended = loop {
             let item = tokio::select! {
                 biased;
@@ -80,10 +89,10 @@ impl Session {
                     if std::mem::take(&mut pushes) {
                         self.tell(Heard::Alive).await;
                     }
-                    files = step(files, Step::Tick).await.0;
+                    files = take(files, vec![Step::Tick]).await.0;
                     continue;
                 }
-                item = reader.next() => item,
+                item = next_of(&mut held, &mut reader) => item,
             };
             let told = match item {
                 Ok(Item::Hello(line)) => Heard::Hello(line),
@@ -94,12 +103,13 @@ impl Session {
                 Ok(Item::LongBinary { length_bytes }) => Heard::Binary(length_bytes, None),
                 Ok(file) => {
                     pushes = true;
-                    let (kept, offence) = self.take_file(files, file).await;
+                    let steps = self.gather(file, &mut reader, &mut held);
+                    let (kept, offences) = self.take_files(files, steps).await;
                     files = kept;
-                    match offence {
-                        Some(offence) => Heard::Blame(offence),
-                        None => continue,
+                    for offence in offences {
+                        self.tell(Heard::Blame(offence)).await;
                     }
+                    continue;
                 }
                 Err(end) => break Some(end),
             };
@@ -112,13 +122,30 @@ impl Session {
         self.tell(Heard::Ended(ended.and_then(offence_of))).await;
     }
 
-    /// A message about a file; those of one that has not shaken hands wait until it has.
-    async fn take_file(
-        &mut self,
-        files: Option<Files>,
-        item: Item,
-    ) -> (Option<Files>, Option<Offence>) {
-        let next = match item {
+    /// A message about a file, and those that came right behind it: what is sent in many small
+    /// pieces is not handed to the disk piece by piece.
+    fn gather(&self, first: Item, reader: &mut MeshReader, held: &mut Held) -> Vec<Step> {
+        let (mut steps, mut next) = (Vec::new(), Ok(Some(first)));
+        loop {
+            match next.map(|item| item.map(|item| self.step_of(item))) {
+                Ok(Some(Ok(step))) => steps.push(step),
+                Ok(Some(Err(other))) => *held = Some(Ok(other)),
+                Ok(None) => {}
+                Err(end) => *held = Some(Err(end)),
+            }
+            if held.is_some() || steps.len() >= STEPS_MAX {
+                return steps;
+            }
+            next = reader.buffered();
+            if matches!(next, Ok(None)) {
+                return steps;
+            }
+        }
+    }
+
+    /// What a message about a file does; any other message as it is.
+    fn step_of(&self, item: Item) -> Result<Step, Item> {
+        Ok(match item {
             Item::Start(start) => Step::Start(start),
             Item::Chunk(name) => Step::Chunk(name),
             Item::Part(bytes) => {
@@ -126,13 +153,21 @@ impl Session {
                 Step::Part(bytes)
             }
             Item::End(end) => Step::End(end),
-            _ => return (files, None),
-        };
+            other => return Err(other),
+        })
+    }
+
+    /// Messages of one that has not shaken hands wait until it has.
+    async fn take_files(
+        &mut self,
+        files: Option<Files>,
+        steps: Vec<Step>,
+    ) -> (Option<Files>, Vec<Offence>) {
         let files = match files {
             Some(files) => Some(files),
             None => self.first_file().await,
         };
-        step(files, next).await
+        take(files, steps).await
     }
 
     async fn first_file(&mut self) -> Option<Files> {
@@ -149,16 +184,25 @@ impl Session {
     }
 }
 
-/// Does a step where it may wait for the disk.
-async fn step(files: Option<Files>, next: Step) -> (Option<Files>, Option<Offence>) {
+/// The next thing that was said. May be dropped half way without loss.
+async fn next_of(held: &mut Held, reader: &mut MeshReader) -> Result<Item, MeshEnd> {
+    match held.take() {
+        Some(item) => item,
+        None => reader.next().await,
+    }
+}
+
+/// Does steps where they may wait for the disk.
+async fn take(files: Option<Files>, steps: Vec<Step>) -> (Option<Files>, Vec<Offence>) {
     let Some(mut files) = files else {
-        return (None, None);
+        return (None, Vec::new());
     };
     let taken = tokio::task::spawn_blocking(move || {
-        let offence = files.take(next);
-        (Some(files), offence)
+        let offences = steps.into_iter().filter_map(|step| files.take(step));
+        let offences = offences.collect();
+        (Some(files), offences)
     });
-    taken.await.unwrap_or((None, None))
+    taken.await.unwrap_or((None, Vec::new()))
 }
 
 fn offence_of(end: MeshEnd) -> Option<Offence> {

@@ -183,6 +183,23 @@ fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_have_it() {
 }
 
 #[apply(promise)]
+fn a_file_in_pieces_of_64_bytes_comes_whole_and_what_is_said_behind_it_is_heard() {
+    let mut cluster = Cluster::new();
+    let lab = MeshNode::start(&mut cluster, "lab", &[], "");
+    let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
+    let bytes = noise(10, 1 << 20);
+    bob.push(b"small-pieces", &bytes, 64);
+    bob.send(b"that was it\n");
+    eventually("it is there", SOON, || lab.received() == ["small-pieces"]);
+    assert!(fs::read(lab.inbox.join("small-pieces")).unwrap() == bytes);
+    eventually("the line is heard", SOON, || {
+        lab.events("chat")
+            .iter()
+            .any(|it| it["text"] == "that was it")
+    });
+}
+
+#[apply(promise)]
 fn two_peers_may_push_files_of_one_name_at_one_time() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
