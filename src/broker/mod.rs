@@ -18,6 +18,7 @@ mod direct;
 mod error;
 mod filter;
 mod fusermount;
+mod kept;
 mod place;
 pub mod process;
 mod protocol;

@@ -6,20 +6,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, MemfdFlags, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+pub use super::kept::ALONE_MAX;
+use super::kept::Kept;
 use super::protocol::{Reply, Request, receive, send};
-use super::{BrokerError, MountRequest, Mounted, Seat, backing, filter, mount_directly};
+use super::{BrokerError, backing, filter};
 
-/// How long readers wait for a daemon. Then their requests, which nothing but an answer ends once
-/// a daemon has read them, are ended here.
-pub const ALONE_MAX: Duration = Duration::from_secs(15);
 /// Connections at one time: a daemon, the one that comes after it, and one by hand.
 const CLIENTS_MAX: usize = 4;
 
@@ -41,17 +40,6 @@ struct Process {
 struct Client {
     socket: OwnedFd,
     dir: Option<PathBuf>,
-}
-
-struct Kept {
-    dir: PathBuf,
-    seat: Seat,
-    device: OwnedFd,
-    /// What is open in which way, for the daemon that comes after.
-    table: OwnedFd,
-    greeting: Option<Vec<u8>>,
-    alone_since: Option<Instant>,
-    aborted: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, then unmounts.
@@ -227,57 +215,6 @@ impl Process {
     fn kept_of(&mut self, client: &Client) -> Option<&mut Kept> {
         let mut kept = self.kept.iter_mut();
         kept.find(|it| client.dir.as_ref() == Some(&it.dir))
-    }
-}
-
-impl Kept {
-    fn mount(dir: &Path) -> io::Result<Self> {
-        // The broker's mount is root's, and for all users.
-        let request = MountRequest {
-            dir: dir.to_owned(),
-            uid: 0,
-            gid: 0,
-            allow_other: true,
-        };
-        let Mounted { device, seat, .. } = mount_directly(&request).map_err(io::Error::other)?;
-        let table = rustix::fs::memfd_create("p2pfs-opens", MemfdFlags::CLOEXEC)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            seat,
-            device,
-            table,
-            greeting: None,
-            alone_since: None,
-            aborted: false,
-        })
-    }
-
-    fn can_be_taken_up(&self) -> bool {
-        !self.aborted && self.greeting.is_some() && self.seat.is_mounted()
-    }
-
-    fn reply(&self) -> Reply {
-        Reply::Mounted {
-            dir: self.seat.dir().as_os_str().as_bytes().to_vec(),
-            connection: self.seat.connection().0,
-            greeting: self.greeting.clone(),
-        }
-    }
-
-    fn leave_alone(&mut self) {
-        self.alone_since = Some(Instant::now());
-    }
-
-    /// The dead mount stays in its place: an empty directory would look as if all were deleted.
-    fn end_if_alone(&mut self) {
-        let is_over = self
-            .alone_since
-            .is_some_and(|since| since.elapsed() >= ALONE_MAX);
-        if is_over && !self.aborted {
-            eprintln!("no daemon came back for {}", self.dir.display());
-            self.seat.abort();
-            self.aborted = true;
-        }
     }
 }
 

@@ -1,0 +1,107 @@
+//! What the filter forbids, tried.
+
+use std::process::Command;
+
+use super::*;
+
+fn errno(outcome: libc::c_long) -> i32 {
+    match outcome {
+        0.. => 0,
+        _ => io::Error::last_os_error().raw_os_error().unwrap_or(0),
+    }
+}
+
+/// What each forbidden call ends in, once confined.
+fn forbidden() -> Vec<(&'static str, i32)> {
+    let null = std::ptr::null::<libc::c_void>();
+    // SAFETY: each call either fails before it looks at its arguments, or takes none that
+    // point anywhere.
+    let outcomes = unsafe {
+        [
+            (
+                "socket",
+                libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0),
+            ),
+            ("connect", libc::syscall(libc::SYS_connect, 0, null, 0)),
+            ("execve", libc::syscall(libc::SYS_execve, null, null, null)),
+            (
+                "clone",
+                libc::syscall(libc::SYS_clone, libc::SIGCHLD, null, null, null, null),
+            ),
+            ("ptrace", libc::syscall(libc::SYS_ptrace, 0, 0, null, null)),
+            ("kill", libc::syscall(libc::SYS_kill, 1, 0)),
+            ("setuid", libc::syscall(libc::SYS_setuid, 0)),
+            (
+                "unshare",
+                libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS),
+            ),
+            ("setns", libc::syscall(libc::SYS_setns, 0, 0)),
+            ("chroot", libc::syscall(libc::SYS_chroot, null)),
+            (
+                "pivot_root",
+                libc::syscall(libc::SYS_pivot_root, null, null),
+            ),
+            (
+                "init_module",
+                libc::syscall(libc::SYS_init_module, null, 0, null),
+            ),
+            ("bpf", libc::syscall(libc::SYS_bpf, 0, null, 0)),
+            (
+                "open_by_handle_at",
+                libc::syscall(libc::SYS_open_by_handle_at, 0, null, 0),
+            ),
+            ("unlinkat", libc::syscall(libc::SYS_unlinkat, -1, null, 0)),
+            ("fchmodat", libc::syscall(libc::SYS_fchmodat, -1, null, 0)),
+            (
+                "ioctl TIOCSTI",
+                libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, null),
+            ),
+            (
+                "executable memory",
+                libc::syscall(
+                    libc::SYS_mmap,
+                    null,
+                    4096,
+                    libc::PROT_READ | libc::PROT_EXEC,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                    -1,
+                    0,
+                ),
+            ),
+        ]
+        .map(|(name, outcome)| (name, errno(outcome)))
+    };
+    outcomes.to_vec()
+}
+
+/// Tries what is forbidden and what is not, in a process of its own.
+#[test]
+#[ignore = "the test below runs it in a process of its own"]
+fn tries_everything() {
+    confine().unwrap();
+    for (name, errno) in forbidden() {
+        assert_eq!(errno, libc::EPERM, "{name}");
+    }
+    std::thread::spawn(|| ())
+        .join()
+        .expect("threads can be started");
+    assert!(std::fs::read("/proc/self/mountinfo").is_ok());
+    let nowhere = std::path::Path::new("/nonexistent");
+    let unmounted = rustix::mount::unmount(nowhere, rustix::mount::UnmountFlags::DETACH);
+    assert_ne!(unmounted, Ok(()));
+}
+
+#[test]
+fn the_broker_can_start_nothing_connect_to_nothing_and_become_nobody_else() {
+    let ran = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "--ignored",
+            "broker::filter::tests::tries_everything",
+        ])
+        .arg("--test-threads=1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}

@@ -1,0 +1,80 @@
+//! A mount that the broker keeps: with what the next daemon needs to take it up, and its end where
+//! none comes.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+
+use super::protocol::Reply;
+use super::{MountRequest, Mounted, Seat, mount_directly};
+
+/// How long readers wait for a daemon. Then their requests, which nothing but an answer ends once
+/// a daemon has read them, are ended here.
+pub const ALONE_MAX: Duration = Duration::from_secs(15);
+
+/// A mount, kept from one daemon to the next.
+pub(super) struct Kept {
+    pub(super) dir: PathBuf,
+    pub(super) seat: Seat,
+    pub(super) device: OwnedFd,
+    /// What is open in which way, for the daemon that comes after.
+    pub(super) table: OwnedFd,
+    pub(super) greeting: Option<Vec<u8>>,
+    pub(super) alone_since: Option<Instant>,
+    pub(super) aborted: bool,
+}
+
+impl Kept {
+    pub(super) fn mount(dir: &Path) -> io::Result<Self> {
+        // The broker's mount is root's, and for all users.
+        let request = MountRequest {
+            dir: dir.to_owned(),
+            uid: 0,
+            gid: 0,
+            allow_other: true,
+        };
+        let Mounted { device, seat, .. } = mount_directly(&request).map_err(io::Error::other)?;
+        let table = rustix::fs::memfd_create("p2pfs-opens", MemfdFlags::CLOEXEC)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            seat,
+            device,
+            table,
+            greeting: None,
+            alone_since: None,
+            aborted: false,
+        })
+    }
+
+    pub(super) fn can_be_taken_up(&self) -> bool {
+        !self.aborted && self.greeting.is_some() && self.seat.is_mounted()
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        Reply::Mounted {
+            dir: self.seat.dir().as_os_str().as_bytes().to_vec(),
+            connection: self.seat.connection().0,
+            greeting: self.greeting.clone(),
+        }
+    }
+
+    pub(super) fn leave_alone(&mut self) {
+        self.alone_since = Some(Instant::now());
+    }
+
+    /// The dead mount stays in its place: an empty directory would look as if all were deleted.
+    pub(super) fn end_if_alone(&mut self) {
+        let is_over = self
+            .alone_since
+            .is_some_and(|since| since.elapsed() >= ALONE_MAX);
+        if is_over && !self.aborted {
+            eprintln!("no daemon came back for {}", self.dir.display());
+            self.seat.abort();
+            self.aborted = true;
+        }
+    }
+}
