@@ -1,4 +1,4 @@
-//! What is looked at as a node starts: the cache of an unclean stop, the clock.
+//! What is looked at as a node starts: the cache of an unclean stop, the clock, the secret.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -11,6 +11,11 @@ use crate::cache::Cache;
 
 /// Before this the clock is certainly wrong: the first release was not yet made.
 pub(super) const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
+
+/// What is said where the secret of an earlier version was no use.
+const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, since it proves no \
+    membership: this node has founded a cluster of its own; p2pfs invite on a node of the others, \
+    and p2pfs join here";
 
 /// Now by the wall clock, where that has been set.
 pub(super) fn believable_now_s() -> Option<u64> {
@@ -44,7 +49,17 @@ pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events:
     let _detached = thread.spawn(check);
 }
 
-pub(super) fn warn_of_a_wrong_clock(events: &EventLog) {
+/// Tells of the clock, of a secret of an earlier version that was dropped, and of the cache.
+pub(super) fn warn_of_what_was_found(dropped_secret: bool, cache: &Cache, events: &EventLog) {
+    warn_of_a_wrong_clock(events);
+    if dropped_secret {
+        events.warn(DROPPED_SECRET.to_owned());
+    }
+    let problems = cache.problems().into_iter();
+    problems.for_each(|problem| events.warn(problem));
+}
+
+fn warn_of_a_wrong_clock(events: &EventLog) {
     let now = unix_now_s();
     if now < EARLIEST_UNIX_S {
         events.warn(

@@ -215,6 +215,13 @@ impl EventLog {
         self.warn_whom(message, Audience::Everybody);
     }
 
+    /// Forgets the warnings that begin so: what they told of is over.
+    pub fn settle(&self, beginning: &str) {
+        let mut kept = self.kept.lock();
+        kept.warnings
+            .retain(|(text, _)| !text.starts_with(beginning));
+    }
+
     /// Remembers a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.warn_whom(message, Audience::Owner);

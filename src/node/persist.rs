@@ -5,10 +5,12 @@
 //! queue.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::events::EventLog;
 use super::store::{Store, StoreError};
 use crate::catalogue::{Catalogue, LogWrite};
 use crate::id::{Generation, NodeId};
@@ -20,6 +22,8 @@ const BATCH_SPACING: Duration = Duration::from_millis(500);
 /// What waits for the thread besides its batch; what is more is dropped, and a later one of its
 /// kind says the same again.
 const WORK_MAX: usize = 16;
+/// How the warning begins that says what was not stored.
+const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 
@@ -40,13 +44,25 @@ pub(super) struct Persister {
     has_more: bool,
     next_batch: Instant,
     next_note: Instant,
-    /// What went wrong last, until it is taken.
-    trouble: Option<StoreError>,
+    /// The last batch was not stored.
+    is_failing: bool,
+    /// How storing turned out last, where that is news, until it is taken.
+    news: Option<StoreNews>,
+}
+
+/// What the owner of the node should know about the store.
+#[derive(Debug)]
+enum StoreNews {
+    /// A batch was not stored; everything is stored again later.
+    Failed(StoreError),
+    /// Storing goes on after a failure.
+    Mended,
 }
 
 impl Persister {
     /// Takes the store to a thread of its own, and stores which life this is.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
+        let store = Keeper::new(store);
         let (work, queue) = sync_channel(WORK_MAX);
         let (outcome, outcomes) = channel();
         let thread = std::thread::Builder::new()
@@ -61,7 +77,8 @@ impl Persister {
             has_more: true,
             next_batch: Instant::now(),
             next_note: Instant::now() + NOTE_PERIOD,
-            trouble: None,
+            is_failing: false,
+            news: None,
         };
         persister.set_generation(generation);
         persister
@@ -111,9 +128,14 @@ impl Persister {
         }
     }
 
-    /// What went wrong since it was asked last. Everything is stored again later.
-    pub(super) fn take_trouble(&mut self) -> Option<StoreError> {
-        self.trouble.take()
+    /// Warns where something was not stored, until storing works again.
+    pub(super) fn tell(&mut self, events: &EventLog) {
+        let Some(news) = self.news.take() else { return };
+        // a second failure may say it in other words
+        events.settle(NOT_STORED);
+        if let StoreNews::Failed(error) = news {
+            events.warn(format!("{NOT_STORED}: {error}"));
+        }
     }
 
     /// Stores all that is left and ends the thread. Waits for the disk.
@@ -136,10 +158,16 @@ impl Persister {
     fn take_outcomes(&mut self, catalogue: &mut Catalogue) {
         loop {
             match self.outcomes.try_recv() {
-                Ok(Ok(())) => self.under_way = false,
+                Ok(Ok(())) => {
+                    self.under_way = false;
+                    if std::mem::take(&mut self.is_failing) {
+                        self.news = Some(StoreNews::Mended);
+                    }
+                }
                 Ok(Err(error)) => {
                     self.under_way = false;
-                    self.trouble = Some(error);
+                    self.is_failing = true;
+                    self.news = Some(StoreNews::Failed(error));
                     catalogue.store_anew();
                     self.next_batch = Instant::now() + RETRY_AFTER;
                 }
@@ -160,18 +188,49 @@ const OUTCOME_LOOK: Duration = Duration::from_millis(50);
 /// How long a store that failed is left alone: a full disk is not emptied in a moment.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-fn run(mut store: Store, queue: &Receiver<Work>, outcome: &Sender<Result<(), StoreError>>) {
+/// The store, opened again after each failure: redb takes no write after one that the disk
+/// refused, while what is on the disk is whole.
+struct Keeper {
+    dir: PathBuf,
+    store: Option<Store>,
+}
+
+impl Keeper {
+    fn new(store: Store) -> Self {
+        Self {
+            dir: store.dir().to_owned(),
+            store: Some(store),
+        }
+    }
+
+    fn with(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let store = match &mut self.store {
+            Some(store) => store,
+            closed => closed.insert(Store::open(&self.dir)?),
+        };
+        let done = work(store);
+        if done.is_err() {
+            self.store = None;
+        }
+        done
+    }
+}
+
+fn run(mut store: Keeper, queue: &Receiver<Work>, outcome: &Sender<Result<(), StoreError>>) {
     while let Ok(work) = queue.recv() {
         let done = match work {
             Work::Logs(writes) => {
-                let done = store.write_logs(&writes);
+                let done = store.with(|store| store.write_logs(&writes));
                 if outcome.send(done).is_err() {
                     tracing::debug!("the loop ended before the store's last batch");
                 }
                 continue;
             }
-            Work::Generation(generation) => store.set_generation(generation),
-            Work::Reachable(members) => note_reachable(&mut store, &members),
+            Work::Generation(generation) => store.with(|store| store.set_generation(generation)),
+            Work::Reachable(members) => store.with(|store| note_reachable(store, &members)),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "a setting was not stored");
@@ -246,6 +305,20 @@ mod tests {
             Store::open(folder.path()).unwrap().generation().unwrap(),
             Generation(7)
         );
+    }
+
+    #[test]
+    fn a_store_that_failed_is_opened_again_for_what_comes_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(Store::open(folder.path()).unwrap());
+        let refused = || StoreError::TooLong { length_bytes: 1 };
+        assert!(keeper.with(|_| Err(refused())).is_err());
+        assert!(keeper.store.is_none(), "closed, so that it can be opened");
+        let done = keeper.with(|store| store.set_generation(Generation(3)));
+        done.unwrap();
+        drop(keeper);
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.generation().unwrap(), Generation(3));
     }
 
     #[test]

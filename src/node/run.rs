@@ -350,11 +350,7 @@ impl Runner {
         if self.parts.persister.is_note_due() {
             self.publish_addresses();
         }
-        if let Some(error) = self.parts.persister.take_trouble() {
-            self.parts.events.warn(format!(
-                "the state is not stored, to be tried again: {error}"
-            ));
-        }
+        self.parts.persister.tell(&self.parts.events);
     }
 
     fn ask(&mut self, outgoing: Outgoing) {

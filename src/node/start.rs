@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::address;
-use super::checks::{check_cache, warn_of_a_wrong_clock};
+use super::checks::{check_cache, warn_of_what_was_found};
 use super::claims::holders_of;
 use super::content::NodeContent;
 use super::events::EventLog;
@@ -99,6 +99,7 @@ impl Node {
     /// Those of [`Node::start`].
     pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
         let state = StateDir::open(&config.state_dir)?;
+        let dropped_secret = config.secret_file.is_none() && Keyring::drops_secret(state.path());
         let key = Arc::new(NodeKey::load_or_create(state.path())?);
         let keyring = Arc::new(match &config.secret_file {
             Some(file) => Keyring::from_secret_file(file)?,
@@ -125,6 +126,7 @@ impl Node {
         let past = Past {
             generation: store.generation()?,
             addresses: store.addresses()?,
+            dropped_secret,
         };
         let builder = Builder {
             config,
@@ -162,6 +164,8 @@ struct Builder {
 struct Past {
     generation: Generation,
     addresses: Vec<SocketAddr>,
+    /// It was in a cluster that it cannot prove to be in any more.
+    dropped_secret: bool,
 }
 
 /// The queues that were opened with what fills them.
@@ -216,11 +220,7 @@ impl Builder {
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server();
         let events = EventLog::default();
-        warn_of_a_wrong_clock(&events);
-        self.cache
-            .problems()
-            .into_iter()
-            .for_each(|problem| events.warn(problem));
+        warn_of_what_was_found(past.dropped_secret, &self.cache, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);

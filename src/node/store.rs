@@ -103,6 +103,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The state directory that it is in.
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// Renames the store of a state directory, so that the next [`open`](Self::open) begins anew;
     /// the new name.
     ///

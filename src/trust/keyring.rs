@@ -92,6 +92,11 @@ impl Keyring {
         ))
     }
 
+    /// Whether [`Keyring::load_or_create`] would drop the secret there: it has no ledger beside it.
+    pub fn drops_secret(directory: &Path) -> bool {
+        directory.join(SECRET_FILE).exists() && !directory.join(LEDGER_FILE).exists()
+    }
+
     /// The one secret in a file given by hand: 64 hexadecimal digits and a newline, mode 0600.
     ///
     /// # Errors

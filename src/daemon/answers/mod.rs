@@ -220,6 +220,7 @@ impl Service {
         self.node
             .view()
             .label(node)
+            .or_else(|| self.name_in_history(node))
             .unwrap_or_else(|| node.short(8))
     }
 }

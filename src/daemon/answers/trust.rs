@@ -118,6 +118,11 @@ impl Service {
         }
     }
 
+    /// What a node called itself when it was let in, where it has listed nothing, or is out.
+    pub(super) fn name_in_history(&self, node: &NodeId) -> Option<String> {
+        names_of(&self.node.keyring().history()).remove(node)
+    }
+
     /// A member by its name or the start of its key.
     fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
         let certificates = self.node.keyring().certificates();

@@ -205,6 +205,16 @@ fn what_was_forgotten_serves_to_the_end_and_is_not_there_at_the_next_start() {
 }
 
 #[test]
+fn a_secret_without_a_ledger_is_known_before_it_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(!Keyring::drops_secret(directory.path()));
+    fs::write(directory.path().join(SECRET_FILE), b"of an earlier version").unwrap();
+    assert!(Keyring::drops_secret(directory.path()));
+    drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
+    assert!(!Keyring::drops_secret(directory.path()));
+}
+
+#[test]
 fn a_damaged_ledger_is_an_error_with_the_remedy_and_never_replaced() {
     let directory = tempfile::tempdir().unwrap();
     drop(Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap());
