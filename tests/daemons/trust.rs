@@ -23,6 +23,11 @@ fn trust(node: &Node) -> Value {
     serde_json::from_str(&node.cli(&["trust", "--json"]).expect_ok()).unwrap()
 }
 
+fn node_key(node: &Node) -> String {
+    let status: Value = serde_json::from_str(&node.cli(&["status", "--json"]).expect_ok()).unwrap();
+    status["node"].as_str().unwrap().to_owned()
+}
+
 fn members(node: &Node) -> Vec<String> {
     let trust = trust(node);
     let members = trust["members"].as_array().unwrap().iter();
@@ -90,6 +95,14 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     assert!(steps.clone().any(|step| step["what"] == "rotated"));
     let told = one.cli(&["trust"]).expect_ok();
     assert!(told.contains("three: expelled"), "{told}");
+    let three_key = node_key(&three);
+    for node in [&one, &two] {
+        let peers = node.cli(&["peers"]).expect_ok();
+        assert!(
+            !peers.contains(&three_key[..8]),
+            "a key for a name: {peers}"
+        );
+    }
     let again = one.cli(&["expel", "three"]);
     assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
 }

@@ -1,11 +1,13 @@
 //! What takes more than one machine's loopback: hosts on links of their own, and a real systemd.
 
 mod broker;
+mod doctor;
 mod far;
 mod lan;
 mod packages;
 mod restarts;
 mod service;
+mod state;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,45 +1,94 @@
 //! The Debian package: what installing opens, asks and says, an upgrade while somebody reads, and
 //! what removing and purging leave.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use macro_rules_attribute::apply;
 
 use super::service::{SystemdBox, booted_systemd};
+use crate::support::daemon::set_mode;
 use crate::support::process::{P2PFS, run};
 use crate::support::promise::{Need, mount, promise, root};
 
-const NEEDS: &[Need] = &[root, packager, booted_systemd, mount];
+const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// Packages can be made here.
-fn packager() -> Option<String> {
-    let tried = run(Command::new("cargo").args(["deb", "--version"]));
-    let remedy = "no package can be made here: cargo install cargo-deb";
-    (!tried.status.success()).then(|| remedy.to_owned())
+/// The package's part of Cargo.toml.
+fn metadata() -> toml::Table {
+    let text = include_str!("../../Cargo.toml");
+    let manifest: toml::Table = text.parse().unwrap();
+    let package = &manifest["package"]["metadata"]["deb"];
+    package.as_table().unwrap().clone()
 }
 
-/// A package of the program under test.
+fn text<'a>(table: &'a toml::Table, key: &str) -> &'a str {
+    table[key].as_str().unwrap()
+}
+
+/// What is installed, its place and its mode, as `cargo deb` takes them from Cargo.toml. The
+/// program is that under test, stripped.
+fn lay_out(root: &Path) {
+    for asset in metadata()["assets"].as_array().unwrap() {
+        let [from, to, mode] = [0, 1, 2].map(|field| asset[field].as_str().unwrap());
+        let mut to = root.join(to);
+        if asset[1].as_str().unwrap().ends_with('/') {
+            to = to.join(Path::new(from).file_name().unwrap());
+        }
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        match from.strip_prefix("target/release/") {
+            Some("p2pfs") => {
+                run(Command::new("strip").arg("-o").arg(&to).arg(P2PFS)).expect_ok();
+            }
+            Some(other) => panic!("{other} is not built by this test"),
+            None => {
+                let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
+                fs::copy(source, &to).unwrap();
+            }
+        }
+        set_mode(&to, u32::from_str_radix(mode, 8).unwrap());
+        if to.starts_with(root.join("usr/share/man")) {
+            run(Command::new("gzip").arg("-9n").arg(&to)).expect_ok();
+        }
+    }
+}
+
+/// A package of the program under test, put together by dpkg-deb from the same list and scripts as
+/// `cargo deb` takes.
 fn package(folder: &Path, version: &str) -> PathBuf {
-    let program = folder.join("release/p2pfs");
-    std::fs::create_dir_all(folder.join("release")).unwrap();
-    run(Command::new("strip").arg("-o").arg(&program).arg(P2PFS)).expect_ok();
-    let made = folder.join(format!("{version}.deb"));
-    let mut packager = Command::new("cargo");
-    packager
-        .args([
-            "deb",
-            "--no-build",
-            "--no-strip",
-            "--fast",
-            "--deb-version",
-            version,
-            "-o",
-        ])
-        .arg(&made)
-        .env("CARGO_TARGET_DIR", folder)
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    run(&mut packager).expect_ok();
+    let (root, made) = (folder.join(version), folder.join(format!("{version}.deb")));
+    lay_out(&root);
+    let control = root.join("DEBIAN");
+    fs::create_dir(&control).unwrap();
+    let metadata = metadata();
+    let depends = text(&metadata, "depends").trim_start_matches("$auto, ");
+    let described = format!(
+        "Package: p2pfs\nVersion: {version}\nArchitecture: {}\nMaintainer: {}\n\
+         Depends: {depends}\nDescription: {}\n",
+        run(Command::new("dpkg").arg("--print-architecture"))
+            .expect_ok()
+            .trim(),
+        text(&metadata, "maintainer"),
+        env!("CARGO_PKG_DESCRIPTION")
+    );
+    fs::write(control.join("control"), described).unwrap();
+    let kept: Vec<&str> = metadata["conf-files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file.as_str().unwrap())
+        .collect();
+    fs::write(control.join("conffiles"), kept.join("\n") + "\n").unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(text(&metadata, "maintainer-scripts"));
+    for script in fs::read_dir(scripts).unwrap() {
+        let script = script.unwrap();
+        let copy = control.join(script.file_name());
+        fs::copy(script.path(), &copy).unwrap();
+        set_mode(&copy, 0o755);
+    }
+    let mut packager = Command::new("dpkg-deb");
+    packager.args(["--build", "--root-owner-group", "-Znone"]);
+    run(packager.arg(&root).arg(&made)).expect_ok();
     made
 }
 
@@ -74,6 +123,7 @@ fn start_second(machine: &SystemdBox) {
 }
 
 #[apply(promise)]
+#[takes("dpkg-deb", "dpkg", "gzip", "strip")]
 fn a_package_installs_quietly_upgrades_under_readers_and_leaves_nothing_when_purged() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (
@@ -121,4 +171,10 @@ fn a_package_installs_quietly_upgrades_under_readers_and_leaves_nothing_when_pur
     machine.ok("dpkg -P p2pfs");
     assert_eq!(machine.ok(FILES), before);
     machine.ok("! getent passwd p2pfs && ! getent group p2pfs && ! test -e /mnt/p2p");
+    machine.ok("! systemctl list-units --all --no-legend 'p2pfs*' | grep .");
+    machine.ok("! systemctl list-unit-files --no-legend 'p2pfs*' | grep .");
+    let refused = "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10";
+    machine.ok(&format!(
+        "! journalctl --list-catalog {refused} 2>&1 | grep -i p2pfs"
+    ));
 }

@@ -8,5 +8,6 @@ mod cli_manual;
 mod config_layers;
 mod json_fields;
 mod manual;
+mod packages;
 mod security;
 mod tidy;

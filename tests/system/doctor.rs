@@ -1,0 +1,245 @@
+//! What `p2pfs doctor` finds, where the fault is real: on hosts with links, firewalls and
+//! neighbours of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use macro_rules_attribute::apply;
+
+use super::lan::{NEEDS, daemon, prepare_node, start_node, stop};
+use crate::support::daemon::*;
+use crate::support::lab::Lab;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+/// Adds a rule to the firewall of a host.
+fn drop_incoming(lab: &Lab, host: &str, rule: &str) {
+    let chain = format!("type filter hook input priority 0; {rule} drop;");
+    let rules = format!("table inet test {{ chain incoming {{ {chain} }}; }}");
+    run(lab.on(host).args(["nft", &rules])).expect_ok();
+}
+
+fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
+    let mut command = lab.on(host);
+    command.arg(P2PFS).args(["doctor", "--socket"]);
+    let finished = run(command.arg(folder.join(host).join("sock")));
+    // a sentence may be broken over lines
+    let words: Vec<String> = finished
+        .text()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    (finished.status.code(), words.join(" "))
+}
+
+fn wait_for_peer(host: &str, folder: &Path) {
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--peers", "1", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.join(host).join("sock"))).expect_ok();
+}
+
+#[apply(promise)]
+#[takes("nft")]
+fn the_doctor_finds_a_firewall_from_either_side_over_tcp_and_over_udp() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let (tcp, udp) = (folder.path().join("tcp"), folder.path().join("udp"));
+    let lab = Lab::up("2", &[]);
+    drop_incoming(&lab, "n1", "tcp dport 1378");
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, &tcp, &[]));
+    ["n1", "n2"]
+        .iter()
+        .for_each(|host| wait_for_peer(host, &tcp));
+    let (code, said) = doctor(&lab, "n1", &tcp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("peer n2: cannot reach this node: 10.77.0.1:1378"),
+        "{said}"
+    );
+    assert!(
+        said.contains("port 1378 through this machine's firewall"),
+        "{said}"
+    );
+    // its name is in its log, which nobody could read
+    let (code, said) = doctor(&lab, "n2", &tcp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(": cannot reach 10.77.0.1:1378"), "{said}");
+    assert!(
+        said.contains("let TCP port 1378 through its firewall"),
+        "{said}"
+    );
+    run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    for host in ["n1", "n2"] {
+        let (code, said) = doctor(&lab, host, &tcp);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("is reached, and reaches this node"), "{said}");
+    }
+    stop(nodes);
+    drop_incoming(&lab, "n1", "udp dport 1378");
+    let first = start_node(&lab, "n1", &udp, &[]);
+    let seeded = start_node(&lab, "n2", &udp, &["--seed", "10.77.0.1:1378"]);
+    for host in ["n1", "n2"] {
+        let mut wait = Command::new(P2PFS);
+        wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+        run(wait.arg(udp.join(host).join("sock"))).expect_ok();
+    }
+    let (code, said) = doctor(&lab, "n2", &udp);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("answers over TCP, and no datagram goes to and fro"),
+        "{said}"
+    );
+    assert!(said.contains("UDP port 1378"), "{said}");
+    stop([first, seeded]);
+}
+
+/// What `p2pfs status` says on a host, in one line.
+fn status(lab: &Lab, host: &str, folder: &Path) -> String {
+    let mut command = lab.on(host);
+    command.arg(P2PFS).args(["status", "--socket"]);
+    let said = run(command.arg(folder.join(host).join("sock"))).expect_ok();
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn wait_until_mounted(host: &str, folder: &Path) {
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.join(host).join("sock"))).expect_ok();
+}
+
+#[apply(promise)]
+#[takes("nft")]
+fn the_doctor_finds_seeds_that_are_closed_silent_or_of_another_cluster_and_so_does_status() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let stranger = start_node(&lab, "n1", folder.path(), &[]);
+    wait_until_mounted("n1", folder.path());
+    drop_incoming(&lab, "n1", "tcp dport 1390");
+    prepare_node("n2", folder.path());
+    let home = folder.path().join("n2");
+    fs::write(home.join("secret"), format!("{}\n", "d4".repeat(32))).unwrap();
+    fs::write(home.join("share/private"), "mine alone").unwrap();
+    set_mode(&home.join("share/private"), 0o600);
+    let mut command = daemon(&lab, "n2", &home);
+    for seed in [
+        "10.77.0.1:1389",
+        "10.77.0.1:1390",
+        "10.77.0.1:1378",
+        "no.such.name:1378",
+    ] {
+        command.args(["--seed", seed]);
+    }
+    let alone = start(&mut command);
+    wait_until_mounted("n2", folder.path());
+
+    let (code, said) = doctor(&lab, "n2", folder.path());
+    assert_eq!(code, Some(1), "{said}");
+    let faults = [
+        "seed 10.77.0.1:1389: 10.77.0.1:1389 refuses connections; start p2pfs there",
+        "seed 10.77.0.1:1390: 10.77.0.1:1390 does not answer; turn it on, or let TCP and UDP port \
+         1390 through its firewall",
+        "seed 10.77.0.1:1378: 10.77.0.1:1378 has another secret: it is in another cluster",
+        "seed no.such.name:1378: its name does not resolve",
+    ];
+    for fault in faults {
+        assert!(said.contains(fault), "{fault}: {said}");
+    }
+    assert!(
+        said.contains("this node shares nothing; to give files"),
+        "{said}"
+    );
+    eventually("status says what isolates it", HANG_LIMIT, || {
+        let said = status(&lab, "n2", folder.path());
+        faults.iter().all(|fault| said.contains(fault))
+    });
+
+    let mut share = lab.on("n2");
+    share
+        .arg(P2PFS)
+        .args(["share", "add"])
+        .arg(home.join("share"));
+    run(share.arg("--socket").arg(home.join("sock"))).expect_ok();
+    let (_, said) = doctor(&lab, "n2", folder.path());
+    assert!(said.contains("1 left out: private"), "{said}");
+    assert!(said.contains("share/private: "), "{said}");
+    stop([stranger, alone]);
+}
+
+/// What gives a program another clock (Debian's package faketime).
+fn fake_clock() -> Option<PathBuf> {
+    let mut places = fs::read_dir("/usr/lib").ok()?.flatten();
+    places.find_map(|place| {
+        let library = place.path().join("faketime/libfaketime.so.1");
+        library.exists().then_some(library)
+    })
+}
+
+#[apply(promise)]
+#[takes("faketime")]
+fn the_doctor_finds_a_clock_that_is_off_and_whose_it_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let right = start_node(&lab, "n1", folder.path(), &[]);
+    prepare_node("n2", folder.path());
+    let plain = daemon(&lab, "n2", &folder.path().join("n2"));
+    let words: Vec<_> = plain.get_args().map(ToOwned::to_owned).collect();
+    let mut late = Command::new(plain.get_program());
+    late.args(&words);
+    // not by faketime(1), which keeps the signals to itself
+    late.env("LD_PRELOAD", fake_clock().unwrap());
+    late.env("FAKETIME", "+300s")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let wrong = start(&mut late);
+    wait_for_peer("n1", folder.path());
+    let (code, said) = doctor(&lab, "n1", folder.path());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("clock of n2: this machine's is 3"), "{said}");
+    assert!(
+        said.contains("s behind it; set whichever is wrong"),
+        "{said}"
+    );
+    stop([right, wrong]);
+}
+
+/// Where no daemon runs.
+fn doctor_by_itself(through: &mut Command, folder: &Path) -> (Option<i32>, String) {
+    let command = through.arg(P2PFS).args(["doctor", "--socket"]);
+    command
+        .arg(folder.join("sock"))
+        .arg("--config")
+        .arg(folder.join("p2pfs.toml"));
+    let finished = run(command);
+    let said = finished.text();
+    let words: Vec<_> = said.split_whitespace().collect();
+    (finished.status.code(), words.join(" "))
+}
+
+#[apply(promise)]
+#[takes("unshare", "setpriv")]
+fn the_doctor_finds_what_would_keep_a_daemon_from_mounting() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let listen = "listen = \"127.0.0.1:21391\"\n";
+    fs::write(folder.path().join("p2pfs.toml"), listen).unwrap();
+    let mut without_device = Command::new("unshare");
+    let hide = "mount -t tmpfs none /dev && exec \"$@\"";
+    without_device.args(["--mount", "sh", "-c", hide, "sh"]);
+    let (code, said) = doctor_by_itself(&mut without_device, folder.path());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("fuse: /dev/fuse:") && said.contains("modprobe fuse"),
+        "{said}"
+    );
+
+    let mut without_rights = Command::new("setpriv");
+    without_rights.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let (_, said) = doctor_by_itself(
+        without_rights.args(["env", "PATH=/nonexistent"]),
+        folder.path(),
+    );
+    assert!(said.contains("rights: only root may mount"), "{said}");
+    assert!(said.contains("install the package fuse3"), "{said}");
+}

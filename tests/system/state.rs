@@ -1,0 +1,41 @@
+//! The daemon's state, where its disk is full for a while.
+
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+
+use super::service::{SystemdBox, boot_cluster, booted_systemd, property, start};
+use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::promise::{Need, mount, promise, root};
+
+const NEEDS: &[Need] = &[root, booted_systemd, mount];
+
+fn warns(machine: &SystemdBox) -> bool {
+    machine
+        .ok("p2pfs status --json")
+        .contains("the state is not stored")
+}
+
+#[apply(promise)]
+fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
+    let machine = boot_cluster();
+    machine.ok("mkdir -p /var/lib/p2pfs && mount -t tmpfs -o size=24m none /var/lib/p2pfs");
+    start(&machine);
+    machine.ok(
+        "dd if=/dev/zero of=/var/lib/p2pfs/ballast bs=4k status=none; \
+         for i in $(seq 3000); do echo $i > /srv/shared/$i; done; chmod -R a+r /srv/shared",
+    );
+    eventually("the full disk is told of", HANG_LIMIT, || warns(&machine));
+    machine.ok("ls /mnt/p2p/resume.pdf");
+    machine.ok("rm /var/lib/p2pfs/ballast");
+    eventually("the warning ends", HANG_LIMIT, || !warns(&machine));
+    machine.ok("p2pfs wait --file 3000 --timeout 60s");
+    // what was stored since is taken up, and without a complaint
+    let pid = property(&machine, "MainPID");
+    machine.ok(&format!("kill -9 {pid}"));
+    eventually("the next daemon serves", Duration::from_secs(60), || {
+        property(&machine, "MainPID") != pid && property(&machine, "ActiveState") == "active"
+    });
+    machine.ok("p2pfs wait --mounted --file 3000 --timeout 30s");
+    assert!(!warns(&machine));
+}

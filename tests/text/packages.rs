@@ -1,0 +1,59 @@
+//! The two lists of what a package installs: they name the same files, and leave none out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Each file with its mode and how often it is installed.
+type Assets = BTreeMap<String, (String, usize)>;
+
+fn assets(packager: &str, of: impl Fn(&toml::Value) -> (String, String)) -> Assets {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
+    let listed = &manifest["package"]["metadata"][packager]["assets"];
+    let mut assets = Assets::new();
+    for asset in listed.as_array().unwrap() {
+        let (source, mode) = of(asset);
+        let entry = assets.entry(source).or_insert((mode.clone(), 0));
+        assert_eq!(entry.0, mode);
+        entry.1 += 1;
+    }
+    assets
+}
+
+fn text(value: &toml::Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn both_packages_install_the_same_files_with_the_same_modes() {
+    let debian = assets("deb", |asset| (text(&asset[0]), text(&asset[2])));
+    let rpm = assets("generate-rpm", |asset| {
+        (text(&asset["source"]), text(&asset["mode"]))
+    });
+    let modes = |assets: &Assets| -> BTreeMap<String, String> {
+        let each = assets.iter();
+        each.map(|(source, (mode, _))| (source.clone(), mode.clone()))
+            .collect()
+    };
+    assert_eq!(modes(&debian), modes(&rpm));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = |source: &str| source.starts_with("target/release/");
+    for source in debian.keys().filter(|source| !built(source)) {
+        assert!(root.join(source).is_file(), "{source} is not there");
+    }
+    for folder in [
+        "packaging",
+        "packaging/completions",
+        "packaging/user",
+        "man",
+    ] {
+        for file in root.join(folder).read_dir().unwrap() {
+            let file = file.unwrap();
+            let name = format!("{folder}/{}", file.file_name().display());
+            let is_dir = file.file_type().unwrap().is_dir();
+            assert!(
+                is_dir || debian.contains_key(&name),
+                "{name} is in no package"
+            );
+        }
+    }
+}
