@@ -143,7 +143,7 @@ fn who_sent_a_file_is_told_by_name_on_every_node_also_after_a_restart() {
     eventually("it is told where it was moved to", SOON, || {
         sender_at(&other, "note") == by_name
     });
-    open.kill();
+    open.stop().expect_ok();
     open.launch();
     other.wait_for_file("note");
     eventually("it is told after a restart", SOON, || {
