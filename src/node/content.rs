@@ -117,8 +117,11 @@ impl NodeContent {
     }
 
     fn open_fixed(&self, file: &FileVersion) -> OpenVersion {
+        // what is here proved its size; a version that says another is not what is here
         let local = self.shares.source(&file.hash);
+        let local = local.filter(|local| local.size_bytes() == file.size_bytes);
         let kept = self.cache.existing(&file.hash);
+        let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
         // a local copy needs no room in the cache
         let cached = match (&local, kept) {
             (_, Some(kept)) => Some(kept),

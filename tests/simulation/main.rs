@@ -2,7 +2,10 @@
 //! filesystem against a kernel that believes everything.
 
 mod cluster;
+#[path = "../support/fluid.rs"]
+mod fluid;
 mod kernel_caches;
 mod nodes;
 #[path = "../support/mod.rs"]
 mod support;
+mod swarm;

@@ -403,8 +403,12 @@ impl Inner {
             self.runtime
                 .spawn(async move { inner.ask_holdings(node, address, hash).await });
         }
-        // closing a file of the cache touches the disk
+        // closing a file of the cache touches the disk, and may make room for another
         drop(actions.closed);
+        for content in actions.reopens {
+            let inner = self.clone();
+            self.runtime.spawn_blocking(move || inner.reopen(content));
+        }
     }
 
     /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
@@ -423,6 +427,14 @@ impl Inner {
         };
         self.with(|session, now| session.begin(now, content, cached))?;
         Ok(file)
+    }
+
+    /// Blocking: opens the file in the cache, where that takes it by now.
+    fn reopen(self: &Arc<Self>, content: ContentKey) {
+        if let Ok(file) = self.cache.file(content.hash, content.size_bytes) {
+            let is_complete = file.is_complete();
+            self.with(|session, _| session.reopened(&content, file, is_complete));
+        }
     }
 
     /// Does what is due, and says when the next is.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Plan, PlanEvent, Timer};
+use super::{PEERS_MAX, Plan, PlanEvent, Timer};
 use crate::digest::ContentKey;
 use crate::id::NodeId;
 
@@ -13,10 +13,17 @@ impl Plan {
         self.peers.entry(node).or_default().delivered_bytes += bytes;
     }
 
-    /// A peer gave wrong bytes of a content, wherever: it is shunned, and all that is asked of it
-    /// is asked of others.
+    /// A peer gave wrong bytes of a content, wherever, or said a wrong size of it: it is shunned,
+    /// unless it is already, and all that is asked of it is asked of others.
     pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
-        let until = self.peers.entry(node).or_default().shun(now);
+        if !self.peers.contains_key(&node) && self.peers.len() >= PEERS_MAX {
+            return;
+        }
+        let peer = self.peers.entry(node).or_default();
+        if peer.is_shunned(now) {
+            return;
+        }
+        let until = peer.shun(now);
         self.timers.insert((until, Timer::Rested(node)));
         self.unmask(node, content);
     }

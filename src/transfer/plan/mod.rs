@@ -29,6 +29,7 @@ mod terms;
 mod turns;
 
 #[cfg(test)]
+#[path = "../../../tests/support/fluid.rs"]
 mod fluid;
 #[cfg(test)]
 mod simulation;
@@ -487,6 +488,17 @@ impl Plan {
         let shed = self.fetches.iter().filter(is_shed);
         let shed: Vec<_> = shed.map(|(content, _)| *content).collect();
         shed.iter().for_each(|content| self.close(content));
+    }
+
+    /// Nobody can have this content: what is asked of it is taken back.
+    pub fn forget(&mut self, content: &ContentKey) {
+        let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        for id in asked {
+            self.take_request(id);
+            self.events.push_back(PlanEvent::Cancel(id));
+        }
+        self.close(content);
     }
 
     fn close(&mut self, content: &ContentKey) {

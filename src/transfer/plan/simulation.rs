@@ -75,7 +75,7 @@ pub struct World {
     pub requests: Vec<RangeRequest>,
     pub events: Vec<PlanEvent>,
     under_way: BTreeMap<RequestId, RangeRequest>,
-    pub links: Fluid,
+    pub links: Fluid<NodeId>,
     /// What the cache keeps, and what else stays in memory; nothing of it is ever let go of.
     pub cache_bytes: u64,
     pub window_bytes: u64,
@@ -255,7 +255,7 @@ impl World {
         (request.node, ASKER, request.lane as u8)
     }
 
-    fn arrive(&mut self, arrival: &Arrival) {
+    fn arrive(&mut self, arrival: &Arrival<NodeId>) {
         let (id, (from, ..)) = (RequestId(arrival.id), arrival.line);
         self.plan.arrived(self.now, from, id, arrival.bytes);
         if !arrival.whole {

@@ -116,7 +116,8 @@ impl<O: Owner> Session<O> {
             return Accepted::Unwanted;
         }
         self.window.insert(content, verified.clone());
-        self.take_events();
+        self.note_verified(now, content, verified.range);
+        self.take_events(now);
         let Some(file) = self.files.get(&content) else {
             return Accepted::Unwanted;
         };

@@ -18,10 +18,11 @@
 mod answers;
 mod fills;
 mod gather;
+mod sizes;
 mod terms;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,12 @@ struct OpenFile<O: Owner> {
     /// The plan has all of it; the cache may still be storing.
     filled: bool,
     told_done: bool,
+    /// Whether its end was seen, which proves its size.
+    is_proven: bool,
+    /// Whether another size was ever said or asked for.
+    is_disputed: bool,
+    /// Who says that it has another size.
+    doubters: BTreeSet<NodeId>,
 }
 
 /// The fetch machine; see the module.
@@ -66,6 +73,8 @@ pub struct Session<O: Owner> {
     asked: BTreeMap<RequestId, O::Question>,
     files: BTreeMap<ContentKey, OpenFile<O>>,
     reads: BTreeMap<DemandId, Read<O::Reader>>,
+    /// Demands of the ends of contents whose size is in dispute.
+    proofs: BTreeMap<DemandId, ContentKey>,
     actions: Actions<O>,
     /// Whether the cache kept nothing of what came last.
     uncached: bool,
@@ -83,6 +92,7 @@ impl<O: Owner> Session<O> {
             asked: BTreeMap::new(),
             files: BTreeMap::new(),
             reads: BTreeMap::new(),
+            proofs: BTreeMap::new(),
             actions: Actions::default(),
             uncached: false,
             window_bytes,
@@ -92,9 +102,9 @@ impl<O: Owner> Session<O> {
 
     /// What follows from all that was told since the last call.
     pub fn actions(&mut self, now: Instant) -> Actions<O> {
-        self.take_events();
+        self.take_events(now);
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
-            self.take_events();
+            self.take_events(now);
             let file = self.files.get(&request.content);
             let address = file.and_then(|file| file.addresses.get(&request.node));
             self.actions.sends.push(SendRange {
@@ -103,7 +113,7 @@ impl<O: Owner> Session<O> {
                 request,
             });
         }
-        self.take_events();
+        self.take_events(now);
         std::mem::take(&mut self.actions)
     }
 
@@ -143,7 +153,7 @@ impl<O: Owner> Session<O> {
     /// Begins the fetch of a content, unless it has begun meanwhile.
     ///
     /// # Errors
-    /// [`PlanError::TooMany`].
+    /// [`PlanError::TooMany`]; [`PlanError::OnlyLiars`] where another size of it is proven.
     pub fn begin(
         &mut self,
         now: Instant,
@@ -155,6 +165,11 @@ impl<O: Owner> Session<O> {
             self.actions.closed.extend(cached.file);
             return Ok(());
         }
+        if self.is_disproven(&content) {
+            return Err(PlanError::OnlyLiars.into());
+        }
+        let end = ByteRange::new(content.size_bytes.saturating_sub(1), content.size_bytes);
+        let is_proven = !end.is_empty() && cached.present.contains(end);
         self.plan.open(now, content, cached.present)?;
         if !cached.is_complete {
             let ContentKey { hash, size_bytes } = content;
@@ -169,6 +184,9 @@ impl<O: Owner> Session<O> {
             fillers: Vec::new(),
             filled: false,
             told_done: cached.is_complete,
+            is_proven,
+            is_disputed: false,
+            doubters: BTreeSet::new(),
         };
         self.files.insert(content, file);
         self.actions.wanted.push(content.hash);
@@ -193,6 +211,11 @@ impl<O: Owner> Session<O> {
             file.addresses
                 .retain(|node, _| plan.is_holder(&content, node));
         }
+        for holder in holders {
+            let said = ContentKey::new(*hash, holder.size_bytes);
+            self.hear_claim(holder.node, said);
+        }
+        self.settle_sizes(now, hash);
     }
 
     /// The contents of this hash that are being fetched: more than one where their size is in
@@ -204,6 +227,8 @@ impl<O: Owner> Session<O> {
 
     /// A node says what it has of a content. Of no use unless that is being fetched.
     pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
+        self.hear_claim(offer.node, offer.content);
+        self.settle_sizes(now, &offer.content.hash);
         let news = self.plan.offer(now, offer);
         self.note_address(&offer.content, offer.node, address);
         if news && !offer.all {
@@ -232,6 +257,8 @@ impl<O: Owner> Session<O> {
             ranges,
             load: 0,
         };
+        self.hear_claim(node, content);
+        self.settle_sizes(now, &hash);
         self.plan.offer(now, &offer);
         self.note_address(&content, node, address);
     }
@@ -356,16 +383,19 @@ impl<O: Owner> Session<O> {
         !self.files.contains_key(content)
     }
 
-    fn take_events(&mut self) {
+    fn take_events(&mut self, now: Instant) {
         while let Some(event) = self.plan.poll_event() {
-            self.take_event(event);
+            self.take_event(now, event);
         }
     }
 
-    fn take_event(&mut self, event: PlanEvent) {
+    fn take_event(&mut self, now: Instant, event: PlanEvent) {
         match event {
-            PlanEvent::Ready(id) => self.deliver(id),
-            PlanEvent::Failed(id, why) => self.fail_read(id, why),
+            PlanEvent::Ready(id) => self.deliver(now, id),
+            PlanEvent::Failed(id, why) => {
+                self.proofs.remove(&id);
+                self.fail_read(id, why);
+            }
             PlanEvent::Filled(content) => {
                 if let Some(file) = self.files.get_mut(&content) {
                     file.filled = true;
@@ -397,7 +427,11 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    fn deliver(&mut self, id: DemandId) {
+    fn deliver(&mut self, now: Instant, id: DemandId) {
+        if let Some(content) = self.proofs.remove(&id) {
+            let end = ByteRange::new(0, content.size_bytes);
+            return self.note_verified(now, content, end);
+        }
         let Some(read) = self.reads.remove(&id) else {
             return;
         };

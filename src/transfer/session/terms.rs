@@ -98,6 +98,9 @@ pub struct Actions<O: Owner> {
     pub wanted: Vec<ContentHash>,
     /// Ask these nodes what they have of a content by now; the answer is an offer.
     pub surveys: Vec<(NodeId, SocketAddr, ContentHash)>,
+    /// Open these in the cache, which may take them by now, and say so with
+    /// [`Session::reopened`](super::Session::reopened).
+    pub reopens: Vec<ContentKey>,
     /// Let go of these files.
     pub closed: Vec<O::File>,
 }
@@ -113,6 +116,7 @@ impl<O: Owner> Default for Actions<O> {
             events: Vec::new(),
             wanted: Vec::new(),
             surveys: Vec::new(),
+            reopens: Vec::new(),
             closed: Vec::new(),
         }
     }

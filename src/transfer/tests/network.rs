@@ -2,6 +2,7 @@
 
 mod batches;
 mod narrow;
+mod sizes;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

@@ -24,6 +24,13 @@ impl Content {
         let proof = digest::encode(self.outboard.hash, self.size_bytes(), range, data, pairs);
         proof.expect("what is in memory proves itself").into()
     }
+
+    /// The same by another size, where the tree is such that this can be done.
+    pub fn prove_as(&self, size_bytes: u64, range: ByteRange) -> Option<Bytes> {
+        let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
+        let proof = digest::encode(self.outboard.hash, size_bytes, range, data, pairs);
+        proof.ok().map(Bytes::from)
+    }
 }
 
 /// Every content there is, by its name: what is right.

@@ -50,7 +50,7 @@ pub struct Many {
     pub size: u64,
     pub members: BTreeMap<NodeId, Member>,
     pub seeds: Vec<NodeId>,
-    pub links: Fluid,
+    pub links: Fluid<NodeId>,
     under_way: BTreeMap<(NodeId, RequestId), RangeRequest>,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     order: u64,

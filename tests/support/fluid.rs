@@ -1,17 +1,15 @@
 //! Links with a rate and a queue, in virtual time: what is sent over a line arrives in order, and
-//! lines that meet at a link share its rate. TCP is taken for a fluid: it neither starts slowly nor
-//! loses anything.
+//! lines that meet at a link share its rate. TCP is taken for a fluid: it does not start slowly,
+//! and what it loses shows as a line that carries less.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
-
-use crate::id::NodeId;
 
 /// How often the arrival of a frame that takes its time is told.
 const TELL_EACH: Duration = Duration::from_millis(50);
 
 /// From whom to whom, and by which of their connections.
-pub type Line = (NodeId, NodeId, u8);
+pub type Line<N> = (N, N, u8);
 
 struct Frame {
     id: u64,
@@ -28,37 +26,40 @@ struct Queue {
 
 /// What came over a line since the last look.
 #[derive(Debug, PartialEq)]
-pub struct Arrival {
-    pub line: Line,
+pub struct Arrival<N> {
+    pub line: Line<N>,
     pub id: u64,
     pub bytes: u64,
     pub whole: bool,
 }
 
 /// The links between nodes.
-pub struct Fluid {
+pub struct Fluid<N> {
     now: Instant,
     told_at: Instant,
     /// Bytes a second out of a node and into it; without an entry there is no limit.
-    pub up: BTreeMap<NodeId, f64>,
-    pub down: BTreeMap<NodeId, f64>,
-    lines: BTreeMap<Line, Queue>,
-    pub moved_bytes: BTreeMap<NodeId, f64>,
+    pub up: BTreeMap<N, f64>,
+    pub down: BTreeMap<N, f64>,
+    /// Bytes a second of any one connection out of a node, where that is less.
+    pub each: BTreeMap<N, f64>,
+    lines: BTreeMap<Line<N>, Queue>,
+    pub moved_bytes: BTreeMap<N, f64>,
 }
 
-impl Fluid {
+impl<N: Copy + Ord> Fluid<N> {
     pub fn new(now: Instant) -> Self {
         Self {
             now,
             told_at: now,
             up: BTreeMap::new(),
             down: BTreeMap::new(),
+            each: BTreeMap::new(),
             lines: BTreeMap::new(),
             moved_bytes: BTreeMap::new(),
         }
     }
 
-    pub fn send(&mut self, now: Instant, line: Line, id: u64, bytes: u64) {
+    pub fn send(&mut self, now: Instant, line: Line<N>, id: u64, bytes: u64) {
         self.flow(now);
         let frame = Frame {
             id,
@@ -71,7 +72,7 @@ impl Fluid {
     }
 
     /// Takes a frame back that has not begun to be sent; the rest of one that has still crosses.
-    pub fn cancel(&mut self, now: Instant, line: Line, id: u64) {
+    pub fn cancel(&mut self, now: Instant, line: Line<N>, id: u64) {
         self.flow(now);
         if let Some(queue) = self.lines.get_mut(&line) {
             queue.frames.retain(|frame| frame.id != id || frame.begun);
@@ -80,14 +81,14 @@ impl Fluid {
     }
 
     /// All lines of a node break.
-    pub fn cut(&mut self, now: Instant, node: NodeId) {
+    pub fn cut(&mut self, now: Instant, node: N) {
         self.flow(now);
         self.lines
             .retain(|(from, to, _), _| *from != node && *to != node);
         self.share();
     }
 
-    pub fn set_up(&mut self, now: Instant, node: NodeId, rate: f64) {
+    pub fn set_up(&mut self, now: Instant, node: N, rate: f64) {
         self.flow(now);
         self.up.insert(node, rate);
         self.share();
@@ -108,7 +109,7 @@ impl Fluid {
     }
 
     /// What arrived until now.
-    pub fn arrivals(&mut self, now: Instant) -> Vec<Arrival> {
+    pub fn arrivals(&mut self, now: Instant) -> Vec<Arrival<N>> {
         self.flow(now);
         let tell = now >= self.told_at + TELL_EACH;
         if tell {
@@ -163,10 +164,12 @@ impl Fluid {
             *into.entry(*to).or_insert(0.0) += 1.0;
         }
         for ((from, to, _), queue) in &mut self.lines {
-            let part = |rates: &BTreeMap<NodeId, f64>, node, lines: &BTreeMap<NodeId, f64>| {
+            let part = |rates: &BTreeMap<N, f64>, node, lines: &BTreeMap<N, f64>| {
                 rates.get(node).map_or(1e12, |rate| rate / lines[node])
             };
-            queue.rate = part(&self.up, from, &out).min(part(&self.down, to, &into));
+            let each = self.each.get(from).copied().unwrap_or(1e12);
+            let shared = part(&self.up, from, &out).min(part(&self.down, to, &into));
+            queue.rate = shared.min(each);
         }
     }
 }

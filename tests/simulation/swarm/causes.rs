@@ -1,0 +1,160 @@
+//! What once ended reads in errors while somebody could serve, each as a schedule that finds it.
+
+use std::time::Duration;
+
+use p2pfs::transfer::plan::IN_FLIGHT_MAX_BYTES;
+use rand::RngExt;
+
+use crate::support::seeds::each_seed;
+use crate::swarm::node::PATIENCE;
+use crate::swarm::world::{Deed, World};
+
+const MIB: u64 = 1 << 20;
+const LAN: f64 = 100e6;
+/// 2 Mbit/s and 256 kbit/s, in bytes a second.
+const TWO_MBIT: f64 = 250e3;
+const NARROW: f64 = 32e3;
+const AMPLE: u64 = 1 << 30;
+
+fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// Every reader at a node is through, without an error.
+fn assert_read(world: &World, node: usize) {
+    for (number, reader) in world.nodes[node].readers.iter().enumerate() {
+        let errors = &reader.errors;
+        assert!(
+            errors.is_empty(),
+            "node {node}, reader {number}: {errors:?}"
+        );
+        assert!(
+            reader.done_at.is_some(),
+            "node {node}, reader {number} waits"
+        );
+    }
+}
+
+#[test]
+fn readers_of_more_than_the_cache_and_memory_hold_get_every_byte() {
+    each_seed(12, |seed| {
+        let mut world = World::new(seed);
+        let holder = world.add(ms(2), LAN, 0);
+        let budget = world.rng.random_range(0..8) * MIB;
+        let reader = world.add(ms(2), LAN, budget);
+        let size = 12 * MIB;
+        let readers = 1 + seed % 4;
+        for number in 0..readers {
+            // of one file in turn or of several at once, some of it read more than once
+            let content = world.file(number * (seed % 2), size, &[holder]);
+            world.later(ms(number), reader, Deed::Reads(content));
+            let parts = (0..24).map(|_| {
+                let start = world.rng.random_range(0..(size / 131_072)) * 131_072;
+                (start, start + 131_072)
+            });
+            let parts = parts.collect();
+            world.later(ms(number), reader, Deed::ReadsParts(content, parts));
+        }
+        world.run(Duration::from_secs(300));
+        assert_read(&world, reader);
+        let node = &world.nodes[reader];
+        assert!(node.disk.used_bytes() <= budget);
+    });
+}
+
+/// Many readers of many holders that all halt at one time, each with an answer half sent, and go on
+/// some seconds later.
+fn halting(seed: u64) -> World {
+    let mut world = World::new(seed);
+    let holders: Vec<_> = (0..48).map(|_| world.add(ms(4), 2e6, 0)).collect();
+    let reader = world.add(ms(4), LAN, AMPLE);
+    for holder in &holders {
+        for turn in 0..3 {
+            let pause = world.rng.random_range(2500..3000);
+            let from = ms(500 + turn * 5000);
+            world.later(from, *holder, Deed::Pauses(ms(pause)));
+        }
+    }
+    for number in 0..32 {
+        let content = world.file(number, 2 * MIB, &holders);
+        world.later(Duration::ZERO, reader, Deed::Reads(content));
+    }
+    world
+}
+
+#[test]
+fn holders_that_halt_in_mid_answer_are_not_asked_ever_more_and_cost_little_thought() {
+    each_seed(3, |seed| {
+        let mut world = halting(seed);
+        world.run(Duration::from_secs(120));
+        let reader = world.nodes.len() - 1;
+        assert_read(&world, reader);
+        let cost = &world.nodes[reader].cost;
+        let in_flight = cost.most_in_flight_bytes;
+        assert!(in_flight <= IN_FLIGHT_MAX_BYTES, "{in_flight} in flight");
+        let sends = cost.most_sends_in_a_second;
+        assert!(sends <= 600, "{sends} requests in a second");
+        let steps = cost.most_steps;
+        assert!(steps <= 8000, "{steps} steps in one call");
+        let requested = cost.requested_bytes;
+        assert!(requested <= 4 * 64 * MIB, "{requested} bytes asked for");
+    });
+}
+
+#[test]
+fn a_slow_holder_is_no_error_however_many_read_from_it() {
+    for (readers, rate, size) in [(8, TWO_MBIT, 2 * MIB), (1, NARROW, MIB), (3, NARROW, MIB)] {
+        let mut world = World::new(1);
+        let holder = world.add(ms(40), rate, 0);
+        let reader = world.add(ms(2), LAN, AMPLE);
+        for number in 0..readers {
+            let content = world.file(number, size, &[holder]);
+            world.later(Duration::ZERO, reader, Deed::Reads(content));
+        }
+        world.run(Duration::from_secs(1200));
+        assert_read(&world, reader);
+        let (all, took) = (readers * size, (world.now - world.start).as_secs_f64());
+        let received = world.nodes[reader].received_bytes;
+        assert!(received <= all * 11 / 10, "{received} of {all} came");
+        let least = all as f64 / rate;
+        assert!(took <= least * 1.2 + 1.0, "{took} s for {least} s");
+    }
+}
+
+#[test]
+fn many_nodes_at_one_slow_holder_get_every_byte() {
+    let mut world = World::new(1);
+    let holder = world.add(ms(40), TWO_MBIT, 0);
+    let content = world.file(1, 2 * MIB, &[holder]);
+    for _ in 0..8 {
+        let node = world.add(ms(2), LAN, AMPLE);
+        world.later(Duration::ZERO, node, Deed::Reads(content));
+    }
+    world.run(Duration::from_secs(600));
+    (1..=8).for_each(|node| assert_read(&world, node));
+    let copies = world.links.moved_bytes[&holder] / content.size_bytes as f64;
+    assert!(copies <= 6.0, "{copies} copies from the slow one");
+}
+
+#[test]
+fn a_holder_that_ceases_is_an_error_at_the_deadline_and_not_before() {
+    let mut world = World::new(1);
+    let holder = world.add(ms(40), NARROW, 0);
+    let reader = world.add(ms(2), LAN, AMPLE);
+    let content = world.file(1, 4 * MIB, &[holder]);
+    world.later(
+        Duration::ZERO,
+        reader,
+        Deed::ReadsParts(content, vec![(0, 2 * MIB)]),
+    );
+    world.later(ms(30_000), holder, Deed::GoesOff);
+    world.run(Duration::from_secs(600));
+    let reader = &world.nodes[reader].readers[0];
+    assert_eq!(reader.errors.len(), 1);
+    let ceased = ms(30_000) + PATIENCE;
+    let wait = reader.longest_wait;
+    assert!(
+        wait >= ceased - ms(200) && wait <= ceased + ms(1000),
+        "{wait:?}"
+    );
+}

@@ -1,0 +1,265 @@
+//! One node of a swarm: its machine, what it has, and who reads there.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use p2pfs::digest::{ContentHash, ContentKey};
+use p2pfs::extent::ByteRange;
+use p2pfs::id::NodeId;
+use p2pfs::transfer::TransferError;
+use p2pfs::transfer::plan::{DemandId, PlanConfig, RequestId};
+use p2pfs::transfer::session::{Cached, FillId, FillProgress, Owner, Read, Session};
+
+use crate::swarm::disk::Disk;
+
+/// How long a read waits, as the contract's default.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The kernel's largest read.
+pub const READ_BYTES: u64 = 128 << 10;
+
+/// What a session keeps for a node of a swarm: readers, fills and questions by number.
+pub struct InSwarm;
+
+impl Owner for InSwarm {
+    type Reader = usize;
+    type Filler = (usize, Rc<Cell<u64>>);
+    type File = ();
+    type Question = RequestId;
+
+    fn tell((_, told): &Self::Filler, progress: FillProgress) {
+        assert!(progress.ready_bytes >= told.get(), "a fill went backwards");
+        told.set(progress.ready_bytes);
+    }
+}
+
+/// How a node treats those who ask it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    #[default]
+    Honest,
+    /// Sends proofs with one byte changed.
+    Liar,
+    /// Takes questions and never answers, and its connections stay.
+    Mute,
+}
+
+/// One program that reads.
+pub struct Reader {
+    pub content: ContentKey,
+    reads: Vec<ByteRange>,
+    at: usize,
+    pub waits: Option<(Option<DemandId>, Instant)>,
+    pub longest_wait: Duration,
+    pub errors: Vec<TransferError>,
+    pub done_at: Option<Instant>,
+    /// It ended, or its node did, before it was through.
+    pub is_gone: bool,
+}
+
+impl Reader {
+    pub fn new(content: ContentKey, reads: Vec<ByteRange>) -> Self {
+        Self {
+            content,
+            reads,
+            at: 0,
+            waits: None,
+            longest_wait: Duration::ZERO,
+            errors: vec![],
+            done_at: None,
+            is_gone: false,
+        }
+    }
+
+    pub fn sequential(content: ContentKey) -> Self {
+        let size = content.size_bytes;
+        let starts = (0..size).step_by(READ_BYTES as usize);
+        let reads = starts.map(|start| ByteRange::new(start, (start + READ_BYTES).min(size)));
+        Self::new(content, reads.collect())
+    }
+
+    pub fn range(&self) -> Option<ByteRange> {
+        self.reads.get(self.at).copied()
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.waits.is_none() && self.done_at.is_none() && !self.is_gone
+    }
+
+    /// A read ended.
+    pub fn end(&mut self, now: Instant, error: Option<TransferError>) {
+        if let Some((_, since)) = self.waits.take() {
+            self.longest_wait = self.longest_wait.max(now - since);
+        }
+        self.errors.extend(error);
+        self.at += 1;
+    }
+}
+
+/// A whole file that is wanted, across restarts.
+pub struct Fill {
+    pub content: ContentKey,
+    pub told: Rc<Cell<u64>>,
+    pub outcome: Option<(Instant, Result<(), TransferError>)>,
+}
+
+/// What a machine's calls cost, at the most.
+#[derive(Default)]
+pub struct Cost {
+    pub most_steps: u64,
+    pub most_in_flight_bytes: u64,
+    pub most_sends_in_a_second: u64,
+    pub requested_bytes: u64,
+    second: u64,
+    sends: u64,
+}
+
+impl Cost {
+    pub fn note_send(&mut self, second: u64, bytes: u64) {
+        self.requested_bytes += bytes;
+        self.sends = if second == self.second { self.sends } else { 0 } + 1;
+        self.second = second;
+        self.most_sends_in_a_second = self.most_sends_in_a_second.max(self.sends);
+    }
+}
+
+/// See the module.
+pub struct Node {
+    pub session: Option<Session<InSwarm>>,
+    pub life: u64,
+    /// Off: nothing refuses its connections.
+    pub is_off: bool,
+    pub manner: Manner,
+    /// From this node to any other, beside the other's own.
+    pub delay: Duration,
+    pub disk: Disk,
+    pub readers: Vec<Reader>,
+    pub fills: Vec<Fill>,
+    pub cost: Cost,
+    /// Wrong answers that came, by who sent them.
+    pub lies: BTreeMap<NodeId, u64>,
+    pub shunned: BTreeSet<NodeId>,
+    pub received_bytes: u64,
+    /// Who asked it for what lately.
+    pub askers: BTreeMap<ContentHash, BTreeSet<usize>>,
+}
+
+impl Node {
+    pub fn new(delay: Duration, budget_bytes: u64) -> Self {
+        Self {
+            session: None,
+            life: 0,
+            is_off: false,
+            manner: Manner::Honest,
+            delay,
+            disk: Disk::new(budget_bytes),
+            readers: vec![],
+            fills: vec![],
+            cost: Cost::default(),
+            lies: BTreeMap::new(),
+            shunned: BTreeSet::new(),
+            received_bytes: 0,
+            askers: BTreeMap::new(),
+        }
+    }
+
+    pub fn boot(&mut self, me: NodeId, seed: u64, window_bytes: u64) {
+        let config = PlanConfig {
+            me,
+            ..PlanConfig::default()
+        };
+        self.life += 1;
+        self.is_off = false;
+        self.session = Some(Session::new(config, seed, window_bytes));
+        self.askers.clear();
+    }
+
+    /// Tells the machine something, and notes what that costs.
+    pub fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
+        let session = self.session.as_mut()?;
+        let before = session.steps();
+        let result = tell(session);
+        self.cost.most_steps = self.cost.most_steps.max(session.steps() - before);
+        let in_flight = session.in_flight_bytes();
+        self.cost.most_in_flight_bytes = self.cost.most_in_flight_bytes.max(in_flight);
+        Some(result)
+    }
+
+    /// Begins the fetch of a content, unless it has begun.
+    fn open(&mut self, now: Instant, content: ContentKey) -> Result<(), TransferError> {
+        let cached = Cached {
+            file: Some(()),
+            present: self.disk.present(&content),
+            is_complete: self.disk.is_complete(&content),
+        };
+        let opened = self.tell(|session| match session.open(now, content)? {
+            Some(_) => Ok(()),
+            None => session.begin(now, content, cached),
+        });
+        opened.expect("it runs")
+    }
+
+    pub fn begin_fill(&mut self, now: Instant, index: usize) {
+        let content = self.fills[index].content;
+        let is_complete = self.disk.is_complete(&content);
+        if let Err(why) = self.open(now, content) {
+            self.fills[index].outcome = Some((now, Err(why)));
+            return;
+        }
+        self.fills[index].told.set(0);
+        let filler = (index, self.fills[index].told.clone());
+        let id = FillId(index as u64);
+        self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, is_complete));
+    }
+
+    /// Lets a reader go on until it waits; whether it did anything.
+    pub fn step_reader(&mut self, now: Instant, index: usize) -> bool {
+        let mut acted = false;
+        while self.readers[index].is_at_work() {
+            acted = true;
+            let content = self.readers[index].content;
+            let Some(range) = self.readers[index].range() else {
+                self.readers[index].done_at = Some(now);
+                return acted;
+            };
+            if self.disk.has(&content, range) {
+                self.tell(|session| session.read_on(now, &content, range));
+                self.readers[index].at += 1;
+                continue;
+            }
+            if let Err(why) = self.open(now, content) {
+                self.readers[index].end(now, Some(why));
+                continue;
+            }
+            let read = Read {
+                content,
+                range,
+                deadline: now + PATIENCE,
+                ahead: true,
+                retries: 0,
+                reader: index,
+            };
+            self.readers[index].waits = Some((None, now));
+            let id = self.tell(|session| session.read(now, read));
+            self.readers[index].waits = Some((id.flatten(), now));
+        }
+        acted
+    }
+
+    /// A reader ends in the middle of a read.
+    pub fn cancel_reader(&mut self, index: usize) {
+        let reader = &mut self.readers[index];
+        reader.is_gone = true;
+        if let Some((Some(id), _)) = reader.waits.take() {
+            self.tell(|session| session.cancel(id));
+        }
+    }
+
+    /// Whether everything that is wanted here has ended.
+    pub fn is_through(&self) -> bool {
+        let read = |reader: &Reader| reader.is_gone || reader.done_at.is_some();
+        let filled = |fill: &Fill| fill.outcome.is_some();
+        self.readers.iter().all(read) && self.fills.iter().all(filled)
+    }
+}

@@ -1,0 +1,81 @@
+//! One hash of which several sizes are said: the right one is proven, and who says another lied.
+
+use std::time::Duration;
+
+use p2pfs::digest::ContentKey;
+use p2pfs::transfer::TransferError;
+use p2pfs::transfer::plan::PlanError;
+
+use crate::support::seeds::each_seed;
+use crate::swarm::node::Manner;
+use crate::swarm::world::{Deed, World, node_id};
+
+const MIB: u64 = 1 << 20;
+const LAN: f64 = 100e6;
+
+fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// An honest holder, one that says another size, and one that reads.
+fn disputed(seed: u64) -> (World, ContentKey, ContentKey) {
+    let mut world = World::new(seed);
+    let holder = world.add(ms(2), LAN, 0);
+    let liar = world.add(ms(1), LAN, 0);
+    world.add(ms(1), LAN, 1 << 30);
+    let size = [70_000, MIB, 3 * MIB + 5][seed as usize % 3];
+    let content = world.file(1, size, &[holder]);
+    let wrong = [size - 1, size + 1, size / 2, size * 2, 1][seed as usize % 5];
+    let said = ContentKey::new(content.hash, wrong);
+    world.claims.push((liar, said));
+    world.nodes[liar].manner = Manner::Liar;
+    (world, content, said)
+}
+
+const LIAR: usize = 1;
+const READER: usize = 2;
+
+#[test]
+fn a_wrong_size_said_of_a_hash_keeps_nobody_from_the_right_bytes() {
+    each_seed(60, |seed| {
+        let (mut world, content, said) = disputed(seed);
+        // the lie is read first, at once with the truth, or last
+        let (first, second) = [(said, content), (content, said)][seed as usize % 2];
+        world.later(Duration::ZERO, READER, Deed::Reads(first));
+        world.later(ms(seed % 4 * 20), READER, Deed::Reads(second));
+        world.later(ms(300), READER, Deed::Fills(content));
+        world.run(Duration::from_secs(60));
+        let node = &world.nodes[READER];
+        for reader in &node.readers {
+            assert!(reader.done_at.is_some(), "it waits for ever");
+            if reader.content == content {
+                assert!(reader.errors.is_empty(), "{:?}", reader.errors);
+            } else {
+                let lie = TransferError::from(PlanError::OnlyLiars);
+                assert!(reader.errors.contains(&lie), "{:?}", reader.errors);
+            }
+        }
+        let filled = node.fills[0].outcome.as_ref().map(|(_, outcome)| outcome);
+        assert_eq!(filled, Some(&Ok(())));
+        assert_eq!(node.shunned.iter().collect::<Vec<_>>(), [&node_id(LIAR)]);
+    });
+}
+
+#[test]
+fn who_says_a_wrong_size_is_shunned_though_no_byte_is_asked_of_it() {
+    each_seed(15, |seed| {
+        let (mut world, content, _) = disputed(seed);
+        let page = vec![(0, 4096)];
+        world.later(Duration::ZERO, READER, Deed::ReadsParts(content, page));
+        // until what is asked beside the page has come
+        world.later(ms(1000), READER, Deed::Cancels);
+        world.run(Duration::from_secs(5));
+        let node = &world.nodes[READER];
+        assert!(node.readers[0].errors.is_empty());
+        assert_eq!(node.shunned.iter().collect::<Vec<_>>(), [&node_id(LIAR)]);
+        assert!(
+            node.received_bytes <= 3 * 65_536,
+            "the page, the end, and no more"
+        );
+    });
+}
