@@ -99,6 +99,10 @@
 //! is answered ENOSYS once, and a cookie means the same without a handle. A notification that
 //! crosses an answer drops nothing, so it is sent again. A clean stop of the cache vouches for no
 //! byte that somebody else wrote since: the change time of a file tells, which nobody can set back.
+//! While a program waits at an automount point, whoever is not of systemd's process group waits
+//! there too, mount(2) included, so the broker mounts beside it. Landlock looks past a mount to
+//! what is around it, never at what it covers, so a rule for a share would not hold for a disk
+//! mounted there later.
 //!
 //! # Where to begin reading
 //!
