@@ -1,8 +1,8 @@
 //! Which small files a program will open next: directories are read in the order in which they
-//! are listed, by their names or by their inodes' numbers, and few programs do otherwise.
+//! are listed, or by their names or their inodes' numbers, and few programs do otherwise.
 //!
 //! Pure: told of every open, it says which files to ask for. A program that opens three files one
-//! after the other in one of the two orders is taken to go on so; the more of what was asked for
+//! after the other in one of these orders is taken to go on so; the more of what was asked for
 //! it opens, the more is asked for ahead of it, and what it leaves out makes that less. So what is
 //! asked for in vain is bounded by what was of use before, and a program that reads a file here
 //! and there leads to nothing. What it goes by holds for the next directories of the same program
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::order::{By, Order};
+use super::order::{By, ORDERS, Order};
 
 /// How many neighbours a program must have opened in a row.
 const RUN_MIN: usize = 2;
@@ -63,7 +63,7 @@ struct Program<D, T> {
     /// The latest last.
     directories: VecDeque<Directory<D, T>>,
     window: usize,
-    /// Which of the two orders it goes by, where it goes by one.
+    /// Which of the orders it goes by, where it goes by one.
     by: Option<By>,
     /// Whether it went from one directory to the next.
     goes_on: bool,
@@ -78,8 +78,8 @@ struct Directory<D, T> {
     /// The names that were opened before the order was known.
     opened: Vec<Box<[u8]>>,
     /// The last open's place in each order, and how many neighbours came one after the other.
-    last: Option<[usize; 2]>,
-    runs: [usize; 2],
+    last: Option<[usize; ORDERS]>,
+    runs: [usize; ORDERS],
     /// Where asking goes on.
     next: usize,
     /// Places that were asked for and not opened, and their bytes.
@@ -263,7 +263,7 @@ impl<D: Clone + PartialEq, T: Clone> Program<D, T> {
             return;
         };
         let shown = |by: &By| here.runs[*by as usize] >= RUN_MIN;
-        self.by = [By::Name, By::Number].into_iter().find(shown);
+        self.by = By::ALL.into_iter().find(shown);
         self.goes_on = false;
         if self.by.is_some() {
             self.window = WINDOW_START;
@@ -304,7 +304,7 @@ impl<D, T: Clone> Directory<D, T> {
             listed_at: None,
             opened: Vec::new(),
             last: None,
-            runs: [0; 2],
+            runs: [0; ORDERS],
             next: 0,
             unread: BTreeSet::new(),
             unread_bytes: 0,
@@ -312,7 +312,7 @@ impl<D, T: Clone> Directory<D, T> {
     }
 
     /// Counts neighbours.
-    fn run(&mut self, places: [usize; 2]) {
+    fn run(&mut self, places: [usize; ORDERS]) {
         if let Some(last) = self.last {
             for (run, (last, place)) in self.runs.iter_mut().zip(last.into_iter().zip(places)) {
                 match place == last + 1 {
@@ -385,6 +385,7 @@ mod tests {
         let file = |place: usize| Listed {
             name: format!("{place:05}").into_bytes().into(),
             number: (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            cookie: (place as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03),
             size_bytes,
             ask: Some(place),
         };
@@ -412,7 +413,7 @@ mod tests {
         }
 
         fn open_in(&mut self, dir: u64, place: usize) {
-            let name = self.files.by_name(place).name.clone();
+            let name = self.files.at(By::Name, place).unwrap().name.clone();
             let follow = self.ahead.opened(self.now, CP, &dir, &name);
             self.follow(follow);
         }
@@ -454,11 +455,13 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_numbers_is_one_as_well() {
-        let mut world = World::new(1000, 10);
-        let order = world.files.in_order(By::Number);
-        order.iter().for_each(|place| world.open(*place));
-        assert_eq!(world.asked, order[3..]);
+    fn the_orders_of_numbers_and_of_listings_are_as_good() {
+        for by in [By::Number, By::Listing] {
+            let mut world = World::new(1000, 10);
+            let order = world.files.in_order(by);
+            order.iter().for_each(|place| world.open(*place));
+            assert_eq!(world.asked, order[3..]);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ahead::{Ahead, Follow, Needs};
+use super::directory::cookie;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
 use super::names;
@@ -97,6 +98,7 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
             let is_small = file.own.is_none() && size_bytes <= AHEAD_FILE_MAX_BYTES;
             let name = Name::Union(path);
             (size_bytes > 0).then(|| Listed {
+                cookie: cookie(&child.name),
                 name: child.name,
                 number: Inode { name, node }.number(),
                 size_bytes,
@@ -108,30 +110,34 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
 
 /// Where a walk through a tree goes after the files of a directory: down, else on, else up and on.
 fn directory_after(view: &View, directory: &SharedPath, by: By) -> Option<SharedPath> {
-    if let Some((_, first)) = directories_in(view, directory, by).into_iter().next() {
+    if let Some(first) = directories_in(view, directory, by).into_iter().next() {
         return Some(first);
     }
     let mut left = directory.clone();
     loop {
         let above = left.parent()?;
         let beside = directories_in(view, &above, by);
-        let at = beside.iter().position(|(_, path)| *path == left)?;
+        let at = beside.iter().position(|path| *path == left)?;
         match beside.into_iter().nth(at + 1) {
-            Some((_, next)) => return Some(next),
+            Some(next) => return Some(next),
             None => left = above,
         }
     }
 }
 
-fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<(u64, SharedPath)> {
+fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<SharedPath> {
     let children = children_of(view, directory).into_iter();
     let directories = children.filter(|child| matches!(child.found.kind, Kind::Directory));
     let paths = directories.filter_map(|child| directory.join(&child.name).ok());
-    let mut paths: Vec<_> = paths.map(|path| (number_of(&path), path)).collect();
-    if by == By::Number {
-        paths.sort_unstable_by_key(|(number, _)| *number);
-    }
-    paths
+    let key = |path: &SharedPath| match by {
+        By::Name => 0,
+        By::Number => number_of(path),
+        By::Listing => cookie(path.file_name()),
+    };
+    let mut paths: Vec<_> = paths.map(|path| (key(&path), path)).collect();
+    // those of one key stay in the order of their names
+    paths.sort_by_key(|(key, _)| *key);
+    paths.into_iter().map(|(_, path)| path).collect()
 }
 
 fn number_of(directory: &SharedPath) -> u64 {

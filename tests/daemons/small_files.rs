@@ -121,6 +121,21 @@ fn who_reads_files_in_order_has_the_next_ones_come_before() {
 }
 
 #[apply(promise)]
+fn who_reads_files_as_they_are_listed_has_the_next_ones_come_before() {
+    let mut cluster = Cluster::new();
+    let (author, reader) = two_nodes(&mut cluster, "");
+    share_directory(&[&author], "mail", 11, 200);
+    wait_until_listed(&reader, "mail", 200);
+    let listed = fs::read_dir(reader.mounted("mail")).unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let first: Vec<usize> = names.take(20).map(|name| name.parse().unwrap()).collect();
+    read_in_order("cat", &reader, "mail", 11, &first);
+    eventually("more than was read comes", PATIENCE, || {
+        cached(&reader).len() > 20
+    });
+}
+
+#[apply(promise)]
 fn one_file_in_ten_that_is_read_leads_to_little_in_vain() {
     let mut cluster = Cluster::new();
     let (author, reader) = two_nodes(&mut cluster, "");
