@@ -16,7 +16,8 @@ pub enum Greeting {
         lane: Lane,
         /// See `trust::membership_proof`.
         proof: [u8; 32],
-        /// Certificates, for a member that may not have heard of us; at most [`MAX_CHAIN_BYTES`].
+        /// Certificates, for a member that may not have heard of us; at most
+        /// [`MAX_CHAIN_BYTES`](super::MAX_CHAIN_BYTES).
         chain: Bytes,
     },
     /// The dialler proves that it holds an invitation.
