@@ -52,6 +52,7 @@
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
 //! | `bucket` | how much of something may happen in a time |
+//! | `offences` | who broke a protocol's rules, how often and how last |
 //! | [`trust`] | keys, secrets, invitations, proofs of membership |
 //! | [`wire`] | every format that crosses a network, with every size limit |
 //! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
@@ -131,6 +132,7 @@ pub mod legacy;
 pub mod mesh;
 pub mod net;
 pub mod node;
+mod offences;
 pub mod path;
 pub mod share;
 pub mod transfer;

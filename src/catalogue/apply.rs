@@ -5,6 +5,7 @@
 //! taken, so a log that came at once (see `staged`) is never listed wrong; a longer one is listed
 //! as it comes, and taken back.
 
+use super::budget::LOOK_RECORDS;
 use super::log::{Log, rank};
 use super::merged::Node;
 use super::row::{Class, NodeIndex, Row, Stamp};
@@ -48,8 +49,8 @@ impl Catalogue {
             self.begin(index, head, base);
         }
         self.merge.set_name(index, &head.name);
-        for record in part.records {
-            self.take_record(index, record.sequence, &record.fact);
+        if !self.take_records(index, part.records) {
+            return Ok(Applied::OverBudget);
         }
         if part.last {
             return Ok(self.conclude(index, part.head));
@@ -61,6 +62,22 @@ impl Catalogue {
             epoch: log.epoch,
             after: log.sequence,
         }))
+    }
+
+    /// Takes records in, while there is room for them; whether there was.
+    pub(super) fn take_records(
+        &mut self,
+        index: NodeIndex,
+        records: impl IntoIterator<Item = Record>,
+    ) -> bool {
+        for (taken, record) in records.into_iter().enumerate() {
+            self.take_record(index, record.sequence, &record.fact);
+            let is_look_due = (taken + 1).is_multiple_of(LOOK_RECORDS);
+            if self.hold_author(index) || (is_look_due && self.hold_total(index)) {
+                return false;
+            }
+        }
+        !self.hold_total(index)
     }
 
     /// Starts a log anew; what is listed of it stays until the new one is complete.

@@ -4,6 +4,7 @@
 use super::merge::Merge;
 use super::row::{Class, Row};
 use super::{Catalogue, EARLY_TOLERANCE_SECONDS};
+use crate::id::NodeId;
 use crate::wire::native::record::Timestamp;
 
 impl Merge {
@@ -42,6 +43,14 @@ impl Catalogue {
         self.merge.early.len()
     }
 
+    /// Somebody whose versions came from ahead of the clock since this was asked last.
+    pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
+        let index = self.merge.dated_ahead.pop_first()?;
+        // it may be forgotten since
+        let node = self.merge.state.nodes.get(usize::from(index.0))?;
+        node.as_ref().map(|node| node.id)
+    }
+
     /// The clock was told for the first time.
     fn hide_early(&mut self) {
         let state = &self.merge.state;
@@ -51,7 +60,10 @@ impl Catalogue {
         let early = rows.filter(may_wait).filter(|row| state.is_early(row));
         let early: Vec<Row> = early.cloned().collect();
         self.merge.dirty |= !early.is_empty();
-        early.iter().for_each(|row| self.merge.early.insert(row));
+        for row in &early {
+            self.merge.early.insert(row);
+            self.merge.dated_ahead.insert(row.author);
+        }
         self.merge.settle_rows(early);
     }
 }

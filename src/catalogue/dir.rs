@@ -35,8 +35,8 @@ pub(super) struct Dir {
     pub dirs: OrdSet<DirRef>,
     /// The directories in it that are not.
     pub absent_dirs: OrdSet<DirRef>,
-    /// For each node with names here or below: its names here and its directories with any.
-    pub presence: Vec<(NodeIndex, u32)>,
+    /// For each node with anything here or below, by its number.
+    presence: Vec<Presence>,
 }
 
 impl Dir {
@@ -82,28 +82,65 @@ impl Dir {
             && self.absent_dirs.is_empty()
     }
 
+    /// Whether an author has names here or below.
     pub fn has_of(&self, author: NodeIndex) -> bool {
-        self.presence
-            .binary_search_by_key(&author, |(node, _)| *node)
-            .is_ok()
+        let place = self.place_of(author);
+        place.is_ok_and(|at| self.presence[at].names > 0)
     }
 
-    /// Counts one more (or less) of an author's; whether its presence began or ended.
-    pub fn count_presence(&mut self, author: NodeIndex, more: bool) -> bool {
-        let place = self
-            .presence
-            .binary_search_by_key(&author, |(node, _)| *node);
-        match (place, more) {
-            (Err(at), true) => self.presence.insert(at, (author, 1)),
-            (Ok(at), true) => self.presence[at].1 += 1,
-            (Ok(at), false) if self.presence[at].1 > 1 => self.presence[at].1 -= 1,
-            (Ok(at), false) => drop(self.presence.remove(at)),
-            (Err(_), false) => unreachable!("what is counted out was counted in"),
+    /// Counts one more (or less) of what an author has here or below; whether there was none
+    /// before, or is none any more.
+    pub fn count(&mut self, author: NodeIndex, what: Counted, more: bool) -> bool {
+        let at = match self.place_of(author) {
+            Ok(at) => at,
+            Err(at) => {
+                let presence = Presence {
+                    author,
+                    names: 0,
+                    rows: 0,
+                };
+                self.presence.insert(at, presence);
+                at
+            }
+        };
+        let presence = &mut self.presence[at];
+        let counter = match what {
+            Counted::Names => &mut presence.names,
+            Counted::Rows => &mut presence.rows,
+        };
+        let before = *counter;
+        *counter = match more {
+            true => before + 1,
+            false => before
+                .checked_sub(1)
+                .expect("what is counted out was counted in"),
+        };
+        let has_turned = before == u32::from(!more);
+        if presence.names == 0 && presence.rows == 0 {
+            self.presence.remove(at);
         }
-        place.is_err()
-            || self
-                .presence
-                .binary_search_by_key(&author, |(node, _)| *node)
-                .is_err()
+        has_turned
     }
+
+    fn place_of(&self, author: NodeIndex) -> Result<usize, usize> {
+        self.presence
+            .binary_search_by_key(&author, |presence| presence.author)
+    }
+}
+
+/// What of an author is counted in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Counted {
+    /// What it shares: its names here, and its directories with any.
+    Names,
+    /// What it makes this node keep: tombstones and the record of the directory itself too.
+    Rows,
+}
+
+/// How much an author has in a directory.
+#[derive(Clone)]
+pub(super) struct Presence {
+    author: NodeIndex,
+    names: u32,
+    rows: u32,
 }

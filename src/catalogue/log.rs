@@ -41,6 +41,10 @@ pub(super) struct Log {
     pub restoring: bool,
     /// Being forgotten: ends when `old` is worked off.
     pub forgotten: bool,
+    /// It gave way to those who are there: not pulled before its author is.
+    pub gave_way: bool,
+    /// Which departure of a node its author's last one was; 0 where it was not there yet.
+    pub left: u64,
     pub pending: Pending,
     /// Parts of a pull that goes on.
     pub staged: Option<Staged>,

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::SWEEP_STEP_RECORDS;
+use super::budget::Costs;
 use super::change::{Change, Changes};
-use super::dir::{Dir, NEVER};
+use super::dir::{Counted, Dir, NEVER};
 use super::early::Early;
 use super::merged::{Merged, Node};
 use super::row::{ByHash, ByName, Class, DirId, DirRef, HashFrom, Named, NodeIndex, OwnName, Row};
@@ -38,6 +39,9 @@ pub(super) struct Merge {
     pub(super) stale_aliases: BTreeSet<DirId>,
     stale_times: BTreeSet<DirId>,
     pub(super) early: Early,
+    /// Whose versions came from ahead of the clock, to be told.
+    pub(super) dated_ahead: BTreeSet<NodeIndex>,
+    pub(super) costs: Costs,
 }
 
 /// What a content counted for before a change.
@@ -61,6 +65,8 @@ impl Merge {
             stale_aliases: BTreeSet::new(),
             stale_times: BTreeSet::new(),
             early: Early::new(),
+            dated_ahead: BTreeSet::new(),
+            costs: Costs::default(),
         }
     }
 
@@ -75,6 +81,8 @@ impl Merge {
                 merge.put_in(new);
             }
             merge.count_presence(gone, new);
+            new.inspect(|row| merge.costs.add_row(row));
+            gone.inspect(|row| merge.costs.drop_row(row));
         });
         self.leaving = None;
         self.note_own(rows[0]);
@@ -275,6 +283,7 @@ impl Merge {
         }
         if self.state.is_early(row) {
             self.early.insert(row);
+            self.dated_ahead.insert(row.author);
         }
         self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
         if row.class == Class::Directory {
@@ -284,14 +293,27 @@ impl Merge {
     }
 
     fn count_presence(&mut self, gone: Option<&Row>, new: Option<&Row>) {
-        let counts = |row: Option<&Row>| row.filter(|r| r.has_name() && r.is_live_fact()).is_some();
-        let (was, is) = (counts(gone), counts(new));
-        let Some(row) = new.or(gone).filter(|_| was != is) else {
-            return;
-        };
-        let mut dir = row.dir;
-        while self.dir_mut(dir).count_presence(row.author, is) && dir != DirId::ROOT {
-            dir = self.state.dir(dir).parent;
+        let row = |row: Option<&Row>| row.filter(|row| row.has_name()).cloned();
+        for (row, more) in [(row(new), true), (row(gone), false)] {
+            let Some(row) = row else { continue };
+            if row.is_live_fact() {
+                self.count_up(&row, row.dir, Counted::Names, more);
+            }
+            let recorded = self.state.dir(row.dir).child(row.name());
+            let recorded = recorded.filter(|_| row.class == Class::Directory);
+            self.count_up(&row, recorded.unwrap_or(row.dir), Counted::Rows, more);
+        }
+    }
+
+    /// Counts a row in a directory, and in those above where it is the first or was the last.
+    fn count_up(&mut self, row: &Row, mut dir: DirId, what: Counted, more: bool) {
+        while self.dir_mut(dir).count(row.author, what, more) && dir != DirId::ROOT {
+            let here = self.state.dir(dir);
+            let (name_bytes, parent) = (here.place.name().len(), here.parent);
+            if matches!(what, Counted::Rows) {
+                self.costs.count_directory(row.author, name_bytes, more);
+            }
+            dir = parent;
         }
     }
 

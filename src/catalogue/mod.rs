@@ -15,6 +15,7 @@
 
 mod aliases;
 mod apply;
+mod budget;
 mod change;
 mod clock;
 mod digest;
@@ -47,6 +48,10 @@ use std::sync::Arc;
 use crate::id::NodeId;
 use crate::wire::native::record::{Record, SignedHead};
 
+pub use budget::{
+    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, Budgets, Cost, DropCause, Dropped, TOTAL_MAX_BYTES,
+    TOTAL_MAX_DIRECTORIES,
+};
 pub use change::Change;
 pub use digest::SetDigest;
 pub use found_again::FileNames;
@@ -151,6 +156,8 @@ pub enum Applied {
     },
     /// The log was compacted beyond what we had; nothing was taken. Ask for the whole.
     Compacted(Pull),
+    /// It is over a budget and was dropped: see [`Catalogue::poll_dropped`].
+    OverBudget,
 }
 
 /// Why a part or head was not taken.
@@ -180,6 +187,10 @@ pub enum CatalogueError {
         /// How many it has.
         count: u64,
     },
+    /// This node's own names are at [`AUTHOR_MAX_BYTES`] or [`AUTHOR_MAX_DIRECTORIES`]: others
+    /// would drop them all.
+    #[error("the names of this node are over the limit that others hold it to")]
+    OverBudget,
     /// Over [`MAX_NODES`]; works again once a node was forgotten.
     #[error("more than {MAX_NODES} nodes are known")]
     TooManyNodes,
@@ -195,4 +206,6 @@ pub struct Catalogue {
     recoveries: u32,
     published: Arc<View>,
     forgotten: Vec<NodeId>,
+    budgets: Budgets,
+    given_way: budget::GivenWay,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::apply::check_fact;
+use super::budget::{Budgets, GivenWay};
 use super::log::Log;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};
@@ -35,6 +36,8 @@ impl Catalogue {
             recoveries: 0,
             published,
             forgotten: Vec::new(),
+            budgets: Budgets::default(),
+            given_way: GivenWay::default(),
         }
     }
 
@@ -235,6 +238,12 @@ impl Catalogue {
 
     fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_fact(&fact)?;
+        match &fact {
+            Fact::Entry { path, .. } => self.check_own_budget(Some(path))?,
+            Fact::Have { .. } => self.check_own_budget(None)?,
+            // whoever takes back what was said makes room
+            Fact::Removed { .. } | Fact::HaveNot { .. } => {}
+        }
         let me = self.me;
         let log = self.log_mut(me);
         if log.rows.len() >= MAX_RECORDS_PER_AUTHOR {

@@ -55,6 +55,9 @@ impl Catalogue {
             return self.handle_own_head(head);
         }
         let log = self.logs.entry(index).or_default();
+        if log.gave_way {
+            return HeadOutcome::Known;
+        }
         let verified = log.head.as_ref().map(|signed| &signed.head);
         for known in verified.into_iter().chain(&log.wanted) {
             if rank(known) == rank(head) && known.digest != head.digest {

@@ -152,6 +152,11 @@ impl Row {
         &self.0.slice[..usize::from(self.name_bytes)]
     }
 
+    /// How long its name is with what is behind it.
+    pub fn text_bytes(&self) -> usize {
+        self.0.slice.len()
+    }
+
     /// Where a link points; empty for all else.
     pub fn target(&self) -> &[u8] {
         match self.class {

@@ -22,6 +22,12 @@ impl Catalogue {
             return Ok(());
         }
         self.finish_sweep(index);
+        if !live {
+            self.given_way.departures += 1;
+            let departure = self.given_way.departures;
+            self.log_mut(index).left = departure;
+        }
+        self.log_mut(index).gave_way &= !live;
         let has_rows = self
             .logs
             .get(&index)

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apply::check_fact;
 use super::digest::SetDigest;
 use super::log::Log;
 use super::row::NodeIndex;
@@ -178,13 +179,19 @@ impl Catalogue {
             self.merge.set_name(index, &signed.head.name);
         }
         self.log_mut(index).restoring = lanes.is_some();
-        for record in records.into_iter().take(MAX_RECORDS_PER_AUTHOR) {
-            if record.sequence > self.log_mut(index).sequence {
-                self.take_record(index, record.sequence, &record.fact);
-            }
-        }
+        let mut last = self.log_mut(index).sequence;
+        let is_next = |record: &Record| {
+            let is_next = record.sequence > std::mem::replace(&mut last, record.sequence);
+            // what is stored may be of a time when more was let in
+            is_next && (own || check_fact(&record.fact).is_ok())
+        };
+        let records = records.into_iter().take(MAX_RECORDS_PER_AUTHOR);
+        let has_room = self.take_records(index, records.filter(is_next));
         let log = self.log_mut(index);
         log.restoring = false;
+        if !has_room {
+            return Ok(false);
+        }
         log.restore_state(state, lanes, own);
         if log.complete {
             return Ok(true);

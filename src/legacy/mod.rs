@@ -304,7 +304,7 @@ impl LegacyMachine {
 
     /// Counts what a peer did wrong by TCP; says whether it is time to tell of it.
     pub fn offended(&mut self, now: Instant, who: SocketAddrV4, what: Offence) -> bool {
-        self.offenders.note(now, who, what)
+        self.offenders.note(now, &who, what)
     }
 
     /// Whether it is time to tell of a failure that is nobody's offence.
@@ -343,10 +343,15 @@ impl LegacyMachine {
     pub fn members(&self) -> Vec<LegacyMember> {
         let mut listed: Vec<(SocketAddrV4, bool)> = self.roster.listed().collect();
         let is_new = |who: &SocketAddrV4| listed.iter().all(|(address, _)| address != who);
-        let others: Vec<SocketAddrV4> = self.offenders.addresses().filter(is_new).collect();
+        let others: Vec<SocketAddrV4> = self
+            .offenders
+            .all()
+            .map(|(who, ..)| *who)
+            .filter(is_new)
+            .collect();
         listed.extend(others.into_iter().map(|address| (address, false)));
         let member = |(address, heard)| {
-            let offences = self.offenders.of(address);
+            let offences = self.offenders.of(&address);
             LegacyMember {
                 address,
                 heard,
@@ -463,7 +468,7 @@ impl LegacyMachine {
     }
 
     fn blame(&mut self, now: Instant, who: SocketAddrV4, what: Offence) {
-        if self.offenders.note(now, who, what) {
+        if self.offenders.note(now, &who, what) {
             self.note(LegacyEvent::Offended(who, what));
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use super::machine::NodeEvent;
 use crate::catalogue::{Change, Found, View};
-use crate::cluster::{DownReason, Offence};
+use crate::cluster::DownReason;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::mesh;
@@ -269,18 +269,15 @@ impl EventLog {
                  directory",
                 node.short(8)
             )),
-            NodeEvent::Offended { node, what } => {
-                let who = view.label(node).unwrap_or_else(|| node.short(8));
-                let how = match what {
-                    Offence::SpeaksForOthers => "says of other nodes what they did not sign",
-                    Offence::AheadOfClock => {
-                        "speaks of a start more than a day after now: compare the clocks"
-                    }
-                };
-                self.warn(format!("{who} {how} (node {})", node.short(8)));
-            }
             NodeEvent::Stated(signed) => self.note_statement(signed, &who),
             NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
+            NodeEvent::NamesRefused => self.warn(
+                "this node shares more names or directories than others keep of one (LIMITS in \
+                 p2pfs(8)): the rest is not listed; share less of it"
+                    .to_owned(),
+            ),
+            // the ledger of offenders tells
+            NodeEvent::Offended { .. } => {}
             NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
             | NodeEvent::Renewed { .. }

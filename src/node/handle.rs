@@ -17,6 +17,7 @@ use super::events::EventLog;
 use super::legacy::Legacy;
 use super::mesh::Mesh;
 use super::names::Names;
+use super::offenders::Offenders;
 use super::persist::unix_now_s;
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
@@ -85,6 +86,7 @@ pub(super) struct Running {
     pub(super) server: Server,
     pub(super) sent: SentBytes,
     pub(super) events: EventLog,
+    pub(super) offenders: Offenders,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stopping: watch::Receiver<bool>,
     /// The older peers, where their plane is on.
@@ -199,6 +201,11 @@ impl Node {
     /// What happened lately.
     pub fn events(&self) -> &EventLog {
         &self.running.events
+    }
+
+    /// Which other nodes broke the rules.
+    pub fn offenders(&self) -> &Offenders {
+        &self.running.offenders
     }
 
     /// What `.p2pfs/status.json` shows from now on.

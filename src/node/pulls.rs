@@ -25,6 +25,10 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// taken all the same.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a log that had no room is not asked for, whatever its author says: what it costs to
+/// find out again is then a small part of the time.
+pub const PUT_OFF: Duration = Duration::from_secs(10 * 60);
+
 /// Where the next part of a log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPosition {
@@ -60,6 +64,7 @@ struct Pull {
 enum PullState {
     Waiting { until: Instant },
     Asked { from: NodeId, until: Instant },
+    PutOff { until: Instant },
 }
 
 /// The schedule.
@@ -94,11 +99,30 @@ impl Pulls {
             state: PullState::Waiting { until: now },
         };
         let pull = self.pulls.entry(author).or_insert(fresh);
-        if let PullState::Waiting { .. } = pull.state {
-            pull.position = position;
-            pull.told_by = told_by.or(pull.told_by);
-            pull.state = PullState::Waiting { until: now };
+        match pull.state {
+            PullState::Waiting { .. } => {
+                pull.position = position;
+                pull.told_by = told_by.or(pull.told_by);
+                pull.state = PullState::Waiting { until: now };
+            }
+            PullState::PutOff { .. } => pull.position = position,
+            PullState::Asked { .. } => {}
         }
+    }
+
+    /// There was no room for a log: it is not asked for before [`PUT_OFF`] is over.
+    pub fn put_off(&mut self, now: Instant, author: NodeId) {
+        let until = now + PUT_OFF;
+        self.pulls.insert(
+            author,
+            Pull {
+                position: LogPosition { epoch: 0, after: 0 },
+                told_by: None,
+                failures: 0,
+                avoided: None,
+                state: PullState::PutOff { until },
+            },
+        );
     }
 
     /// An answer came and more of the log is to come.
@@ -159,7 +183,7 @@ impl Pulls {
             return None;
         }
         let due = |pull: &Pull| match pull.state {
-            PullState::Waiting { until } => until <= now,
+            PullState::Waiting { until } | PullState::PutOff { until } => until <= now,
             PullState::Asked { .. } => false,
         };
         let author = *self.pulls.iter().find(|(_, pull)| due(pull))?.0;
@@ -180,7 +204,9 @@ impl Pulls {
     /// When [`Self::next_step`] should be asked again, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let until = |pull: &Pull| match pull.state {
-            PullState::Waiting { until } | PullState::Asked { until, .. } => until,
+            PullState::Waiting { until }
+            | PullState::PutOff { until }
+            | PullState::Asked { until, .. } => until,
         };
         self.pulls.values().map(until).min()
     }
@@ -285,6 +311,21 @@ mod tests {
         pulls.want(now, node(1), START, None);
         assert_eq!(pulls.next_step(now, &[]), None);
         assert!(pulls.poll_timeout().unwrap() > now);
+    }
+
+    #[test]
+    fn a_log_that_had_no_room_is_not_asked_for_until_its_time_whatever_is_heard() {
+        let now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        pulls.next_step(now, &[node(1)]).unwrap();
+        pulls.put_off(now, node(1));
+        let newest = LogPosition { epoch: 3, after: 0 };
+        pulls.want(now, node(1), newest, Some(node(1)));
+        assert_eq!(pulls.next_step(now, &[node(1)]), None);
+        assert_eq!(pulls.poll_timeout(), Some(now + PUT_OFF));
+        let step = pulls.next_step(now + PUT_OFF, &[node(1)]).unwrap();
+        assert_eq!(step.position, newest);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::events::EventLog;
 use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
+use super::offence::Offence;
+use super::offenders::Offenders;
 use super::offers::{Offers, offer_of};
 use super::persist::{Persister, unix_now_s};
 use super::reach::Reaching;
@@ -95,6 +97,7 @@ pub(super) struct Parts {
     /// The older peers' plane, where it is on.
     pub legacy: Option<Inlet>,
     pub senders: super::inbox::Senders,
+    pub offenders: Offenders,
 }
 
 /// The loop.
@@ -284,18 +287,19 @@ impl Runner {
             self.machine
                 .broadcast_wanted(Instant::now(), hashes.clone());
         }
-        self.parts
-            .events
-            .note_fetch(&event, &self.parts.published.view.load());
+        if let FetchEvent::Liar { node, .. } = &event {
+            self.parts.offenders.note(*node, Offence::WrongBytes);
+        }
+        let view = self.parts.published.view.load();
+        self.parts.events.note_fetch(&event, &view);
     }
 
     fn handle_lan(&mut self, event: LanEvent) {
         match event {
             LanEvent::Hint(address) => self.machine.hint(Instant::now(), address),
             LanEvent::NoMulticast(why) => {
-                self.parts
-                    .events
-                    .warn(format!("no nodes are found by mDNS: {why}; name a seed"));
+                let events = &self.parts.events;
+                events.warn(format!("no nodes are found by mDNS: {why}; name a seed"));
             }
         }
     }
@@ -354,16 +358,11 @@ impl Runner {
     }
 
     fn ask(&mut self, outgoing: Outgoing) {
-        let Outgoing {
-            id,
-            node,
-            address,
-            request,
-        } = outgoing;
+        let (id, node, address) = (outgoing.id, outgoing.node, outgoing.address);
         let (net, answers) = (self.parts.net.clone(), self.answers.0.clone());
         self.tasks.spawn(async move {
-            let response = net.request(node, address, Lane::Bulk, request).await.ok();
-            let _stopping = answers.send((id, response)).await;
+            let response = net.request(node, address, Lane::Bulk, outgoing.request);
+            let _stopping = answers.send((id, response.await.ok())).await;
         });
     }
 
@@ -389,12 +388,12 @@ impl Runner {
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
             NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
-            NodeEvent::CopiedKey { .. } | NodeEvent::Offended { .. } | NodeEvent::Stated(_) => {}
+            NodeEvent::Offended { node, what } => self.parts.offenders.note(*node, *what),
+            NodeEvent::CopiedKey { .. } | NodeEvent::Stated(_) | NodeEvent::NamesRefused => {}
             NodeEvent::Left => self.has_left = true,
         }
-        self.parts
-            .events
-            .note_node(&event, &self.parts.published.view.load());
+        let view = self.parts.published.view.load();
+        self.parts.events.note_node(&event, &view);
     }
 
     fn knock(&mut self, address: SocketAddr) {

@@ -24,6 +24,7 @@ use super::inbox::Senders;
 use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
+use super::offenders::Offenders;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
@@ -242,6 +243,7 @@ impl Builder {
             &self.giving_parts(&published, &events, &sent),
             receivers.mesh.take(),
         );
+        let offenders = Offenders::watch(&self.net, &events, &published.view);
         let parts = Parts {
             net: self.net.clone(),
             server: server.clone(),
@@ -253,6 +255,7 @@ impl Builder {
             stopped,
             legacy: inlet,
             senders: Senders::new(giving.inboxes, self.shares.clone()),
+            offenders: offenders.clone(),
         };
         self.net
             .set_answer_beside(answer_beside(&server, &sent, giving.pushes));
@@ -265,6 +268,7 @@ impl Builder {
             server,
             sent,
             events,
+            offenders,
             commands,
             stopping,
             legacy,

@@ -1,5 +1,6 @@
 //! The promises of the catalogue as a whole.
 
+mod budgets;
 mod changes;
 mod conflicts;
 mod forged;
@@ -112,6 +113,7 @@ pub(super) fn bring(author: &NodeId, from: &Catalogue, to: &mut Catalogue, limit
             Applied::Complete => return,
             Applied::More(next) | Applied::Compacted(next) => pull = next,
             Applied::Mismatch { retry } => pull = retry.expect("an honest log fits in the end"),
+            Applied::OverBudget => return,
         }
     }
     panic!("a pull of an honest log ends");

@@ -177,7 +177,7 @@ impl Observer {
             return;
         };
         self.pulls[author] = match self.catalogue.apply(id, part) {
-            Ok(Applied::Complete) | Err(_) => None,
+            Ok(Applied::Complete | Applied::OverBudget) | Err(_) => None,
             Ok(Applied::More(next) | Applied::Compacted(next)) => Some(next),
             Ok(Applied::Mismatch { retry }) => retry,
         };

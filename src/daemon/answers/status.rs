@@ -143,6 +143,7 @@ impl Service {
 
     fn peer_info(&self, member: &MemberReport, rate: Option<&PeerRate>) -> PeerInfo {
         let contact = member.status.member;
+        let offences = self.node.offenders().of(&contact.node);
         PeerInfo {
             name: self.name_of(&contact.node),
             node: contact.node.to_string(),
@@ -161,8 +162,8 @@ impl Service {
             sent_bytes: self.node.sent().to(&contact.node),
             entries: member.entries,
             shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),
-            offences: 0,
-            last_offence: None,
+            offences: offences.map_or(0, |(count, _)| count),
+            last_offence: offences.map(|(_, last)| last.to_string()),
         }
     }
 }

@@ -12,11 +12,11 @@ pub enum DropReason {
     Broken,
     /// Nobody used it for a while.
     Idle,
-    /// Nothing came for too long while requests were unanswered.
+    /// Nothing came for too long while requests were unanswered, or in the middle of a frame.
     Silent,
     /// A request stayed unanswered for too long.
     Unanswered,
-    /// A frame took too long to come.
+    /// A frame took too long to come, though bytes of it came to the end.
     SlowFrame,
     /// A frame took too long to be taken.
     SlowReader,
@@ -69,6 +69,12 @@ impl DropReason {
         Self::Enrolled,
         Self::ClosedHere,
     ];
+
+    /// Whether only a peer that breaks the protocol can be the cause: not one that was killed, nor
+    /// a link that failed.
+    pub const fn is_breach(self) -> bool {
+        matches!(self, Self::SlowFrame | Self::Oversized | Self::Malformed)
+    }
 
     /// What a table of counters calls it.
     pub const fn label(self) -> &'static str {

@@ -78,9 +78,11 @@ impl Connection {
             shared.limits.ping_after,
         ));
         let batches = speaks_batches(&stream);
+        let peer = peer_of(&stream);
         let (reading, writing) = split(stream);
         let outbound = Arc::new(Outbound::new(writing));
         let end = End {
+            peer,
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
             outbound: Arc::clone(&outbound),
@@ -293,6 +295,7 @@ async fn connect_with(
 
 /// However the task ends, aborted or not, nobody waits on its connection any more.
 struct End {
+    peer: Option<NodeId>,
     shared: Arc<Shared>,
     line: Arc<Line>,
     outbound: Arc<Outbound>,
@@ -304,6 +307,9 @@ impl Drop for End {
         self.line.fail(DropReason::ClosedHere);
         let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
         self.shared.counters.drop_for(reason);
+        if let Some(peer) = self.peer {
+            self.shared.blame(peer, reason);
+        }
     }
 }
 

@@ -85,8 +85,9 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         mut tell: impl FnMut(&FrameHeader, usize),
     ) -> Result<(FrameHeader, Bytes), DropReason> {
         self.wait().await?;
-        let header = timeout(self.limits.frame_grace, self.finish_header());
-        header.await.map_err(|_| DropReason::SlowFrame)??;
+        let grace = self.limits.frame_grace;
+        let header = timeout(grace, self.finish_header()).await;
+        header.map_err(|_| self.too_slow(grace))??;
         self.filled = 0;
         let header = FrameHeader::decode(&self.header, phase).map_err(|e| reason_of(&e))?;
         let body_time = match phase {
@@ -95,7 +96,17 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         };
         let reading = self.read_body(header.body_bytes, |bytes| tell(&header, bytes));
         let body = timeout(body_time, reading).await;
-        Ok((header, body.map_err(|_| DropReason::SlowFrame)??))
+        let body = body.map_err(|_| self.too_slow(body_time))??;
+        Ok((header, body))
+    }
+
+    /// A frame was not whole in its time: a drip, where bytes came in the second half of it; else
+    /// the peer or the way to it is gone.
+    fn too_slow(&self, time: Duration) -> DropReason {
+        match self.pulse.last().elapsed() < time / 2 {
+            true => DropReason::SlowFrame,
+            false => DropReason::Silent,
+        }
     }
 
     async fn finish_header(&mut self) -> Result<(), DropReason> {
@@ -272,11 +283,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_header_that_drips_is_given_up() {
         let (mut near, far) = duplex(64);
-        near.write_all(&[0, 0]).await.unwrap();
-        assert_eq!(
-            read_one(far, Phase::Responses).await,
-            Err(DropReason::SlowFrame)
-        );
+        let drip = async {
+            for _ in 1..HEADER_BYTES {
+                near.write_all(&[0]).await.unwrap();
+                tokio::time::sleep(PeerLimits::default().frame_grace / 4).await;
+            }
+            std::future::pending().await
+        };
+        let reason = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap_err(),
+            () = drip => unreachable!(),
+        };
+        assert_eq!(reason, DropReason::SlowFrame);
+        assert!(reason.is_breach());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_cut_off_within_a_frame_is_silent_and_no_offender() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(100_000);
+        near.write_all(&frame.header).await.unwrap();
+        near.write_all(&frame.body[..50_000]).await.unwrap();
+        let reason = read_one(far, Phase::Responses).await.unwrap_err();
+        assert_eq!(reason, DropReason::Silent);
+        let faultless = [
+            DropReason::Silent,
+            DropReason::PeerClosed,
+            DropReason::Broken,
+        ];
+        assert!(faultless.iter().all(|reason| !reason.is_breach()));
     }
 
     #[tokio::test(start_paused = true)]

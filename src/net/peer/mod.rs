@@ -56,6 +56,10 @@ use tls::Tls;
 /// An accepted connection that does not begin as TLS, its first byte still unread.
 pub type OlderConnection = (TcpStream, SocketAddr);
 
+/// Told which proven peer broke the protocol, and how. Called on the task of its connection, so it
+/// must not wait for anything.
+pub type OnBreach = Arc<dyn Fn(NodeId, DropReason) + Send + Sync>;
+
 /// What all tasks of the TCP side share.
 struct Shared {
     me: NodeId,
@@ -66,6 +70,7 @@ struct Shared {
     invites: ArcSwapOption<Invites>,
     older_plane: ArcSwapOption<mpsc::Sender<OlderConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
+    on_breach: ArcSwapOption<OnBreach>,
     limits: PeerLimits,
     counters: Counters,
     pool: Pool,
@@ -74,6 +79,16 @@ struct Shared {
 }
 
 /// Ends everything when the last clone of [`PeerNet`] goes.
+impl Shared {
+    /// Tells of a proven peer where it is to blame for the end of its connection.
+    fn blame(&self, peer: NodeId, reason: DropReason) {
+        let tell = self.on_breach.load();
+        if let Some(tell) = tell.as_ref().filter(|_| reason.is_breach()) {
+            tell(peer, reason);
+        }
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
@@ -133,6 +148,7 @@ impl PeerNet {
             invites: ArcSwapOption::empty(),
             older_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
+            on_breach: ArcSwapOption::empty(),
             limits,
             counters: Counters::default(),
             pool: Pool::default(),
@@ -315,6 +331,11 @@ impl PeerNet {
     /// that it gives back come out of the receiver as before.
     pub fn set_answer_beside(&self, answer: AnswerBeside) {
         self.owner.shared.beside.store(Some(Arc::new(answer)));
+    }
+
+    /// From now on tells of each connection that ended since a proven peer broke the protocol.
+    pub fn set_on_breach(&self, tell: OnBreach) {
+        self.owner.shared.on_breach.store(Some(Arc::new(tell)));
     }
 
     /// Hands accepted connections that do not begin as TLS to an older plane; where its queue is

@@ -162,7 +162,9 @@ pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'sta
         addr,
         lane,
     };
-    session.run(stream).await
+    let reason = session.run(stream).await;
+    shared.blame(from, reason);
+    reason
 }
 
 type Greeted<S> = (TlsStream<BufReader<S>>, NodeId, Admission);

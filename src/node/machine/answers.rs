@@ -8,6 +8,7 @@ use super::heads::newer_than;
 use super::{Machine, Outgoing, REQUESTS_MAX, RequestId};
 use crate::catalogue::{Applied, LogPart, Pull};
 use crate::id::NodeId;
+use crate::node::offence::Offence;
 use crate::node::pulls::LogPosition;
 use crate::trust;
 use crate::wire::native::tcp::{self, Request, Response};
@@ -22,7 +23,9 @@ pub(super) enum Asked {
     Heads {
         from: NodeId,
     },
-    Members,
+    Members {
+        from: NodeId,
+    },
     Trust {
         from: NodeId,
         address: SocketAddr,
@@ -51,8 +54,8 @@ impl Machine {
                 }),
                 Some(Response::Trust { answer }),
             ) => self.hear_trust(now, (from, address), told_all, &answer),
-            (Some(Asked::Members), Some(Response::Members { members })) => {
-                self.merge_members(now, &members);
+            (Some(Asked::Members { from }), Some(Response::Members { members })) => {
+                self.hear_members(now, from, &members);
             }
             _ => {}
         }
@@ -63,7 +66,7 @@ impl Machine {
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
         let response = match request {
             Request::Members { members } => {
-                self.merge_members(now, members);
+                self.hear_members(now, from, members);
                 Response::Members {
                     members: self.cluster.export_members(),
                 }
@@ -108,7 +111,7 @@ impl Machine {
         let request = Request::Members {
             members: self.cluster.export_members(),
         };
-        self.ask(node, address, request, Asked::Members);
+        self.ask(node, address, request, Asked::Members { from: node });
         self.ask_for_trust(node, address, false);
         self.ask_for_heads(node, address);
     }
@@ -167,15 +170,17 @@ impl Machine {
         true
     }
 
-    fn merge_members(&mut self, now: Instant, members: &[u8]) {
+    fn hear_members(&mut self, now: Instant, from: NodeId, members: &[u8]) {
         if self.cluster.merge_members(now, members).is_err() {
             self.counters.bad_member_lists += 1;
+            self.blame(from, Offence::Garbage);
         }
     }
 
     fn handle_log_part(&mut self, now: Instant, author: NodeId, from: NodeId, part: tcp::LogPart) {
         let Some(part) = decode_part(author, part) else {
             self.counters.bad_parts += 1;
+            self.blame(from, Offence::BadLog);
             self.pulls.fail(now, author);
             return;
         };
@@ -192,11 +197,18 @@ impl Machine {
                 self.counters.bad_parts += 1;
                 match retry {
                     Some(pull) => self.pulls.restart(now, author, position_of(pull)),
-                    None => self.pulls.finish(author),
+                    None => {
+                        // an honest log fits in the end
+                        self.blame(from, Offence::BadLog);
+                        self.pulls.finish(author);
+                    }
                 }
             }
-            Err(_) => {
+            // `advance` tells of it
+            Ok(Applied::OverBudget) => {}
+            Err(error) => {
                 self.counters.bad_parts += 1;
+                self.blame_for_part(author, from, &error);
                 self.pulls.fail(now, author);
             }
         }

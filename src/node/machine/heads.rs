@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
-use crate::catalogue::{HeadOutcome, Pull};
+use crate::catalogue::{CatalogueError, HeadOutcome, Pull};
 use crate::id::NodeId;
+use crate::node::offence::Offence;
 use crate::node::pulls::LogPosition;
 use crate::trust;
 use crate::wire::native::record::{Fact, SignedHead};
@@ -51,6 +52,9 @@ impl Machine {
             };
             if recorded.is_err() {
                 self.counters.refused_facts += 1;
+                if self.counters.refused_facts == 1 {
+                    self.push_event(NodeEvent::NamesRefused);
+                }
             }
         }
     }
@@ -108,6 +112,9 @@ impl Machine {
         }
         if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
             self.counters.bad_heads += 1;
+            if let Some(from) = from {
+                self.blame(from, Offence::SpeaksForOthers);
+            }
             return;
         }
         match self.catalogue.handle_head(signed) {
@@ -127,8 +134,11 @@ impl Machine {
                 self.recover(now, epoch);
                 return;
             }
-            HeadOutcome::Refused(_) => {
+            HeadOutcome::Refused(error) => {
                 self.counters.refused_heads += 1;
+                if matches!(error, CatalogueError::TooManyRecords { .. }) {
+                    self.blame(author, Offence::ListsTooMuch);
+                }
                 return;
             }
         }

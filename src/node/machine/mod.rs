@@ -11,6 +11,7 @@
 //! is as before.
 
 mod answers;
+mod blame;
 mod heads;
 mod trust;
 
@@ -23,11 +24,12 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::offence::Offence;
 use super::pulls::Pulls;
 use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
 use crate::cluster::{
     Cluster, ClusterConfig, DownReason, Event as ClusterEvent, Leave, Member, MemberStatus,
-    Offence, Transmit,
+    Transmit,
 };
 use crate::digest::ContentHash;
 use crate::id::{Generation, NodeId, NodeName};
@@ -148,6 +150,8 @@ pub enum NodeEvent {
         /// Where.
         address: SocketAddr,
     },
+    /// This node has more names than others keep of one: those beyond are not said.
+    NamesRefused,
     /// The farewell is said.
     Left,
 }
@@ -327,8 +331,7 @@ impl Machine {
         );
     }
 
-    /// Makes our log say of the cache what `complete` says: after a start, or after cache events
-    /// were lost.
+    /// Makes our log say what `complete` says of the cache: after a start or lost cache events.
     pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
         self.record_own();
         let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
@@ -422,6 +425,7 @@ impl Machine {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
+        self.note_given_way(now);
         self.ask_for_logs(now);
     }
 
@@ -443,7 +447,7 @@ impl Machine {
             ClusterEvent::Statement { from, bytes } => self.hear_statement(now, from, &bytes),
             ClusterEvent::Stranger { address } => self.push_event(NodeEvent::Knock { address }),
             ClusterEvent::Offended { node, what } => {
-                self.push_event(NodeEvent::Offended { node, what });
+                self.blame(node, what.into());
             }
             ClusterEvent::Left => self.push_event(NodeEvent::Left),
         }
@@ -479,7 +483,7 @@ impl Machine {
             (Ok(Message::Offer(_)), None) => return,
             (Err(_), _) => {
                 self.counters.bad_messages += 1;
-                return;
+                return self.blame(from, Offence::Garbage);
             }
         };
         if self.events.len() < EVENTS_MAX {

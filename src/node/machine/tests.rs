@@ -5,6 +5,7 @@ mod exchange;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::catalogue::{Budgets, Cost};
 use crate::trust::EpochSecret;
 use crate::wire::native::record::{Kind, Timestamp};
 use crate::wire::native::tcp::Response;
@@ -184,6 +185,58 @@ impl Bench {
         let view = self.machines[index].view();
         view.lookup(&path(name)).is_some()
     }
+}
+
+#[test]
+fn names_beyond_the_budget_are_not_said_and_a_person_is_told_once() {
+    let mut bench = Bench::new(2);
+    let budgets = Budgets {
+        author: Cost {
+            bytes: u64::MAX,
+            directories: 3,
+        },
+        ..Budgets::default()
+    };
+    for machine in &mut bench.machines {
+        machine.catalogue().set_budgets(budgets);
+    }
+    for name in ["a/b/c/kept", "d/e/f/refused", "g/h/i/refused"] {
+        bench.put(0, name, "x");
+    }
+    bench.run(Duration::from_secs(2));
+    let told = bench.events.iter();
+    let told = told.filter(|it| **it == (0, NodeEvent::NamesRefused));
+    assert_eq!(told.count(), 1);
+    let view = bench.machines[1].view();
+    assert!(view.lookup(&path("a/b/c/kept")).is_some());
+    assert!(view.lookup(&path("d/e/f/refused")).is_none());
+}
+
+#[test]
+fn a_member_over_its_budget_is_named_once_and_not_asked_again_at_once() {
+    let mut bench = Bench::new(3);
+    let budgets = Budgets {
+        author: Cost {
+            bytes: u64::MAX,
+            directories: 3,
+        },
+        ..Budgets::default()
+    };
+    bench.machines[1].catalogue().set_budgets(budgets);
+    bench.put(2, "honest", "h");
+    for name in ["a/b/c/d/1", "e/f/2"] {
+        bench.put(0, name, "x");
+        bench.run(Duration::from_secs(2));
+    }
+    let named = |(index, event): &&(usize, NodeEvent)| {
+        let what = Offence::ListsTooMuch;
+        let node = bench.machines[0].me;
+        *index == 1 && *event == NodeEvent::Offended { node, what }
+    };
+    assert_eq!(bench.events.iter().filter(named).count(), 1);
+    let view = bench.machines[1].view();
+    assert!(view.lookup(&path("honest")).is_some());
+    assert!(view.lookup(&path("e/f/2")).is_none());
 }
 
 #[test]

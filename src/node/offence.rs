@@ -1,0 +1,66 @@
+//! What another node can do that no honest one does.
+
+use crate::catalogue::{
+    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, DropCause, MAX_RECORDS_PER_AUTHOR,
+};
+use crate::cluster;
+use crate::net::peer::DropReason;
+use crate::offences::Offending;
+
+/// What another node did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Offence {
+    /// A departure, a life or a head that its subject did not sign.
+    #[error("says of other nodes what they did not sign")]
+    SpeaksForOthers,
+    /// A generation from the future.
+    #[error("speaks of a start more than a day after now: compare the clocks")]
+    AheadOfClock,
+    /// A version from the future.
+    #[error("lists files that are dated after now, which wait for their time: compare the clocks")]
+    DatesAhead,
+    /// Over the budget of one author.
+    #[error(
+        "lists more than a node may ({MAX_RECORDS_PER_AUTHOR} names, {AUTHOR_MAX_DIRECTORIES} \
+         directories, {} MiB of them): none of it is shown",
+        AUTHOR_MAX_BYTES >> 20
+    )]
+    ListsTooMuch,
+    /// The largest while all are over the total.
+    #[error("lists the most of all, which are more names than fit: none of its are shown")]
+    ListsMost,
+    /// A part of a log that cannot be one, or does not fit its head.
+    #[error("passes on names that their author did not sign, or that cannot be")]
+    BadLog,
+    /// A message that does not decode.
+    #[error("sends messages that mean nothing")]
+    Garbage,
+    /// Bytes that do not fit their hash.
+    #[error("sent bytes that do not fit their hash")]
+    WrongBytes,
+    /// A connection that it broke.
+    #[error("broke the protocol: {0}")]
+    Breach(DropReason),
+}
+
+impl Offending for Offence {}
+
+impl From<cluster::Offence> for Offence {
+    fn from(offence: cluster::Offence) -> Self {
+        match offence {
+            cluster::Offence::SpeaksForOthers => Self::SpeaksForOthers,
+            cluster::Offence::AheadOfClock => Self::AheadOfClock,
+        }
+    }
+}
+
+impl Offence {
+    /// What a node did whose log gave way; nothing where it is only gone.
+    pub(super) fn of_dropped(why: DropCause) -> Option<Self> {
+        match why {
+            DropCause::OverAuthor => Some(Self::ListsTooMuch),
+            DropCause::OverTotal => Some(Self::ListsMost),
+            DropCause::Gone => None,
+        }
+    }
+}
