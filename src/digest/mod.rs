@@ -5,12 +5,14 @@
 //! and knows no peer. The tree is that of the bao encoding (BLAKE3 paper, section 6.4) with groups
 //! of 64 KiB as leaves of what is stored, and proofs down to BLAKE3's own 1 KiB chunks.
 
+mod growing;
 mod hash;
 mod in_memory;
 mod outboard;
 mod proof;
 mod walk;
 
+pub use growing::Growing;
 pub use hash::{ContentHash, ContentKey, DigestError};
 pub use in_memory::InMemory;
 pub use outboard::{Outboard, outboard_bytes};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 /// How many left-out names a status lists; the rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
-/// The largest file that is shared: its proofs take a thousandth of it, which is held in memory
-/// while it is hashed. A sparse file costs nothing to make, and could ask for any amount.
+/// The largest file that is shared: its proofs take a thousandth of it on the disk, as much as all
+/// outboards may by default. A sparse file costs nothing to make, and could ask for any amount.
 pub const FILE_MAX_BYTES: u64 = 1 << 40;
 
 /// A name that is not shared.

@@ -35,12 +35,15 @@ mod mounts;
 mod observe;
 mod order;
 mod outboards;
+mod part;
 mod queue;
+mod reading;
 mod shared;
 mod source;
 mod state;
 mod status;
 mod tree;
+mod turns;
 mod walk;
 mod watch;
 

@@ -10,38 +10,35 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::ShareError;
-use crate::digest::{ContentHash, Outboard, outboard_bytes};
+use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble};
+use crate::digest::{ContentHash, outboard_bytes};
 
 /// Files up to this size have no outboard on disk: hashing them takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
-/// What outboards in memory may take together.
+/// What outboards in memory may take together; each is at most an eighth of it.
 const MEMORY_BUDGET_BYTES: u64 = 8 << 20;
 /// And how many, since most are tiny.
 const MEMORY_MAX_OUTBOARDS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Rebuilds that go on at the same time, of different contents.
 const REBUILD_LANES: usize = 16;
 
-/// Hash pairs in pre-order, shared by who serves from them.
-pub(super) type Pairs = Arc<[u8]>;
-
 pub(super) struct Outboards {
     dir: PathBuf,
     budget_bytes: u64,
     held: Mutex<Held>,
     rebuilding: [Mutex<()>; REBUILD_LANES],
-    written: AtomicU64,
+    parts: Parts,
 }
 
 struct Held {
     disk: LruCache<ContentHash, u64>,
     disk_bytes: u64,
-    memory: LruCache<ContentHash, Pairs>,
+    memory: LruCache<ContentHash, Arc<[u8]>>,
     memory_bytes: u64,
 }
 
@@ -73,7 +70,7 @@ impl Outboards {
                 memory_bytes: 0,
             }),
             rebuilding: std::array::from_fn(|_| Mutex::default()),
-            written: AtomicU64::new(0),
+            parts: Parts::default(),
         };
         found
             .into_iter()
@@ -81,14 +78,49 @@ impl Outboards {
         Ok(outboards)
     }
 
-    /// Keeps an outboard that was just computed, where it is worth it.
-    pub(super) fn keep(&self, outboard: &Outboard) {
-        if outboard.size_bytes > SMALL_FILE_MAX_BYTES
-            && outboard.pairs.len() as u64 <= self.budget_bytes
-            && !self.lock().disk.contains(&outboard.hash)
-            && self.write(outboard).is_ok()
-        {
-            self.note_on_disk(outboard.hash, outboard.pairs.len() as u64);
+    /// Begins the outboard of a file. Those that are begun take at most as much of the disk as
+    /// those that are kept.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] where it has no room beside the others that are begun.
+    pub(super) fn begin(&self, size_bytes: u64) -> io::Result<Part> {
+        self.parts.begin(&self.dir, size_bytes, self.budget_bytes)
+    }
+
+    /// Hashes a file from its start to its end, and keeps its outboard where it is worth it.
+    ///
+    /// # Errors
+    /// What `reader` fails with, and as [`Self::begin`].
+    pub(super) fn make(
+        &self,
+        reader: &mut impl io::Read,
+        size_bytes: u64,
+    ) -> io::Result<(ContentHash, Pairs)> {
+        let mut part = self.begin(size_bytes)?;
+        let read = part.read_on(reader, u64::MAX, &mut Vec::new());
+        read.map_err(|trouble| match trouble {
+            Trouble::Reading(error) => error,
+            Trouble::Writing => io::ErrorKind::StorageFull.into(),
+        })?;
+        let (hash, made) = part.finish().ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.keep(hash, size_bytes, &made);
+        Ok((hash, made.pairs()))
+    }
+
+    /// Keeps an outboard that was just made, where it is worth it.
+    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Made) {
+        let bytes = outboard_bytes(size_bytes);
+        let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
+            && bytes <= self.budget_bytes
+            && !self.lock().disk.contains(&hash);
+        let path = self.path(&hash);
+        let kept = is_wanted
+            && match made {
+                Made::Memory(pairs) => self.write(pairs, &path).is_ok(),
+                Made::Disk(finished) => finished.keep_as(&path).is_ok(),
+            };
+        if kept {
+            self.note_on_disk(hash, bytes);
         }
     }
 
@@ -103,7 +135,7 @@ impl Outboards {
         file: &File,
     ) -> Result<Pairs, ShareError> {
         if outboard_bytes(size_bytes) == 0 {
-            return Ok(Pairs::default());
+            return Ok(Pairs::Memory(Arc::default()));
         }
         // who waits for another's rebuild finds it in memory afterwards
         let lane = usize::from(hash.as_bytes()[0]) % REBUILD_LANES;
@@ -114,16 +146,15 @@ impl Outboards {
         if let Some(pairs) = self.recall(&hash).or_else(|| self.read(&hash, size_bytes)) {
             return Ok(self.note_in_memory(hash, pairs));
         }
-        let outboard = Outboard::compute(Sequential { file, offset: 0 }, size_bytes);
-        let outboard = outboard.map_err(|error| match error.kind() {
+        let made = self.make(&mut Sequential { file, offset: 0 }, size_bytes);
+        let (found, pairs) = made.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => ShareError::Gone,
             _ => ShareError::Io(error),
         })?;
-        if outboard.hash != hash {
+        if found != hash {
             return Err(ShareError::Gone);
         }
-        self.keep(&outboard);
-        Ok(self.note_in_memory(hash, outboard.pairs.into()))
+        Ok(self.note_in_memory(hash, pairs))
     }
 
     /// Drops an outboard that no file needs, or that is damaged.
@@ -145,27 +176,22 @@ impl Outboards {
     }
 
     fn recall(&self, hash: &ContentHash) -> Option<Pairs> {
-        self.lock().memory.get(hash).cloned()
+        self.lock().memory.get(hash).cloned().map(Pairs::Memory)
     }
 
     fn read(&self, hash: &ContentHash, size_bytes: u64) -> Option<Pairs> {
         self.lock().disk.get(hash)?;
-        let bytes = std::fs::read(self.path(hash)).ok();
-        match bytes.filter(|bytes| bytes.len() as u64 == outboard_bytes(size_bytes)) {
-            Some(bytes) => Some(bytes.into()),
-            None => {
-                self.forget(hash);
-                None
-            }
+        let pairs = read_pairs(&self.path(hash), outboard_bytes(size_bytes));
+        if pairs.is_none() {
+            self.forget(hash);
         }
+        pairs
     }
 
     /// Under its name only when it is whole.
-    fn write(&self, outboard: &Outboard) -> io::Result<()> {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let part = self.dir.join(format!("part-{number}"));
-        let written = std::fs::write(&part, &outboard.pairs)
-            .and_then(|()| std::fs::rename(&part, self.path(&outboard.hash)));
+    fn write(&self, pairs: &[u8], path: &Path) -> io::Result<()> {
+        let part = self.parts.path(&self.dir);
+        let written = std::fs::write(&part, pairs).and_then(|()| std::fs::rename(&part, path));
         if written.is_err() {
             let _ = std::fs::remove_file(part);
         }
@@ -188,13 +214,12 @@ impl Outboards {
     }
 
     fn note_in_memory(&self, hash: ContentHash, pairs: Pairs) -> Pairs {
-        let bytes = pairs.len() as u64;
-        if bytes > MEMORY_BUDGET_BYTES {
+        let Pairs::Memory(in_memory) = &pairs else {
             return pairs;
-        }
+        };
         let mut held = self.lock();
-        held.memory_bytes += bytes;
-        if let Some((_, replaced)) = held.memory.push(hash, pairs.clone()) {
+        held.memory_bytes += in_memory.len() as u64;
+        if let Some((_, replaced)) = held.memory.push(hash, in_memory.clone()) {
             held.memory_bytes -= replaced.len() as u64;
         }
         while held.memory_bytes > MEMORY_BUDGET_BYTES {
@@ -203,6 +228,7 @@ impl Outboards {
             };
             held.memory_bytes -= oldest.len() as u64;
         }
+        drop(held);
         pairs
     }
 
@@ -215,6 +241,17 @@ impl Outboards {
     }
 }
 
+/// A stored outboard of that length; a large one stays where it is.
+fn read_pairs(path: &Path, bytes: u64) -> Option<Pairs> {
+    if bytes <= IN_MEMORY_MAX_BYTES {
+        let pairs = std::fs::read(path).ok()?;
+        return (pairs.len() as u64 == bytes).then(|| Pairs::Memory(pairs.into()));
+    }
+    let file = File::open(path).ok()?;
+    let is_whole = file.metadata().is_ok_and(|stat| stat.len() == bytes);
+    is_whole.then(|| Pairs::Disk(Arc::new(file)))
+}
+
 /// Reads a file from the start without moving its own position, which others may use.
 struct Sequential<'a> {
     file: &'a File,
@@ -223,7 +260,7 @@ struct Sequential<'a> {
 
 impl io::Read for Sequential<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.offset)?;
+        let read = FileExt::read_at(self.file, buffer, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -232,6 +269,7 @@ impl io::Read for Sequential<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::{Outboard, ReadAt};
 
     struct Sample {
         _dir: tempfile::TempDir,
@@ -259,21 +297,40 @@ mod tests {
         )
     }
 
+    fn keep(outboards: &Outboards, sample: &Sample) {
+        let Outboard {
+            hash,
+            size_bytes,
+            ref pairs,
+        } = sample.outboard;
+        outboards.keep(hash, size_bytes, &Made::Memory(pairs[..].into()));
+    }
+
+    fn bytes_of(pairs: &Pairs, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        pairs.read_exact_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn assert_loads(outboards: &Outboards, sample: &Sample) {
+        let pairs = load(outboards, sample).unwrap();
+        let wanted = &sample.outboard.pairs;
+        assert!(bytes_of(&pairs, wanted.len()) == *wanted);
+    }
+
     const LARGE: usize = SMALL_FILE_MAX_BYTES as usize + 100_000;
 
     #[test]
     fn an_outboard_on_disk_outlives_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let sample = sample(1, LARGE);
-        Outboards::open(dir.path().join("o"), 1 << 20)
-            .unwrap()
-            .keep(&sample.outboard);
+        keep(
+            &Outboards::open(dir.path().join("o"), 1 << 20).unwrap(),
+            &sample,
+        );
         let outboards = Outboards::open(dir.path().join("o"), 1 << 20).unwrap();
         assert_eq!(outboards.disk_bytes(), sample.outboard.pairs.len() as u64);
-        assert_eq!(
-            &*load(&outboards, &sample).unwrap(),
-            &sample.outboard.pairs[..]
-        );
+        assert_loads(&outboards, &sample);
     }
 
     #[test]
@@ -282,20 +339,17 @@ mod tests {
         let samples = [sample(1, LARGE), sample(2, LARGE), sample(3, LARGE)];
         let each = samples[0].outboard.pairs.len() as u64;
         let outboards = Outboards::open(dir.path().to_owned(), 2 * each + 10).unwrap();
-        outboards.keep(&samples[0].outboard);
-        outboards.keep(&samples[1].outboard);
+        keep(&outboards, &samples[0]);
+        keep(&outboards, &samples[1]);
         load(&outboards, &samples[0]).unwrap();
-        outboards.keep(&samples[2].outboard);
+        keep(&outboards, &samples[2]);
         assert_eq!(outboards.disk_bytes(), 2 * each);
         assert!(
             !dir.path()
                 .join(samples[1].outboard.hash.to_string())
                 .exists()
         );
-        assert_eq!(
-            &*load(&outboards, &samples[1]).unwrap(),
-            &samples[1].outboard.pairs[..]
-        );
+        assert_loads(&outboards, &samples[1]);
     }
 
     #[test]
@@ -304,10 +358,7 @@ mod tests {
         let outboards = Outboards::open(dir.path().to_owned(), 0).unwrap();
         let (small, large) = (sample(1, 200_000), sample(2, LARGE));
         for sample in [&small, &large] {
-            assert_eq!(
-                &*load(&outboards, sample).unwrap(),
-                &sample.outboard.pairs[..]
-            );
+            assert_loads(&outboards, sample);
         }
         let other = ContentHash::of(b"other");
         let wrong = outboards.load(other, 200_000, &small.file);
@@ -324,9 +375,40 @@ mod tests {
         std::fs::write(dir.path().join(sample.outboard.hash.to_string()), b"cut").unwrap();
         let outboards = Outboards::open(dir.path().to_owned(), 1 << 20).unwrap();
         assert!(!dir.path().join("part-7").exists());
-        assert_eq!(
-            &*load(&outboards, &sample).unwrap(),
-            &sample.outboard.pairs[..]
-        );
+        assert_loads(&outboards, &sample);
+    }
+
+    #[test]
+    fn the_outboard_of_a_file_of_many_gigabytes_is_never_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create_new(dir.path().join("sparse")).unwrap();
+        let size_bytes = (1 << 30) + (128 << 10);
+        file.set_len(size_bytes).unwrap();
+        let file = File::open(dir.path().join("sparse")).unwrap();
+        let budget_bytes = outboard_bytes(size_bytes);
+        let outboards = Outboards::open(dir.path().join("o"), budget_bytes).unwrap();
+        let (hash, made) = outboards
+            .make(
+                &mut Sequential {
+                    file: &file,
+                    offset: 0,
+                },
+                size_bytes,
+            )
+            .unwrap();
+        assert_eq!(outboards.disk_bytes(), budget_bytes);
+        let loaded = outboards.load(hash, size_bytes, &file).unwrap();
+        for pairs in [&made, &loaded] {
+            assert!(matches!(pairs, Pairs::Disk(_)));
+            let proof = crate::digest::encode(
+                hash,
+                size_bytes,
+                crate::extent::ByteRange::at(777 << 20, 5000),
+                &file,
+                pairs,
+            );
+            assert!(proof.is_ok());
+        }
+        assert_eq!(outboards.lock().memory_bytes, 0);
     }
 }

@@ -9,7 +9,8 @@ use rustix::fs::fstat;
 
 use super::error::ShareError;
 use super::identity::{Identity, Seen};
-use super::outboards::{Outboards, Pairs};
+use super::outboards::Outboards;
+use super::part::Pairs;
 use super::shared::Shared;
 use crate::digest::{ContentHash, InMemory, encode, outboard_bytes};
 use crate::extent::ByteRange;
@@ -133,13 +134,7 @@ impl ShareFile {
         }
         let encoded = self.pairs().and_then(|pairs| {
             let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
-            Ok(encode(
-                hash,
-                size_bytes,
-                range,
-                &self.inner.file,
-                &pairs[..],
-            )?)
+            Ok(encode(hash, size_bytes, range, &self.inner.file, pairs)?)
         });
         if matches!(encoded, Err(ShareError::Gone)) {
             self.withdraw();
@@ -154,9 +149,10 @@ impl ShareFile {
         if !self.may_be_read() {
             return None;
         }
-        let pairs = match outboard_bytes(size_bytes) {
-            0 => &[],
-            _ => &self.inner.pairs.get()?[..],
+        let pairs = match (outboard_bytes(size_bytes), self.inner.pairs.get()) {
+            (0, _) => &[],
+            (_, Some(Pairs::Memory(pairs))) => &pairs[..],
+            _ => return None,
         };
         encode(hash, size_bytes, range, InMemory(&self.inner.file), pairs).ok()
     }

@@ -142,6 +142,30 @@ fn a_file_too_large_to_be_proven_is_left_out_and_everybody_elses_files_are_liste
 }
 
 #[test]
+fn files_that_take_hours_to_hash_keep_no_other_large_file_waiting() {
+    const HUGE: u64 = 512 << 30;
+    const LARGE: u64 = (64 << 20) + 1;
+    let mut bench = Bench::bare();
+    for number in 0..3 {
+        let huge = fs::File::create(bench.at(&format!("huge-{number}"))).unwrap();
+        huge.set_len(HUGE).unwrap();
+    }
+    bench.open();
+    bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    let read = || bench.set().read_bytes();
+    let deadline = Instant::now() + PATIENCE;
+    while read() < LARGE {
+        assert!(Instant::now() < deadline, "nothing is read");
+        std::thread::yield_now();
+    }
+    let large = fs::File::create(bench.at("large")).unwrap();
+    large.set_len(LARGE).unwrap();
+    drop(large);
+    bench.wait_for("the other is listed", |b| b.entry("large").is_some());
+    assert_eq!(bench.names(), ["large"], "the huge ones are not done");
+}
+
+#[test]
 fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
     let mut bench = Bench::bare();
     let fifo = bench.at("fifo");

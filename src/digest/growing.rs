@@ -1,0 +1,161 @@
+//! The hash of a file and its outboard, made a group at a time: it can be put aside between any
+//! two groups, and keeps a few hundred bytes however long the file is.
+
+use std::io;
+
+use super::ContentHash;
+use super::walk::{NodeHash, halves, hash_bytes, hash_pair};
+use crate::extent::{ByteRange, CHUNK_BYTES};
+
+/// A file that is being hashed from its start.
+#[derive(Debug)]
+pub struct Growing {
+    size_bytes: u64,
+    done_bytes: u64,
+    /// The largest whole subtrees of what is done, from left to right: one a level at most.
+    subtrees: Vec<(ByteRange, NodeHash)>,
+}
+
+impl Growing {
+    /// Begins a file of this size.
+    pub fn new(size_bytes: u64) -> Self {
+        Self {
+            size_bytes,
+            done_bytes: 0,
+            subtrees: Vec::new(),
+        }
+    }
+
+    /// How many bytes there are yet to come.
+    pub fn left_bytes(&self) -> u64 {
+        self.size_bytes - self.done_bytes
+    }
+
+    /// Takes the next bytes in; `save` is given each pair of the outboard with its place in bytes.
+    ///
+    /// # Errors
+    /// What `save` fails with; the hash cannot be finished then.
+    ///
+    /// # Panics
+    /// Where the bytes are more than are left, or end within a group that is not the last.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        mut save: impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for group in bytes.chunks(CHUNK_BYTES as usize) {
+            let range = ByteRange::at(self.done_bytes, group.len() as u64);
+            assert!(range.end <= self.size_bytes, "more bytes than the file has");
+            let is_last = range.end == self.size_bytes;
+            assert!(is_last || range.len() == CHUNK_BYTES, "part of a group");
+            let is_root = range.len() == self.size_bytes;
+            let hash = hash_bytes(range.start, group, is_root);
+            self.done_bytes = range.end;
+            self.subtrees.push((range, hash));
+            self.join(is_last, &mut save)?;
+        }
+        Ok(())
+    }
+
+    /// Joins neighbours that are the halves of one subtree: those of one length, and at the end of
+    /// the file all.
+    fn join(
+        &mut self,
+        is_end: bool,
+        save: &mut impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while let [.., (left, left_hash), (right, right_hash)] = &self.subtrees[..] {
+            if !is_end && left.len() != right.len() {
+                break;
+            }
+            let range = ByteRange::new(left.start, right.end);
+            let mut pair = [0; 64];
+            pair[..32].copy_from_slice(left_hash);
+            pair[32..].copy_from_slice(right_hash);
+            save(self.place_of(range), &pair)?;
+            let hash = hash_pair(&pair, range.len() == self.size_bytes);
+            self.subtrees.truncate(self.subtrees.len() - 2);
+            self.subtrees.push((range, hash));
+        }
+        Ok(())
+    }
+
+    /// Where the pair of a subtree is in the outboard, in bytes.
+    fn place_of(&self, subtree: ByteRange) -> u64 {
+        let (mut at, mut index) = (ByteRange::new(0, self.size_bytes), 0);
+        while at != subtree {
+            let (left, right) = halves(at);
+            if subtree.start < right.start {
+                (at, index) = (left, index + 1);
+            } else {
+                // the left half has a pair less than it has groups
+                (at, index) = (right, index + left.len() / CHUNK_BYTES);
+            }
+        }
+        index * 64
+    }
+
+    /// The hash, once all bytes came.
+    pub fn finish(mut self) -> Option<ContentHash> {
+        if self.size_bytes == 0 {
+            return Some(ContentHash::of(b""));
+        }
+        let (range, hash) = self.subtrees.pop()?;
+        (range.len() == self.size_bytes).then(|| ContentHash::new(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Outboard;
+    use super::*;
+
+    fn grown(bytes: &[u8], step: usize) -> (Option<ContentHash>, Vec<u8>) {
+        let size_bytes = bytes.len() as u64;
+        let mut pairs = vec![0xee; super::super::outboard_bytes(size_bytes) as usize];
+        let mut growing = Growing::new(size_bytes);
+        for some in bytes.chunks(step * CHUNK_BYTES as usize) {
+            let save = |place: u64, pair: &[u8; 64]| {
+                pairs[place as usize..][..64].copy_from_slice(pair);
+                Ok(())
+            };
+            growing.take(some, save).unwrap();
+            assert!(growing.subtrees.len() <= 40);
+        }
+        assert_eq!(growing.left_bytes(), 0);
+        (growing.finish(), pairs)
+    }
+
+    #[test]
+    fn what_grows_by_groups_is_the_outboard_of_the_whole() {
+        let group = CHUNK_BYTES as usize;
+        let sizes = [0, 1, group - 1, group, group + 1, 2 * group, 3 * group];
+        let larger = [5 * group + 17, 8 * group, 9 * group, 13 * group - 1];
+        for size in sizes.into_iter().chain(larger) {
+            let bytes: Vec<u8> = (0..size).map(|i| (i * 31 + i / 251) as u8).collect();
+            let whole = Outboard::of(&bytes);
+            for step in [1, 3] {
+                let (hash, pairs) = grown(&bytes, step);
+                assert_eq!(hash, Some(whole.hash), "{size}");
+                assert!(pairs == whole.pairs, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_no_hash_before_all_of_it_came() {
+        let mut growing = Growing::new(3 * CHUNK_BYTES);
+        let group = vec![7; CHUNK_BYTES as usize];
+        growing.take(&group, |_, _| Ok(())).unwrap();
+        assert_eq!(growing.left_bytes(), 2 * CHUNK_BYTES);
+        assert_eq!(growing.finish(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_saved_ends_it() {
+        let bytes = vec![7; 2 * CHUNK_BYTES as usize];
+        let full = |_: u64, _: &[u8; 64]| Err(io::ErrorKind::StorageFull.into());
+        let failed = Growing::new(bytes.len() as u64).take(&bytes, full);
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}

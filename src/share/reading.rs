@@ -1,0 +1,129 @@
+//! A file that is read to be hashed: opened where it is at rest, read until it is told to stop, and
+//! judged at its end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::fstat;
+
+use super::beneath::{Beneath, has_no_writer, is_absence, is_want};
+use super::hashed::{Outcome, Read};
+use super::identity::{Identity, Seen, Stamp, is_recent};
+use super::queue::Taken;
+use super::shared::Shared;
+use crate::digest::ContentHash;
+use crate::path::SharedPath;
+
+/// A file to read.
+pub(super) struct Job {
+    pub(super) taken: Taken,
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) path: SharedPath,
+}
+
+/// How the reading of a file ended.
+pub(super) fn read_of(job: &Job, outcome: Outcome) -> Read {
+    Read {
+        bytes: None,
+        slot: job.taken.slot,
+        number: job.taken.number,
+        outcome,
+        overtaken: false,
+    }
+}
+
+/// A file that is read, as it was when that began.
+pub(super) struct Opened {
+    pub(super) file: File,
+    seen: Seen,
+    started: Stamp,
+}
+
+impl Opened {
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.seen.identity.size_bytes
+    }
+}
+
+/// Opens a file to be read, where it is at rest.
+pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
+    let (file, seen) = open(&shared.beneath, job)?;
+    let started = Stamp::now();
+    let recent = is_recent(seen.identity.mtime, started, shared.quiet);
+    if recent && !job.taken.sure && !has_no_writer(&file) {
+        return Err(Outcome::BeingWritten);
+    }
+    Ok(Opened {
+        file,
+        seen,
+        started,
+    })
+}
+
+/// What it means that a file has this hash: nothing, where it changed while it was read.
+pub(super) fn conclude(shared: &Shared, opened: &Opened, hash: ContentHash) -> Outcome {
+    let seen = opened.seen;
+    match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
+        Ok(after) if after.identity == seen.identity => Outcome::Hashed {
+            seen,
+            hash,
+            racy: is_racy(seen.identity, opened.started, shared.quiet),
+        },
+        _ => Outcome::Changed,
+    }
+}
+
+/// Git's rule for racily clean files: modified so shortly before we read that another write could
+/// have come after, within the same tick of the file's clock.
+fn is_racy(identity: Identity, started: Stamp, window: Duration) -> bool {
+    is_recent(identity.mtime, started, window)
+}
+
+fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
+    let opened = beneath
+        .open_share(&job.dir)
+        .and_then(|share| beneath.open_file(&job.dir, share.as_fd(), &job.path));
+    match opened {
+        Ok((_, seen)) if !job.include_private && !seen.others_may_read() => Err(Outcome::Elsewhere),
+        Ok(opened) => Ok(opened),
+        Err(error) if is_absence(error) => Err(Outcome::Elsewhere),
+        Err(error) if is_want(error) => Err(Outcome::Want),
+        Err(_) => Err(Outcome::Unreadable(Identity::default())),
+    }
+}
+
+/// Why a file was not read to its end: it was cut short, its reading was given up, or it cannot be
+/// read.
+pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => Outcome::Changed,
+        io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull => Outcome::Want,
+        _ => Outcome::Unreadable(opened.seen.identity),
+    }
+}
+
+/// Reads until it is told to stop.
+pub(super) struct Stoppable<'a> {
+    pub(super) file: &'a File,
+    pub(super) shared: &'a Shared,
+    pub(super) cancel: &'a AtomicBool,
+}
+
+impl io::Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.load(Ordering::Relaxed) || self.shared.is_stopping() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let mut file = self.file;
+        let length = file.read(buffer)?;
+        let read_bytes = &self.shared.read_bytes;
+        read_bytes.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}

@@ -1,0 +1,149 @@
+//! Large files that are hashed in turns: each is read on for a while, then the next, so that one of
+//! any length keeps none of the others waiting for its end.
+//!
+//! At most [`IN_TURN_MAX`] are under way, and what their outboards take on the disk fits a budget;
+//! where either is used up, the largest makes room for a smaller one and begins anew later. What
+//! goes wrong with one ends that one alone.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use super::hashed::{Outcome, Read};
+use super::left_out::FILE_MAX_BYTES;
+use super::outboards::Outboards;
+use super::part::{Part, Trouble};
+use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job, read_of};
+use super::shared::Shared;
+
+/// Files under way on one thread.
+pub(super) const IN_TURN_MAX: usize = 16;
+/// What is read of a file in its turn: some tenths of a second of a disk.
+pub(super) const TURN_BYTES: u64 = 64 << 20;
+
+/// One that is under way.
+struct Underway {
+    job: Job,
+    opened: Opened,
+    part: Part,
+}
+
+/// The files of one thread, the next first.
+#[derive(Default)]
+pub(super) struct Turns {
+    files: VecDeque<Underway>,
+    buffer: Vec<u8>,
+}
+
+impl Turns {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The largest file that would be taken in now.
+    pub(super) fn room_for_bytes(&self) -> u64 {
+        match self.files.len() < IN_TURN_MAX {
+            true => u64::MAX,
+            false => self.largest_bytes().saturating_sub(1),
+        }
+    }
+
+    fn largest_bytes(&self) -> u64 {
+        let sizes = self.files.iter().map(|file| file.opened.size_bytes());
+        sizes.max().unwrap_or(0)
+    }
+
+    /// Takes a file in, whose turn is next; gives those that ended by it, or itself.
+    pub(super) fn begin(&mut self, shared: &Shared, job: Job) -> Vec<Read> {
+        let mut ended = Vec::new();
+        let opened = match open_job(shared, &job) {
+            Ok(opened) => opened,
+            Err(outcome) => return vec![read_of(&job, outcome)],
+        };
+        let size_bytes = opened.size_bytes();
+        if size_bytes > FILE_MAX_BYTES {
+            // it grew since it was looked at
+            return vec![read_of(&job, Outcome::Elsewhere)];
+        }
+        if self.files.len() >= IN_TURN_MAX {
+            ended.extend(self.put_back_one_over(size_bytes));
+        }
+        match self.part(&shared.outboards, size_bytes, &mut ended) {
+            Ok(part) => self.files.push_front(Underway { job, opened, part }),
+            Err(_) => ended.push(read_of(&job, Outcome::Want)),
+        }
+        ended
+    }
+
+    /// Begins an outboard; those of larger files make room for it.
+    fn part(
+        &mut self,
+        outboards: &Arc<Outboards>,
+        size_bytes: u64,
+        ended: &mut Vec<Read>,
+    ) -> io::Result<Part> {
+        loop {
+            match outboards.begin(size_bytes) {
+                Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                    match self.put_back_one_over(size_bytes) {
+                        Some(read) => ended.push(read),
+                        None => return Err(error),
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives the largest file up, where it is larger than that: it is read again later.
+    fn put_back_one_over(&mut self, size_bytes: u64) -> Option<Read> {
+        let largest = self.largest_bytes();
+        if largest <= size_bytes {
+            return None;
+        }
+        let is_largest = |file: &Underway| file.opened.size_bytes() == largest;
+        let place = self.files.iter().position(is_largest)?;
+        let given_up = self.files.remove(place)?;
+        Some(read_of(&given_up.job, Outcome::Changed))
+    }
+
+    /// Reads the next file on; gives it where that was its end.
+    pub(super) fn step(&mut self, shared: &Shared) -> Option<Read> {
+        let mut file = self.files.pop_front()?;
+        let outcome = match file.read_on(shared, &mut self.buffer) {
+            Ok(()) if file.part.left_bytes() > 0 => {
+                self.files.push_back(file);
+                return None;
+            }
+            Ok(()) => {
+                let Underway { job, opened, part } = file;
+                let hash = part.finish().map(|(hash, made)| {
+                    shared.outboards.keep(hash, opened.size_bytes(), &made);
+                    hash
+                });
+                let outcome = hash.map_or(Outcome::Changed, |hash| conclude(shared, &opened, hash));
+                return Some(read_of(&job, outcome));
+            }
+            Err(outcome) => outcome,
+        };
+        Some(read_of(&file.job, outcome))
+    }
+}
+
+impl Underway {
+    fn read_on(&mut self, shared: &Shared, buffer: &mut Vec<u8>) -> Result<(), Outcome> {
+        let file: &File = &self.opened.file;
+        let cancel = &self.job.taken.cancel;
+        let mut reader = Stoppable {
+            file,
+            shared,
+            cancel,
+        };
+        let read = self.part.read_on(&mut reader, TURN_BYTES, buffer);
+        read.map_err(|trouble| match trouble {
+            Trouble::Reading(error) => called_off(&error, &self.opened),
+            Trouble::Writing => Outcome::Want,
+        })
+    }
+}
