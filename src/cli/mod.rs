@@ -25,6 +25,7 @@ mod namespace;
 mod output;
 mod own_daemon;
 mod ping;
+mod questions;
 mod send;
 mod settings;
 mod share;

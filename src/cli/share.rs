@@ -14,6 +14,7 @@ use super::connect::Reporting;
 use super::daemon::absolute;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, printable};
+use super::questions;
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareState, Shares};
 
 /// How often it is looked how far a share is.
@@ -45,6 +46,9 @@ enum Change {
         /// Give its files to older peers, too
         #[arg(long)]
         legacy: bool,
+        /// Share it without a question, also a folder of the system or a whole home
+        #[arg(long)]
+        yes: bool,
     },
     /// Share a folder no more
     Remove {
@@ -65,14 +69,22 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             dir,
             include_private,
             legacy,
-        }) => (
-            reporting,
-            Call::ShareAdd {
-                dir: folder(&dir)?,
-                include_private,
-                legacy,
-            },
-        ),
+            yes,
+        }) => {
+            let dir = folder(&dir)?;
+            // whoever has no daemon is told so, and not asked
+            let _there = reporting.open()?;
+            questions::ask_before_sharing(&dir, yes)?;
+            let dir = Named::from_local(&dir);
+            (
+                reporting,
+                Call::ShareAdd {
+                    dir,
+                    include_private,
+                    legacy,
+                },
+            )
+        }
         Some(Change::Remove { reporting, dir }) => {
             // a folder that is gone can still be taken off the list
             let dir = dir.canonicalize().or_else(|_| absolute(&dir))?;
@@ -126,7 +138,7 @@ fn is_being_read(share: &ShareInfo) -> bool {
 }
 
 /// The folder by its real path, so that it is known by one name only.
-fn folder(dir: &Path) -> Result<Named, CliError> {
+fn folder(dir: &Path) -> Result<PathBuf, CliError> {
     let real = dir.canonicalize().map_err(|e| {
         CliError::new(
             format!("cannot share {}: {e}", dir.display()),
@@ -134,7 +146,7 @@ fn folder(dir: &Path) -> Result<Named, CliError> {
         )
     })?;
     match real.is_dir() {
-        true => Ok(Named::from_local(&real)),
+        true => Ok(real),
         false => Err(CliError::new(
             format!("cannot share {}: it is no folder", dir.display()),
             "share the folder that holds it",

@@ -1,6 +1,6 @@
 //! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: who is in the cluster.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
 use super::output::{Output, local_time, printable};
+use super::questions;
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
     Call, ClientError, Invitation, Joined, Named, Nothing, Rotated, Trust, TrustedNode,
@@ -192,33 +193,18 @@ fn read_token() -> Result<String, CliError> {
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
-    if !options.yes {
-        ask_whether_meant()?;
+    // a script has said what it means
+    if !options.yes && questions::has_terminal() {
+        questions::ask(
+            "Leave the cluster for good? The others forget this node, its daemon stops,\n\
+             and only a new token brings it back.",
+            "answer y, or give --yes, to leave",
+        )?;
     }
     let left: Nothing = client.call(&Call::Leave {})?;
     match options.reporting.json {
         true => output.json(&left),
         false => output.line("left the cluster; to join one again: p2pfs join TOKEN"),
-    }
-}
-
-/// Asks on a terminal; a script has said what it means.
-fn ask_whether_meant() -> Result<(), CliError> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(());
-    }
-    eprint!(
-        "Leave the cluster for good? The others forget this node, its daemon stops,\n\
-         and only a new token brings it back. [y/N] "
-    );
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(CliError::new(
-            "nothing was done",
-            "answer y, or give --yes, to leave",
-        )),
     }
 }
 

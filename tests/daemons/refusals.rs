@@ -133,3 +133,18 @@ fn the_status_file_is_no_hole() {
     let found = fs::metadata(node.mounted(".p2pfs/status.json")).unwrap();
     assert!(found.len() > 0 && found.blocks() > 0);
 }
+
+#[apply(promise)]
+fn a_folder_of_the_system_is_shared_only_where_somebody_says_that_it_is_meant() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    for dir in ["/", "/etc", "/etc/init.d", "/home"] {
+        let refused = node.cli(&["share", "add", dir]);
+        assert_eq!(refused.status.code(), Some(1), "{dir}");
+        assert!(refused.stderr.contains("--yes"), "{}", refused.stderr);
+    }
+    node.cli(&["share", "add", "--yes", "/etc/init.d"])
+        .expect_ok();
+    let shares = node.cli(&["share"]).expect_ok();
+    assert!(shares.contains("/etc/init.d"), "{shares}");
+}

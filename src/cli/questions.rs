@@ -1,0 +1,115 @@
+//! Questions before what is hardly ever meant: leaving a cluster, and sharing a folder of the
+//! system or a whole home.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use super::error::CliError;
+
+/// Folders that hold what a machine is made of, with everything in them.
+const SYSTEM_TREES: [&str; 10] = [
+    "/etc",
+    "/boot",
+    "/proc",
+    "/sys",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+];
+/// Folders of which a part may well be shared, but hardly the whole.
+const SYSTEM_FOLDERS: [&str; 9] = [
+    "/", "/dev", "/home", "/opt", "/root", "/run", "/usr", "/var", "/var/lib",
+];
+
+/// Whether somebody can be asked.
+pub(super) fn has_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks; anything but a yes is a no, and `remedy` says how to give one.
+pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(CliError::new("nothing was done", remedy)),
+    }
+}
+
+/// Lets a folder be shared, where it is one that people share or somebody says that it is meant.
+pub(super) fn ask_before_sharing(dir: &Path, is_meant: bool) -> Result<(), CliError> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = home.and_then(|home| home.canonicalize().ok());
+    let Some(what) = doubt(dir, home.as_deref()).filter(|_| !is_meant) else {
+        return Ok(());
+    };
+    let shown = dir.display();
+    if !has_terminal() {
+        return Err(CliError::new(
+            format!("{shown} is {what}: whoever is in the cluster could read what is in it"),
+            "share a folder in it, or give --yes where this is meant",
+        ));
+    }
+    ask(
+        &format!(
+            "{shown} is {what}. Let everybody in the cluster read what\n\
+             others on this machine may read in it?"
+        ),
+        "answer y, or give --yes, to share it",
+    )
+}
+
+/// What speaks against sharing a folder, given by its real path.
+fn doubt(dir: &Path, home: Option<&Path>) -> Option<&'static str> {
+    let is_home = Some(dir) == home || dir.parent() == Some(Path::new("/home"));
+    if dir == Path::new("/") {
+        Some("everything on this machine")
+    } else if is_home || dir == Path::new("/root") {
+        Some("somebody's whole home")
+    } else if SYSTEM_TREES.iter().any(|tree| dir.starts_with(tree)) {
+        Some("a folder of the system")
+    } else {
+        let is_whole = SYSTEM_FOLDERS.iter().any(|it| dir == Path::new(it));
+        is_whole.then_some("a folder of the system")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_machine_its_system_and_homes_are_questioned_and_what_is_in_a_home_is_not() {
+        let home = Path::new("/srv/people/ann");
+        let is_asked = |dir: &str| doubt(Path::new(dir), Some(home)).is_some();
+        for dir in [
+            "/",
+            "/etc",
+            "/etc/ssl/private",
+            "/usr/lib/x",
+            "/var",
+            "/home",
+            "/home/bob",
+            "/root",
+            "/srv/people/ann",
+        ] {
+            assert!(is_asked(dir), "{dir}");
+        }
+        for dir in [
+            "/srv",
+            "/home/bob/photos",
+            "/root/photos",
+            "/srv/people/ann/photos",
+            "/usr/local/share",
+            "/var/lib/photos",
+            "/etcetera",
+            "/mnt/disk",
+        ] {
+            assert!(!is_asked(dir), "{dir}");
+        }
+    }
+}
