@@ -3,6 +3,7 @@
 
 mod commands;
 mod embedded;
+mod hostile;
 mod legacy;
 mod mesh;
 mod model;

@@ -10,6 +10,7 @@
 
 pub mod content;
 pub mod daemon;
+pub mod hostile;
 pub mod lab;
 pub mod legacy_peer;
 pub mod memory;

@@ -7,6 +7,7 @@ mod cli_commands;
 mod cli_manual;
 mod config_layers;
 mod json_fields;
+mod limits;
 mod manual;
 mod packages;
 mod security;

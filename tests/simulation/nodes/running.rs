@@ -324,6 +324,7 @@ impl Node {
             NodeEvent::Knock { address } => running.knocks.push(*address),
             NodeEvent::CopiedKey { .. }
             | NodeEvent::Offended { .. }
+            | NodeEvent::NamesRefused
             | NodeEvent::Stated(_)
             | NodeEvent::MembershipChanged => {}
             NodeEvent::Left => running.has_left = true,

@@ -1,0 +1,331 @@
+//! A member gone bad, made from the library: it proves that it is a member, takes part in the
+//! gossip of daemons on real sockets, and says what no honest node would.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use p2pfs::catalogue::SetDigest;
+use p2pfs::cluster::{Cluster as Membership, ClusterConfig};
+use p2pfs::digest::ContentHash;
+use p2pfs::id::{Generation, NodeId};
+use p2pfs::net::PortPair;
+use p2pfs::net::gossip::UdpPort;
+use p2pfs::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
+use p2pfs::path::SharedPath;
+use p2pfs::trust::{Keyring, NodeKey};
+use p2pfs::wire::native::record::{
+    Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
+};
+use p2pfs::wire::native::tcp::{LogPart, Request, Response, pack_records};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+/// The most records of one part of a log.
+const PART_RECORDS: usize = 4096;
+
+/// What it answers instead of what an honest node would.
+pub type Answer = Box<dyn Fn(&Request) -> Option<Response> + Send>;
+
+/// The member. Dropping it is as if it was killed.
+pub struct Hostile {
+    pub id: NodeId,
+    key: Arc<NodeKey>,
+    said: Arc<Mutex<Said>>,
+    orders: mpsc::UnboundedSender<Order>,
+    net: PeerNet,
+    runtime: Runtime,
+}
+
+struct Said {
+    epoch: u64,
+    records: Vec<Record>,
+    head: Option<SignedHead>,
+    answer: Answer,
+}
+
+enum Order {
+    Spread(SignedHead),
+    Broadcast(Bytes),
+}
+
+pub fn path(text: &str) -> SharedPath {
+    SharedPath::new(text.as_bytes()).unwrap()
+}
+
+/// A file that is said to be there.
+pub fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fact {
+    let kind = Kind::File {
+        hash,
+        size_bytes,
+        executable: false,
+    };
+    entry(name, kind, seconds)
+}
+
+/// A link that is said to be there.
+pub fn link(name: &str, target: &'static str) -> Fact {
+    let target = Bytes::from_static(target.as_bytes());
+    entry(name, Kind::Symlink { target }, 1)
+}
+
+fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
+    let time = Timestamp {
+        seconds,
+        nanoseconds: 0,
+    };
+    Fact::Entry {
+        share: ShareIndex(0),
+        path: path(name),
+        entry: Entry {
+            kind,
+            mtime: time,
+            version_time: time,
+            sent_by: None,
+        },
+    }
+}
+
+impl Hostile {
+    /// Joins the cluster of whoever has that secret, as "eve".
+    pub fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+        let key = Arc::new(NodeKey::random());
+        let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let said = Arc::new(Mutex::new(Said {
+            epoch: now_s.as_secs(),
+            records: Vec::new(),
+            head: None,
+            answer: Box::new(|_| None),
+        }));
+        let (orders, queue) = mpsc::unbounded_channel();
+        let context = runtime.enter();
+        let ports = PortPair::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = ports.local_addr();
+        let (net, incoming) = PeerNet::listen(
+            ports.listener,
+            key.clone(),
+            keyring.clone(),
+            PeerLimits::default(),
+        )
+        .unwrap();
+        let config = ClusterConfig {
+            seeds: seeds.to_vec(),
+            ..ClusterConfig::default()
+        };
+        let membership = Membership::new(
+            config,
+            key.clone(),
+            address,
+            Generation(now_s.as_secs()),
+            keyring.clone(),
+            u64::from(address.port()) ^ now_s.as_nanos() as u64,
+            Instant::now(),
+        );
+        let life = Life {
+            membership,
+            udp: ports.udp,
+            incoming,
+            queue,
+            said: said.clone(),
+            keyring,
+        };
+        tokio::spawn(life.live());
+        drop(context);
+        Self {
+            id: key.node_id(),
+            key,
+            said,
+            orders,
+            net,
+            runtime,
+        }
+    }
+
+    /// What it answers from now on where it is asked.
+    pub fn answer(&self, answer: impl Fn(&Request) -> Option<Response> + Send + 'static) {
+        self.said.lock().unwrap().answer = Box::new(answer);
+    }
+
+    /// Says that these facts are all that it has, under a head that is true of them.
+    pub fn say(&self, facts: Vec<Fact>) {
+        self.say_under(facts, |_| {});
+    }
+
+    /// The same, under a head that is made another before it is signed.
+    pub fn say_under(&self, facts: Vec<Fact>, change: impl FnOnce(&mut Head)) {
+        let mut digest = SetDigest::default();
+        facts.iter().for_each(|fact| digest.add(fact));
+        let mut said = self.said.lock().unwrap();
+        said.epoch += 1;
+        let mut head = Head {
+            author: self.id,
+            name: "eve".parse().unwrap(),
+            epoch: said.epoch,
+            sequence: facts.len() as u64,
+            count: facts.len() as u64,
+            floor: 0,
+            digest: digest.digest(),
+        };
+        change(&mut head);
+        let signed = self.sign(head);
+        let numbered = facts.into_iter().zip(1..);
+        said.records = numbered
+            .map(|(fact, sequence)| Record { sequence, fact })
+            .collect();
+        said.head = Some(signed.clone());
+        self.orders.send(Order::Spread(signed)).ok().unwrap();
+    }
+
+    /// A head with this node's signature, whoever it speaks of.
+    pub fn sign(&self, head: Head) -> SignedHead {
+        let signature = self.key.sign(&head.signed_bytes());
+        SignedHead { head, signature }
+    }
+
+    /// Sends the same message to everyone.
+    pub fn broadcast(&self, body: &[u8]) {
+        let body = Bytes::copy_from_slice(body);
+        self.orders.send(Order::Broadcast(body)).ok().unwrap();
+    }
+
+    /// Who is at an address.
+    pub fn who_is_at(&self, address: SocketAddr) -> NodeId {
+        match self.runtime.block_on(self.net.probe(address)) {
+            Probed::Member(node) => node,
+            other => panic!("no member at {address}: {other:?}"),
+        }
+    }
+
+    /// Asks a node something; none where no answer came.
+    pub fn ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
+        let node = self.who_is_at(address);
+        let asked = self.net.request(node, address, Lane::Urgent, request);
+        self.runtime.block_on(asked).ok()
+    }
+
+    /// Proves so many made-up keys to a node, and holds their connections.
+    pub fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
+        let node = self.who_is_at(address);
+        let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
+        let _context = self.runtime.enter();
+        let connect = |_| {
+            let key = Arc::new(NodeKey::random());
+            let here = "127.0.0.1:0".parse().unwrap();
+            let bound = PeerNet::bind(here, key, keyring.clone(), PeerLimits::default());
+            let (net, _) = bound.unwrap();
+            // one that is refused is as good
+            let _refused = self.runtime.block_on(net.warm(node, address, Lane::Urgent));
+            net
+        };
+        (0..count).map(connect).collect()
+    }
+}
+
+struct Life {
+    membership: Membership,
+    udp: UdpPort,
+    incoming: mpsc::Receiver<Incoming>,
+    queue: mpsc::UnboundedReceiver<Order>,
+    said: Arc<Mutex<Said>>,
+    keyring: Arc<Keyring>,
+}
+
+impl Life {
+    async fn live(mut self) {
+        let mut buffer = vec![0; 4096];
+        loop {
+            while let Some(transmit) = self.membership.poll_transmit() {
+                self.udp.send(transmit.to, &transmit.datagram);
+            }
+            while self.membership.poll_event().is_some() {}
+            let due = self.membership.poll_timeout();
+            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+            tokio::select! {
+                Ok((length, from)) = self.udp.recv(&mut buffer) => {
+                    self.membership.handle_message(Instant::now(), from, &buffer[..length]);
+                }
+                Some(incoming) = self.incoming.recv() => {
+                    let response = self.response(&incoming.request);
+                    incoming.reply.send(response);
+                }
+                order = self.queue.recv() => match order {
+                    Some(order) => self.follow(order),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due.into()) => {
+                    self.membership.handle_timeout(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        let now = Instant::now();
+        match order {
+            Order::Spread(signed) => {
+                let bytes = postcard::to_stdvec(&signed).unwrap();
+                let Head {
+                    author,
+                    epoch,
+                    sequence,
+                    ..
+                } = signed.head;
+                let rank = (epoch, sequence);
+                let spread = self.membership.set_head(now, author, rank, bytes.into());
+                assert!(spread.unwrap());
+            }
+            Order::Broadcast(body) => {
+                self.membership.broadcast(now, body).unwrap();
+            }
+        }
+    }
+
+    fn response(&mut self, request: &Request) -> Response {
+        let said = self.said.lock().unwrap();
+        if let Some(response) = (said.answer)(request) {
+            return response;
+        }
+        match request {
+            Request::Members { members } => {
+                let _honest = self.membership.merge_members(Instant::now(), members);
+                let members = self.membership.export_members();
+                Response::Members { members }
+            }
+            Request::Trust { question } => match self.keyring.answer(question) {
+                Some(answer) => Response::Trust {
+                    answer: answer.into(),
+                },
+                None => Response::NotHere,
+            },
+            Request::Heads { .. } => Response::Heads {
+                heads: said.head.iter().cloned().collect(),
+            },
+            Request::Log { epoch, after, .. } => said.part(*epoch, *after),
+            _ => Response::NotHere,
+        }
+    }
+}
+
+impl Said {
+    fn part(&self, epoch: u64, after: u64) -> Response {
+        let Some(head) = self.head.clone() else {
+            return Response::NotHere;
+        };
+        let fresh = epoch != head.head.epoch || after == 0;
+        let after = if fresh { 0 } else { after };
+        let left = self.records.iter().filter(|it| it.sequence > after);
+        let left: Vec<&Record> = left.collect();
+        let packed = pack_records(left.iter().take(PART_RECORDS).copied()).unwrap();
+        Response::Log(LogPart {
+            head,
+            fresh,
+            records: packed.bytes,
+            last: packed.count == left.len(),
+        })
+    }
+}
