@@ -24,8 +24,8 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 pub const TOTAL_MAX_DIRECTORIES: u64 = 1_500_000;
 /// Logs dropped that wait to be told; older ones are not told.
 const DROPPED_MAX: usize = super::MAX_NODES;
-/// A row besides its name and what is behind it: its facts, its counter, and its places in the log and in the
-/// ordered sets.
+/// A row besides its name and what is behind it: its facts, its counter, and its places in the log
+/// and in the ordered sets.
 const ROW_BYTES: u64 = 192;
 /// A directory besides its name: measured with a million of them, one in the other.
 const DIRECTORY_BYTES: u64 = 704;
