@@ -304,6 +304,16 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
     machine.ok("echo 'none /mnt/p2p p2pfs _netdev,nofail 0 0' >> /etc/fstab");
     machine.ok("systemctl daemon-reload && mount /mnt/p2p");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
+    machine.ok("umount /mnt/p2p && mount -t p2pfs none /mnt/p2p -o umask=077,uid=1000");
+    machine.ok("p2pfs wait --file resume.pdf --timeout 30s");
+    let owned = machine.ok("stat -c '%a %u' /mnt/p2p/resume.pdf");
+    assert_eq!(owned.trim(), "600 1000");
+    machine.ok("umount /mnt/p2p && mount /mnt/p2p");
+    machine.ok("p2pfs wait --file resume.pdf --timeout 30s");
+    let owned = machine.ok("stat -c '%a %u' /mnt/p2p/resume.pdf");
+    assert_eq!(owned.trim(), "644 0", "as configured again");
+    let refused = machine.sh("mount -t p2pfs none /mnt/p2p -o uid=me");
+    assert!(refused.stderr.contains("uid=me is no number"));
     let refused = machine.sh("mount -t p2pfs none /mnt/p2p -o colour=red");
     assert!(
         refused.stderr.contains("no option colour=red"),
