@@ -4,6 +4,8 @@
 //! It never holds the state's lock while it reads the disk or waits for the node to take an event.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use super::config::ShareEvent;
 use super::hashed::Read;
 use super::left_out::LeftOutWhy;
 use super::looks::Look;
+use super::mounts::{MountChanges, says_changed};
 use super::observe::Found;
 use super::order::Turn;
 use super::shared::Shared;
@@ -60,6 +63,7 @@ pub(super) struct Keeper {
     pub(super) fresh: Tour,
     /// All others.
     pub(super) scan: Tour,
+    mounts: MountChanges,
     rescan_at: Instant,
     retry_at: Instant,
     pub(super) warned_of_watches: bool,
@@ -78,6 +82,7 @@ impl Keeper {
             overtaken: HashMap::new(),
             fresh: Tour::default(),
             scan: Tour::default(),
+            mounts: MountChanges::new(),
             rescan_at,
             retry_at,
             warned_of_watches: false,
@@ -129,7 +134,7 @@ impl Keeper {
     }
 
     /// Until something is reported, asked, or due.
-    fn wait(&self) {
+    fn wait(&mut self) {
         let state = self.shared.lock();
         let asked = [state.queue.next_rested(), state.order.next_due()];
         drop(state);
@@ -145,9 +150,14 @@ impl Keeper {
             .watches
             .fd()
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let mut fds: Vec<PollFd<'_>> = [waker].into_iter().chain(reports).collect();
+        let mounts = self.mounts.polled();
+        let fds = mounts.into_iter().chain([waker]).chain(reports);
+        let mut fds: Vec<PollFd<'_>> = fds.collect();
         // an interrupted wait is a short one
         let _ = poll(&mut fds, Some(&timeout));
+        if fds.iter().any(says_changed) {
+            self.mounts.note();
+        }
     }
 
     pub(super) fn read_reports(&mut self) {
@@ -186,6 +196,9 @@ impl Keeper {
             let gone = state.shares.iter().filter(|(_, share)| share.vanished);
             let gone: Vec<u16> = gone.map(|(index, _)| *index).collect();
             state.scans.extend(gone);
+        }
+        for point in self.mounts.take() {
+            note_mount(&mut state, &mut self.checks, &point);
         }
         state.wake_rested(now);
         for Recheck {
@@ -340,6 +353,27 @@ impl Keeper {
 fn scan_all(state: &mut State) {
     let all: Vec<u16> = state.shares.keys().copied().collect();
     state.scans.extend(all);
+}
+
+/// Something was mounted or unmounted there: what its name stands for is another thing now.
+fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
+    let shares = state.shares.iter();
+    let above = shares.filter(|(_, share)| share.dir.starts_with(point));
+    state.scans.extend(above.map(|(index, _)| *index));
+    let within = |share: &super::state::Share| {
+        let below = point.strip_prefix(&share.dir).ok()?;
+        let name = below.file_name()?.as_bytes();
+        let mut above = below.parent()?.iter();
+        let parent = above.try_fold(share.root, |slot, name| {
+            state.tree.child(slot, name.as_bytes())
+        })?;
+        Some((parent, Box::from(name)))
+    };
+    let names: Vec<(Slot, Box<[u8]>)> = state.shares.values().filter_map(within).collect();
+    for (parent, name) in names {
+        let turn = state.order.step();
+        checks.note(parent, name, Cause::Walk, turn);
+    }
 }
 
 fn note_report(state: &mut State, checks: &mut Checks, report: Report) {

@@ -1,6 +1,8 @@
 //! Which directories are mounts of p2pfs, known without touching them: a `stat` of our own mount
-//! waits for ourselves, and one of a neighbour's may wait for ever.
+//! waits for ourselves, and one of a neighbour's may wait for ever. And where anything was mounted
+//! or unmounted, which no inotify tells.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -36,35 +38,94 @@ impl MountTable {
     }
 
     fn has_changed(&self) -> bool {
-        let Some(table) = &self.table else {
-            return false;
-        };
-        let mut polled = [PollFd::new(table, PollFlags::PRI)];
-        let found = poll(
-            &mut polled,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        );
-        found.is_ok()
-            && polled[0]
-                .revents()
-                .intersects(PollFlags::PRI | PollFlags::ERR)
+        self.table.as_ref().is_some_and(has_changed)
     }
 
     fn read(&mut self) {
-        let mut text = Vec::new();
-        if let Some(table) = &mut self.table
-            && table.rewind().is_ok()
-            && table.read_to_end(&mut text).is_ok()
-        {
-            self.points = text
-                .split(|b| *b == b'\n')
-                .filter_map(p2pfs_mount_point)
-                .collect();
+        if let Some(text) = self.table.as_mut().and_then(read_table) {
+            self.points = lines(&text).filter_map(p2pfs_mount_point).collect();
         }
     }
+}
+
+/// All mounts of this mount namespace, for who must look again where one came or went.
+pub(super) struct MountChanges {
+    table: Option<File>,
+    /// The kernel said that the table changed.
+    told: bool,
+    mounts: BTreeSet<(Vec<u8>, PathBuf)>,
+}
+
+impl MountChanges {
+    /// Without `/proc` there are none, and changes are found by the rescan alone.
+    pub(super) fn new() -> Self {
+        let mut changes = Self {
+            table: File::open("/proc/self/mountinfo").ok(),
+            told: true,
+            mounts: BTreeSet::new(),
+        };
+        changes.take();
+        changes
+    }
+
+    /// To be polled for a change of the table, which is to be noted by [`MountChanges::note`].
+    pub(super) fn polled(&self) -> Option<PollFd<'_>> {
+        let table = self.table.as_ref()?;
+        Some(PollFd::new(table, PollFlags::PRI))
+    }
+
+    /// A poll said so: it does not say it twice.
+    pub(super) fn note(&mut self) {
+        self.told = true;
+    }
+
+    /// Where something was mounted or unmounted since the last time.
+    pub(super) fn take(&mut self) -> BTreeSet<PathBuf> {
+        if !std::mem::take(&mut self.told) && !self.table.as_ref().is_some_and(has_changed) {
+            return BTreeSet::new();
+        }
+        let Some(text) = self.table.as_mut().and_then(read_table) else {
+            return BTreeSet::new();
+        };
+        let now: BTreeSet<(Vec<u8>, PathBuf)> = lines(&text).filter_map(mount).collect();
+        let changed = now.symmetric_difference(&self.mounts);
+        let changed = changed.map(|(_, point)| point.clone()).collect();
+        self.mounts = now;
+        changed
+    }
+}
+
+fn has_changed(table: &File) -> bool {
+    let mut polled = [PollFd::new(table, PollFlags::PRI)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut polled, Some(&at_once)).is_ok() && says_changed(&polled[0])
+}
+
+/// Whether a poll of the table says that it changed.
+pub(super) fn says_changed(polled: &PollFd<'_>) -> bool {
+    (polled.revents()).intersects(PollFlags::PRI | PollFlags::ERR)
+}
+
+fn read_table(table: &mut File) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    table.rewind().ok()?;
+    table.read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'\n')
+}
+
+/// The number of a mount and its place.
+fn mount(line: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
+    let mut fields = line.split(|b| *b == b' ');
+    let number = fields.next()?.to_vec();
+    let point = unescape(fields.nth(3)?);
+    Some((number, PathBuf::from(OsString::from_vec(point))))
 }
 
 /// The mount point of a line of mountinfo, where it is one of p2pfs.
@@ -115,6 +176,17 @@ mod tests {
         assert_eq!(p2pfs_mount_point(line), Some(PathBuf::from("/mnt/a b")));
         let shared = b"36 35 0:50 / /mnt rw shared:1 master:2 - fuse p2pfs rw";
         assert_eq!(p2pfs_mount_point(shared), Some(PathBuf::from("/mnt")));
+    }
+
+    #[test]
+    fn any_mount_is_known_by_its_number_and_place() {
+        let line = b"36 35 8:1 / /srv/a\\040b rw - ext4 /dev/sda1 rw";
+        let known = Some((b"36".to_vec(), PathBuf::from("/srv/a b")));
+        assert_eq!(mount(line), known);
+        assert_eq!(mount(b""), None);
+        let mut changes = MountChanges::new();
+        changes.note();
+        assert!(changes.take().is_empty());
     }
 
     #[test]

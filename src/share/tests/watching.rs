@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::extent::ByteRange;
 
 #[test]
 fn a_file_is_listed_at_its_writer_s_close_and_not_before() {
@@ -378,4 +379,50 @@ fn dropping_a_set_whose_events_nobody_takes_does_not_hang() {
         std::thread::yield_now();
     }
     bench.set = None;
+}
+
+/// The kernel tells nobody of it: neither a change of the bytes nor a close while the mapping is
+/// there.
+#[test]
+fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
+    let mut bench = Bench::new();
+    let (old, new) = (vec![1; 300_000], vec![2; 300_000]);
+    bench.write("f", &old);
+    bench.wait_for("listed", |b| b.has("f", &old));
+    let served = bench.set().source(&ContentHash::of(&old)).unwrap();
+    let mapped = Mapped::of(&bench.at("f"), old.len());
+    mapped.fill(2);
+    let range = ByteRange::new(100_000, 200_000);
+    let result = served.encode(range);
+    assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
+    bench.wait_for("the new version", |b| b.has("f", &new));
+    drop(mapped);
+}
+
+/// A file mapped for writing, by nobody who has it open.
+struct Mapped(*mut u8, usize);
+
+impl Mapped {
+    fn of(path: &Path, length: usize) -> Self {
+        use std::os::fd::AsRawFd;
+        let file = fs::OpenOptions::new().read(true).write(true).open(path);
+        let (file, access) = (file.unwrap(), libc::PROT_READ | libc::PROT_WRITE);
+        let (nowhere, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+        // SAFETY: a new mapping of an open file, of its length.
+        let at = unsafe { libc::mmap(nowhere, length, access, libc::MAP_SHARED, fd, 0) };
+        assert_ne!(at, libc::MAP_FAILED);
+        Self(at.cast(), length)
+    }
+
+    fn fill(&self, byte: u8) {
+        // SAFETY: the mapping is there, and nobody else has it.
+        unsafe { std::ptr::write_bytes(self.0, byte, self.1) };
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and is not used any more.
+        unsafe { libc::munmap(self.0.cast(), self.1) };
+    }
 }

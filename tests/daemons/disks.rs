@@ -1,0 +1,80 @@
+//! Disks that come and go below what is shared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise, root};
+
+const NEEDS: &[Need] = &[root, mount];
+
+/// A filesystem in memory, mounted until the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "none"]);
+        run(mount.arg(at)).expect_ok();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[apply(promise)]
+fn what_a_disk_below_a_share_has_is_listed_while_it_is_mounted() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let at = owner.share.join("disks/one");
+    fs::create_dir_all(&at).unwrap();
+    fs::write(at.join("beneath"), b"beneath").unwrap();
+    let seen = reader.mounted("disks/one");
+    eventually("the folder", PATIENCE, || names(&seen) == ["beneath"]);
+    let disk = Disk::mount(&at);
+    fs::write(at.join("photo"), b"photo").unwrap();
+    eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
+    assert_eq!(fs::read(seen.join("photo")).unwrap(), b"photo");
+    fs::write(at.join("later"), b"later").unwrap();
+    eventually("it is watched", PATIENCE, || {
+        names(&seen) == ["later", "photo"]
+    });
+    drop(disk);
+    eventually("the folder again", PATIENCE, || names(&seen) == ["beneath"]);
+}
+
+#[apply(promise)]
+fn a_disk_mounted_over_a_share_is_what_is_shared() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    fs::write(owner.share.join("beneath"), b"beneath").unwrap();
+    eventually("the share", PATIENCE, || {
+        names(&reader.mount) == ["beneath"]
+    });
+    let disk = Disk::mount(&owner.share);
+    fs::write(owner.share.join("photo"), b"photo").unwrap();
+    eventually("the disk", PATIENCE, || names(&reader.mount) == ["photo"]);
+    drop(disk);
+    eventually("the share again", PATIENCE, || {
+        names(&reader.mount) == ["beneath"]
+    });
+}
