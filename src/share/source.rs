@@ -120,6 +120,11 @@ impl ShareFile {
         stat.is_ok_and(|stat| Identity::of(&stat) == self.inner.identity)
     }
 
+    /// Whether it has no name any more: what is open here is all that is left of it.
+    pub fn is_nameless(&self) -> bool {
+        fstat(&self.inner.file).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// The range with its proof, as [`crate::digest::encode`] makes it; every group was checked
     /// against the hash. Blocks for the disk; the first call on a file whose outboard was evicted
     /// hashes it whole.

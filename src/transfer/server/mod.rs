@@ -363,6 +363,22 @@ impl Server {
 }
 
 impl Inner {
+    /// Closes what nobody asked for lately; whether more is open. Blocking: looks at the disk.
+    fn close_old(&self) -> bool {
+        let now = Instant::now();
+        let old = self.opened.lock().take_old(now);
+        let (lost, unused): (Vec<_>, Vec<_>) = old.into_iter().partition(|it| it.1.is_nameless());
+        drop(unused);
+        let mut opened = self.opened.lock();
+        let mut closed = opened.take_nameless(now);
+        closed.extend(opened.keep(now, lost));
+        opened.swept = !opened.is_empty();
+        let swept = opened.swept;
+        drop(opened);
+        drop(closed);
+        swept
+    }
+
     /// Blocking: reads and hashes.
     fn make(
         &self,
@@ -426,15 +442,9 @@ async fn sweep(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(OPENED_FOR).await;
         let Some(inner) = inner.upgrade() else { return };
-        let old = {
-            let mut opened = inner.opened.lock();
-            let old = opened.take_old(Instant::now());
-            opened.swept = !opened.is_empty();
-            (old, opened.swept)
-        };
-        // closing a file of the cache touches the disk; a failure to is the cache's to tell
-        let _ = tokio::task::spawn_blocking(move || drop(old.0)).await;
-        if !old.1 {
+        // to look at a file and to close one touches the disk; a failure to is the cache's to tell
+        let swept = tokio::task::spawn_blocking(move || inner.close_old()).await;
+        if !swept.unwrap_or(false) {
             return;
         }
     }

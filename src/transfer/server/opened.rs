@@ -1,7 +1,10 @@
 //! The files that are being served, kept open between the questions of one reader.
 //!
-//! An open file of the cache is not evicted, so nothing stays open long after the last question.
+//! An open file of the cache is not evicted, and one of a share keeps its disk from being unmounted,
+//! so nothing stays open long after the last question; but for a while what lost its name, since
+//! nobody else may have the bytes that a reader elsewhere has open.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,11 @@ use crate::share::{ShareError, ShareFile};
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// For how long after the last question.
 pub(super) const OPENED_FOR: Duration = Duration::from_secs(5);
+
+/// For how long a shared file that lost its name stays open, as long as small ones are kept.
+const NAMELESS_FOR: Duration = Duration::from_secs(60);
+/// How much of the disk all of them may take, which their deletion was to free.
+const NAMELESS_BUDGET_BYTES: u64 = 1 << 30;
 
 /// Where bytes are served from.
 #[derive(Clone)]
@@ -38,6 +46,14 @@ impl Source {
         match self {
             Self::Cached(file) => file.size_bytes(),
             Self::Shared(file) => file.size_bytes(),
+        }
+    }
+
+    /// Whether it is a shared file that has no name any more. Blocking: looks at the disk.
+    pub fn is_nameless(&self) -> bool {
+        match self {
+            Self::Cached(_) => false,
+            Self::Shared(file) => file.is_nameless(),
         }
     }
 
@@ -81,6 +97,7 @@ impl Source {
 
 pub(super) struct Opened {
     files: LruCache<ContentHash, (Source, Instant)>,
+    nameless: Nameless<Source>,
     /// Whether someone sees to it that old files are closed.
     pub swept: bool,
 }
@@ -89,14 +106,19 @@ impl Opened {
     pub fn new() -> Self {
         Self {
             files: LruCache::new(OPENED_MAX),
+            nameless: Nameless::default(),
             swept: false,
         }
     }
 
     pub fn get(&mut self, now: Instant, hash: &ContentHash) -> Option<Source> {
-        let (source, used) = self.files.get_mut(hash)?;
-        *used = now;
-        Some(source.clone())
+        match self.files.get_mut(hash) {
+            Some((source, used)) => {
+                *used = now;
+                Some(source.clone())
+            }
+            None => self.nameless.get(hash).cloned(),
+        }
     }
 
     /// Gives what had to be closed for it, to be dropped without a lock.
@@ -109,23 +131,116 @@ impl Opened {
 
     #[must_use]
     pub fn remove(&mut self, hash: &ContentHash) -> Option<Source> {
-        self.files.pop(hash).map(|(source, _)| source)
+        let nameless = self.nameless.remove(hash);
+        self.files.pop(hash).map(|(source, _)| source).or(nameless)
+    }
+
+    /// These lost their names while they were open; gives those that are not kept.
+    #[must_use]
+    pub fn keep(&mut self, now: Instant, lost: Vec<(ContentHash, Source)>) -> Vec<Source> {
+        let keep = |(hash, source): (ContentHash, Source)| {
+            let size_bytes = source.size_bytes();
+            self.nameless.put(now, hash, source, size_bytes)
+        };
+        lost.into_iter().filter_map(keep).collect()
+    }
+
+    /// Takes out what was kept long enough.
+    #[must_use]
+    pub fn take_nameless(&mut self, now: Instant) -> Vec<Source> {
+        self.nameless.take_old(now)
     }
 
     /// Takes out what was not asked for lately.
     #[must_use]
-    pub fn take_old(&mut self, now: Instant) -> Vec<Source> {
+    pub fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
         let mut old = Vec::new();
         while let Some((_, (_, used))) = self.files.peek_lru() {
             if now.saturating_duration_since(*used) < OPENED_FOR {
                 break;
             }
-            old.extend(self.files.pop_lru().map(|(_, (source, _))| source));
+            let oldest = self.files.pop_lru();
+            old.extend(oldest.map(|(hash, (source, _))| (hash, source)));
         }
         old
     }
 
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && self.nameless.kept.is_empty()
+    }
+}
+
+/// What has no name any more, the longest first.
+struct Nameless<S> {
+    kept: VecDeque<(Instant, ContentHash, S, u64)>,
+    total_bytes: u64,
+}
+
+impl<S> Default for Nameless<S> {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            total_bytes: 0,
+        }
+    }
+}
+
+impl<S> Nameless<S> {
+    /// Gives it back where it is over the budget, or there already.
+    fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
+        let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
+        let is_full = size_bytes > room_bytes || self.kept.len() >= OPENED_MAX.get();
+        if is_full || self.get(&hash).is_some() {
+            return Some(source);
+        }
+        self.total_bytes += size_bytes;
+        self.kept.push_back((now, hash, source, size_bytes));
+        None
+    }
+
+    fn get(&self, hash: &ContentHash) -> Option<&S> {
+        let found = self.kept.iter().find(|kept| kept.1 == *hash);
+        found.map(|kept| &kept.2)
+    }
+
+    fn remove(&mut self, hash: &ContentHash) -> Option<S> {
+        let at = self.kept.iter().position(|kept| kept.1 == *hash)?;
+        let (_, _, source, size_bytes) = self.kept.remove(at)?;
+        self.total_bytes -= size_bytes;
+        Some(source)
+    }
+
+    fn take_old(&mut self, now: Instant) -> Vec<S> {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= NAMELESS_FOR;
+        let mut old = Vec::new();
+        while let Some((_, _, source, size_bytes)) = self.kept.pop_front_if(|it| is_old(it.0)) {
+            self.total_bytes -= size_bytes;
+            old.push(source);
+        }
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lost_its_name_is_kept_for_a_while_and_within_a_budget() {
+        let (mut nameless, now) = (Nameless::default(), Instant::now());
+        let [one, two, three] = [1, 2, 3].map(|byte| ContentHash::new([byte; 32]));
+        assert_eq!(nameless.put(now, one, 'a', 1000), None);
+        assert_eq!(nameless.put(now, one, 'b', 1000), Some('b'), "it is there");
+        let too_much = NAMELESS_BUDGET_BYTES - 999;
+        assert_eq!(nameless.put(now, two, 'c', too_much), Some('c'));
+        let later = now + NAMELESS_FOR / 2;
+        assert_eq!(nameless.put(later, two, 'd', too_much - 1), None);
+        assert_eq!(nameless.get(&one), Some(&'a'));
+        assert_eq!(nameless.take_old(now + NAMELESS_FOR), ['a']);
+        assert_eq!((nameless.get(&one), nameless.get(&two)), (None, Some(&'d')));
+        assert_eq!(nameless.put(later, three, 'e', 1000), None);
+        assert_eq!(nameless.remove(&two), Some('d'));
+        assert_eq!(nameless.take_old(later + NAMELESS_FOR), ['e']);
+        assert_eq!(nameless.total_bytes, 0);
     }
 }
