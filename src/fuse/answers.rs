@@ -35,7 +35,7 @@ impl Device {
             return false;
         }
         let deadline = begun + self.deadlines.metadata;
-        let waiting = Waiting::new(header.opcode, begun, deadline);
+        let waiting = Waiting::of_names(header, begun, deadline);
         if !self.table.insert(header.unique, waiting) {
             self.answer_error(header.unique, FsError::Stopping);
             return true;

@@ -83,7 +83,7 @@ pub(super) enum Due {
     /// A read may begin.
     Begin(Delayed),
     /// A thread is to be looked at again that got a signal while it waits for a request.
-    Look { unique: u64, thread: u32 },
+    Look { unique: u64 },
 }
 
 /// What is to be done later. Each is of a request in the device's table, which bounds this.

@@ -199,8 +199,8 @@ impl Device {
         let Some(named) = abi::interrupted_unique(message) else {
             return;
         };
-        if let Some(thread) = self.table.patient(named) {
-            self.take_signal(named, thread);
+        if let Some(patience) = self.table.patient(named) {
+            self.take_signal(named, patience);
         } else if !self.interrupt(named) {
             let head = abi::out_header(header.unique, libc::EAGAIN, 0);
             let _ = self.write(&[IoSlice::new(&head)]);
@@ -230,7 +230,7 @@ impl Device {
     pub(super) fn expect(&self, header: &Header) -> bool {
         let begun = Instant::now();
         let deadline = begun + self.deadlines.metadata;
-        let waiting = Waiting::new(header.opcode, begun, deadline);
+        let waiting = Waiting::of_names(header, begun, deadline);
         self.table.insert(header.unique, waiting)
     }
 

@@ -13,7 +13,7 @@ use super::budget::{Budget, Delayed, Due};
 use super::device::{Device, MAX_TRANSFER_BYTES};
 use super::readers::Reader;
 use super::signals::is_ending;
-use super::table::Waiting;
+use super::table::{Patience, Waiting};
 use crate::extent::ByteRange;
 use crate::fs::handles::Handle;
 use crate::fs::{FsError, Reach, ReadStep};
@@ -98,7 +98,10 @@ impl Device {
         let waiting = Waiting {
             reading,
             is_delayed: begin > begun,
-            patient: is_patient.then_some(asked.thread),
+            patient: is_patient.then_some(Patience {
+                thread: asked.thread,
+                until: None,
+            }),
             ..Waiting::new(opcode::READ, begun, begin + self.deadlines.read)
         };
         if !self.table.insert(unique, waiting) {
@@ -187,10 +190,11 @@ impl Device {
         while let Some(due) = self.delayed.wait_due() {
             match due {
                 Due::Begin(delayed) => self.begin_delayed(&delayed),
-                Due::Look { unique, thread } if self.table.patient(unique).is_some() => {
-                    self.take_signal(unique, thread);
+                Due::Look { unique } => {
+                    if let Some(patience) = self.table.patient(unique) {
+                        self.take_signal(unique, patience);
+                    }
                 }
-                Due::Look { .. } => {}
             }
         }
     }
@@ -209,14 +213,17 @@ impl Device {
         }
     }
 
-    /// A thread got a signal that waits as for a disk: it is interrupted only to end. The
-    /// kernel tells of one signal alone, so the thread is looked at again.
-    pub(super) fn take_signal(&self, unique: u64, thread: u32) {
-        if is_ending(thread) {
+    /// A thread got a signal that waits as for a disk: it is interrupted only to end, or when its
+    /// patience is over. The kernel tells of one signal alone, so the thread is looked at again.
+    pub(super) fn take_signal(&self, unique: u64, patience: Patience) {
+        let now = Instant::now();
+        let is_over = patience.until.is_some_and(|until| until <= now);
+        if is_over || is_ending(patience.thread) {
             self.interrupt(unique);
         } else {
-            let due = Due::Look { unique, thread };
-            self.delayed.push(Instant::now() + LOOK_AGAIN, due);
+            let again = now + LOOK_AGAIN;
+            let again = patience.until.map_or(again, |until| until.min(again));
+            self.delayed.push(again, Due::Look { unique });
         }
     }
 }

@@ -7,13 +7,17 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::abi::opcode;
+use super::abi::{Header, opcode};
 use super::reading::{Reading, Waits};
 use crate::fs::PendingRead;
+
+/// How long a request about names waits on when its thread catches a signal: longer than such an
+/// answer takes on a busy machine, shorter than a person notices (200 ms for any interrupt).
+const SIGNAL_GRACE: Duration = Duration::from_millis(150);
 
 /// How many requests that were answered before their handler did are remembered, so that the
 /// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
@@ -32,8 +36,17 @@ pub(super) struct Waiting {
     pub reading: Option<Arc<Reading>>,
     /// Whether its program's budget keeps it from beginning.
     pub is_delayed: bool,
-    /// The thread that waits, where a signal that it catches does not end the wait.
-    pub patient: Option<u32>,
+    /// Where a signal that its thread catches does not end the wait.
+    pub patient: Option<Patience>,
+}
+
+/// Who waits on though a signal came that does not end its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// The thread that waits.
+    pub thread: u32,
+    /// Until when; nothing: to the end of the wait.
+    pub until: Option<Instant>,
 }
 
 impl Waiting {
@@ -46,6 +59,19 @@ impl Waiting {
             reading: None,
             is_delayed: false,
             patient: None,
+        }
+    }
+
+    /// A request about names or attributes: a program that catches signals is not to find a
+    /// listing in pieces by one that comes while we work on it.
+    pub fn of_names(header: &Header, since: Instant, deadline: Instant) -> Self {
+        let patience = Patience {
+            thread: header.pid,
+            until: Some(since + SIGNAL_GRACE),
+        };
+        Self {
+            patient: Some(patience),
+            ..Self::new(header.opcode, since, deadline)
         }
     }
 }
@@ -132,8 +158,9 @@ impl Table {
         waiting.map(|it| it.is_delayed = false).is_some()
     }
 
-    /// The thread whose wait only a fatal signal ends, if the request still waits for such a one.
-    pub fn patient(&self, unique: u64) -> Option<u32> {
+    /// How a request that still waits takes a signal that its thread catches; nothing where that
+    /// ends it.
+    pub fn patient(&self, unique: u64) -> Option<Patience> {
         self.lock().waiting.get(&unique)?.patient
     }
 
@@ -244,7 +271,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 

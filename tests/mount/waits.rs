@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,18 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 extern "C" fn ignore_signal(_: libc::c_int) {}
+
+fn catch_without_restart(signal: libc::c_int) {
+    // SAFETY: the handler does nothing, and no SA_RESTART makes a wait end.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore_signal as *const () as usize;
+        assert_eq!(
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut()),
+            0
+        );
+    }
+}
 
 #[apply(promise)]
 fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
@@ -211,15 +223,7 @@ fn a_caught_signal_ends_a_direct_read_with_eintr() {
     let content = Memory::new();
     content.dead("dead", 10 << 20);
     let mounted = patient(&content);
-    // SAFETY: the handler does nothing, and no SA_RESTART makes the read end.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = ignore_signal as *const () as usize;
-        assert_eq!(
-            libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()),
-            0
-        );
-    }
+    catch_without_restart(libc::SIGUSR1);
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECT)
@@ -285,4 +289,41 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
         0,
         "the end of the mount closes everything"
     );
+}
+
+/// Profilers, shells and runtimes of languages get signals all the time, and few programs go on
+/// with a directory whose listing failed.
+#[apply(promise)]
+fn a_caught_signal_ends_no_listing() {
+    let content = Memory::new();
+    for number in 0..3_000 {
+        content.file(&format!("dir/{number}"), Vec::new());
+    }
+    let mounted = Mounted::of(&content);
+    catch_without_restart(libc::SIGUSR2);
+    let dir = mounted.at("dir");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let lists = scope.spawn(|| {
+            let tell = tell;
+            // SAFETY: names the calling thread.
+            tell.send(unsafe { libc::pthread_self() }).unwrap();
+            for round in 0..20 {
+                // what changed is listed anew, by the daemon
+                content.file(&format!("dir/new-{round}"), Vec::new());
+                mounted.publish();
+                let listed = fs::read_dir(&dir).map(|names| names.collect::<Result<Vec<_>, _>>());
+                assert!(listed.unwrap().unwrap().len() >= 3_000);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let thread = told.recv().unwrap();
+        while !done.load(Ordering::Relaxed) && !lists.is_finished() {
+            // SAFETY: the thread is not joined yet.
+            unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+            thread::sleep(Duration::from_micros(200));
+        }
+        lists.join().unwrap();
+    });
 }
