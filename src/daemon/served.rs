@@ -9,6 +9,7 @@ use super::control::{
     WaitInfo, WaitingFor,
 };
 use crate::fuse::{FileReport, GivenReport, Mount, ReaderBudget, ReaderReport, WaitReport};
+use crate::path::SharedPath;
 
 /// The mount that is served, once there is one. Holding this does not keep it.
 #[derive(Default)]
@@ -61,6 +62,11 @@ impl Served {
     pub fn answers(&self, timeout: Duration) -> bool {
         self.mount()
             .is_none_or(|mount| !mount.is_mounted() || mount.answers(timeout))
+    }
+
+    /// Whether a program that looks into the folder finds this name now; true where nobody can.
+    pub fn shows(&self, path: &SharedPath) -> bool {
+        self.mount().is_none_or(|mount| mount.shows(path))
     }
 
     fn mount(&self) -> Option<Arc<Mount>> {

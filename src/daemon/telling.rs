@@ -34,7 +34,7 @@ pub(super) async fn tell(mount: Arc<Mount>, mut changes: mpsc::Receiver<Outdated
         };
         match change {
             None => return,
-            Some(Outdated::Names(changes)) => mount.invalidate(&changes),
+            Some(Outdated::Names { view, changes }) => mount.invalidate(view, changes),
             Some(Outdated::CachedBytes(hash)) => {
                 if cached.is_empty() {
                     due = Instant::now() + GATHERED_FOR;

@@ -22,6 +22,7 @@ use super::listing::Listings;
 use super::modes::Modes;
 use super::names::{self, Listed};
 use super::recall::Places;
+use super::shown::Shown;
 use super::traits::{BackingFiles, Content, Invalidator, Stale, WholeFile};
 use crate::catalogue::View;
 use crate::path::{NAME_MAX_BYTES, SharedPath};
@@ -66,6 +67,7 @@ pub struct Filesystem {
     pub(super) modes: Modes,
     pub(super) places: Places,
     pub(super) ahead: Mutex<Ahead<SharedPath, WholeFile>>,
+    pub(super) shown: Shown,
     pub(super) inherited: OnceLock<Inherited>,
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) backing: OnceLock<Arc<dyn BackingFiles>>,
@@ -84,6 +86,7 @@ impl Filesystem {
             modes: Modes::default(),
             places: Places::default(),
             ahead: Mutex::new(Ahead::new()),
+            shown: Shown::default(),
             inherited: OnceLock::new(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),
@@ -117,7 +120,7 @@ impl Filesystem {
         if name.len() > NAME_MAX_BYTES {
             return Err(FsError::NameTooLong);
         }
-        let view = self.content.view();
+        let view = self.view();
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
         match names::resolve(&view, &child) {
             Some(listed) => Ok(self.enter(Some(parent), child, listed)),
@@ -148,7 +151,7 @@ impl Filesystem {
     /// [`FsError::Gone`] for a number that stands for nothing.
     pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
         let inode = self.inode(ino)?;
-        let now = names::resolve(&self.content.view(), &inode.name);
+        let now = names::resolve(&self.view(), &inode.name);
         // an own file that was written to is still the file that the kernel asks about, and shows
         // its size and time of this moment before the kernel has heard of the new version
         let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
@@ -176,7 +179,7 @@ impl Filesystem {
 
     /// What `df` shows: used is what the cluster shares, available what the cache may still take.
     pub fn statfs(&self) -> StatFs {
-        let totals = self.content.view().totals();
+        let totals = self.view().totals();
         let space = self.content.space();
         StatFs {
             used_bytes: totals.unique_bytes,
@@ -184,6 +187,17 @@ impl Filesystem {
             entries: totals.entries,
             free_entries: FREE_ENTRIES,
         }
+    }
+
+    /// Whether the kernel is given this name now, if it asks.
+    pub fn shows(&self, path: &SharedPath) -> bool {
+        let name = Name::Union(path.clone());
+        self.resolve(&self.view(), &name).is_some()
+    }
+
+    /// The namespace that is shown.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.shown.of(self.content.view(), Instant::now())
     }
 
     /// What an inode is called, from the root of the mount; nothing for one that the kernel should

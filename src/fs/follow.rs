@@ -53,7 +53,7 @@ impl Filesystem {
                 self.content.ask_ahead(&follow.ask);
             }
             let Some(needs) = follow.needs else { return };
-            let (now, view) = (Instant::now(), self.content.view());
+            let (now, view) = (Instant::now(), self.view());
             follow = match needs {
                 Needs::Order(directory) => {
                     let order = order_of(&view, &directory);

@@ -48,7 +48,7 @@ impl Filesystem {
     /// # Errors
     /// [`FsError::NotADirectory`] for anything else.
     pub fn readdir(&self, ino: u64, cookie: u64, full: Sink<'_>) -> Result<(), FsError> {
-        let view = self.content.view();
+        let view = self.view();
         let reader = self.reader(&view, ino, cookie)?;
         for (dot, _) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot) {
@@ -89,7 +89,7 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::readdir`].
     pub fn readdir_plus(&self, ino: u64, cookie: u64, full: PlusSink<'_>) -> Result<(), FsError> {
-        let view = self.content.view();
+        let view = self.view();
         let reader = self.reader(&view, ino, cookie)?;
         for (dot, attributes) in self.dots(&view, &reader) {
             if dot.cookie > cookie && full(dot, &attributes) {

@@ -27,6 +27,7 @@ mod names;
 mod older;
 mod order;
 mod recall;
+mod shown;
 mod staleness;
 pub mod traits;
 mod xattr;
@@ -40,13 +41,14 @@ pub use inode::ROOT_INO;
 pub use listing::DirectoryEntry;
 pub use older::LaterReply;
 pub use traits::{
-    BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator, LiveAttributes,
-    LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale, WholeFile,
+    Around, BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator,
+    LiveAttributes, LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+    WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 
 // What of others is part of this interface.
-pub use crate::catalogue::Change;
+pub use crate::catalogue::{Change, View};
 pub use crate::digest::ContentHash;
-pub use crate::path::NAME_MAX_BYTES;
+pub use crate::path::{NAME_MAX_BYTES, SharedPath};
 pub use crate::wire::native::record::Timestamp;

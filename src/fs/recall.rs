@@ -40,7 +40,7 @@ impl Filesystem {
         let (name, listed) = match self.inodes.get(ino) {
             None => self.recall(ino).ok_or(FsError::Gone)?,
             Some(inode) => {
-                let now = self.resolve(&self.content.view(), &inode.name);
+                let now = self.resolve(&self.view(), &inode.name);
                 let now = now.filter(|now| inode.is_version(&now.node));
                 (inode.name, now.ok_or(FsError::Gone)?)
             }
@@ -51,7 +51,7 @@ impl Filesystem {
     /// `..` of a directory.
     pub(super) fn lookup_above(&self, ino: u64) -> Result<Entry, FsError> {
         let name = names::parent(&self.inode(ino)?.name);
-        let listed = self.resolve(&self.content.view(), &name);
+        let listed = self.resolve(&self.view(), &name);
         Ok(self.enter(None, name, listed.ok_or(FsError::Gone)?))
     }
 
@@ -80,7 +80,7 @@ impl Filesystem {
 
     /// What a number stands for now, and by which name.
     fn recall(&self, ino: u64) -> Option<(Name, Listed)> {
-        let view = self.content.view();
+        let view = self.view();
         let now = |name: Name| {
             let listed = self.resolve(&view, &name)?;
             let node = listed.node.clone();

@@ -1,37 +1,77 @@
 //! What the kernel must forget when the namespace or the cache changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::filesystem::Filesystem;
 use super::inode::{Name, Node};
 use super::names;
 use super::traits::Stale;
-use crate::catalogue::Change;
+use crate::catalogue::{Change, View};
 use crate::digest::ContentHash;
 
+/// What is to be forgotten, each once, in the order in which it was found.
+#[derive(Default)]
+struct Outdated {
+    order: Vec<Stale>,
+    known: HashSet<Stale>,
+}
+
+impl Outdated {
+    fn add(&mut self, stale: Stale) {
+        if self.known.insert(stale.clone()) {
+            self.order.push(stale);
+        }
+    }
+}
+
 impl Filesystem {
-    /// Tells the kernel of changes of the namespace, once the view that shows them is the one
-    /// that [`Content::view`] gives. Never waits.
-    ///
-    /// [`Content::view`]: super::traits::Content::view
-    pub fn namespace_changed(&self, changes: &[Change]) {
-        self.forget_places();
+    /// Tells the kernel of changes of the namespace, and then shows it the one that has them; none
+    /// where the changes are of what older peers have. Never waits.
+    pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
+        let newest = view.clone().unwrap_or_else(|| self.content.view());
+        let stale = self.outdated_by(&newest, &changes);
+        let fs = Arc::downgrade(self);
+        let show = move || {
+            let Some(fs) = fs.upgrade() else {
+                return Vec::new();
+            };
+            view.into_iter().for_each(|view| fs.shown.show(view));
+            fs.forget_places();
+            // also of names that the kernel has asked for meanwhile
+            fs.outdated_by(&newest, &changes)
+        };
+        match self.invalidator.get() {
+            Some(invalidator) => invalidator.invalidate_around(stale, Box::new(show)),
+            None => drop(show()),
+        }
+    }
+
+    /// What the kernel knows that these changes made wrong.
+    fn outdated_by(&self, newest: &View, changes: &[Change]) -> Vec<Stale> {
+        let mut stale = Outdated::default();
         let open = self.open_inodes();
         for change in changes {
             match change {
-                Change::Listing(path) => self.listing_changed(Name::Union(path.clone())),
+                Change::Listing(path) => {
+                    self.listing_changed(Name::Union(path.clone()), &mut stale);
+                }
                 Change::Entry(path) => {
                     let name = Name::Union(path.clone());
-                    self.name_changed(&name);
+                    self.name_changed(newest, &name, &mut stale);
                     // what lost its name has no links from now on
                     let files = open.get(&name).into_iter().flatten().copied();
                     let lost = files.chain(self.inodes.number_of_directory(name));
-                    lost.for_each(|ino| self.invalidate(Stale::Attributes { ino }));
+                    lost.for_each(|ino| stale.add(Stale::Attributes { ino }));
                 }
-                Change::Everything => self.everything_changed(),
+                Change::Everything => stale.add(Stale::Everything),
             }
         }
-        self.hidden_listings_changed();
+        // What a change of the union does to the hidden folders is not worked out: programs look
+        // into few of them.
+        let hidden = self.inodes.hidden_directories().into_iter();
+        hidden.for_each(|ino| stale.add(Stale::Listing { ino }));
+        stale.order
     }
 
     /// What is open, by name: programs ask for its attributes whatever the name stands for.
@@ -61,64 +101,54 @@ impl Filesystem {
             .map(|ino| Stale::Listing { ino });
         let mut stale: Vec<Stale> = directories.collect();
         let names = self.inodes.names().into_iter();
-        stale.extend(names.map(|(parent, name)| Stale::Name { parent, name }));
+        // one that stands for something else is found out when it is asked for
+        stale.extend(names.map(|(parent, name)| Stale::Directory { parent, name }));
         let open = self.handles.inodes().into_iter();
         stale.extend(open.map(|ino| Stale::Attributes { ino }));
         stale
     }
 
-    /// What a change of the union does to the hidden folders is not worked out: programs look into
-    /// few of them.
-    fn hidden_listings_changed(&self) {
-        for ino in self.inodes.hidden_directories() {
-            self.invalidate(Stale::Listing { ino });
-        }
-    }
-
-    fn everything_changed(&self) {
-        self.invalidate(Stale::Everything);
-    }
-
     /// The listing and the attributes; what is not known to the kernel needs no word.
-    fn listing_changed(&self, directory: Name) {
+    fn listing_changed(&self, directory: Name, stale: &mut Outdated) {
         if let Some(ino) = self.inodes.number_of_directory(directory) {
-            self.invalidate(Stale::Listing { ino });
+            stale.add(Stale::Listing { ino });
         }
     }
 
     /// What the name stands for, and the listing that it is in: a new name is not seen through a
     /// cached listing by a word about the name alone.
-    fn name_changed(&self, name: &Name) {
-        let view = self.content.view();
-        if let Some(listed) = names::resolve(&view, name) {
+    fn name_changed(&self, view: &View, name: &Name, stale: &mut Outdated) {
+        let mut is_directory = false;
+        if let Some(listed) = names::resolve(view, name) {
+            is_directory = listed.node == Node::Directory;
             let inode = super::inode::Inode {
                 name: name.clone(),
                 node: listed.node,
             };
             if let Some(ino) = self.inodes.number_of(&inode) {
                 // The same version by a new mtime or mode.
-                let stale = match inode.node {
+                stale.add(match inode.node {
                     Node::Directory => Stale::Listing { ino },
                     _ => Stale::Attributes { ino },
-                };
-                self.invalidate(stale);
+                });
             }
         }
-        if let Some(stale) = self.stale_name(name) {
-            self.listing_changed(names::parent(name));
-            self.invalidate(stale);
+        if let Some(lost) = self.stale_name(name, is_directory) {
+            self.listing_changed(names::parent(name), stale);
+            stale.add(lost);
         }
     }
 
-    fn stale_name(&self, name: &Name) -> Option<Stale> {
+    fn stale_name(&self, name: &Name, is_directory: bool) -> Option<Stale> {
         let Name::Union(path) = name else { return None };
         if path.is_root() {
             return None;
         }
         let parent = self.inodes.number_of_directory(names::parent(name))?;
-        Some(Stale::Name {
-            parent,
-            name: path.file_name().into(),
+        let name = path.file_name().into();
+        Some(match is_directory {
+            true => Stale::Directory { parent, name },
+            false => Stale::Name { parent, name },
         })
     }
 }

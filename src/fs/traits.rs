@@ -149,7 +149,15 @@ pub trait Invalidator: Send + Sync + 'static {
     /// Asks for it; it happens soon, on a thread of its own. What is asked for twice in a row may
     /// happen once.
     fn invalidate(&self, stale: Stale);
+
+    /// Asks for all of these, and has `change` called once they have happened; it says what the
+    /// kernel must forget once more, since it was answered meanwhile as things were before.
+    fn invalidate_around(&self, stale: Vec<Stale>, change: Around);
 }
+
+/// What is done once the kernel has forgotten what it changes; on another thread, and it may not
+/// wait.
+pub type Around = Box<dyn FnOnce() -> Vec<Stale> + Send>;
 
 /// Hands local files to the kernel, which then reads them itself (FUSE passthrough).
 pub trait BackingFiles: Send + Sync + 'static {
@@ -293,6 +301,14 @@ pub enum Stale {
     /// What a name in a directory stands for, or that there is none.
     Name {
         /// The directory.
+        parent: u64,
+        /// The name.
+        name: Box<[u8]>,
+    },
+    /// The same of a name that stands for a directory now. If that is what it stood for before, who
+    /// works in it stays there: getcwd(2) of a name that is forgotten fails.
+    Directory {
+        /// The directory above.
         parent: u64,
         /// The name.
         name: Box<[u8]>,

@@ -27,7 +27,7 @@ impl Filesystem {
         if let Some(error) = absence(name) {
             return Err(error);
         }
-        let view = self.content.view();
+        let view = self.view();
         let inode = self.inode(ino)?;
         let file = match self.current(&view, &inode) {
             Node::File(file) => file,

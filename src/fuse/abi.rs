@@ -206,6 +206,8 @@ fn plus_inodes(mut body: &[u8]) -> Vec<u64> {
 pub(super) fn notification(stale: &Stale) -> Vec<u8> {
     const INVAL_INODE: i32 = 2;
     const INVAL_ENTRY: i32 = 3;
+    // Linux 6.2: the name is asked for anew, and dropped if it is another inode; before, at once.
+    const EXPIRE_ONLY: u32 = 1;
     // Linux 6.16: all names that the kernel holds are asked for anew.
     const INC_EPOCH: i32 = 8;
     let mut body = Vec::new();
@@ -224,10 +226,14 @@ pub(super) fn notification(stale: &Stale) -> Vec<u8> {
             body.extend(0i64.to_ne_bytes());
             INVAL_INODE
         }
-        Stale::Name { parent, name } => {
+        Stale::Name { parent, name } | Stale::Directory { parent, name } => {
+            let flags = match stale {
+                Stale::Directory { .. } => EXPIRE_ONLY,
+                _ => 0,
+            };
             body.extend(parent.to_ne_bytes());
             body.extend((name.len() as u32).to_ne_bytes());
-            body.extend(0u32.to_ne_bytes());
+            body.extend(flags.to_ne_bytes());
             body.extend_from_slice(name);
             body.push(0);
             INVAL_ENTRY

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::broker::{self, BrokerError, Held, MountRequest, Mounted, Seat};
-use crate::fs::{Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options};
+use crate::fs::{
+    Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
+};
 
 /// How long an unmount waits for the last request to end. It is not needed for the mount to be
 /// gone, only for its threads.
@@ -162,10 +164,15 @@ impl Mount {
         }
     }
 
-    /// Tells the kernel what changed, once [`Content::view`] gives the view that shows it. Never
-    /// waits.
-    pub fn invalidate(&self, changes: &[Change]) {
-        self.fs.namespace_changed(changes);
+    /// Tells the kernel what changed, and then shows the namespace that has these changes; none
+    /// where they are of what older peers have. Never waits.
+    pub fn invalidate(&self, view: Option<Arc<View>>, changes: Vec<Change>) {
+        self.fs.namespace_changed(view, changes);
+    }
+
+    /// Whether a program that looks finds this name now.
+    pub fn shows(&self, path: &SharedPath) -> bool {
+        self.fs.shows(path)
     }
 
     /// Tells the kernel that another share of a content is cached than before (`st_blocks`).

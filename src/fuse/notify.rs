@@ -4,27 +4,22 @@
 //! no thread that answers requests may send one. What is asked for while it still waits in the
 //! queue happens once; a queue that is full becomes one word: everything.
 
+mod again;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use again::{Again, SETTLING_TIME};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::abi::opcode;
 use super::device::Device;
-use crate::fs::{Invalidator, Stale};
+use crate::fs::{Around, Invalidator, Stale};
 
 /// The most notifications that wait; more become [`Stale::Everything`].
 pub const MAX_WAITING: usize = 1 << 16;
-/// How many are sent before the queue is looked at again.
-const BATCH: usize = 1024;
-/// After this, a batch is sent again if an answer may have crossed it: one that was made from the
-/// namespace as it was before, and reached the kernel after the notification.
-const CROSSING_TIME: Duration = Duration::from_millis(100);
-/// An answer given so shortly before may not have been worked in yet by the program that asked,
-/// and a listing is sent once more after it: the kernel guards names and attributes against answers
-/// that cross a notification (fs/fuse/dir.c), but not the pages of a listing.
-const SETTLING_TIME: Duration = Duration::from_secs(1);
 
 /// What the kernel is to forget, soon.
 #[derive(Default)]
@@ -37,35 +32,42 @@ pub(super) struct Queue {
 struct State {
     order: VecDeque<Stale>,
     waiting: HashSet<Stale>,
-    /// Whether the thread waits for crossing answers: what comes meanwhile does not wake it.
-    crossing: bool,
+    changes: Vec<Around>,
     closed: bool,
+}
+
+/// What is sent together, and what is changed after it.
+#[derive(Default)]
+struct Batch {
+    stale: Vec<Stale>,
+    changes: Vec<Around>,
 }
 
 impl Invalidator for Queue {
     fn invalidate(&self, stale: Stale) {
         let mut state = self.lock();
-        if state.closed || state.waiting.contains(&Stale::Everything) {
-            return;
+        if !state.closed {
+            state.ask(stale);
+            self.changed.notify_one();
         }
-        if stale == Stale::Everything || state.order.len() >= MAX_WAITING {
-            state.order.clear();
-            state.waiting.clear();
-            state.add(Stale::Everything);
-        } else {
-            state.add(stale);
-        }
-        if !state.crossing {
+    }
+
+    fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+        let mut state = self.lock();
+        if !state.closed {
+            stale.into_iter().for_each(|stale| state.ask(stale));
+            state.changes.push(change);
             self.changed.notify_one();
         }
     }
 }
 
 impl Queue {
-    /// The next ones; none where there are none until then, nothing once the queue is closed.
-    fn next_batch(&self, until: Option<Instant>) -> Option<Vec<Stale>> {
+    /// All that waits; an empty batch where there is nothing until then, nothing once the queue is
+    /// closed.
+    fn next_batch(&self, until: Option<Instant>) -> Option<Batch> {
         let mut state = self.lock();
-        while state.order.is_empty() && !state.closed {
+        while state.order.is_empty() && state.changes.is_empty() && !state.closed {
             let Some(until) = until else {
                 self.changed.wait(&mut state);
                 continue;
@@ -78,41 +80,31 @@ impl Queue {
         if state.closed {
             return None;
         }
-        let count = state.order.len().min(BATCH);
-        let batch: Vec<Stale> = state.order.drain(..count).collect();
-        for stale in &batch {
-            state.waiting.remove(stale);
-        }
-        Some(batch)
-    }
-
-    /// Waits for answers that cross a notification to arrive; false where the queue was closed.
-    fn wait_for_crossing(&self) -> bool {
-        let mut state = self.lock();
-        state.crossing = true;
-        self.changed
-            .wait_while_for(&mut state, |s| !s.closed, CROSSING_TIME);
-        state.crossing = false;
-        !state.closed
+        state.waiting.clear();
+        Some(Batch {
+            stale: state.order.drain(..).collect(),
+            changes: std::mem::take(&mut state.changes),
+        })
     }
 
     /// Sends what is asked for until the queue is closed.
     pub fn send_all(&self, device: &Arc<Device>) {
-        // a batch a crossing time at most, so as many as fit into the settling time
-        let mut settling: VecDeque<(Instant, Vec<Stale>)> = VecDeque::new();
-        while let Some(batch) = self.next_batch(settling.front().map(|it| it.0)) {
-            let now = Instant::now();
-            while settling.front().is_some_and(|it| it.0 <= now) {
-                let listings = settling.pop_front().into_iter().flat_map(|it| it.1);
-                listings.for_each(|stale| send(device, &stale));
+        let mut again = Again::default();
+        while let Some(batch) = self.next_batch(again.next_due()) {
+            let begun = Instant::now();
+            let due = again.take_due(begun);
+            due.iter().for_each(|stale| send(device, stale));
+            let Batch { mut stale, changes } = batch;
+            stale.iter().for_each(|stale| send(device, stale));
+            if !changes.is_empty() {
+                let mut known: HashSet<Stale> = stale.iter().cloned().collect();
+                let once_more: Vec<Stale> = changes.into_iter().flat_map(|it| it()).collect();
+                once_more.iter().for_each(|stale| send(device, stale));
+                stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
             }
-            let lately = now.checked_sub(SETTLING_TIME).unwrap_or(now);
-            let may_cross = !batch.is_empty() && device.table.any_since(lately, carries_names);
-            batch.iter().for_each(|stale| send(device, stale));
-            if may_cross && self.wait_for_crossing() {
-                batch.iter().for_each(|stale| send(device, stale));
-                let listings = batch.into_iter().filter(is_of_listings).collect();
-                settling.push_back((Instant::now() + SETTLING_TIME, listings));
+            let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
+            if device.table.any_since(lately, carries_names) {
+                again.note(stale, Instant::now());
             }
         }
     }
@@ -130,15 +122,18 @@ impl Queue {
 }
 
 impl State {
-    fn add(&mut self, stale: Stale) {
-        if self.waiting.insert(stale.clone()) {
+    fn ask(&mut self, stale: Stale) {
+        if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
+            return;
+        }
+        if stale == Stale::Everything || self.order.len() >= MAX_WAITING {
+            self.order = VecDeque::from([Stale::Everything]);
+            self.waiting = HashSet::from([Stale::Everything]);
+        } else {
+            self.waiting.insert(stale.clone());
             self.order.push_back(stale);
         }
     }
-}
-
-fn is_of_listings(stale: &Stale) -> bool {
-    matches!(stale, Stale::Listing { .. } | Stale::Everything)
 }
 
 /// Whether the answer of an operation tells the kernel what it may keep.
@@ -156,7 +151,7 @@ fn send(device: &Arc<Device>, stale: &Stale) {
     if *stale == Stale::Everything {
         let names = device.fs.known_names();
         for known in names {
-            if sent.is_err() || !matches!(known, Stale::Name { .. }) {
+            if sent.is_err() || !matches!(known, Stale::Directory { .. }) {
                 let _ = device.notify(&known);
             }
         }
@@ -165,10 +160,20 @@ fn send(device: &Arc<Device>, stale: &Stale) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use super::*;
 
     fn listing(ino: u64) -> Stale {
         Stale::Listing { ino }
+    }
+
+    impl Queue {
+        fn next(&self) -> Option<Vec<Stale>> {
+            let soon = Instant::now() + Duration::from_secs(60);
+            self.next_batch(Some(soon)).map(|batch| batch.stale)
+        }
     }
 
     #[test]
@@ -177,13 +182,10 @@ mod tests {
         for ino in [7, 8, 7, 9, 8] {
             queue.invalidate(listing(ino));
         }
-        assert_eq!(
-            queue.next_batch(None),
-            Some(vec![listing(7), listing(8), listing(9)])
-        );
+        assert_eq!(queue.next(), Some(vec![listing(7), listing(8), listing(9)]));
         queue.invalidate(listing(7));
         assert_eq!(
-            queue.next_batch(None),
+            queue.next(),
             Some(vec![listing(7)]),
             "asked anew after it was sent"
         );
@@ -195,31 +197,52 @@ mod tests {
         for ino in 0..=MAX_WAITING as u64 + 10 {
             queue.invalidate(listing(ino));
         }
-        assert_eq!(queue.next_batch(None), Some(vec![Stale::Everything]));
+        assert_eq!(queue.next(), Some(vec![Stale::Everything]));
         queue.invalidate(listing(1));
-        assert_eq!(queue.next_batch(None), Some(vec![listing(1)]));
+        assert_eq!(queue.next(), Some(vec![listing(1)]));
+    }
+
+    #[test]
+    fn what_is_changed_after_a_word_stays_with_it_also_where_that_becomes_another() {
+        let (queue, done) = (Queue::default(), Arc::new(AtomicUsize::new(0)));
+        for round in 0..3 {
+            let done = done.clone();
+            let change = move || {
+                assert_eq!(done.fetch_add(1, Ordering::Relaxed), round);
+                vec![]
+            };
+            queue.invalidate_around(vec![listing(1), listing(2)], Box::new(change));
+            queue.invalidate(Stale::Everything);
+        }
+        let batch = queue.next_batch(None).unwrap();
+        assert_eq!(batch.stale, [Stale::Everything]);
+        assert!(batch.changes.into_iter().all(|change| change().is_empty()));
+        assert_eq!(done.load(Ordering::Relaxed), 3);
+        queue.invalidate_around(vec![], Box::new(Vec::new));
+        let batch = queue.next_batch(None).unwrap();
+        assert_eq!((batch.stale.len(), batch.changes.len()), (0, 1));
     }
 
     #[test]
     fn with_nothing_to_send_a_wait_ends_when_something_is_due() {
         let queue = Queue::default();
         let soon = Instant::now() + Duration::from_millis(5);
-        assert_eq!(queue.next_batch(Some(soon)), Some(vec![]));
+        assert!(queue.next_batch(Some(soon)).unwrap().stale.is_empty());
         assert!(Instant::now() >= soon);
         queue.invalidate(listing(3));
-        assert_eq!(queue.next_batch(Some(soon)), Some(vec![listing(3)]));
+        assert_eq!(queue.next(), Some(vec![listing(3)]));
     }
 
     #[test]
     fn closing_wakes_who_waits_and_nothing_is_sent_after_it() {
         let queue = Queue::default();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.next_batch(None));
+            let waiter = scope.spawn(|| queue.next_batch(None).is_none());
             queue.close();
-            assert_eq!(waiter.join().unwrap(), None);
+            assert!(waiter.join().unwrap());
         });
         queue.invalidate(listing(1));
-        assert_eq!(queue.next_batch(None), None);
-        assert!(!queue.wait_for_crossing());
+        queue.invalidate_around(vec![listing(2)], Box::new(Vec::new));
+        assert!(queue.next_batch(None).is_none());
     }
 }

@@ -63,10 +63,15 @@ impl Published {
 }
 
 /// What whoever shows the namespace must look at again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Outdated {
     /// Names, in the order in which they changed.
-    Names(Vec<Change>),
+    Names {
+        /// The namespace that shows them so; none where they are older peers'.
+        view: Option<Arc<View>>,
+        /// What changed.
+        changes: Vec<Change>,
+    },
     /// Another part of this content is cached than before.
     CachedBytes(ContentHash),
 }

@@ -465,7 +465,8 @@ impl Runner {
             legacy.changed(&changes);
         }
         if let Some(permit) = permit {
-            permit.send(Outdated::Names(changes));
+            let view = Some(view);
+            permit.send(Outdated::Names { view, changes });
         }
     }
 }

@@ -2,7 +2,9 @@
 //! signals, by the programs that they have. One promise at a time.
 
 mod commands;
+mod disks;
 mod embedded;
+mod exports;
 mod hostile;
 mod legacy;
 mod mesh;
@@ -11,11 +13,13 @@ mod nodes;
 mod pointers;
 mod readers;
 mod refusals;
+mod repositories;
 mod small_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
 mod trust;
+mod waiting;
 
 /// So many promises are tried at once: they wait for each other's clocks more than they compute,
 /// also on two processors.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
+use p2pfs::path::SharedPath;
 use p2pfs::wire::native::record::{Entry, Kind, Timestamp};
 
 const NEEDS: &[Need] = &[mount_as_root];
@@ -215,4 +217,34 @@ fn a_new_mtime_is_the_same_inode_and_is_seen() {
         now().mtime() == 1_800_000_000
     });
     assert_eq!((now().ino(), now().mode() & 0o777), (before.ino(), 0o755));
+}
+
+/// A directory's time changes whenever something comes into it, and many programs ask where they
+/// are (getcwd), shells and git among them: a name that the kernel was told to drop is nowhere.
+#[apply(promise)]
+fn who_works_in_a_directory_keeps_it_when_it_changes() {
+    let content = Memory::new();
+    content.file("work/here/file", b"1".to_vec());
+    let mounted = Mounted::of(&content);
+    let here = mounted.at("work/here");
+    let work = fs::File::open(&here).unwrap();
+    let place = || fs::read_link(format!("/proc/self/fd/{}", work.as_raw_fd())).unwrap();
+    assert_eq!(place(), here);
+    for round in 0..20 {
+        content.file(&format!("work/here/new-{round}"), b"2".to_vec());
+        content.file(&format!("work/new-{round}"), b"2".to_vec());
+        mounted.publish();
+        eventually("the change shows", PATIENCE, || {
+            assert_eq!(place(), here);
+            mounted
+                .mount
+                .shows(&SharedPath::new(format!("work/new-{round}").into_bytes()).unwrap())
+        });
+        assert_eq!(place(), here);
+    }
+    content.remove("work/here/file");
+    (0..20).for_each(|round| content.remove(&format!("work/here/new-{round}")));
+    mounted.publish();
+    eventually("it is gone", PATIENCE, || !here.exists());
+    assert_ne!(place(), here);
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -302,7 +303,6 @@ fn a_caught_signal_ends_no_listing() {
     let mounted = Mounted::of(&content);
     catch_without_restart(libc::SIGUSR2);
     let dir = mounted.at("dir");
-    let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
         let lists = scope.spawn(|| {
@@ -316,13 +316,13 @@ fn a_caught_signal_ends_no_listing() {
                 let listed = fs::read_dir(&dir).map(|names| names.collect::<Result<Vec<_>, _>>());
                 assert!(listed.unwrap().unwrap().len() >= 3_000);
             }
-            done.store(true, Ordering::Relaxed);
         });
         let thread = told.recv().unwrap();
-        while !done.load(Ordering::Relaxed) && !lists.is_finished() {
+        // until the other end is gone
+        let pace = Duration::from_micros(200);
+        while told.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
             // SAFETY: the thread is not joined yet.
             unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
-            thread::sleep(Duration::from_micros(200));
         }
         lists.join().unwrap();
     });

@@ -250,14 +250,14 @@ impl Memory {
 
     /// Publishes the view, and tells the mount what changed.
     pub fn publish(&self, mount: Option<&Mount>) {
-        let changes = {
+        let (view, changes) = {
             let mut state = self.state.lock();
             let (view, changes) = state.namespace.merge();
-            state.view = view;
-            changes
+            state.view = view.clone();
+            (view, changes)
         };
         if let Some(mount) = mount {
-            mount.invalidate(&changes);
+            mount.invalidate(Some(view), changes);
         }
     }
 

@@ -106,6 +106,10 @@ impl Service {
                 let shown = path.as_bytes().escape_ascii();
                 return Ok(Some(format!("{shown} is not listed")));
             }
+            if !self.served.shows(&path) {
+                let shown = path.as_bytes().escape_ascii();
+                return Ok(Some(format!("{shown} is not in the folder yet")));
+            }
         }
         Ok(None)
     }

@@ -401,7 +401,8 @@ impl Plane {
             .filter_map(|name| root.join(name.as_bytes()).ok());
         let changes: Vec<Change> = paths.map(Change::Entry).collect();
         if !changes.is_empty() {
-            let _full = self.changes.try_send(Outdated::Names(changes));
+            let view = None;
+            let _full = (self.changes).try_send(Outdated::Names { view, changes });
         }
     }
 

@@ -1,8 +1,8 @@
 //! The files that are being served, kept open between the questions of one reader.
 //!
-//! An open file of the cache is not evicted, and one of a share keeps its disk from being unmounted,
-//! so nothing stays open long after the last question; but for a while what lost its name, since
-//! nobody else may have the bytes that a reader elsewhere has open.
+//! An open file of the cache is not evicted, and one of a share keeps its disk from being
+//! unmounted, so nothing stays open long after the last question; but for a while what lost its
+//! name, since nobody else may have the bytes that a reader elsewhere has open.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;

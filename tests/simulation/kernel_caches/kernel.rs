@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use p2pfs::fs::{
-    Attributes, BackingFile, BackingFiles, Caching, FileKind, Filesystem, FsError, Invalidator,
-    ROOT_INO, Reach, ReadStep, Stale,
+    Around, Attributes, BackingFile, BackingFiles, Caching, FileKind, Filesystem, FsError,
+    Invalidator, ROOT_INO, Reach, ReadStep, Stale,
 };
 use p2pfs::path::SharedPath;
 use parking_lot::Mutex;
@@ -27,11 +27,22 @@ const PAGE_BYTES: usize = 4096;
 
 /// What the filesystem wants the kernel to forget, in order.
 #[derive(Default)]
-pub struct Notifications(Mutex<Vec<Stale>>);
+pub struct Notifications(Mutex<Vec<Word>>);
+
+enum Word {
+    Forget(Stale),
+    Then(Around),
+}
 
 impl Invalidator for Notifications {
     fn invalidate(&self, stale: Stale) {
-        self.0.lock().push(stale);
+        self.0.lock().push(Word::Forget(stale));
+    }
+
+    fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+        let words = stale.into_iter().map(Word::Forget);
+        let words = words.chain([Word::Then(change)]);
+        self.0.lock().extend(words);
     }
 }
 
@@ -116,7 +127,7 @@ struct Stream {
 }
 
 pub struct Kernel {
-    pub fs: Filesystem,
+    pub fs: Arc<Filesystem>,
     world: Arc<World>,
     notifications: Arc<Notifications>,
     pub backings: Arc<Backings>,
@@ -132,7 +143,7 @@ impl Kernel {
     pub fn new(fs: Filesystem, world: Arc<World>, passthrough: bool) -> Self {
         let (notifications, backings) = (Arc::<Notifications>::default(), Arc::default());
         let mut kernel = Self {
-            fs,
+            fs: Arc::new(fs),
             world,
             notifications,
             backings,
@@ -163,7 +174,7 @@ impl Kernel {
 
     /// What the filesystem was goes without a word.
     pub fn serve_by(&mut self, fs: Filesystem) {
-        self.fs = fs;
+        self.fs = Arc::new(fs);
         self.prepare();
     }
 
@@ -310,13 +321,23 @@ impl Kernel {
 
     /// Takes in so many notifications; true where there was one.
     pub fn hear(&mut self, count: usize) -> bool {
-        let stale: Vec<Stale> = {
+        let words: Vec<Word> = {
             let mut waiting = self.notifications.0.lock();
             let count = count.min(waiting.len());
             waiting.drain(..count).collect()
         };
-        stale.iter().for_each(|stale| self.apply(stale));
-        !stale.is_empty()
+        let heard = !words.is_empty();
+        for word in words {
+            match word {
+                Word::Forget(stale) => self.apply(&stale),
+                Word::Then(change) => {
+                    let again = change();
+                    self.view_changed();
+                    again.iter().for_each(|stale| self.apply(stale));
+                }
+            }
+        }
+        heard
     }
 
     fn apply(&mut self, stale: &Stale) {
@@ -339,11 +360,19 @@ impl Kernel {
                 }
                 self.drop_name(&(*parent, name.to_vec()));
             }
+            Stale::Directory { parent, name } => {
+                if let Some(known) = self.inodes.get_mut(parent) {
+                    known.attributes = None;
+                }
+                if let Some(dentry) = self.names.get_mut(&(*parent, name.to_vec())) {
+                    dentry.believed = false;
+                }
+            }
             Stale::Everything => {
                 self.names.values_mut().for_each(|it| it.believed = false);
                 // as `fuse::notify` sends it
                 for known in self.fs.known_names() {
-                    if !matches!(known, Stale::Name { .. }) {
+                    if !matches!(known, Stale::Directory { .. }) {
                         self.apply(&known);
                     }
                 }
@@ -503,7 +532,7 @@ impl Kernel {
             plus,
             listings_dropped: self.inodes[&ino].listings_dropped,
             seen: vec![],
-            always: self.world.children(&self.shared_path(ino)),
+            always: self.shown_children(ino),
         });
     }
 
@@ -565,10 +594,18 @@ impl Kernel {
         }
     }
 
+    /// The names in a directory that are shown already and are still there.
+    fn shown_children(&self, ino: u64) -> BTreeSet<Vec<u8>> {
+        let dir = self.shared_path(ino);
+        let mut names = self.world.children(&dir);
+        names.retain(|name| dir.join(name).is_ok_and(|path| self.fs.shows(&path)));
+        names
+    }
+
     /// The view is another one: who reads a directory may miss what left it.
     pub fn view_changed(&mut self) {
         for at in 0..self.streams.len() {
-            let now = self.world.children(&self.shared_path(self.streams[at].ino));
+            let now = self.shown_children(self.streams[at].ino);
             self.streams[at].always.retain(|name| now.contains(name));
         }
     }

@@ -214,7 +214,9 @@ impl Trial {
 
     fn tell(&mut self) -> Option<&'static str> {
         match self.world.next_told()? {
-            Told::Names(changes) => self.kernel.fs.namespace_changed(&changes),
+            Told::Names(view, changes) => {
+                self.kernel.fs.namespace_changed(Some(view), changes);
+            }
             Told::CachedBytes(hash) => self.kernel.fs.cached_changed(&hash),
         }
         Some("tell")

@@ -60,7 +60,7 @@ pub fn stored(hash: &ContentHash) -> &'static Stored {
 
 /// What the node tells its mount, in this order, some time after it is so.
 pub enum Told {
-    Names(Vec<Change>),
+    Names(Arc<View>, Vec<Change>),
     CachedBytes(ContentHash),
 }
 
@@ -332,8 +332,8 @@ impl World {
         let state = &mut *self.lock();
         let view = state.near.view();
         let changes: Vec<Change> = std::iter::from_fn(|| state.near.poll_change()).collect();
-        state.view = view;
-        state.told.push_back(Told::Names(changes));
+        state.view = view.clone();
+        state.told.push_back(Told::Names(view, changes));
     }
 
     /// What the mount is told next.

@@ -1,0 +1,172 @@
+//! A repository that is worked in on one node, read on another: what succeeds on the disk succeeds
+//! there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each reading command.
+const ROUNDS: usize = 15;
+
+/// Between two commits: a person's at their fastest.
+const PACE: Duration = Duration::from_millis(250);
+
+/// What is run over and over on the node that has the repository.
+const PACKING: [&str; 3] = ["gc -q", "repack -a -d -q", "repack -d -q"];
+
+/// A repository, and who works in it.
+struct Repository {
+    at: PathBuf,
+    home: PathBuf,
+    /// Held by who must not find a new commit meanwhile: fsck takes one that came while it worked
+    /// for a damage, wherever it is run.
+    commits: Mutex<usize>,
+    done: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Repository {
+    fn git(&self, dir: &Path, line: &str) -> Finished {
+        let mut git = Command::new("git");
+        git.args(["-c", "safe.directory=*", "-c", "gc.auto=0"]);
+        git.args(["-c", "user.name=a", "-c", "user.email=a@example.org"]);
+        git.arg("-C").arg(dir).args(line.split(' '));
+        git.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", &self.home);
+        run(git.env("GIT_OPTIONAL_LOCKS", "0"))
+    }
+
+    fn commit(&self, number: &mut MutexGuard<'_, usize>) {
+        **number += 1;
+        for file in 0..5 {
+            let dir = self.at.join(format!("dir-{}", (**number + file) % 4));
+            fs::create_dir_all(&dir).unwrap();
+            let text = format!("{number} {file}\n").repeat(**number % 50 + 1);
+            fs::write(
+                dir.join(format!("file-{}", (**number * 7 + file) % 20)),
+                text,
+            )
+            .unwrap();
+        }
+        self.git(&self.at, "add -A").expect_ok();
+        self.git(&self.at, "commit -q -m more").expect_ok();
+    }
+
+    fn head(&self, dir: &Path) -> String {
+        self.git(dir, "rev-parse HEAD").text()
+    }
+
+    fn is_done_within(&self, pace: Duration) -> bool {
+        let mut done = self.done.lock();
+        self.ended.wait_while_for(&mut done, |done| !*done, pace);
+        *done
+    }
+
+    fn work(&self) {
+        while !self.is_done_within(PACE) {
+            self.commit(&mut self.commits.lock());
+        }
+    }
+
+    fn pack(&self) {
+        for line in PACKING.iter().cycle() {
+            if self.is_done_within(2 * PACE) {
+                return;
+            }
+            self.git(&self.at, line).expect_ok();
+        }
+    }
+
+    /// An object that was packed between its listing and its reading is missing to fsck, on any
+    /// disk; the slower the disk, the more often.
+    fn check(&self, dir: &Path) -> Finished {
+        loop {
+            let checked = self.git(dir, "fsck --no-progress");
+            if !checked.stderr.contains("No such file or directory") {
+                return checked;
+            }
+        }
+    }
+
+    /// Which commands failed how often, and what they said.
+    fn read(&self, dir: &Path) -> BTreeMap<&'static str, Vec<String>> {
+        let mut failures: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        let mut note = |what, finished: Finished| {
+            let said = failures.entry(what).or_default();
+            if !finished.status.success() {
+                said.push(finished.stderr);
+            }
+        };
+        for _ in 0..ROUNDS {
+            note("log", self.git(dir, "log --stat"));
+            note("status", self.git(dir, "status --short"));
+            let copy = tempfile::tempdir_in(&self.home).unwrap();
+            let copy = copy.path().display();
+            note(
+                "clone",
+                self.git(dir, &format!("clone -q --no-local . {copy}")),
+            );
+            let commits = self.commits.lock();
+            eventually("the last commit is here", PATIENCE, || {
+                self.head(dir) == self.head(&self.at)
+            });
+            note("fsck", self.check(dir));
+            drop(commits);
+        }
+        failures
+    }
+}
+
+#[apply(promise)]
+#[takes("git")]
+fn a_repository_is_read_beside_commits_gc_and_repack_as_on_the_disk() {
+    let mut cluster = Cluster::new();
+    let writer = cluster.start("writer");
+    let reader = cluster.start("reader");
+    let repository = Repository {
+        at: writer.share.join("repository"),
+        home: cluster.folder.path().to_owned(),
+        commits: Mutex::new(0),
+        done: Mutex::new(false),
+        ended: Condvar::new(),
+    };
+    fs::create_dir(&repository.at).unwrap();
+    (repository.git(&repository.at, "init -q -b main")).expect_ok();
+    (0..10).for_each(|_| repository.commit(&mut repository.commits.lock()));
+    let seen = reader.mounted("repository");
+    eventually("the repository", PATIENCE, || {
+        repository.head(&seen) == repository.head(&repository.at)
+    });
+    let (on_mount, on_disk) = thread::scope(|scope| {
+        let repository = &repository;
+        let works = [
+            scope.spawn(|| repository.work()),
+            scope.spawn(|| repository.pack()),
+        ];
+        let on_mount = scope.spawn(|| repository.read(&seen));
+        let on_disk = repository.read(&repository.at);
+        let on_mount = on_mount.join();
+        *repository.done.lock() = true;
+        repository.ended.notify_all();
+        works.into_iter().for_each(|work| work.join().unwrap());
+        (on_mount.unwrap(), on_disk)
+    });
+    for (what, said) in &on_mount {
+        let on_disk = &on_disk[what];
+        assert!(
+            said.len() <= on_disk.len(),
+            "{what}: {said:#?}, and on the disk {on_disk:#?}"
+        );
+    }
+}
