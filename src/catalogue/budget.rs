@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::row::{NodeIndex, Row};
 use super::{Catalogue, CatalogueError};
 use crate::id::NodeId;
-use crate::path::SharedPath;
+use crate::wire::native::record::{Fact, Kind};
 
 /// What the names of one author may take in memory, as estimated: about four million of them, as
 /// many as a log may have ([`MAX_RECORDS_PER_AUTHOR`](super::MAX_RECORDS_PER_AUTHOR)).
@@ -171,14 +171,24 @@ impl Catalogue {
         self.budgets = budgets;
     }
 
-    /// Whether this node may say one more thing of a path.
-    pub(super) fn check_own_budget(&self, path: Option<&SharedPath>) -> Result<(), CatalogueError> {
-        let path_bytes = path.map_or(0, |path| path.as_bytes().len() as u64);
-        let depth = path.map_or(0, |path| path.components().count() as u64);
+    /// Whether this node may say one more thing; it may always take something back.
+    pub(super) fn check_own_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
         // as if none of its directories were there yet
-        let more = Cost {
-            bytes: ROW_BYTES + path_bytes + depth * DIRECTORY_BYTES,
-            directories: depth,
+        let more = match fact {
+            Fact::Removed { .. } | Fact::HaveNot { .. } => return Ok(()),
+            Fact::Have { .. } => Cost {
+                bytes: ROW_BYTES,
+                directories: 0,
+            },
+            Fact::Entry { path, entry, .. } => {
+                let is_below = u64::from(entry.kind != Kind::Directory);
+                let directories = path.components().count() as u64 - is_below;
+                let text_bytes = path.as_bytes().len() as u64;
+                Cost {
+                    bytes: ROW_BYTES + text_bytes + directories * DIRECTORY_BYTES,
+                    directories,
+                }
+            }
         };
         let cost = self.merge.costs.of(self.me).plus(more);
         match cost.is_over(self.budgets.author) {

@@ -238,12 +238,7 @@ impl Catalogue {
 
     fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
         check_fact(&fact)?;
-        match &fact {
-            Fact::Entry { path, .. } => self.check_own_budget(Some(path))?,
-            Fact::Have { .. } => self.check_own_budget(None)?,
-            // whoever takes back what was said makes room
-            Fact::Removed { .. } | Fact::HaveNot { .. } => {}
-        }
+        self.check_own_budget(&fact)?;
         let me = self.me;
         let log = self.log_mut(me);
         if log.rows.len() >= MAX_RECORDS_PER_AUTHOR {
