@@ -1,8 +1,8 @@
 //! The speed of a push beside its rivals, in one run: `cargo bench --bench push`.
 //!
 //! One file goes from a node into the inbox of another, from a node to a stand-in for a peer of the
-//! older mesh (which writes it to the disk and checks its hash, as the old program does), and by
-//! `scp` and `rsync` through an sshd of our own. Everything runs on loopback; the file is in the
+//! older mesh (which writes it to the disk and checks its hash, as the original program does), and
+//! by `scp` and `rsync` through an sshd of our own. Everything runs on loopback; the file is in the
 //! page cache. A node proves the whole file and syncs it before it has its name; `scp` and `rsync`
 //! sync nothing. The contestants take turns, another one first in each round. Rivals that are not
 //! installed are named and left out (`apt install openssh-server rsync`).
@@ -188,8 +188,8 @@ fn start(cluster: &mut Cluster, name: &str) -> Node {
     })
 }
 
-/// A peer of the mesh that takes files as the old program does: each payload whole, its bytes to
-/// the disk, and the hash compared at the end.
+/// A peer of the mesh that takes files as the original program does: each payload whole, its bytes
+/// to the disk, and the hash compared at the end.
 fn stand_in(mesh: &str, place: &Path, has_it: &mpsc::Sender<()>) {
     let mut stream = TcpStream::connect(mesh).unwrap();
     let id = "5".repeat(32);

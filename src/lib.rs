@@ -57,8 +57,8 @@
 //! | [`wire`] | every format that crosses a network, with every size limit |
 //! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
 //! | [`catalogue`] | what every node says it has, merged into one namespace; pure |
-//! | [`legacy`] | the older peers' discovery protocol: members, answers, questions; pure |
-//! | [`mesh`] | the older peers' mesh protocol: handshake, peers, talk, pushed files; pure |
+//! | [`legacy`] | the legacy peers' discovery protocol: members, answers, questions; pure |
+//! | [`mesh`] | the legacy peers' mesh protocol: handshake, peers, talk, pushed files; pure |
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
@@ -81,7 +81,7 @@
 //! |---|---|---|
 //! | 1 | no byte reaches a reader or the cache unverified | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders |
 //! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
-//! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only an older peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
+//! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
 //! | 4 | every wait of a program has a deadline, ends on a signal, and ends in data or a documented errno | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |

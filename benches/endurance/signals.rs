@@ -22,12 +22,12 @@ pub fn run() {
     let mut cluster = Cluster::new();
     let far = cluster.start("far");
     // one that is asked and never answers
-    let old_peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let legacy_peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let near = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
         config: format!(
             "[mount]\nread_deadline = '{NEVER}'\n[legacy]\nmembers = ['{}']\nlookup = '{NEVER}'\n",
-            old_peer.local_addr().unwrap()
+            legacy_peer.local_addr().unwrap()
         ),
         ..NodeOptions::new("near")
     });
@@ -48,7 +48,7 @@ pub fn run() {
         ),
         ("Ctrl-C of an O_DIRECT reader", &mut dd, &MOUNT),
         (
-            "Ctrl-C of a stat of a name that may be an old peer's",
+            "Ctrl-C of a stat of a name that may be a legacy peer's",
             Command::new("stat").arg(&unknown),
             &MOUNT,
         ),

@@ -1,4 +1,4 @@
-//! Room in the budget for bytes that are not the cache's own: unverified ones of older peers.
+//! Room in the budget for bytes that are not the cache's own: unverified ones of legacy peers.
 //!
 //! They are charged like cached pages, by the same rules: the budget and the free-space floor hold,
 //! and the least recently used files make room. What a guest holds is never evicted; its owner

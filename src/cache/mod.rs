@@ -14,7 +14,7 @@
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
 //! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
-//! | `legacy/` | reserved for bytes of older peers, which have no hash and never mix with these |
+//! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with these |
 //!
 //! Anything else in the directory is left alone and reported by [`Cache::problems`].
 //!
@@ -90,7 +90,7 @@ pub const PINS_MAX: usize = 1 << 20;
 pub const EVENTS_MAX: usize = 4096;
 /// How many strange files [`Cache::problems`] names.
 pub const PROBLEMS_MAX: usize = 64;
-/// The name of the subdirectory that is reserved for unverified bytes of older peers.
+/// The name of the subdirectory that is reserved for unverified bytes of legacy peers.
 pub const LEGACY_DIR: &str = "legacy";
 
 /// Where the cache is and how much it may take.

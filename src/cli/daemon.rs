@@ -63,7 +63,7 @@ pub struct DaemonOptions {
     /// End when the program that starts this one ends, which has this number
     #[arg(long, value_name = "PID")]
     pub end_with: Option<u32>,
-    /// Speak to older peers, and share the folders of the command line with them
+    /// Speak to legacy peers, and share the folders of the command line with them
     #[arg(long)]
     pub legacy: bool,
 }

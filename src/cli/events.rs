@@ -113,7 +113,7 @@ fn why(push: &PushInfo) -> String {
 fn given(give: &GiveInfo) -> String {
     let (name, peer) = (escape(give.name.as_bytes()), printable(&give.peer));
     let size = human_bytes(give.size_bytes);
-    format!("{name} ({size}) to the older peer {peer}")
+    format!("{name} ({size}) to the legacy peer {peer}")
 }
 
 fn fetched(fetch: &FetchInfo) -> String {

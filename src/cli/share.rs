@@ -43,7 +43,7 @@ enum Change {
         /// Share also what others on this machine may not read
         #[arg(long)]
         include_private: bool,
-        /// Give its files to older peers, too
+        /// Give its files to legacy peers, too
         #[arg(long)]
         legacy: bool,
         /// Share it without a question, also a folder of the system or a whole home
@@ -191,7 +191,7 @@ pub(super) fn print_one(
         said.push("private files included".to_owned());
     }
     if share.legacy {
-        said.push("for older peers too".to_owned());
+        said.push("for legacy peers too".to_owned());
     }
     let line = format!("{}  {}", escape(share.dir.as_bytes()), said.join(", "));
     output.paragraph(lead, &line)?;

@@ -129,7 +129,7 @@ fn peer_counts(status: &Status) -> String {
         peers.away,
         peers.down,
         if status.legacy {
-            "; older peers spoken to"
+            "; legacy peers spoken to"
         } else {
             ""
         }

@@ -115,7 +115,7 @@ impl Teller {
             }
             News::Given(given) => tracing::debug!(
                 peer_name = %given.peer, path = %given.name, bytes = given.size_bytes,
-                "{} {} to the older peer {}",
+                "{} {} to the legacy peer {}",
                 if given.is_done { "gave" } else { "giving" },
                 given.name,
                 given.peer

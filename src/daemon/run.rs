@@ -293,7 +293,7 @@ impl Daemon {
             // the device gives up after the node has: it is the net below it
             options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
             if legacy.enabled {
-                // a lookup may wait for older peers, then an open for a transfer's header
+                // a lookup may wait for legacy peers, then an open for a transfer's header
                 let deadline = &mut options.server.deadlines.metadata;
                 *deadline = (*deadline).max(legacy.lookup + Duration::from_secs(30));
             }

@@ -57,13 +57,13 @@ pub enum FsError {
     /// As many files are open as there may be.
     #[error("too many open files")]
     TooManyHandles,
-    /// So many names are being asked of older peers that this one had no turn. Retrying helps.
+    /// So many names are being asked of legacy peers that this one had no turn. Retrying helps.
     #[error("too many names are being asked for")]
     Busy,
     /// The call has no meaning here; the kernel then does without it.
     #[error("not supported")]
     Unsupported,
-    /// What can be read only from the cache does not fit into it: an older peer's file.
+    /// What can be read only from the cache does not fit into it: a legacy peer's file.
     #[error("no room in the cache")]
     NoRoom,
     /// The local disk failed under the cache or a share.

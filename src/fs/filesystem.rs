@@ -130,7 +130,7 @@ impl Filesystem {
 
     /// For how long the kernel may believe that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
-        // what is absent now may come from an older peer a moment later
+        // what is absent now may come from a legacy peer a moment later
         if parent == ROOT_INO && self.content.asks_older() {
             return Duration::ZERO;
         }

@@ -60,7 +60,7 @@ pub enum Node {
     Symlink(Bytes),
     /// The daemon's status, made anew for each open.
     Status,
-    /// Only an older peer may have it.
+    /// Only a legacy peer may have it.
     Older,
 }
 

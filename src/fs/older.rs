@@ -1,6 +1,6 @@
-//! Names of the root that only an older peer may have: the one place where `stat` and `open` wait.
+//! Names of the root that only a legacy peer may have: the one place where `stat` and `open` wait.
 //!
-//! Such a name is an inode at once, so that nobody holds the directory while an older peer is
+//! Such a name is an inode at once, so that nobody holds the directory while a legacy peer is
 //! asked; the wait is in GETATTR and OPEN of that inode, by a reply that is called later. What is
 //! known of the file comes from [`Content`](super::traits::Content) each time, since it has no hash
 //! that could tell one version from another: the kernel caches neither its name, its attributes
@@ -28,7 +28,7 @@ impl Filesystem {
         self.older_name(ino).is_some()
     }
 
-    /// The attributes, after asking the older peers where nothing is known; without `may_ask`, for
+    /// The attributes, after asking the legacy peers where nothing is known; without `may_ask`, for
     /// a program that is given cached bytes only, an unknown name is absent.
     pub fn getattr_older(
         self: &Arc<Self>,
@@ -54,7 +54,7 @@ impl Filesystem {
         }
     }
 
-    /// Opens for reading, after asking the older peers where nothing is known.
+    /// Opens for reading, after asking the legacy peers where nothing is known.
     pub fn open_older(self: &Arc<Self>, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
         if let Err(error) = super::files::check_reading(flags) {
             return reply(Err(error));
@@ -82,7 +82,7 @@ impl Filesystem {
         self.content.open_older(&name, Box::new(opened));
     }
 
-    /// A name that no native node shares, if an older peer has it or may have it.
+    /// A name that no native node shares, if a legacy peer has it or may have it.
     pub(super) fn lookup_older(&self, child: Name) -> Result<Entry, FsError> {
         let name = in_root(&child).ok_or(FsError::NotFound)?;
         if self.content.older_file(name).is_none() && !self.content.older_may_have(name) {
@@ -92,7 +92,7 @@ impl Filesystem {
         Ok(self.enter(Some(ROOT_INO), child, listed))
     }
 
-    /// What a name stands for, those of older peers that are known included.
+    /// What a name stands for, those of legacy peers that are known included.
     pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<Listed> {
         let native = names::resolve(view, name);
         native.or_else(|| {
@@ -101,7 +101,7 @@ impl Filesystem {
         })
     }
 
-    /// The names of a directory, those of older peers that are known included.
+    /// The names of a directory, those of legacy peers that are known included.
     pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<Box<[u8]>> {
         let mut children = names::children(view, directory);
         if matches!(directory, Name::Union(path) if path.is_root()) {
@@ -186,7 +186,7 @@ impl Filesystem {
     }
 }
 
-/// The name, if it is one directly in the root: older peers know no folders.
+/// The name, if it is one directly in the root: legacy peers know no folders.
 fn in_root(name: &Name) -> Option<&[u8]> {
     match name {
         Name::Union(path) if path.components().count() == 1 => Some(path.as_bytes()),

@@ -27,7 +27,7 @@ impl Outdated {
 
 impl Filesystem {
     /// Tells the kernel of changes of the namespace, and then shows it the one that has them; none
-    /// where the changes are of what older peers have. Never waits.
+    /// where the changes are of what legacy peers have. Never waits.
     pub fn namespace_changed(self: &Arc<Self>, view: Option<Arc<View>>, changes: Vec<Change>) {
         let newest = view.clone().unwrap_or_else(|| self.content.view());
         let stale = self.outdated_by(&newest, &changes);

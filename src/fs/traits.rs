@@ -111,7 +111,7 @@ pub trait Content: Send + Sync + 'static {
     /// The daemon's status as JSON, for `.p2pfs/status.json`.
     fn status_json(&self) -> Vec<u8>;
 
-    /// Whether older peers are asked for names of the root that no native node shares.
+    /// Whether legacy peers are asked for names of the root that no native node shares.
     fn asks_older(&self) -> bool {
         false
     }
@@ -121,23 +121,23 @@ pub trait Content: Send + Sync + 'static {
         false
     }
 
-    /// What is known of an older peer's file.
+    /// What is known of a legacy peer's file.
     fn older_file(&self, _name: &[u8]) -> Option<OlderFile> {
         None
     }
 
-    /// The names that older peers are known to have.
+    /// The names that legacy peers are known to have.
     fn older_names(&self) -> Vec<Box<[u8]>> {
         Vec::new()
     }
 
-    /// Asks the older peers; calls `reply` exactly once, by its own deadline, with
+    /// Asks the legacy peers; calls `reply` exactly once, by its own deadline, with
     /// [`FsError::NotFound`] where nobody had it.
     fn find_older(&self, _name: &[u8], reply: LaterReply<OlderFile>) {
         reply(Err(FsError::NotFound));
     }
 
-    /// Opens an older peer's file, asking for it first where it is not known; gives its size as
+    /// Opens a legacy peer's file, asking for it first where it is not known; gives its size as
     /// well. Calls `reply` exactly once, by its own deadline.
     fn open_older(&self, _name: &[u8], reply: LaterReply<(ContentHandle, u64)>) {
         reply(Err(FsError::NotFound));
@@ -198,7 +198,7 @@ pub struct WholeFile {
     pub size_bytes: u64,
 }
 
-/// A file of an older peer, whose bytes nothing can verify.
+/// A file of a legacy peer, whose bytes nothing can verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OlderFile {
     /// Its size, as its peer says.

@@ -46,7 +46,7 @@ impl Filesystem {
         })
     }
 
-    /// What an older peer gives has no hash, so nothing of it is verified.
+    /// What a legacy peer gives has no hash, so nothing of it is verified.
     fn older_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let known = self.older_file_of(&inode.name);
         match (name, known) {

@@ -23,7 +23,7 @@ const KEEP_CACHE: u32 = 1 << 1;
 const PASSTHROUGH: u32 = 1 << 7;
 
 impl Device {
-    /// Answers one of these three; false where that may take asking older peers, which is the
+    /// Answers one of these three; false where that may take asking legacy peers, which is the
     /// session's.
     pub(super) fn answer_itself(
         self: &Arc<Self>,

@@ -165,7 +165,7 @@ impl Mount {
     }
 
     /// Tells the kernel what changed, and then shows the namespace that has these changes; none
-    /// where they are of what older peers have. Never waits.
+    /// where they are of what legacy peers have. Never waits.
     pub fn invalidate(&self, view: Option<Arc<View>>, changes: Vec<Change>) {
         self.fs.namespace_changed(view, changes);
     }

@@ -99,7 +99,7 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        // The device asks here only for what an older peer may have.
+        // The device asks here only for what a legacy peer may have.
         let asker = self.readers.opener(request.pid(), request.uid());
         let may_ask = asker.reach() != Reach::Cached;
         let answer = move |found: Result<Attributes, FsError>| match found {

@@ -16,7 +16,7 @@ use crate::wire::legacy::Name;
 pub const ASKS_MAX: usize = 1024;
 /// Questions put at once.
 pub const ASKS_BURST: u32 = 64;
-/// And in the long run: an old peer looks through its whole folder for a name that it has not.
+/// And in the long run: a legacy peer looks through its whole folder for a name that it has not.
 pub const ASKS_PER_SECOND: u32 = 128;
 /// Questions that stay open for a late answer when their lookup is over; the oldest gives way.
 pub const LATE_MAX: usize = 64;
@@ -52,13 +52,13 @@ pub enum Patience {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absence {
     /// Asked within the last [`NEGATIVE`], and nobody had it.
-    #[error("no older peer had it a moment ago")]
+    #[error("no legacy peer had it a moment ago")]
     AskedLately,
     /// A hidden name, or one that programs look for everywhere.
-    #[error("older peers are not asked for such names")]
+    #[error("legacy peers are not asked for such names")]
     NeverAsked,
     /// Nobody to ask.
-    #[error("no older peer is known")]
+    #[error("no legacy peer is known")]
     NoMembers,
     /// [`ASKS_MAX`] others wait, or so many are tried that its responder had no turn.
     #[error("too many names are being asked for: try again in a moment")]

@@ -1,4 +1,4 @@
-//! The older peers' discovery protocol as a machine: who is there, who is answered when, who is
+//! The legacy peers' discovery protocol as a machine: who is there, who is answered when, who is
 //! asked for what.
 //!
 //! Owns the members (configured, gossiped, heard), the schedule of their lists, the answers that

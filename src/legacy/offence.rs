@@ -1,4 +1,4 @@
-//! What older peers do wrong, by address.
+//! What legacy peers do wrong, by address.
 
 use std::net::SocketAddrV4;
 

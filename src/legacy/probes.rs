@@ -42,7 +42,7 @@ const PROBES: [&str; 36] = [
     "akonadi",
 ];
 
-/// Whether a name is never asked of older peers on behalf of a lookup: it begins with a dot, or
+/// Whether a name is never asked of legacy peers on behalf of a lookup: it begins with a dot, or
 /// programs look for it everywhere. (`p2pfs get` asks for any.)
 pub fn is_probe(name: &Name) -> bool {
     let bytes = name.as_bytes();

@@ -1,4 +1,5 @@
-//! The older peers' mesh protocol as a machine: who is there, who is dialled, what is said to whom.
+//! The legacy peers' mesh protocol as a machine: who is there, who is dialled, what is said to
+//! whom.
 //!
 //! Owns the handshake, the peers and the addresses that they tell of, keeping alive and giving up,
 //! talk, and what each peer did wrong. [`Receiving`] tells the files that one peer pushes apart,

@@ -12,7 +12,7 @@ use super::{
 use crate::wire::legacy::MemberName;
 use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
 
-/// Connections of one peer: two where both dialled at the same time, since an old program that
+/// Connections of one peer: two where both dialled at the same time, since an original program that
 /// loses one of them forgets its peer.
 const CONNS_OF_PEER: usize = 2;
 

@@ -1,9 +1,9 @@
-//! TCP of the older peers' protocol: one file a connection, in both directions.
+//! TCP of the legacy peers' protocol: one file a connection, in both directions.
 //!
 //! Owns the sockets' deadlines and limits: a connection is answered or closed promptly, since an
-//! old program waits for ever, and nothing that a peer sends or withholds holds us for long. Knows
-//! nothing of where bytes come from or go to; a transfer that ends in an error gave bytes that are
-//! not to be kept.
+//! original program waits for ever, and nothing that a peer sends or withholds holds us for long.
+//! Knows nothing of where bytes come from or go to; a transfer that ends in an error gave bytes
+//! that are not to be kept.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +22,7 @@ use crate::wire::legacy::{
     encode_request,
 };
 
-/// Connections of older peers that are served at one time; others are closed at once.
+/// Connections of legacy peers that are served at one time; others are closed at once.
 pub const SERVED_MAX: usize = 64;
 /// Of these, for one address.
 pub const SERVED_PER_ADDRESS: usize = 16;
@@ -41,7 +41,7 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// What is read at once.
 const STEP_BYTES: usize = 128 << 10;
 
-/// Why a file did not come from an older peer. Nothing of it is to be kept.
+/// Why a file did not come from a legacy peer. Nothing of it is to be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum LegacyError {
     /// It does not answer there; it may later.
@@ -202,7 +202,7 @@ async fn settled(stream: &TcpStream) -> bool {
     timeout(REQUEST_GAP, stream.readable()).await.is_err()
 }
 
-/// A file on its way from an older peer.
+/// A file on its way from a legacy peer.
 #[derive(Debug)]
 pub struct Transfer {
     stream: TcpStream,
@@ -335,7 +335,7 @@ mod tests {
         Name::new(text.as_bytes()).unwrap()
     }
 
-    /// An old peer that sends these bytes whatever it is asked, then closes.
+    /// A legacy peer that sends these bytes whatever it is asked, then closes.
     async fn peer_that_sends(parts: Vec<Vec<u8>>) -> SocketAddrV4 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let SocketAddr::V4(at) = listener.local_addr().unwrap() else {

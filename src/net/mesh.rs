@@ -1,4 +1,4 @@
-//! TCP of the older peers' mesh protocol: one connection, read and written.
+//! TCP of the legacy peers' mesh protocol: one connection, read and written.
 //!
 //! Owns the sockets' deadlines and the queues towards a peer: nothing that it sends or withholds
 //! holds us for long, and one that does not read what it is sent is given up. What is one message

@@ -50,7 +50,7 @@ pub struct NodeContent {
     open: Arc<OpenVersions>,
     next_handle: Arc<AtomicU64>,
     waiting: Arc<AtomicU64>,
-    /// The older peers, where their plane is on.
+    /// The legacy peers, where their plane is on.
     pub(super) older: OnceLock<Legacy>,
 }
 
@@ -60,7 +60,7 @@ enum OpenVersion {
     Live(Arc<File>),
     /// A fixed content.
     Fixed(FixedVersion),
-    /// A file of an older peer, as one transfer gives it.
+    /// A file of a legacy peer, as one transfer gives it.
     Older(RemoteBytes),
 }
 
@@ -269,7 +269,7 @@ impl Content for NodeContent {
                 let cached = version.cached.as_ref();
                 cached.map_or(range.len(), |cached| cached.missing_in(range).len())
             }
-            // one open of an older peer's file is one transfer of all of it
+            // one open of a legacy peer's file is one transfer of all of it
             _ => 0,
         }
     }

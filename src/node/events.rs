@@ -68,7 +68,7 @@ pub enum News {
     FetchDone(ContentHash, u64),
     /// Bytes did not come.
     FetchFailed(ContentHash, String),
-    /// An older peer begins to be given a file, or has got the whole of it.
+    /// A legacy peer begins to be given a file, or has got the whole of it.
     Given(Given),
     /// A peer of the mesh is there.
     MeshUp {
@@ -119,7 +119,7 @@ pub enum Audience {
     Owner,
 }
 
-/// What an older peer gets.
+/// What a legacy peer gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
     /// Where its connection comes from.

@@ -67,7 +67,7 @@ impl Published {
 pub enum Outdated {
     /// Names, in the order in which they changed.
     Names {
-        /// The namespace that shows them so; none where they are older peers'.
+        /// The namespace that shows them so; none where they are legacy peers'.
         view: Option<Arc<View>>,
         /// What changed.
         changes: Vec<Change>,
@@ -94,7 +94,7 @@ pub(super) struct Running {
     pub(super) offenders: Offenders,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stopping: watch::Receiver<bool>,
-    /// The older peers, where their plane is on.
+    /// The legacy peers, where their plane is on.
     pub(super) legacy: Option<Legacy>,
     pub(super) courier: Courier,
     /// Held so that this node is found; taken back when the node stops.
@@ -188,7 +188,7 @@ impl Node {
         &self.net
     }
 
-    /// The older peers, where their plane is on.
+    /// The legacy peers, where their plane is on.
     pub fn legacy(&self) -> Option<&Legacy> {
         self.running.legacy.as_ref()
     }

@@ -94,7 +94,7 @@ pub(super) struct Parts {
     pub changes: mpsc::Sender<Outdated>,
     pub published: Published,
     pub stopped: watch::Sender<bool>,
-    /// The older peers' plane, where it is on.
+    /// The legacy peers' plane, where it is on.
     pub legacy: Option<Inlet>,
     pub senders: super::inbox::Senders,
     pub offenders: Offenders,

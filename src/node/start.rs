@@ -77,7 +77,7 @@ pub struct NodeConfig {
     pub away_grace: Duration,
     /// How long a read may wait without progress.
     pub read_deadline: Duration,
-    /// The older peers' plane; none: off.
+    /// The legacy peers' plane; none: off.
     pub legacy: Option<LegacySettings>,
     /// Files and talk that nobody asked for.
     pub giving: GivingSettings,
@@ -178,7 +178,7 @@ struct Receivers {
     mesh: Option<TcpListener>,
 }
 
-/// What the older peers' plane takes part in.
+/// What the legacy peers' plane takes part in.
 struct Surroundings<'a> {
     udp: &'a UdpPort,
     address: SocketAddr,
@@ -346,7 +346,7 @@ impl Builder {
         ))
     }
 
-    /// The older peers' plane, where it is on; what it cannot have turns it off with a warning.
+    /// The legacy peers' plane, where it is on; what it cannot have turns it off with a warning.
     fn start_legacy(&self, around: &Surroundings<'_>) -> Option<(Legacy, Inlet)> {
         let Surroundings {
             address, events, ..
@@ -354,7 +354,7 @@ impl Builder {
         let settings = self.config.legacy.clone()?;
         let SocketAddr::V4(own) = address else {
             events.warn(format!(
-                "older peers are not spoken to: they know IPv4 only, and this node is at \
+                "legacy peers are not spoken to: they know IPv4 only, and this node is at \
                  {address}; set listen to an IPv4 address"
             ));
             return None;
@@ -363,7 +363,8 @@ impl Builder {
         let files = files
             .inspect_err(|error| {
                 events.warn(format!(
-                    "older peers are not spoken to: no folder for their files in the cache: {error}"
+                    "legacy peers are not spoken to: no folder for their files in the cache: \
+                     {error}"
                 ));
             })
             .ok()?;

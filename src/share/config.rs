@@ -76,7 +76,7 @@ pub struct ShareSpec {
     pub dir: PathBuf,
     /// Offer what others than its owner may not read, too.
     pub include_private: bool,
-    /// Offer it to older peers, too; only carried here for [`super::ShareSet::list`].
+    /// Offer it to legacy peers, too; only carried here for [`super::ShareSet::list`].
     pub legacy: bool,
 }
 

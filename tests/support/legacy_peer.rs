@@ -1,6 +1,6 @@
-//! A stand-in for an old peer, as limited as the old program: it never announces itself, learns
-//! members from lists alone, answers a `Get` by address, takes the first `File`, keeps what comes.
-//! Written for these tests, so that they need nothing else.
+//! A stand-in for a legacy peer, as limited as the original program: it never announces itself,
+//! learns members from lists alone, answers a `Get` by address, takes the first `File`, keeps what
+//! comes. Written for these tests, so that they need nothing else.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
@@ -150,7 +150,7 @@ pub struct Got {
     pub bytes: Vec<u8>,
 }
 
-/// One TCP exchange, as the old program does it: one write, then all that comes.
+/// One TCP exchange, as the original program does it: one write, then all that comes.
 pub fn download(from: SocketAddr, name: &str) -> Got {
     let mut stream = TcpStream::connect(from).unwrap();
     stream

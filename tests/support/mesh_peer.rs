@@ -1,5 +1,5 @@
-//! A stand-in for a peer of the older mesh, as limited as the old program: lines, counted bytes,
-//! files pushed to everyone. Written for these tests, so that they need nothing else.
+//! A stand-in for a peer of the older mesh, as limited as the original program: lines, counted
+//! bytes, files pushed to everyone. Written for these tests, so that they need nothing else.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,7 +34,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 impl MeshPeer {
-    /// Dials, and says who it is and where it listens, as the old program does.
+    /// Dials, and says who it is and where it listens, as the original program does.
     pub fn dial(at: &str, id: &str, name: &str, port: u16) -> Self {
         let peer = Self::connect(at);
         peer.send(format!("{id}:{name}\n").as_bytes());
@@ -81,7 +81,7 @@ impl MeshPeer {
         self.send(&[head.as_bytes(), payload].concat())
     }
 
-    /// Pushes a file as the old program does, in chunks of that many bytes.
+    /// Pushes a file as the original program does, in chunks of that many bytes.
     pub fn push(&self, name: &[u8], bytes: &[u8], chunk: usize) {
         self.push_as(name, bytes, &sha256(bytes), chunk);
     }
@@ -136,7 +136,7 @@ impl MeshPeer {
             match keyword {
                 "FILESTART" => {
                     let fields: Vec<&str> = rest.split('|').collect();
-                    assert_eq!(fields.len(), 3, "an old program refuses {rest}");
+                    assert_eq!(fields.len(), 3, "an original program refuses {rest}");
                     let size = fields[1].parse().unwrap();
                     files.push((fields[0].into(), size, fields[2].into(), Vec::new(), false));
                 }

@@ -1,5 +1,5 @@
 //! What the tests and the benches stand on: daemons and their clusters, a mount of a content in
-//! memory, a stand-in for an old peer, and how tests are found and run.
+//! memory, a stand-in for a legacy peer, and how tests are found and run.
 
 #![allow(
     dead_code,

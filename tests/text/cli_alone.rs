@@ -300,7 +300,7 @@ fn a_wrong_configuration_stops_the_start_with_its_place() {
 }
 
 #[test]
-fn asking_for_the_older_peers_is_refused_and_not_ignored() {
+fn asking_for_the_legacy_peers_is_refused_and_not_ignored() {
     let dir = dir();
     let mut command = p2pfs(dir.path());
     command

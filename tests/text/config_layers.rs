@@ -527,7 +527,7 @@ fn a_misspelt_variable_is_told_of() {
 }
 
 #[test]
-fn the_names_that_users_of_the_older_peers_know_keep_working() {
+fn the_names_that_users_of_the_legacy_peers_know_keep_working() {
     let config = from_environment([
         ("P2P_HOST", "127.0.0.1"),
         ("P2P_PORT", "21001"),
@@ -548,7 +548,7 @@ fn the_names_that_users_of_the_older_peers_know_keep_working() {
 }
 
 #[test]
-fn the_plane_of_the_older_peers_is_turned_on_by_the_file_the_environment_or_the_flag() {
+fn the_plane_of_the_legacy_peers_is_turned_on_by_the_file_the_environment_or_the_flag() {
     let config = Files::new("[legacy]\nenabled = true\n")
         .load()
         .unwrap()
@@ -567,7 +567,7 @@ fn the_plane_of_the_older_peers_is_turned_on_by_the_file_the_environment_or_the_
 }
 
 #[test]
-fn older_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
+fn legacy_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
     let error = Files::new("listen = '[::1]:5'\n[legacy]\nenabled = true\n").error();
     assert!(error.contains("IPv4 only"), "{error}");
 }

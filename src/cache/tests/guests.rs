@@ -1,4 +1,4 @@
-//! Unverified bytes of older peers beside the cache's own.
+//! Unverified bytes of legacy peers beside the cache's own.
 
 use super::*;
 

@@ -44,7 +44,7 @@ impl Service {
         let file = match self.file_version(named) {
             Ok(file) => file,
             Err(absent) => {
-                let copied = self.copy_from_older_peers(named, caller_uid, absent, reply);
+                let copied = self.copy_from_legacy_peers(named, caller_uid, absent, reply);
                 return copied.await;
             }
         };

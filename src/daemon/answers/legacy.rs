@@ -1,4 +1,4 @@
-//! Answers that concern the older peers: who they are, and a file of theirs for a caller.
+//! Answers that concern the legacy peers: who they are, and a file of theirs for a caller.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::node::legacy::{CopyError, Legacy, LegacyAbsence, RemoteCopy, RemoteFi
 use crate::path::SharedPath;
 use crate::wire::legacy::{Name, printable};
 
-/// In the place of a hash: what older peers give has none.
+/// In the place of a hash: what legacy peers give has none.
 const NO_HASH: &str = "none";
 /// Responders that are tried for one call.
 const RESPONDERS_MAX: usize = 4;
 
 impl Service {
-    /// A name of the root that no native node shares is asked of the older peers, where their plane
-    /// is on; where it is not, `absent` stands.
-    pub(super) async fn copy_from_older_peers(
+    /// A name of the root that no native node shares is asked of the legacy peers, where their
+    /// plane is on; where it is not, `absent` stands.
+    pub(super) async fn copy_from_legacy_peers(
         &self,
         named: &Named,
         caller_uid: u32,
@@ -58,7 +58,7 @@ impl Service {
         }
     }
 
-    /// A file that only an older peer is known to have, under its name in the root.
+    /// A file that only a legacy peer is known to have, under its name in the root.
     pub(super) fn older_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
         let legacy = self.node.legacy()?;
         if path.components().count() != 1 {
@@ -67,7 +67,7 @@ impl Service {
         legacy.files().get(&Name::new(path.as_bytes()).ok()?)
     }
 
-    /// The names of the root that only older peers are known to have.
+    /// The names of the root that only legacy peers are known to have.
     pub(super) fn older_entries(&self, view: &View) -> Vec<LsEntry> {
         let files = self.node.legacy().map(|legacy| legacy.files().all());
         let is_native = |file: &RemoteFile| {
@@ -79,7 +79,7 @@ impl Service {
         older.map(|file| older_entry(file)).collect()
     }
 
-    /// Why an older peer's name shows what it shows.
+    /// Why a legacy peer's name shows what it shows.
     pub(super) fn older_provenance(&self, file: &RemoteFile) -> Provenance {
         let entry = older_entry(file);
         let peer = file.peer.to_string();
@@ -87,7 +87,7 @@ impl Service {
             path: entry.path.clone(),
             listed: true,
             rule: format!(
-                "no p2pfs node shares it: the older peer {peer} said first that it has it, and \
+                "no p2pfs node shares it: the legacy peer {peer} said first that it has it, and \
                  nothing verifies its bytes"
             ),
             next_read: self.next_older_read(file),
@@ -119,15 +119,17 @@ impl Service {
         }
         if !self.node.cache().could_hold(size_bytes) {
             return format!(
-                "fetch its {size_bytes} bytes from the older peer {peer} as they are read: the \
+                "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
                  cache has no room for them"
             );
         }
-        format!("fetch all of its {size_bytes} bytes from the older peer {peer}, from the first on")
+        format!(
+            "fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on"
+        )
     }
 
-    /// The older peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
-    pub(super) async fn older_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
+    /// The legacy peers, as `p2pfs peers` shows them; those that are native nodes too are left out.
+    pub(super) async fn legacy_peers(&self, native: &[PeerInfo]) -> Vec<PeerInfo> {
         let Some(legacy) = self.node.legacy() else {
             return Vec::new();
         };
@@ -139,13 +141,13 @@ impl Service {
         };
         members
             .iter()
-            .map(|member| older_peer(member, entries(member)))
+            .map(|member| legacy_peer(member, entries(member)))
             .filter(|older| native.iter().all(|peer| peer.address != older.address))
             .collect()
     }
 }
 
-/// What is known of an older peer's file. Its time is when it was first heard of.
+/// What is known of a legacy peer's file. Its time is when it was first heard of.
 pub(super) fn older_entry(file: &RemoteFile) -> LsEntry {
     LsEntry {
         path: Named::new(file.name.as_bytes()),
@@ -165,12 +167,12 @@ pub(super) fn older_entry(file: &RemoteFile) -> LsEntry {
 pub(super) fn not_kept(file: &RemoteFile) -> String {
     let peer = file.peer;
     format!(
-        "only the older peer {peer} has it, and bytes without a hash are not kept in the cache: \
+        "only the legacy peer {peer} has it, and bytes without a hash are not kept in the cache: \
          p2pfs get copies it"
     )
 }
 
-fn older_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
+fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
     let state = if member.heard {
         PeerState::Alive
     } else {
@@ -316,6 +318,6 @@ fn given_by(file: &RemoteFile, received_bytes: u64) -> GetDone {
 }
 
 fn copy_failure(file: &RemoteFile, why: &str) -> Failure {
-    let message = format!("{} from the older peer {}: {why}", file.name, file.peer);
-    failed(message).with_remedy("try again: another older peer may have it")
+    let message = format!("{} from the legacy peer {}: {why}", file.name, file.peer);
+    failed(message).with_remedy("try again: another legacy peer may have it")
 }

@@ -23,7 +23,7 @@ impl Service {
             .dropped_datagrams()
             .await
             .map_err(|error| node_failure(&error))?;
-        let of_older_peers = match self.node.legacy() {
+        let of_legacy_peers = match self.node.legacy() {
             Some(legacy) => legacy.dropped().await,
             None => 0,
         };
@@ -57,7 +57,7 @@ impl Service {
             waiting_reads: self.node.content().waiting_reads(),
             open_versions: self.node.content().open_versions() as u64,
             dropped: Dropped {
-                datagrams: dropped + of_older_peers,
+                datagrams: dropped + of_legacy_peers,
                 connections: connections.iter().sum(),
             },
             shares: self.shares(sight).shares,
@@ -135,7 +135,7 @@ impl Service {
                 self.peer_info(member, rate)
             })
             .collect();
-        peers.extend(self.older_peers(&peers).await);
+        peers.extend(self.legacy_peers(&peers).await);
         peers.extend(self.mesh_peers(&peers).await);
         peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
         Ok(Peers { peers })

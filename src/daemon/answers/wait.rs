@@ -12,7 +12,7 @@ use crate::wire::legacy::Name;
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
-/// How often the older peers' plane is asked to ask: it asks them less often.
+/// How often the legacy peers' plane is asked to ask: it asks them less often.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 /// The longest that one call may wait: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
@@ -62,7 +62,7 @@ impl Service {
             .with_remedy("p2pfs status and p2pfs peers show how things stand")
     }
 
-    /// Asks the older peers for the file, as a lookup through the mount does, over and over: each
+    /// Asks the legacy peers for the file, as a lookup through the mount does, over and over: each
     /// hears of it again when the answer to the last question counts no more.
     async fn keep_asking(&self, file: Option<&Named>) -> Infallible {
         let path = file.and_then(|named| shared_path(named).ok());

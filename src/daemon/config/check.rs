@@ -34,9 +34,9 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
 
 type Broken = Option<(&'static str, String)>;
 
-/// The older peers know IPv4 only, and their members are told of this node's address.
+/// The legacy peers know IPv4 only, and their members are told of this node's address.
 fn legacy(config: &Config) -> Broken {
-    let message = "the older peers know IPv4 only: listen on an IPv4 address, or leave \
+    let message = "the legacy peers know IPv4 only: listen on an IPv4 address, or leave \
                    legacy.enabled, --legacy and P2P_CLUSTER out";
     let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
     is_impossible.then(|| ("listen", message.to_owned()))

@@ -1,5 +1,5 @@
 //! The environment as a layer of settings: `P2PFS_…` for each, and the names that users of the
-//! older peers know.
+//! legacy peers know.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -79,7 +79,7 @@ impl Environment {
         Ok(table)
     }
 
-    /// `P2P_HOST` and its kin: what the older peers' users have in their scripts.
+    /// `P2P_HOST` and its kin: what the legacy peers' users have in their scripts.
     fn older_names(&self) -> Vec<Result<Table, ConfigError>> {
         vec![
             self.older_listen(),

@@ -11,7 +11,7 @@ use super::settings::{
 };
 use super::units;
 
-/// `[mesh]`: the older peers' mesh.
+/// `[mesh]`: the legacy peers' mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MeshSettings {

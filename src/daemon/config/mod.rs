@@ -46,5 +46,5 @@ pub use settings::{
 };
 pub use shown::Shown;
 
-/// The port that a node listens on where nothing else is said, the one of the older peers.
+/// The port that a node listens on where nothing else is said, the one of the legacy peers.
 pub const DEFAULT_PORT: u16 = 1378;

@@ -131,7 +131,7 @@ pub struct ShareSettings {
     /// Whether files that others may not read are shared as well.
     #[serde(default)]
     pub include_private: bool,
-    /// Whether older peers are given its files.
+    /// Whether legacy peers are given its files.
     #[serde(default)]
     pub legacy: bool,
 }
@@ -156,13 +156,13 @@ pub struct MembershipSettings {
     pub away_grace: Duration,
 }
 
-/// `[legacy]`: the older text protocol.
+/// `[legacy]`: the legacy text protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LegacySettings {
     /// Whether it is spoken.
     pub enabled: bool,
-    /// Older peers to say hello to.
+    /// Legacy peers to say hello to.
     pub members: Vec<Seed>,
     /// How often the member list is sent.
     #[serde(with = "units::positive_duration")]
@@ -170,13 +170,13 @@ pub struct LegacySettings {
     /// How long a search for a file lasts at most.
     #[serde(with = "units::positive_duration")]
     pub waiting: Duration,
-    /// How long the lookup of a name that only an older peer may have waits.
+    /// How long the lookup of a name that only a legacy peer may have waits.
     #[serde(with = "units::duration")]
     pub lookup: Duration,
     /// How long a stranger waits for our answer.
     #[serde(with = "units::duration")]
     pub responder_delay: Duration,
-    /// Whether files of other native nodes are offered to older peers.
+    /// Whether files of other native nodes are offered to legacy peers.
     pub bridge: bool,
 }
 

@@ -121,7 +121,7 @@ pub enum Call {
         /// Whether to share what others may not read.
         #[serde(default)]
         include_private: bool,
-        /// Whether to give its files to older peers.
+        /// Whether to give its files to legacy peers.
         #[serde(default)]
         legacy: bool,
     },

@@ -52,7 +52,7 @@ pub struct VersionInfo {
     pub holders: Vec<String>,
     /// How much of it is in the local cache, or all where this node shares it.
     pub cached_bytes: u64,
-    /// Whether its bytes are proven (`blake3`) or cannot be (`none`, from older peers).
+    /// Whether its bytes are proven (`blake3`) or cannot be (`none`, from legacy peers).
     pub verified: String,
 }
 
@@ -107,9 +107,9 @@ pub enum EventKind {
     FetchDone(FetchInfo),
     /// A fetch gave up.
     FetchFailed(FetchInfo),
-    /// An older peer begins to get a file.
+    /// A legacy peer begins to get a file.
     GiveStarted(GiveInfo),
-    /// An older peer has got all of a file.
+    /// A legacy peer has got all of a file.
     GiveDone(GiveInfo),
     /// A peer of the mesh is there.
     MeshUp(MeshPeerInfo),
@@ -194,7 +194,7 @@ pub struct PushInfo {
     pub why: Option<String>,
 }
 
-/// What is given to an older peer.
+/// What is given to a legacy peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiveInfo {
     /// Where its connection comes from.

@@ -46,7 +46,7 @@ pub struct Status {
     pub dropped: Dropped,
     /// What this node shares.
     pub shares: Vec<ShareInfo>,
-    /// Whether older peers are spoken to.
+    /// Whether legacy peers are spoken to.
     pub legacy: bool,
     /// Where peers of the older mesh connect, where it is on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -198,7 +198,7 @@ pub struct PeerInfo {
     /// Why it is not asked for anything any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shunned: Option<String>,
-    /// How often an older peer broke the rules of its protocol.
+    /// How often a legacy peer broke the rules of its protocol.
     #[serde(default)]
     pub offences: u64,
     /// In which way the last time.
@@ -226,9 +226,9 @@ pub enum PeerState {
 pub enum Plane {
     /// This one.
     Native,
-    /// The older text protocol.
+    /// The legacy text protocol.
     Legacy,
-    /// The older peers' mesh.
+    /// The legacy peers' mesh.
     Mesh,
 }
 
@@ -262,13 +262,13 @@ pub struct LsEntry {
     /// The BLAKE3 hash of a file, 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hash: Option<String>,
-    /// The names of the live nodes that have it; of an older peer its address.
+    /// The names of the live nodes that have it; of a legacy peer its address.
     pub holders: Vec<String>,
     /// How much of it is in the local cache, or all of it where this node shares it.
     pub cached_bytes: u64,
     /// Whether it is kept in the cache.
     pub pinned: bool,
-    /// By which protocol it comes: an older peer's has no hash.
+    /// By which protocol it comes: a legacy peer's has no hash.
     pub plane: Plane,
 }
 
@@ -371,7 +371,7 @@ pub struct ShareInfo {
     pub state: ShareState,
     /// Whether files that others may not read are shared as well.
     pub include_private: bool,
-    /// Whether older peers are given its files.
+    /// Whether legacy peers are given its files.
     pub legacy: bool,
     /// Files listed from it.
     pub files: u64,

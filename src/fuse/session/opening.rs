@@ -1,4 +1,4 @@
-//! What is answered by who asks: opening what an older peer may have, and listing, after which
+//! What is answered by who asks: opening what a legacy peer may have, and listing, after which
 //! files may be asked for ahead.
 
 use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyOpen, Request};

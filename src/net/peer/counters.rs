@@ -22,7 +22,7 @@ pub enum DropReason {
     SlowReader,
     /// The greeting took too long.
     SlowGreeting,
-    /// The first byte was not that of TLS, and no older plane listens.
+    /// The first byte was not that of TLS, and no legacy plane listens.
     NotTls,
     /// TLS failed: another key, another protocol, garbage.
     TlsFailed,
@@ -115,7 +115,7 @@ pub struct PeerCounters {
     pub accepted: u64,
     /// Connections dialled and proven.
     pub dialled: u64,
-    /// Connections handed to an older plane.
+    /// Connections handed to a legacy plane.
     pub older_plane: u64,
     /// Requests answered `Busy` since the node's queue was full.
     pub overloaded: u64,

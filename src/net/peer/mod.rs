@@ -338,7 +338,7 @@ impl PeerNet {
         self.owner.shared.on_breach.store(Some(Arc::new(tell)));
     }
 
-    /// Hands accepted connections that do not begin as TLS to an older plane; where its queue is
+    /// Hands accepted connections that do not begin as TLS to a legacy plane; where its queue is
     /// full, or there is none, they are dropped and counted.
     pub fn set_older_plane(&self, plane: Option<mpsc::Sender<OlderConnection>>) {
         self.owner.shared.older_plane.store(plane.map(Arc::new));

@@ -145,7 +145,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Takes part in the older peers' mesh, listening at that address; port 0 takes any. Anybody
+    /// Takes part in the legacy peers' mesh, listening at that address; port 0 takes any. Anybody
     /// who can connect is a peer of it.
     #[must_use]
     pub fn mesh(mut self, listen: SocketAddrV4) -> Self {

@@ -1,4 +1,4 @@
-//! The bytes of one transfer from an older peer, while they come and after.
+//! The bytes of one transfer from a legacy peer, while they come and after.
 
 use std::fs::File;
 use std::io;

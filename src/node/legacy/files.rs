@@ -1,4 +1,4 @@
-//! Files of older peers: which are known, and the copies of them.
+//! Files of legacy peers: which are known, and the copies of them.
 //!
 //! Their bytes have no hash that could be checked. They live in files of their own under the
 //! cache's `legacy/`, are given only to who asked for that very name, and never reach the cache,
@@ -25,7 +25,7 @@ use crate::legacy::Offence;
 use crate::net::legacy::{LegacyError, Transfer};
 use crate::wire::legacy::Name;
 
-/// Files of older peers that are known at one time; the one found first is forgotten first.
+/// Files of legacy peers that are known at one time; the one found first is forgotten first.
 const KNOWN_MAX: usize = 4096;
 /// How long a transfer whose header was read waits for somebody who wants its bytes.
 const PARKED: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub enum CopyError {
         offence: Option<Offence>,
     },
     /// The peer says that it does not give the file.
-    #[error("the older peer does not give it any more")]
+    #[error("the legacy peer does not give it any more")]
     Refused,
     /// It does not fit.
     #[error("no room in the cache for its {size_bytes} bytes")]
@@ -58,7 +58,7 @@ pub enum CopyError {
         size_bytes: u64,
     },
     /// `COPIES_MAX` are open.
-    #[error("too many files of older peers are open")]
+    #[error("too many files of legacy peers are open")]
     Busy,
     /// The local disk.
     #[error("the cache's disk: {0}")]
@@ -106,7 +106,7 @@ pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
     }
 }
 
-/// A file that an older peer has said to have.
+/// A file that a legacy peer has said to have.
 #[derive(Debug)]
 pub struct RemoteFile {
     /// Its name.

@@ -1,6 +1,6 @@
-//! The older peers beside the native plane: their machine, fed and obeyed.
+//! The legacy peers beside the native plane: their machine, fed and obeyed.
 //!
-//! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to older peers
+//! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to legacy peers
 //! (`shelf`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
 //! that came from them (`files`, `copy`, `window`), which have no hash and stay apart from all
 //! verified ones. Present only where the plane is turned on.
@@ -61,14 +61,14 @@ pub struct LegacySettings {
     pub bridge: bool,
 }
 
-/// Why a file could not be had from the older peers.
+/// Why a file could not be had from the legacy peers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LegacyAbsence {
     /// Nobody was asked.
     #[error(transparent)]
     NotAsked(#[from] Absence),
     /// Nobody had it in time.
-    #[error("no older peer has it")]
+    #[error("no legacy peer has it")]
     NobodyHasIt,
     /// The plane has ended.
     #[error("the node is stopping")]
@@ -107,7 +107,7 @@ impl Legacy {
         self.absent.lock()
     }
 
-    /// Asks the older peers for a file; one that is known already is given at once. Dropping the
+    /// Asks the legacy peers for a file; one that is known already is given at once. Dropping the
     /// future asks no less, so that the next one finds the answer. What is served at `except` is
     /// passed over.
     ///
@@ -147,12 +147,12 @@ impl Legacy {
         }
     }
 
-    /// Says in the journal, once for a name, why older peers are not asked for it.
+    /// Says in the journal, once for a name, why legacy peers are not asked for it.
     pub fn refuse(&self, name: &[u8], why: NameError) {
         self.refusals.not_asked(name, why);
     }
 
-    /// The files that older peers are known to have.
+    /// The files that legacy peers are known to have.
     pub fn files(&self) -> &RemoteFiles {
         &self.files
     }

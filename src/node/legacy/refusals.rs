@@ -1,4 +1,4 @@
-//! What older peers cannot be asked for or given, told in the journal: once for a name, and at a
+//! What legacy peers cannot be asked for or given, told in the journal: once for a name, and at a
 //! bounded rate, since a folder may hold a million of such names and any program may ask for more.
 
 use std::collections::HashSet;
@@ -59,7 +59,7 @@ impl Refusals {
     /// A program asked for a name that the protocol cannot carry.
     pub(super) fn not_asked(&self, name: &[u8], why: NameError) {
         self.tell(Kind::NotAsked, name, || {
-            format!("{} was not asked of older peers: {why}", printable(name))
+            format!("{} was not asked of legacy peers: {why}", printable(name))
         });
     }
 
@@ -67,7 +67,7 @@ impl Refusals {
     pub(super) fn not_given(&self, path: &SharedPath, why: NameError) {
         let path = path.as_bytes();
         self.tell(Kind::NotGiven, path, || {
-            format!("{} is not given to older peers: {why}", printable(path))
+            format!("{} is not given to legacy peers: {why}", printable(path))
         });
     }
 
@@ -76,19 +76,19 @@ impl Refusals {
         let path = path.as_bytes();
         self.tell(Kind::NotGiven, path, || {
             format!(
-                "{} is not given to older peers: its {size_bytes} bytes are more than the \
+                "{} is not given to legacy peers: its {size_bytes} bytes are more than the \
                  {SIZE_MAX_BYTES} that their protocol can say",
                 printable(path)
             )
         });
     }
 
-    /// An older peer did not get the whole of a file, through no fault of its own.
+    /// A legacy peer did not get the whole of a file, through no fault of its own.
     pub(super) fn unfinished(&self, path: &SharedPath, why: FsError) {
         let path = path.as_bytes();
         self.tell(Kind::Unfinished, path, || {
             let shown = printable(path);
-            format!("an older peer did not get the whole of {shown}: {why}")
+            format!("a legacy peer did not get the whole of {shown}: {why}")
         });
     }
 
@@ -144,7 +144,8 @@ mod tests {
         for _ in 0..3 {
             refusals.not_asked(b"a,b", NameError::Comma);
         }
-        let line = "a,b was not asked of older peers: older peers cannot carry a name with a comma";
+        let line =
+            "a,b was not asked of legacy peers: legacy peers cannot carry a name with a comma";
         assert_eq!(events.warnings(), [line]);
         for n in 0..100_000 {
             refusals.not_asked(format!("{n},").as_bytes(), NameError::Comma);

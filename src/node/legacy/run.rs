@@ -323,7 +323,7 @@ impl Plane {
             }
             Err(error) => error,
         };
-        tracing::debug!(%name, %peer, "not got from an older peer: {error}");
+        tracing::debug!(%name, %peer, "not got from a legacy peer: {error}");
         let Some(offence) = offence(&error) else {
             return;
         };
@@ -331,7 +331,7 @@ impl Plane {
         if self.machine.offended(now, peer, offence) {
             let why = CopyError::from(error);
             self.events
-                .warn(format!("{name} of the older peer {peer}: {why}"));
+                .warn(format!("{name} of the legacy peer {peer}: {why}"));
         }
     }
 
@@ -355,7 +355,7 @@ impl Plane {
         if is_told {
             let (name, peer) = (&file.name, file.peer);
             self.events
-                .warn(format!("{name} of the older peer {peer}: {error}"));
+                .warn(format!("{name} of the legacy peer {peer}: {error}"));
         }
     }
 
@@ -382,11 +382,11 @@ impl Plane {
             }
             LegacyEvent::AskOver(name) => self.reply_to(&name, None, LegacyAbsence::NobodyHasIt),
             LegacyEvent::Offended(peer, what) => {
-                self.events.warn(format!("the older peer {peer} {what}"));
+                self.events.warn(format!("the legacy peer {peer} {what}"));
             }
-            LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "an older peer is there"),
+            LegacyEvent::MemberUp(peer) => tracing::debug!(%peer, "a legacy peer is there"),
             LegacyEvent::MemberDown(peer) => {
-                tracing::debug!(%peer, "an older peer is gone");
+                tracing::debug!(%peer, "a legacy peer is gone");
                 let gone = self.files.forget_peer(peer);
                 self.tell_names(&gone);
             }
@@ -461,7 +461,7 @@ impl Plane {
         if last.is_none_or(|last| now.saturating_duration_since(last) >= BUSY_PAUSE) {
             let limit = ASKS_MAX;
             self.events.warn(format!(
-                "names that may be older peers' are refused for now: only {limit} are looked for \
+                "names that may be legacy peers' are refused for now: only {limit} are looked for \
                  at a time"
             ));
         }

@@ -1,4 +1,4 @@
-//! Giving a file to an older peer: header, exactly its bytes, a close.
+//! Giving a file to a legacy peer: header, exactly its bytes, a close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::wire::legacy::TransferHeader;
 /// What is read and sent at once: the largest request between native nodes.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// Serves one connection to its end. Whatever goes wrong, it is closed: an old program waits for
-/// ever on an open one.
+/// Serves one connection to its end. Whatever goes wrong, it is closed: an original program waits
+/// for ever on an open one.
 pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,

@@ -1,4 +1,4 @@
-//! What older peers are offered: base names, since their protocol knows no folders.
+//! What legacy peers are offered: base names, since their protocol knows no folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ const INDEXED_MAX: usize = 1_000_000;
 const SAME_NAME_MAX: usize = 64;
 /// Names read from a directory at a time.
 const CHILDREN_BATCH: usize = 4096;
-/// How old the list of shares may be: adding one is seen by older peers a second later.
+/// How old the list of shares may be: adding one is seen by legacy peers a second later.
 const SHARES_AGE: Duration = Duration::from_secs(1);
 
 /// Base names and the paths that have them, the shallowest first, then by path.
@@ -123,7 +123,7 @@ impl Shelf {
         *self.index.lock() = index;
     }
 
-    /// The file that an older peer gets for a name, if it could be delivered now: one of our own
+    /// The file that a legacy peer gets for a name, if it could be delivered now: one of our own
     /// before others', the shallowest, then the first by path.
     pub(super) fn find(&self, name: &Name) -> Option<FileVersion> {
         let paths = self.paths(name);
@@ -165,7 +165,7 @@ impl Shelf {
 
     /// A file of another node, over the bridge alone, where that is allowed: from our cache where
     /// it is complete there, else from somebody alive who has it. That it lies in the cache says
-    /// nothing about what its owner lets older peers have.
+    /// nothing about what its owner lets legacy peers have.
     fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
         if !self.bridge || found.own.is_some() || found.author == self.me {
             return None;
@@ -218,7 +218,7 @@ impl Shelf {
         shares
     }
 
-    /// Says which files of our own older peers cannot be given.
+    /// Says which files of our own legacy peers cannot be given.
     pub(super) fn tell_refused(&self, changes: &[Change]) {
         let view = self.view.load();
         let Some(label) = view.label(&self.me) else {
@@ -233,7 +233,7 @@ impl Shelf {
         }
     }
 
-    /// Says that an older peer did not get the whole of a file, through no fault of its own.
+    /// Says that a legacy peer did not get the whole of a file, through no fault of its own.
     pub(super) fn tell_unfinished(&self, path: &SharedPath, why: FsError) {
         self.refusals.unfinished(path, why);
     }

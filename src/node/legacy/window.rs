@@ -1,4 +1,4 @@
-//! A file of an older peer for which the cache has no room: its bytes go past.
+//! A file of a legacy peer for which the cache has no room: its bytes go past.
 //!
 //! They are taken from the transfer as they are read, so a reader that goes forward, as a copy or a
 //! player does, has them as they come and slows the peer to its own pace. The last ones are kept
@@ -20,7 +20,7 @@ pub const WINDOWS_MAX: usize = 16;
 /// Bytes that are kept before the one that was read last.
 const KEPT_BYTES: u64 = 1 << 20;
 
-/// What one open of an older peer's file reads from.
+/// What one open of a legacy peer's file reads from.
 #[derive(Clone)]
 pub enum RemoteBytes {
     /// All of it, in the cache's folder.

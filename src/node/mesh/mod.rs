@@ -1,4 +1,4 @@
-//! The older peers' mesh beside the native plane: its machine, fed and obeyed.
+//! The legacy peers' mesh beside the native plane: its machine, fed and obeyed.
 //!
 //! Owns the task that drives [`crate::mesh::MeshMachine`] (`run`), one task for each connection
 //! (`session`), what of a pushed file goes where (`files`), and the pushing of files (`push`).

@@ -1,4 +1,4 @@
-//! Pushing a file to one peer, no faster than an old program can take it.
+//! Pushing a file to one peer, no faster than an original program can take it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,7 +32,7 @@ pub struct Parcel {
     pub size_bytes: u64,
     /// What it came to.
     pub hash: ContentHash,
-    /// The same for the older peers.
+    /// The same for the legacy peers.
     pub sha256: Sha256,
 }
 

@@ -1,4 +1,4 @@
-//! The older peers' discovery protocol: text datagrams, and one file a TCP connection.
+//! The legacy peers' discovery protocol: text datagrams, and one file a TCP connection.
 //!
 //! Owns every text of that protocol and every limit of it; the only place that spells it. What is
 //! encoded here is what the old programs understand, what is decoded tolerates what they emit:

@@ -80,29 +80,29 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Why a name cannot be asked of, or given to, an older peer. Nobody is at fault; it stays so.
+/// Why a name cannot be asked of, or given to, a legacy peer. Nobody is at fault; it stays so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, `.` or `..`.
     #[error("it names no file")]
     NoFile,
     /// Over [`NAME_FIELD_BYTES`].
-    #[error("a name of {length_bytes} bytes is over the 64 that older peers can carry")]
+    #[error("a name of {length_bytes} bytes is over the 64 that legacy peers can carry")]
     TooLong {
         /// Its length.
         length_bytes: usize,
     },
     /// A comma parts fields.
-    #[error("older peers cannot carry a name with a comma")]
+    #[error("legacy peers cannot carry a name with a comma")]
     Comma,
     /// A line end ends a message.
-    #[error("older peers cannot carry a name with a line break")]
+    #[error("legacy peers cannot carry a name with a line break")]
     LineBreak,
     /// A slash or a NUL.
-    #[error("older peers know base names only")]
+    #[error("legacy peers know base names only")]
     Path,
     /// A colon or blank at the end would be lost.
-    #[error("older peers would lose the colon or blank at the end of the name")]
+    #[error("legacy peers would lose the colon or blank at the end of the name")]
     LostEnd,
 }
 

@@ -25,7 +25,7 @@ pub struct TransferHeader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// Over [`SIZE_MAX_BYTES`].
-    #[error("a file of {size_bytes} bytes has more digits than the 10 older peers can carry")]
+    #[error("a file of {size_bytes} bytes has more digits than the 10 legacy peers can carry")]
     TooLarge {
         /// Its size.
         size_bytes: u64,

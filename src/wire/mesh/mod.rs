@@ -1,4 +1,4 @@
-//! The older peers' mesh protocol: lines of text over TCP, and counted bytes among them.
+//! The legacy peers' mesh protocol: lines of text over TCP, and counted bytes among them.
 //!
 //! Owns every text of that protocol and every limit of it; the only place that spells it. What is
 //! encoded here is what the old programs understand and survive, what is decoded tolerates what

@@ -24,7 +24,7 @@ mod message;
 
 pub use message::{MAX_GET_HASHES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary};
 
-/// First byte: at least 0x80, so that it is no letter of the older text protocol.
+/// First byte: at least 0x80, so that it is no letter of the legacy text protocol.
 pub const MAGIC: u8 = 0xd8;
 /// Second byte: the layout that this page describes.
 pub const VERSION: u8 = 2;

@@ -1,4 +1,4 @@
-//! Old peers that lie, drip, break off, flood, or speak for others: bounded, counted, named in
+//! Legacy peers that lie, drip, break off, flood, or speak for others: bounded, counted, named in
 //! `p2pfs peers` and in the journal, and nothing wrong under a final name.
 
 use std::fs;
@@ -111,7 +111,7 @@ fn a_wrong_transfer_is_an_error_for_who_reads_and_the_peer_is_named() {
         "{shown}"
     );
     let journal = journal_of(&mut node);
-    let named = format!("short of the older peer {}", peer.address());
+    let named = format!("short of the legacy peer {}", peer.address());
     assert!(journal.contains(&named), "{journal}");
     assert!(!node.home.join("evil").exists() && !cluster.folder.path().join("evil").exists());
 }
@@ -186,7 +186,7 @@ fn a_third_partys_answer_is_not_dialled_and_its_sender_is_named() {
     trap.set_nonblocking(true).unwrap();
     let answer = format!("File,1,{}\n", trap.local_addr().unwrap().port());
     let stat = crate::support::process::start(Command::new("stat").arg(node.mounted("wanted")));
-    eventually("the old peer is asked", SOON, || {
+    eventually("the legacy peer is asked", SOON, || {
         let heard = peer.heard();
         heard.iter().any(|(_, text)| text == "Get,wanted\n")
     });
@@ -227,7 +227,7 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
     assert!(told["peers"].as_array().unwrap().len() <= 2, "{told}");
     // the others are served all the same
     let address_of_node = node.address.to_string();
-    eventually("the old peer knows the node", SOON, || {
+    eventually("the legacy peer knows the node", SOON, || {
         peer.members().contains(&address_of_node)
     });
     assert_eq!(peer.get("ours", SOON).unwrap().bytes, b"ours");

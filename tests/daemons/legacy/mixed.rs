@@ -1,6 +1,6 @@
-//! Mixed clusters: two native nodes with their mounts, two old peers, and files in every
-//! direction: through each folder from an old peer, by an old peer from each node, and over a
-//! bridge from a node that gives older peers nothing.
+//! Mixed clusters: two native nodes with their mounts, two legacy peers, and files in every
+//! direction: through each folder from a legacy peer, by a legacy peer from each node, and over a
+//! bridge from a node that gives legacy peers nothing.
 
 use std::fs;
 use std::path::Path;
@@ -20,8 +20,8 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(30);
 const LARGE_BYTES: usize = 100 << 20;
 
-/// Two nodes and two old peers that have heard of each other. The folder `open` of each node is
-/// for older peers too, `share` is not.
+/// Two nodes and two legacy peers that have heard of each other. The folder `open` of each node is
+/// for legacy peers too, `share` is not.
 struct Mixed {
     nodes: [Node; 2],
     peers: [OldPeer; 2],
@@ -51,7 +51,7 @@ impl Mixed {
         }
         for peer in &peers {
             let knows = |node: &Node| peer.members().contains(&node.address.to_string());
-            eventually("the old peer knows both nodes", SOON, || {
+            eventually("the legacy peer knows both nodes", SOON, || {
                 nodes.iter().all(knows)
             });
             peer.ping();
@@ -63,7 +63,7 @@ impl Mixed {
         }
     }
 
-    /// Writes a file that older peers may have, and waits until both nodes list it.
+    /// Writes a file that legacy peers may have, and waits until both nodes list it.
     fn write_open(&self, node: usize, path: &str, bytes: &[u8]) {
         write(&self.nodes[node].home.join("open").join(path), bytes);
         self.nodes.iter().for_each(|node| node.wait_for_file(path));
@@ -101,7 +101,7 @@ fn files() -> [(String, Vec<u8>); 6] {
 }
 
 #[apply(promise)]
-fn each_folder_shows_the_files_of_old_peers() {
+fn each_folder_shows_the_files_of_legacy_peers() {
     let mixed = Mixed::start();
     let files = files();
     for (number, (name, bytes)) in files.iter().enumerate() {
@@ -116,7 +116,7 @@ fn each_folder_shows_the_files_of_old_peers() {
             assert_eq!(size, bytes.len() as u64, "{name}");
         }
     }
-    // what one node has from an old peer is no file of the native cluster
+    // what one node has from a legacy peer is no file of the native cluster
     for node in &mixed.nodes {
         let listed = node.cli(&["ls", "--json"]).expect_json();
         let entries = listed["entries"].as_array().unwrap();
@@ -126,7 +126,7 @@ fn each_folder_shows_the_files_of_old_peers() {
 }
 
 #[apply(promise)]
-fn each_old_peer_gets_the_files_of_native_nodes() {
+fn each_legacy_peer_gets_the_files_of_native_nodes() {
     let mixed = Mixed::start();
     let files = files();
     for (number, (name, bytes)) in files.iter().enumerate() {
@@ -141,8 +141,8 @@ fn each_old_peer_gets_the_files_of_native_nodes() {
     }
 }
 
-/// Downloads as a user of the old program would: it takes a late answer of one node to the question
-/// before for an answer to this one, and then its user asks again.
+/// Downloads as a user of the original program would: it takes a late answer of one node to the
+/// question before for an answer to this one, and then its user asks again.
 #[track_caller]
 fn gets(peer: &OldPeer, name: &str, bytes: &[u8]) {
     let mut got = None;
@@ -232,7 +232,7 @@ fn names_that_cannot_be_carried_stay_native_and_are_told_of_once() {
         for what in ["was not asked of", "is not given to"] {
             let told = journal
                 .lines()
-                .filter(|line| line.contains(&format!("{shown} {what} older peers")));
+                .filter(|line| line.contains(&format!("{shown} {what} legacy peers")));
             let told: Vec<&str> = told.collect();
             assert!(
                 told.len() == 1 && told[0].contains(why),
@@ -240,7 +240,7 @@ fn names_that_cannot_be_carried_stay_native_and_are_told_of_once() {
             );
         }
     }
-    assert_eq!(lines("was not asked of older peers"), names.len());
+    assert_eq!(lines("was not asked of legacy peers"), names.len());
 }
 
 #[apply(promise)]
@@ -269,7 +269,7 @@ fn a_file_of_eleven_digits_stays_native_and_is_told_of_once() {
     let journal = finished.text() + &finished.stderr;
     let told = journal
         .lines()
-        .filter(|line| line.contains("huge.img is not given to older peers"));
+        .filter(|line| line.contains("huge.img is not given to legacy peers"));
     let told: Vec<&str> = told.collect();
     let says_why = told.iter().all(|line| line.contains("10000000000 bytes"));
     assert!(told.len() == 1 && says_why, "{told:?}");

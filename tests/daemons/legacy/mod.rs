@@ -1,4 +1,4 @@
-//! Peers that speak the older protocols: they are read, served, and borne when they misbehave.
+//! Peers that speak the legacy protocols: they are read, served, and borne when they misbehave.
 
 mod hostile;
 mod mixed;

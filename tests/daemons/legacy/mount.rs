@@ -1,4 +1,4 @@
-//! Old peers through the folder: a name that only they have is there when a program asks for it,
+//! Legacy peers through the folder: a name that only they have is there when a program asks for it,
 //! and nobody else waits for that.
 
 use std::fs;
@@ -46,7 +46,7 @@ fn asked(peer: &OldPeer, name: &str) -> usize {
 }
 
 #[apply(promise)]
-fn files_of_an_old_peer_are_there_the_first_time() {
+fn files_of_a_legacy_peer_are_there_the_first_time() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     let large: Vec<u8> = (0..100 << 20)
@@ -169,7 +169,7 @@ fn a_name_among_many_that_are_looked_up_at_once_is_found() {
     peer.gives_file("masked.txt", b"here");
     let node = start(&mut cluster, &[&peer]);
     let others = look_up(&node, 150);
-    eventually("the old peer is asked", SOON, || {
+    eventually("the legacy peer is asked", SOON, || {
         asked(&peer, "absent-0") > 0
     });
     assert_eq!(fs::read(node.mounted("masked.txt")).unwrap(), b"here");
@@ -223,7 +223,7 @@ fn nobody_else_waits_beside_a_lookup() {
     node.wait_for_file("ours");
     let stat = || start_stat(&node, "unknown");
     let waiting = [stat(), stat()];
-    eventually("the old peer is asked", SOON, || {
+    eventually("the legacy peer is asked", SOON, || {
         asked(&peer, "unknown") > 0
     });
     let begun = Instant::now();
@@ -248,7 +248,7 @@ fn a_signal_ends_the_wait() {
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
     let stat = start_stat(&node, "unknown");
-    eventually("the old peer is asked", SOON, || {
+    eventually("the legacy peer is asked", SOON, || {
         asked(&peer, "unknown") > 0
     });
     let begun = Instant::now();
@@ -272,12 +272,15 @@ fn an_answer_after_the_lookup_makes_the_name_appear() {
 }
 
 #[apply(promise)]
-fn native_files_come_before_those_of_old_peers() {
+fn native_files_come_before_those_of_legacy_peers() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
-    peer.gives_file("both", b"the old peer's");
+    peer.gives_file("both", b"the legacy peer's");
     let node = start(&mut cluster, &[&peer]);
-    assert_eq!(fs::read(node.mounted("both")).unwrap(), b"the old peer's");
+    assert_eq!(
+        fs::read(node.mounted("both")).unwrap(),
+        b"the legacy peer's"
+    );
     node.write("both", b"ours");
     node.wait_for_file("both");
     eventually("the native file has the name", SOON, || {
@@ -286,7 +289,7 @@ fn native_files_come_before_those_of_old_peers() {
 }
 
 #[apply(promise)]
-fn a_changed_file_of_an_old_peer_is_seen_within_seconds() {
+fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
@@ -314,7 +317,7 @@ fn a_changed_file_of_an_old_peer_is_seen_within_seconds() {
 }
 
 #[apply(promise)]
-fn bytes_of_old_peers_count_against_the_budget_while_they_stream() {
+fn bytes_of_legacy_peers_count_against_the_budget_while_they_stream() {
     const BUDGET_BYTES: u64 = 16 << 20;
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
@@ -364,7 +367,7 @@ fn bytes_of_old_peers_count_against_the_budget_while_they_stream() {
 }
 
 #[apply(promise)]
-fn a_file_of_an_old_peer_that_is_larger_than_the_cache_is_read_past_it() {
+fn a_file_of_a_legacy_peer_that_is_larger_than_the_cache_is_read_past_it() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = cluster.start_with(NodeOptions {
@@ -405,7 +408,7 @@ fn a_file_of_an_old_peer_that_is_larger_than_the_cache_is_read_past_it() {
 }
 
 #[apply(promise)]
-fn programs_that_are_given_cached_bytes_only_get_no_old_peers_file() {
+fn programs_that_are_given_cached_bytes_only_get_no_legacy_peers_file() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"theirs");
@@ -418,7 +421,7 @@ fn programs_that_are_given_cached_bytes_only_get_no_old_peers_file() {
     assert!(!head().status.success());
     assert_eq!(asked(&peer, "theirs"), 0, "nobody is asked for it");
     assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
-    // nothing of an old peer is in the cache, whoever has read it
+    // nothing of a legacy peer is in the cache, whoever has read it
     let refused = head();
     assert!(!refused.status.success() && refused.stdout.is_empty());
     let why = &refused.stderr;

@@ -1,5 +1,5 @@
-//! Real daemons among old peers: both directions, by commands alone. Each old peer is the
-//! stand-in of `old_peer`, which keeps to the bytes and the limits of the old program.
+//! Real daemons among legacy peers: both directions, by commands alone. Each legacy peer is the
+//! stand-in of `legacy_peer`, which keeps to the bytes and the limits of the original program.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -40,15 +40,15 @@ fn start(cluster: &mut Cluster, name: &str, members: &[&OldPeer], more: &str) ->
     })
 }
 
-/// Waits until the old peer would send to the node.
+/// Waits until the legacy peer would send to the node.
 fn introduced(peer: &OldPeer, node: &Node) {
     let address = node.address.to_string();
-    eventually("the old peer knows the node", SOON, || {
+    eventually("the legacy peer knows the node", SOON, || {
         peer.members().contains(&address)
     });
 }
 
-fn older_peers(node: &Node) -> Vec<String> {
+fn legacy_peers(node: &Node) -> Vec<String> {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().clone();
     peers
@@ -59,7 +59,7 @@ fn older_peers(node: &Node) -> Vec<String> {
 }
 
 #[apply(promise)]
-fn an_old_peer_learns_of_us_and_we_of_it_and_its_friends() {
+fn a_legacy_peer_learns_of_us_and_we_of_it_and_its_friends() {
     let mut cluster = Cluster::new();
     let (a, b) = (
         OldPeer::start(Duration::ZERO),
@@ -72,7 +72,7 @@ fn an_old_peer_learns_of_us_and_we_of_it_and_its_friends() {
     assert_eq!(a.heard()[0], (node.address, first), "the exact first words");
     a.ping();
     b.ping();
-    eventually("both are members", SOON, || older_peers(&node).len() == 2);
+    eventually("both are members", SOON, || legacy_peers(&node).len() == 2);
     eventually("they learn of each other", SOON, || {
         a.members().contains(&b.address().to_owned())
             && b.members().contains(&a.address().to_owned())
@@ -80,7 +80,7 @@ fn an_old_peer_learns_of_us_and_we_of_it_and_its_friends() {
 }
 
 #[apply(promise)]
-fn an_old_peer_gets_files_of_any_size_by_name() {
+fn a_legacy_peer_gets_files_of_any_size_by_name() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, "lab", &[&peer], "");
@@ -125,7 +125,7 @@ fn get(node: &Node, name: &str) -> (Finished, std::path::PathBuf) {
 }
 
 #[apply(promise)]
-fn get_fetches_from_an_old_peer() {
+fn get_fetches_from_a_legacy_peer() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     let large: Vec<u8> = (0..5 << 20).map(|n: u32| (n >> 7) as u8).collect();
@@ -152,7 +152,7 @@ fn get_fetches_from_an_old_peer() {
 }
 
 #[apply(promise)]
-fn a_script_can_wait_for_an_old_peers_file_and_list_and_explain_it() {
+fn a_script_can_wait_for_a_legacy_peers_file_and_list_and_explain_it() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::from_secs(1));
     peer.gives_file("theirs", b"twelve bytes");
@@ -185,7 +185,7 @@ fn a_script_can_wait_for_an_old_peers_file_and_list_and_explain_it() {
     assert_eq!(why["versions"][0]["author"], peer.address());
     let next = why["next_read"].as_str().unwrap();
     let fetch = format!(
-        "fetch all of its 12 bytes from the older peer {}",
+        "fetch all of its 12 bytes from the legacy peer {}",
         peer.address()
     );
     assert!(next.starts_with(&fetch), "{next}");
@@ -195,7 +195,7 @@ fn a_script_can_wait_for_an_old_peers_file_and_list_and_explain_it() {
 }
 
 #[apply(promise)]
-fn an_old_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told() {
+fn a_legacy_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     peer.gives_file("theirs", b"twelve bytes");
@@ -205,7 +205,7 @@ fn an_old_peers_file_is_not_kept_in_the_cache_and_the_reason_is_told() {
         let refused = node.cli(&[verb, "theirs"]);
         assert_eq!(refused.status.code(), Some(1));
         let told = refused.text() + &refused.stderr;
-        let reason = format!("only the older peer {} has it", peer.address());
+        let reason = format!("only the legacy peer {} has it", peer.address());
         assert!(
             told.contains(&reason) && told.contains("p2pfs get"),
             "{told}"
@@ -275,7 +275,7 @@ fn no_leftovers(node: &Node) {
 }
 
 #[apply(promise)]
-fn a_hostile_old_peer_leaves_nothing_under_a_final_name() {
+fn a_hostile_legacy_peer_leaves_nothing_under_a_final_name() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let cases = [
@@ -355,7 +355,7 @@ fn names_that_the_protocol_cannot_carry_are_refused_with_a_reason() {
     let finished = node.stop();
     let journal = finished.text() + &finished.stderr;
     assert!(
-        journal.contains("own,comma is not given to older peers"),
+        journal.contains("own,comma is not given to legacy peers"),
         "{journal}"
     );
     assert!(
@@ -394,7 +394,7 @@ fn floods_and_garbage_leave_the_daemon_answering() {
     });
     let got = peer.get("ours", SOON).expect("still answered");
     assert_eq!(got.bytes, b"ours");
-    assert!(older_peers(&node).len() <= 2);
+    assert!(legacy_peers(&node).len() <= 2);
 }
 
 #[apply(promise)]

@@ -1,6 +1,6 @@
-//! Stand-ins for old peers that others wrote, where they are present: a program
-//! `discovery_peer.py` in the folder that `P2PFS_OLD_PEERS` names, or in `../shared/peers` beside
-//! the source. Both directions, and each variant that the program has.
+//! Stand-ins for legacy peers that others wrote, where they are present: a program
+//! `discovery_peer.py` in the folder that `P2PFS_LEGACY_PEERS` names, or in `../shared/peers`
+//! beside the source. Both directions, and each variant that the program has.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,14 +22,14 @@ const NEEDS: &[Need] = &[mount, foreign_stand_in];
 
 /// A stand-in that others wrote is here.
 fn foreign_stand_in() -> Option<String> {
-    let remedy = "no discovery_peer.py: name its folder in P2PFS_OLD_PEERS to try it too";
+    let remedy = "no discovery_peer.py: name its folder in P2PFS_LEGACY_PEERS to try it too";
     stand_in().is_none().then(|| remedy.to_owned())
 }
 
 const SOON: Duration = Duration::from_secs(60);
 
 fn stand_in() -> Option<PathBuf> {
-    let named = std::env::var_os("P2PFS_OLD_PEERS").map(PathBuf::from);
+    let named = std::env::var_os("P2PFS_LEGACY_PEERS").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/peers");
     let program = named.unwrap_or(beside).join("discovery_peer.py");
     program.is_file().then_some(program)

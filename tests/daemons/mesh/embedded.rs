@@ -25,7 +25,7 @@ mod chat;
 
 const NEEDS: &[Need] = &[];
 
-/// Two nodes of one cluster in this process, and an old peer that is connected to the first.
+/// Two nodes of one cluster in this process, and a legacy peer that is connected to the first.
 struct Room {
     folder: tempfile::TempDir,
     alice: Node,
@@ -141,7 +141,7 @@ fn the_example_that_chats_talks_and_gives_bytes_and_files_to_both_planes() {
         let got = room.folder.path().join("bob/inbox/gift.bin");
         assert!(fs::read(got).unwrap() == bytes);
         let came = |wanted: &Came| room.old.came().contains(wanted);
-        eventually("the old peer heard it too", HANG_LIMIT, || {
+        eventually("the legacy peer heard it too", HANG_LIMIT, || {
             came(&Came::Line("hello all".into())) && came(&Came::Bytes(b"raw".into()))
         });
         assert_eq!(room.types("/peers").await, ["old at 127.0.0.1:18002"]);

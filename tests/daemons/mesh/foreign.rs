@@ -1,5 +1,5 @@
 //! Stand-ins for mesh peers that others wrote, where they are present: a program `mesh_peer.py` in
-//! the folder that `P2PFS_OLD_PEERS` names, or in `../shared/peers` beside the source.
+//! the folder that `P2PFS_LEGACY_PEERS` names, or in `../shared/peers` beside the source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ const NEEDS: &[Need] = &[foreign_stand_in];
 
 /// A stand-in that others wrote is here.
 fn foreign_stand_in() -> Option<String> {
-    let remedy = "no mesh_peer.py: name its folder in P2PFS_OLD_PEERS to try it too";
+    let remedy = "no mesh_peer.py: name its folder in P2PFS_LEGACY_PEERS to try it too";
     stand_in().is_none().then(|| remedy.to_owned())
 }
 
 fn stand_in() -> Option<PathBuf> {
-    let named = std::env::var_os("P2PFS_OLD_PEERS").map(PathBuf::from);
+    let named = std::env::var_os("P2PFS_LEGACY_PEERS").map(PathBuf::from);
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/peers");
     let program = named.unwrap_or(beside).join("mesh_peer.py");
     program.is_file().then_some(program)

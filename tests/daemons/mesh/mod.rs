@@ -1,4 +1,4 @@
-//! The older peers' mesh, and what nodes give each other unasked: handshake, talk, files, and what
+//! The legacy peers' mesh, and what nodes give each other unasked: handshake, talk, files, and what
 //! is borne of peers that misbehave.
 
 mod cluster;

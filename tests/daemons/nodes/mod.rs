@@ -359,13 +359,13 @@ fn readers_of_every_kind_go_at_once_on_ctrl_c() {
     const ROUNDS: usize = 20;
     let mut cluster = Cluster::new();
     let far = cluster.start("far");
-    // an old peer that is asked and never answers
-    let old_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // a legacy peer that is asked and never answers
+    let legacy_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let near = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
         config: format!(
             "[mount]\nread_deadline = '300s'\n[legacy]\nmembers = ['{}']\nlookup = '300s'\n",
-            old_peer.local_addr().unwrap()
+            legacy_peer.local_addr().unwrap()
         ),
         ..NodeOptions::new("near")
     });
