@@ -6,7 +6,7 @@
 
 use imbl::OrdSet;
 
-use super::row::{Alias, Before, ByName, DirId, DirRef, Named, NodeIndex, Row};
+use super::row::{Alias, Before, ByName, DirId, DirRef, Listed, Named, NodeIndex, Row};
 use crate::wire::native::record::Timestamp;
 
 /// The time of a directory in which nothing is listed: before all others.
@@ -26,7 +26,7 @@ pub(super) struct Dir {
     /// The newest mtime of the listed files and the live directory records in it.
     pub newest: Timestamp,
     /// The candidates that show under their own names.
-    pub listed: OrdSet<ByName>,
+    pub listed: OrdSet<Listed>,
     /// All other candidates: directories' records, tombstones, what lost, what nobody can give.
     pub rest: OrdSet<ByName>,
     /// What lost, under conflict names.

@@ -182,7 +182,7 @@ enum Shared {
 /// The names in a directory that a node shares something under, each once.
 fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
     let here = merged.dir(dir);
-    let rows = here.listed.iter().chain(&here.rest).map(|row| &row.0);
+    let rows = (here.listed.iter().map(|row| &row.0)).chain(here.rest.iter().map(|row| &row.0));
     let rows = rows
         .filter(|row| row.author == node && !row.is_tombstone())
         .map(Row::name);

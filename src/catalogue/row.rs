@@ -322,6 +322,14 @@ ordered_by!(ByName, |a: &ByName, b: &ByName| {
         .then_with(|| (a.author, a.share).cmp(&(b.author, b.share)))
 });
 
+/// The row that a name shows: by name alone, as there is one of each. A tree of such rows may go
+/// on guiding searches by a row that was replaced, so whose row it is must not count: a search by
+/// name would be led past the row that came instead.
+#[derive(Clone, Debug)]
+pub(super) struct Listed(pub Row);
+
+ordered_by!(Listed, |a: &Listed, b: &Listed| a.0.name().cmp(b.0.name()));
+
 /// Finds one author's row of a name.
 pub(super) struct OwnName<'a> {
     pub name: &'a [u8],
@@ -346,6 +354,9 @@ key_of!(Before<'_>, ByName, |key: &Before<'_>, row: &ByName| {
     key.0.cmp(row.0.name()).then(Ordering::Less)
 });
 key_of!(After<'_>, ByName, |key: &After<'_>, row: &ByName| {
+    key.0.cmp(row.0.name()).then(Ordering::Greater)
+});
+key_of!(After<'_>, Listed, |key: &After<'_>, row: &Listed| {
     key.0.cmp(row.0.name()).then(Ordering::Greater)
 });
 
@@ -384,7 +395,7 @@ key_of!(Named<'_>, DirRef, |key: &Named<'_>, dir: &DirRef| key
 key_of!(After<'_>, DirRef, |key: &After<'_>, dir: &DirRef| {
     key.0.cmp(dir.name()).then(Ordering::Greater)
 });
-key_of!(Named<'_>, ByName, |key: &Named<'_>, row: &ByName| key
+key_of!(Named<'_>, Listed, |key: &Named<'_>, row: &Listed| key
     .0
     .cmp(row.0.name()));
 
@@ -521,6 +532,31 @@ mod tests {
             assert_eq!(row.to_entry(), Some(entry));
             assert_eq!(row.name(), [0xff; 255]);
         }
+    }
+
+    #[test]
+    fn a_name_is_found_whoever_showed_it_before() {
+        let row = |name: u32, author| {
+            let stamp = Stamp {
+                author: NodeIndex(author),
+                sequence: 1,
+            };
+            Listed(Row::removed(
+                stamp,
+                ShareIndex(0),
+                DirId::ROOT,
+                &name.to_be_bytes(),
+            ))
+        };
+        let mut set: imbl::OrdSet<Listed> = (0..600).map(|name| row(name, 9)).collect();
+        for (name, author) in (0..600u32).flat_map(|name| [(name, 3), (name, 12)]) {
+            let old = set.get(&Named(&name.to_be_bytes())).cloned();
+            set.remove(&old.expect("it is there before"));
+            set.insert(row(name, author));
+            let found = set.get(&Named(&name.to_be_bytes()));
+            assert_eq!(found.map(|row| row.0.author), Some(NodeIndex(author)));
+        }
+        assert_eq!(set.len(), 600);
     }
 
     #[test]

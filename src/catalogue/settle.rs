@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::merge::Merge;
-use super::row::{ByName, Class, DirId, DirRef, Named, Row};
+use super::row::{ByName, Class, DirId, DirRef, Listed, Named, Row};
 use super::rules;
 use crate::digest::ContentHash;
 
@@ -107,7 +107,7 @@ impl Merge {
         let leaving = self.leaving.clone();
         let here = self.dir_mut(dir);
         if let Some(old) = old {
-            here.listed.remove(&ByName(old.clone()));
+            here.listed.remove(&Listed(old.clone()));
             if !leaving.is_some_and(|row| row.is(old)) {
                 here.rest.insert(ByName(old.clone()));
             }
@@ -116,7 +116,7 @@ impl Merge {
         if let Some(new) = new {
             let here = self.dir_mut(dir);
             here.rest.remove(&ByName(new.clone()));
-            here.listed.insert(ByName(new.clone()));
+            here.listed.insert(Listed(new.clone()));
             self.raise_time(dir, new.mtime());
         }
         let Some(name) = new.or(old).map(Row::name) else {

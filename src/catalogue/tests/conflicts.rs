@@ -50,6 +50,23 @@ fn of_two_versions_of_one_time_the_smaller_hash_wins() {
 }
 
 #[test]
+fn a_directory_of_many_names_keeps_all_of_them_when_another_node_wins_them() {
+    let mut watcher = node(0xff, "watcher");
+    let (mut early, mut late) = (node(1, "early"), node(2, "late"));
+    put(&mut early, "first", file("first", 1));
+    share(&mut early, &mut watcher);
+    for (author, seconds) in [(&mut late, 2), (&mut early, 3)] {
+        for number in 0..600 {
+            let name = format!("tree/{number:03}");
+            put(author, &name, file(&name, seconds));
+        }
+        share(author, &mut watcher);
+        // the directory and the file beside it
+        assert_eq!(names(&watcher.view()).len(), 602);
+    }
+}
+
+#[test]
 fn the_same_content_is_one_entry_with_several_holders() {
     let executable = |seconds| {
         let mut entry = file("same", seconds);
