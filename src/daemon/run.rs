@@ -232,6 +232,7 @@ impl Daemon {
         );
         tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.service.clone()));
+        tokio::spawn(self.service.clone().keep_pins());
         metrics::start(&self.service).await;
         tokio::spawn(isolation::watch(self.service.clone()));
     }

@@ -67,6 +67,28 @@ fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
 }
 
 #[apply(promise)]
+fn a_pin_counts_whole_and_goes_on_after_a_restart() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let mut reader = cluster.start("reader");
+    author.write("film", &noise(3, 16 << 20));
+    reader.wait_for_file("film");
+    reader.cli(&["limits", "--down", "1MiB/s"]).expect_ok();
+    reader.cli(&["pin", "film"]).expect_ok();
+    // most of it is still to come
+    let refused = reader.cli(&["cache", "resize", "8MiB"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("16MiB"), "{}", refused.stderr);
+    reader.kill();
+    reader.launch();
+    reader.wait_for_file("film");
+    eventually("all of it is here", HANG_LIMIT, || {
+        let listed = reader.cli(&["ls", "--json", "film"]).expect_json();
+        listed["entries"][0]["cached_bytes"] == 16 << 20
+    });
+}
+
+#[apply(promise)]
 fn what_the_configuration_shares_is_not_changed_by_share_add() {
     let mut cluster = Cluster::new();
     let folder = cluster.folder.path().join("private");

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Service;
 use crate::cache::{CachedFile, VerifyProgress};
+use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
@@ -68,9 +69,9 @@ impl Service {
                 "the cache cannot have 0 bytes",
             ));
         }
-        let pinned_bytes = self.node.cache().usage().pinned_bytes;
+        let pinned_bytes = self.pinned_bytes();
         if budget_bytes < pinned_bytes {
-            let message = format!("{pinned_bytes} bytes are pinned");
+            let message = format!("{} are pinned", write_size(pinned_bytes));
             return Err(Failure::new(FailureKind::Invalid, message)
                 .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
         }

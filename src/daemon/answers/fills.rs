@@ -10,6 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::legacy::not_kept;
 use super::names::shared_path;
 use super::{Service, failed};
+use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::digest::ContentHash;
 use crate::node::FileError;
@@ -173,15 +174,21 @@ impl Service {
         }
         let usage = cache.usage();
         let message = format!(
-            "{needed_bytes} bytes do not fit the cache: its budget is {} bytes, of which {} are \
-             pinned, or its disk is too full",
-            usage.budget_bytes, usage.pinned_bytes
+            "{} do not fit the cache: its budget is {}, of which {} are pinned, or its disk is too \
+             full",
+            write_size(needed_bytes),
+            write_size(usage.budget_bytes),
+            write_size(usage.pinned_bytes)
         );
         Err(failed(message).with_remedy("name less, or give it room: p2pfs cache resize SIZE"))
     }
 
     /// Fetches each content whole, a few at a time; says what failed, and its size.
-    async fn fill_all(&self, contents: Contents, reply: Option<&ReplySink>) -> Vec<(Problem, u64)> {
+    pub(super) async fn fill_all(
+        &self,
+        contents: Contents,
+        reply: Option<&ReplySink>,
+    ) -> Vec<(Problem, u64)> {
         let mut all = Filling::of(&contents);
         let mut waiting = contents.into_iter();
         let mut look = tokio::time::interval(PROGRESS_PERIOD);

@@ -8,6 +8,7 @@ mod content;
 mod doctor;
 mod fills;
 mod giving;
+mod keeping;
 mod legacy;
 mod limits;
 mod names;
