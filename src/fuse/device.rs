@@ -199,9 +199,16 @@ impl Device {
         let Some(named) = abi::interrupted_unique(message) else {
             return;
         };
-        if let Some(patience) = self.table.patient(named) {
-            self.take_signal(named, patience);
-        } else if !self.interrupt(named) {
+        // looked at once: a request may come into the table between two looks
+        let waits = match self.table.patience_of(named) {
+            Some(Some(patience)) => {
+                self.take_signal(named, patience);
+                true
+            }
+            Some(None) => self.interrupt(named),
+            None => false,
+        };
+        if !waits {
             let head = abi::out_header(header.unique, libc::EAGAIN, 0);
             let _ = self.write(&[IoSlice::new(&head)]);
         }

@@ -191,7 +191,7 @@ impl Device {
             match due {
                 Due::Begin(delayed) => self.begin_delayed(&delayed),
                 Due::Look { unique } => {
-                    if let Some(patience) = self.table.patient(unique) {
+                    if let Some(Some(patience)) = self.table.patience_of(unique) {
                         self.take_signal(unique, patience);
                     }
                 }

@@ -158,10 +158,10 @@ impl Table {
         waiting.map(|it| it.is_delayed = false).is_some()
     }
 
-    /// How a request that still waits takes a signal that its thread catches; nothing where that
-    /// ends it.
-    pub fn patient(&self, unique: u64) -> Option<Patience> {
-        self.lock().waiting.get(&unique)?.patient
+    /// How a request that still waits takes a signal that its thread catches: with patience, or
+    /// it ends. Nothing where it does not wait.
+    pub fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
+        Some(self.lock().waiting.get(&unique)?.patient)
     }
 
     /// The reads that wait, by who reads what.
