@@ -160,11 +160,7 @@ fn a_push_that_is_cut_anywhere_leaves_nothing() {
 fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_have_it() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
-    let (bob, eve) = (
-        MeshPeer::dial(&lab.mesh, BOB, "bob", 18002),
-        MeshPeer::dial(&lab.mesh, EVE, "eve", 18003),
-    );
-    eventually("both are peers", SOON, || lab.peers().len() == 2);
+    let (bob, eve) = lab.with_bob_and_eve();
     let file = cluster.folder.path().join("file");
     fs::write(&file, noise(9, 64 << 20)).unwrap();
     let sent = start(&mut lab.node.cli_command(&["send", file.to_str().unwrap()]));

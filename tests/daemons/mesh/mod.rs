@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::daemon::{Cluster, Node, NodeOptions};
+use crate::support::mesh_peer::MeshPeer;
 use crate::support::process::eventually;
 
 const SOON: Duration = Duration::from_secs(40);
@@ -27,6 +28,16 @@ struct MeshNode {
 }
 
 impl MeshNode {
+    /// Two peers that have dialled this node, which knows both.
+    fn with_bob_and_eve(&self) -> (MeshPeer, MeshPeer) {
+        let both = (
+            MeshPeer::dial(&self.mesh, BOB, "bob", 18002),
+            MeshPeer::dial(&self.mesh, EVE, "eve", 18003),
+        );
+        eventually("both are peers", SOON, || self.peers().len() == 2);
+        both
+    }
+
     fn start(cluster: &mut Cluster, name: &str, peers: &[&str], more: &str) -> Self {
         Self::start_as(cluster, name, peers, more, false)
     }

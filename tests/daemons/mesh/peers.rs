@@ -198,11 +198,7 @@ fn a_file_with_a_wrong_hash_or_size_or_a_cut_leaves_nothing() {
 fn send_pushes_to_mesh_peers_as_old_programs_understand_it() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
-    let (bob, eve) = (
-        MeshPeer::dial(&lab.mesh, BOB, "bob", 18002),
-        MeshPeer::dial(&lab.mesh, EVE, "eve", 18003),
-    );
-    eventually("both are peers", SOON, || lab.peers().len() == 2);
+    let (bob, eve) = lab.with_bob_and_eve();
     let folder = cluster.folder.path().join("mine");
     fs::create_dir_all(folder.join("deep")).unwrap();
     let large = noise(2, 40 << 20);
