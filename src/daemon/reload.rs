@@ -40,8 +40,8 @@ pub(super) async fn apply(
         service.served.set_budgets(budgets);
     }
     if let Some(budget_bytes) = changes.cache_size_bytes {
-        let cache = service.node.cache().clone();
-        let _resized = spawn_blocking(move || cache.resize(budget_bytes)).await;
+        let node = service.node.clone();
+        let _resized = spawn_blocking(move || node.resize_cache(budget_bytes)).await;
     }
     for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
         let _stopping = service.node.add_seed(address).await;

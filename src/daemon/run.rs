@@ -232,7 +232,8 @@ impl Daemon {
         );
         tokio::spawn(self.seeds.clone().follow(node.clone()));
         tokio::spawn(pulse(self.service.clone()));
-        tokio::spawn(self.service.clone().keep_pins());
+        let node = self.service.node.clone();
+        tokio::spawn(async move { node.keep_pins().await });
         metrics::start(&self.service).await;
         tokio::spawn(isolation::watch(self.service.clone()));
     }

@@ -26,7 +26,7 @@ impl Service {
             .map(|text| text.parse())
             .transpose()
             .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
-        let mut files = self.node.cache().list();
+        let mut files = self.node.cached();
         files.retain(|file| after.is_none_or(|after| file.hash > after));
         files.sort_by_key(|file| file.hash);
         let more = files.len() > LS_PAGE_MAX_ENTRIES;
@@ -52,9 +52,7 @@ impl Service {
     }
 
     pub(super) fn clear_cache(&self) -> Result<CacheCleared, Failure> {
-        self.node.fetcher().close_idle();
-        self.node.content().close_idle();
-        let cleared = self.node.cache().clear();
+        let cleared = self.node.clear_cache();
         Ok(CacheCleared {
             removed_files: cleared.removed_files as u64,
             removed_bytes: cleared.removed_bytes,
@@ -69,13 +67,13 @@ impl Service {
                 "the cache cannot have 0 bytes",
             ));
         }
-        let pinned_bytes = self.pinned_bytes();
+        let pinned_bytes = self.node.pinned_bytes();
         if budget_bytes < pinned_bytes {
             let message = format!("{} are pinned", write_size(pinned_bytes));
             return Err(Failure::new(FailureKind::Invalid, message)
                 .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
         }
-        self.node.cache().resize(budget_bytes);
+        self.node.resize_cache(budget_bytes);
         Ok(self.cache_usage())
     }
 
@@ -83,7 +81,7 @@ impl Service {
     pub(super) async fn verify_cache(self: &Arc<Self>, reply: ReplySink) {
         let (reports, mut report_queue) = mpsc::channel(PROGRESS_WAITING_MAX);
         let work = self.blocking(move |service| {
-            let verified = service.node.cache().verify(|progress| {
+            let verified = service.node.verify_cache(|progress| {
                 match reports.try_send(progress_of(progress)) {
                     Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
                     _ => ControlFlow::Continue(()),

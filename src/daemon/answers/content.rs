@@ -51,7 +51,7 @@ impl Service {
         let started = GetStarted {
             hash: file.hash.to_string(),
             size_bytes: file.size_bytes,
-            cached_bytes: self.cached_bytes(&file.hash, file.size_bytes),
+            cached_bytes: self.node.here_bytes(&file.hash, file.size_bytes),
             executable: file.executable,
         };
         if let Some(local) = self.local_descriptor(&file, caller_uid) {

@@ -45,7 +45,7 @@ impl Service {
 
     fn check_cache(&self) -> Check {
         let usage = self.cache_usage();
-        if self.node.cache().could_hold(1) {
+        if self.node.has_room_for(1) {
             return Check::ok("cache", "has room");
         }
         let found = format!(

@@ -117,7 +117,7 @@ impl Service {
         if here > 0 {
             return format!("join its transfer: {here} of {size_bytes} bytes have come");
         }
-        if !self.node.cache().could_hold(size_bytes) {
+        if !self.node.has_room_for(size_bytes) {
             return format!(
                 "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
                  cache has no room for them"

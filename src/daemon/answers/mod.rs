@@ -8,7 +8,6 @@ mod content;
 mod doctor;
 mod fills;
 mod giving;
-mod keeping;
 mod legacy;
 mod limits;
 mod names;

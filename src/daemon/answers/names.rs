@@ -137,8 +137,8 @@ impl Service {
             holders: hash
                 .map(|hash| self.holder_names(&hash))
                 .unwrap_or_default(),
-            cached_bytes: hash.map_or(0, |hash| self.cached_bytes(&hash, size_bytes)),
-            pinned: hash.is_some_and(|hash| self.node.cache().is_pinned(&hash)),
+            cached_bytes: hash.map_or(0, |hash| self.node.here_bytes(&hash, size_bytes)),
+            pinned: hash.is_some_and(|hash| self.node.is_pinned(&hash)),
             plane: Plane::Native,
         }
     }
@@ -151,14 +151,6 @@ impl Service {
         let mut names: Vec<String> = nodes.iter().map(|node| self.name_of(node)).collect();
         names.sort();
         names
-    }
-
-    /// All of it where this node shares it, else what the cache has.
-    pub(super) fn cached_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
-        if self.node.shares().source(hash).is_some() {
-            return size_bytes;
-        }
-        self.node.cache().cached_bytes(hash).min(size_bytes)
     }
 
     pub(super) fn why(&self, named: &Named) -> Result<Provenance, Failure> {
@@ -215,7 +207,7 @@ impl Service {
             modified: calendar_time(version.mtime),
             version_time: calendar_time(version.version_time),
             holders: self.names_in_order(&version.holders),
-            cached_bytes: hash.map_or(0, |hash| self.cached_bytes(&hash, size_bytes)),
+            cached_bytes: hash.map_or(0, |hash| self.node.here_bytes(&hash, size_bytes)),
             verified: "blake3".to_owned(),
         }
     }
@@ -230,7 +222,7 @@ impl Service {
         if found.own.is_some() || self.node.shares().holds(hash) {
             return "read from this node's own share".to_owned();
         }
-        let cached = self.cached_bytes(hash, *size_bytes);
+        let cached = self.node.here_bytes(hash, *size_bytes);
         if cached >= *size_bytes {
             return "read from the local cache".to_owned();
         }

@@ -97,7 +97,7 @@ impl Service {
     }
 
     pub(super) fn cache_usage(&self) -> CacheUsage {
-        let usage = self.node.cache().usage();
+        let usage = self.node.cache_usage();
         CacheUsage {
             used_bytes: usage.used_bytes,
             budget_bytes: usage.budget_bytes,

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::FileError;
+use super::cache::Here;
 use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
 use crate::node::{Node, NodeError};
 use crate::path::SharedPath;
 use crate::share::ShareSpec;
-use crate::transfer::{Fetcher, TransferError};
+use crate::transfer::{Fetcher, FillProgress, TransferError};
 use crate::wire::native::record::Kind;
 
 /// Whole files fetched at a time for one call.
@@ -35,10 +37,14 @@ pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 #[must_use = "dropping it cancels the fetches"]
 pub struct Prefetch {
     fetcher: Fetcher,
+    here: Here,
     waiting: btree_map::IntoIter<ContentHash, (u64, SharedPath)>,
-    running: JoinSet<Fetched>,
+    running: JoinSet<(ContentHash, Fetched)>,
+    /// How far those that run are.
+    on_their_way: BTreeMap<ContentHash, watch::Receiver<FillProgress>>,
     files: usize,
     bytes: u64,
+    come_bytes: u64,
 }
 
 /// How the fetch of one file ended.
@@ -63,22 +69,47 @@ impl Prefetch {
         self.bytes
     }
 
-    /// The next file that has ended; none once all have.
+    /// How many of them are here by now; those of a file that failed count no more.
+    pub fn ready_bytes(&self) -> u64 {
+        let ready = self.on_their_way.values().map(|it| it.borrow().ready_bytes);
+        self.come_bytes + ready.sum::<u64>()
+    }
+
+    /// The next file that has ended; none once all have. May be dropped before it is done: nothing
+    /// is lost by that.
     pub async fn next(&mut self) -> Option<Fetched> {
         while self.running.len() < FILLS_AT_ONCE
             && let Some((hash, (size_bytes, path))) = self.waiting.next()
         {
-            let fill = self.fetcher.fill(hash, size_bytes);
-            self.running.spawn(async move {
-                Fetched {
+            if self.here.has(&hash) {
+                // it came for somebody else meanwhile
+                self.come_bytes += size_bytes;
+                let outcome = Ok(());
+                return Some(Fetched {
                     path,
                     size_bytes,
-                    outcome: fill.done().await,
-                }
+                    outcome,
+                });
+            }
+            let fill = self.fetcher.fill(hash, size_bytes);
+            self.on_their_way.insert(hash, fill.progress());
+            self.running.spawn(async move {
+                let outcome = fill.done().await;
+                let fetched = Fetched {
+                    path,
+                    size_bytes,
+                    outcome,
+                };
+                (hash, fetched)
             });
         }
         // a task of ours neither panics nor is aborted while this lives
-        self.running.join_next().await?.ok()
+        let (hash, fetched) = self.running.join_next().await?.ok()?;
+        self.on_their_way.remove(&hash);
+        if fetched.outcome.is_ok() {
+            self.come_bytes += fetched.size_bytes;
+        }
+        Some(fetched)
     }
 
     /// Waits until all have ended.
@@ -99,7 +130,7 @@ impl Node {
     /// # Errors
     /// [`FileError::NotFound`], [`FileError::TooMany`]; nothing is fetched then.
     pub fn prefetch(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
-        Ok(self.fetch_all(self.contents_of(path)?))
+        Ok(self.fetch(self.contents_of(path)?))
     }
 
     /// Keeps the contents that a file, or all files beneath a directory, have now: they are not
@@ -111,7 +142,7 @@ impl Node {
     pub async fn pin(&self, path: &SharedPath) -> Result<Prefetch, FileError> {
         let contents = self.contents_of(path)?;
         self.set_pins(path, &contents, true).await?;
-        Ok(self.fetch_all(contents))
+        Ok(self.fetch(contents))
     }
 
     /// Keeps them no longer than there is room.
@@ -171,10 +202,10 @@ impl Node {
         Ok(())
     }
 
-    fn fetch_all(&self, contents: Contents) -> Prefetch {
-        let (cache, shares) = (self.cache(), self.shares());
-        let is_here = |hash: &ContentHash| cache.is_complete(hash) || shares.holds(hash);
-        let missing = contents.into_iter().filter(|(hash, _)| !is_here(hash));
+    /// Brings contents into the cache, those that are here already left out.
+    pub fn fetch(&self, contents: Contents) -> Prefetch {
+        let here = self.here();
+        let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
         let contents: Contents = missing.collect();
         Prefetch {
             fetcher: self.fetcher().clone(),
@@ -182,6 +213,9 @@ impl Node {
             bytes: contents.values().map(|(size, _)| size).sum(),
             waiting: contents.into_iter(),
             running: JoinSet::new(),
+            on_their_way: BTreeMap::new(),
+            come_bytes: 0,
+            here,
         }
     }
 
@@ -193,12 +227,10 @@ impl Node {
     ) -> Result<(), FileError> {
         let cache = self.cache().clone();
         let hashes: Vec<ContentHash> = contents.keys().copied().collect();
-        let kept = |hash: &ContentHash| cache.is_pinned(hash) || self.shares().holds(hash);
-        let new = contents.iter().filter(|(hash, _)| !kept(hash));
-        let bytes = new.map(|(_, (size_bytes, _))| size_bytes).sum();
+        let bytes = self.room_needed(contents);
         let path = path.clone();
         let changed = spawn_blocking(move || {
-            if pinned && !cache.could_hold(bytes) {
+            if pinned && bytes > 0 && !cache.could_hold(bytes) {
                 return Err(FileError::NoRoom { path, bytes });
             }
             let changed = cache.pin_all(&hashes, pinned);

@@ -7,6 +7,7 @@
 //! for.
 
 mod builder;
+mod cache;
 mod error;
 mod events;
 mod giving;
@@ -16,6 +17,7 @@ mod reader;
 mod status;
 
 pub use builder::{CACHE_DEFAULT_BYTES, NodeBuilder};
+pub use cache::NotPinned;
 pub use error::FileError;
 pub use events::EventStream;
 pub use giving::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages};

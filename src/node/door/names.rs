@@ -137,12 +137,10 @@ impl Node {
 
     fn listed(&self, path: SharedPath, found: Found) -> Listed {
         let cached_bytes = match &found.kind {
+            Kind::File { size_bytes, .. } if found.own.is_some() => *size_bytes,
             Kind::File {
                 hash, size_bytes, ..
-            } if found.own.is_some() || self.shares().holds(hash) => *size_bytes,
-            Kind::File {
-                hash, size_bytes, ..
-            } => self.cache().cached_bytes(hash).min(*size_bytes),
+            } => self.here_bytes(hash, *size_bytes),
             Kind::Directory | Kind::Symlink { .. } => 0,
         };
         Listed {

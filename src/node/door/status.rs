@@ -40,7 +40,7 @@ impl Node {
             address: self.address(),
             members: self.members().await?,
             shares: self.shares().list(),
-            cache: self.cache().usage(),
+            cache: self.cache_usage(),
             entries: self.view().totals().entries,
             warnings: self.events().warnings(),
         })

@@ -1,0 +1,185 @@
+//! What is here of the others' files: looked at, checked, made smaller, and kept.
+//!
+//! Owns the answer to "is it here", for names, fetches and pins alike; it is given from memory.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Contents;
+use crate::cache::{Cache, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
+use crate::digest::ContentHash;
+use crate::node::Node;
+use crate::path::SharedPath;
+use crate::share::ShareSet;
+
+/// How soon a pinned file goes on after its holder came back, or there is room again. Looking
+/// costs one walk over the pins, in memory.
+const PINS_LOOK_PERIOD: Duration = Duration::from_secs(5);
+
+/// What of a content can be read without another node. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Here {
+    cache: Cache,
+    shares: ShareSet,
+}
+
+impl Here {
+    pub(super) fn has(&self, hash: &ContentHash) -> bool {
+        self.cache.is_complete(hash) || self.shares.holds(hash)
+    }
+
+    pub(super) fn bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
+        match self.shares.holds(hash) {
+            true => size_bytes,
+            false => self.cache.cached_bytes(hash).min(size_bytes),
+        }
+    }
+}
+
+/// A content that was not pinned, or not unpinned.
+#[derive(Debug)]
+pub struct NotPinned {
+    /// One of the names that it has.
+    pub path: SharedPath,
+    /// Its size.
+    pub size_bytes: u64,
+    /// What the cache says; none where its budget has no room for it beside the rest.
+    pub why: Option<CacheError>,
+}
+
+impl Node {
+    pub(super) fn here(&self) -> Here {
+        Here {
+            cache: self.cache.clone(),
+            shares: self.shares.clone(),
+        }
+    }
+
+    /// How many of a content's bytes can be read here without another node.
+    pub fn here_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
+        self.here().bytes(hash, size_bytes)
+    }
+
+    /// What the cache takes and may take.
+    pub fn cache_usage(&self) -> CacheUsage {
+        self.cache.usage()
+    }
+
+    /// Every content that the cache has something of, the least recently used first.
+    pub fn cached(&self) -> Vec<CachedFile> {
+        self.cache.list()
+    }
+
+    /// Whether a content is kept.
+    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
+        self.cache.is_pinned(hash)
+    }
+
+    /// Whether the cache could hold so many bytes more, were all evicted that may be. Not a
+    /// promise. Waits for the disk.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        bytes == 0 || self.cache.could_hold(bytes)
+    }
+
+    /// Removes what is neither pinned nor open. Waits for the disk.
+    pub fn clear_cache(&self) -> Cleared {
+        self.running.fetcher.close_idle();
+        self.content.close_idle();
+        self.cache.clear()
+    }
+
+    /// Gives the cache another budget, in bytes, and evicts what is too much where that may be.
+    /// Waits for the disk.
+    pub fn resize_cache(&self, budget_bytes: u64) -> CacheUsage {
+        self.cache.resize(budget_bytes)
+    }
+
+    /// Reads and checks every cached byte and drops what is damaged. `progress` is called about
+    /// once a MiB, and ends the work by breaking. Waits for the disk.
+    pub fn verify_cache(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> VerifyProgress {
+        self.cache.verify(progress)
+    }
+
+    /// Keeps contents, or keeps them no longer: each by itself, as far as the budget goes. Gives
+    /// those of which it is so now, and the others. Waits for the disk.
+    pub fn pin_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
+        let (mut changed, mut failed) = (Contents::new(), Vec::new());
+        let mut room_bytes = self.cache.usage().budget_bytes;
+        for (hash, (size_bytes, path)) in contents {
+            let outcome = match pinned && size_bytes > room_bytes {
+                true => Err(None),
+                false => self.cache.pin(hash, pinned).map_err(Some),
+            };
+            if let Err(why) = outcome {
+                failed.push(NotPinned {
+                    path,
+                    size_bytes,
+                    why,
+                });
+                continue;
+            }
+            room_bytes = room_bytes.saturating_sub(size_bytes);
+            changed.insert(hash, (size_bytes, path));
+        }
+        (changed, failed)
+    }
+
+    /// The bytes of all that is pinned, those that are still to come included.
+    pub fn pinned_bytes(&self) -> u64 {
+        let missing = |(hash, (size_bytes, _)): (_, &(u64, _))| {
+            size_bytes.saturating_sub(self.cache.cached_bytes(hash))
+        };
+        let to_come: u64 = self.unfinished_pins().iter().map(missing).sum();
+        self.cache.usage().pinned_bytes.saturating_add(to_come)
+    }
+
+    /// Goes on fetching what is pinned and not whole yet, for as long as it is polled: a pin
+    /// outlives the process, its holders and a cache that was too small.
+    pub async fn keep_pins(&self) {
+        let mut look = interval(PINS_LOOK_PERIOD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let (cache, unfinished) = (self.cache.clone(), self.unfinished_pins());
+            let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
+                cache.could_hold(size_bytes.saturating_sub(cache.cached_bytes(hash)))
+            };
+            // how much is free is asked of the disk
+            let missing = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
+            let mut fetches = self.fetch(missing.await.unwrap_or_default());
+            // what fails is looked at again
+            while fetches.next().await.is_some() {}
+        }
+    }
+
+    /// How much room contents need that are to be here all at once: all of those that could be
+    /// evicted, and what is missing of those that are pinned.
+    pub fn room_needed(&self, contents: &Contents) -> u64 {
+        let foreign = contents.iter().filter(|(hash, _)| !self.shares.holds(hash));
+        let needed = foreign.map(|(hash, (size_bytes, _))| match self.cache.is_pinned(hash) {
+            true => size_bytes.saturating_sub(self.cache.cached_bytes(hash)),
+            false => *size_bytes,
+        });
+        needed.sum()
+    }
+
+    /// The pinned contents that are not whole here and that somebody can give.
+    fn unfinished_pins(&self) -> Contents {
+        let (here, view) = (self.here(), self.view());
+        let pins = self.cache.pins().into_iter();
+        let unfinished = pins.filter(|hash| !here.has(hash));
+        unfinished
+            .filter_map(|hash| {
+                let content = view.by_hash(&hash)?;
+                let path = view.names_of(&hash, 1).pop()?;
+                Some((hash, (content.size_bytes, path)))
+            })
+            .collect()
+    }
+}
