@@ -75,6 +75,11 @@
 //! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
 //! runs in one test, in virtual time, from one number.
 //!
+//! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other rooms that it
+//! meets there are in [`node::door`] too. The rooms behind promise nothing to anybody outside and
+//! are hidden from this documentation, though not private, because the tests, the benchmarks and
+//! the program itself enter them. `RUSTDOCFLAGS="--cfg rooms" cargo doc` shows the whole house.
+//!
 //! # What always holds
 //!
 //! | | invariant | held by |
@@ -113,30 +118,45 @@
 //! the namespace comes about; [`fuse`] why the mount never hangs.
 
 #[cfg(feature = "fuse")]
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod broker;
 mod bucket;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod cache;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod catalogue;
 #[cfg(feature = "cli")]
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod cli;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod cluster;
 #[cfg(feature = "cli")]
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod daemon;
 pub mod digest;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod extent;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod fs;
 #[cfg(feature = "fuse")]
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod fuse;
 pub mod id;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod legacy;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod mesh;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod net;
 pub mod node;
 mod offences;
 pub mod path;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod share;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod transfer;
 pub mod trust;
+#[cfg_attr(not(rooms), doc(hidden))]
 pub mod wire;
 
 pub use node::Node;

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast::error::RecvError;
-
 use super::answers::Service;
 use crate::digest::ContentHash;
 use crate::node::{News, Push, PushStage, Who};
@@ -52,19 +50,19 @@ pub(super) fn error(id: &str, text: &str) {
 
 /// Tells every event from now on, and the warnings of before.
 pub(super) fn follow(service: &Arc<Service>) {
-    let (past, mut live) = service.node.events().follow();
+    let mut events = service.node.follow();
     let mut teller = Teller {
         service: service.clone(),
         begun: HashMap::new(),
     };
-    past.into_iter().for_each(|noted| teller.tell(&noted.news));
     tokio::spawn(async move {
-        loop {
-            match live.recv().await {
-                Ok(noted) => teller.tell(&noted.news),
-                Err(RecvError::Lagged(count)) => tracing::info!("{count} events were not told"),
-                Err(RecvError::Closed) => return,
+        let mut lost = 0;
+        while let Some(noted) = events.next().await {
+            if events.lost() > lost {
+                tracing::info!("{} events were not told", events.lost() - lost);
+                lost = events.lost();
             }
+            teller.tell(&noted.news);
         }
     });
 }
@@ -153,7 +151,7 @@ impl Teller {
 
     /// A name of the content for people; its hash where it has none any more.
     fn path(&self, hash: &ContentHash) -> String {
-        let named = self.service.node.view().names_of(hash, 1);
+        let named = self.service.node.names_of(hash, 1);
         let first = named.first();
         first.map_or_else(
             || hash.to_string(),
@@ -178,7 +176,7 @@ async fn tell_newcomer(service: Arc<Service>, mut who: Who) {
     let mut tick = tokio::time::interval(NAMING_TIME / 20);
     while who.name.is_none() && Instant::now() < until {
         tick.tick().await;
-        who.name = service.node.view().label(&who.node);
+        who.name = service.node.label_of(&who.node);
     }
     tell_peer(&who, "is alive");
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use super::config::{Config, Seed, ShareSettings};
 use super::seeds;
-use crate::cache::CacheConfig;
+use crate::node::door::CacheConfig;
 use crate::node::inbox::{Accept, InboxSettings};
 use crate::node::legacy::LegacySettings;
-use crate::node::mesh::MeshSettings;
+use crate::node::mesh::{MemberName, MeshSettings};
 use crate::node::{GivingSettings, NodeConfig};
-use crate::wire::legacy::MemberName;
 
 /// Everything that the node is started with; seeds that are names come later.
 pub(super) fn node_config(config: &Config) -> NodeConfig {

@@ -61,8 +61,8 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     let (node, removed) = (service.node.clone(), changes.shares_removed.clone());
     let work = spawn_blocking(move || {
         for dir in removed {
-            if let Err(error) = node.shares().remove(&dir) {
-                node.events().warn_owner(format!("still shared: {error}"));
+            if let Err(error) = node.remove_share(&dir) {
+                node.warn_owner(format!("still shared: {error}"));
             }
         }
     });

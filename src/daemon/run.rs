@@ -215,8 +215,8 @@ impl Daemon {
     async fn start_tasks(&mut self) {
         let missing = self.add_shares().await;
         if missing.is_empty() {
-            let shares = self.service.node.shares().clone();
-            let _done = spawn_blocking(move || shares.forget_absent()).await;
+            let node = self.service.node.clone();
+            let _done = spawn_blocking(move || node.forget_absent_shares()).await;
         }
         tokio::spawn(retry_later(
             self.service.clone(),
@@ -265,8 +265,7 @@ impl Daemon {
         });
         tracing::info!("mounted at {}", mount.dir().display());
         if let Some(why) = mount.passthrough_refusal() {
-            let events = self.service.node.events();
-            events.warn(format!(
+            self.service.node.warn(format!(
                 "files are read through the daemon, not by the kernel itself: {why}; all works, \
                  but local reads are slower"
             ));
@@ -394,8 +393,8 @@ impl Daemon {
             Err(error) => tracing::error!("the unmount ended in a panic: {error}"),
             Ok(Ok(())) => {}
         }
-        let cache = self.service.node.cache().clone();
-        let _flushed = spawn_blocking(move || cache.flush()).await;
+        let node = self.service.node.clone();
+        let _flushed = spawn_blocking(move || node.flush_cache()).await;
         tracing::info!("stopped");
     }
 }
@@ -430,8 +429,8 @@ pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> 
     let work = spawn_blocking(move || {
         let mut failed = Vec::new();
         for share in wanted {
-            if let Err(error) = node.shares().add(share_spec(&share)) {
-                node.events().warn_owner(format!("not shared: {error}"));
+            if let Err(error) = node.add_share(share_spec(&share)) {
+                node.warn_owner(format!("not shared: {error}"));
                 failed.push(share);
             }
         }
@@ -466,14 +465,12 @@ async fn use_waiting_token(service: &Service, config: &Config) {
         Err(error @ NodeError::Net(_)) => {
             service
                 .node
-                .events()
                 .warn(format!("the waiting token was not used yet: {error}"));
             return;
         }
         Err(error) => {
             service
                 .node
-                .events()
                 .warn(format!("the waiting token is of no use: {error}"));
         }
     }

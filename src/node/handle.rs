@@ -141,7 +141,7 @@ impl Node {
     }
 
     /// The namespace as it is now.
-    pub fn view(&self) -> Arc<View> {
+    pub(super) fn view(&self) -> Arc<View> {
         self.published.view.load_full()
     }
 
@@ -158,34 +158,9 @@ impl Node {
         self.content.clone()
     }
 
-    /// The local cache.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
-    }
-
     /// The shared folders.
-    pub fn shares(&self) -> &ShareSet {
+    pub(super) fn shares(&self) -> &ShareSet {
         &self.shares
-    }
-
-    /// The fetches.
-    pub fn fetcher(&self) -> &Fetcher {
-        &self.running.fetcher
-    }
-
-    /// What others are served.
-    pub fn server(&self) -> &Server {
-        &self.running.server
-    }
-
-    /// How many bytes of files went to whom.
-    pub fn sent(&self) -> &SentBytes {
-        &self.running.sent
-    }
-
-    /// The connections to others.
-    pub fn net(&self) -> &PeerNet {
-        &self.net
     }
 
     /// The legacy peers, where their plane is on.
@@ -194,23 +169,13 @@ impl Node {
     }
 
     /// Gives files and talk to others.
-    pub fn courier(&self) -> &Courier {
+    pub(super) fn courier(&self) -> &Courier {
         &self.running.courier
     }
 
     /// The peers of the mesh, where it is on.
     pub fn mesh(&self) -> Option<&Mesh> {
         self.running.courier.mesh.as_ref()
-    }
-
-    /// What happened lately.
-    pub fn events(&self) -> &EventLog {
-        &self.running.events
-    }
-
-    /// Which other nodes broke the rules.
-    pub fn offenders(&self) -> &Offenders {
-        &self.running.offenders
     }
 
     /// What `.p2pfs/status.json` shows from now on.

@@ -1,12 +1,13 @@
 //! What other nodes are called, by their own word and by that of who admitted them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::catalogue::View;
 use crate::id::NodeId;
-use crate::trust::Keyring;
+use crate::trust::{Claim, Keyring};
 use crate::wire::native::record::Sender;
 
 /// Digits of its key that stand for a node whose name is not known.
@@ -24,7 +25,8 @@ impl Names {
         Self { view, keyring }
     }
 
-    /// What a node is called: by itself where that is known, else in its certificate.
+    /// What a node is called: by itself where that is known, else in its certificate, else by who
+    /// let it in once.
     pub(super) fn of(&self, node: &NodeId) -> String {
         let label = self.view.load().label(node);
         label
@@ -33,6 +35,7 @@ impl Names {
                 all.find(|it| it.node == *node)
                     .map(|it| it.name.to_string())
             })
+            .or_else(|| in_history(&self.keyring).remove(node))
             .unwrap_or_else(|| node.short(NAMELESS_DIGITS))
     }
 
@@ -54,4 +57,18 @@ impl Names {
         called.retain(|it| it.name.as_str() == setting && self.keyring.is_member(&it.node));
         matches!(&called[..], [only] if only.node == *node)
     }
+}
+
+/// What the nodes of a cluster's history called themselves when they were let in, the last time;
+/// those that are out included.
+pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
+    let history = keyring.history();
+    let named = history
+        .iter()
+        .filter_map(|(signed, _)| match &signed.statement.claim {
+            Claim::Found { name } => Some((signed.statement.by, name.to_string())),
+            Claim::Admit { node, name, .. } => Some((*node, name.to_string())),
+            Claim::Expel { .. } | Claim::Rotate { .. } => None,
+        });
+    named.collect()
 }

@@ -67,32 +67,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     (
         "daemon",
-        &[
-            "id", "path", "trust", "node", "fs", "fuse", "broker", "cache", "share", "wire",
-            "digest", "legacy", "mesh",
-        ],
+        &["id", "path", "digest", "trust", "node", "fuse", "broker"],
     ),
-    // where the node's types become those of the control socket
+    // where the door's types become those of the control socket
     (
         "daemon::answers",
-        &[
-            "id",
-            "path",
-            "extent",
-            "digest",
-            "trust",
-            "wire",
-            "catalogue",
-            "legacy",
-            "mesh",
-            "cluster",
-            "cache",
-            "share",
-            "transfer",
-            "fs",
-            "node",
-            "daemon",
-        ],
+        &["id", "path", "digest", "trust", "node", "daemon"],
     ),
     (
         "cli",

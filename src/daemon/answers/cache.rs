@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::Service;
-use crate::cache::{CachedFile, VerifyProgress};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
 };
 use crate::digest::ContentHash;
+use crate::node::door::{CachedFile, VerifyProgress};
 
 /// Names told of one content; it may have any number.
 const NAMES_MAX: usize = 16;
@@ -36,7 +36,7 @@ impl Service {
     }
 
     fn cache_entry(&self, file: &CachedFile) -> CacheEntry {
-        let names = self.node.view().names_of(&file.hash, NAMES_MAX);
+        let names = self.node.names_of(&file.hash, NAMES_MAX);
         CacheEntry {
             hash: file.hash.to_string(),
             size_bytes: file.size_bytes,

@@ -16,9 +16,9 @@ use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
-use crate::fs::{FileVersion, FsError};
 use crate::id::NodeId;
-use crate::node::{FileError, Reader};
+use crate::node::FileError;
+use crate::node::door::{FileVersion, FsError};
 
 /// What is read of a local file at a time.
 const STEP_BYTES: u64 = 1 << 20;
@@ -78,8 +78,7 @@ impl Service {
         mut to: pipe::Sender,
         reply: &ReplySink,
     ) -> Result<(), FsError> {
-        let open = Reader::open(self.node.content(), file).await?;
-        let mut open = open.to_the_end();
+        let mut open = self.node.open_version(file).await?.to_the_end();
         loop {
             let bytes = tokio::select! {
                 bytes = open.next_bytes() => bytes?,
@@ -110,18 +109,12 @@ impl Service {
     }
 
     fn local_descriptor(&self, file: &FileVersion, caller_uid: u32) -> Option<OwnedFd> {
-        let local = match &file.own {
-            Some((share, path)) => self.node.shares().own(*share, path).ok()?,
-            None => {
-                let cached = self.node.cache().existing(&file.hash)?;
-                cached.backing()?.try_clone().ok()?
-            }
-        };
+        let local = self.node.local_file(file)?;
         may_have(caller_uid, &local).then(|| OwnedFd::from(local))
     }
 
     fn received_by_peer(&self) -> BTreeMap<NodeId, u64> {
-        let rates = self.node.fetcher().peers();
+        let rates = self.node.rates();
         rates
             .iter()
             .map(|rate| (rate.node, rate.delivered_bytes))
@@ -132,7 +125,7 @@ impl Service {
         let gained = |(node, bytes): (NodeId, u64)| {
             let received_bytes = bytes - before.get(&node).copied().unwrap_or(0).min(bytes);
             (received_bytes > 0).then(|| SourceShare {
-                name: self.name_of(&node),
+                name: self.node.name_of(&node),
                 received_bytes,
             })
         };

@@ -10,16 +10,12 @@ use rustix::fs::{FileType, fstat, fstatfs};
 
 use super::content::caller_gone;
 use super::{Service, failed};
-use crate::catalogue::Found;
 use crate::daemon::control::{
     Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo, PeerState, Plane,
     ReplySink, Said, SendDone, SendProgress, SendingTo, TakenBy,
 };
-use crate::node::mesh::MeshReport;
+use crate::node::mesh::{MemberName, MeshReport};
 use crate::node::{Delivered, Delivery, SendError};
-use crate::path::SharedPath;
-use crate::wire::legacy::MemberName;
-use crate::wire::native::record::Kind;
 
 /// How often the caller is told how far a file is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -108,14 +104,6 @@ impl Service {
             .filter(|report| !is_native(report))
             .map(mesh_peer)
             .collect()
-    }
-
-    /// Who sent the file that a path shows to a node that shares it, where somebody did.
-    pub(super) fn sender_of(&self, path: &SharedPath, found: Option<&Found>) -> Option<String> {
-        let Kind::File { hash, .. } = &found?.kind else {
-            return None;
-        };
-        self.node.sent_by(path, hash)
     }
 }
 

@@ -8,15 +8,15 @@ use tokio::io::AsyncWriteExt;
 use super::content::{caller_gone, may_have, pipe_to_caller, pour};
 use super::names::shared_path;
 use super::{Service, failed};
-use crate::catalogue::View;
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, Named, PeerInfo, PeerState,
     Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
-use crate::legacy::{LegacyMember, Patience};
-use crate::node::legacy::{CopyError, Legacy, LegacyAbsence, RemoteCopy, RemoteFile};
+use crate::node::legacy::{
+    CopyError, Legacy, LegacyAbsence, LegacyMember, Name, Patience, RemoteCopy, RemoteFile,
+    printable,
+};
 use crate::path::SharedPath;
-use crate::wire::legacy::{Name, printable};
 
 /// In the place of a hash: what legacy peers give has none.
 const NO_HASH: &str = "none";
@@ -68,11 +68,11 @@ impl Service {
     }
 
     /// The names of the root that only legacy peers are known to have.
-    pub(super) fn older_entries(&self, view: &View) -> Vec<LsEntry> {
+    pub(super) fn older_entries(&self) -> Vec<LsEntry> {
         let files = self.node.legacy().map(|legacy| legacy.files().all());
         let is_native = |file: &RemoteFile| {
             let path = SharedPath::new(file.name.as_bytes());
-            path.is_ok_and(|path| view.lookup(&path).is_some())
+            path.is_ok_and(|path| self.node.find(&path).is_ok())
         };
         let files = files.iter().flatten();
         let older = files.filter(|file| !is_native(file));

@@ -3,13 +3,15 @@
 use super::Service;
 use crate::daemon::config::RATE_MIN_BYTES;
 use crate::daemon::control::{Failure, FailureKind, Limits};
+use crate::node::door::RateLimits;
 
 impl Service {
     pub(super) fn limits(&self) -> Limits {
         let configured = &self.in_force.load().config.limits;
+        let now = self.node.limits();
         Limits {
-            up_bytes_per_s: self.node.server().upload().bytes_per_s(),
-            down_bytes_per_s: self.node.fetcher().download().bytes_per_s(),
+            up_bytes_per_s: now.up_bytes_per_s,
+            down_bytes_per_s: now.down_bytes_per_s,
             configured_up_bytes_per_s: configured.up.0,
             configured_down_bytes_per_s: configured.down.0,
         }
@@ -26,12 +28,11 @@ impl Service {
             return Err(Failure::new(FailureKind::Invalid, message));
         }
         let limit = |rate: u64| (rate > 0).then_some(rate);
-        if let Some(up) = up {
-            self.node.server().upload().set(limit(up));
-        }
-        if let Some(down) = down {
-            self.node.fetcher().download().set(limit(down));
-        }
+        let now = self.node.limits();
+        self.node.set_limits(RateLimits {
+            up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
+            down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
+        });
         Ok(self.limits())
     }
 
@@ -39,8 +40,10 @@ impl Service {
     pub(in crate::daemon) fn limit_as_configured(&self) -> Limits {
         let in_force = self.in_force.load();
         let configured = &in_force.config.limits;
-        self.node.server().upload().set(configured.up.0);
-        self.node.fetcher().download().set(configured.down.0);
+        self.node.set_limits(RateLimits {
+            up_bytes_per_s: configured.up.0,
+            down_bytes_per_s: configured.down.0,
+        });
         self.limits()
     }
 }

@@ -37,9 +37,8 @@ use super::control::{
 use super::in_force::InForce;
 use super::rates::{FetchRates, Rates};
 use super::served::Served;
-use crate::id::NodeId;
+use crate::node::door::Timestamp as FileTime;
 use crate::node::{Node, NodeError};
-use crate::wire::native::record::Timestamp as FileTime;
 
 /// What every answer can draw on.
 pub struct Service {
@@ -213,15 +212,6 @@ impl Service {
         let service = self.clone();
         let outcome = tokio::task::spawn_blocking(move || work(&service)).await;
         outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
-    }
-
-    /// What a node is called for people: its name, or the start of its key.
-    fn name_of(&self, node: &NodeId) -> String {
-        self.node
-            .view()
-            .label(node)
-            .or_else(|| self.name_in_history(node))
-            .unwrap_or_else(|| node.short(8))
     }
 }
 

@@ -2,16 +2,15 @@
 
 use super::legacy::older_entry;
 use super::{Service, calendar_time};
-use crate::catalogue::{Found, Rule, Version, View};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
 };
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+use crate::node::FileError;
+use crate::node::door::{Kind, Listed, NextRead, Rule, Version};
 use crate::path::SharedPath;
-use crate::share::ShareStatus;
-use crate::wire::native::record::Kind;
 
 /// The path that a user named, as in the mount; a slash at either end is forgiven.
 pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
@@ -40,73 +39,47 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 impl Service {
     pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
         let path = shared_path(named)?;
-        let view = self.node.view();
-        let Some(found) = view.lookup(&path) else {
-            let older = self
-                .older_file(&path)
-                .ok_or_else(|| self.not_listed(&path))?;
-            return Ok(Listing {
-                entries: vec![older_entry(&older)],
-                ..Listing::default()
-            });
-        };
-        if !matches!(found.kind, Kind::Directory) {
-            return Ok(Listing {
-                entries: vec![self.ls_entry(&path, &found)],
-                ..Listing::default()
-            });
-        }
         let after = after.map(shared_path).transpose()?;
         let after_name = after.as_ref().map(SharedPath::file_name);
-        let children = view.children(&path, after_name, LS_PAGE_MAX_ENTRIES);
-        let mut more = children.len() == LS_PAGE_MAX_ENTRIES;
-        let entry = |child: crate::catalogue::Child| {
-            let path = path.join(&child.name).ok()?;
-            Some(self.ls_entry(&path, &child.found))
+        let page = match self.node.list_page(&path, after_name, LS_PAGE_MAX_ENTRIES) {
+            Ok(page) => page,
+            Err(FileError::WrongKind { .. }) => {
+                let listed = self.node.find(&path).map_err(|_| not_found(&path))?;
+                return Ok(only(self.ls_entry(&listed)));
+            }
+            Err(_) => {
+                let older = self.older_file(&path);
+                let older = older.ok_or_else(|| self.not_listed(&path))?;
+                return Ok(only(older_entry(&older)));
+            }
         };
-        let mut entries: Vec<LsEntry> = children.into_iter().filter_map(entry).collect();
+        let mut more = page.more_behind.is_some();
+        let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
         if path.is_root() {
-            let last = entries
-                .last()
-                .filter(|_| more)
-                .map(|last| last.path.clone());
+            let last = page.more_behind.as_deref();
             let is_here = |older: &LsEntry| {
                 let name = older.path.as_bytes();
-                after_name.is_none_or(|after| name > after)
-                    && last.as_ref().is_none_or(|last| name < last.as_bytes())
+                after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
             };
-            entries.extend(self.older_entries(&view).into_iter().filter(is_here));
+            entries.extend(self.older_entries().into_iter().filter(is_here));
             entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
             more |= entries.len() > LS_PAGE_MAX_ENTRIES;
             entries.truncate(LS_PAGE_MAX_ENTRIES);
         }
         let being_read = match after_name {
-            None => self.being_read_in(&path, &view),
+            None => self.node.unread_in(&path),
             Some(_) => Vec::new(),
         };
         Ok(Listing {
             entries,
-            being_read,
+            being_read: being_read.iter().map(named_as).collect(),
             more,
         })
     }
 
-    fn being_read_in(&self, directory: &SharedPath, view: &View) -> Vec<Named> {
-        let unread = self.node.shares().unread_in(directory).into_iter();
-        let unlisted = unread.filter(|path| view.lookup(path).is_none());
-        unlisted.map(|path| Named::new(path.as_bytes())).collect()
-    }
-
-    /// Whether a name that is not listed is there in a share of this node, to be listed soon.
-    fn is_being_read(&self, path: &SharedPath) -> bool {
-        let shares = self.node.shares();
-        let is_there = |share: ShareStatus| shares.stat(share.index, path).is_ok();
-        !path.is_root() && shares.list().into_iter().any(is_there)
-    }
-
     /// Why there is no such name.
     pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
-        if !self.is_being_read(path) {
+        if !self.node.is_being_read(path) {
             return not_found(path);
         }
         let message = format!(
@@ -117,90 +90,60 @@ impl Service {
             .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
     }
 
-    fn ls_entry(&self, path: &SharedPath, found: &Found) -> LsEntry {
-        let (kind, size_bytes, executable, hash) = match &found.kind {
-            Kind::File {
-                hash,
-                size_bytes,
-                executable,
-            } => (EntryKind::File, *size_bytes, *executable, Some(*hash)),
-            Kind::Directory => (EntryKind::Directory, 0, false, None),
-            Kind::Symlink { target } => (EntryKind::Symlink, target.len() as u64, false, None),
-        };
+    fn ls_entry(&self, listed: &Listed) -> LsEntry {
+        let (kind, size_bytes, hash) = kind_of(&listed.kind);
+        let executable = matches!(listed.kind, Kind::File { executable, .. } if executable);
+        let holders = hash.map(|hash| self.names_in_order(&self.node.holders(&hash)));
         LsEntry {
-            path: Named::new(path.as_bytes()),
+            path: named_as(&listed.path),
             kind,
             size_bytes,
-            modified: calendar_time(found.mtime),
+            modified: calendar_time(listed.mtime),
             executable,
             hash: hash.map(|hash| hash.to_string()),
-            holders: hash
-                .map(|hash| self.holder_names(&hash))
-                .unwrap_or_default(),
-            cached_bytes: hash.map_or(0, |hash| self.node.here_bytes(&hash, size_bytes)),
+            holders: holders.unwrap_or_default(),
+            cached_bytes: listed.cached_bytes,
             pinned: hash.is_some_and(|hash| self.node.is_pinned(&hash)),
             plane: Plane::Native,
         }
     }
 
-    pub(super) fn holder_names(&self, hash: &ContentHash) -> Vec<String> {
-        self.names_in_order(&self.node.view().holders(hash))
-    }
-
     fn names_in_order(&self, nodes: &[NodeId]) -> Vec<String> {
-        let mut names: Vec<String> = nodes.iter().map(|node| self.name_of(node)).collect();
+        let mut names: Vec<String> = nodes.iter().map(|node| self.node.name_of(node)).collect();
         names.sort();
         names
     }
 
     pub(super) fn why(&self, named: &Named) -> Result<Provenance, Failure> {
         let path = shared_path(named)?;
-        let view = self.node.view();
-        let found = view.lookup(&path);
-        let versions = view.versions(&path);
-        if found.is_none() && versions.is_empty() {
+        let Ok(why) = self.node.why(&path) else {
             if let Some(older) = self.older_file(&path) {
                 return Ok(self.older_provenance(&older));
             }
-            return match self.is_being_read(&path) {
+            return match self.node.is_being_read(&path) {
                 true => Ok(unread_provenance(&path)),
                 false => Err(not_found(&path)),
             };
-        }
-        let rule = deciding_rule(&versions);
+        };
+        let versions = why.versions.iter();
         Ok(Provenance {
-            path: Named::new(path.as_bytes()),
-            listed: found.is_some(),
-            rule: rule_sentence(rule).to_owned(),
-            sent_by: self.sender_of(&path, found.as_ref()),
-            next_read: found.map_or_else(
-                || "nothing: no live node can give it".to_owned(),
-                |found| self.next_read(&found),
-            ),
-            versions: versions
-                .iter()
-                .map(|version| self.version_info(version))
-                .collect(),
+            path: named_as(&path),
+            listed: why.is_listed,
+            rule: rule_sentence(why.rule()).to_owned(),
+            next_read: self.next_read(why.next_read),
+            versions: versions.map(|version| self.version_info(version)).collect(),
+            sent_by: why.sent_by,
         })
     }
 
     fn version_info(&self, version: &Version) -> VersionInfo {
-        let (kind, hash, size_bytes) = match &version.kind {
-            Kind::File {
-                hash, size_bytes, ..
-            } => (EntryKind::File, Some(*hash), *size_bytes),
-            Kind::Directory => (EntryKind::Directory, None, 0),
-            Kind::Symlink { target } => (EntryKind::Symlink, None, target.len() as u64),
-        };
+        let (kind, size_bytes, hash) = kind_of(&version.kind);
         let author = version.authors.first().map(|(node, _)| *node);
         VersionInfo {
-            shown_as: version
-                .listed_as
-                .as_ref()
-                .map(|path| Named::new(path.as_bytes())),
+            shown_as: version.listed_as.as_ref().map(named_as),
             won: has_name(version),
-            author: author.map(|node| self.name_of(&node)).unwrap_or_default(),
-            author_node: author.map(|node| node.to_string()).unwrap_or_default(),
+            author: author.map_or_else(String::new, |node| self.node.name_of(&node)),
+            author_node: author.map_or_else(String::new, |node| node.to_string()),
             kind,
             hash: hash.map(|hash| hash.to_string()),
             size_bytes,
@@ -212,48 +155,56 @@ impl Service {
         }
     }
 
-    fn next_read(&self, found: &Found) -> String {
-        let Kind::File {
-            hash, size_bytes, ..
-        } = &found.kind
-        else {
-            return "nothing is fetched: it is no file".to_owned();
+    fn next_read(&self, next: NextRead) -> String {
+        let sentence = match next {
+            NextRead::Nothing => "nothing: no live node can give it",
+            NextRead::NoFile => "nothing is fetched: it is no file",
+            NextRead::OwnShare => "read from this node's own share",
+            NextRead::Cache => "read from the local cache",
+            NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
+            NextRead::Fetch {
+                missing_bytes,
+                size_bytes,
+                first,
+            } => {
+                let first = self.node.name_of(&first);
+                return format!(
+                    "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first"
+                );
+            }
         };
-        if found.own.is_some() || self.node.shares().holds(hash) {
-            return "read from this node's own share".to_owned();
-        }
-        let cached = self.node.here_bytes(hash, *size_bytes);
-        if cached >= *size_bytes {
-            return "read from the local cache".to_owned();
-        }
-        let me = self.node.id();
-        let holders: Vec<_> = self
-            .node
-            .view()
-            .holders(hash)
-            .into_iter()
-            .filter(|node| *node != me)
-            .collect();
-        let rates = self.node.fetcher().peers();
-        let known_first = rates
-            .iter()
-            .map(|rate| rate.node)
-            .find(|node| holders.contains(node));
-        match known_first.or(holders.first().copied()) {
-            Some(first) => format!(
-                "fetch {} of {size_bytes} bytes, asking {} first",
-                size_bytes - cached,
-                self.name_of(&first)
-            ),
-            None => "ask the cluster who has it: no holder is reachable".to_owned(),
-        }
+        sentence.to_owned()
     }
+}
+
+/// What it is, how long, and of a file its hash.
+fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
+    match kind {
+        Kind::File {
+            hash, size_bytes, ..
+        } => (EntryKind::File, *size_bytes, Some(*hash)),
+        Kind::Directory => (EntryKind::Directory, 0, None),
+        Kind::Symlink { target } => (EntryKind::Symlink, target.len() as u64, None),
+    }
+}
+
+/// A listing of one entry.
+fn only(entry: LsEntry) -> Listing {
+    Listing {
+        entries: vec![entry],
+        ..Listing::default()
+    }
+}
+
+/// A path as the interface has it.
+pub(super) fn named_as(path: &SharedPath) -> Named {
+    Named::new(path.as_bytes())
 }
 
 /// Of a file that this node shares and has not hashed yet.
 fn unread_provenance(path: &SharedPath) -> Provenance {
     Provenance {
-        path: Named::new(path.as_bytes()),
+        path: named_as(path),
         listed: false,
         rule: "being read: this node lists it once it is hashed".to_owned(),
         sent_by: None,
@@ -268,16 +219,6 @@ fn has_name(version: &Version) -> bool {
         Rule::Only | Rule::Newest | Rule::SmallestHash | Rule::AuthorLives => true,
         Rule::DirectoryKeeps => version.kind == Kind::Directory,
         Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Early | Rule::NotGivable => false,
-    }
-}
-
-/// A directory by itself took its name from no file.
-fn deciding_rule(versions: &[Version]) -> Rule {
-    let rule = versions.first().map_or(Rule::Only, |version| version.rule);
-    let contested = versions.iter().any(|v| v.kind != Kind::Directory);
-    match rule {
-        Rule::DirectoryKeeps if !contested => Rule::Only,
-        rule => rule,
     }
 }
 

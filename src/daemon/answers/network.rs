@@ -7,11 +7,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{Service, node_failure};
-use crate::cluster::MemberState;
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
 use crate::id::NodeId;
+use crate::node::door::MemberState;
 use crate::node::{MemberReport, Probed, Reached};
 
 /// Peers that are looked at one by one; of more, these say enough.
@@ -25,8 +25,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// How far two clocks may be apart: less than the minute from which versions have to wait, and
 /// more than a time server leaves.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
-/// Letters of a key that name a node at least.
-const KEY_MIN_DIGITS: usize = 4;
 
 impl Service {
     pub(super) async fn members(&self) -> Result<Vec<MemberReport>, Failure> {
@@ -39,9 +37,7 @@ impl Service {
         let all = self.members().await?;
         let is_it = |member: &&MemberReport| {
             let contact = &member.status.member;
-            let key = contact.node.to_string();
-            let by_key = wanted.len() >= KEY_MIN_DIGITS && key.starts_with(wanted);
-            by_key || self.name_of(&contact.node) == wanted || contact.address.to_string() == wanted
+            self.node.is_called(&contact.node, wanted) || contact.address.to_string() == wanted
         };
         let mut found: Vec<_> = all.iter().filter(is_it).collect();
         // a life that is over is not meant where another is there
@@ -72,7 +68,7 @@ impl Service {
             node_failure(&error).with_remedy("p2pfs doctor looks for the reason")
         })?;
         Ok(Pong {
-            name: self.name_of(&node),
+            name: self.node.name_of(&node),
             node: node.to_string(),
             address: address.to_string(),
             tcp_ms: round_trip.as_secs_f64() * 1e3,
@@ -165,7 +161,7 @@ impl Service {
             let members = self.node.members().await.unwrap_or_default();
             let mut live = members.iter().filter(|member| is_alive(member));
             if live.any(|member| member.status.member.node == node) {
-                return Check::ok(name, format!("is {}", self.name_of(&node)));
+                return Check::ok(name, format!("is {}", self.node.name_of(&node)));
             }
             sleep(LOOK_PERIOD).await;
         }
@@ -184,7 +180,7 @@ impl Service {
         let mut asked = JoinSet::new();
         for member in live {
             let contact = member.status.member;
-            let (node, service) = (self.node.clone(), self.name_of(&contact.node));
+            let (node, service) = (self.node.clone(), self.node.name_of(&contact.node));
             asked.spawn(async move {
                 let reached = node.reach(contact.node, contact.address).await;
                 (service, contact.address, reached, now_ms())

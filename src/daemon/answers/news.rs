@@ -1,40 +1,38 @@
 //! What happened, told to whoever asks or follows.
 
 use jiff::Timestamp;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::{Service, Sight};
-use crate::cluster::DownReason;
 use crate::daemon::control::{
     Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo, ReplySink,
 };
 use crate::digest::ContentHash;
-use crate::mesh;
+use crate::node::door::DownReason;
+use crate::node::mesh::Who as MeshWho;
 use crate::node::{Audience, Given, News, Noted, Push, PushStage, Who};
 
 impl Service {
     pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
-        let (past, mut live) = self.node.events().follow();
+        let mut events = self.node.follow();
         let is_told = |noted: &Noted| sight == Sight::All || !is_private(&noted.news);
-        for noted in past.into_iter().filter(is_told) {
-            if reply.more(&self.event(noted)).await.is_err() {
+        let mut lost_before = 0;
+        loop {
+            let noted = match events.next_remembered() {
+                Some(noted) => noted,
+                None if !follow => return reply.done(&Nothing {}),
+                None => tokio::select! {
+                    next = events.next() => match next {
+                        Some(noted) => noted,
+                        None => return reply.done(&Nothing {}),
+                    },
+                    () = reply.closed() => return,
+                },
+            };
+            let count = events.lost() - std::mem::replace(&mut lost_before, events.lost());
+            if count > 0 && reply.more(&lost(count)).await.is_err() {
                 return;
             }
-        }
-        if !follow {
-            return reply.done(&Nothing {});
-        }
-        loop {
-            let told = tokio::select! {
-                received = live.recv() => match received {
-                    Ok(noted) if !is_told(&noted) => continue,
-                    Ok(noted) => self.event(noted),
-                    Err(RecvError::Lagged(count)) => lost(count),
-                    Err(RecvError::Closed) => return reply.done(&Nothing {}),
-                },
-                () = reply.closed() => return,
-            };
-            if reply.more(&told).await.is_err() {
+            if is_told(&noted) && reply.more(&self.event(noted)).await.is_err() {
                 return;
             }
         }
@@ -48,7 +46,7 @@ impl Service {
             _ => None,
         };
         let mut event = event(noted);
-        let names = fetched.map(|hash| self.node.view().names_of(&hash, 1));
+        let names = fetched.map(|hash| self.node.names_of(&hash, 1));
         let name = names
             .unwrap_or_default()
             .first()
@@ -145,7 +143,7 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
     Event { time, what }
 }
 
-fn mesh_peer(who: &mesh::Who, why: Option<String>) -> MeshPeerInfo {
+fn mesh_peer(who: &MeshWho, why: Option<String>) -> MeshPeerInfo {
     MeshPeerInfo {
         peer: who.name.clone(),
         address: who.address.to_string(),

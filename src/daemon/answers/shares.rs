@@ -7,11 +7,11 @@ use crate::daemon::config::{ShareSettings, saved};
 use crate::daemon::control::{
     Failure, FailureKind, Named, PROBLEMS_MAX, Problem, ShareInfo, ShareState, Shares,
 };
-use crate::share;
+use crate::node::door;
 
 /// A configured share, as the node takes it.
-pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> share::ShareSpec {
-    share::ShareSpec {
+pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> door::ShareSpec {
+    door::ShareSpec {
         dir: settings.dir.clone(),
         include_private: settings.include_private,
         legacy: settings.legacy,
@@ -22,12 +22,12 @@ impl Service {
     /// What is shared. Which files are left out says which private files there are, so others are
     /// told how many.
     pub(super) fn shares(&self, sight: Sight) -> Shares {
-        let list = self.node.shares().list().into_iter();
+        let list = self.node.shared().into_iter();
         let mut shares: Vec<ShareInfo> = list.map(share_info).collect();
         if sight != Sight::All {
             shares.iter_mut().for_each(|share| share.problems.clear());
         }
-        let read_bytes = self.node.shares().read_bytes();
+        let read_bytes = self.node.hashed_bytes();
         Shares { shares, read_bytes }
     }
 
@@ -35,8 +35,7 @@ impl Service {
     pub(super) fn add_share(&self, settings: ShareSettings) -> Result<Shares, Failure> {
         self.refuse_configured(&settings.dir)?;
         self.node
-            .shares()
-            .add(share_spec(&settings))
+            .add_share(share_spec(&settings))
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != settings.dir);
@@ -48,8 +47,7 @@ impl Service {
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
         self.refuse_configured(dir)?;
         self.node
-            .shares()
-            .remove(dir)
+            .remove_share(dir)
             .map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
         let mut kept = self.saved_shares.lock();
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -76,18 +74,18 @@ impl Service {
     }
 }
 
-fn share_info(status: share::ShareStatus) -> ShareInfo {
+fn share_info(status: door::ShareStatus) -> ShareInfo {
     let (state, pending_files) = match status.state {
-        share::ShareState::Scanning => (ShareState::Scanning, 0),
-        share::ShareState::Hashing { files_left } => (ShareState::Scanning, files_left),
-        share::ShareState::Ready => (ShareState::Ready, 0),
-        share::ShareState::Vanished => (ShareState::Unreadable, 0),
+        door::ShareState::Scanning => (ShareState::Scanning, 0),
+        door::ShareState::Hashing { files_left } => (ShareState::Scanning, files_left),
+        door::ShareState::Ready => (ShareState::Ready, 0),
+        door::ShareState::Vanished => (ShareState::Unreadable, 0),
     };
     let whole = status.warning.iter().map(|why| Problem {
         path: Named::from_local(&status.dir),
         why: why.clone(),
     });
-    let said = |left: &&share::LeftOut| status.warning.is_none() || left.path != status.dir;
+    let said = |left: &&door::LeftOut| status.warning.is_none() || left.path != status.dir;
     let parts = status.left_out.iter().filter(said).map(|left| Problem {
         path: Named::from_local(&left.path),
         why: if left.remedy.is_empty() {

@@ -3,62 +3,47 @@
 use std::time::Instant;
 
 use super::{Service, Sight, node_failure};
-use crate::cluster::MemberState;
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
     Status, Traffic,
 };
 use crate::node::MemberReport;
-use crate::transfer::PeerRate;
+use crate::node::door::{MemberState, PeerReport};
 
 impl Service {
     pub(super) async fn status(&self, sight: Sight) -> Result<Status, Failure> {
-        let members = self
-            .node
-            .members()
-            .await
-            .map_err(|error| node_failure(&error))?;
-        let dropped = self
-            .node
-            .dropped_datagrams()
-            .await
-            .map_err(|error| node_failure(&error))?;
-        let of_legacy_peers = match self.node.legacy() {
-            Some(legacy) => legacy.dropped().await,
-            None => 0,
-        };
-        let connections = self.node.net().counters().dropped;
-        let totals = self.node.view().totals();
+        let status = self.node.status().await;
+        let status = status.map_err(|error| node_failure(&error))?;
         let mut mount = self.mount.borrow().clone();
         mount.activity = self.served.activity();
         let mut warnings = match sight {
-            Sight::All => self.node.events().warnings(),
-            Sight::Own(_) => self.node.events().public_warnings(),
+            Sight::All => status.warnings,
+            Sight::Own(_) => status.public_warnings,
         };
         warnings.extend(mount.problem.clone());
         warnings.extend(self.isolation.load().iter().cloned());
         Ok(Status {
-            name: self.node.name().to_string(),
-            node: self.node.id().to_string(),
+            name: status.name.to_string(),
+            node: status.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: self.started,
             state: *self.state.borrow(),
-            address: self.node.address().to_string(),
-            epoch: self.node.keyring().current().id().to_string(),
+            address: status.address.to_string(),
+            epoch: status.epoch.to_string(),
             mount,
-            peers: count_peers(&members),
+            peers: count_peers(&status.members),
             namespace: NamespaceStatus {
-                entries: totals.entries,
-                unique_bytes: totals.unique_bytes,
+                entries: status.entries,
+                unique_bytes: status.unique_bytes,
             },
             cache: self.cache_usage(),
             traffic: self.traffic(),
-            waiting_reads: self.node.content().waiting_reads(),
-            open_versions: self.node.content().open_versions() as u64,
+            waiting_reads: status.waiting_reads,
+            open_versions: status.open_versions as u64,
             dropped: Dropped {
-                datagrams: dropped + of_legacy_peers,
-                connections: connections.iter().sum(),
+                datagrams: status.dropped_datagrams,
+                connections: status.dropped_connections,
             },
             shares: self.shares(sight).shares,
             legacy: self.config.legacy.enabled,
@@ -86,11 +71,10 @@ impl Service {
 
     /// Looks at the counters that rates are taken from.
     pub(in crate::daemon) fn take_rates(&self) {
-        let (now, fetcher) = (Instant::now(), self.node.fetcher());
-        let peers = fetcher.peers();
-        let received = peers.iter().map(|peer| peer.delivered_bytes).sum();
-        self.rates.record(now, received, self.node.sent().total());
-        let fetches = fetcher.fetches();
+        let now = Instant::now();
+        self.rates
+            .record(now, self.received_bytes(), self.node.sent_bytes());
+        let fetches = self.node.fetches();
         let received = fetches.iter().map(|it| (it.hash, it.received_bytes()));
         self.fetch_rates.record(now, received);
         self.served.look_at_readers();
@@ -109,43 +93,35 @@ impl Service {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        let peers = self.node.fetcher().peers();
         let (received, sent) = self.rates.per_second();
         Traffic {
-            received_bytes: peers.iter().map(|peer| peer.delivered_bytes).sum(),
-            sent_bytes: self.node.sent().total(),
+            received_bytes: self.received_bytes(),
+            sent_bytes: self.node.sent_bytes(),
             receive_bytes_per_s: received,
             send_bytes_per_s: sent,
         }
     }
 
+    fn received_bytes(&self) -> u64 {
+        let rates = self.node.rates();
+        rates.iter().map(|rate| rate.delivered_bytes).sum()
+    }
+
     pub(super) async fn peers(&self) -> Result<Peers, Failure> {
-        let members = self
-            .node
-            .members()
-            .await
-            .map_err(|error| node_failure(&error))?;
-        let rates = self.node.fetcher().peers();
-        let mut peers: Vec<PeerInfo> = members
-            .iter()
-            .map(|member| {
-                let rate = rates
-                    .iter()
-                    .find(|rate| rate.node == member.status.member.node);
-                self.peer_info(member, rate)
-            })
-            .collect();
+        let reports = self.node.peers().await;
+        let reports = reports.map_err(|error| node_failure(&error))?;
+        let mut peers: Vec<PeerInfo> = reports.iter().map(|it| self.peer_info(it)).collect();
         peers.extend(self.legacy_peers(&peers).await);
         peers.extend(self.mesh_peers(&peers).await);
         peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
         Ok(Peers { peers })
     }
 
-    fn peer_info(&self, member: &MemberReport, rate: Option<&PeerRate>) -> PeerInfo {
+    fn peer_info(&self, peer: &PeerReport) -> PeerInfo {
+        let (member, rate) = (&peer.member, peer.rate.as_ref());
         let contact = member.status.member;
-        let offences = self.node.offenders().of(&contact.node);
         PeerInfo {
-            name: self.name_of(&contact.node),
+            name: self.node.name_of(&contact.node),
             node: contact.node.to_string(),
             address: contact.address.to_string(),
             state: peer_state(member.status.state),
@@ -159,11 +135,11 @@ impl Service {
                 .map(|rate| rate as u64),
             priority: rate.and_then(|rate| u32::try_from(rate.priority).ok()),
             received_bytes: rate.map_or(0, |rate| rate.delivered_bytes),
-            sent_bytes: self.node.sent().to(&contact.node),
+            sent_bytes: peer.sent_bytes,
             entries: member.entries,
             shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),
-            offences: offences.map_or(0, |(count, _)| count),
-            last_offence: offences.map(|(_, last)| last.to_string()),
+            offences: peer.offences.map_or(0, |(count, _)| count),
+            last_offence: peer.offences.map(|(_, last)| last.to_string()),
         }
     }
 }

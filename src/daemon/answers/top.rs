@@ -9,7 +9,7 @@ use crate::daemon::control::{
     Failure, Named, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
 use crate::digest::ContentHash;
-use crate::transfer::FetchReport;
+use crate::node::door::FetchReport;
 
 impl Service {
     pub(super) async fn top(&self, sight: Sight) -> Result<Top, Failure> {
@@ -31,7 +31,7 @@ impl Service {
     }
 
     fn transfers(&self) -> Vec<TransferInfo> {
-        let fetches = self.node.fetcher().fetches().into_iter();
+        let fetches = self.node.fetches().into_iter();
         let speed = |fetch: &FetchReport| self.fetch_rates.per_second(&fetch.hash);
         let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
         // what nobody wants any more stays open for a while, and is not on its way
@@ -49,7 +49,7 @@ impl Service {
         let sources = fetch.sources.iter();
         let mut sources: Vec<_> = sources
             .map(|(node, (received_bytes, asked_bytes))| TransferSource {
-                name: self.name_of(node),
+                name: self.node.name_of(node),
                 received_bytes: *received_bytes,
                 asked_bytes: *asked_bytes,
             })
@@ -69,7 +69,7 @@ impl Service {
     }
 
     fn any_name_of(&self, hash: &ContentHash) -> Named {
-        let names = self.node.view().names_of(hash, 1);
+        let names = self.node.names_of(hash, 1);
         match names.first() {
             Some(path) => Named::new(path.as_bytes()),
             None => Named::new(format!(".p2pfs/by-hash/{hash}")),

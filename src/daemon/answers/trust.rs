@@ -1,6 +1,5 @@
 //! Answers about who belongs to the cluster.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,13 +9,11 @@ use crate::daemon::control::{
     Failure, FailureKind, Invitation, Joined, Nothing, Rotated, Trust, TrustStep, TrustedNode,
 };
 use crate::id::NodeId;
+use crate::node::door::in_history;
 use crate::trust::{Certificate, Claim, InviteToken, SignedStatement};
 
 /// The longest that an invitation may serve: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
-
-/// The shortest start of a key that names a member.
-const KEY_MIN_DIGITS: usize = 4;
 
 impl Service {
     pub(super) fn invite(&self, lifetime_s: u64, admin: bool) -> Result<Invitation, Failure> {
@@ -74,7 +71,7 @@ impl Service {
 
     pub(super) async fn forget(&self, wanted: &str) -> Result<Nothing, Failure> {
         // one that was gone long ago is no member any more, and its entries are still here
-        let node = match self.node.view().node_called(wanted) {
+        let node = match self.node.author_called(wanted) {
             Some(node) => node,
             None => self.find_node(wanted).await?.status.member.node,
         };
@@ -95,7 +92,7 @@ impl Service {
         let mut certificates = keyring.certificates();
         certificates.sort_by_key(|it| (it.since_s, it.node));
         let history = keyring.history();
-        let names = names_of(&history);
+        let names = in_history(keyring);
         let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
         let member = |it: &Certificate| TrustedNode {
             name: it.name.to_string(),
@@ -118,18 +115,11 @@ impl Service {
         }
     }
 
-    /// What a node called itself when it was let in, where it has listed nothing, or is out.
-    pub(super) fn name_in_history(&self, node: &NodeId) -> Option<String> {
-        names_of(&self.node.keyring().history()).remove(node)
-    }
-
     /// A member by its name or the start of its key.
     fn find_member(&self, wanted: &str) -> Result<NodeId, Failure> {
         let certificates = self.node.keyring().certificates();
-        let is_it = |it: &&Certificate| {
-            let by_key = wanted.len() >= KEY_MIN_DIGITS && it.node.to_string().starts_with(wanted);
-            by_key || it.name.as_str() == wanted || self.name_of(&it.node) == wanted
-        };
+        let is_it =
+            |it: &&Certificate| it.name.as_str() == wanted || self.node.is_called(&it.node, wanted);
         match certificates.iter().filter(is_it).collect::<Vec<_>>()[..] {
             [one] => Ok(one.node),
             [] if !self.node.keyring().has_ledger() => {
@@ -159,18 +149,6 @@ impl Service {
             .map_err(|_| failed("the daemon is stopping already"))?;
         Ok(Nothing {})
     }
-}
-
-/// What the nodes of a history called themselves when they joined, the last time.
-fn names_of(history: &[(SignedStatement, bool)]) -> BTreeMap<NodeId, String> {
-    let named = history
-        .iter()
-        .filter_map(|(signed, _)| match &signed.statement.claim {
-            Claim::Found { name } => Some((signed.statement.by, name.to_string())),
-            Claim::Admit { node, name, .. } => Some((*node, name.to_string())),
-            Claim::Expel { .. } | Claim::Rotate { .. } => None,
-        });
-    named.collect()
 }
 
 fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String) -> TrustStep {

@@ -4,11 +4,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::names::shared_path;
+use super::network::alive_of;
 use super::{Service, node_failure};
-use crate::cluster::MemberState;
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
-use crate::legacy::Patience;
-use crate::wire::legacy::Name;
+use crate::node::legacy::{Name, Patience};
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
@@ -72,7 +71,7 @@ impl Service {
             return std::future::pending().await;
         };
         loop {
-            if self.node.view().lookup(&path).is_none() {
+            if self.node.find(&path).is_err() {
                 let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
             }
             tokio::time::sleep(ASK_PERIOD).await;
@@ -90,9 +89,7 @@ impl Service {
                 .members()
                 .await
                 .map_err(|error| node_failure(&error))?;
-            let alive =
-                |member: &&crate::node::MemberReport| member.status.state == MemberState::Alive;
-            let count = members.iter().filter(alive).count() as u64;
+            let count = alive_of(&members) as u64;
             if count < wanted.peers {
                 return Ok(Some(format!(
                     "{count} of {} other nodes are alive",
@@ -102,7 +99,7 @@ impl Service {
         }
         if let Some(named) = &wanted.file {
             let path = shared_path(named)?;
-            if self.node.view().lookup(&path).is_none() && self.older_file(&path).is_none() {
+            if self.node.find(&path).is_err() && self.older_file(&path).is_none() {
                 let shown = path.as_bytes().escape_ascii();
                 return Ok(Some(format!("{shown} is not listed")));
             }

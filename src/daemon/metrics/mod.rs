@@ -38,7 +38,7 @@ pub(super) async fn start(service: &Arc<Service>) {
         Ok(endpoint) => drop(tokio::spawn(endpoint.serve(service.clone()))),
         Err(error) => {
             let message = format!("no metrics on {address}: {error}; set metrics.listen");
-            service.node.events().warn(message);
+            service.node.warn(message);
         }
     }
 }

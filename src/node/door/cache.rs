@@ -97,6 +97,11 @@ impl Node {
         self.cache.resize(budget_bytes)
     }
 
+    /// Writes down what the cache has, for the next start. Waits for the disk.
+    pub fn flush_cache(&self) {
+        self.cache.flush();
+    }
+
     /// Reads and checks every cached byte and drops what is damaged. `progress` is called about
     /// once a MiB, and ends the work by breaking. Waits for the disk.
     pub fn verify_cache(

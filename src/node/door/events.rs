@@ -17,7 +17,7 @@ pub struct EventStream {
 impl Node {
     /// What happened lately and what happens from now on.
     pub fn follow(&self) -> EventStream {
-        let (remembered, live) = self.events().follow();
+        let (remembered, live) = self.running.events.follow();
         EventStream {
             remembered: remembered.into(),
             live,
@@ -26,11 +26,28 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Remembers a warning that every user of this machine may know.
+    pub fn warn(&self, message: String) {
+        self.running.events.warn(message);
+    }
+
+    /// Remembers a warning that names local files.
+    pub fn warn_owner(&self, message: String) {
+        self.running.events.warn_owner(message);
+    }
+
+    /// Forgets the warnings that begin so: what they told of is over.
+    pub fn settle_warnings(&self, beginning: &str) {
+        self.running.events.settle(beginning);
+    }
+}
+
 impl EventStream {
     /// The next event; none once the node is gone. May be dropped before it is done: no event is
     /// lost by that.
     pub async fn next(&mut self) -> Option<Noted> {
-        if let Some(noted) = self.remembered.pop_front() {
+        if let Some(noted) = self.next_remembered() {
             return Some(noted);
         }
         loop {
@@ -40,6 +57,11 @@ impl EventStream {
                 Err(RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// The next of the events that were remembered when this began; none once all are told.
+    pub fn next_remembered(&mut self) -> Option<Noted> {
+        self.remembered.pop_front()
     }
 
     /// How many events were dropped because they were not taken in time.

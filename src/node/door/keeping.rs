@@ -18,7 +18,7 @@ use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
 use crate::node::{Node, NodeError};
 use crate::path::SharedPath;
-use crate::share::ShareSpec;
+use crate::share::{ShareError, ShareSpec, ShareStatus};
 use crate::transfer::{Fetcher, FillProgress, TransferError};
 use crate::wire::native::record::Kind;
 
@@ -196,10 +196,42 @@ impl Node {
             include_private: false,
             legacy: false,
         };
-        let shares = self.shares().clone();
+        let shares = self.shares.clone();
         let added = spawn_blocking(move || shares.add(spec)).await;
         added.map_err(|_| NodeError::Stopping)??;
         Ok(())
+    }
+
+    /// The same, with how much of it is shared; waits for the disk.
+    ///
+    /// # Errors
+    /// [`ShareError`] naming the folder and what is wrong with it.
+    pub fn add_share(&self, spec: ShareSpec) -> Result<(), ShareError> {
+        self.shares.add(spec).map(drop)
+    }
+
+    /// Shares a folder no longer; waits for the disk.
+    ///
+    /// # Errors
+    /// [`ShareError`] where it is not shared.
+    pub fn remove_share(&self, dir: &Path) -> Result<(), ShareError> {
+        self.shares.remove(dir)
+    }
+
+    /// Lists no more what is known of folders that were shared once and were not added since the
+    /// start; waits for the disk.
+    pub fn forget_absent_shares(&self) {
+        self.shares.forget_absent();
+    }
+
+    /// What is shared, and how far that is.
+    pub fn shared(&self) -> Vec<ShareStatus> {
+        self.shares.list()
+    }
+
+    /// How many bytes were read for hashing since the start.
+    pub fn hashed_bytes(&self) -> u64 {
+        self.shares.read_bytes()
     }
 
     /// Brings contents into the cache, those that are here already left out.
@@ -208,7 +240,7 @@ impl Node {
         let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
         let contents: Contents = missing.collect();
         Prefetch {
-            fetcher: self.fetcher().clone(),
+            fetcher: self.running.fetcher.clone(),
             files: contents.len(),
             bytes: contents.values().map(|(size, _)| size).sum(),
             waiting: contents.into_iter(),
@@ -225,7 +257,7 @@ impl Node {
         contents: &Contents,
         pinned: bool,
     ) -> Result<(), FileError> {
-        let cache = self.cache().clone();
+        let cache = self.cache.clone();
         let hashes: Vec<ContentHash> = contents.keys().copied().collect();
         let bytes = self.room_needed(contents);
         let path = path.clone();

@@ -13,6 +13,7 @@ mod events;
 mod giving;
 mod keeping;
 mod names;
+mod peers;
 mod reader;
 mod status;
 
@@ -22,6 +23,18 @@ pub use error::FileError;
 pub use events::EventStream;
 pub use giving::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages};
 pub use keeping::{Contents, FILES_MAX, Fetched, Prefetch};
-pub use names::{Listed, Why};
+pub use names::{Listed, NextRead, Page, Why};
+pub use peers::{PeerReport, RateLimits};
 pub use reader::Reader;
 pub use status::NodeStatus;
+
+pub use super::names::in_history;
+
+// what is said above in terms of other rooms
+pub use crate::cache::{CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
+pub use crate::catalogue::{Rule, Version};
+pub use crate::cluster::{DownReason, MemberState, MemberStatus};
+pub use crate::fs::{FileVersion, FsError};
+pub use crate::share::{LeftOut, ShareError, ShareSpec, ShareState, ShareStatus};
+pub use crate::transfer::{FetchReport, PeerRate, TransferError};
+pub use crate::wire::native::record::{Kind, Timestamp};

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::FileError;
-use crate::catalogue::{Found, Version};
+use crate::catalogue::{Found, Rule, Version};
+use crate::digest::ContentHash;
 use crate::fs::FileVersion;
+use crate::id::NodeId;
 use crate::node::Node;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Kind, Timestamp};
@@ -27,6 +29,15 @@ pub struct Listed {
     pub cached_bytes: u64,
 }
 
+/// Some names of a directory.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In the order of the names' bytes.
+    pub listed: Vec<Listed>,
+    /// The last name that was looked at, where there may be more behind it.
+    pub more_behind: Option<Box<[u8]>>,
+}
+
 /// Why a name shows what it shows.
 #[derive(Clone, Debug)]
 pub struct Why {
@@ -35,6 +46,47 @@ pub struct Why {
     /// Every version that is known of, the one that has the name first, each with the rule by
     /// which it stands where it stands.
     pub versions: Vec<Version>,
+    /// Who sent the file that is listed, by the word of the node that it was sent to.
+    pub sent_by: Option<String>,
+    /// What a read would do now.
+    pub next_read: NextRead,
+}
+
+/// What a read of a name would do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRead {
+    /// Nothing: no live node can give it.
+    Nothing,
+    /// Fetch nothing: it is a directory or a link.
+    NoFile,
+    /// Read this node's own share.
+    OwnShare,
+    /// Read the cache.
+    Cache,
+    /// Ask whoever is there: no holder is known.
+    AskAround,
+    /// Ask a holder for what is not here.
+    Fetch {
+        /// How many bytes that are.
+        missing_bytes: u64,
+        /// Of how many.
+        size_bytes: u64,
+        /// Who is asked first.
+        first: NodeId,
+    },
+}
+
+impl Why {
+    /// The rule that gave the name to the version that has it. A directory by itself took its name
+    /// from no file.
+    pub fn rule(&self) -> Rule {
+        let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
+        let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
+        match rule {
+            Rule::DirectoryKeeps if !contested => Rule::Only,
+            rule => rule,
+        }
+    }
 }
 
 impl Node {
@@ -52,24 +104,65 @@ impl Node {
     /// # Errors
     /// [`FileError::NotFound`], and [`FileError::WrongKind`] for what is no directory.
     pub fn list(&self, dir: &SharedPath) -> Result<Vec<Listed>, FileError> {
+        let mut all = self.list_page(dir, None, CHILDREN_BATCH)?;
+        while let Some(last) = all.more_behind {
+            let next = self.list_page(dir, Some(&last), CHILDREN_BATCH)?;
+            all.listed.extend(next.listed);
+            all.more_behind = next.more_behind;
+        }
+        Ok(all.listed)
+    }
+
+    /// At most `limit` of a directory's names, those behind the name `after`.
+    ///
+    /// # Errors
+    /// As [`Node::list`].
+    pub fn list_page(
+        &self,
+        dir: &SharedPath,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, FileError> {
         let found = self.found(dir)?;
         if !matches!(found.kind, Kind::Directory) {
             return Err(wrong_kind(dir, &found.kind));
         }
+        let children = self.view().children(dir, after, limit);
+        let last = children.last().filter(|_| children.len() == limit);
+        let more_behind = last.map(|last| last.name.clone());
+        // a name too deep to have a path is listed nowhere
+        let named = children
+            .into_iter()
+            .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
+        let listed = named.map(|(path, found)| self.listed(path, found));
+        Ok(Page {
+            listed: listed.collect(),
+            more_behind,
+        })
+    }
+
+    /// The files of this node's shares beneath a directory that are yet to be hashed and listed.
+    pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
-        let (mut listed, mut after) = (Vec::new(), None::<Box<[u8]>>);
-        loop {
-            let batch = view.children(dir, after.as_deref(), CHILDREN_BATCH);
-            let Some(last) = batch.last() else {
-                return Ok(listed);
-            };
-            after = Some(last.name.clone());
-            // a name too deep to have a path is listed nowhere
-            let named = batch
-                .into_iter()
-                .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
-            listed.extend(named.map(|(path, found)| self.listed(path, found)));
-        }
+        let unread = self.shares().unread_in(dir).into_iter();
+        unread.filter(|path| view.lookup(path).is_none()).collect()
+    }
+
+    /// Whether a name that is not listed is there in a share of this node, to be listed soon. Asks
+    /// the disk.
+    pub fn is_being_read(&self, path: &SharedPath) -> bool {
+        let mut shares = self.shares().list().into_iter();
+        !path.is_root() && shares.any(|share| self.shares().stat(share.index, path).is_ok())
+    }
+
+    /// The live nodes that have a content whole, this one included.
+    pub fn holders(&self, hash: &ContentHash) -> Vec<NodeId> {
+        self.view().holders(hash)
+    }
+
+    /// Up to `limit` paths that a content is listed under.
+    pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
+        self.view().names_of(hash, limit)
     }
 
     /// Every version of a name, and which rule decided.
@@ -79,14 +172,49 @@ impl Node {
     pub fn why(&self, path: &SharedPath) -> Result<Why, FileError> {
         let view = self.view();
         let versions = view.versions(path);
-        let is_listed = view.lookup(path).is_some();
-        if !is_listed && versions.is_empty() {
+        let found = view.lookup(path);
+        if found.is_none() && versions.is_empty() {
             return Err(FileError::NotFound { path: path.clone() });
         }
+        let sent_by = found.as_ref().and_then(|found| match &found.kind {
+            Kind::File { hash, .. } => self.sent_by(path, hash),
+            Kind::Directory | Kind::Symlink { .. } => None,
+        });
         Ok(Why {
-            is_listed,
+            is_listed: found.is_some(),
             versions,
+            sent_by,
+            next_read: found.map_or(NextRead::Nothing, |found| self.next_read(&found)),
         })
+    }
+
+    fn next_read(&self, found: &Found) -> NextRead {
+        let Kind::File {
+            hash, size_bytes, ..
+        } = found.kind
+        else {
+            return NextRead::NoFile;
+        };
+        if found.own.is_some() || self.shares().holds(&hash) {
+            return NextRead::OwnShare;
+        }
+        let here_bytes = self.here_bytes(&hash, size_bytes);
+        if here_bytes >= size_bytes {
+            return NextRead::Cache;
+        }
+        let mut holders = self.holders(&hash);
+        holders.retain(|node| *node != self.id());
+        let rates = self.rates();
+        let mut known = rates.iter().map(|rate| rate.node);
+        let known_first = known.find(|node| holders.contains(node));
+        match known_first.or(holders.first().copied()) {
+            Some(first) => NextRead::Fetch {
+                missing_bytes: size_bytes - here_bytes,
+                size_bytes,
+                first,
+            },
+            None => NextRead::AskAround,
+        }
     }
 
     /// Waits until a path is listed, for as long as the caller does: see `tokio::time::timeout`.

@@ -52,25 +52,23 @@ impl Node {
     /// [`FileError::NotFound`], [`FileError::WrongKind`], and [`FileError::Unreadable`] where
     /// neither its bytes nor a holder exist.
     pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
-        let version = self.version(path)?;
-        let opened = Reader::open(self.content(), version).await;
+        let opened = self.open_version(self.version(path)?).await;
         opened.map_err(|source| FileError::Unreadable {
             path: path.clone(),
             source,
         })
     }
-}
 
-impl Reader {
-    /// Opens one version.
+    /// Opens one version, whatever its name shows by now.
     ///
     /// # Errors
     /// As [`Content::open`].
-    pub async fn open(content: Arc<NodeContent>, version: FileVersion) -> Result<Self, FsError> {
-        let (opener, size_bytes) = (content.clone(), version.size_bytes);
+    pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
+        let (content, size_bytes) = (self.content.clone(), version.size_bytes);
+        let opener = content.clone();
         let opened = spawn_blocking(move || opener.open(&version)).await;
         let handle = opened.map_err(|_| FsError::Fault)??.handle;
-        Ok(Self {
+        Ok(Reader {
             open: Arc::new(OpenVersion { content, handle }),
             size_bytes,
             position: 0,
@@ -80,7 +78,9 @@ impl Reader {
             step_bytes: CHUNK_BYTES,
         })
     }
+}
 
+impl Reader {
     /// How long the file is.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::cache::CacheUsage;
-use crate::id::{NodeId, NodeName};
+use crate::id::{EpochId, NodeId, NodeName};
 use crate::node::{MemberReport, Node, NodeError};
 use crate::share::ShareStatus;
 
@@ -24,8 +24,22 @@ pub struct NodeStatus {
     pub cache: CacheUsage,
     /// Listed files, links and directories.
     pub entries: u64,
+    /// Bytes of the different contents that live nodes can give.
+    pub unique_bytes: u64,
+    /// Which of the cluster's secrets is in force.
+    pub epoch: EpochId,
+    /// Reads that wait for other nodes.
+    pub waiting_reads: u64,
+    /// Versions that are open.
+    pub open_versions: usize,
+    /// Datagrams that were dropped since the start, for whatever reason.
+    pub dropped_datagrams: u64,
+    /// Connections that ended since the start, for whatever reason.
+    pub dropped_connections: u64,
     /// What a person should know, oldest first.
     pub warnings: Vec<String>,
+    /// Those of them that every user of this machine may know.
+    pub public_warnings: Vec<String>,
 }
 
 impl Node {
@@ -34,15 +48,27 @@ impl Node {
     /// # Errors
     /// [`NodeError::Stopping`].
     pub async fn status(&self) -> Result<NodeStatus, NodeError> {
+        let legacy_datagrams = match self.legacy() {
+            Some(legacy) => legacy.dropped().await,
+            None => 0,
+        };
+        let totals = self.view().totals();
         Ok(NodeStatus {
             id: self.id(),
             name: self.name().clone(),
             address: self.address(),
             members: self.members().await?,
-            shares: self.shares().list(),
+            shares: self.shared(),
             cache: self.cache_usage(),
-            entries: self.view().totals().entries,
-            warnings: self.events().warnings(),
+            entries: totals.entries,
+            unique_bytes: totals.unique_bytes,
+            epoch: self.keyring.current().id(),
+            waiting_reads: self.content.waiting_reads(),
+            open_versions: self.content.open_versions(),
+            dropped_datagrams: self.dropped_datagrams().await? + legacy_datagrams,
+            dropped_connections: self.net.counters().dropped.iter().sum(),
+            warnings: self.running.events.warnings(),
+            public_warnings: self.running.events.public_warnings(),
         })
     }
 }

@@ -25,9 +25,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Change;
-use crate::legacy::{Absence, LegacyMember, Patience};
-use crate::wire::legacy::{MemberName, Name, NameError};
+use crate::legacy::Absence;
+use crate::wire::legacy::{MemberName, NameError};
 
+pub use crate::legacy::{LegacyMember, Patience};
+pub use crate::wire::legacy::{Name, printable};
 pub use copy::RemoteCopy;
 pub use files::{COPY_AGE, CopyError, RemoteFile, RemoteFiles};
 use refusals::Refusals;

@@ -18,10 +18,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::mesh::{MeshPeer, Pace, Who};
+use crate::mesh::{MeshPeer, Pace};
 use crate::net::mesh::MeshSender;
-use crate::wire::legacy::MemberName;
 
+pub use crate::mesh::Who;
+pub use crate::wire::legacy::MemberName;
 use meter::Meter;
 pub use push::{Parcel, PushError};
 pub(super) use run::{MeshParts, start};

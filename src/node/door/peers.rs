@@ -1,0 +1,118 @@
+//! The other nodes: what they are called, how they do, and what goes to and fro.
+
+use std::fs::File;
+
+use crate::fs::FileVersion;
+use crate::id::NodeId;
+use crate::node::names::Names;
+use crate::node::{MemberReport, Node, NodeError, Offence};
+use crate::transfer::{FetchReport, PeerRate};
+
+/// The fewest digits of a key that name its node.
+const KEY_MIN_DIGITS: usize = 4;
+
+/// One other node.
+#[derive(Clone, Debug)]
+pub struct PeerReport {
+    /// Where and how it is.
+    pub member: MemberReport,
+    /// What came from it and how fast; none where nothing was asked of it.
+    pub rate: Option<PeerRate>,
+    /// How many bytes of files went to it.
+    pub sent_bytes: u64,
+    /// How often it broke a rule, and how last.
+    pub offences: Option<(u64, Offence)>,
+}
+
+/// The most bytes a second that go between nodes; none stands for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// To all others.
+    pub up_bytes_per_s: Option<u64>,
+    /// From all others.
+    pub down_bytes_per_s: Option<u64>,
+}
+
+impl Node {
+    /// Every other node that is known, and how it does.
+    ///
+    /// # Errors
+    /// [`NodeError::Stopping`].
+    pub async fn peers(&self) -> Result<Vec<PeerReport>, NodeError> {
+        let members = self.members().await?;
+        let rates = self.rates();
+        let report = |member: MemberReport| {
+            let node = member.status.member.node;
+            PeerReport {
+                rate: rates.iter().find(|rate| rate.node == node).cloned(),
+                sent_bytes: self.running.sent.to(&node),
+                offences: self.running.offenders.of(&node),
+                member,
+            }
+        };
+        Ok(members.into_iter().map(report).collect())
+    }
+
+    /// What came from each node that something was asked of, and how fast.
+    pub fn rates(&self) -> Vec<PeerRate> {
+        self.running.fetcher.peers()
+    }
+
+    /// How many bytes of files went to others since the start.
+    pub fn sent_bytes(&self) -> u64 {
+        self.running.sent.total()
+    }
+
+    /// The files that are on their way here.
+    pub fn fetches(&self) -> Vec<FetchReport> {
+        self.running.fetcher.fetches()
+    }
+
+    /// What a node is called: by itself where that is known, else by who let it in, else the start
+    /// of its key.
+    pub fn name_of(&self, node: &NodeId) -> String {
+        Names::new(self.published.view.clone(), self.keyring.clone()).of(node)
+    }
+
+    /// What a node calls itself, once it has said so.
+    pub fn label_of(&self, node: &NodeId) -> Option<String> {
+        self.view().label(node)
+    }
+
+    /// The node that has listed something under this name, here or not.
+    pub fn author_called(&self, name: &str) -> Option<NodeId> {
+        self.view().node_called(name)
+    }
+
+    /// Whether a person means that node: its name, or the start of its key.
+    pub fn is_called(&self, node: &NodeId, wanted: &str) -> bool {
+        let by_key = wanted.len() >= KEY_MIN_DIGITS && node.to_string().starts_with(wanted);
+        by_key || self.name_of(node) == wanted
+    }
+
+    /// How fast bytes may go now.
+    pub fn limits(&self) -> RateLimits {
+        RateLimits {
+            up_bytes_per_s: self.running.server.upload().bytes_per_s(),
+            down_bytes_per_s: self.running.fetcher.download().bytes_per_s(),
+        }
+    }
+
+    /// How fast bytes may go from now on.
+    pub fn set_limits(&self, limits: RateLimits) {
+        self.running.server.upload().set(limits.up_bytes_per_s);
+        self.running.fetcher.download().set(limits.down_bytes_per_s);
+    }
+
+    /// The whole of a version as a local file, open for reading: an own file, or a complete copy
+    /// in the cache. Asks the disk.
+    pub fn local_file(&self, version: &FileVersion) -> Option<File> {
+        match &version.own {
+            Some((share, path)) => self.shares.own(*share, path).ok(),
+            None => {
+                let cached = self.cache.existing(&version.hash)?;
+                cached.backing()?.try_clone().ok()
+            }
+        }
+    }
+}
