@@ -174,13 +174,19 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
     Ok(())
 }
 
-fn peer_row(peer: &PeerInfo) -> Vec<String> {
-    let state = match peer.state {
+/// One word for how a peer is.
+pub(super) fn state_word(state: PeerState) -> &'static str {
+    match state {
         PeerState::Alive => "alive",
         PeerState::Suspect => "suspect",
         PeerState::Away => "away",
         PeerState::Down => "down",
-    };
+        PeerState::Left => "left",
+        PeerState::Expelled => "expelled",
+    }
+}
+
+fn peer_row(peer: &PeerInfo) -> Vec<String> {
     let plane = match peer.plane {
         Plane::Native => "native",
         Plane::Legacy => "legacy",
@@ -190,7 +196,7 @@ fn peer_row(peer: &PeerInfo) -> Vec<String> {
     vec![
         printable(&peer.name),
         printable(&peer.address),
-        state.to_owned(),
+        state_word(peer.state).to_owned(),
         plane.to_owned(),
         peer.round_trip_ms
             .map_or_else(unknown, |ms| format!("{ms:.1} ms")),

@@ -130,6 +130,10 @@ pub enum MemberState {
     Away,
     /// It is gone, and remembered for a while.
     Down,
+    /// It left for good.
+    Left,
+    /// It was put out.
+    Expelled,
 }
 
 /// A member, for people to look at.

@@ -41,7 +41,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::id::{Generation, NodeId};
 use crate::trust::{Keyring, NodeKey};
-use crate::wire::native::udp::{Frame, MAX_HEAD_BYTES, MAX_PAYLOAD_BYTES, Rumor};
+use crate::wire::native::udp::{Farewell, Frame, MAX_HEAD_BYTES, MAX_PAYLOAD_BYTES, Rumor};
 
 mod config;
 mod counters;
@@ -315,7 +315,7 @@ impl Cluster {
             .members()
             .map(|(member, state)| MemberStatus {
                 member,
-                state: self.state_of(&member.node, state),
+                state: self.state_of(&member, state),
                 round_trip: self.roster.round_trip(&member.node),
             })
             .collect();
@@ -333,11 +333,18 @@ impl Cluster {
         self.links.counters
     }
 
-    fn state_of(&self, node: &NodeId, state: foca::State) -> MemberState {
+    fn state_of(&self, member: &Member, state: foca::State) -> MemberState {
+        let node = &member.node;
+        let farewell = self.rumors.farewell_of(node, member.generation);
+        let is_member = self.keyring.is_member(node);
+        let resigned = !is_member && self.keyring.has_resigned(node);
+        let has_left = farewell == Some(Farewell::Final) || resigned;
         match state {
             _ if self.away.contains_key(node) => MemberState::Away,
             foca::State::Alive => MemberState::Alive,
             foca::State::Suspect => MemberState::Suspect,
+            foca::State::Down if has_left => MemberState::Left,
+            foca::State::Down if !is_member => MemberState::Expelled,
             foca::State::Down => MemberState::Down,
         }
     }

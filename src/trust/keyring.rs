@@ -196,6 +196,12 @@ impl Keyring {
             .unwrap_or(true)
     }
 
+    /// Whether a node that is no member any more went by its own word.
+    pub fn has_resigned(&self, node: &NodeId) -> bool {
+        self.read_ledger(|ledger| ledger.has_resigned(node))
+            .unwrap_or(false)
+    }
+
     /// Whether the node may admit and expel.
     pub fn is_admin(&self, node: &NodeId) -> bool {
         let now_s = self.now_s();

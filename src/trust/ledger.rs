@@ -181,6 +181,14 @@ impl Ledger {
         self.standing.epoch.map(|(epoch, _)| epoch)
     }
 
+    /// Whether the last that was said about the node's going is its own word.
+    pub fn has_resigned(&self, who: &NodeId) -> bool {
+        let all = self.statements.values().map(|signed| &signed.statement);
+        let about = all.filter(|it| matches!(&it.claim, Claim::Expel { node, .. } if node == who));
+        let last = about.max_by_key(|statement| statement.at_s);
+        last.is_some_and(|statement| statement.by == *who)
+    }
+
     /// What a node shows to one that has not heard of it: the certificates from the founding to
     /// its own.
     pub fn chain(&self, node: &NodeId) -> Vec<SignedStatement> {

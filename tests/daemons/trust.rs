@@ -38,6 +38,30 @@ fn members(node: &Node) -> Vec<String> {
     names
 }
 
+/// What `p2pfs peers` says of another.
+fn state_of(node: &Node, name: &str) -> String {
+    let peers = node.cli(&["peers", "--json"]).expect_json();
+    let peers = peers["peers"].as_array().unwrap().iter();
+    let mut called = peers.filter(|peer| peer["name"] == name);
+    let state = called.next().map(|peer| peer["state"].clone());
+    state.map_or_else(String::new, |state| state.as_str().unwrap().to_owned())
+}
+
+#[apply(promise)]
+fn who_left_for_good_is_shown_so_and_not_as_down() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    two.cli(&["leave"]).expect_ok();
+    two.await_end().expect_ok();
+    eventually("it has left", SOON, || state_of(&one, "two") == "left");
+    let told = one.cli(&["status"]).expect_ok();
+    assert!(
+        told.contains("0 alive, 0 suspect, 0 away, 0 down"),
+        "{told}"
+    );
+}
+
 #[apply(promise)]
 fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     let mut cluster = Cluster::with_own_secrets();
@@ -97,6 +121,9 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     assert!(told.contains("three: expelled"), "{told}");
     let three_key = node_key(&three);
     for node in [&one, &two] {
+        eventually("peers says how it went", SOON, || {
+            state_of(node, "three") == "expelled"
+        });
         let peers = node.cli(&["peers"]).expect_ok();
         assert!(
             !peers.contains(&three_key[..8]),

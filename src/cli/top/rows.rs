@@ -2,8 +2,9 @@
 
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, escape, human_bytes, local_time, percent, printable};
+use crate::cli::status::state_word;
 use crate::daemon::control::{
-    PeerInfo, PeerState, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
+    PeerInfo, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };
 
 /// Files shown of one reader; the rest is counted.
@@ -165,12 +166,9 @@ fn transfer_row(transfer: &TransferInfo) -> Vec<String> {
 
 fn peer_row(peer: &PeerInfo) -> Vec<String> {
     let unknown = || "-".to_owned();
-    let state = match (&peer.shunned, peer.state) {
-        (Some(_), _) => "shunned",
-        (None, PeerState::Alive) => "alive",
-        (None, PeerState::Suspect) => "suspect",
-        (None, PeerState::Away) => "away",
-        (None, PeerState::Down) => "down",
+    let state = match &peer.shunned {
+        Some(_) => "shunned",
+        None => state_word(peer.state),
     };
     vec![
         peer.round_trip_ms

@@ -155,6 +155,8 @@ fn peer_state(state: MemberState) -> PeerState {
         MemberState::Suspect => PeerState::Suspect,
         MemberState::Away => PeerState::Away,
         MemberState::Down => PeerState::Down,
+        MemberState::Left => PeerState::Left,
+        MemberState::Expelled => PeerState::Expelled,
     }
 }
 

@@ -218,6 +218,10 @@ pub enum PeerState {
     Away,
     /// Gone.
     Down,
+    /// Gone for good, by its own word.
+    Left,
+    /// Put out of the cluster.
+    Expelled,
 }
 
 /// Which protocol a peer speaks.
