@@ -5,11 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
 
 use crate::node::{Message, Node, Parcel, PushError, Recipient, SendError};
 use crate::wire::mesh::is_about_file;
@@ -17,6 +19,10 @@ use crate::wire::native::tcp::MAX_GIVEN_BYTES;
 
 /// The most that [`Node::send_bytes`] carries at once: 256 KiB.
 pub const MESSAGE_MAX_BYTES: usize = MAX_GIVEN_BYTES;
+/// How long somebody who is named and not known is waited for: a few rounds of gossip.
+const NAME_PATIENCE: Duration = Duration::from_secs(3);
+/// How often they are looked for meanwhile.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Something on its way to some peers. Dropping it ends what is not there yet: whoever has not the
 /// whole of a file has nothing of it under its name.
@@ -204,11 +210,17 @@ impl Node {
         }
     }
 
+    /// A node that came a moment ago is here before its name is: it is waited for a little.
     async fn recipients(&self, named: &[String]) -> Result<Vec<Recipient>, SendError> {
-        let recipients = self.courier().recipients(named).await?;
-        if recipients.is_empty() {
-            return Err(SendError::Nobody);
+        let begun = Instant::now();
+        loop {
+            match self.courier().recipients(named).await {
+                Ok(recipients) if recipients.is_empty() => return Err(SendError::Nobody),
+                Err(SendError::Unknown { .. }) if begun.elapsed() < NAME_PATIENCE => {
+                    sleep(LOOK_PERIOD).await;
+                }
+                outcome => return outcome,
+            }
         }
-        Ok(recipients)
     }
 }
