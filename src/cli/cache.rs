@@ -231,10 +231,11 @@ fn conclude(
         1 => String::new(),
         count => format!(", and {} more", count - 1),
     };
-    Err(CliError::new(
-        format!("{name}: {}{more}", printable(&first.why)),
-        "see p2pfs why PATH",
-    ))
+    // the reason says what to do about it
+    Err(CliError::plain(format!(
+        "{name}: {}{more}",
+        printable(&first.why)
+    )))
 }
 
 /// A progress bar on standard error, where that is a terminal.

@@ -108,7 +108,7 @@ fn conclude(
         let name = escape(path.as_bytes());
         let size_bytes = started.size_bytes;
         let message = format!("{name} ended after {copied_bytes} of {size_bytes} bytes");
-        return Err(CliError::new(message, "try again, or see p2pfs why"));
+        return Err(CliError::new(message, "try again"));
     }
     Ok(done)
 }

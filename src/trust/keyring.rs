@@ -198,8 +198,7 @@ impl Keyring {
 
     /// Whether a node that is no member any more went by its own word.
     pub fn has_resigned(&self, node: &NodeId) -> bool {
-        self.read_ledger(|ledger| ledger.has_resigned(node))
-            .unwrap_or(false)
+        self.read_ledger(|ledger| ledger.has_resigned(node)) == Some(true)
     }
 
     /// Whether the node may admit and expel.

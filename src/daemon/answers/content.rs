@@ -102,7 +102,7 @@ impl Service {
                     FailureKind::Invalid,
                     format!("{path} is {what}, not a file"),
                 )
-                .with_remedy("name a file; p2pfs prefetch takes directories")
+                .with_remedy("name a file in it; cp -r takes a directory from the mount")
             }
             error => failed(error.to_string()),
         })

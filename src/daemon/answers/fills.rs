@@ -70,7 +70,8 @@ impl Service {
                     let Some(ended) = ended else { break };
                     progress.done_files += 1;
                     if let Err(error) = ended.outcome {
-                        touched.without(problem(&ended.path, error.to_string()), ended.size_bytes);
+                        let why = format!("{error}: p2pfs why says who has it");
+                        touched.without(problem(&ended.path, why), ended.size_bytes);
                     }
                 }
                 _ = look.tick() => {}
@@ -109,10 +110,13 @@ impl Service {
             match self.node.contents_of(&path) {
                 Ok(found) => contents.extend(found),
                 Err(FileError::TooMany) => return Err(too_many()),
-                Err(_) => {
-                    let why = match self.older_file(&path) {
-                        Some(older) => not_kept(&older),
-                        None => "no node shares it".to_owned(),
+                Err(error) => {
+                    let why = match (self.older_file(&path), error) {
+                        (Some(older), _) => not_kept(&older),
+                        (None, FileError::TooManyLinks { .. }) => {
+                            "its links lead on and on".to_owned()
+                        }
+                        _ => "no node shares it: p2pfs ls shows what there is".to_owned(),
                     };
                     touched.failed.push(problem(&path, why));
                 }

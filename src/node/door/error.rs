@@ -25,6 +25,12 @@ pub enum FileError {
         /// What it is.
         what: &'static str,
     },
+    /// More links lead to each other than anyone follows; they may be a ring.
+    #[error("{path}: too many links one after another")]
+    TooManyLinks {
+        /// Which.
+        path: SharedPath,
+    },
     /// Its bytes could not be read; the inner error says whose fault it is.
     #[error("{path}: {source}")]
     Unreadable {

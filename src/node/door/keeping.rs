@@ -272,18 +272,15 @@ impl Node {
         changed.await.unwrap_or(Ok(()))
     }
 
-    /// The different contents of a file, or of all files beneath a directory.
+    /// The different contents of a file, or of all files beneath a directory. A path that is
+    /// named may lead over links; those in a directory are left out.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::TooMany`].
+    /// [`FileError::NotFound`], [`FileError::TooMany`], [`FileError::TooManyLinks`].
     pub fn contents_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
         let mut contents = Contents::new();
-        collect(
-            &self.view(),
-            path.clone(),
-            &self.found(path)?,
-            &mut contents,
-        )?;
+        let (path, found) = self.follow_links(path)?;
+        collect(&self.view(), path, &found, &mut contents)?;
         Ok(contents)
     }
 }

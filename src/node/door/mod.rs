@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod giving;
 mod keeping;
+mod links;
 mod names;
 mod peers;
 mod reader;

@@ -239,22 +239,23 @@ impl Node {
         found.ok_or_else(|| FileError::NotFound { path: path.clone() })
     }
 
-    /// The version of a file that its name shows now.
+    /// The version of a file that its name shows now; links are followed.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], and [`FileError::WrongKind`] for what is no file.
+    /// [`FileError::NotFound`], [`FileError::WrongKind`] for what is no file, and
+    /// [`FileError::TooManyLinks`].
     pub fn version(&self, path: &SharedPath) -> Result<FileVersion, FileError> {
-        let found = self.found(path)?;
+        let (path, found) = self.follow_links(path)?;
         let Kind::File {
             hash,
             size_bytes,
             executable,
         } = found.kind
         else {
-            return Err(wrong_kind(path, &found.kind));
+            return Err(wrong_kind(&path, &found.kind));
         };
         Ok(FileVersion {
-            path: path.clone(),
+            path,
             hash,
             size_bytes,
             mtime: found.mtime,

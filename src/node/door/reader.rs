@@ -46,11 +46,11 @@ pub struct Reader {
 }
 
 impl Node {
-    /// Opens a file for reading.
+    /// Opens a file for reading; links are followed.
     ///
     /// # Errors
-    /// [`FileError::NotFound`], [`FileError::WrongKind`], and [`FileError::Unreadable`] where
-    /// neither its bytes nor a holder exist.
+    /// [`FileError::NotFound`], [`FileError::WrongKind`], [`FileError::TooManyLinks`], and
+    /// [`FileError::Unreadable`] where neither its bytes nor a holder exist.
     pub async fn open(&self, path: &SharedPath) -> Result<Reader, FileError> {
         let opened = self.open_version(self.version(path)?).await;
         opened.map_err(|source| FileError::Unreadable {

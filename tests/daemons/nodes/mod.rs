@@ -965,6 +965,27 @@ fn a_node_that_left_is_a_stranger_at_its_next_start() {
 }
 
 #[apply(promise)]
+fn an_old_version_whose_time_is_set_anew_wins() {
+    let mut cluster = Cluster::new();
+    let (one, two) = (cluster.start("one"), cluster.start("two"));
+    one.write("plan", b"of old");
+    two.wait_for_file("plan");
+    two.write("plan", b"of late");
+    for node in [&one, &two] {
+        eventually("the newest is shown", HANG_LIMIT, || {
+            fs::read(node.mounted("plan")).is_ok_and(|bytes| bytes == b"of late")
+        });
+    }
+    let touched = fs::File::open(one.share.join("plan")).unwrap();
+    touched.set_modified(std::time::SystemTime::now()).unwrap();
+    for node in [&one, &two] {
+        eventually("the touched one is shown", HANG_LIMIT, || {
+            fs::read(node.mounted("plan")).is_ok_and(|bytes| bytes == b"of old")
+        });
+    }
+}
+
+#[apply(promise)]
 fn get_fetches_without_a_mount_and_leaves_no_partial_file() {
     let mut cluster = Cluster::new();
     let one = cluster.start("one");
@@ -979,6 +1000,11 @@ fn get_fetches_without_a_mount_and_leaves_no_partial_file() {
     two.cli(&["get", "dir/film.bin", "-o", out.to_str().unwrap()])
         .expect_ok();
     assert!(fs::read(&out).unwrap() == bytes);
+    std::os::unix::fs::symlink("dir", one.share.join("link")).unwrap();
+    two.wait_for_file("link");
+    two.cli(&["get", "link/film.bin", "-o", out.to_str().unwrap()])
+        .expect_ok();
+    assert!(fs::read(&out).unwrap() == bytes, "over a link");
     let missing = two.home.join("missing.bin");
     let failed = two.cli(&["get", "no/such.bin", "-o", missing.to_str().unwrap()]);
     assert_eq!(failed.status.code(), Some(1));

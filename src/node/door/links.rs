@@ -1,0 +1,130 @@
+//! Paths that lead over links, followed as open(2) does. Owns no state; links that are read here
+//! never lead out of the namespace.
+
+use std::collections::VecDeque;
+
+use super::FileError;
+use crate::catalogue::Found;
+use crate::node::Node;
+use crate::path::SharedPath;
+use crate::wire::native::record::Kind;
+
+/// Links followed on the way to one file; as many as Linux follows (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+impl Node {
+    /// What a path leads to, and under which name that is listed. A name that is listed itself,
+    /// and is no link, is that; `.` and `..` are understood in links alone.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`] where it leads nowhere, or out of the namespace;
+    /// [`FileError::TooManyLinks`] where it leads on and on.
+    pub(super) fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
+        let view = self.view();
+        let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
+        let found = view.lookup(&meant);
+        let found = found.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
+        Ok((meant, found))
+    }
+}
+
+fn follow(
+    path: &SharedPath,
+    kind_of: impl Fn(&SharedPath) -> Option<Kind>,
+) -> Result<SharedPath, FileError> {
+    if !matches!(kind_of(path), None | Some(Kind::Symlink { .. })) {
+        return Ok(path.clone());
+    }
+    let nowhere = || FileError::NotFound { path: path.clone() };
+    let mut ahead: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+    let (mut here, mut links) = (SharedPath::root(), 0);
+    while let Some(name) = ahead.pop_front() {
+        match &name[..] {
+            b"" | b"." => continue,
+            b".." => {
+                here = here.parent().ok_or_else(nowhere)?;
+                continue;
+            }
+            _ => {}
+        }
+        let next = here.join(&name).map_err(|_| nowhere())?;
+        match kind_of(&next).ok_or_else(nowhere)? {
+            Kind::Symlink { target } if target.starts_with(b"/") => return Err(nowhere()),
+            Kind::Symlink { .. } if links == LINKS_MAX => {
+                return Err(FileError::TooManyLinks { path: path.clone() });
+            }
+            Kind::Symlink { target } => {
+                links += 1;
+                let names = target.split(|byte| *byte == b'/');
+                names.rev().for_each(|name| ahead.push_front(name.to_vec()));
+            }
+            Kind::File { .. } | Kind::Directory => here = next,
+        }
+    }
+    Ok(here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::ContentHash;
+
+    fn kind(target: Option<&str>) -> Kind {
+        match target {
+            None => Kind::File {
+                hash: ContentHash::of(b""),
+                size_bytes: 0,
+                executable: false,
+            },
+            Some("/") => Kind::Directory,
+            Some(target) => Kind::Symlink {
+                target: target.as_bytes().to_vec().into(),
+            },
+        }
+    }
+
+    /// Where a path leads in a small tree; the reason where it leads nowhere.
+    fn leads(path: &str) -> String {
+        let tree = [
+            ("", Some("/")),
+            ("d", Some("/")),
+            ("d/file", None),
+            ("d/beside", Some("file")),
+            ("d/up", Some("./../d//file")),
+            ("to-d", Some("d")),
+            ("to-link", Some("to-d/beside")),
+            ("out", Some("../file")),
+            ("absolute", Some("/d/file")),
+            ("nowhere", Some("d/none")),
+            ("loop", Some("loop")),
+            ("beyond", Some("d/file/x")),
+        ];
+        let kind_of = |path: &SharedPath| {
+            let of = |at: &&(&str, Option<&str>)| at.0.as_bytes() == path.as_bytes();
+            tree.iter().find(of).map(|(_, target)| kind(*target))
+        };
+        match follow(&SharedPath::new(path.as_bytes()).unwrap(), kind_of) {
+            Ok(path) => path.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_path_over_links_leads_where_the_mount_leads_it() {
+        for path in [
+            "d/file",
+            "d/beside",
+            "d/up",
+            "to-d/file",
+            "to-d/up",
+            "to-link",
+        ] {
+            assert_eq!(leads(path), "d/file", "{path}");
+        }
+        assert_eq!(leads("to-d"), "d");
+        for path in ["none", "out", "absolute", "nowhere", "beyond"] {
+            assert_eq!(leads(path), format!("{path}: no node shares such a name"));
+        }
+        assert_eq!(leads("loop"), "loop: too many links one after another");
+    }
+}
