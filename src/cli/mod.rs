@@ -19,6 +19,7 @@ mod get;
 mod legacy_shell;
 mod limits;
 mod mesh_shell;
+mod mine;
 mod mount_broker;
 mod names;
 mod namespace;

@@ -8,6 +8,7 @@ use clap_complete::ArgValueCompleter;
 use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
+use super::mine;
 use super::names::shared_name;
 use super::output::{Colour, Output, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
@@ -30,6 +31,9 @@ pub struct LsOptions {
     /// Show size, time, holders and how much is cached
     #[arg(short, long)]
     long: bool,
+    /// Show what leaves this machine instead: all that its shares give, and to whom
+    #[arg(long, conflicts_with_all = ["path", "long"])]
+    mine: bool,
 }
 
 /// The arguments of `p2pfs why`.
@@ -44,6 +48,9 @@ pub struct WhyOptions {
 
 pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
+    if options.mine {
+        return mine::print(&mut client, options.reporting.json, output);
+    }
     let here = OsString::from(".");
     let path = shared_name(&mut client, options.path.as_ref().unwrap_or(&here))?;
     let listing = whole_listing(&mut client, &path)?;
@@ -206,6 +213,9 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;
+    if let Some(why) = &provenance.left_out {
+        output.paragraph("  left out   ", &printable(why))?;
+    }
     if let Some(sender) = &provenance.sent_by {
         output.paragraph("  sent by    ", &printable(sender))?;
     }

@@ -46,6 +46,12 @@ enum Change {
         /// Give its files to legacy peers, too
         #[arg(long)]
         legacy: bool,
+        /// Keep back what fits this pattern, as in a .gitignore; may be given many times
+        #[arg(long, value_name = "PATTERN")]
+        exclude: Vec<String>,
+        /// Share also files that hold secrets and what editors leave behind
+        #[arg(long)]
+        no_default_excludes: bool,
         /// Share it without a question, also a folder of the system or a whole home
         #[arg(long)]
         yes: bool,
@@ -69,6 +75,8 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             dir,
             include_private,
             legacy,
+            exclude,
+            no_default_excludes,
             yes,
         }) => {
             let dir = folder(&dir)?;
@@ -82,6 +90,8 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
                     dir,
                     include_private,
                     legacy,
+                    exclude,
+                    no_default_excludes,
                 },
             )
         }
@@ -201,6 +211,10 @@ pub(super) fn print_one(
             share.left_out_files
         );
         output.paragraph("  ", &why)?;
+    }
+    if share.excluded_files > 0 {
+        let kept_back = format!("excluded by patterns: {}", share.excluded_files);
+        output.paragraph("  ", &kept_back)?;
     }
     for problem in &share.problems {
         let name = escape(problem.path.as_bytes());

@@ -43,11 +43,7 @@ pub(super) fn inbox_shares(config: &Config) -> Vec<ShareSettings> {
     let open = config.inboxes().into_iter();
     let missing = open.filter(|(_, dir)| !is_shared(dir));
     missing
-        .map(|(_, dir)| ShareSettings {
-            dir: dir.to_owned(),
-            include_private: false,
-            legacy: false,
-        })
+        .map(|(_, dir)| ShareSettings::new(dir.to_owned()))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::left_out::LeftOut;
+use super::left_out::{LeftOut, LeftOutWhy};
 use crate::path::SharedPath;
 use crate::wire::native::record::{Entry, ShareIndex, Timestamp};
 
@@ -78,6 +78,10 @@ pub struct ShareSpec {
     pub include_private: bool,
     /// Offer it to legacy peers, too; only carried here for [`super::ShareSet::list`].
     pub legacy: bool,
+    /// What is kept back: patterns as in a `.gitignore` at the top of it.
+    pub exclude: Vec<String>,
+    /// Keep back what [`super::EXCLUDED_BY_DEFAULT`] says; `exclude` can take that back.
+    pub default_excludes: bool,
 }
 
 impl ShareSpec {
@@ -87,6 +91,8 @@ impl ShareSpec {
             dir: dir.into(),
             include_private: false,
             legacy: false,
+            exclude: Vec::new(),
+            default_excludes: true,
         }
     }
 }
@@ -153,6 +159,10 @@ pub struct ShareStatus {
     pub include_private: bool,
     /// As given to `add`.
     pub legacy: bool,
+    /// As given to `add`.
+    pub exclude: Vec<String>,
+    /// As given to `add`.
+    pub default_excludes: bool,
     /// What it is doing.
     pub state: ShareState,
     /// Files listed.
@@ -167,8 +177,9 @@ pub struct ShareStatus {
     pub bytes_left: u64,
     /// The first [`super::LEFT_OUT_LIST_MAX`] of what is left out.
     pub left_out: Vec<LeftOut>,
-    /// How many are left out in all.
-    pub left_out_count: u64,
+    /// How many are left out, for each reason that there is; of a directory that is left out, what
+    /// is in it is not counted.
+    pub left_out_counts: Vec<(LeftOutWhy, u64)>,
     /// What is the matter with the share as a whole.
     pub warning: Option<String>,
 }

@@ -45,6 +45,12 @@ pub enum ShareError {
         /// The share in the way.
         other: PathBuf,
     },
+    /// What is to be kept back is not said so that it can be; the owner's to mend.
+    #[error("exclude: {why}")]
+    BadPattern {
+        /// Which pattern, and what is wrong with it.
+        why: String,
+    },
     /// All share numbers of this node were given out.
     #[error("there are {limit} shares already, the most that one node can have")]
     TooMany {

@@ -335,7 +335,7 @@ impl Keeper {
     /// Once after each periodic walk: rows of files that are no more are of no use.
     fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
-        let unsure = |share: &super::state::Share| share.vanished || share.scanning;
+        let unsure = |share: &super::offered::Share| share.vanished || share.scanning;
         let whole = !state.has_absent() && !state.shares.values().any(unsure);
         if self.tidied || !whole || state.shares.is_empty() {
             return;
@@ -360,7 +360,7 @@ fn note_mount(state: &mut State, checks: &mut Checks, point: &Path) {
     let shares = state.shares.iter();
     let above = shares.filter(|(_, share)| share.dir.starts_with(point));
     state.scans.extend(above.map(|(index, _)| *index));
-    let within = |share: &super::state::Share| {
+    let within = |share: &super::offered::Share| {
         let below = point.strip_prefix(&share.dir).ok()?;
         let name = below.file_name()?.as_bytes();
         let mut above = below.parent()?.iter();
@@ -423,6 +423,7 @@ pub(super) fn place_of(state: &State, slot: Slot) -> Option<Place> {
         number,
         dir: share.dir.clone(),
         include_private: share.include_private,
+        exclude: share.exclude.clone(),
         path: state.tree.path(slot)?,
     })
 }

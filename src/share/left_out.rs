@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::exclude::ExcludedBy;
+
 /// How many left-out names a status lists; the rest are only counted.
 pub const LEFT_OUT_LIST_MAX: usize = 100;
 
@@ -47,6 +49,9 @@ pub enum LeftOutWhy {
     /// A mount of p2pfs, or a directory of the node's own.
     #[error("it is a mount of p2pfs or this node's own state")]
     OwnMount,
+    /// A pattern of the share, or of all shares by default, keeps it back.
+    #[error("a pattern excludes it")]
+    Excluded,
 }
 
 impl LeftOutWhy {
@@ -64,13 +69,23 @@ impl LeftOutWhy {
             Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
             Self::BadName => "rename it".to_owned(),
             Self::TooLarge => "split it".to_owned(),
-            Self::Special | Self::Loop | Self::OwnMount => String::new(),
+            // which pattern is known to the share
+            Self::Special | Self::Loop | Self::OwnMount | Self::Excluded => String::new(),
         }
     }
 
     /// Whether its owner is told at once; the common, intended case is only listed.
     pub(super) const fn warns(self) -> bool {
-        !matches!(self, Self::Private)
+        !matches!(self, Self::Private | Self::Excluded)
+    }
+}
+
+/// By which pattern, and how the name is shared all the same.
+pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
+    let ExcludedBy { pattern, default } = by;
+    match default {
+        true => format!("{pattern}, by default; exclude = [\"!{pattern}\"] shares it"),
+        false => format!("{pattern}, of this share's exclude"),
     }
 }
 

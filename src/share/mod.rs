@@ -22,6 +22,7 @@ mod checks;
 mod config;
 mod errands;
 mod error;
+mod exclude;
 mod hashed;
 mod hasher;
 mod identity;
@@ -33,6 +34,7 @@ mod links;
 mod looks;
 mod mounts;
 mod observe;
+mod offered;
 mod order;
 mod outboards;
 mod part;
@@ -68,6 +70,7 @@ pub use config::{
     ShareSpec, ShareState, ShareStatus,
 };
 pub use error::ShareError;
+pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, check_patterns};
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
 
@@ -75,6 +78,7 @@ use crate::digest::ContentHash;
 use crate::path::{SharedPath, check_name};
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
+use exclude::Exclude;
 use identity::Seen;
 use keeper::Keeper;
 use ledger::Ledger;
@@ -140,11 +144,13 @@ impl ShareSet {
     /// # Errors
     /// [`ShareError::NotFound`], [`ShareError::NotDirectory`], [`ShareError::Unreadable`],
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
-    /// [`ShareError::State`].
+    /// [`ShareError::BadPattern`], [`ShareError::State`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
         let dir = self.check_dir(&spec.dir)?;
+        let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
+        let exclude = exclude.map_err(|why| ShareError::BadPattern { why })?;
         let overlaps =
             |other: &Path| other != dir && (other.starts_with(&dir) || dir.starts_with(other));
         let state = shared.lock();
@@ -163,7 +169,7 @@ impl ShareSet {
         drop(state);
         let index = ledger.share_index(&dir)?;
         let mut state = shared.lock();
-        state.add_share(index, &dir, &spec);
+        state.add_share(index, &dir, &spec, Arc::new(exclude));
         drop(state);
         shared.wake();
         Ok(ShareIndex(index))
@@ -179,7 +185,7 @@ impl ShareSet {
         let shared = &self.inner.shared;
         let mut state = shared.lock();
         let canonical = without_links_above(dir);
-        let named = |share: &state::Share| *share.dir == *dir || *share.dir == *canonical;
+        let named = |share: &offered::Share| *share.dir == *dir || *share.dir == *canonical;
         let index = state
             .shares
             .iter()
@@ -326,6 +332,18 @@ impl ShareSet {
     /// many, some.
     pub fn unread_in(&self, directory: &SharedPath) -> Vec<SharedPath> {
         self.inner.shared.lock().unread_in(directory)
+    }
+
+    /// Why a name is left out, or a directory above it, in each share where it is.
+    pub fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
+        self.inner.shared.lock().left_out_at(path)
+    }
+
+    /// Some of what is listed, at most `limit` names, those after a place that an earlier call
+    /// gave, in no order; and the place to go on from, if there is more. A name that stays listed
+    /// meanwhile comes once.
+    pub fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
+        self.inner.shared.lock().listed(after, limit)
     }
 
     /// Bytes of files that were read to be hashed, since the start.

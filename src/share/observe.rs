@@ -75,6 +75,7 @@ impl State {
     fn leave_out(&mut self, parent: Slot, name: &[u8], known: Option<Slot>, body: LeftOutBody) {
         let body = Body::LeftOut(body);
         let private = body.private_file();
+        let is_excluded = matches!(&body, Body::LeftOut(it) if it.why == LeftOutWhy::Excluded);
         if let Some(slot) = known {
             let old = self.tree.get(slot).map(|node| &node.body);
             if let (Some(Body::LeftOut(old)), Body::LeftOut(new)) = (old, &body)
@@ -83,7 +84,8 @@ impl State {
             {
                 return;
             }
-            if let Some(file) = self.tree.file(slot).filter(|_| private.is_some()) {
+            let is_kept_back = private.is_some() || is_excluded;
+            if let Some(file) = self.tree.file(slot).filter(|_| is_kept_back) {
                 let hash = file.hash;
                 self.kept.forget(&hash);
             }

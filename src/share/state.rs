@@ -4,16 +4,18 @@
 //! listed gives its event to the `order` in the same step, which holds it until its turn, so the
 //! events always add up to the listing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Known, ShareEvent, ShareSpec};
+use super::exclude::Exclude;
 use super::hashed::Read;
 use super::identity::{Identity, Seen, Stamp};
 use super::kept::Kept;
 use super::ledger::Ledger;
+use super::offered::{Share, WARNINGS_PER_WALK_MAX};
 use super::order::Order;
 use super::queue::HashQueue;
 use super::status::PRIVATE_SHARE;
@@ -21,35 +23,6 @@ use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
 use super::watch::Cause;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Entry, Kind, ShareIndex};
-
-/// Warnings that one walk of one share may send; all are counted in its status.
-const WARNINGS_PER_WALK_MAX: u32 = 32;
-
-/// A folder that is offered.
-pub(super) struct Share {
-    pub(super) dir: Arc<Path>,
-    pub(super) include_private: bool,
-    pub(super) legacy: bool,
-    pub(super) root: Slot,
-    /// Directories that wait to be read.
-    pub(super) walks_left: usize,
-    /// A walk through the whole share goes on.
-    pub(super) scanning: bool,
-    /// Another one was asked for meanwhile.
-    pub(super) scan_again: bool,
-    pub(super) vanished: bool,
-    /// Others may not enter the share's own directory, so that nothing is listed.
-    pub(super) private: bool,
-    /// Some of its directories are seen by the rescan alone.
-    pub(super) unwatched: bool,
-    pub(super) warning: Option<String>,
-    pub(super) warnings_left: u32,
-    pub(super) files: u64,
-    pub(super) directories: u64,
-    pub(super) symlinks: u64,
-    pub(super) bytes: u64,
-    pub(super) left_out: BTreeSet<Slot>,
-}
 
 /// A name to look at.
 #[derive(Clone, Debug)]
@@ -107,13 +80,21 @@ impl State {
     }
 
     /// Takes a share in, with what the log has of it; it must be walked then.
-    pub(super) fn add_share(&mut self, index: u16, dir: &Path, spec: &ShareSpec) {
+    pub(super) fn add_share(
+        &mut self,
+        index: u16,
+        dir: &Path,
+        spec: &ShareSpec,
+        exclude: Arc<Exclude>,
+    ) {
         if let Some(share) = self.shares.get_mut(&index) {
             share.include_private = spec.include_private;
             share.legacy = spec.legacy;
+            share.exclude = exclude;
         } else {
             let root = self.tree.insert_root(index);
-            self.shares.insert(index, Share::new(dir, spec, root));
+            self.shares
+                .insert(index, Share::new(dir, spec, exclude, root));
             self.restore(root, self.absent.get(&index).cloned().unwrap_or_default());
             self.absent.remove(&index);
         }
@@ -282,12 +263,7 @@ impl State {
             }
             Body::Directory(_) => add(&mut share.directories, change),
             Body::Symlink(_) => add(&mut share.symlinks, change),
-            Body::LeftOut(_) if change > 0 => {
-                share.left_out.insert(slot);
-            }
-            Body::LeftOut(_) => {
-                share.left_out.remove(&slot);
-            }
+            Body::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
         }
     }
 
@@ -465,30 +441,6 @@ impl State {
         if !share.vanished {
             let share = ShareIndex(index);
             self.outbox.push(ShareEvent::Scanned { share });
-        }
-    }
-}
-
-impl Share {
-    fn new(dir: &Path, spec: &ShareSpec, root: Slot) -> Self {
-        Self {
-            dir: dir.into(),
-            include_private: spec.include_private,
-            legacy: spec.legacy,
-            root,
-            walks_left: 0,
-            scanning: false,
-            scan_again: false,
-            vanished: false,
-            private: false,
-            unwatched: false,
-            warning: None,
-            warnings_left: WARNINGS_PER_WALK_MAX,
-            files: 0,
-            directories: 0,
-            symlinks: 0,
-            bytes: 0,
-            left_out: BTreeSet::new(),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{ShareState, ShareStatus};
-use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+use super::config::{Known, ShareState, ShareStatus};
+use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
+use super::offered::Share;
 use super::queue::Stage;
-use super::state::{Share, State};
+use super::state::State;
 use super::tree::{Body, Slot};
 use crate::path::SharedPath;
 use crate::wire::native::record::ShareIndex;
@@ -38,6 +39,8 @@ impl State {
             index: ShareIndex(*index),
             include_private: share.include_private,
             legacy: share.legacy,
+            exclude: share.exclude.patterns().to_vec(),
+            default_excludes: share.exclude.has_defaults(),
             state: share.state(of(index).0),
             files: share.files,
             directories: share.directories,
@@ -45,7 +48,7 @@ impl State {
             bytes: share.bytes,
             bytes_left: of(index).1,
             left_out: self.first_left_out(share),
-            left_out_count: share.left_out.len() as u64 + u64::from(share.private),
+            left_out_counts: share.left_out_counts(),
             warning: share.what_is_wrong(),
         };
         self.shares.iter().map(status).collect()
@@ -61,6 +64,26 @@ impl State {
         found
     }
 
+    /// Some of what is listed after a place, and the place to go on from.
+    pub(super) fn listed(&self, after: Option<u32>, limit: usize) -> (Vec<Known>, Option<u32>) {
+        let (mut found, mut last) = (Vec::new(), None);
+        for slot in self.tree.slots(after) {
+            if found.len() == limit {
+                return (found, last);
+            }
+            last = Some(slot.number());
+            let known = || {
+                Some(Known {
+                    share: ShareIndex(self.tree.get(slot)?.share),
+                    path: self.tree.path(slot).filter(|path| !path.is_root())?,
+                    entry: self.entry(slot)?,
+                })
+            };
+            found.extend(known());
+        }
+        (found, None)
+    }
+
     fn first_left_out(&self, share: &Share) -> Vec<LeftOut> {
         let itself = share.private.then(|| LeftOut {
             path: share.dir.to_path_buf(),
@@ -70,12 +93,28 @@ impl State {
         let others = share
             .left_out
             .iter()
-            .filter_map(|slot| self.left_out(*slot));
+            .filter_map(|(_, slot)| self.left_out(*slot));
         itself
             .into_iter()
             .chain(others)
             .take(LEFT_OUT_LIST_MAX)
             .collect()
+    }
+
+    /// Why a name of the shares is left out, or the directory that it lies in, in each share where
+    /// it is.
+    pub(super) fn left_out_at(&self, path: &SharedPath) -> Vec<LeftOut> {
+        let in_share = |share: &Share| {
+            let mut at = share.root;
+            for name in path.components() {
+                at = self.tree.child(at, name)?;
+                if let Some(left_out) = self.left_out(at) {
+                    return Some(left_out);
+                }
+            }
+            None
+        };
+        self.shares.values().filter_map(in_share).collect()
     }
 
     /// A name that is left out, as its owner is told of it.
@@ -84,12 +123,22 @@ impl State {
         let Body::LeftOut(body) = &node.body else {
             return None;
         };
-        let dir = &self.shares.get(&node.share)?.dir;
+        let share = self.shares.get(&node.share)?;
         // a name may be left out because it makes no shared path, so its parent's is asked
         let parent = self.tree.path(node.parent)?;
         let name = std::os::unix::ffi::OsStrExt::from_bytes(&node.name[..]);
-        let path = dir.join(parent.as_local()).join::<&std::ffi::OsStr>(name);
-        let remedy = body.why.remedy(&path, body.directory);
+        let path = share
+            .dir
+            .join(parent.as_local())
+            .join::<&std::ffi::OsStr>(name);
+        let by = || {
+            let name = parent.join(&node.name[..]).ok()?;
+            share.exclude.pattern_of(&name, body.directory)
+        };
+        let remedy = match body.why {
+            LeftOutWhy::Excluded => by().map_or_else(String::new, |by| remedy_of_excluded(&by)),
+            why => why.remedy(&path, body.directory),
+        };
         Some(LeftOut {
             path,
             why: body.why,
@@ -99,6 +148,12 @@ impl State {
 }
 
 impl Share {
+    fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
+        let mut counts = self.left_out_counts.clone();
+        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.private);
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
     fn what_is_wrong(&self) -> Option<String> {
         let private = self.private.then(|| PRIVATE_SHARE.to_owned());
         let unwatched = self.unwatched.then(|| UNWATCHED.to_owned());

@@ -18,6 +18,10 @@ pub(super) struct Slot(u32);
 impl Slot {
     pub(super) const FIRST: Self = Self(0);
     pub(super) const LAST: Self = Self(u32::MAX);
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// A name.
@@ -227,6 +231,13 @@ impl Tree {
         let range = (parent, hash, Slot::FIRST)..=(parent, hash, Slot::LAST);
         let mut same = self.names.range(range).map(|(_, _, slot)| *slot);
         same.find(|slot| self.get(*slot).is_some_and(|node| &node.name[..] == name))
+    }
+
+    /// All names' places, those after one.
+    pub(super) fn slots(&self, after: Option<u32>) -> impl Iterator<Item = Slot> + '_ {
+        let from = after.map_or(0, |after| after as usize + 1);
+        let nodes = self.nodes.iter().enumerate().skip(from);
+        nodes.filter_map(|(index, node)| node.as_ref().map(|_| Slot(index as u32)))
     }
 
     /// In no particular order.

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::beneath::Beneath;
+use super::exclude::Exclude;
 use super::identity::{Identity, Seen};
 use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
 use super::links::{Leads, follow};
@@ -30,6 +31,7 @@ pub(super) struct Place {
     pub(super) number: Option<u32>,
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
+    pub(super) exclude: Arc<Exclude>,
     pub(super) path: SharedPath,
 }
 
@@ -82,6 +84,9 @@ impl OpenPlace {
         };
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;
+        if self.place.exclude.keeps_back(&path, directory) {
+            return left_out(LeftOutWhy::Excluded, directory, seen.identity);
+        }
         let shared = self.place.include_private || seen.others_may_read();
         match kind {
             FileType::RegularFile | FileType::Directory if !shared => {

@@ -3,6 +3,7 @@
 
 mod commands;
 mod disks;
+mod edges;
 mod embedded;
 mod exports;
 mod hostile;

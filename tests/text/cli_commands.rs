@@ -426,7 +426,9 @@ fn a_share_is_added_by_its_real_path() {
     let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
     std::fs::create_dir(daemon.path().join("real")).unwrap();
     std::os::unix::fs::symlink("real", daemon.path().join("link")).unwrap();
-    daemon.output(&["share", "add", "link", "--include-private"]);
+    let patterns = ["--exclude", "*.log", "--exclude", "/build/"];
+    let given = ["share", "add", "link", "--include-private"];
+    daemon.output(&[&given[..], &patterns, &["--no-default-excludes"]].concat());
     let real = daemon.path().canonicalize().unwrap().join("real");
     let dir = Named::from_local(&real);
     assert_eq!(
@@ -434,6 +436,8 @@ fn a_share_is_added_by_its_real_path() {
         [Call::ShareAdd {
             dir,
             include_private: true,
+            exclude: vec!["*.log".to_owned(), "/build/".to_owned()],
+            no_default_excludes: true,
             legacy: false
         }]
     );
@@ -623,6 +627,7 @@ fn why_tells_every_version_and_the_rule() {
             rule: "only one version is known".to_owned(),
             versions: Vec::new(),
             sent_by: None,
+            left_out: None,
             next_read: "from the cache".to_owned(),
         });
     });

@@ -314,7 +314,8 @@ fn each_setting_is_shown_with_what_set_it() {
     assert_eq!(shares[0].value, "\"/srv/one\"");
     assert!(shares[0].origin.ends_with("p2pfs.toml"), "{shares:?}");
     assert_eq!(shares[1].origin, "set by --share");
-    assert_eq!(shown.len(), SETTINGS.len() - 3 + 2);
+    let of_shares = SETTINGS.iter().filter(|it| it.key.starts_with("share."));
+    assert_eq!(shown.len(), SETTINGS.len() - of_shares.count() + 2);
 }
 
 #[test]
@@ -451,6 +452,8 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_SHARE_DIR", "/d", "dir = \"/d\""),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "true", ""),
         ("P2PFS_SHARE_LEGACY", "true", ""),
+        ("P2PFS_SHARE_EXCLUDE", "*.log,/build/", ""),
+        ("P2PFS_SHARE_DEFAULT_EXCLUDES", "false", ""),
     ];
     let names: Vec<_> = values.iter().map(|(name, ..)| (*name).to_owned()).collect();
     assert_eq!(
@@ -464,8 +467,13 @@ fn every_variable_sets_its_setting() {
     let shares = [
         ("P2PFS_SHARE_DIR", "/d"),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "1"),
+        ("P2PFS_SHARE_EXCLUDE", "*.log, !.env"),
     ];
-    assert!(from_environment(shares).unwrap().share[0].include_private);
+    let share = &from_environment(shares).unwrap().share[0];
+    assert!(share.include_private && share.default_excludes);
+    assert_eq!(share.exclude, ["*.log", "!.env"]);
+    let wrong = from_environment([("P2PFS_SHARE_EXCLUDE", "[z-a]")]).unwrap_err();
+    assert!(wrong.to_string().contains("is no pattern"), "{wrong}");
 }
 
 #[test]
@@ -637,7 +645,7 @@ fn a_reload_tells_what_can_be_changed_from_what_needs_a_restart() {
         .map(|s| s.dir.to_str().unwrap())
         .collect();
     assert_eq!(added, ["/b", "/c"]);
-    assert_eq!(changes.shares_removed, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(changes.shares_removed, [Path::new("/a")]);
     assert_eq!(changes.seeds.unwrap(), new.seeds);
     assert_eq!(changes.cache_size_bytes, Some(1 << 30));
     assert_eq!(changes.budgets.unwrap(), new.readers.budgets);

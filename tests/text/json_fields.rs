@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs::daemon::control::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
-    GetStarted, Invitation, Joined, Limits, Listing, METHODS, MeshInfo, Nothing, Peers, Pong,
+    GetStarted, Invitation, Joined, Limits, Listing, METHODS, MeshInfo, Mine, Nothing, Peers, Pong,
     Progress, Provenance, Rotated, Said, SendDone, SendProgress, Settings, Shares, Status, Top,
     Touched, Trust,
 };
@@ -14,8 +14,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// The sources of the types that replies are made of.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 6] = [
     include_str!("../../src/daemon/control/types.rs"),
+    include_str!("../../src/daemon/control/shares.rs"),
+    include_str!("../../src/daemon/control/names.rs"),
     include_str!("../../src/daemon/control/top.rs"),
     include_str!("../../src/daemon/control/provenance.rs"),
     include_str!("../../src/daemon/control/health.rs"),
@@ -174,6 +176,7 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Why" => through::<Provenance>(sample),
         "Events" => return events(sample),
         "Shares" | "ShareAdd" | "ShareRemove" => through::<Shares>(sample),
+        "Mine" => through::<Mine>(sample),
         "Invite" => through::<Invitation>(sample),
         "Join" => through::<Joined>(sample),
         "Wait" | "Leave" | "Forget" => through::<Nothing>(sample),

@@ -21,7 +21,6 @@ mod wait;
 
 pub(super) use shares::share_spec;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -134,30 +133,17 @@ impl Service {
                 let wanted = wait::Wanted::new(mounted, peers, file);
                 reply_with(reply, self.wait(wanted, timeout_ms).await);
             }
-            Call::Why { path } => reply_with(reply, self.why(&path)),
+            Call::Why { path } => reply_with(reply, self.why(&path, sight)),
             Call::Events { follow } => self.tell_events(follow, sight, reply).await,
             Call::Send { name, to } => self.send(name, &to, descriptor, reply).await,
             Call::Say { text } => reply_with(reply, self.say(&text).await),
             Call::Mesh { connect, discover } => {
                 reply_with(reply, self.mesh(connect.as_deref(), discover).await);
             }
-            Call::Shares {} => reply_with(reply, Ok(self.shares(sight))),
-            Call::ShareAdd {
-                dir,
-                include_private,
-                legacy,
-            } => {
-                let share = ShareSettings {
-                    dir: dir.as_local().to_owned(),
-                    include_private,
-                    legacy,
-                };
-                reply_with(reply, self.blocking(move |s| s.add_share(share)).await);
-            }
-            Call::ShareRemove { dir } => {
-                let dir: PathBuf = dir.as_local().to_owned();
-                reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
-            }
+            Call::Shares {}
+            | Call::Mine { .. }
+            | Call::ShareAdd { .. }
+            | Call::ShareRemove { .. } => self.answer_about_shares(call, sight, reply).await,
             Call::Invite { .. }
             | Call::Join { .. }
             | Call::Leave {}

@@ -1,7 +1,7 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
 use super::legacy::older_entry;
-use super::{Service, calendar_time};
+use super::{Service, Sight, calendar_time};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
     Provenance, VersionInfo,
@@ -114,15 +114,21 @@ impl Service {
         names
     }
 
-    pub(super) fn why(&self, named: &Named) -> Result<Provenance, Failure> {
+    /// What is left out says which private files there are, so its owner alone is told.
+    pub(super) fn why(&self, named: &Named, sight: Sight) -> Result<Provenance, Failure> {
         let path = shared_path(named)?;
+        let is_owner = sight == Sight::All;
+        let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {
             if let Some(older) = self.older_file(&path) {
                 return Ok(self.older_provenance(&older));
             }
-            return match self.node.is_being_read(&path) {
-                true => Ok(unread_provenance(&path)),
-                false => Err(not_found(&path)),
+            return match left_out {
+                Some(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
+                None if self.node.is_being_read(&path) => {
+                    Ok(unlisted_provenance(&path, UNREAD, SOON, None))
+                }
+                None => Err(not_found(&path)),
             };
         };
         let versions = why.versions.iter();
@@ -133,7 +139,22 @@ impl Service {
             next_read: self.next_read(why.next_read),
             versions: versions.map(|version| self.version_info(version)).collect(),
             sent_by: why.sent_by,
+            left_out,
         })
+    }
+
+    /// Why this node does not share what it has under a name.
+    fn why_left_out(&self, path: &SharedPath) -> Option<String> {
+        let left_out = self.node.left_out(path).into_iter().next()?;
+        let remedy = match &*left_out.remedy {
+            "" => String::new(),
+            remedy => format!(": {remedy}"),
+        };
+        Some(format!(
+            "{}: {}{remedy}",
+            left_out.path.display(),
+            left_out.why
+        ))
     }
 
     fn version_info(&self, version: &Version) -> VersionInfo {
@@ -178,7 +199,7 @@ impl Service {
 }
 
 /// What it is, how long, and of a file its hash.
-fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
+pub(super) fn kind_of(kind: &Kind) -> (EntryKind, u64, Option<ContentHash>) {
     match kind {
         Kind::File {
             hash, size_bytes, ..
@@ -201,15 +222,26 @@ pub(super) fn named_as(path: &SharedPath) -> Named {
     Named::new(path.as_bytes())
 }
 
-/// Of a file that this node shares and has not hashed yet.
-fn unread_provenance(path: &SharedPath) -> Provenance {
+const UNREAD: &str = "being read: this node lists it once it is hashed";
+const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
+const LEFT_OUT: &str = "this node has it and keeps it back";
+const NOT_SHARED: &str = "nothing: nobody shares it";
+
+/// Of a file that this node has and that is not listed.
+fn unlisted_provenance(
+    path: &SharedPath,
+    rule: &str,
+    next_read: &str,
+    left_out: Option<String>,
+) -> Provenance {
     Provenance {
         path: named_as(path),
         listed: false,
-        rule: "being read: this node lists it once it is hashed".to_owned(),
+        rule: rule.to_owned(),
         sent_by: None,
         versions: Vec::new(),
-        next_read: "nothing yet: p2pfs wait --file waits for it".to_owned(),
+        next_read: next_read.to_owned(),
+        left_out,
     }
 }
 

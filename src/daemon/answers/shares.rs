@@ -1,11 +1,14 @@
 //! Answers about what this node shares.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Service, Sight, failed};
+use super::names::{kind_of, named_as};
+use super::{Service, Sight, calendar_time, failed, reply_with};
 use crate::daemon::config::{ShareSettings, saved};
 use crate::daemon::control::{
-    Failure, FailureKind, Named, PROBLEMS_MAX, Problem, ShareInfo, ShareState, Shares,
+    Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
+    PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareState, Shares,
 };
 use crate::node::door;
 
@@ -15,10 +18,45 @@ pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> door::ShareSpec
         dir: settings.dir.clone(),
         include_private: settings.include_private,
         legacy: settings.legacy,
+        exclude: settings.exclude.clone(),
+        default_excludes: settings.default_excludes,
     }
 }
 
 impl Service {
+    /// The calls about what this node shares.
+    pub(super) async fn answer_about_shares(
+        self: Arc<Self>,
+        call: Call,
+        sight: Sight,
+        reply: ReplySink,
+    ) {
+        match call {
+            Call::Mine { after } => reply_with(reply, Ok(self.mine(after))),
+            Call::ShareAdd {
+                dir,
+                include_private,
+                legacy,
+                exclude,
+                no_default_excludes,
+            } => {
+                let share = ShareSettings {
+                    dir: dir.as_local().to_owned(),
+                    include_private,
+                    legacy,
+                    exclude,
+                    default_excludes: !no_default_excludes,
+                };
+                reply_with(reply, self.blocking(move |s| s.add_share(share)).await);
+            }
+            Call::ShareRemove { dir } => {
+                let dir: PathBuf = dir.as_local().to_owned();
+                reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
+            }
+            _ => reply_with(reply, Ok(self.shares(sight))),
+        }
+    }
+
     /// What is shared. Which files are left out says which private files there are, so others are
     /// told how many.
     pub(super) fn shares(&self, sight: Sight) -> Shares {
@@ -29,6 +67,23 @@ impl Service {
         }
         let read_bytes = self.node.hashed_bytes();
         Shares { shares, read_bytes }
+    }
+
+    /// What leaves this machine, from a place on.
+    pub(super) fn mine(&self, after: Option<u32>) -> Mine {
+        let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
+        let entry = |given: door::Given| {
+            let (kind, size_bytes, _) = kind_of(&given.kind);
+            MyEntry {
+                path: named_as(&given.path),
+                kind,
+                size_bytes,
+                modified: calendar_time(given.mtime),
+                share: Named::from_local(&given.share),
+            }
+        };
+        let entries = given.into_iter().map(entry).collect();
+        Mine { entries, next }
     }
 
     /// Shares a folder from now on; it is kept only once the node has taken it.
@@ -95,6 +150,13 @@ fn share_info(status: door::ShareStatus) -> ShareInfo {
         },
     });
     let problems = whole.chain(parts).take(PROBLEMS_MAX).collect();
+    let counts = status.left_out_counts.iter();
+    let of_all: u64 = counts.clone().map(|(_, count)| count).sum();
+    let is_excluded = |(why, _): &&(door::LeftOutWhy, u64)| *why == door::LeftOutWhy::Excluded;
+    let excluded = counts
+        .clone()
+        .find(is_excluded)
+        .map_or(0, |(_, count)| *count);
     ShareInfo {
         state,
         pending_files,
@@ -104,7 +166,16 @@ fn share_info(status: door::ShareStatus) -> ShareInfo {
         legacy: status.legacy,
         files: status.files,
         bytes: status.bytes,
-        left_out_files: status.left_out_count,
+        exclude: status.exclude,
+        default_excludes: status.default_excludes,
+        left_out_files: of_all - excluded,
+        excluded_files: excluded,
+        left_out: counts
+            .map(|(why, count)| LeftOutCount {
+                why: why.to_string(),
+                count: *count,
+            })
+            .collect(),
         dir: Named::from_local(&status.dir),
     }
 }

@@ -111,7 +111,8 @@ impl Environment {
         let Some((name, folder)) = self.text("P2P_FOLDER")? else {
             return Ok(Table::new());
         };
-        let share = share_table(&folder, false, true).map_err(|why| self.wrong(&name, why))?;
+        let legacy = table("", "legacy", Value::from(true));
+        let share = share_table(&folder, &legacy).map_err(|why| self.wrong(&name, why))?;
         self.checked(&name, share)
     }
 
@@ -143,23 +144,22 @@ impl Environment {
 
     /// The folders of `P2PFS_SHARE_DIR`, all with the same flags.
     fn shares(&self) -> Result<Table, ConfigError> {
-        let mut flags = [false; 2];
-        for (flag, key) in flags
-            .iter_mut()
-            .zip(["share.include_private", "share.legacy"])
-        {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        let mut said = Table::new();
+        let settings = SETTINGS.iter().filter(|it| it.section() == "share");
+        for setting in settings.filter(|it| it.key != "share.dir") {
+            let Some((name, text)) = self.text(&setting.variable())? else {
                 continue;
             };
-            if let Some((name, text)) = self.text(&setting.variable())? {
-                let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
-                *flag = value.as_bool().unwrap_or_default();
-            }
+            let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
+            let alone = table("", setting.key.trim_start_matches("share."), value);
+            let share = share_table("/", &alone).map_err(|why| self.wrong(&name, why))?;
+            self.checked(&name, share)?;
+            overlay(&mut said, alone);
         }
         let mut shares = Table::new();
         if let Some((name, dirs)) = self.text("P2PFS_SHARE_DIR")? {
             for dir in dirs.split(':').filter(|dir| !dir.is_empty()) {
-                let share = share_table(dir, flags[0], flags[1]);
+                let share = share_table(dir, &said);
                 overlay(&mut shares, share.map_err(|why| self.wrong(&name, why))?);
             }
         }
@@ -251,12 +251,10 @@ fn table(section: &str, key: &str, value: Value) -> Table {
     }
 }
 
-fn share_table(dir: &str, include_private: bool, legacy: bool) -> Result<Table, String> {
-    let share = Table::from_iter([
-        ("dir".to_owned(), Value::from(absolute(dir)?)),
-        ("include_private".to_owned(), Value::from(include_private)),
-        ("legacy".to_owned(), Value::from(legacy)),
-    ]);
+/// One share, with what is said of it.
+fn share_table(dir: &str, said: &Table) -> Result<Table, String> {
+    let mut share = said.clone();
+    share.insert("dir".to_owned(), Value::from(absolute(dir)?));
     Ok(Table::from_iter([(
         "share".to_owned(),
         Value::Array(vec![Value::Table(share)]),

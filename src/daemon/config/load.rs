@@ -305,11 +305,9 @@ fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
         from_flag("share.dir", "--share");
         from_flag(&share_key(&dir.to_string_lossy()), "--share");
         config.share.retain(|share| share.dir != dir);
-        config.share.push(ShareSettings {
-            dir,
-            include_private: false,
-            legacy: flags.legacy,
-        });
+        let mut share = ShareSettings::new(dir);
+        share.legacy = flags.legacy;
+        config.share.push(share);
     }
 }
 

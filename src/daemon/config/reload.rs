@@ -80,6 +80,8 @@ pub const SETTINGS: &[Setting] = &[
     live("share.dir", Kind::List),
     live("share.include_private", Kind::Switch),
     live("share.legacy", Kind::Switch),
+    live("share.exclude", Kind::List),
+    live("share.default_excludes", Kind::Switch),
 ];
 
 const fn fixed(key: &'static str, kind: Kind) -> Setting {
@@ -113,7 +115,7 @@ impl Setting {
 /// What a reload changes. Where nothing is to be done, all is empty or none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Shares to add; one whose flags changed is also to be removed first.
+    /// Shares to add, and those whose settings changed.
     pub shares_added: Vec<ShareSettings>,
     /// Shares to remove.
     pub shares_removed: Vec<PathBuf>,
@@ -136,7 +138,8 @@ pub struct Changes {
 /// What lies between two configurations.
 pub fn compare(old: &Config, new: &Config) -> Changes {
     let added = new.share.iter().filter(|share| !old.share.contains(share));
-    let removed = old.share.iter().filter(|share| !new.share.contains(share));
+    let is_new = |dir: &PathBuf| new.share.iter().any(|share| share.dir == *dir);
+    let removed = old.share.iter().filter(|share| !is_new(&share.dir));
     let (before, after) = (old.to_table(), new.to_table());
     let restart = SETTINGS
         .iter()

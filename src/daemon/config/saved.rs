@@ -38,6 +38,10 @@ struct SavedShare {
     dir_hex: Option<String>,
     include_private: bool,
     legacy: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exclude: Vec<String>,
+    #[serde(default)]
+    no_default_excludes: bool,
 }
 
 /// The shares that were kept; none where there is no file.
@@ -109,6 +113,8 @@ impl SavedShare {
             dir_hex: (!exact).then(|| to_hex(share.dir.as_os_str().as_bytes())),
             include_private: share.include_private,
             legacy: share.legacy,
+            exclude: share.exclude.clone(),
+            no_default_excludes: !share.default_excludes,
         }
     }
 
@@ -131,6 +137,8 @@ impl SavedShare {
             dir,
             include_private: self.include_private,
             legacy: self.legacy,
+            exclude: self.exclude,
+            default_excludes: !self.no_default_excludes,
         })
     }
 }
@@ -184,9 +192,10 @@ mod tests {
     fn share(dir: &[u8]) -> ShareSettings {
         let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
         ShareSettings {
-            dir,
             include_private: true,
-            legacy: false,
+            exclude: vec!["/build/".to_owned()],
+            default_excludes: false,
+            ..ShareSettings::new(dir)
         }
     }
 

@@ -17,6 +17,7 @@ use super::rate_limit::RateLimit;
 use super::seed::Seed;
 use super::units;
 use crate::id::NodeName;
+use crate::node::door::check_patterns;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +135,25 @@ pub struct ShareSettings {
     /// Whether legacy peers are given its files.
     #[serde(default)]
     pub legacy: bool,
+    /// Patterns of what is kept back.
+    #[serde(default, deserialize_with = "patterns")]
+    pub exclude: Vec<String>,
+    /// Whether what hardly anybody means to share is kept back, too.
+    #[serde(default = "yes")]
+    pub default_excludes: bool,
+}
+
+impl ShareSettings {
+    /// A share as it is where nothing is said but its folder.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            include_private: false,
+            legacy: false,
+            exclude: Vec::new(),
+            default_excludes: true,
+        }
+    }
 }
 
 /// `[lan]`: finding other nodes nearby.
@@ -445,6 +465,16 @@ pub(super) fn optional_lossy<S: serde::Serializer>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     lossy(path.as_deref().unwrap_or(std::path::Path::new("")), to)
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn patterns<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let patterns = Vec::deserialize(from)?;
+    check_patterns(&patterns).map_err(serde::de::Error::custom)?;
+    Ok(patterns)
 }
 
 pub(super) fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {

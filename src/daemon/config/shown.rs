@@ -58,5 +58,12 @@ fn share_value(share: &ShareSettings) -> String {
             value.push_str(flag);
         }
     }
+    if !share.exclude.is_empty() {
+        let patterns = toml::Value::from(share.exclude.clone());
+        value.push_str(&format!(", exclude = {patterns}"));
+    }
+    if !share.default_excludes {
+        value.push_str(", default_excludes = false");
+    }
     value
 }

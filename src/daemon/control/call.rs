@@ -113,6 +113,12 @@ pub enum Call {
     },
     /// What this node shares: [`super::Shares`].
     Shares {},
+    /// What leaves this machine: [`super::Mine`].
+    Mine {
+        /// Where the page before said to go on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u32>,
+    },
     /// Shares a folder from now on and across restarts: [`super::Shares`].
     ShareAdd {
         /// An absolute local path.
@@ -124,6 +130,12 @@ pub enum Call {
         /// Whether to give its files to legacy peers.
         #[serde(default)]
         legacy: bool,
+        /// Patterns of what is kept back.
+        #[serde(default)]
+        exclude: Vec<String>,
+        /// Whether to share also what is kept back by default.
+        #[serde(default)]
+        no_default_excludes: bool,
     },
     /// Shares a folder no more: [`super::Shares`].
     ShareRemove {
@@ -224,6 +236,7 @@ pub const METHODS: &[&str] = &[
     "Say",
     "Mesh",
     "Shares",
+    "Mine",
     "ShareAdd",
     "ShareRemove",
     "Invite",
@@ -313,6 +326,7 @@ impl Call {
             | Self::Why { .. }
             | Self::Events { .. }
             | Self::Shares { .. }
+            | Self::Mine { .. }
             | Self::CacheLs { .. } => Right::Read,
             Self::SetLimits { .. }
             | Self::Send { .. }
@@ -419,10 +433,13 @@ mod tests {
                 discover: true,
             },
             Call::Shares {},
+            Call::Mine { after: Some(7) },
             Call::ShareAdd {
                 dir: name("/s"),
                 include_private: true,
                 legacy: false,
+                exclude: vec!["*.log".to_owned()],
+                no_default_excludes: true,
             },
             Call::ShareRemove { dir: name("/s") },
         ]

@@ -28,6 +28,7 @@ mod names;
 mod provenance;
 mod request;
 mod server;
+mod shares;
 mod top;
 mod types;
 
@@ -41,10 +42,11 @@ pub use giving::*;
 pub use health::*;
 pub use interface::DESCRIPTION;
 pub use membership::{Rotated, Trust, TrustStep, TrustedNode};
-pub use names::Named;
+pub use names::{EntryKind, Named, Problem};
 pub use provenance::*;
 pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};
 pub use server::{ControlError, ControlServer};
+pub use shares::*;
 pub use top::*;
 pub use types::*;
 

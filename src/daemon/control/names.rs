@@ -66,6 +66,28 @@ impl<'de> Deserialize<'de> for Named {
     }
 }
 
+/// A name and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Which.
+    #[serde(flatten)]
+    pub path: Named,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link within its share.
+    Symlink,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::names::Named;
-use super::types::EntryKind;
+use super::names::{EntryKind, Named};
 
 /// The reply to [`super::Call::Why`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +22,10 @@ pub struct Provenance {
     /// Who pushed the version that won to this node, where somebody did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sent_by: Option<String>,
+    /// Why this node does not share what it has under that name itself, where it does not; told to
+    /// root and the daemon's user alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left_out: Option<String>,
 }
 
 /// One version of a path.

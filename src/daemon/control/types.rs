@@ -7,7 +7,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::names::Named;
+use super::names::{EntryKind, Named, Problem};
+use super::shares::ShareInfo;
 
 /// The reply to [`super::Call::Status`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -276,18 +277,6 @@ pub struct LsEntry {
     pub plane: Plane,
 }
 
-/// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EntryKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link within its share.
-    Symlink,
-}
-
 /// The first reply to [`super::Call::Get`]; a descriptor comes with it, of which `size_bytes` bytes
 /// can be read from the start to the end: a file opened for reading, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -342,67 +331,6 @@ pub struct Touched {
     pub bytes: u64,
     /// What could not be done, and why.
     pub failed: Vec<Problem>,
-}
-
-/// A name and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// Which.
-    #[serde(flatten)]
-    pub path: Named,
-    /// What is wrong.
-    pub why: String,
-}
-
-/// The reply to [`super::Call::Shares`], [`super::Call::ShareAdd`] and
-/// [`super::Call::ShareRemove`]: what is shared now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shares {
-    /// In the order of their adding.
-    pub shares: Vec<ShareInfo>,
-    /// Bytes that were read to be hashed since the start, of all shares.
-    #[serde(default)]
-    pub read_bytes: u64,
-}
-
-/// One folder that this node shares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareInfo {
-    /// The folder.
-    #[serde(flatten)]
-    pub dir: Named,
-    /// What is going on with it.
-    pub state: ShareState,
-    /// Whether files that others may not read are shared as well.
-    pub include_private: bool,
-    /// Whether legacy peers are given its files.
-    pub legacy: bool,
-    /// Files listed from it.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files that wait to be hashed.
-    pub pending_files: u64,
-    /// Their bytes.
-    #[serde(default)]
-    pub pending_bytes: u64,
-    /// Names left out: what others may not read, links that lead out, what is no file.
-    pub left_out_files: u64,
-    /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included; told to root
-    /// and the daemon's user alone.
-    pub problems: Vec<Problem>,
-}
-
-/// What is going on with a share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ShareState {
-    /// Being read for the first time since the start.
-    Scanning,
-    /// Listed, and watched.
-    Ready,
-    /// Cannot be read; its entries are not listed.
-    Unreadable,
 }
 
 /// The reply to [`super::Call::Invite`].

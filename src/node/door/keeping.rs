@@ -191,11 +191,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Share`] naming the folder and what is wrong with it.
     pub async fn share(&self, dir: impl Into<PathBuf>) -> Result<(), NodeError> {
-        let spec = ShareSpec {
-            dir: dir.into(),
-            include_private: false,
-            legacy: false,
-        };
+        let spec = ShareSpec::new(dir);
         let shares = self.shares.clone();
         let added = spawn_blocking(move || shares.add(spec)).await;
         added.map_err(|_| NodeError::Stopping)??;

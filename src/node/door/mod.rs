@@ -16,6 +16,7 @@ mod links;
 mod names;
 mod peers;
 mod reader;
+mod sharing;
 mod status;
 
 pub use builder::{CACHE_DEFAULT_BYTES, NodeBuilder};
@@ -27,6 +28,7 @@ pub use keeping::{Contents, FILES_MAX, Fetched, Prefetch};
 pub use names::{Listed, NextRead, Page, Why};
 pub use peers::{PeerReport, RateLimits};
 pub use reader::Reader;
+pub use sharing::Given;
 pub use status::NodeStatus;
 
 pub use super::names::in_history;
@@ -36,6 +38,8 @@ pub use crate::cache::{CacheConfig, CacheError, CacheUsage, CachedFile, Cleared,
 pub use crate::catalogue::{Rule, Version};
 pub use crate::cluster::{DownReason, MemberState, MemberStatus};
 pub use crate::fs::{FileVersion, FsError};
-pub use crate::share::{LeftOut, ShareError, ShareSpec, ShareState, ShareStatus};
+pub use crate::share::{
+    LeftOut, LeftOutWhy, ShareError, ShareSpec, ShareState, ShareStatus, check_patterns,
+};
 pub use crate::transfer::{FetchReport, PeerRate, TransferError};
 pub use crate::wire::native::record::{Kind, Timestamp};

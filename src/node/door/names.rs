@@ -151,8 +151,11 @@ impl Node {
     /// Whether a name that is not listed is there in a share of this node, to be listed soon. Asks
     /// the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
+        if path.is_root() || !self.shares().left_out_at(path).is_empty() {
+            return false;
+        }
         let mut shares = self.shares().list().into_iter();
-        !path.is_root() && shares.any(|share| self.shares().stat(share.index, path).is_ok())
+        shares.any(|share| self.shares().stat(share.index, path).is_ok())
     }
 
     /// The live nodes that have a content whole, this one included.

@@ -25,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Short, so that tests run fast; nothing below depends on its length.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// How many names are left out, whatever for.
+fn left_out_count(status: &ShareStatus) -> u64 {
+    status.left_out_counts.iter().map(|(_, count)| count).sum()
+}
+
 /// A share on real files, and the listing that its events add up to.
 struct Bench {
     home: TempDir,

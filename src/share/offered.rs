@@ -1,0 +1,80 @@
+//! A folder that is offered: its settings, how its walk stands, and what is counted of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::config::ShareSpec;
+use super::exclude::Exclude;
+use super::left_out::LeftOutWhy;
+use super::tree::Slot;
+
+/// Warnings that one walk of one share may send; all are counted in its status.
+pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
+
+/// A folder that is offered.
+pub(super) struct Share {
+    pub(super) dir: Arc<Path>,
+    pub(super) include_private: bool,
+    pub(super) legacy: bool,
+    pub(super) exclude: Arc<Exclude>,
+    pub(super) root: Slot,
+    /// Directories that wait to be read.
+    pub(super) walks_left: usize,
+    /// A walk through the whole share goes on.
+    pub(super) scanning: bool,
+    /// Another one was asked for meanwhile.
+    pub(super) scan_again: bool,
+    pub(super) vanished: bool,
+    /// Others may not enter the share's own directory, so that nothing is listed.
+    pub(super) private: bool,
+    /// Some of its directories are seen by the rescan alone.
+    pub(super) unwatched: bool,
+    pub(super) warning: Option<String>,
+    pub(super) warnings_left: u32,
+    pub(super) files: u64,
+    pub(super) directories: u64,
+    pub(super) symlinks: u64,
+    pub(super) bytes: u64,
+    pub(super) left_out: BTreeSet<(LeftOutWhy, Slot)>,
+    pub(super) left_out_counts: BTreeMap<LeftOutWhy, u64>,
+}
+
+impl Share {
+    pub(super) fn new(dir: &Path, spec: &ShareSpec, exclude: Arc<Exclude>, root: Slot) -> Self {
+        Self {
+            dir: dir.into(),
+            include_private: spec.include_private,
+            legacy: spec.legacy,
+            exclude,
+            root,
+            walks_left: 0,
+            scanning: false,
+            scan_again: false,
+            vanished: false,
+            private: false,
+            unwatched: false,
+            warning: None,
+            warnings_left: WARNINGS_PER_WALK_MAX,
+            files: 0,
+            directories: 0,
+            symlinks: 0,
+            bytes: 0,
+            left_out: BTreeSet::new(),
+            left_out_counts: BTreeMap::new(),
+        }
+    }
+
+    /// Counts a name that is left out in, or out.
+    pub(super) fn count_left_out(&mut self, slot: Slot, why: LeftOutWhy, is_new: bool) {
+        let changed = match is_new {
+            true => self.left_out.insert((why, slot)),
+            false => self.left_out.remove(&(why, slot)),
+        };
+        let count = self.left_out_counts.entry(why).or_default();
+        match is_new {
+            true => *count += u64::from(changed),
+            false => *count -= u64::from(changed),
+        }
+    }
+}
