@@ -129,6 +129,9 @@ impl Plan {
         if failure == Failure::Lied {
             self.unmask(node, content);
         }
+        if matches!(failure, Failure::Lied | Failure::Unreachable) {
+            self.lose_fellow(now, &content, node);
+        }
     }
 
     /// Takes a request out of flight, with everything that hangs on it.

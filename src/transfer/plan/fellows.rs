@@ -10,8 +10,12 @@ use crate::id::NodeId;
 pub(super) struct Fellow {
     /// Until when it has no shares.
     pub lags_until: Option<Instant>,
+    /// How often in a row its shares were late.
+    pub lags: u32,
     /// The end of the last range that it has.
     pub furthest: u64,
+    /// How much it has.
+    pub has_bytes: u64,
 }
 
 /// The nodes that want a file too.

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::schedule::{Asking, Choice};
-use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RequestId, Timer};
+use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
@@ -89,6 +89,7 @@ impl Plan {
         let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
         if quiet >= span {
             self.fell_silent(request.node);
+            self.lose_fellow(now, &request.content, request.node);
             self.rescue(now, id);
         }
         let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
@@ -99,7 +100,7 @@ impl Plan {
         };
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
-            self.hedge(now, &request.content, request.range);
+            self.hedge(now, &request, sent.at);
         }
     }
 
@@ -114,7 +115,8 @@ impl Plan {
     }
 
     /// Asks another peer for the same, where the budget allows it.
-    fn hedge(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+    fn hedge(&mut self, now: Instant, request: &RangeRequest, asked_at: Instant) {
+        let (content, range) = (&request.content, request.range);
         let in_flight_bytes = self.in_flight_bytes + range.len();
         if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
             return;
@@ -128,7 +130,7 @@ impl Plan {
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;
         }
-        let asking = Asking::new(Lane::Urgent);
+        let asking = Asking::waiting(asked_at);
         match self.choose(now, content, range, asking, &nodes) {
             Choice::Ask(node, range) => {
                 self.hedge_credit_bytes -= range.len();

@@ -71,7 +71,8 @@ impl Asking {
         }
     }
 
-    fn waiting(since: Instant) -> Self {
+    /// A reader waits for it since then, or may as well.
+    pub fn waiting(since: Instant) -> Self {
         Self {
             waits_since: Some(since),
             ..Self::new(Lane::Urgent)
@@ -195,12 +196,13 @@ impl Plan {
     }
 
     fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let me = self.config.me;
+        let (me, limit) = (self.config.me, self.ahead_limit_bytes());
         let fetch = self.fetches.get(content)?;
         let mut gaps = Vec::new();
         for range in fetch.streams.ahead() {
             self.step();
-            let tried = fetch.gaps_to_try(now, content, me, range);
+            let own = fetch.own_ahead(range, limit);
+            let tried = fetch.gaps_to_try(now, content, me, (own, range.end));
             gaps.extend(tried.into_iter().map(|gap| (gap, gap.start - range.start)));
         }
         if gaps.is_empty() {
@@ -232,7 +234,7 @@ impl Plan {
             return None;
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        let gaps = fetch.gaps_to_try(now, content, me, rest);
+        let gaps = fetch.gaps_to_try(now, content, me, (rest, rest.end));
         for gap in gaps {
             match self.choose(now, content, gap, Asking::ahead(left_bytes), &[]) {
                 Choice::Ask(node, part) => {
@@ -355,9 +357,8 @@ impl Plan {
             return found;
         };
         let is_swarm = fetch.is_swarm();
-        let of_full = !is_swarm
-            || !exclude.is_empty()
-            || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
+        let of_full =
+            !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
         for (node, coverage) in &fetch.holders {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {

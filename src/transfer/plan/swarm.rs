@@ -7,33 +7,50 @@
 //! belong to, as those get them; it asks each now and then what it has by now. Nobody keeps a list:
 //! who asks for a file learns of the others by their questions and by offers.
 //!
-//! Nobody waits long for another: the first bytes of a file are asked for at once by everybody, a
-//! share that a reader waits for is asked of a full holder after [`SHARE_PATIENCE`] whosever it is,
-//! and the node that it belongs to has none for a while then.
+//! A node that reads in sequence asks for its own shares as far ahead as all together would for it,
+//! so that what it asks the full holders for is as much as if it were alone, and everybody finds
+//! the shares of the others there when it comes to them.
+//!
+//! Nobody waits long for another: the first bytes of a file are asked for at once by everybody; a
+//! share that a reader waits for is asked of a full holder, whosever it is, after a few times what
+//! a share takes from there, and the node that it belongs to has none for a while then.
 
 use std::time::{Duration, Instant};
 
 use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
-use super::{Plan, PlanEvent, Timer};
+use super::{Lane, Plan, PlanEvent, RequestId, Timer};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
 /// What belongs to one node: four groups, so that a share is under way for a moment only.
 pub const SHARE_BYTES: u64 = 256 << 10;
-/// How long a reader waits for a share from the node that it belongs to.
+/// How long a reader waits for a share from the node that it belongs to: so many times what a share
+/// takes from a full holder, since what stands in line there for one stands there for all,
+const SHARE_PATIENCE_MULTIPLE: u32 = 3;
+/// but no less than the first of these and no more than the other.
 const SHARE_PATIENCE: Duration = Duration::from_millis(400);
+const SHARE_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// A reader that has less of a file than this asks a full holder at once: its first read.
+const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
 /// How many shares are looked at for one request, and how many of them are tried.
 const SHARES_SEEN_MAX: usize = 96;
 const SHARES_TRIED_MAX: usize = 8;
 /// What belongs to others is not looked at more often than this.
 const SHARE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a node has no shares whose share did not come in time.
+/// How long a node has no shares whose share did not come in time; it doubles each time, so many
+/// times.
 const LAGGING: Duration = Duration::from_secs(2);
+const LAGS_DOUBLED_MAX: u32 = 4;
 /// How far from a share a node must have something, to be taken for one that is at it: as far as
 /// is fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
+/// A node that has less than this part of what is here already is too slow, or too late, to be
+/// waited for,
+const SLOW_SHARE: u64 = 4;
+/// once so much is here.
+const BEGUN_BYTES: u64 = 1 << 20;
 /// Between two questions to a node what it has by now.
 const SURVEY_MIN: Duration = Duration::from_millis(100);
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -66,7 +83,34 @@ impl Plan {
                 }
             }
         }
+        self.give_up_shares_of_others(now, content);
         self.call_up_all(content);
+    }
+
+    /// What was asked of full holders while nobody else was known to want the file, and is none of
+    /// this node's business now: it is taken back where nothing of it came and nobody waits for it.
+    fn give_up_shares_of_others(&mut self, now: Instant, content: &ContentKey) {
+        let me = self.config.me;
+        let Some(fetch) = self.fetches.get(content) else {
+            return;
+        };
+        if !fetch.is_swarm() || fetch.have_bytes() > FIRST_BYTES {
+            return;
+        }
+        let is_of_others = |id: &RequestId| {
+            let Some(entry) = self.in_flight.get(id) else {
+                return false;
+            };
+            let (node, range) = (entry.request.node, entry.request.range);
+            self.step();
+            let is_begun = entry.arrived_bytes > 0 || entry.request.lane == Lane::Urgent;
+            !is_begun
+                && fetch.holders.get(&node) == Some(&Coverage::All)
+                && fetch.owner(now, content, me, range.start / SHARE_BYTES) != me
+                && !self.is_waited_for(content, range)
+        };
+        let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
+        ids.into_iter().for_each(|id| self.abandon(id));
     }
 
     /// Asks those that want a file too what they have by now, the more often the faster it comes.
@@ -122,7 +166,7 @@ impl Plan {
             return true;
         }
         let share = gap.start / SHARE_BYTES;
-        let first_bytes = waits_since.is_some() && fetch.have_bytes() < SHARE_BYTES;
+        let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
         if first_bytes || fetch.owner(now, content, self.config.me, share) == self.config.me {
             return true;
         }
@@ -131,7 +175,19 @@ impl Plan {
             None if fetch.asked.is_empty() => fetch.progress_at.unwrap_or(fetch.begun),
             None => return false,
         };
-        since + SHARE_PATIENCE <= now
+        since + SHARE_PATIENCE <= now && since + self.share_patience(fetch) <= now
+    }
+
+    /// How long to wait for a share that belongs to another.
+    fn share_patience(&self, fetch: &Fetch) -> Duration {
+        let full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
+        let usual = full.filter_map(|(node, _)| {
+            self.step();
+            let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
+            Some(peer.expected(Lane::Bulk, SHARE_BYTES))
+        });
+        let least = usual.min().unwrap_or_default();
+        (least * SHARE_PATIENCE_MULTIPLE).clamp(SHARE_PATIENCE, SHARE_PATIENCE_MAX)
     }
 
     /// Something could not be asked because it belongs to others: it is looked at again in time.
@@ -171,25 +227,59 @@ impl Plan {
             return;
         };
         let of_full = fetch.holders.get(&asked) == Some(&Coverage::All);
-        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < SHARE_BYTES {
+        if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
             return;
         }
         let owner = fetch.owner(now, content, me, start / SHARE_BYTES);
         if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
-            fellow.lags_until = Some(now + LAGGING);
+            fellow.lag(now);
+        }
+    }
+
+    /// A node that wants the file too cannot be asked: what belonged to it goes to the others.
+    pub(super) fn lose_fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
+        let fetch = self.fetches.get_mut(content);
+        if let Some(fellow) = fetch.and_then(|fetch| fetch.swarm.fellows.get_mut(&node)) {
+            fellow.lag(now);
         }
     }
 }
 
+impl Fellow {
+    /// It has no shares for a while, longer each time.
+    fn lag(&mut self, now: Instant) {
+        let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
+        if self.lags_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let again = self.lags_until.is_some_and(|until| now < until + pause);
+        self.lags = if again { self.lags + 1 } else { 1 };
+        self.lags_until = Some(now + LAGGING * (1 << (self.lags - 1).min(LAGS_DOUBLED_MAX)));
+    }
+}
+
 impl Fetch {
+    /// How far to fetch one's own shares ahead of a reader for whom `range` would be fetched ahead
+    /// otherwise, at most `limit_bytes`. No farther before its first bytes are here: those of all
+    /// come first.
+    pub fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
+        if !self.is_swarm() || self.have_bytes() < FIRST_BYTES {
+            return range;
+        }
+        let among = self.partial_fellows().count() as u64 + 1;
+        let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
+        ByteRange::new(range.start, far.min(self.size_bytes).max(range.end))
+    }
+
     /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
-    /// first of each share that is one's own or that another has already.
+    /// first of each share that is one's own or that another has already. Beyond `end` but one's
+    /// own.
     pub fn gaps_to_try(
         &self,
         now: Instant,
         content: &ContentKey,
         me: NodeId,
-        range: ByteRange,
+        (range, end): (ByteRange, u64),
     ) -> Vec<ByteRange> {
         if !self.is_swarm() {
             return self.first_gap(range).into_iter().collect();
@@ -203,7 +293,8 @@ impl Fetch {
             let share_end = (share + 1) * SHARE_BYTES;
             at = share_end.min(range.end);
             let part = ByteRange::new(gap.start, gap.end.min(share_end));
-            if self.is_in_parts(part) || self.owner(now, content, me, share) == me {
+            let is_there = gap.start < end && self.is_in_parts(part);
+            if is_there || self.owner(now, content, me, share) == me {
                 gaps.push(part);
             }
             if gaps.len() == SHARES_TRIED_MAX {
@@ -212,7 +303,7 @@ impl Fetch {
         }
         // where nothing is, the first is worth a try when its time has come
         if gaps.is_empty() {
-            gaps.extend(self.first_gap(range));
+            gaps.extend(self.first_gap(ByteRange::new(range.start, end.max(range.start))));
         }
         gaps
     }
@@ -232,6 +323,7 @@ impl Fetch {
             (self.swarm.fellows.get_mut(node), self.holders.get(node))
         {
             fellow.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+            fellow.has_bytes = ranges.len();
         }
     }
 
@@ -250,8 +342,12 @@ impl Fetch {
     /// Whose a share is: of those that have come near this part of the file, if any has.
     fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, share: u64) -> NodeId {
         let start = share * SHARE_BYTES;
-        let begins = self.have_bytes() < NEAR_BYTES;
-        let is_near = |fellow: &Fellow| begins || fellow.furthest + NEAR_BYTES >= start;
+        let have = self.have_bytes();
+        let begins = have < NEAR_BYTES;
+        let is_near = |fellow: &Fellow| {
+            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_SHARE;
+            !is_slow && (begins || fellow.furthest + NEAR_BYTES >= start)
+        };
         let partial = |node: &NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
         let lively = self.swarm.fellows.iter().filter(|(node, fellow)| {
             fellow.lags_until.is_none_or(|until| until <= now) && partial(node)

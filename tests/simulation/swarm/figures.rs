@@ -116,3 +116,13 @@ fn the_time_of_a_swarm_against_its_bound_is_drawn() {
     svg.push_str("</svg>\n");
     std::fs::write(DRAWING, svg).expect("docs is there");
 }
+
+#[test]
+fn a_file_that_many_read_at_once_leaves_its_holder_little_more_than_once() {
+    for (count, most) in [(2, 1.1), (8, 1.2), (16, 1.5)] {
+        let (_, copies) = measured(count, false);
+        assert!(copies <= most, "{count} nodes read: {copies} copies");
+    }
+    let (_, copies) = measured(16, true);
+    assert!(copies <= 1.1, "16 nodes fill: {copies} copies");
+}
