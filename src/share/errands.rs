@@ -81,7 +81,7 @@ impl Keeper {
             .tree
             .children(walk.open.place.slot)
             .filter(|s| !walk.met.contains(s));
-        let names = unmet.filter_map(|slot| Some(state.tree.get(slot)?.name.clone()));
+        let names = unmet.map(|slot| state.tree.name(slot).into());
         let names: Vec<Box<[u8]>> = names.collect();
         drop(state);
         let look = |name: Box<[u8]>| {

@@ -162,13 +162,10 @@ impl State {
         let file = FileBody {
             identity: seen.identity,
             hash,
-            version,
             executable,
             listed: true,
         };
-        if let Some(node) = self.tree.get_mut(slot) {
-            node.body = Body::File(file);
-        }
+        self.tree.set_file(slot, file, version);
         self.count(slot, 1);
         self.tree.note_content(slot, &hash);
         self.kept.note_shown(&hash, true, Instant::now());
@@ -230,7 +227,7 @@ impl State {
             && file.hash == *hash
             && file.identity.mtime == mtime
         {
-            return file.version;
+            return self.tree.version(slot, file);
         }
         match self.ledger.get(identity.dev, identity.ino) {
             Some(row) if row.hash == *hash && row.identity.mtime == mtime => row.first_seen,

@@ -71,6 +71,7 @@ pub(super) fn is_recent(mtime: Stamp, now: Stamp, window: Duration) -> bool {
 /// (dev, ino, size, mtime, ctime): while these are the same, the bytes are taken to be the same.
 /// Since `ctime` cannot be set back, only writes within one tick of the clock can hide (see
 /// `reading` on racy files).
+#[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) dev: u64,

@@ -22,7 +22,7 @@ use super::observe::Found;
 use super::order::Turn;
 use super::shared::Shared;
 use super::state::{Recheck, State};
-use super::tree::{Body, Node, Slot};
+use super::tree::{Body, Slot};
 use super::walk::{Looks, Place, Walk};
 use super::watch::{Cause, Report, Watches};
 
@@ -295,8 +295,8 @@ impl Keeper {
         let now = Instant::now();
         for mut read in read {
             let node = state.tree.get(read.slot);
-            let is_due = |node: &Node| self.checks.is_due(node.parent, &node.name);
-            let is_due = node.is_some_and(is_due);
+            let name = state.tree.name(read.slot);
+            let is_due = node.is_some_and(|node| self.checks.is_due(node.parent, name));
             let was_due = std::mem::replace(&mut read.overtaken, is_due);
             if is_due && !was_due {
                 state.read.push(read);
@@ -391,7 +391,8 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
                 .get(directory)
                 .filter(|node| node.parent != directory);
             if let Some(node) = above.filter(|_| cause != Cause::Modified) {
-                checks.note(node.parent, node.name.clone(), Cause::Walk, turn);
+                let name = state.tree.name(directory).into();
+                checks.note(node.parent, name, Cause::Walk, turn);
             }
             checks.note(directory, name, cause, turn);
         }

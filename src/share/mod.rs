@@ -30,6 +30,7 @@ mod keeper;
 mod kept;
 mod ledger;
 mod left_out;
+mod letters;
 mod links;
 mod looks;
 mod mounts;

@@ -268,34 +268,24 @@ impl State {
     ) {
         let mtime = seen.identity.mtime;
         if let Some(slot) = known {
-            if let Some(Body::Symlink(link)) = self.tree.get(slot).map(|node| &node.body)
-                && (&link.target, link.mtime) == (&target, mtime)
-            {
-                return;
-            }
-            let link = matches!(self.tree.get(slot).map(|n| &n.body), Some(Body::Symlink(_)));
-            if !link {
-                self.remove_tree(slot);
+            match self.tree.symlink(slot) {
+                Some(link) if (&link.target, link.mtime) == (&target, mtime) => return,
+                Some(_) => {}
+                None => self.remove_tree(slot),
             }
         }
-        let body = Body::Symlink(SymlinkBody {
+        let slot = self.tree.child(parent, name).unwrap_or_else(|| {
+            let slot = self.tree.insert(parent, name, Body::Symlink);
+            self.count(slot, 1);
+            slot
+        });
+        let body = SymlinkBody {
             target,
             mtime,
             version: mtime.min(Stamp::now()),
-        });
-        match self.tree.child(parent, name) {
-            Some(slot) => {
-                if let Some(node) = self.tree.get_mut(slot) {
-                    node.body = body;
-                }
-                self.tell_put(slot);
-            }
-            None => {
-                let slot = self.tree.insert(parent, name, body);
-                self.count(slot, 1);
-                self.tell_put(slot);
-            }
-        }
+        };
+        self.tree.set_symlink(slot, body);
+        self.tell_put(slot);
     }
 
     /// A directory that was left out as unreadable is one again; gives its number.
@@ -314,9 +304,10 @@ impl State {
 
     /// A name that could not be read is left out until it can.
     pub(super) fn become_unreadable(&mut self, slot: Slot, identity: Identity, directory: bool) {
-        let Some((parent, name)) = self.tree.get(slot).map(|n| (n.parent, n.name.clone())) else {
+        let Some(parent) = self.tree.get(slot).map(|n| n.parent) else {
             return;
         };
+        let name: Box<[u8]> = self.tree.name(slot).into();
         let body = LeftOutBody {
             why: LeftOutWhy::Unreadable,
             directory,
@@ -328,7 +319,7 @@ impl State {
     /// Asks the keeper to look at a name.
     pub(super) fn recheck(&mut self, slot: Slot, cause: Cause) {
         if let Some(node) = self.tree.get(slot) {
-            let (directory, name) = (node.parent, node.name.clone());
+            let (directory, name) = (node.parent, self.tree.name(slot).into());
             self.rechecks.push(Recheck {
                 directory,
                 name,

@@ -167,14 +167,14 @@ impl State {
                 let mut file = FileBody {
                     listed: true,
                     hash: *hash,
+                    executable: *executable,
                     ..FileBody::unlisted()
                 };
                 file.identity.size_bytes = *size_bytes;
                 file.identity.mtime = mtime;
-                file.version = version;
-                file.executable = *executable;
+                self.tree.set_file(slot, file, version);
                 self.tree.note_content(slot, hash);
-                Body::File(file)
+                return self.count(slot, 1);
             }
             Kind::Directory => {
                 let directory = self.tree.new_directory();
@@ -185,11 +185,16 @@ impl State {
                     ..directory
                 })
             }
-            Kind::Symlink { target } => Body::Symlink(SymlinkBody {
-                target: target[..].into(),
-                mtime,
-                version,
-            }),
+            Kind::Symlink { target } => {
+                let target = target[..].into();
+                let body = SymlinkBody {
+                    target,
+                    mtime,
+                    version,
+                };
+                self.tree.set_symlink(slot, body);
+                return self.count(slot, 1);
+            }
         };
         if let Some(node) = self.tree.get_mut(slot) {
             node.body = body;
@@ -206,12 +211,13 @@ impl State {
                     size_bytes: file.identity.size_bytes,
                     executable: file.executable,
                 };
-                (kind, file.identity.mtime, file.version)
+                (kind, file.identity.mtime, self.tree.version(slot, file))
             }
             Body::Directory(directory) if directory.listed => {
                 (Kind::Directory, directory.mtime, directory.version)
             }
-            Body::Symlink(link) => {
+            Body::Symlink => {
+                let link = self.tree.symlink(slot)?;
                 let target = bytes::Bytes::copy_from_slice(&link.target);
                 (Kind::Symlink { target }, link.mtime, link.version)
             }
@@ -262,7 +268,7 @@ impl State {
                 );
             }
             Body::Directory(_) => add(&mut share.directories, change),
-            Body::Symlink(_) => add(&mut share.symlinks, change),
+            Body::Symlink => add(&mut share.symlinks, change),
             Body::LeftOut(body) => share.count_left_out(slot, body.why, change > 0),
         }
     }
@@ -299,7 +305,7 @@ impl State {
         let listed = match &node.body {
             Body::File(file) => file.listed,
             Body::Directory(directory) => directory.listed,
-            Body::Symlink(_) => true,
+            Body::Symlink => true,
             Body::LeftOut(_) => {
                 self.count(slot, -1);
                 return;

@@ -126,13 +126,14 @@ impl State {
         let share = self.shares.get(&node.share)?;
         // a name may be left out because it makes no shared path, so its parent's is asked
         let parent = self.tree.path(node.parent)?;
-        let name = std::os::unix::ffi::OsStrExt::from_bytes(&node.name[..]);
+        let last = self.tree.name(slot);
+        let name = std::os::unix::ffi::OsStrExt::from_bytes(last);
         let path = share
             .dir
             .join(parent.as_local())
             .join::<&std::ffi::OsStr>(name);
         let by = || {
-            let name = parent.join(&node.name[..]).ok()?;
+            let name = parent.join(last).ok()?;
             share.exclude.pattern_of(&name, body.directory)
         };
         let remedy = match body.why {

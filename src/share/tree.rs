@@ -1,13 +1,14 @@
-//! The names of all shares in memory, about 200 bytes each: where they hang, what they are, and
+//! The names of all shares in memory, about 150 bytes each: where they hang, what they are, and
 //! which of them have a given content.
 //!
 //! Owns structure only; what may be listed and when is `state`'s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::identity::{Identity, Stamp};
 use super::left_out::LeftOutWhy;
+use super::letters::{Letters, Word};
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
 
@@ -28,7 +29,7 @@ impl Slot {
 pub(super) struct Node {
     pub(super) parent: Slot,
     pub(super) share: u16,
-    pub(super) name: Box<[u8]>,
+    name: Word,
     pub(super) body: Body,
 }
 
@@ -36,21 +37,23 @@ pub(super) struct Node {
 pub(super) enum Body {
     File(FileBody),
     Directory(DirectoryBody),
-    Symlink(SymlinkBody),
+    /// The tree has the rest of it.
+    Symlink,
     LeftOut(LeftOutBody),
 }
 
-/// A regular file. Until it is listed, all but `listed` means nothing.
+/// A regular file. Until it is listed, all but `listed` means nothing. Its version time is in the
+/// tree where it is not its mtime.
 #[derive(Clone, Copy)]
 pub(super) struct FileBody {
     /// Of the version that is listed.
     pub(super) identity: Identity,
     pub(super) hash: ContentHash,
-    pub(super) version: Stamp,
     pub(super) executable: bool,
     pub(super) listed: bool,
 }
 
+#[repr(C, packed(4))]
 #[derive(Clone, Copy)]
 pub(super) struct DirectoryBody {
     pub(super) dev: u64,
@@ -95,7 +98,6 @@ impl FileBody {
         Self {
             identity: Identity::default(),
             hash: ContentHash::new([0; 32]),
-            version: Stamp::default(),
             executable: false,
             listed: false,
         }
@@ -106,10 +108,14 @@ impl FileBody {
 pub(super) struct Tree {
     nodes: Vec<Option<Node>>,
     free: Vec<Slot>,
+    letters: Letters,
     /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
-    names: BTreeSet<(Slot, u64, Slot)>,
+    names: BTreeSet<(Slot, u32, Slot)>,
     /// (first bytes of the content hash, slot) of listed files.
-    contents: BTreeSet<(u64, Slot)>,
+    contents: BTreeSet<(u32, Slot)>,
+    /// The version times of listed files that are not their mtimes.
+    versions: BTreeMap<Slot, Stamp>,
+    symlinks: BTreeMap<Slot, SymlinkBody>,
     /// (dev, ino, slot) of files that others may not read.
     private: BTreeSet<(u64, u64, Slot)>,
     hasher: RandomState,
@@ -121,8 +127,11 @@ impl Tree {
         Self {
             nodes: Vec::new(),
             free: Vec::new(),
+            letters: Letters::default(),
             names: BTreeSet::new(),
             contents: BTreeSet::new(),
+            versions: BTreeMap::new(),
+            symlinks: BTreeMap::new(),
             private: BTreeSet::new(),
             hasher: RandomState::new(),
             directories_made: 0,
@@ -181,7 +190,7 @@ impl Tree {
             Node {
                 parent: slot,
                 share,
-                name: Box::default(),
+                name: Word::default(),
                 body,
             },
         );
@@ -196,17 +205,17 @@ impl Tree {
         );
         let share = self.get(parent).map_or(0, |node| node.share);
         let slot = self.free_slot();
-        self.names
-            .insert((parent, self.hasher.hash_one(name), slot));
+        self.names.insert((parent, self.hash(name), slot));
         if let Some((dev, ino)) = body.private_file() {
             self.private.insert((dev, ino, slot));
         }
+        let name = self.letters.add(name);
         self.place(
             slot,
             Node {
                 parent,
                 share,
-                name: name.into(),
+                name,
                 body,
             },
         );
@@ -214,23 +223,81 @@ impl Tree {
     }
 
     /// Takes a name out; it must have no children.
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Node> {
+    pub(super) fn remove(&mut self, slot: Slot) {
         debug_assert!(self.children(slot).next().is_none(), "children go first");
-        let node = self.nodes.get_mut(slot.0 as usize)?.take()?;
-        self.names
-            .remove(&(node.parent, self.hasher.hash_one(&node.name[..]), slot));
+        let Some(node) = self.nodes.get_mut(slot.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        let hash = self.hash(self.letters.get(node.name));
+        self.names.remove(&(node.parent, hash, slot));
         if let Some((dev, ino)) = node.body.private_file() {
             self.private.remove(&(dev, ino, slot));
         }
+        self.versions.remove(&slot);
+        self.symlinks.remove(&slot);
         self.free.push(slot);
-        Some(node)
+        self.letters.drop(node.name);
+        if self.letters.is_worn() {
+            self.move_names();
+        }
+    }
+
+    /// Leaves the holes between the names behind.
+    fn move_names(&mut self) {
+        let mut letters = Letters::default();
+        for node in self.nodes.iter_mut().flatten() {
+            node.name = letters.add(self.letters.get(node.name));
+        }
+        self.letters = letters;
+    }
+
+    /// The last part of a path; empty at the top of a share, and where there is nothing.
+    pub(super) fn name(&self, slot: Slot) -> &[u8] {
+        self.get(slot)
+            .map_or(&[], |node| self.letters.get(node.name))
+    }
+
+    /// The version time of a listed file.
+    pub(super) fn version(&self, slot: Slot, file: &FileBody) -> Stamp {
+        let other = self.versions.get(&slot);
+        other.copied().unwrap_or(file.identity.mtime)
+    }
+
+    /// Makes a name a listed file of this version.
+    pub(super) fn set_file(&mut self, slot: Slot, file: FileBody, version: Stamp) {
+        let Some(node) = self.get_mut(slot) else {
+            return;
+        };
+        node.body = Body::File(file);
+        if version == file.identity.mtime {
+            self.versions.remove(&slot);
+        } else {
+            self.versions.insert(slot, version);
+        }
+    }
+
+    /// Makes a name a link.
+    pub(super) fn set_symlink(&mut self, slot: Slot, body: SymlinkBody) {
+        if let Some(node) = self.get_mut(slot) {
+            node.body = Body::Symlink;
+            self.symlinks.insert(slot, body);
+        }
+    }
+
+    /// What a name that is a link says.
+    pub(super) fn symlink(&self, slot: Slot) -> Option<&SymlinkBody> {
+        self.symlinks.get(&slot)
+    }
+
+    fn hash(&self, name: &[u8]) -> u32 {
+        self.hasher.hash_one(name) as u32
     }
 
     pub(super) fn child(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
-        let hash = self.hasher.hash_one(name);
+        let hash = self.hash(name);
         let range = (parent, hash, Slot::FIRST)..=(parent, hash, Slot::LAST);
         let mut same = self.names.range(range).map(|(_, _, slot)| *slot);
-        same.find(|slot| self.get(*slot).is_some_and(|node| &node.name[..] == name))
+        same.find(|slot| self.name(*slot) == name)
     }
 
     /// All names' places, those after one.
@@ -242,7 +309,7 @@ impl Tree {
 
     /// In no particular order.
     pub(super) fn children(&self, parent: Slot) -> impl Iterator<Item = Slot> + '_ {
-        let range = (parent, 0, Slot::FIRST)..=(parent, u64::MAX, Slot::LAST);
+        let range = (parent, 0, Slot::FIRST)..=(parent, u32::MAX, Slot::LAST);
         self.names.range(range).map(|(_, _, slot)| *slot)
     }
 
@@ -252,7 +319,7 @@ impl Tree {
         let mut names = Vec::new();
         let (mut at, mut node) = (slot, self.get(slot)?);
         while node.parent != at {
-            names.push(&node.name[..]);
+            names.push(self.name(at));
             at = node.parent;
             node = self.get(at)?;
         }
@@ -328,8 +395,8 @@ impl Tree {
     }
 }
 
-fn prefix(hash: &ContentHash) -> u64 {
-    u64::from_be_bytes(std::array::from_fn(|i| hash.as_bytes()[i]))
+fn prefix(hash: &ContentHash) -> u32 {
+    u32::from_be_bytes(std::array::from_fn(|i| hash.as_bytes()[i]))
 }
 
 #[cfg(test)]
@@ -346,14 +413,44 @@ mod tests {
     }
 
     #[test]
-    fn a_name_costs_about_two_hundred_bytes() {
-        let sets = size_of::<(Slot, u64, Slot)>() + size_of::<(u64, Slot)>();
-        assert!(
-            size_of::<Option<Node>>() <= 128,
-            "{}",
-            size_of::<Option<Node>>()
+    fn a_name_costs_about_a_hundred_and_fifty_bytes() {
+        let node = size_of::<Option<Node>>();
+        assert!(node <= 96, "{node}");
+        assert!(size_of::<(Slot, u32, Slot)>() + size_of::<(u32, Slot)>() <= 20);
+    }
+
+    #[test]
+    fn names_are_found_after_so_many_went_that_the_rest_was_moved() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        let name = |number: usize| format!("{number:0>200}");
+        let slots: Vec<Slot> = (0..1000)
+            .map(|number| file(&mut tree, root, &name(number)))
+            .collect();
+        slots[..900].iter().for_each(|slot| tree.remove(*slot));
+        for (number, slot) in slots.iter().enumerate().skip(900) {
+            assert_eq!(tree.child(root, name(number).as_bytes()), Some(*slot));
+        }
+        assert_eq!(tree.child(root, name(1).as_bytes()), None);
+    }
+
+    #[test]
+    fn a_version_time_of_its_own_goes_with_its_name() {
+        let mut tree = Tree::new();
+        let root = tree.insert_root(0);
+        let slot = file(&mut tree, root, "f");
+        let body = FileBody::unlisted();
+        for version in [Stamp::new(5, 7), Stamp::default()] {
+            tree.set_file(slot, body, version);
+            assert_eq!(tree.version(slot, &body), version);
+        }
+        tree.set_file(slot, body, Stamp::new(5, 7));
+        tree.remove(slot);
+        let again = file(&mut tree, root, "g");
+        assert_eq!(
+            (again, tree.version(again, &body)),
+            (slot, Stamp::default())
         );
-        assert!(size_of::<Option<Node>>() + sets <= 170);
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! Names end to end in one buffer, a byte of each beside its place: a million of them cost no
+//! allocation each.
+//!
+//! A name that went leaves a hole until there are more holes than names; then its owner moves all
+//! names into a new buffer.
+
+/// What a name's place is counted in, so that 32 bits reach 16 GiB of names.
+const STEP_BYTES: usize = 4;
+/// Holes that are not worth moving names for.
+const HOLES_KEPT_BYTES: usize = 1 << 16;
+
+/// A buffer of names.
+#[derive(Default)]
+pub(super) struct Letters {
+    bytes: Vec<u8>,
+    holes: usize,
+}
+
+/// Where a name is; good for the buffer that gave it.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Word {
+    start: u32,
+    length: u8,
+}
+
+impl Letters {
+    /// Takes a name in. Beyond 255 bytes, which no name has, it is cut.
+    pub(super) fn add(&mut self, name: &[u8]) -> Word {
+        let name = &name[..name.len().min(usize::from(u8::MAX))];
+        let start = self.bytes.len() / STEP_BYTES;
+        let room = name.len().next_multiple_of(STEP_BYTES);
+        // a quarter more at a time, where doubling would leave half of it unused
+        if self.bytes.capacity() - self.bytes.len() < room {
+            self.bytes
+                .reserve_exact((self.bytes.len() / 4).max(1 << 10) + room);
+        }
+        self.bytes.extend_from_slice(name);
+        self.bytes.resize((start * STEP_BYTES) + room, 0);
+        Word {
+            start: u32::try_from(start).expect("fewer than 16 GiB of names"),
+            length: name.len() as u8,
+        }
+    }
+
+    pub(super) fn get(&self, word: Word) -> &[u8] {
+        &self.bytes[word.start as usize * STEP_BYTES..][..usize::from(word.length)]
+    }
+
+    /// A name is not needed any more.
+    pub(super) fn drop(&mut self, word: Word) {
+        self.holes += usize::from(word.length).next_multiple_of(STEP_BYTES);
+    }
+
+    /// Whether the names that are left should be moved into a new buffer.
+    pub(super) fn is_worn(&self) -> bool {
+        self.holes > HOLES_KEPT_BYTES && self.holes > self.bytes.len() / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_every_length_come_back() {
+        let mut letters = Letters::default();
+        let names: Vec<Vec<u8>> = (0..=255).map(|length| vec![length as u8; length]).collect();
+        let words: Vec<Word> = names.iter().map(|name| letters.add(name)).collect();
+        for (name, word) in names.iter().zip(words) {
+            assert_eq!(letters.get(word), name);
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_worn_where_more_than_half_of_it_is_holes() {
+        let mut letters = Letters::default();
+        let words: Vec<Word> = (0..1000).map(|_| letters.add(&[7; 200])).collect();
+        words[..500].iter().for_each(|word| letters.drop(*word));
+        assert!(!letters.is_worn());
+        letters.drop(words[500]);
+        assert!(letters.is_worn());
+    }
+}
