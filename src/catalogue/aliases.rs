@@ -12,7 +12,8 @@ use imbl::OrdSet;
 use super::change::Change;
 use super::merge::Merge;
 use super::merged::Merged;
-use super::row::{Alias, DirId, Named, Row};
+use super::orders::{Alias, Named};
+use super::row::{DirId, Row};
 use super::rules::conflict_name;
 use crate::path::PATH_MAX_BYTES;
 

@@ -6,7 +6,8 @@
 
 use imbl::OrdSet;
 
-use super::row::{Alias, Before, ByName, DirId, DirRef, Listed, Named, NodeIndex, Row};
+use super::orders::{Alias, Before, ByName, DirRef, Listed, Named};
+use super::row::{DirId, NodeIndex, Row};
 use crate::wire::native::record::Timestamp;
 
 /// The time of a directory in which nothing is listed: before all others.

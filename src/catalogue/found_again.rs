@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::row::{Class, DirId, HashFrom, Row};
+use super::orders::HashFrom;
+use super::row::{Class, DirId, Row};
 use super::view::View;
 use crate::digest::ContentHash;
 use crate::path::SharedPath;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use imbl::{OrdSet, Vector};
 
 use super::dir::Dir;
-use super::row::{ByHash, Class, DirId, DirRef, HashFrom, NodeIndex, Row};
+use super::orders::{ByHash, DirRef, HashFrom};
+use super::row::{Class, DirId, NodeIndex, Row};
 use super::view::{Content, Totals};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};

@@ -26,6 +26,7 @@ mod held;
 mod log;
 mod merge;
 mod merged;
+mod orders;
 mod own;
 mod peers;
 mod pull;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::held::Held;
 use super::merged::Merged;
-use super::row::{Class, DirId, DirRef, NodeIndex, Row};
+use super::orders::DirRef;
+use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules::conflict_name;
 use super::view::{Child, Found, View};
 use crate::path::SharedPath;

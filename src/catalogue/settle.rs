@@ -2,7 +2,8 @@
 
 use super::change::Change;
 use super::merge::Merge;
-use super::row::{ByName, Class, DirId, DirRef, Listed, Named, Row};
+use super::orders::{ByName, DirRef, Listed, Named};
+use super::row::{Class, DirId, Row};
 use super::rules;
 use crate::digest::ContentHash;
 

@@ -1,7 +1,8 @@
 //! Why a name shows what it shows.
 
 use super::dir::Dir;
-use super::row::{Class, DirId, Named, Row};
+use super::orders::Named;
+use super::row::{Class, DirId, Row};
 use super::rules;
 use super::view::View;
 use crate::id::NodeId;

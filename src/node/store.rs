@@ -34,8 +34,9 @@ pub use error::StoreError;
 pub const STORE_FILE: &str = "catalogue.redb";
 /// The version of what is in the tables; another one is not read.
 pub const STORE_VERSION: u64 = 1;
-/// The most memory for redb's pages; its own default is 1 GiB.
-pub const PAGE_CACHE_BYTES: usize = 8 << 20;
+/// The most memory for redb's pages; its own default is 1 GiB. Logs are written in their order and
+/// read once, so that more would only hold what nobody asks for.
+pub const PAGE_CACHE_BYTES: usize = 1 << 20;
 /// The log of a node that was not live for so long is forgotten (DESIGN.md: 30 days).
 pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
 /// The most addresses kept; more than members can be known.
