@@ -15,6 +15,7 @@ use super::{
     Applied, Catalogue, CatalogueError, LogPart, MAX_FRESH_PULLS, MAX_NODES,
     MAX_RECORDS_PER_AUTHOR, PART_MAX_RECORDS, Pull,
 };
+use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::path::SharedPath;
 use crate::wire::native::record::{
@@ -316,6 +317,10 @@ fn path_fits(path: &SharedPath) -> bool {
 /// Whether a log may hold a fact: of others it is held to what is said of one's own.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
+    // that there are no bytes needs no proof but this: a reader would ask nobody
+    let may_be_of = |hash: &ContentHash, size_bytes: u64| {
+        size_bytes <= FILE_MAX_BYTES && (size_bytes > 0 || *hash == ContentHash::of(b""))
+    };
     let sound = match fact {
         Fact::Entry {
             path,
@@ -333,7 +338,9 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
                 Kind::Symlink { target } => {
                     target.len() <= LINK_TARGET_MAX_BYTES && link_stays_inside(path, target)
                 }
-                Kind::File { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,
+                Kind::File {
+                    hash, size_bytes, ..
+                } => may_be_of(hash, *size_bytes),
                 Kind::Directory => true,
             };
             let sender_fits = match sent_by {
@@ -345,7 +352,7 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
             path_fits(path) && kind_fits && sender_fits && times_fit
         }
         Fact::Removed { path, .. } => path_fits(path),
-        Fact::Have { size_bytes, .. } => *size_bytes <= FILE_MAX_BYTES,
+        Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
         Fact::HaveNot { .. } => true,
     };
     if sound {

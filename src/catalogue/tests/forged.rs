@@ -2,7 +2,7 @@
 
 use super::pulls::{author_of, watcher};
 use super::*;
-use crate::catalogue::{LogPart, MAX_FRESH_PULLS, Pull};
+use crate::catalogue::{CatalogueError, LogPart, MAX_FRESH_PULLS, Pull};
 use crate::wire::native::record::Fact;
 
 /// A part as honest as can be but for one record.
@@ -41,6 +41,38 @@ fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
     put(&mut author, "newer", file("newer", 1));
     share(&mut author, &mut watcher);
     assert_eq!(watcher.view().totals().entries, 6);
+}
+
+#[test]
+fn a_size_of_nothing_is_refused_of_all_but_the_empty_file() {
+    let empty = |hash| Kind::File {
+        hash,
+        size_bytes: 0,
+        executable: false,
+    };
+    for (content, is_sound) in [("", true), ("not empty", false)] {
+        let mut entry = file(content, 1);
+        entry.kind = empty(hash(content));
+        let have = Fact::Have {
+            hash: hash(content),
+            size_bytes: 0,
+        };
+        let named = Fact::Entry {
+            share: SHARE,
+            path: path("said"),
+            entry,
+        };
+        for fact in [named, have] {
+            let (mut author, mut watcher) = (author_of(5), watcher());
+            let head = signed(&mut author);
+            let pull = pull_of(watcher.handle_head(&head));
+            let mut part = part(&author, pull, 4096);
+            part.records.last_mut().unwrap().fact = fact;
+            let refused = watcher.apply(id(1), part) == Err(CatalogueError::BadFact);
+            assert_eq!(refused, !is_sound, "{content:?}");
+            assert!(names(&watcher.view()).is_empty());
+        }
+    }
 }
 
 #[test]
