@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use p2pfs::cli;
-use p2pfs::daemon::config::{Config, SETTINGS};
+use p2pfs::daemon::config::{Config, LIVE, SETTINGS};
 use p2pfs::daemon::control::{DESCRIPTION, METHODS};
 
 /// A page with its font changes and escapes taken out.
@@ -87,8 +87,8 @@ fn every_option_and_command_has_a_line_of_help() {
 fn every_setting_and_every_variable_is_in_the_manual() {
     let manual = settings();
     let words = words(&manual);
-    for setting in SETTINGS {
-        let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
+    for setting in SETTINGS.iter() {
+        let (section, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
         assert!(words.contains(key), "{}", setting.key);
         assert!(
             manual.contains(&format!("[{section}]")) || section.is_empty(),
@@ -112,11 +112,12 @@ fn every_setting_that_a_reload_applies_is_named_there() {
         .split(".SH ")
         .find(|part| part.starts_with("RELOADING"))
         .unwrap();
-    for setting in SETTINGS.iter().filter(|setting| setting.live) {
+    let live = |key: &&str| SETTINGS.iter().find(|setting| setting.key == **key);
+    for setting in LIVE.iter().map(|key| live(key).unwrap()) {
         let key = setting
             .key
             .split_once('.')
-            .map_or(setting.key, |(section, key)| match section {
+            .map_or(&*setting.key, |(section, key)| match section {
                 "share" => "shares",
                 _ => key,
             });
@@ -174,7 +175,7 @@ fn the_commented_configuration_names_every_setting_with_its_default() {
     (all.mount.fmask, all.mount.dmask) = (None, None);
     assert!(all.metrics.listen.take().is_some());
     assert_eq!(all, Config::default());
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter() {
         let key = setting.key.rsplit('.').next().unwrap();
         assert!(
             uncommented.contains(&format!("\n{key} = ")),

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::load::{check_alone, overlay};
-use super::reload::{Kind, SETTINGS, Setting};
+use super::setting::{Kind, SETTINGS, Setting};
 
 /// Variables handed in, so that nothing but `main` reads the process's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -239,7 +239,7 @@ fn list(text: &str, separator: char) -> Value {
 }
 
 fn nested(setting: &Setting, value: Value) -> Table {
-    let (section, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
+    let (section, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
     table(section, key, value)
 }
 

@@ -24,6 +24,7 @@ mod rate_limit;
 mod reload;
 pub mod saved;
 mod seed;
+mod setting;
 mod settings;
 mod shown;
 pub mod units;
@@ -38,8 +39,9 @@ pub use metrics::{MetricsAddress, MetricsAddressError};
 pub use place::Place;
 pub use program_budget::{ProgramBudget, ProgramBudgetError, RATE_MIN_BYTES};
 pub use rate_limit::{RateLimit, RateLimitError};
-pub use reload::{Changes, SETTINGS, Setting, compare};
+pub use reload::{Changes, LIVE, compare};
 pub use seed::Seed;
+pub use setting::{SETTINGS, Setting};
 pub use settings::{
     CacheSettings, Config, LanSettings, LegacySettings, LimitSettings, LogLevel, LogSettings,
     MembershipSettings, MetricsSettings, MountSettings, ReaderSettings, ShareSettings,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reload::SETTINGS;
+use super::setting::SETTINGS;
 use super::settings::{Config, ShareSettings};
 
 /// A setting as it is in force.
@@ -27,12 +27,12 @@ pub(super) fn shown(config: &Config, origins: &BTreeMap<String, String>) -> Vec<
         .iter()
         .filter(|setting| setting.section() != "share");
     let one_by_one = settings.map(|setting| Shown {
-        key: setting.key.to_owned(),
+        key: setting.key.clone(),
         value: setting
             .of(&table)
             .map(ToString::to_string)
             .unwrap_or_default(),
-        origin: origin(setting.key),
+        origin: origin(&setting.key),
     });
     let shares = config.share.iter().map(|share| Shown {
         key: "share".to_owned(),
