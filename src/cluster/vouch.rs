@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::config::MAX_MEMBERS;
 use super::identity::Life;
@@ -56,7 +56,7 @@ impl Vouchers {
     /// Says what time it is, in seconds since 1970; without, no life is too late.
     pub(super) fn set_clock(&self, unix_s: Option<u64>) {
         let latest = unix_s.map(|now| Generation(now.saturating_add(GENERATION_AHEAD_MAX_S)));
-        self.lock().latest = latest;
+        self.table.lock().latest = latest;
     }
 
     /// This node's signature under one of its lives.
@@ -97,7 +97,7 @@ impl Vouchers {
     pub(super) fn check_life(&self, signed: &SignedContact) -> Result<(), Doubt> {
         let contact = signed.contact;
         {
-            let table = self.lock();
+            let table = self.table.lock();
             if table
                 .latest
                 .is_some_and(|latest| contact.generation > latest)
@@ -128,7 +128,7 @@ impl Vouchers {
 
     /// Remembers a life that was checked; the latest of each node stays.
     pub(super) fn keep(&self, signed: SignedContact) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         let node = signed.contact.node;
         let known = table.known.get(&node).map(|known| known.contact.generation);
         if known.is_none_or(|known| known <= signed.contact.generation) {
@@ -141,14 +141,14 @@ impl Vouchers {
 
     /// Whether this very life was seen signed.
     pub(super) fn knows(&self, contact: &Contact) -> bool {
-        let table = self.lock();
+        let table = self.table.lock();
         let known = table.known.get(&contact.node);
         known.is_some_and(|known| known.contact.generation == contact.generation)
     }
 
     /// A later life of a node than this one, where one is known.
     pub(super) fn later(&self, node: &NodeId, than: Generation) -> Option<SignedContact> {
-        let table = self.lock();
+        let table = self.table.lock();
         let known = table.known.get(node).copied();
         known.filter(|known| known.contact.generation > than)
     }
@@ -157,13 +157,9 @@ impl Vouchers {
         if contact.node == self.key.node_id() {
             return Some(self.sign(*contact).signature);
         }
-        let table = self.lock();
+        let table = self.table.lock();
         let known = table.known.get(&contact.node)?;
         (known.contact.generation == contact.generation).then_some(known.signature)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
     }
 }
 

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::modes::Mode;
 use super::traits::BackingFile;
@@ -74,17 +74,17 @@ impl Inherited {
 
     /// All that the process before had open.
     pub fn before(&self) -> Vec<Open> {
-        self.lock().before.values().copied().collect()
+        self.state.lock().before.values().copied().collect()
     }
 
     /// What the process before had open under this number, once.
     pub fn take_before(&self, handle: u64) -> Option<Open> {
-        self.lock().before.remove(&handle)
+        self.state.lock().before.remove(&handle)
     }
 
     /// Writes an open down. Failure costs the next process that handle, and us nothing.
     pub fn note(&self, open: Open) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let slot = state.free.pop().unwrap_or_else(|| {
             state.end += 1;
             state.end - 1
@@ -95,7 +95,7 @@ impl Inherited {
 
     /// It is closed.
     pub fn forget(&self, handle: u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(slot) = state.slots.remove(&handle) {
             let _stays = self.file.write_all_at(&[0; RECORD_BYTES], place(slot));
             state.free.push(slot);
@@ -114,11 +114,6 @@ impl Inherited {
     /// Notes how many entries are listed now.
     pub fn note_entries(&self, entries: u64) {
         let _lost = self.file.write_all_at(&entries.to_ne_bytes(), 0);
-    }
-
-    // A panic elsewhere cannot leave the maps torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
 use super::names;
@@ -69,7 +69,7 @@ impl Inodes {
     /// Counts a lookup of this inode, and gives its number. `above` is the number of its directory,
     /// where that is known.
     pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Held>) -> u64 {
-        let table = &mut *self.lock();
+        let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups += 1;
@@ -79,7 +79,7 @@ impl Inodes {
 
     /// The kernel has forgotten this many lookups.
     pub fn forget(&self, number: u64, lookups: u64) {
-        let table = &mut *self.lock();
+        let table = &mut *self.table.lock();
         if let Some(known) = table.known.get_mut(&number) {
             known.lookups = known.lookups.saturating_sub(lookups);
         }
@@ -88,7 +88,7 @@ impl Inodes {
 
     /// What a number stands for, if the kernel knows it.
     pub fn get(&self, number: u64) -> Option<Inode> {
-        let table = self.lock();
+        let table = self.table.lock();
         let name = table.name_of(number)?;
         let node = table.known.get(&number)?.node(&name);
         Some(Inode { name, node })
@@ -104,19 +104,19 @@ impl Inodes {
 
     /// The number of an inode, if the kernel knows it.
     pub fn number_of(&self, inode: &Inode) -> Option<u64> {
-        self.lock().number_of(inode)
+        self.table.lock().number_of(inode)
     }
 
     /// The directories that the kernel knows.
     pub fn directories(&self) -> Vec<u64> {
-        let table = self.lock();
+        let table = self.table.lock();
         let others = table.known.range(DIRECTORIES).map(|(number, _)| *number);
         others.chain([ROOT_INO]).collect()
     }
 
     /// The names that the kernel knows, each with the number of its directory.
     pub fn names(&self) -> Vec<(u64, Box<[u8]>)> {
-        let table = self.lock();
+        let table = self.table.lock();
         let others = table
             .known
             .iter()
@@ -128,7 +128,7 @@ impl Inodes {
 
     /// The versions of a content that the kernel knows, under whatever name.
     pub fn files_of(&self, hash: &ContentHash) -> Vec<u64> {
-        let table = self.lock();
+        let table = self.table.lock();
         let alike = numbers_of_content(hash).map(|numbers| table.known.range(numbers));
         let alike = alike.into_iter().flatten();
         let holding = alike.filter(|(_, known)| known.content() == Some(*hash));
@@ -137,17 +137,12 @@ impl Inodes {
 
     /// The directories of `.p2pfs` that the kernel knows.
     pub fn hidden_directories(&self) -> Vec<u64> {
-        self.lock().hidden.iter().copied().collect()
+        self.table.lock().hidden.iter().copied().collect()
     }
 
     /// How many inodes the kernel knows.
     pub fn count(&self) -> usize {
-        self.lock().known.len()
-    }
-
-    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
+        self.table.lock().known.len()
     }
 }
 
@@ -473,7 +468,7 @@ mod tests {
             below: 0,
             lookups: 1,
         };
-        inodes.lock().known.insert(number, squatter);
+        inodes.table.lock().known.insert(number, squatter);
         let moved = inodes.enter(&file("a", b"1"));
         assert_ne!(moved, number);
         assert_eq!(inodes.enter(&file("a", b"1")), moved, "and keeps it");

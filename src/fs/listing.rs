@@ -231,21 +231,16 @@ impl Default for Listings {
 
 impl Listings {
     fn get(&self, ino: u64) -> Option<Arc<Listing>> {
-        self.lock().get(&ino).cloned()
+        self.0.lock().get(&ino).cloned()
     }
 
     fn put(&self, ino: u64, listing: Arc<Listing>) {
-        self.lock().put(ino, listing);
+        self.0.lock().put(ino, listing);
     }
 
     /// A reader came to the end. Another that is under way has it taken anew.
     fn forget(&self, ino: u64) {
-        self.lock().pop(&ino);
-    }
-
-    // A panic elsewhere cannot leave the table torn: each step under the lock is complete.
-    fn lock(&self) -> parking_lot::MutexGuard<'_, LruCache<u64, Arc<Listing>>> {
-        self.0.lock()
+        self.0.lock().pop(&ino);
     }
 }
 

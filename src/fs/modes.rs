@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::traits::BackingFile;
 
@@ -37,7 +37,7 @@ struct Opens {
 impl Modes {
     /// One more open of an inode that is open already.
     pub fn join(&self, ino: u64) -> Option<Mode> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let opens = open.get_mut(&ino)?;
         opens.count += 1;
         Some(opens.mode)
@@ -45,7 +45,7 @@ impl Modes {
 
     /// One more open of an inode: of this mode if it is the first, else of the one that it has.
     pub fn enter(&self, ino: u64, wanted: Mode, live: Option<Arc<File>>) -> Mode {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let opens = open.entry(ino).or_insert(Opens {
             mode: wanted,
             count: 0,
@@ -57,14 +57,14 @@ impl Modes {
 
     /// The own file that the kernel reads as this inode.
     pub fn backed_live(&self, ino: u64) -> Option<Arc<File>> {
-        let open = self.lock();
+        let open = self.open.lock();
         let opens = open.get(&ino)?;
         opens.live.clone().filter(|_| opens.mode != Mode::Asked)
     }
 
     /// One less; the last gives back the backing file, to be released.
     pub fn leave(&self, ino: u64) -> Option<BackingFile> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let Entry::Occupied(mut entry) = open.entry(ino) else {
             return None;
         };
@@ -76,11 +76,6 @@ impl Modes {
             Mode::Backed(file) => Some(file),
             Mode::Asked => None,
         }
-    }
-
-    // A panic elsewhere cannot leave the map torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Opens>> {
-        self.open.lock()
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::extent::ByteRange;
 use crate::fs::handles::Handle;
@@ -45,7 +45,7 @@ impl Budget {
 
     /// Takes so many bytes out; says when they may be fetched.
     pub fn spend(&self, bytes: u64, now: Instant) -> Instant {
-        let mut spent_until = self.lock();
+        let mut spent_until = self.spent_until.lock();
         let idle_since = now.checked_sub(BURST).unwrap_or(now);
         let begin = spent_until.map_or(idle_since, |until| until.max(idle_since));
         *spent_until = Some(begin + self.time_of(bytes));
@@ -54,17 +54,12 @@ impl Budget {
 
     /// Gives back what nobody wants fetched any more.
     pub fn give_back(&self, bytes: u64) {
-        let mut spent_until = self.lock();
+        let mut spent_until = self.spent_until.lock();
         *spent_until = spent_until.and_then(|until| until.checked_sub(self.time_of(bytes)));
     }
 
     fn time_of(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.rule.bytes_s.max(1) as f64)
-    }
-
-    // A panic elsewhere cannot leave it torn.
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.spent_until.lock()
     }
 }
 
@@ -103,7 +98,7 @@ struct QueueState {
 impl DelayQueue {
     /// Lets something wait until then.
     pub fn push(&self, until: Instant, due: Due) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.pushed += 1;
         let key = (until, state.pushed);
         state.waiting.insert(key, due);
@@ -112,7 +107,7 @@ impl DelayQueue {
 
     /// Waits for the next whose time has come; nothing once the queue is closed.
     pub fn wait_due(&self) -> Option<Due> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
@@ -131,15 +126,10 @@ impl DelayQueue {
 
     /// Ends the waiting; the device answers the requests.
     pub fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
         self.changed.notify_all();
-    }
-
-    // A panic elsewhere cannot leave the queue torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use again::{Again, SETTLING_TIME};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::abi::opcode;
 use super::device::Device;
@@ -45,7 +45,7 @@ struct Batch {
 
 impl Invalidator for Queue {
     fn invalidate(&self, stale: Stale) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.closed {
             state.ask(stale);
             self.changed.notify_one();
@@ -53,7 +53,7 @@ impl Invalidator for Queue {
     }
 
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.closed {
             stale.into_iter().for_each(|stale| state.ask(stale));
             state.changes.push(change);
@@ -66,7 +66,7 @@ impl Queue {
     /// All that waits; an empty batch where there is nothing until then, nothing once the queue is
     /// closed.
     fn next_batch(&self, until: Option<Instant>) -> Option<Batch> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while state.order.is_empty() && state.changes.is_empty() && !state.closed {
             let Some(until) = until else {
                 self.changed.wait(&mut state);
@@ -111,13 +111,8 @@ impl Queue {
 
     /// Nothing more is sent.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
-    }
-
-    // A panic elsewhere cannot leave the queue torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::abi::{Header, opcode};
 use super::reading::{Reading, Waits};
@@ -99,7 +99,7 @@ impl Table {
     /// Adds a request. Once closed, the table takes no more: false, and the caller answers.
     pub fn insert(&self, unique: u64, waiting: Waiting) -> bool {
         let deadline = waiting.deadline;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed {
             return false;
         }
@@ -118,7 +118,7 @@ impl Table {
 
     /// Takes a request out, to answer it.
     pub fn take(&self, unique: u64) -> Option<Waiting> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let waiting = state.waiting.remove(&unique)?;
         state.deadlines.remove(&(waiting.deadline, unique));
         state.taken.insert(waiting.opcode, Instant::now());
@@ -128,13 +128,13 @@ impl Table {
     /// Takes a request out, to answer it before its handler does.
     pub fn take_early(&self, unique: u64) -> Option<Waiting> {
         let waiting = self.take(unique)?;
-        self.lock().note_late(unique, &waiting);
+        self.state.lock().note_late(unique, &waiting);
         Some(waiting)
     }
 
     /// The operation of a request that was answered early and whose handler answers now.
     pub fn take_late(&self, unique: u64) -> Option<u32> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let at = state.late.iter().position(|(late, _)| *late == unique)?;
         state.late.remove(at).map(|(_, opcode)| opcode)
     }
@@ -142,7 +142,7 @@ impl Table {
     /// Notes which read will answer the request; gives it back where the request was answered
     /// meanwhile, so that the read is for nobody.
     pub fn attach(&self, unique: u64, read: PendingRead) -> Option<PendingRead> {
-        match self.lock().waiting.get_mut(&unique) {
+        match self.state.lock().waiting.get_mut(&unique) {
             Some(waiting) => {
                 waiting.read = Some(read);
                 None
@@ -153,7 +153,7 @@ impl Table {
 
     /// A delayed read may begin; false where it was answered meanwhile.
     pub fn begin(&self, unique: u64) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let waiting = state.waiting.get_mut(&unique);
         waiting.map(|it| it.is_delayed = false).is_some()
     }
@@ -161,14 +161,14 @@ impl Table {
     /// How a request that still waits takes a signal that its thread catches: with patience, or
     /// it ends. Nothing where it does not wait.
     pub fn patience_of(&self, unique: u64) -> Option<Option<Patience>> {
-        Some(self.lock().waiting.get(&unique)?.patient)
+        Some(self.state.lock().waiting.get(&unique)?.patient)
     }
 
     /// The reads that wait, by who reads what.
     pub fn waits(&self) -> Waits {
         let mut waits = Waits::default();
         let now = Instant::now();
-        for waiting in self.lock().waiting.values() {
+        for waiting in self.state.lock().waiting.values() {
             if let Some(reading) = &waiting.reading {
                 let waited = now.saturating_duration_since(waiting.since);
                 waits.add(reading, waited, waiting.is_delayed);
@@ -179,7 +179,7 @@ impl Table {
 
     /// Whether some request of the given operations waits, or was taken since then.
     pub fn any_since(&self, since: Instant, wanted: impl Fn(u32) -> bool) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         let waits = || state.waiting.values().any(|it| wanted(it.opcode));
         let mut taken = state.taken.iter();
         taken.any(|(operation, at)| *at >= since && wanted(*operation)) || waits()
@@ -187,14 +187,14 @@ impl Table {
 
     /// How many wait.
     pub fn count(&self) -> usize {
-        self.lock().waiting.len()
+        self.state.lock().waiting.len()
     }
 
     /// Waits until requests are past their deadline, and gives copies of them: each is to be
     /// [taken out](Table::take_expired) to be answered, or [postponed](Table::postpone). Nothing
     /// once the table is closed.
     pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
@@ -221,7 +221,7 @@ impl Table {
 
     /// A request that was past its deadline has another, unless it was answered meanwhile.
     pub fn postpone(&self, unique: u64, deadline: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(waiting) = state.waiting.get_mut(&unique) {
             waiting.deadline = deadline;
             state.deadlines.insert((deadline, unique));
@@ -230,16 +230,11 @@ impl Table {
 
     /// Closes the table and takes everything out, to be answered.
     pub fn close(&self) -> Vec<(u64, Waiting)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
         state.deadlines.clear();
         self.changed.notify_all();
         state.waiting.drain().collect()
-    }
-
-    // A panic elsewhere cannot leave these maps torn: each step under the lock is complete.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

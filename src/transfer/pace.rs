@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
@@ -56,7 +56,7 @@ impl Bucket {
 impl Pace {
     /// So many bytes a second from now on; none is no limit.
     pub fn set(&self, bytes_per_s: Option<u64>) {
-        let mut bucket = self.lock();
+        let mut bucket = self.inner.bucket.lock();
         bucket.bytes_per_s = bytes_per_s;
         bucket.paid_at = None;
         drop(bucket);
@@ -65,14 +65,14 @@ impl Pace {
 
     /// The limit.
     pub fn bytes_per_s(&self) -> Option<u64> {
-        self.lock().bytes_per_s
+        self.inner.bucket.lock().bytes_per_s
     }
 
     /// Whether so many bytes may pass now, and then they have; `urgent` where somebody waits for
     /// them.
     pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
         let ahead = if urgent { DEBT_MAX } else { BURST };
-        self.lock().pass(Instant::now(), bytes, ahead).is_none()
+        self.inner.bucket.lock().pass(Instant::now(), bytes, ahead).is_none()
     }
 
     /// Waits until so many bytes may pass. Dropping it passes nothing.
@@ -84,17 +84,13 @@ impl Pace {
         let _in_line = self.inner.line.lock().await;
         loop {
             let changed = self.inner.changed.notified();
-            let wait = self.lock().pass(Instant::now(), bytes, BURST);
+            let wait = self.inner.bucket.lock().pass(Instant::now(), bytes, BURST);
             let Some(wait) = wait else { return };
             tokio::select! {
                 () = sleep_until((Instant::now() + wait).into()) => {}
                 () = changed => {}
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Bucket> {
-        self.inner.bucket.lock()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::units::written_as_text;
 
 /// An address of this machine alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +50,7 @@ impl fmt::Display for MetricsAddress {
     }
 }
 
-impl Serialize for MetricsAddress {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for MetricsAddress {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+written_as_text!(MetricsAddress);
 
 #[cfg(test)]
 mod tests {

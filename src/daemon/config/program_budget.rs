@@ -3,9 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::units::{self, UnitError};
+use super::units::{self, UnitError, written_as_text};
 
 /// The least that a budget allows a second: with less, a large read of the kernel (1 MiB) would
 /// wait longer than a read may wait for its budget.
@@ -86,19 +84,7 @@ impl fmt::Display for ProgramBudget {
     }
 }
 
-impl Serialize for ProgramBudget {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ProgramBudget {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+written_as_text!(ProgramBudget);
 
 #[cfg(test)]
 mod tests {

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::program_budget::RATE_MIN_BYTES;
-use super::units::{self, UnitError};
+use super::units::{self, UnitError, written_as_text};
 
 /// As it is written where nothing is limited.
 const NO_LIMIT: &str = "none";
@@ -65,18 +63,7 @@ impl fmt::Display for RateLimit {
     }
 }
 
-impl Serialize for RateLimit {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RateLimit {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+written_as_text!(RateLimit);
 
 #[cfg(test)]
 mod tests {

@@ -285,6 +285,26 @@ serde_with!(
     "a size with its unit, such as \"10GiB\""
 );
 
+/// A setting that stands in the file as its type reads and writes itself.
+macro_rules! written_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(super) use written_as_text;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Duration, timeout};
@@ -73,7 +73,7 @@ impl Outbound {
     /// Sends a frame, never blocking; `slot` is held until it is written. Where the connection has
     /// ended, or breaks by this, so is the frame: the connection's task tells everybody.
     pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
-        let mut sending = self.lock();
+        let mut sending = self.sending.lock();
         if sending.stream.is_none() || sending.broken.is_some() {
             return;
         }
@@ -96,13 +96,13 @@ impl Outbound {
     /// An answer is being made: the receiver ends when it is of no use any more.
     pub(super) fn begin(&self, id: u32) -> oneshot::Receiver<()> {
         let (unwanted, told) = oneshot::channel();
-        self.lock().open.insert(id, unwanted);
+        self.sending.lock().open.insert(id, unwanted);
         told
     }
 
     /// Sends an answer, or that there is none where nobody wants it any more.
     pub(super) fn answer(&self, id: u32, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
-        let mut sending = self.lock();
+        let mut sending = self.sending.lock();
         sending.open.remove(&id);
         let unwanted = sending.unwanted.remove(&id);
         drop(sending);
@@ -115,7 +115,7 @@ impl Outbound {
     /// An answer is of no use any more: where it has not begun to be written, a short one goes in
     /// its place. False where no such answer waits.
     pub(super) fn take_back(&self, id: u32) -> bool {
-        let mut sending = self.lock();
+        let mut sending = self.sending.lock();
         if sending.open.remove(&id).is_some() {
             sending.unwanted.insert(id);
             return true;
@@ -132,17 +132,17 @@ impl Outbound {
 
     /// How many frames wait to be written.
     pub(super) fn waiting(&self) -> usize {
-        self.lock().frames.len()
+        self.sending.lock().frames.len()
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().stream.is_none()
+        self.sending.lock().stream.is_none()
     }
 
     /// Lets go of the socket and of every frame.
     pub(super) fn close(&self) {
         let (stream, frames) = {
-            let mut sending = self.lock();
+            let mut sending = self.sending.lock();
             sending.open.clear();
             (sending.stream.take(), std::mem::take(&mut sending.frames))
         };
@@ -155,12 +155,12 @@ impl Outbound {
         loop {
             self.left.notified().await;
             while let Some(limit) = self.next_limit(limits) {
-                let step = std::future::poll_fn(|context| self.lock().poll_next(context));
+                let step = std::future::poll_fn(|context| self.sending.lock().poll_next(context));
                 if timeout(limit, step).await.is_err() {
                     return DropReason::SlowReader;
                 }
             }
-            let broken = self.lock().broken;
+            let broken = self.sending.lock().broken;
             if let Some(reason) = broken {
                 return reason;
             }
@@ -169,7 +169,7 @@ impl Outbound {
 
     /// How long the next step may take; nothing where none is due.
     fn next_limit(&self, limits: &PeerLimits) -> Option<Duration> {
-        let sending = self.lock();
+        let sending = self.sending.lock();
         if sending.broken.is_some() || sending.is_idle() {
             return None;
         }
@@ -177,10 +177,6 @@ impl Outbound {
         Some(first.map_or(limits.frame_grace, |departing| {
             limits.answer_time(departing.frame.len_bytes())
         }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Sending> {
-        self.sending.lock()
     }
 }
 

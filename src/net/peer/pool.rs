@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Shared;
@@ -73,12 +73,12 @@ impl Pool {
 
     /// To whom there are connections.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
-        self.lock().slots.keys().map(|(node, _)| *node).collect()
+        self.slots.lock().slots.keys().map(|(node, _)| *node).collect()
     }
 
     /// The connection to `node`, where one is open.
     pub(super) fn open(&self, node: NodeId, lane: Lane) -> Option<Arc<Connection>> {
-        match self.lock().slots.get(&(node, lane)) {
+        match self.slots.lock().slots.get(&(node, lane)) {
             Some(Slot::Open(connection)) if connection.is_open() => Some(Arc::clone(connection)),
             _ => None,
         }
@@ -91,7 +91,7 @@ impl Pool {
         addr: SocketAddr,
         lane: Lane,
     ) -> Result<Step, NetError> {
-        let mut slots = self.lock();
+        let mut slots = self.slots.lock();
         if slots.closed {
             return Err(NetError::Closed);
         }
@@ -121,7 +121,7 @@ impl Pool {
 
     /// Puts the outcome of a dial in its place, before anybody is told.
     fn settle(&self, key: (NodeId, Lane), dialled: &Result<Arc<Connection>, NetError>) {
-        let mut slots = self.lock();
+        let mut slots = self.slots.lock();
         match dialled {
             Ok(connection) if slots.closed => connection.close(),
             Ok(connection) => {
@@ -137,7 +137,7 @@ impl Pool {
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
         let of_node =
             |key: &(NodeId, Lane), slot: &mut Slot| key.0 == node && matches!(slot, Slot::Open(_));
-        let closed: Vec<_> = self.lock().slots.extract_if(of_node).collect();
+        let closed: Vec<_> = self.slots.lock().slots.extract_if(of_node).collect();
         // not under the lock: whoever waits on them is told at once, and may ask elsewhere
         closed.iter().for_each(|(_, slot)| close(slot));
         closed.len()
@@ -146,15 +146,11 @@ impl Pool {
     /// Ends all connections and takes no more.
     pub(super) fn close(&self) {
         let closed: Vec<_> = {
-            let mut slots = self.lock();
+            let mut slots = self.slots.lock();
             slots.closed = true;
             slots.slots.drain().collect()
         };
         closed.iter().for_each(|(_, slot)| close(slot));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock()
     }
 }
 

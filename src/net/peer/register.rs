@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::counters::DropReason;
@@ -103,7 +103,7 @@ impl Register {
     /// A place for a connection that has proven nothing yet, and whether an older one like it gave
     /// way; none once the register is closed.
     pub(super) fn enter(&self, ip: IpAddr, limits: &PeerLimits) -> Option<(Place, bool)> {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         if table.closed {
             return None;
         }
@@ -124,12 +124,12 @@ impl Register {
 
     /// From now on these are the addresses for which room is kept.
     pub(super) fn set_members_at(&self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.lock().members_at = addresses.into_iter().collect();
+        self.table.lock().members_at = addresses.into_iter().collect();
     }
 
     /// Tells which task serves the connection, so that it can be ended from outside.
     pub(super) fn started(&self, number: u64, task: AbortHandle) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         if table.closed {
             task.abort();
         } else if let Some(entry) = table.entries.get_mut(&number) {
@@ -142,7 +142,8 @@ impl Register {
 
     /// Who is connected.
     pub(super) fn nodes(&self) -> HashSet<NodeId> {
-        self.lock()
+        self.table
+            .lock()
             .entries
             .values()
             .filter_map(|entry| entry.node)
@@ -151,20 +152,16 @@ impl Register {
 
     /// Ends the connections of one node; says how many.
     pub(super) fn close_peer(&self, node: NodeId) -> usize {
-        let table = self.lock();
+        let table = self.table.lock();
         let of_node = |entry: &&Entry| entry.node == Some(node);
         table.entries.values().filter(of_node).map(abort).count()
     }
 
     /// Ends all connections and takes no more.
     pub(super) fn close(&self) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         table.closed = true;
         table.entries.values().for_each(abort);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
     }
 }
 
@@ -186,7 +183,7 @@ impl Place {
     /// [`DropReason::TooMany`] where there is no such address either; [`DropReason::Replaced`]
     /// where this connection itself has given way meanwhile.
     pub(super) fn prove(&self, node: NodeId, limits: &PeerLimits) -> Result<bool, DropReason> {
-        let mut table = self.register.lock();
+        let mut table = self.register.table.lock();
         if !table.entries.contains_key(&self.number) {
             return Err(DropReason::Replaced);
         }
@@ -216,7 +213,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.register.lock().entries.remove(&self.number);
+        self.register.table.lock().entries.remove(&self.number);
     }
 }
 
@@ -236,7 +233,7 @@ mod tests {
     }
 
     fn is_there(register: &Register, place: &Place) -> bool {
-        register.lock().entries.contains_key(&place.number)
+        register.table.lock().entries.contains_key(&place.number)
     }
 
     #[test]
@@ -271,7 +268,11 @@ mod tests {
         };
         register.set_members_at([ip(200)]);
         let idle: Vec<_> = (1..100).map(|n| enter(&register, n, &limits).0).collect();
-        assert_eq!(register.lock().entries.len(), 4, "room is kept for members");
+        assert_eq!(
+            register.table.lock().entries.len(),
+            4,
+            "room is kept for members"
+        );
         let (member, gave_way) = enter(&register, 200, &limits);
         assert!(!gave_way);
         let newcomer = enter(&register, 150, &limits).0;
@@ -313,7 +314,7 @@ mod tests {
                 place
             })
             .collect();
-        assert_eq!(register.lock().entries.len(), limits.accepted);
+        assert_eq!(register.table.lock().entries.len(), limits.accepted);
         let newcomer = enter(&register, 2, &limits).0;
         newcomer.prove(B, &limits).unwrap();
         assert!(is_there(&register, &honest) && is_there(&register, &newcomer));

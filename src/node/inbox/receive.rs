@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::coming::{Coming, Key};
 use super::parts::Part;
@@ -119,7 +119,7 @@ async fn expire_for_ever(inner: Weak<Inner>) {
 impl Inner {
     /// Gives up what nothing more comes of.
     fn expire(&self, now: Instant) {
-        let old = self.lock().take_old(now);
+        let old = self.state.lock().take_old(now);
         for (from, coming) in old {
             let mut coming = coming.lock();
             coming.discard();
@@ -170,7 +170,7 @@ impl Inner {
 
     fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, String> {
         let inbox = self.takes_from(&key.0)?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if again && state.arrived.iter().any(|arrived| arrived.key == key) {
             return Ok(size);
         }
@@ -202,7 +202,7 @@ impl Inner {
 
     fn given(&self, key: Key, offset: u64, bytes: &Bytes) -> Result<Option<u64>, String> {
         self.takes_from(&key.0)?;
-        let Some(coming) = self.lock().coming.get(&key).cloned() else {
+        let Some(coming) = self.state.lock().coming.get(&key).cloned() else {
             return Ok(None);
         };
         let mut coming = coming.lock();
@@ -233,7 +233,7 @@ impl Inner {
         }
         match coming.publish(&Sender::Node(key.0), &self.name_of(&key.0)) {
             Ok(part) => {
-                self.lock().arrived(key, part);
+                self.state.lock().arrived(key, part);
                 self.tell(key.0, coming, PushStage::Done);
                 Ok(coming.size_bytes)
             }
@@ -242,7 +242,7 @@ impl Inner {
     }
 
     fn give_up(&self, key: Key, coming: &mut Coming, why: &str) -> String {
-        self.lock().coming.remove(&key);
+        self.state.lock().coming.remove(&key);
         coming.discard();
         self.tell(key.0, coming, PushStage::Failed(why.to_owned()));
         why.to_owned()
@@ -266,7 +266,7 @@ impl Inner {
     }
 
     fn may_say(&self, from: NodeId) -> Result<(), String> {
-        let may = self.lock().may_say(from, Instant::now());
+        let may = self.state.lock().may_say(from, Instant::now());
         let too_much = || "it says more than anyone reads".to_owned();
         may.then_some(()).ok_or_else(too_much)
     }
@@ -282,10 +282,6 @@ impl Inner {
             size_bytes: coming.size_bytes,
             stage,
         }));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

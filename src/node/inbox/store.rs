@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, lgetxattr, linkat,
     renameat_with,
@@ -179,7 +179,7 @@ impl Inbox {
         let taken_up = |left: Left| {
             let size_bytes = left.note.size_bytes;
             let arriving = left.bytes.map(|file| {
-                self.lock().expect(size_bytes);
+                self.inner.use_now.lock().expect(size_bytes);
                 self.arriving(file, size_bytes, Some(left.part.clone()))
             });
             (left.note, left.part, arriving)
@@ -199,7 +199,7 @@ impl Inbox {
     fn take_room(&self, file: &File, size_bytes: u64) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
         let disk = fstatvfs(file).map_err(io::Error::from)?;
-        let mut used = self.lock();
+        let mut used = self.inner.use_now.lock();
         used.look(&settings.dir)?;
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
         let left_bytes = settings.budget_bytes.saturating_sub(taken);
@@ -227,10 +227,6 @@ impl Inbox {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(FILE_MODE);
         options.custom_flags(libc::O_TMPFILE).open(self.dir())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Use> {
-        self.inner.use_now.lock()
     }
 }
 
@@ -354,7 +350,7 @@ impl Arriving {
                 Err(Errno::EXIST) => {}
                 placed => {
                     placed.map_err(io::Error::from)?;
-                    self.inbox.lock().keep(self.size_bytes);
+                    self.inbox.inner.use_now.lock().keep(self.size_bytes);
                     return Ok(numbered);
                 }
             }
@@ -388,7 +384,7 @@ impl Use {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        let mut used = self.inbox.lock();
+        let mut used = self.inbox.inner.use_now.lock();
         used.coming_bytes = used.coming_bytes.saturating_sub(self.size_bytes);
         used.coming_files = used.coming_files.saturating_sub(1);
     }
@@ -500,7 +496,7 @@ mod tests {
         drop(coming);
         inbox.begin(6).unwrap();
         std::fs::remove_file(inbox.dir().join("a")).unwrap();
-        inbox.lock().known_at = None;
+        inbox.inner.use_now.lock().known_at = None;
         inbox.begin(10).unwrap();
         assert!(inbox.begin(u64::MAX).is_err());
     }

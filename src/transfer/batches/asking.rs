@@ -34,7 +34,7 @@ impl Inner {
             known.map_or(usize::MAX, |peer| peer.priority)
         };
         let mut batches: Vec<Batch> = Vec::new();
-        let mut room = self.lock().room();
+        let mut room = self.table.lock().room();
         for file in files {
             let is_small = (1..=MAX_BATCH_FILE_BYTES).contains(&file.size_bytes);
             if room == 0 || !is_small || self.cache.is_complete(&file.hash) {
@@ -42,7 +42,7 @@ impl Inner {
             }
             let mut holders = (self.holders)(&file.hash);
             {
-                let table = self.lock();
+                let table = self.table.lock();
                 holders.retain(|it| {
                     let says_so = it.size_bytes == file.size_bytes;
                     says_so && !table.is_resting(&it.node, now) && !shunned(&it.node)
@@ -60,7 +60,7 @@ impl Inner {
                 room -= 1;
             }
         }
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         // another may have asked for some of it meanwhile
         for batch in &mut batches {
             batch.files.retain(|file| !table.is_coming(file));
@@ -75,7 +75,7 @@ impl Inner {
     /// Sends what may be sent.
     fn send(self: &Arc<Self>) {
         loop {
-            let Some(batch) = self.lock().next() else {
+            let Some(batch) = self.table.lock().next() else {
                 return;
             };
             let inner = self.clone();
@@ -94,15 +94,15 @@ impl Inner {
         let parts = match answer {
             Ok(Response::Batch { packed }) => unpack_batch(&packed).unwrap_or_default(),
             Err(NetError::Older) => {
-                self.lock().rest(node, Instant::now(), OLDER_REST);
+                self.table.lock().rest(node, Instant::now(), OLDER_REST);
                 Vec::new()
             }
             _ => {
-                self.lock().rest(node, Instant::now(), REST);
+                self.table.lock().rest(node, Instant::now(), REST);
                 Vec::new()
             }
         };
-        self.lock().over(&node);
+        self.table.lock().over(&node);
         self.send();
         let inner = self.clone();
         let taking = move || inner.take(&batch, parts);
@@ -139,14 +139,14 @@ impl Inner {
                 Err(Some(DigestError::ProofFailed)) => lie = Some(*file),
                 Err(_) => {}
             }
-            let waiting = self.lock().failed(file, &batch.from.node);
+            let waiting = self.table.lock().failed(file, &batch.from.node);
             self.fetch_alone(waiting);
         }
         let node = batch.from.node;
         let given_bytes = verified.iter().map(|(file, _)| file.size_bytes).sum();
         self.fetcher.gave(node, given_bytes);
         if let Some(file) = lie {
-            self.lock().rest(node, Instant::now(), LIED_REST);
+            self.table.lock().rest(node, Instant::now(), LIED_REST);
             self.fetcher
                 .lied(node, ContentKey::new(file.hash, file.size_bytes));
         }
@@ -156,7 +156,7 @@ impl Inner {
     }
 
     fn deliver(&self, file: &SmallFile, proven: &Verified) {
-        let readings = self.lock().came(*file, proven.bytes.clone());
+        let readings = self.table.lock().came(*file, proven.bytes.clone());
         for Reading { range, reply, .. } in readings {
             let end = range.end.min(file.size_bytes);
             let part = proven
@@ -173,10 +173,10 @@ impl Inner {
         let closed = match stored {
             Ok((Stored::Kept, opened)) => {
                 let now = Instant::now();
-                self.lock().stored(file, opened, now)
+                self.table.lock().stored(file, opened, now)
             }
             Ok((Stored::Full, _)) | Err(_) => {
-                self.lock().refused(*file);
+                self.table.lock().refused(*file);
                 Vec::new()
             }
         };
@@ -185,7 +185,7 @@ impl Inner {
 
     /// Closes files of the cache that nobody came for. Blocking.
     pub(super) fn let_go(&self, before: Instant) {
-        let closed = self.lock().let_go(before);
+        let closed = self.table.lock().let_go(before);
         drop(closed);
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::client::{FetchTicket, Fetcher, HoldersOf, ReadReply};
 use crate::cache::Cache;
@@ -83,7 +83,7 @@ impl Batches {
 
     /// A file that has come and is not stored yet.
     pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
-        self.inner.lock().here(file)
+        self.inner.table.lock().here(file)
     }
 
     /// Reads from a batch that is under way, or alone where it breaks; gives the reply back where
@@ -104,12 +104,17 @@ impl Batches {
             deadline,
             reply,
         };
-        let number = self.inner.lock().wait(reading).map_err(|it| it.reply)?;
+        let number = self
+            .inner
+            .table
+            .lock()
+            .wait(reading)
+            .map_err(|it| it.reply)?;
         let inner = Arc::downgrade(&self.inner);
         self.inner.runtime.spawn(async move {
             tokio::time::sleep(PATIENCE).await;
             if let Some(inner) = inner.upgrade() {
-                let late = inner.lock().late(number, Instant::now());
+                let late = inner.table.lock().late(number, Instant::now());
                 inner.fetch_alone(late);
             }
         });
@@ -118,7 +123,7 @@ impl Batches {
 
     /// Until when a read waits; nothing where it waits no more, or the ticket is not of here.
     pub fn waits_until(&self, ticket: u64) -> Option<Instant> {
-        let waits = self.inner.lock().waits(ticket & !OURS)?;
+        let waits = self.inner.table.lock().waits(ticket & !OURS)?;
         match waits {
             Ok(deadline) => Some(deadline),
             Err(alone) => self.inner.fetcher.waits_until(alone),
@@ -127,7 +132,7 @@ impl Batches {
 
     /// Takes a read back, as [`Fetcher::cancel`] does.
     pub fn cancel(&self, ticket: u64) {
-        let cancelled = self.inner.lock().cancel(ticket & !OURS);
+        let cancelled = self.inner.table.lock().cancel(ticket & !OURS);
         match cancelled {
             Some(Ok(reading)) => (reading.reply)(Err(TransferError::Cancelled)),
             Some(Err(alone)) => self.inner.fetcher.cancel(alone),
@@ -148,10 +153,6 @@ impl Batches {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
-    }
-
     /// Reads whose batch broke, or takes its time, go on as any other.
     fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, Reading)>) {
         for (number, reading) in readings {
@@ -163,14 +164,14 @@ impl Inner {
             } = reading;
             let inner = self.clone();
             let answer: ReadReply = Box::new(move |outcome| {
-                inner.lock().end(number);
+                inner.table.lock().end(number);
                 reply(outcome);
             });
             let SmallFile { hash, size_bytes } = file;
             let ticket: FetchTicket = self
                 .fetcher
                 .read_just(hash, size_bytes, range, deadline, answer);
-            self.lock().is_alone(number, ticket);
+            self.table.lock().is_alone(number, ticket);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Inner {
             let task = self.runtime.spawn(self.clone().ask_range(request, address));
             UnderWay::Task(task.abort_handle())
         });
-        let over = self.lock().session.sent(request.id, under_way);
+        let over = self.state.lock().session.sent(request.id, under_way);
         over.into_iter().for_each(UnderWay::take_back);
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{Client, Inner};
 use crate::cache::{CacheFile, Stored};
@@ -40,12 +40,12 @@ struct List {
 
 impl Behind {
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.lock().bytes + bytes <= BEHIND_MAX_BYTES
+        self.list.lock().bytes + bytes <= BEHIND_MAX_BYTES
     }
 
     /// Says whether somebody must see to them from now on.
     fn add(&self, pending: Pending) -> bool {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         list.bytes += pending.verified.range.len();
         list.pending.push(pending);
         !std::mem::replace(&mut list.under_way, true)
@@ -53,14 +53,10 @@ impl Behind {
 
     /// All that waits; nothing ends the seeing to them.
     fn take(&self) -> Vec<Pending> {
-        let mut list = self.lock();
+        let mut list = self.list.lock();
         list.bytes = 0;
         list.under_way = !list.pending.is_empty();
         std::mem::take(&mut list.pending)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock()
     }
 }
 

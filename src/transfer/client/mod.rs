@@ -25,7 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::cache::{Cache, CacheFile, ReadOutcome};
@@ -252,12 +252,8 @@ impl Fetcher {
             return nothing;
         }
         let read = Read {
-            content,
-            range,
-            deadline,
             ahead,
-            retries: 0,
-            reader: reply,
+            ..Read::new(content, range, deadline, reply)
         };
         FetchTicket(self.inner.with(|session, now| session.read(now, read)))
     }
@@ -273,7 +269,7 @@ impl Fetcher {
     /// as bytes of the file arrive.
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
         let now = Instant::now();
-        self.inner.lock().session.waits_until(now, ticket.0?)
+        self.inner.state.lock().session.waits_until(now, ticket.0?)
     }
 
     /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
@@ -336,12 +332,12 @@ impl Fetcher {
 
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
-        self.inner.lock().session.peers(Instant::now())
+        self.inner.state.lock().session.peers(Instant::now())
     }
 
     /// Every file that is on its way, or was used a moment ago.
     pub fn fetches(&self) -> Vec<FetchReport> {
-        self.inner.lock().session.fetches()
+        self.inner.state.lock().session.fetches()
     }
 
     /// Events that nobody read in time and that were dropped.
@@ -356,14 +352,10 @@ impl Fetcher {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Tells the session something, then does all that it wants done, without the lock.
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
         let (result, actions, is_sooner) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let now = Instant::now();
             let result = tell(&mut state.session, now);
             let actions = state.session.actions(now);
@@ -440,7 +432,7 @@ impl Inner {
     /// Does what is due, and says when the next is.
     fn tick(self: &Arc<Self>) -> Option<Instant> {
         self.with(Session::handle_timeout);
-        self.lock().arm()
+        self.state.lock().arm()
     }
 }
 

@@ -192,7 +192,7 @@ async fn a_full_cache_slows_nothing_down_but_keeps_nothing() {
         "{}",
         scene.asked_bytes()
     );
-    assert!(scene.fetcher.inner.lock().session.refused_bytes() <= 4 << 20);
+    assert!(scene.fetcher.inner.state.lock().session.refused_bytes() <= 4 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -461,5 +461,5 @@ async fn nothing_is_left_behind_when_all_is_read() {
     while scene.in_flight_bytes() > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(scene.fetcher.inner.lock().session.is_at_rest());
+    assert!(scene.fetcher.inner.state.lock().session.is_at_rest());
 }

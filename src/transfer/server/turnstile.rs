@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::ServerLimits;
@@ -106,7 +106,7 @@ impl Turnstile {
     pub async fn pass(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
-            let mut gate = self.lock();
+            let mut gate = self.gate.lock();
             if !gate.line_up(of, Waiter { bytes, go }) {
                 return None;
             }
@@ -118,19 +118,15 @@ impl Turnstile {
 
     /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
     pub fn pass_at_once(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
-        let mut gate = self.lock();
+        let mut gate = self.gate.lock();
         let idle = gate.waiting_count == 0 && gate.making < gate.limits.makers_max;
         (idle && gate.fits(&of, bytes)).then(|| gate.begin(of, bytes, self))
     }
 
     /// How busy this node is, from 0 to 255.
     pub fn load(&self) -> u8 {
-        let waiting = self.lock().waiting_count.min(LOAD_FULL_WAITING);
+        let waiting = self.gate.lock().waiting_count.min(LOAD_FULL_WAITING);
         (waiting * 255 / LOAD_FULL_WAITING) as u8
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock()
     }
 }
 

@@ -52,6 +52,20 @@ pub struct Read<R> {
     pub reader: R,
 }
 
+impl<R> Read<R> {
+    /// One that begins, by a reader that is fetched ahead of.
+    pub fn new(content: ContentKey, range: ByteRange, deadline: Instant, reader: R) -> Self {
+        Self {
+            content,
+            range,
+            deadline,
+            ahead: true,
+            retries: 0,
+            reader,
+        }
+    }
+}
+
 /// What the cache has of a content.
 pub struct Cached<F> {
     /// `None` where the cache cannot take it.

@@ -399,14 +399,7 @@ impl Running {
             }
             reader.waits_since = Some(now);
             self.open(now, content, cached);
-            let read = Read {
-                content,
-                range,
-                deadline: now + PATIENCE,
-                ahead: true,
-                retries: 0,
-                reader: index,
-            };
+            let read = Read::new(content, range, now + PATIENCE, index);
             self.session.read(now, read);
         }
     }

@@ -232,14 +232,7 @@ impl Node {
                 self.readers[index].end(now, Some(why));
                 continue;
             }
-            let read = Read {
-                content,
-                range,
-                deadline: now + PATIENCE,
-                ahead: true,
-                retries: 0,
-                reader: index,
-            };
+            let read = Read::new(content, range, now + PATIENCE, index);
             self.readers[index].waits = Some((None, now));
             let id = self.tell(|session| session.read(now, read));
             self.readers[index].waits = Some((id.flatten(), now));
