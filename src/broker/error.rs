@@ -14,7 +14,6 @@ pub enum BrokerError {
     CannotCreate {
         /// The mount point.
         dir: PathBuf,
-        /// Why.
         why: io::Error,
     },
     /// The mount point is no directory.
@@ -68,10 +67,7 @@ pub enum BrokerError {
         "cannot open /dev/fuse: {why}: load it with 'modprobe fuse', or give the container the \
          device"
     )]
-    NoDevice {
-        /// Why.
-        why: io::Error,
-    },
+    NoDevice { why: io::Error },
     /// This process may not mount directly.
     #[error("no right to mount at {}: run as root, or install fuse3", dir.display())]
     NoRight {
@@ -83,7 +79,6 @@ pub enum BrokerError {
     Mount {
         /// The mount point.
         dir: PathBuf,
-        /// Why.
         why: io::Error,
     },
     /// The mount broker's socket is there, and nobody behind it.
@@ -94,7 +89,6 @@ pub enum BrokerError {
     NoBroker {
         /// Its socket.
         socket: PathBuf,
-        /// Why.
         why: io::Error,
     },
     /// The mount broker said no.
@@ -125,16 +119,12 @@ pub enum BrokerError {
     },
     /// The list of mounts cannot be read.
     #[error("cannot read /proc/self/mountinfo: {why}: is /proc mounted?")]
-    NoMountList {
-        /// Why.
-        why: io::Error,
-    },
+    NoMountList { why: io::Error },
     /// The mount cannot be taken away.
     #[error("cannot unmount {}: {why}: try 'umount -l' as root", dir.display())]
     Unmount {
         /// The mount point.
         dir: PathBuf,
-        /// Why.
         why: io::Error,
     },
 }

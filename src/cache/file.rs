@@ -237,7 +237,7 @@ impl Shared {
     /// not worth it: to check one after a power cut costs less than to sync it.
     pub(super) fn sync_later(&self, works: &Works) {
         if !map::is_small(self.size_bytes) {
-            works.chores.sync_later(self.hash);
+            works.write_behind.sync_later(self.hash);
         }
     }
 

@@ -125,7 +125,6 @@ impl Tally {
     }
 }
 
-/// See the module.
 pub(super) struct Index<H> {
     pub(super) budget_bytes: u64,
     pub(super) floor_bytes: u64,

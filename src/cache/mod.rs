@@ -42,24 +42,24 @@
 
 mod budget;
 mod cached_file;
-mod chores;
 mod core;
 mod disk;
 mod error;
 mod file;
 mod flush;
-mod guest;
+mod flusher;
 mod index;
-mod keeper;
 mod layout;
 mod map;
 mod opening;
 mod pages;
 mod pins;
 mod proving;
+mod reservation;
 mod store;
 mod verify;
 mod works;
+mod write_behind;
 
 #[cfg(test)]
 mod tests;
@@ -72,14 +72,14 @@ use std::time::SystemTime;
 pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use error::CacheError;
 
-pub use guest::GuestRoom;
+pub use reservation::Reservation;
 pub use verify::VerifyProgress;
 
 use self::core::{Core, Tuning};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use disk::Disk;
-use keeper::Keeper;
+use flusher::Flusher;
 
 /// The largest file that is cached: what ext4 with 4 KiB blocks can hold (its documentation).
 pub const FILE_MAX_BYTES: u64 = 16 << 40;
@@ -111,7 +111,6 @@ pub enum CacheEvent {
     Completed {
         /// The content.
         hash: ContentHash,
-        /// Its size.
         size_bytes: u64,
     },
     /// A file left the cache for room, or because its map was broken.
@@ -145,7 +144,7 @@ pub struct CacheUsage {
     /// The budget in bytes.
     pub budget_bytes: u64,
     /// Bytes of disk taken or promised: pages, outboards and maps, never less than the disk says,
-    /// and what guests hold ([`GuestRoom`]).
+    /// and what is reserved for others ([`Reservation`]).
     pub used_bytes: u64,
     /// Of those, what could be evicted now.
     pub evictable_bytes: u64,
@@ -203,7 +202,7 @@ pub struct Cache {
 /// Ends the background thread with the last [`Cache`].
 struct Owner {
     core: Arc<Core>,
-    _keeper: Option<Keeper>,
+    _flusher: Option<Flusher>,
 }
 
 impl Cache {
@@ -224,8 +223,8 @@ impl Cache {
     ) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
         let background = tuning.background;
         let (core, events) = Core::open(config, tuning, disk)?;
-        let keeper = if background {
-            Some(Keeper::start(core.clone())?)
+        let flusher = if background {
+            Some(Flusher::start(core.clone())?)
         } else {
             None
         };
@@ -233,7 +232,7 @@ impl Cache {
             Self {
                 owner: Arc::new(Owner {
                     core,
-                    _keeper: keeper,
+                    _flusher: flusher,
                 }),
             },
             events,

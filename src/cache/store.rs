@@ -111,7 +111,7 @@ impl Shared {
         } else if due {
             self.flush_unless_busy(works);
         } else {
-            works.chores.wake_to_flush();
+            works.write_behind.wake_to_flush();
         }
         if completed {
             self.sync_later(works);

@@ -1,24 +1,23 @@
-//! What an open file uses of the cache around it: the directory and its disk, events, chores. It
-//! knows of no file.
+//! What an open file uses of the cache around it: the directory and its disk, events, and what is
+//! to be written behind. It knows of no file.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use super::CacheEvent;
-use super::chores::Chores;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
+use super::write_behind::WriteBehind;
 
-/// See the module.
 pub(super) struct Works {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
     pub(super) boot: Boot,
     /// After how many stored bytes of one file its map is written.
     pub(super) flush_bytes: u64,
-    pub(super) chores: Chores,
+    pub(super) write_behind: WriteBehind,
     events: SyncSender<CacheEvent>,
     events_lost: AtomicU64,
     disk_errors: AtomicU64,
@@ -38,7 +37,7 @@ impl Works {
             disk,
             boot,
             flush_bytes,
-            chores: Chores::default(),
+            write_behind: WriteBehind::default(),
             events,
             events_lost: AtomicU64::new(0),
             disk_errors: AtomicU64::new(0),

@@ -82,7 +82,6 @@ impl Default for Budgets {
 /// with the next head that is handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Whose.
     pub author: NodeId,
     /// What for.
     pub why: DropCause,

@@ -51,7 +51,6 @@ pub struct Version {
     pub holders: Vec<NodeId>,
     /// Where it is listed; none where it is not.
     pub listed_as: Option<SharedPath>,
-    /// Why.
     pub rule: Rule,
 }
 

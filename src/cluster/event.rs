@@ -16,17 +16,13 @@ pub enum Event {
     Up(Member),
     /// The node is no longer a member: the owner drops its entries.
     Down {
-        /// Which.
         node: NodeId,
         /// How it ended.
         why: DownReason,
     },
     /// The member stopped cleanly and said that it will be back: its entries stay until
     /// [`Event::Up`], or until [`Event::Down`] after the time of grace.
-    Away {
-        /// Which.
-        node: NodeId,
-    },
+    Away { node: NodeId },
     /// A head that is newer than the one we hold. The owner checks its signature and then calls
     /// [`super::Cluster::set_head`], without which it neither counts nor spreads.
     Head {
@@ -49,7 +45,6 @@ pub enum Event {
     PushPull {
         /// With whom.
         node: NodeId,
-        /// Where.
         address: SocketAddr,
     },
     /// Members knew a life of this node that is as new as this one, or held it for dead: it goes
@@ -73,10 +68,7 @@ pub enum Event {
     },
     /// Somebody at this address may be a member, of an epoch or with a certificate that is not
     /// known here: the owner finds out, over TCP.
-    Stranger {
-        /// Where.
-        address: SocketAddr,
-    },
+    Stranger { address: SocketAddr },
     /// A member breaks the rules; told once of each and each way.
     Offended {
         /// Which: the session that it came over is bound to this node's key.

@@ -49,7 +49,6 @@ pub enum RunError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The node.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The mount.
@@ -64,7 +63,6 @@ pub enum RunError {
     Saved {
         /// The state directory.
         dir: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The system refuses something basic.

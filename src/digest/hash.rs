@@ -46,7 +46,6 @@ impl fmt::Debug for ContentHash {
 /// rest are lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentKey {
-    /// Its name.
     pub hash: ContentHash,
     /// How many bytes it is said to have.
     pub size_bytes: u64,

@@ -17,7 +17,6 @@ pub(super) enum Step {
     Pair(Pair),
     /// Bytes that are wanted, with one hash of all.
     Bytes {
-        /// Which.
         range: ByteRange,
         /// Whether they are the whole file.
         is_root: bool,

@@ -31,7 +31,6 @@ pub struct Attributes {
     pub ino: u64,
     /// What it is.
     pub kind: FileKind,
-    /// Its size.
     pub size_bytes: u64,
     /// What is cached of it, in units of 512 bytes; never 0 for a file with bytes, since `tar`
     /// would take it for a hole.

@@ -67,7 +67,6 @@ pub enum Node {
 /// A name and what it stood for when the kernel looked it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
-    /// The name.
     pub name: Name,
     /// What it stands for.
     pub node: Node,

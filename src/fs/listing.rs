@@ -33,7 +33,6 @@ pub struct DirectoryEntry<'a> {
     pub cookie: u64,
     /// What it is.
     pub kind: FileKind,
-    /// The name.
     pub name: &'a [u8],
 }
 

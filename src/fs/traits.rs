@@ -179,7 +179,6 @@ pub struct FileVersion {
     pub path: SharedPath,
     /// Its identity.
     pub hash: ContentHash,
-    /// Its size.
     pub size_bytes: u64,
     /// Its modification time.
     pub mtime: Timestamp,
@@ -192,9 +191,7 @@ pub struct FileVersion {
 /// A content that is wanted whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeFile {
-    /// Which.
     pub hash: ContentHash,
-    /// Its size.
     pub size_bytes: u64,
 }
 
@@ -246,7 +243,6 @@ pub enum ReadNow {
 /// An own file's attributes at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveAttributes {
-    /// Its size.
     pub size_bytes: u64,
     /// Its modification time.
     pub mtime: Timestamp,
@@ -289,10 +285,7 @@ pub struct Space {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stale {
     /// An inode's attributes (its pages stay).
-    Attributes {
-        /// Whose.
-        ino: u64,
-    },
+    Attributes { ino: u64 },
     /// A directory's listing and attributes.
     Listing {
         /// Of which directory.
@@ -302,7 +295,6 @@ pub enum Stale {
     Name {
         /// The directory.
         parent: u64,
-        /// The name.
         name: Box<[u8]>,
     },
     /// The same of a name that stands for a directory now. If that is what it stood for before, who
@@ -310,7 +302,6 @@ pub enum Stale {
     Directory {
         /// The directory above.
         parent: u64,
-        /// The name.
         name: Box<[u8]>,
     },
     /// Everything that it has been told of names and directories.

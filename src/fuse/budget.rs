@@ -22,7 +22,6 @@ pub const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How many bytes a second a program may have fetched: by the name of its process, or of its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderBudget {
-    /// The name.
     pub program: String,
     /// Bytes a second, all processes of that name together.
     pub bytes_s: u64,

@@ -74,7 +74,6 @@ pub enum MountError {
     Serve {
         /// The mount point.
         dir: PathBuf,
-        /// Why.
         why: io::Error,
     },
 }

@@ -91,7 +91,6 @@ pub enum MeshEvent {
     Established(ConnId, Who),
     /// A peer is there that was not.
     PeerUp {
-        /// Which.
         who: Who,
         /// Whether we dialled it.
         dialled: bool,
@@ -115,7 +114,6 @@ pub enum MeshEvent {
 pub struct Who {
     /// Its ID.
     pub id: String,
-    /// Its name.
     pub name: String,
     /// Where it listens, or is connected from where that is not known.
     pub address: SocketAddr,

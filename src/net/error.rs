@@ -53,10 +53,7 @@ pub enum NetError {
     OwnIdentity,
     /// The connection ended before the answer came. Ask another holder at once.
     #[error("the connection was lost: {reason}")]
-    Lost {
-        /// Why.
-        reason: DropReason,
-    },
+    Lost { reason: DropReason },
     /// As many connections are open as may be, and none is idle.
     #[error("too many connections are open")]
     TooManyConnections,

@@ -46,30 +46,19 @@ const STEP_BYTES: usize = 128 << 10;
 pub enum LegacyError {
     /// It does not answer there; it may later.
     #[error("{at} cannot be reached: {source}")]
-    Unreachable {
-        /// Where.
-        at: SocketAddrV4,
-        /// Why.
-        source: io::Error,
-    },
+    Unreachable { at: SocketAddrV4, source: io::Error },
     /// It closed without a word, which is how this protocol says no.
     #[error("{at} does not give that file")]
-    NotThere {
-        /// Who.
-        at: SocketAddrV4,
-    },
+    NotThere { at: SocketAddrV4 },
     /// Its header cannot be trusted.
     #[error("{at}: {source}")]
     Header {
-        /// Who.
         at: SocketAddrV4,
-        /// Why.
         source: HeaderError,
     },
     /// It ended before the size it had said.
     #[error("{at} ended the transfer {missing_bytes} bytes early")]
     Early {
-        /// Who.
         at: SocketAddrV4,
         /// What is missing.
         missing_bytes: u64,
@@ -77,22 +66,18 @@ pub enum LegacyError {
     /// It sent more than the size it had said.
     #[error("{at} sent more than the {size_bytes} bytes that it had announced")]
     Surplus {
-        /// Who.
         at: SocketAddrV4,
         /// What it had said.
         size_bytes: u64,
     },
     /// Nothing came, or too little.
     #[error("{at} sends too slowly")]
-    TooSlow {
-        /// Who.
-        at: SocketAddrV4,
-    },
+    TooSlow { at: SocketAddrV4 },
 }
 
 /// Counts the connections that are served.
 #[derive(Clone, Debug, Default)]
-pub struct Doorkeeper {
+pub struct Admission {
     served: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -103,7 +88,7 @@ pub struct ServedPlace {
     ip: IpAddr,
 }
 
-impl Doorkeeper {
+impl Admission {
     /// A place, if there is one for this address.
     pub fn enter(&self, ip: IpAddr) -> Option<ServedPlace> {
         let mut served = self.served.lock();
@@ -490,7 +475,7 @@ mod tests {
 
     #[test]
     fn connections_are_bounded_by_address_and_in_all() {
-        let door = Doorkeeper::default();
+        let door = Admission::default();
         let ip = |n: usize| IpAddr::from([10, 0, 0, n as u8]);
         let mut places = Vec::new();
         for n in 0..10 {

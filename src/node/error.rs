@@ -15,7 +15,6 @@ pub enum NodeError {
     /// The state directory cannot be made or read.
     #[error("cannot use the state directory {}: {source}", dir.display())]
     StateDir {
-        /// Which.
         dir: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -26,10 +25,7 @@ pub enum NodeError {
          another with --state",
         dir.display()
     )]
-    StateLocked {
-        /// Which.
-        dir: PathBuf,
-    },
+    StateLocked { dir: PathBuf },
     /// Keys, secrets or tokens.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -51,10 +47,7 @@ pub enum NodeError {
          it without --secret-file and join again",
         file.display()
     )]
-    SecretFromFile {
-        /// Which.
-        file: PathBuf,
-    },
+    SecretFromFile { file: PathBuf },
     /// The node is stopping or has stopped.
     #[error("the node is stopping")]
     Stopping,

@@ -72,7 +72,6 @@ pub enum News {
     Given(Given),
     /// A peer of the mesh is there.
     MeshUp {
-        /// Which.
         who: mesh::Who,
         /// Whether this node dialled it.
         dialled: bool,
@@ -83,7 +82,6 @@ pub enum News {
     MeshRejected(MemberName, mesh::Rejection),
     /// A peer of the mesh told of others.
     MeshLearned {
-        /// Which.
         from: mesh::Who,
         /// Of how many that were not known.
         count: usize,
@@ -161,7 +159,6 @@ pub enum PushStage {
 pub struct Who {
     /// Its key.
     pub node: NodeId,
-    /// Its name.
     pub name: Option<String>,
 }
 

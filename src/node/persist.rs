@@ -62,7 +62,7 @@ enum StoreNews {
 impl Persister {
     /// Takes the store to a thread of its own, and stores which life this is.
     pub(super) fn start(store: Store, generation: Generation) -> Self {
-        let store = Keeper::new(store);
+        let store = Reopening::new(store);
         let (work, queue) = sync_channel(WORK_MAX);
         let (outcome, outcomes) = channel();
         let thread = std::thread::Builder::new()
@@ -190,12 +190,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// The store, opened again after each failure: redb takes no write after one that the disk
 /// refused, while what is on the disk is whole.
-struct Keeper {
+struct Reopening {
     dir: PathBuf,
     store: Option<Store>,
 }
 
-impl Keeper {
+impl Reopening {
     fn new(store: Store) -> Self {
         Self {
             dir: store.dir().to_owned(),
@@ -219,7 +219,7 @@ impl Keeper {
     }
 }
 
-fn run(mut store: Keeper, queue: &Receiver<Work>, outcome: &Sender<Result<(), StoreError>>) {
+fn run(mut store: Reopening, queue: &Receiver<Work>, outcome: &Sender<Result<(), StoreError>>) {
     while let Ok(work) = queue.recv() {
         let done = match work {
             Work::Logs(writes) => {
@@ -310,13 +310,16 @@ mod tests {
     #[test]
     fn a_store_that_failed_is_opened_again_for_what_comes_next() {
         let folder = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::new(Store::open(folder.path()).unwrap());
+        let mut reopening = Reopening::new(Store::open(folder.path()).unwrap());
         let refused = || StoreError::TooLong { length_bytes: 1 };
-        assert!(keeper.with(|_| Err(refused())).is_err());
-        assert!(keeper.store.is_none(), "closed, so that it can be opened");
-        let done = keeper.with(|store| store.set_generation(Generation(3)));
+        assert!(reopening.with(|_| Err(refused())).is_err());
+        assert!(
+            reopening.store.is_none(),
+            "closed, so that it can be opened"
+        );
+        let done = reopening.with(|store| store.set_generation(Generation(3)));
         done.unwrap();
-        drop(keeper);
+        drop(reopening);
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.generation().unwrap(), Generation(3));
     }

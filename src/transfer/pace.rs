@@ -72,7 +72,11 @@ impl Pace {
     /// them.
     pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
         let ahead = if urgent { DEBT_MAX } else { BURST };
-        self.inner.bucket.lock().pass(Instant::now(), bytes, ahead).is_none()
+        self.inner
+            .bucket
+            .lock()
+            .pass(Instant::now(), bytes, ahead)
+            .is_none()
     }
 
     /// Waits until so many bytes may pass. Dropping it passes nothing.

@@ -40,7 +40,6 @@ type Rank = (usize, u64, NodeId);
 /// A certificate that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose.
     pub node: NodeId,
     /// What it called itself when it joined.
     pub name: NodeName,

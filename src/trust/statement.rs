@@ -57,7 +57,6 @@ pub enum Claim {
     },
     /// From now on this epoch's secret is the cluster's.
     Rotate {
-        /// Its name.
         epoch: EpochId,
         /// Higher than that of the epoch before.
         number: u64,
@@ -77,7 +76,6 @@ pub struct Statement {
     pub at_s: u64,
     /// The issuer's statement before this one.
     pub before: Option<StatementId>,
-    /// What.
     pub claim: Claim,
 }
 
@@ -117,7 +115,6 @@ impl SignedStatement {
         }
     }
 
-    /// Its name.
     pub fn id(&self) -> StatementId {
         let hash = digest(&SHA256, &self.encode());
         let first = hash.as_ref().first_chunk().expect("SHA-256 gives 32 bytes");

@@ -114,13 +114,14 @@ fn every_setting_that_a_reload_applies_is_named_there() {
         .unwrap();
     let live = |key: &&str| SETTINGS.iter().find(|setting| setting.key == **key);
     for setting in LIVE.iter().map(|key| live(key).unwrap()) {
-        let key = setting
-            .key
-            .split_once('.')
-            .map_or(&*setting.key, |(section, key)| match section {
-                "share" => "shares",
-                _ => key,
-            });
+        let key =
+            setting
+                .key
+                .split_once('.')
+                .map_or(&*setting.key, |(section, key)| match section {
+                    "share" => "shares",
+                    _ => key,
+                });
         assert!(words(reloading).contains(key), "{}", setting.key);
     }
 }

@@ -90,6 +90,19 @@ const NAMELESS: &[&str] = &[
 ];
 /// Verbs that hide what is done, where a function is named for what it does.
 const VAGUE_VERBS: &[&str] = &["fn process_", "fn do_", "fn manage_"];
+/// Comments that say no more than the name that they stand above.
+const EMPTY_COMMENTS: &[&str] = &[
+    "Which.",
+    "Who.",
+    "Where.",
+    "Why.",
+    "What.",
+    "How.",
+    "Whose.",
+    "Its name.",
+    "Its size.",
+    "See the module.",
+];
 /// What must not stay in a tree that is meant to be used.
 const UNFINISHED: &[&str] = &[
     "todo!(",
@@ -342,7 +355,9 @@ fn names_say_what_is_inside() {
         for (number, line) in source.text.lines().enumerate() {
             let vague = VAGUE_VERBS.iter().find(|verb| line.contains(*verb));
             let unfinished = UNFINISHED.iter().find(|mark| line.contains(*mark));
-            if let Some(word) = vague.or(unfinished) {
+            let comment = line.trim_start().strip_prefix("/// ").unwrap_or_default();
+            let empty = EMPTY_COMMENTS.iter().find(|words| **words == comment);
+            if let Some(word) = vague.or(unfinished).or(empty) {
                 broken.push(format!("{}:{}: {word}", source.name, number + 1));
             }
         }

@@ -5,8 +5,8 @@ mod crash;
 mod damage;
 mod directory;
 pub(super) mod faults;
-mod guests;
 mod model;
+mod reservations;
 mod threads;
 
 use std::os::unix::fs::MetadataExt;

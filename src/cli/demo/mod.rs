@@ -42,14 +42,10 @@ pub struct DemoOptions {
 pub enum DemoError {
     /// The folder named is in use.
     #[error("{} is not empty; name a new folder for the demo", dir.display())]
-    FolderInUse {
-        /// Which.
-        dir: PathBuf,
-    },
+    FolderInUse { dir: PathBuf },
     /// A file or folder of the demo could not be made.
     #[error("cannot make {}: {source}", path.display())]
     Folder {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -57,7 +53,6 @@ pub enum DemoError {
     /// A node did not start; what it said last is its own advice.
     #[error("{node} did not start: {said}")]
     NodeFailed {
-        /// Which.
         node: String,
         /// Its last words.
         said: String,
@@ -72,10 +67,7 @@ pub enum DemoError {
     },
     /// Something shown is not as it should be.
     #[error("not as promised: {what}")]
-    Broken {
-        /// What.
-        what: String,
-    },
+    Broken { what: String },
     /// Ctrl-C, or a request to end.
     #[error("interrupted")]
     Interrupted,

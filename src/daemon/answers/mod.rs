@@ -41,7 +41,6 @@ use crate::node::{Node, NodeError};
 
 /// What every answer can draw on.
 pub struct Service {
-    /// The node.
     pub node: Arc<Node>,
     /// The settings of the start.
     pub config: Config,

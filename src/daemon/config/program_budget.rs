@@ -12,7 +12,6 @@ pub const RATE_MIN_BYTES: u64 = 64 << 10;
 /// A program, by the name of its process or of its unit, and its budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramBudget {
-    /// The name.
     pub program: String,
     /// Bytes a second.
     pub bytes_per_s: u64,

@@ -144,9 +144,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let ended = visitor.visit_seq(element);
         // a list of sections has their keys
         match self.asked {
-            Some(Asked::Value(_)) if self.path.is_empty() => {
-                self.end(Asked::Value(Kind::List))
-            }
+            Some(Asked::Value(_)) if self.path.is_empty() => self.end(Asked::Value(Kind::List)),
             _ => ended,
         }
     }

@@ -90,7 +90,6 @@ pub struct CacheSettings {
 pub struct MountSettings {
     /// Whether there is one.
     pub enabled: bool,
-    /// Where.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
     /// Who owns its files; who mounts where nothing is said.
@@ -126,7 +125,6 @@ pub struct ReaderSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareSettings {
-    /// Which.
     #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
     pub dir: PathBuf,
     /// Whether files that others may not read are shared as well.

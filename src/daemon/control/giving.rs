@@ -15,7 +15,6 @@ pub struct SendProgress {
 /// One recipient on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendingTo {
-    /// Its name.
     pub peer: String,
     /// What it was sent, or had already.
     pub sent_bytes: u64,
@@ -35,7 +34,6 @@ pub struct SendDone {
 /// Who has a file that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenBy {
-    /// Its name.
     pub peer: String,
     /// Whether it said so: mesh peers cannot, and were sent all of it.
     pub confirmed: bool,
@@ -44,9 +42,7 @@ pub struct TakenBy {
 /// Who has a file that was sent not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotTakenBy {
-    /// Its name.
     pub peer: String,
-    /// Why.
     pub why: String,
 }
 

@@ -69,7 +69,6 @@ impl<'de> Deserialize<'de> for Named {
 /// A name and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Which.
     #[serde(flatten)]
     pub path: Named,
     /// What is wrong.

@@ -75,14 +75,12 @@ pub struct Event {
 pub enum EventKind {
     /// Another node answers.
     PeerUp {
-        /// Its name.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
     },
     /// Another node is gone.
     PeerDown {
-        /// Its name.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
@@ -91,7 +89,6 @@ pub enum EventKind {
     },
     /// A peer sent wrong bytes and is asked no more.
     PeerShunned {
-        /// Its name.
         peer: String,
         /// Its key, 64 hexadecimal digits.
         node: String,
@@ -120,21 +117,18 @@ pub enum EventKind {
     MeshDown(MeshPeerInfo),
     /// A peer of the mesh told of others.
     MeshLearned {
-        /// Which.
         peer: String,
         /// Of how many that were not known.
         count: u64,
     },
     /// Somebody says something.
     Chat {
-        /// Who.
         peer: String,
         /// What; it may hold any character.
         text: String,
     },
     /// Somebody sends bytes of no file; a program that embeds a node reads them.
     Bytes {
-        /// Who.
         peer: String,
         /// How many.
         size_bytes: u64,

@@ -101,15 +101,15 @@ impl ControlServer {
             policy: self.policy.clone(),
             requests,
         });
-        let guests = Arc::new(Guests::new(self.connections_max, self.policy.clone()));
+        let admitted = Arc::new(Admitted::new(self.connections_max, self.policy.clone()));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        if let Some((caller, seat)) = admit(&guests, &stream) {
+                        if let Some((caller, place)) = admit(&admitted, &stream) {
                             let connection = Connection::new(stream, caller, Arc::clone(&shared));
-                            connections.spawn(serve_one(connection, seat));
+                            connections.spawn(serve_one(connection, place));
                         }
                     }
                     Err(e) => {
@@ -123,15 +123,15 @@ impl ControlServer {
     }
 }
 
-async fn serve_one(connection: Connection, seat: Seat) {
+async fn serve_one(connection: Connection, place: Place) {
     let uid = connection.caller.uid;
     let ended = connection.serve().await;
     tracing::debug!("control connection of user {uid} ended: {ended}");
-    drop(seat);
+    drop(place);
 }
 
-/// Who is at the other end and a seat for them; otherwise they are told why not.
-fn admit(guests: &Arc<Guests>, stream: &UnixStream) -> Option<(Credentials, Seat)> {
+/// Who is at the other end and a place for them; otherwise they are told why not.
+fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, Place)> {
     let caller = match Credentials::of_peer(stream) {
         Ok(caller) => caller,
         Err(e) => {
@@ -139,8 +139,8 @@ fn admit(guests: &Arc<Guests>, stream: &UnixStream) -> Option<(Credentials, Seat
             return None;
         }
     };
-    let seat = Guests::seat(guests, caller.uid);
-    if seat.is_none() {
+    let place = Admitted::place(admitted, caller.uid);
+    if place.is_none() {
         let failure = Failure::new(
             FailureKind::Busy,
             "too many connections to the control socket",
@@ -149,12 +149,12 @@ fn admit(guests: &Arc<Guests>, stream: &UnixStream) -> Option<(Credentials, Seat
         // one write into an empty buffer; whoever does not get it is turned away all the same
         let _unheard = stream.try_write(&encode_failure(&failure));
     }
-    seat.map(|seat| (caller, seat))
+    place.map(|place| (caller, place))
 }
 
 /// Who is connected.
 #[derive(Debug)]
-struct Guests {
+struct Admitted {
     max: usize,
     policy: Policy,
     by_user: Mutex<HashMap<u32, usize>>,
@@ -162,12 +162,12 @@ struct Guests {
 
 /// The right to one connection, given back when it is dropped.
 #[derive(Debug)]
-struct Seat {
-    guests: Arc<Guests>,
+struct Place {
+    admitted: Arc<Admitted>,
     uid: u32,
 }
 
-impl Guests {
+impl Admitted {
     fn new(max: usize, policy: Policy) -> Self {
         Self {
             max,
@@ -177,33 +177,33 @@ impl Guests {
     }
 
     /// One user alone cannot keep the others out, and nobody keeps out root.
-    fn seat(guests: &Arc<Self>, uid: u32) -> Option<Seat> {
-        let mut by_user = guests.by_user.lock();
+    fn place(admitted: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut by_user = admitted.by_user.lock();
         let own = by_user.get(&uid).copied().unwrap_or_default();
         let others: usize = by_user
             .iter()
             .filter(|(user, _)| **user != uid)
             .map(|(_, count)| count)
             .sum();
-        let privileged = uid == 0 || uid == guests.policy.owner_uid;
+        let privileged = uid == 0 || uid == admitted.policy.owner_uid;
         let free = match privileged {
-            true => own < guests.max,
-            false => own < (guests.max / USER_SHARE).max(1) && own + others < guests.max,
+            true => own < admitted.max,
+            false => own < (admitted.max / USER_SHARE).max(1) && own + others < admitted.max,
         };
         if !free {
             return None;
         }
         by_user.insert(uid, own + 1);
-        Some(Seat {
-            guests: Arc::clone(guests),
+        Some(Place {
+            admitted: Arc::clone(admitted),
             uid,
         })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut by_user = self.guests.by_user.lock();
+        let mut by_user = self.admitted.by_user.lock();
         match by_user.get_mut(&self.uid) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(by_user.remove(&self.uid)),
@@ -259,8 +259,8 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
 
-    fn guests(max: usize) -> Arc<Guests> {
-        Arc::new(Guests::new(
+    fn admitted(max: usize) -> Arc<Admitted> {
+        Arc::new(Admitted::new(
             max,
             Policy {
                 owner_uid: 100,
@@ -271,29 +271,29 @@ mod tests {
 
     #[test]
     fn one_user_cannot_keep_the_others_out() {
-        let guests = guests(8);
-        let seats: Vec<_> = (0..3).map(|_| Guests::seat(&guests, 1000)).collect();
-        assert_eq!(seats.iter().flatten().count(), 2);
-        assert!(Guests::seat(&guests, 1001).is_some());
+        let admitted = admitted(8);
+        let places: Vec<_> = (0..3).map(|_| Admitted::place(&admitted, 1000)).collect();
+        assert_eq!(places.iter().flatten().count(), 2);
+        assert!(Admitted::place(&admitted, 1001).is_some());
     }
 
     #[test]
     fn users_together_cannot_keep_out_root_or_the_daemons_user() {
-        let guests = guests(4);
-        let seats: Vec<_> = (1000..1010)
-            .filter_map(|uid| Guests::seat(&guests, uid))
+        let admitted = admitted(4);
+        let places: Vec<_> = (1000..1010)
+            .filter_map(|uid| Admitted::place(&admitted, uid))
             .collect();
-        assert_eq!(seats.len(), 4);
-        assert!(Guests::seat(&guests, 0).is_some());
-        assert!(Guests::seat(&guests, 100).is_some());
+        assert_eq!(places.len(), 4);
+        assert!(Admitted::place(&admitted, 0).is_some());
+        assert!(Admitted::place(&admitted, 100).is_some());
     }
 
     #[test]
     fn a_seat_is_free_again_once_its_connection_ended() {
-        let guests = guests(4);
+        let admitted = admitted(4);
         for _ in 0..100 {
-            assert!(Guests::seat(&guests, 1000).is_some());
+            assert!(Admitted::place(&admitted, 1000).is_some());
         }
-        assert!(guests.by_user.lock().is_empty());
+        assert!(admitted.by_user.lock().is_empty());
     }
 }

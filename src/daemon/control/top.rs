@@ -63,7 +63,6 @@ pub struct TransferInfo {
 /// A node that gives a file, within [`TransferInfo`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferSource {
-    /// Its name.
     pub name: String,
     /// What it gave.
     pub received_bytes: u64,

@@ -85,7 +85,6 @@ pub struct MountStatus {
     pub enabled: bool,
     /// Whether it is there.
     pub mounted: bool,
-    /// Where.
     #[serde(flatten)]
     pub dir: Named,
     /// Why it is not there though it should be.
@@ -302,7 +301,6 @@ pub struct GetDone {
 /// How much one node gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceShare {
-    /// Its name.
     pub name: String,
     /// What it gave.
     pub received_bytes: u64,

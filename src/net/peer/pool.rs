@@ -73,7 +73,12 @@ impl Pool {
 
     /// To whom there are connections.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
-        self.slots.lock().slots.keys().map(|(node, _)| *node).collect()
+        self.slots
+            .lock()
+            .slots
+            .keys()
+            .map(|(node, _)| *node)
+            .collect()
     }
 
     /// The connection to `node`, where one is open.

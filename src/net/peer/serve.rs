@@ -38,7 +38,6 @@ pub struct Incoming {
     pub addr: SocketAddr,
     /// How urgently.
     pub lane: Lane,
-    /// What.
     pub request: Request,
     /// Where the answer goes.
     pub reply: ReplyTo,

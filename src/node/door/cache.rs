@@ -44,7 +44,6 @@ impl Here {
 pub struct NotPinned {
     /// One of the names that it has.
     pub path: SharedPath,
-    /// Its size.
     pub size_bytes: u64,
     /// What the cache says; none where its budget has no room for it beside the rest.
     pub why: Option<CacheError>,

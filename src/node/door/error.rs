@@ -13,46 +13,30 @@ use crate::transfer::TransferError;
 pub enum FileError {
     /// No node shares the name; one that begins later may.
     #[error("{path}: no node shares such a name")]
-    NotFound {
-        /// Which.
-        path: SharedPath,
-    },
+    NotFound { path: SharedPath },
     /// It is a directory or a link, where a file was wanted; or no directory, where one was.
     #[error("{path} is {what}")]
     WrongKind {
-        /// Which.
         path: SharedPath,
         /// What it is.
         what: &'static str,
     },
     /// More links lead to each other than anyone follows; they may be a ring.
     #[error("{path}: too many links one after another")]
-    TooManyLinks {
-        /// Which.
-        path: SharedPath,
-    },
+    TooManyLinks { path: SharedPath },
     /// Its bytes could not be read; the inner error says whose fault it is.
     #[error("{path}: {source}")]
-    Unreadable {
-        /// Which.
-        path: SharedPath,
-        /// Why.
-        source: FsError,
-    },
+    Unreadable { path: SharedPath, source: FsError },
     /// It could not be brought into the cache.
     #[error("{path}: {source}")]
     NotFetched {
-        /// Which.
         path: SharedPath,
-        /// Why.
         source: TransferError,
     },
     /// The cache refuses to keep it.
     #[error("{path}: {source}")]
     NotKept {
-        /// Which.
         path: SharedPath,
-        /// Why.
         source: CacheError,
     },
     /// The cache cannot hold that much beside what is pinned or open. A larger budget helps.
@@ -69,7 +53,6 @@ pub enum FileError {
     /// A local file could not be written.
     #[error("cannot write {}: {source}", file.display())]
     Local {
-        /// Which.
         file: PathBuf,
         /// What the system said.
         source: std::io::Error,

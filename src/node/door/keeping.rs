@@ -52,7 +52,6 @@ pub struct Prefetch {
 pub struct Fetched {
     /// One of the names that it has.
     pub path: SharedPath,
-    /// Its size.
     pub size_bytes: u64,
     /// `Ok` once the cache holds every byte.
     pub outcome: Result<(), TransferError>,

@@ -35,7 +35,6 @@ pub(super) struct Note {
     pub(super) hash: ContentHash,
     /// The name that was offered.
     pub(super) name: Vec<u8>,
-    /// Its size.
     pub(super) size_bytes: u64,
     /// So many bytes from the first on were there.
     pub(super) prefix_bytes: u64,

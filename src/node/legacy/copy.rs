@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::files::{CopyError, RemoteFile, RemoteFiles};
-use crate::cache::GuestRoom;
+use crate::cache::Reservation;
 use crate::fs::{FsError, ReadNow};
 use crate::net::legacy::{CLOSE_WAIT, Transfer};
 
@@ -34,7 +34,7 @@ pub struct RemoteCopy {
     file: Arc<File>,
     path: Mutex<PathBuf>,
     progress: watch::Receiver<Progress>,
-    room: Arc<Mutex<GuestRoom>>,
+    room: Arc<Mutex<Reservation>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -61,7 +61,7 @@ impl RemoteCopy {
             file,
             path: Mutex::new(path),
             progress: seen,
-            room: Arc::new(Mutex::new(files.cache().guest())),
+            room: Arc::new(Mutex::new(files.cache().reservation())),
             _place: place,
         });
         let carrier = Carrier {

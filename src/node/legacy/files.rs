@@ -109,7 +109,6 @@ pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
 /// A file that a legacy peer has said to have.
 #[derive(Debug)]
 pub struct RemoteFile {
-    /// Its name.
     pub name: Name,
     /// Its size as the header of its transfer says.
     pub size_bytes: u64,

@@ -1,17 +1,17 @@
 //! The legacy peers beside the native plane: their machine, fed and obeyed.
 //!
 //! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to legacy peers
-//! (`shelf`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
+//! (`offered`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
 //! that came from them (`files`, `copy`, `window`), which have no hash and stay apart from all
 //! verified ones. Present only where the plane is turned on.
 
 mod copy;
 mod files;
 mod mount;
+mod offered;
 mod refusals;
 mod run;
 mod serve;
-mod shelf;
 mod window;
 
 use std::collections::HashMap;
@@ -32,9 +32,9 @@ pub use crate::legacy::{LegacyMember, Patience};
 pub use crate::wire::legacy::{Name, printable};
 pub use copy::RemoteCopy;
 pub use files::{COPY_AGE, CopyError, RemoteFile, RemoteFiles};
+pub(super) use offered::Sources;
 use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};
-pub(super) use shelf::Sources;
 pub use window::{RemoteBytes, WINDOWS_MAX};
 
 /// Datagrams that wait for the plane; further ones are dropped, as the network would.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::files::{CopyError, Failed, offence};
-use super::shelf::Shelf;
+use super::offered::Offered;
 use super::{
     CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Inlet, Legacy,
     LegacyAbsence, LegacySettings, Refusals, RemoteFile, RemoteFiles, serve,
@@ -19,7 +19,7 @@ use super::{
 use crate::catalogue::Change;
 use crate::legacy::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
-use crate::net::legacy::{Doorkeeper, LegacyError, Transfer};
+use crate::net::legacy::{Admission, LegacyError, Transfer};
 use crate::net::peer::PeerNet;
 use crate::node::{EventLog, NodeContent, Outdated};
 use crate::path::SharedPath;
@@ -43,7 +43,7 @@ pub(in crate::node) struct LegacyParts {
     pub(in crate::node) events: EventLog,
     /// Where names that come and go are told, for the kernel's caches.
     pub(in crate::node) changes: mpsc::Sender<Outdated>,
-    pub(in crate::node) sources: super::shelf::Sources,
+    pub(in crate::node) sources: super::offered::Sources,
 }
 
 enum Outcome {
@@ -66,10 +66,10 @@ struct Plane {
     machine: LegacyMachine,
     udp: UdpPort,
     files: RemoteFiles,
-    shelf: Arc<Shelf>,
+    offered: Arc<Offered>,
     content: Arc<NodeContent>,
     events: EventLog,
-    door: Doorkeeper,
+    door: Admission,
     waiters: HashMap<Name, Vec<Waiter>>,
     outcomes: mpsc::Sender<Outcome>,
     missed: Arc<AtomicBool>,
@@ -108,10 +108,10 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         machine,
         udp: parts.udp,
         files: parts.files.clone(),
-        shelf: Arc::new(Shelf::new(parts.sources, refusals.clone())),
+        offered: Arc::new(Offered::new(parts.sources, refusals.clone())),
         content: parts.content,
         events: parts.events,
-        door: Doorkeeper::default(),
+        door: Admission::default(),
         waiters: HashMap::new(),
         outcomes,
         missed: missed.clone(),
@@ -184,8 +184,8 @@ impl Plane {
                     None => return,
                 },
                 Some(changes) = queues.changes.recv() => {
-                    self.shelf.note(&changes);
-                    self.shelf.tell_refused(&changes);
+                    self.offered.note(&changes);
+                    self.offered.tell_refused(&changes);
                 }
                 Some((stream, from)) = queues.connections.recv() => self.serve(stream, from),
                 Some(outcome) = queues.outcomes.recv() => self.handle_outcome(outcome),
@@ -195,9 +195,9 @@ impl Plane {
                     None => return,
                 },
                 () = sleep_until(timeout) => {
-                    let shelf = self.shelf.clone();
+                    let offered = self.offered.clone();
                     self.machine
-                        .handle_timeout(Instant::now(), &|name| shelf.find(name).is_some());
+                        .handle_timeout(Instant::now(), &|name| offered.find(name).is_some());
                 }
             }
         }
@@ -209,9 +209,9 @@ impl Plane {
             return;
         }
         self.is_indexing = true;
-        let (shelf, outcomes) = (self.shelf.clone(), self.outcomes.clone());
+        let (offered, outcomes) = (self.offered.clone(), self.outcomes.clone());
         tokio::task::spawn_blocking(move || {
-            shelf.index_all();
+            offered.index_all();
             let _stopping = outcomes.blocking_send(Outcome::Indexed);
         });
     }
@@ -221,13 +221,13 @@ impl Plane {
         first: (SocketAddr, Bytes),
         more: &mut mpsc::Receiver<(SocketAddr, Bytes)>,
     ) {
-        let shelf = self.shelf.clone();
+        let offered = self.offered.clone();
         let mut next = Some(first);
         for _ in 0..BATCH {
             let Some((from, datagram)) = next else { return };
             self.machine
                 .handle_message(Instant::now(), from, &datagram, &|name| {
-                    shelf.find(name).is_some()
+                    offered.find(name).is_some()
                 });
             next = more.try_recv().ok();
         }
@@ -238,11 +238,11 @@ impl Plane {
         let Some(place) = self.door.enter(from.ip()) else {
             return;
         };
-        let (shelf, content) = (self.shelf.clone(), self.content.clone());
+        let (offered, content) = (self.offered.clone(), self.content.clone());
         tokio::spawn(serve::serve(
             (stream, from),
             place,
-            shelf,
+            offered,
             content,
             self.events.clone(),
         ));

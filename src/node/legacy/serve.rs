@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::shelf::Shelf;
+use super::offered::Offered;
 use crate::extent::ByteRange;
 use crate::fs::{Content, ContentHandle, FileVersion, FsError};
 use crate::net::legacy::{Served, ServedPlace};
@@ -21,7 +21,7 @@ const STEP_BYTES: u64 = 1 << 20;
 pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
-    shelf: Arc<Shelf>,
+    offered: Arc<Offered>,
     content: Arc<NodeContent>,
     events: EventLog,
 ) {
@@ -30,7 +30,7 @@ pub(super) async fn serve(
         return;
     };
     let (name, served_name) = (served.name.clone(), served.name.clone());
-    let looker = shelf.clone();
+    let looker = offered.clone();
     let looked = tokio::task::spawn_blocking(move || looker.find(&name)).await;
     let Ok(Some(file)) = looked else {
         return served.close().await;
@@ -46,7 +46,7 @@ pub(super) async fn serve(
     match give(&mut served, &file, &content, &note).await {
         Ok(()) => note(true),
         Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
-        Err(why) => shelf.tell_unfinished(&file.path, why),
+        Err(why) => offered.tell_unfinished(&file.path, why),
     }
     served.close().await;
 }

@@ -79,9 +79,7 @@ pub struct Outgoing {
     pub id: RequestId,
     /// Whom to ask.
     pub node: NodeId,
-    /// Where.
     pub address: SocketAddr,
-    /// What.
     pub request: Request,
 }
 
@@ -96,16 +94,12 @@ pub enum NodeEvent {
     PeerUp(Member),
     /// Another node is gone.
     PeerDown {
-        /// Which.
         node: NodeId,
         /// How it ended.
         why: DownReason,
     },
     /// Another node stopped cleanly; its entries stay for a while.
-    PeerAway {
-        /// Which.
-        node: NodeId,
-    },
+    PeerAway { node: NodeId },
     /// Another node asks who has these contents: answer with [`Machine::send`].
     Wanted {
         /// Who asks.
@@ -129,27 +123,18 @@ pub enum NodeEvent {
     },
     /// Another machine uses a node's key: a person must look.
     CopiedKey {
-        /// Whose.
         node: NodeId,
         /// How it showed.
         how: String,
     },
     /// Another node breaks the rules of the cluster: a person should know.
-    Offended {
-        /// Which.
-        node: NodeId,
-        /// How.
-        what: Offence,
-    },
+    Offended { node: NodeId, what: Offence },
     /// A member has stated who comes or goes; told where it was news.
     Stated(Box<SignedStatement>),
     /// Who is in is another than before: connections with those who are out are to be ended.
     MembershipChanged,
     /// Find out over TCP who is at this address, and say it with [`Machine::knocked`].
-    Knock {
-        /// Where.
-        address: SocketAddr,
-    },
+    Knock { address: SocketAddr },
     /// This node has more names than others keep of one: those beyond are not said.
     NamesRefused,
     /// The farewell is said.

@@ -9,9 +9,7 @@ use crate::id::NodeId;
 /// A file that is on its way, or was a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchReport {
-    /// Which.
     pub hash: ContentHash,
-    /// Its size.
     pub size_bytes: u64,
     /// How much of it is here.
     pub ready_bytes: u64,

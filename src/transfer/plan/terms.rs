@@ -141,7 +141,6 @@ pub enum PlanEvent {
 /// A peer as a responder, for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerRate {
-    /// Who.
     pub node: NodeId,
     /// Place in the order of priority, from 1; unknown and resting peers come last.
     pub priority: usize,

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::fair_queue::Turn;
 use super::opened::Unserved;
-use super::turnstile::Turn;
 use super::{Inner, Made, Server, UPLOAD_WAIT_MAX};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
@@ -16,7 +16,7 @@ use crate::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
 impl Server {
     pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
         let size_bytes = files.iter().map(|file| file.size_bytes).sum();
-        let Some(turn) = self.inner.turnstile.pass(of, size_bytes).await else {
+        let Some(turn) = self.inner.fair_queue.pass(of, size_bytes).await else {
             return Response::Busy;
         };
         let allowed = self.inner.upload.pass(size_bytes, of.0 == Lane::Urgent);

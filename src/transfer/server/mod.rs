@@ -8,8 +8,8 @@
 
 mod askers;
 mod batch;
+mod fair_queue;
 mod opened;
-mod turnstile;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ use crate::wire::native::tcp::{Lane, MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Reque
 
 pub use askers::ASKERS_MAX;
 use askers::Askers;
+use fair_queue::{FairQueue, Turn};
 use opened::{OPENED_FOR, Opened, Source, Unserved};
-use turnstile::{Turn, Turnstile};
 
 /// The largest range that is answered without another thread: the kernel's read-ahead by default,
 /// some 80 microseconds' work where its bytes are in memory.
@@ -72,7 +72,6 @@ impl Default for ServerLimits {
 pub struct OfferData {
     /// Of what.
     pub hash: ContentHash,
-    /// Its size.
     pub size_bytes: u64,
     /// Whether all of it is here; then `ranges` is empty.
     pub all: bool,
@@ -96,7 +95,7 @@ pub struct Server {
 struct Inner {
     cache: Cache,
     shares: ShareSet,
-    turnstile: Turnstile,
+    fair_queue: FairQueue,
     upload: Pace,
     askers: Mutex<Askers>,
     opened: Mutex<Opened>,
@@ -120,7 +119,7 @@ impl Server {
         let inner = Inner {
             cache,
             shares,
-            turnstile: Turnstile::new(limits),
+            fair_queue: FairQueue::new(limits),
             upload: Pace::default(),
             askers: Mutex::new(Askers::new()),
             opened: Mutex::new(Opened::new()),
@@ -197,7 +196,7 @@ impl Server {
         range: ByteRange,
     ) -> Option<Turn> {
         let askable = is_askable(size_bytes, range);
-        let turn = askable.then(|| self.inner.turnstile.pass_at_once(of, range.len()))??;
+        let turn = askable.then(|| self.inner.fair_queue.pass_at_once(of, range.len()))??;
         let is_waited_for = of.0 == Lane::Urgent;
         if !self.inner.upload.pass_at_once(range.len(), is_waited_for) {
             return None;
@@ -245,7 +244,7 @@ impl Server {
         }
         let mut turn = self
             .inner
-            .turnstile
+            .fair_queue
             .pass_at_once((lane, from), range.len())?;
         if !self.inner.upload.pass_at_once(range.len(), true) {
             return None;
@@ -299,7 +298,7 @@ impl Server {
 
     /// How busy this node is with serving, from 0 to 255.
     pub fn load(&self) -> u8 {
-        self.inner.turnstile.load()
+        self.inner.fair_queue.load()
     }
 
     /// Who asked for a content lately, but for `asker`.
@@ -318,7 +317,7 @@ impl Server {
             return refused("the range is not one that can be asked for");
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
-        let Some(turn) = self.inner.turnstile.pass(of, range.len()).await else {
+        let Some(turn) = self.inner.fair_queue.pass(of, range.len()).await else {
             return Response::Busy;
         };
         let is_waited_for = of.0 == Lane::Urgent;
@@ -334,7 +333,7 @@ impl Server {
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
-        let Some(turn) = self.inner.turnstile.pass(of, 0).await else {
+        let Some(turn) = self.inner.fair_queue.pass(of, 0).await else {
             return Response::Busy;
         };
         let inner = self.inner.clone();

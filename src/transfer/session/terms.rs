@@ -159,32 +159,20 @@ pub enum FetchEvent {
     },
     /// A peer sent wrong bytes and is shunned for a while.
     Liar {
-        /// Who.
         node: NodeId,
         /// Of what.
         hash: ContentHash,
     },
     /// A file that is not complete in the cache is being read or filled.
-    Started {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
+    Started { hash: ContentHash, size_bytes: u64 },
     /// The cache holds all of it now.
-    Done {
-        /// Which.
-        hash: ContentHash,
-        /// Its size.
-        size_bytes: u64,
-    },
+    Done { hash: ContentHash, size_bytes: u64 },
     /// A read ended without data.
     Failed {
         /// Of what.
         hash: ContentHash,
         /// Which bytes.
         range: ByteRange,
-        /// Why.
         why: TransferError,
     },
 }

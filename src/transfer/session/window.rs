@@ -16,7 +16,6 @@ struct Held {
     refused: Option<u64>,
 }
 
-/// See the module.
 pub(super) struct Window {
     held: BTreeMap<(ContentKey, u64), Held>,
     refused: BTreeMap<u64, (ContentKey, u64)>,

@@ -26,10 +26,7 @@ pub struct TransferHeader {
 pub enum HeaderError {
     /// Over [`SIZE_MAX_BYTES`].
     #[error("a file of {size_bytes} bytes has more digits than the 10 legacy peers can carry")]
-    TooLarge {
-        /// Its size.
-        size_bytes: u64,
-    },
+    TooLarge { size_bytes: u64 },
     /// The size field is no number that a file can have.
     #[error("the header of the transfer says no size")]
     NoSize,

@@ -65,7 +65,6 @@ pub enum Kind {
     File {
         /// Its identity.
         hash: ContentHash,
-        /// Its size.
         size_bytes: u64,
         /// Whether its owner may execute it.
         executable: bool,
@@ -135,7 +134,6 @@ pub enum Fact {
     Have {
         /// The content.
         hash: ContentHash,
-        /// Its size.
         size_bytes: u64,
     },
     /// The author's cache holds it no more (a tombstone).

@@ -92,7 +92,6 @@ pub enum Request {
     Range {
         /// Which content.
         hash: ContentHash,
-        /// Its size.
         size_bytes: u64,
         /// Within the size, at most [`MAX_RANGE_BYTES`]; empty only for an empty file.
         range: ByteRange,

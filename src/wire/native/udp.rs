@@ -96,10 +96,7 @@ pub enum DatagramError {
     Malformed,
     /// A list or a payload is longer than its limit.
     #[error("{what} exceeds its limit")]
-    TooLong {
-        /// Which.
-        what: &'static str,
-    },
+    TooLong { what: &'static str },
 }
 
 impl Header {
@@ -151,7 +148,6 @@ impl Header {
 /// Where a life of a node is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Contact {
-    /// Who.
     pub node: NodeId,
     /// Its advertised address.
     pub address: SocketAddr,
@@ -294,7 +290,6 @@ pub enum Farewell {
 pub enum Rumor {
     /// A head: signed by its author, which only the owner can check.
     Head {
-        /// Whose.
         author: NodeId,
         /// Newer ones have a higher rank.
         rank: (u64, u64),

@@ -46,7 +46,6 @@ struct Question {
     give_up: Instant,
 }
 
-/// See the module.
 pub struct World {
     pub now: Instant,
     pub start: Instant,

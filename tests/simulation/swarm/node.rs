@@ -124,7 +124,6 @@ impl Cost {
     }
 }
 
-/// See the module.
 pub struct Node {
     pub session: Option<Session<InSwarm>>,
     pub life: u64,

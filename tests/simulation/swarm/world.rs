@@ -57,7 +57,6 @@ pub enum Deed {
     Pauses(Duration),
 }
 
-/// See the module.
 pub struct World {
     pub now: Instant,
     pub start: Instant,

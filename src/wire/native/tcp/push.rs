@@ -25,7 +25,6 @@ pub enum Push {
     Offer {
         /// One name; 1 to 255 bytes, and not to be trusted.
         name: Bytes,
-        /// Its size.
         size_bytes: u64,
         /// Its content.
         hash: ContentHash,

@@ -31,7 +31,6 @@ pub enum Message {
 pub struct OfferSummary {
     /// Of what.
     pub hash: ContentHash,
-    /// Its size.
     pub size_bytes: u64,
     /// Whether it has every byte; then `ranges` is empty.
     pub all: bool,

@@ -1,10 +1,10 @@
-//! What the thread behind the cache has to do: maps to be written a little after stores, files to
-//! be synced that were completed or closed.
+//! What is written behind the stores: maps a little after them, and files to be synced that were
+//! completed or closed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::digest::ContentHash;
 
@@ -16,7 +16,7 @@ const SYNCS_MAX: usize = 1024;
 
 /// What there is to do.
 #[derive(Default)]
-pub(super) struct Chores {
+pub(super) struct WriteBehind {
     list: Mutex<List>,
     changed: Condvar,
 }
@@ -28,14 +28,10 @@ struct List {
     stop: bool,
 }
 
-impl Chores {
-    fn list(&self) -> MutexGuard<'_, List> {
-        self.list.lock()
-    }
-
+impl WriteBehind {
     /// Some file has pages that its map does not claim yet.
     pub(super) fn wake_to_flush(&self) {
-        let mut list = self.list();
+        let mut list = self.list.lock();
         if !list.flush {
             list.flush = true;
             self.changed.notify_one();
@@ -44,7 +40,7 @@ impl Chores {
 
     /// The file should be synced when there is time.
     pub(super) fn sync_later(&self, hash: ContentHash) {
-        let mut list = self.list();
+        let mut list = self.list.lock();
         if list.sync.len() < SYNCS_MAX && !list.sync.contains(&hash) {
             list.sync.push_back(hash);
             self.changed.notify_one();
@@ -53,7 +49,7 @@ impl Chores {
 
     /// Waits for work; gives whether to flush and what to sync. `None` is the end.
     pub(super) fn next(&self) -> Option<(bool, Option<ContentHash>)> {
-        let mut list = self.list();
+        let mut list = self.list.lock();
         while !list.stop && !list.flush && list.sync.is_empty() {
             self.changed.wait(&mut list);
         }
@@ -67,7 +63,7 @@ impl Chores {
 
     /// The thread is to end.
     pub(super) fn stop(&self) {
-        self.list().stop = true;
+        self.list.lock().stop = true;
         self.changed.notify_one();
     }
 }

@@ -1,7 +1,7 @@
 //! Room in the budget for bytes that are not the cache's own: unverified ones of legacy peers.
 //!
 //! They are charged like cached pages, by the same rules: the budget and the free-space floor hold,
-//! and the least recently used files make room. What a guest holds is never evicted; its owner
+//! and the least recently used files make room. What is reserved is never evicted; its owner
 //! drops it.
 
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use super::core::Core;
 use crate::extent::PAGE_BYTES;
 
 /// Bytes of the budget; given back when dropped.
-pub struct GuestRoom {
+pub struct Reservation {
     core: Arc<Core>,
     charged_bytes: u64,
 }
 
 impl Cache {
     /// An empty room, to grow.
-    pub fn guest(&self) -> GuestRoom {
-        GuestRoom {
+    pub fn reservation(&self) -> Reservation {
+        Reservation {
             core: self.core().clone(),
             charged_bytes: 0,
         }
     }
 
-    /// Whether so many bytes could be a guest's now, were all evicted that may be. Not a promise.
+    /// Whether so many bytes could be reserved now, were all evicted that may be. Not a promise.
     pub fn could_hold(&self, bytes: u64) -> bool {
         let core = self.core();
         let (fixed_bytes, evictable_bytes, budget_bytes, floor_bytes) = {
@@ -44,7 +44,7 @@ impl Cache {
     }
 }
 
-impl GuestRoom {
+impl Reservation {
     /// Grows until it holds so many bytes, evicting cached files for them. False where there is no
     /// room: it is as before then.
     pub fn grow_to(&mut self, bytes: u64) -> bool {
@@ -58,7 +58,7 @@ impl GuestRoom {
     }
 }
 
-impl Drop for GuestRoom {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut index = self.core.index.lock();
         index.recharge(self.charged_bytes, 0);
@@ -67,8 +67,8 @@ impl Drop for GuestRoom {
     }
 }
 
-impl std::fmt::Debug for GuestRoom {
+impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "GuestRoom({} bytes)", self.charged_bytes)
+        write!(f, "Reservation({} bytes)", self.charged_bytes)
     }
 }

@@ -35,7 +35,7 @@ struct Index {
 }
 
 /// What can be given, as the namespace, the shares and the cache are now.
-pub(super) struct Shelf {
+pub(super) struct Offered {
     me: NodeId,
     bridge: bool,
     view: Arc<ArcSwap<View>>,
@@ -47,7 +47,7 @@ pub(super) struct Shelf {
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
 }
 
-/// What a [`Shelf`] looks at.
+/// What a [`Offered`] looks at.
 pub(in crate::node) struct Sources {
     pub(in crate::node) me: NodeId,
     pub(in crate::node) bridge: bool,
@@ -57,7 +57,7 @@ pub(in crate::node) struct Sources {
     pub(in crate::node) cache: Cache,
 }
 
-impl Shelf {
+impl Offered {
     pub(super) fn new(sources: Sources, refusals: Refusals) -> Self {
         Self {
             me: sources.me,

@@ -19,13 +19,13 @@ const URGENT_RUN_MAX: u32 = 8;
 /// The load at which an offer says 255: so many questions that wait.
 const LOAD_FULL_WAITING: usize = 64;
 
-/// Lets peers through in turn. Clones are the same turnstile.
+/// Lets peers through in turn. Clones are the same queue.
 #[derive(Clone)]
-pub(super) struct Turnstile {
-    gate: Arc<Mutex<Gate>>,
+pub(super) struct FairQueue {
+    turns: Arc<Mutex<Turns>>,
 }
 
-struct Gate {
+struct Turns {
     limits: ServerLimits,
     making: usize,
     held_bytes: u64,
@@ -46,7 +46,7 @@ struct Waiter {
 
 /// The right to make one answer; dropping it gives it back.
 pub(super) struct Turn {
-    turnstile: Turnstile,
+    queue: FairQueue,
     of: (Lane, NodeId),
     bytes: u64,
     making: bool,
@@ -57,9 +57,9 @@ impl Turn {
     pub fn made(&mut self) {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
-                let mut gate = self.turnstile.lock();
-                gate.making -= 1;
-                gate.grant(&self.turnstile)
+                let mut turns = self.queue.turns.lock();
+                turns.making -= 1;
+                turns.grant(&self.queue)
             };
             drop(granted);
         }
@@ -69,24 +69,24 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let granted = {
-            let mut gate = self.turnstile.lock();
-            gate.making -= usize::from(self.making);
-            gate.held_bytes -= self.bytes;
-            if let Some(held) = gate.held_of_peer.get_mut(&self.of) {
+            let mut turns = self.queue.turns.lock();
+            turns.making -= usize::from(self.making);
+            turns.held_bytes -= self.bytes;
+            if let Some(held) = turns.held_of_peer.get_mut(&self.of) {
                 *held -= self.bytes;
                 if *held == 0 {
-                    gate.held_of_peer.remove(&self.of);
+                    turns.held_of_peer.remove(&self.of);
                 }
             }
-            gate.grant(&self.turnstile)
+            turns.grant(&self.queue)
         };
         drop(granted);
     }
 }
 
-impl Turnstile {
+impl FairQueue {
     pub fn new(limits: ServerLimits) -> Self {
-        let gate = Gate {
+        let turns = Turns {
             limits,
             making: 0,
             held_bytes: 0,
@@ -98,7 +98,7 @@ impl Turnstile {
             urgent_run: 0,
         };
         Self {
-            gate: Arc::new(Mutex::new(gate)),
+            turns: Arc::new(Mutex::new(turns)),
         }
     }
 
@@ -106,11 +106,11 @@ impl Turnstile {
     pub async fn pass(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
-            let mut gate = self.gate.lock();
-            if !gate.line_up(of, Waiter { bytes, go }) {
+            let mut turns = self.turns.lock();
+            if !turns.line_up(of, Waiter { bytes, go }) {
                 return None;
             }
-            gate.grant(self)
+            turns.grant(self)
         };
         drop(unclaimed);
         turn.await.ok()
@@ -118,19 +118,19 @@ impl Turnstile {
 
     /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
     pub fn pass_at_once(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
-        let mut gate = self.gate.lock();
-        let idle = gate.waiting_count == 0 && gate.making < gate.limits.makers_max;
-        (idle && gate.fits(&of, bytes)).then(|| gate.begin(of, bytes, self))
+        let mut turns = self.turns.lock();
+        let idle = turns.waiting_count == 0 && turns.making < turns.limits.makers_max;
+        (idle && turns.fits(&of, bytes)).then(|| turns.begin(of, bytes, self))
     }
 
     /// How busy this node is, from 0 to 255.
     pub fn load(&self) -> u8 {
-        let waiting = self.gate.lock().waiting_count.min(LOAD_FULL_WAITING);
+        let waiting = self.turns.lock().waiting_count.min(LOAD_FULL_WAITING);
         (waiting * 255 / LOAD_FULL_WAITING) as u8
     }
 }
 
-impl Gate {
+impl Turns {
     fn turns(&mut self, lane: Lane) -> &mut VecDeque<NodeId> {
         match lane {
             Lane::Urgent => &mut self.urgent,
@@ -155,7 +155,7 @@ impl Gate {
     /// Lets through whom the limits allow. Gives back the turns of those that went away, to be
     /// dropped without the lock.
     #[must_use]
-    fn grant(&mut self, turnstile: &Turnstile) -> Vec<Turn> {
+    fn grant(&mut self, queue: &FairQueue) -> Vec<Turn> {
         let mut unclaimed = Vec::new();
         while self.making < self.limits.makers_max {
             let first = match self.urgent_run < URGENT_RUN_MAX {
@@ -169,7 +169,7 @@ impl Gate {
                 Lane::Urgent => self.urgent_run + 1,
                 Lane::Bulk => 0,
             };
-            unclaimed.extend(self.let_through(of, turnstile));
+            unclaimed.extend(self.let_through(of, queue));
         }
         unclaimed
     }
@@ -200,19 +200,19 @@ impl Gate {
         fits && held + bytes <= self.limits.held_of_peer_max_bytes
     }
 
-    fn begin(&mut self, of: (Lane, NodeId), bytes: u64, turnstile: &Turnstile) -> Turn {
+    fn begin(&mut self, of: (Lane, NodeId), bytes: u64, queue: &FairQueue) -> Turn {
         self.making += 1;
         self.held_bytes += bytes;
         *self.held_of_peer.entry(of).or_default() += bytes;
         Turn {
-            turnstile: turnstile.clone(),
+            queue: queue.clone(),
             of,
             bytes,
             making: true,
         }
     }
 
-    fn let_through(&mut self, of: (Lane, NodeId), turnstile: &Turnstile) -> Option<Turn> {
+    fn let_through(&mut self, of: (Lane, NodeId), queue: &FairQueue) -> Option<Turn> {
         let line = self.waiting.get_mut(&of)?;
         let waiter = line.pop_front()?;
         match line.is_empty() {
@@ -220,7 +220,7 @@ impl Gate {
             false => self.turns(of.0).push_back(of.1),
         }
         self.waiting_count -= 1;
-        let turn = self.begin(of, waiter.bytes, turnstile);
+        let turn = self.begin(of, waiter.bytes, queue);
         waiter.go.send(turn).err()
     }
 }
@@ -256,14 +256,14 @@ mod tests {
 
     #[test]
     fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
-        let gate = Turnstile::new(limits());
-        let mut greedy: Vec<_> = (0..6).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let queue = FairQueue::new(limits());
+        let mut greedy: Vec<_> = (0..6).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
         let mut made: Vec<_> = greedy
             .iter_mut()
             .map(|f| now(f.as_mut()).flatten())
             .collect();
         assert_eq!(made.iter().flatten().count(), 2);
-        let mut modest = pin!(gate.pass(peer(2), 1));
+        let mut modest = pin!(queue.pass(peer(2), 1));
         assert!(now(modest.as_mut()).is_none());
         made[0] = None;
         made[1] = None;
@@ -276,36 +276,36 @@ mod tests {
 
     #[test]
     fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
-        let gate = Turnstile::new(limits());
-        let first = gate.pass_at_once(peer(1), 60);
+        let queue = FairQueue::new(limits());
+        let first = queue.pass_at_once(peer(1), 60);
         assert!(first.is_some());
-        assert!(gate.pass_at_once(peer(1), 1).is_none(), "its own memory");
-        assert!(gate.pass_at_once(peer(2), 41).is_none(), "everybody's");
-        let second = gate.pass_at_once(peer(2), 1);
+        assert!(queue.pass_at_once(peer(1), 1).is_none(), "its own memory");
+        assert!(queue.pass_at_once(peer(2), 41).is_none(), "everybody's");
+        let second = queue.pass_at_once(peer(2), 1);
         assert!(second.is_some());
-        assert!(gate.pass_at_once(peer(3), 1).is_none(), "two are made");
-        let mut waiting = Box::pin(gate.pass(peer(4), 100));
+        assert!(queue.pass_at_once(peer(3), 1).is_none(), "two are made");
+        let mut waiting = Box::pin(queue.pass(peer(4), 100));
         assert!(now(waiting.as_mut()).is_none());
         drop(second);
-        assert!(gate.pass_at_once(peer(3), 1).is_none(), "one waits longer");
+        assert!(queue.pass_at_once(peer(3), 1).is_none(), "one waits longer");
         drop((first, waiting));
-        let inner = gate.lock();
+        let inner = queue.turns.lock();
         assert_eq!((inner.making, inner.held_bytes), (0, 0));
     }
 
     #[test]
     fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
-        let gate = Turnstile::new(ServerLimits {
+        let queue = FairQueue::new(ServerLimits {
             makers_max: 1,
             waiting_of_peer_max: 100,
             waiting_max: 100,
             ..limits()
         });
-        let mut making = now(pin!(gate.pass(peer(1), 1)).as_mut()).flatten();
+        let mut making = now(pin!(queue.pass(peer(1), 1)).as_mut()).flatten();
         assert!(making.is_some());
-        let mut bulk: Vec<_> = (0..3).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let mut bulk: Vec<_> = (0..3).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
         let urgent = (Lane::Urgent, peer(2).1);
-        let mut readers: Vec<_> = (0..20).map(|_| Box::pin(gate.pass(urgent, 1))).collect();
+        let mut readers: Vec<_> = (0..20).map(|_| Box::pin(queue.pass(urgent, 1))).collect();
         assert!(bulk.iter_mut().all(|it| now(it.as_mut()).is_none()));
         assert!(readers.iter_mut().all(|it| now(it.as_mut()).is_none()));
         let mut order = String::new();
@@ -327,27 +327,27 @@ mod tests {
 
     #[test]
     fn too_many_questions_are_refused_at_once() {
-        let gate = Turnstile::new(limits());
-        let mut all: Vec<_> = (0..9).map(|_| Box::pin(gate.pass(peer(1), 1))).collect();
+        let queue = FairQueue::new(limits());
+        let mut all: Vec<_> = (0..9).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
         let outcomes: Vec<_> = all.iter_mut().map(|f| now(f.as_mut())).collect();
         assert_eq!(
             outcomes.iter().filter(|o| matches!(o, Some(None))).count(),
             1
         );
-        assert!(gate.load() > 0);
+        assert!(queue.load() > 0);
     }
 
     #[test]
     fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
-        let gate = Turnstile::new(limits());
-        let mut slow = now(pin!(gate.pass(peer(1), 60)).as_mut())
+        let queue = FairQueue::new(limits());
+        let mut slow = now(pin!(queue.pass(peer(1), 60)).as_mut())
             .flatten()
             .unwrap();
         slow.made();
-        let mut more = pin!(gate.pass(peer(1), 10));
+        let mut more = pin!(queue.pass(peer(1), 10));
         assert!(now(more.as_mut()).is_none());
         assert!(
-            now(pin!(gate.pass(peer(2), 40)).as_mut())
+            now(pin!(queue.pass(peer(2), 40)).as_mut())
                 .flatten()
                 .is_some()
         );
@@ -357,14 +357,14 @@ mod tests {
 
     #[test]
     fn who_goes_away_leaves_nothing_behind() {
-        let gate = Turnstile::new(limits());
-        let first = now(pin!(gate.pass(peer(1), 60)).as_mut()).flatten();
+        let queue = FairQueue::new(limits());
+        let first = now(pin!(queue.pass(peer(1), 60)).as_mut()).flatten();
         {
-            let mut gone = Box::pin(gate.pass(peer(1), 60));
+            let mut gone = Box::pin(queue.pass(peer(1), 60));
             assert!(now(gone.as_mut()).is_none());
         }
         drop(first);
-        let inner = gate.lock();
+        let inner = queue.turns.lock();
         assert_eq!(
             (inner.making, inner.held_bytes, inner.waiting_count),
             (0, 0, 0)

@@ -3,50 +3,50 @@
 use super::*;
 
 #[test]
-fn a_guest_takes_the_room_of_what_was_used_least_and_gives_it_back() {
+fn a_reservation_takes_the_room_of_what_was_used_least_and_gives_it_back() {
     let place = Place::new(400_000);
     let sources: Vec<_> = (0..2).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
     sources.iter().for_each(|source| {
         fill(&cache, source);
     });
-    let mut guest = cache.guest();
-    assert!(cache.could_hold(200_000) && guest.grow_to(1) && guest.grow_to(200_000));
+    let mut reserved = cache.reservation();
+    assert!(cache.could_hold(200_000) && reserved.grow_to(1) && reserved.grow_to(200_000));
     assert!(cache.usage().used_bytes <= 400_000);
     assert!(!cache.is_complete(&sources[0].hash()));
     assert!(cache.is_complete(&sources[1].hash()));
     // a file of the cache does not push it out
     assert_eq!(fill(&cache, &sources[0]), Stored::Kept);
     assert!(!cache.is_complete(&sources[1].hash()) && cache.usage().used_bytes >= 350_000);
-    drop(guest);
+    drop(reserved);
     assert!(cache.usage().used_bytes < 200_000);
 }
 
 #[test]
-fn a_guest_finds_no_room_beyond_the_budget_or_beside_what_is_open() {
+fn a_reservation_finds_no_room_beyond_the_budget_or_beside_what_is_open() {
     let place = Place::new(400_000);
     let source = Source::new(1, 150_000);
     let (cache, _events) = place.open();
     let open = open_file(&cache, &source);
     source.store(&open, source.whole());
-    let mut guest = cache.guest();
+    let mut reserved = cache.reservation();
     assert!(!cache.could_hold(300_000) && !cache.could_hold(u64::MAX));
-    assert!(!guest.grow_to(300_000) && guest.grow_to(200_000));
+    assert!(!reserved.grow_to(300_000) && reserved.grow_to(200_000));
     let before = cache.usage();
-    assert!(!guest.grow_to(300_000));
+    assert!(!reserved.grow_to(300_000));
     assert_eq!(cache.usage(), before, "refused, it is as before");
     drop(open);
-    assert!(cache.could_hold(100_000) && guest.grow_to(300_000));
+    assert!(cache.could_hold(100_000) && reserved.grow_to(300_000));
 }
 
 #[test]
-fn a_guest_leaves_the_floor_of_free_space() {
+fn a_reservation_leaves_the_floor_of_free_space() {
     let mut place = Place::new(10 << 20);
     place.floor_bytes = 1 << 20;
     let faults = Arc::new(Faults::none());
     faults.set_free_bytes((1 << 20) + 300_000);
     let (cache, _events) = place.try_open(Some(faults)).unwrap();
-    let mut guest = cache.guest();
+    let mut reserved = cache.reservation();
     assert!(cache.could_hold(250_000) && !cache.could_hold(350_000));
-    assert!(guest.grow_to(250_000) && !guest.grow_to(350_000));
+    assert!(reserved.grow_to(250_000) && !reserved.grow_to(350_000));
 }

@@ -8,17 +8,17 @@ use super::CacheError;
 use super::core::Core;
 
 /// The running thread; ends it when dropped.
-pub(super) struct Keeper {
+pub(super) struct Flusher {
     core: Arc<Core>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl Flusher {
     pub(super) fn start(core: Arc<Core>) -> Result<Self, CacheError> {
         let for_thread = core.clone();
         let thread = std::thread::Builder::new()
-            .name("cache-keeper".to_owned())
-            .spawn(move || keep(&for_thread))
+            .name("cache-flusher".to_owned())
+            .spawn(move || run(&for_thread))
             .map_err(|error| CacheError::io("start a thread for", &core.works.layout.dir, error))?;
         Ok(Self {
             core,
@@ -27,9 +27,9 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Flusher {
     fn drop(&mut self) {
-        self.core.works.chores.stop();
+        self.core.works.write_behind.stop();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was reported by its hook.
             let _ = thread.join();
@@ -37,8 +37,8 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(core: &Arc<Core>) {
-    while let Some((flush, sync)) = core.works.chores.next() {
+fn run(core: &Arc<Core>) {
+    while let Some((flush, sync)) = core.works.write_behind.next() {
         if flush {
             core.flush_all();
         }
