@@ -1,0 +1,229 @@
+//! Tests of `ahead`.
+
+use super::super::order::Listed;
+use super::*;
+
+const CP: u32 = 7;
+const DIR: u64 = 1;
+
+/// Files `000`, `001` …, whose numbers are in no order; each asks for its own place.
+fn directory(count: usize, size_bytes: u64) -> Arc<Order<usize>> {
+    let file = |place: usize| Listed {
+        name: format!("{place:05}").into_bytes().into(),
+        number: (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        cookie: (place as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03),
+        size_bytes,
+        ask: Some(place),
+    };
+    Arc::new(Order::new((0..count).map(file).collect()))
+}
+
+struct World {
+    ahead: Ahead<u64, usize>,
+    files: Arc<Order<usize>>,
+    now: Instant,
+    asked: Vec<usize>,
+    /// Directories are numbered, and this is the last one.
+    last_dir: u64,
+}
+
+impl World {
+    fn new(count: usize, size_bytes: u64) -> Self {
+        Self {
+            ahead: Ahead::new(),
+            files: directory(count, size_bytes),
+            now: Instant::now(),
+            asked: vec![],
+            last_dir: DIR,
+        }
+    }
+
+    fn open_in(&mut self, dir: u64, place: usize) {
+        let name = self.files.at(By::Name, place).unwrap().name.clone();
+        let follow = self.ahead.opened(self.now, CP, &dir, &name);
+        self.follow(follow);
+    }
+
+    fn follow(&mut self, mut follow: Follow<u64, usize>) {
+        loop {
+            self.asked.extend(follow.ask);
+            let files = self.files.clone();
+            follow = match follow.needs {
+                None => return,
+                Some(Needs::Order(dir)) => self.ahead.listed(self.now, CP, &dir, files),
+                Some(Needs::After(dir, _)) if dir < self.last_dir => {
+                    self.ahead.comes_next(self.now, CP, &(dir + 1), || files)
+                }
+                Some(Needs::After(..)) => return,
+            };
+        }
+    }
+
+    fn open(&mut self, place: usize) {
+        self.open_in(DIR, place);
+    }
+}
+
+#[test]
+fn who_opens_three_files_in_the_order_of_names_has_the_next_ones_asked_for() {
+    let mut world = World::new(1000, 10);
+    world.open(0);
+    world.open(1);
+    assert_eq!(world.asked, [0; 0]);
+    world.open(2);
+    assert_eq!(world.asked, [3, 4, 5, 6]);
+    (3..1000).for_each(|place| world.open(place));
+    assert_eq!(
+        world.asked,
+        (3..1000).collect::<Vec<_>>(),
+        "each once, in order"
+    );
+}
+
+#[test]
+fn the_orders_of_numbers_and_of_listings_are_as_good() {
+    for by in [By::Number, By::Listing] {
+        let mut world = World::new(1000, 10);
+        let order = world.files.in_order(by);
+        order.iter().for_each(|place| world.open(*place));
+        assert_eq!(world.asked, order[3..]);
+    }
+}
+
+#[test]
+fn the_more_is_opened_the_more_is_asked_for_up_to_a_limit() {
+    let mut world = World::new(5000, 10);
+    let mut most = 0;
+    for place in 0..5000 {
+        world.open(place);
+        most = most.max((world.asked.len() + 3).saturating_sub(place + 1));
+        assert!(most <= WINDOW_START + place, "{most} at {place}");
+    }
+    assert!(
+        (WINDOW_MAX_FILES / 2..=WINDOW_MAX_FILES).contains(&most),
+        "{most}"
+    );
+}
+
+#[test]
+fn what_is_asked_for_and_not_opened_is_bounded_in_bytes() {
+    let size_bytes = 60_000;
+    let mut world = World::new(2000, size_bytes);
+    for place in 0..1000 {
+        world.open(place);
+        let unread = (world.asked.len() + 3).saturating_sub(place + 1) as u64;
+        assert!(unread * size_bytes <= WINDOW_MAX_BYTES);
+    }
+    assert!(world.asked.len() > 1000);
+}
+
+#[test]
+fn a_program_that_reads_one_file_in_ten_leads_to_little_in_vain() {
+    for step in [2, 3, 10] {
+        let mut world = World::new(5000, 10);
+        (0..5000).step_by(step).for_each(|place| world.open(place));
+        assert_eq!(world.asked, [0; 0], "one in {step}");
+    }
+    let mut state = 1u64;
+    let mut chance = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state >> 33
+    };
+    for trial in 0..20 {
+        let mut world = World::new(5000, 10);
+        let opened: Vec<usize> = (0..5000).filter(|_| chance().is_multiple_of(10)).collect();
+        opened.iter().for_each(|place| world.open(*place));
+        let in_vain = world
+            .asked
+            .iter()
+            .filter(|place| !opened.contains(place))
+            .count();
+        assert!(
+            in_vain * 5 <= opened.len(),
+            "trial {trial}: {in_vain} of {}",
+            opened.len()
+        );
+    }
+}
+
+#[test]
+fn who_stops_reading_all_is_followed_no_more() {
+    let mut world = World::new(5000, 10);
+    (0..1000).for_each(|place| world.open(place));
+    let before = world.asked.len();
+    (1000..5000).step_by(10).for_each(|place| world.open(place));
+    assert!(
+        world.asked.len() - before <= WINDOW_MAX_FILES / 2,
+        "{}",
+        world.asked.len()
+    );
+}
+
+#[test]
+fn threads_that_are_a_little_out_of_order_are_one_program() {
+    let mut world = World::new(1000, 10);
+    (0..10).for_each(|place| world.open(place));
+    for pair in 5..499 {
+        world.open(pair * 2 + 1);
+        world.open(pair * 2);
+    }
+    assert!(world.asked.len() > 900, "{}", world.asked.len());
+}
+
+#[test]
+fn the_next_directory_of_such_a_program_is_asked_for_as_it_is_listed() {
+    let mut world = World::new(100, 10);
+    assert_eq!(
+        world.ahead.lists(CP, &DIR),
+        Follow::NOTHING,
+        "nothing is known yet"
+    );
+    (0..100).for_each(|place| world.open(place));
+    world.asked.clear();
+    let follow = world.ahead.lists(CP, &(DIR + 1));
+    assert_eq!(follow.needs, Some(Needs::Order(DIR + 1)));
+    world.follow(follow);
+    assert!(world.asked.len() >= WINDOW_START && world.asked[0] == 0);
+    (0..100).for_each(|place| world.open_in(DIR + 1, place));
+    assert_eq!(world.asked, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_went_from_one_directory_to_the_next_has_the_third_asked_for_before() {
+    let mut world = World::new(20, 10);
+    world.last_dir = DIR + 9;
+    for dir in DIR..DIR + 10 {
+        (0..20).for_each(|place| world.open_in(dir, place));
+        let asked = world.asked.len();
+        assert!(
+            dir < DIR + 2 || dir == DIR + 9 || asked > 20 * dir as usize,
+            "{asked}"
+        );
+    }
+    assert!(world.asked.len() <= 20 * 10);
+}
+
+#[test]
+fn who_goes_elsewhere_leaves_little_in_vain() {
+    let mut world = World::new(4, 10);
+    world.last_dir = DIR + 10_000;
+    (DIR..DIR + 50).for_each(|dir| (0..4).for_each(|place| world.open_in(dir, place)));
+    let before = world.asked.len();
+    for dir in (DIR + 1000..DIR + 9000).step_by(100) {
+        (0..4).for_each(|place| world.open_in(dir, place));
+    }
+    let more = world.asked.len() - before;
+    assert!(more <= WINDOW_MAX_FILES + 4 * 80, "{more}");
+}
+
+#[test]
+fn a_name_that_is_not_in_the_order_leads_to_nothing() {
+    let mut world = World::new(10, 10);
+    (0..4).for_each(|place| world.open(place));
+    let before = world.asked.clone();
+    let unknown = world.ahead.opened(world.now, CP, &DIR, b"new");
+    world.follow(unknown);
+    assert_eq!(world.asked, before);
+}
