@@ -58,13 +58,14 @@ impl Device {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
                 self.counters.note(opcode::READ, begun.elapsed(), false);
                 self.counters.note_bytes(length);
-                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
+                // before the program has it: who asks after its end is told of all it read
                 if let Some(Reader { reading, .. }) = reader {
                     let range = ByteRange::at(read.offset, length as u64);
                     let arrived_bytes = self.fs.arrived_bytes(&handle, range);
                     self.readers
                         .note_read(&reading, range.len(), arrived_bytes, begun);
                 }
+                let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
             Ok((handle, ReadStep::Wait(range))) => {
                 let asked = Asked {
@@ -172,14 +173,14 @@ impl Device {
         match result {
             Ok(bytes) => {
                 self.counters.note_bytes(bytes.len());
-                let head = abi::out_header(unique, 0, bytes.len());
-                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
                 if let Some(reading) = &waiting.reading {
                     let arrived_bytes = self.fs.arrived_bytes(handle, range);
                     let given_bytes = bytes.len() as u64;
                     self.readers
                         .note_read(reading, given_bytes, arrived_bytes, Instant::now());
                 }
+                let head = abi::out_header(unique, 0, bytes.len());
+                let _ = self.write(&[IoSlice::new(&head), IoSlice::new(&bytes)]);
             }
             Err(error) => self.answer_error(unique, error),
         }
