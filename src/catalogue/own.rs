@@ -21,6 +21,7 @@ impl Catalogue {
         let merge = Merge::new(me, name);
         let published = Arc::new(View {
             merged: merge.state.clone(),
+            number: 0,
         });
         let index = NodeIndex(0);
         let own = Log {
@@ -220,6 +221,7 @@ impl Catalogue {
         if std::mem::take(&mut self.merge.dirty) {
             self.published = Arc::new(View {
                 merged: self.merge.state.clone(),
+                number: self.published.number + 1,
             });
         }
         self.published.clone()

@@ -68,9 +68,16 @@ pub struct Totals {
 /// The merged namespace at one moment.
 pub struct View {
     pub(super) merged: Merged,
+    /// Which of its catalogue's views it is, counted from 0.
+    pub(super) number: u64,
 }
 
 impl View {
+    /// Whether it is of a later moment than another view of the same catalogue.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.number > other.number
+    }
+
     /// What a path stands for; the root always is a directory.
     pub fn lookup(&self, path: &SharedPath) -> Option<Found> {
         let Some(parent) = path.parent() else {

@@ -16,49 +16,52 @@ use crate::catalogue::View;
 /// kernel's locks; half of what may pass between a file's close and its name on every node.
 pub(super) const TELLING_LIMIT: Duration = Duration::from_secs(1);
 
-/// The namespace that is shown.
+/// The namespace that is shown: none before the first question, and never an older one again.
 #[derive(Default)]
 pub(super) struct Shown(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// What the kernel was told of last; nothing at the start.
-    told: Option<Arc<View>>,
+    shown: Option<Arc<View>>,
     /// Since when a newer one is known to wait.
     behind_since: Option<Instant>,
-    /// The newest that was given before the kernel was told of it. What is older is not given any
-    /// more: nothing that was shown is taken back.
-    ahead: Option<Arc<View>>,
+}
+
+impl State {
+    fn go_on_to(&mut self, view: Arc<View>) {
+        self.shown = Some(view);
+        self.behind_since = None;
+    }
 }
 
 impl Shown {
-    /// The kernel was told of all that this namespace changes.
+    /// The kernel was told of all that this namespace changes. Of one that is older than what is
+    /// shown already there is nothing to say: it comes late.
     pub fn show(&self, view: Arc<View>) {
         let mut state = self.0.lock();
-        state.ahead.take_if(|ahead| Arc::ptr_eq(ahead, &view));
-        state.told = Some(view);
-        state.behind_since = None;
+        if !state
+            .shown
+            .as_ref()
+            .is_some_and(|it| it.is_newer_than(&view))
+        {
+            state.go_on_to(view);
+        }
     }
 
-    /// What to answer from, where this is the newest there is.
+    /// What to answer from, where this was the newest when it was asked for.
     pub fn of(&self, newest: Arc<View>, now: Instant) -> Arc<View> {
         let mut state = self.0.lock();
-        if let State {
-            told: Some(told),
-            behind_since,
-            ahead: None,
-        } = &mut *state
-        {
-            if Arc::ptr_eq(told, &newest) {
-                *behind_since = None;
-                return newest;
+        if let Some(shown) = state.shown.clone() {
+            // another thread may have had a newer one shown since this one was asked for
+            if !newest.is_newer_than(&shown) {
+                return shown;
             }
-            let since = *behind_since.get_or_insert(now);
+            let since = *state.behind_since.get_or_insert(now);
             if now.saturating_duration_since(since) <= TELLING_LIMIT {
-                return told.clone();
+                return shown;
             }
         }
-        state.ahead = Some(newest.clone());
+        state.go_on_to(newest.clone());
         newest
     }
 }
@@ -68,21 +71,39 @@ mod tests {
     use super::*;
     use crate::catalogue::Catalogue;
     use crate::id::{NodeId, NodeName};
+    use crate::path::SharedPath;
+    use crate::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 
-    /// A namespace, another than each before.
-    fn view() -> Arc<View> {
+    /// Namespaces of one node, each with a name more than the one before.
+    fn views<const N: usize>() -> [Arc<View>; N] {
         let name = NodeName::new("near").unwrap();
-        Catalogue::new(NodeId::new([7; 32]), name).view()
+        let mut catalogue = Catalogue::new(NodeId::new([7; 32]), name);
+        std::array::from_fn(|n| {
+            let time = Timestamp::default();
+            let entry = Entry {
+                kind: Kind::Directory,
+                mtime: time,
+                version_time: time,
+                sent_by: None,
+            };
+            let path = SharedPath::new(format!("d{n}").into_bytes()).unwrap();
+            catalogue.put(ShareIndex(0), &path, entry).unwrap();
+            catalogue.view()
+        })
     }
 
     fn gives(shown: &Shown, newest: &Arc<View>, now: Instant, expected: &Arc<View>) -> bool {
         Arc::ptr_eq(&shown.of(newest.clone(), now), expected)
     }
 
+    fn too_late(now: Instant) -> Instant {
+        now + TELLING_LIMIT + Duration::from_millis(1)
+    }
+
     #[test]
     fn a_newer_namespace_is_shown_when_the_kernel_was_told_of_it() {
         let (shown, now) = (Shown::default(), Instant::now());
-        let (one, two) = (view(), view());
+        let [one, two] = views();
         shown.show(one.clone());
         assert!(gives(&shown, &two, now, &one));
         shown.show(two.clone());
@@ -92,29 +113,42 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_be_told_is_waited_for_no_longer_than_the_limit() {
         let (shown, now) = (Shown::default(), Instant::now());
-        let (one, two) = (view(), view());
+        let [one, two, three, four] = views();
         shown.show(one.clone());
-        assert!(gives(&shown, &two, now, &one));
-        assert!(gives(&shown, &two, now + TELLING_LIMIT, &one));
-        let later = now + TELLING_LIMIT + Duration::from_millis(1);
-        assert!(gives(&shown, &two, later, &two));
-        shown.show(view());
-        assert!(gives(&shown, &two, later, &two), "nor is it taken back");
-        shown.show(two.clone());
-        let three = view();
-        assert!(gives(&shown, &three, later, &two), "and all is as before");
+        assert!(gives(&shown, &three, now, &one));
+        assert!(gives(&shown, &three, now + TELLING_LIMIT, &one));
+        let later = too_late(now);
+        assert!(gives(&shown, &three, later, &three));
+        shown.show(two);
+        assert!(gives(&shown, &three, later, &three), "nor is it taken back");
+        assert!(gives(&shown, &four, later, &three), "and all is as before");
+        shown.show(three.clone());
+        assert!(gives(&shown, &four, later, &three));
+        shown.show(four.clone());
+        assert!(gives(&shown, &four, later, &four));
     }
 
     #[test]
     fn what_was_shown_at_the_start_is_not_taken_back() {
         let (shown, now) = (Shown::default(), Instant::now());
-        let (old, older, newest) = (view(), view(), view());
+        let [older, old, newest, next] = views();
         assert!(gives(&shown, &newest, now, &newest));
         shown.show(older);
         shown.show(old);
         assert!(gives(&shown, &newest, now, &newest));
         shown.show(newest.clone());
-        let next = view();
         assert!(gives(&shown, &next, now, &newest));
+    }
+
+    #[test]
+    fn who_asks_slowly_takes_nothing_back_that_another_was_shown() {
+        let (shown, now) = (Shown::default(), Instant::now());
+        let [one, asked_slowly, newest] = views();
+        shown.show(one.clone());
+        assert!(gives(&shown, &newest, now, &one));
+        assert!(gives(&shown, &newest, too_late(now), &newest));
+        assert!(gives(&shown, &asked_slowly, too_late(now), &newest));
+        shown.show(asked_slowly);
+        assert!(gives(&shown, &newest, too_late(now), &newest));
     }
 }
