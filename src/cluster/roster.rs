@@ -26,8 +26,10 @@ use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
 
 mod packet;
+mod timers;
 
 use packet::{MIN_SENDS, decode, encode, engine_config, is_reachable};
+use timers::Timers;
 
 type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
 type Update = foca::Member<Life>;
@@ -68,8 +70,7 @@ pub(super) struct Roster {
     engine: Engine,
     vouchers: Vouchers,
     runtime: AccumulatingRuntime<Life>,
-    timers: BTreeMap<(Instant, u64), Timer<Life>>,
-    timer_count: u64,
+    timers: Timers<Timer<Life>>,
     base: foca::Config,
     suspicion: Duration,
     tuned_for: usize,
@@ -95,8 +96,7 @@ impl Roster {
             engine: Foca::new(Life(me), base.clone(), rng, LifeCodec(vouchers.clone())),
             vouchers,
             runtime: AccumulatingRuntime::new(),
-            timers: BTreeMap::new(),
-            timer_count: 0,
+            timers: Timers::new(),
             base,
             suspicion: config.suspicion,
             tuned_for: 1,
@@ -321,15 +321,13 @@ impl Roster {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|((at, _), _)| *at)
+        self.timers.first_due()
     }
 
     /// Lets the engine's timers run out.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        while let Some(entry) = self.timers.first_entry()
-            && entry.key().0 <= now
-        {
-            let timer = entry.remove();
+        self.timers.excuse_pause(now);
+        while let Some(timer) = self.timers.take_due(now) {
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
             self.drain(now);
         }
@@ -413,8 +411,7 @@ impl Roster {
     fn drain(&mut self, now: Instant) {
         while self.runtime.backlog() > 0 {
             while let Some((after, timer)) = self.runtime.to_schedule() {
-                self.timer_count += 1;
-                self.timers.insert((now + after, self.timer_count), timer);
+                self.timers.insert(now + after, timer);
             }
             while let Some(note) = self.runtime.to_notify() {
                 self.note(note);

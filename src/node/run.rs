@@ -147,7 +147,7 @@ impl Runner {
             let timeout = self.next_timeout();
             tokio::select! {
                 received = inputs.udp.recv(&mut datagram) => {
-                    self.handle_datagrams(received, &mut datagram, &inputs.udp);
+                    self.handle_datagrams(received.ok(), &mut datagram, &inputs.udp);
                 }
                 Some(incoming) = inputs.incoming.recv() => self.handle_incoming(incoming),
                 count = inputs.shares.recv_many(&mut share_events, SHARE_BATCH), if shares_open => {
@@ -171,7 +171,12 @@ impl Runner {
                     Some(command) => self.handle_command(command),
                     None => break,
                 },
-                () = sleep_until(timeout) => self.machine.handle_timeout(Instant::now()),
+                () = sleep_until(timeout) => {
+                    // after a pause, answers that are here must not count as missing
+                    let first = inputs.udp.try_recv(&mut datagram);
+                    self.handle_datagrams(first, &mut datagram, &inputs.udp);
+                    self.machine.handle_timeout(Instant::now());
+                }
                 () = std::future::ready(()), if self.is_sweeping => {}
             }
         }
@@ -199,11 +204,11 @@ impl Runner {
     /// Takes what already waits in the socket besides the first, so that a burst costs one round.
     fn handle_datagrams(
         &mut self,
-        first: std::io::Result<(usize, SocketAddr)>,
+        first: Option<(usize, SocketAddr)>,
         buffer: &mut [u8],
         udp: &UdpPort,
     ) {
-        let mut next = first.ok();
+        let mut next = first;
         for _ in 0..DATAGRAM_BATCH {
             let Some((length, from)) = next else { return };
             let datagram = &buffer[..length];

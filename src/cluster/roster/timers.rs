@@ -1,0 +1,94 @@
+//! The engine's timers, on a clock that stands still while this node does not run.
+//!
+//! Owns their order; never looks at what they are for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A timer that is looked at so much too late says that this node did not run meanwhile: it was
+/// stopped, or other programs had the processors. Far more than a loop with work is late, and less
+/// than an answer may take ([`super::ClusterConfig::probe_round_trip`]).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is to happen when.
+pub(super) struct Timers<T> {
+    queue: BTreeMap<(Instant, u64), T>,
+    count: u64,
+}
+
+impl<T> Timers<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) fn insert(&mut self, at: Instant, timer: T) {
+        self.count += 1;
+        self.queue.insert((at, self.count), timer);
+    }
+
+    /// When the first one is due.
+    pub(super) fn first_due(&self) -> Option<Instant> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Puts all off by the time for which this node did not run. What others did not answer
+    /// meanwhile nobody was here to hear, so that it must not count against them (the local health
+    /// of Lifeguard, Dadgar et al. 2018, by the plainest of its measures).
+    pub(super) fn excuse_pause(&mut self, now: Instant) {
+        let late = self
+            .first_due()
+            .map(|due| now.saturating_duration_since(due));
+        let Some(pause) = late.filter(|late| *late >= PAUSE) else {
+            return;
+        };
+        let queue = std::mem::take(&mut self.queue).into_iter();
+        self.queue = queue
+            .map(|((at, count), timer)| ((at + pause, count), timer))
+            .collect();
+    }
+
+    /// The next one that is due.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<T> {
+        let first = self.queue.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn timers_run_out_in_their_order() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        timers.insert(start + SECOND, "b");
+        timers.insert(start + SECOND, "c");
+        timers.insert(start, "a");
+        timers.insert(start + 2 * SECOND, "d");
+        let now = start + SECOND;
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due(now)).collect();
+        assert_eq!(due, ["a", "b", "c"]);
+        assert_eq!(timers.first_due(), Some(start + 2 * SECOND));
+    }
+
+    #[test]
+    fn the_time_in_which_this_node_did_not_run_counts_for_nobody() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        timers.insert(start, "probe");
+        timers.insert(start + SECOND, "declare it dead");
+        timers.excuse_pause(start + PAUSE / 2);
+        assert_eq!(timers.first_due(), Some(start), "a little late is no pause");
+        let woken = start + 60 * SECOND;
+        timers.excuse_pause(woken);
+        assert_eq!(timers.take_due(woken), Some("probe"));
+        assert_eq!(timers.take_due(woken), None);
+        assert_eq!(timers.first_due(), Some(woken + SECOND));
+    }
+}
