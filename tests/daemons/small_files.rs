@@ -157,8 +157,7 @@ fn one_file_in_ten_that_is_read_leads_to_little_in_vain() {
 /// A program of this name that reads as `cat` does.
 fn program(cluster: &Cluster, name: &str) -> String {
     let program = cluster.folder.path().join(name);
-    fs::copy("/bin/cat", &program).unwrap();
-    set_mode(&program, 0o755);
+    copy_program("/bin/cat", &program);
     program.to_str().unwrap().to_owned()
 }
 

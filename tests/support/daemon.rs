@@ -136,6 +136,11 @@ impl Cluster {
     }
 }
 
+/// How often the nodes of a test probe each other, where its configuration does not say it. With
+/// more daemons than processors one may not run for seconds: who then holds it for dead, as it
+/// should, takes its files out of the listing. A test that waits for a death is told of it later.
+const PATIENT_PERIOD: &str = "2s";
+
 fn write_secret(path: &Path, digits: &str) {
     fs::write(path, format!("{digits}\n")).unwrap();
     set_mode(path, 0o600);
@@ -153,6 +158,7 @@ pub fn set_mode(path: &Path, mode: u32) {
 impl Node {
     fn daemon_command(&self) -> Command {
         let mut command = program();
+        command.env("P2PFS_MEMBERSHIP_PERIOD", PATIENT_PERIOD);
         command
             .arg("daemon")
             .arg("--config")

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
@@ -205,6 +206,15 @@ pub fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
         command.arg(argument.as_ref());
     }
     run(&mut command)
+}
+
+/// Puts a program under another name, ready to be run.
+///
+/// By a process of its own: a descriptor that is open for writing here would be inherited by
+/// what other tests start meanwhile, and a program that somebody may write to is `ETXTBSY`.
+#[track_caller]
+pub fn copy_program(program: &str, to: &Path) {
+    run_with("install", &[&"-m", &"755", &program, &to]).expect_ok();
 }
 
 /// Runs a shell line to its end.

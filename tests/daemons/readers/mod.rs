@@ -87,8 +87,7 @@ impl World {
     fn program(&self, name: &str) -> PathBuf {
         let program = self.cluster.folder.path().join(name);
         if !program.exists() {
-            fs::copy("/bin/cat", &program).unwrap();
-            set_mode(&program, 0o755);
+            copy_program("/bin/cat", &program);
         }
         program
     }
@@ -523,8 +522,7 @@ fn a_signal_that_is_caught_ends_no_wait_for_a_budget_and_a_fatal_one_does() {
     });
     // a program that catches one signal ends by another all the same
     let program = world.cluster.folder.path().join("slow-dd");
-    fs::copy("/bin/dd", &program).unwrap();
-    set_mode(&program, 0o755);
+    copy_program("/bin/dd", &program);
     world.set_budget("slow-dd", 64 << 10);
     let path = world.share("signals-too.bin", &noise(10, 4 * MIB));
     let from = format!("if={}", path.display());

@@ -784,8 +784,7 @@ fn an_open_file_outlives_the_clearing_of_the_cache() {
 fn a_thumbnailer_is_given_cached_bytes_only() {
     let world = world();
     let thumbnailer = world.out("tumblerd");
-    fs::copy("/bin/cat", &thumbnailer).unwrap();
-    set_mode(&thumbnailer, 0o755);
+    copy_program("/bin/cat", &thumbnailer);
     let name = "thumbnail.bin";
     let read = |program: &Path| run(Command::new(program).arg(world.seen(name)));
     let cached = || {
