@@ -248,8 +248,8 @@ impl Runner {
             ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {
-                let events = &self.parts.events;
-                events.warn_owner(format!("{}: {why}", path.display()));
+                let why = format!("{}: {why}", path.display());
+                self.parts.events.warn_owner(why);
             }
         }
     }
@@ -280,9 +280,8 @@ impl Runner {
             }
             CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
             CacheEvent::DiskTrouble { why } => {
-                self.parts
-                    .events
-                    .warn(format!("the cache's disk refuses writes: {why}"));
+                let why = format!("the cache's disk refuses writes: {why}");
+                self.parts.events.warn(why);
             }
         }
     }
