@@ -110,6 +110,19 @@
 //! what is around it, never at what it covers, so a rule for a share would not hold for a disk
 //! mounted there later.
 //!
+//! # Where what is changed
+//!
+//! | to change | go to |
+//! |---|---|
+//! | which version of a path wins, and what the others are called | `catalogue::rules`; `why` says it in words in `daemon::answers::names` |
+//! | how long a read waits, and every other default | [`node::door::defaults`]; the settings' types in `daemon::config::settings` begin from it |
+//! | how a wait moves on and ends | [`transfer::session`], `transfer::session::window` for many at once |
+//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8) lists every one with its module, and `tests/text/limits.rs` holds the list to the source |
+//! | the errno that a program gets | `fs::error`, the one table |
+//! | the text of an error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, `daemon::answers` for what a command says and advises |
+//! | a command | its file in `cli`, its call in `daemon::control::call`, its answer in `daemon::answers` |
+//! | a setting | its field in `daemon::config::settings`: its name, variable and kind follow from the type |
+//!
 //! # Where to begin reading
 //!
 //! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does

@@ -10,6 +10,7 @@ use super::settings::{
     Config, absolute, listen_address, lossy, optional_absolute, optional_lossy, positive,
 };
 use super::units;
+use crate::node::door::defaults;
 
 /// `[mesh]`: the legacy peers' mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ impl Default for MeshSettings {
         Self {
             listen: None,
             peers: Vec::new(),
-            max_peers: 20,
+            max_peers: defaults::MESH_PEERS,
             inbox: None,
         }
     }
@@ -68,8 +69,8 @@ impl Default for InboxSettings {
         Self {
             dir: PathBuf::from("/var/lib/p2pfs-inbox"),
             from: Vec::new(),
-            budget_bytes: 10 << 30,
-            floor_bytes: 1 << 30,
+            budget_bytes: defaults::INBOX_BYTES,
+            floor_bytes: defaults::FLOOR_BYTES,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::seed::Seed;
 use super::units;
 use crate::id::NodeName;
 use crate::node::door::check_patterns;
+use crate::node::door::defaults;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,8 +309,8 @@ impl Default for Config {
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
-            size_bytes: 10 << 30,
-            floor_bytes: 1 << 30,
+            size_bytes: defaults::CACHE_BYTES,
+            floor_bytes: defaults::FLOOR_BYTES,
         }
     }
 }
@@ -324,7 +325,7 @@ impl Default for MountSettings {
             umask: ModeMask(0o022),
             fmask: None,
             dmask: None,
-            read_deadline: Duration::from_secs(10),
+            read_deadline: defaults::READ_DEADLINE,
         }
     }
 }
@@ -381,8 +382,8 @@ impl Default for LanSettings {
 impl Default for MembershipSettings {
     fn default() -> Self {
         Self {
-            period: Duration::from_millis(700),
-            away_grace: Duration::from_secs(30),
+            period: defaults::PROBE_PERIOD,
+            away_grace: defaults::AWAY_GRACE,
         }
     }
 }
@@ -407,7 +408,7 @@ impl Default for LimitSettings {
         Self {
             up: RateLimit(None),
             down: RateLimit(None),
-            peer_connections: 1024,
+            peer_connections: defaults::PEER_CONNECTIONS,
             control_connections: 64,
         }
     }

@@ -4,29 +4,13 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::defaults;
 use crate::cache::CacheConfig;
 use crate::id::NodeName;
 use crate::node::inbox::{Accept, InboxSettings};
 use crate::node::mesh::MeshSettings;
 use crate::node::{GivingSettings, Node, NodeConfig, NodeError};
 use crate::wire::legacy::MemberName;
-
-/// What the cache may take where nobody says otherwise: 10 GiB, as for the daemon.
-pub const CACHE_DEFAULT_BYTES: u64 = 10 << 30;
-/// What the cache leaves free on its filesystem: 1 GiB.
-const FLOOR_BYTES: u64 = 1 << 30;
-/// What an inbox may take where nobody says otherwise: 10 GiB, as for the daemon.
-const INBOX_DEFAULT_BYTES: u64 = 10 << 30;
-/// Peers of the mesh at one time, as for the daemon.
-const MESH_PEERS_MAX: usize = 20;
-/// How often another node is probed.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
-/// Connections of others at one time.
-const PEER_CONNECTIONS: usize = 256;
-/// How long a clean stop keeps this node's entries with the others.
-const AWAY_GRACE: Duration = Duration::from_secs(30);
-/// How long a read waits without progress.
-const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A node about to begin. Made by [`Node::builder`].
 #[derive(Clone, Debug)]
@@ -51,14 +35,14 @@ impl Node {
             state_dir: dir.join("state"),
             cache: CacheConfig {
                 dir: dir.join("cache"),
-                budget_bytes: CACHE_DEFAULT_BYTES,
-                floor_bytes: FLOOR_BYTES,
+                budget_bytes: defaults::CACHE_BYTES,
+                floor_bytes: defaults::FLOOR_BYTES,
             },
             mdns: true,
-            probe_period: PROBE_PERIOD,
-            peer_connections: PEER_CONNECTIONS,
-            away_grace: AWAY_GRACE,
-            read_deadline: READ_DEADLINE,
+            probe_period: defaults::PROBE_PERIOD,
+            peer_connections: defaults::PEER_CONNECTIONS as usize,
+            away_grace: defaults::AWAY_GRACE,
+            read_deadline: defaults::READ_DEADLINE,
             legacy: None,
             giving: GivingSettings::default(),
             refuse_beneath: Vec::new(),
@@ -130,8 +114,8 @@ impl NodeBuilder {
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.giving.inbox = Some(InboxSettings {
             dir: dir.into(),
-            budget_bytes: INBOX_DEFAULT_BYTES,
-            floor_bytes: FLOOR_BYTES,
+            budget_bytes: defaults::INBOX_BYTES,
+            floor_bytes: defaults::FLOOR_BYTES,
         });
         self.config.giving.accept = Accept::Members;
         self
@@ -152,7 +136,7 @@ impl NodeBuilder {
         self.config.giving.mesh = Some(MeshSettings {
             listen: listen.into(),
             peers: Vec::new(),
-            max_peers: MESH_PEERS_MAX,
+            max_peers: defaults::MESH_PEERS as usize,
         });
         self
     }

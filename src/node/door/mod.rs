@@ -8,6 +8,7 @@
 
 mod builder;
 mod cache;
+pub mod defaults;
 mod error;
 mod events;
 mod giving;
@@ -19,7 +20,7 @@ mod reader;
 mod sharing;
 mod status;
 
-pub use builder::{CACHE_DEFAULT_BYTES, NodeBuilder};
+pub use builder::NodeBuilder;
 pub use cache::NotPinned;
 pub use error::FileError;
 pub use events::EventStream;

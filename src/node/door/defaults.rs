@@ -1,0 +1,21 @@
+//! What holds where nobody says otherwise, for the daemon's settings and for a program that embeds
+//! a node alike. Owns no other limit: those are beside what they limit.
+
+use std::time::Duration;
+
+/// What the cache may take: 10 GiB.
+pub const CACHE_BYTES: u64 = 10 << 30;
+/// What cache and inbox leave free on their filesystems: 1 GiB.
+pub const FLOOR_BYTES: u64 = 1 << 30;
+/// What an inbox may take: 10 GiB.
+pub const INBOX_BYTES: u64 = 10 << 30;
+/// Peers of the mesh at one time.
+pub const MESH_PEERS: u32 = 20;
+/// How often another node is probed.
+pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
+/// Connections of others at one time.
+pub const PEER_CONNECTIONS: u32 = 1024;
+/// How long a clean stop keeps a node's entries with the others.
+pub const AWAY_GRACE: Duration = Duration::from_secs(30);
+/// How long a read waits without a byte of its file coming from anybody.
+pub const READ_DEADLINE: Duration = Duration::from_secs(10);
