@@ -113,6 +113,10 @@ struct End {
     changed: Condvar,
 }
 
+fn of_another_version() -> io::Error {
+    io::Error::other("a p2pfs of another version kept it")
+}
+
 impl Server {
     /// Serves the mount whose descriptor of /dev/fuse this is, once the kernel has said hello.
     ///
@@ -136,7 +140,7 @@ impl Server {
         let (greet, greeted) = mpsc::channel();
         let broker = held.map(|held| held.broker.clone());
         let kept = match held.and_then(|held| held.greeting.as_deref()) {
-            Some(bytes) => Some(Greeting::from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?),
+            Some(bytes) => Some(Greeting::from_bytes(bytes).ok_or_else(of_another_version)?),
             None => None,
         };
         let (device, pair) =

@@ -98,6 +98,7 @@ pub struct Mount {
     seat: Seat,
     server: Server,
     fs: Arc<Filesystem>,
+    not_taken_over: Option<String>,
 }
 
 impl Mount {
@@ -124,7 +125,9 @@ impl Mount {
             Err(failed) if is_kept => {
                 tracing::debug!(why = %failed.why, "the mount cannot be taken up");
                 let mounted = failed.seat.mount_anew()?;
-                Ok(Self::serve(mounted, content, options).map_err(MountError::from)?)
+                let mut mount = Self::serve(mounted, content, options).map_err(MountError::from)?;
+                mount.not_taken_over = Some(failed.why.to_string());
+                Ok(mount)
             }
             served => Ok(served.map_err(MountError::from)?),
         }
@@ -154,13 +157,24 @@ impl Mount {
             Ok(server) => {
                 // Not every mounter may set it, and reads are as right without it.
                 let _ = seat.set_read_ahead(options.read_ahead_bytes);
-                Ok(Self { seat, server, fs })
+                Ok(Self {
+                    seat,
+                    server,
+                    fs,
+                    not_taken_over: None,
+                })
             }
             Err(why) => {
                 let _ = seat.unmount();
                 Err(NotServed { seat, why })
             }
         }
+    }
+
+    /// Why the mount of the process before was not taken over, where there was one, and this is a
+    /// new one in its place.
+    pub fn not_taken_over(&self) -> Option<&str> {
+        self.not_taken_over.as_deref()
     }
 
     /// Tells the kernel what changed, and then shows the namespace that has these changes; none

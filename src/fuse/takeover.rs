@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::abi::{self, Header, opcode};
 use super::device::Device;
 
+/// What one process hands over to the next: how the greeting is kept, the records of open files,
+/// and how inode numbers come about. A mount of another version is not taken over.
+const VERSION: u16 = 1;
+
 /// FUSE_INIT and its answer, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Greeting {
@@ -22,12 +26,13 @@ pub(super) struct Greeting {
 impl Greeting {
     /// As the broker keeps it.
     pub fn to_bytes(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).unwrap_or_default()
+        postcard::to_stdvec(&(VERSION, self)).unwrap_or_default()
     }
 
     /// The other way round; none where it was kept by a p2pfs that had it otherwise.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+        let (version, rest) = postcard::take_from_bytes::<u16>(bytes).ok()?;
+        (version == VERSION).then(|| postcard::from_bytes(rest).ok())?
     }
 }
 
@@ -106,11 +111,15 @@ mod tests {
         let Answered::New(kept) = first.answer(b"welcome") else {
             panic!("the kernel waits for the first answer")
         };
-        let kept = Greeting::from_bytes(&kept.to_bytes()).unwrap();
+        let kept_bytes = kept.to_bytes();
+        let kept = Greeting::from_bytes(&kept_bytes).unwrap();
         assert_eq!(kept.request, b"hello");
         let next = Greetings::new(Some(kept));
         assert!(matches!(next.answer(b"welcome"), Answered::Again));
         assert!(matches!(next.answer(b"otherwise"), Answered::Otherwise));
         assert_eq!(Greeting::from_bytes(&[255; 3]), None);
+        let mut of_another_version = kept_bytes;
+        of_another_version[0] += 1;
+        assert_eq!(Greeting::from_bytes(&of_another_version), None);
     }
 }

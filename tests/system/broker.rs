@@ -153,3 +153,51 @@ fn where_no_daemon_comes_back_who_waits_fails_and_the_next_daemon_gets_a_new_mou
         MOUNTED
     );
 }
+
+#[apply(promise)]
+fn a_mount_that_cannot_be_taken_over_is_said_and_mounted_anew() {
+    let broker = Broker::start(0);
+    let other = broker.connect();
+    assert_eq!(
+        ask_for_mount(&other, &broker.mount_point()).unwrap()[0],
+        MOUNTED
+    );
+    let keep = [&[2, 5][..], b"other"].concat();
+    rustix::net::send(&other, &keep, SendFlags::NOSIGNAL).unwrap();
+    let mut reply = [0; 100];
+    rustix::net::recv(&other, &mut reply[..], RecvFlags::empty()).unwrap();
+    drop(other);
+
+    let home = broker.folder.path();
+    let at = |name: &str| home.join(name).to_str().unwrap().to_owned();
+    fs::create_dir(home.join("share")).unwrap();
+    fs::write(home.join("p2pfs.toml"), "").unwrap();
+    let mut daemon = Command::new(P2PFS);
+    daemon.args(["daemon", "--listen", "127.0.0.1:0"]);
+    for (flag, name) in [
+        ("--config", "p2pfs.toml"),
+        ("--state", "state"),
+        ("--cache", "cache"),
+        ("--socket", "control"),
+        ("--mount", "mnt"),
+        ("--share", "share"),
+    ] {
+        daemon.arg(flag).arg(at(name));
+    }
+    let log = fs::File::create(home.join("log")).unwrap();
+    daemon.env("P2PFS_BROKER", broker.socket()).stderr(log);
+    let mut daemon = daemon.spawn().unwrap();
+    let wait = ["wait", "--mounted", "--timeout", "60s", "--socket"];
+    let waited = run(Command::new(P2PFS).args(wait).arg(at("control")));
+    let listed = run(Command::new("timeout").args(["60", "ls"]).arg(at("mnt")));
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    daemon.wait().unwrap();
+    waited.expect_ok();
+    listed.expect_ok();
+    let said = fs::read_to_string(home.join("log")).unwrap();
+    assert!(
+        said.contains("cannot be taken over: a p2pfs of another version kept it"),
+        "{said}"
+    );
+}
