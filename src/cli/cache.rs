@@ -15,8 +15,8 @@ use super::names::Names;
 use super::output::{Output, escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
-    CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client, Named,
-    PATHS_MAX, Progress, Touched,
+    Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
+    ClientError, Named, PATHS_MAX, Progress, Touched,
 };
 
 /// The arguments of `p2pfs cache`.
@@ -264,13 +264,27 @@ impl Drop for Bar {
     }
 }
 
-/// Asks, shows the progress, and takes the last reply.
+/// Asks, shows the progress, and takes the last reply; where the daemon restarts, asks again.
 fn follow<T: DeserializeOwned>(client: &mut Client, call: &Call, bar: &Bar) -> Result<T, CliError> {
+    let mut breaks = Breaks::default();
+    loop {
+        match follow_once(client, call, bar) {
+            Err(error) => client.recover(&mut breaks, error)?,
+            Ok(last) => return Ok(last),
+        }
+    }
+}
+
+fn follow_once<T: DeserializeOwned>(
+    client: &mut Client,
+    call: &Call,
+    bar: &Bar,
+) -> Result<T, ClientError> {
     client.start(call)?;
     loop {
         let reply = client.next_reply()?;
         if !reply.continues {
-            return Ok(reply.decode()?);
+            return reply.decode();
         }
         bar.show(&reply.decode()?);
     }

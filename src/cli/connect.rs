@@ -49,6 +49,7 @@ impl Connection {
     fn try_open(&self) -> Result<Client, ClientError> {
         let mut client = Client::connect(&self.sockets())?;
         client.set_patience(Some(PATIENCE))?;
+        client.wait_for_restarts();
         Ok(client)
     }
 
@@ -56,6 +57,7 @@ impl Connection {
     pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
         let mut client = Client::connect(&self.sockets())?;
         client.set_patience(None)?;
+        client.wait_for_restarts();
         Ok(client)
     }
 }

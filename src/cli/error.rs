@@ -101,9 +101,10 @@ impl From<ClientError> for CliError {
                 Self::new(message, "start it: systemctl start p2pfs, or p2pfs daemon")
             }
             ClientError::Silent => Self::new(message, "see what it is at: journalctl -u p2pfs"),
-            ClientError::Closed => {
-                Self::new(message, "see whether it still runs: systemctl status p2pfs")
-            }
+            ClientError::Closed => Self::new(
+                message,
+                "it may be done or not: see p2pfs status, then try again",
+            ),
             ClientError::Refused(failure) => failure.into(),
             ClientError::Malformed { .. } => {
                 Self::new(message, "use the p2pfs of the daemon's own version")

@@ -5,7 +5,7 @@ use clap::Args;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, local_time, printable};
-use crate::daemon::control::{Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
+use crate::daemon::control::{Breaks, Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
 
 /// The flags of `p2pfs events`.
 #[derive(Debug, Clone, Args)]
@@ -19,11 +19,20 @@ pub struct EventsOptions {
 
 pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
-    client.start(&Call::Events {
+    let call = Call::Events {
         follow: options.follow,
-    })?;
+    };
+    client.start(&call)?;
     loop {
-        let reply = client.next_reply()?;
+        let reply = match client.next_reply() {
+            // what the next daemon tells is all new
+            Err(error) if options.follow => {
+                client.recover(&mut Breaks::default(), error)?;
+                client.start(&call)?;
+                continue;
+            }
+            reply => reply?,
+        };
         if !reply.continues {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
 use super::output::{escape, human_bytes};
-use crate::daemon::control::{Call, Client, ClientError, GetDone, GetStarted, Named};
+use crate::daemon::control::{Breaks, Call, Client, ClientError, GetDone, GetStarted, Named};
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
@@ -47,23 +47,64 @@ pub(super) fn run(options: &GetOptions) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
     let path = shared_name(&mut client, &options.path)?;
     let begun = Instant::now();
-    client.start(&Call::Get { path: path.clone() })?;
-    let mut first = client.next_reply()?;
-    let started: GetStarted = first.decode()?;
-    let source = first
-        .descriptor
-        .take()
-        .map(File::from)
-        .ok_or_else(no_descriptor)?;
+    let mut breaks = Breaks::default();
+    let (started, mut source) = begin(&mut client, &path, &mut breaks)?;
     let target = Target::choose(options.output.as_deref(), &path, &started)?;
     let bar = progress_bar(started.size_bytes);
-    let copied = copy(&source, target.file(), started.size_bytes, &bar);
+    let mut copied_bytes = 0;
+    let done = loop {
+        let copied = copy(&source, &target, &mut copied_bytes, &started, &bar);
+        // closed before the last reply is awaited: a daemon that still writes must learn of an end
+        // here
+        drop(source);
+        copied?;
+        let done = client.next_reply().and_then(|last| last.decode());
+        match done {
+            Ok(done) => break done,
+            Err(error) => client.recover(&mut breaks, error)?,
+        }
+        source = go_on(&mut client, &path, &started, copied_bytes, &mut breaks)?;
+    };
     bar.finish_and_clear();
-    // closed before the last reply is awaited: a daemon that still writes must learn of an end here
-    drop(source);
-    let done = conclude(&mut client, copied, &path, &started, &target)?;
+    check_whole(&path, copied_bytes, &started)?;
     target.publish()?;
     report(options, &path, &started, &done, begun.elapsed())
+}
+
+/// Asks for the file, again where the daemon restarts meanwhile.
+fn begin(
+    client: &mut Client,
+    path: &Named,
+    breaks: &mut Breaks,
+) -> Result<(GetStarted, File), ClientError> {
+    loop {
+        let asked = client.start(&Call::Get { path: path.clone() });
+        match asked.and_then(|()| client.next_reply()) {
+            Err(error) => client.recover(breaks, error)?,
+            Ok(mut first) => {
+                let source = first.descriptor.take().ok_or_else(no_descriptor)?;
+                return Ok((first.decode()?, File::from(source)));
+            }
+        }
+    }
+}
+
+/// The rest of the same content, from a daemon that began anew.
+fn go_on(
+    client: &mut Client,
+    path: &Named,
+    before: &GetStarted,
+    copied_bytes: u64,
+    breaks: &mut Breaks,
+) -> Result<File, CliError> {
+    let (now, source) = begin(client, path, breaks)?;
+    if now.hash != before.hash {
+        let name = escape(path.as_bytes());
+        let message = format!("{name} became another file while the daemon restarted");
+        return Err(CliError::new(message, "try again"));
+    }
+    io::copy(&mut (&source).take(copied_bytes), &mut io::sink())?;
+    Ok(source)
 }
 
 fn no_descriptor() -> ClientError {
@@ -72,45 +113,41 @@ fn no_descriptor() -> ClientError {
     }
 }
 
-/// Copies until the end or the full length, and tells how much.
-fn copy(source: &File, target: &File, size_bytes: u64, bar: &ProgressBar) -> io::Result<u64> {
-    let mut copied_bytes = 0;
-    while copied_bytes < size_bytes {
-        let stroke = STROKE_BYTES.min(size_bytes - copied_bytes);
+/// Copies until the end or the full length, and counts.
+fn copy(
+    source: &File,
+    target: &Target,
+    copied_bytes: &mut u64,
+    started: &GetStarted,
+    bar: &ProgressBar,
+) -> Result<(), CliError> {
+    while *copied_bytes < started.size_bytes {
+        let stroke = STROKE_BYTES.min(started.size_bytes - *copied_bytes);
         // between files and pipes the standard library lets the kernel do it
-        let stroke_bytes = io::copy(&mut source.take(stroke), &mut &*target)?;
+        let copied = io::copy(&mut source.take(stroke), &mut target.file());
+        let stroke_bytes = copied.map_err(|e| match e.kind() {
+            io::ErrorKind::BrokenPipe => CliError::Output(e),
+            _ => CliError::new(
+                format!("cannot write {}: {e}", target.place.display()),
+                "choose another place with -o",
+            ),
+        })?;
         if stroke_bytes == 0 {
             break;
         }
-        copied_bytes += stroke_bytes;
-        bar.set_position(copied_bytes);
+        *copied_bytes += stroke_bytes;
+        bar.set_position(*copied_bytes);
     }
-    Ok(copied_bytes)
+    Ok(())
 }
 
-/// The daemon's last word; whatever is missing is an error, the daemon's reason before ours.
-fn conclude(
-    client: &mut Client,
-    copied: io::Result<u64>,
-    path: &Named,
-    started: &GetStarted,
-    target: &Target,
-) -> Result<GetDone, CliError> {
-    let copied_bytes = copied.map_err(|e| match e.kind() {
-        io::ErrorKind::BrokenPipe => CliError::Output(e),
-        _ => CliError::new(
-            format!("cannot write {}: {e}", target.place.display()),
-            "choose another place with -o",
-        ),
-    })?;
-    let done: GetDone = client.next_reply()?.decode()?;
-    if copied_bytes != started.size_bytes {
-        let name = escape(path.as_bytes());
-        let size_bytes = started.size_bytes;
-        let message = format!("{name} ended after {copied_bytes} of {size_bytes} bytes");
-        return Err(CliError::new(message, "try again"));
+fn check_whole(path: &Named, copied_bytes: u64, started: &GetStarted) -> Result<(), CliError> {
+    if copied_bytes == started.size_bytes {
+        return Ok(());
     }
-    Ok(done)
+    let (name, size_bytes) = (escape(path.as_bytes()), started.size_bytes);
+    let message = format!("{name} ended after {copied_bytes} of {size_bytes} bytes");
+    Err(CliError::new(message, "try again"))
 }
 
 /// Where the bytes go, and under which name they appear.

@@ -13,7 +13,9 @@ use serde::Serialize;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Output, escape, human_bytes, printable};
-use crate::daemon::control::{Call, Client, Named, Said, SendDone, SendProgress};
+use crate::daemon::control::{
+    Call, Client, ClientError, FailureKind, Named, Said, SendDone, SendProgress,
+};
 
 /// What statfs(2) says of a FUSE filesystem (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
@@ -122,7 +124,9 @@ fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone,
     client.start_with(&call, &file)?;
     let bar = progress_bar();
     loop {
-        let reply = client.next_reply()?;
+        let reply = client
+            .next_reply()
+            .map_err(|error| broken_off(error, path))?;
         if !reply.continues {
             bar.finish_and_clear();
             return Ok(reply.decode()?);
@@ -132,6 +136,24 @@ fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone,
         bar.set_length(progress.size_bytes * peers);
         bar.set_position(progress.peers.iter().map(|peer| peer.sent_bytes).sum());
     }
+}
+
+/// A file that was on its way when the daemon ended is sent again by whoever wants that: one that
+/// came whole without a word of it would come twice.
+fn broken_off(error: ClientError, path: &Path) -> CliError {
+    let ends = match &error {
+        ClientError::Closed => true,
+        ClientError::Refused(failure) => failure.kind == FailureKind::Stopping,
+        _ => false,
+    };
+    if !ends {
+        return error.into();
+    }
+    let name = escape(path.as_os_str().as_encoded_bytes());
+    CliError::new(
+        format!("the daemon ended while it sent {name}"),
+        "send it again: who has not the whole of it has nothing of it",
+    )
 }
 
 /// The file, or a copy of one that lies in a FUSE filesystem: it may be the daemon's own folder,

@@ -96,7 +96,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
     match client.call::<Nothing>(&call) {
         Ok(Nothing {}) => Ok(()),
         Err(ClientError::Refused(failure)) => match failure.kind {
-            FailureKind::Busy => Err(Tried::Again(failure.into())),
+            FailureKind::Busy | FailureKind::Stopping => Err(Tried::Again(failure.into())),
             FailureKind::TimedOut => Err(Tried::Failed(too_late(
                 options,
                 &ClientError::Refused(failure),

@@ -1,5 +1,6 @@
 //! Sockets that outlive the daemon: the service manager keeps them from one process to the next
-//! (`FDSTORE=1`, sd_notify(3)), so that who connects during a restart waits and is not refused.
+//! (`FDSTORE=1`, sd_notify(3)), so that who connects during a restart waits and is not refused:
+//! other nodes, and whoever calls on the control socket.
 //!
 //! Owns their names in the manager's store. What was kept and does not fit the configuration is
 //! given up and opened anew. Without a manager, or one that keeps nothing, each start opens its
@@ -16,36 +17,69 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 
 use super::config::Config;
+use super::control::{ControlError, ControlServer, Policy};
 use crate::node::{NodeError, Sockets};
 
 const PEERS_TCP: &str = "peers-tcp";
 const PEERS_UDP: &str = "peers-udp";
 const MESH: &str = "mesh";
+const CONTROL: &str = "control";
 /// How long the manager may take to close what it is told to forget.
 const FORGET_TIME: Duration = Duration::from_secs(5);
 
-/// The sockets to start with, each kept from now on. Needs a running tokio runtime; to be called
-/// once in a process.
-///
-/// # Errors
-/// Where the address for other nodes cannot be listened on.
-pub(super) fn sockets(config: &Config) -> Result<Sockets, NodeError> {
-    let (mut kept, mut sockets) = (kept_by_manager(), Sockets::default());
-    peers(&mut kept, &mut sockets, config.listen)?;
-    if let Some(at) = config.mesh.listen {
-        mesh(&mut kept, &mut sockets, at);
+/// What the manager handed over and was not taken up yet, by name.
+pub(super) struct Kept(HashMap<String, OwnedFd>);
+
+impl Kept {
+    /// All that it kept. To be called once in a process.
+    pub(super) fn by_manager() -> Self {
+        Self(kept_by_manager())
     }
-    if !kept.is_empty() {
-        // the mesh was turned off
-        let names: Vec<&str> = kept.keys().map(String::as_str).collect();
-        forget(&names);
+
+    /// The control socket, kept from now on. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// Where it is another daemon's, or the system will not have it.
+    pub(super) fn control(&mut self, config: &Config) -> Result<ControlServer, ControlError> {
+        let policy = Policy::of_this_process();
+        let connections_max = config.limits.control_connections;
+        if let Some(socket) = self.0.remove(CONTROL) {
+            let policy = policy.clone();
+            match ControlServer::take_up(socket, &config.socket, policy, connections_max) {
+                Ok(server) => return Ok(server),
+                Err(error) => tracing::debug!("the kept control socket is of no use: {error}"),
+            }
+            forget(&[CONTROL]);
+        }
+        let mut server = ControlServer::bind(&config.socket, policy, connections_max)?;
+        if std::env::var_os("NOTIFY_SOCKET").is_some() {
+            keep(CONTROL, server.to_be_kept());
+        }
+        Ok(server)
     }
-    Ok(sockets)
+
+    /// The sockets for others to start with, each kept from now on. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// Where the address for other nodes cannot be listened on.
+    pub(super) fn sockets(self, config: &Config) -> Result<Sockets, NodeError> {
+        let (mut kept, mut sockets) = (self.0, Sockets::default());
+        peers(&mut kept, &mut sockets, config.listen)?;
+        if let Some(at) = config.mesh.listen {
+            mesh(&mut kept, &mut sockets, at);
+        }
+        if !kept.is_empty() {
+            // the mesh was turned off
+            let names: Vec<&str> = kept.keys().map(String::as_str).collect();
+            forget(&names);
+        }
+        Ok(sockets)
+    }
 }
 
-type Kept = HashMap<String, OwnedFd>;
+type ByName = HashMap<String, OwnedFd>;
 
-fn peers(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) -> Result<(), NodeError> {
+fn peers(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) -> Result<(), NodeError> {
     let is_kept = kept.contains_key(PEERS_TCP) || kept.contains_key(PEERS_UDP);
     if let (Some(tcp), Some(udp)) = (kept.remove(PEERS_TCP), kept.remove(PEERS_UDP)) {
         match sockets.take_up_peers(tcp, udp, at) {
@@ -64,7 +98,7 @@ fn peers(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) -> Result<(), N
 }
 
 /// Where it cannot be had, the node tries by itself, and says why not.
-fn mesh(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) {
+fn mesh(kept: &mut ByName, sockets: &mut Sockets, at: SocketAddr) {
     if let Some(socket) = kept.remove(MESH) {
         if sockets.take_up_mesh(socket, at).is_ok() {
             return;
@@ -77,12 +111,12 @@ fn mesh(kept: &mut Kept, sockets: &mut Sockets, at: SocketAddr) {
 }
 
 /// What the manager hands over, by name.
-fn kept_by_manager() -> Kept {
+fn kept_by_manager() -> ByName {
     let handed = match sd_notify::listen_fds_with_names() {
         Ok(handed) => handed,
         Err(error) => {
             tracing::warn!("what the service manager kept is not taken up: {error}");
-            return Kept::new();
+            return ByName::new();
         }
     };
     // SAFETY: the manager opened them for this process (sd_listen_fds(3)), and nobody else here

@@ -23,12 +23,13 @@ use super::control::{
 };
 use super::in_force::InForce;
 use super::journal::message;
+use super::kept::Kept;
 use super::logging::{self, LogError, LogHandle};
 use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
-use super::{confine, isolation, journal, kept, metrics, reload, systemd, telling, watchdog};
+use super::{confine, isolation, journal, metrics, reload, systemd, telling, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -107,10 +108,9 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
 
 async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
     let signals = Signals::catch()?;
-    let policy = Policy::of_this_process();
-    let config = &loaded.config;
-    let control = ControlServer::bind(&config.socket, policy, config.limits.control_connections)?;
-    let mut daemon = Daemon::start(&loaded).await?;
+    let mut kept = Kept::by_manager();
+    let control = kept.control(&loaded.config)?;
+    let mut daemon = Daemon::start(&loaded, kept).await?;
     daemon.serve_control(control);
     let outcome = match daemon.mount().await {
         Ok(()) => {
@@ -158,14 +158,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(loaded: &Loaded) -> Result<Self, RunError> {
+    async fn start(loaded: &Loaded, kept: Kept) -> Result<Self, RunError> {
         let config = loaded.config.clone();
         let saved_shares =
             saved::load_shares(&config.state_dir).map_err(|source| RunError::Saved {
                 dir: config.state_dir.clone(),
                 source,
             })?;
-        let sockets = kept::sockets(&config)?;
+        let sockets = kept.sockets(&config)?;
         let mut node = Node::start_on(node_config(&config), sockets).await?;
         let changes = node.take_changes();
         let (state, state_now) = watch::channel(ServiceState::Starting);
@@ -262,6 +262,12 @@ impl Daemon {
             status.dir = Named::from_local(mount.dir());
         });
         tracing::info!("mounted at {}", mount.dir().display());
+        if let Some(why) = mount.not_taken_over() {
+            tracing::warn!(
+                "the mount of the daemon before cannot be taken over: {why}; this is a new one, \
+                 and what was open in the other fails with ENOTCONN"
+            );
+        }
         if let Some(why) = mount.passthrough_refusal() {
             self.service.node.warn(format!(
                 "files are read through the daemon, not by the kernel itself: {why}; all works, \

@@ -161,14 +161,26 @@ const KNOCKER: &str = "systemd-run --unit=knocker perl -MIO::Socket::INET -MErrn
      printf $out \"%d %d %d\", $in, $refused, $other; close $out; \
      rename \"/tmp/knocked.new\", \"/tmp/knocked\"'";
 
+/// Calls on the control socket again and again until it is told to stop, and notes what failed.
+const CALLER: &str = "systemd-run --unit=caller sh -c \
+    'until test -e /tmp/enough; do \
+       for what in status peers \"ls -l\" \"top --once\" \"why mine.txt\" \"pin mine.txt\" \
+           \"get mine.txt -o /tmp/called.txt\" \"wait --mounted\"; do \
+         p2pfs $what > /tmp/said 2>&1 || { echo \"$what\"; cat /tmp/said; } >> /tmp/failed; \
+       done; \
+       cmp /tmp/called.txt /srv/shared/mine.txt >> /tmp/failed 2>&1; \
+     done; mv /tmp/said /tmp/called'";
+
 #[apply(promise)]
 #[takes("perl")]
 fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
     let machine = boot_cluster();
     machine.write(EXTRA, "[mesh]\nlisten = \"127.0.0.1:1380\"\n");
     start(&machine);
-    assert_eq!(property(&machine, "NFileDescriptorStore"), "3");
+    assert_eq!(property(&machine, "NFileDescriptorStore"), "4");
+    machine.ok("p2pfs wait --file mine.txt --timeout 60s");
     machine.ok(KNOCKER);
+    machine.ok(CALLER);
     for _ in 0..rounds() {
         machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --timeout 30s");
         let pid = property(&machine, "MainPID");
@@ -180,8 +192,12 @@ fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
     machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 60s");
     machine.ok("touch /tmp/enough");
     eventually("it stops", Duration::from_secs(100), || {
-        machine.sh("test -e /tmp/knocked").status.success()
+        machine
+            .sh("test -e /tmp/knocked && test -e /tmp/called")
+            .status
+            .success()
     });
+    assert_eq!(machine.ok("cat /tmp/failed || true"), "", "commands failed");
     let counted = machine.ok("cat /tmp/knocked");
     let counts: Vec<usize> = counted.split(' ').map(|it| it.parse().unwrap()).collect();
     assert!(counts[0] > rounds() * 10, "few connections: {counted}");
@@ -191,10 +207,16 @@ fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
         "refused, or failed otherwise: {counted}"
     );
 
+    // a command that is under way goes on with the next daemon
+    machine.ok("p2pfs cache clear && p2pfs limits --down 1MiB/s && \
+         { p2pfs get resume.pdf -o /tmp/gotten & } && \
+         until p2pfs top --once --json | grep -q resume.pdf; do sleep 0.05; done && \
+         systemctl restart p2pfs && wait && cmp /tmp/gotten /root/second/share/resume.pdf");
+
     // and what was kept is no obstacle to another address
     machine.write(EXTRA, "listen = \"0.0.0.0:1378\"\n");
     machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --peers 1 --timeout 30s");
-    assert_eq!(property(&machine, "NFileDescriptorStore"), "2");
+    assert_eq!(property(&machine, "NFileDescriptorStore"), "3");
     let listening = machine.ok("p2pfs status --json");
     assert!(listening.contains(":1378"), "{listening}");
     machine.ok("systemctl stop p2pfs");

@@ -178,6 +178,7 @@ fn fs_failure(error: FsError, named: &Named) -> Failure {
     match error {
         FsError::Unreachable | FsError::DeadlinePassed => failed(message)
             .with_remedy("p2pfs why says who has it, p2pfs peers whether they answer; try again"),
+        FsError::Stopping => Failure::new(FailureKind::Stopping, message),
         _ => failed(message),
     }
 }

@@ -7,11 +7,12 @@ use tokio::io::AsyncWriteExt;
 
 use super::content::{caller_gone, may_have, pipe_to_caller, pour};
 use super::names::shared_path;
-use super::{Service, failed};
+use super::{Service, failed, node_failure};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, Named, PeerInfo, PeerState,
     Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
+use crate::node::NodeError;
 use crate::node::legacy::{
     CopyError, Legacy, LegacyAbsence, LegacyMember, Name, Patience, RemoteCopy, RemoteFile,
     printable,
@@ -216,7 +217,7 @@ async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<Fetched>, Failure>
         };
         let file = match legacy.find(name.clone(), patience, &failed_at).await {
             Ok(file) => file,
-            Err(LegacyAbsence::Stopping) => return Err(failed("the node is stopping")),
+            Err(LegacyAbsence::Stopping) => return Err(node_failure(&NodeError::Stopping)),
             Err(_) => break,
         };
         match whole(legacy, &file).await {

@@ -93,7 +93,21 @@ impl Service {
     /// Answers calls until the control socket is closed.
     pub async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<ControlRequest>) {
         while let Some(request) = requests.recv().await {
-            tokio::spawn(self.clone().answer(request));
+            let service = self.clone();
+            tokio::spawn(async move {
+                service.await_names(&request.call).await;
+                service.answer(request).await;
+            });
+        }
+    }
+
+    /// After a restart the names of others are here again when the folder is mounted, and not
+    /// before.
+    async fn await_names(&self, call: &Call) {
+        let mut state = self.state.clone();
+        if call.is_about_names() {
+            // ends otherwise only with the daemon
+            let _started = state.wait_for(|it| *it != ServiceState::Starting).await;
         }
     }
 
@@ -213,7 +227,7 @@ fn failed(message: impl Into<String>) -> Failure {
 
 fn node_failure(error: &NodeError) -> Failure {
     let kind = match error {
-        NodeError::Stopping => FailureKind::Busy,
+        NodeError::Stopping => FailureKind::Stopping,
         _ => FailureKind::Failed,
     };
     Failure::new(kind, error.to_string())

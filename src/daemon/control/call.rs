@@ -350,6 +350,36 @@ impl Call {
         }
     }
 
+    /// Whether asking twice does no more than asking once, also of the daemon's next process.
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(
+            self,
+            Self::Send { .. }
+                | Self::Say { .. }
+                | Self::ShareAdd { .. }
+                | Self::ShareRemove { .. }
+                | Self::Invite { .. }
+                | Self::Expel { .. }
+                | Self::Rotate { .. }
+                | Self::Forget { .. }
+                | Self::Join { .. }
+                | Self::Leave { .. }
+        )
+    }
+
+    /// Whether its answer depends on what others share.
+    pub fn is_about_names(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls { .. }
+                | Self::Get { .. }
+                | Self::Why { .. }
+                | Self::Pin { .. }
+                | Self::Unpin { .. }
+                | Self::Prefetch { .. }
+        )
+    }
+
     /// Whether it may answer more than once, and must be called so.
     pub fn needs_more(&self) -> bool {
         matches!(

@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::again::Breaks;
 use super::call::Call;
 use super::descriptor;
 use super::failure::{Failure, FailureKind, FailureParameters};
@@ -17,6 +19,8 @@ use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
+/// How often a daemon that went is looked for.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,9 @@ fn list(sockets: &[PathBuf]) -> String {
 /// A connection to the daemon.
 #[derive(Debug)]
 pub struct Client {
+    sockets: Vec<PathBuf>,
+    patience: Option<Duration>,
+    waits_for_restarts: bool,
     stream: UnixStream,
     inbox: Inbox,
     descriptors: VecDeque<OwnedFd>,
@@ -95,6 +102,9 @@ impl Client {
                 Ok(stream) => {
                     let (inbox, descriptors) = (Inbox::default(), VecDeque::new());
                     return Ok(Self {
+                        sockets: sockets.to_vec(),
+                        patience: None,
+                        waits_for_restarts: false,
                         stream,
                         inbox,
                         descriptors,
@@ -114,7 +124,47 @@ impl Client {
     /// # Errors
     /// What the system says.
     pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
-        Ok(self.stream.set_read_timeout(patience)?)
+        self.stream.set_read_timeout(patience)?;
+        self.patience = patience;
+        Ok(())
+    }
+
+    /// From now on a daemon that ends is waited for, and asked again what may be asked twice.
+    pub fn wait_for_restarts(&mut self) {
+        self.waits_for_restarts = true;
+    }
+
+    /// Connects anew where the error says that the daemon ends, and this caller waits for the
+    /// next: the question can then be asked again. Waits 15 s at most.
+    ///
+    /// # Errors
+    /// The error itself where asking again is no use; [`ClientError::NotRunning`] where no daemon
+    /// came.
+    pub fn recover(&mut self, breaks: &mut Breaks, error: ClientError) -> Result<(), ClientError> {
+        match &error {
+            ClientError::Closed => breaks.count(),
+            ClientError::Refused(failure) if failure.kind == FailureKind::Stopping => {}
+            _ => return Err(error),
+        }
+        let Some(until) = breaks.wait_until().filter(|_| self.waits_for_restarts) else {
+            return Err(error);
+        };
+        loop {
+            sleep(RECONNECT_PAUSE);
+            match self.reconnect() {
+                Err(ClientError::NotRunning { .. }) if Instant::now() < until => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// What was asked before is forgotten.
+    fn reconnect(&mut self) -> Result<(), ClientError> {
+        let mut anew = Self::connect(&self.sockets)?;
+        anew.set_patience(self.patience)?;
+        anew.waits_for_restarts = self.waits_for_restarts;
+        *self = anew;
+        Ok(())
     }
 
     /// Asks, and takes the one reply.
@@ -122,8 +172,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; after any but [`ClientError::Refused`] the connection is of no more use.
     pub fn call<T: DeserializeOwned>(&mut self, call: &Call) -> Result<T, ClientError> {
-        self.start(call)?;
-        self.next_reply()?.decode()
+        let mut breaks = Breaks::default();
+        loop {
+            let asked = self.start(call).and_then(|()| self.next_reply());
+            match asked.and_then(|reply| reply.decode()) {
+                Err(error) if call.is_repeatable() => self.recover(&mut breaks, error)?,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Asks; the replies are to be taken one by one.

@@ -23,8 +23,10 @@ pub enum FailureKind {
     Denied,
     /// It did not become so in time.
     TimedOut,
-    /// The daemon is starting, stopping, or has too much to do; try again.
+    /// The daemon is starting, or has too much to do; try again.
     Busy,
+    /// The daemon ends; the next one can be asked.
+    Stopping,
     /// The parameters make no sense.
     Invalid,
     /// It was tried and went wrong.
@@ -33,11 +35,12 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, with its Varlink error.
-    const NAMES: [(Self, &str); 6] = [
+    const NAMES: [(Self, &str); 7] = [
         (Self::NotFound, "org.p2pfs.Control.NotFound"),
         (Self::Denied, "org.varlink.service.PermissionDenied"),
         (Self::TimedOut, "org.p2pfs.Control.TimedOut"),
         (Self::Busy, "org.p2pfs.Control.Busy"),
+        (Self::Stopping, "org.p2pfs.Control.Stopping"),
         (Self::Invalid, "org.varlink.service.InvalidParameter"),
         (Self::Failed, "org.p2pfs.Control.Failed"),
     ];

@@ -13,6 +13,7 @@
 //! An error ends one call, or one connection where the peer does not speak the protocol; nothing
 //! that a caller sends changes the state of the server otherwise.
 
+mod again;
 mod call;
 mod client;
 mod connection;
@@ -32,6 +33,7 @@ mod shares;
 mod top;
 mod types;
 
+pub use again::Breaks;
 pub use call::{Call, CallError, INTERFACE, METHODS, Right};
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};

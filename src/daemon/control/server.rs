@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +89,37 @@ impl ControlServer {
             policy,
             connections_max,
         })
+    }
+
+    /// Takes up the socket that an earlier process bound there: who called meanwhile waits in it.
+    /// Its file stays when this goes. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Where it is no listening socket of this path.
+    pub fn take_up(
+        socket: OwnedFd,
+        path: &Path,
+        policy: Policy,
+        connections_max: u32,
+    ) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        let is_there = listener.local_addr()?.as_pathname() == Some(path) && path.exists();
+        if !is_there || !rustix::net::sockopt::socket_acceptconn(&listener)? {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener)?,
+            file: SocketFile::kept(path),
+            policy,
+            connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// The socket, for whoever keeps it longer than this lives; its file then stays too.
+    pub fn to_be_kept(&mut self) -> BorrowedFd<'_> {
+        self.file.identity = None;
+        self.listener.as_fd()
     }
 
     /// Where it is.
@@ -226,19 +258,27 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of the socket, removed at the end unless another daemon has put its own there.
+/// The file of the socket, removed at the end unless another daemon has put its own there, or the
+/// socket is kept for the next.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
-            identity: identity(path)?,
+            identity: Some(identity(path)?),
         })
+    }
+
+    fn kept(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            identity: None,
+        }
     }
 }
 
@@ -248,7 +288,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        let own = self.identity;
+        if own.is_some() && identity(&self.path).ok() == own {
             // a file that stays is replaced at the next start
             let _stays = fs::remove_file(&self.path);
         }

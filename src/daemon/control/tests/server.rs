@@ -187,3 +187,77 @@ fn a_client_does_not_wait_longer_than_its_patience() {
         Err(ClientError::Silent)
     ));
 }
+
+/// A daemon that breaks off the calls of so many callers, and then goes; the next one takes up its
+/// socket and answers.
+fn restarting(broken: usize) -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (runtime, at) = (tokio::runtime::Handle::current(), path.clone());
+    std::thread::spawn(move || {
+        for _ in 0..broken {
+            let (mut caller, _) = listener.accept().unwrap();
+            assert!(caller.read(&mut [0; 4096]).unwrap() > 0);
+        }
+        let _inside = runtime.enter();
+        let policy = Policy::of_this_process();
+        let server = ControlServer::take_up(listener.into(), &at, policy, 64).unwrap();
+        let (sender, mut requests) = mpsc::channel::<ControlRequest>(4);
+        runtime.spawn(server.serve(sender));
+        runtime.spawn(async move {
+            while let Some(request) = requests.recv().await {
+                request.reply.done(&Peers::default());
+            }
+        });
+    });
+    (dir, vec![path])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_restarts_is_answered_by_the_next_daemon_and_the_socket_stays() {
+    let (dir, sockets) = restarting(2);
+    blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client.wait_for_restarts();
+        let peers: Peers = client.call(&Call::Peers {}).unwrap();
+        assert_eq!(peers, Peers::default());
+    })
+    .await;
+    assert!(dir.path().join("s").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_done_twice_is_not_asked_again_and_nothing_is_for_ever() {
+    let (_dir, sockets) = restarting(1);
+    let closed = blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client.wait_for_restarts();
+        client.call::<Nothing>(&Call::Leave {})
+    })
+    .await;
+    assert!(matches!(closed, Err(ClientError::Closed)), "{closed:?}");
+    let (_dir, sockets) = restarting(usize::MAX);
+    let closed = blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client.wait_for_restarts();
+        client.call::<Peers>(&Call::Peers {})
+    })
+    .await;
+    assert!(matches!(closed, Err(ClientError::Closed)), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_socket_of_another_place_is_not_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    let bind = || std::os::unix::net::UnixListener::bind(&here).unwrap();
+    let take_up = |path: &std::path::Path, socket: std::os::unix::net::UnixListener| {
+        ControlServer::take_up(socket.into(), path, Policy::of_this_process(), 4).is_ok()
+    };
+    let socket = bind();
+    assert!(!take_up(&there, socket.try_clone().unwrap()));
+    assert!(take_up(&here, socket.try_clone().unwrap()));
+    std::fs::remove_file(&here).unwrap();
+    assert!(!take_up(&here, socket), "nobody can reach it");
+}
