@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 /// Where others reach this node: as configured, else where it listens, with the address of the
-/// route that leads out where it listens on all.
+/// route that leads out where it listens on all, or of an interface where no route leads out.
 pub(super) fn advertised(configured: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
     let named = configured.unwrap_or(bound);
     let ip = if named.ip().is_unspecified() {
@@ -29,7 +29,21 @@ fn outgoing_ip(bound: SocketAddr) -> IpAddr {
     } else {
         v4().or_else(v6)
     };
+    let found = found.or_else(|| interface_ip(bound.is_ipv4()));
     found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// An address of this machine that its neighbours can reach: a LAN may have no way out.
+fn interface_ip(only_v4: bool) -> Option<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().ok()?.into_iter();
+    let mut reachable: Vec<IpAddr> = interfaces
+        .filter(|it| it.is_oper_up() && !it.is_loopback() && !it.is_link_local())
+        .map(|it| it.ip())
+        .filter(|ip| ip.is_ipv4() || !only_v4)
+        .collect();
+    // IPv4 first, as with routes
+    reachable.sort_by_key(IpAddr::is_ipv6);
+    reachable.first().copied()
 }
 
 fn route_source(from: &str, to: &str) -> Option<IpAddr> {
