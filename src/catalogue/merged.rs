@@ -3,6 +3,7 @@
 //! Made of persistent structures, so that a copy of it is a view: a few pointers are copied, and
 //! a change afterwards copies only what it touches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdSet, Vector};
@@ -15,6 +16,9 @@ use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
 use crate::wire::native::record::Timestamp;
+
+/// Whose which path is. The nearest one above a name counts.
+pub type Owners = BTreeMap<SharedPath, NodeId>;
 
 /// What is known of a node besides its log.
 #[derive(Clone)]
@@ -41,6 +45,7 @@ pub(super) struct Merged {
     pub totals: Totals,
     /// Versions of a later time are not shown yet; none where the clock was not told.
     pub horizon: Option<Timestamp>,
+    pub owners: Arc<Owners>,
 }
 
 impl Merged {
@@ -60,6 +65,7 @@ impl Merged {
             by_hash: OrdSet::new(),
             totals: Totals::default(),
             horizon: None,
+            owners: Arc::default(),
         }
     }
 
@@ -197,11 +203,16 @@ impl Merged {
     /// Whether a row may show at its name: somebody live can give what it stands for.
     pub fn is_givable(&self, row: &Row) -> bool {
         match row.class {
-            _ if self.is_early(row) => false,
+            _ if self.is_early(row) || !self.may_have_name(row) => false,
             Class::File => self.is_live(row) || self.is_available(row.hash()),
             Class::Symlink => self.is_live(row),
             _ => false,
         }
+    }
+
+    /// Whether a row makes a directory be listed at its name.
+    pub fn lists_directory(&self, row: &Row) -> bool {
+        row.class == Class::Directory && self.is_live(row) && self.may_have_name(row)
     }
 
     /// Whether a row's time is so far ahead of the clock that it must wait.

@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::merge::Merge;
 use super::orders::{ByName, DirRef, Listed, Named};
-use super::row::{Class, DirId, Row};
+use super::row::{DirId, Row};
 use super::rules;
 use crate::digest::ContentHash;
 
@@ -61,7 +61,7 @@ impl Merge {
         let place = self.state.dir(child).place.clone();
         let recorded = here
             .candidates(name)
-            .any(|row| row.class == Class::Directory && self.state.is_live(row));
+            .any(|row| self.state.lists_directory(row));
         let listed = recorded || self.state.dir(child).occupied;
         if listed == here.dirs.contains(&place) {
             return listed;

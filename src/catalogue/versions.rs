@@ -33,6 +33,10 @@ pub enum Rule {
     Early,
     /// No live node can give it.
     NotGivable,
+    /// It has the name: its author owns the path, and somebody else has another version.
+    Owner,
+    /// It lost: another node owns the path.
+    NotOwner,
 }
 
 /// One version of a path.
@@ -82,6 +86,7 @@ impl View {
         let lost = lost
             .into_iter()
             .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
+        let is_contested = lost.clone().any(|row| !self.merged.may_have_name(&row));
         let kept = here.dirs.contains(&Named(name));
         let mut versions: Vec<Version> = self
             .directory_version(dir, name)
@@ -89,21 +94,27 @@ impl View {
             .filter(|_| kept)
             .collect();
         for (at, row) in ranked.iter().enumerate() {
-            let rule = if kept {
-                Rule::DirectoryKeeps
-            } else {
-                self.rule_of(at, &ranked)
+            let rule = match () {
+                () if kept => Rule::DirectoryKeeps,
+                () if at == 0 && is_contested => Rule::Owner,
+                () => self.rule_of(at, &ranked),
             };
             versions.extend(self.version(dir, row, &rows, rule));
         }
         versions.extend(lost.filter_map(|row| {
-            let rule = match self.merged.is_early(&row) {
-                true => Rule::Early,
-                false => Rule::NotGivable,
+            let rule = match () {
+                () if !self.merged.may_have_name(&row) => Rule::NotOwner,
+                () if self.merged.is_early(&row) => Rule::Early,
+                () => Rule::NotGivable,
             };
             self.version(dir, &row, &rows, rule)
         }));
         versions
+    }
+
+    /// The node whose versions alone are listed at a path, where there is such a one.
+    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        self.merged.owner_of(path)
     }
 
     fn version(&self, dir: DirId, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {

@@ -74,6 +74,8 @@ pub enum Command {
     Expel(trust::ExpelOptions),
     /// Give the members a fresh secret
     Rotate(trust::RotateOptions),
+    /// Let nobody but one node have files listed at and below a path
+    Own(trust::OwnOptions),
     /// Drop the entries of a node that will not come back
     Forget(trust::ForgetOptions),
     /// Show who is in the cluster, since when, by whose word
@@ -162,6 +164,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Leave(options) => trust::leave(&options, &mut output),
         Command::Expel(options) => trust::expel(&options, &mut output),
         Command::Rotate(options) => trust::rotate(&options, &mut output),
+        Command::Own(options) => trust::own(&options, &mut output),
         Command::Forget(options) => trust::forget(&options, &mut output),
         Command::Trust(options) => trust::trust(&options, &mut output),
         Command::Status(options) => status::status(&options, &mut output),

@@ -213,6 +213,9 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;
+    if let Some(owner) = &provenance.owner {
+        output.paragraph("  owner      ", &printable(owner))?;
+    }
     if let Some(why) = &provenance.left_out {
         output.paragraph("  left out   ", &printable(why))?;
     }

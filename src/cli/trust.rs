@@ -1,6 +1,8 @@
 //! `p2pfs invite`, `join`, `leave`, `expel`, `rotate`, `forget`, `trust`: who is in the cluster.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::complete;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::{Output, local_time, printable};
+use super::output::{Output, escape, local_time, printable};
 use super::questions;
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
@@ -49,6 +51,22 @@ pub struct ExpelOptions {
     /// The node, by its name or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: String,
+}
+
+/// The arguments of `p2pfs own`.
+#[derive(Debug, Clone, Args)]
+pub struct OwnOptions {
+    #[command(flatten)]
+    reporting: Reporting,
+    /// A file or directory of the shared folder, as from the root of the mount
+    path: OsString,
+    /// Whose files alone are listed there, by its name or the start of its key
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
+    #[arg(required_unless_present = "nobody")]
+    peer: Option<String>,
+    /// Make it nobody's in particular again
+    #[arg(long, conflicts_with = "peer")]
+    nobody: bool,
 }
 
 /// The flags of `p2pfs rotate`.
@@ -221,6 +239,24 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
     }
 }
 
+pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
+    let path = Named::new(options.path.as_bytes());
+    let peer = options.peer.clone();
+    let name = escape(path.as_bytes());
+    let said = match &peer {
+        Some(peer) => format!(
+            "at and below {name}, only files of {} are listed",
+            printable(peer)
+        ),
+        None => format!("at and below {name}, everybody's files are listed"),
+    };
+    let owned: Nothing = options.reporting.open()?.call(&Call::Own { path, peer })?;
+    match options.reporting.json {
+        true => output.json(&owned),
+        false => output.line(&said),
+    }
+}
+
 pub(super) fn rotate(options: &RotateOptions, output: &mut Output) -> Result<(), CliError> {
     let rotated: Rotated = options.reporting.open()?.call(&Call::Rotate {})?;
     match options.reporting.json {
@@ -251,6 +287,10 @@ pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), C
     }
     for member in &trust.members {
         output.line(&member_line(member))?;
+    }
+    for owned in &trust.owners {
+        let (path, name) = (escape(owned.path.as_bytes()), printable(&owned.name));
+        output.line(&format!("{path}: only files of {name} are listed there"))?;
     }
     let gone = trust.history.iter().filter(|step| step.counts);
     for step in gone.filter(|step| step.what == "expelled" || step.what == "left") {

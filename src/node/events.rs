@@ -294,7 +294,7 @@ impl EventLog {
             }
             Claim::Expel { node, .. } => self.note(News::Expelled(who(node), by)),
             Claim::Rotate { .. } => self.note(News::Rotated(by)),
-            Claim::Found { .. } => {}
+            Claim::Found { .. } | Claim::Own { .. } => {}
         }
     }
 

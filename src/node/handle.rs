@@ -309,6 +309,17 @@ impl Node {
         self.rotate().await
     }
 
+    /// Makes a member the owner of a path, or nobody: at and below it nobody else's version is
+    /// listed then, on any node.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] where this node may not, that one is no member, or the path is longer
+    /// than [`OWNED_PATH_MAX_BYTES`](crate::trust::OWNED_PATH_MAX_BYTES).
+    pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
+        self.keyring.own(&self.key, path.as_bytes(), owner)?;
+        self.command(Command::MembershipChanged).await
+    }
+
     /// Gives the members a fresh secret; the old one ends soon after.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
         .filter_map(|(signed, _)| match &signed.statement.claim {
             Claim::Found { name } => Some((signed.statement.by, name.to_string())),
             Claim::Admit { node, name, .. } => Some((*node, name.to_string())),
-            Claim::Expel { .. } | Claim::Rotate { .. } => None,
+            Claim::Expel { .. } | Claim::Rotate { .. } | Claim::Own { .. } => None,
         });
     named.collect()
 }

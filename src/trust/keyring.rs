@@ -18,7 +18,7 @@ use super::{EpochSecret, NodeKey, TrustError, exchange, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
 mod kept;
-
+mod owners;
 use kept::{line, read_ledger, read_secret};
 
 /// The name of the secret's file within the state directory.

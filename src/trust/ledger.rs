@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::statement::{Claim, SignedStatement, Statement, StatementId};
+use super::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId};
 use super::{NodeKey, TrustError};
 use crate::id::{EpochId, NodeId, NodeName};
 
@@ -66,6 +66,8 @@ struct Standing {
     /// Statements that count.
     valid: BTreeSet<StatementId>,
     epoch: Option<(EpochId, u64)>,
+    /// Of each path that was spoken of: whose it is, and the number of the last word on it.
+    owners: BTreeMap<Vec<u8>, (Option<NodeId>, u64)>,
 }
 
 /// A cluster's statements, and what they come to.
@@ -180,6 +182,12 @@ impl Ledger {
         self.standing.epoch.map(|(epoch, _)| epoch)
     }
 
+    /// Whose each path is that has an owner.
+    pub fn owners(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
+        let spoken_of = self.standing.owners.iter();
+        spoken_of.filter_map(|(path, (node, _))| Some((&path[..], (*node)?)))
+    }
+
     /// Whether the last that was said about the node's going is its own word.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let all = self.statements.values().map(|signed| &signed.statement);
@@ -242,6 +250,7 @@ impl Ledger {
         let statement = &signed.statement;
         let by = statement.by;
         let is_of_here = statement.cluster == self.cluster
+            && has_room(&statement.claim)
             && !matches!(statement.claim, Claim::Found { .. })
             && !self.statements.contains_key(&signed.id());
         if !is_of_here || self.statements.len() >= MAX_STATEMENTS {
@@ -383,6 +392,31 @@ impl Ledger {
         self.state(key, Claim::Expel { node, term, stands }, now_s)
     }
 
+    /// Makes a member the owner of a path, or nobody.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`], [`TrustError::OwnedPath`],
+    /// [`TrustError::LedgerFull`].
+    pub fn own(
+        &mut self,
+        key: &NodeKey,
+        path: Vec<u8>,
+        node: Option<NodeId>,
+        now_s: u64,
+    ) -> Result<SignedStatement, TrustError> {
+        self.check_admin(key, now_s)?;
+        if node.is_some_and(|node| self.certificate(&node).is_none()) {
+            return Err(TrustError::NoMember);
+        }
+        let before = self.standing.owners.get(&path).map_or(0, |it| it.1);
+        let number = before.checked_add(1).ok_or(TrustError::LedgerFull)?;
+        let claim = Claim::Own { path, node, number };
+        if !has_room(&claim) {
+            return Err(TrustError::OwnedPath);
+        }
+        self.state(key, claim, now_s)
+    }
+
     /// Makes an epoch the cluster's.
     ///
     /// # Errors
@@ -403,6 +437,11 @@ impl Ledger {
         let is_admin = self.is_admin(&key.node_id(), now_s);
         is_admin.then_some(()).ok_or(TrustError::NotAdmin)
     }
+}
+
+/// Whether a statement can say it.
+fn has_room(claim: &Claim) -> bool {
+    !matches!(claim, Claim::Own { path, .. } if path.len() > OWNED_PATH_MAX_BYTES)
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ pub use keyring::{Keyring, MAX_CHAIN_BYTES};
 pub use ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
-pub use statement::{Claim, MAX_STATEMENT_BYTES, SignedStatement, Statement, StatementId};
+pub use statement::{
+    Claim, MAX_STATEMENT_BYTES, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId,
+};
 pub use token::{InviteToken, MAX_TOKEN_BYTES, MAX_TOKEN_SEEDS};
 
 use std::io;
@@ -107,6 +109,11 @@ pub enum TrustError {
         /// What it calls itself.
         name: crate::id::NodeName,
     },
+    /// A statement has no room for the path.
+    #[error(
+        "only a path of up to {OWNED_PATH_MAX_BYTES} bytes can have an owner: name one above it"
+    )]
+    OwnedPath,
     /// No statement fits any more.
     #[error("{MAX_STATEMENTS} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,

@@ -13,6 +13,8 @@ use crate::id::{EpochId, NodeId, NodeName, to_hex};
 
 /// The longest encoded statement: one with the longest name has some 280 bytes.
 pub const MAX_STATEMENT_BYTES: usize = 320;
+/// The longest path that a node can be made the owner of: a statement has room for it.
+pub const OWNED_PATH_MAX_BYTES: usize = 120;
 const LABEL: &[u8] = b"p2pfs membership 1\0";
 
 /// The first half of the SHA-256 of a statement, signature included.
@@ -61,6 +63,15 @@ pub enum Claim {
         /// Higher than that of the epoch before.
         number: u64,
     },
+    /// At and below a path of the shared folder, this node's files alone are listed.
+    Own {
+        /// At most [`OWNED_PATH_MAX_BYTES`].
+        path: Vec<u8>,
+        /// Whose it is; none: nobody's in particular.
+        node: Option<NodeId>,
+        /// Higher than that of what was said of the path before.
+        number: u64,
+    },
 }
 
 /// A claim, by whom, and when.
@@ -106,11 +117,12 @@ impl Statement {
 }
 
 impl SignedStatement {
-    /// The node that it admits or expels.
+    /// The node that it admits, expels or makes an owner.
     pub fn subject(&self) -> Option<NodeId> {
         match &self.statement.claim {
             Claim::Found { .. } => Some(self.statement.by),
             Claim::Admit { node, .. } | Claim::Expel { node, .. } => Some(*node),
+            Claim::Own { node, .. } => *node,
             Claim::Rotate { .. } => None,
         }
     }

@@ -6,7 +6,7 @@ use macro_rules_attribute::apply;
 use serde_json::Value;
 
 use crate::support::daemon::*;
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -199,4 +199,51 @@ fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not
     let refused = one.cli(&["expel", "two"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("secret"), "{}", refused.stderr);
+}
+
+/// The names in a directory, by `ls`.
+fn listed_in(node: &Node, directory: &str) -> String {
+    let listed = node.cli(&["ls", directory]);
+    String::from_utf8_lossy(&listed.stdout).into_owned()
+}
+
+#[apply(promise)]
+fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owner() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &[], &two);
+    one.write("docs/guide.txt", b"right");
+    two.wait_for_file("docs/guide.txt");
+    two.write("docs/guide.txt", b"newer and wrong");
+    two.write("docs/more.txt", b"more");
+    eventually("the newer file has the name", HANG_LIMIT, || {
+        listed_in(&one, "docs") == "guide.txt\nguide~one.txt\nmore.txt\n"
+    });
+    let refused = two.cli(&["own", "docs", "two"]);
+    assert!(refused.stderr.contains("may not"), "{}", refused.stderr);
+    one.cli(&["own", "docs", "one"]).expect_ok();
+    for node in [&one, &two] {
+        eventually("the owner's file alone is listed", HANG_LIMIT, || {
+            listed_in(node, "docs") == "guide.txt\n"
+        });
+        let why = node.cli(&["why", "docs/guide.txt", "--json"]).expect_json();
+        assert_eq!(why["owner"], "one");
+        let versions = why["versions"].as_array().unwrap();
+        let won = |version: &&Value| version["won"] == true;
+        let winners: Vec<&Value> = versions.iter().filter(won).collect();
+        assert_eq!((versions.len(), winners.len()), (2, 1));
+        assert_eq!(winners[0]["author"], "one");
+    }
+    two.stop();
+    two.launch();
+    eventually("it is so after a restart, too", HANG_LIMIT, || {
+        listed_in(&two, "docs") == "guide.txt\n"
+    });
+    assert_eq!(trust(&two)["owners"][0]["path"], "docs");
+    one.cli(&["own", "docs", "--nobody"]).expect_ok();
+    for node in [&one, &two] {
+        eventually("it is everybody's again", HANG_LIMIT, || {
+            listed_in(node, "docs") == "guide.txt\nguide~one.txt\nmore.txt\n"
+        });
+    }
 }

@@ -628,6 +628,7 @@ fn why_tells_every_version_and_the_rule() {
             versions: Vec::new(),
             sent_by: None,
             left_out: None,
+            owner: None,
             next_read: "from the cache".to_owned(),
         });
     });

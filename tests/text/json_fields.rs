@@ -179,7 +179,7 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Mine" => through::<Mine>(sample),
         "Invite" => through::<Invitation>(sample),
         "Join" => through::<Joined>(sample),
-        "Wait" | "Leave" | "Forget" => through::<Nothing>(sample),
+        "Wait" | "Leave" | "Forget" | "Own" => through::<Nothing>(sample),
         "Expel" | "Rotate" => through::<Rotated>(sample),
         "Trust" => through::<Trust>(sample),
         "CacheLs" => through::<CacheListing>(sample),

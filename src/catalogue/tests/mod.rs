@@ -6,6 +6,7 @@ mod conflicts;
 mod forged;
 mod liveness;
 mod model;
+mod owners;
 mod peers;
 mod persistence;
 mod pulls;

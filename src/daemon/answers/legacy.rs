@@ -94,6 +94,7 @@ impl Service {
             next_read: self.next_older_read(file),
             sent_by: None,
             left_out: None,
+            owner: None,
             versions: vec![VersionInfo {
                 shown_as: Some(entry.path),
                 won: true,

@@ -162,6 +162,7 @@ impl Service {
             | Call::Leave {}
             | Call::Expel { .. }
             | Call::Rotate {}
+            | Call::Own { .. }
             | Call::Trust {}
             | Call::Forget { .. } => self.answer_about_trust(call, reply).await,
             about_the_cache => self.answer_about_cache(about_the_cache, reply).await,
@@ -194,6 +195,7 @@ impl Service {
             }
             Call::Expel { peer } => reply_with(reply, self.expel(&peer).await),
             Call::Rotate {} => reply_with(reply, self.rotate().await),
+            Call::Own { path, peer } => reply_with(reply, self.own(&path, peer).await),
             Call::Trust {} => reply_with(reply, Ok(self.trust())),
             Call::Forget { peer } => reply_with(reply, self.forget(&peer).await),
             Call::Join { token } => reply_with(reply, self.join(&token).await),

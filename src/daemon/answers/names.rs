@@ -139,6 +139,7 @@ impl Service {
             next_read: self.next_read(why.next_read),
             versions: versions.map(|version| self.version_info(version)).collect(),
             sent_by: why.sent_by,
+            owner: why.owner.map(|owner| self.node.name_of(&owner)),
             left_out,
         })
     }
@@ -242,6 +243,7 @@ fn unlisted_provenance(
         versions: Vec::new(),
         next_read: next_read.to_owned(),
         left_out,
+        owner: None,
     }
 }
 
@@ -250,7 +252,9 @@ fn has_name(version: &Version) -> bool {
     match version.rule {
         Rule::Only | Rule::Newest | Rule::SmallestHash | Rule::AuthorLives => true,
         Rule::DirectoryKeeps => version.kind == Kind::Directory,
-        Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Early | Rule::NotGivable => false,
+        Rule::Owner => true,
+        Rule::Older | Rule::LargerHash | Rule::AuthorGone => false,
+        Rule::Early | Rule::NotGivable | Rule::NotOwner => false,
     }
 }
 
@@ -266,6 +270,8 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::AuthorGone => "only caches have it: its author is gone",
         Rule::Early => "its time is ahead of this node's clock: it waits until then",
         Rule::NotGivable => "no live node can give it",
+        Rule::Owner => "its author owns the path: no other version is listed",
+        Rule::NotOwner => "another node owns the path: this version is not listed",
     }
 }
 

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::names::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
-    Failure, FailureKind, Invitation, Joined, Nothing, Rotated, Trust, TrustStep, TrustedNode,
+    Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath, Rotated, Trust, TrustStep,
+    TrustedNode,
 };
 use crate::id::NodeId;
 use crate::node::door::in_history;
@@ -61,6 +63,26 @@ impl Service {
         })
     }
 
+    /// Makes a member the owner of a path, or nobody.
+    pub(super) async fn own(&self, path: &Named, peer: Option<String>) -> Result<Nothing, Failure> {
+        let path = shared_path(path)?;
+        let owner = peer.map(|peer| self.find_member(&peer)).transpose()?;
+        let owned = self.node.own(&path, owner).await;
+        owned.map_err(|error| node_failure(&error))?;
+        Ok(Nothing {})
+    }
+
+    /// Whose which path is.
+    fn owners(&self) -> Vec<OwnedPath> {
+        let owners = self.node.keyring().owners().into_iter();
+        let owned = |(path, node): (Vec<u8>, NodeId)| OwnedPath {
+            path: Named::new(path),
+            name: self.node.name_of(&node),
+            node: node.to_string(),
+        };
+        owners.map(owned).collect()
+    }
+
     pub(super) async fn rotate(&self) -> Result<Rotated, Failure> {
         let epoch = self.node.rotate().await;
         let epoch = epoch.map_err(|error| node_failure(&error))?;
@@ -108,6 +130,7 @@ impl Service {
             certificates: keyring.has_ledger(),
             admin: keyring.is_admin(&self.node.id()),
             members: certificates.iter().map(member).collect(),
+            owners: self.owners(),
             history: history
                 .iter()
                 .map(|(signed, counts)| step(signed, *counts, &name))
@@ -159,6 +182,8 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
         Claim::Expel { node, .. } if *node == by => "left",
         Claim::Expel { .. } => "expelled",
         Claim::Rotate { .. } => "rotated",
+        Claim::Own { node: Some(_), .. } => "owns",
+        Claim::Own { .. } => "disowned",
     };
     let subject = signed.subject();
     TrustStep {

@@ -156,6 +156,16 @@ pub enum Call {
         /// Its name, or the start of its key.
         peer: String,
     },
+    /// Makes a member the owner of a path: at and below it, nobody else's files are listed.
+    /// [`super::Nothing`].
+    Own {
+        /// Which path.
+        #[serde(flatten)]
+        path: Named,
+        /// Its name, or the start of its key; absent for nobody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+    },
     /// Gives the members a fresh secret: [`super::Rotated`].
     Rotate {},
     /// Who is in, since when, by whose word: [`super::Trust`].
@@ -241,6 +251,7 @@ pub const METHODS: &[&str] = &[
     "ShareRemove",
     "Invite",
     "Expel",
+    "Own",
     "Rotate",
     "Trust",
     "Forget",
@@ -342,6 +353,7 @@ impl Call {
             | Self::ShareRemove { .. }
             | Self::Invite { .. }
             | Self::Expel { .. }
+            | Self::Own { .. }
             | Self::Rotate { .. }
             | Self::Trust { .. }
             | Self::Forget { .. }

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::names::Named;
+
 /// The reply to [`super::Call::Trust`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
@@ -14,6 +16,9 @@ pub struct Trust {
     pub admin: bool,
     /// Who is in, the first to join first; empty without certificates.
     pub members: Vec<TrustedNode>,
+    /// Whose which path is; empty without certificates.
+    #[serde(default)]
+    pub owners: Vec<OwnedPath>,
     /// Who came and went by whose word, the first first; empty without certificates.
     pub history: Vec<TrustStep>,
 }
@@ -38,12 +43,24 @@ pub struct TrustedNode {
     pub by_node: String,
 }
 
+/// A path at and below which one node's files alone are listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedPath {
+    /// From the root of the mount.
+    #[serde(flatten)]
+    pub path: Named,
+    /// The name of the node.
+    pub name: String,
+    /// Its key, 64 hexadecimal digits.
+    pub node: String,
+}
+
 /// A signed statement about who is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustStep {
     /// When, by the clock of the node that signed it.
     pub time: Timestamp,
-    /// founded, admitted, expelled, left or rotated.
+    /// founded, admitted, expelled, left, rotated, owns or disowned.
     pub what: String,
     /// The name of the node that it is about.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -43,7 +43,7 @@ pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
 pub use interface::DESCRIPTION;
-pub use membership::{Rotated, Trust, TrustStep, TrustedNode};
+pub use membership::{OwnedPath, Rotated, Trust, TrustStep, TrustedNode};
 pub use names::{EntryKind, Named, Problem};
 pub use provenance::*;
 pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};

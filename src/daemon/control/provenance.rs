@@ -26,6 +26,9 @@ pub struct Provenance {
     /// root and the daemon's user alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub left_out: Option<String>,
+    /// The name of the node that owns the path, where one does: nobody else's version is listed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<String>,
 }
 
 /// One version of a path.

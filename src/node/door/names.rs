@@ -50,6 +50,8 @@ pub struct Why {
     pub sent_by: Option<String>,
     /// What a read would do now.
     pub next_read: NextRead,
+    /// The node whose versions alone are listed there, where a path has an owner.
+    pub owner: Option<NodeId>,
 }
 
 /// What a read of a name would do now.
@@ -185,6 +187,7 @@ impl Node {
         });
         Ok(Why {
             is_listed: found.is_some(),
+            owner: view.owner_of(path),
             versions,
             sent_by,
             next_read: found.map_or(NextRead::Nothing, |found| self.next_read(&found)),

@@ -203,7 +203,7 @@ impl Machine {
             config.seed,
             now,
         );
-        Self {
+        let mut machine = Self {
             me,
             key: config.key,
             // the catalogue may know nodes that went while this one was not there
@@ -224,7 +224,9 @@ impl Machine {
             },
             unsaid: Vec::new(),
             counters: MachineCounters::default(),
-        }
+        };
+        machine.follow_owners();
+        machine
     }
 
     /// A datagram came.

@@ -8,6 +8,7 @@ use rand::seq::IteratorRandom;
 use super::answers::Asked;
 use super::{Machine, NodeEvent};
 use crate::id::NodeId;
+use crate::path::SharedPath;
 use crate::trust::Keyring;
 use crate::wire::native::tcp::Request;
 
@@ -69,6 +70,7 @@ impl Machine {
             self.push_event(NodeEvent::Stated(Box::new(statement)));
         }
         self.cluster.enforce_membership(now);
+        self.follow_owners();
         let authors: Vec<NodeId> = self
             .catalogue
             .heads()
@@ -85,6 +87,13 @@ impl Machine {
             self.secret_due.get_or_insert(now);
         }
         self.push_event(NodeEvent::MembershipChanged);
+    }
+
+    /// Holds to whose which path is, as the ledger says.
+    pub(super) fn follow_owners(&mut self) {
+        let owners = self.keyring.owners().into_iter();
+        let sound = owners.filter_map(|(path, node)| Some((SharedPath::new(path).ok()?, node)));
+        self.catalogue.set_owners(sound.collect());
     }
 
     /// Asks a member, at random, for the secret of the epoch that the ledger names.

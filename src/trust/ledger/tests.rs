@@ -203,6 +203,78 @@ fn a_chain_from_the_founding_admits_where_nothing_else_is_known() {
     assert!(foreign.merge(chain).is_empty());
 }
 
+/// Whose a path is.
+fn owner(ledger: &Ledger, path: &str) -> Option<NodeId> {
+    let mut owners = ledger.owners();
+    owners
+        .find(|owned| owned.0 == path.as_bytes())
+        .map(|it| it.1)
+}
+
+fn own(ledger: &mut Ledger, by: u8, path: &str, node: Option<u8>) -> Result<(), TrustError> {
+    let owned = ledger.own(&key(by), path.into(), node.map(id), 50);
+    owned.map(drop)
+}
+
+#[test]
+fn an_administrator_says_whose_a_path_is_and_the_last_word_counts() {
+    let mut ledger = cluster();
+    let refused = own(&mut ledger, 3, "docs", Some(3));
+    assert!(matches!(refused, Err(TrustError::NotAdmin)));
+    let refused = own(&mut ledger, 1, "docs", Some(9));
+    assert!(matches!(refused, Err(TrustError::NoMember)));
+    let longest = "p".repeat(OWNED_PATH_MAX_BYTES);
+    own(&mut ledger, 1, &longest, Some(3)).unwrap();
+    let refused = own(&mut ledger, 1, &format!("{longest}p"), Some(3));
+    assert!(matches!(refused, Err(TrustError::OwnedPath)));
+    own(&mut ledger, 2, "docs", Some(3)).unwrap();
+    own(&mut ledger, 1, "docs", Some(2)).unwrap();
+    assert_eq!(owner(&ledger, "docs"), Some(id(2)));
+    own(&mut ledger, 2, "docs", None).unwrap();
+    assert_eq!(owner(&ledger, "docs"), None);
+    assert_eq!(owner(&ledger, &longest), Some(id(3)));
+}
+
+#[test]
+fn of_two_owners_named_apart_the_seniors_is_one_everywhere() {
+    let (mut one, mut two) = (cluster(), cluster());
+    own(&mut one, 1, "docs", Some(3)).unwrap();
+    own(&mut two, 2, "docs", Some(2)).unwrap();
+    for both in [merged(&one, &two), merged(&two, &one)] {
+        assert_eq!(owner(&both, "docs"), Some(id(3)));
+    }
+}
+
+#[test]
+fn who_is_put_out_owns_nothing_and_its_word_on_owners_ends() {
+    let mut ledger = cluster();
+    own(&mut ledger, 1, "docs", Some(3)).unwrap();
+    ledger.expel(&key(1), id(3), 60).unwrap();
+    assert_eq!(owner(&ledger, "docs"), None);
+    let mut behind = ledger.clone();
+    ledger.expel(&key(1), id(2), 70).unwrap();
+    own(&mut behind, 2, "docs", Some(2)).unwrap();
+    assert_eq!(owner(&merged(&ledger, &behind), "docs"), None);
+}
+
+#[test]
+fn the_longest_claim_to_a_path_fits_a_statement() {
+    let statement = Statement {
+        cluster: StatementId([255; 16]),
+        by: id(1),
+        by_term: u32::MAX,
+        at_s: u64::MAX,
+        before: Some(StatementId([255; 16])),
+        claim: Claim::Own {
+            path: vec![255; OWNED_PATH_MAX_BYTES],
+            node: Some(id(2)),
+            number: u64::MAX,
+        },
+    };
+    let bytes = statement.sign(&key(1)).encode();
+    assert!(SignedStatement::decode(&bytes).is_some(), "{}", bytes.len());
+}
+
 #[test]
 fn a_certificate_ends_at_its_time() {
     let mut ledger = cluster();

@@ -9,6 +9,8 @@ use crate::trust::statement::{Claim, Statement, StatementId};
 
 /// An epoch by what makes it the cluster's: its number, then the seniority of who made it.
 type Rotation = (u64, Reverse<(Rank, StatementId)>, EpochId);
+/// An owner by what makes it one: the number of the claim, then the seniority of who made it.
+type Ownership = (u64, Reverse<(Rank, StatementId)>, Option<NodeId>);
 
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
@@ -21,6 +23,7 @@ pub(super) struct Walk<'a> {
     cut: BTreeMap<NodeId, (u32, BTreeSet<StatementId>)>,
     certificates: BTreeMap<NodeId, Vec<Certificate>>,
     epoch: Option<Rotation>,
+    owners: BTreeMap<Vec<u8>, Ownership>,
 }
 
 impl<'a> Walk<'a> {
@@ -33,6 +36,7 @@ impl<'a> Walk<'a> {
             cut: BTreeMap::new(),
             certificates: BTreeMap::new(),
             epoch: None,
+            owners: BTreeMap::new(),
         };
         let founding = ledger.statements.get(&ledger.cluster).map(|s| &s.statement);
         if let Some(founding) = founding
@@ -124,6 +128,11 @@ impl<'a> Walk<'a> {
                     let this = (*number, Reverse((rank, id)), *epoch);
                     self.epoch = self.epoch.max(Some(this));
                 }
+                Claim::Own { path, node, number } => {
+                    let this = (*number, Reverse((rank, id)), *node);
+                    let last = self.owners.entry(path.clone()).or_insert(this);
+                    *last = (*last).max(this);
+                }
             }
             self.standing.valid.insert(id);
         }
@@ -173,6 +182,13 @@ impl<'a> Walk<'a> {
             });
             self.standing.members.extend(best.map(|it| (node, it)));
         }
+        // who was put out owns nothing any more
+        let members = &self.standing.members;
+        let owner = |(path, (number, _, node)): (Vec<u8>, Ownership)| {
+            let node = node.filter(|node| members.contains_key(node));
+            (path, (node, number))
+        };
+        self.standing.owners = self.owners.into_iter().map(owner).collect();
         self.standing.epoch = self.epoch.map(|(number, _, epoch)| (epoch, number));
         self.standing
     }

@@ -76,6 +76,10 @@ fn calls_about_nodes_and_the_cache() -> Vec<Call> {
         Call::Expel {
             peer: "a".to_owned(),
         },
+        Call::Own {
+            path: name("docs"),
+            peer: Some("a".to_owned()),
+        },
         Call::Rotate {},
         Call::Trust {},
         Call::Forget {

@@ -1,0 +1,78 @@
+//! Paths that have an owner: at and below one, nobody else's version is listed.
+//!
+//! Whose a path is, the owner of the catalogue says; the merge is a function of that as of who is
+//! live.
+
+use std::sync::Arc;
+
+use super::Catalogue;
+use super::merged::{Merged, Owners};
+use super::orders::DirRef;
+use super::row::{DirId, Row};
+use crate::id::NodeId;
+use crate::path::SharedPath;
+
+impl Merged {
+    /// Whether the author of a row may have its name.
+    pub(super) fn may_have_name(&self, row: &Row) -> bool {
+        if self.owners.is_empty() {
+            return true;
+        }
+        let owner = self.owner_of(&self.path_of(row.dir, row.name()));
+        owner.is_none_or(|owner| owner == *self.node_of(row))
+    }
+
+    /// Whose a path is, if it is anybody's.
+    pub(super) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        let mut at = Some(path.clone());
+        while let Some(path) = at {
+            if let Some(owner) = self.owners.get(&path) {
+                return Some(*owner);
+            }
+            at = path.parent();
+        }
+        None
+    }
+}
+
+impl Catalogue {
+    /// Says whose which path is from now on. Some of what that changes is worked in at once, the
+    /// rest by [`Catalogue::advance`].
+    pub fn set_owners(&mut self, owners: Owners) {
+        let before = &self.merge.state.owners;
+        if **before == owners {
+            return;
+        }
+        let (old, new) = (before.iter(), owners.iter());
+        let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
+        let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
+        let state = &self.merge.state;
+        let rows: Vec<Row> = changed
+            .flat_map(|(top, _)| rows_at_and_below(state, top))
+            .collect();
+        self.merge.state.owners = Arc::new(owners);
+        self.merge.dirty = true;
+        let at_once = rows.len().min(self.merge.step_records);
+        self.merge.unsettled.extend(rows);
+        self.merge.settle_waiting(at_once);
+    }
+}
+
+fn rows_at_and_below(state: &Merged, top: &SharedPath) -> Vec<Row> {
+    let (mut rows, mut open) = (Vec::new(), vec![DirId::ROOT]);
+    if let Some(parent) = top.parent() {
+        let Some(dir) = state.find_dir(&parent).map(|id| state.dir(id)) else {
+            return rows;
+        };
+        rows.extend(dir.candidates(top.file_name()).cloned());
+        open = Vec::from_iter(dir.child(top.file_name()));
+    }
+    while let Some(id) = open.pop() {
+        let dir = state.dir(id);
+        rows.extend(dir.listed.iter().map(|row| row.0.clone()));
+        rows.extend(dir.rest.iter().map(|row| row.0.clone()));
+        let within = dir.dirs.iter().chain(dir.absent_dirs.iter());
+        open.extend(within.map(DirRef::id));
+    }
+    rows
+}
