@@ -78,7 +78,7 @@ fn names_of(names: usize) {
     });
     let joined = begun.elapsed().as_secs_f64();
     let (what, goal) = match names {
-        ..=100_000 => (format!("{names} names: idle"), 64.0),
+        ..=100_000 => (format!("{names} names: idle"), 48.0),
         _ => (format!("{names} names: idle"), 300.0),
     };
     settle(&reader);
@@ -92,12 +92,20 @@ fn names_of(names: usize) {
     let found = found.iter().filter(|byte| **byte == b'\n').count();
     settle(&reader);
     let after = memory_mib(&reader, "VmRSS");
-    table::note(&format!("after a find of all {found}: {after:.1} MiB"));
+    let what = format!("{names} names: after a find of all {found}");
+    table::amount(&what, after, "MiB", 400.0);
+    settle(&author);
     let authors = memory_mib(&author, "VmRSS");
-    table::note(&format!("who shares them: {authors:.1} MiB"));
+    table::amount(
+        &format!("{names} names: who shares them"),
+        authors,
+        "MiB",
+        350.0,
+    );
 }
 
-/// Waits until the daemon takes no more and no less than before.
+/// Waits until the daemon takes no more and no less than before, and longer than it waits itself
+/// before it gives back what a large job left.
 fn settle(node: &Node) {
     let mut before = 0.0;
     let mut since = Instant::now();
@@ -106,7 +114,7 @@ fn settle(node: &Node) {
         if (now - before).abs() > 0.5 {
             (before, since) = (now, Instant::now());
         }
-        since.elapsed() > Duration::from_secs(5)
+        since.elapsed() > Duration::from_secs(15)
     });
 }
 

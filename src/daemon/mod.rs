@@ -13,6 +13,7 @@ mod isolation;
 mod journal;
 mod kept;
 pub mod logging;
+mod memory;
 mod metrics;
 mod node_config;
 mod rates;

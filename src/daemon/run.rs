@@ -25,6 +25,7 @@ use super::in_force::InForce;
 use super::journal::message;
 use super::kept::Kept;
 use super::logging::{self, LogError, LogHandle};
+use super::memory::{self, Memory};
 use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
@@ -81,6 +82,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] saying what failed and what to do.
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
+    memory::use_few_heaps();
     let log = logging::start(loaded.config.log.level)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -414,10 +416,12 @@ async fn take<T>(queue: &mut Option<mpsc::Receiver<T>>) -> Option<Option<T>> {
 async fn pulse(service: Arc<Service>) {
     let mut tick = tokio::time::interval(TICK);
     let mut told = String::new();
+    let mut memory = Memory::default();
     loop {
         tick.tick().await;
         service.take_rates();
         if let Some(status) = service.publish_status().await {
+            memory.look(status.namespace.entries).await;
             let summary = systemd::summary(&status);
             if summary != told {
                 systemd::status(&summary);

@@ -1,0 +1,91 @@
+//! What the allocator keeps of the memory: few heaps, and what a large job left goes back.
+//!
+//! A share that is walked, or a log that is pulled, takes and frees memory on many threads. By
+//! default glibc gives nearly each of them a heap, and holds what is free between what stays: of
+//! 100,000 names that was a third of the daemon.
+
+use tokio::task::spawn_blocking;
+
+/// Heaps for all threads. Small pieces are taken from each thread's own store first, and large
+/// ones from the kernel, so that threads hardly meet here.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+/// So many names more or less were a large job.
+const MANY_NAMES: u64 = 5_000;
+/// It is over when their number has stayed for so many looks, one a second.
+const QUIET_LOOKS: u32 = 10;
+
+/// To be called before there are threads.
+pub(super) fn use_few_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number in the allocator, which any thread may do at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+    }
+}
+
+/// Follows how many names there are.
+#[derive(Default)]
+pub(super) struct Memory {
+    tidied_at: u64,
+    names: u64,
+    quiet: u32,
+}
+
+impl Memory {
+    /// Looks again; gives free memory back where a large job has ended.
+    pub(super) async fn look(&mut self, names: u64) {
+        if self.is_due(names) {
+            // A task that cannot be waited for ends with the process.
+            let _ended = spawn_blocking(give_back).await;
+        }
+    }
+
+    fn is_due(&mut self, names: u64) -> bool {
+        if names.abs_diff(self.tidied_at) < MANY_NAMES || names != self.names {
+            self.names = names;
+            self.quiet = 0;
+            return false;
+        }
+        self.quiet += 1;
+        let due = self.quiet == QUIET_LOOKS;
+        if due {
+            self.tidied_at = names;
+        }
+        due
+    }
+}
+
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it gives whole free pages back to the kernel, and may run beside all else.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due_after(memory: &mut Memory, looks: &[u64]) -> Vec<usize> {
+        let due = |(at, names): (usize, &u64)| memory.is_due(*names).then_some(at);
+        looks.iter().enumerate().filter_map(due).collect()
+    }
+
+    #[test]
+    fn memory_is_given_back_once_when_many_names_came_and_no_more_come() {
+        let mut memory = Memory::default();
+        let coming: Vec<u64> = (0..100).map(|second| second * 1000).collect();
+        assert!(due_after(&mut memory, &coming).is_empty());
+        assert_eq!(due_after(&mut memory, &[100_000; 30]), [10]);
+        assert_eq!(due_after(&mut memory, &[0; 30]), [10], "and when they went");
+    }
+
+    #[test]
+    fn a_few_names_that_come_and_go_are_no_large_job() {
+        let mut memory = Memory::default();
+        let few: Vec<u64> = (0..1000).map(|second| (second / 20) % 2 * 4999).collect();
+        assert!(due_after(&mut memory, &few).is_empty());
+    }
+}
