@@ -14,7 +14,7 @@ use crate::digest::{ContentHash, ContentKey, Verified};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
-use crate::transfer::plan::{self, Failure, RangeRequest, RequestId};
+use crate::transfer::plan::{self, Failure, RangeRequest};
 use crate::transfer::session::{
     self, Accepted, Delivery, FillId, PROMPT_MAX_BYTES, SendRange, lane_of, proof_of, question,
 };
@@ -79,7 +79,7 @@ impl Inner {
     ) {
         let proof = match proof_of(outcome.map_err(|error| failure_of(&error))) {
             Ok(proof) => proof,
-            Err(failure) => return self.fail(request.id, failure),
+            Err(failure) => return self.fail(&request, failure),
         };
         if !self.behind.has_room(request.range.len()) {
             self.runtime.spawn(self.clone().take_answer(request, proof));
@@ -97,7 +97,7 @@ impl Inner {
     /// Asks for one range and sees to the answer.
     async fn ask_range(self: Arc<Self>, request: RangeRequest, address: Option<SocketAddr>) {
         let Some(address) = address else {
-            return self.fail(request.id, Failure::Gone);
+            return self.fail(&request, Failure::Gone);
         };
         let lane = lane_of(request.lane);
         let is_waited_for = request.lane == plan::Lane::Urgent;
@@ -106,12 +106,12 @@ impl Inner {
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {
             Ok(proof) => self.take_answer(request, proof).await,
-            Err(failure) => self.fail(request.id, failure),
+            Err(failure) => self.fail(&request, failure),
         }
     }
 
-    fn fail(self: &Arc<Self>, id: RequestId, failure: Failure) {
-        self.with(|session, now| session.failed(now, id, failure));
+    fn fail(self: &Arc<Self>, request: &RangeRequest, failure: Failure) {
+        self.with(|session, now| session.failed(now, request, failure));
     }
 
     /// Hashes and stores on a blocking thread. What is small is hashed here instead, which takes
@@ -148,7 +148,7 @@ impl Inner {
         let verified = match session::verify(request, proof) {
             Ok(verified) => verified,
             Err(failure) => {
-                self.fail(request.id, failure);
+                self.fail(request, failure);
                 return None;
             }
         };

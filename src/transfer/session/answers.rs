@@ -96,10 +96,14 @@ impl<O: Owner> Session<O> {
         self.plan.arrived(now, node, id, bytes);
     }
 
-    /// A request came to nothing; its range goes to another peer.
-    pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
-        self.asked.remove(&id);
-        self.plan.failed(now, id, failure);
+    /// A request came to nothing; its range goes to another peer. A wrong answer is held against
+    /// its sender though nobody wants it any more.
+    pub fn failed(&mut self, now: Instant, request: &RangeRequest, failure: Failure) {
+        self.asked.remove(&request.id);
+        self.plan.failed(now, request.id, failure);
+        if failure == Failure::Lied {
+            self.plan.lied(now, request.node, request.content);
+        }
     }
 
     /// The answer to a request is here, verified. Its readers have their bytes with the next

@@ -286,7 +286,7 @@ impl Node {
         let proof = proof_of(answer.ok_or(Failure::Unreachable));
         let verified = match proof.and_then(|proof| verify(&request, proof)) {
             Ok(verified) => verified,
-            Err(failure) => return running.session.failed(now, request.id, failure),
+            Err(failure) => return running.session.failed(now, &request, failure),
         };
         if let Accepted::Store(()) = running.session.accept(now, &request, &verified) {
             let ContentKey { hash, size_bytes } = request.content;
@@ -345,7 +345,7 @@ impl Running {
     fn ask_range(&mut self, now: Instant, send: SendRange) {
         let request = send.request;
         let Some(address) = send.address else {
-            return self.session.failed(now, request.id, Failure::Gone);
+            return self.session.failed(now, &request, Failure::Gone);
         };
         self.wishes.push(Wish {
             node: request.node,

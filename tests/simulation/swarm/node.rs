@@ -172,6 +172,7 @@ impl Node {
         self.is_off = false;
         self.session = Some(Session::new(config, seed, window_bytes));
         self.askers.clear();
+        self.lies.clear();
     }
 
     /// Tells the machine something, and notes what that costs.

@@ -341,9 +341,9 @@ impl World {
     }
 
     fn fail(&mut self, asker: Asker, id: RequestId, failure: Failure) {
-        if self.under_way.remove(&(asker, id)).is_some() {
+        if let Some(request) = self.under_way.remove(&(asker, id)) {
             let now = self.now;
-            self.nodes[asker.0].tell(|session| session.failed(now, id, failure));
+            self.nodes[asker.0].tell(|session| session.failed(now, &request, failure));
         }
     }
 
@@ -373,7 +373,7 @@ impl World {
             Err(failure) => {
                 assert!(lies, "an honest answer was not believed");
                 *node.lies.entry(request.node).or_default() += 1;
-                node.tell(|session| session.failed(now, id, failure));
+                node.tell(|session| session.failed(now, &request, failure));
             }
         }
     }
@@ -554,7 +554,7 @@ impl World {
         node.cost.note_send(second, request.range.len());
         let asker = (index, node.life);
         if send.address.is_none() {
-            node.tell(|session| session.failed(now, request.id, Failure::Gone));
+            node.tell(|session| session.failed(now, &request, Failure::Gone));
             return;
         }
         let unwanted = node.tell(|session| session.sent(request.id, request.id));
