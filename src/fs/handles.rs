@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
-use super::traits::{BackingFile, ContentHandle};
+use super::traits::{BackingFile, OpenContent};
 use crate::extent::ByteRange;
 
 /// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
@@ -37,7 +37,7 @@ pub struct OpenFile {
     /// Its inode.
     pub ino: u64,
     /// To read by.
-    pub content: ContentHandle,
+    pub content: Arc<dyn OpenContent>,
     /// How the bytes come.
     pub state: FileState,
     /// How far its reader may reach.
@@ -86,7 +86,7 @@ struct Failure {
 
 impl OpenFile {
     /// A file just opened.
-    pub fn new(ino: u64, content: ContentHandle, state: FileState) -> Self {
+    pub fn new(ino: u64, content: Arc<dyn OpenContent>, state: FileState) -> Self {
         let failures = Mutex::default();
         Self {
             ino,
@@ -233,10 +233,33 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use super::super::traits::{ReadNow, ReadReply, ReadTicket};
     use super::*;
 
+    struct Unread;
+
+    impl OpenContent for Unread {
+        fn read_now(&self, _: u64, _: &mut [u8]) -> ReadNow {
+            ReadNow::Wait
+        }
+
+        fn read(&self, _: ByteRange, _: ReadReply) -> ReadTicket {
+            ReadTicket(0)
+        }
+
+        fn backing(&self) -> Option<Arc<File>> {
+            None
+        }
+    }
+
+    fn open(state: FileState) -> OpenFile {
+        OpenFile::new(2, Arc::new(Unread), state)
+    }
+
     fn version(size_bytes: u64) -> OpenFile {
-        OpenFile::new(2, ContentHandle(1), FileState::Version { size_bytes })
+        open(FileState::Version { size_bytes })
     }
 
     #[test]
@@ -244,7 +267,7 @@ mod tests {
         assert_eq!(version(100).cut(90, 4096), ByteRange::new(90, 100));
         assert!(version(100).cut(100, 4096).is_empty());
         assert!(version(100).cut(u64::MAX, 4096).is_empty());
-        let live = OpenFile::new(2, ContentHandle(1), FileState::Live);
+        let live = open(FileState::Live);
         assert_eq!(live.cut(90, 10), ByteRange::new(90, 100));
     }
 
@@ -253,7 +276,7 @@ mod tests {
         let range = ByteRange::new(0, 10);
         assert!(version(10).is_whole(range, 10));
         assert!(!version(10).is_whole(range, 9) && !version(10).is_whole(range, 11));
-        let live = OpenFile::new(2, ContentHandle(1), FileState::Live);
+        let live = open(FileState::Live);
         assert!(live.is_whole(range, 3) && !live.is_whole(range, 11));
     }
 

@@ -3,9 +3,9 @@
 //!
 //! Owns inodes and their lookup counts, handles, directory cookies, attributes, extended
 //! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). It speaks to
-//! what lies around it through three traits ([`traits`]): [`Content`] gives names and bytes,
-//! [`Invalidator`] drops what the kernel has cached, [`BackingFiles`] hands complete files to the
-//! kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits.
+//! what lies around it through four traits ([`traits`]): [`Content`] gives names, [`OpenContent`]
+//! bytes, [`Invalidator`] drops what the kernel has cached, [`BackingFiles`] hands complete files
+//! to the kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits.
 //!
 //! An error leaves everything as it was: a failed lookup counts nothing, a failed open holds
 //! nothing.
@@ -41,9 +41,8 @@ pub use inode::ROOT_INO;
 pub use listing::DirectoryEntry;
 pub use older::LaterReply;
 pub use traits::{
-    Around, BackingFile, BackingFiles, Content, ContentHandle, FileVersion, Invalidator,
-    LiveAttributes, LiveLook, OlderFile, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
-    WholeFile,
+    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LiveAttributes, LiveLook,
+    OlderFile, OpenContent, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -16,7 +16,7 @@ use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
 use super::inode::{Name, Node, ROOT_INO};
 use super::names::{self, Listed};
-use super::traits::OlderFile;
+use super::traits::{OlderFile, OpenContent};
 use crate::catalogue::View;
 
 /// Takes what was waited for, once, from any thread.
@@ -63,23 +63,18 @@ impl Filesystem {
             return reply(Err(FsError::NotFound));
         };
         let fs = self.clone();
-        let opened = move |opened: Result<(super::ContentHandle, u64), FsError>| {
+        let opened = move |opened: Result<(Arc<dyn OpenContent>, u64), FsError>| {
             reply(opened.and_then(|(content, size_bytes)| {
                 let state = FileState::Version { size_bytes };
                 let handle = Handle::File(OpenFile::new(ino, content, state));
-                match fs.handles.insert(handle) {
-                    Ok(handle) => Ok(OpenReply {
-                        handle,
-                        caching: Caching::Direct,
-                    }),
-                    Err((_, error)) => {
-                        fs.content.close(content);
-                        Err(error)
-                    }
-                }
+                let handle = fs.handles.insert(handle).map_err(|(_, error)| error)?;
+                Ok(OpenReply {
+                    handle,
+                    caching: Caching::Direct,
+                })
             }));
         };
-        self.content.open_older(&name, Box::new(opened));
+        self.content.clone().open_older(&name, Box::new(opened));
     }
 
     /// A name that no native node shares, if a legacy peer has it or may have it.

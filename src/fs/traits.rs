@@ -1,6 +1,7 @@
-//! What the filesystem needs from the rest, as three traits (there are no others in the project).
+//! What the filesystem needs from the rest, as four traits (there are no others in the project).
 //!
-//! The node implements [`Content`]; `fuse` implements [`Invalidator`] and [`BackingFiles`].
+//! The node implements [`Content`] and [`OpenContent`]; `fuse` implements [`Invalidator`] and
+//! [`BackingFiles`].
 
 use std::fs::File;
 use std::io;
@@ -20,57 +21,27 @@ use crate::wire::native::record::{ShareIndex, Timestamp};
 
 /// Names and bytes, from memory and from the network.
 ///
-/// Every method but [`Content::read_now`] and [`Content::open`] answers from memory. None may
-/// block on the network: [`Content::read`] returns at once and calls its reply later, from any
+/// Every method but [`Content::open`] and [`OpenContent::read_now`] answers from memory. None may
+/// block on the network: [`OpenContent::read`] returns at once and calls its reply later, from any
 /// thread. The filesystem holds no lock while it calls any of these.
 pub trait Content: Send + Sync + 'static {
     /// The namespace as it is now.
     fn view(&self) -> Arc<View>;
 
     /// Opens a version of a file for reading; fetching may begin. The version stays readable
-    /// through the handle for as long as its bytes exist anywhere.
+    /// through what this gives for as long as its bytes exist anywhere; dropping that closes it.
     ///
     /// # Errors
     /// [`FsError::Gone`] where neither the bytes nor a holder exist, [`FsError::Denied`] by
     /// policy, [`FsError::Disk`] where the cache cannot hold it.
-    fn open(&self, file: &FileVersion) -> Result<Opened, FsError>;
-
-    /// Fills the whole buffer from `offset` if that takes no waiting (verified bytes in the cache,
-    /// an own file). The buffer never reaches past the file's end, but for a live handle.
-    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow;
-
-    /// The same for a reader that is given what is here and no more: it leads to no fetch.
-    fn read_here(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        self.read_now(handle, offset, buffer)
-    }
-
-    /// Gets the bytes of `range`, all of them or an error, and calls `reply` exactly once: with
-    /// data, or by its own deadline with an error. May call it before it returns. A reply that is
-    /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.
-    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket;
-
-    /// The same for a reader that is not to be served faster than it asks: nothing is fetched
-    /// ahead of it.
-    fn read_just(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.read(handle, range, reply)
-    }
+    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError>;
 
     /// Small files that will be opened soon, the next one first: asks for them whole, as far as it
     /// sees fit. Never waits.
     fn ask_ahead(&self, _files: &[WholeFile]) {}
 
-    /// How many bytes of the range are not here, and would have to be fetched.
-    fn missing_bytes(&self, _handle: ContentHandle, range: ByteRange) -> u64 {
-        range.len()
-    }
-
-    /// How many bytes of the range were not here when the handle was opened.
-    fn arrived_bytes(&self, _handle: ContentHandle, _range: ByteRange) -> u64 {
-        0
-    }
-
-    /// Until when a read that [`Content::read`] began waits if nothing more comes; nothing where it
-    /// waits no more, or is not told. Who gives up on reads asks before it does.
+    /// Until when a read that [`OpenContent::read`] began waits if nothing more comes; nothing
+    /// where it waits no more, or is not told. Who gives up on reads asks before it does.
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
         let _ = ticket;
         None
@@ -78,9 +49,6 @@ pub trait Content: Send + Sync + 'static {
 
     /// Nobody waits for this read any more. The reply may still be called, or be dropped.
     fn cancel(&self, ticket: ReadTicket);
-
-    /// The handle is not used again.
-    fn close(&self, handle: ContentHandle);
 
     /// How many bytes of the version are in the local cache (all of them for one that an own share
     /// has).
@@ -100,10 +68,6 @@ pub trait Content: Send + Sync + 'static {
     fn live_in(&self, _share: ShareIndex, _directory: &SharedPath) -> Option<LiveLook> {
         None
     }
-
-    /// The local file behind a handle, if the kernel may read it directly: one that is complete
-    /// and stays as it is, or the own file of a live handle.
-    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>>;
 
     /// The local cache's budget, for `statfs`.
     fn space(&self) -> Space;
@@ -139,9 +103,46 @@ pub trait Content: Send + Sync + 'static {
 
     /// Opens a legacy peer's file, asking for it first where it is not known; gives its size as
     /// well. Calls `reply` exactly once, by its own deadline.
-    fn open_older(&self, _name: &[u8], reply: LaterReply<(ContentHandle, u64)>) {
+    fn open_older(self: Arc<Self>, _name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         reply(Err(FsError::NotFound));
     }
+}
+
+/// One open version: a read asks it and no table. Dropping it closes it.
+pub trait OpenContent: Send + Sync {
+    /// Fills the whole buffer from `offset` if that takes no waiting (verified bytes in the cache,
+    /// an own file). The buffer never reaches past the file's end, but for a live one.
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow;
+
+    /// The same for a reader that is given what is here and no more: it leads to no fetch.
+    fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        self.read_now(offset, buffer)
+    }
+
+    /// Gets the bytes of `range`, all of them or an error, and calls `reply` exactly once: with
+    /// data, or by its own deadline with an error. May call it before it returns. A reply that is
+    /// dropped without a call counts as [`FsError::Fault`] at the device's own deadline.
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket;
+
+    /// The same for a reader that is not to be served faster than it asks: nothing is fetched
+    /// ahead of it.
+    fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.read(range, reply)
+    }
+
+    /// How many bytes of the range are not here, and would have to be fetched.
+    fn missing_bytes(&self, range: ByteRange) -> u64 {
+        range.len()
+    }
+
+    /// How many bytes of the range were not here when it was opened.
+    fn arrived_bytes(&self, _range: ByteRange) -> u64 {
+        0
+    }
+
+    /// The local file behind it, if the kernel may read it directly: one that is complete and
+    /// stays as it is, or the own file of a live version.
+    fn backing(&self) -> Option<Arc<File>>;
 }
 
 /// Drops what the kernel has cached. Never blocks, so it can be called from anywhere.
@@ -208,15 +209,11 @@ pub struct OlderFile {
     pub holder: String,
 }
 
-/// An open version, as [`Content`] numbers them; not used again before [`Content::close`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ContentHandle(pub u64);
-
 /// What opening gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Opened {
     /// To read by.
-    pub handle: ContentHandle,
+    pub content: Arc<dyn OpenContent>,
     /// An own file, read as it is now: its length may change, and the kernel caches nothing of it
     /// but what it reads by itself.
     pub live: bool,
@@ -229,12 +226,12 @@ pub struct ReadTicket(pub u64);
 /// Called once with exactly the bytes asked for (fewer only at the end of a live file).
 pub type ReadReply = Box<dyn FnOnce(Result<Bytes, FsError>) + Send>;
 
-/// What [`Content::read_now`] could do.
+/// What [`OpenContent::read_now`] could do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadNow {
     /// The buffer holds this many bytes: all of it, or up to the end of a live file.
     Done(usize),
-    /// Bytes are missing: ask with [`Content::read`].
+    /// Bytes are missing: ask with [`OpenContent::read`].
     Wait,
     /// It cannot be read at all.
     Failed(FsError),

@@ -144,12 +144,12 @@ impl Device {
         range: ByteRange,
         reach: Reach,
     ) {
-        // Weak, so that a reply that never comes does not keep the mount from ending.
+        // Weak, so that a reply that never comes keeps no file open, nor the mount from ending.
         let device: Weak<Self> = Arc::downgrade(self);
-        let read = handle.clone();
+        let read = Arc::downgrade(handle);
         let reply = Box::new(move |result: Result<Bytes, FsError>| {
             if let Some(device) = device.upgrade() {
-                device.answer_read(unique, &read, range, result);
+                device.answer_read(unique, read.upgrade().as_deref(), range, result);
             }
         });
         let read = self.fs.read(handle, range, reach, reply);
@@ -161,7 +161,7 @@ impl Device {
     fn answer_read(
         &self,
         unique: u64,
-        handle: &Handle,
+        handle: Option<&Handle>,
         range: ByteRange,
         result: Result<Bytes, FsError>,
     ) {
@@ -173,7 +173,7 @@ impl Device {
         match result {
             Ok(bytes) => {
                 self.counters.note_bytes(bytes.len());
-                if let Some(reading) = &waiting.reading {
+                if let (Some(reading), Some(handle)) = (&waiting.reading, handle) {
                     let arrived_bytes = self.fs.arrived_bytes(handle, range);
                     let given_bytes = bytes.len() as u64;
                     self.readers

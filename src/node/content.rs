@@ -1,18 +1,16 @@
 //! What the filesystem reads: open versions, from wherever their bytes are.
 //!
-//! Owns the open handles and the order in which a version's bytes are looked for: the own shared
+//! Owns the open versions and the order in which a version's bytes are looked for: the own shared
 //! file that it is, the cache, a local file of the same content, the network. Never blocks on the
 //! network, and never gives out a byte that is not of the version that was opened.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::handle::{Outdated, Published};
@@ -23,7 +21,7 @@ use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
-    Content, ContentHandle, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile,
+    Content, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile, OpenContent,
     Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use crate::path::SharedPath;
@@ -47,15 +45,20 @@ pub struct NodeContent {
     fetcher: Fetcher,
     pub(super) batches: Batches,
     read_deadline: Duration,
-    open: Arc<OpenVersions>,
-    next_handle: Arc<AtomicU64>,
+    open: AtomicUsize,
     waiting: Arc<AtomicU64>,
     /// The legacy peers, where their plane is on.
     pub(super) older: OnceLock<Legacy>,
 }
 
+/// An open version, which counts until it is dropped.
+struct OpenVersion {
+    content: Arc<NodeContent>,
+    source: Source,
+}
+
 /// Where an open version's bytes come from.
-enum OpenVersion {
+enum Source {
     /// The own shared file that wins its name, as it is now.
     Live(Arc<File>),
     /// A fixed content.
@@ -95,8 +98,7 @@ impl NodeContent {
             fetcher,
             batches,
             read_deadline,
-            open: Arc::default(),
-            next_handle: Arc::new(AtomicU64::new(1)),
+            open: AtomicUsize::new(0),
             waiting: Arc::default(),
             older: OnceLock::new(),
         }
@@ -109,14 +111,10 @@ impl NodeContent {
 
     /// How many versions are open.
     pub fn open_versions(&self) -> usize {
-        self.open.read().len()
+        self.open.load(Ordering::Relaxed)
     }
 
-    fn version(&self, handle: ContentHandle) -> Option<Arc<OpenVersion>> {
-        self.open.read().get(&handle.0).cloned()
-    }
-
-    fn open_fixed(&self, file: &FileVersion) -> OpenVersion {
+    fn open_fixed(&self, file: &FileVersion) -> Source {
         // what is here proved its size; a version that says another is not what is here
         let local = self.shares.source(&file.hash);
         let local = local.filter(|local| local.size_bytes() == file.size_bytes);
@@ -143,27 +141,16 @@ impl NodeContent {
         } else {
             version.here.insert(ByteRange::new(0, file.size_bytes));
         }
-        OpenVersion::Fixed(version)
+        Source::Fixed(version)
     }
 
     fn fetch(
         &self,
-        handle: ContentHandle,
+        version: &FixedVersion,
         range: ByteRange,
         ahead: bool,
         reply: ReadReply,
     ) -> ReadTicket {
-        let version = self.version(handle);
-        if let (Some(OpenVersion::Older(bytes)), Some(older)) =
-            (version.as_deref(), self.older.get())
-        {
-            older.read(bytes.clone(), range, self.read_deadline, reply);
-            return ReadTicket(0);
-        }
-        let Some(OpenVersion::Fixed(version)) = version.as_deref() else {
-            reply(Err(FsError::BadHandle));
-            return ReadTicket(0);
-        };
         let (hash, view) = (version.hash, Arc::clone(&self.published.view));
         let waiting = WaitingRead::begin(&self.waiting);
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
@@ -182,90 +169,84 @@ impl NodeContent {
         };
         ReadTicket(ticket.number())
     }
-
-    fn remember(&self, version: OpenVersion) -> Result<ContentHandle, FsError> {
-        remember(&self.open, &self.next_handle, version)
-    }
 }
 
-type OpenVersions = RwLock<HashMap<u64, Arc<OpenVersion>>>;
-
-fn remember(
-    open: &OpenVersions,
-    next_handle: &AtomicU64,
-    version: OpenVersion,
-) -> Result<ContentHandle, FsError> {
-    let mut open = open.write();
-    if open.len() >= OPEN_VERSIONS_MAX {
-        return Err(FsError::TooManyHandles);
-    }
-    let number = next_handle.fetch_add(1, Ordering::Relaxed);
-    open.insert(number, Arc::new(version));
-    Ok(ContentHandle(number))
-}
-
-impl Content for NodeContent {
-    fn view(&self) -> Arc<View> {
-        self.published.view.load_full()
+impl OpenVersion {
+    fn new(content: Arc<NodeContent>, source: Source) -> Result<Arc<Self>, FsError> {
+        let open = content.open.fetch_add(1, Ordering::Relaxed);
+        let version = Arc::new(Self { content, source });
+        // one too many is closed again by being dropped
+        match open < OPEN_VERSIONS_MAX {
+            true => Ok(version),
+            false => Err(FsError::TooManyHandles),
+        }
     }
 
-    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
-        let live = file
-            .own
-            .as_ref()
-            .and_then(|(share, path)| self.shares.own(*share, path).ok());
-        let is_live = live.is_some();
-        let version = match live {
-            Some(file) => OpenVersion::Live(Arc::new(file)),
-            None => self.open_fixed(file),
-        };
-        Ok(Opened {
-            handle: self.remember(version)?,
-            live: is_live,
-        })
-    }
-
-    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        match self.version(handle).as_deref() {
-            None => ReadNow::Failed(FsError::BadHandle),
-            Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
-            Some(OpenVersion::Older(bytes)) => bytes.read_now(offset, buffer),
-            Some(OpenVersion::Fixed(version)) => {
-                let mut read = version.read_local(offset, buffer);
-                if read == ReadNow::Wait {
-                    read = self.read_come(version, offset, buffer);
-                }
-                if version.is_partial() && matches!(read, ReadNow::Done(_)) {
-                    // what the cache gives moves the reader on: its read-ahead must know
-                    let range = ByteRange::at(offset, buffer.len() as u64);
-                    let content = ContentKey::new(version.hash, version.size_bytes);
-                    self.fetcher.note_read(content, range);
-                }
-                read
+    fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
+        match (&self.source, self.content.older.get()) {
+            (Source::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
+            (Source::Older(bytes), Some(older)) => {
+                older.read(bytes.clone(), range, self.content.read_deadline, reply);
+                ReadTicket(0)
+            }
+            (Source::Live(_) | Source::Older(_), _) => {
+                reply(Err(FsError::BadHandle));
+                ReadTicket(0)
             }
         }
     }
+}
 
-    fn read_here(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        match self.version(handle).as_deref() {
-            None => ReadNow::Failed(FsError::BadHandle),
-            Some(OpenVersion::Live(file)) => read_live(file, offset, buffer),
-            Some(OpenVersion::Older(bytes)) => bytes.read_now(offset, buffer),
-            Some(OpenVersion::Fixed(version)) => version.read_local(offset, buffer),
+impl Drop for OpenVersion {
+    fn drop(&mut self) {
+        self.content.open.fetch_sub(1, Ordering::Relaxed);
+        if let Source::Fixed(version) = &self.source
+            && version.is_partial()
+        {
+            // what was fetched for it shows in its blocks from now on
+            let changed = Outdated::CachedBytes(version.hash);
+            let _busy = self.content.changes.try_send(changed);
+        }
+    }
+}
+
+impl OpenContent for OpenVersion {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let Source::Fixed(version) = &self.source else {
+            return self.read_here(offset, buffer);
+        };
+        let mut read = version.read_local(offset, buffer);
+        if read == ReadNow::Wait {
+            read = self.content.read_come(version, offset, buffer);
+        }
+        if version.is_partial() && matches!(read, ReadNow::Done(_)) {
+            // what the cache gives moves the reader on: its read-ahead must know
+            let range = ByteRange::at(offset, buffer.len() as u64);
+            let content = ContentKey::new(version.hash, version.size_bytes);
+            self.content.fetcher.note_read(content, range);
+        }
+        read
+    }
+
+    fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        match &self.source {
+            Source::Live(file) => read_live(file, offset, buffer),
+            Source::Older(bytes) => bytes.read_now(offset, buffer),
+            Source::Fixed(version) => version.read_local(offset, buffer),
         }
     }
 
-    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.fetch(handle, range, true, reply)
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.fetch(range, true, reply)
     }
 
-    fn read_just(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.fetch(handle, range, false, reply)
+    fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        self.fetch(range, false, reply)
     }
 
-    fn missing_bytes(&self, handle: ContentHandle, range: ByteRange) -> u64 {
-        match self.version(handle).as_deref() {
-            Some(OpenVersion::Fixed(version)) if version.is_partial() => {
+    fn missing_bytes(&self, range: ByteRange) -> u64 {
+        match &self.source {
+            Source::Fixed(version) if version.is_partial() => {
                 let cached = version.cached.as_ref();
                 cached.map_or(range.len(), |cached| cached.missing_in(range).len())
             }
@@ -274,13 +255,45 @@ impl Content for NodeContent {
         }
     }
 
-    fn arrived_bytes(&self, handle: ContentHandle, range: ByteRange) -> u64 {
-        match self.version(handle).as_deref() {
-            Some(OpenVersion::Fixed(version)) if version.here.contains(range) => 0,
-            Some(OpenVersion::Fixed(version)) => version.here.missing_in(range).len(),
-            Some(OpenVersion::Older(_)) => range.len(),
-            Some(OpenVersion::Live(_)) | None => 0,
+    fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        match &self.source {
+            Source::Fixed(version) if version.here.contains(range) => 0,
+            Source::Fixed(version) => version.here.missing_in(range).len(),
+            Source::Older(_) => range.len(),
+            Source::Live(_) => 0,
         }
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        match &self.source {
+            Source::Fixed(version) => version.cached.as_ref()?.backing(),
+            // The kernel and those who write to it share its pages: what it reads is live.
+            Source::Live(file) => Some(file.clone()),
+            // whose bytes nothing verified, and which may change under the reader
+            Source::Older(_) => None,
+        }
+    }
+}
+
+impl Content for NodeContent {
+    fn view(&self) -> Arc<View> {
+        self.published.view.load_full()
+    }
+
+    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError> {
+        let live = file
+            .own
+            .as_ref()
+            .and_then(|(share, path)| self.shares.own(*share, path).ok());
+        let is_live = live.is_some();
+        let source = match live {
+            Some(file) => Source::Live(Arc::new(file)),
+            None => self.open_fixed(file),
+        };
+        Ok(Opened {
+            content: OpenVersion::new(self, source)?,
+            live: is_live,
+        })
     }
 
     fn ask_ahead(&self, files: &[WholeFile]) {
@@ -299,18 +312,6 @@ impl Content for NodeContent {
             return self.batches.cancel(ticket.0);
         }
         self.fetcher.cancel(FetchTicket::from_number(ticket.0));
-    }
-
-    fn close(&self, handle: ContentHandle) {
-        let closed = self.open.write().remove(&handle.0);
-        if let Some(OpenVersion::Fixed(version)) = closed.as_deref()
-            && version.is_partial()
-        {
-            // what was fetched for it shows in its blocks from now on
-            let _busy = self.changes.try_send(Outdated::CachedBytes(version.hash));
-        }
-        // what it held may take a while to let go of: not under the lock
-        drop(closed);
     }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
@@ -334,16 +335,6 @@ impl Content for NodeContent {
     fn live_in(&self, share: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
         let stat = self.shares.stats_in(share, directory).ok()?;
         Some(Box::new(move |name| stat(name).ok().map(live_attributes)))
-    }
-
-    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
-        match self.version(handle).as_deref() {
-            Some(OpenVersion::Fixed(version)) => version.cached.as_ref()?.backing(),
-            // The kernel and those who write to it share its pages: what it reads is live.
-            Some(OpenVersion::Live(file)) => Some(file.clone()),
-            // whose bytes nothing verified, and which may change under the reader
-            Some(OpenVersion::Older(_)) | None => None,
-        }
     }
 
     fn space(&self) -> Space {
@@ -381,17 +372,16 @@ impl Content for NodeContent {
         }
     }
 
-    fn open_older(&self, name: &[u8], reply: LaterReply<(ContentHandle, u64)>) {
+    fn open_older(self: Arc<Self>, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+        let content = self.clone();
         let Some(older) = self.older.get() else {
             return reply(Err(FsError::NotFound));
         };
-        let open = self.open.clone();
-        let next = self.next_handle.clone();
         let opened = move |bytes: Result<RemoteBytes, FsError>| {
             reply(bytes.and_then(|bytes| {
                 let size_bytes = bytes.size_bytes();
-                let handle = remember(&open, &next, OpenVersion::Older(bytes))?;
-                Ok((handle, size_bytes))
+                let open = OpenVersion::new(content, Source::Older(bytes))?;
+                Ok((open as Arc<dyn OpenContent>, size_bytes))
             }));
         };
         older.open_later(name, Box::new(opened));

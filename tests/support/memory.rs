@@ -12,7 +12,7 @@ use p2pfs::catalogue::View;
 use p2pfs::digest::ContentHash;
 use p2pfs::extent::ByteRange;
 use p2pfs::fs::{
-    Content, ContentHandle, FileVersion, FsError, LiveAttributes, Opened, ReadNow, ReadReply,
+    Content, FileVersion, FsError, LiveAttributes, OpenContent, Opened, ReadNow, ReadReply,
     ReadTicket, Space,
 };
 use p2pfs::fuse::Mount;
@@ -65,7 +65,7 @@ struct State {
     namespace: Namespace,
     view: Arc<View>,
     contents: HashMap<ContentHash, Behaviour>,
-    open: BTreeMap<u64, Open>,
+    open: usize,
     cached: HashMap<ContentHash, u64>,
     backing: HashMap<ContentHash, Arc<File>>,
     live: HashMap<ContentHash, PathBuf>,
@@ -75,8 +75,8 @@ struct State {
     gate_is_open: bool,
 }
 
-#[derive(Clone)]
 struct Open {
+    memory: Arc<Memory>,
     hash: ContentHash,
     live: Option<Arc<File>>,
 }
@@ -99,7 +99,7 @@ impl Memory {
             namespace,
             view,
             contents: HashMap::new(),
-            open: BTreeMap::new(),
+            open: 0,
             cached: HashMap::new(),
             backing: HashMap::new(),
             live: HashMap::new(),
@@ -300,7 +300,7 @@ impl Memory {
     }
 
     pub fn open_count(&self) -> usize {
-        self.state.lock().open.len()
+        self.state.lock().open
     }
 }
 
@@ -309,83 +309,25 @@ impl Content for Memory {
         self.state.lock().view.clone()
     }
 
-    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
+    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError> {
         let mut state = self.state.lock();
-        let handle = self.next.fetch_add(1, Ordering::Relaxed);
         if matches!(state.contents.get(&file.hash), Some(Behaviour::OpensLate)) {
             state = self.stand_still(state);
         }
         let live = state.live.get(&file.hash).cloned();
         let live = live.map(|path| Arc::new(File::open(path).unwrap()));
         let is_live = live.is_some();
-        state.open.insert(
-            handle,
-            Open {
-                hash: file.hash,
-                live,
-            },
-        );
+        state.open += 1;
+        drop(state);
+        let open = Open {
+            hash: file.hash,
+            live,
+            memory: self,
+        };
         Ok(Opened {
-            handle: ContentHandle(handle),
+            content: Arc::new(open),
             live: is_live,
         })
-    }
-
-    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let (open, how) = {
-            let state = self.state.lock();
-            let open = state.open[&handle.0].clone();
-            let how = state.contents.get(&open.hash).cloned();
-            (open, how)
-        };
-        if let Some(file) = open.live {
-            use std::os::unix::fs::FileExt;
-            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
-        }
-        match how {
-            Some(Behaviour::Here(bytes)) => {
-                let start = offset as usize;
-                buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
-                ReadNow::Done(buffer.len())
-            }
-            Some(Behaviour::Numbered) => {
-                for (byte, place) in buffer.iter_mut().zip(offset..) {
-                    *byte = (place / 8 * 8).to_le_bytes()[place as usize % 8];
-                }
-                ReadNow::Done(buffer.len())
-            }
-            Some(Behaviour::Stored(file)) => {
-                use std::os::unix::fs::FileExt;
-                file.read_exact_at(buffer, offset).unwrap();
-                ReadNow::Done(buffer.len())
-            }
-            Some(Behaviour::Broken(error)) => ReadNow::Failed(error),
-            Some(Behaviour::Panics) => panic!("a bug in reading (on purpose)"),
-            Some(Behaviour::Short) => ReadNow::Done(buffer.len() - 1),
-            None => ReadNow::Failed(FsError::Gone),
-            Some(_) => ReadNow::Wait,
-        }
-    }
-
-    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.waits.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock();
-        let hash = state.open[&handle.0].hash;
-        let ticket = ReadTicket(self.next.fetch_add(1, Ordering::Relaxed));
-        match state.contents[&hash].clone() {
-            Behaviour::OnItsWay(bytes) => {
-                let part = bytes[range.start as usize..range.end as usize].to_vec();
-                state.on_their_way.insert(ticket, (reply, part.into()));
-            }
-            Behaviour::Fetched(bytes) => {
-                let part = bytes[range.start as usize..range.end as usize].to_vec();
-                *state.cached.entry(hash).or_default() += part.len() as u64;
-                std::thread::spawn(move || reply(Ok(Bytes::from(part))));
-            }
-            _ => state.never.push(reply),
-        }
-        self.changed.notify_all();
-        ticket
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
@@ -396,11 +338,6 @@ impl Content for Memory {
 
     fn cancel(&self, _: ReadTicket) {
         self.cancels.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn close(&self, handle: ContentHandle) {
-        self.state.lock().open.remove(&handle.0);
-        self.changed.notify_all();
     }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
@@ -434,13 +371,6 @@ impl Content for Memory {
         })
     }
 
-    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
-        let state = self.state.lock();
-        let open = state.open.get(&handle.0)?;
-        let complete = || state.backing.get(&open.hash).cloned();
-        open.live.clone().or_else(complete)
-    }
-
     fn space(&self) -> Space {
         Space {
             budget_bytes: 10 << 30,
@@ -450,5 +380,71 @@ impl Content for Memory {
 
     fn status_json(&self) -> Vec<u8> {
         br#"{"health":"good"}"#.to_vec()
+    }
+}
+
+impl OpenContent for Open {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let how = self.memory.state.lock().contents.get(&self.hash).cloned();
+        if let Some(file) = &self.live {
+            use std::os::unix::fs::FileExt;
+            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
+        }
+        match how {
+            Some(Behaviour::Here(bytes)) => {
+                let start = offset as usize;
+                buffer.copy_from_slice(&bytes[start..start + buffer.len()]);
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Numbered) => {
+                for (byte, place) in buffer.iter_mut().zip(offset..) {
+                    *byte = (place / 8 * 8).to_le_bytes()[place as usize % 8];
+                }
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Stored(file)) => {
+                use std::os::unix::fs::FileExt;
+                file.read_exact_at(buffer, offset).unwrap();
+                ReadNow::Done(buffer.len())
+            }
+            Some(Behaviour::Broken(error)) => ReadNow::Failed(error),
+            Some(Behaviour::Panics) => panic!("a bug in reading (on purpose)"),
+            Some(Behaviour::Short) => ReadNow::Done(buffer.len() - 1),
+            None => ReadNow::Failed(FsError::Gone),
+            Some(_) => ReadNow::Wait,
+        }
+    }
+
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        let memory = &self.memory;
+        memory.waits.fetch_add(1, Ordering::Relaxed);
+        let mut state = memory.state.lock();
+        let ticket = ReadTicket(memory.next.fetch_add(1, Ordering::Relaxed));
+        match state.contents[&self.hash].clone() {
+            Behaviour::OnItsWay(bytes) => {
+                let part = bytes[range.start as usize..range.end as usize].to_vec();
+                state.on_their_way.insert(ticket, (reply, part.into()));
+            }
+            Behaviour::Fetched(bytes) => {
+                let part = bytes[range.start as usize..range.end as usize].to_vec();
+                *state.cached.entry(self.hash).or_default() += part.len() as u64;
+                std::thread::spawn(move || reply(Ok(Bytes::from(part))));
+            }
+            _ => state.never.push(reply),
+        }
+        memory.changed.notify_all();
+        ticket
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        let complete = || self.memory.state.lock().backing.get(&self.hash).cloned();
+        self.live.clone().or_else(complete)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.memory.state.lock().open -= 1;
+        self.memory.changed.notify_all();
     }
 }

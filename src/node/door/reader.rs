@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::FileError;
 use crate::extent::{ByteRange, CHUNK_BYTES};
-use crate::fs::{Content, ContentHandle, FileVersion, FsError, ReadNow, ReadTicket};
+use crate::fs::{Content, FileVersion, FsError, OpenContent, ReadNow, ReadTicket};
 use crate::node::{Node, NodeContent};
 use crate::path::SharedPath;
 
@@ -34,7 +34,7 @@ const STEPS_AT_ONCE: usize = 4;
 ///
 /// Reads end by the node's read deadline; the [`FsError`] is inside the [`io::Error`].
 pub struct Reader {
-    open: Arc<OpenVersion>,
+    open: Arc<OpenFile>,
     size_bytes: u64,
     position: u64,
     /// Bytes that came and were not read, from `position` on.
@@ -67,9 +67,10 @@ impl Node {
         let (content, size_bytes) = (self.content.clone(), version.size_bytes);
         let opener = content.clone();
         let opened = spawn_blocking(move || opener.open(&version)).await;
-        let handle = opened.map_err(|_| FsError::Fault)??.handle;
+        let opened = opened.map_err(|_| FsError::Fault)??;
+        let file = Some(opened.content);
         Ok(Reader {
-            open: Arc::new(OpenVersion { content, handle }),
+            open: Arc::new(OpenFile { content, file }),
             size_bytes,
             position: 0,
             come: Bytes::new(),
@@ -195,15 +196,16 @@ fn io_error(error: FsError) -> io::Error {
 }
 
 /// A version that is open; closed when the last of its readers and questions goes.
-struct OpenVersion {
+struct OpenFile {
     content: Arc<NodeContent>,
-    handle: ContentHandle,
+    /// There until it is dropped.
+    file: Option<Arc<dyn OpenContent>>,
 }
 
-impl Drop for OpenVersion {
+impl Drop for OpenFile {
     fn drop(&mut self) {
-        let (content, handle) = (self.content.clone(), self.handle);
-        let close = move || content.close(handle);
+        let file = self.file.take();
+        let close = move || drop(file);
         // letting go of a cached file touches the disk
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(close)),
@@ -221,7 +223,7 @@ struct Asked {
 
 impl Asked {
     /// Asks for all of a range: what is here at once, the rest from other nodes.
-    fn new(open: &Arc<OpenVersion>, range: ByteRange) -> Self {
+    fn new(open: &Arc<OpenFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
         let asking = spawn_blocking(move || {
@@ -236,7 +238,7 @@ impl Asked {
 }
 
 struct TakeBack {
-    open: Arc<OpenVersion>,
+    open: Arc<OpenFile>,
     ticket: Option<ReadTicket>,
 }
 
@@ -249,12 +251,13 @@ impl Drop for TakeBack {
 }
 
 fn read_or_ask(
-    open: &OpenVersion,
+    open: &OpenFile,
     range: ByteRange,
     answer: oneshot::Sender<Result<Bytes, FsError>>,
 ) -> Option<ReadTicket> {
     let mut buffer = vec![0; range.len() as usize];
-    let told = match open.content.read_now(open.handle, range.start, &mut buffer) {
+    let file = open.file.as_ref()?;
+    let told = match file.read_now(range.start, &mut buffer) {
         ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
         // an own file that became shorter meanwhile is another version
         ReadNow::Done(_) => Err(FsError::Gone),
@@ -263,7 +266,7 @@ fn read_or_ask(
             let reply = Box::new(move |result| {
                 let _gone = answer.send(result);
             });
-            return Some(open.content.read(open.handle, range, reply));
+            return Some(file.read(range, reply));
         }
     };
     let _gone = answer.send(told);

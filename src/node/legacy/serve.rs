@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::offered::Offered;
 use crate::extent::ByteRange;
-use crate::fs::{Content, ContentHandle, FileVersion, FsError};
+use crate::fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
 use crate::net::legacy::{Served, ServedPlace};
 use crate::node::{EventLog, Given, News, NodeContent};
 use crate::wire::legacy::TransferHeader;
@@ -43,7 +43,7 @@ pub(super) async fn serve(
             is_done,
         }));
     };
-    match give(&mut served, &file, &content, &note).await {
+    match give(&mut served, &file, content, &note).await {
         Ok(()) => note(true),
         Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
         Err(why) => offered.tell_unfinished(&file.path, why),
@@ -56,23 +56,20 @@ pub(super) async fn serve(
 async fn give(
     served: &mut Served,
     file: &FileVersion,
-    content: &NodeContent,
+    content: Arc<NodeContent>,
     note: &(dyn Fn(bool) + Sync),
 ) -> Result<(), FsError> {
     let header = TransferHeader::new(served.name.clone(), file.size_bytes);
     let header = header.map_err(|_| FsError::Fault)?;
     let opened = content.open(file)?;
     note(false);
-    let sent = send_all(served, &header, opened.handle, content).await;
-    content.close(opened.handle);
-    sent
+    send_all(served, &header, &*opened.content).await
 }
 
 async fn send_all(
     served: &mut Served,
     header: &TransferHeader,
-    handle: ContentHandle,
-    content: &NodeContent,
+    content: &dyn OpenContent,
 ) -> Result<(), FsError> {
     let size_bytes = header.size_bytes;
     let mut offset = 0;
@@ -81,7 +78,7 @@ async fn send_all(
         let bytes = if range.is_empty() {
             bytes::Bytes::new()
         } else {
-            read(content, handle, range).await?
+            read(content, range).await?
         };
         if offset == 0 {
             let said = served.send_header(header).await;
@@ -96,18 +93,14 @@ async fn send_all(
     }
 }
 
-async fn read(
-    content: &NodeContent,
-    handle: ContentHandle,
-    range: ByteRange,
-) -> Result<bytes::Bytes, FsError> {
+async fn read(content: &dyn OpenContent, range: ByteRange) -> Result<bytes::Bytes, FsError> {
     let local = tokio::task::block_in_place(|| {
         let mut buffer = vec![0; usize::try_from(range.len()).unwrap_or(0)];
-        match content.read_now(handle, range.start, &mut buffer) {
-            crate::fs::ReadNow::Done(length) if length == buffer.len() => Some(Ok(buffer.into())),
-            crate::fs::ReadNow::Done(_) => Some(Err(FsError::Gone)),
-            crate::fs::ReadNow::Failed(error) => Some(Err(error)),
-            crate::fs::ReadNow::Wait => None,
+        match content.read_now(range.start, &mut buffer) {
+            ReadNow::Done(length) if length == buffer.len() => Some(Ok(buffer.into())),
+            ReadNow::Done(_) => Some(Err(FsError::Gone)),
+            ReadNow::Failed(error) => Some(Err(error)),
+            ReadNow::Wait => None,
         }
     });
     if let Some(done) = local {
@@ -117,6 +110,6 @@ async fn read(
     let reply = Box::new(move |result| {
         let _gone = answer.send(result);
     });
-    let _ticket = content.read(handle, range, reply);
+    let _ticket = content.read(range, reply);
     bytes.await.map_err(|_| FsError::Fault)?
 }

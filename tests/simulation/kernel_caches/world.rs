@@ -12,7 +12,7 @@ use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
 use p2pfs::digest::ContentHash;
 use p2pfs::extent::ByteRange;
 use p2pfs::fs::{
-    Content, ContentHandle, FileVersion, FsError, LiveAttributes, LiveLook, Opened, ReadNow,
+    Content, FileVersion, FsError, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
     ReadReply, ReadTicket, Space,
 };
 use p2pfs::id::{NodeId, NodeName};
@@ -76,7 +76,7 @@ struct State {
     view: Arc<View>,
     told: VecDeque<Told>,
     cached: HashMap<ContentHash, u64>,
-    open: HashMap<u64, Open>,
+    open: HashMap<u64, ContentHash>,
     last_handle: u64,
     last_opened: Option<Arc<File>>,
     clock: i64,
@@ -84,6 +84,8 @@ struct State {
 }
 
 struct Open {
+    world: Arc<World>,
+    number: u64,
     hash: ContentHash,
     live: Option<Arc<File>>,
 }
@@ -172,7 +174,7 @@ impl World {
                 let content = random_content(random);
                 let size = content.bytes.len() as u64;
                 let mut cached = [0, size / 2, size][random.random_range(0..3)];
-                if state.open.values().any(|open| open.hash == content.hash) {
+                if state.open.values().any(|hash| *hash == content.hash) {
                     // nothing that is open is evicted
                     cached = cached.max(state.cached.get(&content.hash).copied().unwrap_or(0));
                 }
@@ -399,58 +401,31 @@ impl Content for World {
         self.lock().view.clone()
     }
 
-    fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
+    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError> {
         let own = file.own.as_ref().map(|(_, path)| self.own_file(path));
         let live = own.and_then(|own| File::open(own).ok()).map(Arc::new);
-        let mut state = self.lock();
-        state.last_handle += 1;
-        let number = state.last_handle;
-        state.last_opened = live.clone();
         let is_live = live.is_some();
-        let hash = file.hash;
-        state.open.insert(number, Open { hash, live });
+        let (number, hash) = {
+            let mut state = self.lock();
+            state.last_handle += 1;
+            let number = state.last_handle;
+            state.last_opened = live.clone();
+            state.open.insert(number, file.hash);
+            (number, file.hash)
+        };
+        let open = Open {
+            world: self,
+            number,
+            hash,
+            live,
+        };
         Ok(Opened {
-            handle: ContentHandle(number),
+            content: Arc::new(open),
             live: is_live,
         })
     }
 
-    fn read_now(&self, handle: ContentHandle, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let state = self.lock();
-        let open = &state.open[&handle.0];
-        if let Some(file) = &open.live {
-            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
-        }
-        let bytes = &stored(&open.hash).bytes;
-        let end = offset + buffer.len() as u64;
-        if end > state.cached.get(&open.hash).copied().unwrap_or(0) {
-            return ReadNow::Wait;
-        }
-        buffer.copy_from_slice(&bytes[offset as usize..end as usize]);
-        ReadNow::Done(buffer.len())
-    }
-
-    fn read(&self, handle: ContentHandle, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        let hash = {
-            let mut state = self.lock();
-            let hash = state.open[&handle.0].hash;
-            // as if all before it had been fetched too
-            let cached = state.cached.entry(hash).or_default();
-            *cached = range.end.max(*cached);
-            hash
-        };
-        let bytes = &stored(&hash).bytes[range.start as usize..range.end as usize];
-        reply(Ok(Bytes::from_static(bytes)));
-        ReadTicket(0)
-    }
-
     fn cancel(&self, _: ReadTicket) {}
-
-    fn close(&self, handle: ContentHandle) {
-        let mut state = self.lock();
-        let open = state.open.remove(&handle.0).unwrap();
-        state.told.push_back(Told::CachedBytes(open.hash));
-    }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
         match file.own {
@@ -472,21 +447,56 @@ impl Content for World {
         }))
     }
 
-    fn backing(&self, handle: ContentHandle) -> Option<Arc<File>> {
-        let state = self.lock();
-        let open = state.open.get(&handle.0)?;
-        let stored = stored(&open.hash);
-        let is_complete = state.cached.get(&open.hash) == Some(&(stored.bytes.len() as u64));
-        let complete = || is_complete.then(|| stored.file.clone());
-        open.live.clone().or_else(complete)
-    }
-
     fn space(&self) -> Space {
         Space::default()
     }
 
     fn status_json(&self) -> Vec<u8> {
         Vec::new()
+    }
+}
+
+impl OpenContent for Open {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        if let Some(file) = &self.live {
+            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
+        }
+        let state = self.world.lock();
+        let bytes = &stored(&self.hash).bytes;
+        let end = offset + buffer.len() as u64;
+        if end > state.cached.get(&self.hash).copied().unwrap_or(0) {
+            return ReadNow::Wait;
+        }
+        buffer.copy_from_slice(&bytes[offset as usize..end as usize]);
+        ReadNow::Done(buffer.len())
+    }
+
+    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+        {
+            let mut state = self.world.lock();
+            // as if all before it had been fetched too
+            let cached = state.cached.entry(self.hash).or_default();
+            *cached = range.end.max(*cached);
+        }
+        let bytes = &stored(&self.hash).bytes[range.start as usize..range.end as usize];
+        reply(Ok(Bytes::from_static(bytes)));
+        ReadTicket(0)
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        let stored = stored(&self.hash);
+        let cached = self.world.lock().cached.get(&self.hash).copied();
+        let is_complete = cached == Some(stored.bytes.len() as u64);
+        let complete = || is_complete.then(|| stored.file.clone());
+        self.live.clone().or_else(complete)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.world.lock();
+        state.open.remove(&self.number);
+        state.told.push_back(Told::CachedBytes(self.hash));
     }
 }
 
