@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::{FileType, fstat, fstatfs};
 
-use super::content::caller_gone;
+use super::handing::caller_gone;
 use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, MeshInfo, MeshPeerSeen, Named, NotTakenBy, PeerInfo, PeerState, Plane,

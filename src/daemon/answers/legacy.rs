@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::io::AsyncWriteExt;
 
-use super::content::{caller_gone, may_have, pipe_to_caller, pour};
-use super::names::shared_path;
+use super::handing::{caller_gone, may_have, pipe_to_caller, pour};
+use super::paths::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, Named, PeerInfo, PeerState,

@@ -1,6 +1,7 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
 use super::legacy::older_entry;
+use super::paths::shared_path;
 use super::{Service, Sight, calendar_time};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
@@ -11,22 +12,6 @@ use crate::id::NodeId;
 use crate::node::FileError;
 use crate::node::door::{Kind, Listed, NextRead, Rule, Version};
 use crate::path::SharedPath;
-
-/// The path that a user named, as in the mount; a slash at either end is forgiven.
-pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
-    let mut bytes = named.as_bytes();
-    while let [b'/', rest @ ..] = bytes {
-        bytes = rest;
-    }
-    while let [rest @ .., b'/'] = bytes {
-        bytes = rest;
-    }
-    SharedPath::new(bytes).map_err(|error| {
-        let message = format!("{}: {error}", named.as_bytes().escape_ascii());
-        Failure::new(FailureKind::Invalid, message)
-            .with_remedy("name a path as p2pfs ls shows it, from the root of the mount")
-    })
-}
 
 pub(super) fn not_found(path: &SharedPath) -> Failure {
     let message = format!(
@@ -272,20 +257,5 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::NotGivable => "no live node can give it",
         Rule::Owner => "its author owns the path: no other version is listed",
         Rule::NotOwner => "another node owns the path: this version is not listed",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slash_at_either_end_is_forgiven_and_nothing_else() {
-        let path = |text: &str| shared_path(&Named::new(text)).map(|p| p.as_bytes().to_vec());
-        assert_eq!(path("/a/b/").unwrap(), b"a/b");
-        assert_eq!(path("").unwrap(), b"");
-        assert_eq!(path("/").unwrap(), b"");
-        assert_eq!(path("a/../b").unwrap_err().kind, FailureKind::Invalid);
-        assert_eq!(path(".p2pfs/peers").unwrap_err().kind, FailureKind::Invalid);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::names::shared_path;
+use super::paths::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
     Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath, Rotated, Trust, TrustStep,

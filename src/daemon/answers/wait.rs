@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::names::shared_path;
 use super::network::alive_of;
+use super::paths::shared_path;
 use super::{Service, node_failure};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use crate::node::legacy::{Name, Patience};

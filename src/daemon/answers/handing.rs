@@ -1,0 +1,56 @@
+//! Handing a caller the bytes of a file: the file itself where it may have that, else a pipe.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::task::spawn_blocking;
+
+use super::failed;
+use crate::daemon::control::Failure;
+
+/// What is read of a local file at a time.
+const STEP_BYTES: u64 = 1 << 20;
+/// The room of the pipe to a caller; the limit of an ordinary user (pipe(7)).
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Whether a caller may be handed the file itself: whoever holds a descriptor can open the file
+/// anew through it, for writing where its mode allows, whatever directory keeps it from others.
+pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
+    let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
+    caller_uid == 0 || owner.is_ok_and(|owner| owner == caller_uid)
+}
+
+/// Writes a whole local file into a pipe; an error is the caller's going.
+pub(super) async fn pour(file: File, size_bytes: u64, mut to: pipe::Sender) -> io::Result<()> {
+    let file = Arc::new(file);
+    for step in 0..size_bytes.div_ceil(STEP_BYTES) {
+        let (from, offset) = (file.clone(), step * STEP_BYTES);
+        let length = STEP_BYTES.min(size_bytes - offset) as usize;
+        let read = spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            from.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        });
+        to.write_all(&read.await.map_err(io::Error::other)??)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Both ends of a pipe, the second for the caller.
+pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
+    let made = pipe::pipe().and_then(|(sender, receiver)| {
+        // a smaller pipe only makes the copy slower
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        Ok((sender, receiver.into_blocking_fd()?))
+    });
+    made.map_err(|error| failed(error.to_string()))
+}
+
+pub(super) fn caller_gone() -> Failure {
+    failed("the caller is gone")
+}

@@ -1,0 +1,35 @@
+//! The paths that callers name.
+
+use crate::daemon::control::{Failure, FailureKind, Named};
+use crate::path::SharedPath;
+
+/// The path that a user named, as in the mount; a slash at either end is forgiven.
+pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
+    let mut bytes = named.as_bytes();
+    while let [b'/', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b'/'] = bytes {
+        bytes = rest;
+    }
+    SharedPath::new(bytes).map_err(|error| {
+        let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+        Failure::new(FailureKind::Invalid, message)
+            .with_remedy("name a path as p2pfs ls shows it, from the root of the mount")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_either_end_is_forgiven_and_nothing_else() {
+        let path = |text: &str| shared_path(&Named::new(text)).map(|p| p.as_bytes().to_vec());
+        assert_eq!(path("/a/b/").unwrap(), b"a/b");
+        assert_eq!(path("").unwrap(), b"");
+        assert_eq!(path("/").unwrap(), b"");
+        assert_eq!(path("a/../b").unwrap_err().kind, FailureKind::Invalid);
+        assert_eq!(path(".p2pfs/peers").unwrap_err().kind, FailureKind::Invalid);
+    }
+}
