@@ -20,6 +20,11 @@ use crate::bucket::TokenBucket;
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
 /// A hint for one address is followed once in this time.
 const HINT_PERIOD: Duration = Duration::from_secs(5);
+/// How long a hinted address is greeted like a seed: the first greeting may be lost, or come while
+/// either side has no address yet, and who announces itself does so once.
+const HINT_LIFETIME: Duration = Duration::from_secs(600);
+/// The most hinted addresses that are remembered: anyone on the network may make them up.
+const HINTS_MAX: usize = 32;
 
 /// The seeds, and when to greet them.
 pub(super) struct Seeds {
@@ -65,13 +70,24 @@ impl Seeds {
     /// Whether a hint that someone is at `address` is to be followed.
     pub(super) fn take_hint(&mut self, address: SocketAddr, now: Instant) -> bool {
         let address = canonical(address);
-        self.hinted
-            .retain(|_, at| now.saturating_duration_since(*at) < HINT_PERIOD);
-        if self.hinted.contains_key(&address) || !self.hints.take(1, now) {
+        self.forget_old_hints(now);
+        let again = self.hinted.get(&address);
+        let is_fresh = again.is_some_and(|at| now.saturating_duration_since(*at) < HINT_PERIOD);
+        if is_fresh || !self.hints.take(1, now) {
             return false;
+        }
+        if again.is_none() && self.hinted.len() >= HINTS_MAX {
+            let oldest = self.hinted.iter().min_by_key(|(_, at)| **at);
+            let oldest = oldest.map(|(address, _)| *address);
+            oldest.and_then(|address| self.hinted.remove(&address));
         }
         self.hinted.insert(address, now);
         true
+    }
+
+    fn forget_old_hints(&mut self, now: Instant) {
+        self.hinted
+            .retain(|_, at| now.saturating_duration_since(*at) < HINT_LIFETIME);
     }
 
     /// When [`Self::due`] has something to give.
@@ -89,8 +105,11 @@ impl Seeds {
         if now < self.next {
             return Vec::new();
         }
+        self.forget_old_hints(now);
         let mut strangers: Vec<_> = self.addresses.difference(members).copied().collect();
         if members.is_empty() {
+            let hinted = self.hinted.keys().filter(|it| !self.addresses.contains(it));
+            strangers.extend(hinted);
             let last = ALONE_GAPS_MS.len() - 1;
             let gap_ms = ALONE_GAPS_MS[self.greeted_alone.min(last)];
             self.greeted_alone += 1;
@@ -176,6 +195,37 @@ mod tests {
         assert!(
             !seeds.take_hint(address(0), start + Duration::from_secs(1)),
             "too soon again"
+        );
+    }
+
+    #[test]
+    fn a_hinted_address_is_greeted_again_while_nobody_is_known_and_not_for_ever() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        let mut rng = StdRng::seed_from_u64(1);
+        assert!(seeds.take_hint(address(1), start));
+        let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
+        assert_eq!(greeted, [address(1)]);
+        let known = BTreeSet::from([address(2)]);
+        let later = seeds.poll_timeout();
+        assert!(seeds.due(later, &known, &mut rng).is_empty());
+        let old = start + HINT_LIFETIME;
+        assert!(seeds.due(old, &BTreeSet::new(), &mut rng).is_empty());
+    }
+
+    #[test]
+    fn made_up_hints_push_the_oldest_out() {
+        let start = Instant::now();
+        let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
+        for n in 0..3 * HINTS_MAX as u16 {
+            let now = start + u32::from(n) * Duration::from_secs(1);
+            assert!(seeds.take_hint(address(n), now));
+        }
+        assert_eq!(seeds.hinted.len(), HINTS_MAX);
+        assert!(
+            seeds
+                .hinted
+                .contains_key(&address(3 * HINTS_MAX as u16 - 1))
         );
     }
 }
