@@ -78,6 +78,23 @@ impl From<Doubt> for Dropped {
 }
 
 impl Counters {
+    /// Datagrams that were not taken, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.foreign
+            + self.unknown_epoch
+            + self.bad_seal
+            + self.malformed
+            + self.replayed
+            + self.unproven
+            + self.two_faced
+            + self.flooding
+            + self.bad_swim
+            + self.forged
+            + self.not_a_member
+            + self.ahead_of_clock
+            + self.overflow
+    }
+
     pub(super) fn count(&mut self, dropped: Dropped) {
         let counter = match dropped {
             Dropped::Foreign => &mut self.foreign,

@@ -22,6 +22,14 @@ impl Cluster {
         }
     }
 
+    /// Others reach this node at another address from now on.
+    pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
+        if self.leaving.is_none() && self.links.me().address != address {
+            self.roster.move_to(now, address);
+            self.settle(now);
+        }
+    }
+
     fn meet(&mut self, now: Instant, peer: Introduction) {
         let me = self.links.me();
         if peer.who.node == me.node {

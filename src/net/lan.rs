@@ -3,13 +3,16 @@
 //! Announces an address under a name that is random at each start, with no text beside it: who
 //! listens learns that some p2pfs node is there, not which. What it hears are hints by anyone on
 //! the network: addresses worth a sealed datagram, nothing more. They are rated and remembered so
-//! that nobody can make us send much. Where there is no multicast, that is one warning.
+//! that nobody can make us send much. Where there is no multicast, that is one warning, and the
+//! search begins when there is.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use mdns_sd::{DaemonEvent, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, timeout};
@@ -32,38 +35,86 @@ const REMEMBERED: usize = 256;
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 /// How long the farewell to the network may take.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How often it is tried again where no interface has multicast yet: at boot a network may come
+/// after the daemon.
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
 
 /// What the search yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LanEvent {
     /// Some node may be there.
     Hint(SocketAddr),
-    /// Nodes on the local network will not be found by themselves, and why. Comes at most once.
+    /// Nodes on the local network will not be found by themselves, and why. Comes at most once
+    /// before the search begins, and once after.
     NoMulticast(String),
 }
 
 /// The announcement and the search; both end when it is dropped.
 pub struct Lan {
+    /// None while no interface has multicast.
+    search: Arc<Mutex<Option<Search>>>,
+    /// What begins the search later, where it cannot begin now.
+    waiting: Option<AbortHandle>,
+}
+
+impl Lan {
+    /// Announces `address` (all of the machine's where it is "any") and searches for others. Needs
+    /// a running tokio runtime. Where it cannot begin, the reason is in the receiver, and it begins
+    /// when it can.
+    pub fn start(address: SocketAddr) -> (Self, mpsc::Receiver<LanEvent>) {
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let search = Arc::new(Mutex::new(None));
+        let waiting = match Search::open(address, events.clone()) {
+            Ok(open) => {
+                *search.lock() = Some(open);
+                None
+            }
+            Err(why) => {
+                let _ = events.try_send(LanEvent::NoMulticast(why));
+                let later = begin_later(address, events, search.clone());
+                Some(tokio::spawn(later).abort_handle())
+            }
+        };
+        (Self { search, waiting }, receiver)
+    }
+
+    /// Takes the announcement back, so that others forget it at once, and ends the search.
+    pub async fn shutdown(self) {
+        let search = self.search.lock().take();
+        if let Some(search) = search {
+            search.shutdown().await;
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        self.waiting.take().inspect(AbortHandle::abort);
+    }
+}
+
+async fn begin_later(
+    address: SocketAddr,
+    events: mpsc::Sender<LanEvent>,
+    search: Arc<Mutex<Option<Search>>>,
+) {
+    loop {
+        tokio::time::sleep(RETRY_PERIOD).await;
+        if let Ok(open) = Search::open(address, events.clone()) {
+            *search.lock() = Some(open);
+            return;
+        }
+    }
+}
+
+/// A search that goes on.
+struct Search {
     daemon: ServiceDaemon,
     own_name: String,
     listening: AbortHandle,
 }
 
-impl Lan {
-    /// Announces `address` (all of the machine's where it is "any") and searches for others. Needs
-    /// a running tokio runtime. None where it cannot even begin: the reason is in the receiver.
-    pub fn start(address: SocketAddr) -> (Option<Self>, mpsc::Receiver<LanEvent>) {
-        let (events, receiver) = mpsc::channel(QUEUE);
-        let lan = match Self::open(address, events.clone()) {
-            Ok(lan) => Some(lan),
-            Err(why) => {
-                let _ = events.try_send(LanEvent::NoMulticast(why));
-                None
-            }
-        };
-        (lan, receiver)
-    }
-
+impl Search {
     fn open(address: SocketAddr, events: mpsc::Sender<LanEvent>) -> Result<Self, String> {
         probe_multicast()
             .map_err(|error| format!("no network interface has multicast: {error}"))?;
@@ -91,8 +142,7 @@ impl Lan {
         })
     }
 
-    /// Takes the announcement back, so that others forget it at once, and ends the search.
-    pub async fn shutdown(self) {
+    async fn shutdown(self) {
         self.listening.abort();
         if let Ok(farewell) = self.daemon.unregister(&self.own_name) {
             let _ = timeout(FAREWELL, farewell.recv_async()).await;
@@ -103,7 +153,7 @@ impl Lan {
     }
 }
 
-impl Drop for Lan {
+impl Drop for Search {
     fn drop(&mut self) {
         self.listening.abort();
         // Fails where `shutdown` came before; the thread is gone then.
@@ -305,17 +355,16 @@ mod tests {
     #[tokio::test]
     async fn the_search_starts_and_ends_cleanly_with_or_without_multicast() {
         let (lan, mut events) = Lan::start(address("127.0.0.1:1378"));
-        match lan {
-            Some(lan) => {
-                assert!(!lan.own_name.contains("127"), "{}", lan.own_name);
-                lan.shutdown().await;
-                // The search is over: the channel closes once what was in it is read.
-                while events.recv().await.is_some() {}
-            }
+        let own_name = lan.search.lock().as_ref().map(|it| it.own_name.clone());
+        match own_name {
+            Some(name) => assert!(!name.contains("127"), "{name}"),
             None => assert!(matches!(
                 events.recv().await,
                 Some(LanEvent::NoMulticast(_))
             )),
         }
+        lan.shutdown().await;
+        // The search is over: the channel closes once what was in it is read.
+        while events.recv().await.is_some() {}
     }
 }

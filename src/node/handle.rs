@@ -46,6 +46,8 @@ const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 pub(super) struct Published {
     /// The namespace as it is now.
     pub(super) view: Arc<ArcSwap<View>>,
+    /// Where others reach this node.
+    pub(super) own_address: Arc<ArcSwap<SocketAddr>>,
     /// Where each reachable member is.
     pub(super) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
     /// What `.p2pfs/status.json` shows.
@@ -53,8 +55,9 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(view: Arc<View>) -> Self {
+    pub(super) fn new(view: Arc<View>, own_address: SocketAddr) -> Self {
         Self {
+            own_address: Arc::new(ArcSwap::from_pointee(own_address)),
             view: Arc::new(ArcSwap::new(view)),
             addresses: Arc::default(),
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
@@ -104,7 +107,6 @@ pub(super) struct Running {
 /// A node that runs. Dropping it stops it without a farewell.
 pub struct Node {
     pub(super) name: NodeName,
-    pub(super) address: SocketAddr,
     pub(super) secret_file: Option<PathBuf>,
     pub(super) key: Arc<NodeKey>,
     pub(super) keyring: Arc<Keyring>,
@@ -130,9 +132,9 @@ impl Node {
         &self.name
     }
 
-    /// Where others reach it.
+    /// Where others reach it; another when the machine's address changed.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        **self.published.own_address.load()
     }
 
     /// The secrets it knows.
@@ -270,7 +272,7 @@ impl Node {
         if self.keyring.has_ledger() && !self.keyring.is_admin(&self.id()) {
             return Err(TrustError::NotAdmin.into());
         }
-        let mut seeds = vec![self.address];
+        let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(MAX_TOKEN_SEEDS);
         Ok(self

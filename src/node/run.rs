@@ -26,7 +26,7 @@ use super::reach::Reaching;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
-use crate::cluster::{Counters, Leave, MemberState, MemberStatus};
+use crate::cluster::{Leave, MemberState, MemberStatus};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::net::gossip::UdpPort;
@@ -56,6 +56,8 @@ pub(super) enum Command {
     Members(oneshot::Sender<Vec<MemberReport>>),
     /// What was dropped.
     Dropped(oneshot::Sender<u64>),
+    /// The machine has another address than the advertised one.
+    Moved(SocketAddr),
     /// Say farewell and end.
     Leave(Leave),
     /// The keyring was changed by hand.
@@ -316,7 +318,11 @@ impl Runner {
                 let _gone = reply.send(self.member_reports());
             }
             Command::Dropped(reply) => {
-                let _gone = reply.send(dropped(&self.machine.cluster().counters()));
+                let _gone = reply.send(self.machine.cluster().counters().dropped());
+            }
+            Command::Moved(address) => {
+                self.machine.move_to(now, address);
+                self.parts.published.own_address.store(Arc::new(address));
             }
             Command::Leave(leave) => self.machine.leave(now, leave),
             Command::MembershipChanged => self.machine.membership_changed(now),
@@ -473,23 +479,6 @@ impl Runner {
             permit.send(Outdated::Names { view, changes });
         }
     }
-}
-
-/// Datagrams that were not taken, for whatever reason.
-fn dropped(counters: &Counters) -> u64 {
-    counters.foreign
-        + counters.unknown_epoch
-        + counters.bad_seal
-        + counters.malformed
-        + counters.replayed
-        + counters.unproven
-        + counters.two_faced
-        + counters.flooding
-        + counters.bad_swim
-        + counters.forged
-        + counters.not_a_member
-        + counters.ahead_of_clock
-        + counters.overflow
 }
 
 async fn sleep_until(at: Option<Instant>) {

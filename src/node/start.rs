@@ -217,7 +217,7 @@ impl Builder {
     ) -> Node {
         let generation = next_generation(past.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
-        let published = Published::new(catalogue.view());
+        let published = Published::new(catalogue.view(), address);
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server();
         let events = EventLog::default();
@@ -275,7 +275,7 @@ impl Builder {
             courier: giving.courier,
             lan: Mutex::new(lan),
         };
-        self.into_node(address, published, running, content, changes.1)
+        self.into_node(published, running, content, changes.1)
     }
 
     fn giving_parts<'a>(
@@ -298,15 +298,16 @@ impl Builder {
 
     fn into_node(
         self,
-        address: SocketAddr,
         published: Published,
         running: Running,
         content: Arc<NodeContent>,
         changes: mpsc::Receiver<Outdated>,
     ) -> Node {
+        let (configured, bound) = (self.config.advertise, self.net.local_addr());
+        let advertised = **published.own_address.load();
+        address::follow(configured, bound, advertised, &running.commands);
         Node {
             name: self.config.name,
-            address,
             secret_file: self.config.secret_file,
             key: self.key,
             keyring: self.keyring,
@@ -452,7 +453,8 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
 
 fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Receiver<LanEvent>) {
     if config.mdns && !bound.ip().is_loopback() {
-        return Lan::start(bound);
+        let (lan, events) = Lan::start(bound);
+        return (Some(lan), events);
     }
     (None, mpsc::channel(1).1)
 }

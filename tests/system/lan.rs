@@ -58,27 +58,42 @@ fn nodes_with_the_same_secret_find_each_other_on_the_lan_without_a_seed() {
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("2", &[]);
     let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    expect_that_both_read(&lab, folder.path());
+    stop(nodes);
+}
+
+/// Each of two hosts finds the other and reads its file.
+fn expect_that_both_read(lab: &Lab, folder: &Path) {
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
-        let home = folder.path().join(host);
+        let home = folder.join(host);
         let mut wait = Command::new(P2PFS);
-        wait.args([
-            "wait",
-            "--mounted",
-            "--peers",
-            "1",
-            "--file",
-            other,
-            "--timeout",
-            "60s",
-        ]);
-        run(wait.arg("--socket").arg(home.join("sock"))).expect_ok();
+        wait.args(["wait", "--mounted", "--peers", "1", "--file", other]);
+        wait.args(["--timeout", "60s", "--socket"]);
+        run(wait.arg(home.join("sock"))).expect_ok();
         let seen = run(lab.on(host).arg("cat").arg(home.join("mnt").join(other))).expect_ok();
         assert_eq!(format!("{seen}.txt"), other);
     }
-    for node in nodes {
-        node.signal(libc::SIGTERM);
-        node.end_within(Duration::from_secs(20));
-    }
+}
+
+#[apply(promise)]
+fn a_daemon_that_starts_before_its_network_is_found_and_read_from_once_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let network = |arguments: &[&str]| {
+        run(lab.on("n1").arg("ip").args(arguments)).expect_ok();
+    };
+    network(&["link", "set", "eth0", "down"]);
+    network(&["address", "flush", "dev", "eth0"]);
+    let early = start_node(&lab, "n1", folder.path(), &[]);
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.path().join("n1/sock"))).expect_ok();
+    network(&["link", "set", "eth0", "up"]);
+    network(&["address", "add", "10.77.0.1/24", "dev", "eth0"]);
+    let late = start_node(&lab, "n2", folder.path(), &[]);
+    expect_that_both_read(&lab, folder.path());
+    stop([early, late]);
 }
 
 pub fn stop(nodes: impl IntoIterator<Item = Running>) {

@@ -350,6 +350,12 @@ impl Machine {
         self.advance(now);
     }
 
+    /// This node is reached at another address from now on.
+    pub fn move_to(&mut self, now: Instant, address: SocketAddr) {
+        self.cluster.move_to(now, address);
+        self.advance(now);
+    }
+
     /// An address that the LAN told of.
     pub fn hint(&mut self, now: Instant, address: SocketAddr) {
         self.cluster.hint(now, address);

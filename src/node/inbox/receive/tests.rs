@@ -36,7 +36,8 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
     let mut catalogue = Catalogue::new(node(0), NodeName::new("me").unwrap());
     let events = EventLog::default();
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
-    let names = Names::new(Published::new(catalogue.view()).view, keyring);
+    let address = "127.0.0.1:1378".parse().unwrap();
+    let names = Names::new(Published::new(catalogue.view(), address).view, keyring);
     let pushes = Pushes::new(PushParts {
         inbox: Some(inbox.clone()),
         accept,
