@@ -133,7 +133,10 @@ fn a_pushed_file_of_any_size_and_name_lands_in_the_inbox_and_is_shared() {
         (&done[1]["peer"], &done[1]["name"]["path"]),
         (&"bob".into(), &"one".into())
     );
-    other.wait_for_file("large");
+    // each by itself: one that is still open for writing is listed later than what came after it
+    ["one", "up.txt", "large"]
+        .iter()
+        .for_each(|name| other.wait_for_file(name));
     let why = lab.node.cli(&["why", "one", "--json"]).expect_json();
     assert_eq!(why["sent_by"], "bob");
     let names = names_listed(&other);
