@@ -71,6 +71,25 @@ fn a_get_whose_own_daemon_was_killed_goes_on_from_what_the_cache_has() {
 }
 
 #[apply(promise)]
+fn a_cached_file_is_got_whole_however_often_and_by_how_many_at_once() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["holder", "reader"]);
+    let bytes = noise(10, 1 << 20);
+    nodes[0].write("file", &bytes);
+    nodes[1].wait_for_file("file");
+    // the cache keeps one descriptor of what is open
+    let _open = fs::File::open(nodes[1].mounted("file")).unwrap();
+    let get = || start(nodes[1].cli_command(&["get", "file"]).args(["-o", "-"]));
+    for _ in 0..3 {
+        assert!(get().finish(HANG_LIMIT).stdout == bytes);
+    }
+    let at_once: Vec<Running> = (0..4).map(|_| get()).collect();
+    for get in at_once {
+        assert!(get.finish(HANG_LIMIT).stdout == bytes);
+    }
+}
+
+#[apply(promise)]
 fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
