@@ -248,7 +248,9 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
             "at and below {name}, only files of {} are listed",
             printable(peer)
         ),
-        None => format!("at and below {name}, everybody's files are listed"),
+        None => format!(
+            "{name} is nobody's in particular; the owner of a directory above it still counts"
+        ),
     };
     let owned: Nothing = options.reporting.open()?.call(&Call::Own { path, peer })?;
     match options.reporting.json {

@@ -84,7 +84,11 @@ impl LeftOutWhy {
 pub(super) fn remedy_of_excluded(by: &ExcludedBy) -> String {
     let ExcludedBy { pattern, default } = by;
     match default {
-        true => format!("{pattern}, by default; exclude = [\"!{pattern}\"] shares it"),
+        true => {
+            // of these patterns, all of ASCII, Rust's text in quotes is TOML's
+            let but = format!("!{pattern}");
+            format!("{pattern}, by default; exclude = [{but:?}] shares it")
+        }
         false => format!("{pattern}, of this share's exclude"),
     }
 }

@@ -221,6 +221,12 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
     });
     let refused = two.cli(&["own", "docs", "two"]);
     assert!(refused.stderr.contains("may not"), "{}", refused.stderr);
+    let nameless = one.cli(&["own", "", "one"]);
+    assert!(
+        nameless.stderr.contains("no path was given"),
+        "{}",
+        nameless.stderr
+    );
     one.cli(&["own", "docs", "one"]).expect_ok();
     for node in [&one, &two] {
         eventually("the owner's file alone is listed", HANG_LIMIT, || {

@@ -65,6 +65,12 @@ impl Service {
 
     /// Makes a member the owner of a path, or nobody.
     pub(super) async fn own(&self, path: &Named, peer: Option<String>) -> Result<Nothing, Failure> {
+        if path.as_bytes().is_empty() {
+            // most likely a variable of a script that was not set
+            let why = "no path was given".to_owned();
+            let remedy = "name a path; / stands for the whole folder";
+            return Err(Failure::new(FailureKind::Invalid, why).with_remedy(remedy));
+        }
         let path = shared_path(path)?;
         let owner = peer.map(|peer| self.find_member(&peer)).transpose()?;
         let owned = self.node.own(&path, owner).await;

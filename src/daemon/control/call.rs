@@ -372,6 +372,7 @@ impl Call {
                 | Self::ShareRemove { .. }
                 | Self::Invite { .. }
                 | Self::Expel { .. }
+                | Self::Own { .. }
                 | Self::Rotate { .. }
                 | Self::Forget { .. }
                 | Self::Join { .. }
