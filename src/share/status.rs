@@ -41,7 +41,7 @@ impl State {
             legacy: share.legacy,
             exclude: share.exclude.patterns().to_vec(),
             default_excludes: share.exclude.has_defaults(),
-            state: share.state(of(index).0),
+            state: share.state(self.scans.contains(index), of(index).0),
             files: share.files,
             directories: share.directories,
             symlinks: share.symlinks,
@@ -161,10 +161,11 @@ impl Share {
         self.warning.clone().or(private).or(unwatched)
     }
 
-    fn state(&self, files_left: u64) -> ShareState {
+    /// `due`: a walk through it is to begin.
+    fn state(&self, due: bool, files_left: u64) -> ShareState {
         if self.vanished {
             ShareState::Vanished
-        } else if self.scanning {
+        } else if due || self.scanning {
             ShareState::Scanning
         } else if files_left > 0 {
             ShareState::Hashing { files_left }
