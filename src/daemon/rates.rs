@@ -44,53 +44,76 @@ impl Rates {
         }
     }
 
-    /// Bytes received and sent a second, over what is remembered.
-    pub fn per_second(&self) -> (u64, u64) {
+    /// Bytes received and sent a second, from what is remembered to how the counters stand now.
+    pub fn per_second(&self, now: Instant, received_bytes: u64, sent_bytes: u64) -> (u64, u64) {
         let samples = self.samples.lock();
-        let (Some(first), Some(last)) = (samples.front(), samples.back()) else {
+        let Some(first) = samples.front() else {
             return (0, 0);
         };
-        let seconds = last.at.duration_since(first.at).as_secs_f64();
-        if seconds <= 0.0 {
-            return (0, 0);
-        }
-        let rate = |from: u64, to: u64| (to.saturating_sub(from) as f64 / seconds) as u64;
+        let rate = |from, to| rate(first.at, now, from, to);
         (
-            rate(first.received_bytes, last.received_bytes),
-            rate(first.sent_bytes, last.sent_bytes),
+            rate(first.received_bytes, received_bytes),
+            rate(first.sent_bytes, sent_bytes),
         )
     }
+}
+
+/// A second's share of what a counter grew by.
+fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
+    let seconds = now.saturating_duration_since(since).as_secs_f64();
+    if seconds <= 0.0 {
+        return 0;
+    }
+    (to.saturating_sub(from) as f64 / seconds) as u64
 }
 
 /// The same of each file that is on its way; what is on its way is bounded by whoever fetches.
 #[derive(Debug, Default)]
 pub struct FetchRates {
-    of: Mutex<HashMap<ContentHash, Rates>>,
+    looks: Mutex<Looks>,
+}
+
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last one; what is not of it began after it, from nothing.
+    last: Option<Instant>,
+    of: HashMap<ContentHash, Rates>,
 }
 
 impl FetchRates {
     /// Remembers how much came of each; those that are not named are forgotten.
     pub fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
-        let mut of = self.of.lock();
+        let mut looks = self.looks.lock();
+        let before = looks.last.replace(at);
+        let mut known = std::mem::take(&mut looks.of);
         let now = received.map(|(hash, received_bytes)| {
-            let rates = of.remove(&hash).unwrap_or_default();
+            let rates = known.remove(&hash).unwrap_or_else(|| {
+                let new = Rates::default();
+                before.iter().for_each(|before| new.record(*before, 0, 0));
+                new
+            });
             rates.record(at, received_bytes, 0);
             (hash, rates)
         });
-        let now = now.collect();
-        *of = now;
+        looks.of = now.collect();
     }
 
-    /// Bytes of it received a second.
-    pub fn per_second(&self, hash: &ContentHash) -> u64 {
-        let of = self.of.lock();
-        of.get(hash).map_or(0, |rates| rates.per_second().0)
+    /// Bytes of it received a second, where so many have come by now.
+    pub fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
+        let looks = self.looks.lock();
+        match (looks.of.get(hash), looks.last) {
+            (Some(rates), _) => rates.per_second(now, received_bytes, 0).0,
+            (None, Some(last)) => rate(last, now, 0, received_bytes),
+            (None, None) => 0,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_rate_is_of_the_last_seconds_only() {
@@ -101,7 +124,8 @@ mod tests {
             let received = if second <= 10 { 1000 * second } else { 10_000 };
             rates.record(start + Duration::from_secs(second), received, 7 * second);
         }
-        assert_eq!(rates.per_second(), (0, 7));
+        let end = start + 20 * SECOND;
+        assert_eq!(rates.per_second(end, 10_000, 140), (0, 7));
     }
 
     #[test]
@@ -109,18 +133,33 @@ mod tests {
         let (rates, start) = (FetchRates::default(), Instant::now());
         let (a, b) = (ContentHash::of(b"a"), ContentHash::of(b"b"));
         rates.record(start, [(a, 0), (b, 0)].into_iter());
-        let later = start + Duration::from_secs(1);
+        let later = start + SECOND;
         rates.record(later, [(a, 500), (b, 7)].into_iter());
-        assert_eq!((rates.per_second(&a), rates.per_second(&b)), (500, 7));
+        let rate = |hash, received| rates.per_second(later, hash, received);
+        assert_eq!((rate(&a, 500), rate(&b, 7)), (500, 7));
         rates.record(later, [(b, 7)].into_iter());
-        assert_eq!((rates.per_second(&a), rates.per_second(&b)), (0, 7));
+        assert_eq!((rate(&a, 0), rate(&b, 7)), (0, 7));
     }
 
     #[test]
-    fn no_sample_and_one_sample_are_no_rate() {
-        let rates = Rates::default();
-        assert_eq!(rates.per_second(), (0, 0));
-        rates.record(Instant::now(), 5, 5);
-        assert_eq!(rates.per_second(), (0, 0));
+    fn what_began_a_moment_ago_has_a_rate_at_once() {
+        let (rates, start) = (FetchRates::default(), Instant::now());
+        let new = ContentHash::of(b"new");
+        assert_eq!(rates.per_second(start, &new, 100), 0, "nobody looked yet");
+        rates.record(start, std::iter::empty());
+        let soon = start + SECOND / 2;
+        assert_eq!(rates.per_second(soon, &new, 100), 200);
+        rates.record(start + SECOND, [(new, 150)].into_iter());
+        assert_eq!(rates.per_second(start + SECOND, &new, 150), 150);
+        assert_eq!(rates.per_second(start + 2 * SECOND, &new, 900), 450);
+    }
+
+    #[test]
+    fn no_sample_and_no_time_are_no_rate() {
+        let (rates, now) = (Rates::default(), Instant::now());
+        assert_eq!(rates.per_second(now, 5, 5), (0, 0));
+        rates.record(now, 0, 0);
+        assert_eq!(rates.per_second(now, 5, 5), (0, 0));
+        assert_eq!(rates.per_second(now + SECOND, 5, 6), (5, 6));
     }
 }

@@ -200,7 +200,8 @@ impl Readers {
                 process.rename(KnownAs { name, ..known_as });
             }
         }
-        let reports = processes.iter().map(|process| process.report(waits));
+        let now = Instant::now();
+        let reports = processes.iter().map(|process| process.report(waits, now));
         let mut reports: Vec<_> = reports.collect();
         reports.sort_by_key(|report| {
             let given = report.given.cache_bytes + report.given.peer_bytes;
@@ -270,7 +271,7 @@ impl Readers {
             name,
             ..KnownAs::default()
         };
-        let process = Arc::new(Process::new(pid, uid, known_as));
+        let process = Arc::new(Process::new(pid, uid, known_as, Instant::now()));
         processes.remove(&pid);
         if processes.len() >= PROCESSES_MAX {
             let idle = processes.values().filter(|process| !process.has_open());

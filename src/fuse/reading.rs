@@ -54,11 +54,29 @@ struct Given {
     last_ms: AtomicU64,
 }
 
-#[derive(Default)]
 struct Speed {
-    looked: Option<Instant>,
+    /// The last look, or else the beginning.
+    looked: Instant,
+    /// What had been read by then.
     bytes: u64,
-    bytes_s: f64,
+    /// Of the last looks; none before the first.
+    bytes_s: Option<f64>,
+}
+
+impl Speed {
+    fn from(begun: Instant) -> Self {
+        Self {
+            looked: begun,
+            bytes: 0,
+            bytes_s: None,
+        }
+    }
+
+    /// Bytes a second since the last look, if that is not now.
+    fn since(&self, now: Instant, bytes: u64) -> Option<f64> {
+        let seconds = now.saturating_duration_since(self.looked).as_secs_f64();
+        (seconds > 0.0).then(|| bytes.saturating_sub(self.bytes) as f64 / seconds)
+    }
 }
 
 /// A process and what it reads.
@@ -126,7 +144,7 @@ pub struct WaitReport {
 }
 
 impl Process {
-    pub fn new(pid: u32, uid: u32, known_as: KnownAs) -> Self {
+    pub fn new(pid: u32, uid: u32, known_as: KnownAs, begun: Instant) -> Self {
         Self {
             pid,
             uid,
@@ -134,7 +152,7 @@ impl Process {
             opens: AtomicU64::new(0),
             given: Given::default(),
             files: Mutex::default(),
-            speed: Mutex::default(),
+            speed: Mutex::new(Speed::from(begun)),
         }
     }
 
@@ -190,18 +208,16 @@ impl Process {
     pub fn look(&self, now: Instant) {
         let bytes = self.given.bytes();
         let mut speed = self.speed.lock();
-        if let Some(looked) = speed.looked {
-            let seconds = now.duration_since(looked).as_secs_f64();
-            if seconds > 0.0 {
-                // half of what is shown is of the last look, a quarter of the one before …
-                let moved = bytes.saturating_sub(speed.bytes) as f64 / seconds;
-                speed.bytes_s = f64::midpoint(speed.bytes_s, moved);
-            }
+        if let Some(moved) = speed.since(now, bytes) {
+            // half of what is shown is of the last look, a quarter of the one before …
+            let before = speed.bytes_s.unwrap_or(moved);
+            speed.bytes_s = Some(f64::midpoint(before, moved));
+            (speed.looked, speed.bytes) = (now, bytes);
         }
-        (speed.looked, speed.bytes) = (Some(now), bytes);
     }
 
-    pub fn report(&self, waits: &Waits) -> ReaderReport {
+    /// What it reads, and how fast: over the last looks, and before the first since it began.
+    pub fn report(&self, waits: &Waits, now: Instant) -> ReaderReport {
         let KnownAs {
             name,
             unit,
@@ -211,6 +227,7 @@ impl Process {
         let mut files: Vec<Arc<Reading>> = self.files().values().cloned().collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.given.last_ms.load(Ordering::Relaxed)));
         let speed = self.speed.lock();
+        let begun = || speed.since(now, self.given.bytes());
         ReaderReport {
             pid: self.pid,
             uid: self.uid,
@@ -220,7 +237,7 @@ impl Process {
             budget_bytes_s,
             opens: self.opens.load(Ordering::Relaxed),
             given: self.given.report(),
-            bytes_s: speed.bytes_s as u64,
+            bytes_s: speed.bytes_s.or_else(begun).unwrap_or(0.0) as u64,
             waiting: waits.of_process(self.pid),
             files: files.iter().map(|file| file.report(waits)).collect(),
         }
@@ -339,7 +356,7 @@ mod tests {
             name: name.to_owned(),
             ..KnownAs::default()
         };
-        Arc::new(Process::new(7, 0, known_as))
+        Arc::new(Process::new(7, 0, known_as, Instant::now()))
     }
 
     #[test]
@@ -349,7 +366,7 @@ mod tests {
         reading.note_open(false, 1);
         reading.note_read(100, 30, 2);
         cat.reading(6, b"docs/b").note_read(1, 0, 3);
-        let report = cat.report(&Waits::default());
+        let report = cat.report(&Waits::default(), Instant::now());
         let given = GivenReport {
             reads: 2,
             cache_bytes: 71,
@@ -375,7 +392,7 @@ mod tests {
             file.note_read(1, 0, ino);
             file.note_close();
         }
-        let report = cp.report(&Waits::default());
+        let report = cp.report(&Waits::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
         assert_eq!((report.opens, report.given.reads), (999, 998));
         assert_eq!(
@@ -395,7 +412,7 @@ mod tests {
             file.note_open(false, ino);
             file.note_read(1, 1, ino);
         }
-        let report = cp.report(&Waits::default());
+        let report = cp.report(&Waits::default(), Instant::now());
         assert_eq!(report.files.len(), FILES_MAX);
         assert_eq!(report.given.peer_bytes, FILES_MAX as u64 + 10);
     }
@@ -408,7 +425,7 @@ mod tests {
         waits.add(&a, Duration::from_secs(3), true);
         waits.add(&a, Duration::from_secs(1), true);
         waits.add(&b, Duration::from_secs(2), false);
-        let report = cat.report(&waits);
+        let report = cat.report(&waits, Instant::now());
         let whole = report.waiting.unwrap();
         assert_eq!((whole.reads, whole.longest), (3, Duration::from_secs(3)));
         assert!(!whole.for_budget, "one of them waits for other nodes");
@@ -425,11 +442,23 @@ mod tests {
             reading.note_read(1000, 0, second);
             cat.look(begun + Duration::from_secs(second));
         }
-        let fast = cat.report(&Waits::default()).bytes_s;
+        let fast = cat.report(&Waits::default(), Instant::now()).bytes_s;
         assert!((990..=1000).contains(&fast), "{fast}");
         for second in 21..=40 {
             cat.look(begun + Duration::from_secs(second));
         }
-        assert_eq!(cat.report(&Waits::default()).bytes_s, 0);
+        assert_eq!(cat.report(&Waits::default(), Instant::now()).bytes_s, 0);
+    }
+
+    #[test]
+    fn who_began_to_read_a_moment_ago_has_a_speed_at_once() {
+        let begun = Instant::now();
+        let cat = Arc::new(Process::new(7, 0, KnownAs::default(), begun));
+        let speed = |now| cat.report(&Waits::default(), now).bytes_s;
+        cat.reading(5, b"a").note_read(1000, 0, 1);
+        assert_eq!(speed(begun), 0);
+        assert_eq!(speed(begun + Duration::from_millis(500)), 2000);
+        cat.look(begun + Duration::from_secs(1));
+        assert_eq!(speed(begun + Duration::from_secs(2)), 1000);
     }
 }

@@ -93,10 +93,12 @@ impl Service {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        let (received, sent) = self.rates.per_second();
+        let (received_bytes, sent_bytes) = (self.received_bytes(), self.node.sent_bytes());
+        let now = Instant::now();
+        let (received, sent) = self.rates.per_second(now, received_bytes, sent_bytes);
         Traffic {
-            received_bytes: self.received_bytes(),
-            sent_bytes: self.node.sent_bytes(),
+            received_bytes,
+            sent_bytes,
             receive_bytes_per_s: received,
             send_bytes_per_s: sent,
         }

@@ -1,6 +1,7 @@
 //! The answer about this moment: what is fetched, and who reads what.
 
 use std::cmp::Reverse;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -32,7 +33,9 @@ impl Service {
 
     fn transfers(&self) -> Vec<TransferInfo> {
         let fetches = self.node.fetches().into_iter();
-        let speed = |fetch: &FetchReport| self.fetch_rates.per_second(&fetch.hash);
+        let (rates, now) = (&self.fetch_rates, Instant::now());
+        let speed =
+            |fetch: &FetchReport| rates.per_second(now, &fetch.hash, fetch.received_bytes());
         let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
         // what nobody wants any more stays open for a while, and is not on its way
         let mut moving: Vec<_> = with_speed
