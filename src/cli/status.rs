@@ -154,6 +154,15 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
             let said = format!("{}: {}", printable(&peer.name), printable(why));
             output.paragraph(&format!("{word} "), &said)?;
         }
+        if peer.shunned.is_none() && peer.lies > 0 {
+            let word = output.paint("lied", Colour::Red).into_owned();
+            let said = match peer.lies {
+                1 => "sent wrong bytes once in the last 30 days".to_owned(),
+                times => format!("sent wrong bytes {times} times in the last 30 days"),
+            };
+            let said = format!("{}: {said}", printable(&peer.name));
+            output.paragraph(&format!("{word} "), &said)?;
+        }
         if let Some(last) = &peer.last_offence {
             let word = output.paint("offends", Colour::Red).into_owned();
             let (name, count) = (printable(&peer.name), peer.offences);

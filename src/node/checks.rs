@@ -7,7 +7,9 @@ use tokio::sync::watch;
 
 use super::events::EventLog;
 use super::persist::unix_now_s;
+use super::store::Responders;
 use crate::cache::Cache;
+use crate::transfer::Fetcher;
 
 /// Before this the clock is certainly wrong: the first release was not yet made.
 pub(super) const EARLIEST_UNIX_S: u64 = 1_767_225_600; // 2026-01-01
@@ -57,6 +59,17 @@ pub(super) fn warn_of_what_was_found(dropped_secret: bool, cache: &Cache, events
     }
     let problems = cache.problems().into_iter();
     problems.for_each(|problem| events.warn(problem));
+}
+
+/// Hands on what an earlier run knew of other nodes as responders; tells where that was no use.
+pub(super) fn take_up(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
+    fetcher.recall(&found.records);
+    if let Some(why) = &found.set_aside {
+        events.warn(format!(
+            "how quick other nodes were, and which of them lied, is learnt anew: what was stored \
+             of it was set aside, since {why}"
+        ));
+    }
 }
 
 fn warn_of_a_wrong_clock(events: &EventLog) {

@@ -14,6 +14,7 @@ use super::events::EventLog;
 use super::store::{Store, StoreError};
 use crate::catalogue::{Catalogue, LogWrite};
 use crate::id::{Generation, NodeId};
+use crate::transfer::{Fetcher, PeerRecord};
 
 /// Records in one batch: about a MiB on disk, so that a batch takes milliseconds.
 const BATCH_RECORDS: usize = 8192;
@@ -26,12 +27,15 @@ const WORK_MAX: usize = 16;
 const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
+/// How often it is noted how other nodes do as responders: what a crash loses is no more.
+const RESPONDERS_PERIOD: Duration = Duration::from_secs(300);
 
 /// What is handed to the thread.
 enum Work {
     Logs(Vec<LogWrite>),
     Generation(Generation),
     Reachable(Vec<(NodeId, SocketAddr)>),
+    Responders(Vec<PeerRecord>),
 }
 
 /// The near end of the thread that stores.
@@ -44,6 +48,7 @@ pub(super) struct Persister {
     has_more: bool,
     next_batch: Instant,
     next_note: Instant,
+    next_responders: Instant,
     /// The last batch was not stored.
     is_failing: bool,
     /// How storing turned out last, where that is news, until it is taken.
@@ -77,6 +82,7 @@ impl Persister {
             has_more: true,
             next_batch: Instant::now(),
             next_note: Instant::now() + NOTE_PERIOD,
+            next_responders: Instant::now() + RESPONDERS_PERIOD,
             is_failing: false,
             news: None,
         };
@@ -128,6 +134,19 @@ impl Persister {
         }
     }
 
+    /// Remembers how other nodes do as responders, where it is time for that.
+    pub(super) fn note_responders(&mut self, fetcher: &Fetcher) {
+        if Instant::now() >= self.next_responders {
+            self.next_responders = Instant::now() + RESPONDERS_PERIOD;
+            self.send(Work::Responders(fetcher.peer_records()));
+        }
+    }
+
+    /// One of them lied, which a crash should not make forgotten.
+    pub(super) fn hurry_responders(&mut self) {
+        self.next_responders = Instant::now();
+    }
+
     /// Warns where something was not stored, until storing works again.
     pub(super) fn tell(&mut self, events: &EventLog) {
         let Some(news) = self.news.take() else { return };
@@ -138,11 +157,14 @@ impl Persister {
         }
     }
 
-    /// Stores all that is left and ends the thread. Waits for the disk.
-    pub(super) fn finish(&mut self, catalogue: &mut Catalogue) {
+    /// Stores all that is left, with how other nodes did as responders, and ends the thread. Waits
+    /// for the disk.
+    pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
         let Some(queue) = self.work.take() else {
             return;
         };
+        // where the thread has ended, the logs below find it out too
+        let _ended = queue.send(Work::Responders(responders));
         loop {
             let writes = catalogue.take_writes(BATCH_RECORDS);
             if writes.is_empty() || queue.send(Work::Logs(writes)).is_err() {
@@ -230,6 +252,9 @@ fn run(mut store: Reopening, queue: &Receiver<Work>, outcome: &Sender<Result<(),
                 continue;
             }
             Work::Generation(generation) => store.with(|store| store.set_generation(generation)),
+            Work::Responders(records) => {
+                store.with(|store| store.set_responders(&records, unix_now_s()))
+            }
             Work::Reachable(members) => store.with(|store| note_reachable(store, &members)),
         };
         if let Err(error) = done {
@@ -299,7 +324,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let mut persister = Persister::start(store, Generation(7));
         persister.advance(&mut catalogue);
-        persister.finish(&mut catalogue);
+        persister.finish(&mut catalogue, vec![]);
         assert_eq!(stored_names(folder.path()), 3 * BATCH_RECORDS);
         assert_eq!(
             Store::open(folder.path()).unwrap().generation().unwrap(),
@@ -332,7 +357,7 @@ mod tests {
         let address: SocketAddr = "10.0.0.1:1378".parse().unwrap();
         persister.set_reachable(vec![(NodeId::new([2; 32]), address)]);
         persister.set_reachable(vec![]);
-        persister.finish(&mut catalogue);
+        persister.finish(&mut catalogue, vec![]);
         assert_eq!(
             Store::open(folder.path()).unwrap().addresses().unwrap(),
             [address]

@@ -183,7 +183,9 @@ impl Runner {
             }
         }
         self.settle(&inputs.udp);
-        self.parts.persister.finish(self.machine.catalogue());
+        let responders = self.parts.fetcher.peer_records();
+        let catalogue = self.machine.catalogue();
+        self.parts.persister.finish(catalogue, responders);
         self.parts.stopped.send_replace(true);
     }
 
@@ -295,6 +297,7 @@ impl Runner {
         }
         if let FetchEvent::Liar { node, .. } = &event {
             self.parts.offenders.note(*node, Offence::WrongBytes);
+            self.parts.persister.hurry_responders();
         }
         let view = self.parts.published.view.load();
         self.parts.events.note_fetch(&event, &view);
@@ -364,6 +367,7 @@ impl Runner {
         if self.parts.persister.is_note_due() {
             self.publish_addresses();
         }
+        self.parts.persister.note_responders(&self.parts.fetcher);
         self.parts.persister.tell(&self.parts.events);
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::address;
-use super::checks::{check_cache, warn_of_what_was_found};
+use super::checks::{check_cache, take_up, warn_of_what_was_found};
 use super::claims::holders_of;
 use super::content::NodeContent;
 use super::events::EventLog;
@@ -30,7 +30,7 @@ use super::prompt::answer_beside;
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
-use super::store::Store;
+use super::store::{Responders, Store};
 use super::traffic::SentBytes;
 use crate::cache::{Cache, CacheConfig, CacheEvent};
 use crate::catalogue::Catalogue;
@@ -127,6 +127,7 @@ impl Node {
         let past = Past {
             generation: store.generation()?,
             addresses: store.addresses()?,
+            responders: store.responders(unix_now_s())?,
             dropped_secret,
         };
         let builder = Builder {
@@ -165,6 +166,7 @@ struct Builder {
 struct Past {
     generation: Generation,
     addresses: Vec<SocketAddr>,
+    responders: Responders,
     /// It was in a cluster that it cannot prove to be in any more.
     dropped_secret: bool,
 }
@@ -222,6 +224,7 @@ impl Builder {
         let server = self.server();
         let events = EventLog::default();
         warn_of_what_was_found(past.dropped_secret, &self.cache, &events);
+        take_up(&past.responders, &fetcher, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);

@@ -24,11 +24,13 @@ use crate::id::{Generation, NodeId, NodeName};
 use crate::wire::native::record::{Fact, Record};
 
 mod error;
+mod responders;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::StoreError;
+pub use responders::Responders;
 
 /// The file's name in the state directory.
 pub const STORE_FILE: &str = "catalogue.redb";

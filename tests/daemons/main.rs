@@ -15,6 +15,7 @@ mod pointers;
 mod readers;
 mod refusals;
 mod repositories;
+mod responders;
 mod resuming;
 mod small_files;
 #[path = "../support/mod.rs"]

@@ -10,7 +10,7 @@ use crate::daemon::control::{
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::FileError;
-use crate::node::door::{Kind, Listed, NextRead, Rule, Version};
+use crate::node::door::{Kind, Listed, NextRead, PeerRate, Rule, Version};
 use crate::path::SharedPath;
 
 pub(super) fn not_found(path: &SharedPath) -> Failure {
@@ -174,13 +174,28 @@ impl Service {
                 size_bytes,
                 first,
             } => {
+                let rates = self.node.rates();
+                let why_it = why_first(rates.iter().find(|rate| rate.node == first));
                 let first = self.node.name_of(&first);
                 return format!(
-                    "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first"
+                    "fetch {missing_bytes} of {size_bytes} bytes, asking {first} first ({why_it})"
                 );
             }
         };
         sentence.to_owned()
+    }
+}
+
+/// What speaks for a responder.
+fn why_first(rate: Option<&PeerRate>) -> String {
+    let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_s?)));
+    match figures {
+        Some((latency, rate)) => format!(
+            "it answers in {:.1} ms, at {:.1} MB/s",
+            latency.as_secs_f64() * 1e3,
+            rate / 1e6
+        ),
+        None => "it has answered nothing yet".to_owned(),
     }
 }
 

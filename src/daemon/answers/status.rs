@@ -135,6 +135,11 @@ impl Service {
             rate_bytes_per_s: rate
                 .and_then(|rate| rate.rate_bytes_s)
                 .map(|rate| rate as u64),
+            latency_ms: rate
+                .and_then(|rate| rate.latency)
+                .map(|time| time.as_secs_f64() * 1e3),
+            failures: rate.map_or(0, |rate| rate.failures),
+            lies: rate.map_or(0, |rate| rate.lies),
             priority: rate.and_then(|rate| u32::try_from(rate.priority).ok()),
             received_bytes: rate.map_or(0, |rate| rate.delivered_bytes),
             sent_bytes: peer.sent_bytes,

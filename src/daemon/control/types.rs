@@ -186,6 +186,15 @@ pub struct PeerInfo {
     /// What it gave us a second while it was asked; absent before the first answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rate_bytes_per_s: Option<u64>,
+    /// Its usual time to a small answer; absent before the first that this node remembers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub latency_ms: Option<f64>,
+    /// How often it failed to answer.
+    #[serde(default)]
+    pub failures: u64,
+    /// How often it was shunned for wrong bytes, within the last 30 days.
+    #[serde(default)]
+    pub lies: u64,
     /// Its place among our responders, from 1; absent where it never answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub priority: Option<u32>,

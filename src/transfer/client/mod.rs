@@ -34,7 +34,7 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, PeerNet, Progress};
-use crate::transfer::plan::{Failure, Offer, PeerRate, RequestId};
+use crate::transfer::plan::{Failure, Offer, PeerRate, PeerRecord, RequestId};
 use crate::transfer::session::{
     Actions, Cached, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
@@ -333,6 +333,18 @@ impl Fetcher {
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self) -> Vec<PeerRate> {
         self.inner.state.lock().session.peers(Instant::now())
+    }
+
+    /// What to keep of the peers over a restart, at most
+    /// [`PEER_RECORDS_MAX`](crate::transfer::PEER_RECORDS_MAX).
+    pub fn peer_records(&self) -> Vec<PeerRecord> {
+        let state = self.inner.state.lock();
+        state.session.peer_records(Instant::now())
+    }
+
+    /// Takes up what an earlier life kept of peers, of those that this one knows nothing of yet.
+    pub fn recall(&self, records: &[PeerRecord]) {
+        self.inner.with(|session, now| session.recall(now, records));
     }
 
     /// Every file that is on its way, or was used a moment ago.

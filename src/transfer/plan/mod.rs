@@ -21,6 +21,7 @@ mod fetch;
 mod look;
 mod peer;
 mod places;
+mod record;
 mod report;
 mod schedule;
 mod streams;
@@ -52,6 +53,7 @@ use turns::{Line, Want};
 
 pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
+pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::FetchReport;
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, STREAMS_MAX};
 pub use swarm::SHARE_BYTES;
@@ -464,6 +466,7 @@ impl Plan {
             delivered_bytes: peer.delivered_bytes,
             in_flight_bytes: peer.in_flight_bytes(),
             failures: peer.failures_total,
+            lies: peer.past.lies,
             shunned: peer.is_shunned(now),
         };
         order.into_iter().enumerate().map(rate).collect()

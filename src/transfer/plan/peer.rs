@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::record::Past;
 use super::turns::Line;
 use super::{Lane, PIECE_MAX_BYTES, RequestId};
 use crate::extent::CHUNK_BYTES;
@@ -38,8 +39,8 @@ const BUSY_MAX: Duration = Duration::from_millis(800);
 /// A wrong byte keeps a peer out for this long.
 pub const SHUN: Duration = Duration::from_secs(600);
 /// What an unknown peer is taken for where a figure is needed.
-const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
-const RATE_UNKNOWN: f64 = 10e6;
+pub(super) const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
+pub(super) const RATE_UNKNOWN: f64 = 10e6;
 /// How much later a silent peer is taken to answer.
 const SILENCE_PENALTY: Duration = Duration::from_secs(10);
 /// The distance of a peer is the least latency seen in this time, or in as much before it: what a
@@ -59,13 +60,13 @@ pub(super) struct Sent {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     /// Smoothed time to an answer beyond what its bytes and the queue before it take.
-    latency: Option<Duration>,
+    pub(super) latency: Option<Duration>,
     deviation: Duration,
     /// The least latency of this span of time and of the one before, and when this one began.
     least: [Option<Duration>; 2],
     least_since: Option<Instant>,
     /// Smoothed bytes a second.
-    rate: Option<f64>,
+    pub(super) rate: Option<f64>,
     pub delivered_bytes: u64,
     /// What came from it, of use or not.
     moved_bytes: u64,
@@ -76,7 +77,7 @@ pub(super) struct Peer {
     /// Files that wait until it has room, for each kind of wish.
     pub parked: [Line; 3],
     /// When anything of it last came.
-    heard_at: Option<Instant>,
+    pub(super) heard_at: Option<Instant>,
     /// When bytes of it last came.
     delivered_at: Option<Instant>,
     /// Since when something is asked of it without a pause.
@@ -84,12 +85,13 @@ pub(super) struct Peer {
     silent: bool,
     /// Failures since the last answer; what broke at one time counts once.
     failures: u32,
-    failed_at: Option<Instant>,
+    pub(super) failed_at: Option<Instant>,
     busy: u32,
     pub failures_total: u64,
     not_before: Option<Instant>,
     pub shunned_until: Option<Instant>,
     pub load: u8,
+    pub past: Past,
 }
 
 impl Peer {
@@ -135,6 +137,9 @@ impl Peer {
         let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
             return WINDOW_UNKNOWN_BYTES;
         };
+        if self.past.is_guess {
+            return WINDOW_UNKNOWN_BYTES;
+        }
         let span = distance.as_secs_f64() * 2.0 + WINDOW_SLACK.as_secs_f64();
         let mut floor = self.piece_bytes() * WINDOW_MIN_PIECES;
         if self.delivered_bytes < WINDOW_START_BYTES {
@@ -233,6 +238,9 @@ impl Peer {
         self.delivered_bytes += bytes;
         (self.failures, self.busy) = (0, 0);
         self.not_before = None;
+        if std::mem::take(&mut self.past.is_guess) {
+            (self.latency, self.rate) = (None, None);
+        }
         let took = now
             .saturating_duration_since(sent.at)
             .max(Duration::from_micros(20));
@@ -320,7 +328,7 @@ impl Peer {
     pub fn rested(&mut self) {
         (self.failures, self.busy, self.silent) = (0, 0, false);
         self.not_before = None;
-        if let Some(latency) = self.distance() {
+        if let Some(latency) = self.distance().filter(|_| !self.past.is_guess) {
             let latency = latency.min(LATENCY_UNKNOWN);
             (self.latency, self.deviation) = (Some(latency), latency / 2);
             self.least = [Some(latency), None];
@@ -354,6 +362,7 @@ impl Peer {
 
     pub fn shun(&mut self, now: Instant) -> Instant {
         self.failures_total += 1;
+        self.past.note_lie(now);
         let until = now + SHUN;
         self.shunned_until = Some(until);
         until

@@ -154,6 +154,8 @@ pub struct PeerRate {
     pub in_flight_bytes: u64,
     /// How often it failed.
     pub failures: u64,
+    /// How often it was shunned for wrong bytes, within the last 30 days.
+    pub lies: u64,
     /// Whether it is kept out for wrong bytes.
     pub shunned: bool,
 }

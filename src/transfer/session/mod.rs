@@ -31,8 +31,8 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
 use crate::transfer::plan::{
-    DemandId, FetchReport, HOLDERS_MAX, Offer, PeerRate, Plan, PlanConfig, PlanError, PlanEvent,
-    RequestId,
+    DemandId, FetchReport, HOLDERS_MAX, Offer, PeerRate, PeerRecord, Plan, PlanConfig, PlanError,
+    PlanEvent, RequestId,
 };
 use crate::wire::native::tcp::Response;
 
@@ -361,6 +361,16 @@ impl<O: Owner> Session<O> {
     /// Every peer that was asked, in order of priority.
     pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
         self.plan.peers(now)
+    }
+
+    /// What to keep of the peers over a restart.
+    pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
+        self.plan.peer_records(now)
+    }
+
+    /// Takes up what an earlier life kept of peers.
+    pub fn recall(&mut self, now: Instant, records: &[PeerRecord]) {
+        self.plan.recall(now, records);
     }
 
     /// Every file that is on its way, or was used a moment ago.
