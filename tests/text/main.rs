@@ -6,6 +6,7 @@ mod cli_alone;
 mod cli_commands;
 mod cli_manual;
 mod config_layers;
+mod corpus;
 mod json_fields;
 mod limits;
 mod manual;

@@ -1,0 +1,326 @@
+//! The fetch machine: readers, fills, holders, answers, lies, a cache that takes or refuses, and
+//! time, in any order. Every read ends once, with the right bytes or an error, and nothing is asked
+//! for beyond the limits.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use arbitrary::{Result, Unstructured};
+use p2pfs::digest::{self, ContentHash, ContentKey, Outboard};
+use p2pfs::extent::{ByteRange, ExtentSet};
+use p2pfs::id::NodeId;
+use p2pfs::transfer::plan::{
+    DemandId, Failure, IN_FLIGHT_MAX_BYTES, Offer, PlanConfig, RangeRequest, RequestId,
+};
+use p2pfs::transfer::session::{
+    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Session, verify,
+};
+use p2pfs::wire::native::tcp::Response;
+
+const SIZE_BYTES: u64 = 400_000;
+const NODES: u8 = 4;
+const STEPS_MAX: usize = 300;
+
+struct Fuzzed;
+
+impl Owner for Fuzzed {
+    type Reader = usize;
+    type Filler = usize;
+    type File = ();
+    type Question = RequestId;
+
+    fn tell(_: &usize, progress: FillProgress) {
+        assert!(progress.ready_bytes <= progress.size_bytes);
+    }
+}
+
+struct World {
+    now: Instant,
+    session: Session<Fuzzed>,
+    bytes: Vec<u8>,
+    pairs: Vec<u8>,
+    hash: ContentHash,
+    flying: Vec<RangeRequest>,
+    reads: Vec<DemandId>,
+    /// Begun and not ended.
+    waiting: BTreeSet<usize>,
+    begun: usize,
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+fn address(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 1378))
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let bytes: Vec<u8> = (0..SIZE_BYTES).map(|at| (at * at / 7) as u8).collect();
+        let outboard = Outboard::of(&bytes);
+        let config = PlanConfig {
+            me: node(0xff),
+            ..PlanConfig::default()
+        };
+        Self {
+            now: Instant::now(),
+            session: Session::new(config, seed, 1 << 20),
+            bytes,
+            pairs: outboard.pairs,
+            hash: outboard.hash,
+            flying: Vec::new(),
+            reads: Vec::new(),
+            waiting: BTreeSet::new(),
+            begun: 0,
+        }
+    }
+
+    /// The right content, or one of that hash and a size that somebody made up.
+    fn content(&self, choose: &mut Unstructured<'_>) -> Result<ContentKey> {
+        let size = match choose.ratio(7u8, 8u8)? {
+            true => SIZE_BYTES,
+            false => choose.int_in_range(1..=u64::from(u32::MAX))?,
+        };
+        Ok(ContentKey::new(self.hash, size))
+    }
+
+    fn range(choose: &mut Unstructured<'_>, size_bytes: u64) -> Result<ByteRange> {
+        let start = choose.int_in_range(0..=size_bytes)?;
+        let most = (size_bytes - start).min(200_000);
+        Ok(ByteRange::new(
+            start,
+            start + choose.int_in_range(0..=most)?,
+        ))
+    }
+
+    fn step(&mut self, choose: &mut Unstructured<'_>) -> Result<()> {
+        let content = self.content(choose)?;
+        let who = choose.int_in_range(1..=NODES)?;
+        match choose.int_in_range(0..=15u8)? {
+            0..=3 => self.read(choose, content)?,
+            4 => self.fill(content),
+            5 => {
+                let mut holders = Vec::new();
+                for number in 1..=NODES {
+                    if choose.arbitrary()? {
+                        let size_bytes = self.content(choose)?.size_bytes;
+                        let (node, address) = (node(number), address(number));
+                        holders.push(Holder {
+                            node,
+                            address,
+                            size_bytes,
+                        });
+                    }
+                }
+                self.session.holders(self.now, &self.hash, &holders);
+            }
+            6 => {
+                let all = choose.arbitrary()?;
+                let offer = Offer {
+                    node: node(who),
+                    content,
+                    all,
+                    ranges: ExtentSet::of(Self::range(choose, content.size_bytes)?),
+                    load: choose.arbitrary()?,
+                };
+                self.session.offer(self.now, &offer, address(who));
+            }
+            7 => {
+                let answer = Response::Holdings {
+                    ranges: ExtentSet::of(Self::range(choose, content.size_bytes)?),
+                    size_bytes: content.size_bytes,
+                };
+                let from = (node(who), address(who));
+                self.session.holdings(self.now, from, self.hash, answer);
+            }
+            8..=11 if !self.flying.is_empty() => {
+                let at = choose.choose_index(self.flying.len())?;
+                let request = self.flying.swap_remove(at);
+                self.answer(choose, request)?;
+            }
+            12 if !self.reads.is_empty() => {
+                let id = *choose.choose(&self.reads)?;
+                self.session.cancel(id);
+            }
+            13 => match choose.int_in_range(0..=4u8)? {
+                0 => self.session.returned(&node(who)),
+                1 => self.session.lied(self.now, node(who), content),
+                2 => self.session.close_idle(),
+                3 => self
+                    .session
+                    .fellow(self.now, &self.hash, node(who), address(who)),
+                _ => self.session.cancel_fill(&content, FillId(0)),
+            },
+            _ => {
+                self.now += Duration::from_millis(choose.int_in_range(0..=4000)?);
+                self.session.handle_timeout(self.now);
+            }
+        }
+        self.carry_out(choose)
+    }
+
+    fn open(&mut self, content: ContentKey) -> bool {
+        let cached = Cached {
+            file: Some(()),
+            present: ExtentSet::new(),
+            is_complete: false,
+        };
+        match self.session.open(self.now, content) {
+            Ok(Some(_)) => true,
+            Ok(None) => self.session.begin(self.now, content, cached).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    fn read(&mut self, choose: &mut Unstructured<'_>, content: ContentKey) -> Result<()> {
+        if !self.open(content) {
+            return Ok(());
+        }
+        let range = Self::range(choose, content.size_bytes)?;
+        let deadline = self.now + Duration::from_millis(choose.int_in_range(0..=10_000)?);
+        let reader = self.begun;
+        self.begun += 1;
+        self.waiting.insert(reader);
+        let mut read = Read::new(content, range, deadline, reader);
+        read.ahead = choose.arbitrary()?;
+        self.reads.extend(self.session.read(self.now, read));
+        Ok(())
+    }
+
+    fn fill(&mut self, content: ContentKey) {
+        if self.open(content) {
+            let patience = Duration::from_secs(10);
+            self.session
+                .fill(self.now, content, (FillId(0), 0), patience, false);
+        }
+    }
+
+    /// An answer, honest or not, and what the cache makes of it.
+    fn answer(&mut self, choose: &mut Unstructured<'_>, request: RangeRequest) -> Result<()> {
+        let (now, range, content) = (self.now, request.range, request.content);
+        let failure = match choose.int_in_range(0..=7u8)? {
+            0 => Some(Failure::Unreachable),
+            1 => Some(Failure::Busy),
+            2 => Some(Failure::Gone),
+            3 => Some(Failure::Lied),
+            _ => None,
+        };
+        self.session
+            .arrived(now, request.node, request.id, range.len());
+        let honest = digest::encode(
+            self.hash,
+            SIZE_BYTES,
+            range,
+            &self.bytes[..],
+            &self.pairs[..],
+        );
+        let proof = honest.map_err(|_| Failure::Gone);
+        let answer = match failure {
+            Some(failure) => Err(failure),
+            None => proof.and_then(|proof| verify(&request, proof.into())),
+        };
+        let verified = match answer {
+            Ok(verified) => verified,
+            Err(failure) => {
+                self.session.failed(now, &request, failure);
+                return Ok(());
+            }
+        };
+        assert_eq!(
+            content.size_bytes, SIZE_BYTES,
+            "another size is never proven"
+        );
+        if self.session.accept(now, &request, &verified) == Accepted::Store(()) {
+            self.carry_out(choose)?;
+            match choose.ratio(7u8, 8u8)? {
+                true => self.session.stored(content, verified.range, false),
+                false => self.session.refused(self.now, content, verified.range),
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, choose: &mut Unstructured<'_>) -> Result<()> {
+        let actions = self.session.actions(self.now);
+        for send in actions.sends {
+            let request = send.request;
+            assert!(request.range.end <= request.content.size_bytes && !request.range.is_empty());
+            match send.address {
+                Some(_) => {
+                    self.flying.push(request);
+                    let _useless = self.session.sent(request.id, request.id);
+                }
+                None => self
+                    .session
+                    .failed(self.now, &request, Failure::Unreachable),
+            }
+        }
+        self.flying
+            .retain(|request| !actions.cancels.contains(&request.id));
+        for delivery in actions.deliveries {
+            let range = delivery.read.range;
+            let from_disk = |(): &(), part: ByteRange, buffer: &mut [u8]| {
+                let part = part.start as usize..part.end as usize;
+                buffer.copy_from_slice(&self.bytes[part]);
+                Ok(())
+            };
+            assert_eq!(delivery.read.content.size_bytes, SIZE_BYTES);
+            match delivery.sources.gather(range, from_disk) {
+                Ok(bytes) => {
+                    let right = &self.bytes[range.start as usize..range.end as usize];
+                    assert!(bytes == right, "a reader got wrong bytes");
+                    self.end(delivery.read.reader);
+                }
+                Err(gap) => self.session.fell_short(self.now, delivery.read, gap),
+            }
+        }
+        for (reader, _why) in actions.ends {
+            self.end(reader);
+        }
+        for content in actions.reopens {
+            let has_all = choose.arbitrary()?;
+            self.session
+                .reopened(&content, (), has_all && content.size_bytes == SIZE_BYTES);
+        }
+        assert!(self.session.in_flight_bytes() <= IN_FLIGHT_MAX_BYTES);
+        Ok(())
+    }
+
+    fn end(&mut self, reader: usize) {
+        assert!(self.waiting.remove(&reader), "read {reader} ended twice");
+    }
+}
+
+/// Steps until the bytes end; then every read ends within its time.
+pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
+    let mut world = World::new(choose.arbitrary()?);
+    let mut outcome = Ok(());
+    for _ in 0..STEPS_MAX {
+        if choose.is_empty() || outcome.is_err() {
+            break;
+        }
+        outcome = world.step(choose);
+    }
+    // nobody answers any more
+    let mut silence = Unstructured::new(&[]);
+    for _ in 0..10_000 {
+        world.carry_out(&mut silence)?;
+        let Some(due) = world
+            .session
+            .poll_timeout()
+            .filter(|_| !world.waiting.is_empty())
+        else {
+            break;
+        };
+        world.now = world.now.max(due);
+        world.session.handle_timeout(world.now);
+    }
+    assert!(
+        world.waiting.is_empty(),
+        "these wait for ever: {:?}",
+        world.waiting
+    );
+    outcome
+}

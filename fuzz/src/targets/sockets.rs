@@ -1,0 +1,65 @@
+//! What local users send to the control socket, and what administrators write.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use p2pfs::daemon::config::{Environment, Overrides, Place, Sources, load};
+use p2pfs::daemon::control::Call;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+/// A call, as JSON: its method and its parameters.
+pub fn calls(bytes: &[u8]) {
+    let Ok(Value::Object(mut message)) = serde_json::from_slice::<Value>(bytes) else {
+        return;
+    };
+    let Some(Value::String(method)) = message.remove("method") else {
+        return;
+    };
+    let parameters = match message.remove("parameters") {
+        Some(Value::Object(parameters)) => parameters,
+        _ => Map::new(),
+    };
+    let Ok(call) = Call::decode(&method, parameters) else {
+        return;
+    };
+    let (method, Value::Object(parameters)) = call.encode() else {
+        panic!("parameters are an object");
+    };
+    let again = Call::decode(&method, parameters).expect("what was read can be said");
+    assert_eq!(again.encode(), call.encode());
+    let _policy = (call.right(), call.is_repeatable(), call.needs_more());
+}
+
+thread_local! {
+    static FOLDER: OnceCell<TempDir> = const { OnceCell::new() };
+}
+
+/// Where a target of this thread keeps its files: in memory where there is such a place.
+pub fn scratch() -> PathBuf {
+    FOLDER.with(|folder| {
+        let make = || {
+            let in_memory = tempfile::tempdir_in("/dev/shm");
+            in_memory
+                .or_else(|_| tempfile::tempdir())
+                .expect("a folder of our own")
+        };
+        folder.get_or_init(make).path().to_owned()
+    })
+}
+
+/// A configuration file.
+pub fn configuration(bytes: &[u8]) {
+    let file = scratch().join("p2pfs.toml");
+    std::fs::write(&file, bytes).expect("a file of our own");
+    let sources = Sources {
+        config_file: Some(file),
+        environment: Environment::default(),
+        overrides: Overrides::default(),
+        place: Place::system("lab.example.org"),
+    };
+    match load(&sources) {
+        Ok(loaded) => assert!(!loaded.shown.is_empty()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}

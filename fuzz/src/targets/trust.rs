@@ -1,0 +1,48 @@
+//! Statements about who is in, exchanges of them, and tokens.
+
+use std::sync::LazyLock;
+
+use p2pfs::id::NodeName;
+use p2pfs::trust::{
+    EpochSecret, InviteToken, Keyring, Ledger, MAX_STATEMENTS, NodeKey, SignedStatement,
+};
+
+static FOUNDER: LazyLock<NodeKey> = LazyLock::new(|| NodeKey::from_seed(&[1; 32]));
+
+/// One statement or many, as they are stored and passed on.
+pub fn statements(bytes: &[u8]) {
+    if let Some(statement) = SignedStatement::decode(bytes) {
+        let again = statement.encode();
+        assert_eq!(SignedStatement::decode(&again).as_ref(), Some(&statement));
+        assert!(!statement.is_genuine() || again.len() <= bytes.len());
+    }
+    if let Some(all) = SignedStatement::decode_all(bytes, MAX_STATEMENTS) {
+        assert!(all.len() <= MAX_STATEMENTS);
+        let _ledger = Ledger::of(all);
+    }
+}
+
+/// What a member asks, answers and tells: nothing of it makes this node lose its cluster.
+pub fn exchanges(bytes: &[u8]) {
+    let founder = FOUNDER.node_id();
+    let name = NodeName::new("founder").expect("a name");
+    let secret = EpochSecret::new([7; 32]);
+    let keyring = Keyring::founded_in_memory(secret, &FOUNDER, name, 1_000_000);
+    let _answer = keyring.answer(bytes);
+    let _news = keyring.hear_news(bytes);
+    let _changed = keyring.hear_answer(bytes);
+    assert!(keyring.is_member(&founder) && keyring.is_admin(&founder));
+    let stranger = NodeKey::from_seed(&[2; 32]).node_id();
+    assert!(!keyring.admits(&stranger, bytes));
+}
+
+/// A token that somebody pasted.
+pub fn tokens(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(token) = InviteToken::parse(text) {
+        let again = InviteToken::parse(&token.encode()).expect("what was read can be said");
+        assert_eq!(again.encode(), token.encode());
+    }
+}

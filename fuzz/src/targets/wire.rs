@@ -1,0 +1,254 @@
+//! Every format that crosses a network: what is decoded is within its limits, and is the same
+//! when it is encoded and decoded again.
+
+use arbitrary::{Result, Unstructured};
+use bytes::Bytes;
+use p2pfs::digest::{self, ContentHash, Outboard};
+use p2pfs::extent::ByteRange;
+use p2pfs::id::{NodeId, NodeName};
+use p2pfs::path::SharedPath;
+use p2pfs::wire::legacy::{self, Datagram, MemberName, Name, TransferHeader};
+use p2pfs::wire::mesh::{self, Decoder, Item, Line};
+use p2pfs::wire::native::record::SignedHead;
+use p2pfs::wire::native::tcp::{
+    BatchPart, FrameHeader, Greeting, HEADER_BYTES, MAX_LOG_RECORDS, PackedBatch, Phase, Request,
+    Response, pack_records, unpack_batch, unpack_records,
+};
+use p2pfs::wire::native::udp::{Body, Header, Message};
+
+/// A header, then a body, whatever length the header says.
+pub fn frames(bytes: &[u8]) {
+    let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return;
+    };
+    for phase in [Phase::Greeting, Phase::Requests, Phase::Responses] {
+        let Ok(header) = FrameHeader::decode(header, phase) else {
+            continue;
+        };
+        assert!(header.body_bytes <= header.kind.limit_bytes());
+        let body = Bytes::copy_from_slice(body);
+        if let Ok(request) = Request::decode(header.kind, body.clone()) {
+            let again = request.encode(header.id).expect("it was within its limits");
+            assert_eq!(Request::decode(header.kind, again.body), Ok(request));
+        }
+        if let Ok(response) = Response::decode(header.kind, body.clone()) {
+            let again = response
+                .encode(header.id)
+                .expect("it was within its limits");
+            assert_eq!(Response::decode(header.kind, again.body), Ok(response));
+        }
+        if let Ok(greeting) = Greeting::decode(header.kind, &body) {
+            let again = greeting.encode();
+            let kind = FrameHeader::decode(&again.header, Phase::Greeting)
+                .unwrap()
+                .kind;
+            assert!(Greeting::decode(kind, &again.body).is_ok());
+        }
+    }
+}
+
+/// A datagram, the body within its seal, a message within that.
+pub fn datagrams(bytes: &[u8]) {
+    if let Ok((header, sealed)) = Header::decode(bytes) {
+        assert_eq!([&header.encode()[..], sealed].concat(), bytes);
+    }
+    if let Ok(body) = Body::decode(bytes) {
+        // what is written in more bytes than it needs may not fit when it is written again
+        let again = body.encode().expect("it was within its limits");
+        assert_eq!(Body::decode(&again), Ok(body));
+    }
+    if let Ok(message) = Message::decode(bytes) {
+        let again = message.encode().expect("it was within its limits");
+        assert_eq!(Message::decode(&again), Ok(message));
+    }
+}
+
+/// Records of a log, packed, and as what is to be packed.
+pub fn records(bytes: &[u8]) {
+    let packed = zstd::bulk::compress(bytes, 1).expect("memory can be compressed into");
+    for bytes in [bytes, &packed] {
+        let Ok(records) = unpack_records(bytes) else {
+            continue;
+        };
+        assert!(records.len() <= MAX_LOG_RECORDS);
+        let Ok(again) = pack_records(&records) else {
+            assert!(records.is_empty(), "one record always fits");
+            continue;
+        };
+        assert_eq!(
+            unpack_records(&again.bytes).as_deref(),
+            Ok(&records[..again.count])
+        );
+    }
+    if let Ok(head) = postcard::from_bytes::<SignedHead>(bytes) {
+        let _bytes = head.head.signed_bytes();
+    }
+}
+
+/// Answers about many small files.
+pub fn batches(bytes: &[u8]) {
+    let Ok(parts) = unpack_batch(&Bytes::copy_from_slice(bytes)) else {
+        return;
+    };
+    let mut again = PackedBatch::with_capacity(0);
+    for part in &parts {
+        match part {
+            BatchPart::Here(proof) => again.push_here(proof),
+            BatchPart::Gone => again.push_gone(),
+            BatchPart::NotHere => again.push_not_here(),
+        }
+    }
+    assert_eq!(unpack_batch(&Bytes::from(again.into_bytes())), Ok(parts));
+}
+
+/// Proofs of ranges: honest ones with some bytes changed, and any bytes. What is taken for
+/// verified is right.
+pub fn proofs(choose: &mut Unstructured<'_>) -> Result<()> {
+    const MOST_BYTES: u64 = 200_000;
+    let size_bytes = choose.int_in_range(0..=MOST_BYTES)?;
+    let start = choose.int_in_range(0..=size_bytes)?;
+    let end = choose.int_in_range(start..=size_bytes)?;
+    let range = ByteRange::new(start, end);
+    let content: Vec<u8> = (0..size_bytes).map(|at| (at * at / 7) as u8).collect();
+    let hash = ContentHash::of(&content);
+    let begins_honest = choose.ratio(3u8, 4u8)?;
+    let mut proof = match begins_honest {
+        true => match digest::encode(
+            hash,
+            size_bytes,
+            range,
+            &content[..],
+            &outboard(&content)[..],
+        ) {
+            Ok(proof) => proof,
+            Err(_) => return Ok(()),
+        },
+        false => choose.bytes(choose.len().min(1000))?.to_vec(),
+    };
+    let honest = proof.clone();
+    while !choose.is_empty() && !proof.is_empty() {
+        let at = choose.int_in_range(0..=proof.len() - 1)?;
+        match choose.int_in_range(0..=9u8)? {
+            0 => proof.truncate(at),
+            1 => proof.push(choose.arbitrary()?),
+            _ => proof[at] ^= choose.arbitrary::<u8>()?,
+        }
+    }
+    let is_honest = begins_honest && proof == honest;
+    // another size than it has is never proven either
+    let claimed = size_bytes.saturating_add_signed(choose.arbitrary::<i8>()?.into());
+    let verified = digest::decode(hash, claimed, range, Bytes::from(proof));
+    if let Ok(verified) = verified {
+        let (from, to) = (verified.range.start as usize, verified.range.end as usize);
+        assert_eq!(verified.bytes[..], content[from..to]);
+    } else {
+        assert!(!is_honest || claimed != size_bytes);
+    }
+    Ok(())
+}
+
+fn outboard(content: &[u8]) -> Vec<u8> {
+    Outboard::of(content).pairs
+}
+
+/// The legacy peers' datagrams, questions and headers.
+pub fn legacy(bytes: &[u8]) {
+    let _any = legacy::is_legacy_datagram(bytes);
+    if let Ok(Datagram::Discover { members, .. }) = Datagram::decode(bytes) {
+        assert!(members.len() <= legacy::LISTED_MAX);
+    }
+    if let Ok(Datagram::Get(name)) = Datagram::decode(bytes) {
+        assert_eq!(
+            Datagram::decode(&legacy::encode_get(&name)),
+            Ok(Datagram::Get(name))
+        );
+    }
+    if let Some(name) = legacy::decode_request(bytes) {
+        assert_eq!(
+            legacy::decode_request(&legacy::encode_request(&name)),
+            Some(name)
+        );
+    }
+    let asked = Name::new(b"asked.txt").expect("a name");
+    if let Some(header) = bytes.first_chunk()
+        && let Ok(header) = TransferHeader::decode(header, &asked)
+    {
+        assert_eq!(TransferHeader::decode(&header.encode(), &asked), Ok(header));
+    }
+}
+
+/// A mesh peer's bytes say the same in whatever pieces they come.
+pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
+    let pieces: Vec<usize> = (0..4)
+        .map(|_| choose.int_in_range(1..=99))
+        .collect::<Result<_>>()?;
+    let bytes = choose.bytes(choose.len())?;
+    let whole = heard(std::iter::once(bytes));
+    let mut rest = bytes;
+    let mut split = Vec::new();
+    for size in pieces.iter().cycle() {
+        let (piece, later) = rest.split_at((*size).min(rest.len()));
+        split.push(piece);
+        rest = later;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(heard(split.into_iter()), whole);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let _line = Line::parse(line);
+        let _hello = mesh::Hello::parse(line);
+        if let Some(name) = mesh::received_name(line) {
+            p2pfs::path::check_name(&name).expect("what is kept is a name");
+        }
+    }
+    Ok(())
+}
+
+/// What a decoder gives, pieces of one file put together.
+fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Option<String>) {
+    let mut decoder = Decoder::default();
+    let mut items = Vec::new();
+    let mut part = Vec::new();
+    for piece in pieces {
+        decoder.buffer().extend_from_slice(piece);
+        loop {
+            match decoder.next_item() {
+                Ok(Some(Item::Part(bytes))) => part.extend_from_slice(&bytes),
+                Ok(Some(item)) => {
+                    items.push(format!("{:?}", std::mem::take(&mut part)));
+                    items.push(format!("{item:?}"));
+                }
+                Ok(None) => break,
+                Err(error) => return (items, Some(error.to_string())),
+            }
+        }
+    }
+    items.push(format!("{part:?}"));
+    (items, None)
+}
+
+/// Names of nodes, files and addresses.
+pub fn names(bytes: &[u8]) {
+    if let Ok(path) = SharedPath::new(bytes) {
+        assert!(
+            path.components()
+                .all(|name| p2pfs::path::check_name(name).is_ok())
+        );
+        assert_eq!(SharedPath::new(path.as_bytes()).as_ref(), Ok(&path));
+    }
+    let _member = MemberName::parse(bytes);
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(name) = NodeName::new(text) {
+        assert_eq!(NodeName::new(name.as_str()).as_ref(), Ok(&name));
+    }
+    if let Ok(node) = text.parse::<NodeId>() {
+        assert_eq!(node.to_string().parse::<NodeId>().as_ref(), Ok(&node));
+    }
+    if let Ok(hash) = text.parse::<ContentHash>() {
+        assert_eq!(hash.to_string().parse::<ContentHash>().ok(), Some(hash));
+    }
+    let _safe = NodeName::from_host(text);
+}
