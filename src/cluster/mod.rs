@@ -278,6 +278,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Sends a frame as it is, whatever it says: what a member gone bad can do, for the tests of
+    /// what becomes of that.
+    pub fn say_as_it_is(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
+        self.links.send(now, to, frame);
+    }
+
     /// Sends one message to every member of a small cluster (up to about 64), else to some random
     /// ones; says to how many. A token bucket keeps the rate down, and then fewer are reached.
     ///

@@ -1,14 +1,16 @@
 //! A member gone bad, made from the library: it proves that it is a member, takes part in the
 //! gossip of daemons on real sockets, and says what no honest node would.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use p2pfs::catalogue::SetDigest;
-use p2pfs::cluster::{Cluster as Membership, ClusterConfig};
+use p2pfs::cluster::{Cluster as Membership, ClusterConfig, Member};
 use p2pfs::digest::ContentHash;
 use p2pfs::id::{Generation, NodeId};
 use p2pfs::net::PortPair;
@@ -20,6 +22,7 @@ use p2pfs::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs::wire::native::tcp::{LogPart, Request, Response, pack_records};
+use p2pfs::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Salt};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -36,10 +39,15 @@ pub struct Hostile {
     said: Arc<Mutex<Said>>,
     orders: mpsc::UnboundedSender<Order>,
     net: PeerNet,
+    keyring: Arc<Keyring>,
     runtime: Runtime,
 }
 
 struct Said {
+    /// Whom it knows, where.
+    members: Vec<Member>,
+    /// By what the processes at these addresses seal.
+    salts: BTreeMap<SocketAddr, Salt>,
     epoch: u64,
     records: Vec<Record>,
     head: Option<SignedHead>,
@@ -49,6 +57,12 @@ struct Said {
 enum Order {
     Spread(SignedHead),
     Broadcast(Bytes),
+    Say(SocketAddr, Frame),
+    Send(SocketAddr, Vec<u8>),
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
 pub fn path(text: &str) -> SharedPath {
@@ -91,12 +105,26 @@ fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
 impl Hostile {
     /// Joins the cluster of whoever has that secret, as "eve".
     pub fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
+        let keyring = Keyring::from_secret_file(secret).unwrap();
+        Self::be(NodeKey::random(), keyring, seeds)
+    }
+
+    /// Goes on as the node whose state that is: with its key, its certificate and its secret.
+    pub fn go_on_as(state: &Path, seeds: &[SocketAddr]) -> Self {
+        let key = NodeKey::load_or_create(state).unwrap();
+        let name = "eve".parse().unwrap();
+        let keyring = Keyring::load_or_create(state, &key, &name, unix_now().as_secs()).unwrap();
+        Self::be(key, keyring, seeds)
+    }
+
+    fn be(key: NodeKey, keyring: Keyring, seeds: &[SocketAddr]) -> Self {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        let key = Arc::new(NodeKey::random());
-        let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let (key, keyring) = (Arc::new(key), Arc::new(keyring));
+        let now_s = unix_now();
         let said = Arc::new(Mutex::new(Said {
+            members: Vec::new(),
+            salts: BTreeMap::new(),
             epoch: now_s.as_secs(),
             records: Vec::new(),
             head: None,
@@ -132,7 +160,7 @@ impl Hostile {
             incoming,
             queue,
             said: said.clone(),
-            keyring,
+            keyring: keyring.clone(),
         };
         tokio::spawn(life.live());
         drop(context);
@@ -142,6 +170,7 @@ impl Hostile {
             said,
             orders,
             net,
+            keyring,
             runtime,
         }
     }
@@ -193,12 +222,71 @@ impl Hostile {
         self.orders.send(Order::Broadcast(body)).ok().unwrap();
     }
 
+    /// Who is alive at an address, as the gossip says.
+    pub fn member_at(&self, address: SocketAddr) -> Option<Member> {
+        let said = self.said.lock().unwrap();
+        let members = said.members.iter();
+        members.copied().find(|member| member.address == address)
+    }
+
+    /// Says one thing to one node by gossip, as this node, whatever it is.
+    pub fn gossip(&self, to: SocketAddr, frame: Frame) {
+        self.orders.send(Order::Say(to, frame)).ok().unwrap();
+    }
+
+    /// Sends a datagram that is sealed as another member's process would, of that counter. False
+    /// where nothing came from there yet.
+    pub fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
+        let said = self.said.lock().unwrap();
+        let (Some(to_salt), Some(salt)) = (said.salts.get(&to), said.salts.get(&of)) else {
+            return false;
+        };
+        let body = Body {
+            to: *to_salt.first_chunk().unwrap(),
+            proof: None,
+            frame,
+        };
+        let secret = self.keyring.current();
+        let header = Header {
+            epoch: secret.id(),
+            salt: *salt,
+            counter,
+        };
+        let mut sealed = body.encode().unwrap();
+        sealed.extend([7; MAC_BYTES]);
+        let key = UnboundKey::new(&AES_256_GCM, &secret.udp_key(salt)).unwrap();
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&counter.to_be_bytes());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let clear = header.encode();
+        LessSafeKey::new(key)
+            .seal_in_place_append_tag(nonce, Aad::from(clear), &mut sealed)
+            .unwrap();
+        let datagram = [&clear[..], &sealed].concat();
+        self.orders.send(Order::Send(to, datagram)).ok().unwrap();
+        true
+    }
+
+    /// Signs anything.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> [[u8; 32]; 2] {
+        self.key.sign(bytes)
+    }
+
     /// Who is at an address.
     pub fn who_is_at(&self, address: SocketAddr) -> NodeId {
         match self.runtime.block_on(self.net.probe(address)) {
             Probed::Member(node) => node,
             other => panic!("no member at {address}: {other:?}"),
         }
+    }
+
+    /// Asks a node something, which may take it for no member; none where no answer came.
+    pub fn try_ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
+        let Probed::Member(node) = self.runtime.block_on(self.net.probe(address)) else {
+            return None;
+        };
+        let asked = self.net.request(node, address, Lane::Urgent, request);
+        self.runtime.block_on(asked).ok()
     }
 
     /// Asks a node something; none where no answer came.
@@ -243,10 +331,14 @@ impl Life {
                 self.udp.send(transmit.to, &transmit.datagram);
             }
             while self.membership.poll_event().is_some() {}
+            self.said.lock().unwrap().members = self.membership.live().collect();
             let due = self.membership.poll_timeout();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
             tokio::select! {
                 Ok((length, from)) = self.udp.recv(&mut buffer) => {
+                    if let Ok((header, _)) = Header::decode(&buffer[..length]) {
+                        self.said.lock().unwrap().salts.insert(from, header.salt);
+                    }
                     self.membership.handle_message(Instant::now(), from, &buffer[..length]);
                 }
                 Some(incoming) = self.incoming.recv() => {
@@ -282,6 +374,8 @@ impl Life {
             Order::Broadcast(body) => {
                 self.membership.broadcast(now, body).unwrap();
             }
+            Order::Say(to, frame) => self.membership.say_as_it_is(now, to, frame),
+            Order::Send(to, datagram) => drop(self.udp.send(to, &datagram)),
         }
     }
 

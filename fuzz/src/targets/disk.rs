@@ -1,18 +1,36 @@
 //! What lies in a state directory and in a cache, written by whoever could.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arbitrary::{Result, Unstructured};
 use p2pfs::cache::{Cache, CacheConfig};
+#[cfg(feature = "cli")]
 use p2pfs::daemon::config::saved;
 use p2pfs::digest::{ContentHash, Outboard};
 use p2pfs::extent::ByteRange;
 use p2pfs::id::NodeName;
 use p2pfs::trust::{Keyring, NodeKey};
+use tempfile::TempDir;
 
-use super::sockets::scratch;
+thread_local! {
+    static FOLDER: OnceCell<TempDir> = const { OnceCell::new() };
+}
+
+/// Where a target of this thread keeps its files: in memory where there is such a place.
+pub fn scratch() -> PathBuf {
+    FOLDER.with(|folder| {
+        let make = || {
+            let in_memory = tempfile::tempdir_in("/dev/shm");
+            in_memory
+                .or_else(|_| tempfile::tempdir())
+                .expect("a folder of our own")
+        };
+        folder.get_or_init(make).path().to_owned()
+    })
+}
 
 fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder of our own");
@@ -30,8 +48,8 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
         "node.key",
         "secrets",
         "members",
-        saved::SHARES_FILE,
-        saved::TOKEN_FILE,
+        "shares.toml",
+        "join-token",
     ];
     for _ in 0..choose.int_in_range(1..=2)? {
         let name = choose.choose(&files)?;
@@ -45,10 +63,13 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
         let _why = keyring.check_ledger();
         let _members = (keyring.certificates(), keyring.history(), keyring.owners());
     }
-    if let Ok(shares) = saved::load_shares(&dir) {
-        assert!(shares.len() <= saved::SHARES_MAX);
+    #[cfg(feature = "cli")]
+    {
+        if let Ok(shares) = saved::load_shares(&dir) {
+            assert!(shares.len() <= saved::SHARES_MAX);
+        }
+        let _token = saved::waiting_token(&dir);
     }
-    let _token = saved::waiting_token(&dir);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod members;
 mod node;
 mod older;
 mod session;
+#[cfg(feature = "cli")]
 mod sockets;
 mod trust;
 mod wire;
@@ -31,7 +32,9 @@ pub const TARGETS: &[Target] = &[
     ("trust_statements", trust::statements),
     ("trust_exchanges", trust::exchanges),
     ("trust_tokens", trust::tokens),
+    #[cfg(feature = "cli")]
     ("control_calls", sockets::calls),
+    #[cfg(feature = "cli")]
     ("configuration", sockets::configuration),
     ("state_files", |bytes| steer(bytes, disk::state)),
     ("cache_files", |bytes| steer(bytes, disk::cache)),

@@ -1,12 +1,10 @@
 //! What local users send to the control socket, and what administrators write.
 
-use std::cell::OnceCell;
-use std::path::PathBuf;
-
 use p2pfs::daemon::config::{Environment, Overrides, Place, Sources, load};
 use p2pfs::daemon::control::Call;
 use serde_json::{Map, Value};
-use tempfile::TempDir;
+
+use super::disk::scratch;
 
 /// A call, as JSON: its method and its parameters.
 pub fn calls(bytes: &[u8]) {
@@ -29,23 +27,6 @@ pub fn calls(bytes: &[u8]) {
     let again = Call::decode(&method, parameters).expect("what was read can be said");
     assert_eq!(again.encode(), call.encode());
     let _policy = (call.right(), call.is_repeatable(), call.needs_more());
-}
-
-thread_local! {
-    static FOLDER: OnceCell<TempDir> = const { OnceCell::new() };
-}
-
-/// Where a target of this thread keeps its files: in memory where there is such a place.
-pub fn scratch() -> PathBuf {
-    FOLDER.with(|folder| {
-        let make = || {
-            let in_memory = tempfile::tempdir_in("/dev/shm");
-            in_memory
-                .or_else(|_| tempfile::tempdir())
-                .expect("a folder of our own")
-        };
-        folder.get_or_init(make).path().to_owned()
-    })
 }
 
 /// A configuration file.

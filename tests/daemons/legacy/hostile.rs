@@ -235,3 +235,44 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
     let told = journal.lines().filter(|line| line.contains(&address));
     assert!((1..=2).contains(&told.count()), "{journal}");
 }
+
+#[apply(promise)]
+fn a_list_of_others_in_one_datagram_makes_a_daemon_send_nothing_to_them() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    let node = start(&mut cluster, &[&peer]);
+    let victims: Vec<UdpSocket> = (0..64)
+        .map(|_| UdpSocket::bind("127.0.0.4:0").unwrap())
+        .collect();
+    let listed = victims.iter().map(|it| it.local_addr().unwrap());
+    let listed: Vec<String> = listed.map(|address| address.to_string()).collect();
+    let list = format!("DISCOVER,{}\n", listed.join(","));
+    let forger = UdpSocket::bind("127.0.0.5:0").unwrap();
+    forger.send_to(list.as_bytes(), node.address).unwrap();
+    // some rounds of its own lists go by, which go to whom it knows
+    let rounds = || {
+        let heard = peer.heard();
+        let lists = heard
+            .iter()
+            .filter(|(_, text)| text.starts_with("DISCOVER"));
+        lists.count()
+    };
+    let before = rounds();
+    eventually("it has told its members thrice", SOON, || {
+        rounds() >= before + 3
+    });
+    for victim in &victims {
+        victim.set_nonblocking(true).unwrap();
+        assert!(
+            victim.recv(&mut [0; 2048]).is_err(),
+            "a third party was sent bytes"
+        );
+    }
+    forger.set_nonblocking(true).unwrap();
+    let mut answer = [0; 4096];
+    let answers = std::iter::from_fn(|| forger.recv(&mut answer).ok());
+    assert!(
+        answers.sum::<usize>() <= list.len(),
+        "more came back than was sent"
+    );
+}

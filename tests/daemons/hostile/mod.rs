@@ -2,6 +2,10 @@
 //! it the honest nodes' names and bytes are as they were, nobody has crashed, and memory is within
 //! its budget.
 
+mod datagrams;
+mod expelled;
+mod files;
+
 use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;

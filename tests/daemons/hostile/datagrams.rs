@@ -1,0 +1,67 @@
+//! What a member says by gossip in the name of others.
+
+use p2pfs::id::Generation;
+use p2pfs::wire::native::udp::{Contact, Farewell, Frame, Rumor, departure_bytes};
+
+use super::*;
+
+#[apply(promise)]
+fn a_departure_that_a_member_forges_on_the_wire_puts_nobody_out_and_names_it() {
+    let mut scene = scene();
+    let (one, two) = (scene.one.address, scene.two.address);
+    eventually("she knows whom to put out", SOON, || {
+        scene.eve.member_at(two).is_some()
+    });
+    let victim = scene.eve.member_at(two).unwrap();
+    for generation in [victim.generation, Generation(u64::MAX)] {
+        let who = Contact {
+            node: victim.node,
+            address: victim.address,
+            generation,
+        };
+        let how = Farewell::Final;
+        let signature = scene.eve.sign_bytes(&departure_bytes(&who, how));
+        let rumor = Rumor::Departure {
+            who,
+            how,
+            signature,
+        };
+        scene.eve.gossip(one, Frame::Rumors(vec![rumor]));
+    }
+    let how = "what they did not sign";
+    scene.await_named(&scene.one, how);
+    scene.assert_unharmed();
+    let state = &peer(&scene.one, &victim.node.to_string())["state"];
+    assert_eq!(state, "alive", "who was said to have left is there");
+    scene.assert_journal_names(how);
+}
+
+#[apply(promise)]
+fn datagrams_that_a_member_seals_as_another_part_no_two_nodes() {
+    let mut scene = scene();
+    let (one, two) = (scene.one.address, scene.two.address);
+    let nothing = || Frame::Rumors(Vec::new());
+    eventually("she has heard both", SOON, || {
+        scene.eve.forge(one, two, 0, nothing()) && scene.eve.forge(two, one, 0, nothing())
+    });
+    let dropped = |scene: &Scene| {
+        let status = scene.one.cli(&["status", "--json"]).expect_json();
+        status["dropped"]["datagrams"].as_u64().unwrap()
+    };
+    let before = dropped(&scene);
+    for counter in [1 << 20, 1 << 40, u64::MAX - 1] {
+        assert!(scene.eve.forge(one, two, counter, nothing()));
+        assert!(scene.eve.forge(two, one, counter, nothing()));
+    }
+    eventually("each is dropped", SOON, || dropped(&scene) >= before + 3);
+    // each hears by gossip what the other says
+    for _ in 0..3 {
+        scene.assert_unharmed();
+    }
+    let victim = scene.eve.who_is_at(two).to_string();
+    let victim = peer(&scene.one, &victim);
+    assert_eq!(
+        (&victim["state"], &victim["offences"]),
+        (&"alive".into(), &0.into())
+    );
+}
