@@ -24,6 +24,8 @@ pub(super) const SHARES_MAX: usize = 4096;
 const CACHE_BYTES: usize = 2 << 20;
 /// Rows that wait for the disk; more are dropped, which costs a hashing after the next restart.
 const WAITING_MAX_ROWS: usize = 1 << 17;
+/// Room for rows that is kept while few wait.
+const ROOM_KEPT_ROWS: usize = 1 << 10;
 /// How long rows gather before they are written.
 const GATHER: Duration = Duration::from_secs(1);
 
@@ -208,6 +210,8 @@ impl Shared {
     fn write_until_stopped(&self) {
         loop {
             let mut waiting = self.lock();
+            // a first walk leaves room for very many here
+            waiting.rows.shrink_to(ROOM_KEPT_ROWS);
             while waiting.rows.is_empty() && !waiting.stopping {
                 self.changed.wait(&mut waiting);
             }

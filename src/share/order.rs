@@ -31,6 +31,8 @@ const UNIT_MAX_TURNS: u64 = 1 << 14;
 /// after it, a large one as it comes.
 const UNIT_MAX_NAMES: u32 = 1 << 14;
 const UNIT_MAX_BYTES: u64 = 256 << 20;
+/// Room for names that is kept while nothing of any is held: a first walk needs room for many.
+const ROOM_KEPT: usize = 1 << 10;
 
 /// The place of something in the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -299,6 +301,9 @@ impl Order {
             && self.names.get(&name).is_some_and(|last| *last <= turn)
         {
             self.names.remove(&name);
+            if self.names.is_empty() {
+                self.names.shrink_to(ROOM_KEPT);
+            }
         }
     }
 

@@ -16,6 +16,9 @@ use super::watch::Cause;
 /// The largest file of the promptness promise (the contract): larger ones never take every thread.
 pub(super) const PROMPT_MAX_BYTES: u64 = 64 << 20;
 
+/// Room for files that is kept while none waits: a first walk needs room for very many.
+const ROOM_KEPT: usize = 1 << 10;
+
 /// Where a file is on its way to a hash.
 pub(super) enum Stage {
     /// It must be left alone until then. `verify` says that it is listed and only to be hashed once
@@ -212,6 +215,10 @@ impl HashQueue {
                 let finished = (*again, *size_bytes);
                 self.stages.remove(&slot);
                 self.verifying.remove(&slot);
+                if self.stages.is_empty() {
+                    self.stages.shrink_to(ROOM_KEPT);
+                    self.verifying.shrink_to(ROOM_KEPT);
+                }
                 Some(finished)
             }
             _ => None,
