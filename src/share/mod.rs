@@ -41,6 +41,7 @@ mod outboards;
 mod part;
 mod queue;
 mod reading;
+mod runs;
 mod shared;
 mod source;
 mod state;

@@ -1,4 +1,4 @@
-//! The names of all shares in memory, about 150 bytes each: where they hang, what they are, and
+//! The names of all shares in memory, about 140 bytes each: where they hang, what they are, and
 //! which of them have a given content.
 //!
 //! Owns structure only; what may be listed and when is `state`'s.
@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::identity::{Identity, Stamp};
 use super::left_out::LeftOutWhy;
 use super::letters::{Letters, Word};
+use super::runs::Runs;
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
 
@@ -110,9 +111,9 @@ pub(super) struct Tree {
     free: Vec<Slot>,
     letters: Letters,
     /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
-    names: BTreeSet<(Slot, u32, Slot)>,
+    names: Runs<(Slot, u32, Slot)>,
     /// (first bytes of the content hash, slot) of listed files.
-    contents: BTreeSet<(u32, Slot)>,
+    contents: Runs<(u32, Slot)>,
     /// The version times of listed files that are not their mtimes.
     versions: BTreeMap<Slot, Stamp>,
     symlinks: BTreeMap<Slot, SymlinkBody>,
@@ -128,8 +129,8 @@ impl Tree {
             nodes: Vec::new(),
             free: Vec::new(),
             letters: Letters::default(),
-            names: BTreeSet::new(),
-            contents: BTreeSet::new(),
+            names: Runs::new(),
+            contents: Runs::new(),
             versions: BTreeMap::new(),
             symlinks: BTreeMap::new(),
             private: BTreeSet::new(),
@@ -295,9 +296,10 @@ impl Tree {
 
     pub(super) fn child(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
         let hash = self.hash(name);
-        let range = (parent, hash, Slot::FIRST)..=(parent, hash, Slot::LAST);
-        let mut same = self.names.range(range).map(|(_, _, slot)| *slot);
-        same.find(|slot| self.name(*slot) == name)
+        let from = self.names.from((parent, hash, Slot::FIRST));
+        let mut same = from.take_while(|(above, other, _)| (*above, *other) == (parent, hash));
+        let found = same.find(|(_, _, slot)| self.name(*slot) == name);
+        found.map(|(_, _, slot)| slot)
     }
 
     /// All names' places, those after one.
@@ -309,8 +311,9 @@ impl Tree {
 
     /// In no particular order.
     pub(super) fn children(&self, parent: Slot) -> impl Iterator<Item = Slot> + '_ {
-        let range = (parent, 0, Slot::FIRST)..=(parent, u32::MAX, Slot::LAST);
-        self.names.range(range).map(|(_, _, slot)| *slot)
+        let from = self.names.from((parent, 0, Slot::FIRST));
+        let within = from.take_while(move |(above, ..)| *above == parent);
+        within.map(|(_, _, slot)| slot)
     }
 
     /// The path of a name within its share. None where it would be too long, which no name that
@@ -355,8 +358,9 @@ impl Tree {
     /// The listed files with this content.
     pub(super) fn with_content(&self, hash: &ContentHash) -> impl Iterator<Item = Slot> + '_ {
         let (hash, prefix) = (*hash, prefix(hash));
-        let range = (prefix, Slot::FIRST)..=(prefix, Slot::LAST);
-        let slots = self.contents.range(range).map(|(_, slot)| *slot);
+        let from = self.contents.from((prefix, Slot::FIRST));
+        let slots = from.take_while(move |(other, _)| *other == prefix);
+        let slots = slots.map(|(_, slot)| slot);
         slots.filter(move |slot| self.file(*slot).is_some_and(|file| file.hash == hash))
     }
 
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_costs_about_a_hundred_and_fifty_bytes() {
+    fn a_name_costs_about_a_hundred_and_forty_bytes() {
         let node = size_of::<Option<Node>>();
         assert!(node <= 96, "{node}");
         assert!(size_of::<(Slot, u32, Slot)>() + size_of::<(u32, Slot)>() <= 20);
