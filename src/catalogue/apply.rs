@@ -202,7 +202,7 @@ impl Catalogue {
         match (row.class, row.to_entry()) {
             (Class::Have, _) => Fact::Have {
                 hash: row.hash(),
-                size_bytes: row.size_bytes,
+                size_bytes: row.size_bytes(),
             },
             (Class::HaveNot, _) => Fact::HaveNot { hash: row.hash() },
             (_, Some(entry)) => Fact::Entry {

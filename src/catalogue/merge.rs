@@ -241,7 +241,7 @@ impl Merge {
             Some(row) if self.state.is_live(row) => Standing {
                 hash,
                 available: true,
-                shared_bytes: row.size_bytes,
+                shared_bytes: row.size_bytes(),
             },
             _ => Standing {
                 hash,

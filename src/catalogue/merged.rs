@@ -164,7 +164,7 @@ impl Merged {
         let given = self.givers(hash, Class::File);
         given
             .chain(self.givers(hash, Class::Have))
-            .map(|row| (row.author, row.size_bytes))
+            .map(|row| (row.author, row.size_bytes()))
     }
 
     /// All rows that name a content as a file's.
@@ -189,14 +189,14 @@ impl Merged {
         let first = self.by_hash.range(from..).next().map(|by| &by.row)?;
         let found = given && first.hash == *hash.as_bytes() && first.gives_content();
         found.then_some(Content {
-            size_bytes: first.size_bytes,
-            executable: first.executable,
+            size_bytes: first.size_bytes(),
+            executable: first.executable(),
         })
     }
 
     /// The bytes that a content adds to the cluster's total: those of a file that is available.
     pub fn shared_bytes(&self, hash: ContentHash) -> u64 {
-        let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes);
+        let size_bytes = self.files_of(hash).next().map(|row| row.size_bytes());
         size_bytes.filter(|_| self.is_available(hash)).unwrap_or(0)
     }
 

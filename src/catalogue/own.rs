@@ -90,7 +90,7 @@ impl Catalogue {
     /// [`CatalogueError::TooManyRecords`] at the limit: others then do not learn of it.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         let known = self.merge.cached_row(hash, self.me);
-        if known.is_some_and(|row| row.class == Class::Have && row.size_bytes == size_bytes) {
+        if known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes) {
             return Ok(false);
         }
         self.record(Fact::Have { hash, size_bytes })?;
@@ -149,7 +149,7 @@ impl Catalogue {
             .into_iter()
             .flat_map(|log| log.rows.after(0));
         let haves = rows.filter(|row| row.class == Class::Have);
-        haves.map(|row| (row.hash(), row.size_bytes))
+        haves.map(|row| (row.hash(), row.size_bytes()))
     }
 
     /// Says that everything in a share is gone; how many names that were.

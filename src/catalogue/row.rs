@@ -34,29 +34,45 @@ pub(super) enum Class {
     Removed,
 }
 
-/// The fixed part of a row; kept to 72 bytes, since there may be millions.
+/// The fixed part of a row; kept to 64 bytes, since there may be millions.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub sequence: u64,
-    pub size_bytes: u64,
-    pub mtime_seconds: i64,
-    pub mtime_nanoseconds: u32,
+    /// Seconds and nanoseconds; [`OWN_MTIME`] where it is behind the name.
+    mtime: u64,
+    pub hash: [u8; 32],
     pub dir: DirId,
     pub author: NodeIndex,
     pub share: ShareIndex,
     pub class: Class,
-    pub executable: bool,
-    pub name_bytes: u8,
-    /// Whether the version time is not the mtime, as it is of hardly any.
-    pub has_version_time: bool,
-    pub hash: [u8; 32],
+    name_bytes: u8,
+    /// The low 44 bits are the size, the others the marks below.
+    size_and_marks: [u8; 6],
 }
 
-/// How long a version time is in a row that has one of its own.
-const VERSION_TIME_BYTES: usize = 12;
+const SIZE_BITS: u32 = 44;
+/// It is executable.
+const EXECUTABLE: u64 = 1 << SIZE_BITS;
+/// The version time is not the mtime, as it is of hardly any: it is behind the name.
+const OWN_VERSION: u64 = 1 << (SIZE_BITS + 1);
+/// The mtime is before 1970 or after 2513: it is behind the name.
+const OWN_MTIME: u64 = 1 << (SIZE_BITS + 2);
+/// The size is of more bits: it is behind the name.
+const OWN_SIZE: u64 = 1 << (SIZE_BITS + 3);
+/// What may be behind the name, in this order, and how long it is there.
+const BEHIND: [(u64, usize); 3] = [
+    (OWN_VERSION, TIME_BYTES),
+    (OWN_MTIME, TIME_BYTES),
+    (OWN_SIZE, SIZE_BYTES),
+];
 
-/// A row; the slice is the name, then the version time where it has one of its own, then (for a
-/// link) the target or (for a file) who sent it, encoded.
+/// How many bits of a packed time are nanoseconds.
+const NANOSECOND_BITS: u32 = 30;
+const TIME_BYTES: usize = 12;
+const SIZE_BYTES: usize = 8;
+
+/// A row; the slice is the name, then what [`BEHIND`] says, then (for a link) the target or (for a
+/// file) who sent it, encoded.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
 
@@ -71,17 +87,14 @@ impl Row {
     fn blank(stamp: Stamp, class: Class) -> Facts {
         Facts {
             sequence: stamp.sequence,
-            size_bytes: 0,
-            mtime_seconds: 0,
-            mtime_nanoseconds: 0,
+            mtime: 0,
+            hash: [0; 32],
             dir: DirId::ROOT,
             author: stamp.author,
             share: ShareIndex(0),
             class,
-            executable: false,
             name_bytes: 0,
-            has_version_time: false,
-            hash: [0; 32],
+            size_and_marks: [0; 6],
         }
     }
 
@@ -91,13 +104,17 @@ impl Row {
         facts.share = share;
         facts.dir = dir;
         facts.name_bytes = name.len() as u8;
-        facts.mtime_seconds = entry.mtime.seconds;
-        facts.mtime_nanoseconds = entry.mtime.nanoseconds;
-        facts.has_version_time = entry.version_time != entry.mtime;
         let mut behind = Vec::new();
-        if facts.has_version_time {
-            behind.extend(entry.version_time.seconds.to_le_bytes());
-            behind.extend(entry.version_time.nanoseconds.to_le_bytes());
+        if entry.version_time != entry.mtime {
+            facts.mark(OWN_VERSION);
+            behind.extend(time_bytes(entry.version_time));
+        }
+        match packed(entry.mtime) {
+            Some(mtime) => facts.mtime = mtime,
+            None => {
+                facts.mark(OWN_MTIME);
+                behind.extend(time_bytes(entry.mtime));
+            }
         }
         match &entry.kind {
             Kind::File {
@@ -107,8 +124,8 @@ impl Row {
             } => {
                 facts.class = Class::File;
                 facts.hash = *hash.as_bytes();
-                facts.size_bytes = *size_bytes;
-                facts.executable = *executable;
+                facts.mark(u64::from(*executable) * EXECUTABLE);
+                behind.extend(facts.set_size(*size_bytes).into_iter().flatten());
                 if let Some(sender) = &entry.sent_by {
                     behind.extend(postcard::to_stdvec(sender).expect("a sender always encodes"));
                 }
@@ -141,8 +158,9 @@ impl Row {
     pub fn have(stamp: Stamp, hash: &ContentHash, size_bytes: u64) -> Self {
         let mut facts = Self::blank(stamp, Class::Have);
         facts.hash = *hash.as_bytes();
-        facts.size_bytes = size_bytes;
-        Self(ThinArc::from_header_and_slice(facts, &[]))
+        let behind = facts.set_size(size_bytes);
+        let behind = behind.as_ref().map_or(&[][..], |bytes| bytes);
+        Self(ThinArc::from_header_and_slice(facts, behind))
     }
 
     /// The tombstone of a cached content.
@@ -180,11 +198,27 @@ impl Row {
     }
 
     fn behind_name(&self) -> &[u8] {
-        let time_bytes = match self.has_version_time {
-            true => VERSION_TIME_BYTES,
-            false => 0,
-        };
-        &self.0.slice[usize::from(self.name_bytes) + time_bytes..]
+        self.behind(0)
+    }
+
+    /// What is behind the name from what a mark stands for on; from the last of it on for none.
+    fn behind(&self, mark: u64) -> &[u8] {
+        let before = BEHIND.iter().take_while(|(other, _)| *other != mark);
+        let there = before.filter(|(other, _)| self.has(*other));
+        let skipped: usize = there.map(|(_, length)| length).sum();
+        &self.0.slice[usize::from(self.name_bytes) + skipped..]
+    }
+
+    fn time_behind(&self, mark: u64) -> Timestamp {
+        let bytes = self.behind(mark).first_chunk().copied();
+        time_of(bytes.expect("its mark says that it is there"))
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        match self.behind(OWN_SIZE).first_chunk() {
+            Some(bytes) if self.has(OWN_SIZE) => u64::from_le_bytes(*bytes),
+            _ => self.marks() & (EXECUTABLE - 1),
+        }
     }
 
     pub fn hash(&self) -> ContentHash {
@@ -192,20 +226,16 @@ impl Row {
     }
 
     pub fn mtime(&self) -> Timestamp {
-        Timestamp {
-            seconds: self.mtime_seconds,
-            nanoseconds: self.mtime_nanoseconds,
+        if self.has(OWN_MTIME) {
+            return self.time_behind(OWN_MTIME);
         }
+        unpacked(self.mtime)
     }
 
     pub fn version_time(&self) -> Timestamp {
-        let own = self.0.slice[usize::from(self.name_bytes)..].first_chunk();
-        match own {
-            Some([a, b, c, d, e, f, g, h, i, j, k, l]) if self.has_version_time => Timestamp {
-                seconds: i64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-                nanoseconds: u32::from_le_bytes([*i, *j, *k, *l]),
-            },
-            _ => self.mtime(),
+        match self.has(OWN_VERSION) {
+            true => self.time_behind(OWN_VERSION),
+            false => self.mtime(),
         }
     }
 
@@ -232,7 +262,7 @@ impl Row {
     pub fn same_content(&self, other: &Self) -> bool {
         self.class == other.class
             && self.hash == other.hash
-            && self.size_bytes == other.size_bytes
+            && self.size_bytes() == other.size_bytes()
             && self.target() == other.target()
     }
 
@@ -254,8 +284,8 @@ impl Row {
         Some(match self.class {
             Class::File => Kind::File {
                 hash: self.hash(),
-                size_bytes: self.size_bytes,
-                executable: self.executable,
+                size_bytes: self.size_bytes(),
+                executable: self.executable(),
             },
             Class::Directory => Kind::Directory,
             Class::Symlink => Kind::Symlink {
@@ -263,6 +293,65 @@ impl Row {
             },
             Class::Removed | Class::Have | Class::HaveNot => return None,
         })
+    }
+}
+
+impl Facts {
+    pub fn executable(&self) -> bool {
+        self.has(EXECUTABLE)
+    }
+
+    fn has(&self, mark: u64) -> bool {
+        self.marks() & mark != 0
+    }
+
+    fn marks(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.size_and_marks;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// Sets the size of what has none yet, or gives what is to be behind the name for it.
+    #[must_use]
+    fn set_size(&mut self, size_bytes: u64) -> Option<[u8; SIZE_BYTES]> {
+        if size_bytes < EXECUTABLE {
+            self.mark(size_bytes);
+            return None;
+        }
+        self.mark(OWN_SIZE);
+        Some(size_bytes.to_le_bytes())
+    }
+
+    fn mark(&mut self, marks: u64) {
+        let [a, b, c, d, e, f, ..] = (self.marks() | marks).to_le_bytes();
+        self.size_and_marks = [a, b, c, d, e, f];
+    }
+}
+
+/// A time in 8 bytes, where it is from 1970 to 2513.
+fn packed(time: Timestamp) -> Option<u64> {
+    let seconds = u64::try_from(time.seconds).ok()?;
+    let fits = seconds >> (u64::BITS - NANOSECOND_BITS) == 0 && time.nanoseconds < 1_000_000_000;
+    fits.then_some(seconds << NANOSECOND_BITS | u64::from(time.nanoseconds))
+}
+
+fn unpacked(time: u64) -> Timestamp {
+    Timestamp {
+        seconds: (time >> NANOSECOND_BITS).cast_signed(),
+        nanoseconds: (time & ((1 << NANOSECOND_BITS) - 1)) as u32,
+    }
+}
+
+fn time_bytes(time: Timestamp) -> [u8; TIME_BYTES] {
+    let mut bytes = [0; TIME_BYTES];
+    bytes[..8].copy_from_slice(&time.seconds.to_le_bytes());
+    bytes[8..].copy_from_slice(&time.nanoseconds.to_le_bytes());
+    bytes
+}
+
+fn time_of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; TIME_BYTES]) -> Timestamp {
+    Timestamp {
+        seconds: i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        nanoseconds: u32::from_le_bytes([i, j, k, l]),
     }
 }
 
@@ -288,10 +377,11 @@ impl fmt::Debug for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::native::record::FILE_MAX_BYTES;
 
     #[test]
     fn a_row_is_one_allocation_and_its_pointer_is_thin() {
-        assert!(size_of::<Facts>() <= 72, "{}", size_of::<Facts>());
+        assert!(size_of::<Facts>() <= 64, "{}", size_of::<Facts>());
         assert_eq!(size_of::<Row>(), 8);
     }
 
@@ -301,16 +391,31 @@ mod tests {
             author: NodeIndex(3),
             sequence: 7,
         };
-        let time = Timestamp {
-            seconds: -5,
-            nanoseconds: 999_999_999,
+        let time = |seconds, nanoseconds| Timestamp {
+            seconds,
+            nanoseconds,
         };
+        let plain = time(1_700_000_000, 999_999_999);
+        let odd = [
+            time(-5, 1),
+            time(1 << 34, 0),
+            time(i64::MIN, 0),
+            time(i64::MAX, 7),
+        ];
+        let last = time((1 << 34) - 1, 999_999_999);
+        let file = |size_bytes| Kind::File {
+            hash: ContentHash::of(b"x"),
+            size_bytes,
+            executable: true,
+        };
+        let large = ContentHash::of(b"large");
+        let have = Row::have(stamp, &large, FILE_MAX_BYTES);
+        assert_eq!((have.size_bytes(), have.hash()), (FILE_MAX_BYTES, large));
         for kind in [
-            Kind::File {
-                hash: ContentHash::of(b"x"),
-                size_bytes: 1,
-                executable: true,
-            },
+            file(1),
+            file((1 << SIZE_BITS) - 1),
+            file(1 << SIZE_BITS),
+            file(FILE_MAX_BYTES),
             Kind::Directory,
             Kind::Symlink {
                 target: bytes::Bytes::from_static(b"../there"),
@@ -320,10 +425,14 @@ mod tests {
                 Kind::File { .. } => Some(Sender::Peer("bob".to_owned())),
                 _ => None,
             };
-            for version_time in [time, Timestamp::default()] {
+            let times = [Timestamp::default(), plain, last].into_iter().chain(odd);
+            for (mtime, version_time) in times
+                .clone()
+                .flat_map(|a| times.clone().map(move |b| (a, b)))
+            {
                 let entry = Entry {
                     kind: kind.clone(),
-                    mtime: time,
+                    mtime,
                     version_time,
                     sent_by: sent_by.clone(),
                 };

@@ -28,7 +28,7 @@ pub(super) fn precedence(a: (&Row, &NodeId), b: (&Row, &NodeId)) -> Ordering {
 pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
     (a.class.cmp(&b.class))
         .then_with(|| a.hash.cmp(&b.hash))
-        .then_with(|| a.size_bytes.cmp(&b.size_bytes))
+        .then_with(|| a.size_bytes().cmp(&b.size_bytes()))
         .then_with(|| a.target().cmp(b.target()))
 }
 
