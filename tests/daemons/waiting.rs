@@ -35,3 +35,20 @@ fn a_file_that_was_waited_for_is_in_the_folder() {
         fs::read_dir(reader.mounted("dir")).unwrap().count() == ROUNDS
     });
 }
+
+/// As in the folder: what is behind a linked directory is there, for those who wait, list and ask.
+#[apply(promise)]
+fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    fs::create_dir(node.share.join("real")).unwrap();
+    fs::write(node.share.join("real/file"), "in").unwrap();
+    std::os::unix::fs::symlink("real", node.share.join("linked")).unwrap();
+    (node.cli(&["wait", "--file", "linked", "--timeout", "60s"])).expect_ok();
+    (node.cli(&["wait", "--file", "linked/file", "--timeout", "60s"])).expect_ok();
+    assert_eq!(fs::read(node.mounted("linked/file")).unwrap(), b"in");
+    for command in ["ls", "why"] {
+        let said = node.cli(&[command, "linked/file"]).expect_ok();
+        assert!(said.contains("real/file"), "{command}: {said}");
+    }
+}

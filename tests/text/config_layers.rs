@@ -517,7 +517,8 @@ fn a_bad_variable_is_refused_by_its_name() {
     says("P2PFS_MOUNT_UID", "no-such-user-here", "there is no user");
     says("P2PFS_LIMITS_PEER_CONNECTIONS", "many", "no whole number");
     says("P2P_PORT", "70000", "no port");
-    says("P2P_PERIOD", "soon", "no duration");
+    says("P2P_PERIOD", "soon", "\"soon\" is no count of seconds");
+    says("P2P_WAITING", "10s", "write a number alone");
     says("P2P_PERIOD", "0", "zero");
     says("P2PFS_SHARE_LEGACY", "x", "neither true nor false");
 }

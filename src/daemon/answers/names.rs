@@ -23,7 +23,7 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 
 impl Service {
     pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
-        let path = shared_path(named)?;
+        let path = self.node.through_links(&shared_path(named)?);
         let after = after.map(shared_path).transpose()?;
         let after_name = after.as_ref().map(SharedPath::file_name);
         let page = match self.node.list_page(&path, after_name, LS_PAGE_MAX_ENTRIES) {
@@ -101,7 +101,7 @@ impl Service {
 
     /// What is left out says which private files there are, so its owner alone is told.
     pub(super) fn why(&self, named: &Named, sight: Sight) -> Result<Provenance, Failure> {
-        let path = shared_path(named)?;
+        let path = self.node.through_links(&shared_path(named)?);
         let is_owner = sight == Sight::All;
         let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {

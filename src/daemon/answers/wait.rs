@@ -98,7 +98,7 @@ impl Service {
             }
         }
         if let Some(named) = &wanted.file {
-            let path = shared_path(named)?;
+            let path = self.node.through_links(&shared_path(named)?);
             if self.node.find(&path).is_err() && self.older_file(&path).is_none() {
                 let shown = path.as_bytes().escape_ascii();
                 return Ok(Some(format!("{shown} is not listed")));

@@ -103,6 +103,13 @@ impl Environment {
         let Some((name, seconds)) = self.text(name)? else {
             return Ok(Table::new());
         };
+        // the older programs know no units
+        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        if seconds.is_empty() || !seconds.bytes().all(is_number) {
+            let why =
+                format!("{seconds:?} is no count of seconds: write a number alone, such as 20");
+            return Err(self.wrong(&name, why));
+        }
         let value = Value::from(format!("{seconds}s"));
         self.checked(&name, table("legacy", key, value))
     }

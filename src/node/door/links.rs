@@ -26,6 +26,22 @@ impl Node {
         let found = found.ok_or_else(|| FileError::NotFound { path: path.clone() })?;
         Ok((meant, found))
     }
+
+    /// The path with the links among its directories followed; its last name stays as it is, as
+    /// for lstat(2). The path itself, where it is listed so or leads nowhere.
+    pub fn through_links(&self, path: &SharedPath) -> SharedPath {
+        let view = self.view();
+        through(path, |path| Some(view.lookup(path)?.kind))
+    }
+}
+
+fn through(path: &SharedPath, kind_of: impl Fn(&SharedPath) -> Option<Kind>) -> SharedPath {
+    let dir = match path.parent() {
+        Some(parent) if kind_of(path).is_none() => follow(&parent, kind_of),
+        _ => return path.clone(),
+    };
+    let meant = dir.ok().and_then(|dir| dir.join(path.file_name()).ok());
+    meant.unwrap_or_else(|| path.clone())
 }
 
 fn follow(
@@ -83,8 +99,7 @@ mod tests {
         }
     }
 
-    /// Where a path leads in a small tree; the reason where it leads nowhere.
-    fn leads(path: &str) -> String {
+    fn kind_of(path: &SharedPath) -> Option<Kind> {
         let tree = [
             ("", Some("/")),
             ("d", Some("/")),
@@ -99,10 +114,12 @@ mod tests {
             ("loop", Some("loop")),
             ("beyond", Some("d/file/x")),
         ];
-        let kind_of = |path: &SharedPath| {
-            let of = |at: &&(&str, Option<&str>)| at.0.as_bytes() == path.as_bytes();
-            tree.iter().find(of).map(|(_, target)| kind(*target))
-        };
+        let of = |at: &&(&str, Option<&str>)| at.0.as_bytes() == path.as_bytes();
+        tree.iter().find(of).map(|(_, target)| kind(*target))
+    }
+
+    /// Where a path leads in a small tree; the reason where it leads nowhere.
+    fn leads(path: &str) -> String {
         match follow(&SharedPath::new(path.as_bytes()).unwrap(), kind_of) {
             Ok(path) => path.to_string(),
             Err(error) => error.to_string(),
@@ -126,5 +143,21 @@ mod tests {
             assert_eq!(leads(path), format!("{path}: no node shares such a name"));
         }
         assert_eq!(leads("loop"), "loop: too many links one after another");
+    }
+    #[test]
+    fn a_path_through_a_linked_directory_means_what_it_means_in_the_mount() {
+        for (path, meant) in [
+            ("to-d/file", "d/file"),
+            ("to-d/beside", "d/beside"),
+            ("to-d/yet-to-come", "d/yet-to-come"),
+            ("to-d", "to-d"),
+            ("d/none", "d/none"),
+            ("none/file", "none/file"),
+            ("loop/file", "loop/file"),
+            ("", ""),
+        ] {
+            let path = SharedPath::new(path.as_bytes()).unwrap();
+            assert_eq!(through(&path, kind_of).to_string(), meant, "{path}");
+        }
     }
 }
