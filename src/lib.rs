@@ -65,7 +65,8 @@
 //! | [`transfer`] | fetching, as one machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
 //! | [`fs`] | inodes, handles, attributes, the one errno table; which small files a program will open next |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
-//! | [`broker`] | the calls that need privilege, and the small process that makes them for the daemon and keeps its mount |
+//! | [`mounting`] | the calls that need privilege: what a mount point must be like, mount(2), the way out of a dead mount |
+//! | [`broker`] | the small process that makes these calls for a daemon without the right, and keeps its mount |
 //! | [`node`] | the event loop that owns the machines; what the filesystem reads |
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
@@ -159,6 +160,9 @@ pub mod id;
 pub mod legacy;
 #[cfg_attr(not(rooms), doc(hidden))]
 pub mod mesh;
+#[cfg(feature = "fuse")]
+#[cfg_attr(not(rooms), doc(hidden))]
+pub mod mounting;
 #[cfg_attr(not(rooms), doc(hidden))]
 pub mod net;
 pub mod node;

@@ -9,7 +9,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::backing::{BACKING_CLOSE, BACKING_OPEN};
+use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
 /// Without conditions: memory, waiting, looking at files, and mounting.
 const ALLOWED: &[libc::c_long] = &[

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 
 use super::protocol::Reply;
-use super::{MountRequest, Mounted, Seat, mount_directly};
+use crate::mounting::{self, MountRequest, Standing};
 
 /// How long readers wait for a daemon. Then their requests, which nothing but an answer ends once
 /// a daemon has read them, are ended here.
@@ -19,7 +19,7 @@ pub const ALONE_MAX: Duration = Duration::from_secs(15);
 /// A mount, kept from one daemon to the next.
 pub(super) struct Kept {
     pub(super) dir: PathBuf,
-    pub(super) seat: Seat,
+    pub(super) standing: Standing,
     pub(super) device: OwnedFd,
     /// What is open in which way, for the daemon that comes after.
     pub(super) table: OwnedFd,
@@ -37,11 +37,12 @@ impl Kept {
             gid: 0,
             allow_other: true,
         };
-        let Mounted { device, seat, .. } = mount_directly(&request).map_err(io::Error::other)?;
+        let mounted = mounting::mount(&request, mounting::unmount);
+        let (device, standing) = mounted.map_err(io::Error::other)?;
         let table = rustix::fs::memfd_create("p2pfs-opens", MemfdFlags::CLOEXEC)?;
         Ok(Self {
             dir: dir.to_owned(),
-            seat,
+            standing,
             device,
             table,
             greeting: None,
@@ -51,13 +52,13 @@ impl Kept {
     }
 
     pub(super) fn can_be_taken_up(&self) -> bool {
-        !self.aborted && self.greeting.is_some() && self.seat.is_mounted()
+        !self.aborted && self.greeting.is_some() && self.standing.is_mounted()
     }
 
     pub(super) fn reply(&self) -> Reply {
         Reply::Mounted {
-            dir: self.seat.dir().as_os_str().as_bytes().to_vec(),
-            connection: self.seat.connection().0,
+            dir: self.standing.dir().as_os_str().as_bytes().to_vec(),
+            connection: self.standing.connection(),
             greeting: self.greeting.clone(),
         }
     }
@@ -73,7 +74,7 @@ impl Kept {
             .is_some_and(|since| since.elapsed() >= ALONE_MAX);
         if is_over && !self.aborted {
             eprintln!("no daemon came back for {}", self.dir.display());
-            self.seat.abort();
+            self.standing.abort();
             self.aborted = true;
         }
     }

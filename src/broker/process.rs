@@ -14,10 +14,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::filter;
 pub use super::kept::ALONE_MAX;
 use super::kept::Kept;
 use super::protocol::{Reply, Request, receive, send};
-use super::{BrokerError, backing, filter};
+use crate::mounting::{MountingError, backing};
 
 /// Connections at one time: a daemon, the one that comes after it, and one by hand.
 const CLIENTS_MAX: usize = 4;
@@ -60,7 +61,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
     };
     while process.turn(&listener, &signals)? {}
     for kept in &process.kept {
-        kept.seat.unmount().map_err(io::Error::other)?;
+        kept.standing.unmount().map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -159,7 +160,7 @@ impl Process {
             Request::Mount { .. } => {}
             Request::Anew => {
                 let dir = kept.dir.clone();
-                kept.seat.unmount().map_err(io::Error::other)?;
+                kept.standing.unmount().map_err(io::Error::other)?;
                 *kept = Kept::mount(&dir)?;
                 return Ok(kept.reply());
             }
@@ -171,7 +172,7 @@ impl Process {
                 return Ok(Reply::Registered { number });
             }
             Request::Release { number } => backing::release(kept.device.as_fd(), number)?,
-            Request::ReadAhead { bytes } => kept.seat.set_read_ahead(bytes)?,
+            Request::ReadAhead { bytes } => kept.standing.set_read_ahead(bytes)?,
         }
         Ok(Reply::Done)
     }
@@ -193,11 +194,11 @@ impl Process {
         let at = match self.kept.iter().position(is_at) {
             Some(at) if self.kept[at].alone_since.is_none() => {
                 let dir = dir.to_owned();
-                return Err(io::Error::other(BrokerError::AlreadyServed { dir }));
+                return Err(io::Error::other(MountingError::AlreadyServed { dir }));
             }
             Some(at) if self.kept[at].can_be_taken_up() => at,
             Some(at) => {
-                self.kept[at].seat.unmount().map_err(io::Error::other)?;
+                self.kept[at].standing.unmount().map_err(io::Error::other)?;
                 self.kept[at] = Kept::mount(dir)?;
                 at
             }

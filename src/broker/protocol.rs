@@ -21,7 +21,7 @@ const DESCRIPTORS_MAX: usize = 2;
 
 /// What the daemon asks for. Paths are bytes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub enum Request {
     /// The mount at this place: the one that stands, or a new one.
     Mount { dir: Vec<u8> },
     /// A new one in place of the one that was handed out.
@@ -38,7 +38,7 @@ pub(super) enum Request {
 
 /// What the broker answers, once to each request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub enum Reply {
     /// A mount, with its device and its table of open files beside this.
     Mounted {
         dir: Vec<u8>,
@@ -57,7 +57,7 @@ pub(super) enum Reply {
 ///
 /// # Errors
 /// Where the other side is gone.
-pub(super) fn send(
+pub fn send(
     socket: BorrowedFd<'_>,
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
@@ -77,7 +77,7 @@ pub(super) fn send(
 ///
 /// # Errors
 /// Where it is no message of ours.
-pub(super) fn receive<T: DeserializeOwned>(
+pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];

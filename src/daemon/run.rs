@@ -87,7 +87,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    if crate::broker::has_broker() {
+    if crate::fuse::has_broker() {
         match confine::confine(&loaded.config) {
             Ok(RulesetStatus::NotEnforced) => tracing::debug!("this kernel has no Landlock"),
             Ok(_) => tracing::debug!("from now on only the daemon's own directories are written"),

@@ -4,7 +4,7 @@
 //! [`Mount`] is what the daemon holds. [`Server`] serves one mount, given its descriptor, on
 //! threads of its own, and ends by itself when the mount is gone. Neither decides anything: which
 //! names and bytes there are, and which errno stands for what, is `fs`'s; how to mount and unmount
-//! is `broker`'s.
+//! is `mounting`'s, and by which means `seat`'s.
 //!
 //! # Traps
 //!
@@ -39,6 +39,7 @@ mod read_only;
 mod readers;
 mod reading;
 mod reads;
+mod seat;
 mod session;
 mod signals;
 mod table;
@@ -59,15 +60,16 @@ pub use device::{Deadlines, MAX_TRANSFER_BYTES};
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::MAX_WAITING as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
+pub use seat::has_broker;
 pub use session::MAX_BACKGROUND;
 
 use device::Device;
 use notify::Queue;
 use passthrough::Passthrough;
+use seat::Held;
 use session::Agreed;
 use takeover::Greeting;
 
-use crate::broker::Held;
 use crate::fs::{self, Filesystem, Invalidator};
 
 /// By when the kernel must have begun to talk: it does so as soon as the mount stands.

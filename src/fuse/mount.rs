@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::seat::{self, Held, Mounted, Seat};
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
-use crate::broker::{self, BrokerError, Held, MountRequest, Mounted, Seat};
 use crate::fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
 };
+use crate::mounting::{MountRequest, MountingError};
 
 /// How long an unmount waits for the last request to end. It is not needed for the mount to be
 /// gone, only for its threads.
@@ -43,7 +44,7 @@ impl MountOptions {
     /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's;
     /// a user's is for that user alone.
     pub fn for_this_user() -> Self {
-        let uid = match broker::has_broker() {
+        let uid = match seat::has_broker() {
             true => rustix::process::Uid::ROOT,
             false => rustix::process::geteuid(),
         };
@@ -68,7 +69,7 @@ impl MountOptions {
 pub enum MountError {
     /// The mount point or the rights to it.
     #[error(transparent)]
-    Broker(#[from] BrokerError),
+    Mounting(#[from] MountingError),
     /// It was mounted, but the kernel and we did not come to terms.
     #[error("cannot serve the mount at {}: {why}", dir.display())]
     Serve {
@@ -118,7 +119,7 @@ impl Mount {
             gid: options.gid,
             allow_other: options.allow_other,
         };
-        let mounted = broker::mount(&request)?;
+        let mounted = seat::mount(&request)?;
         let is_kept = mounted.is_kept();
         match Self::serve(mounted, content.clone(), options) {
             // Who had it open fails now, and everybody else goes on.
@@ -257,7 +258,7 @@ impl Mount {
     ///
     /// # Errors
     /// Where the kernel refuses; the mount is then still there.
-    pub fn unmount(&self) -> Result<(), BrokerError> {
+    pub fn unmount(&self) -> Result<(), MountingError> {
         if self.seat.outlives_us() {
             self.fs.note_listed();
             self.server.hand_over();

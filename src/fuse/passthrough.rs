@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use rustix::fs::MemfdFlags;
 
 use super::device::Device;
-use crate::broker::{Broker, backing};
+use super::seat::Broker;
 use crate::fs::{BackingFile, BackingFiles};
+use crate::mounting::backing;
 
 /// Backing files of one mount.
 pub(super) struct Passthrough {

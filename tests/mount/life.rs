@@ -13,8 +13,8 @@ use crate::support::mounted::Mounted;
 use crate::support::process::{PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs::broker::BrokerError;
 use p2pfs::fuse::{Mount, MountError, MountOptions};
+use p2pfs::mounting::MountingError;
 
 const NEEDS: &[Need] = &[mount_as_root];
 
@@ -25,9 +25,9 @@ fn mount_at(dir: &Path) -> Result<Mount, MountError> {
     Mount::start(dir, content, &MountOptions::for_this_user())
 }
 
-fn refused(dir: &Path) -> BrokerError {
+fn refused(dir: &Path) -> MountingError {
     match mount_at(dir) {
-        Err(MountError::Broker(error)) => error,
+        Err(MountError::Mounting(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("mounted at {}", dir.display()),
     }
@@ -39,14 +39,14 @@ fn a_place_that_cannot_be_a_mount_point_is_refused_with_a_remedy() {
     let full = scratch.path().join("full");
     fs::create_dir(&full).unwrap();
     fs::write(full.join("file"), "x").unwrap();
-    assert!(matches!(refused(&full), BrokerError::NotEmpty { .. }));
+    assert!(matches!(refused(&full), MountingError::NotEmpty { .. }));
     assert!(matches!(
         refused(&full.join("file")),
-        BrokerError::NotADirectory { .. }
+        MountingError::NotADirectory { .. }
     ));
     assert!(matches!(
         refused(Path::new("/proc")),
-        BrokerError::Busy { .. }
+        MountingError::Busy { .. }
     ));
     let said = refused(&full).to_string();
     assert!(
@@ -77,7 +77,7 @@ fn a_mount_that_another_daemon_serves_is_left_alone() {
     let first = mount_at(scratch.path()).unwrap();
     assert!(matches!(
         refused(scratch.path()),
-        BrokerError::AlreadyServed { .. }
+        MountingError::AlreadyServed { .. }
     ));
     assert!(first.is_mounted());
     assert_eq!(fs::read(scratch.path().join("file")).unwrap(), b"bytes");

@@ -13,7 +13,7 @@ const CONTROL_DIR: &str = "/sys/fs/fuse/connections";
 
 /// A FUSE connection: the minor number of its mount's device, the major being 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection(pub u32);
+pub(super) struct Connection(pub u32);
 
 impl Connection {
     /// The means to end this connection, to be taken while its mount stands: the number may be

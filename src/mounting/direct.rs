@@ -9,20 +9,20 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{BrokerError, FILESYSTEM_TYPE, MAX_READ_BYTES, MountRequest};
+use super::{FILESYSTEM_TYPE, MAX_READ_BYTES, MountRequest, MountingError};
 
 /// Opens the device and mounts it.
-pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, BrokerError> {
+pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, MountingError> {
     let device = open_device(dir)?;
     let data = CString::new(options(device.as_raw_fd(), request)).expect("options hold no NUL");
     // Read-only in the VFS: a write gets EROFS there and never reaches us.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     match rustix::mount::mount("p2pfs", dir, FILESYSTEM_TYPE, flags, data.as_c_str()) {
         Ok(()) => Ok(device),
-        Err(Errno::PERM | Errno::ACCESS) => Err(BrokerError::NoRight {
+        Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {
             dir: dir.to_owned(),
         }),
-        Err(why) => Err(BrokerError::Mount {
+        Err(why) => Err(MountingError::Mount {
             dir: dir.to_owned(),
             why: why.into(),
         }),
@@ -30,26 +30,29 @@ pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, Broke
 }
 
 /// Takes the topmost mount out of the tree at once; who still uses it keeps it.
-pub(super) fn unmount(dir: &Path) -> Result<(), BrokerError> {
+///
+/// # Errors
+/// [`MountingError::Unmount`] where the kernel refuses.
+pub fn unmount(dir: &Path) -> Result<(), MountingError> {
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(dir, flags) {
         // Not a mount point any more: somebody else was faster.
         Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(why) => Err(BrokerError::Unmount {
+        Err(why) => Err(MountingError::Unmount {
             dir: dir.to_owned(),
             why: why.into(),
         }),
     }
 }
 
-fn open_device(dir: &Path) -> Result<OwnedFd, BrokerError> {
+fn open_device(dir: &Path) -> Result<OwnedFd, MountingError> {
     match rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(device) => Ok(device),
         // The setuid helper may open it all the same.
-        Err(Errno::PERM | Errno::ACCESS) => Err(BrokerError::NoRight {
+        Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {
             dir: dir.to_owned(),
         }),
-        Err(why) => Err(BrokerError::NoDevice {
+        Err(why) => Err(MountingError::NoDevice {
             why: io::Error::from(why),
         }),
     }

@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::protocol::{Reply, Request, receive, send};
-use super::{BrokerError, Connection, Means, Mounted, Seat};
+use super::{Means, Mounted, Seat};
+use crate::broker::protocol::{Reply, Request, receive, send};
+use crate::mounting::{MountingError, Standing};
 
 /// How long the broker may take: it looks at a stale mount for up to five seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
@@ -41,9 +42,9 @@ impl Broker {
     /// The broker of this machine, where there is one that is for this user.
     ///
     /// # Errors
-    /// [`BrokerError::NoBroker`] where its socket is there and nobody behind it.
-    pub fn reach(path: &Path) -> Result<Option<Arc<Self>>, BrokerError> {
-        let failed = |why: Errno| BrokerError::NoBroker {
+    /// [`MountingError::NoBroker`] where its socket is there and nobody behind it.
+    pub fn reach(path: &Path) -> Result<Option<Arc<Self>>, MountingError> {
+        let failed = |why: Errno| MountingError::NoBroker {
             socket: path.to_owned(),
             why: why.into(),
         };
@@ -67,8 +68,8 @@ impl Broker {
     /// The mount at `dir`: the one that stands, with what the last daemon left, or a new one.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] in the broker's words.
-    pub fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, BrokerError> {
+    /// [`MountingError::Refused`] in the broker's words.
+    pub fn mount(self: &Arc<Self>, dir: &Path) -> Result<Mounted, MountingError> {
         let dir = dir.as_os_str().as_bytes().to_vec();
         self.mounted(&Request::Mount { dir })
     }
@@ -76,8 +77,8 @@ impl Broker {
     /// A new mount in place of the one that was handed out, whose readers fail.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] in the broker's words.
-    pub fn mount_anew(self: &Arc<Self>) -> Result<Mounted, BrokerError> {
+    /// [`MountingError::Refused`] in the broker's words.
+    pub fn mount_anew(self: &Arc<Self>) -> Result<Mounted, MountingError> {
         self.mounted(&Request::Anew)
     }
 
@@ -112,12 +113,12 @@ impl Broker {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
+    pub fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
         self.call(&Request::ReadAhead { bytes }, &[]).map(drop)
     }
 
-    fn mounted(self: &Arc<Self>, request: &Request) -> Result<Mounted, BrokerError> {
-        let refused = |why: io::Error| BrokerError::Refused { why };
+    fn mounted(self: &Arc<Self>, request: &Request) -> Result<Mounted, MountingError> {
+        let refused = |why: io::Error| MountingError::Refused { why };
         let (reply, descriptors) = self.call(request, &[]).map_err(refused)?;
         let Reply::Mounted {
             dir,
@@ -130,10 +131,9 @@ impl Broker {
         let Ok([device, table]) = <[OwnedFd; 2]>::try_from(descriptors) else {
             return Err(refused(io::ErrorKind::InvalidData.into()));
         };
+        let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
         let seat = Seat {
-            dir: PathBuf::from(std::ffi::OsString::from_vec(dir)),
-            connection: Connection(connection),
-            abort: None,
+            standing: Standing::of_another(dir, connection),
             means: Means::Broker(self.clone()),
         };
         let held = Held {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::connection::AbortSwitch;
-use super::{BrokerError, Connection, FILESYSTEM_TYPE, direct, fusermount};
+use super::{Connection, FILESYSTEM_TYPE, MountingError, Unmount, direct};
 
 /// How many stale mounts of ours may lie on one another: one for each daemon that was killed.
 const STALE_MOUNTS_MAX: usize = 64;
@@ -26,7 +26,7 @@ const STAGE: &str = "/run/p2pfs-automount";
 
 /// Makes the mount point ready: makes it if it is missing, takes stale mounts of ours away, and
 /// checks that it is an empty directory. Gives its path without symbolic links.
-pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
+pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<PathBuf, MountingError> {
     let dir = without_links(dir)?;
     for _ in 0..STALE_MOUNTS_MAX {
         match mount_at(&dir)? {
@@ -35,22 +35,22 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf, BrokerError> {
             // would be to wait for ourselves.
             Some(mount) if mount.filesystem == AUTOMOUNT => return Ok(dir),
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
-                return Err(BrokerError::Busy {
+                return Err(MountingError::Busy {
                     dir,
                     filesystem: mount.filesystem,
                 });
             }
-            Some(mount) => clean_stale(&dir, mount.connection)?,
+            Some(mount) => clean_stale(&dir, mount.connection, otherwise)?,
         }
     }
-    Err(BrokerError::Busy {
+    Err(MountingError::Busy {
         dir,
         filesystem: FILESYSTEM_TYPE.to_owned(),
     })
 }
 
 /// Where to mount what is to be seen at `dir`.
-pub(super) fn stage_for(dir: &Path) -> Result<&Path, BrokerError> {
+pub(super) fn stage_for(dir: &Path) -> Result<&Path, MountingError> {
     let stage = Path::new(STAGE);
     let is_awaited = mount_at(dir)?.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
     Ok(if is_awaited && stage.is_dir() {
@@ -61,7 +61,7 @@ pub(super) fn stage_for(dir: &Path) -> Result<&Path, BrokerError> {
 }
 
 /// The FUSE connection whose mount is seen at `dir`, or on its way there, if it is one of ours.
-pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, BrokerError> {
+pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, MountingError> {
     let mount = match mount_at(dir)? {
         Some(mount) if mount.filesystem == AUTOMOUNT => mount_at(Path::new(STAGE))?,
         mount => mount,
@@ -75,8 +75,9 @@ struct MountEntry {
     connection: Connection,
 }
 
-fn mount_at(dir: &Path) -> Result<Option<MountEntry>, BrokerError> {
-    let list = fs::read("/proc/self/mountinfo").map_err(|why| BrokerError::NoMountList { why })?;
+fn mount_at(dir: &Path) -> Result<Option<MountEntry>, MountingError> {
+    let list =
+        fs::read("/proc/self/mountinfo").map_err(|why| MountingError::NoMountList { why })?;
     Ok(find_mount(&list, dir))
 }
 
@@ -121,8 +122,8 @@ fn unescape(field: &[u8]) -> OsString {
 
 /// The absolute path without symbolic links. Does not look at the last name itself where that is
 /// a mount: a dead one answers nothing but errors.
-fn without_links(dir: &Path) -> Result<PathBuf, BrokerError> {
-    let cannot = |why| BrokerError::CannotCreate {
+fn without_links(dir: &Path) -> Result<PathBuf, MountingError> {
+    let cannot = |why| MountingError::CannotCreate {
         dir: dir.to_owned(),
         why,
     };
@@ -141,30 +142,34 @@ fn without_links(dir: &Path) -> Result<PathBuf, BrokerError> {
     }
 }
 
-fn check_directory(dir: PathBuf) -> Result<PathBuf, BrokerError> {
+fn check_directory(dir: PathBuf) -> Result<PathBuf, MountingError> {
     match fs::read_dir(&dir) {
         Ok(mut entries) => match entries.next() {
             None => Ok(dir),
-            Some(_) => Err(BrokerError::NotEmpty { dir }),
+            Some(_) => Err(MountingError::NotEmpty { dir }),
         },
         Err(why) if why.kind() == io::ErrorKind::NotFound => match fs::create_dir(&dir) {
             Ok(()) => Ok(dir),
-            Err(why) => Err(BrokerError::CannotCreate { dir, why }),
+            Err(why) => Err(MountingError::CannotCreate { dir, why }),
         },
         Err(why) if why.kind() == io::ErrorKind::NotADirectory => {
-            Err(BrokerError::NotADirectory { dir })
+            Err(MountingError::NotADirectory { dir })
         }
-        Err(why) => Err(BrokerError::CannotCreate { dir, why }),
+        Err(why) => Err(MountingError::CannotCreate { dir, why }),
     }
 }
 
 /// Takes a mount of ours away if its daemon is gone.
-fn clean_stale(dir: &Path, connection: Connection) -> Result<(), BrokerError> {
+fn clean_stale(
+    dir: &Path,
+    connection: Connection,
+    otherwise: Unmount,
+) -> Result<(), MountingError> {
     match probe(dir) {
-        Probe::Alive => Err(BrokerError::AlreadyServed {
+        Probe::Alive => Err(MountingError::AlreadyServed {
             dir: dir.to_owned(),
         }),
-        Probe::Silent => Err(BrokerError::Silent {
+        Probe::Silent => Err(MountingError::Silent {
             dir: dir.to_owned(),
             connection: connection.0,
         }),
@@ -173,7 +178,7 @@ fn clean_stale(dir: &Path, connection: Connection) -> Result<(), BrokerError> {
             if connection_at(dir)? == Some(connection) {
                 switch.iter().for_each(AbortSwitch::pull);
             }
-            direct::unmount(dir).or_else(|_| fusermount::unmount(dir))
+            direct::unmount(dir).or_else(|_| otherwise(dir))
         }
     }
 }
@@ -245,7 +250,7 @@ mod tests {
     fn a_missing_mount_point_is_made() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("a/b");
-        let made = prepare(&dir).unwrap();
+        let made = prepare(&dir, direct::unmount).unwrap();
         assert!(made.is_dir());
         assert_eq!(made, dir.canonicalize().unwrap());
     }
@@ -255,26 +260,26 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("file"), "x").unwrap();
         assert!(matches!(
-            prepare(scratch.path()),
-            Err(BrokerError::NotEmpty { .. })
+            prepare(scratch.path(), direct::unmount),
+            Err(MountingError::NotEmpty { .. })
         ));
         let file = scratch.path().join("file");
         assert!(matches!(
-            prepare(&file),
-            Err(BrokerError::NotADirectory { .. })
+            prepare(&file, direct::unmount),
+            Err(MountingError::NotADirectory { .. })
         ));
         let beneath = scratch.path().join("file/below");
         assert!(matches!(
-            prepare(&beneath),
-            Err(BrokerError::CannotCreate { .. })
+            prepare(&beneath, direct::unmount),
+            Err(MountingError::CannotCreate { .. })
         ));
     }
 
     #[test]
     fn a_place_where_something_else_is_mounted_is_busy() {
-        let refused = prepare(Path::new("/proc"));
+        let refused = prepare(Path::new("/proc"), direct::unmount);
         assert!(
-            matches!(refused, Err(BrokerError::Busy { filesystem, .. }) if filesystem == "proc")
+            matches!(refused, Err(MountingError::Busy { filesystem, .. }) if filesystem == "proc")
         );
     }
 }

@@ -12,14 +12,14 @@ use std::process::{Command, Stdio};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::{BrokerError, MAX_READ_BYTES, MountRequest};
+use crate::mounting::{MAX_READ_BYTES, MountingError};
 
 const HELPER: &str = "fusermount3";
 
 /// Mounts at `dir`. Never for other users: that needs `user_allow_other` in /etc/fuse.conf, which
 /// is not ours to ask for.
-pub(super) fn mount(dir: &Path, _request: &MountRequest) -> Result<OwnedFd, BrokerError> {
-    let fail = |said: String| BrokerError::Fusermount {
+pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
+    let fail = |said: String| MountingError::Fusermount {
         dir: dir.to_owned(),
         said,
     };
@@ -42,7 +42,7 @@ pub(super) fn mount(dir: &Path, _request: &MountRequest) -> Result<OwnedFd, Brok
 }
 
 /// Unmounts lazily.
-pub(super) fn unmount(dir: &Path) -> Result<(), BrokerError> {
+pub(super) fn unmount(dir: &Path) -> Result<(), MountingError> {
     let output = Command::new(HELPER)
         .args(["-u", "-z", "--"])
         .arg(dir)
@@ -53,7 +53,7 @@ pub(super) fn unmount(dir: &Path) -> Result<(), BrokerError> {
         return Ok(());
     }
     let why = io::Error::other(first_line(&output.stderr));
-    Err(BrokerError::Unmount {
+    Err(MountingError::Unmount {
         dir: dir.to_owned(),
         why,
     })
@@ -65,10 +65,10 @@ fn options() -> String {
     )
 }
 
-fn spawn_failed(error: &io::Error, dir: &Path) -> BrokerError {
+fn spawn_failed(error: &io::Error, dir: &Path) -> MountingError {
     match error.kind() {
-        io::ErrorKind::NotFound => BrokerError::FusermountMissing,
-        _ => BrokerError::Fusermount {
+        io::ErrorKind::NotFound => MountingError::FusermountMissing,
+        _ => MountingError::Fusermount {
             dir: dir.to_owned(),
             said: error.to_string(),
         },

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `_IOW(229, 1, struct fuse_backing_map)` and `_IOW(229, 2, uint32_t)`: FUSE_DEV_IOC_BACKING_OPEN
-/// and _CLOSE (include/uapi/linux/fuse.h).
-pub(super) const BACKING_OPEN: libc::c_ulong = request_code(1, size_of::<BackingMap>());
-pub(super) const BACKING_CLOSE: libc::c_ulong = request_code(2, size_of::<u32>());
+/// `_IOW(229, 1, struct fuse_backing_map)`: FUSE_DEV_IOC_BACKING_OPEN (include/uapi/linux/fuse.h).
+pub const BACKING_OPEN: libc::c_ulong = request_code(1, size_of::<BackingMap>());
+/// `_IOW(229, 2, uint32_t)`: FUSE_DEV_IOC_BACKING_CLOSE (the same).
+pub const BACKING_CLOSE: libc::c_ulong = request_code(2, size_of::<u32>());
 
 /// `struct fuse_backing_map`.
 #[repr(C)]

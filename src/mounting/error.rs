@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why mounting or unmounting failed. Each says what the user can do; none leaves a mount behind.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
+pub enum MountingError {
     /// The mount point cannot be made.
     #[error(
         "cannot make the mount point {}: {why}: make it by hand, or choose another",

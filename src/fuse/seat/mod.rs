@@ -1,0 +1,141 @@
+//! How this process comes to its mount, and how it lets go of it: by the mount broker, by mount(2)
+//! or by fusermount3.
+
+mod client;
+mod fusermount;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use client::{Broker, Held};
+
+use crate::broker;
+use crate::mounting::{self, MountRequest, MountingError, Standing};
+
+/// A mount that stands. Dropping it closes the device and leaves the mount, dead, in its place.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The /dev/fuse descriptor; the first message on it is FUSE_INIT.
+    pub device: OwnedFd,
+    /// How to take the mount away again.
+    pub seat: Seat,
+    /// What the mount broker keeps for it, where one mounted.
+    pub held: Option<Held>,
+}
+
+impl Mounted {
+    /// Whether another process served it before.
+    pub fn is_kept(&self) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| held.greeting.is_some())
+    }
+}
+
+/// Where a mount stands, and how it was made and so is taken away.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    standing: Standing,
+    means: Means,
+}
+
+#[derive(Clone, Debug)]
+enum Means {
+    Direct,
+    Fusermount,
+    Broker(Arc<Broker>),
+}
+
+/// Mounts. A stale mount of ours in the same place, whose daemon is gone, is cleaned away first.
+///
+/// The mount broker is asked first, for a user other than root who has one; then `mount(2)` is
+/// tried, and without the right to it, `fusermount3`.
+///
+/// # Errors
+/// [`MountingError`], each naming the place and the remedy.
+pub fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
+    if let Some(socket) = broker_socket()
+        && let Some(broker) = Broker::reach(&socket)?
+    {
+        return broker.mount(&request.dir);
+    }
+    let (device, standing, means) = match mounting::mount(request, fusermount::unmount) {
+        Ok((device, standing)) => (device, standing, Means::Direct),
+        Err(MountingError::NoRight { dir }) => {
+            let device = fusermount::mount(&dir)?;
+            (device, Standing::at(dir)?, Means::Fusermount)
+        }
+        Err(error) => return Err(error),
+    };
+    let seat = Seat { standing, means };
+    Ok(Mounted {
+        device,
+        seat,
+        held: None,
+    })
+}
+
+/// Whether a broker mounts for this process.
+pub fn has_broker() -> bool {
+    broker_socket().is_some_and(|socket| socket.exists())
+}
+
+/// Where the broker for this process would be; root needs none.
+fn broker_socket() -> Option<PathBuf> {
+    let named = std::env::var_os("P2PFS_BROKER").map(PathBuf::from);
+    let is_root = rustix::process::geteuid().is_root();
+    named.or_else(|| (!is_root).then(|| PathBuf::from(broker::SOCKET)))
+}
+
+impl Seat {
+    /// The mount point, without symbolic links.
+    pub fn dir(&self) -> &Path {
+        self.standing.dir()
+    }
+
+    /// Lets the kernel read so many bytes ahead; only once FUSE_INIT is answered.
+    ///
+    /// # Errors
+    /// Where this process may not; reads are as right without it, only slower.
+    pub fn set_read_ahead(&self, bytes: u64) -> std::io::Result<()> {
+        match &self.means {
+            Means::Broker(broker) => broker.set_read_ahead(bytes),
+            Means::Direct | Means::Fusermount => self.standing.set_read_ahead(bytes),
+        }
+    }
+
+    /// A new mount in place of one that the broker kept and that could not be taken up.
+    ///
+    /// # Errors
+    /// [`MountingError`] where there is no broker, or in its words.
+    pub fn mount_anew(&self) -> Result<Mounted, MountingError> {
+        match &self.means {
+            Means::Broker(broker) => broker.mount_anew(),
+            Means::Direct | Means::Fusermount => Err(MountingError::Vanished {
+                dir: self.dir().to_owned(),
+            }),
+        }
+    }
+
+    /// Whether the mount outlives its daemon.
+    pub fn outlives_us(&self) -> bool {
+        matches!(self.means, Means::Broker(_))
+    }
+
+    /// Whether our mount is still the one that is seen in its place.
+    pub fn is_mounted(&self) -> bool {
+        self.standing.is_mounted()
+    }
+
+    /// Takes the mount away, as [`Standing::unmount`] says; a broker's is the broker's to take.
+    ///
+    /// # Errors
+    /// [`MountingError::Unmount`] where the kernel refuses.
+    pub fn unmount(&self) -> Result<(), MountingError> {
+        match self.means {
+            Means::Broker(_) => Ok(()),
+            Means::Direct => self.standing.unmount(),
+            Means::Fusermount => self.standing.unmount_by(fusermount::unmount),
+        }
+    }
+}
