@@ -127,3 +127,20 @@ fn every_page_is_one_that_mandoc_finds_nothing_wrong_with() {
         }
     }
 }
+
+#[test]
+fn a_line_of_text_of_the_manual_is_no_longer_than_mandoc_lets_it_be() {
+    const TEXT_MAX_BYTES: usize = 80;
+    let mut long = Vec::new();
+    for page in fs::read_dir(in_tree("man")).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let is_text = !line.starts_with(['.', '\'']) && !line.contains('\t');
+            if is_text && line.len() > TEXT_MAX_BYTES {
+                long.push(format!("{}:{}", page.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "over {TEXT_MAX_BYTES} bytes: {long:?}");
+}
