@@ -173,9 +173,19 @@ pub(super) fn is_want(error: Errno) -> bool {
 /// The libc crate has all of `fcntl(2)` but this (asm-generic/fcntl.h).
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether nobody has the file open for writing: a read lease is only given then (`fcntl(2)`,
-/// F_SETLEASE). Nothing is known on a file of another user, or where the filesystem has no leases.
-pub(super) fn has_no_writer(file: &File) -> bool {
+/// Whether somebody has the file open for writing, or mapped so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// Nobody.
+    None,
+    /// Somebody.
+    Some,
+    /// It is another user's file, or its filesystem has no leases.
+    Unknown,
+}
+
+/// A read lease is only given where nobody writes (`fcntl(2)`, F_SETLEASE).
+pub(super) fn writers_of(file: &File) -> Writers {
     use std::os::fd::AsRawFd;
     let fd = file.as_raw_fd();
     // SAFETY: the calls take a descriptor that `file` keeps open, and no memory. SIGURG, which is
@@ -183,11 +193,14 @@ pub(super) fn has_no_writer(file: &File) -> bool {
     // come in the moment that the lease is held.
     unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG);
-        let given = libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0;
-        if given {
+        if libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0 {
             libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+            return Writers::None;
         }
-        given
+    }
+    match Errno::from_io_error(&std::io::Error::last_os_error()) {
+        Some(Errno::AGAIN) => Writers::Some,
+        _ => Writers::Unknown,
     }
 }
 
@@ -251,8 +264,8 @@ mod tests {
         let name = dir.path().join("f");
         let writer = File::create(&name).unwrap();
         let reader = File::open(&name).unwrap();
-        assert!(!has_no_writer(&reader));
+        assert_eq!(writers_of(&reader), Writers::Some);
         drop(writer);
-        assert!(has_no_writer(&reader));
+        assert_eq!(writers_of(&reader), Writers::None);
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Outcome {
     Hashed {
         seen: Seen,
         hash: ContentHash,
-        racy: bool,
+        trust: Trust,
     },
     /// It changed while it was read, or reading it was called off.
     Changed,
@@ -35,6 +35,19 @@ pub(super) enum Outcome {
     Unreadable(Identity),
     /// It could not be read for want of memory or descriptors.
     Want,
+}
+
+/// How long a hash holds while the file's times do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// For good.
+    Sure,
+    /// Until the file is closed: its writer has it open still, and what is written through a
+    /// mapping to a page that is yet to be written to the disk dates nothing (`mmap(2)`).
+    UntilClosed,
+    /// For a moment: the file was written so shortly before it was read that another write may
+    /// have the same date.
+    Racy,
 }
 
 /// A file that was read.
@@ -107,13 +120,14 @@ impl State {
         let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
         let closed = again == Some(Cause::Closed);
         match read.outcome {
-            Outcome::Hashed { seen, hash, racy } => {
+            Outcome::Hashed { seen, hash, trust } => {
+                let racy = trust == Trust::Racy;
                 self.order.set_changed(seen.identity.ctime);
                 self.become_file(slot);
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);
                 }
-                self.list_file(slot, &seen, hash, racy);
+                self.list_file(slot, &seen, hash, trust != Trust::Sure);
                 if (written_to || racy) && !closed {
                     self.rest(slot, seen.identity.size_bytes, now, !written_to);
                 }
@@ -147,8 +161,9 @@ impl State {
         }
     }
 
-    /// Lists a file with its hash, remembers it, and says so where anything changed.
-    pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, racy: bool) {
+    /// Lists a file with its hash, remembers it, and says so where anything changed. What is
+    /// `doubted` is remembered until something is heard of the file, and no longer than we run.
+    pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
         let before = self.entry(slot);
         let version = self.version_of(slot, &seen.identity, &hash);
         let Some(old) = self.tree.file(slot).copied() else {
@@ -173,7 +188,7 @@ impl State {
             identity: seen.identity,
             hash,
             first_seen: version,
-            racy,
+            doubted,
         };
         if self.ledger.get(row.identity.dev, row.identity.ino) != Some(row) {
             self.ledger.put(row);
@@ -267,6 +282,7 @@ impl State {
             } else {
                 self.order.step();
                 self.await_hash(slot, size_bytes, watched, now);
+                self.queue.note_unclosed(slot);
             }
         }
     }

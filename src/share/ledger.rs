@@ -40,9 +40,9 @@ pub(super) struct Row {
     pub(super) hash: ContentHash,
     /// When this version was first seen, by our clock.
     pub(super) first_seen: Stamp,
-    /// Hashed so soon after its modification that it may have changed unseen: after a restart the
-    /// hash counts for nothing, `first_seen` does.
-    pub(super) racy: bool,
+    /// Hashed so soon after its modification, or while someone had it open for writing, that it may
+    /// have changed unseen: after a restart the hash counts for nothing, `first_seen` does.
+    pub(super) doubted: bool,
 }
 
 type Key = (u64, u64);
@@ -275,7 +275,7 @@ fn encode(row: &Row) -> [u8; ROW_BYTES] {
         bytes[at + 8..at + 12].copy_from_slice(&{ stamp.nanoseconds }.to_le_bytes());
     }
     bytes[44..76].copy_from_slice(row.hash.as_bytes());
-    bytes[76] = u8::from(row.racy);
+    bytes[76] = u8::from(row.doubted);
     bytes
 }
 
@@ -297,7 +297,7 @@ fn decode((dev, ino): Key, bytes: &[u8; ROW_BYTES]) -> Row {
         identity,
         hash,
         first_seen: stamp(32),
-        racy: bytes[76] != 0,
+        doubted: bytes[76] != 0,
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
             identity,
             hash,
             first_seen: Stamp::new(5, 6),
-            racy: ino % 2 == 1,
+            doubted: ino % 2 == 1,
         }
     }
 

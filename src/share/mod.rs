@@ -11,7 +11,7 @@
 //! `order` holds until its turn, and that the keeper sends. A hash stays true while (dev, ino,
 //! size, mtime, ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*:
 //! the file is listed at once, hashed once more when it has been at rest, and only then remembered
-//! for good.
+//! for good. One taken while somebody had the file open for writing holds until that is closed.
 //!
 //! Errors: a call that fails changes nothing but what [`ShareError`] says; trouble with one name
 //! leaves that name out with a reason in [`ShareStatus`], trouble with a whole share empties it

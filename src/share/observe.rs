@@ -128,25 +128,32 @@ impl State {
     fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {
         let listed = self.tree.file(slot).filter(|file| file.listed);
         if listed.is_some_and(|file| file.identity == seen.identity) {
-            // written again within a tick of the clock: the hash was racy, and now we know
+            // written again within a tick of the clock, or through a mapping that dates nothing:
+            // the hash was in doubt, and now we know
             let verify = matches!(
                 self.queue.stage(slot),
                 Some(Stage::Resting { verify: true, .. })
             );
-            if verify && cause == Cause::Closed {
+            if cause == Cause::Closed && (verify || self.is_doubted(seen)) {
                 self.await_hash(slot, seen.identity.size_bytes, true, now);
             }
             return;
         }
         if let Some(row) = self.ledger.get(seen.identity.dev, seen.identity.ino)
             && row.identity == seen.identity
-            && !row.racy
+            && !row.doubted
         {
             self.withdraw(slot);
             self.list_file(slot, seen, row.hash, false);
             return;
         }
         self.schedule(slot, seen, cause, now);
+    }
+
+    /// Whether the file was hashed while it may have been written to.
+    fn is_doubted(&self, seen: &Seen) -> bool {
+        let Identity { dev, ino, .. } = seen.identity;
+        self.ledger.get(dev, ino).is_some_and(|row| row.doubted)
     }
 
     fn schedule(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {

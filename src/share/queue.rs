@@ -61,6 +61,8 @@ pub(super) struct Taken {
     pub(super) number: u64,
     pub(super) size_bytes: u64,
     pub(super) sure: bool,
+    /// It was at rest, and no close was reported since it was written to.
+    pub(super) unclosed: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct HashQueue {
     resting: BTreeSet<(Instant, Slot)>,
     /// Files that are listed and only read once more.
     verifying: HashSet<Slot>,
+    /// Files to be read that nobody was seen closing.
+    unclosed: HashSet<Slot>,
     numbers: u64,
 }
 
@@ -101,6 +105,11 @@ impl HashQueue {
     pub(super) fn enqueue_verify(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
         self.enqueue(slot, size_bytes, sure);
         self.verifying.insert(slot);
+    }
+
+    /// Of a file that was just enqueued: nobody was seen closing it.
+    pub(super) fn note_unclosed(&mut self, slot: Slot) {
+        self.unclosed.insert(slot);
     }
 
     /// Lets a file be read that a walk found, and that changed at `changed`.
@@ -143,6 +152,7 @@ impl HashQueue {
     /// Takes the file out, wherever it is; a hashing that goes on counts for nothing.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.verifying.remove(&slot);
+        self.unclosed.remove(&slot);
         match self.stages.remove(&slot) {
             Some(Stage::Resting { until, .. }) => {
                 self.resting.remove(&(until, slot));
@@ -198,6 +208,7 @@ impl HashQueue {
             number,
             size_bytes,
             sure,
+            unclosed: self.unclosed.remove(&slot),
             cancel,
         })
     }

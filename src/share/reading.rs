@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::fs::fstat;
 
-use super::beneath::{Beneath, has_no_writer, is_absence, is_want};
-use super::hashed::{Outcome, Read};
+use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
+use super::hashed::{Outcome, Read, Trust};
 use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::queue::Taken;
 use super::shared::Shared;
@@ -56,7 +56,7 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let started = Stamp::now();
     let recent = is_recent(seen.identity.mtime, started, shared.quiet);
-    if recent && !job.taken.sure && !has_no_writer(&file) {
+    if recent && !job.taken.sure && writers_of(&file) != Writers::None {
         return Err(Outcome::BeingWritten);
     }
     Ok(Opened {
@@ -67,22 +67,30 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
 }
 
 /// What it means that a file has this hash: nothing, where it changed while it was read.
-pub(super) fn conclude(shared: &Shared, opened: &Opened, hash: ContentHash) -> Outcome {
+pub(super) fn conclude(shared: &Shared, job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
     let seen = opened.seen;
     match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
         Ok(after) if after.identity == seen.identity => Outcome::Hashed {
             seen,
             hash,
-            racy: is_racy(seen.identity, opened.started, shared.quiet),
+            trust: trust_in(job, opened, shared.quiet),
         },
         _ => Outcome::Changed,
     }
 }
 
 /// Git's rule for racily clean files: modified so shortly before we read that another write could
-/// have come after, within the same tick of the file's clock.
-fn is_racy(identity: Identity, started: Stamp, window: Duration) -> bool {
-    is_recent(identity.mtime, started, window)
+/// have come after, within the same tick of the file's clock. And who still has the file open may
+/// write through a mapping.
+fn trust_in(job: &Job, opened: &Opened, window: Duration) -> Trust {
+    if is_recent(opened.seen.identity.mtime, opened.started, window) {
+        return Trust::Racy;
+    }
+    match writers_of(&opened.file) {
+        Writers::None => Trust::Sure,
+        Writers::Unknown if !job.taken.unclosed => Trust::Sure,
+        Writers::Some | Writers::Unknown => Trust::UntilClosed,
+    }
 }
 
 fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {

@@ -122,7 +122,9 @@ impl Turns {
                     shared.outboards.keep(hash, opened.size_bytes(), &made);
                     hash
                 });
-                let outcome = hash.map_or(Outcome::Changed, |hash| conclude(shared, &opened, hash));
+                let outcome = hash.map_or(Outcome::Changed, |hash| {
+                    conclude(shared, &job, &opened, hash)
+                });
                 return Some(read_of(&job, outcome));
             }
             Err(outcome) => outcome,

@@ -32,7 +32,7 @@ fn a_known_file_is_not_read_again() {
     // a false memory of the very same file would only be believed if the file is not read
     let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
-    assert!(!row.racy);
+    assert!(!row.doubted);
     row.hash = ContentHash::of(b"false memory");
     ledger.put(row);
     drop(ledger);
@@ -51,7 +51,7 @@ fn a_racy_hash_is_not_believed_after_a_restart() {
     bench.stop();
     let ledger = Ledger::open(&bench.config.state_dir.join("shares.redb")).unwrap();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
-    assert!(row.racy);
+    assert!(row.doubted);
     row.hash = ContentHash::of(b"false memory");
     ledger.put(row);
     drop(ledger);
@@ -68,7 +68,7 @@ fn a_racy_hash_is_taken_again_when_the_file_is_at_rest() {
     let deadline = Instant::now() + PATIENCE;
     let racy = |bench: &Bench| {
         let state = bench.set().inner.shared.lock();
-        state.ledger.get(stat.st_dev, stat.st_ino).unwrap().racy
+        state.ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted
     };
     while racy(&bench) {
         assert!(Instant::now() < deadline, "never verified");

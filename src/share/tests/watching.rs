@@ -399,6 +399,36 @@ fn what_is_written_through_a_mapping_is_stale_at_once_and_then_a_new_version() {
     drop(mapped);
 }
 
+/// Pages that are yet to be written to the disk are written to again without a new date, so size
+/// and times are those of the version before.
+#[test]
+fn what_was_written_through_a_mapping_is_read_at_its_writer_s_close() {
+    let mut bench = Bench::new();
+    bench.write("f", &[0; 5000]);
+    bench.wait_for("listed", |b| b.has("f", &[0; 5000]));
+    let mapped = Mapped::of(&bench.at("f"), 5000);
+    mapped.fill(1);
+    bench.chmod("f", 0o755);
+    bench.wait_for("quiet", |b| b.has("f", &[1; 5000]));
+    let deadline = Instant::now() + PATIENCE;
+    while bench
+        .set()
+        .inner
+        .shared
+        .lock()
+        .queue
+        .next_rested()
+        .is_some()
+    {
+        assert!(Instant::now() < deadline, "never at rest");
+        std::thread::yield_now();
+    }
+    bench.settle();
+    mapped.fill(2);
+    drop(mapped);
+    bench.wait_for("closed", |b| b.has("f", &[2; 5000]));
+}
+
 /// A file mapped for writing, by nobody who has it open.
 struct Mapped(*mut u8, usize);
 
