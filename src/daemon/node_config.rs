@@ -27,6 +27,7 @@ pub(super) fn node_config(config: &Config) -> NodeConfig {
         mdns: config.lan.mdns,
         probe_period: config.membership.period,
         peer_connections: config.limits.peer_connections as usize,
+        bulk_code_point: config.limits.dscp.0,
         away_grace: config.membership.away_grace,
         read_deadline: config.mount.read_deadline,
         legacy: legacy_settings(config),

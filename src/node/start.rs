@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub probe_period: Duration,
     /// Connections of other nodes at one time.
     pub peer_connections: usize,
+    /// How packets in bulk are marked, by DSCP; none: not at all.
+    pub bulk_code_point: Option<u8>,
     /// How long a clean stop keeps this node's entries with the others.
     pub away_grace: Duration,
     /// How long a read may wait without progress.
@@ -118,6 +120,7 @@ impl Node {
         let PortPair { listener, udp } = open?;
         let limits = PeerLimits {
             accepted: config.peer_connections,
+            bulk_code_point: config.bulk_code_point,
             ..PeerLimits::default()
         };
         let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;

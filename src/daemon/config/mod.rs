@@ -11,6 +11,7 @@
 mod account;
 mod check;
 mod document;
+mod dscp;
 mod environment;
 mod error;
 mod giving;

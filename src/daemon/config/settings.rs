@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::account::{group, user};
+use super::dscp::Dscp;
 use super::giving::{InboxSettings, MeshSettings};
 use super::mask::ModeMask;
 use super::metrics::MetricsAddress;
@@ -207,6 +208,8 @@ pub struct LimitSettings {
     pub up: RateLimit,
     /// The most that is fetched from them.
     pub down: RateLimit,
+    /// How what is fetched in bulk is marked for the network.
+    pub dscp: Dscp,
     /// Connections of other nodes at one time.
     #[serde(deserialize_with = "positive")]
     pub peer_connections: u32,
@@ -408,6 +411,7 @@ impl Default for LimitSettings {
         Self {
             up: RateLimit(None),
             down: RateLimit(None),
+            dscp: Dscp::default(),
             peer_connections: defaults::PEER_CONNECTIONS,
             control_connections: 64,
         }

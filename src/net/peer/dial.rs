@@ -17,6 +17,7 @@ use super::framing::{FrameReader, reason_of};
 use super::greet::{Ends, prove};
 use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
+use super::mark::Markable;
 use super::outbound::Outbound;
 use super::tls::{nameless, peer_of, speaks_batches, write_ahead};
 use crate::id::NodeId;
@@ -64,6 +65,9 @@ impl Connection {
                 DropReason::TlsFailed => NetError::NotMember { address: addr },
                 reason => NetError::Lost { reason },
             })?;
+        if let Some(code_point) = shared.limits.code_point(lane) {
+            let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+        }
         write_ahead(&mut stream, TLS_WRITE_BYTES);
         Ok(Self::start(shared, stream, lane))
     }

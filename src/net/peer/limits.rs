@@ -66,6 +66,8 @@ pub struct PeerLimits {
     pub dialled: usize,
     /// Requests that wait for the node's event loop; the next one is answered `Busy`.
     pub incoming: usize,
+    /// How packets of bulk connections are marked (DSCP, 0 to 63); none: not at all.
+    pub bulk_code_point: Option<u8>,
     /// Whether many small files are asked for at once, and given so: by `p2pfs/2`. Without it this
     /// node is one of those that know `p2pfs/1` alone.
     pub batches: bool,
@@ -93,6 +95,7 @@ impl Default for PeerLimits {
             unproven_per_ip: 32,
             dialled: 512,
             incoming: 1024,
+            bulk_code_point: None,
             batches: true,
         }
     }
@@ -104,6 +107,11 @@ impl PeerLimits {
             Lane::Urgent => self.in_flight_urgent,
             Lane::Bulk => self.in_flight_bulk,
         }
+    }
+
+    /// What a connection for this lane is marked with.
+    pub(super) fn code_point(&self, lane: Lane) -> Option<u8> {
+        self.bulk_code_point.filter(|_| lane == Lane::Bulk)
     }
 
     /// How long a frame of this length may take from its first byte to its last.

@@ -12,6 +12,7 @@ mod framing;
 mod greet;
 mod limits;
 mod line;
+mod mark;
 mod outbound;
 mod pool;
 mod probe;

@@ -15,6 +15,7 @@ use super::counters::{Counters, DropReason};
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::greet::{Admission, Door, Ends, admit};
 use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
+use super::mark::Markable;
 use super::outbound::Outbound;
 use super::register::Place;
 use super::tls::{peer_of, write_ahead};
@@ -136,7 +137,7 @@ fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
 }
 
 /// Serves one connection to its end; gives the reason of the end.
-pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Markable + Unpin + Send + 'static>(
     shared: &Shared,
     stream: S,
     addr: SocketAddr,
@@ -150,6 +151,9 @@ pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'sta
     let Admission::Member(lane) = admission else {
         return DropReason::Enrolled;
     };
+    if let Some(code_point) = shared.limits.code_point(lane) {
+        let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+    }
     match place.prove(from, &shared.limits) {
         Ok(true) => shared.counters.drop_for(DropReason::Replaced),
         Ok(false) => {}

@@ -4,5 +4,6 @@ mod enrolment;
 mod failures;
 mod harness;
 mod hostile;
+mod mark;
 mod requests;
 mod strangers;

@@ -41,6 +41,7 @@ impl Node {
             mdns: true,
             probe_period: defaults::PROBE_PERIOD,
             peer_connections: defaults::PEER_CONNECTIONS as usize,
+            bulk_code_point: defaults::BULK_CODE_POINT,
             away_grace: defaults::AWAY_GRACE,
             read_deadline: defaults::READ_DEADLINE,
             legacy: None,

@@ -15,6 +15,8 @@ pub const MESH_PEERS: u32 = 20;
 pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
 /// Connections of others at one time.
 pub const PEER_CONNECTIONS: u32 = 1024;
+/// How packets in bulk are marked: Lower Effort (RFC 8622).
+pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long a clean stop keeps a node's entries with the others.
 pub const AWAY_GRACE: Duration = Duration::from_secs(30);
 /// How long a read waits without a byte of its file coming from anybody.
