@@ -10,8 +10,12 @@ use crate::wire::native::record::Timestamp;
 impl Merge {
     fn settle_rows(&mut self, rows: Vec<Row>) {
         for row in rows {
-            if self.state.dirs[row.dir.0 as usize].is_some() {
-                self.settle(row.dir, row.name());
+            if self.state.dirs[row.dir.0 as usize].is_none() {
+                continue;
+            }
+            self.settle(row.dir, row.name());
+            if row.class == Class::Directory {
+                self.retime_directory(&row);
             }
         }
     }
@@ -38,7 +42,7 @@ impl Catalogue {
         self.merge.settle_rows(due);
     }
 
-    /// How many versions wait for their time.
+    /// How many versions, and times of directories, wait for their time.
     pub fn early_count(&self) -> usize {
         self.merge.early.len()
     }
@@ -56,13 +60,14 @@ impl Catalogue {
         let state = &self.merge.state;
         let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);
         let rows = logs.flat_map(|rows| rows.after(0));
-        let may_wait = |row: &&Row| matches!(row.class, Class::File | Class::Symlink);
-        let early = rows.filter(may_wait).filter(|row| state.is_early(row));
+        let early = rows.filter(|row| row.is_live_fact() && state.is_ahead(row));
         let early: Vec<Row> = early.cloned().collect();
         self.merge.dirty |= !early.is_empty();
         for row in &early {
             self.merge.early.insert(row);
-            self.merge.dated_ahead.insert(row.author);
+            if self.merge.state.is_early(row) {
+                self.merge.dated_ahead.insert(row.author);
+            }
         }
         self.merge.settle_rows(early);
     }

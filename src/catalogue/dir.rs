@@ -24,7 +24,8 @@ pub(super) struct Dir {
     pub place: DirRef,
     /// Whether something in it is listed.
     pub occupied: bool,
-    /// The newest mtime of the listed files and the live directory records in it.
+    /// The newest version time of the listed files and the live directory records in it: a file
+    /// that is dated in the future hides no change that comes after it.
     pub newest: Timestamp,
     /// The candidates that show under their own names.
     pub listed: OrdSet<Listed>,

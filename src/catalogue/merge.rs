@@ -270,7 +270,7 @@ impl Merge {
             dir.rest.remove(&ByName(row.clone()));
         }
         if row.class == Class::Directory {
-            self.lower_time(row.dir, row.mtime());
+            self.lower_time(row.dir, row.version_time());
             self.note(row.dir, row.name(), Change::Entry);
         }
     }
@@ -282,8 +282,10 @@ impl Merge {
         if !row.has_name() {
             return;
         }
-        if self.state.is_early(row) {
+        if self.state.is_ahead(row) {
             self.early.insert(row);
+        }
+        if self.state.is_early(row) {
             self.dated_ahead.insert(row.author);
         }
         self.dir_mut(row.dir).rest.insert(ByName(row.clone()));
@@ -318,12 +320,13 @@ impl Merge {
         }
     }
 
-    /// Takes in that a directory's record came, or that its author's liveness changed.
-    fn retime_directory(&mut self, row: &Row) {
-        if self.state.is_live(row) {
-            self.raise_time(row.dir, row.mtime());
+    /// Takes in that a directory's record came, that its time did, or that its author's liveness
+    /// changed.
+    pub(super) fn retime_directory(&mut self, row: &Row) {
+        if self.state.dates_directory(row) {
+            self.raise_time(row.dir, row.version_time());
         } else {
-            self.lower_time(row.dir, row.mtime());
+            self.lower_time(row.dir, row.version_time());
         }
         self.note(row.dir, row.name(), Change::Entry);
     }
@@ -336,16 +339,16 @@ impl Merge {
         }
     }
 
-    pub(super) fn raise_time(&mut self, dir: DirId, mtime: Timestamp) {
-        if self.state.dir(dir).newest <= mtime {
-            self.dir_mut(dir).newest = mtime;
+    pub(super) fn raise_time(&mut self, dir: DirId, time: Timestamp) {
+        if self.state.dir(dir).newest <= time {
+            self.dir_mut(dir).newest = time;
             self.stale_times.remove(&dir);
             self.note(dir, &[], Change::Listing);
         }
     }
 
-    pub(super) fn lower_time(&mut self, dir: DirId, mtime: Timestamp) {
-        if self.state.dir(dir).newest == mtime {
+    pub(super) fn lower_time(&mut self, dir: DirId, time: Timestamp) {
+        if self.state.dir(dir).newest == time {
             self.stale_times.insert(dir);
         }
     }
@@ -358,9 +361,9 @@ impl Merge {
                 .rest
                 .iter()
                 .map(|row| &row.0)
-                .filter(|row| row.class == Class::Directory && self.state.is_live(row));
+                .filter(|row| self.state.dates_directory(row));
             let shown = here.listed.iter().map(|row| &row.0).chain(recorded);
-            let newest = shown.map(Row::mtime).max().unwrap_or(NEVER);
+            let newest = shown.map(Row::version_time).max().unwrap_or(NEVER);
             if newest != here.newest {
                 self.dir_mut(dir).newest = newest;
                 self.note(dir, &[], Change::Listing);

@@ -217,11 +217,19 @@ impl Merged {
 
     /// Whether a row's time is so far ahead of the clock that it must wait.
     pub fn is_early(&self, row: &Row) -> bool {
-        let may_wait = matches!(row.class, Class::File | Class::Symlink);
-        may_wait
-            && self
-                .horizon
-                .is_some_and(|horizon| row.version_time() > horizon)
+        matches!(row.class, Class::File | Class::Symlink) && self.is_ahead(row)
+    }
+
+    /// Whether a row's time is so far ahead of the clock, whatever it stands for.
+    pub fn is_ahead(&self, row: &Row) -> bool {
+        let horizon = self.horizon;
+        horizon.is_some_and(|horizon| row.version_time() > horizon)
+    }
+
+    /// Whether a row tells of a directory's last change. One from ahead of the clock does not until
+    /// its time comes: it would hide every change meanwhile.
+    pub fn dates_directory(&self, row: &Row) -> bool {
+        row.class == Class::Directory && self.is_live(row) && !self.is_ahead(row)
     }
 
     /// The directory of a path, listed or not.

@@ -112,13 +112,13 @@ impl Merge {
             if !leaving.is_some_and(|row| row.is(old)) {
                 here.rest.insert(ByName(old.clone()));
             }
-            self.lower_time(dir, old.mtime());
+            self.lower_time(dir, old.version_time());
         }
         if let Some(new) = new {
             let here = self.dir_mut(dir);
             here.rest.remove(&ByName(new.clone()));
             here.listed.insert(Listed(new.clone()));
-            self.raise_time(dir, new.mtime());
+            self.raise_time(dir, new.version_time());
         }
         let Some(name) = new.or(old).map(Row::name) else {
             return;

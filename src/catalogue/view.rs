@@ -235,10 +235,17 @@ impl View {
         let dir = self.merged.dir(id);
         let records = self.merged.dir(dir.parent).candidates(dir.place.name());
         let newest = records
-            .filter(|row| row.class == Class::Directory && self.merged.is_live(row))
-            .max_by_key(|row| (row.mtime(), std::cmp::Reverse(*self.merged.node_of(row))));
+            .filter(|row| self.merged.dates_directory(row))
+            .max_by_key(|row| {
+                let author = std::cmp::Reverse(*self.merged.node_of(row));
+                (row.version_time(), row.mtime(), author)
+            });
         let author = newest.map_or(self.merged.me, |row| row.author);
-        let mtime = newest.map_or(NEVER, |row| row.mtime()).max(dir.newest);
+        // somebody may have dated it by hand: true until something in it changes
+        let mtime = match newest {
+            Some(row) if row.version_time() >= dir.newest => row.mtime(),
+            _ => dir.newest,
+        };
         self.directory_of(author, mtime, dir.dirs.len())
     }
 

@@ -37,6 +37,44 @@ fn a_directory_from_the_future_accuses_no_clock() {
     }
 }
 
+/// Programs that keep what they know of a directory ask for its time alone.
+#[apply(promise)]
+fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("d/dated", b"1");
+    let far = SystemTime::now() + Duration::from_secs(400 * 86_400);
+    let dated = fs::File::open(nodes[0].share.join("d/dated")).unwrap();
+    dated.set_modified(far).unwrap();
+    let modified = |path: &std::path::Path| fs::metadata(path).and_then(|found| found.modified());
+    for node in &nodes {
+        eventually("the file is shown with its date", SOON, || {
+            modified(&node.mounted("d/dated")).is_ok_and(|it| it == far)
+        });
+    }
+    let before = nodes
+        .iter()
+        .map(|node| modified(&node.mounted("d")).unwrap());
+    let before: Vec<SystemTime> = before.collect();
+    assert!(before.iter().all(|time| *time < far), "{before:?}");
+    let clock = cluster.folder.path().join("clock");
+    eventually(
+        "the disk's clock is past it, which has long ticks",
+        SOON,
+        || {
+            fs::write(&clock, b"").unwrap();
+            modified(&clock).is_ok_and(|now| before.iter().all(|before| now > *before))
+        },
+    );
+    nodes[0].write("d/later", b"2");
+    for (node, before) in nodes.iter().zip(before) {
+        node.wait_for_file("d/later");
+        eventually("the directory's time is another", SOON, || {
+            modified(&node.mounted("d")).is_ok_and(|it| it > before && it < far)
+        });
+    }
+}
+
 #[apply(promise)]
 fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
     let mut cluster = Cluster::new();

@@ -274,6 +274,62 @@ fn a_version_from_ahead_of_the_clock_waits_until_its_time_comes_and_why_says_so(
 }
 
 #[test]
+fn a_file_dated_in_the_future_hides_no_later_change_of_its_directory() {
+    let (mut author, mut reader) = (node(1, "author"), node(2, "reader"));
+    let (dated, mtime) = (file("dated", 1_000), time(1_893_456_000));
+    put(&mut author, "d/dated", Entry { mtime, ..dated });
+    share(&mut author, &mut reader);
+    let shown = |reader: &mut Catalogue| reader.view().lookup(&path("d")).unwrap().mtime;
+    assert_eq!(shown(&mut reader), time(1_000));
+    put(&mut author, "d/later", file("later", 2_000));
+    share(&mut author, &mut reader);
+    assert_eq!(shown(&mut reader), time(2_000));
+    author.remove(SHARE, &path("d/later"));
+    share(&mut author, &mut reader);
+    assert_eq!(shown(&mut reader), time(1_000));
+    // the directory itself, dated by hand at 3000
+    let dated = Entry {
+        kind: Kind::Directory,
+        mtime,
+        version_time: time(3_000),
+        sent_by: None,
+    };
+    put(&mut author, "d", dated);
+    share(&mut author, &mut reader);
+    assert_eq!(shown(&mut reader), mtime);
+    put(&mut author, "d/later", file("later", 4_000));
+    share(&mut author, &mut reader);
+    assert_eq!(shown(&mut reader), time(4_000));
+    let root = reader.view().lookup(&SharedPath::root()).unwrap();
+    assert_eq!(
+        root.mtime,
+        time(3_000),
+        "nor does it hide one of what is above"
+    );
+}
+
+#[test]
+fn the_time_of_a_directory_from_ahead_of_the_clock_waits_until_it_comes() {
+    let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
+    honest.set_clock(2_000);
+    put(&mut honest, "d/file", file("honest", 1_000));
+    let ahead = Entry {
+        kind: Kind::Directory,
+        mtime: time(10_000_000),
+        version_time: time(10_000_000),
+        sent_by: None,
+    };
+    put(&mut liar, "d", ahead);
+    share(&mut liar, &mut honest);
+    let shown = |honest: &mut Catalogue| honest.view().lookup(&path("d")).unwrap().mtime;
+    assert_eq!(shown(&mut honest), time(1_000));
+    assert_eq!(honest.poll_dated_ahead(), None, "no version is in question");
+    honest.set_clock(10_000_000);
+    assert_eq!(shown(&mut honest), time(10_000_000));
+    assert_eq!(honest.early_count(), 0);
+}
+
+#[test]
 fn a_version_that_came_before_the_clock_was_told_waits_too() {
     let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
     put(&mut liar, "f", file("wicked", 10_000_000));

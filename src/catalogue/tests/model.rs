@@ -102,18 +102,20 @@ impl<'a> Model<'a> {
         let dirs = self.directories();
         let mut listing = Listing::new();
         let mut lost: Vec<(&SharedPath, Candidate<'_>)> = Vec::new();
+        let mut changed: BTreeMap<SharedPath, Timestamp> = BTreeMap::new();
         for (path, versions) in self.versions() {
             let mut versions = versions.into_iter();
             if !dirs.contains(path) {
                 let (author, _, entry) = versions.next().unwrap();
                 let shown = (entry.kind.clone(), entry.mtime, Some(node_id(author)));
                 listing.insert(path.clone(), shown);
+                changed.insert(path.clone(), entry.version_time);
             }
             lost.extend(versions.map(|version| (path, version)));
         }
-        let root_time = self.directory_time(&SharedPath::root(), &listing);
+        let root_time = self.directory_time(&SharedPath::root(), &changed);
         for dir in &dirs {
-            let mtime = self.directory_time(dir, &listing);
+            let mtime = self.directory_time(dir, &changed);
             if !dir.is_root() {
                 listing.insert(dir.clone(), (Kind::Directory, mtime, None));
             }
@@ -140,19 +142,27 @@ impl<'a> Model<'a> {
         (listing, totals, root_time)
     }
 
-    fn directory_time(&self, dir: &SharedPath, listing: &Listing) -> Timestamp {
-        let records = self.all().filter(|(path, (author, _, entry))| {
-            let here = *path == dir || path.parent().as_ref() == Some(dir);
-            here && entry.kind == Kind::Directory && self.live.contains(author)
-        });
-        let files = listing.iter().filter(|(path, (kind, ..))| {
-            path.parent().as_ref() == Some(dir) && *kind != Kind::Directory
-        });
-        let times = records.map(|(_, (_, _, entry))| entry.mtime);
-        times
-            .chain(files.map(|(_, (_, mtime, _))| *mtime))
-            .max()
-            .unwrap_or_default()
+    /// That of its newest record, or of what changed in it since.
+    fn directory_time(
+        &self,
+        dir: &SharedPath,
+        changed: &BTreeMap<SharedPath, Timestamp>,
+    ) -> Timestamp {
+        let is_record = |(_, (author, _, entry)): &(&SharedPath, Candidate<'_>)| {
+            entry.kind == Kind::Directory && self.live.contains(author)
+        };
+        let records = || self.all().filter(is_record);
+        let is_within = |path: &SharedPath| path.parent().as_ref() == Some(dir);
+        let below = records().filter(|(path, _)| is_within(path));
+        let below = below.map(|(_, (_, _, entry))| entry.version_time);
+        let files = changed.iter().filter(|(path, _)| is_within(path));
+        let inside = below.chain(files.map(|(_, version)| *version)).max();
+        let own = records().filter(|(path, _)| *path == dir);
+        let own = own.map(|(_, (_, _, entry))| (entry.version_time, entry.mtime));
+        match (own.max(), inside) {
+            (Some((version, mtime)), inside) if Some(version) >= inside => mtime,
+            (_, inside) => inside.unwrap_or_default(),
+        }
     }
 
     fn unique_bytes(&self) -> u64 {

@@ -87,7 +87,10 @@ fn difference(path: &Path, expected: &Shown, links: u64) -> io::Result<Option<St
             let mode = if *executable { 0o755 } else { 0o644 };
             ((true, false, mode, *mtime), bytes.len() as u64)
         }
-        Shown::Directory { mtime } => ((false, true, 0o755, *mtime), meta.len()),
+        Shown::Directory { mtime, until } => {
+            let time = seen.3.clamp(*mtime, *until);
+            ((false, true, 0o755, time), meta.len())
+        }
         Shown::Link { target, mtime } => (
             (false, false, 0o777, *mtime),
             target.as_os_str().len() as u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::share::{Share, Thing, Time};
+use super::share::{Share, Thing, Time, now};
 
 /// What a name must show.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub enum Shown {
     },
     Directory {
         mtime: Time,
+        /// It may be any from `mtime` to this: it is when the node first saw a file in it that is
+        /// dated in the future.
+        until: Time,
     },
     Link {
         target: PathBuf,
@@ -86,7 +89,10 @@ impl Version<'_> {
                 target: target.clone(),
                 mtime: *mtime,
             },
-            Thing::Directory { mtime, .. } => Shown::Directory { mtime: *mtime },
+            Thing::Directory { mtime, .. } => Shown::Directory {
+                mtime: *mtime,
+                until: *mtime,
+            },
         }
     }
 }
@@ -140,12 +146,12 @@ pub fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
         }
         lost.extend(candidates.map(|version| (path, version)));
     }
-    let times: Vec<Time> = directories
+    let times: Vec<(Time, Time)> = directories
         .iter()
         .map(|directory| newest_change(directory, sharers, &namespace))
         .collect();
-    for (directory, mtime) in directories.into_iter().zip(times) {
-        namespace.insert(directory.to_owned(), Shown::Directory { mtime });
+    for (directory, (mtime, until)) in directories.into_iter().zip(times) {
+        namespace.insert(directory.to_owned(), Shown::Directory { mtime, until });
     }
     for (path, version) in lost {
         let label = version.by.name.to_owned();
@@ -166,17 +172,18 @@ pub fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
 pub fn of_peer(sharer: Sharer<'_>) -> Namespace {
     let mut namespace = merged(&[sharer], &Contents::new());
     for (path, shown) in &mut namespace {
-        if let (Shown::Directory { mtime }, Some(Thing::Directory { mtime: own, .. })) =
+        if let (Shown::Directory { mtime, until }, Some(Thing::Directory { mtime: own, .. })) =
             (shown, sharer.share.things.get(path))
         {
-            *mtime = *own;
+            (*mtime, *until) = (*own, *own);
         }
     }
     namespace
 }
 
-/// The newest time of the directory on any node, of the directories in it, and of what it lists.
-fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) -> Time {
+/// The newest time of the directory on any node, of the directories in it, and of what it lists,
+/// none of which is later than it was first seen: at least and at most.
+fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) -> (Time, Time) {
     let recorded = sharers.iter().filter(|by| by.alive).flat_map(|by| {
         let things = by
             .share
@@ -195,11 +202,20 @@ fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) 
         .iter()
         .filter(|(path, _)| path.parent() == Some(directory));
     let listed = listed.map(|(_, shown)| match shown {
-        Shown::File { mtime, .. } | Shown::Directory { mtime } | Shown::Link { mtime, .. } => {
+        Shown::File { mtime, .. } | Shown::Directory { mtime, .. } | Shown::Link { mtime, .. } => {
             *mtime
         }
     });
-    recorded.chain(listed).max().unwrap_or((0, 0))
+    // it may be seen a while after this is asked
+    let (seconds, nanoseconds) = now();
+    let seen_by = (seconds + 3600, nanoseconds);
+    let (dated_ahead, dated): (Vec<Time>, Vec<Time>) =
+        recorded.chain(listed).partition(|time| *time > seen_by);
+    let newest = dated.into_iter().max().unwrap_or((0, 0));
+    match dated_ahead.is_empty() {
+        true => (newest, newest),
+        false => (newest, seen_by),
+    }
 }
 
 /// The name with `~label` before its last extension; a dot at the front begins none.

@@ -512,7 +512,7 @@ pub fn time_of(meta: &fs::Metadata) -> Time {
     (meta.mtime(), meta.mtime_nsec())
 }
 
-fn now() -> Time {
+pub fn now() -> Time {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
