@@ -117,6 +117,15 @@ impl View {
             .collect()
     }
 
+    /// All names of a directory, as [`children`](Self::children) has them, without what they stand
+    /// for.
+    pub fn names(&self, dir: &SharedPath) -> Vec<Box<[u8]>> {
+        let id = self.listed_dir(dir);
+        let listed = id.map(|id| listing(self.merged.dir(id), None));
+        let listed = listed.into_iter().flatten();
+        listed.map(|listed| listed.name().into()).collect()
+    }
+
     /// What a content is, where a live node has it, under whatever name or in its cache.
     pub fn by_hash(&self, hash: &ContentHash) -> Option<Content> {
         self.merged.content(*hash)
@@ -222,11 +231,14 @@ impl View {
     /// This node's own candidate of the same name, content and attributes.
     fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
         let me = self.merged.me;
-        let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
-        let own = if row.author == me {
-            row
-        } else {
-            same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
+        let own = match row.author == me {
+            true => row,
+            // no search, where no name here has another candidate than what it shows
+            false if dir.rest.is_empty() => return None,
+            false => {
+                let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
+                same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
+            }
         };
         Some((own.share, self.merged.path_of(own.dir, own.name())))
     }

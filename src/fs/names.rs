@@ -153,7 +153,7 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
 /// The names in a directory, in no particular order.
 pub(super) fn children(view: &View, directory: &Name) -> Vec<Box<[u8]>> {
     match directory {
-        Name::Union(path) => in_parts(|after| view.children(path, after, PART_NAMES)),
+        Name::Union(path) => view.names(path),
         Name::Peer(peer, path) => {
             in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
         }

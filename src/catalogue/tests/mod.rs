@@ -134,10 +134,12 @@ pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
     while let Some(dir) = open.pop() {
         // by small pages, so that resuming is tried too
         let mut after: Option<Box<[u8]>> = None;
+        let mut names: Vec<Box<[u8]>> = Vec::new();
         loop {
             let page = view.children(&dir, after.as_deref(), 2);
             let Some(last) = page.last() else { break };
             after = Some(last.name.clone());
+            names.extend(page.iter().map(|child| child.name.clone()));
             for child in page {
                 let path = dir.join(&child.name).unwrap();
                 assert_eq!(view.lookup(&path).as_ref(), Some(&child.found), "{path:?}");
@@ -147,6 +149,7 @@ pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
                 all.push((path.to_string(), child.found));
             }
         }
+        assert_eq!(view.names(&dir), names);
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
