@@ -341,10 +341,12 @@ impl Keeper {
             return;
         }
         self.tidied = true;
-        let live: HashSet<(u64, u64)> = state.tree.listed_files().collect();
+        let files = state.tree.listed_files().count() as u64;
         let ledger = state.ledger.clone();
         drop(state);
-        if ledger.len() > 2 * live.len() as u64 + LEDGER_SLACK_ROWS {
+        // which files that are is only gathered where there is much to forget: it is large
+        if ledger.len() > 2 * files + LEDGER_SLACK_ROWS {
+            let live: HashSet<(u64, u64)> = self.shared.lock().tree.listed_files().collect();
             ledger.retain(&live);
         }
     }
