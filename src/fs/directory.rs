@@ -5,13 +5,21 @@
 //! name that is there all the while is listed once, whatever comes and goes beside it.
 
 use std::cmp::Ordering;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use lru::LruCache;
+use parking_lot::Mutex;
 
 /// The cookie of `.`; that of `..` is the next.
 pub const DOT_COOKIE: u64 = 1;
 /// The cookie of `..`.
 pub const DOT_DOT_COOKIE: u64 = 2;
 const FIRST_NAME_COOKIE: u64 = 3;
+/// How many directories are remembered while they are listed in parts. One that is pushed out is
+/// listed anew from where its reader stands.
+pub const MAX_LISTINGS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Where a listing goes on after this name. Below 2^63, since the kernel's offsets are signed.
 pub fn cookie(name: &[u8]) -> u64 {
@@ -91,6 +99,30 @@ impl Place {
     fn order(&self, other: &Self, names: &[u8]) -> Ordering {
         let by_name = || self.name(names).cmp(other.name(names));
         self.cookie.cmp(&other.cookie).then_with(by_name)
+    }
+}
+
+/// The directories that are being listed in parts, by number.
+pub struct Listings(Mutex<LruCache<u64, Arc<Listing>>>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_LISTINGS)))
+    }
+}
+
+impl Listings {
+    pub fn get(&self, ino: u64) -> Option<Arc<Listing>> {
+        self.0.lock().get(&ino).cloned()
+    }
+
+    pub fn put(&self, ino: u64, listing: Arc<Listing>) {
+        self.0.lock().put(ino, listing);
+    }
+
+    /// A reader came to the end. Another that is under way has it taken anew.
+    pub fn forget(&self, ino: u64) {
+        self.0.lock().pop(&ino);
     }
 }
 

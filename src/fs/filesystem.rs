@@ -12,32 +12,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
-use super::attributes::{Attributes, Entry, StatFs};
+use super::attributes::{Attributes, Entry};
+use super::directory::Listings;
 use super::error::FsError;
 use super::handles::Handles;
 use super::inherited::Inherited;
 use super::inode::{Inode, Name, Node, ROOT_INO};
 use super::inodes::Inodes;
-use super::listing::Listings;
 use super::modes::Modes;
-use super::names::{self, Listed};
-use super::recall::Places;
+use super::names::{self, LIFETIME, Listed};
+use super::places::Places;
 use super::shown::Shown;
 use super::traits::{BackingFiles, Content, Invalidator, Stale, WholeFile};
 use crate::catalogue::View;
 use crate::path::{NAME_MAX_BYTES, SharedPath};
 use crate::wire::native::record::Timestamp;
 
-/// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
-/// are told at once by invalidation; this only bounds what a lost one could cost.
-pub const LIFETIME: Duration = Duration::from_secs(60);
-/// The same for what a listing says of an own file, whose attributes are live: long enough for the
-/// `stat` that follows at once in `ls -l`.
-pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
-
-/// How many more names `df -i` shows room for: there is no count that could run out, and programs
-/// that look before they work take 0 for a full disk.
-const FREE_ENTRIES: u64 = 1 << 30;
 /// The mask where nothing is said: only the owner could write, as most people's umask(2) has it.
 pub const DEFAULT_MASK: u16 = 0o022;
 
@@ -145,27 +135,6 @@ impl Filesystem {
         self.inodes.forget(ino, lookups);
     }
 
-    /// An inode's attributes now.
-    ///
-    /// # Errors
-    /// [`FsError::Gone`] for a number that stands for nothing.
-    pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
-        let inode = self.inode(ino)?;
-        let now = names::resolve(&self.view(), &inode.name);
-        // an own file that was written to is still the file that the kernel asks about, and shows
-        // its size and time of this moment before the kernel has heard of the new version
-        let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
-        let is_gone = current.is_none();
-        let listed = current.unwrap_or_else(|| Listed::last_known(&inode.node, self.started));
-        let mut attributes = self.attributes(&inode.name, &listed);
-        attributes.ino = ino;
-        self.follow_open_file(&mut attributes);
-        if is_gone {
-            attributes.links = 0;
-        }
-        Ok(attributes)
-    }
-
     /// Where a symbolic link points.
     ///
     /// # Errors
@@ -174,18 +143,6 @@ impl Filesystem {
         match &self.inode(ino)?.node {
             Node::Symlink(target) => Ok(target.clone()),
             _ => Err(FsError::NotALink),
-        }
-    }
-
-    /// What `df` shows: used is what the cluster shares, available what the cache may still take.
-    pub fn statfs(&self) -> StatFs {
-        let totals = self.view().totals();
-        let space = self.content.space();
-        StatFs {
-            used_bytes: totals.unique_bytes,
-            available_bytes: space.budget_bytes.saturating_sub(space.used_bytes),
-            entries: totals.entries,
-            free_entries: FREE_ENTRIES,
         }
     }
 

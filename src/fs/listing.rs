@@ -4,25 +4,22 @@
 //! call. A listing that it asks for in parts is found again by its directory's number: cookies mean
 //! the same in every one of them.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-
-use lru::LruCache;
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::attributes::{Attributes, FileKind};
 use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
-use super::filesystem::{Filesystem, LISTED_LIVE_LIFETIME};
+use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
 use super::names::{self, Listed};
 use super::traits::{Content, FileVersion, LiveAttributes, LiveLook, Stale};
 use crate::catalogue::View;
 use crate::wire::native::record::ShareIndex;
 
-/// How many directories are remembered while they are listed in parts. One that is pushed out is
-/// listed anew from where its reader stands.
-pub const MAX_LISTINGS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+/// How long the kernel may believe what a listing says of an own file, whose attributes are live:
+/// long enough for the `stat` that follows at once in `ls -l`.
+pub const LISTED_LIVE_LIFETIME: Duration = Duration::from_secs(1);
 
 /// One name of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,30 +213,6 @@ impl LiveLooks {
             Some(look) => look(path.file_name()),
             None => content.live(file),
         }
-    }
-}
-
-/// The directories that are being listed in parts, by number.
-pub(super) struct Listings(Mutex<LruCache<u64, Arc<Listing>>>);
-
-impl Default for Listings {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_LISTINGS)))
-    }
-}
-
-impl Listings {
-    fn get(&self, ino: u64) -> Option<Arc<Listing>> {
-        self.0.lock().get(&ino).cloned()
-    }
-
-    fn put(&self, ino: u64, listing: Arc<Listing>) {
-        self.0.lock().put(ino, listing);
-    }
-
-    /// A reader came to the end. Another that is under way has it taken anew.
-    fn forget(&self, ino: u64) {
-        self.0.lock().pop(&ino);
     }
 }
 

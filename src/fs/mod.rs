@@ -26,23 +26,26 @@ mod modes;
 mod names;
 mod older;
 mod order;
+mod places;
 mod recall;
 mod shown;
 mod staleness;
+mod stat;
 pub mod traits;
 mod xattr;
 
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
 pub use error::FsError;
 pub use files::{Caching, OpenReply, PendingRead, ReadStep};
-pub use filesystem::{DEFAULT_MASK, Filesystem, LIFETIME, LISTED_LIVE_LIFETIME, Options};
+pub use filesystem::{DEFAULT_MASK, Filesystem, Options};
 pub use handles::Reach;
 pub use inode::ROOT_INO;
-pub use listing::DirectoryEntry;
-pub use older::LaterReply;
+pub use listing::{DirectoryEntry, LISTED_LIVE_LIFETIME};
+pub use names::LIFETIME;
 pub use traits::{
-    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LiveAttributes, LiveLook,
-    OlderFile, OpenContent, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale, WholeFile,
+    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LaterReply,
+    LiveAttributes, LiveLook, OlderFile, OpenContent, Opened, ReadNow, ReadReply, ReadTicket,
+    Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

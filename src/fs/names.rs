@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::filesystem::LIFETIME;
 use super::inode::{Name, Node};
 use super::traits::FileVersion;
 use crate::catalogue::{Child, Found, Held, View};
@@ -11,6 +10,9 @@ use crate::digest::ContentHash;
 use crate::path::{HIDDEN_ROOT, SharedPath, check_name};
 use crate::wire::native::record::{Kind, Timestamp};
 
+/// How long the kernel may believe a name, its absence, or attributes, if nothing is said. Changes
+/// are told at once by invalidation; this only bounds what a lost one could cost.
+pub const LIFETIME: Duration = Duration::from_secs(60);
 /// The names in `.p2pfs`.
 const HIDDEN_NAMES: [&[u8]; 3] = [b"by-hash", b"peers", b"status.json"];
 /// How many names are asked of the view at once.

@@ -16,11 +16,8 @@ use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
 use super::inode::{Name, Node, ROOT_INO};
 use super::names::{self, Listed};
-use super::traits::{OlderFile, OpenContent};
+use super::traits::{LaterReply, OlderFile, OpenContent};
 use crate::catalogue::View;
-
-/// Takes what was waited for, once, from any thread.
-pub type LaterReply<T> = Box<dyn FnOnce(Result<T, FsError>) + Send>;
 
 impl Filesystem {
     /// Whether GETATTR and OPEN of this inode may have to wait.

@@ -5,11 +5,6 @@
 //! What a number stands for is found from the namespace: a number begins with what the inode is
 //! ([`super::inode`]). What cannot be found, or stands for another version by now, is ESTALE.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
-
 use super::attributes::Entry;
 use super::error::FsError;
 use super::filesystem::Filesystem;
@@ -23,16 +18,6 @@ use crate::wire::native::record::ShareIndex;
 /// How many files of contents that begin alike are looked at for one number. A content that more
 /// files have is not searched to its end, so that a handle costs little whatever the namespace is.
 const MAX_ALIKE: usize = 1 << 14;
-
-/// Where the directories and links of one moment are, by number: made when one is asked for that
-/// is not in the last one, and dropped when the namespace has changed.
-#[derive(Default)]
-pub(super) struct Places(Mutex<Option<Numbered>>);
-
-struct Numbered {
-    view: Weak<View>,
-    paths: HashMap<u64, SharedPath>,
-}
 
 impl Filesystem {
     /// `.` of an inode: the inode itself, as what it stands for now.
@@ -66,7 +51,7 @@ impl Filesystem {
 
     /// Directories are looked for anew.
     pub(super) fn forget_places(&self) {
-        *self.places.0.lock() = None;
+        self.places.forget();
     }
 
     fn enter_as(&self, ino: u64, name: Name, listed: Listed) -> Result<Entry, FsError> {
@@ -95,7 +80,7 @@ impl Filesystem {
                 names.into_iter().find_map(now)
             }
             mark => {
-                let found = self.place(&view, ino).map(Name::Union);
+                let found = self.places.path_of(&view, ino).map(Name::Union);
                 let rest = || match mark {
                     Mark::Directory => hidden_directories(&view),
                     _ => self.other_names(),
@@ -106,38 +91,11 @@ impl Filesystem {
         }
     }
 
-    /// The path of the directory or link of a number.
-    fn place(&self, view: &Arc<View>, ino: u64) -> Option<SharedPath> {
-        let mut places = self.places.0.lock();
-        let is_of_now = |known: &Numbered| known.view.as_ptr() == Arc::as_ptr(view);
-        let known = places.take_if(|known| !is_of_now(known) && !known.paths.contains_key(&ino));
-        drop(known);
-        let known = places.get_or_insert_with(|| number_all(view));
-        known.paths.get(&ino).cloned()
-    }
-
     /// What is neither file nor directory and can be named, but for links.
     fn other_names(&self) -> Vec<Name> {
         let older = self.content.older_names().into_iter();
         let older = older.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
         older.chain([Name::Status]).collect()
-    }
-}
-
-fn number_all(view: &Arc<View>) -> Numbered {
-    let mut paths = HashMap::new();
-    view.directories_and_links(|path, target| {
-        let node = target.map_or(Node::Directory, Node::Symlink);
-        let name = Name::Union(path);
-        let number = Inode { name, node };
-        let (number, Name::Union(path)) = (number.number(), number.name) else {
-            return;
-        };
-        paths.insert(number, path);
-    });
-    Numbered {
-        view: Arc::downgrade(view),
-        paths,
     }
 }
 

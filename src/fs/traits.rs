@@ -12,7 +12,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::error::FsError;
-use super::older::LaterReply;
 use crate::catalogue::View;
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
@@ -222,6 +221,9 @@ pub struct Opened {
 /// A wait for bytes, as [`Content`] numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadTicket(pub u64);
+
+/// Takes what was waited for, once, from any thread.
+pub type LaterReply<T> = Box<dyn FnOnce(Result<T, FsError>) + Send>;
 
 /// Called once with exactly the bytes asked for (fewer only at the end of a live file).
 pub type ReadReply = Box<dyn FnOnce(Result<Bytes, FsError>) + Send>;

@@ -11,7 +11,6 @@ const TANGLED: &[(&str, usize)] = &[
     ("cli", 2),
     ("cluster", 2),
     ("daemon", 14),
-    ("fs", 13),
     ("fuse", 5),
     ("net", 2),
     ("node", 8),
