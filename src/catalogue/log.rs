@@ -4,8 +4,7 @@ use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
 use super::staged::Staged;
-use super::writes::Pending;
-use super::{Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
+use super::{LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN};
 use crate::id::NodeId;
 use crate::wire::native::record::{Fact, Head, SignedHead};
 
@@ -48,6 +47,49 @@ pub(super) struct Log {
     pub pending: Pending,
     /// Parts of a pull that goes on.
     pub staged: Option<Staged>,
+}
+
+/// How far a log has come, with what is staged.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    pub epoch: u64,
+    pub sequence: u64,
+    pub base: u64,
+    pub records: usize,
+}
+
+/// What of a log is not stored yet.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Nothing that is stored holds any more.
+    pub anew: bool,
+    /// The head or the counters changed.
+    pub state: bool,
+    pub touched: Vec<u64>,
+}
+
+impl Pending {
+    /// The record of a sequence came or went.
+    pub fn touch(&mut self, sequence: u64) {
+        self.touched.push(sequence);
+    }
+
+    /// Everything stored is void.
+    pub fn restart(&mut self) {
+        *self = Self {
+            anew: true,
+            state: true,
+            touched: Vec::new(),
+        };
+    }
+
+    /// The sequences that came or went, each once, at most `limit`.
+    pub fn take(&mut self, limit: usize) -> Vec<u64> {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        let rest = self.touched.split_off(self.touched.len().min(limit));
+        std::mem::replace(&mut self.touched, rest)
+    }
 }
 
 /// The order of heads of one author: by epoch, then sequence.
@@ -142,5 +184,39 @@ impl Log {
         }
         let rows = self.rows.after(0).take_while(|row| row.sequence <= floor);
         rows.filter(|row| row.is_tombstone()).cloned().collect()
+    }
+
+    /// How far it has come.
+    pub fn reach(&self) -> Reach {
+        match &self.staged {
+            Some(staged) => Reach {
+                epoch: staged.epoch,
+                sequence: staged.last_sequence(),
+                base: staged.base,
+                records: staged.records.len() + if staged.fresh { 0 } else { self.rows.len() },
+            },
+            None => Reach {
+                epoch: self.epoch,
+                sequence: self.sequence,
+                base: self.base,
+                records: self.rows.len(),
+            },
+        }
+    }
+
+    /// Drops what is staged where a part does not go on from it.
+    pub fn drop_staged_unless_continued(&mut self, part: &LogPart) {
+        if self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| !staged.is_continued_by(part))
+        {
+            self.staged = None;
+        }
+    }
+
+    /// How many parts wait.
+    pub fn staged_parts(&self) -> usize {
+        self.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 }

@@ -11,7 +11,6 @@ use imbl::{OrdSet, Vector};
 use super::dir::Dir;
 use super::orders::{ByHash, DirRef, HashFrom};
 use super::row::{Class, DirId, NodeIndex, Row};
-use super::view::{Content, Totals};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -19,6 +18,24 @@ use crate::wire::native::record::Timestamp;
 
 /// Whose which path is. The nearest one above a name counts.
 pub type Owners = BTreeMap<SharedPath, NodeId>;
+
+/// What is known of a content that some live node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its size as its holders say.
+    pub size_bytes: u64,
+    /// Whether the first known file of it is executable.
+    pub executable: bool,
+}
+
+/// Sums over the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of the different contents that are shared and that a live node can give.
+    pub unique_bytes: u64,
+    /// Listed files, links and directories, without conflict names.
+    pub entries: u64,
+}
 
 /// What is known of a node besides its log.
 #[derive(Clone)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::apply::check_fact;
 use super::budget::{Budgets, GivenWay};
+use super::facts::check_fact;
 use super::log::Log;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};

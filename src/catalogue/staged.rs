@@ -6,7 +6,6 @@
 //! taken in at once. Of a log that is longer than [`STAGED_MAX_PARTS`] that many are taken in at a
 //! time: it is listed as it comes, and is in order when it is complete.
 
-use super::log::Log;
 use super::row::NodeIndex;
 use super::{Catalogue, LogPart, Pull};
 use crate::wire::native::record::{Head, Record};
@@ -16,65 +15,25 @@ pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull so far.
 pub(super) struct Staged {
-    fresh: bool,
-    epoch: u64,
-    /// The sequence that the head of the first part had.
-    base: u64,
-    records: Vec<Record>,
-    parts: usize,
-}
-
-/// How far a log has come, with what is staged.
-#[derive(Clone, Copy)]
-pub(super) struct Reach {
+    pub fresh: bool,
     pub epoch: u64,
-    pub sequence: u64,
+    /// The sequence that the head of the first part had.
     pub base: u64,
-    pub records: usize,
+    pub records: Vec<Record>,
+    pub parts: usize,
 }
 
 impl Staged {
-    fn last_sequence(&self) -> u64 {
+    pub fn last_sequence(&self) -> u64 {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
     /// Whether a part goes on where these end.
-    fn is_continued_by(&self, part: &LogPart) -> bool {
+    pub fn is_continued_by(&self, part: &LogPart) -> bool {
         let first = part.records.first().map(|record| record.sequence);
         !part.fresh
             && part.head.head.epoch == self.epoch
             && first.is_none_or(|first| first > self.last_sequence())
-    }
-}
-
-impl Log {
-    /// How far it has come.
-    pub fn reach(&self) -> Reach {
-        match &self.staged {
-            Some(staged) => Reach {
-                epoch: staged.epoch,
-                sequence: staged.last_sequence(),
-                base: staged.base,
-                records: staged.records.len() + if staged.fresh { 0 } else { self.rows.len() },
-            },
-            None => Reach {
-                epoch: self.epoch,
-                sequence: self.sequence,
-                base: self.base,
-                records: self.rows.len(),
-            },
-        }
-    }
-
-    /// Drops what is staged where a part does not go on from it.
-    pub fn drop_staged_unless_continued(&mut self, part: &LogPart) {
-        if self
-            .staged
-            .as_ref()
-            .is_some_and(|staged| !staged.is_continued_by(part))
-        {
-            self.staged = None;
-        }
     }
 }
 
@@ -89,7 +48,7 @@ pub(super) enum Staging {
 impl Catalogue {
     /// Keeps a part that was checked, or gives it with all that waited for it.
     pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> Staging {
-        let waiting: usize = self.logs.values().map(Log::staged_parts).sum();
+        let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
         let LogPart {
             head,
             fresh,
@@ -128,12 +87,5 @@ impl Catalogue {
             last,
         };
         Staging::Ready(whole, staged.base)
-    }
-}
-
-impl Log {
-    /// How many parts wait.
-    pub fn staged_parts(&self) -> usize {
-        self.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
 use super::held::Held;
-use super::merged::Merged;
+use super::merged::{Content, Merged, Totals};
 use super::orders::{After, DirRef, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
 use crate::digest::ContentHash;
@@ -45,24 +45,6 @@ pub struct Child {
     pub name: Box<[u8]>,
     /// What it stands for.
     pub found: Found,
-}
-
-/// What is known of a content that some live node has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Content {
-    /// Its size as its holders say.
-    pub size_bytes: u64,
-    /// Whether the first known file of it is executable.
-    pub executable: bool,
-}
-
-/// Sums over the namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Bytes of the different contents that are shared and that a live node can give.
-    pub unique_bytes: u64,
-    /// Listed files, links and directories, without conflict names.
-    pub entries: u64,
 }
 
 /// The merged namespace at one moment.

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::apply::check_fact;
 use super::digest::SetDigest;
-use super::log::Log;
+use super::facts::check_fact;
+use super::log::{Log, Pending};
 use super::row::NodeIndex;
 use super::{Catalogue, CatalogueError, MAX_RECORDS_PER_AUTHOR, RESTART_GAP};
 use crate::id::NodeId;
@@ -44,40 +44,6 @@ pub struct LogWrite {
     pub deletes: Vec<u64>,
     /// What to store besides; none where the log is no more.
     pub state: Option<LogState>,
-}
-
-/// What of a log is not stored yet.
-#[derive(Default)]
-pub(super) struct Pending {
-    /// Nothing that is stored holds any more.
-    pub anew: bool,
-    /// The head or the counters changed.
-    pub state: bool,
-    touched: Vec<u64>,
-}
-
-impl Pending {
-    /// The record of a sequence came or went.
-    pub fn touch(&mut self, sequence: u64) {
-        self.touched.push(sequence);
-    }
-
-    /// Everything stored is void.
-    pub fn restart(&mut self) {
-        *self = Self {
-            anew: true,
-            state: true,
-            touched: Vec::new(),
-        };
-    }
-
-    /// The sequences that came or went, each once, at most `limit`.
-    fn take(&mut self, limit: usize) -> Vec<u64> {
-        self.touched.sort_unstable();
-        self.touched.dedup();
-        let rest = self.touched.split_off(self.touched.len().min(limit));
-        std::mem::replace(&mut self.touched, rest)
-    }
 }
 
 impl Catalogue {

@@ -12,7 +12,8 @@ use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::Names;
-use super::output::{Output, escape, human_bytes, local_time, percent, printable};
+use super::output::Output;
+use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
     Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,

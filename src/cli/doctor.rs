@@ -16,7 +16,8 @@ use clap::Args;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::{Colour, Output, printable};
+use super::output::{Colour, Output};
+use super::text::printable;
 use crate::daemon::config::{Config, inspect, load};
 use crate::daemon::control::{
     Call, Check, CheckState, Checkup, Client, ClientError, MountStatus, Status,

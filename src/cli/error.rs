@@ -4,7 +4,7 @@ use std::io;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
-use super::output::{colour_wanted, printable};
+use super::text::{colour_wanted, printable};
 use crate::daemon::config::ConfigError;
 use crate::daemon::control::{ClientError, Failure};
 

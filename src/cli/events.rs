@@ -4,7 +4,8 @@ use clap::Args;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Output, escape, human_bytes, local_time, printable};
+use super::output::Output;
+use super::text::{escape, human_bytes, local_time, printable};
 use crate::daemon::control::{Breaks, Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
 
 /// The flags of `p2pfs events`.

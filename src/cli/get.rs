@@ -22,7 +22,7 @@ use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
-use super::output::{escape, human_bytes};
+use super::text::{escape, human_bytes};
 use crate::daemon::control::{Breaks, Call, Client, ClientError, GetDone, GetStarted, Named};
 
 /// Bytes copied between two strokes of the progress bar.

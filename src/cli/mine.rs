@@ -1,7 +1,8 @@
 //! `p2pfs ls --mine`: what leaves this machine.
 
 use super::error::CliError;
-use super::output::{Output, escape, human_bytes, printable};
+use super::output::Output;
+use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
 /// The shares with all that they give, by share and name.

@@ -31,6 +31,7 @@ mod send;
 mod settings;
 mod share;
 mod status;
+mod text;
 mod top;
 mod trust;
 mod wait;

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::CliError;
-use super::output::escape;
+use super::text::escape;
 use crate::daemon::control::{Call, Client, ClientError, Named, Status};
 
 /// Turns arguments into names of the shared folder, with one question to the daemon for all.

@@ -10,7 +10,8 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::mine;
 use super::names::shared_name;
-use super::output::{Colour, Output, escape, human_bytes, local_time, percent, printable};
+use super::output::{Colour, Output};
+use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };

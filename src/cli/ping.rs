@@ -9,7 +9,8 @@ use clap_complete::ArgValueCompleter;
 use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Output, printable};
+use super::output::Output;
+use super::text::printable;
 use crate::daemon::control::{Call, Pong};
 
 /// The pause between two questions.

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Output, escape, human_bytes, printable};
+use super::output::Output;
+use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{
     Call, Client, ClientError, FailureKind, Named, Said, SendDone, SendProgress,
 };

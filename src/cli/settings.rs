@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::{Output, printable};
+use super::output::Output;
+use super::text::printable;
 use crate::daemon::config::load;
 use crate::daemon::control::{Call, ClientError, SettingInfo, Settings};
 

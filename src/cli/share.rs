@@ -13,8 +13,9 @@ use super::complete;
 use super::connect::Reporting;
 use super::daemon::absolute;
 use super::error::CliError;
-use super::output::{Output, escape, human_bytes, printable};
+use super::output::Output;
 use super::questions;
+use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareState, Shares};
 
 /// How often it is looked how far a share is.

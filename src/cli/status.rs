@@ -4,10 +4,9 @@ use clap::Args;
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{
-    Colour, Output, escape, fit_first, human_bytes, local_time, percent, printable,
-};
+use super::output::{Colour, Output, fit_first};
 use super::share::print_one;
+use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     CacheUsage, Call, NamespaceStatus, PeerInfo, PeerState, Peers, Plane, ServiceState, Status,
     Traffic,

@@ -13,8 +13,9 @@ use super::complete;
 use super::connect::Reporting;
 use super::daemon::DaemonOptions;
 use super::error::CliError;
-use super::output::{Output, escape, local_time, printable};
+use super::output::Output;
 use super::questions;
+use super::text::{escape, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
     Call, ClientError, Invitation, Joined, Named, Nothing, Rotated, Trust, TrustedNode,

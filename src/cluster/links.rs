@@ -33,6 +33,7 @@ use super::config::{
 };
 use super::counters::{Counters, Dropped};
 use super::event::Transmit;
+use super::pair::{Exchange, PairKey};
 use super::seal::{SealKey, Sealer};
 use super::vouch::Vouchers;
 use super::window::ReplayWindow;
@@ -44,11 +45,9 @@ use crate::wire::native::udp::{
 };
 
 mod cookie;
-mod pair;
 mod receive;
 
 use cookie::Cookies;
-pub(super) use pair::{Exchange, PairKey};
 
 /// When hellos that are not answered go again, after the first.
 const HELLO_GAPS_MS: [u64; 4] = [200, 400, 800, 1600];

@@ -9,7 +9,7 @@
 //! | part | owns |
 //! |---|---|
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues |
-//! | `seal` | keys and nonces |
+//! | `seal`, `pair` | keys and nonces |
 //! | `vouch` | what nodes have signed of themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
 //! | `seeds` | whom to greet when, for ever |
@@ -50,6 +50,7 @@ mod farewell;
 mod identity;
 mod links;
 mod membership;
+mod pair;
 mod receive;
 mod roster;
 mod rumors;
@@ -90,16 +91,10 @@ const FIRST_PUSH_PULLS: [Duration; 3] = [
 pub enum ClusterError {
     /// The body does not fit a datagram.
     #[error("a message has at most {MAX_PAYLOAD_BYTES} bytes, this one {length_bytes}")]
-    MessageTooLong {
-        /// How long it is.
-        length_bytes: usize,
-    },
+    MessageTooLong { length_bytes: usize },
     /// The head is longer than gossip carries.
     #[error("a head has at most {MAX_HEAD_BYTES} bytes, this one {length_bytes}")]
-    HeadTooLong {
-        /// How long it is.
-        length_bytes: usize,
-    },
+    HeadTooLong { length_bytes: usize },
     /// The node is not a living member: it may become one.
     #[error("not a living member")]
     NotAMember,

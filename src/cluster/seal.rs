@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::links::PairKey;
+use super::pair::PairKey;
 use crate::id::EpochId;
 use crate::trust::{EpochSecret, Keyring};
 use crate::wire::native::udp::{Header, MAC_BYTES, Mac, Salt};

@@ -1,14 +1,17 @@
 //! What the configuration means for the node.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
 
 use super::config::{Config, Seed, ShareSettings};
 use super::seeds;
-use crate::node::door::CacheConfig;
+use crate::node::door::{CacheConfig, ShareSpec};
 use crate::node::inbox::{Accept, InboxSettings};
 use crate::node::legacy::LegacySettings;
 use crate::node::mesh::{MemberName, MeshSettings};
-use crate::node::{GivingSettings, NodeConfig};
+use crate::node::{GivingSettings, Node, NodeConfig};
 
 /// Everything that the node is started with; seeds that are names come later.
 pub(super) fn node_config(config: &Config) -> NodeConfig {
@@ -93,4 +96,31 @@ fn legacy_settings(config: &Config) -> Option<LegacySettings> {
         responder_delay: legacy.responder_delay,
         bridge: legacy.bridge,
     })
+}
+
+/// A configured share, as the node takes it.
+pub(super) fn share_spec(settings: &ShareSettings) -> ShareSpec {
+    ShareSpec {
+        dir: settings.dir.clone(),
+        include_private: settings.include_private,
+        legacy: settings.legacy,
+        exclude: settings.exclude.clone(),
+        default_excludes: settings.default_excludes,
+    }
+}
+
+/// Adds shares on a blocking thread; gives back those that could not be, with a warning each.
+pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> Vec<ShareSettings> {
+    let node = node.clone();
+    let work = spawn_blocking(move || {
+        let mut failed = Vec::new();
+        for share in wanted {
+            if let Err(error) = node.add_share(share_spec(&share)) {
+                node.warn_owner(format!("not shared: {error}"));
+                failed.push(share);
+            }
+        }
+        failed
+    });
+    work.await.unwrap_or_default()
 }

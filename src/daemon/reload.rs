@@ -8,7 +8,7 @@ use super::answers::Service;
 use super::config::{Changes, Config, ConfigError, Sources, compare, load};
 use super::journal::{self, message};
 use super::logging::LogHandle;
-use super::run::add_shares;
+use super::node_config::add_shares;
 use super::seeds;
 
 /// Reads the configuration again and applies what can be applied; the rest is named in the log.

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::answers::{Service, share_spec};
+use super::answers::Service;
 use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{
     ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
@@ -26,7 +26,7 @@ use super::journal::message;
 use super::kept::Kept;
 use super::logging::{self, LogError, LogHandle};
 use super::memory::{self, Memory};
-use super::node_config::{inbox_shares, node_config};
+use super::node_config::{add_shares, inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
@@ -429,22 +429,6 @@ async fn pulse(service: Arc<Service>) {
             }
         }
     }
-}
-
-/// Adds shares on a blocking thread; gives back those that could not be, with a warning each.
-pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> Vec<ShareSettings> {
-    let node = node.clone();
-    let work = spawn_blocking(move || {
-        let mut failed = Vec::new();
-        for share in wanted {
-            if let Err(error) = node.add_share(share_spec(&share)) {
-                node.warn_owner(format!("not shared: {error}"));
-                failed.push(share);
-            }
-        }
-        failed
-    });
-    work.await.unwrap_or_default()
 }
 
 /// Tries again what could not be done at the start, until it is.

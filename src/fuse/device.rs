@@ -20,10 +20,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 use super::abi::{self, Header, IN_HEADER_BYTES, OUT_HEADER_BYTES, Undo, opcode};
 use super::budget::DelayQueue;
 use super::counters::Counters;
+use super::greeting::{Answered, Greeting, Greetings};
 use super::pulse::{PULSE_UNIQUE, Pulse};
 use super::readers::Readers;
 use super::table::{Table, Waiting};
-use super::takeover::{Answered, Greeting, Greetings};
 use super::threads::Threads;
 use crate::fs::{Filesystem, FsError, Stale};
 

@@ -31,6 +31,7 @@ mod body;
 mod budget;
 mod counters;
 mod device;
+mod greeting;
 mod mount;
 mod notify;
 mod passthrough;
@@ -64,11 +65,11 @@ pub use seat::has_broker;
 pub use session::MAX_BACKGROUND;
 
 use device::Device;
+use greeting::Greeting;
 use notify::Queue;
 use passthrough::Passthrough;
 use seat::Held;
 use session::Agreed;
-use takeover::Greeting;
 
 use crate::fs::{self, Filesystem, Invalidator};
 
@@ -287,7 +288,9 @@ impl Server {
 
     /// Whether the threads that serve the mount answer a question of our own within this time.
     pub fn answers(&self, timeout: Duration) -> bool {
-        self.device.pulse.is_alive(&self.device, timeout)
+        self.device
+            .pulse
+            .is_alive(|message| self.device.ask_session(message), timeout)
     }
 
     /// Whether the kernel still talks to us.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::abi;
-use super::device::Device;
 
 /// The number of our own question. The kernel counts from 2 in steps of 2, and marks what it
 /// repeats by the highest bit alone.
@@ -52,13 +51,13 @@ impl Pulse {
         self.changed.notify_all();
     }
 
-    /// Whether the session answers within `timeout`, and a thread waits for the kernel or some
-    /// took requests since this was last asked.
-    pub fn is_alive(&self, device: &Device, timeout: Duration) -> bool {
+    /// Whether the session, asked by `ask_session`, answers within `timeout`, and a thread waits
+    /// for the kernel or some took requests since this was last asked.
+    pub fn is_alive(&self, ask_session: impl FnOnce(&[u8]) -> bool, timeout: Duration) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
         let goes_on = self.seen.swap(taken, Ordering::Relaxed) != taken;
         let is_ready = goes_on || self.waiting() > 0;
-        is_ready && self.session_answers(timeout, || device.ask_session(&question()))
+        is_ready && self.session_answers(timeout, || ask_session(&question()))
     }
 
     fn session_answers(&self, timeout: Duration, ask: impl FnOnce() -> bool) -> bool {

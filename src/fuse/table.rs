@@ -3,7 +3,7 @@
 //! Whoever takes a request out of the table has the right, and the duty, to answer it: so each is
 //! answered once, whether by its handler, an interrupt, the deadline, or the end of the mount. The
 //! kernel bounds the table: a process waits for each entry, or one of its read-aheads, of which
-//! there are at most [`MAX_BACKGROUND`](super::session::MAX_BACKGROUND).
+//! there are at most [`MAX_BACKGROUND`](super::MAX_BACKGROUND).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use socket2::{Protocol, SockRef, Type};
 use tokio::net::UdpSocket;
 
 use crate::net::NetError;
-use crate::net::port::{bind_error, canonical, check_fits, open};
+use crate::net::socket::{bind_error, canonical, check_fits, open};
 
 /// The buffers asked of the kernel in each direction, which may grant less
 /// (`net.core.rmem_max`): 4 MiB hold some 3,000 datagrams while the owner is busy.

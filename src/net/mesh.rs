@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::net::port::take_up_tcp;
+use crate::net::socket::take_up_tcp;
 use crate::wire::mesh::{DecodeError, Decoder, Item};
 
 /// How long dialling may take, as in the old programs.

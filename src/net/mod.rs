@@ -13,6 +13,7 @@ pub mod legacy;
 pub mod mesh;
 pub mod peer;
 mod port;
+mod socket;
 
 pub use error::NetError;
 pub use port::PortPair;

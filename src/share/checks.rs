@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -14,6 +15,7 @@ use super::identity::Seen;
 use super::observe::Found;
 use super::order::Turn;
 use super::tree::Slot;
+use super::walk::Place;
 use super::watch::Cause;
 
 /// Files whose writers were seen closing that are remembered, to know them under a new name.
@@ -26,6 +28,14 @@ pub(super) struct Check {
     pub(super) cause: Cause,
     /// A writer closed what had the name.
     closed: bool,
+}
+
+/// A name that was looked at.
+pub(super) struct Look {
+    pub(super) place: Arc<Place>,
+    pub(super) name: Box<[u8]>,
+    pub(super) check: Check,
+    pub(super) found: Found,
 }
 
 /// All names to look at.

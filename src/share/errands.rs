@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use super::beneath::{is_absence, is_want};
 use super::identity::{Identity, Seen};
 use super::keeper::{Errand, Keeper, Tour, place_of};
+use super::offered::UNWATCHED;
 use super::order::Turn;
-use super::status::UNWATCHED;
 use super::walk::{OpenPlace, Place, Walk};
 use super::watch::{Cause, Unwatched};
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read as _};
 
-use super::hashed::{Outcome, Read};
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
+use super::outcome::{Outcome, Read};
 use super::queue::{PROMPT_MAX_BYTES, Taken};
 use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_of};
 use super::shared::Shared;

@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use super::checks::Checks;
+use super::checks::{Checks, Look};
 use super::config::ShareEvent;
-use super::hashed::Read;
 use super::left_out::LeftOutWhy;
-use super::looks::Look;
 use super::mounts::{MountChanges, says_changed};
 use super::observe::Found;
 use super::order::Turn;
+use super::outcome::Read;
 use super::shared::Shared;
 use super::state::{Recheck, State};
 use super::tree::{Body, Slot};

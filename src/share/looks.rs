@@ -3,20 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checks::Check;
+use super::checks::{Check, Look};
 use super::keeper::{Errand, Keeper, place_of};
 use super::observe::Found;
 use super::state::State;
 use super::tree::Slot;
-use super::walk::{OpenPlace, Place};
-
-/// A name that was looked at.
-pub(super) struct Look {
-    place: Arc<Place>,
-    name: Box<[u8]>,
-    check: Check,
-    found: Found,
-}
+use super::walk::OpenPlace;
 
 impl Keeper {
     /// Looks at every name that something was reported of, and takes in what it finds in the order

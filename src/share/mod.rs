@@ -38,6 +38,7 @@ mod observe;
 mod offered;
 mod order;
 mod outboards;
+mod outcome;
 mod part;
 mod queue;
 mod reading;

@@ -12,6 +12,13 @@ use super::tree::Slot;
 /// Warnings that one walk of one share may send; all are counted in its status.
 pub(super) const WARNINGS_PER_WALK_MAX: u32 = 32;
 
+/// The warning of a share whose own directory others may not read.
+pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
+     is shared; chmod o+rx, or include_private = true";
+/// The warning of a share with directories that the kernel does not watch for us.
+pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so some changes are \
+     only seen by the rescan; raise fs.inotify.max_user_watches (sysctl)";
+
 /// A folder that is offered.
 pub(super) struct Share {
     pub(super) dir: Arc<Path>,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use rustix::fs::fstat;
 
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
-use super::hashed::{Outcome, Read, Trust};
 use super::identity::{Identity, Seen, Stamp, is_recent};
+use super::outcome::{Outcome, Read, Trust};
 use super::queue::Taken;
 use super::shared::Shared;
 use crate::digest::ContentHash;

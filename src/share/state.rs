@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
-use super::hashed::Read;
 use super::identity::{Identity, Seen, Stamp};
 use super::kept::Kept;
 use super::ledger::Ledger;
-use super::offered::{Share, WARNINGS_PER_WALK_MAX};
+use super::offered::{PRIVATE_SHARE, Share, WARNINGS_PER_WALK_MAX};
 use super::order::Order;
+use super::outcome::Read;
 use super::queue::HashQueue;
-use super::status::PRIVATE_SHARE;
 use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
 use super::watch::Cause;
 use crate::path::SharedPath;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::{Known, ShareState, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
-use super::offered::Share;
+use super::offered::{PRIVATE_SHARE, Share, UNWATCHED};
 use super::queue::Stage;
 use super::state::State;
 use super::tree::{Body, Slot};
@@ -15,12 +15,6 @@ use crate::wire::native::record::ShareIndex;
 pub(super) const UNREAD_MAX: usize = 1000;
 /// Files that are looked at for them: the lock is not held for longer than some milliseconds.
 const UNREAD_LOOKED_AT_MAX: usize = 50_000;
-/// The warning of a share whose own directory others may not read.
-pub(super) const PRIVATE_SHARE: &str = "others may not read this directory, so nothing in it \
-     is shared; chmod o+rx, or include_private = true";
-/// The warning of a share with directories that the kernel does not watch for us.
-pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so some changes are \
-     only seen by the rescan; raise fs.inotify.max_user_watches (sysctl)";
 
 impl State {
     /// What `p2pfs share` shows.

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::hashed::{Outcome, Read};
 use super::left_out::FILE_MAX_BYTES;
 use super::outboards::Outboards;
+use super::outcome::{Outcome, Read};
 use super::part::{Part, Trouble};
 use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job, read_of};
 use super::shared::Shared;

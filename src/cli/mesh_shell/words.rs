@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::super::output::{escape, printable};
+use super::super::text::{escape, printable};
 use crate::daemon::control::{Event, EventKind, MeshInfo, MeshPeerInfo, PushInfo, SendDone};
 use crate::id::NodeName;
 

@@ -13,7 +13,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use super::connect::Reporting;
 use super::ending;
 use super::error::CliError;
-use super::output::{Output, colour_wanted};
+use super::output::Output;
+use super::text::colour_wanted;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, Top};
 

@@ -1,8 +1,9 @@
 //! What `p2pfs top` shows, as lines and columns of printable text.
 
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, escape, human_bytes, local_time, percent, printable};
+use crate::cli::output::Output;
 use crate::cli::status::state_word;
+use crate::cli::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     PeerInfo, ReadFileInfo, ReaderInfo, Top, TransferInfo, WaitInfo, WaitingFor,
 };

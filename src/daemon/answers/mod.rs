@@ -21,8 +21,6 @@ mod top;
 mod trust;
 mod wait;
 
-pub(super) use shares::share_spec;
-
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;

@@ -10,18 +10,8 @@ use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
     PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareState, Shares,
 };
+use crate::daemon::node_config::share_spec;
 use crate::node::door;
-
-/// A configured share, as the node takes it.
-pub(in crate::daemon) fn share_spec(settings: &ShareSettings) -> door::ShareSpec {
-    door::ShareSpec {
-        dir: settings.dir.clone(),
-        include_private: settings.include_private,
-        legacy: settings.legacy,
-        exclude: settings.exclude.clone(),
-        default_excludes: settings.default_excludes,
-    }
-}
 
 impl Service {
     /// The calls about what this node shares.

@@ -40,7 +40,7 @@ use tokio::time::timeout;
 
 use crate::id::{NodeId, NodeName};
 use crate::net::NetError;
-use crate::net::port::{bind_error, bind_tcp};
+use crate::net::socket::{bind_error, bind_tcp};
 use crate::trust::{AllowList, InviteToken, Invites, Keyring, NodeKey};
 pub use crate::wire::native::tcp::Lane;
 use crate::wire::native::tcp::{Request, Response};

@@ -20,7 +20,7 @@ use super::outbound::Outbound;
 use super::register::Place;
 use super::tls::{peer_of, write_ahead};
 use crate::id::NodeId;
-use crate::net::port::canonical;
+use crate::net::socket::canonical;
 use crate::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
 
 /// The first byte of a TLS connection (a handshake record, RFC 8446, section 5.1).

@@ -2,13 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::file::{FileEnd, FileStart, Head};
+use super::file::{BYTES_MAX, FileEnd, FileStart, Head};
 use super::line::{BYTES, Line};
 
 /// The longest line: some three thousand addresses, where the old programs list fifteen.
 pub const LINE_MAX_BYTES: usize = 64 << 10;
-/// The longest payload: what the old programs refuse to send more than.
-pub const BYTES_MAX: u64 = 16 << 20;
 /// The longest payload without a file that is held and handed on whole.
 pub const MESSAGE_MAX_BYTES: u64 = 256 << 10;
 /// The longest first line of a payload: a name, a size, a hash.

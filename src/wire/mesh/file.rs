@@ -1,11 +1,12 @@
 //! The payloads that carry files.
 
-use super::decoder::BYTES_MAX;
 use crate::id::{from_hex, to_hex};
 
 /// A SHA-256, which this protocol names files' contents by.
 pub type Sha256 = [u8; 32];
 
+/// The longest payload: what the old programs refuse to send more than.
+pub const BYTES_MAX: u64 = 16 << 20;
 const START: &[u8] = b"FILESTART:";
 const CHUNK: &[u8] = b"FILECHUNK:";
 const END: &[u8] = b"FILEEND:";

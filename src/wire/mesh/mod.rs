@@ -10,12 +10,10 @@ mod file;
 mod line;
 mod name;
 
-pub use decoder::{
-    BYTES_MAX, DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES, MESSAGE_MAX_BYTES,
-};
+pub use decoder::{DecodeError, Decoder, HEAD_MAX_BYTES, Item, LINE_MAX_BYTES, MESSAGE_MAX_BYTES};
 pub use file::{
-    CHUNK_MAX_BYTES, FileEnd, FileStart, Sha256, chunk_bytes, encode_chunk_head, encode_end,
-    encode_message, encode_start, is_about_file,
+    BYTES_MAX, CHUNK_MAX_BYTES, FileEnd, FileStart, Sha256, chunk_bytes, encode_chunk_head,
+    encode_end, encode_message, encode_start, is_about_file,
 };
 pub use line::{
     CHAT_MAX_BYTES, DUPLICATE, Hello, ID_MAX_BYTES, LISTED_MAX, Line, MAX_PEERS,

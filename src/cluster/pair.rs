@@ -14,17 +14,17 @@ use crate::wire::native::udp::{HEADER_BYTES, MAC_BYTES, Mac};
 const LABEL: &[u8] = b"p2pfs 1 pair key";
 
 /// This process's half of every pair.
-pub(in crate::cluster) struct Exchange {
+pub(super) struct Exchange {
     private: PrivateKey,
     public: [u8; 32],
 }
 
 /// What one pair of processes shares.
-pub(in crate::cluster) struct PairKey(hmac::Key);
+pub(super) struct PairKey(hmac::Key);
 
 impl Exchange {
     /// `seed` is random, and nobody else's.
-    pub(in crate::cluster) fn new(mut seed: [u8; 32]) -> Self {
+    pub(super) fn new(mut seed: [u8; 32]) -> Self {
         let private = PrivateKey::from_private_key(&X25519, &seed);
         let private = private.expect("any 32 bytes are a private key");
         seed.zeroize();
@@ -38,18 +38,13 @@ impl Exchange {
         Self { private, public }
     }
 
-    pub(in crate::cluster) fn public(&self) -> &[u8; 32] {
+    pub(super) fn public(&self) -> &[u8; 32] {
         &self.public
     }
 
     /// The key between this process, of node `me`, and the one of `them` with this public key; none
     /// for a public key that gives everyone the same.
-    pub(in crate::cluster) fn with(
-        &self,
-        public: &[u8; 32],
-        me: &NodeId,
-        them: &NodeId,
-    ) -> Option<PairKey> {
+    pub(super) fn with(&self, public: &[u8; 32], me: &NodeId, them: &NodeId) -> Option<PairKey> {
         let (low, high) = if me < them { (me, them) } else { (them, me) };
         agree(
             &self.private,
@@ -71,7 +66,7 @@ impl Exchange {
 
 impl PairKey {
     /// What its sender puts behind a body; the header names the sender's process.
-    pub(in crate::cluster) fn mac(&self, header: &[u8; HEADER_BYTES], body: &[u8]) -> Mac {
+    pub(super) fn mac(&self, header: &[u8; HEADER_BYTES], body: &[u8]) -> Mac {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(header);
         context.update(body);
@@ -81,12 +76,7 @@ impl PairKey {
     }
 
     /// Whether the other process of the pair sent this; takes the same time whether or not.
-    pub(in crate::cluster) fn holds(
-        &self,
-        header: &[u8; HEADER_BYTES],
-        body: &[u8],
-        mac: &Mac,
-    ) -> bool {
+    pub(super) fn holds(&self, header: &[u8; HEADER_BYTES], body: &[u8], mac: &Mac) -> bool {
         let right = self.mac(header, body);
         aws_lc_rs::constant_time::verify_slices_are_equal(&right, mac).is_ok()
     }

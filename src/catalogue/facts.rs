@@ -1,0 +1,61 @@
+//! Which facts a log may hold.
+
+use super::CatalogueError;
+use crate::digest::ContentHash;
+use crate::path::SharedPath;
+use crate::wire::native::record::{
+    Entry, FILE_MAX_BYTES, Fact, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, SENDER_MAX_BYTES,
+    Sender, Timestamp, link_stays_inside,
+};
+
+fn path_fits(path: &SharedPath) -> bool {
+    !path.is_root() && path.components().count() <= PATH_MAX_DEPTH
+}
+
+/// Whether a log may hold a fact: of others it is held to what is said of one's own.
+pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
+    let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
+    // that there are no bytes needs no proof but this: a reader would ask nobody
+    let may_be_of = |hash: &ContentHash, size_bytes: u64| {
+        size_bytes <= FILE_MAX_BYTES && (size_bytes > 0 || *hash == ContentHash::of(b""))
+    };
+    let sound = match fact {
+        Fact::Entry {
+            path,
+            entry:
+                Entry {
+                    kind,
+                    mtime,
+                    version_time,
+                    sent_by,
+                },
+            ..
+        } => {
+            let is_file = matches!(kind, Kind::File { .. });
+            let kind_fits = match kind {
+                Kind::Symlink { target } => {
+                    target.len() <= LINK_TARGET_MAX_BYTES && link_stays_inside(path, target)
+                }
+                Kind::File {
+                    hash, size_bytes, ..
+                } => may_be_of(hash, *size_bytes),
+                Kind::Directory => true,
+            };
+            let sender_fits = match sent_by {
+                Some(Sender::Peer(name)) => is_file && name.len() <= SENDER_MAX_BYTES,
+                Some(Sender::Node(_)) => is_file,
+                None => true,
+            };
+            let times_fit = time_is_sound(mtime) && time_is_sound(version_time);
+            path_fits(path) && kind_fits && sender_fits && times_fit
+        }
+        Fact::Removed { path, .. } => path_fits(path),
+        Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
+        Fact::HaveNot { .. } => true,
+    };
+    if sound {
+        Ok(())
+    } else {
+        Err(CatalogueError::BadFact)
+    }
+}

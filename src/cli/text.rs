@@ -1,0 +1,122 @@
+//! Names that cannot play tricks on a terminal, and amounts as people read them.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Whether the user wants colours at all (<https://no-color.org>).
+pub(super) fn colour_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A name as printable text: what is not UTF-8, would move the cursor or turn the direction of
+/// writing round comes as an escape, and a backslash doubled, so that the text says the bytes.
+pub(super) fn escape(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => text.push_str("\\\\"),
+                _ if is_trick(letter) => text.extend(letter.escape_default()),
+                _ => text.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            // writing to a string cannot fail
+            let _infallible = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Text from elsewhere as printable text; as [`escape`], but that a backslash stays one.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| {
+            let escaped = is_trick(letter).then(|| letter.escape_default());
+            let plain = escaped.is_none().then_some(letter);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// Controls, and the invisible marks that turn text round or hide in it (Unicode TR 36).
+fn is_trick(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Bytes as people read them: `1.5 GiB`.
+pub(super) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if amount < 1023.95 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = next;
+    }
+    format!("{amount:.1} {unit}")
+}
+
+/// The time as clocks around here show it.
+pub(super) fn local_time(time: Timestamp) -> String {
+    let zoned = time.to_zoned(TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// How much of a whole, in per cent; of nothing, all.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "100%".to_owned(),
+        // never 100% before it is all
+        _ => format!("{}%", u128::from(part.min(whole)) * 100 / u128::from(whole)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_play_tricks_on_a_terminal() {
+        assert_eq!(escape("plain name ü.txt".as_bytes()), "plain name ü.txt");
+        assert_eq!(escape(b"a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
+        assert_eq!(escape(b"caf\xe9"), "caf\\xe9");
+        assert_eq!(escape("a\u{202e}txt.exe".as_bytes()), "a\\u{202e}txt.exe");
+        assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
+        assert_eq!(escape(b"back\\slash"), "back\\\\slash");
+        assert_eq!(printable("C:\\x\x07"), "C:\\x\\u{7}");
+    }
+
+    #[test]
+    fn amounts_are_written_as_people_read_them() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (10 << 30, "10.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn nothing_is_whole_before_it_is() {
+        assert_eq!(percent(999, 1000), "99%");
+        assert_eq!(percent(1000, 1000), "100%");
+        assert_eq!(percent(0, 0), "100%");
+        assert_eq!(percent(u64::MAX - 1, u64::MAX), "99%");
+    }
+}

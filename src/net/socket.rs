@@ -1,0 +1,86 @@
+//! Sockets as the planes need them, new or of an earlier process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpListener;
+
+use crate::net::NetError;
+
+/// Connections that the kernel keeps for us between two turns of the accept loop.
+const BACKLOG: i32 = 256;
+
+/// A listening socket. Its buffers are left to the kernel, which grows them with the link; a fixed
+/// size would be cut at `net.core.wmem_max`, far below what it grows to.
+pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, NetError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = open(address, Type::STREAM, Protocol::TCP)?;
+        // A restarted daemon takes its port again while old connections are in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|error| bind_error(address, &error))
+}
+
+/// A listening socket of an earlier process.
+pub(super) fn take_up_tcp(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpListener> {
+    check_fits(SockRef::from(&socket), Type::STREAM, address)?;
+    let socket = std::net::TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Whether a socket is what would be opened for an address.
+pub(super) fn check_fits(socket: SockRef<'_>, kind: Type, address: SocketAddr) -> io::Result<()> {
+    let has = socket.local_addr()?.as_socket();
+    let is_there = has.is_some_and(|has| {
+        has.ip() == address.ip() && (address.port() == 0 || has.port() == address.port())
+    });
+    let listens = kind != Type::STREAM || socket.is_listener()?;
+    match is_there && listens && socket.r#type()? == kind {
+        true => Ok(()),
+        false => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// A socket that takes both families where the address is IPv6's "any".
+pub(super) fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+pub(super) fn bind_error(address: SocketAddr, error: &io::Error) -> NetError {
+    NetError::Bind {
+        address,
+        kind: error.kind(),
+    }
+}
+
+/// The address as everyone writes it: an IPv4 peer of a socket for both families is IPv4.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_peer_is_ipv4_on_a_socket_for_both_families() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
+        let v6: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
+        assert_eq!(canonical(v6), v6);
+    }
+}
