@@ -1,16 +1,16 @@
-//! The keeper's looks at the names that something was reported of.
+//! The scanner's looks at the names that something was reported of.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::checks::{Check, Look};
-use super::keeper::{Errand, Keeper, place_of};
 use super::observe::Found;
+use super::scanner::{Scanner, Visit, place_of};
 use super::state::State;
 use super::tree::Slot;
 use super::walk::OpenPlace;
 
-impl Keeper {
+impl Scanner {
     /// Looks at every name that something was reported of, and takes in what it finds in the order
     /// of the reports.
     pub(super) fn run_checks(&mut self) {
@@ -101,13 +101,13 @@ impl Keeper {
         let fresh = state.observe(place.slot, &name, found, cause, now);
         if let Some(slot) = fresh.filter(|slot| !state.is_loop(*slot)) {
             let turn = state.order.await_reading();
-            let errand = Errand {
+            let visit = Visit {
                 index: place.index,
                 slot,
                 full: false,
                 turn,
             };
-            self.send_out(state, errand);
+            self.queue_visit(state, visit);
         }
     }
 }

@@ -5,10 +5,10 @@
 //! only beneath their folder, through no symbolic link and into no mount of p2pfs (`openat2`). It
 //! never writes into a share, never opens a fifo or device, and knows no peer.
 //!
-//! How the parts work together: the `keeper` follows the kernel's reports and walks; what it finds
+//! How the parts work together: the `scanner` follows the kernel's reports and walks; what it finds
 //! of a name goes into the `State`, which alone decides what is listed, and puts a file to be
 //! hashed into the queue; `hasher` threads read it. Each change of the listing is an event that the
-//! `order` holds until its turn, and that the keeper sends. A hash stays true while (dev, ino,
+//! `order` holds until its turn, and that the scanner sends. A hash stays true while (dev, ino,
 //! size, mtime, ctime) do; one taken within [`config::QUIET_DEFAULT`] of a modification is *racy*:
 //! the file is listed at once, hashed once more when it has been at rest, and only then remembered
 //! for good. One taken while somebody had the file open for writing holds until that is closed.
@@ -20,13 +20,11 @@
 mod beneath;
 mod checks;
 mod config;
-mod errands;
 mod error;
 mod exclude;
 mod hashed;
 mod hasher;
 mod identity;
-mod keeper;
 mod kept;
 mod ledger;
 mod left_out;
@@ -43,6 +41,7 @@ mod part;
 mod queue;
 mod reading;
 mod runs;
+mod scanner;
 mod shared;
 mod source;
 mod state;
@@ -50,6 +49,7 @@ mod status;
 mod tree;
 mod turns;
 mod walk;
+mod walk_queue;
 mod watch;
 
 #[cfg(test)]
@@ -83,9 +83,9 @@ use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
 use exclude::Exclude;
 use identity::Seen;
-use keeper::Keeper;
 use ledger::Ledger;
 use outboards::Outboards;
+use scanner::Scanner;
 use shared::Shared;
 use source::{Candidate, Judged};
 use state::State;
@@ -441,12 +441,12 @@ impl Inner {
         watch_limit: usize,
         hash_threads: usize,
     ) -> Result<(), ShareError> {
-        let keeper = Keeper::new(self.shared.clone(), events, watch_limit);
-        let keeper = Builder::new()
-            .name("share-keeper".to_owned())
-            .spawn(|| keeper.run())?;
+        let scanner = Scanner::new(self.shared.clone(), events, watch_limit);
+        let scanner = Builder::new()
+            .name("share-scanner".to_owned())
+            .spawn(|| scanner.run())?;
         let mut threads = self.threads.lock();
-        threads.push(keeper);
+        threads.push(scanner);
         for number in 0..hash_threads.max(2) {
             let shared = self.shared.clone();
             let hasher = Builder::new().name(format!("share-hash-{number}"));

@@ -323,7 +323,7 @@ impl State {
         self.leave_out(parent, &name, Some(slot), body);
     }
 
-    /// Asks the keeper to look at a name.
+    /// Asks the scanner to look at a name.
     pub(super) fn recheck(&mut self, slot: Slot, cause: Cause) {
         if let Some(node) = self.tree.get(slot) {
             let (directory, name) = (node.parent, self.tree.name(slot).into());

@@ -12,7 +12,7 @@ use super::beneath::Beneath;
 use super::outboards::Outboards;
 use super::state::State;
 
-/// The keeper changes what a look at the disk found, the hashers what reading a file found, and
+/// The scanner changes what a look at the disk found, the hashers what reading a file found, and
 /// callers what is shared at all; each under the one lock of the state, none while it waits for
 /// anything.
 pub(super) struct Shared {
@@ -64,9 +64,9 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Makes the keeper look at what was asked of it.
+    /// Makes the scanner look at what was asked of it.
     pub(super) fn wake(&self) {
-        // a full counter means that the keeper is woken already
+        // a full counter means that the scanner is woken already
         let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
     }
 

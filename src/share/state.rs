@@ -41,11 +41,11 @@ pub(super) struct State {
     pub(super) order: Order,
     /// What small files were that were just written.
     pub(super) kept: Kept,
-    /// Files that were read since the keeper looked.
+    /// Files that were read since the scanner looked.
     pub(super) read: Vec<Read>,
     /// Watches whose directories are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
-    /// Names that the keeper should look at.
+    /// Names that the scanner should look at.
     pub(super) rechecks: Vec<Recheck>,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,

@@ -35,7 +35,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const LEDGER_SLACK_ROWS: u64 = 10_000;
 
 /// A directory to read.
-pub(super) struct Errand {
+pub(super) struct Visit {
     pub(super) index: u16,
     pub(super) slot: Slot,
     /// Known subdirectories are read too.
@@ -46,12 +46,12 @@ pub(super) struct Errand {
 
 /// Directories to read one after the other, and the one that is being read.
 #[derive(Default)]
-pub(super) struct Tour {
-    pub(super) errands: VecDeque<Errand>,
+pub(super) struct WalkQueue {
+    pub(super) visits: VecDeque<Visit>,
     pub(super) walk: Option<Walk>,
 }
 
-pub(super) struct Keeper {
+pub(super) struct Scanner {
     pub(super) shared: Arc<Shared>,
     events: Sender<ShareEvent>,
     pub(super) watches: Watches,
@@ -59,9 +59,9 @@ pub(super) struct Keeper {
     /// Looks that another report overtook; each is looked at again with the next reports.
     pub(super) overtaken: HashMap<(Slot, Box<[u8]>), Look>,
     /// New directories, which what comes later waits for.
-    pub(super) fresh: Tour,
+    pub(super) fresh: WalkQueue,
     /// All others.
-    pub(super) scan: Tour,
+    pub(super) scan: WalkQueue,
     mounts: MountChanges,
     rescan_at: Instant,
     retry_at: Instant,
@@ -69,7 +69,7 @@ pub(super) struct Keeper {
     tidied: bool,
 }
 
-impl Keeper {
+impl Scanner {
     pub(super) fn new(shared: Arc<Shared>, events: Sender<ShareEvent>, watch_limit: usize) -> Self {
         let now = Instant::now();
         let (rescan_at, retry_at) = (now + shared.rescan, now + VANISHED_RETRY);
@@ -79,8 +79,8 @@ impl Keeper {
             watches: Watches::new(watch_limit),
             checks: Checks::new(),
             overtaken: HashMap::new(),
-            fresh: Tour::default(),
-            scan: Tour::default(),
+            fresh: WalkQueue::default(),
+            scan: WalkQueue::default(),
             mounts: MountChanges::new(),
             rescan_at,
             retry_at,
@@ -116,9 +116,9 @@ impl Keeper {
 
     fn has_work(&self) -> bool {
         let state = self.shared.lock();
-        let tours = [&self.fresh, &self.scan];
-        let walks = |tour: &&Tour| tour.walk.is_some() || !tour.errands.is_empty();
-        tours.iter().any(walks)
+        let queues = [&self.fresh, &self.scan];
+        let walks = |queue: &&WalkQueue| queue.walk.is_some() || !queue.visits.is_empty();
+        queues.iter().any(walks)
             || !self.checks.is_empty()
             || !state.rechecks.is_empty()
             || !state.scans.is_empty()
@@ -211,9 +211,9 @@ impl Keeper {
         }
         for index in std::mem::take(&mut state.scans) {
             if let Some(slot) = state.begin_scan(index) {
-                self.send_out(
+                self.queue_visit(
                     &mut state,
-                    Errand {
+                    Visit {
                         index,
                         slot,
                         full: true,
@@ -229,14 +229,14 @@ impl Keeper {
         shared.hashing.notify_all();
     }
 
-    pub(super) fn send_out(&mut self, state: &mut State, errand: Errand) {
-        if let Some(share) = state.shares.get_mut(&errand.index) {
+    pub(super) fn queue_visit(&mut self, state: &mut State, visit: Visit) {
+        if let Some(share) = state.shares.get_mut(&visit.index) {
             share.walks_left += 1;
-            match errand.turn {
-                Some(_) => self.fresh.errands.push_back(errand),
-                None => self.scan.errands.push_back(errand),
+            match visit.turn {
+                Some(_) => self.fresh.visits.push_back(visit),
+                None => self.scan.visits.push_back(visit),
             }
-        } else if let Some(turn) = errand.turn {
+        } else if let Some(turn) = visit.turn {
             state.order.end_reading(turn);
         }
     }
@@ -270,13 +270,13 @@ impl Keeper {
             let enters = if directory && full { child } else { fresh };
             if let Some(slot) = enters.filter(|slot| !state.is_loop(*slot)) {
                 let turn = turn.and_then(|_| state.order.await_reading());
-                let errand = Errand {
+                let visit = Visit {
                     index: place.index,
                     slot,
                     full,
                     turn,
                 };
-                self.send_out(&mut state, errand);
+                self.queue_visit(&mut state, visit);
             }
         }
         drop(state);

@@ -1,4 +1,4 @@
-//! The keeper's walks: opening, watching and reading one directory after the other.
+//! The walk queues: opening, watching and reading one directory after the other.
 
 use std::os::fd::OwnedFd;
 
@@ -7,46 +7,46 @@ use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
 use super::identity::{Identity, Seen};
-use super::keeper::{Errand, Keeper, Tour, place_of};
 use super::offered::UNWATCHED;
 use super::order::Turn;
+use super::scanner::{Scanner, Visit, WalkQueue, place_of};
 use super::walk::{OpenPlace, Place, Walk};
 use super::watch::{Cause, Unwatched};
 
 /// Steps through new directories before everything else has its turn.
 const FRESH_STEPS_MAX: usize = 64;
 
-impl Keeper {
+impl Scanner {
     /// Some steps of the walks: all through new directories, which others wait for, up to a bound,
     /// then one through the others.
     pub(super) fn advance(&mut self) {
         for _ in 0..FRESH_STEPS_MAX {
-            if self.fresh.walk.is_none() && self.fresh.errands.is_empty() {
+            if self.fresh.walk.is_none() && self.fresh.visits.is_empty() {
                 break;
             }
-            let tour = std::mem::take(&mut self.fresh);
-            self.fresh = self.step(tour, |keeper| &mut keeper.fresh);
+            let queue = std::mem::take(&mut self.fresh);
+            self.fresh = self.step(queue, |scanner| &mut scanner.fresh);
         }
-        let tour = std::mem::take(&mut self.scan);
-        self.scan = self.step(tour, |keeper| &mut keeper.scan);
+        let queue = std::mem::take(&mut self.scan);
+        self.scan = self.step(queue, |scanner| &mut scanner.scan);
     }
 
     /// One step: a batch of names, or the next directory. What was met meanwhile is in `grown`.
-    fn step(&mut self, mut tour: Tour, grown: fn(&mut Self) -> &mut Tour) -> Tour {
-        if let Some(walk) = tour.walk.take() {
-            tour.walk = self.read_on(walk);
-        } else if let Some(errand) = tour.errands.pop_front() {
-            let (index, turn) = (errand.index, errand.turn);
-            tour.walk = self.set_out(errand);
-            if tour.walk.is_none() {
+    fn step(&mut self, mut queue: WalkQueue, grown: fn(&mut Self) -> &mut WalkQueue) -> WalkQueue {
+        if let Some(walk) = queue.walk.take() {
+            queue.walk = self.read_on(walk);
+        } else if let Some(visit) = queue.visits.pop_front() {
+            let (index, turn) = (visit.index, visit.turn);
+            queue.walk = self.begin_walk(visit);
+            if queue.walk.is_none() {
                 self.end_walk(index, turn);
             }
         }
         // depth first, so that what waits is never much more than one directory's
-        let mut met = std::mem::take(&mut grown(self).errands);
-        met.append(&mut tour.errands);
-        tour.errands = met;
-        tour
+        let mut met = std::mem::take(&mut grown(self).visits);
+        met.append(&mut queue.visits);
+        queue.visits = met;
+        queue
     }
 
     fn end_walk(&self, index: u16, turn: Option<Turn>) {
@@ -93,9 +93,9 @@ impl Keeper {
     }
 
     /// Opens and watches a directory that is to be read.
-    fn set_out(&mut self, errand: Errand) -> Option<Walk> {
-        let mut place = place_of(&self.shared.lock(), errand.slot)?;
-        if place.index != errand.index {
+    fn begin_walk(&mut self, visit: Visit) -> Option<Walk> {
+        let mut place = place_of(&self.shared.lock(), visit.slot)?;
+        if place.index != visit.index {
             return None;
         }
         let share = self.shared.beneath.open_share(&place.dir);
@@ -112,7 +112,7 @@ impl Keeper {
             self.enter_share_opened_meanwhile(&open);
             return None;
         }
-        Walk::new(open, errand.full, errand.turn)
+        Walk::new(open, visit.full, visit.turn)
             .map_err(|error| self.lose_directory(&place, error))
             .ok()
     }
