@@ -247,6 +247,16 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
     });
     assert_eq!(trust(&two)["owners"][0]["path"], "docs");
     one.cli(&["own", "docs", "--nobody"]).expect_ok();
+    let history = trust(&one)["history"].clone();
+    let steps = history.as_array().unwrap().iter();
+    let of_paths: Vec<_> = steps.filter(|it| it["path"] == "docs").collect();
+    let told: Vec<_> = of_paths
+        .iter()
+        .map(|it| (&it["what"], &it["name"]))
+        .collect();
+    let said = |what: &str, name: Value| (Value::from(what), name);
+    let (owns, disowned) = (said("owns", "one".into()), said("disowned", Value::Null));
+    assert_eq!(told, [(&owns.0, &owns.1), (&disowned.0, &disowned.1)]);
     for node in [&one, &two] {
         eventually("it is everybody's again", HANG_LIMIT, || {
             listed_in(node, "docs") == "guide.txt\nguide~one.txt\nmore.txt\n"

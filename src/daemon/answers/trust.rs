@@ -191,12 +191,17 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
         Claim::Own { node: Some(_), .. } => "owns",
         Claim::Own { .. } => "disowned",
     };
+    let path = match &signed.statement.claim {
+        Claim::Own { path, .. } => Some(Named::new(path.clone())),
+        _ => None,
+    };
     let subject = signed.subject();
     TrustStep {
         time: time_of(signed.statement.at_s),
         what: what.to_owned(),
         name: subject.as_ref().map(name),
         node: subject.map(|node| node.to_string()),
+        path,
         by: name(&by),
         by_node: by.to_string(),
         counts,

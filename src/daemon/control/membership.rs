@@ -68,6 +68,9 @@ pub struct TrustStep {
     /// That node's key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub node: Option<String>,
+    /// Where it speaks of one, the path of the shared folder that it makes somebody's or nobody's.
+    #[serde(flatten)]
+    pub path: Option<Named>,
     /// The name of the node that signed it.
     pub by: String,
     /// That node's key.
