@@ -391,7 +391,7 @@ impl Response {
             Kind::NotHere => Ok(Self::NotHere),
             Kind::Busy => Ok(Self::Busy),
             Kind::Refused => Ok(Self::Refused {
-                reason: String::from_utf8_lossy(&body).into_owned(),
+                reason: reason_of(&body),
             }),
             _ => Err(WireError::Malformed { what: "a response" }),
         }
@@ -418,6 +418,13 @@ fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Wire
         Ok((value, [])) => Ok(value),
         _ => Err(WireError::Malformed { what }),
     }
+}
+
+/// What was said of a refusal; what stands for bytes that are no text may not make it too long.
+fn reason_of(said: &[u8]) -> String {
+    let mut reason = String::from_utf8_lossy(said).into_owned();
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    reason
 }
 
 #[cfg(test)]

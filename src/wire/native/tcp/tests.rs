@@ -307,6 +307,19 @@ fn a_record_that_breaks_a_rule_of_its_own_is_refused() {
     assert!(unpack_records(&entry(Is::Directory, 0, b"")).is_err());
 }
 
+#[test]
+fn a_reason_of_bytes_that_are_no_text_is_no_longer_than_its_limit() {
+    for length in [MAX_REASON_BYTES - 1, MAX_REASON_BYTES] {
+        let body = Bytes::from(vec![0xde; length]);
+        let Ok(Response::Refused { reason }) = Response::decode(Kind::Refused, body) else {
+            panic!("it is within the limit of the frame");
+        };
+        assert!(reason.len() <= MAX_REASON_BYTES, "{}", reason.len());
+    }
+    let over = Bytes::from(vec![b'a'; MAX_REASON_BYTES + 1]);
+    assert!(Response::decode(Kind::Refused, over).is_err());
+}
+
 fn phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         Just(Phase::Greeting),
