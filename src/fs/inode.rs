@@ -212,15 +212,15 @@ fn first_of_content(mark: u64, hash: &ContentHash) -> u64 {
     mark | start << FILE_REST_BITS
 }
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wire::native::record::Timestamp;
 
-    fn path(text: &str) -> SharedPath {
+    pub fn path(text: &str) -> SharedPath {
         SharedPath::new(text.as_bytes()).unwrap()
     }
 
-    fn file(name: &str, content: &[u8]) -> Inode {
+    pub fn file(name: &str, content: &[u8]) -> Inode {
         let version = FileVersion {
             path: path(name),
             hash: ContentHash::of(content),

@@ -162,7 +162,9 @@ pub fn module_path(name: &str) -> String {
 
 /// The part of a file before its tests.
 pub fn product_code(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+    let tests = ["#[cfg(test)]\nmod ", "#[cfg(test)]\npub(super) mod "];
+    let at = tests.iter().filter_map(|it| text.find(it)).min();
+    &text[..at.unwrap_or(text.len())]
 }
 
 fn is_test_file(name: &str) -> bool {

@@ -1,26 +1,7 @@
 //! Tests of `inodes`.
 
 use super::*;
-use crate::wire::native::record::Timestamp;
-
-fn path(text: &str) -> SharedPath {
-    SharedPath::new(text.as_bytes()).unwrap()
-}
-
-fn file(name: &str, content: &[u8]) -> Inode {
-    let version = FileVersion {
-        path: path(name),
-        hash: ContentHash::of(content),
-        size_bytes: content.len() as u64,
-        mtime: Timestamp::default(),
-        executable: false,
-        own: None,
-    };
-    Inode {
-        name: Name::Union(path(name)),
-        node: Node::File(version),
-    }
-}
+use crate::fs::inode::tests::{file, path};
 
 fn directory(name: Name) -> Inode {
     Inode {
