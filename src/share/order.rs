@@ -7,7 +7,8 @@
 //!
 //! What was found while a new directory was read has no reports of its own, so it and all that was
 //! reported meanwhile are one *unit*, told together: directories first, then by the time of their
-//! last change, what is gone last.
+//! last change, what is gone last. The old name of what was renamed is reported after the new one
+//! (see `watch`), so it is of that unit too.
 //!
 //! Two things are not waited for, so that the promise of promptness holds: a file that is still
 //! being written, and a large one (see [`LARGE_WAIT`]).

@@ -129,16 +129,18 @@ impl Scanner {
 
     fn has_told_all(&self) -> bool {
         let state = self.shared.lock();
-        state.queue.files_left() == 0 && state.order.is_empty()
+        let all_told = state.queue.files_left() == 0 && state.order.is_empty();
+        all_told && self.watches.next_due().is_none()
     }
 
     /// Until something is reported, asked, or due.
     fn wait(&mut self) {
         let state = self.shared.lock();
-        let asked = [state.queue.next_rested(), state.order.next_due()];
+        let waiting = [state.queue.next_rested(), state.order.next_due()];
         drop(state);
+        let asked = waiting.into_iter().chain([self.watches.next_due()]);
         let due = self.rescan_at.min(self.retry_at);
-        let due = asked.into_iter().flatten().fold(due, Instant::min);
+        let due = asked.flatten().fold(due, Instant::min);
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec {
             tv_sec: left.as_secs().cast_signed(),

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -16,6 +17,10 @@ use super::tree::Slot;
 
 /// One read takes so much: some hundred events.
 const READ_BYTES: usize = 64 * 1024;
+/// How long a name that something was moved from waits for the report of where it went, where
+/// nothing else was reported since. The kernel makes both in one system call, microseconds apart,
+/// unless its thread has to wait between them; a tenth of what may pass until a change is told.
+const MOVE_WAIT: Duration = Duration::from_millis(200);
 
 const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
@@ -70,11 +75,21 @@ pub(super) enum Unwatched {
     Other,
 }
 
+/// A name that something was moved from. It is reported after the name that it was moved to, so
+/// that what is renamed is listed under its new name before it leaves the old one.
+struct Moved {
+    cookie: u32,
+    reports: Vec<Report>,
+    until: Instant,
+}
+
 /// The watches. Two directories may be one inode (bind mounts), and then share a watch.
 pub(super) struct Watches {
     inotify: Option<OwnedFd>,
     by_watch: BTreeSet<(i32, Slot)>,
     limit: usize,
+    /// The last report, where it may be one half of a rename.
+    moved: Option<Moved>,
 }
 
 impl Watches {
@@ -85,7 +100,13 @@ impl Watches {
             inotify,
             by_watch: BTreeSet::new(),
             limit,
+            moved: None,
         }
+    }
+
+    /// When to [`Self::drain`] again, if nothing is reported.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.moved.as_ref().map(|moved| moved.until)
     }
 
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -124,34 +145,63 @@ impl Watches {
         self.by_watch.range(range).map(|(_, slot)| *slot)
     }
 
-    /// Hands every waiting report to `take`; says which watches the kernel dropped.
+    /// Hands every waiting report to `take`, of a rename the new name first; says which watches the
+    /// kernel dropped.
     pub(super) fn drain(&mut self, mut take: impl FnMut(Report)) -> Vec<(i32, Slot)> {
         let mut dropped = Vec::new();
+        let mut moved = self.moved.take();
         let Some(inotify) = &self.inotify else {
             return dropped;
         };
         let mut buffer = vec![MaybeUninit::uninit(); READ_BYTES];
         let mut reader = Reader::new(inotify, &mut buffer);
         while let Ok(event) = reader.next() {
-            let flags = event.events();
+            let (flags, cookie) = (event.events(), event.cookie());
+            let (other, from) = match moved.take() {
+                Some(it) if it.cookie == cookie => (None, Some(it)),
+                other => (other, None),
+            };
+            release(other, &mut take);
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 take(Report::Overflow);
                 continue;
             }
+            let mut reports = Vec::new();
             for directory in self.slots(event.wd()) {
                 if flags.contains(ReadFlags::IGNORED) {
                     dropped.push((event.wd(), directory));
                     continue;
                 }
                 let name = event.file_name().map(|name| name.to_bytes().into());
-                take(report(directory, name, flags));
+                reports.push(report(directory, name, flags));
+            }
+            if flags.contains(ReadFlags::MOVED_FROM) {
+                let until = Instant::now() + MOVE_WAIT;
+                moved = Some(Moved {
+                    cookie,
+                    reports,
+                    until,
+                });
+            } else {
+                reports.into_iter().for_each(&mut take);
+                release(from, &mut take);
             }
         }
         for entry in &dropped {
             self.by_watch.remove(entry);
         }
+        match moved {
+            Some(it) if it.until > Instant::now() => self.moved = Some(it),
+            other => release(other, take),
+        }
         dropped
     }
+}
+
+/// Hands on what waited for the other half of a rename.
+fn release(moved: Option<Moved>, take: impl FnMut(Report)) {
+    let reports = moved.into_iter().flat_map(|moved| moved.reports);
+    reports.for_each(take);
 }
 
 fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report {

@@ -84,6 +84,65 @@ fn what_is_gone_is_told_after_what_took_its_place() {
     assert!(packed < first_gone);
 }
 
+/// Where a name was first told to be gone, and where one under `new` was last told to be there.
+fn first_gone_and_last_put(bench: &Bench, new: &str) -> (usize, usize) {
+    let gone = |event: &ShareEvent| matches!(event, ShareEvent::Removed { .. });
+    let put = |event: &ShareEvent| match event {
+        ShareEvent::Put { path, .. } => path.to_string().starts_with(new),
+        _ => false,
+    };
+    let first_gone = bench.history.iter().position(gone).unwrap();
+    (first_gone, bench.history.iter().rposition(put).unwrap())
+}
+
+#[test]
+fn a_renamed_directory_is_listed_whole_before_its_old_name_leaves() {
+    const FILES: usize = 1500;
+    let mut bench = Bench::new();
+    bench.mkdir("old");
+    (0..FILES).for_each(|n| bench.write(&format!("old/f{n}"), b"f"));
+    bench.mkdir("elsewhere");
+    bench.settle();
+    for (old, new) in [("old", "new"), ("new", "elsewhere/old")] {
+        bench.history.clear();
+        fs::rename(bench.at(old), bench.at(new)).unwrap();
+        bench.settle();
+        let (first_gone, last_put) = first_gone_and_last_put(&bench, &format!("{new}/f"));
+        assert!(last_put < first_gone, "{old} left before {new} was whole");
+        assert_eq!(bench.names().len(), FILES + 2);
+    }
+}
+
+#[test]
+fn a_renamed_file_is_listed_before_its_old_name_leaves() {
+    let mut bench = Bench::new();
+    bench.write("old", &vec![3; 30 << 20]);
+    bench.mkdir("elsewhere");
+    bench.settle();
+    for (old, new) in [("old", "new"), ("new", "elsewhere/old")] {
+        bench.history.clear();
+        fs::rename(bench.at(old), bench.at(new)).unwrap();
+        bench.settle();
+        let (first_gone, last_put) = first_gone_and_last_put(&bench, new);
+        assert!(last_put < first_gone, "{old} left before {new} was there");
+    }
+}
+
+#[test]
+fn what_is_moved_out_of_the_share_leaves_though_it_arrives_nowhere() {
+    let mut bench = Bench::new();
+    bench.write("f", b"f");
+    bench.mkdir("d");
+    bench.write("d/g", b"g");
+    bench.settle();
+    for name in ["f", "d"] {
+        fs::rename(bench.at(name), bench.home.path().join(name)).unwrap();
+        bench.settle();
+        assert!(bench.entry(name).is_none());
+    }
+    assert!(bench.names().is_empty());
+}
+
 /// Commits as git makes them, in new directories and by links, with a pointer that moves.
 fn commit(dir: &Path, number: usize) {
     let object = |kind: &str, size: usize| {
