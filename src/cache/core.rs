@@ -276,9 +276,22 @@ impl Core {
         self.index.lock().checked(hash);
     }
 
-    pub(super) fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
+    pub(super) fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
+        let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
+        self.change_pins(&hashes, |known| known.with(pins))
+    }
+
+    pub(super) fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
+        self.change_pins(hashes, |known| Ok(known.without(hashes)))
+    }
+
+    fn change_pins(
+        &self,
+        hashes: &[ContentHash],
+        change: impl FnOnce(&Pins) -> Result<Pins, CacheError>,
+    ) -> Result<(), CacheError> {
         let mut unclear = self.pins_unclear.lock();
-        let changed = self.index.lock().pins().with(hashes, pinned)?;
+        let changed = change(self.index.lock().pins())?;
         if changed == *self.index.lock().pins() && !*unclear {
             return Ok(());
         }
@@ -290,8 +303,10 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn pins(&self) -> Vec<ContentHash> {
-        self.index.lock().pins().iter().collect()
+    pub(super) fn pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
+        let index = self.index.lock();
+        let pins = index.pins().iter();
+        pins.map(|(hash, label)| (hash, label.into())).collect()
     }
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {

@@ -307,19 +307,31 @@ impl Cache {
     /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
     /// until a restart, which may find the change made; call again.
     pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
-        self.pin_all(&[hash], pinned)
+        match pinned {
+            true => self.pin_all(&[(hash, Box::default())]),
+            false => self.unpin_all(&[hash]),
+        }
     }
 
-    /// [`Cache::pin`] for many at once, with one write.
+    /// Keeps many at once, with one write. Each may have a label, which is what its user calls it
+    /// and means nothing here; an empty one leaves the label that it had.
     ///
     /// # Errors
     /// As [`Cache::pin`].
-    pub fn pin_all(&self, hashes: &[ContentHash], pinned: bool) -> Result<(), CacheError> {
-        self.core().pin_all(hashes, pinned)
+    pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
+        self.core().pin_all(pins)
     }
 
-    /// All pinned hashes, cached or not, in order.
-    pub fn pins(&self) -> Vec<ContentHash> {
+    /// Lets many go at once, with one write.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], as [`Cache::pin`].
+    pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
+        self.core().unpin_all(hashes)
+    }
+
+    /// All pinned hashes with their labels, cached or not, in order.
+    pub fn pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
         self.core().pins()
     }
 

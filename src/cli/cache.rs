@@ -103,7 +103,10 @@ fn cache_row(entry: &CacheEntry) -> Vec<String> {
         (false, false) => "-",
     };
     let start: String = entry.hash.chars().take(16).collect();
-    let unlisted = || format!("listed no more: {start}…");
+    let unlisted = || match &entry.pinned_as {
+        Some(name) => format!("{}, listed no more so", escape(name.as_bytes())),
+        None => format!("listed no more: {start}…"),
+    };
     vec![
         human_bytes(entry.size_bytes),
         percent(entry.cached_bytes, entry.size_bytes),

@@ -1,12 +1,14 @@
 //! What the daemon refuses or warns of, by real daemons: a request that cannot be kept is refused
 //! in one line, and nobody is warned of what is no fault.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
+use serde_json::Value;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
@@ -102,6 +104,64 @@ fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
     reader.cli(&["cache", "resize", "2MiB"]).expect_ok();
     reader.cli(&["unpin", "small"]).expect_ok();
     reader.cli(&["cache", "resize", "512KiB"]).expect_ok();
+}
+
+/// The old versions stay for as long as they are pinned, and no longer.
+#[apply(promise)]
+fn a_pin_is_let_go_by_its_name_also_when_that_has_changed_or_is_gone() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start("reader");
+    let names = ["changed", "deleted", "by-hash", "rest/one"];
+    for (seed, name) in names.iter().enumerate() {
+        author.write(name, &noise(seed as u64, 10_000));
+        reader.wait_for_file(name);
+        reader.cli(&["prefetch", name]).expect_ok();
+        reader.cli(&["pin", name]).expect_ok();
+    }
+    let hash_of = |name: &str| {
+        let why = reader.cli(&["why", name, "--json"]).expect_json();
+        why["versions"][0]["hash"].as_str().unwrap().to_owned()
+    };
+    let by_hash = hash_of("by-hash");
+    author.write("changed", b"new");
+    for name in &names[1..] {
+        fs::remove_file(author.share.join(name)).unwrap();
+    }
+    let pinned = || {
+        let listed = reader.cli(&["cache", "ls", "--json"]).expect_json();
+        let entries = listed["entries"].as_array().unwrap().clone();
+        let pinned = entries.iter().filter(|entry| entry["pinned"] == true);
+        let unlisted = pinned.filter(|entry| entry["names"].as_array().unwrap().is_empty());
+        let name = |entry: &Value| entry["pinned_as"]["path"].as_str().unwrap().to_owned();
+        unlisted.map(name).collect::<BTreeSet<_>>()
+    };
+    let left = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    eventually("no old version has a name", Duration::from_secs(60), || {
+        pinned() == left(&names)
+    });
+    let refused = reader.cli(&["unpin", "never"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("it is not pinned"),
+        "{}",
+        refused.stderr
+    );
+    reader.cli(&["unpin", "changed"]).expect_ok();
+    assert_eq!(pinned(), left(&names[1..]));
+    reader.cli(&["unpin", "deleted"]).expect_ok();
+    assert_eq!(pinned(), left(&names[2..]));
+    reader.cli(&["unpin", &by_hash[..16]]).expect_ok();
+    assert_eq!(pinned(), left(&names[3..]));
+    reader.cli(&["unpin", "/"]).expect_ok();
+    assert_eq!(pinned(), left(&[]));
+    let status = reader.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["cache"]["pinned_bytes"], 0);
 }
 
 #[apply(promise)]

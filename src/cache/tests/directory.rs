@@ -147,11 +147,15 @@ fn pins_survive_a_restart_whether_cached_or_not() {
     let place = Place::new(1 << 20);
     let hashes: Vec<_> = (0u8..4).map(|n| ContentHash::of(&[n])).collect();
     let (cache, _events) = place.open();
-    cache.pin_all(&hashes, true).unwrap();
+    let label: Box<[u8]> = b"a name\n\xff"[..].into();
+    let labelled: Vec<_> = hashes.iter().map(|hash| (*hash, label.clone())).collect();
+    cache.pin_all(&labelled).unwrap();
     cache.pin(hashes[1], false).unwrap();
+    cache.pin(hashes[2], true).unwrap();
     drop(cache);
     let (cache, _events) = place.open();
     assert_eq!(cache.pins().len(), 3);
+    assert!(cache.pins().iter().all(|(_, kept)| *kept == label));
     assert!(!cache.is_pinned(&hashes[1]) && cache.is_pinned(&hashes[3]));
 }
 

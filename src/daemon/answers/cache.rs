@@ -37,6 +37,8 @@ impl Service {
 
     fn cache_entry(&self, file: &CachedFile) -> CacheEntry {
         let names = self.node.names_of(&file.hash, NAMES_MAX);
+        let is_unlisted = file.pinned && names.is_empty();
+        let pinned_as = is_unlisted.then(|| self.node.pinned_as(&file.hash));
         CacheEntry {
             hash: file.hash.to_string(),
             size_bytes: file.size_bytes,
@@ -48,6 +50,7 @@ impl Service {
                 .iter()
                 .map(|path| Named::new(path.as_bytes()))
                 .collect(),
+            pinned_as: pinned_as.flatten().map(|path| Named::new(path.as_bytes())),
         }
     }
 

@@ -14,6 +14,8 @@ use crate::path::SharedPath;
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
+/// Digits of a hash that name a content that is listed no more.
+const HASH_START_MIN: usize = 8;
 /// Why the cache cannot keep a content.
 const NO_ROOM: &str = "there is no room for it beside the rest: see p2pfs cache resize";
 
@@ -24,7 +26,10 @@ impl Service {
         paths: &[Named],
         pinned: bool,
     ) -> Result<Touched, Failure> {
-        let (contents, mut touched) = self.contents_of(paths)?;
+        let (contents, mut touched) = match pinned {
+            true => self.contents_of(paths)?,
+            false => self.kept_of(paths)?,
+        };
         let pinning = move |service: &Self| Ok(service.node.pin_contents(contents, pinned));
         let (contents, not_pinned) = self.blocking(pinning).await?;
         for it in not_pinned {
@@ -122,13 +127,47 @@ impl Service {
                 }
             }
         }
-        if contents.len() > FILES_MAX {
-            return Err(too_many());
-        }
-        touched.files = contents.len() as u64;
-        touched.bytes = contents.values().map(|(size, _)| size).sum();
-        Ok((contents, touched))
+        count(contents, touched)
     }
+
+    /// What is kept of the names, and of hashes as `p2pfs cache ls` shows them.
+    fn kept_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
+        let mut contents = Contents::new();
+        let mut touched = Touched::default();
+        for named in paths {
+            let by_hash = hash_start(named).map(|start| self.node.kept_with(start));
+            if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
+                contents.extend(kept);
+                continue;
+            }
+            match shared_path(named).map(|path| self.node.kept_of(&path)) {
+                Ok(Ok(kept)) => contents.extend(kept),
+                Ok(Err(FileError::TooMany)) => return Err(too_many()),
+                Ok(Err(_)) | Err(_) => touched.failed.push(Problem {
+                    path: named.clone(),
+                    why: "it is not pinned: p2pfs cache ls shows what is".to_owned(),
+                }),
+            }
+        }
+        count(contents, touched)
+    }
+}
+
+/// How the hash begins that is named instead of a path; no less of it than anyone would type.
+fn hash_start(named: &Named) -> Option<&str> {
+    let text = str::from_utf8(named.as_bytes()).ok()?.trim_matches('/');
+    let start = text.strip_prefix(".p2pfs/by-hash/").unwrap_or(text);
+    let is_hash = start.len() >= HASH_START_MIN && start.bytes().all(|it| it.is_ascii_hexdigit());
+    is_hash.then_some(start)
+}
+
+fn count(contents: Contents, mut touched: Touched) -> Result<(Contents, Touched), Failure> {
+    if contents.len() > FILES_MAX {
+        return Err(too_many());
+    }
+    touched.files = contents.len() as u64;
+    touched.bytes = contents.values().map(|(size, _)| size).sum();
+    Ok((contents, touched))
 }
 
 impl Touched {

@@ -389,6 +389,9 @@ pub struct CacheEntry {
     pub last_used: Option<Timestamp>,
     /// Names that it has in the namespace now; empty where none.
     pub names: Vec<Named>,
+    /// The name that it was pinned by; absent where it still has a name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pinned_as: Option<Named>,
 }
 
 /// The reply to [`super::Call::CacheClear`].

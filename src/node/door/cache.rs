@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Contents;
+use super::{Contents, FileError};
 use crate::cache::{Cache, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
 use crate::digest::ContentHash;
 use crate::node::Node;
@@ -113,14 +113,11 @@ impl Node {
     /// Keeps contents, or keeps them no longer: each by itself, as far as the budget goes. Gives
     /// those of which it is so now, and the others. Waits for the disk.
     pub fn pin_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
-        let (mut changed, mut failed) = (Contents::new(), Vec::new());
         let mut room_bytes = self.cache.usage().budget_bytes;
+        let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
-            let outcome = match pinned && size_bytes > room_bytes {
-                true => Err(None),
-                false => self.cache.pin(hash, pinned).map_err(Some),
-            };
-            if let Err(why) = outcome {
+            if pinned && size_bytes > room_bytes {
+                let why = None;
                 failed.push(NotPinned {
                     path,
                     size_bytes,
@@ -129,9 +126,70 @@ impl Node {
                 continue;
             }
             room_bytes = room_bytes.saturating_sub(size_bytes);
-            changed.insert(hash, (size_bytes, path));
+            fitting.insert(hash, (size_bytes, path));
+        }
+        // the list is written once, not once a content
+        if set_all(&self.cache, &named_pins(&fitting), pinned).is_ok() {
+            return (fitting, failed);
+        }
+        let mut changed = Contents::new();
+        for (hash, (size_bytes, path)) in fitting {
+            let one = Contents::from([(hash, (size_bytes, path.clone()))]);
+            match set_all(&self.cache, &named_pins(&one), pinned) {
+                Ok(()) => changed.extend(one),
+                Err(why) => failed.push(NotPinned {
+                    path,
+                    size_bytes,
+                    why: Some(why),
+                }),
+            }
         }
         (changed, failed)
+    }
+
+    /// What is kept of a path: the pinned ones of the contents that are listed there, and those
+    /// that were pinned by a name there and are listed under it no more.
+    ///
+    /// # Errors
+    /// As [`Node::contents_of`], where nothing is kept of it either.
+    pub fn kept_of(&self, path: &SharedPath) -> Result<Contents, FileError> {
+        let once = self.pinned_where(|_, name| {
+            name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
+        });
+        let now = match self.contents_of(path) {
+            Err(FileError::NotFound { .. }) if !once.is_empty() => Contents::new(),
+            found => found?,
+        };
+        let mut kept = once;
+        kept.extend(now.into_iter().filter(|(hash, _)| self.is_pinned(hash)));
+        Ok(kept)
+    }
+
+    /// What is pinned and has a hash that begins so, in hexadecimal.
+    pub fn kept_with(&self, hash_start: &str) -> Contents {
+        self.pinned_where(|hash, _| hash.to_string().starts_with(hash_start))
+    }
+
+    /// The name that a content was pinned by.
+    pub fn pinned_as(&self, hash: &ContentHash) -> Option<SharedPath> {
+        let pins = self.cache.pins();
+        let found = pins.iter().find(|(pinned, _)| pinned == hash)?;
+        SharedPath::new(found.1.clone())
+            .ok()
+            .filter(|path| !path.is_root())
+    }
+
+    fn pinned_where(
+        &self,
+        is_meant: impl Fn(&ContentHash, Option<&SharedPath>) -> bool,
+    ) -> Contents {
+        let pins = self.cache.pins().into_iter();
+        let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
+        let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
+        let sized = |hash: &ContentHash| self.cache.cached_bytes(hash);
+        meant
+            .map(|(hash, name)| (hash, (sized(&hash), name.unwrap_or_else(SharedPath::root))))
+            .collect()
     }
 
     /// The bytes of all that is pinned, those that are still to come included.
@@ -177,13 +235,32 @@ impl Node {
     fn unfinished_pins(&self) -> Contents {
         let (here, view) = (self.here(), self.view());
         let pins = self.cache.pins().into_iter();
-        let unfinished = pins.filter(|hash| !here.has(hash));
+        let unfinished = pins.filter(|(hash, _)| !here.has(hash));
         unfinished
-            .filter_map(|hash| {
+            .filter_map(|(hash, _)| {
                 let content = view.by_hash(&hash)?;
                 let path = view.names_of(&hash, 1).pop()?;
                 Some((hash, (content.size_bytes, path)))
             })
             .collect()
+    }
+}
+
+/// Contents as the cache keeps them, each under one of its names.
+pub(super) fn named_pins(contents: &Contents) -> Vec<(ContentHash, Box<[u8]>)> {
+    let named = contents.iter();
+    named
+        .map(|(hash, (_, path))| (*hash, path.as_bytes().into()))
+        .collect()
+}
+
+pub(super) fn set_all(
+    cache: &Cache,
+    pins: &[(ContentHash, Box<[u8]>)],
+    pinned: bool,
+) -> Result<(), CacheError> {
+    match pinned {
+        true => cache.pin_all(pins),
+        false => cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::FileError;
-use super::cache::Here;
+use super::cache::{Here, named_pins, set_all};
 use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
 use crate::node::{Node, NodeError};
@@ -144,12 +144,13 @@ impl Node {
         Ok(self.fetch(contents))
     }
 
-    /// Keeps them no longer than there is room.
+    /// Keeps them no longer than there is room, and what was pinned by such names and is listed
+    /// under them no more.
     ///
     /// # Errors
     /// As [`Node::pin`].
     pub async fn unpin(&self, path: &SharedPath) -> Result<(), FileError> {
-        let contents = self.contents_of(path)?;
+        let contents = self.kept_of(path)?;
         self.set_pins(path, &contents, false).await
     }
 
@@ -253,14 +254,14 @@ impl Node {
         pinned: bool,
     ) -> Result<(), FileError> {
         let cache = self.cache.clone();
-        let hashes: Vec<ContentHash> = contents.keys().copied().collect();
+        let pins = named_pins(contents);
         let bytes = self.room_needed(contents);
         let path = path.clone();
         let changed = spawn_blocking(move || {
             if pinned && bytes > 0 && !cache.could_hold(bytes) {
                 return Err(FileError::NoRoom { path, bytes });
             }
-            let changed = cache.pin_all(&hashes, pinned);
+            let changed = set_all(&cache, &pins, pinned);
             changed.map_err(|source| FileError::NotKept { path, source })
         });
         // ends otherwise only when the runtime does
