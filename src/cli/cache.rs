@@ -17,7 +17,7 @@ use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
     Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
-    ClientError, Named, PATHS_MAX, Progress, Touched,
+    ClientError, Limits, Named, PATHS_MAX, Progress, Touched,
 };
 
 /// The arguments of `p2pfs cache`.
@@ -65,6 +65,9 @@ pub struct PrefetchOptions {
     #[arg(required = true, value_name = "PATH")]
     #[arg(add = ArgValueCompleter::new(complete::shared_names))]
     paths: Vec<OsString>,
+    /// Also where the network is metered
+    #[arg(long)]
+    anyway: bool,
 }
 
 pub(super) fn run(options: &CacheOptions, output: &mut Output) -> Result<(), CliError> {
@@ -182,17 +185,24 @@ pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Resu
         add(&mut touched, client.call(&call)?);
     }
     let done = if keep { "pinned" } else { "unpinned" };
-    conclude(&touched, done, &options.reporting, output)
+    conclude(&touched, done, &options.reporting, output)?;
+    if keep && !options.reporting.json {
+        let limits: Limits = client.call(&Call::Limits {})?;
+        if limits.metered {
+            output.line("what is not here yet waits: the network is metered (p2pfs limits)")?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
     let mut touched = Touched::default();
-    let bar = Bar::new("fetched");
+    let (bar, anyway) = (Bar::new("fetched"), options.anyway);
     for paths in batches(&mut client, &options.paths)? {
         add(
             &mut touched,
-            follow(&mut client, &Call::Prefetch { paths }, &bar)?,
+            follow(&mut client, &Call::Prefetch { paths, anyway }, &bar)?,
         );
     }
     drop(bar);

@@ -1,4 +1,4 @@
-//! `p2pfs limits`: how fast bytes may go between nodes.
+//! `p2pfs limits`: how fast bytes may go between nodes, and whether they cost.
 
 use clap::Args;
 
@@ -19,18 +19,22 @@ pub struct LimitsOptions {
     /// The most that is fetched, until the next start
     #[arg(long, value_name = "RATE", conflicts_with = "configured")]
     down: Option<RateLimit>,
-    /// Set both as the configuration has them
+    /// Whether the network costs by the byte, so that nothing is fetched that no program reads
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, conflicts_with = "configured")]
+    metered: Option<bool>,
+    /// Set all as the configuration has them
     #[arg(long)]
     configured: bool,
 }
 
 pub(super) fn run(options: &LimitsOptions, output: &mut Output) -> Result<(), CliError> {
     let rate = |limit: Option<RateLimit>| limit.map(|limit| limit.0.unwrap_or(0));
-    let call = match (options.up, options.down) {
-        (None, None) if !options.configured => Call::Limits {},
-        (up, down) => Call::SetLimits {
+    let call = match (options.up, options.down, options.metered) {
+        (None, None, None) if !options.configured => Call::Limits {},
+        (up, down, metered) => Call::SetLimits {
             up_bytes_per_s: rate(up),
             down_bytes_per_s: rate(down),
+            metered,
         },
     };
     let limits: Limits = options.reporting.open()?.call(&call)?;
@@ -50,12 +54,29 @@ pub(super) fn run(options: &LimitsOptions, output: &mut Output) -> Result<(), Cl
         ),
     ];
     for (way, now, configured) in rows {
-        let (now, configured) = (RateLimit(now), RateLimit(configured));
-        let note = match now == configured {
-            true => "as configured".to_owned(),
-            false => format!("until the next start; configured: {configured}"),
-        };
-        output.paragraph(&format!("{way:<6}"), &format!("{now}, {note}"))?;
+        let rate = |rate| RateLimit(rate).to_string();
+        print_one(way, &rate(now), &rate(configured), output)?;
     }
-    Ok(())
+    let said = |metered| match metered {
+        true => "yes: nothing is fetched that no program reads",
+        false => "no",
+    };
+    let (now, configured) = (said(limits.metered), said(limits.configured_metered));
+    print_one("metered", now, configured, output)
+}
+
+fn print_one(what: &str, now: &str, configured: &str, output: &mut Output) -> Result<(), CliError> {
+    let note = match now == configured {
+        true => "as configured".to_owned(),
+        false => format!("until the next start; configured: {configured}"),
+    };
+    output.paragraph(&format!("{what:<9}"), &format!("{now}, {note}"))
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".to_owned()),
+    }
 }

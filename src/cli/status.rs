@@ -104,7 +104,7 @@ fn traffic(traffic: &Traffic) -> String {
         human_bytes(traffic.receive_bytes_per_s),
         human_bytes(traffic.sent_bytes),
         human_bytes(traffic.send_bytes_per_s)
-    )
+    ) + if traffic.metered { "; metered" } else { "" }
 }
 
 fn mount(status: &Status) -> String {

@@ -297,7 +297,9 @@ impl Content for NodeContent {
     }
 
     fn ask_ahead(&self, files: &[WholeFile]) {
-        self.ask_in_batches(files);
+        if !self.fetcher.is_metered() {
+            self.ask_in_batches(files);
+        }
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {

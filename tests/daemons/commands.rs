@@ -848,7 +848,7 @@ fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again()
     author.cli(&["limits", "--configured"]).expect_ok();
     reader.cli(&["limits", "--configured"]).expect_ok();
     let text = reader.cli(&["limits"]).expect_ok();
-    assert!(text.contains("down  2MiB/s, as configured"), "{text}");
+    assert!(text.contains("down     2MiB/s, as configured"), "{text}");
     fs::write(reader.home.join("p2pfs.toml"), "").unwrap();
     reader.signal(libc::SIGHUP);
     eventually("the reload lifts the limit", SOON, || {

@@ -9,6 +9,7 @@ mod exports;
 mod hostile;
 mod legacy;
 mod mesh;
+mod metered;
 mod model;
 mod nodes;
 mod pointers;

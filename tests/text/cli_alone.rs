@@ -50,6 +50,7 @@ const ASKING: &[&[&str]] = &[
     &["ping", "lab-2"],
     &["limits"],
     &["limits", "--up", "1MiB/s"],
+    &["limits", "--metered", "on"],
     &["share", "add", "."],
     &["share", "remove", "/gone"],
     &["invite"],
@@ -113,6 +114,7 @@ fn misuse_is_exit_code_2_and_help_is_0() {
         &["limits", "--up", "10MiB"],
         &["limits", "--down", "1B/s"],
         &["limits", "--up", "none", "--configured"],
+        &["limits", "--metered", "perhaps"],
         &["config", "explode"],
         &["doctor", "now"],
     ] {

@@ -515,7 +515,7 @@ fn wait_begun_before_the_daemon_ends_once_it_answers() {
 fn pin_and_prefetch_take_many_names_in_calls_that_fit_and_fail_for_the_first_that_fails() {
     let daemon = FakeDaemon::start(|request| {
         tokio::spawn(async move {
-            let (Call::Prefetch { paths } | Call::Pin { paths }) = &request.call else {
+            let (Call::Prefetch { paths, .. } | Call::Pin { paths }) = &request.call else {
                 return;
             };
             let files = paths.len() as u64;

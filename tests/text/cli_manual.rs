@@ -144,7 +144,14 @@ fn every_field_of_the_control_socket_is_in_the_manual() {
         .filter(|field| !words.contains(field))
         .collect();
     // parameters of calls, which the command line's options stand for
-    let parameters = ["budget_bytes", "after", "mounted", "peers", "file"];
+    let parameters = [
+        "budget_bytes",
+        "after",
+        "mounted",
+        "peers",
+        "file",
+        "anyway",
+    ];
     let missing: Vec<_> = missing.iter().filter(|m| !parameters.contains(m)).collect();
     assert!(missing.is_empty(), "not in p2pfs(1): {missing:?}");
     assert!(DESCRIPTION.matches("\nmethod ").count() == METHODS.len());

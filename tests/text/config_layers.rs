@@ -437,6 +437,7 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_INBOX_FLOOR", "0B", "floor = \"0B\""),
         ("P2PFS_LIMITS_UP", "1MiB/s", "up = \"1MiB/s\""),
         ("P2PFS_LIMITS_DOWN", "2MB/s", "down = \"2MB/s\""),
+        ("P2PFS_LIMITS_METERED", "true", "metered = true"),
         ("P2PFS_LIMITS_DSCP", "cs1", "dscp = \"cs1\""),
         (
             "P2PFS_LIMITS_PEER_CONNECTIONS",

@@ -19,6 +19,10 @@ const HASH_START_MIN: usize = 8;
 /// Why the cache cannot keep a content.
 const NO_ROOM: &str = "there is no room for it beside the rest: see p2pfs cache resize";
 
+/// Why nothing is fetched ahead.
+const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
+const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
+
 impl Service {
     /// Keeps the contents that the names stand for now, or keeps them no more.
     pub(super) async fn pin(
@@ -38,17 +42,27 @@ impl Service {
                 .map_or_else(|| NO_ROOM.to_owned(), |why| why.to_string());
             touched.without(problem(&it.path, why), it.size_bytes);
         }
-        if pinned {
+        if pinned && !self.node.is_metered() {
             let mut fetches = self.node.fetch(contents);
-            // what fails is fetched again as long as it is pinned
+            // what fails is fetched again as long as it is pinned, and so is all of it where the
+            // network is metered now
             tokio::spawn(async move { while fetches.next().await.is_some() {} });
         }
         Ok(touched)
     }
 
     /// Brings the contents that the names stand for into the cache. What cannot fit is refused
-    /// before anything is fetched; when the caller goes, so do the fetches.
-    pub(super) async fn prefetch(self: &Arc<Self>, paths: &[Named], reply: ReplySink) {
+    /// before anything is fetched, and so is all where the network is metered, unless `anyway`;
+    /// when the caller goes, so do the fetches.
+    pub(super) async fn prefetch(
+        self: &Arc<Self>,
+        paths: &[Named],
+        anyway: bool,
+        reply: ReplySink,
+    ) {
+        if self.node.is_metered() && !anyway {
+            return reply.fail(failed(METERED.to_owned()).with_remedy(METERED_REMEDY));
+        }
         let checked = |(contents, touched)| {
             self.blocking(|service| service.check_room(contents).map(|kept| (kept, touched)))
         };

@@ -1,4 +1,4 @@
-//! Answers about how fast bytes may go between nodes.
+//! Answers about how fast bytes may go between nodes, and whether they cost.
 
 use super::Service;
 use crate::daemon::config::RATE_MIN_BYTES;
@@ -14,11 +14,17 @@ impl Service {
             down_bytes_per_s: now.down_bytes_per_s,
             configured_up_bytes_per_s: configured.up.0,
             configured_down_bytes_per_s: configured.down.0,
+            metered: self.node.is_metered(),
+            configured_metered: configured.metered,
         }
     }
 
-    /// Sets what is named, until the next start; 0 stands for no limit.
-    pub(super) fn set_limits(&self, up: Option<u64>, down: Option<u64>) -> Result<Limits, Failure> {
+    /// Sets what is named, until the next start; a rate of 0 stands for no limit.
+    pub(super) fn set_limits(
+        &self,
+        (up, down): (Option<u64>, Option<u64>),
+        metered: Option<bool>,
+    ) -> Result<Limits, Failure> {
         let set = [up, down].into_iter().flatten();
         if set
             .into_iter()
@@ -33,10 +39,13 @@ impl Service {
             up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
             down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
         });
+        if let Some(metered) = metered {
+            self.node.set_metered(metered);
+        }
         Ok(self.limits())
     }
 
-    /// Sets both as the configuration has them.
+    /// Sets all as the configuration has them.
     pub(in crate::daemon) fn limit_as_configured(&self) -> Limits {
         let in_force = self.in_force.load();
         let configured = &in_force.config.limits;
@@ -44,6 +53,7 @@ impl Service {
             up_bytes_per_s: configured.up.0,
             down_bytes_per_s: configured.down.0,
         });
+        self.node.set_metered(configured.metered);
         self.limits()
     }
 }

@@ -130,11 +130,16 @@ impl Service {
             Call::SetLimits {
                 up_bytes_per_s: None,
                 down_bytes_per_s: None,
+                metered: None,
             } => reply_with(reply, Ok(self.limit_as_configured())),
             Call::SetLimits {
                 up_bytes_per_s,
                 down_bytes_per_s,
-            } => reply_with(reply, self.set_limits(up_bytes_per_s, down_bytes_per_s)),
+                metered,
+            } => {
+                let rates = (up_bytes_per_s, down_bytes_per_s);
+                reply_with(reply, self.set_limits(rates, metered));
+            }
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
             Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {
@@ -183,7 +188,7 @@ impl Service {
             }
             Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
             Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
-            Call::Prefetch { paths } => self.prefetch(&paths, reply).await,
+            Call::Prefetch { paths, anyway } => self.prefetch(&paths, anyway, reply).await,
             _ => reply.fail(failed("a fault of p2pfs: nobody answers this call")),
         }
     }

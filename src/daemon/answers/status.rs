@@ -101,6 +101,7 @@ impl Service {
             sent_bytes,
             receive_bytes_per_s: received,
             send_bytes_per_s: sent,
+            metered: self.node.is_metered(),
         }
     }
 

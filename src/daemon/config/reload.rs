@@ -8,13 +8,14 @@ use super::setting::SETTINGS;
 use super::settings::{Config, LimitSettings, LogLevel, ShareSettings};
 
 /// The settings that a reload applies to the running daemon; [`Changes`] has a place for each.
-pub const LIVE: [&str; 12] = [
+pub const LIVE: [&str; 13] = [
     "seeds",
     "cache.size",
     "readers.cached_only",
     "readers.budgets",
     "limits.up",
     "limits.down",
+    "limits.metered",
     "log.level",
     "share.dir",
     "share.include_private",
@@ -34,7 +35,7 @@ pub struct Changes {
     pub seeds: Option<Vec<Seed>>,
     /// The new budget of the cache.
     pub cache_size_bytes: Option<u64>,
-    /// How much may go each way a second.
+    /// How much may go each way a second, and whether it costs by the byte.
     pub limits: Option<LimitSettings>,
     /// Who is given cached bytes only.
     pub cached_only: Option<Vec<String>>,
@@ -71,10 +72,10 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     }
 }
 
-/// Of the limits, the rates alone can change while the daemon runs.
+/// Of the limits, those on connections cannot change while the daemon runs.
 fn changed_limits(old: &LimitSettings, new: &LimitSettings) -> Option<LimitSettings> {
-    let rates = |limits: &LimitSettings| (limits.up, limits.down);
-    (rates(old) != rates(new)).then(|| new.clone())
+    let live = |limits: &LimitSettings| (limits.up, limits.down, limits.metered);
+    (live(old) != live(new)).then(|| new.clone())
 }
 
 fn changed<T: PartialEq + Clone>(old: &T, new: &T) -> Option<T> {

@@ -208,6 +208,8 @@ pub struct LimitSettings {
     pub up: RateLimit,
     /// The most that is fetched from them.
     pub down: RateLimit,
+    /// Whether nothing is fetched that nobody asked for.
+    pub metered: bool,
     /// How what is fetched in bulk is marked for the network.
     pub dscp: Dscp,
     /// Connections of other nodes at one time.
@@ -411,6 +413,7 @@ impl Default for LimitSettings {
         Self {
             up: RateLimit(None),
             down: RateLimit(None),
+            metered: false,
             dscp: Dscp::default(),
             peer_connections: defaults::PEER_CONNECTIONS,
             control_connections: 64,

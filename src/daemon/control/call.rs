@@ -30,7 +30,7 @@ pub enum Call {
     Settings {},
     /// How fast bytes may go between nodes: [`super::Limits`].
     Limits {},
-    /// Limits what is named until the next start, 0 for no limit; where neither is, both are as
+    /// Limits what is named until the next start, 0 for no limit; where nothing is, all are as
     /// configured again. [`super::Limits`].
     SetLimits {
         /// The most that is sent.
@@ -39,6 +39,9 @@ pub enum Call {
         /// The most that is fetched.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         down_bytes_per_s: Option<u64>,
+        /// Whether nothing is fetched that nobody asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metered: Option<bool>,
     },
     /// What is fetched and who reads what at this moment: [`super::Top`].
     Top {},
@@ -213,6 +216,9 @@ pub enum Call {
     Prefetch {
         /// Files and directories, at most [`super::PATHS_MAX`].
         paths: Vec<Named>,
+        /// Also where the network is metered.
+        #[serde(default)]
+        anyway: bool,
     },
 }
 
@@ -407,7 +413,9 @@ impl Call {
 
     fn check_limits(&self) -> Result<(), CallError> {
         let paths = match self {
-            Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths } => paths.len(),
+            Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths, .. } => {
+                paths.len()
+            }
             // nobody but everyone
             Self::Send { to, .. } => to.len().max(1),
             _ => 1,

@@ -115,6 +115,12 @@ pub struct Limits {
     /// The same at the next start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub configured_down_bytes_per_s: Option<u64>,
+    /// Whether nothing is fetched that nobody asked for.
+    #[serde(default)]
+    pub metered: bool,
+    /// The same at the next start.
+    #[serde(default)]
+    pub configured_metered: bool,
 }
 
 /// The reply to [`super::Call::Settings`].

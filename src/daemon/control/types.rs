@@ -158,6 +158,9 @@ pub struct Traffic {
     pub receive_bytes_per_s: u64,
     /// Sent a second, over the last seconds.
     pub send_bytes_per_s: u64,
+    /// Whether nothing is fetched that nobody asked for.
+    #[serde(default)]
+    pub metered: bool,
 }
 
 /// The reply to [`super::Call::Peers`].

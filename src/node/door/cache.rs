@@ -202,11 +202,15 @@ impl Node {
     }
 
     /// Goes on fetching what is pinned and not whole yet, for as long as it is polled: a pin
-    /// outlives the process, its holders and a cache that was too small.
+    /// outlives the process, its holders and a cache that was too small. While the network is
+    /// metered it waits.
     pub async fn keep_pins(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut metered = self.running.fetcher.metered();
         loop {
+            // an error would be the node's end
+            drop(metered.wait_for(|metered| !metered).await);
             look.tick().await;
             let (cache, unfinished) = (self.cache.clone(), self.unfinished_pins());
             let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
@@ -215,8 +219,12 @@ impl Node {
             // how much is free is asked of the disk
             let missing = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
             let mut fetches = self.fetch(missing.await.unwrap_or_default());
-            // what fails is looked at again
-            while fetches.next().await.is_some() {}
+            // what fails, or is cut short, is looked at again
+            let all_ended = async { while fetches.next().await.is_some() {} };
+            tokio::select! {
+                () = all_ended => {}
+                _metered = metered.wait_for(|metered| *metered) => {}
+            }
         }
     }
 

@@ -106,6 +106,17 @@ impl Node {
         self.running.fetcher.download().set(limits.down_bytes_per_s);
     }
 
+    /// Whether nothing is fetched from now on that nobody asked for, since the network costs by the
+    /// byte: nothing ahead of readers, and what is pinned comes later.
+    pub fn set_metered(&self, metered: bool) {
+        self.running.fetcher.set_metered(metered);
+    }
+
+    /// Whether it is so now.
+    pub fn is_metered(&self) -> bool {
+        self.running.fetcher.is_metered()
+    }
+
     /// The whole of a version as a local file, open for reading: an own file, or a complete copy
     /// in the cache. Asks the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<File> {

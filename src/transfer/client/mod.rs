@@ -12,6 +12,7 @@
 mod answers;
 mod behind;
 mod fill;
+mod metered;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::digest::{ContentHash, ContentKey};
@@ -110,6 +111,7 @@ struct Inner {
     asking: Asking,
     on_bytes: OnBytes,
     download: Pace,
+    metered: watch::Sender<bool>,
     behind: Behind,
     events: mpsc::Sender<FetchEvent>,
     events_lost: AtomicU64,
@@ -169,6 +171,7 @@ impl Fetcher {
             holders,
             asking,
             download: Pace::default(),
+            metered: watch::Sender::new(false),
             behind: Behind::default(),
             events,
             events_lost: AtomicU64::new(0),

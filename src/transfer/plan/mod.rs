@@ -19,6 +19,7 @@ mod beside;
 mod fellows;
 mod fetch;
 mod look;
+mod metered;
 mod peer;
 mod places;
 mod record;
@@ -151,6 +152,8 @@ pub struct Plan {
     next_id: u64,
     established_streams: usize,
     ahead_budget_bytes: Option<u64>,
+    /// Nothing is fetched that nobody reads.
+    metered: bool,
     /// Looks at one thing, all calls together.
     steps: Cell<u64>,
 }
@@ -177,6 +180,7 @@ impl Plan {
             next_id: 0,
             established_streams: 0,
             ahead_budget_bytes: None,
+            metered: false,
             steps: Cell::new(0),
         }
     }
@@ -347,7 +351,7 @@ impl Plan {
             return;
         };
         fetch.last_used = now;
-        if fetch.is_complete() {
+        if self.metered || fetch.is_complete() {
             return;
         }
         let before = fetch.streams.established();

@@ -308,3 +308,50 @@ fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
     assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
     assert_eq!(ahead.len(), 4);
 }
+
+#[test]
+fn on_a_metered_network_nothing_is_fetched_but_what_is_read_or_wanted_whole() {
+    let mut world = World::new(1);
+    let peer = world.peer(1, SimPeer::new(5, LAN));
+    let content = world.file(1, 64 * MIB, &[peer]);
+    world.read(Reader::sequential(content, 4 * MIB));
+    world.run(Duration::from_secs(60));
+    let before = world.requested_bytes();
+    assert!(before > 6 * MIB, "a reader is kept ahead of: {before}");
+    world.plan.set_metered(true);
+    let read = world.file(2, 64 * MIB, &[peer]);
+    world.read(Reader::sequential(read, 8 * MIB));
+    let whole = world.file(3, 16 * MIB, &[peer]);
+    world.plan.fill(world.now, whole, PATIENCE);
+    world.run(Duration::from_secs(60));
+    assert!(
+        world
+            .readers
+            .iter()
+            .all(|it| it.errors.is_empty() && it.done_at.is_some())
+    );
+    assert!(world.events.contains(&PlanEvent::Filled(whole)));
+    assert_eq!(world.requested_bytes(), before + 8 * MIB + 16 * MIB);
+    world.plan.set_metered(false);
+    let again = world.file(4, 64 * MIB, &[peer]);
+    world.read(Reader::sequential(again, 4 * MIB));
+    world.run(Duration::from_secs(60));
+    assert!(world.requested_bytes() > before + 24 * MIB + 6 * MIB);
+}
+
+#[test]
+fn a_network_that_becomes_metered_ends_what_is_fetched_ahead_of_a_reader() {
+    let mut world = World::new(2);
+    let peer = world.peer(1, SimPeer::new(5, 1e6));
+    let content = world.file(1, 64 * MIB, &[peer]);
+    world.read(Reader::sequential(content, 64 * MIB));
+    world.run(Duration::from_secs(5));
+    let asked = world.requested_bytes();
+    world.plan.set_metered(true);
+    let read_before = world.readers[0].bytes_read();
+    world.run(Duration::from_secs(20));
+    let read = world.readers[0].bytes_read();
+    assert!(read > read_before, "it reads on");
+    // what was asked before, and one read that waits
+    assert!(world.requested_bytes() <= asked.max(read + 128 * 1024));
+}

@@ -363,6 +363,11 @@ impl<O: Owner> Session<O> {
         self.plan.peers(now)
     }
 
+    /// Whether nothing is fetched ahead of readers from now on.
+    pub fn set_metered(&mut self, metered: bool) {
+        self.plan.set_metered(metered);
+    }
+
     /// What to keep of the peers over a restart.
     pub fn peer_records(&self, now: Instant) -> Vec<PeerRecord> {
         self.plan.peer_records(now)

@@ -25,6 +25,7 @@ fn calls_about_the_namespace() -> Vec<Call> {
         Call::SetLimits {
             up_bytes_per_s: Some(1 << 20),
             down_bytes_per_s: None,
+            metered: Some(true),
         },
         Call::Top {},
         Call::Ls {
@@ -99,7 +100,10 @@ fn calls_about_nodes_and_the_cache() -> Vec<Call> {
         Call::Unpin {
             paths: paths.clone(),
         },
-        Call::Prefetch { paths },
+        Call::Prefetch {
+            paths,
+            anyway: true,
+        },
     ]
 }
 
