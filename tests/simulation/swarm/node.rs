@@ -79,6 +79,12 @@ impl Reader {
         Self::new(content, reads.collect())
     }
 
+    /// Whether it read its content from the beginning to the end.
+    pub fn is_whole(&self) -> bool {
+        let read: u64 = self.reads.iter().map(ByteRange::len).sum();
+        read == self.content.size_bytes && self.done_at.is_some()
+    }
+
     pub fn range(&self) -> Option<ByteRange> {
         self.reads.get(self.at).copied()
     }
