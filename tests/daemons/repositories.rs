@@ -59,8 +59,11 @@ impl Repository {
             )
             .unwrap();
         }
-        self.git(&self.at, "add -A").expect_ok();
-        self.git(&self.at, "commit -q -m more").expect_ok();
+        // gc takes away empty directories, also those that a new object is to be put into
+        eventually("a commit", PATIENCE, || {
+            let added = self.git(&self.at, "add -A");
+            added.status.success() && self.git(&self.at, "commit -q -m more").status.success()
+        });
     }
 
     fn head(&self, dir: &Path) -> String {
@@ -88,12 +91,19 @@ impl Repository {
         }
     }
 
-    /// An object that was packed between its listing and its reading is missing to fsck, on any
-    /// disk; the slower the disk, the more often.
+    /// What was packed, or packed anew, between its listing and its reading is missing to fsck, on
+    /// any disk; the slower the disk, the more often.
     fn check(&self, dir: &Path) -> Finished {
         loop {
             let checked = self.git(dir, "fsck --no-progress");
-            if !checked.stderr.contains("No such file or directory") {
+            let is_gone = |word: &str| {
+                let file = word.rsplit('/').next().unwrap_or(word);
+                let pack = file.trim_matches(|it: char| !it.is_ascii_alphanumeric());
+                pack.starts_with("pack-") && !self.at.join(".git/objects/pack").join(pack).exists()
+            };
+            if !checked.stderr.contains("No such file or directory")
+                && !checked.stderr.split_whitespace().any(is_gone)
+            {
                 return checked;
             }
         }
