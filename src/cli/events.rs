@@ -41,15 +41,21 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
         match options.reporting.json {
             true => output.json_line(&event)?,
             false => {
-                output.line(&sentence(&event))?;
+                let time = format!("{}  ", local_time(event.time));
+                match output.is_terminal() {
+                    true => output.paragraph(&time, &sentence(&event))?,
+                    // a line an event, for scripts
+                    false => output.line(&format!("{time}{}", sentence(&event)))?,
+                }
                 output.flush()?;
             }
         }
     }
 }
 
+/// What happened; when is told before it.
 fn sentence(event: &Event) -> String {
-    let what = match &event.what {
+    match &event.what {
         EventKind::PeerUp { peer, .. } => format!("{} is up", printable(peer)),
         EventKind::PeerDown { peer, why, .. } => {
             format!("{} is down: {}", printable(peer), printable(why))
@@ -103,8 +109,7 @@ fn sentence(event: &Event) -> String {
         EventKind::Membership { message } => printable(message),
         EventKind::Warning { message } => format!("warning: {}", printable(message)),
         EventKind::Lost { count } => format!("{count} events were lost here"),
-    };
-    format!("{}  {what}", local_time(event.time))
+    }
 }
 
 fn pushed(what: &str, push: &PushInfo) -> String {
@@ -180,7 +185,7 @@ mod tests {
             what,
         });
         assert!(
-            line.contains("  could not fetch a\\nb\\u{1b}[m (1.0"),
+            line.starts_with("could not fetch a\\nb\\u{1b}[m (1.0"),
             "{line}"
         );
         assert_eq!(line.lines().count(), 1);

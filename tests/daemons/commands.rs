@@ -710,6 +710,17 @@ fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted
     nodes[1].wait_for_file("docs/paper.txt");
     nodes[1].cli(&["prefetch", "docs"]).expect_ok();
     nodes[1].write("docs/paper.txt", &noise(2, 300_000));
+    (nodes[0].cli(&[
+        "say",
+        "more words than a line of a terminal has room for "
+            .repeat(4)
+            .trim(),
+    ]))
+    .expect_ok();
+    eventually("what was said is told", HANG_LIMIT, || {
+        let events = nodes[1].cli(&["events"]).expect_ok();
+        events.contains("more words")
+    });
     let key = nodes[0].cli(&["status", "--json"]).expect_json()["node"].to_string();
     let commands: [&[&str]; 9] = [
         &["status"],

@@ -156,6 +156,9 @@ impl Node {
         let once = self.pinned_where(|_, name| {
             name.is_some_and(|name| name == path || name.is_beneath(path)) || path.is_root()
         });
+        if path.is_root() {
+            return Ok(once);
+        }
         let now = match self.contents_of(path) {
             Err(FileError::NotFound { .. }) if !once.is_empty() => Contents::new(),
             found => found?,
