@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::answers::Service;
 use crate::digest::ContentHash;
@@ -13,9 +13,6 @@ use crate::node::{News, Push, PushStage, Who};
 
 /// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
 const FETCHES_TIMED_MAX: usize = 4096;
-
-/// How long a node that is new may take to say what it is called.
-const NAMING_TIME: Duration = Duration::from_secs(2);
 
 /// What an administrator must act on, each with an entry in the catalog.
 pub(super) mod message {
@@ -170,15 +167,8 @@ fn tell_push(way: &str, push: &Push) {
     }
 }
 
-/// What a node is called is heard shortly after the node itself.
-async fn tell_newcomer(service: Arc<Service>, mut who: Who) {
-    let until = Instant::now() + NAMING_TIME;
-    let mut tick = tokio::time::interval(NAMING_TIME / 20);
-    while who.name.is_none() && Instant::now() < until {
-        tick.tick().await;
-        who.name = service.node.label_of(&who.node);
-    }
-    tell_peer(&who, "is alive");
+async fn tell_newcomer(service: Arc<Service>, who: Who) {
+    tell_peer(&service.named(who, true).await, "is alive");
 }
 
 fn tell_peer(who: &Who, what: &str) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use serde_json::Value;
 
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -50,5 +51,23 @@ fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
     for command in ["ls", "why"] {
         let said = node.cli(&[command, "linked/file"]).expect_ok();
         assert!(said.contains("real/file"), "{command}: {said}");
+    }
+}
+
+/// The name of a node comes a moment after the node.
+#[apply(promise)]
+fn events_tell_of_a_node_that_comes_for_the_first_time_by_its_name() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["first", "second"]);
+    for (node, other) in [(&nodes[0], "second"), (&nodes[1], "first")] {
+        (node.cli(&["wait", "--peers", "1", "--timeout", "60s"])).expect_ok();
+        eventually("it is named", Duration::from_secs(60), || {
+            let told = node.cli(&["events", "--json"]).expect_ok();
+            let lines = told
+                .lines()
+                .map(|it| serde_json::from_str::<Value>(it).unwrap());
+            let mut ups = lines.filter(|event| event["event"] == "peer-up");
+            ups.any(|event| event["peer"] == other)
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! What happened, told to whoever asks or follows.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::{Service, Sight};
@@ -10,6 +12,11 @@ use crate::digest::ContentHash;
 use crate::node::door::DownReason;
 use crate::node::mesh::Who as MeshWho;
 use crate::node::{Audience, Given, News, Noted, Push, PushStage, Who};
+
+/// How long a node that is new may take to say what it is called.
+const NAMING_TIME: Duration = Duration::from_secs(2);
+/// How often that is looked for.
+const NAMING_LOOK: Duration = Duration::from_millis(100);
 
 impl Service {
     pub(super) async fn tell_events(&self, follow: bool, sight: Sight, reply: ReplySink) {
@@ -32,10 +39,40 @@ impl Service {
             if count > 0 && reply.more(&lost(count)).await.is_err() {
                 return;
             }
-            if is_told(&noted) && reply.more(&self.event(noted)).await.is_err() {
+            if !is_told(&noted) {
+                continue;
+            }
+            let noted = self.with_name(noted, follow).await;
+            if reply.more(&self.event(noted)).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// A node that comes for the first time has a name by now, or shortly for who waits.
+    async fn with_name(&self, noted: Noted, waits: bool) -> Noted {
+        let Noted { news, .. } = &noted;
+        let News::PeerUp(who) = news else {
+            return noted;
+        };
+        let news = News::PeerUp(self.named(who.clone(), waits).await);
+        Noted { news, ..noted }
+    }
+
+    /// A node with what it is called, which is heard shortly after the node itself.
+    pub(in crate::daemon) async fn named(&self, mut who: Who, waits: bool) -> Who {
+        let patience = if waits { NAMING_TIME } else { Duration::ZERO };
+        let until = Instant::now() + patience;
+        while who.name.is_none() {
+            who.name = self.node.label_of(&who.node);
+            if Instant::now() >= until {
+                break;
+            }
+            if who.name.is_none() {
+                tokio::time::sleep(NAMING_LOOK).await;
+            }
+        }
+        who
     }
 
     /// An event with the name of what is fetched, where it has one by now.
