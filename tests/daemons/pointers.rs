@@ -155,7 +155,12 @@ fn a_current_link_always_leads_to_a_whole_release() {
             .unwrap();
         for n in 0..20 {
             let at: PathBuf = release.join(format!("page{n}"));
-            assert_eq!(fs::read_to_string(&at).unwrap(), page(number, n), "{at:?}");
+            let read = fs::read_to_string(&at).unwrap_or_else(|error| {
+                let events = reader.cli(&["events"]).text();
+                let of_nodes = events.lines().filter(|event| event.contains(" is "));
+                panic!("{at:?}: {error}: {:#?}", of_nodes.collect::<Vec<_>>())
+            });
+            assert_eq!(read, page(number, n), "{at:?}");
         }
         releases.saw(number + 1);
         seen += 1;
