@@ -303,10 +303,19 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
+    pub(super) fn pins(&self) -> Vec<ContentHash> {
+        let index = self.index.lock();
+        index.pins().iter().map(|(hash, _)| hash).collect()
+    }
+
+    pub(super) fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
         let index = self.index.lock();
         let pins = index.pins().iter();
         pins.map(|(hash, label)| (hash, label.into())).collect()
+    }
+
+    pub(super) fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
+        self.index.lock().pins().label(hash).map(Box::from)
     }
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {

@@ -330,9 +330,19 @@ impl Cache {
         self.core().unpin_all(hashes)
     }
 
-    /// All pinned hashes with their labels, cached or not, in order.
-    pub fn pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
+    /// All pinned hashes, cached or not, in order.
+    pub fn pins(&self) -> Vec<ContentHash> {
         self.core().pins()
+    }
+
+    /// The same with their labels, empty where they have none.
+    pub fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
+        self.core().labelled_pins()
+    }
+
+    /// The label of one that is pinned.
+    pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
+        self.core().pin_label(hash)
     }
 
     /// Whether the hash is pinned.

@@ -74,6 +74,10 @@ impl Pins {
         self.hashes.contains_key(hash)
     }
 
+    pub(super) fn label(&self, hash: &ContentHash) -> Option<&[u8]> {
+        self.hashes.get(hash).map(|label| &**label)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (ContentHash, &[u8])> + '_ {
         self.hashes.iter().map(|(hash, label)| (*hash, &**label))
     }

@@ -155,7 +155,7 @@ fn pins_survive_a_restart_whether_cached_or_not() {
     drop(cache);
     let (cache, _events) = place.open();
     assert_eq!(cache.pins().len(), 3);
-    assert!(cache.pins().iter().all(|(_, kept)| *kept == label));
+    assert!(cache.labelled_pins().iter().all(|(_, kept)| *kept == label));
     assert!(!cache.is_pinned(&hashes[1]) && cache.is_pinned(&hashes[3]));
 }
 

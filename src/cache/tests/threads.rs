@@ -55,8 +55,7 @@ fn disturb(cache: &Cache, sources: &[Source], budget_bytes: u64) {
 }
 
 fn unpin_everything(cache: &Cache) {
-    let hashes: Vec<_> = cache.pins().into_iter().map(|(hash, _)| hash).collect();
-    cache.unpin_all(&hashes).unwrap();
+    cache.unpin_all(&cache.pins()).unwrap();
 }
 
 #[test]

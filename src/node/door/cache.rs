@@ -175,18 +175,15 @@ impl Node {
 
     /// The name that a content was pinned by.
     pub fn pinned_as(&self, hash: &ContentHash) -> Option<SharedPath> {
-        let pins = self.cache.pins();
-        let found = pins.iter().find(|(pinned, _)| pinned == hash)?;
-        SharedPath::new(found.1.clone())
-            .ok()
-            .filter(|path| !path.is_root())
+        let name = SharedPath::new(self.cache.pin_label(hash)?).ok();
+        name.filter(|path| !path.is_root())
     }
 
     fn pinned_where(
         &self,
         is_meant: impl Fn(&ContentHash, Option<&SharedPath>) -> bool,
     ) -> Contents {
-        let pins = self.cache.pins().into_iter();
+        let pins = self.cache.labelled_pins().into_iter();
         let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
         let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
         let sized = |hash: &ContentHash| self.cache.cached_bytes(hash);
@@ -246,9 +243,9 @@ impl Node {
     fn unfinished_pins(&self) -> Contents {
         let (here, view) = (self.here(), self.view());
         let pins = self.cache.pins().into_iter();
-        let unfinished = pins.filter(|(hash, _)| !here.has(hash));
+        let unfinished = pins.filter(|hash| !here.has(hash));
         unfinished
-            .filter_map(|(hash, _)| {
+            .filter_map(|hash| {
                 let content = view.by_hash(&hash)?;
                 let path = view.names_of(&hash, 1).pop()?;
                 Some((hash, (content.size_bytes, path)))
