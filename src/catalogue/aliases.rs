@@ -2,8 +2,9 @@
 //!
 //! All conflict names of a directory are given out at once, in the order of the names they stand
 //! for and of the rank of their versions, so that they depend on what is there and not on what
-//! came first. A name that is really there is never taken; the first free form is: with the
-//! author's name, then with the start of its key. Where neither is free or fits, there is none.
+//! came first. A name that is really there is never taken, nor one that another node owns. The
+//! first free form is: with the author's name, then with the start of its key. Where neither is
+//! free or fits, there is none.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,8 @@ impl Merge {
     }
 }
 
-/// The conflict names that a version may have, the best first, without those really there.
+/// The conflict names that a version may have, the best first, without those really there and
+/// those that are another node's.
 fn forms(state: &Merged, dir: DirId, row: &Row) -> Vec<Vec<u8>> {
     let node = state.node(row.author);
     let by_key = format!("{}-{}", node.label, node.id.short(KEY_DIGITS));
@@ -68,6 +70,7 @@ fn forms(state: &Merged, dir: DirId, row: &Row) -> Vec<Vec<u8>> {
         .into_iter()
         .filter_map(|label| conflict_name(row.name(), label))
         .filter(|name| name.len() <= room_bytes)
+        .filter(|name| state.may_have(row, name))
         .filter(|name| !here.listed.contains(&Named(name)) && !here.dirs.contains(&Named(name)))
         .collect()
 }

@@ -246,7 +246,7 @@ impl Merged {
     /// Whether a row tells of a directory's last change. One from ahead of the clock does not until
     /// its time comes: it would hide every change meanwhile.
     pub fn dates_directory(&self, row: &Row) -> bool {
-        row.class == Class::Directory && self.is_live(row) && !self.is_ahead(row)
+        self.lists_directory(row) && !self.is_ahead(row)
     }
 
     /// The directory of a path, listed or not.

@@ -8,17 +8,23 @@ use std::sync::Arc;
 use super::Catalogue;
 use super::merged::{Merged, Owners};
 use super::orders::DirRef;
-use super::row::{DirId, Row};
+use super::row::{Class, DirId, Row};
 use crate::id::NodeId;
 use crate::path::SharedPath;
 
 impl Merged {
     /// Whether the author of a row may have its name.
     pub(super) fn may_have_name(&self, row: &Row) -> bool {
+        self.may_have(row, row.name())
+    }
+
+    /// Whether the author of a row may have a name in its directory: its own, or the one that it
+    /// would be listed by after a conflict.
+    pub(super) fn may_have(&self, row: &Row, name: &[u8]) -> bool {
         if self.owners.is_empty() {
             return true;
         }
-        let owner = self.owner_of(&self.path_of(row.dir, row.name()));
+        let owner = self.owner_of(&self.path_of(row.dir, name));
         owner.is_none_or(|owner| owner == *self.node_of(row))
     }
 
@@ -47,10 +53,22 @@ impl Catalogue {
         let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
         let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
         let state = &self.merge.state;
-        let rows: Vec<Row> = changed
-            .flat_map(|(top, _)| rows_at_and_below(state, top))
-            .collect();
+        let (mut rows, mut around) = (Vec::new(), Vec::new());
+        for (top, _) in changed {
+            rows.extend(rows_at_and_below(state, top));
+            around.extend(top.parent().and_then(|parent| state.find_dir(&parent)));
+        }
+        // what lost another name there may be called by this one, or may no more
+        let around = around
+            .iter()
+            .filter(|dir| self.merge.conflicts.contains_key(dir));
+        self.merge.stale_aliases.extend(around);
         self.merge.state.owners = Arc::new(owners);
+        // a directory that is listed no more, or is again, counts in the time of the one around it
+        let is_record = |row: &&Row| row.class == Class::Directory;
+        for row in rows.iter().filter(is_record) {
+            self.merge.retime_directory(row);
+        }
         self.merge.dirty = true;
         let at_once = rows.len().min(self.merge.step_records);
         self.merge.unsettled.extend(rows);

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::worlds::{CONTENTS, NAMES, NODES, Said, World, node_id, steps};
+use super::worlds::{CONTENTS, NAMES, NODES, Said, World, node_id, owners, steps};
 use super::*;
-use crate::catalogue::{Totals, conflict_name};
+use crate::catalogue::{Owners, Rule, Totals, conflict_name};
 
 struct Model<'a> {
     said: &'a [Said],
     live: &'a BTreeSet<usize>,
+    owners: &'a Owners,
 }
 
 type Candidate<'a> = (usize, ShareIndex, &'a Entry);
@@ -42,7 +43,26 @@ impl<'a> Model<'a> {
             .collect()
     }
 
-    fn is_givable(&self, (author, _, entry): &Candidate<'_>) -> bool {
+    fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+        let mut above = std::iter::successors(Some(path.clone()), SharedPath::parent);
+        above.find_map(|path| self.owners.get(&path).copied())
+    }
+
+    /// Whether a path is nobody's, or this author's.
+    fn may_have(&self, author: usize, path: &SharedPath) -> bool {
+        let owner = self.owner_of(path);
+        owner.is_none_or(|owner| owner == node_id(author))
+    }
+
+    fn lists_directory(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
+        let is_directory = entry.kind == Kind::Directory;
+        is_directory && self.live.contains(author) && self.may_have(*author, path)
+    }
+
+    fn is_givable(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
+        if !self.may_have(*author, path) {
+            return false;
+        }
         match &entry.kind {
             Kind::File { hash, .. } => !self.holders(hash).is_empty(),
             Kind::Symlink { .. } => self.live.contains(author),
@@ -53,11 +73,11 @@ impl<'a> Model<'a> {
     fn directories(&self) -> BTreeSet<SharedPath> {
         let mut dirs = BTreeSet::from([SharedPath::root()]);
         for (path, candidate) in self.all() {
-            let explicit = candidate.2.kind == Kind::Directory && self.live.contains(&candidate.0);
+            let explicit = self.lists_directory(path, &candidate);
             if explicit {
                 dirs.insert(path.clone());
             }
-            if explicit || self.is_givable(&candidate) {
+            if explicit || self.is_givable(path, &candidate) {
                 let mut at = path.parent();
                 while let Some(dir) = at {
                     at = dir.parent();
@@ -71,7 +91,7 @@ impl<'a> Model<'a> {
     /// The versions of each path that can be given, the best first.
     fn versions(&self) -> BTreeMap<&'a SharedPath, Vec<Candidate<'a>>> {
         let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
-        for (path, candidate) in self.all().filter(|(_, c)| self.is_givable(c)) {
+        for (path, candidate) in self.all().filter(|(p, c)| self.is_givable(p, c)) {
             versions.entry(path).or_default().push(candidate);
         }
         for candidates in versions.values_mut() {
@@ -131,7 +151,7 @@ impl<'a> Model<'a> {
                 .iter()
                 .filter_map(|label| conflict_name(path.file_name(), label))
                 .map(|name| path.parent().unwrap().join(&name).unwrap())
-                .find(|path| !listing.contains_key(path));
+                .find(|path| !listing.contains_key(path) && self.may_have(author, path));
             if let Some(path) = free {
                 listing.insert(
                     path,
@@ -148,8 +168,8 @@ impl<'a> Model<'a> {
         dir: &SharedPath,
         changed: &BTreeMap<SharedPath, Timestamp>,
     ) -> Timestamp {
-        let is_record = |(_, (author, _, entry)): &(&SharedPath, Candidate<'_>)| {
-            entry.kind == Kind::Directory && self.live.contains(author)
+        let is_record = |(path, candidate): &(&SharedPath, Candidate<'_>)| {
+            self.lists_directory(path, candidate)
         };
         let records = || self.all().filter(is_record);
         let is_within = |path: &SharedPath| path.parent().as_ref() == Some(dir);
@@ -216,28 +236,31 @@ fn check(view: &View, model: &Model<'_>) {
     }
     for (path, versions) in model.versions() {
         let known = view.versions(path);
-        let givable = known
-            .iter()
+        let by_right = known.iter().filter(|it| it.rule != Rule::NotOwner);
+        let givable = by_right
             .filter(|version| version.kind != Kind::Directory && !version.holders.is_empty());
         assert_eq!(givable.count(), versions.len(), "{path:?}: {known:?}");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn any_order_of_facts_and_deaths_ends_in_the_merge_from_scratch(
         steps in proptest::collection::vec(steps(), 1..60),
         live in proptest::collection::btree_set(0..NODES, 0..=NODES),
+        owners in owners(),
     ) {
         let mut world = World::new();
         steps.into_iter().for_each(|step| world.take(step));
-        world.settle(&live);
-        let model = Model { said: &world.said, live: &live };
+        world.settle(&live, &owners);
+        let model = Model { said: &world.said, live: &live, owners: &owners };
         let views = world.observers.each_mut().map(|observer| observer.catalogue.view());
         views.iter().for_each(|view| check(view, &model));
         prop_assert_eq!(plain(&views[0]), plain(&views[1]));
+        for (path, (kind, _, author)) in plain(&views[0]) {
+            let owner = model.owner_of(&path).filter(|_| kind != Kind::Directory);
+            prop_assert!(owner.is_none() || owner == author, "{path} is another's");
+        }
     }
 
     #[test]
@@ -246,7 +269,7 @@ proptest! {
     ) {
         let mut world = World::new();
         steps.into_iter().for_each(|step| world.take(step));
-        world.settle(&(0..NODES).collect());
+        world.settle(&(0..NODES).collect(), &Owners::new());
         let [observer, _] = &mut world.observers;
         (0..NODES).for_each(|author| observer.catalogue.forget(&node_id(author)));
         while observer.catalogue.advance(5) {}

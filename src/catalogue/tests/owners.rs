@@ -80,3 +80,51 @@ fn the_nearest_owner_above_a_name_counts_and_a_path_that_is_given_back_is_everyb
     watcher.set_owners(Owners::new());
     assert_eq!(names(&watcher.view()), ALL);
 }
+
+#[test]
+fn what_lost_a_name_is_not_called_by_one_that_another_node_owns() {
+    let (mut winner, mut loser) = (node(1, "winner"), node(2, "loser"));
+    put(&mut winner, "b.x", file("newer", 9));
+    put(&mut loser, "b.x", file("older", 1));
+    let mut watcher = node(0xff, "watcher");
+    share(&mut winner, &mut watcher);
+    share(&mut loser, &mut watcher);
+    let by_name = ["b.x", "b~loser.x"];
+    assert_eq!(names(&watcher.view()), by_name);
+    watcher.set_owners(owners(&[("b~loser.x", 1)]));
+    let by_key = format!("b~loser-{}.x", id(2).short(8));
+    assert_eq!(names(&watcher.view()), ["b.x", &by_key]);
+    watcher.set_owners(owners(&[("b~loser.x", 1), (&by_key, 3)]));
+    assert_eq!(names(&watcher.view()), ["b.x"]);
+    watcher.set_owners(owners(&[("b~loser.x", 2)]));
+    assert_eq!(names(&watcher.view()), by_name, "its own");
+}
+
+#[test]
+fn a_directory_without_right_to_its_name_dates_nothing() {
+    let (mut owner, mut other) = (node(1, "owner"), node(2, "other"));
+    put(&mut owner, "docs/guide.txt", file("right", 3));
+    put(&mut other, "docs/dir", directory(9));
+    put(&mut other, "docs", directory(9));
+    let changed = |watcher: &mut Catalogue| {
+        let found = watcher.view().lookup(&path("docs"));
+        found.map(|found| found.mtime)
+    };
+    let mut watcher = node(0xff, "watcher");
+    share(&mut owner, &mut watcher);
+    share(&mut other, &mut watcher);
+    assert_eq!(changed(&mut watcher), Some(time(9)));
+    watcher.set_owners(owners(&[("docs", 1)]));
+    assert_eq!(changed(&mut watcher), Some(time(3)));
+    watcher.set_owners(Owners::new());
+    assert_eq!(changed(&mut watcher), Some(time(9)));
+    let mut later = node(0xff, "watcher");
+    later.set_owners(owners(&[("docs", 1)]));
+    share(&mut other, &mut later);
+    share(&mut owner, &mut later);
+    assert_eq!(
+        changed(&mut later),
+        Some(time(3)),
+        "whatever was known first"
+    );
+}

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::catalogue::Owners;
 
 pub(super) const NODES: usize = 4;
 /// Two of one name, so that labels matter.
@@ -73,6 +74,11 @@ pub(super) enum Step {
     LookAt {
         to: usize,
     },
+    /// Hears whose which path is, which the others may hear later or otherwise.
+    SetOwners {
+        to: usize,
+        owners: Owners,
+    },
 }
 
 pub(super) const CONTENTS: [&str; 4] = ["", "one", "two", "three!"];
@@ -109,6 +115,19 @@ fn paths() -> impl Strategy<Value = SharedPath> {
     proptest::collection::vec(name, 1..4).prop_map(|names| path(&names.join("/")))
 }
 
+/// Whose some paths are: nested ones, the root, and paths that nothing is at.
+pub(super) fn owners() -> impl Strategy<Value = Owners> {
+    let path = prop_oneof![
+        1 => Just(SharedPath::root()),
+        6 => paths(),
+    ];
+    let owned = proptest::collection::vec((path, 0..NODES), 0..3);
+    owned.prop_map(|all| {
+        let owner = |(path, author)| (path, node_id(author));
+        all.into_iter().map(owner).collect()
+    })
+}
+
 pub(super) fn steps() -> impl Strategy<Value = Step> {
     let (author, to) = (0..NODES, 0..2usize);
     prop_oneof![
@@ -129,6 +148,7 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
         1 => (to.clone(), author).prop_map(|(to, author)| Step::Forget { to, author }),
         3 => (to.clone(), 1..9usize).prop_map(|(to, limit)| Step::Advance { to, limit }),
         1 => to.clone().prop_map(|to| Step::Restart { to }),
+        2 => (to.clone(), owners()).prop_map(|(to, owners)| Step::SetOwners { to, owners }),
         2 => to.prop_map(|to| Step::LookAt { to }),
     ]
 }
@@ -283,13 +303,14 @@ impl World {
                 self.observers[to].catalogue.advance(limit);
             }
             Step::Restart { to } => self.observers[to].restart(0xf0 + to as u8, std::iter::empty()),
+            Step::SetOwners { to, owners } => self.observers[to].catalogue.set_owners(owners),
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
             _ => unreachable!("the authors' steps were taken above"),
         }
     }
 
-    /// Lets every observer have all logs and one live set.
-    pub(super) fn settle(&mut self, live: &BTreeSet<usize>) {
+    /// Lets every observer have all logs, one live set and the same owners.
+    pub(super) fn settle(&mut self, live: &BTreeSet<usize>, owners: &Owners) {
         for author in 0..NODES {
             let head = signed(&mut self.authors[author]);
             for observer in &mut self.observers {
@@ -304,6 +325,10 @@ impl World {
                 assert!(observer.knows(&head));
                 while observer.catalogue.advance(5) {}
             }
+        }
+        for observer in &mut self.observers {
+            observer.catalogue.set_owners(owners.clone());
+            while observer.catalogue.advance(5) {}
         }
     }
 }
