@@ -3,6 +3,7 @@
 //! A name is looked at once for all that was reported of it, in the turn of the last report that
 //! may have put something else there. A look that is overtaken by another report may have seen what
 //! is of that later turn, so it counts for nothing, or only after all that was reported by then.
+//! And it may have seen what is yet to be reported (see [`Checks::may_be_ahead`]).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::identity::Seen;
+use super::identity::{Seen, Stamp};
 use super::observe::Found;
 use super::order::Turn;
 use super::tree::Slot;
@@ -28,6 +29,10 @@ pub(super) struct Check {
     pub(super) cause: Cause,
     /// A writer closed what had the name.
     closed: bool,
+    /// The last that was reported is that it was unlinked.
+    unlinked: bool,
+    /// When the reports began to be read that it is for.
+    since: Stamp,
 }
 
 /// A name that was looked at.
@@ -45,6 +50,8 @@ pub(super) struct Checks {
     written: LruCache<(u64, u64), ()>,
     /// When a name was found gone whose writer was seen closing: it may have been linked.
     lost: Option<Instant>,
+    /// When the last reports began to be read.
+    reading_since: Stamp,
 }
 
 impl Checks {
@@ -53,7 +60,18 @@ impl Checks {
             names: BTreeMap::new(),
             written: LruCache::new(WRITTEN_MAX),
             lost: None,
+            reading_since: Stamp::default(),
         }
+    }
+
+    /// Reports are read from now on.
+    pub(super) fn begin_reading(&mut self, now: Stamp) {
+        self.reading_since = now;
+    }
+
+    /// The first turn that something is to be looked at for.
+    pub(super) fn first_turn(&self) -> Option<Turn> {
+        self.names.values().map(|check| check.turn).min()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,10 +97,14 @@ impl Checks {
             turn,
             cause,
             closed: false,
+            unlinked: false,
+            since: self.reading_since,
         };
         let check = self.names.entry((directory, name)).or_insert(fresh);
         if cause > Cause::Walk {
             check.turn = turn;
+            check.since = self.reading_since;
+            check.unlinked = cause == Cause::Unlinked;
         }
         // what is made under the name is another file than the one that was closed under it
         check.cause = match cause {
@@ -109,6 +131,18 @@ impl Checks {
             again.cause = again.cause.max(was.cause);
         }
         true
+    }
+
+    /// Whether what was found may have come about after all that was reported of the name: a change
+    /// is to be seen some microseconds before it is reported, or milliseconds where its thread has
+    /// to wait between the two.
+    pub(super) fn may_be_ahead(check: &Check, found: &Found) -> bool {
+        match found {
+            Found::Nothing => !check.unlinked,
+            Found::File(seen) | Found::Symlink(seen, _) => seen.identity.ctime >= check.since,
+            // what is in a directory is found later, and told as one unit
+            Found::Directory(_) | Found::LeftOut(_) => false,
+        }
     }
 
     /// Whether a name is to be looked at since something may have been put there.
@@ -246,6 +280,27 @@ mod tests {
             checks.note(root, b"f"[..].into(), cause, turn);
         }
         assert_eq!(checks.take().pop_first().unwrap().1.turn, turns[1]);
+    }
+
+    #[test]
+    fn a_look_may_be_ahead_of_the_reports_where_the_change_is_no_older_than_their_reading() {
+        let (mut checks, mut order) = (Checks::new(), Order::default());
+        let root = Tree::new().insert_root(0);
+        let found = |seconds| {
+            let mut seen = seen(1, 9);
+            seen.identity.ctime = Stamp::new(seconds, 0);
+            Found::Symlink(seen, Box::default())
+        };
+        checks.begin_reading(Stamp::new(5, 0));
+        checks.note(root, b"f"[..].into(), Cause::Closed, order.step());
+        checks.begin_reading(Stamp::new(8, 0));
+        let (_, check) = checks.take().pop_first().unwrap();
+        assert!(!Checks::may_be_ahead(&check, &found(4)));
+        assert!(Checks::may_be_ahead(&check, &found(5)));
+        assert!(Checks::may_be_ahead(&check, &Found::Nothing));
+        checks.note(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        let (_, check) = checks.take().pop_first().unwrap();
+        assert!(!Checks::may_be_ahead(&check, &Found::Nothing));
     }
 
     #[test]

@@ -76,6 +76,9 @@ impl State {
         match read.outcome {
             Outcome::Hashed { seen, hash, trust } => {
                 let racy = trust == Trust::Racy;
+                if !read.overtaken {
+                    self.order.note_hashed(slot, seen.identity.ctime);
+                }
                 self.order.set_changed(seen.identity.ctime);
                 self.become_file(slot);
                 if let Some(bytes) = read.bytes {

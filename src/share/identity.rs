@@ -6,6 +6,9 @@ use rustix::fs::{FileType, Stat};
 
 use crate::wire::native::record::Timestamp;
 
+/// The longest tick of the clock that dates files (`time(7)`, the software clock: 100 Hz).
+const TICK_MAX: Duration = Duration::from_millis(10);
+
 /// A [`Timestamp`] in 12 bytes: there is one or more for each file in memory.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +28,11 @@ impl Stamp {
     /// The time of day, by the clock that files are dated with.
     pub(super) fn now() -> Self {
         Self::from(SystemTime::now())
+    }
+
+    /// No change from now on is dated before that.
+    pub(super) fn last_tick() -> Self {
+        Self::from(SystemTime::now() - TICK_MAX)
     }
 
     /// How far this lies before (or after) `other`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checks::{Check, Look};
+use super::checks::{Check, Checks, Look};
 use super::observe::Found;
 use super::scanner::{Scanner, Visit, place_of};
 use super::state::State;
@@ -42,6 +42,9 @@ impl Scanner {
                 late.extend(last);
             } else {
                 state.order.set_turn(look.check.turn);
+                if is_known(&state, &look) && Checks::may_be_ahead(&look.check, &look.found) {
+                    state.order.set_ahead();
+                }
                 self.take_look(&mut state, look, now);
             }
         }
@@ -109,5 +112,16 @@ impl Scanner {
             };
             self.queue_visit(state, visit);
         }
+    }
+}
+
+/// Whether what was found can point to anything else, or be told to be gone: it is a link, or its
+/// name was listed before.
+fn is_known(state: &State, look: &Look) -> bool {
+    let known = state.tree.child(look.place.slot, &look.name);
+    match &look.found {
+        Found::Symlink(..) => true,
+        Found::File(_) => known.is_some_and(|slot| state.tree.file(slot).is_some_and(|f| f.listed)),
+        _ => known.is_some(),
     }
 }

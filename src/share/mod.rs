@@ -111,28 +111,15 @@ impl ShareSet {
     /// # Errors
     /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
-        let mut make = std::fs::DirBuilder::new();
-        make.recursive(true).mode(0o700).create(&config.state_dir)?;
-        let state_dir = std::fs::canonicalize(&config.state_dir)?;
-        let ledger = Ledger::open(&state_dir.join("shares.redb"))?;
-        let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
-        let mut refused = config.refuse_beneath;
-        refused.push(state_dir);
-        let refused = refused
-            .iter()
-            .map(|path| without_links_above(path))
-            .collect();
-        let state = State::new(ledger, config.quiet, config.known);
-        let (quiet, rescan) = (config.quiet, config.rescan);
-        let shared = Shared::new(state, Beneath::new(refused), outboards, quiet, rescan)?;
-        let shared = Arc::new(shared);
+        let (watch_limit, hash_threads) = (config.watch_limit, config.hash_threads);
+        let shared = Arc::new(open_shared(config)?);
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_EVENTS);
         let inner = Inner {
             shared,
             threads: Mutex::default(),
             changing: Mutex::default(),
         };
-        inner.start(sender, config.watch_limit, config.hash_threads)?;
+        inner.start(sender, watch_limit, hash_threads)?;
         Ok((
             Self {
                 inner: Arc::new(inner),
@@ -432,6 +419,22 @@ fn without_links_above(path: &Path) -> PathBuf {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => absolute,
     }
+}
+
+/// What the threads share, with the state that an earlier run left.
+fn open_shared(config: ShareConfig) -> Result<Shared, ShareError> {
+    let mut make = std::fs::DirBuilder::new();
+    make.recursive(true).mode(0o700).create(&config.state_dir)?;
+    let state_dir = std::fs::canonicalize(&config.state_dir)?;
+    let ledger = Ledger::open(&state_dir.join("shares.redb"))?;
+    let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
+    let mut refused = config.refuse_beneath;
+    refused.push(state_dir);
+    let refused = refused.iter().map(|path| without_links_above(path));
+    let beneath = Beneath::new(refused.collect());
+    let state = State::new(ledger, config.quiet, config.known);
+    let (quiet, rescan) = (config.quiet, config.rescan);
+    Ok(Shared::new(state, beneath, outboards, quiet, rescan)?)
 }
 
 impl Inner {

@@ -10,6 +10,10 @@
 //! last change, what is gone last. The old name of what was renamed is reported after the new one
 //! (see `watch`), so it is of that unit too.
 //!
+//! A change can be seen before the kernel reports it: who looks at a name because of one report may
+//! find what the next one will say, whose turn is not known yet. Such a look is one unit with all
+//! that was reported by then. And what was reported and not looked at yet keeps back what is later.
+//!
 //! Two things are not waited for, so that the promise of promptness holds: a file that is still
 //! being written, and a large one (see [`LARGE_WAIT`]).
 
@@ -65,6 +69,8 @@ type Name = (ShareIndex, SharedPath);
 /// Something to be told, with the time of the change.
 struct Held {
     changed: Stamp,
+    /// It may be of a later turn.
+    ahead: bool,
     event: ShareEvent,
 }
 
@@ -74,15 +80,30 @@ pub(super) struct Order {
     turns: u64,
     /// In which turn, and by a change of when, that is what is told now.
     now: (Turn, Stamp),
+    /// Whether it may be of a later turn.
+    ahead: bool,
     met: Met,
     open: BTreeMap<Turn, Open>,
-    files: HashMap<Slot, (Turn, Option<Instant>)>,
+    files: HashMap<Slot, Awaited>,
     held: BTreeMap<Turn, Vec<Held>>,
     /// The last turn that something of a name is held in: of one name nothing overtakes.
     names: HashMap<Name, Turn>,
-    /// First and last turns of units that no more is found of.
+    /// First and last turns of units that no more is found of; none begins before another's end.
     units: VecDeque<(Turn, Turn)>,
     reading: Option<Reading>,
+    /// The first turn of a name that was reported and not looked at yet.
+    unlooked: Option<Turn>,
+}
+
+/// A file to be hashed.
+struct Awaited {
+    turn: Turn,
+    /// How long it is waited for, where it is large.
+    large: Option<Instant>,
+    /// When it was changed last, as far as was seen then.
+    changed: Stamp,
+    /// What was seen may be of a later turn.
+    ahead: bool,
 }
 
 /// The unit that directories are being read of.
@@ -105,6 +126,7 @@ impl Order {
     /// What is told from now on is of this turn.
     pub(super) fn set_turn(&mut self, turn: Turn) {
         self.now = (turn, Stamp::default());
+        self.ahead = false;
         self.met = Met::Reported;
     }
 
@@ -134,8 +156,14 @@ impl Order {
     /// one. A large one is waited for until `large`.
     pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
-        let turn = self.now.0;
-        self.files.insert(slot, (turn, large));
+        let (turn, changed) = self.now;
+        let awaited = Awaited {
+            turn,
+            large,
+            changed,
+            ahead: self.ahead,
+        };
+        self.files.insert(slot, awaited);
         let open = self.open.entry(turn).or_default();
         match large {
             Some(until) => open.large.push(until),
@@ -145,12 +173,22 @@ impl Order {
 
     /// The turn of a file that is waited for.
     pub(super) fn turn_of(&self, slot: Slot) -> Option<Turn> {
-        self.files.get(&slot).map(|(turn, _)| *turn)
+        self.files.get(&slot).map(|awaited| awaited.turn)
+    }
+
+    /// A file was hashed in its turn as it was changed at `changed`. Where something else was seen
+    /// when it came to be waited for, it may be of a later turn.
+    pub(super) fn note_hashed(&mut self, slot: Slot, changed: Stamp) {
+        if let Some(awaited) = self.files.get(&slot)
+            && (awaited.ahead || ![Stamp::default(), changed].contains(&awaited.changed))
+        {
+            self.set_ahead();
+        }
     }
 
     /// Nothing waits for the file any more.
     pub(super) fn forget_file(&mut self, slot: Slot) {
-        let Some((turn, large)) = self.files.remove(&slot) else {
+        let Some(Awaited { turn, large, .. }) = self.files.remove(&slot) else {
             return;
         };
         let Some(open) = self.open.get_mut(&turn) else {
@@ -214,12 +252,40 @@ impl Order {
             return;
         };
         if reading.left == 0 || last.0.saturating_sub(reading.first.0) > UNIT_MAX_TURNS {
-            self.units.push_back((reading.first, last));
-            reading.first = Turn(self.turns + 1);
+            let first = std::mem::replace(&mut reading.first, Turn(self.turns + 1));
+            if reading.left == 0 {
+                self.reading = None;
+            }
+            self.push_unit(first, last);
         }
-        if reading.left == 0 {
-            self.reading = None;
+    }
+
+    /// What is told from now on in this turn may have been made after anything that was reported up
+    /// to now: all that is one unit. Where it is more than [`UNIT_MAX_TURNS`], it stays as it is.
+    pub(super) fn set_ahead(&mut self) {
+        let (first, last) = (self.now.0, Turn(self.turns));
+        if last.0.saturating_sub(first.0) > UNIT_MAX_TURNS {
+            return;
         }
+        self.ahead = true;
+        match &mut self.reading {
+            Some(reading) => reading.first = reading.first.min(first),
+            None => self.push_unit(first, last),
+        }
+    }
+
+    /// Adds a unit; what it has in common with others makes one of them.
+    fn push_unit(&mut self, mut first: Turn, mut last: Turn) {
+        while let Some(before) = self.units.pop_back_if(|(_, end)| *end >= first) {
+            (first, last) = (first.min(before.0), last.max(before.1));
+        }
+        self.units.push_back((first, last));
+    }
+
+    /// Nothing of this turn or a later one is told yet: a name that was reported in it is to be
+    /// looked at.
+    pub(super) fn set_unlooked(&mut self, turn: Option<Turn>) {
+        self.unlooked = turn;
     }
 
     /// Holds what is to be told until its turn.
@@ -231,7 +297,12 @@ impl Order {
             turn = *last;
         }
         let held = self.held.entry(turn).or_default();
-        held.push(Held { changed, event });
+        let ahead = self.ahead;
+        held.push(Held {
+            changed,
+            ahead,
+            event,
+        });
     }
 
     /// Whether a unit waits for the reports to be drained.
@@ -285,7 +356,7 @@ impl Order {
         let mut open = self.open.iter().filter(|(_, open)| blocks(open));
         let open = open.next().map(|(turn, _)| *turn);
         let reading = self.reading.as_ref().map(|reading| reading.first);
-        open.into_iter().chain(reading).min()
+        open.into_iter().chain(reading).chain(self.unlooked).min()
     }
 
     fn emit(&mut self, turn: Turn, out: &mut Vec<ShareEvent>) {
@@ -327,14 +398,15 @@ impl Order {
 }
 
 impl Held {
-    /// What is there first, the older first; what is gone last.
-    fn rank(&self) -> (bool, bool, Stamp) {
+    /// What is there first, the older first, of one tick of the clock what may be of a later turn
+    /// last; after all that what is gone.
+    fn rank(&self) -> (bool, bool, Stamp, bool) {
         let directory = match &self.event {
             ShareEvent::Put { entry, .. } => entry.kind == Kind::Directory,
             _ => false,
         };
         let gone = matches!(self.event, ShareEvent::Removed { .. });
-        (gone, !directory, self.changed)
+        (gone, !directory, self.changed, self.ahead)
     }
 }
 
@@ -360,156 +432,4 @@ fn drop_superseded(unit: &mut Vec<Held>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tree::{Body, FileBody, Tree};
-    use super::*;
-    use crate::wire::native::record::Entry;
-
-    fn slots() -> [Slot; 3] {
-        let mut tree = Tree::new();
-        let root = tree.insert_root(0);
-        ["a", "b", "c"]
-            .map(|name| tree.insert(root, name.as_bytes(), Body::File(FileBody::unlisted())))
-    }
-
-    fn name(text: &str) -> SharedPath {
-        SharedPath::new(text.as_bytes()).unwrap()
-    }
-
-    fn removed(text: &str) -> ShareEvent {
-        let (share, path) = (ShareIndex(0), name(text));
-        ShareEvent::Removed { share, path }
-    }
-
-    fn put(text: &str, kind: Kind) -> ShareEvent {
-        let entry = Entry {
-            kind,
-            mtime: Stamp::default().into(),
-            version_time: Stamp::default().into(),
-            sent_by: None,
-        };
-        let (share, path) = (ShareIndex(0), name(text));
-        ShareEvent::Put { share, path, entry }
-    }
-
-    fn link(text: &str) -> ShareEvent {
-        let target = bytes::Bytes::from_static(b"t");
-        put(text, Kind::Symlink { target })
-    }
-
-    fn told(order: &mut Order, now: Instant) -> Vec<String> {
-        let mut out = Vec::new();
-        order.release(now, &mut out);
-        out.iter()
-            .map(|event| name_of(event).unwrap().1.to_string())
-            .collect()
-    }
-
-    #[test]
-    fn what_is_known_at_once_waits_for_what_is_not_known_of_an_earlier_turn() {
-        let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
-        order.step();
-        order.await_file(a, None);
-        order.step();
-        order.await_file(b, None);
-        order.step();
-        order.tell(link("current"));
-        assert!(told(&mut order, now).is_empty());
-        order.set_turn(order.turn_of(b).unwrap());
-        order.tell(link("b"));
-        order.forget_file(b);
-        assert!(told(&mut order, now).is_empty());
-        order.set_turn(order.turn_of(a).unwrap());
-        order.tell(link("a"));
-        order.forget_file(a);
-        assert_eq!(told(&mut order, now), ["a", "b", "current"]);
-        assert!(order.is_empty() && order.open.is_empty() && order.names.is_empty());
-    }
-
-    #[test]
-    fn a_file_that_is_given_up_and_one_that_changed_again_hold_up_nothing() {
-        let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
-        order.step();
-        order.await_file(a, None);
-        order.await_file(b, None);
-        order.step();
-        order.tell(link("x"));
-        order.step();
-        order.await_file(a, None);
-        assert!(told(&mut order, now).is_empty());
-        order.forget_file(b);
-        assert_eq!(told(&mut order, now), ["x"]);
-    }
-
-    #[test]
-    fn a_large_file_is_waited_for_and_not_for_ever() {
-        let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
-        order.step();
-        order.await_file(a, Some(now + LARGE_WAIT));
-        order.step();
-        order.tell(link("x"));
-        assert!(told(&mut order, now).is_empty());
-        assert_eq!(order.next_due(), Some(now + LARGE_WAIT));
-        assert_eq!(told(&mut order, now + LARGE_WAIT), ["x"]);
-        order.forget_file(a);
-        assert!(order.open.is_empty());
-    }
-
-    #[test]
-    fn what_is_said_of_one_name_is_never_overtaken() {
-        let (mut order, now, [a, ..]) = (Order::default(), Instant::now(), slots());
-        let first = order.step();
-        order.await_file(a, None);
-        order.step();
-        order.tell(removed("x"));
-        order.set_turn(first);
-        order.tell(link("x"));
-        order.forget_file(a);
-        let mut out = Vec::new();
-        order.release(now, &mut out);
-        assert_eq!(out, [removed("x"), link("x")]);
-    }
-
-    #[test]
-    fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
-        let (mut order, now, [a, b, _]) = (Order::default(), Instant::now(), slots());
-        order.step();
-        order.tell(put("d", Kind::Directory));
-        let turn = order.await_reading().unwrap();
-        order.step();
-        order.await_file(b, None);
-        order.set_turn_of_new(turn);
-        assert!(order.note_met(9));
-        order.await_file(a, None);
-        order.end_reading(turn);
-        order.step();
-        order.tell(removed("old"));
-        order.note_drained();
-        order.set_turn(order.turn_of(a).unwrap());
-        order.set_changed(Stamp::new(9, 0));
-        order.tell(link("d/pointer"));
-        order.forget_file(a);
-        assert!(told(&mut order, now).is_empty(), "b is of the unit");
-        order.set_turn(order.turn_of(b).unwrap());
-        order.set_changed(Stamp::new(5, 0));
-        order.tell(link("d/object"));
-        order.forget_file(b);
-        assert_eq!(told(&mut order, now), ["d", "d/object", "d/pointer", "old"]);
-        assert!(order.units.is_empty() && order.reading.is_none());
-    }
-
-    #[test]
-    fn a_tree_that_is_too_large_to_be_told_whole_is_told_as_it_comes() {
-        let mut order = Order::default();
-        order.step();
-        let turn = order.await_reading().unwrap();
-        assert!((0..UNIT_MAX_NAMES).all(|_| order.note_met(1)));
-        assert!(!order.note_met(1));
-        assert_eq!(order.await_reading(), None);
-        order.end_reading(turn);
-        order.note_drained();
-        order.step();
-        order.await_reading();
-        assert!(!order.note_met(UNIT_MAX_BYTES + 1));
-    }
-}
+mod tests;

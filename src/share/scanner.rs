@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::checks::{Checks, Look};
 use super::config::ShareEvent;
+use super::identity::Stamp;
 use super::left_out::LeftOutWhy;
 use super::mounts::{MountChanges, says_changed};
 use super::observe::Found;
@@ -93,15 +94,7 @@ impl Scanner {
     pub(super) fn run(mut self) {
         while !self.shared.is_stopping() && !self.events.is_closed() {
             let asked = self.shared.settling_asked();
-            self.shared.take_wakes();
-            // what was read is only told after all that was reported before it was read
-            let read = std::mem::take(&mut self.shared.lock().read);
-            self.read_reports();
-            self.gather(Instant::now());
-            self.run_checks();
-            self.take_read(read);
-            self.advance();
-            self.send_events();
+            self.round();
             if self.has_work() {
                 continue;
             }
@@ -114,7 +107,20 @@ impl Scanner {
         self.shared.stop();
     }
 
-    fn has_work(&self) -> bool {
+    /// Takes in what was reported, asked and read by now, and tells what may be told.
+    pub(super) fn round(&mut self) {
+        self.shared.take_wakes();
+        // what was read is only told after all that was reported before it was read
+        let read = std::mem::take(&mut self.shared.lock().read);
+        self.read_reports();
+        self.gather(Instant::now());
+        self.run_checks();
+        self.take_read(read);
+        self.advance();
+        self.send_events();
+    }
+
+    pub(super) fn has_work(&self) -> bool {
         let state = self.shared.lock();
         let queues = [&self.fresh, &self.scan];
         let walks = |queue: &&WalkQueue| queue.walk.is_some() || !queue.visits.is_empty();
@@ -163,6 +169,7 @@ impl Scanner {
 
     pub(super) fn read_reports(&mut self) {
         let mut reports = Vec::new();
+        self.checks.begin_reading(Stamp::last_tick());
         let dropped = self.watches.drain(|report| reports.push(report));
         let mut state = self.shared.lock();
         for report in reports {
@@ -250,10 +257,14 @@ impl Scanner {
         looks: Looks,
         mut walk: Option<&mut Walk>,
     ) -> bool {
+        let turn = walk.as_ref().and_then(|walk| walk.turn);
+        if turn.is_none() {
+            // what was met may point to what was only reported since
+            self.read_reports();
+        }
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let now = Instant::now();
-        let turn = walk.as_ref().and_then(|walk| walk.turn);
         for (name, found) in looks {
             if state.tree.directory(place.slot).map(|d| d.number) != place.number {
                 return false;
@@ -263,7 +274,12 @@ impl Scanner {
                 None => state.order.step_of_walk(),
             }
             let directory = matches!(found, Found::Directory(_));
-            let fresh = state.observe(place.slot, &name, found, Cause::Walk, now);
+            // what is reported of meanwhile is looked at in its own turn
+            let is_due = !directory && turn.is_none() && self.checks.is_due(place.slot, &name);
+            let fresh = match is_due {
+                true => None,
+                false => state.observe(place.slot, &name, found, Cause::Walk, now),
+            };
             let child = state.tree.child(place.slot, &name);
             let full = walk.as_ref().is_some_and(|walk| walk.full);
             if let Some(walk) = &mut walk {
@@ -315,6 +331,7 @@ impl Scanner {
     fn send_events(&mut self) {
         let mut state = self.shared.lock();
         let mut events = std::mem::take(&mut state.outbox);
+        state.order.set_unlooked(self.checks.first_turn());
         state.order.release(Instant::now(), &mut events);
         drop(state);
         if events.is_empty() {

@@ -4,6 +4,7 @@ mod listing;
 mod model;
 mod ordering;
 mod restart;
+mod rounds;
 mod serving;
 mod speed;
 mod watching;

@@ -1,0 +1,201 @@
+//! The scanner, a round at a time: what is seen on the disk before the kernel reports it.
+//!
+//! The kernel makes a change first and reports it then; between the two anybody may look. Here a
+//! change is made while its directory is not watched, so its report never comes.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::share::hasher;
+use crate::share::tree::Slot;
+
+/// A share whose scanner runs when it is told to.
+struct Rounds {
+    home: TempDir,
+    shared: Arc<Shared>,
+    scanner: Scanner,
+    events: Receiver<ShareEvent>,
+    root: Slot,
+    told: Vec<ShareEvent>,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("share");
+        fs::create_dir(&dir).unwrap();
+        let config = ShareConfig {
+            quiet: QUIET,
+            ..ShareConfig::new(home.path().join("state"))
+        };
+        let shared = Arc::new(open_shared(config).unwrap());
+        let exclude = Arc::new(Exclude::new(&[], false).unwrap());
+        let spec = ShareSpec::new(dir.clone());
+        shared.lock().add_share(0, &dir, &spec, exclude);
+        let root = shared.lock().shares[&0].root;
+        let (sender, events) = mpsc::channel(EVENT_QUEUE_EVENTS);
+        let mut rounds = Self {
+            home,
+            scanner: Scanner::new(shared.clone(), sender, 1 << 10),
+            shared,
+            events,
+            root,
+            told: Vec::new(),
+        };
+        rounds.run();
+        rounds
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.home.path().join("share").join(name)
+    }
+
+    /// Rounds until nothing is left to do but to hash.
+    fn run(&mut self) {
+        self.scanner.round();
+        while self.scanner.has_work() {
+            self.scanner.round();
+        }
+        self.told
+            .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
+    }
+
+    /// The same with somebody who hashes, until all is told.
+    fn run_and_hash(&mut self) {
+        let shared = self.shared.clone();
+        let hasher = std::thread::spawn(move || hasher::run(&shared, false));
+        loop {
+            self.run();
+            let state = self.shared.lock();
+            if state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty() {
+                break;
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
+        self.shared.stop();
+        hasher.join().unwrap();
+    }
+
+    /// Makes a change in the share's own directory of which no report comes.
+    fn unreported(&mut self, change: impl FnOnce(&Self)) {
+        let watch = |state: &mut State, root| state.tree.directory_mut(root).unwrap().watch.take();
+        let old = watch(&mut self.shared.lock(), self.root).unwrap();
+        self.scanner.watches.remove(old, self.root);
+        change(self);
+        let share = fs::File::open(self.home.path().join("share")).unwrap();
+        let new = self.scanner.watches.add(self.root, share.as_fd()).unwrap();
+        let mut state = self.shared.lock();
+        state.tree.directory_mut(self.root).unwrap().watch = Some(new);
+    }
+
+    /// Puts a link in place of whatever has the name.
+    fn point(&self, name: &str, target: &str) {
+        symlink(target, self.at("next")).unwrap();
+        fs::rename(self.at("next"), self.at(name)).unwrap();
+    }
+
+    /// Puts a file in place of whatever has the name.
+    fn replace(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.at("next"), bytes).unwrap();
+        fs::rename(self.at("next"), self.at(name)).unwrap();
+    }
+
+    fn told_at(&self, what: impl Fn(&ShareEvent) -> bool) -> usize {
+        self.told.iter().position(what).unwrap()
+    }
+}
+
+fn is_put(event: &ShareEvent, name: &str, is: impl Fn(&Kind) -> bool) -> bool {
+    matches!(event, ShareEvent::Put { path, entry, .. }
+        if path.to_string() == name && is(&entry.kind))
+}
+
+fn leads_to(target: &str) -> impl Fn(&Kind) -> bool {
+    move |kind| matches!(kind, Kind::Symlink { target: it } if it == target.as_bytes())
+}
+
+#[test]
+fn a_link_seen_before_its_report_is_told_after_what_it_points_to() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("releases")).unwrap();
+    rounds.point("current", "releases/0");
+    rounds.run();
+    rounds.point("current", "releases/1");
+    rounds.scanner.read_reports();
+    fs::create_dir(rounds.at("releases/2")).unwrap();
+    symlink("text", rounds.at("releases/2/page")).unwrap();
+    rounds.unreported(|rounds| rounds.point("current", "releases/2"));
+    rounds.run();
+    let page = rounds.told_at(|e| is_put(e, "releases/2/page", leads_to("text")));
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("releases/2")));
+    assert!(page < link, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_link_seen_before_its_report_is_told_before_what_it_led_to_is_gone() {
+    let mut rounds = Rounds::new();
+    symlink("text", rounds.at("old")).unwrap();
+    rounds.point("current", "old");
+    rounds.run();
+    symlink("text", rounds.at("new")).unwrap();
+    rounds.point("current", "new");
+    rounds.scanner.read_reports();
+    fs::remove_file(rounds.at("old")).unwrap();
+    rounds.run();
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("new")));
+    let gone = rounds.told_at(|e| matches!(e, ShareEvent::Removed { .. }));
+    assert!(link < gone, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_file_replaced_before_its_report_is_told_after_what_was_there_first() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("objects")).unwrap();
+    rounds.run();
+    rounds.replace("ref", b"first");
+    rounds.scanner.round();
+    assert_eq!(rounds.shared.lock().queue.files_left(), 1);
+    fs::write(rounds.at("objects/object"), b"object").unwrap();
+    rounds.unreported(|rounds| rounds.replace("ref", b"second"));
+    rounds.run_and_hash();
+    let has = |bytes: &'static [u8]| {
+        let hash = ContentHash::of(bytes);
+        move |kind: &Kind| matches!(kind, Kind::File { hash: it, .. } if *it == hash)
+    };
+    let object = rounds.told_at(|e| is_put(e, "objects/object", has(b"object")));
+    let pointer = rounds.told_at(|e| is_put(e, "ref", has(b"second")));
+    assert!(object < pointer, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_is_seen_gone_before_its_report_is_told_after_what_took_its_place() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("packs")).unwrap();
+    symlink("text", rounds.at("loose")).unwrap();
+    rounds.run();
+    rounds.point("loose", "text2");
+    rounds.scanner.read_reports();
+    symlink("text", rounds.at("packs/pack")).unwrap();
+    rounds.unreported(|rounds| fs::remove_file(rounds.at("loose")).unwrap());
+    rounds.run();
+    let pack = rounds.told_at(|e| is_put(e, "packs/pack", leads_to("text")));
+    let gone = rounds.told_at(|e| matches!(e, ShareEvent::Removed { .. }));
+    assert!(pack < gone, "{:?}", rounds.told);
+}
+
+#[test]
+fn a_walk_tells_a_link_after_what_was_only_reported_since() {
+    let mut rounds = Rounds::new();
+    fs::create_dir(rounds.at("releases")).unwrap();
+    rounds.point("current", "releases/0");
+    rounds.run();
+    rounds.shared.lock().scans.push(0);
+    rounds.scanner.read_reports();
+    symlink("text", rounds.at("releases/page")).unwrap();
+    rounds.unreported(|rounds| rounds.point("current", "releases"));
+    rounds.run();
+    let page = rounds.told_at(|e| is_put(e, "releases/page", leads_to("text")));
+    let link = rounds.told_at(|e| is_put(e, "current", leads_to("releases")));
+    assert!(page < link, "{:?}", rounds.told);
+}
