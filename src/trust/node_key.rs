@@ -89,6 +89,11 @@ impl NodeKey {
         [first, second].map(|half| half.try_into().expect("a signature has 64 bytes"))
     }
 
+    /// The private half (RFC 8032, section 5.1.5).
+    pub(super) fn seed(&self) -> &[u8] {
+        &self.pkcs8[PKCS8_PREFIX.len()..PKCS8_PREFIX.len() + 32]
+    }
+
     /// The private key in PKCS #8, for TLS.
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
