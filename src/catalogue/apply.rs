@@ -161,11 +161,10 @@ impl Catalogue {
             sequence,
         };
         let row = self.row_of(stamp, fact);
-        let known = match fact {
-            Fact::Entry { share, .. } | Fact::Removed { share, .. } => {
-                self.merge.named_row(row.dir, row.name(), index, *share)
-            }
-            Fact::Have { hash, .. } | Fact::HaveNot { hash } => self.merge.cached_row(*hash, index),
+        let known = match row.class {
+            _ if row.is_opaque() => self.merge.opaque_row(&row),
+            Class::Have | Class::HaveNot => self.merge.cached_row(row.hash(), index),
+            _ => self.merge.named_row(row.dir, row.name(), index, row.share),
         };
         let said = known.as_ref().map(|known| self.fact_of(known));
         let log = self.log_mut(index);
@@ -189,11 +188,26 @@ impl Catalogue {
             }
             Fact::Have { hash, size_bytes } => Row::have(stamp, hash, *size_bytes),
             Fact::HaveNot { hash } => Row::have_not(stamp, hash),
+            Fact::Readers {
+                number,
+                share,
+                salt,
+                readers,
+            } => Self::readers_row(stamp, *number, (*share, *salt, readers.clone())),
+            Fact::Sealed {
+                number,
+                path,
+                entry,
+            } => self.sealed_row(stamp, *number, path, Some(entry)),
+            Fact::SealedRemoved { number, path } => self.sealed_row(stamp, *number, path, None),
         }
     }
 
     /// What a row says, as it travels.
     pub(super) fn fact_of(&self, row: &Row) -> Fact {
+        if let Some(sealed) = Self::sealed_fact_of(row) {
+            return sealed;
+        }
         let path = || self.merge.state.path_of(row.dir, row.name());
         match (row.class, row.to_entry()) {
             (Class::Have, _) => Fact::Have {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use super::row::{NodeIndex, Row};
 use super::{Catalogue, CatalogueError};
 use crate::id::NodeId;
+use crate::trust::SEAL_BYTES;
 use crate::wire::native::record::{Fact, Kind};
 
 /// What the names of one author may take in memory, as estimated: about four million of them, as
@@ -174,15 +175,26 @@ impl Catalogue {
     pub(super) fn check_own_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
         // as if none of its directories were there yet
         let more = match fact {
-            Fact::Removed { .. } | Fact::HaveNot { .. } => return Ok(()),
+            Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. } => {
+                return Ok(());
+            }
+            // an entry is looked at before it is sealed
+            Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
+                bytes: ROW_BYTES + super::pull::estimated_bytes(fact) as u64,
+                directories: 0,
+            },
             Fact::Have { .. } => Cost {
                 bytes: ROW_BYTES,
                 directories: 0,
             },
-            Fact::Entry { path, entry, .. } => {
+            Fact::Entry { share, path, entry } => {
                 let is_below = u64::from(entry.kind != Kind::Directory);
                 let directories = path.components().count() as u64 - is_below;
-                let text_bytes = path.as_bytes().len() as u64;
+                let sealed_bytes = match share.is_sealed() {
+                    true => super::pull::estimated_bytes(fact) + 3 * SEAL_BYTES,
+                    false => 0,
+                };
+                let text_bytes = (path.as_bytes().len() + sealed_bytes) as u64;
                 Cost {
                     bytes: ROW_BYTES + text_bytes + directories * DIRECTORY_BYTES,
                     directories,

@@ -4,8 +4,8 @@ use super::CatalogueError;
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::{
-    Entry, FILE_MAX_BYTES, Fact, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, SENDER_MAX_BYTES,
-    Sender, Timestamp, link_stays_inside,
+    Entry, FILE_MAX_BYTES, Fact, Kind, LINK_TARGET_MAX_BYTES, PATH_MAX_DEPTH, READERS_MAX,
+    SEALED_MAX_BYTES, SENDER_MAX_BYTES, Sender, Timestamp, link_stays_inside,
 };
 
 fn path_fits(path: &SharedPath) -> bool {
@@ -14,6 +14,35 @@ fn path_fits(path: &SharedPath) -> bool {
 
 /// Whether a log may hold a fact: of others it is held to what is said of one's own.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
+    let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
+    let sound = match fact {
+        Fact::Entry { share, .. } | Fact::Removed { share, .. } => !share.is_sealed(),
+        Fact::Have { .. } | Fact::HaveNot { .. } => true,
+        Fact::Readers {
+            number,
+            share,
+            readers,
+            ..
+        } => {
+            let ascend = readers.is_sorted_by(|a, b| a.node < b.node);
+            let some = !readers.is_empty() && readers.len() <= READERS_MAX;
+            number.is_sealed() && !share.is_sealed() && ascend && some
+        }
+        Fact::Sealed {
+            number,
+            path,
+            entry,
+        } => number.is_sealed() && !path.is_empty() && fits(path) && fits(entry),
+        Fact::SealedRemoved { number, path } => number.is_sealed() && fits(path),
+    };
+    match sound {
+        true => check_in_clear(fact),
+        false => Err(CatalogueError::BadFact),
+    }
+}
+
+/// Whether what a fact says in clear can be.
+pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
     let time_is_sound = |time: &Timestamp| time.nanoseconds < 1_000_000_000;
     // that there are no bytes needs no proof but this: a reader would ask nobody
     let may_be_of = |hash: &ContentHash, size_bytes: u64| {
@@ -52,6 +81,7 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
         Fact::Removed { path, .. } => path_fits(path),
         Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
         Fact::HaveNot { .. } => true,
+        Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => true,
     };
     if sound {
         Ok(())

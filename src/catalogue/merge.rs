@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::SWEEP_STEP_RECORDS;
+use super::audience::{Mark, Place};
 use super::budget::Costs;
 use super::change::{Change, Changes};
 use super::dir::{Counted, Dir, NEVER};
@@ -20,6 +21,7 @@ use super::rules;
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
+use crate::trust::NodeKey;
 use crate::wire::native::record::{ShareIndex, Timestamp};
 
 /// The merged state and what is needed to keep it.
@@ -43,6 +45,14 @@ pub(super) struct Merge {
     /// Whose versions came from ahead of the clock, to be told.
     pub(super) dated_ahead: BTreeSet<NodeIndex>,
     pub(super) costs: Costs,
+    /// Lists of readers, and what is sealed for others.
+    pub(super) opaque: BTreeMap<Place, Row>,
+    /// What is sealed for this node opens with it.
+    pub(super) vault: Option<Arc<NodeKey>>,
+    /// Marks of private contents that came (true) or went, to be stored.
+    pub(super) new_marks: BTreeMap<Mark, bool>,
+    /// Contents that the own log says are cached here, and that are private now; with their sizes.
+    pub(super) said_too_much: Vec<(ContentHash, u64)>,
 }
 
 /// What a content counted for before a change.
@@ -68,12 +78,19 @@ impl Merge {
             early: Early::new(),
             dated_ahead: BTreeSet::new(),
             costs: Costs::default(),
+            opaque: BTreeMap::new(),
+            vault: None,
+            new_marks: BTreeMap::new(),
+            said_too_much: Vec::new(),
         }
     }
 
     /// Replaces `gone` by `new`, which is about the same name or content of the same author.
     pub fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let rows: Vec<&Row> = gone.into_iter().chain(new).collect();
+        if rows[0].is_opaque() {
+            return self.change_opaque(gone, new);
+        }
         self.around(&rows, |merge| {
             if let Some(gone) = gone {
                 merge.take_out(gone);
@@ -81,6 +98,8 @@ impl Merge {
             if let Some(new) = new {
                 merge.put_in(new);
             }
+            new.inspect(|row| merge.note_sealed(row));
+            gone.inspect(|row| merge.note_unsealed(row));
             merge.count_presence(gone, new);
             new.inspect(|row| merge.costs.add_row(row));
             gone.inspect(|row| merge.costs.drop_row(row));
@@ -216,15 +235,9 @@ impl Merge {
         }
         edit(self);
         self.dirty = true;
-        for was in before {
-            let is = self.standing(was.hash);
-            let totals = &mut self.state.totals;
-            let without = totals.unique_bytes.wrapping_sub(was.shared_bytes);
-            totals.unique_bytes = without.wrapping_add(is.shared_bytes);
-            if is.available != was.available {
-                self.settle_content(was.hash);
-            }
-        }
+        before
+            .into_iter()
+            .for_each(|was| self.settle_standing(&was));
         let mut settled: Option<&Row> = None;
         for row in rows.iter().filter(|row| row.has_name()) {
             let again = settled.is_some_and(|s| s.dir == row.dir && s.name() == row.name());
@@ -233,6 +246,31 @@ impl Merge {
             }
             settled = Some(row);
         }
+    }
+
+    fn settle_standing(&mut self, was: &Standing) {
+        let is = self.standing(was.hash);
+        let totals = &mut self.state.totals;
+        let without = totals.unique_bytes.wrapping_sub(was.shared_bytes);
+        totals.unique_bytes = without.wrapping_add(is.shared_bytes);
+        if is.available != was.available {
+            self.settle_content(was.hash);
+        }
+    }
+
+    /// The own cache holds a private content whole, or no more; whether that is news.
+    pub fn keep(&mut self, hash: ContentHash, is_kept: bool) -> bool {
+        if self.state.kept.contains(&hash) == is_kept {
+            return false;
+        }
+        let was = self.standing(hash);
+        match is_kept {
+            true => drop(self.state.kept.insert(hash)),
+            false => drop(self.state.kept.remove(&hash)),
+        }
+        self.dirty = true;
+        self.settle_standing(&was);
+        true
     }
 
     fn standing(&self, hash: ContentHash) -> Standing {

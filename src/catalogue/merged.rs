@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use imbl::{OrdSet, Vector};
 
+use super::audience::{Audience, Marks};
 use super::dir::Dir;
 use super::orders::{ByHash, DirRef, HashFrom};
 use super::row::{Class, DirId, NodeIndex, Row};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
-use crate::wire::native::record::Timestamp;
+use crate::wire::native::record::{ShareIndex, Timestamp};
 
 /// Whose which path is. The nearest one above a name counts.
 pub type Owners = BTreeMap<SharedPath, NodeId>;
@@ -63,6 +64,13 @@ pub(super) struct Merged {
     /// Versions of a later time are not shown yet; none where the clock was not told.
     pub horizon: Option<Timestamp>,
     pub owners: Arc<Owners>,
+    /// Who reads what is sealed under each author's numbers.
+    pub audiences: Arc<BTreeMap<(NodeIndex, ShareIndex), Arc<Audience>>>,
+    /// Of `by_hash`, the names that came sealed.
+    pub private: OrdSet<ByHash>,
+    pub marks: Marks,
+    /// Private contents that the own cache holds whole: of them nothing is said to others.
+    pub kept: OrdSet<ContentHash>,
 }
 
 impl Merged {
@@ -83,6 +91,10 @@ impl Merged {
             totals: Totals::default(),
             horizon: None,
             owners: Arc::default(),
+            audiences: Arc::default(),
+            private: OrdSet::new(),
+            marks: Marks::default(),
+            kept: OrdSet::new(),
         }
     }
 
@@ -157,10 +169,10 @@ impl Merged {
 
     /// Whether some live node can give the bytes.
     pub fn is_available(&self, hash: ContentHash) -> bool {
-        self.givers(hash, Class::File)
-            .chain(self.givers(hash, Class::Have))
-            .next()
-            .is_some()
+        let mut givers = self
+            .givers(hash, Class::File)
+            .chain(self.givers(hash, Class::Have));
+        givers.next().is_some() || self.kept.contains(&hash)
     }
 
     /// The live nodes that have all the bytes, each once.
@@ -169,6 +181,7 @@ impl Merged {
             .givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
             .map(|row| row.author)
+            .chain(self.kept.contains(&hash).then_some(self.me))
             .collect();
         nodes.sort_unstable();
         nodes.dedup();

@@ -16,6 +16,7 @@
 
 mod aliases;
 mod apply;
+mod audience;
 mod budget;
 mod change;
 mod clock;
@@ -32,10 +33,12 @@ mod orders;
 mod own;
 mod owners;
 mod peers;
+mod private;
 mod pull;
 mod row;
 mod rows;
 mod rules;
+mod sealed;
 mod settle;
 mod staged;
 mod sweep;
@@ -50,8 +53,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::id::NodeId;
-use crate::wire::native::record::{Record, SignedHead};
+use crate::wire::native::record::{READERS_MAX, Record, ShareIndex, SignedHead};
 
+pub use audience::{MARKS_MAX, MARKS_MAX_PER_AUTHOR, Mark};
 pub use budget::{
     AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, Budgets, Cost, DropCause, Dropped, TOTAL_MAX_BYTES,
     TOTAL_MAX_DIRECTORIES,
@@ -196,6 +200,9 @@ pub enum CatalogueError {
     /// would drop them all.
     #[error("the names of this node are over the limit that others hold it to")]
     OverBudget,
+    /// Over [`READERS_MAX`], or all numbers for lists of readers are in use.
+    #[error("a share has at most {READERS_MAX} readers")]
+    TooManyReaders,
     /// Over [`MAX_NODES`]; works again once a node was forgotten.
     #[error("more than {MAX_NODES} nodes are known")]
     TooManyNodes,
@@ -213,4 +220,8 @@ pub struct Catalogue {
     forgotten: Vec<NodeId>,
     budgets: Budgets,
     given_way: budget::GivenWay,
+    /// Under which number this node speaks of those of its shares that have readers, or had.
+    numbers: BTreeMap<ShareIndex, ShareIndex>,
+    /// How far the own log is said again under other numbers.
+    restating: Option<u64>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::budget::{Budgets, GivenWay};
-use super::facts::check_fact;
+use super::facts::check_in_clear;
 use super::log::Log;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};
@@ -39,6 +39,8 @@ impl Catalogue {
             forgotten: Vec::new(),
             budgets: Budgets::default(),
             given_way: GivenWay::default(),
+            numbers: BTreeMap::new(),
+            restating: None,
         }
     }
 
@@ -61,11 +63,12 @@ impl Catalogue {
             // who sent these bytes stays true, also where nobody can be asked any more
             entry.sent_by.clone_from(&known.sent_by);
         }
-        if known.as_ref() == Some(&entry) {
+        let number = self.number_of(share);
+        if self.own_entry_under(number, path).as_ref() == Some(&entry) {
             return Ok(false);
         }
         self.record(Fact::Entry {
-            share,
+            share: number,
             path: path.clone(),
             entry,
         })?;
@@ -74,23 +77,30 @@ impl Catalogue {
 
     /// Says that a name in a share is gone. False where it was not there.
     pub fn remove(&mut self, share: ShareIndex, path: &SharedPath) -> bool {
-        let known = self.own_entry(share, path).is_some();
-        known
-            && self
-                .record(Fact::Removed {
-                    share,
-                    path: path.clone(),
-                })
-                .is_ok()
+        let mut was_there = false;
+        for number in self.numbers_of(share) {
+            let known = self.own_entry_under(number, path).is_some();
+            let (share, path) = (number, path.clone());
+            was_there |= known && self.record(Fact::Removed { share, path }).is_ok();
+        }
+        was_there
     }
 
-    /// Says that the own cache holds a content complete. False where that was known already.
+    /// Says that the own cache holds a content complete; where it is for some nodes alone, nothing
+    /// of it, and takes back what was said. Whether the log says something else now.
     ///
     /// # Errors
     /// [`CatalogueError::TooManyRecords`] at the limit: others then do not learn of it.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
+        if self.is_private(&hash) {
+            let is_taken_back = self.have_not(hash);
+            self.merge.keep(hash, true);
+            return Ok(is_taken_back);
+        }
         let known = self.merge.cached_row(hash, self.me);
-        if known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes) {
+        let is_known =
+            known.is_some_and(|row| row.class == Class::Have && row.size_bytes() == size_bytes);
+        if is_known {
             return Ok(false);
         }
         self.record(Fact::Have { hash, size_bytes })?;
@@ -99,6 +109,7 @@ impl Catalogue {
 
     /// Says that the own cache holds a content no more. False where it did not.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
+        self.merge.keep(hash, false);
         let known = self.merge.cached_row(hash, self.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()
@@ -106,9 +117,14 @@ impl Catalogue {
 
     /// What this node says of a name in one of its shares.
     pub fn own_entry(&self, share: ShareIndex, path: &SharedPath) -> Option<Entry> {
+        let mut numbers = self.numbers_of(share).into_iter();
+        numbers.find_map(|number| self.own_entry_under(number, path))
+    }
+
+    pub(super) fn own_entry_under(&self, number: ShareIndex, path: &SharedPath) -> Option<Entry> {
         let dir = self.merge.state.find_dir(&path.parent()?)?;
         self.merge
-            .named_row(dir, path.file_name(), self.me, share)?
+            .named_row(dir, path.file_name(), self.me, number)?
             .to_entry()
     }
 
@@ -119,7 +135,7 @@ impl Catalogue {
             .get(&self.me)
             .into_iter()
             .flat_map(|log| log.rows.after(0));
-        rows.filter(move |row| row.has_name() && row.share == share)
+        rows.filter(move |row| row.has_name() && self.merge.state.share_of(row) == share)
             .filter_map(|row| {
                 Some((
                     self.merge.state.path_of(row.dir, row.name()),
@@ -137,7 +153,7 @@ impl Catalogue {
             .flat_map(|log| log.rows.after(0));
         rows.filter(|row| row.has_name()).filter_map(|row| {
             let path = self.merge.state.path_of(row.dir, row.name());
-            Some((row.share, path, row.to_entry()?))
+            Some((self.merge.state.share_of(row), path, row.to_entry()?))
         })
     }
 
@@ -238,9 +254,17 @@ impl Catalogue {
         self.merge.changes.poll()
     }
 
-    fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
-        check_fact(&fact)?;
+    /// Says one more thing; of a name, under the number that it gives.
+    pub(super) fn record(&mut self, fact: Fact) -> Result<(), CatalogueError> {
+        check_in_clear(&fact)?;
         self.check_own_budget(&fact)?;
+        let fact = match &fact {
+            Fact::Entry { share, .. } | Fact::Removed { share, .. } if share.is_sealed() => {
+                let sealed = self.sealed_form(*share, &fact);
+                sealed.ok_or(CatalogueError::BadFact)?
+            }
+            _ => fact,
+        };
         let me = self.me;
         let log = self.log_mut(me);
         if log.rows.len() >= MAX_RECORDS_PER_AUTHOR {

@@ -130,7 +130,7 @@ impl View {
         }
         for double in doubles {
             let Shared::File(row) = &double else { continue };
-            let label = format!("share{}", row.share.0);
+            let label = format!("share{}", self.merged.share_of(row).0);
             if let Some(name) = conflict_name(row.name(), &label) {
                 names.entry(name).or_insert(double);
             }
@@ -146,8 +146,10 @@ impl View {
     }
 
     fn peer_file(&self, row: &Row) -> Option<Found> {
-        let own = (row.author == self.merged.me)
-            .then(|| (row.share, self.merged.path_of(row.dir, row.name())));
+        let own = (row.author == self.merged.me).then(|| {
+            let share = self.merged.share_of(row);
+            (share, self.merged.path_of(row.dir, row.name()))
+        });
         Some(Found {
             kind: row.kind()?,
             mtime: row.mtime(),

@@ -13,7 +13,7 @@ use super::{
     PART_MAX_BYTES, PART_MAX_RECORDS,
 };
 use crate::id::NodeId;
-use crate::wire::native::record::{Fact, Head, Kind, Record, Sender, SignedHead};
+use crate::wire::native::record::{Fact, Head, Kind, Reader, Record, Sender, SignedHead};
 
 /// The bytes of a record besides its path, hash and target; a generous guess.
 const RECORD_BASE_BYTES: usize = 40;
@@ -37,6 +37,9 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
             }
             Fact::Removed { path, .. } => path.as_bytes().len(),
             Fact::Have { .. } | Fact::HaveNot { .. } => 32,
+            Fact::Readers { readers, .. } => readers.len() * size_of::<Reader>(),
+            Fact::Sealed { path, entry, .. } => path.len() + entry.len(),
+            Fact::SealedRemoved { path, .. } => path.len(),
         }
 }
 

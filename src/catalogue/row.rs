@@ -32,6 +32,12 @@ pub(super) enum Class {
     Symlink,
     Directory,
     Removed,
+    /// Who reads what is sealed under a number.
+    Readers,
+    /// An entry that this node cannot open.
+    Sealed,
+    /// The tombstone of one, or of a list of readers.
+    SealedRemoved,
 }
 
 /// The fixed part of a row; kept to 64 bytes, since there may be millions.
@@ -70,9 +76,11 @@ const BEHIND: [(u64, usize); 3] = [
 const NANOSECOND_BITS: u32 = 30;
 const TIME_BYTES: usize = 12;
 const SIZE_BYTES: usize = 8;
+/// How long the lengths are of what a name was sealed as.
+const SEAL_LENGTHS_BYTES: usize = 4;
 
 /// A row; the slice is the name, then what [`BEHIND`] says, then (for a link) the target or (for a
-/// file) who sent it, encoded.
+/// file) who sent it, encoded, then what it was sealed as, if it was.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
 
@@ -100,6 +108,17 @@ impl Row {
 
     /// A name with what it stands for.
     pub fn entry(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8], entry: &Entry) -> Self {
+        Self::entry_sealed(stamp, share, (dir, name), entry, &[])
+    }
+
+    /// The same, which came sealed: with the [`seal`] of it.
+    pub fn entry_sealed(
+        stamp: Stamp,
+        share: ShareIndex,
+        (dir, name): (DirId, &[u8]),
+        entry: &Entry,
+        seal: &[u8],
+    ) -> Self {
         let mut facts = Self::blank(stamp, Class::Directory);
         facts.share = share;
         facts.dir = dir;
@@ -136,6 +155,7 @@ impl Row {
                 behind.extend_from_slice(target);
             }
         }
+        behind.extend_from_slice(seal);
         if behind.is_empty() {
             return Self(ThinArc::from_header_and_slice(facts, name));
         }
@@ -147,11 +167,39 @@ impl Row {
 
     /// The tombstone of a name.
     pub fn removed(stamp: Stamp, share: ShareIndex, dir: DirId, name: &[u8]) -> Self {
+        Self::removed_sealed(stamp, share, (dir, name), &[])
+    }
+
+    /// The same, which came sealed: with the [`seal`] of it.
+    pub fn removed_sealed(
+        stamp: Stamp,
+        share: ShareIndex,
+        (dir, name): (DirId, &[u8]),
+        seal: &[u8],
+    ) -> Self {
         let mut facts = Self::blank(stamp, Class::Removed);
         facts.share = share;
         facts.dir = dir;
         facts.name_bytes = name.len() as u8;
-        Self(ThinArc::from_header_and_slice(facts, name))
+        Self(ThinArc::from_header_and_slice(
+            facts,
+            &[name, seal].concat(),
+        ))
+    }
+
+    /// What is sealed for others, a tombstone of it, or a list of readers, as it came.
+    pub fn opaque(
+        stamp: Stamp,
+        class: Class,
+        number: ShareIndex,
+        path: &[u8],
+        rest: &[u8],
+    ) -> Self {
+        let mut facts = Self::blank(stamp, class);
+        facts.share = number;
+        facts.mark(path.len() as u64);
+        let text = [path, rest].concat();
+        Self(ThinArc::from_header_and_slice(facts, &text))
     }
 
     /// A complete content in the author's cache.
@@ -176,7 +224,7 @@ impl Row {
 
     /// How long its name is with what is behind it.
     pub fn text_bytes(&self) -> usize {
-        usize::from(self.name_bytes) + self.behind_name().len()
+        usize::from(self.name_bytes) + self.behind(0).len()
     }
 
     /// Where a link points; empty for all else.
@@ -198,7 +246,28 @@ impl Row {
     }
 
     fn behind_name(&self) -> &[u8] {
-        self.behind(0)
+        let seal_bytes = self.seal().map_or(0, |(path, entry)| {
+            path.len() + entry.len() + SEAL_LENGTHS_BYTES
+        });
+        let behind = self.behind(0);
+        &behind[..behind.len() - seal_bytes]
+    }
+
+    /// The path and entry that a name was sealed as, if it was; of a tombstone the entry is empty.
+    /// Of what is opaque, how it came.
+    pub fn seal(&self) -> Option<(&[u8], &[u8])> {
+        if self.is_opaque() {
+            return Some(self.0.slice.split_at(self.size_bytes() as usize));
+        }
+        if !self.has_name() || !self.share.is_sealed() {
+            return None;
+        }
+        let (text, lengths) = self.0.slice.split_last_chunk::<SEAL_LENGTHS_BYTES>()?;
+        let [a, b, c, d] = *lengths;
+        let (path, entry) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        let (text, entry) = text.split_at(text.len() - usize::from(entry));
+        let (_, path) = text.split_at(text.len() - usize::from(path));
+        Some((path, entry))
     }
 
     /// What is behind the name from what a mark stands for on; from the last of it on for none.
@@ -214,6 +283,7 @@ impl Row {
         time_of(bytes.expect("its mark says that it is there"))
     }
 
+    /// Of what is opaque, how long its path is.
     pub fn size_bytes(&self) -> u64 {
         match self.behind(OWN_SIZE).first_chunk() {
             Some(bytes) if self.has(OWN_SIZE) => u64::from_le_bytes(*bytes),
@@ -245,12 +315,23 @@ impl Row {
     }
 
     pub fn is_tombstone(&self) -> bool {
-        matches!(self.class, Class::Removed | Class::HaveNot)
+        matches!(
+            self.class,
+            Class::Removed | Class::HaveNot | Class::SealedRemoved
+        )
+    }
+
+    /// Whether it is kept as it came: a list of readers, or what this node cannot open.
+    pub fn is_opaque(&self) -> bool {
+        matches!(
+            self.class,
+            Class::Readers | Class::Sealed | Class::SealedRemoved
+        )
     }
 
     /// Whether it is about a name (and so lies in a directory), not about a cached content.
     pub fn has_name(&self) -> bool {
-        !matches!(self.class, Class::Have | Class::HaveNot)
+        !matches!(self.class, Class::Have | Class::HaveNot) && !self.is_opaque()
     }
 
     /// Whether its author offers the bytes of a hash by it.
@@ -292,6 +373,7 @@ impl Row {
                 target: bytes::Bytes::copy_from_slice(self.target()),
             },
             Class::Removed | Class::Have | Class::HaveNot => return None,
+            Class::Readers | Class::Sealed | Class::SealedRemoved => return None,
         })
     }
 }
@@ -355,6 +437,14 @@ fn time_of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; TIME_BYTES]) -> Timestamp 
     }
 }
 
+/// What a row keeps of how it came; both are shorter than 64 KiB, see `SEALED_MAX_BYTES`.
+pub(super) fn seal(path: &[u8], entry: &[u8]) -> Vec<u8> {
+    let mut seal = [path, entry].concat();
+    seal.extend((path.len() as u16).to_le_bytes());
+    seal.extend((entry.len() as u16).to_le_bytes());
+    seal
+}
+
 impl Deref for Row {
     type Target = Facts;
 
@@ -383,6 +473,38 @@ mod tests {
     fn a_row_is_one_allocation_and_its_pointer_is_thin() {
         assert!(size_of::<Facts>() <= 64, "{}", size_of::<Facts>());
         assert_eq!(size_of::<Row>(), 8);
+    }
+
+    #[test]
+    fn how_a_name_was_sealed_is_kept_with_it() {
+        let stamp = Stamp {
+            author: NodeIndex(3),
+            sequence: 7,
+        };
+        let number = ShareIndex::FIRST_SEALED;
+        let entry = Entry {
+            kind: Kind::Symlink {
+                target: bytes::Bytes::from_static(b"../there"),
+            },
+            mtime: Timestamp::default(),
+            version_time: Timestamp {
+                seconds: 1,
+                nanoseconds: 2,
+            },
+            sent_by: None,
+        };
+        let place = (DirId(9), &b"name"[..]);
+        let row = Row::entry_sealed(stamp, number, place, &entry, &seal(b"path", b"entry"));
+        assert_eq!(row.to_entry(), Some(entry));
+        assert_eq!(row.seal(), Some((&b"path"[..], &b"entry"[..])));
+        let gone = Row::removed_sealed(stamp, number, place, &seal(b"path", b""));
+        assert_eq!(
+            (gone.name(), gone.seal()),
+            (&b"name"[..], Some((&b"path"[..], &b""[..])))
+        );
+        let opaque = Row::opaque(stamp, Class::Sealed, number, b"path", b"entry");
+        assert_eq!(opaque.seal(), Some((&b"path"[..], &b"entry"[..])));
+        assert!(!opaque.has_name() && !opaque.gives_content() && opaque.is_live_fact());
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl View {
             version_time: row.version_time(),
             authors: same
                 .iter()
-                .map(|r| (*self.merged.node_of(r), r.share))
+                .map(|r| (*self.merged.node_of(r), self.merged.share_of(r)))
                 .collect(),
             holders,
             listed_as: listed_name(self.merged.dir(dir), row)
@@ -160,7 +160,7 @@ impl View {
             version_time: found.version_time,
             authors: rows
                 .iter()
-                .map(|row| (*self.merged.node_of(row), row.share))
+                .map(|row| (*self.merged.node_of(row), self.merged.share_of(row)))
                 .collect(),
             holders: live.map(|row| *self.merged.node_of(row)).collect(),
             listed_as: Some(self.merged.path_of(dir, name)),

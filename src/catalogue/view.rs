@@ -222,7 +222,8 @@ impl View {
                 same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
             }
         };
-        Some((own.share, self.merged.path_of(own.dir, own.name())))
+        let share = self.merged.share_of(own);
+        Some((share, self.merged.path_of(own.dir, own.name())))
     }
 
     pub(super) fn directory(&self, id: DirId) -> Found {

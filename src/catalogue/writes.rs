@@ -4,8 +4,11 @@
 //! given out only at moments when it is what its head says, so what is stored always is, but for
 //! a log so large that it takes several writes: it is marked incomplete until the last of them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::audience::Mark;
 use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::log::{Log, Pending};
@@ -44,6 +47,8 @@ pub struct LogWrite {
     pub deletes: Vec<u64>,
     /// What to store besides; none where the log is no more.
     pub state: Option<LogState>,
+    /// Marks that came (true) or went by what this write stores, or one before.
+    pub marks: BTreeMap<Mark, bool>,
 }
 
 impl Catalogue {
@@ -70,12 +75,17 @@ impl Catalogue {
                 writes.push(void(self.merge.state.node(index).id));
             }
         }
+        if let Some(first) = writes.first_mut() {
+            first.marks = std::mem::take(&mut self.merge.new_marks);
+        }
         writes
     }
 
     /// Has everything given out again by [`take_writes`](Self::take_writes): for a store that
     /// failed or was replaced.
     pub fn store_anew(&mut self) {
+        let marks = self.marks().into_iter();
+        self.merge.new_marks.extend(marks.map(|mark| (mark, true)));
         for log in self.logs.values_mut() {
             log.pending.restart();
             let sequences: Vec<u64> = log.rows.after(0).map(|row| row.sequence).collect();
@@ -119,6 +129,7 @@ impl Catalogue {
             puts,
             deletes,
             state: Some(state),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -159,6 +170,11 @@ impl Catalogue {
             return Ok(false);
         }
         log.restore_state(state, lanes, own);
+        if own {
+            self.take_up_numbers();
+            return Ok(true);
+        }
+        let log = self.log_mut(index);
         if log.complete {
             return Ok(true);
         }
@@ -198,5 +214,6 @@ fn void(author: NodeId) -> LogWrite {
         puts: Vec::new(),
         deletes: Vec::new(),
         state: None,
+        marks: BTreeMap::new(),
     }
 }

@@ -104,6 +104,7 @@ pub(super) fn share_spec(settings: &ShareSettings) -> ShareSpec {
         dir: settings.dir.clone(),
         include_private: settings.include_private,
         legacy: settings.legacy,
+        readers: None,
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,
     }

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::events::EventLog;
 use super::persist::unix_now_s;
-use super::store::Responders;
+use super::store::{Responders, Store, StoreError};
 use crate::cache::Cache;
+use crate::catalogue::Catalogue;
 use crate::transfer::Fetcher;
 
 /// Before this the clock is certainly wrong: the first release was not yet made.
@@ -22,6 +23,21 @@ const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, sinc
 /// Now by the wall clock, where that has been set.
 pub(super) fn believable_now_s() -> Option<u64> {
     Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
+}
+
+/// Remembers no longer that contents are private of which nothing is here to be given.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) fn drop_marks(
+    catalogue: &mut Catalogue,
+    store: &mut Store,
+    cache: &Cache,
+) -> Result<(), StoreError> {
+    let mut gone = catalogue.marks();
+    gone.retain(|mark| cache.cached_bytes(&mark.content) == 0);
+    catalogue.drop_marks(&gone);
+    store.drop_marks(&gone)
 }
 
 /// Checks again, beside everything else and at half speed at most, what an unclean stop left whole.

@@ -16,6 +16,7 @@ mod courier;
 pub mod door;
 mod error;
 mod events;
+mod generation;
 mod giving;
 mod handle;
 pub mod inbox;

@@ -50,12 +50,21 @@ impl Names {
     /// Whether a setting means a node: its key, or the name of its certificate where no other
     /// member's certificate has that name. What it calls itself proves nothing.
     pub(super) fn is_meant(&self, setting: &str, node: &NodeId) -> bool {
-        if setting == node.to_string() {
-            return true;
-        }
-        let mut called = self.keyring.certificates();
-        called.retain(|it| it.name.as_str() == setting && self.keyring.is_member(&it.node));
-        matches!(&called[..], [only] if only.node == *node)
+        setting == node.to_string() || member_meant(&self.keyring, setting) == Some(*node)
+    }
+}
+
+/// Which member a setting means: that of its key, or the one whose certificate has that name. What
+/// a node calls itself proves nothing, so without certificates a name means nobody.
+pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
+    if let Ok(node) = setting.parse::<NodeId>() {
+        return keyring.is_member(&node).then_some(node);
+    }
+    let mut called = keyring.certificates();
+    called.retain(|it| it.name.as_str() == setting && keyring.is_member(&it.node));
+    match &called[..] {
+        [only] => Some(only.node),
+        _ => None,
     }
 }
 

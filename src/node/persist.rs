@@ -312,7 +312,7 @@ mod tests {
     fn stored_names(dir: &std::path::Path) -> usize {
         let store = Store::open(dir).unwrap();
         let catalogue = store
-            .load_catalogue(me(), NodeName::from_host("one"))
+            .load_catalogue(Catalogue::new(me(), NodeName::from_host("one")))
             .unwrap();
         catalogue.all_own_entries().count()
     }

@@ -250,6 +250,7 @@ impl Runner {
                 self.machine.put(now, share, path, entry);
             }
             ShareEvent::Removed { share, path } => self.machine.remove(now, share, &path),
+            ShareEvent::Readers { share, readers } => self.machine.set_readers(now, share, readers),
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning { path, why, .. } => {
                 let why = format!("{}: {why}", path.display());
@@ -361,7 +362,7 @@ impl Runner {
         while let Some(transmit) = self.machine.poll_transmit() {
             udp.send(transmit.to, &transmit.datagram);
         }
-        self.is_sweeping = self.machine.sweep();
+        self.is_sweeping = self.machine.sweep(Instant::now());
         self.publish_view();
         self.parts.persister.advance(self.machine.catalogue());
         if self.parts.persister.is_note_due() {

@@ -7,17 +7,16 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rand::TryRng;
-use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::address;
-use super::checks::{check_cache, take_up, warn_of_what_was_found};
-use super::claims::holders_of;
+use super::checks::{check_cache, drop_marks, take_up, warn_of_what_was_found};
+use super::claims::{admission, holders_of};
 use super::content::NodeContent;
 use super::events::EventLog;
+use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingParts, GivingSettings};
 use super::handle::{Node, Outdated, Published, Running};
 use super::inbox::Senders;
@@ -109,11 +108,13 @@ impl Node {
             None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
         });
         let mut store = Store::open(state.path())?;
-        let mut catalogue = store.load_catalogue(key.node_id(), config.name.clone())?;
+        let empty = Catalogue::of_key(key.clone(), config.name.clone());
+        let mut catalogue = store.load_catalogue(empty)?;
         for node in store.departed(unix_now_s())? {
             catalogue.forget(&node);
         }
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
+        drop_marks(&mut catalogue, &mut store, &cache)?;
         let open = sockets
             .peers
             .map_or_else(|| PortPair::bind(config.listen), Ok);
@@ -224,7 +225,7 @@ impl Builder {
         let address = address::advertised(self.config.advertise, self.net.local_addr());
         let published = Published::new(catalogue.view(), address);
         let (fetcher, fetches) = self.start_fetcher(&published);
-        let server = self.server();
+        let server = self.server(&published);
         let events = EventLog::default();
         warn_of_what_was_found(past.dropped_secret, &self.cache, &events);
         take_up(&past.responders, &fetcher, &events);
@@ -397,11 +398,12 @@ impl Builder {
         Some(started)
     }
 
-    fn server(&self) -> Server {
+    fn server(&self, published: &Published) -> Server {
         Server::new(
             self.cache.clone(),
             self.shares.clone(),
             ServerLimits::default(),
+            admission(published, self.shares.clone()),
         )
     }
 
@@ -463,20 +465,6 @@ fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Rece
         return (Some(lan), events);
     }
     (None, mpsc::channel(1).1)
-}
-
-/// A life later than the last one, also when the store or the clock went back a little.
-fn next_generation(last: Generation) -> Generation {
-    let now = unix_now_s();
-    Generation(now.max(last.0 + 1))
-}
-
-/// From the operating system. What has no randomness has no keys either: the start has failed
-/// before.
-fn random_seed() -> u64 {
-    SysRng
-        .try_next_u64()
-        .expect("the system gave random bytes for the keys a moment ago")
 }
 
 /// The cache tells its events to a thread; the loop is a task.

@@ -20,10 +20,11 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, LogState, LogWrite};
-use crate::id::{Generation, NodeId, NodeName};
+use crate::id::{Generation, NodeId};
 use crate::wire::native::record::{Fact, Record};
 
 mod error;
+mod marks;
 mod responders;
 
 #[cfg(test)]
@@ -129,13 +130,11 @@ impl Store {
         Ok(free)
     }
 
-    /// The catalogue as it was stored last; empty but for the node's name where nothing was. No
-    /// node is live in it yet.
+    /// An empty catalogue with what was stored last. No node is live in it yet.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] where a record means nothing.
-    pub fn load_catalogue(&self, me: NodeId, name: NodeName) -> Result<Catalogue, StoreError> {
-        let mut catalogue = Catalogue::new(me, name);
+    pub fn load_catalogue(&self, mut catalogue: Catalogue) -> Result<Catalogue, StoreError> {
         let reading = self
             .database
             .begin_read()
@@ -172,6 +171,7 @@ impl Store {
             }
             tracing::debug!(%author, whole, "took a stored log up");
         }
+        catalogue.restore_marks(self.marks()?);
         Ok(catalogue)
     }
 
@@ -190,6 +190,7 @@ impl Store {
                 .map_err(|error| self.failed(error))?;
             for write in writes {
                 self.write_log(&mut logs, &mut records, write)?;
+                self.write_marks(&writing, &write.marks)?;
             }
         }
         writing.commit().map_err(|error| self.failed(error))

@@ -78,6 +78,9 @@ pub struct ShareSpec {
     pub include_private: bool,
     /// Offer it to legacy peers, too; only carried here for [`super::ShareSet::list`].
     pub legacy: bool,
+    /// Who reads it, where not everybody does: only carried here, as it was written, to be told
+    /// before any of its entries ([`ShareEvent::Readers`]).
+    pub readers: Option<Vec<String>>,
     /// What is kept back: patterns as in a `.gitignore` at the top of it.
     pub exclude: Vec<String>,
     /// Keep back what [`super::EXCLUDED_BY_DEFAULT`] says; `exclude` can take that back.
@@ -91,6 +94,7 @@ impl ShareSpec {
             dir: dir.into(),
             include_private: false,
             legacy: false,
+            readers: None,
             exclude: Vec::new(),
             default_excludes: true,
         }
@@ -100,6 +104,13 @@ impl ShareSpec {
 /// What happened in the shares, in the order in which it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareEvent {
+    /// Who reads a share from now on; all do where there is no list.
+    Readers {
+        /// Which share.
+        share: ShareIndex,
+        /// As it was given.
+        readers: Option<Vec<String>>,
+    },
     /// The name has this content or these attributes now.
     Put {
         /// In which share.
@@ -159,6 +170,8 @@ pub struct ShareStatus {
     pub include_private: bool,
     /// As given to `add`.
     pub legacy: bool,
+    /// As given to `add`.
+    pub readers: Option<Vec<String>>,
     /// As given to `add`.
     pub exclude: Vec<String>,
     /// As given to `add`.

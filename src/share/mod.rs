@@ -212,6 +212,11 @@ impl ShareSet {
         state.tree.with_content(hash).next().is_some()
     }
 
+    /// Whether a content is in shares that have readers and in no other; from memory.
+    pub fn is_restricted(&self, hash: &ContentHash) -> bool {
+        self.inner.shared.lock().is_restricted(hash)
+    }
+
     /// A shared file with this content that looks as it did when it was hashed, opened; or, where
     /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
     /// harm, unless others may not read it any more: what is served is checked against the hash.

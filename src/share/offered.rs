@@ -24,6 +24,7 @@ pub(super) struct Share {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) legacy: bool,
+    pub(super) readers: Option<Vec<String>>,
     pub(super) exclude: Arc<Exclude>,
     pub(super) root: Slot,
     /// Directories that wait to be read.
@@ -53,6 +54,7 @@ impl Share {
             dir: dir.into(),
             include_private: spec.include_private,
             legacy: spec.legacy,
+            readers: spec.readers.clone(),
             exclude,
             root,
             walks_left: 0,

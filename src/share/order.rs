@@ -415,7 +415,9 @@ fn name_of(event: &ShareEvent) -> Option<Name> {
         ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
             Some((*share, path.clone()))
         }
-        ShareEvent::Scanned { .. } | ShareEvent::Warning { .. } => None,
+        ShareEvent::Scanned { .. } | ShareEvent::Warning { .. } | ShareEvent::Readers { .. } => {
+            None
+        }
     }
 }
 

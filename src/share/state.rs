@@ -86,7 +86,13 @@ impl State {
         spec: &ShareSpec,
         exclude: Arc<Exclude>,
     ) {
+        // before whatever of it is told from now on
+        self.outbox.push(ShareEvent::Readers {
+            share: ShareIndex(index),
+            readers: spec.readers.clone(),
+        });
         if let Some(share) = self.shares.get_mut(&index) {
+            share.readers.clone_from(&spec.readers);
             share.include_private = spec.include_private;
             share.legacy = spec.legacy;
             share.exclude = exclude;

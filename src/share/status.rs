@@ -8,6 +8,7 @@ use super::offered::{PRIVATE_SHARE, Share, UNWATCHED};
 use super::queue::Stage;
 use super::state::State;
 use super::tree::{Body, Slot};
+use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::ShareIndex;
 
@@ -33,6 +34,7 @@ impl State {
             index: ShareIndex(*index),
             include_private: share.include_private,
             legacy: share.legacy,
+            readers: share.readers.clone(),
             exclude: share.exclude.patterns().to_vec(),
             default_excludes: share.exclude.has_defaults(),
             state: share.state(self.scans.contains(index), of(index).0),
@@ -46,6 +48,18 @@ impl State {
             warning: share.what_is_wrong(),
         };
         self.shares.iter().map(status).collect()
+    }
+
+    /// Whether a content is in shares that have readers and in no other.
+    pub(super) fn is_restricted(&self, hash: &ContentHash) -> bool {
+        if self.shares.values().all(|share| share.readers.is_none()) {
+            return false;
+        }
+        let slots = self.tree.with_content(hash);
+        let nodes = slots.filter_map(|slot| self.tree.get(slot));
+        let shares = nodes.filter_map(|node| self.shares.get(&node.share));
+        let mut shares = shares.peekable();
+        shares.peek().is_some() && shares.all(|share| share.readers.is_some())
     }
 
     /// Files of a directory that are not listed yet since they wait to be hashed, in order.

@@ -14,7 +14,7 @@ use p2pfs::trust::{InviteToken, Ledger, NodeKey, SignedStatement};
 use p2pfs::wire::legacy::{Name, TransferHeader, encode_get, encode_lists, encode_request};
 use p2pfs::wire::mesh::{encode_chat, encode_end, encode_hello, encode_peers, encode_start};
 use p2pfs::wire::native::record::{
-    Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
+    Entry, Fact, Head, Kind, Reader, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs::wire::native::tcp::{
     Frame, Greeting, Lane, LogPart, PackedBatch, Request, Response, SmallFile, pack_records,
@@ -149,6 +149,24 @@ fn records() -> Vec<Record> {
             size_bytes: 1,
         },
         Fact::HaveNot { hash },
+        Fact::Readers {
+            number: ShareIndex::FIRST_SEALED,
+            share,
+            salt: [2; 16],
+            readers: vec![Reader {
+                node: key().node_id(),
+                key: ([3; 32], [4; 16]),
+            }],
+        },
+        Fact::Sealed {
+            number: ShareIndex::FIRST_SEALED,
+            path: Bytes::from_static(b"sealed path"),
+            entry: Bytes::from_static(b"sealed entry"),
+        },
+        Fact::SealedRemoved {
+            number: ShareIndex::FIRST_SEALED,
+            path: Bytes::from_static(b"sealed path"),
+        },
     ];
     let numbered = facts.into_iter().zip(1..);
     numbered

@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("trust", &["id"]),
     ("wire", &["id", "path", "extent", "digest"]),
     ("cluster", &["id", "bucket", "trust", "wire"]),
-    ("catalogue", &["id", "path", "digest", "wire"]),
+    ("catalogue", &["id", "path", "digest", "trust", "wire"]),
     ("legacy", &["id", "path", "bucket", "offences", "wire"]),
     ("mesh", &["id", "path", "offences", "wire"]),
     ("cache", &["id", "extent", "digest"]),

@@ -96,7 +96,7 @@ impl World {
             self.now = self.now.max(at);
             self.machine.handle_timeout(self.now);
             self.eve.handle_timeout(self.now);
-            while self.machine.sweep() {}
+            while self.machine.sweep(self.now) {}
         }
         self.now = end;
     }

@@ -9,7 +9,9 @@ mod model;
 mod owners;
 mod peers;
 mod persistence;
+mod private;
 mod pulls;
+mod readers;
 mod worlds;
 
 use bytes::Bytes;

@@ -16,6 +16,7 @@ use super::FileError;
 use super::cache::{Here, named_pins, set_all};
 use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
+use crate::id::NodeId;
 use crate::node::{Node, NodeError};
 use crate::path::SharedPath;
 use crate::share::{ShareError, ShareSpec, ShareStatus};
@@ -218,6 +219,12 @@ impl Node {
     /// start; waits for the disk.
     pub fn forget_absent_shares(&self) {
         self.shares.forget_absent();
+    }
+
+    /// Which member a reader of a share means: that of its key, or the one whose certificate has
+    /// that name.
+    pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
+        crate::node::names::member_meant(&self.keyring, reader)
     }
 
     /// What is shared, and how far that is.

@@ -159,6 +159,7 @@ impl Offered {
     fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
+        // a share for some nodes alone is none for legacy peers, whatever it says
         let is_offered = shares.contains(share) && self.shares.source(&file.hash).is_some();
         is_offered.then_some(file)
     }
@@ -171,6 +172,9 @@ impl Offered {
             return None;
         }
         let file = self.carried(path, found)?;
+        if view.is_private(&file.hash) {
+            return None;
+        }
         if self.cache.is_complete(&file.hash) {
             return Some(file);
         }
@@ -212,7 +216,9 @@ impl Offered {
             return shares.clone();
         }
         let all = self.shares.list();
-        let legacy = all.iter().filter(|share| share.legacy);
+        let legacy = all
+            .iter()
+            .filter(|share| share.legacy && share.readers.is_none());
         let shares: Vec<ShareIndex> = legacy.map(|share| share.index).collect();
         *known = Some((Instant::now(), shares.clone()));
         shares

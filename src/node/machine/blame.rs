@@ -22,7 +22,10 @@ impl Machine {
             | CatalogueError::PartTooLong { .. }
             | CatalogueError::BadFact => self.blame(from, Offence::BadLog),
             CatalogueError::TooManyRecords { .. } => self.blame(author, Offence::ListsTooMuch),
-            CatalogueError::Stale | CatalogueError::TooManyNodes | CatalogueError::OverBudget => {}
+            CatalogueError::Stale
+            | CatalogueError::TooManyNodes
+            | CatalogueError::TooManyReaders
+            | CatalogueError::OverBudget => {}
         }
     }
 

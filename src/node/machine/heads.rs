@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
 use crate::catalogue::{CatalogueError, HeadOutcome, Pull};
+use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::offence::Offence;
 use crate::node::pulls::LogPosition;
@@ -31,6 +32,30 @@ pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<Si
 }
 
 impl Machine {
+    /// Our cache has this content complete, or no more.
+    pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
+        self.say(
+            now,
+            match size_bytes {
+                Some(size_bytes) => Fact::Have { hash, size_bytes },
+                None => Fact::HaveNot { hash },
+            },
+        );
+    }
+
+    /// Makes our log say what `complete` says of the cache: after a start or lost cache events.
+    pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
+        self.record_own();
+        let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
+        let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
+        for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
+            self.set_have(now, *hash, None);
+        }
+        for (hash, size_bytes) in complete {
+            self.set_have(now, *hash, Some(*size_bytes));
+        }
+    }
+
     /// Takes note of an own fact, to be recorded with the next head.
     pub(super) fn say(&mut self, now: Instant, fact: Fact) {
         self.unsaid.push(fact);
@@ -49,6 +74,10 @@ impl Machine {
                 Fact::Removed { share, path } => Ok(catalogue.remove(share, &path)),
                 Fact::Have { hash, size_bytes } => catalogue.have(hash, size_bytes),
                 Fact::HaveNot { hash } => Ok(catalogue.have_not(hash)),
+                // the catalogue seals, nobody else
+                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {
+                    Ok(false)
+                }
             };
             if recorded.is_err() {
                 self.counters.refused_facts += 1;

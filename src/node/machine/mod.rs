@@ -13,6 +13,7 @@
 mod answers;
 mod blame;
 mod heads;
+mod readers;
 mod trust;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -179,6 +180,8 @@ pub struct Machine {
     /// Own facts that the log has not taken yet, so that it stays what its head says until the
     /// next head: a log that runs ahead of its head cannot be pulled.
     unsaid: Vec<Fact>,
+    /// Who reads which of the own shares, as it was written.
+    readers: BTreeMap<ShareIndex, Option<Vec<String>>>,
     counters: MachineCounters,
 }
 
@@ -223,6 +226,7 @@ impl Machine {
                 not_before: None,
             },
             unsaid: Vec::new(),
+            readers: BTreeMap::new(),
             counters: MachineCounters::default(),
         };
         machine.follow_owners();
@@ -307,30 +311,6 @@ impl Machine {
         self.say(now, Fact::Removed { share, path });
     }
 
-    /// Our cache has this content complete, or no more.
-    pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {
-        self.say(
-            now,
-            match size_bytes {
-                Some(size_bytes) => Fact::Have { hash, size_bytes },
-                None => Fact::HaveNot { hash },
-            },
-        );
-    }
-
-    /// Makes our log say what `complete` says of the cache: after a start or lost cache events.
-    pub fn align_haves(&mut self, now: Instant, complete: &[(ContentHash, u64)]) {
-        self.record_own();
-        let held: BTreeMap<ContentHash, u64> = complete.iter().copied().collect();
-        let said: Vec<ContentHash> = self.catalogue.own_haves().map(|(hash, _)| hash).collect();
-        for hash in said.iter().filter(|hash| !held.contains_key(hash)) {
-            self.set_have(now, *hash, None);
-        }
-        for (hash, size_bytes) in complete {
-            self.set_have(now, *hash, Some(*size_bytes));
-        }
-    }
-
     /// Every node that is known.
     pub fn members(&self) -> Vec<MemberStatus> {
         self.cluster.members()
@@ -362,8 +342,13 @@ impl Machine {
         self.advance(now);
     }
 
-    /// Asks everyone who should know for contents that no reachable holder has.
+    /// Asks everyone who should know for contents that no reachable holder has: of one that is for
+    /// some nodes alone, those.
     pub fn broadcast_wanted(&mut self, now: Instant, hashes: Vec<ContentHash>) {
+        let (private, hashes): (Vec<_>, Vec<_>) = hashes
+            .into_iter()
+            .partition(|hash| self.catalogue.is_private(hash));
+        self.ask_readers(now, &private);
         for some in hashes.chunks(MAX_GET_HASHES) {
             if let Ok(body) = (Message::Get {
                 hashes: some.to_vec(),
@@ -400,8 +385,9 @@ impl Machine {
 
     /// Works on what is left of a large change; whether more is left. To be called between other
     /// work.
-    pub fn sweep(&mut self) -> bool {
-        self.catalogue.advance(SWEEP_STEP_RECORDS)
+    pub fn sweep(&mut self, now: Instant) -> bool {
+        let has_more = self.restate(now);
+        self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 
     /// The membership's part.
@@ -418,6 +404,7 @@ impl Machine {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
+        self.take_back_what_is_private(now);
         self.note_given_way(now);
         self.ask_for_logs(now);
     }

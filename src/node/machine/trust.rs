@@ -71,6 +71,7 @@ impl Machine {
         }
         self.cluster.enforce_membership(now);
         self.follow_owners();
+        self.follow_readers(now);
         let authors: Vec<NodeId> = self
             .catalogue
             .heads()

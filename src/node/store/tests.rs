@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::catalogue::{Applied, HeadOutcome};
 use crate::digest::ContentHash;
+use crate::id::NodeName;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
 
@@ -88,7 +89,9 @@ fn a_catalogue_is_as_it_was_after_a_restart() {
     drop(store);
 
     let store = Store::open(dir.path()).unwrap();
-    let mut again = store.load_catalogue(id(1), name(1)).unwrap();
+    let mut again = store
+        .load_catalogue(Catalogue::new(id(1), name(1)))
+        .unwrap();
     again.set_live(id(2), true).unwrap();
     assert_eq!(listed(&mut again), ["newer", "replaced", "theirs"]);
     assert_eq!(again.own_head().digest, me.own_head().digest);
@@ -99,7 +102,9 @@ fn a_catalogue_is_as_it_was_after_a_restart() {
 fn an_empty_store_gives_an_empty_catalogue() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let mut catalogue = store.load_catalogue(id(1), name(1)).unwrap();
+    let mut catalogue = store
+        .load_catalogue(Catalogue::new(id(1), name(1)))
+        .unwrap();
     assert!(listed(&mut catalogue).is_empty());
     assert_eq!(store.generation().unwrap(), Generation(0));
     assert!(store.addresses().unwrap().is_empty());
@@ -203,7 +208,7 @@ fn a_record_that_means_nothing_is_damage() {
         .insert((0, 1), &[250u8, 1][..])
         .unwrap();
     writing.commit().unwrap();
-    let loaded = store.load_catalogue(id(1), name(1));
+    let loaded = store.load_catalogue(Catalogue::new(id(1), name(1)));
     assert!(matches!(loaded, Err(StoreError::Damaged { .. })));
 }
 

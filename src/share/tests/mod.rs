@@ -135,6 +135,8 @@ impl Bench {
                     "{path:?} was not listed"
                 );
             }
+            // told with each adding
+            ShareEvent::Readers { .. } => return,
             _ => {}
         }
         self.history.push(event);

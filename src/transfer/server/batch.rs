@@ -24,7 +24,7 @@ impl Server {
             return Response::Busy;
         }
         let inner = self.inner.clone();
-        let making = move || inner.make_batch(&files, size_bytes, turn);
+        let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
         let made = tokio::task::spawn_blocking(making).await;
         made.unwrap_or(Response::Busy)
     }
@@ -32,10 +32,20 @@ impl Server {
 
 impl Inner {
     /// Blocking: reads and hashes.
-    fn make_batch(&self, files: &[SmallFile], size_bytes: u64, mut turn: Turn) -> Response {
+    fn make_batch(
+        &self,
+        from: &NodeId,
+        files: &[SmallFile],
+        size_bytes: u64,
+        mut turn: Turn,
+    ) -> Response {
         let mut packed = PackedBatch::with_capacity(size_bytes);
         for file in files {
-            match self.whole(file) {
+            let whole = match (self.admits)(from, &file.hash) {
+                true => self.whole(file),
+                false => Err(Unserved::NotHere),
+            };
+            match whole {
                 Ok(proof) => packed.push_here(&proof),
                 Err(Unserved::Gone) => packed.push_gone(),
                 Err(Unserved::NotHere) => packed.push_not_here(),

@@ -83,6 +83,10 @@ pub struct OfferData {
     pub askers: Vec<NodeId>,
 }
 
+/// Whether a node may be given a content, and may know that it is here. Called from any thread;
+/// must not block.
+pub type Admits = Arc<dyn Fn(&NodeId, &ContentHash) -> bool + Send + Sync>;
+
 /// Told of bytes of files that go to a node. Called from any thread.
 pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
 
@@ -95,6 +99,7 @@ pub struct Server {
 struct Inner {
     cache: Cache,
     shares: ShareSet,
+    admits: Admits,
     fair_queue: FairQueue,
     upload: Pace,
     askers: Mutex<Askers>,
@@ -114,11 +119,13 @@ impl AsRef<[u8]> for Made {
 }
 
 impl Server {
-    /// A server of what is in the cache and in the shares.
-    pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits) -> Self {
+    /// A server of what is in the cache and in the shares, to those whom `admits` lets have it; to
+    /// others it is as if it were not here.
+    pub fn new(cache: Cache, shares: ShareSet, limits: ServerLimits, admits: Admits) -> Self {
         let inner = Inner {
             cache,
             shares,
+            admits,
             fair_queue: FairQueue::new(limits),
             upload: Pace::default(),
             askers: Mutex::new(Askers::new()),
@@ -158,6 +165,10 @@ impl Server {
             }
             _ => return Some(incoming),
         };
+        if !(self.inner.admits)(&from, &hash) {
+            incoming.reply.send(Response::NotHere);
+            return None;
+        }
         if let Some(response) = self.answer_at_once(from, lane, &incoming.request) {
             sent(from, range.len());
             incoming.reply.send(response);
@@ -209,6 +220,11 @@ impl Server {
     /// member; refuses others. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
         match request {
+            Request::Range { hash, .. } | Request::Holdings { hash }
+                if !(self.inner.admits)(&from, &hash) =>
+            {
+                Response::NotHere
+            }
             Request::Range {
                 hash,
                 size_bytes,
@@ -234,7 +250,8 @@ impl Server {
         else {
             return None;
         };
-        if range.len() > AT_ONCE_MAX_BYTES || !is_askable(size_bytes, range) {
+        let is_small = range.len() <= AT_ONCE_MAX_BYTES && is_askable(size_bytes, range);
+        if !is_small || !(self.inner.admits)(&from, &hash) {
             return None;
         }
         let now = Instant::now();
@@ -274,6 +291,9 @@ impl Server {
     /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
     /// the disk only where some of the content is here.
     pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferData> {
+        if !(self.inner.admits)(&from, hash) {
+            return None;
+        }
         let askers = self.askers(hash, &from);
         self.inner.askers.lock().note(Instant::now(), *hash, from);
         let source = self.inner.find(hash)?;

@@ -1,5 +1,6 @@
 //! Fetchers and servers over real TLS on loopback.
 
+mod admits;
 mod batches;
 mod narrow;
 mod sizes;
@@ -105,7 +106,12 @@ impl Cluster {
         tamper: fn(Response) -> Response,
     ) -> Serving {
         let (id, net, incoming) = self.net();
-        let server = Server::new(cache.cache.clone(), shares, ServerLimits::default());
+        let server = Server::new(
+            cache.cache.clone(),
+            shares,
+            ServerLimits::default(),
+            Arc::new(|_, _| true),
+        );
         let task = tokio::spawn(serve(server.clone(), incoming, tamper));
         let (prompt, at_once) = (Arc::new(AtomicU64::new(0)), server.clone());
         let count = prompt.clone();

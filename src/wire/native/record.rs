@@ -58,6 +58,31 @@ pub struct Timestamp {
 )]
 pub struct ShareIndex(pub u16);
 
+impl ShareIndex {
+    /// From this number on, what is said of a share is sealed for its readers.
+    pub const FIRST_SEALED: Self = Self(1 << 15);
+
+    /// Whether what is said under this number is sealed.
+    pub fn is_sealed(self) -> bool {
+        self >= Self::FIRST_SEALED
+    }
+}
+
+/// The most readers that a share can have: far more than people who share something among
+/// themselves, and a bound on what one record makes others keep.
+pub const READERS_MAX: usize = 1024;
+/// The longest path that is sealed, and the longest entry: what they are sealed from, and as much
+/// again as sealing adds and an entry has besides a link's target.
+pub const SEALED_MAX_BYTES: usize = 5120;
+
+/// One reader of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reader {
+    pub node: NodeId,
+    /// The share's key, as only this reader can open it.
+    pub key: ([u8; 32], [u8; 16]),
+}
+
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -140,6 +165,32 @@ pub enum Fact {
     HaveNot {
         /// The content.
         hash: ContentHash,
+    },
+    /// What follows under this number is for these nodes alone. A number has one list for ever.
+    Readers {
+        /// At least [`ShareIndex::FIRST_SEALED`].
+        number: ShareIndex,
+        /// Which of the author's shares it is.
+        share: ShareIndex,
+        /// What the keys are wrapped about: another for each key.
+        salt: [u8; 16],
+        /// The author and the readers, by their keys ascending; at most [`READERS_MAX`] besides
+        /// the author.
+        readers: Vec<Reader>,
+    },
+    /// A name of such a share has this content now.
+    Sealed {
+        number: ShareIndex,
+        /// The path, sealed: the same path of one number is the same bytes.
+        path: bytes::Bytes,
+        /// The [`Entry`], sealed.
+        entry: bytes::Bytes,
+    },
+    /// A name of such a share is gone; with an empty path, its list of readers (a tombstone).
+    SealedRemoved {
+        number: ShareIndex,
+        /// As it was said.
+        path: bytes::Bytes,
     },
 }
 

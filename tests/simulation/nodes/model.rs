@@ -95,6 +95,8 @@ fn remembered(world: &World, author: &NodeId) -> Said {
                 }
                 Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
                 Fact::Removed { .. } | Fact::HaveNot { .. } => {}
+                // no share of these nodes is for some alone
+                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
             }
         }
     }

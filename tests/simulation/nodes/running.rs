@@ -289,7 +289,7 @@ impl Node {
             assert!(sent.datagram.len() <= 1200 && sent.datagram[0] >= 0x80);
             running.datagrams.push((sent.to, sent.datagram));
         }
-        while running.machine.sweep() {}
+        while running.machine.sweep(now) {}
         if running.machine.has_changes() {
             running.view = running.machine.view();
             while running.machine.poll_change().is_some() {}

@@ -1,0 +1,209 @@
+//! Contents that are for some nodes alone: who may be given their bytes.
+//!
+//! A content is private where a sealed name of it is known, or was and is gone. Whoever is among
+//! the readers of any such name may have it. A file that this node shares openly itself is for
+//! everybody; that somebody else lists the same content openly opens nothing here, since anybody
+//! who learnt a hash could say so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::audience::{Audience, Mark};
+use super::merge::Merge;
+use super::merged::Merged;
+use super::orders::{ByHash, HashFrom};
+use super::row::{Class, Row};
+use super::{Catalogue, View};
+use crate::digest::ContentHash;
+use crate::id::NodeId;
+use crate::wire::native::record::ShareIndex;
+
+/// Names of one content that are looked at for one answer; where none of them admits the asker it
+/// is refused.
+const NAMES_LOOKED_AT: usize = 4096;
+
+fn first_of(hash: ContentHash) -> HashFrom {
+    HashFrom {
+        hash,
+        class: Class::File,
+        author: 0,
+    }
+}
+
+impl Merged {
+    /// Who reads what is sealed under the number of a row.
+    pub fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
+        self.audiences.get(&(row.author, row.share))
+    }
+
+    /// Which of its author's shares a row is in.
+    pub fn share_of(&self, row: &Row) -> ShareIndex {
+        let audience = self.audience(row).filter(|_| row.share.is_sealed());
+        audience.map_or(row.share, |audience| audience.share)
+    }
+
+    fn sealed_names(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
+        let rows = self.private.range(first_of(hash)..).map(|by| &by.row);
+        rows.take_while(move |row| row.hash == *hash.as_bytes())
+    }
+
+    /// Whether an author lists a content openly.
+    fn is_open_from(&self, hash: ContentHash, author: super::row::NodeIndex) -> bool {
+        let from = HashFrom {
+            author: u32::from(author.0),
+            ..first_of(hash)
+        };
+        let rows = self
+            .by_hash
+            .range(from..)
+            .map(|by| &by.row)
+            .take(NAMES_LOOKED_AT);
+        let mut own = rows.take_while(|row| {
+            row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
+        });
+        own.any(|row| !row.share.is_sealed())
+    }
+
+    /// Whether an author lists a content, openly or sealed.
+    fn is_listed_by(&self, hash: ContentHash, author: super::row::NodeIndex) -> bool {
+        let from = HashFrom {
+            author: u32::from(author.0),
+            ..first_of(hash)
+        };
+        let next = self.by_hash.range(from..).next().map(|by| &by.row);
+        next.is_some_and(|row| {
+            row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
+        })
+    }
+
+    /// Whether a content is for some nodes alone, as far as this node gives it.
+    pub fn is_private(&self, hash: ContentHash) -> bool {
+        let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
+        is_sealed && !self.is_open_from(hash, self.me)
+    }
+
+    /// Whether a node may be given the bytes of a content by this one.
+    pub fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
+        if self.private.is_empty() && self.marks.is_empty() {
+            return true;
+        }
+        if self.marks.is_full() && self.files_of(hash).next().is_none() {
+            return false;
+        }
+        let mut sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
+        !self.is_private(hash)
+            || sealed.any(|row| {
+                self.audience(row)
+                    .is_some_and(|it| it.readers.contains(node))
+            })
+    }
+
+    /// Everybody who may be given a private content.
+    fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
+        let sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
+        let readers = sealed.filter_map(|row| self.audience(row));
+        readers.flat_map(|it| it.readers.iter().copied()).collect()
+    }
+}
+
+impl View {
+    /// Whether a node may be given the bytes of a content by this one: those of a share that has
+    /// readers go to them alone, also from a cache, also after the name is gone.
+    pub fn admits(&self, node: &NodeId, hash: &ContentHash) -> bool {
+        self.merged.admits(node, *hash)
+    }
+
+    /// Whether a content is for some nodes alone.
+    pub fn is_private(&self, hash: &ContentHash) -> bool {
+        self.merged.is_private(*hash)
+    }
+}
+
+impl Merge {
+    fn mark_of(&self, row: &Row) -> Mark {
+        Mark {
+            content: row.hash(),
+            author: self.state.node(row.author).id,
+        }
+    }
+
+    /// A name was taken in: what its author says of the content counts now, no mark.
+    pub(super) fn note_sealed(&mut self, row: &Row) {
+        if row.class != Class::File {
+            return;
+        }
+        if !self.state.marks.is_empty() {
+            let mark = self.mark_of(row);
+            if self.state.marks.remove(&mark) {
+                self.new_marks.insert(mark, false);
+            }
+        }
+        if !row.share.is_sealed() {
+            return;
+        }
+        let hash = row.hash();
+        self.state.private.insert(ByHash::new(row.clone()));
+        let own = self.cached_row(hash, self.state.me);
+        if let Some(own) = own.filter(|row| row.class == Class::Have) {
+            self.said_too_much.push((hash, own.size_bytes()));
+        }
+    }
+
+    /// A name is out: its content stays private, unless its author made it open.
+    pub(super) fn note_unsealed(&mut self, row: &Row) {
+        if row.class != Class::File || !row.share.is_sealed() {
+            return;
+        }
+        let hash = row.hash();
+        self.state.private.remove(&ByHash::new(row.clone()));
+        if !self.state.is_listed_by(hash, row.author) {
+            let mark = self.mark_of(row);
+            if self.state.marks.add(mark) {
+                self.new_marks.insert(mark, true);
+            }
+        }
+    }
+}
+
+impl Catalogue {
+    /// Whether a content is for some nodes alone.
+    pub fn is_private(&self, hash: &ContentHash) -> bool {
+        self.merge.state.is_private(*hash)
+    }
+
+    /// Who may be asked for a private content, this node included.
+    pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
+        self.merge.state.readers_of(*hash)
+    }
+
+    /// The contents that this node said its cache holds, and that are private since, with their
+    /// sizes; each once.
+    pub fn take_said_too_much(&mut self) -> Vec<(ContentHash, u64)> {
+        std::mem::take(&mut self.merge.said_too_much)
+    }
+
+    /// Takes back in what was private when its last name went: at the start.
+    pub fn restore_marks(&mut self, marks: impl IntoIterator<Item = Mark>) {
+        for mark in marks {
+            let author = self.index_of(&mark.author);
+            let state = &mut self.merge.state;
+            if !author.is_some_and(|author| state.is_listed_by(mark.content, author)) {
+                state.marks.add(mark);
+            }
+        }
+        self.merge.dirty = true;
+    }
+
+    /// Forgets that contents were private that nobody can be given any more.
+    pub fn drop_marks(&mut self, gone: &[Mark]) {
+        for mark in gone {
+            self.merge.state.marks.remove(mark);
+        }
+        self.merge.dirty = true;
+    }
+
+    /// All that is remembered as private without a name.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.merge.state.marks.iter().copied().collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! Shares that are for some nodes alone: whom the written names mean, and what follows from that.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Machine;
+use crate::digest::ContentHash;
+use crate::id::NodeId;
+use crate::node::names::member_meant;
+use crate::wire::native::record::{Fact, ShareIndex};
+use crate::wire::native::udp::Message;
+
+impl Machine {
+    /// Says who reads a share of this node from now on: those whom these names and keys mean, and
+    /// who that is follows the membership; or all.
+    pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
+        self.readers.insert(share, readers);
+        self.follow_readers(now);
+    }
+
+    /// Holds to who reads what, as the names and the membership are now.
+    pub(super) fn follow_readers(&mut self, now: Instant) {
+        let mut has_changed = false;
+        for (share, readers) in &self.readers {
+            let meant = readers.as_ref().map(|readers| {
+                let nodes = readers.iter();
+                let nodes = nodes.filter_map(|setting| member_meant(&self.keyring, setting));
+                nodes.collect::<BTreeSet<NodeId>>()
+            });
+            match self.catalogue.set_readers(*share, meant.as_ref()) {
+                Ok(is_news) => has_changed |= is_news,
+                Err(_) => self.counters.refused_facts += 1,
+            }
+        }
+        if has_changed {
+            self.publish_soon(now);
+        }
+    }
+
+    /// Says some of what other nodes read from now on; whether there is more.
+    pub(super) fn restate(&mut self, now: Instant) -> bool {
+        if !self.catalogue.is_restating() {
+            return false;
+        }
+        let has_more = self.catalogue.restate();
+        self.publish_soon(now);
+        has_more
+    }
+
+    /// What was said to be cached here and is private since is said no more; this node itself goes
+    /// on to list it.
+    pub(super) fn take_back_what_is_private(&mut self, now: Instant) {
+        for (hash, size_bytes) in self.catalogue.take_said_too_much() {
+            self.say(now, Fact::Have { hash, size_bytes });
+        }
+    }
+
+    /// Asks those who read private contents for them, and nobody else.
+    pub(super) fn ask_readers(&mut self, now: Instant, hashes: &[ContentHash]) {
+        for hash in hashes {
+            let question = Message::Get {
+                hashes: vec![*hash],
+            };
+            let readers = self.catalogue.readers_of(hash).into_iter();
+            let others: Vec<NodeId> = readers.filter(|node| *node != self.me).collect();
+            for node in others {
+                if let Ok(body) = question.encode() {
+                    // one that is not there is asked again with the next
+                    let _gone = self.cluster.send(now, node, body.into());
+                }
+            }
+        }
+    }
+}
