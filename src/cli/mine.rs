@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::output::Output;
+use super::share::readers;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, Client, EntryKind, Mine, MyEntry, ShareInfo, Shares};
 
@@ -65,9 +66,4 @@ fn print_share<'a>(
         vec![size, format!("{}{mark}", escape(entry.path.as_bytes()))]
     });
     output.table(&["SIZE", "NAME"], &[0], rows.collect())
-}
-
-/// Who may read a share.
-fn readers(_share: &ShareInfo) -> String {
-    "to every member".to_owned()
 }

@@ -16,7 +16,7 @@ use super::error::CliError;
 use super::output::Output;
 use super::questions;
 use super::text::{escape, human_bytes, printable};
-use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareState, Shares};
+use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareReader, ShareState, Shares};
 
 /// How often it is looked how far a share is.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
@@ -47,6 +47,14 @@ enum Change {
         /// Give its files to legacy peers, too
         #[arg(long)]
         legacy: bool,
+        /// Share it with these nodes alone: names or keys, with commas between; groups with an @
+        #[arg(
+            long,
+            value_name = "NODE",
+            value_delimiter = ',',
+            conflicts_with = "legacy"
+        )]
+        readers: Option<Vec<String>>,
         /// Keep back what fits this pattern, as in a .gitignore; may be given many times
         #[arg(long, value_name = "PATTERN")]
         exclude: Vec<String>,
@@ -76,6 +84,7 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             dir,
             include_private,
             legacy,
+            readers,
             exclude,
             no_default_excludes,
             yes,
@@ -91,6 +100,7 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
                     dir,
                     include_private,
                     legacy,
+                    readers,
                     exclude,
                     no_default_excludes,
                 },
@@ -175,6 +185,29 @@ fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Who reads a share, in words.
+pub(super) fn readers(share: &ShareInfo) -> String {
+    let Some(readers) = &share.readers else {
+        return "to every member".to_owned();
+    };
+    let (meant, nobody): (Vec<_>, Vec<_>) = readers.iter().partition(|it| it.node.is_some());
+    let list = |readers: Vec<&ShareReader>| {
+        let names = readers.iter().map(|it| printable(&it.reader));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let mut said = match meant.is_empty() {
+        true => "to no other node".to_owned(),
+        false => format!("to {} alone", list(meant)),
+    };
+    if !nobody.is_empty() {
+        let unknown = list(nobody);
+        said.push_str(&format!(
+            "; nobody is meant by {unknown}: no one member has that name"
+        ));
+    }
+    said
+}
+
 /// A share in a few lines, the first behind `lead`.
 pub(super) fn print_one(
     lead: &str,
@@ -206,6 +239,9 @@ pub(super) fn print_one(
     }
     let line = format!("{}  {}", escape(share.dir.as_bytes()), said.join(", "));
     output.paragraph(lead, &line)?;
+    if share.readers.is_some() {
+        output.paragraph("  ", &readers(share))?;
+    }
     if share.left_out_files > 0 {
         let why = format!(
             "left out, {} in all: what others may not read, links out, what is no file",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::config::{Config, Seed, ShareSettings};
+use super::config::{Config, Group, Seed, ShareSettings, readers_of};
 use super::seeds;
 use crate::node::door::{CacheConfig, ShareSpec};
 use crate::node::inbox::{Accept, InboxSettings};
@@ -99,24 +99,28 @@ fn legacy_settings(config: &Config) -> Option<LegacySettings> {
 }
 
 /// A configured share, as the node takes it.
-pub(super) fn share_spec(settings: &ShareSettings) -> ShareSpec {
+pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpec {
     ShareSpec {
         dir: settings.dir.clone(),
         include_private: settings.include_private,
         legacy: settings.legacy,
-        readers: None,
+        readers: readers_of(settings.readers.as_deref(), groups),
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,
     }
 }
 
 /// Adds shares on a blocking thread; gives back those that could not be, with a warning each.
-pub(super) async fn add_shares(node: &Arc<Node>, wanted: Vec<ShareSettings>) -> Vec<ShareSettings> {
-    let node = node.clone();
+pub(super) async fn add_shares(
+    node: &Arc<Node>,
+    wanted: Vec<ShareSettings>,
+    groups: &[Group],
+) -> Vec<ShareSettings> {
+    let (node, groups) = (node.clone(), groups.to_vec());
     let work = spawn_blocking(move || {
         let mut failed = Vec::new();
         for share in wanted {
-            if let Err(error) = node.add_share(share_spec(&share)) {
+            if let Err(error) = node.add_share(share_spec(&share, &groups)) {
                 node.warn_owner(format!("not shared: {error}"));
                 failed.push(share);
             }

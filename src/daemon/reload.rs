@@ -46,7 +46,7 @@ pub(super) async fn apply(
     for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
         let _stopping = service.node.add_seed(address).await;
     }
-    change_shares(service, &changes).await;
+    change_shares(service, &changes, &new).await;
     if !changes.restart.is_empty() {
         let settings = changes.restart.join(", ");
         journal::warn(
@@ -57,7 +57,7 @@ pub(super) async fn apply(
     Ok(new)
 }
 
-async fn change_shares(service: &Arc<Service>, changes: &Changes) {
+async fn change_shares(service: &Arc<Service>, changes: &Changes, new: &Config) {
     let (node, removed) = (service.node.clone(), changes.shares_removed.clone());
     let work = spawn_blocking(move || {
         for dir in removed {
@@ -67,5 +67,9 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
         }
     });
     let _done = work.await;
-    let _told_in_the_log = add_shares(&service.node, changes.shares_added.clone()).await;
+    let mut added = changes.shares_added.clone();
+    if changes.has_other_groups {
+        added.extend(service.saved_shares());
+    }
+    let _told_in_the_log = add_shares(&service.node, added, &new.groups).await;
 }

@@ -243,7 +243,7 @@ impl Daemon {
         let mut wanted = self.config.share.clone();
         wanted.extend(inbox_shares(&self.config));
         wanted.extend(self.service.saved_shares());
-        add_shares(&self.service.node, wanted).await
+        add_shares(&self.service.node, wanted, &self.config.groups).await
     }
 
     fn serve_control(&self, control: ControlServer) {
@@ -437,7 +437,8 @@ async fn retry_later(service: Arc<Service>, config: Config, mut missing: Vec<Sha
     loop {
         tick.tick().await;
         if !missing.is_empty() {
-            missing = add_shares(&service.node, std::mem::take(&mut missing)).await;
+            let groups = service.in_force.load().config.groups.clone();
+            missing = add_shares(&service.node, std::mem::take(&mut missing), &groups).await;
         }
         use_waiting_token(&service, &config).await;
     }
@@ -472,7 +473,7 @@ async fn use_waiting_token(service: &Service, config: &Config) {
 }
 
 impl Service {
-    fn saved_shares(&self) -> Vec<ShareSettings> {
+    pub(super) fn saved_shares(&self) -> Vec<ShareSettings> {
         self.saved_shares.lock().clone()
     }
 }

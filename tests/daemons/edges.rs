@@ -1,12 +1,16 @@
 //! Shares with edges: what of a folder is kept back, and who may read it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use macro_rules_attribute::apply;
+use p2pfs::digest::ContentHash;
+use p2pfs::extent::ByteRange;
+use p2pfs::wire::native::tcp::{PackedBatch, Request, Response, SmallFile};
 use serde_json::Value;
 
 use crate::support::daemon::*;
+use crate::support::hostile::Hostile;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
@@ -78,4 +82,229 @@ fn what_is_excluded_leaves_no_machine_and_disappears_after_a_reload() {
     fs::write(folder.join("last"), "last").unwrap();
     reader.wait_for_file("last");
     assert!(!reader.cli(&["get", "y.log"]).status.success());
+}
+
+fn key_of(node: &Node) -> String {
+    let status = node.cli(&["status", "--json"]).expect_json();
+    status["node"].as_str().unwrap().to_owned()
+}
+
+/// A share of a folder for these nodes.
+fn share_of(folder: &Path, readers: &[&str]) -> String {
+    let readers = readers.join("', '");
+    format!(
+        "[[share]]\ndir = '{}'\nreaders = ['{readers}']\n",
+        folder.display()
+    )
+}
+
+fn reload(node: &Node, config: &str) {
+    fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+    node.signal(libc::SIGHUP);
+}
+
+/// What somebody who knows a content's hash and size gets of it from a node by asking for it.
+fn answers(asker: &Hostile, of: &Node, content: &[u8]) -> Vec<Response> {
+    let (hash, size_bytes) = (ContentHash::of(content), content.len() as u64);
+    let questions = [
+        Request::Range {
+            hash,
+            size_bytes,
+            range: ByteRange::new(0, size_bytes),
+        },
+        Request::Holdings { hash },
+        Request::Batch {
+            files: vec![SmallFile { hash, size_bytes }],
+        },
+    ];
+    let ask = |question| asker.ask(of.address, question).expect("it answers members");
+    questions.into_iter().map(ask).collect()
+}
+
+/// That a node gives somebody nothing of a content.
+#[track_caller]
+fn assert_refused(asker: &Hostile, of: &Node, content: &[u8]) {
+    let mut nothing = PackedBatch::with_capacity(0);
+    nothing.push_not_here();
+    let packed = nothing.into_bytes().into();
+    assert_eq!(
+        answers(asker, of, content),
+        [
+            Response::NotHere,
+            Response::NotHere,
+            Response::Batch { packed }
+        ],
+        "{}",
+        of.name
+    );
+}
+
+/// That a node gives somebody a content in every way that it is asked for.
+#[track_caller]
+fn assert_given(asker: &Hostile, of: &Node, content: &[u8]) {
+    let answers = answers(asker, of, content);
+    assert!(matches!(answers[0], Response::Data { .. }), "{answers:?}");
+    assert!(
+        matches!(answers[1], Response::Holdings { .. }),
+        "{answers:?}"
+    );
+}
+
+/// That nothing is to be seen of a file on a node, by whatever way.
+#[track_caller]
+fn assert_unseen(node: &Node, author: &str, name: &str, content: &[u8]) {
+    let by_hash = format!(".p2pfs/by-hash/{}", ContentHash::of(content));
+    for path in [name, &format!(".p2pfs/peers/{author}/{name}"), &by_hash] {
+        let error = fs::metadata(node.mounted(path)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{path}");
+    }
+    for command in [
+        &["get", name][..],
+        &["wait", "--file", name, "--timeout", "10ms"],
+    ] {
+        assert_eq!(node.cli(command).status.code(), Some(1), "{command:?}");
+    }
+    let listed = node.cli(&["ls"]).expect_ok();
+    assert!(!listed.contains(name), "{listed}");
+    let why = node.cli(&["why", "--json", name]);
+    let told = String::from_utf8_lossy(&why.stdout);
+    assert!(!told.contains(author), "{told}");
+}
+
+#[apply(promise)]
+fn a_share_with_readers_is_listed_and_given_to_them_alone_also_from_their_caches() {
+    let mut cluster = Cluster::new();
+    let folder = folder(&cluster, "restricted");
+    let secret = vec![7; 40_000];
+    fs::write(folder.join("secret"), &secret).unwrap();
+    let (mut reader, other) = (cluster.start("reader"), cluster.start("other"));
+    let reads = key_of(&reader);
+    let mut author = cluster.start_with(NodeOptions {
+        config: share_of(&folder, &[&reads]),
+        ..NodeOptions::new("author")
+    });
+    let seeds = [reader.address, other.address, author.address];
+    let eve = Hostile::join(&cluster.folder.path().join("secret"), &seeds);
+    reader.wait_for_file("secret");
+    let there = fs::read(reader.mounted("secret")).unwrap();
+    assert_eq!(there, secret);
+    let told = author.cli(&["share", "--json"]).expect_json();
+    let shares = told["shares"].as_array().unwrap().iter();
+    let mut restricted = shares.filter(|share| share["path"] == folder.to_str().unwrap());
+    let readers = &restricted.next().unwrap()["readers"];
+    assert_eq!(readers[0]["node"], Value::from(reads.clone()));
+
+    // what came later is there, so what is for others is known not to come
+    let open = vec![8; 40_000];
+    author.write("open", &open);
+    reader.wait_for_file("open");
+    other.wait_for_file("open");
+    assert_eq!(fs::read(reader.mounted("open")).unwrap(), open);
+    assert_unseen(&other, "author", "secret", &secret);
+    let hashes = [ContentHash::of(&secret), ContentHash::of(&open)];
+    eventually("what is open is offered", HANG_LIMIT, || {
+        eve.want(&hashes);
+        let offered = eve.offered();
+        let of = |node: &Node| offered.contains(&(eve.who_is_at(node.address), hashes[1]));
+        of(&author) && of(&reader)
+    });
+    assert!(eve.offered().iter().all(|(_, hash)| *hash != hashes[0]));
+    for node in [&author, &reader] {
+        assert_given(&eve, node, &open);
+        assert_refused(&eve, node, &secret);
+    }
+
+    // a reader's cache keeps to it by itself, also after a restart, and the reader still reads
+    author.kill();
+    assert_refused(&eve, &reader, &secret);
+    reader.stop();
+    reader.launch();
+    assert_refused(&eve, &reader, &secret);
+    reader.wait_for_file("secret");
+    assert_eq!(fs::read(reader.mounted("secret")).unwrap(), secret);
+    author.launch();
+    assert_lists_are_followed((&author, &reader, &other), &folder, &secret, &eve);
+}
+
+/// Another list is followed while the author runs.
+fn assert_lists_are_followed(
+    (author, reader, other): (&Node, &Node, &Node),
+    folder: &Path,
+    secret: &[u8],
+    eve: &Hostile,
+) {
+    let (reads, reads_not) = (key_of(reader), key_of(other));
+    reload(author, &share_of(folder, &[&reads, &reads_not]));
+    other.wait_for_file("secret");
+    assert_eq!(fs::read(other.mounted("secret")).unwrap(), secret);
+    reload(author, &share_of(folder, &[&reads_not]));
+    eventually("who lost the right lists it no more", HANG_LIMIT, || {
+        !reader.mounted("secret").exists()
+    });
+    assert_unseen(reader, "author", "secret", secret);
+    for node in [author, reader, other] {
+        assert_refused(eve, node, secret);
+    }
+    let all = format!("[[share]]\ndir = '{}'\n", folder.display());
+    reload(author, &all);
+    reader.wait_for_file("secret");
+    eventually("what is open to all is given to all", HANG_LIMIT, || {
+        matches!(answers(eve, author, secret)[0], Response::Data { .. })
+    });
+}
+
+#[apply(promise)]
+fn readers_are_named_by_their_certificates_and_by_groups_and_who_is_put_out_reads_no_more() {
+    let mut cluster = Cluster::with_own_secrets();
+    let folder = folder(&cluster, "restricted");
+    fs::write(folder.join("secret"), "secret").unwrap();
+    let groups = "groups = ['office=two nobody']\n";
+    let one = cluster.start_with(NodeOptions {
+        config: format!("{groups}{}", share_of(&folder, &["@office"])),
+        ..NodeOptions::new("one")
+    });
+    let (two, three) = (cluster.start("two"), cluster.start("three"));
+    for joiner in [&two, &three] {
+        let token = one.cli(&["invite"]).expect_ok();
+        joiner.cli(&["join", token.trim()]).expect_ok();
+    }
+    two.wait_for_file("secret");
+    one.write("open", b"open");
+    three.wait_for_file("open");
+    assert_unseen(&three, "one", "secret", b"secret");
+    let in_one_line = |told: &str| told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = in_one_line(&one.cli(&["share"]).expect_ok());
+    assert!(
+        told.contains("to two alone; nobody is meant by nobody"),
+        "{told}"
+    );
+    let told = one.cli(&["ls", "--mine", "--json"]).expect_json();
+    assert!(told["shares"].to_string().contains(&key_of(&two)), "{told}");
+    let told = in_one_line(&String::from_utf8_lossy(&one.cli(&["doctor"]).stdout));
+    assert!(told.contains("its reader nobody is no member"), "{told}");
+
+    let refused = one.cli(&["share", "add", "/srv", "--yes", "--readers", "@gone"]);
+    assert!(
+        refused.stderr.contains("there is no group \"gone\""),
+        "{}",
+        refused.stderr
+    );
+    let refused = one.cli(&["share", "add", "/srv", "--yes", "--readers", "a b"]);
+    assert!(refused.stderr.contains("its key"), "{}", refused.stderr);
+
+    reload(
+        &one,
+        &format!(
+            "groups = ['office=three']\n{}",
+            share_of(&folder, &["@office"])
+        ),
+    );
+    three.wait_for_file("secret");
+    eventually("the group has others in it", HANG_LIMIT, || {
+        !two.mounted("secret").exists()
+    });
+    one.cli(&["expel", "three"]).expect_ok();
+    eventually("it reads nothing more", HANG_LIMIT, || {
+        !three.mounted("secret").exists()
+    });
 }

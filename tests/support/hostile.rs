@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use p2pfs::catalogue::SetDigest;
-use p2pfs::cluster::{Cluster as Membership, ClusterConfig, Member};
+use p2pfs::cluster::{Cluster as Membership, ClusterConfig, Event, Member};
 use p2pfs::digest::ContentHash;
 use p2pfs::id::{Generation, NodeId};
 use p2pfs::net::PortPair;
@@ -22,7 +22,7 @@ use p2pfs::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs::wire::native::tcp::{LogPart, Request, Response, pack_records};
-use p2pfs::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Salt};
+use p2pfs::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Message, Salt};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -52,6 +52,7 @@ struct Said {
     records: Vec<Record>,
     head: Option<SignedHead>,
     answer: Answer,
+    offered: Vec<(NodeId, ContentHash)>,
 }
 
 enum Order {
@@ -129,6 +130,7 @@ impl Hostile {
             records: Vec::new(),
             head: None,
             answer: Box::new(|_| None),
+            offered: Vec::new(),
         }));
         let (orders, queue) = mpsc::unbounded_channel();
         let context = runtime.enter();
@@ -214,6 +216,17 @@ impl Hostile {
     pub fn sign(&self, head: Head) -> SignedHead {
         let signature = self.key.sign(&head.signed_bytes());
         SignedHead { head, signature }
+    }
+
+    /// Who offered it what.
+    pub fn offered(&self) -> Vec<(NodeId, ContentHash)> {
+        self.said.lock().unwrap().offered.clone()
+    }
+
+    /// Asks everyone for contents, as who wants to read them does.
+    pub fn want(&self, hashes: &[ContentHash]) {
+        let hashes = hashes.to_vec();
+        self.broadcast(&Message::Get { hashes }.encode().unwrap());
     }
 
     /// Sends the same message to everyone.
@@ -330,7 +343,9 @@ impl Life {
             while let Some(transmit) = self.membership.poll_transmit() {
                 self.udp.send(transmit.to, &transmit.datagram);
             }
-            while self.membership.poll_event().is_some() {}
+            while let Some(event) = self.membership.poll_event() {
+                self.hear(event);
+            }
             self.said.lock().unwrap().members = self.membership.live().collect();
             let due = self.membership.poll_timeout();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
@@ -353,6 +368,14 @@ impl Life {
                     self.membership.handle_timeout(Instant::now());
                 }
             }
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        if let Event::Message { from, body } = event
+            && let Ok(Message::Offer(offer)) = Message::decode(&body)
+        {
+            self.said.lock().unwrap().offered.push((from, offer.hash));
         }
     }
 

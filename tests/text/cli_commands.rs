@@ -438,7 +438,8 @@ fn a_share_is_added_by_its_real_path() {
             include_private: true,
             exclude: vec!["*.log".to_owned(), "/build/".to_owned()],
             no_default_excludes: true,
-            legacy: false
+            legacy: false,
+            readers: None
         }]
     );
 }

@@ -345,7 +345,6 @@ fn a_named_file_must_exist_and_the_default_one_need_not() {
 #[test]
 fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
     let mut sources = nothing_set();
-    sources.overrides.shares = vec![PathBuf::from("/srv/a")];
     sources.overrides.secret_file = Some(PathBuf::from("/etc/p2pfs/secret"));
     sources.environment = Environment::from([
         ("P2PFS_MOUNT_UID", "7"),
@@ -355,6 +354,8 @@ fn every_setting_has_a_variable_and_a_place_in_the_printed_configuration() {
         ("P2PFS_MOUNT_DMASK", "027"),
         ("P2PFS_MESH_LISTEN", "0.0.0.0:18001"),
         ("P2PFS_MESH_INBOX", "/srv/inbox"),
+        ("P2PFS_SHARE_DIR", "/srv/a"),
+        ("P2PFS_SHARE_READERS", "alice"),
     ]);
     let printed = load(&sources).unwrap().config.to_toml();
     let table: toml::Table = toml::from_str(&printed).unwrap();
@@ -389,6 +390,11 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_NAME", "n", "name = \"n\""),
         ("P2PFS_LISTEN", "127.0.0.1:9", "listen = \"127.0.0.1:9\""),
         ("P2PFS_SEEDS", "a:1, b:2", "seeds = [\"a:1\", \"b:2\"]"),
+        (
+            "P2PFS_GROUPS",
+            "office=alice bob, lab=carol",
+            "groups = [\"office=alice bob\", \"lab=carol\"]",
+        ),
         ("P2PFS_SECRET_FILE", "/s", "secret_file = \"/s\""),
         ("P2PFS_STATE_DIR", "/t", "state_dir = \"/t\""),
         ("P2PFS_CACHE_DIR", "/c", "cache_dir = \"/c\""),
@@ -454,6 +460,7 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_SHARE_DIR", "/d", "dir = \"/d\""),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "true", ""),
         ("P2PFS_SHARE_LEGACY", "true", ""),
+        ("P2PFS_SHARE_READERS", "alice, @office", ""),
         ("P2PFS_SHARE_EXCLUDE", "*.log,/build/", ""),
         ("P2PFS_SHARE_DEFAULT_EXCLUDES", "false", ""),
     ];
@@ -470,10 +477,14 @@ fn every_variable_sets_its_setting() {
         ("P2PFS_SHARE_DIR", "/d"),
         ("P2PFS_SHARE_INCLUDE_PRIVATE", "1"),
         ("P2PFS_SHARE_EXCLUDE", "*.log, !.env"),
+        ("P2PFS_SHARE_READERS", "alice, @office"),
+        ("P2PFS_GROUPS", "office=bob"),
     ];
     let share = &from_environment(shares).unwrap().share[0];
     assert!(share.include_private && share.default_excludes);
     assert_eq!(share.exclude, ["*.log", "!.env"]);
+    let readers = share.readers.clone().unwrap();
+    assert_eq!(readers, ["alice", "@office"]);
     let wrong = from_environment([("P2PFS_SHARE_EXCLUDE", "[z-a]")]).unwrap_err();
     assert!(wrong.to_string().contains("is no pattern"), "{wrong}");
 }

@@ -2,7 +2,7 @@
 
 use super::network::alive_of;
 use super::{Service, Sight};
-use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareState};
+use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
 
 /// Where programs reach the kernel's side of a mount.
 const FUSE_DEVICE: &str = "/dev/fuse";
@@ -87,6 +87,12 @@ fn check_share(share: &ShareInfo) -> Check {
             ),
             None => "ask as root which: p2pfs share; or include_private = true".to_owned(),
         };
+        return Check::warning(name, found, remedy);
+    }
+    let unknown = share.readers.iter().flatten().find(|it| it.node.is_none());
+    if let Some(ShareReader { reader, .. }) = unknown {
+        let found = format!("its reader {reader} is no member, or several have that name");
+        let remedy = "see p2pfs trust; write the node's key instead of its name";
         return Check::warning(name, found, remedy);
     }
     let files = share.files;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
 use super::{Service, Sight, calendar_time, failed, reply_with};
-use crate::daemon::config::{ShareSettings, saved};
+use crate::daemon::config::{Group, ShareSettings, check_readers, missing_group, saved};
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
-    PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareState, Shares,
+    PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
 use crate::daemon::node_config::share_spec;
 use crate::node::door;
@@ -27,6 +27,7 @@ impl Service {
                 dir,
                 include_private,
                 legacy,
+                readers,
                 exclude,
                 no_default_excludes,
             } => {
@@ -34,6 +35,7 @@ impl Service {
                     dir: dir.as_local().to_owned(),
                     include_private,
                     legacy,
+                    readers,
                     exclude,
                     default_excludes: !no_default_excludes,
                 };
@@ -51,7 +53,7 @@ impl Service {
     /// told how many.
     pub(super) fn shares(&self, sight: Sight) -> Shares {
         let list = self.node.shared().into_iter();
-        let mut shares: Vec<ShareInfo> = list.map(share_info).collect();
+        let mut shares: Vec<ShareInfo> = list.map(|share| self.share_info(share)).collect();
         if sight != Sight::All {
             shares.iter_mut().for_each(|share| share.problems.clear());
         }
@@ -79,8 +81,10 @@ impl Service {
     /// Shares a folder from now on; it is kept only once the node has taken it.
     pub(super) fn add_share(&self, settings: ShareSettings) -> Result<Shares, Failure> {
         self.refuse_configured(&settings.dir)?;
+        let groups = self.in_force.load().config.groups.clone();
+        refuse_readers(&settings, &groups)?;
         self.node
-            .add_share(share_spec(&settings))
+            .add_share(share_spec(&settings, &groups))
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != settings.dir);
@@ -101,6 +105,20 @@ impl Service {
         Ok(self.shares(Sight::All))
     }
 
+    fn share_info(&self, status: door::ShareStatus) -> ShareInfo {
+        let readers = status.readers.clone().map(|readers| {
+            let info = |reader: String| ShareReader {
+                node: self.node.member_meant(&reader).map(|node| node.to_string()),
+                reader,
+            };
+            readers.into_iter().map(info).collect()
+        });
+        ShareInfo {
+            readers,
+            ..share_info(status)
+        }
+    }
+
     /// What the configuration shares is changed there alone.
     fn refuse_configured(&self, dir: &Path) -> Result<(), Failure> {
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -116,6 +134,26 @@ impl Service {
     fn keep(&self, kept: &[ShareSettings]) -> Result<(), Failure> {
         saved::save_shares(&self.config.state_dir, kept)
             .map_err(|error| failed(format!("done, but not kept for the next start: {error}")))
+    }
+}
+
+/// Readers that are none are told before anything is shared.
+fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Failure> {
+    let invalid = |why: String| Failure::new(FailureKind::Invalid, why);
+    let Some(readers) = &settings.readers else {
+        return Ok(());
+    };
+    check_readers(readers).map_err(|error| invalid(error.to_string()))?;
+    if settings.legacy {
+        let why = "a share that has readers is not for legacy peers, who can be told from nobody";
+        return Err(invalid(why.to_owned()).with_remedy("leave --legacy or --readers out"));
+    }
+    match missing_group(readers, groups) {
+        None => Ok(()),
+        Some(name) => {
+            let remedy = "write it into groups in the configuration, and reload the daemon";
+            Err(invalid(format!("there is no group {name:?}")).with_remedy(remedy))
+        }
     }
 }
 
@@ -154,6 +192,7 @@ fn share_info(status: door::ShareStatus) -> ShareInfo {
         problems,
         include_private: status.include_private,
         legacy: status.legacy,
+        readers: None,
         files: status.files,
         bytes: status.bytes,
         exclude: status.exclude,

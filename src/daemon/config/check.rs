@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::group::missing_group;
 use super::settings::Config;
 use super::units::write_duration;
 
@@ -22,6 +23,7 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
         period(config),
         mesh(config),
         inboxes(config),
+        readers(config),
     ];
     let broken = single.into_iter().flatten().chain(folders(config));
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
@@ -40,6 +42,23 @@ fn legacy(config: &Config) -> Broken {
                    legacy.enabled, --legacy and P2P_CLUSTER out";
     let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
     is_impossible.then(|| ("listen", message.to_owned()))
+}
+
+/// Legacy peers can be told from nobody, and a group is one that is there.
+fn readers(config: &Config) -> Broken {
+    config.share.iter().find_map(|share| {
+        let (readers, dir) = (share.readers.as_ref()?, share.dir.display());
+        if share.legacy {
+            let message = format!(
+                "{dir} is for its readers alone, and legacy peers can be told from nobody: take \
+                 legacy or readers out"
+            );
+            return Some(("share.legacy", message));
+        }
+        let name = missing_group(readers, &config.groups)?;
+        let message = format!("{dir}: there is no group {name:?}: write it into groups");
+        Some(("share.readers", message))
+    })
 }
 
 /// The mesh's programs know IPv4 only, and every peer of it must be one that others can dial.

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{absolute, listen_address, lossy, optional_absolute, optional_lossy, positive};
 use super::seed::Seed;
-use super::settings::{
-    Config, absolute, listen_address, lossy, optional_absolute, optional_lossy, positive,
-};
+use super::settings::Config;
 use super::units;
 use crate::node::door::defaults;
 

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use super::group::readers_of;
 use super::program_budget::ProgramBudget;
 use super::seed::Seed;
 use super::setting::SETTINGS;
 use super::settings::{Config, LimitSettings, LogLevel, ShareSettings};
 
 /// The settings that a reload applies to the running daemon; [`Changes`] has a place for each.
-pub const LIVE: [&str; 13] = [
+pub const LIVE: [&str; 15] = [
     "seeds",
+    "groups",
     "cache.size",
     "readers.cached_only",
     "readers.budgets",
@@ -20,6 +22,7 @@ pub const LIVE: [&str; 13] = [
     "share.dir",
     "share.include_private",
     "share.legacy",
+    "share.readers",
     "share.exclude",
     "share.default_excludes",
 ];
@@ -31,6 +34,8 @@ pub struct Changes {
     pub shares_added: Vec<ShareSettings>,
     /// Shares to remove.
     pub shares_removed: Vec<PathBuf>,
+    /// Whether groups have other members, also for shares that were added by command.
+    pub has_other_groups: bool,
     /// The new seeds.
     pub seeds: Option<Vec<Seed>>,
     /// The new budget of the cache.
@@ -49,7 +54,11 @@ pub struct Changes {
 
 /// What lies between two configurations.
 pub fn compare(old: &Config, new: &Config) -> Changes {
-    let added = new.share.iter().filter(|share| !old.share.contains(share));
+    let is_as_before = |share: &&ShareSettings| {
+        let readers = |config: &Config| readers_of(share.readers.as_deref(), &config.groups);
+        old.share.contains(share) && readers(old) == readers(new)
+    };
+    let added = new.share.iter().filter(|share| !is_as_before(share));
     let is_new = |dir: &PathBuf| new.share.iter().any(|share| share.dir == *dir);
     let removed = old.share.iter().filter(|share| !is_new(&share.dir));
     let (before, after) = (old.to_table(), new.to_table());
@@ -62,6 +71,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     Changes {
         shares_added: added.cloned().collect(),
         shares_removed: removed.map(|share| share.dir.clone()).collect(),
+        has_other_groups: old.groups != new.groups,
         seeds: changed(&old.seeds, &new.seeds),
         cache_size_bytes: changed(&old.cache.size_bytes, &new.cache.size_bytes),
         limits: changed_limits(&old.limits, &new.limits),

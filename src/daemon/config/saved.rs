@@ -38,6 +38,8 @@ struct SavedShare {
     dir_hex: Option<String>,
     include_private: bool,
     legacy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    readers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     exclude: Vec<String>,
     #[serde(default)]
@@ -113,6 +115,7 @@ impl SavedShare {
             dir_hex: (!exact).then(|| to_hex(share.dir.as_os_str().as_bytes())),
             include_private: share.include_private,
             legacy: share.legacy,
+            readers: share.readers.clone(),
             exclude: share.exclude.clone(),
             no_default_excludes: !share.default_excludes,
         }
@@ -137,6 +140,7 @@ impl SavedShare {
             dir,
             include_private: self.include_private,
             legacy: self.legacy,
+            readers: self.readers,
             exclude: self.exclude,
             default_excludes: !self.no_default_excludes,
         })
@@ -193,6 +197,7 @@ mod tests {
         let dir = PathBuf::from(std::ffi::OsStr::from_bytes(dir));
         ShareSettings {
             include_private: true,
+            readers: Some(vec!["alice".to_owned(), "@office".to_owned()]),
             exclude: vec!["/build/".to_owned()],
             default_excludes: false,
             ..ShareSettings::new(dir)

@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{group, user};
 use super::dscp::Dscp;
+use super::fields::{
+    absolute, listen_address, lossy, optional_absolute, optional_lossy, patterns, positive, yes,
+};
 use super::giving::{InboxSettings, MeshSettings};
+use super::group::{Group, readers};
 use super::mask::ModeMask;
 use super::metrics::MetricsAddress;
 use super::place::Place;
@@ -18,7 +22,6 @@ use super::rate_limit::RateLimit;
 use super::seed::Seed;
 use super::units;
 use crate::id::NodeName;
-use crate::node::door::check_patterns;
 use crate::node::door::defaults;
 
 /// All settings.
@@ -32,6 +35,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Nodes to say hello to.
     pub seeds: Vec<Seed>,
+    /// Several nodes under one name each, for the readers of shares.
+    pub groups: Vec<Group>,
     /// A file with the cluster's secret, instead of invitations.
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -135,6 +140,13 @@ pub struct ShareSettings {
     /// Whether legacy peers are given its files.
     #[serde(default)]
     pub legacy: bool,
+    /// Who reads it; everybody where nothing is said.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "readers"
+    )]
+    pub readers: Option<Vec<String>>,
     /// Patterns of what is kept back.
     #[serde(default, deserialize_with = "patterns")]
     pub exclude: Vec<String>,
@@ -150,6 +162,7 @@ impl ShareSettings {
             dir,
             include_private: false,
             legacy: false,
+            readers: None,
             exclude: Vec::new(),
             default_excludes: true,
         }
@@ -273,6 +286,7 @@ impl Config {
             name: NodeName::from_host(&place.host),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, super::DEFAULT_PORT)),
             seeds: Vec::new(),
+            groups: Vec::new(),
             secret_file: None,
             state_dir: place.state_dir.clone(),
             cache_dir: place.cache_dir.clone(),
@@ -426,68 +440,5 @@ impl Default for LogSettings {
         Self {
             level: LogLevel::Info,
         }
-    }
-}
-
-pub(super) fn absolute<'de, D: serde::Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-    let path = PathBuf::deserialize(from)?;
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    let said = path.display().to_string();
-    Err(serde::de::Error::custom(format!(
-        "{said:?} is not an absolute path: begin it with /"
-    )))
-}
-
-pub(super) fn listen_address<'de, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(format!(
-            "{text:?} is no address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
-             [::]:1378"
-        ))
-    })
-}
-
-pub(super) fn optional_absolute<'de, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<Option<PathBuf>, D::Error> {
-    absolute(from).map(Some)
-}
-
-/// A path of the command line may not be UTF-8; TOML has no way to say it.
-pub(super) fn lossy<S: serde::Serializer>(
-    path: &std::path::Path,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&path.to_string_lossy())
-}
-
-pub(super) fn optional_lossy<S: serde::Serializer>(
-    path: &Option<PathBuf>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    lossy(path.as_deref().unwrap_or(std::path::Path::new("")), to)
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn patterns<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let patterns = Vec::deserialize(from)?;
-    check_patterns(&patterns).map_err(serde::de::Error::custom)?;
-    Ok(patterns)
-}
-
-pub(super) fn positive<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
-    match u32::deserialize(from)? {
-        0 => Err(serde::de::Error::custom(
-            "0 is impossible here: write 1 or more",
-        )),
-        number => Ok(number),
     }
 }

@@ -58,6 +58,10 @@ fn share_value(share: &ShareSettings) -> String {
             value.push_str(flag);
         }
     }
+    if let Some(readers) = &share.readers {
+        let readers = toml::Value::from(readers.clone());
+        value.push_str(&format!(", readers = {readers}"));
+    }
     if !share.exclude.is_empty() {
         let patterns = toml::Value::from(share.exclude.clone());
         value.push_str(&format!(", exclude = {patterns}"));

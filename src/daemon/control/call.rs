@@ -133,6 +133,9 @@ pub enum Call {
         /// Whether to give its files to legacy peers.
         #[serde(default)]
         legacy: bool,
+        /// Who reads it: names and keys of nodes, and groups behind `@`; absent: everybody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        readers: Option<Vec<String>>,
         /// Patterns of what is kept back.
         #[serde(default)]
         exclude: Vec<String>,

@@ -28,6 +28,9 @@ pub struct ShareInfo {
     pub include_private: bool,
     /// Whether legacy peers are given its files.
     pub legacy: bool,
+    /// Who reads it, groups by their members; absent where everybody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Vec<ShareReader>>,
     /// Files listed from it.
     pub files: u64,
     /// Their bytes.
@@ -54,6 +57,16 @@ pub struct ShareInfo {
     /// Up to [`super::PROBLEMS_MAX`] of what is wrong, the left out ones included; told to root
     /// and the daemon's user alone.
     pub problems: Vec<Problem>,
+}
+
+/// Who may read a share, within [`ShareInfo`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareReader {
+    /// As it was written: a node's name or key.
+    pub reader: String,
+    /// The key of the member that is meant; absent where nobody is, or several could be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// How many names are left out for one reason, within [`ShareInfo`].

@@ -60,6 +60,7 @@ fn calls_about_the_namespace() -> Vec<Call> {
             dir: name("/s"),
             include_private: true,
             legacy: false,
+            readers: None,
             exclude: vec!["*.log".to_owned()],
             no_default_excludes: true,
         },

@@ -1,0 +1,66 @@
+//! How single fields of the settings are read and written where their type does not tell. Owns no
+//! field.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serializer};
+
+use crate::node::door::check_patterns;
+
+pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let said = path.display().to_string();
+    Err(Error::custom(format!(
+        "{said:?} is not an absolute path: begin it with /"
+    )))
+}
+
+pub(super) fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| {
+        Error::custom(format!(
+            "{text:?} is no address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
+             [::]:1378"
+        ))
+    })
+}
+
+pub(super) fn optional_absolute<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    absolute(from).map(Some)
+}
+
+/// A path of the command line may not be UTF-8; TOML has no way to say it.
+pub(super) fn lossy<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
+}
+
+pub(super) fn optional_lossy<S: Serializer>(
+    path: &Option<PathBuf>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    lossy(path.as_deref().unwrap_or(Path::new("")), to)
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+pub(super) fn patterns<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let patterns = Vec::deserialize(from)?;
+    check_patterns(&patterns).map_err(Error::custom)?;
+    Ok(patterns)
+}
+
+pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(Error::custom("0 is impossible here: write 1 or more")),
+        number => Ok(number),
+    }
+}
