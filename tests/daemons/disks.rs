@@ -78,3 +78,21 @@ fn a_disk_mounted_over_a_share_is_what_is_shared() {
         names(&reader.mount) == ["beneath"]
     });
 }
+
+#[apply(promise)]
+fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let at = owner.share.join("disk");
+    fs::create_dir(&at).unwrap();
+    let _disk = Disk::mount(&at);
+    fs::write(at.join("photo"), b"photo").unwrap();
+    let seen = reader.mounted("disk");
+    eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
+    assert_eq!(fs::read(seen.join("photo")).unwrap(), b"photo");
+    eventually("it is not busy", PATIENCE, || {
+        Command::new("umount").arg(&at).status().unwrap().success()
+    });
+    eventually("its files leave", PATIENCE, || names(&seen).is_empty());
+}

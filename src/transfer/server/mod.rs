@@ -184,7 +184,7 @@ impl Server {
         };
         match self.pass_at_once((lane, from), hash, size_bytes, range) {
             Some(turn) => drop(tokio::task::spawn_blocking(move || {
-                deliver(server.inner.make(&hash, size_bytes, range, turn));
+                deliver(server.make(&hash, size_bytes, range, turn));
             })),
             None => drop(tokio::spawn(async move {
                 let answering = server.answer(from, lane, incoming.request);
@@ -194,7 +194,6 @@ impl Server {
                 }
             })),
         }
-        self.sweep_later();
         None
     }
 
@@ -345,11 +344,17 @@ impl Server {
         if timeout(UPLOAD_WAIT_MAX, allowed).await.is_err() {
             return Response::Busy;
         }
-        let inner = self.inner.clone();
-        let made = tokio::task::spawn_blocking(move || inner.make(&hash, size_bytes, range, turn));
-        let answer = made.await.unwrap_or(Response::Busy);
+        let server = self.clone();
+        let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
+        made.await.unwrap_or(Response::Busy)
+    }
+
+    /// Makes an answer, also one that nobody waits for any more, and sees to it that what was
+    /// opened for it is closed again. Blocking: reads and hashes.
+    fn make(&self, hash: &ContentHash, size_bytes: u64, range: ByteRange, turn: Turn) -> Response {
+        let response = self.inner.make(hash, size_bytes, range, turn);
         self.sweep_later();
-        answer
+        response
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
