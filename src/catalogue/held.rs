@@ -1,4 +1,4 @@
-//! Records that are held: for who keeps long lists of names, such as a mount.
+//! Records and names that are held: for who keeps long lists of them, such as a mount.
 
 use std::fmt;
 
@@ -36,6 +36,32 @@ impl Held {
     /// Its modification time.
     pub fn mtime(&self) -> Timestamp {
         self.0.mtime()
+    }
+}
+
+/// A name of a directory, held: costs no more than its own bytes, and of a file or link hardly
+/// anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldName {
+    /// A file or link that is listed under the name by which it was said.
+    Said(Held),
+    /// A directory, or a version under a conflict name.
+    Other(Box<[u8]>),
+}
+
+impl HeldName {
+    /// As it is listed.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Said(said) => said.name(),
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<Box<[u8]>> for HeldName {
+    fn from(name: Box<[u8]>) -> Self {
+        Self::Other(name)
     }
 }
 

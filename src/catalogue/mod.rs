@@ -63,7 +63,7 @@ pub use budget::{
 pub use change::Change;
 pub use digest::SetDigest;
 pub use found_again::FileNames;
-pub use held::Held;
+pub use held::{Held, HeldName};
 pub use merged::{Content, Owners, Totals};
 pub use rules::conflict_name;
 pub use versions::{Rule, Version};

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 
 use super::dir::{Dir, NEVER};
-use super::held::Held;
+use super::held::{Held, HeldName};
 use super::merged::{Content, Merged, Totals};
 use super::orders::{After, DirRef, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
@@ -60,6 +60,11 @@ impl View {
         self.number > other.number
     }
 
+    /// Which of its catalogue's views it is: two of one number are the same.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What a path stands for; the root always is a directory.
     pub fn lookup(&self, path: &SharedPath) -> Option<Found> {
         let Some(parent) = path.parent() else {
@@ -99,13 +104,23 @@ impl View {
             .collect()
     }
 
-    /// All names of a directory, as [`children`](Self::children) has them, without what they stand
-    /// for.
-    pub fn names(&self, dir: &SharedPath) -> Vec<Box<[u8]>> {
+    /// All names of a directory, as [`children`](Self::children) has them, held.
+    pub fn names(&self, dir: &SharedPath) -> Vec<HeldName> {
         let id = self.listed_dir(dir);
         let listed = id.map(|id| listing(self.merged.dir(id), None));
         let listed = listed.into_iter().flatten();
-        listed.map(|listed| listed.name().into()).collect()
+        listed
+            .map(|listed| match listed {
+                Listed::File(name, row) if row.name() == name => HeldName::Said(Held(row.clone())),
+                other => HeldName::Other(other.name().into()),
+            })
+            .collect()
+    }
+
+    /// What a name of [`names`](Self::names) stands for, without a search for it; it must be of
+    /// the view with this [`number`](Self::number).
+    pub fn found_of(&self, said: &Held) -> Option<Found> {
+        self.found(self.merged.dir(said.0.dir), &said.0)
     }
 
     /// What a content is, where a live node has it, under whatever name or in its cache.

@@ -1,16 +1,17 @@
-//! A directory's names in the order of their cookies.
+//! A directory's names in the order of their cookies, each with what was found of it.
 //!
 //! A cookie is a hash of the name and the listing is sorted by it, as in ext4's htree. So a cookie
 //! means the same to every handle, in every version of the directory, and after a restart: a
 //! name that is there all the while is listed once, whatever comes and goes beside it.
 
-use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+
+use crate::catalogue::{HeldName, View};
 
 /// The cookie of `.`; that of `..` is the next.
 pub const DOT_COOKIE: u64 = 1;
@@ -31,48 +32,49 @@ pub fn cookie(name: &[u8]) -> u64 {
 /// The names of a directory at one moment.
 #[derive(Default)]
 pub struct Listing {
-    names: Vec<u8>,
     places: Vec<Place>,
+    /// The number of the view that they were taken from.
+    view: u64,
     shows_live: AtomicBool,
 }
 
-#[derive(Clone, Copy)]
+/// Kept small, since there may be a million in a directory.
 struct Place {
     cookie: u64,
-    start: u32,
-    length: u16,
+    name: HeldName,
 }
 
 impl Listing {
-    /// Sorts the names. What is over 4 GiB of names is left out.
-    pub fn new<N: AsRef<[u8]>>(children: impl IntoIterator<Item = N>) -> Self {
-        let mut listing = Self::default();
-        for child in children {
-            let name = child.as_ref();
-            let Ok(start) = u32::try_from(listing.names.len()) else {
-                break;
-            };
-            let Ok(length) = u16::try_from(name.len()) else {
-                continue;
-            };
-            listing.places.push(Place {
-                cookie: cookie(name),
-                start,
-                length,
-            });
-            listing.names.extend_from_slice(name);
+    /// Sorts the names, which are taken from this view.
+    pub fn new(view: &View, names: Vec<HeldName>) -> Self {
+        let mut places: Vec<Place> = (names.into_iter())
+            .map(|name| Place {
+                cookie: cookie(name.as_bytes()),
+                name,
+            })
+            .collect();
+        places.sort_unstable_by(|a, b| {
+            let by_name = || a.name.as_bytes().cmp(b.name.as_bytes());
+            a.cookie.cmp(&b.cookie).then_with(by_name)
+        });
+        Self {
+            places,
+            view: view.number(),
+            shows_live: AtomicBool::default(),
         }
-        let Self { names, places, .. } = &mut listing;
-        places.sort_unstable_by(|a, b| a.order(b, names));
-        listing
     }
 
     /// The names whose cookies are above this one, with their cookies, in order.
-    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &HeldName)> {
         let first = self.places.partition_point(|place| place.cookie <= cookie);
         self.places[first..]
             .iter()
-            .map(|place| (place.cookie, place.name(&self.names)))
+            .map(|place| (place.cookie, &place.name))
+    }
+
+    /// Whether what is held of the names is what they stand for in this view.
+    pub fn is_of(&self, view: &View) -> bool {
+        self.view == view.number()
     }
 
     /// Attributes were given with it that hold for a moment only.
@@ -88,17 +90,6 @@ impl Listing {
     /// How many names.
     pub fn count(&self) -> usize {
         self.places.len()
-    }
-}
-
-impl Place {
-    fn name(self, names: &[u8]) -> &[u8] {
-        &names[self.start as usize..][..usize::from(self.length)]
-    }
-
-    fn order(&self, other: &Self, names: &[u8]) -> Ordering {
-        let by_name = || self.name(names).cmp(other.name(names));
-        self.cookie.cmp(&other.cookie).then_with(by_name)
     }
 }
 
@@ -133,6 +124,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::catalogue::Catalogue;
+    use crate::id::{NodeId, NodeName};
+
+    /// Of a namespace that is empty.
+    fn listing<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Listing {
+        let name = NodeName::new("near").unwrap();
+        let view = Catalogue::new(NodeId::new([7; 32]), name).view();
+        let names = names.into_iter();
+        let names = names.map(|name| HeldName::Other(name.as_ref().into()));
+        Listing::new(&view, names.collect())
+    }
 
     #[test]
     fn a_cookie_is_above_those_of_the_dots_and_fits_a_signed_offset() {
@@ -145,10 +147,10 @@ mod tests {
     #[test]
     fn all_names_are_listed_once_from_the_start() {
         let names: BTreeSet<String> = (0..100_000).map(|n| format!("f{n}")).collect();
-        let listing = Listing::new(&names);
+        let listing = listing(&names);
         let listed: BTreeSet<String> = listing
             .after(DOT_DOT_COOKIE)
-            .map(|(_, name)| String::from_utf8(name.to_vec()).unwrap())
+            .map(|(_, name)| String::from_utf8(name.as_bytes().to_vec()).unwrap())
             .collect();
         assert_eq!((listing.count(), listed), (100_000, names));
     }
@@ -165,11 +167,11 @@ mod tests {
             let mut seen = Vec::new();
             let mut cookie = DOT_DOT_COOKIE;
             for others in changes.iter().cycle() {
-                let listing = Listing::new(stays.iter().chain(others));
+                let listing = listing(stays.iter().chain(others));
                 let part: Vec<_> = listing.after(cookie).take(step).collect();
                 let Some((last, _)) = part.last() else { break };
                 cookie = *last;
-                let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+                let text = |name: &HeldName| String::from_utf8_lossy(name.as_bytes()).into_owned();
                 seen.extend(part.iter().map(|(_, name)| text(name)));
             }
             for name in &stays {

@@ -77,7 +77,7 @@ impl Filesystem {
     pub fn open(&self, ino: u64, flags: i32, reach: Reach) -> Result<OpenReply, FsError> {
         let inode = self.inode(ino)?;
         check_reading(flags)?;
-        match self.current(&self.view(), &inode) {
+        match self.current(&self.view(), ino, &inode) {
             Node::File(file) => self.open_file(ino, &file, reach),
             Node::Status => {
                 let status = Handle::Status(self.content.status_json());
@@ -187,7 +187,7 @@ impl Filesystem {
 
     fn reopen(&self, number: u64, ino: u64, inherited: &Inherited) -> Result<Arc<Handle>, FsError> {
         let inode = self.inode(ino).map_err(|_| FsError::Gone)?;
-        let handle = match self.current(&self.view(), &inode) {
+        let handle = match self.current(&self.view(), ino, &inode) {
             Node::File(file) => {
                 let opened = self.content.clone().open(&file)?;
                 let size_bytes = file.size_bytes;

@@ -213,9 +213,15 @@ impl Filesystem {
         }
     }
 
-    /// What the name stands for now, if that is still the version of this inode.
-    pub(super) fn current(&self, view: &View, inode: &Inode) -> Node {
-        let now = names::resolve(view, &inode.name).map(|listed| listed.node);
+    /// What an inode's name stands for now.
+    pub(super) fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<Listed> {
+        let known = self.inodes.looked_up_in(view, ino, &inode.name);
+        known.or_else(|| names::resolve(view, &inode.name))
+    }
+
+    /// The same, if that is still the version of this inode.
+    pub(super) fn current(&self, view: &View, ino: u64, inode: &Inode) -> Node {
+        let now = self.now(view, ino, inode).map(|listed| listed.node);
         now.filter(|now| inode.is_version(now))
             .unwrap_or_else(|| inode.node.clone())
     }

@@ -90,7 +90,7 @@ fn order_of(view: &View, directory: &SharedPath) -> Arc<Order<WholeFile>> {
         .into_iter()
         .filter_map(|child| {
             let path = directory.join(&child.name).ok()?;
-            let node = names::listed(&path, child.found).node;
+            let node = names::listed(view, &path, child.found).node;
             let Node::File(file) = &node else {
                 return None;
             };

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::Mutex;
 
 use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
-use super::names;
+use super::names::{self, Listed, Said};
 use super::traits::FileVersion;
-use crate::catalogue::Held;
+use crate::catalogue::{Held, View};
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Kind, ShareIndex};
@@ -38,7 +38,10 @@ struct Known {
     own: Option<ShareIndex>,
     /// How many inodes have this one as their directory.
     below: u32,
-    lookups: u64,
+    /// How often the kernel looked it up, or as often as can be counted.
+    lookups: u32,
+    /// The number, less its high bits, of the view in which its name was found to stand for it.
+    view: u32,
 }
 
 enum What {
@@ -59,6 +62,7 @@ impl Inodes {
             own: None,
             below: 0,
             lookups: 1,
+            view: 0,
         };
         table.known.insert(ROOT_INO, root);
         Self {
@@ -68,11 +72,11 @@ impl Inodes {
 
     /// Counts a lookup of this inode, and gives its number. `above` is the number of its directory,
     /// where that is known.
-    pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Held>) -> u64 {
+    pub fn look_up(&self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         let table = &mut *self.table.lock();
         let number = table.place(above, inode, said);
         if let Some(known) = table.known.get_mut(&number) {
-            known.lookups += 1;
+            known.lookups = known.lookups.saturating_add(1);
         }
         number
     }
@@ -81,6 +85,7 @@ impl Inodes {
     pub fn forget(&self, number: u64, lookups: u64) {
         let table = &mut *self.table.lock();
         if let Some(known) = table.known.get_mut(&number) {
+            let lookups = u32::try_from(lookups).unwrap_or(u32::MAX);
             known.lookups = known.lookups.saturating_sub(lookups);
         }
         table.sweep(number);
@@ -92,6 +97,22 @@ impl Inodes {
         let name = table.name_of(number)?;
         let node = table.known.get(&number)?.node(&name);
         Some(Inode { name, node })
+    }
+
+    /// What the name of a file or link stands for in a view, where the kernel looked it up in the
+    /// same one.
+    pub fn looked_up_in(&self, view: &View, number: u64, name: &Name) -> Option<Listed> {
+        let table = self.table.lock();
+        let known = table.known.get(&number)?;
+        match &known.what {
+            What::Said(held) if known.view == view.number() as u32 => Some(Listed {
+                node: known.node(name),
+                mtime: held.mtime(),
+                subdirectories: 0,
+                said: None,
+            }),
+            _ => None,
+        }
     }
 
     /// The number of a directory, if the kernel knows it.
@@ -148,7 +169,7 @@ impl Inodes {
 
 impl Table {
     /// The number of an inode, which is added where it is not known.
-    fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Held>) -> u64 {
+    fn place(&mut self, above: Option<u64>, inode: &Inode, said: Option<Said>) -> u64 {
         if inode.is_root() {
             return ROOT_INO;
         }
@@ -165,11 +186,13 @@ impl Table {
                 Some(_) => None,
             });
         let (number, is_new) = free.expect("SALTS inodes at once collide in 62 bits of a hash");
-        let (what, own) = kept(inode, &last, said);
+        let view = said.as_ref().map_or(0, |said| said.view) as u32;
+        let (what, own) = kept(inode, &last, said.map(|said| said.held));
         match self.known.entry(number) {
             // the same version may have come by a new mtime or mode
             Entry::Occupied(mut there) => {
-                (there.get_mut().what, there.get_mut().own) = (what, own);
+                let there = there.get_mut();
+                (there.what, there.own, there.view) = (what, own, view);
             }
             Entry::Vacant(free) => {
                 free.insert(Known {
@@ -178,6 +201,7 @@ impl Table {
                     own,
                     below: 0,
                     lookups: 0,
+                    view,
                 });
             }
         }

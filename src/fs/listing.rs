@@ -14,7 +14,7 @@ use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
 use super::names::{self, Listed};
 use super::traits::{Content, FileVersion, LiveAttributes, LiveLook, Stale};
-use crate::catalogue::View;
+use crate::catalogue::{HeldName, View};
 use crate::wire::native::record::ShareIndex;
 
 /// How long the kernel may believe what a listing says of an own file, whose attributes are live:
@@ -58,6 +58,7 @@ impl Filesystem {
                 continue;
             };
             let kind = listed.node.kind();
+            let name = name.as_bytes();
             let ino = Inode {
                 name: child,
                 node: listed.node,
@@ -98,6 +99,7 @@ impl Filesystem {
             let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
+            let name = name.as_bytes();
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
             let look = |file: &FileVersion| looks.look(&*self.content, file);
             let attributes = self.attributes_by(&child, &listed, look);
@@ -145,7 +147,7 @@ impl Filesystem {
         let inode = self.directory(ino)?;
         let taken = self.listings.get(ino).filter(|_| cookie != 0);
         let listing = taken.unwrap_or_else(|| {
-            let taken = Arc::new(Listing::new(self.names_in(view, &inode.name)));
+            let taken = Arc::new(Listing::new(view, self.names_in(view, &inode.name)));
             self.listings.put(ino, taken.clone());
             taken
         });
@@ -156,9 +158,16 @@ impl Filesystem {
         })
     }
 
-    fn child(&self, view: &View, reader: &Reader, name: &[u8]) -> Option<(Name, Listed)> {
-        let child = names::child(&reader.inode.name, name)?;
-        let listed = self.resolve(view, &child)?;
+    /// A name of a listing and what it stands for now: as it was found when the listing was taken,
+    /// where nothing has changed since.
+    fn child(&self, view: &View, reader: &Reader, name: &HeldName) -> Option<(Name, Listed)> {
+        let child = names::child(&reader.inode.name, name.as_bytes())?;
+        let listed = match (name, &child) {
+            (HeldName::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
+                names::listed(view, path, view.found_of(said)?)
+            }
+            _ => self.resolve(view, &child)?,
+        };
         Some((child, listed))
     }
 
@@ -221,4 +230,132 @@ struct Reader {
     ino: u64,
     inode: Inode,
     listing: Arc<Listing>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::catalogue::Catalogue;
+    use crate::digest::ContentHash;
+    use crate::fs::inode::ROOT_INO;
+    use crate::fs::names::RESOLVED;
+    use crate::fs::traits::{Opened, ReadTicket, Space};
+    use crate::fs::{DEFAULT_MASK, Options};
+    use crate::id::{NodeId, NodeName};
+    use crate::path::SharedPath;
+    use crate::wire::native::record::{Entry, Kind, Timestamp};
+
+    const FILES: usize = 100;
+
+    /// Names without bytes.
+    struct Names(parking_lot::Mutex<Catalogue>);
+
+    impl Names {
+        fn put(&self, name: &str, content: &[u8]) {
+            let kind = Kind::File {
+                hash: ContentHash::of(content),
+                size_bytes: content.len() as u64,
+                executable: false,
+            };
+            let entry = Entry {
+                kind,
+                mtime: Timestamp::default(),
+                version_time: Timestamp::default(),
+                sent_by: None,
+            };
+            let path = SharedPath::new(name.as_bytes()).unwrap();
+            self.0.lock().put(ShareIndex(0), &path, entry).unwrap();
+        }
+    }
+
+    impl Content for Names {
+        fn view(&self) -> Arc<View> {
+            self.0.lock().view()
+        }
+
+        fn open(self: Arc<Self>, _: &FileVersion) -> Result<Opened, FsError> {
+            Err(FsError::Gone)
+        }
+
+        fn cancel(&self, _: ReadTicket) {}
+
+        fn cached_bytes(&self, _: &FileVersion) -> u64 {
+            0
+        }
+
+        fn live(&self, _: &FileVersion) -> Option<LiveAttributes> {
+            None
+        }
+
+        fn space(&self) -> Space {
+            Space {
+                budget_bytes: 0,
+                used_bytes: 0,
+            }
+        }
+
+        fn status_json(&self) -> Vec<u8> {
+            Vec::new()
+        }
+    }
+
+    fn mounted() -> (Arc<Names>, Filesystem) {
+        let name = NodeName::new("near").unwrap();
+        let names = Names(Catalogue::new(NodeId::new([7; 32]), name).into());
+        (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"1"));
+        let names = Arc::new(names);
+        let options = Options {
+            uid: 0,
+            gid: 0,
+            file_mask: DEFAULT_MASK,
+            directory_mask: DEFAULT_MASK,
+        };
+        (names.clone(), Filesystem::new(names, options))
+    }
+
+    /// Lists the root from a cookie on, at most so many names, with their attributes: what is
+    /// shown of each, and the last one's cookie.
+    fn list(fs: &Filesystem, from: u64, most: usize) -> (BTreeMap<u64, Attributes>, u64) {
+        let (mut shown, mut last) = (BTreeMap::new(), from);
+        let full: PlusSink<'_> = &mut |entry, attributes| {
+            let is_full = shown.len() == most;
+            if !is_full && entry.name != b"." && entry.name != b".." {
+                shown.insert(entry.ino, *attributes);
+            }
+            last = if is_full { last } else { entry.cookie };
+            is_full
+        };
+        fs.readdir_plus(ROOT_INO, from, full).unwrap();
+        (shown, last)
+    }
+
+    #[test]
+    fn a_listing_and_the_attributes_of_its_names_find_each_name_once() {
+        let (_, fs) = mounted();
+        let found_before = RESOLVED.get();
+        let (shown, _) = list(&fs, 0, FILES);
+        for (ino, attributes) in &shown {
+            assert_eq!(fs.getattr(*ino).unwrap().mtime, attributes.mtime);
+        }
+        let of_dots = 2;
+        assert_eq!(shown.len(), FILES);
+        assert_eq!(RESOLVED.get() - found_before, FILES + of_dots);
+    }
+
+    #[test]
+    fn a_listing_that_goes_on_after_a_change_shows_what_the_names_stand_for_then() {
+        let (names, fs) = mounted();
+        let (before, cookie) = list(&fs, 0, FILES / 2);
+        (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"longer"));
+        fs.shown.show(names.view());
+        let (after, _) = list(&fs, cookie, FILES);
+        assert_eq!((before.len(), after.len()), (FILES / 2, FILES - FILES / 2));
+        assert!(before.values().all(|it| it.size_bytes == 1));
+        assert!(after.values().all(|it| it.size_bytes == 6));
+        // an own file that was written to is the same file, and shows what it is now
+        let now = before.keys().map(|ino| fs.getattr(*ino).unwrap());
+        assert!(now.into_iter().all(|it| it.size_bytes == 6));
+    }
 }

@@ -1,11 +1,13 @@
 //! What names there are: the namespace's, and the hidden `.p2pfs` beside it.
 
 use std::borrow::Cow;
+#[cfg(test)]
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::inode::{Name, Node};
 use super::traits::FileVersion;
-use crate::catalogue::{Child, Found, Held, View};
+use crate::catalogue::{Child, Found, Held, HeldName, View};
 use crate::digest::ContentHash;
 use crate::path::{HIDDEN_ROOT, SharedPath, check_name};
 use crate::wire::native::record::{Kind, Timestamp};
@@ -25,7 +27,15 @@ pub(super) struct Listed {
     pub mtime: Timestamp,
     pub subdirectories: u32,
     /// What somebody said of it, where it is a file or link of the namespace.
-    pub said: Option<Held>,
+    pub said: Option<Said>,
+}
+
+/// What somebody said of a name.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub held: Held,
+    /// The number of the view in which the name stands for it.
+    pub view: u64,
 }
 
 impl Listed {
@@ -142,47 +152,52 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
         }
     };
     match name {
-        Name::Union(path) => view.lookup(path).map(|found| listed(path, found)),
+        Name::Union(path) => view.lookup(path).map(|found| listed(view, path, found)),
         Name::Hidden | Name::Hashes | Name::Peers => Some(hidden(Node::Directory)),
         Name::Status => Some(hidden(Node::Status)),
         Name::Hash(hash) => by_hash(view, *hash),
         Name::Peer(peer, path) => view
             .peer_lookup(peer, path)
-            .map(|found| listed(path, found)),
+            .map(|found| listed(view, path, found)),
     }
 }
 
 /// The names in a directory, in no particular order.
-pub(super) fn children(view: &View, directory: &Name) -> Vec<Box<[u8]>> {
+pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
     match directory {
         Name::Union(path) => view.names(path),
         Name::Peer(peer, path) => {
             in_parts(|after| view.peer_children(peer, path, after, PART_NAMES))
         }
-        Name::Hidden => HIDDEN_NAMES.iter().map(|name| Box::from(*name)).collect(),
+        Name::Hidden => HIDDEN_NAMES.map(|name| HeldName::Other(name.into())).into(),
         Name::Peers => {
             let names = view.peer_names().into_iter();
-            names.map(|name| name.into_bytes().into()).collect()
+            names
+                .map(|name| HeldName::Other(name.into_bytes().into()))
+                .collect()
         }
         // Reachable by name, but as many as there are contents: not listed.
         Name::Hashes | Name::Hash(_) | Name::Status => Vec::new(),
     }
 }
 
-fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<Box<[u8]>> {
-    let mut names: Vec<Box<[u8]>> = Vec::new();
+fn in_parts(part: impl Fn(Option<&[u8]>) -> Vec<Child>) -> Vec<HeldName> {
+    let mut names: Vec<HeldName> = Vec::new();
     loop {
-        let children = part(names.last().map(|name| &**name));
+        let children = part(names.last().map(HeldName::as_bytes));
         let is_last = children.len() < PART_NAMES;
-        names.extend(children.into_iter().map(|child| child.name));
+        names.extend(children.into_iter().map(|child| child.name.into()));
         if is_last {
             return names;
         }
     }
 }
 
-/// What was found of a path.
-pub(super) fn listed(path: &SharedPath, found: Found) -> Listed {
+/// What was found of a path in a view.
+pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
+    #[cfg(test)]
+    RESOLVED.set(RESOLVED.get() + 1);
+    let view = view.number();
     let node = match found.kind {
         Kind::Directory => Node::Directory,
         Kind::Symlink { target } => Node::Symlink(target),
@@ -203,8 +218,14 @@ pub(super) fn listed(path: &SharedPath, found: Found) -> Listed {
         node,
         mtime: found.mtime,
         subdirectories: found.subdirectories,
-        said: found.said,
+        said: found.said.map(|held| Said { held, view }),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many names this thread has found what they stand for.
+    pub(super) static RESOLVED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A content by its hash has no name or time of its own.

@@ -17,7 +17,7 @@ use super::handles::{FileState, Handle, OpenFile};
 use super::inode::{Name, Node, ROOT_INO};
 use super::names::{self, Listed};
 use super::traits::{LaterReply, OlderFile, OpenContent};
-use crate::catalogue::View;
+use crate::catalogue::{HeldName, View};
 
 impl Filesystem {
     /// Whether GETATTR and OPEN of this inode may have to wait.
@@ -94,7 +94,7 @@ impl Filesystem {
     }
 
     /// The names of a directory, those of legacy peers that are known included.
-    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<Box<[u8]>> {
+    pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<HeldName> {
         let mut children = names::children(view, directory);
         if matches!(directory, Name::Union(path) if path.is_root()) {
             let is_native = |name: &[u8]| {
@@ -102,7 +102,7 @@ impl Filesystem {
                 child.is_none_or(|child| names::resolve(view, &child).is_some())
             };
             let older = self.content.older_names().into_iter();
-            children.extend(older.filter(|name| !is_native(name)));
+            children.extend(older.filter(|name| !is_native(name)).map(HeldName::from));
         }
         children
     }

@@ -22,7 +22,7 @@ impl Filesystem {
     /// [`FsError::Gone`] for a number that stands for nothing.
     pub fn getattr(&self, ino: u64) -> Result<Attributes, FsError> {
         let inode = self.inode(ino)?;
-        let now = names::resolve(&self.view(), &inode.name);
+        let now = self.now(&self.view(), ino, &inode);
         // an own file that was written to is still the file that the kernel asks about, and shows
         // its size and time of this moment before the kernel has heard of the new version
         let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));

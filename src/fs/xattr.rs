@@ -29,7 +29,7 @@ impl Filesystem {
         }
         let view = self.view();
         let inode = self.inode(ino)?;
-        let file = match self.current(&view, &inode) {
+        let file = match self.current(&view, ino, &inode) {
             Node::File(file) => file,
             Node::Older => return self.older_attribute(&inode, name),
             _ => return Err(FsError::NoAttribute),

@@ -16,7 +16,7 @@ mod worlds;
 
 use bytes::Bytes;
 
-use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, Pull, View};
+use super::{Applied, Catalogue, Found, HeadOutcome, HeldName, LogPart, Pull, View};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -151,7 +151,18 @@ pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
                 all.push((path.to_string(), child.found));
             }
         }
-        assert_eq!(view.names(&dir), names);
+        let held = view.names(&dir);
+        assert!(
+            held.iter()
+                .map(HeldName::as_bytes)
+                .eq(names.iter().map(|name| &**name))
+        );
+        for name in held {
+            if let HeldName::Said(said) = &name {
+                let path = dir.join(said.name()).unwrap();
+                assert_eq!(view.found_of(said), view.lookup(&path), "{path:?}");
+            }
+        }
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
