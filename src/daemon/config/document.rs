@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::error::{ConfigError, line_and_column, one_line};
-use super::load::check_alone;
+use super::layer::check_alone;
 
 /// Errors told of one file, at most.
 const ERRORS_MAX: usize = 20;

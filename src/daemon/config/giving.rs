@@ -1,13 +1,12 @@
 //! `[mesh]` and `[inbox]`: what others give this node unasked.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::{absolute, listen_address, lossy, optional_absolute, optional_lossy, positive};
 use super::seed::Seed;
-use super::settings::Config;
 use super::units;
 use crate::node::door::defaults;
 
@@ -71,30 +70,6 @@ impl Default for InboxSettings {
             budget_bytes: defaults::INBOX_BYTES,
             floor_bytes: defaults::FLOOR_BYTES,
         }
-    }
-}
-
-impl Config {
-    /// Where the mesh's files go.
-    pub fn mesh_inbox(&self) -> &Path {
-        self.mesh.inbox.as_deref().unwrap_or(&self.inbox.dir)
-    }
-
-    /// The inboxes that are open to somebody, each with the setting that names it.
-    pub fn inboxes(&self) -> Vec<(&'static str, &Path)> {
-        let mut open = Vec::new();
-        if !self.inbox.from.is_empty() {
-            open.push(("inbox.dir", self.inbox.dir.as_path()));
-        }
-        if self.mesh.listen.is_some() {
-            let key = match self.mesh.inbox {
-                Some(_) => "mesh.inbox",
-                None => "inbox.dir",
-            };
-            open.push((key, self.mesh_inbox()));
-        }
-        open.dedup_by_key(|(_, dir)| *dir);
-        open
     }
 }
 

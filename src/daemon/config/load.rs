@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::environment::Environment;
 use super::error::{ConfigError, line_and_column, one_line};
+use super::layer::overlay;
 use super::place::{Place, credential};
 use super::seed::Seed;
 use super::settings::{Config, ShareSettings};
@@ -308,29 +309,6 @@ fn apply(overrides: &Overrides, config: &mut Config, merged: &mut Merged) {
         let mut share = ShareSettings::new(dir);
         share.legacy = flags.legacy;
         config.share.push(share);
-    }
-}
-
-/// Checks a layer that is not a file.
-pub(super) fn check_alone(table: &Table) -> Result<(), String> {
-    let config: Result<Config, toml::de::Error> = table.clone().try_into();
-    config.map(drop).map_err(|e| one_line(e.message()))
-}
-
-/// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and
-/// everything else is replaced.
-pub(super) fn overlay(below: &mut Table, above: Table) {
-    for (key, value) in above {
-        match (below.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
-            (Some(Value::Array(below)), Value::Array(above)) if key == "share" => {
-                below.retain(|old| !above.iter().any(|new| old.get("dir") == new.get("dir")));
-                below.extend(above);
-            }
-            (_, value) => {
-                below.insert(key, value);
-            }
-        }
     }
 }
 

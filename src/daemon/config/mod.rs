@@ -18,6 +18,7 @@ mod fields;
 mod giving;
 mod group;
 mod inspect;
+mod layer;
 mod load;
 mod mask;
 mod metrics;
@@ -31,6 +32,7 @@ mod setting;
 mod settings;
 mod shown;
 pub mod units;
+mod variables;
 
 pub use environment::Environment;
 pub use error::ConfigError;

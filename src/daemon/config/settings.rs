@@ -2,7 +2,7 @@
 //! there, what the daemon uses and what `--check-config` prints are the same types.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -310,6 +310,28 @@ impl Config {
             log: LogSettings::default(),
             share: Vec::new(),
         }
+    }
+
+    /// Where the mesh's files go.
+    pub fn mesh_inbox(&self) -> &Path {
+        self.mesh.inbox.as_deref().unwrap_or(&self.inbox.dir)
+    }
+
+    /// The inboxes that are open to somebody, each with the setting that names it.
+    pub fn inboxes(&self) -> Vec<(&'static str, &Path)> {
+        let mut open = Vec::new();
+        if !self.inbox.from.is_empty() {
+            open.push(("inbox.dir", self.inbox.dir.as_path()));
+        }
+        if self.mesh.listen.is_some() {
+            let key = match self.mesh.inbox {
+                Some(_) => "mesh.inbox",
+                None => "inbox.dir",
+            };
+            open.push((key, self.mesh_inbox()));
+        }
+        open.dedup_by_key(|(_, dir)| *dir);
+        open
     }
 
     /// The settings as a configuration file that would set them all.

@@ -1,0 +1,32 @@
+//! One layer of settings: what makes it right by itself, and how it lies over another.
+
+use toml::{Table, Value};
+
+use super::error::one_line;
+use super::settings::Config;
+
+/// Checks a layer by itself.
+///
+/// # Errors
+/// What is wrong in it, in words.
+pub(super) fn check_alone(table: &Table) -> Result<(), String> {
+    let config: Result<Config, toml::de::Error> = table.clone().try_into();
+    config.map(drop).map_err(|e| one_line(e.message()))
+}
+
+/// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and
+/// everything else is replaced.
+pub(super) fn overlay(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => overlay(below, above),
+            (Some(Value::Array(below)), Value::Array(above)) if key == "share" => {
+                below.retain(|old| !above.iter().any(|new| old.get("dir") == new.get("dir")));
+                below.extend(above);
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The environment as a layer of settings: `P2PFS_…` for each, and the names that users of the
+//! legacy peers know.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use toml::{Table, Value};
+
+use super::environment::Environment;
+use super::error::ConfigError;
+use super::layer::{check_alone, overlay};
+use super::setting::{Kind, SETTINGS, Setting};
+
+/// Variables that begin as settings do and are none.
+const NOT_SETTINGS: [&str; 2] = ["P2PFS_CONFIG", "P2PFS_BROKER"];
+
+impl Environment {
+    /// Names that begin with `P2PFS_` and are no setting: most likely misspelt.
+    pub fn unknown(&self) -> Vec<String> {
+        self.names()
+            .filter(|name| name.starts_with("P2PFS_"))
+            .filter(|name| !NOT_SETTINGS.contains(name))
+            .filter(|name| !SETTINGS.iter().any(|setting| setting.variable() == *name))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// All that is right in it as one layer, and what is wrong.
+    pub(super) fn layer(&self) -> (Table, Vec<ConfigError>) {
+        let settings = SETTINGS.iter().filter(|it| it.section() != "share");
+        let tables = self.older_names().into_iter();
+        let tables = tables.chain(settings.map(|setting| self.setting(setting)));
+        let (mut layer, mut errors) = (Table::new(), Vec::new());
+        for table in tables.chain([self.shares()]) {
+            match table {
+                Ok(table) => overlay(&mut layer, table),
+                Err(error) => errors.push(error),
+            }
+        }
+        (layer, errors)
+    }
+
+    /// What its variable says of a setting; nothing where that is not set.
+    fn setting(&self, setting: &Setting) -> Result<Table, ConfigError> {
+        let Some((name, text)) = self.text(&setting.variable())? else {
+            return Ok(Table::new());
+        };
+        let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
+        self.checked(&name, nested(setting, value))
+    }
+
+    /// The table, where it makes a configuration by itself.
+    fn checked(&self, name: &str, table: Table) -> Result<Table, ConfigError> {
+        check_alone(&table).map_err(|why| self.wrong(name, why))?;
+        Ok(table)
+    }
+
+    /// `P2P_HOST` and its kin: what the legacy peers' users have in their scripts.
+    fn older_names(&self) -> Vec<Result<Table, ConfigError>> {
+        vec![
+            self.older_listen(),
+            self.older_seconds("P2P_PERIOD", "period"),
+            self.older_seconds("P2P_WAITING", "waiting"),
+            self.older_folder(),
+            self.older_cluster(),
+        ]
+    }
+
+    fn older_listen(&self) -> Result<Table, ConfigError> {
+        let (host, port) = (self.text("P2P_HOST")?, self.text("P2P_PORT")?);
+        let Some((name, _)) = host.as_ref().or(port.as_ref()) else {
+            return Ok(Table::new());
+        };
+        let listen = self.older_address(host.as_ref(), port.as_ref())?;
+        self.checked(name, table("", "listen", Value::from(listen.to_string())))
+    }
+
+    fn older_seconds(&self, name: &str, key: &str) -> Result<Table, ConfigError> {
+        let Some((name, seconds)) = self.text(name)? else {
+            return Ok(Table::new());
+        };
+        // the older programs know no units
+        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+        if seconds.is_empty() || !seconds.bytes().all(is_number) {
+            let why =
+                format!("{seconds:?} is no count of seconds: write a number alone, such as 20");
+            return Err(self.wrong(&name, why));
+        }
+        let value = Value::from(format!("{seconds}s"));
+        self.checked(&name, table("legacy", key, value))
+    }
+
+    fn older_folder(&self) -> Result<Table, ConfigError> {
+        let Some((name, folder)) = self.text("P2P_FOLDER")? else {
+            return Ok(Table::new());
+        };
+        let legacy = table("", "legacy", Value::from(true));
+        let share = share_table(&folder, &legacy).map_err(|why| self.wrong(&name, why))?;
+        self.checked(&name, share)
+    }
+
+    fn older_cluster(&self) -> Result<Table, ConfigError> {
+        let Some((name, members)) = self.text("P2P_CLUSTER")? else {
+            return Ok(Table::new());
+        };
+        let mut legacy = table("legacy", "members", list(&members, ','));
+        overlay(&mut legacy, table("legacy", "enabled", Value::from(true)));
+        self.checked(&name, legacy)
+    }
+
+    /// The older programs take any host; one that is a name makes them listen on all addresses.
+    fn older_address(
+        &self,
+        host: Option<&(String, String)>,
+        port: Option<&(String, String)>,
+    ) -> Result<SocketAddr, ConfigError> {
+        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let ip = host.map_or(all, |(_, host)| host.parse().unwrap_or(all));
+        let port = match port {
+            None => super::DEFAULT_PORT,
+            Some((name, port)) => port
+                .parse()
+                .map_err(|_| self.wrong(name, format!("{port:?} is no port: write 0 to 65535")))?,
+        };
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    /// The folders of `P2PFS_SHARE_DIR`, all with the same flags.
+    fn shares(&self) -> Result<Table, ConfigError> {
+        let mut said = Table::new();
+        let settings = SETTINGS.iter().filter(|it| it.section() == "share");
+        for setting in settings.filter(|it| it.key != "share.dir") {
+            let Some((name, text)) = self.text(&setting.variable())? else {
+                continue;
+            };
+            let value = setting.value(text).map_err(|why| self.wrong(&name, why))?;
+            let alone = table("", setting.key.trim_start_matches("share."), value);
+            let share = share_table("/", &alone).map_err(|why| self.wrong(&name, why))?;
+            self.checked(&name, share)?;
+            overlay(&mut said, alone);
+        }
+        let mut shares = Table::new();
+        if let Some((name, dirs)) = self.text("P2PFS_SHARE_DIR")? {
+            for dir in dirs.split(':').filter(|dir| !dir.is_empty()) {
+                let share = share_table(dir, &said);
+                overlay(&mut shares, share.map_err(|why| self.wrong(&name, why))?);
+            }
+        }
+        Ok(shares)
+    }
+
+    /// A variable as text, with its own name for messages.
+    fn text(&self, name: &str) -> Result<Option<(String, String)>, ConfigError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            Some(text) => Ok(Some((name.to_owned(), text.to_owned()))),
+            None => {
+                let why = "the value is not UTF-8: give it on the command line instead";
+                Err(self.wrong(name, why.to_owned()))
+            }
+        }
+    }
+
+    fn wrong(&self, name: &str, message: String) -> ConfigError {
+        ConfigError::Variable {
+            name: name.to_owned(),
+            message,
+        }
+    }
+}
+
+impl Setting {
+    /// The variable's text as the value that the file would have.
+    fn value(&self, text: String) -> Result<Value, String> {
+        match self.kind {
+            Kind::Text => Ok(Value::from(text)),
+            Kind::Path => absolute(&text).map(Value::from),
+            Kind::List => Ok(list(&text, ',')),
+            Kind::Switch => match text.as_str() {
+                "true" | "yes" | "on" | "1" => Ok(Value::from(true)),
+                "false" | "no" | "off" | "0" => Ok(Value::from(false)),
+                _ => Err(format!("{text:?} is neither true nor false")),
+            },
+            Kind::Number => match text.parse::<u32>() {
+                Ok(number) => Ok(Value::from(number)),
+                Err(_) => Err(format!(
+                    "{text:?} is no whole number from 0 to {}",
+                    u32::MAX
+                )),
+            },
+        }
+    }
+}
+
+/// A relative path is one of the directory that the daemon was started in.
+fn absolute(text: &str) -> Result<String, String> {
+    let path = std::path::absolute(text).map_err(|e| format!("{text:?} is no path: {e}"))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| "the working directory is not UTF-8".to_owned())
+}
+
+fn list(text: &str, separator: char) -> Value {
+    let items = text
+        .split(separator)
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    Value::Array(items.map(|item| Value::from(item.to_owned())).collect())
+}
+
+fn nested(setting: &Setting, value: Value) -> Table {
+    let (section, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
+    table(section, key, value)
+}
+
+fn table(section: &str, key: &str, value: Value) -> Table {
+    let inner = Table::from_iter([(key.to_owned(), value)]);
+    match section {
+        "" => inner,
+        _ => Table::from_iter([(section.to_owned(), Value::Table(inner))]),
+    }
+}
+
+/// One share, with what is said of it.
+fn share_table(dir: &str, said: &Table) -> Result<Table, String> {
+    let mut share = said.clone();
+    share.insert("dir".to_owned(), Value::from(absolute(dir)?));
+    Ok(Table::from_iter([(
+        "share".to_owned(),
+        Value::Array(vec![Value::Table(share)]),
+    )]))
+}
