@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handle::Published;
+use super::published::Published;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::share::ShareSet;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::handle::{Outdated, Published};
 use super::legacy::{Legacy, RemoteBytes};
 use super::names::Names;
+use super::published::{Outdated, Published};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};

@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::events::{EventLog, News, Push as Told, PushStage};
-use super::handle::Published;
 use super::mailbox::Mailbox;
 use super::mesh::{Mesh, Parcel, PushError, Target};
+use super::published::Published;
 use super::traffic::SentBytes;
 use crate::id::NodeId;
 use crate::net::NetError;

@@ -7,11 +7,11 @@ use tokio::net::TcpListener;
 
 use super::courier::{Courier, mesh_id};
 use super::events::EventLog;
-use super::handle::Published;
 use super::inbox::{Accept, Inbox, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
+use super::published::Published;
 use super::traffic::SentBytes;
 use crate::id::{NodeId, NodeName};
 use crate::net::peer::PeerNet;

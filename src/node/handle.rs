@@ -1,12 +1,10 @@
 //! A running node, as the daemon holds it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -19,11 +17,12 @@ use super::mesh::Mesh;
 use super::names::Names;
 use super::offenders::Offenders;
 use super::persist::unix_now_s;
+use super::published::{Outdated, Published};
 use super::run::{Command, MemberReport};
 use super::state_dir::StateDir;
 use super::traffic::SentBytes;
 use crate::cache::Cache;
-use crate::catalogue::{Change, View};
+use crate::catalogue::View;
 use crate::cluster::Leave;
 use crate::digest::ContentHash;
 use crate::id::{EpochId, NodeId, NodeName};
@@ -40,44 +39,6 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a resignation is told, in some rounds of gossip, before the farewell.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
-
-/// What the event loop publishes for everyone else. Clones are the same.
-#[derive(Clone)]
-pub(super) struct Published {
-    /// The namespace as it is now.
-    pub(super) view: Arc<ArcSwap<View>>,
-    /// Where others reach this node.
-    pub(super) own_address: Arc<ArcSwap<SocketAddr>>,
-    /// Where each reachable member is.
-    pub(super) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
-    /// What `.p2pfs/status.json` shows.
-    pub(super) status: Arc<ArcSwap<Vec<u8>>>,
-}
-
-impl Published {
-    pub(super) fn new(view: Arc<View>, own_address: SocketAddr) -> Self {
-        Self {
-            own_address: Arc::new(ArcSwap::from_pointee(own_address)),
-            view: Arc::new(ArcSwap::new(view)),
-            addresses: Arc::default(),
-            status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
-        }
-    }
-}
-
-/// What whoever shows the namespace must look at again.
-#[derive(Clone)]
-pub enum Outdated {
-    /// Names, in the order in which they changed.
-    Names {
-        /// The namespace that shows them so; none where they are legacy peers'.
-        view: Option<Arc<View>>,
-        /// What changed.
-        changes: Vec<Change>,
-    },
-    /// Another part of this content is cached than before.
-    CachedBytes(ContentHash),
-}
 
 /// How another node got back to this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::run::Parts;
+use super::published::Published;
 use crate::id::NodeId;
 use crate::net::peer::{PeerNet, Probed, ReplyTo};
 use crate::wire::native::tcp::Response;
@@ -31,17 +31,18 @@ impl Reaching {
     /// Answers who asks to be dialled, beside the loop.
     pub(super) fn answer(
         &self,
-        parts: &Parts,
+        net: &PeerNet,
+        published: &Published,
         tasks: &mut JoinSet<()>,
         from: NodeId,
         reply: ReplyTo,
     ) {
-        let address = parts.published.addresses.load().get(&from).copied();
+        let address = published.addresses.load().get(&from).copied();
         let permit = self.0.clone().try_acquire_owned();
         let (Some(address), Ok(permit)) = (address, permit) else {
             return reply.send(Response::Busy);
         };
-        let dialling = dial_back(parts.net.clone(), from, address, permit);
+        let dialling = dial_back(net.clone(), from, address, permit);
         tasks.spawn(async move { reply.send(dialling.await) });
     }
 }

@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 
 use super::checks::believable_now_s;
 use super::events::EventLog;
-use super::handle::{Outdated, Published};
 use super::legacy::Inlet;
 use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::offence::Offence;
 use super::offenders::Offenders;
 use super::offers::{Offers, offer_of};
 use super::persist::{Persister, unix_now_s};
+use super::published::{Outdated, Published};
 use super::reach::Reaching;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
@@ -232,9 +232,8 @@ impl Runner {
             ..
         } = incoming;
         if request == Request::Reach {
-            return self
-                .reaching
-                .answer(&self.parts, &mut self.tasks, from, reply);
+            let (parts, tasks) = (&self.parts, &mut self.tasks);
+            return (self.reaching).answer(&parts.net, &parts.published, tasks, from, reply);
         }
         // what is about content was answered beside the loop
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
