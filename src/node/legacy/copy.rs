@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::files::{CopyError, RemoteFile, RemoteFiles};
+use super::error::CopyError;
 use crate::cache::Reservation;
 use crate::fs::{FsError, ReadNow};
 use crate::net::legacy::{CLOSE_WAIT, Transfer};
@@ -39,16 +39,17 @@ pub struct RemoteCopy {
 }
 
 impl RemoteCopy {
-    /// Begins to carry a transfer into a file of that name.
+    /// A copy in a file of that name, which takes its room bit by bit, and who carries a transfer
+    /// into it.
     ///
     /// # Errors
     /// Those of the disk.
     pub(super) fn start(
-        owner: &Arc<RemoteFile>,
-        transfer: Transfer,
+        size_bytes: u64,
         path: PathBuf,
-        (files, place): (&RemoteFiles, OwnedSemaphorePermit),
-    ) -> io::Result<Arc<Self>> {
+        room: Reservation,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<(Arc<Self>, Carrier)> {
         let opened = File::options()
             .read(true)
             .write(true)
@@ -57,21 +58,18 @@ impl RemoteCopy {
         let file = Arc::new(opened?);
         let (progress, seen) = watch::channel(Progress::default());
         let copy = Arc::new(Self {
-            size_bytes: transfer.size_bytes(),
+            size_bytes,
             file,
             path: Mutex::new(path),
             progress: seen,
-            room: Arc::new(Mutex::new(files.cache().reservation())),
+            room: Arc::new(Mutex::new(room)),
             _place: place,
         });
         let carrier = Carrier {
             copy: Arc::downgrade(&copy),
-            owner: Arc::downgrade(owner),
-            files: files.clone(),
             progress,
         };
-        tokio::spawn(carrier.carry(transfer));
-        Ok(copy)
+        Ok((copy, carrier))
     }
 
     /// Waits until the bytes are there and gives them.
@@ -87,7 +85,7 @@ impl RemoteCopy {
         match reached {
             Ok(Some(Err(error))) => return Err(error),
             Ok(_) => {}
-            Err(_) => return Err(interrupted("the transfer ended")),
+            Err(_) => return Err(CopyError::interrupted("the transfer ended")),
         }
         let (file, count) = (self.file.clone(), end.saturating_sub(offset));
         let read = tokio::task::spawn_blocking(move || {
@@ -138,7 +136,7 @@ impl RemoteCopy {
             match tokio::time::timeout(patience, progress.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.read(offset, length).await,
-                Err(_) => return Err(interrupted("nothing comes")),
+                Err(_) => return Err(CopyError::interrupted("nothing comes")),
             }
         }
     }
@@ -153,7 +151,7 @@ impl RemoteCopy {
         let ended = ended.map(|now| now.outcome.clone());
         match ended {
             Ok(Some(outcome)) => outcome,
-            _ => Err(interrupted("the transfer ended")),
+            _ => Err(CopyError::interrupted("the transfer ended")),
         }
     }
 
@@ -197,54 +195,56 @@ impl Drop for RemoteCopy {
     }
 }
 
-pub(super) fn interrupted(why: &str) -> CopyError {
-    CopyError::Transfer {
-        why: why.to_owned(),
-        offence: None,
-    }
-}
-
 /// Carries a transfer into its copy for as long as somebody holds the copy.
-struct Carrier {
+pub(super) struct Carrier {
     copy: Weak<RemoteCopy>,
-    owner: Weak<RemoteFile>,
-    files: RemoteFiles,
     progress: watch::Sender<Progress>,
 }
 
 impl Carrier {
-    async fn carry(self, mut transfer: Transfer) {
+    /// How it went; nothing where nobody held the copy any more. Where there is no room for a part,
+    /// `make_room` is asked for it once, and says whether there may be some now.
+    pub(super) async fn carry(
+        &self,
+        mut transfer: Transfer,
+        make_room: impl Fn() -> bool + Clone + Send + 'static,
+    ) -> Option<Result<(), CopyError>> {
         let outcome = loop {
             let part = match transfer.next().await {
                 Ok(Some(part)) => part,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(CopyError::from(error)),
             };
-            let Some(copy) = self.copy.upgrade() else {
-                return;
-            };
+            let copy = self.copy.upgrade()?;
             let length = part.len() as u64;
-            match self.write(&copy, part).await {
+            match self.write(&copy, part, make_room.clone()).await {
                 Ok(()) => self.progress.send_modify(|now| now.written_bytes += length),
                 Err(error) => break Err(error),
             }
         };
-        let copy = self.copy.upgrade();
-        let renamed = || copy.as_ref().map_or(Ok(()), |copy| copy.rename());
-        let outcome = outcome.and_then(|()| renamed());
-        // also where nobody waits for it any more: it is told who failed
-        match (&outcome, &copy, self.owner.upgrade()) {
-            (Ok(()), Some(copy), Some(owner)) => owner.keep_whole(copy).await,
-            (Err(error), _, Some(owner)) => self.files.failed(&owner, error),
-            _ => {}
-        }
+        let renamed = || self.copy().map_or(Ok(()), |copy| copy.rename());
+        Some(outcome.and_then(|()| renamed()))
+    }
+
+    /// The copy, where somebody still holds it.
+    pub(super) fn copy(&self) -> Option<Arc<RemoteCopy>> {
+        self.copy.upgrade()
+    }
+
+    /// Tells whoever waits for the copy how it went.
+    pub(super) fn end(self, outcome: Result<(), CopyError>) {
         self.progress.send_modify(|now| now.outcome = Some(outcome));
     }
 
     /// Room first: the budget holds at every byte.
-    async fn write(&self, copy: &RemoteCopy, part: Bytes) -> Result<(), CopyError> {
+    async fn write(
+        &self,
+        copy: &RemoteCopy,
+        part: Bytes,
+        make_room: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), CopyError> {
         let at = self.progress.borrow().written_bytes;
-        let (file, room, files) = (copy.file.clone(), copy.room.clone(), self.files.clone());
+        let (file, room) = (copy.file.clone(), copy.room.clone());
         let size_bytes = copy.size_bytes;
         let written = tokio::task::spawn_blocking(move || {
             let end = at + part.len() as u64;
@@ -252,7 +252,7 @@ impl Carrier {
                 let mut room = room.lock();
                 room.grow_to(end)
             };
-            let has_room = grow() || (files.drop_unused() && grow());
+            let has_room = grow() || (make_room() && grow());
             if !has_room {
                 return Err(CopyError::NoRoom { size_bytes });
             }

@@ -15,14 +15,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::copy::RemoteCopy;
-use super::window::{WINDOWS_MAX, Window};
+use super::copy::{Carrier, RemoteCopy};
+use super::error::CopyError;
 use crate::cache::{Cache, LEGACY_DIR};
-use crate::fs::FsError;
-use crate::legacy::Offence;
-use crate::net::legacy::{LegacyError, Transfer};
+use crate::net::legacy::Transfer;
 use crate::wire::legacy::Name;
 
 /// Files of legacy peers that are known at one time; the one found first is forgotten first.
@@ -34,77 +32,10 @@ const PARKED: Duration = Duration::from_secs(5);
 pub const COPY_AGE: Duration = Duration::from_secs(10);
 /// Copies at one time, each with a file and mostly a connection; an open beyond it fails.
 const COPIES_MAX: usize = 256;
+/// Windows at one time. Each has a few MiB of memory; an open beyond it has no room.
+pub const WINDOWS_MAX: usize = 16;
 /// Failures that wait for the plane to take note of them; further ones are not counted.
 const FAILURES_MAX: usize = 256;
-
-/// Why a copy has no bytes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CopyError {
-    /// The transfer failed; another may not.
-    #[error("{why}")]
-    Transfer {
-        /// What happened.
-        why: String,
-        /// Whose fault it is, where it is the peer's.
-        offence: Option<Offence>,
-    },
-    /// The peer says that it does not give the file.
-    #[error("the legacy peer does not give it any more")]
-    Refused,
-    /// It does not fit.
-    #[error("no room in the cache for its {size_bytes} bytes")]
-    NoRoom {
-        /// How many are needed.
-        size_bytes: u64,
-    },
-    /// `COPIES_MAX` are open.
-    #[error("too many files of legacy peers are open")]
-    Busy,
-    /// The local disk.
-    #[error("the cache's disk: {0}")]
-    Disk(String),
-}
-
-impl CopyError {
-    /// As a program on the mount is told.
-    pub(super) fn as_fs_error(&self) -> FsError {
-        match self {
-            Self::Transfer { .. } => FsError::Unreachable,
-            Self::Refused => FsError::NotFound,
-            Self::NoRoom { .. } => FsError::NoRoom,
-            Self::Busy => FsError::TooManyHandles,
-            Self::Disk(_) => FsError::Disk,
-        }
-    }
-
-    /// Whether another peer could do better.
-    pub fn is_the_peers(&self) -> bool {
-        matches!(self, Self::Transfer { .. } | Self::Refused)
-    }
-}
-
-impl From<LegacyError> for CopyError {
-    fn from(error: LegacyError) -> Self {
-        if matches!(error, LegacyError::NotThere { .. }) {
-            return Self::Refused;
-        }
-        Self::Transfer {
-            why: error.to_string(),
-            offence: offence(&error),
-        }
-    }
-}
-
-/// What a peer did wrong, where it is not just out of reach or without the file.
-pub(super) fn offence(error: &LegacyError) -> Option<Offence> {
-    match error {
-        LegacyError::Unreachable { .. } | LegacyError::NotThere { .. } => None,
-        LegacyError::Header { .. } => Some(Offence::WrongHeader),
-        LegacyError::Early { .. } => Some(Offence::EarlyEnd),
-        LegacyError::Surplus { .. } => Some(Offence::Surplus),
-        LegacyError::TooSlow { .. } => Some(Offence::TooSlow),
-    }
-}
 
 /// A file that a legacy peer has said to have.
 #[derive(Debug)]
@@ -269,7 +200,7 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// [`CopyError`]; where it is the peer's the file is forgotten. Where there is no room a
-    /// [`Self::window`] needs none.
+    /// window needs none.
     pub async fn copy(&self, file: &Arc<RemoteFile>) -> Result<Arc<RemoteCopy>, CopyError> {
         let mut copies = file.copies.lock().await;
         if let Some((at, whole)) = &copies.whole
@@ -314,27 +245,21 @@ impl RemoteFiles {
         })
     }
 
-    /// A transfer that is read as it comes, without a copy.
+    /// A place for one more window onto a transfer.
     ///
     /// # Errors
-    /// [`CopyError`]; [`CopyError::NoRoom`] where there are [`WINDOWS_MAX`].
-    pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
+    /// [`CopyError::NoRoom`] where there are [`WINDOWS_MAX`].
+    pub(super) fn place_of_window(
+        &self,
+        file: &Arc<RemoteFile>,
+    ) -> Result<OwnedSemaphorePermit, CopyError> {
         let size_bytes = file.size_bytes;
         let place = self.store.windows.clone().try_acquire_owned();
-        let place = place.map_err(|_| {
+        place.map_err(|_| {
             let error = CopyError::NoRoom { size_bytes };
             self.failed(file, &error);
             error
-        })?;
-        let transfer = self.transfer(file).await?;
-        if transfer.size_bytes() == size_bytes {
-            let window = Window::new(file.clone(), transfer, self.clone(), place);
-            return Ok(Arc::new(window));
-        }
-        let renewed = self.found(file.name.clone(), file.peer, transfer);
-        let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
-        let window = Window::new(renewed, transfer, self.clone(), place);
-        Ok(Arc::new(window))
+        })
     }
 
     fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
@@ -360,16 +285,34 @@ impl RemoteFiles {
         };
         let number = self.store.next.fetch_add(1, Ordering::Relaxed);
         let path = self.store.dir.join(format!("{number}.part"));
-        let started = RemoteCopy::start(file, transfer, path, (self, place));
-        started.map_err(|error| {
+        let room = self.store.cache.reservation();
+        let started = RemoteCopy::start(transfer.size_bytes(), path, room, place);
+        let (copy, carrier) = started.map_err(|error| {
             let error = CopyError::Disk(error.to_string());
             self.failed(file, &error);
             error
-        })
+        })?;
+        tokio::spawn(self.clone().carry(Arc::downgrade(file), carrier, transfer));
+        Ok(copy)
+    }
+
+    /// Carries a transfer into its copy, and keeps that or takes note of what failed, also where
+    /// nobody waits for it any more.
+    async fn carry(self, file: Weak<RemoteFile>, carrier: Carrier, transfer: Transfer) {
+        let files = self.clone();
+        let Some(outcome) = carrier.carry(transfer, move || files.drop_unused()).await else {
+            return;
+        };
+        match (&outcome, carrier.copy(), file.upgrade()) {
+            (Ok(()), Some(copy), Some(file)) => file.keep_whole(&copy).await,
+            (Err(error), _, Some(file)) => self.failed(&file, error),
+            _ => {}
+        }
+        carrier.end(outcome);
     }
 
     /// Lets go of whole copies that nobody has open: they leave first. Says whether there were any.
-    pub(super) fn drop_unused(&self) -> bool {
+    fn drop_unused(&self) -> bool {
         let mut dropped = false;
         for file in self.all() {
             if let Ok(mut copies) = file.copies.try_lock() {
@@ -379,23 +322,19 @@ impl RemoteFiles {
         dropped
     }
 
-    pub(super) fn cache(&self) -> &Cache {
-        &self.store.cache
-    }
-
     fn known(&self) -> parking_lot::MutexGuard<'_, BTreeMap<Name, Arc<RemoteFile>>> {
         self.store.known.lock()
     }
 }
 
 impl RemoteFile {
-    fn take_parked(&self) -> Option<Transfer> {
+    pub(super) fn take_parked(&self) -> Option<Transfer> {
         let mut parked = self.parked.lock();
         parked.take()
     }
 
     /// Keeps a whole copy for further opens, for [`COPY_AGE`].
-    pub(super) async fn keep_whole(self: &Arc<Self>, copy: &Arc<RemoteCopy>) {
+    async fn keep_whole(self: &Arc<Self>, copy: &Arc<RemoteCopy>) {
         self.copies.lock().await.whole = Some((Instant::now(), copy.clone()));
         let (file, copy) = (Arc::downgrade(self), Arc::downgrade(copy));
         tokio::spawn(async move {

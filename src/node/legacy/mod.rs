@@ -6,6 +6,7 @@
 //! verified ones. Present only where the plane is turned on.
 
 mod copy;
+mod error;
 mod files;
 mod mount;
 mod offered;
@@ -31,11 +32,12 @@ use crate::wire::legacy::{MemberName, NameError};
 pub use crate::legacy::{LegacyMember, Patience};
 pub use crate::wire::legacy::{Name, printable};
 pub use copy::RemoteCopy;
-pub use files::{COPY_AGE, CopyError, RemoteFile, RemoteFiles};
+pub use error::CopyError;
+pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
 pub(super) use offered::Sources;
 use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};
-pub use window::{RemoteBytes, WINDOWS_MAX};
+pub use window::RemoteBytes;
 
 /// Datagrams that wait for the plane; further ones are dropped, as the network would.
 const DATAGRAMS_MAX: usize = 256;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::files::{CopyError, Failed, offence};
+use super::error::{CopyError, offence};
+use super::files::Failed;
 use super::offered::Offered;
 use super::{
     CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, Command, DATAGRAMS_MAX, Found, Inlet, Legacy,

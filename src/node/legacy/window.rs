@@ -10,13 +10,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
-use super::copy::{RemoteCopy, interrupted};
-use super::files::{CopyError, RemoteFile, RemoteFiles};
+use super::copy::RemoteCopy;
+use super::error::CopyError;
+use super::files::{RemoteFile, RemoteFiles};
 use crate::fs::ReadNow;
 use crate::net::legacy::{CLOSE_WAIT, Transfer};
 
-/// Windows at one time. Each has a few MiB of memory; an open beyond it has no room.
-pub const WINDOWS_MAX: usize = 16;
 /// Bytes that are kept before the one that was read last.
 const KEPT_BYTES: u64 = 1 << 20;
 
@@ -83,8 +82,27 @@ struct Stream {
     failure: Option<CopyError>,
 }
 
+impl RemoteFiles {
+    /// A transfer that is read as it comes, without a copy.
+    ///
+    /// # Errors
+    /// [`CopyError`]; [`CopyError::NoRoom`] where there are as many windows as there may be.
+    pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
+        let place = self.place_of_window(file)?;
+        let transfer = self.transfer(file).await?;
+        if transfer.size_bytes() == file.size_bytes {
+            let window = Window::new(file.clone(), transfer, self.clone(), place);
+            return Ok(Arc::new(window));
+        }
+        let renewed = self.found(file.name.clone(), file.peer, transfer);
+        let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
+        let window = Window::new(renewed, transfer, self.clone(), place);
+        Ok(Arc::new(window))
+    }
+}
+
 impl Window {
-    pub(super) fn new(
+    fn new(
         file: Arc<RemoteFile>,
         transfer: Transfer,
         files: RemoteFiles,
@@ -116,14 +134,14 @@ impl Window {
         if offset < stream.start {
             let transfer = self.files.transfer(&self.file).await?;
             if transfer.size_bytes() != self.size_bytes {
-                return Err(interrupted("it has another file by now"));
+                return Err(CopyError::interrupted("it has another file by now"));
             }
             *stream = Stream::new(transfer);
         }
         while stream.reached() < end || (end == self.size_bytes && !stream.is_whole) {
             let patience = patience.max(CLOSE_WAIT * 2);
             let taken = tokio::time::timeout(patience, stream.take(offset)).await;
-            let taken = taken.map_err(|_| interrupted("nothing comes"))?;
+            let taken = taken.map_err(|_| CopyError::interrupted("nothing comes"))?;
             if let Err(error) = taken {
                 self.files.failed(&self.file, &error);
                 stream.failure = Some(error.clone());
@@ -133,7 +151,7 @@ impl Window {
         let from = usize::try_from(offset - stream.start).unwrap_or(usize::MAX);
         let to = usize::try_from(end - stream.start).unwrap_or(usize::MAX);
         let bytes = stream.kept.get(from..to).map(Bytes::copy_from_slice);
-        bytes.ok_or_else(|| interrupted("its bytes have gone past"))
+        bytes.ok_or_else(|| CopyError::interrupted("its bytes have gone past"))
     }
 }
 

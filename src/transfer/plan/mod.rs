@@ -20,6 +20,7 @@ mod fellows;
 mod fetch;
 mod look;
 mod metered;
+mod past;
 mod peer;
 mod places;
 mod record;

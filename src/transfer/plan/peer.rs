@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::record::Past;
+use super::past::Past;
 use super::turns::Line;
 use super::{Lane, PIECE_MAX_BYTES, RequestId};
 use crate::extent::CHUNK_BYTES;

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::past::Moment;
 use super::peer::{LATENCY_UNKNOWN, Peer, RATE_UNKNOWN, SHUN};
 use super::{PEERS_MAX, Plan, Timer};
 use crate::id::NodeId;
@@ -35,40 +36,6 @@ pub struct PeerRecord {
     pub lies: u64,
     /// How long ago that was the last time, where it ever was.
     pub lied_ago: Option<Duration>,
-}
-
-/// A moment, perhaps of an earlier life: so long before an instant of this one.
-#[derive(Clone, Copy, Debug)]
-struct Moment {
-    at: Instant,
-    before: Duration,
-}
-
-impl Moment {
-    fn ago(&self, now: Instant) -> Duration {
-        self.before
-            .saturating_add(now.saturating_duration_since(self.at))
-    }
-}
-
-/// What a peer brings from earlier lives of this node, and what is to be kept for later ones.
-#[derive(Debug, Default)]
-pub(super) struct Past {
-    /// Latency and rate are of an earlier life: no answer came in this one.
-    pub is_guess: bool,
-    learnt: Option<Moment>,
-    pub lies: u64,
-    lied: Option<Moment>,
-}
-
-impl Past {
-    pub fn note_lie(&mut self, now: Instant) {
-        self.lies += 1;
-        self.lied = Some(Moment {
-            at: now,
-            before: Duration::ZERO,
-        });
-    }
 }
 
 impl Peer {
