@@ -400,12 +400,9 @@ impl Builder {
     }
 
     fn server(&self, published: &Published) -> Server {
-        Server::new(
-            self.cache.clone(),
-            self.shares.clone(),
-            ServerLimits::default(),
-            admission(published, self.shares.clone()),
-        )
+        let (cache, shares) = (self.cache.clone(), self.shares.clone());
+        let admission = admission(published, shares.clone());
+        Server::new(cache, shares, ServerLimits::default(), admission)
     }
 
     fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {

@@ -160,11 +160,15 @@ pub fn module_path(name: &str) -> String {
     inner.trim_end_matches("/mod").replace('/', "::")
 }
 
-/// The part of a file before its tests.
+/// The part of a file before the tests that are in it.
 pub fn product_code(text: &str) -> &str {
-    let tests = ["#[cfg(test)]\nmod ", "#[cfg(test)]\npub(super) mod "];
-    let at = tests.iter().filter_map(|it| text.find(it)).min();
-    &text[..at.unwrap_or(text.len())]
+    let mark = "#[cfg(test)]\n";
+    let are_here = |at: &usize| {
+        let next = text[at + mark.len()..].lines().next().unwrap_or_default();
+        next.contains("mod ") && next.ends_with('{')
+    };
+    let mut marks = text.match_indices(mark).map(|(at, _)| at);
+    &text[..marks.find(are_here).unwrap_or(text.len())]
 }
 
 fn is_test_file(name: &str) -> bool {
