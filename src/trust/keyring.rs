@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use zeroize::Zeroizing;
 
 use super::epochs::Epochs;
 use super::ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS};
 use super::statement::{MAX_STATEMENT_BYTES, SignedStatement};
-use super::{EpochSecret, NodeKey, TrustError, exchange, file};
+use super::{EpochSecret, NodeKey, TrustError, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
+mod asking;
 mod kept;
 mod owners;
 use kept::{line, read_ledger, read_secret};
@@ -281,57 +281,6 @@ impl Keyring {
             self.changed()?;
         }
         Ok(taken)
-    }
-
-    /// What to ask another member, so that both come to know the same; with all statements where
-    /// `all` says so.
-    pub fn question(&self, all: bool) -> Vec<u8> {
-        let question = self.read_ledger(|ledger| exchange::Question {
-            digest: ledger.digest(),
-            epoch: self.epochs().newest().id(),
-            statements: match all {
-                true => SignedStatement::encode_all(ledger.statements()),
-                false => Vec::new(),
-            },
-        });
-        question.map_or_else(Vec::new, |question| question.encode())
-    }
-
-    /// Answers the question of a member; none for what is no question.
-    pub fn answer(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let question = exchange::Question::decode(bytes)?;
-        let _unkept = self.hear(&question.statements, MAX_STATEMENTS);
-        let newest = self.epochs().newest();
-        let answer = self.read_ledger(|ledger| {
-            let digest = ledger.digest();
-            let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
-            exchange::Answer {
-                digest,
-                secret: (is_the_clusters && question.epoch != newest.id())
-                    .then(|| Zeroizing::new(*newest.as_bytes())),
-                statements: match digest == question.digest {
-                    true => Vec::new(),
-                    false => SignedStatement::encode_all(ledger.statements()),
-                },
-            }
-        });
-        answer.map(|answer| answer.encode())
-    }
-
-    /// Takes an answer in; says whether the other lacks something that is known here.
-    pub fn hear_answer(&self, bytes: &[u8]) -> bool {
-        let Some(answer) = exchange::Answer::decode(bytes) else {
-            return false;
-        };
-        let _unkept = self.hear(&answer.statements, MAX_STATEMENTS);
-        if let Some(secret) = answer.secret {
-            let secret = EpochSecret::new(*secret);
-            if self.wanted_epoch() == Some(secret.id()) {
-                let _unkept = self.adopt(secret);
-            }
-        }
-        self.read_ledger(|ledger| ledger.digest() != answer.digest)
-            .unwrap_or(false)
     }
 
     /// The epoch that the ledger names and whose secret is not known here.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::asking::failure_of;
 use super::behind::{self, Pending};
 use super::fill::Filler;
 use super::under_way::UnderWay;
-use super::{Inner, ReadReply, failure_of, read_into};
+use super::{Inner, ReadReply, read_into};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, ContentKey, Verified};
 use crate::id::NodeId;

@@ -10,6 +10,7 @@
 //! session's.
 
 mod answers;
+mod asking;
 mod behind;
 mod fill;
 mod metered;
@@ -18,9 +19,7 @@ mod terms;
 mod tests;
 mod under_way;
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -33,15 +32,14 @@ use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
-use crate::net::NetError;
-use crate::net::peer::{OnAnswer, PeerNet, Progress};
-use crate::transfer::plan::{Failure, Offer, PeerRate, PeerRecord, RequestId};
+use crate::net::peer::PeerNet;
+use crate::transfer::plan::{Offer, PeerRate, PeerRecord, RequestId};
 use crate::transfer::session::{
     Actions, Cached, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
 use crate::transfer::{FetchReport, Pace, TransferError};
-use crate::wire::native::tcp::{Lane, Request, Response};
 
+use asking::{Asking, OnBytes};
 use behind::Behind;
 pub use fill::Fill;
 use fill::Filler;
@@ -56,27 +54,6 @@ pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
 const HOLDINGS_AT_ONCE_MAX: usize = 8;
 /// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
 const VERIFIERS_MAX: usize = 8;
-
-type Answer = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
-/// Asks one peer one thing. Dropping the future takes the question back.
-type Ask = Arc<dyn Fn(NodeId, SocketAddr, Lane, Request, Option<Progress>) -> Answer + Send + Sync>;
-/// Takes a question back.
-type TakeBack = Box<dyn FnOnce() + Send>;
-/// The same on the calling thread, where a connection is ready for it; else gives the reply back.
-type AskAtOnce = Arc<
-    dyn Fn(NodeId, Lane, &Request, OnAnswer, Option<Progress>) -> Result<TakeBack, OnAnswer>
-        + Send
-        + Sync,
->;
-/// Told of bytes of an answer that takes its time: from whom, to which request, how many.
-type OnBytes = Arc<dyn Fn(NodeId, u64, u64) + Send + Sync>;
-
-/// The ways to ask.
-#[derive(Clone)]
-struct Asking {
-    ask: Ask,
-    at_once: AskAtOnce,
-}
 
 /// Fetches contents from other nodes. Clones are the same fetcher.
 #[derive(Clone)]
@@ -136,20 +113,7 @@ impl Fetcher {
         cache: Cache,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
-        let near = net.clone();
-        let ask: Ask = Arc::new(move |node, address, lane, request, progress| {
-            let net = net.clone();
-            Box::pin(async move {
-                net.request_telling(node, address, lane, request, progress)
-                    .await
-                    .map_err(|error| failure_of(&error))
-            })
-        });
-        let at_once: AskAtOnce = Arc::new(move |node, lane, request, reply, progress| {
-            let asked = near.request_at_once(node, lane, request, reply, progress)?;
-            Ok(Box::new(move || asked.take_back()))
-        });
-        Self::with_asking(config, Asking { ask, at_once }, cache, holders)
+        Self::with_asking(config, Asking::over(net), cache, holders)
     }
 
     fn with_asking(
@@ -517,12 +481,5 @@ fn read_into(file: &CacheFile, range: ByteRange, buffer: &mut [u8]) -> Result<()
             range,
             why: error.to_string(),
         }),
-    }
-}
-
-fn failure_of(error: &NetError) -> Failure {
-    match error {
-        NetError::Request(_) | NetError::TooManyConnections | NetError::Closed => Failure::Ours,
-        _ => Failure::Unreachable,
     }
 }

@@ -5,10 +5,12 @@ mod fills;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 
+use super::asking::{Ask, AskAtOnce};
 use super::*;
-use crate::transfer::plan::{PlanError, SHUN};
+use crate::transfer::plan::{Failure, PlanError, SHUN};
 use crate::transfer::session::Holder;
 use crate::transfer::tests::{Content, LONG, TestCache, read_now, read_through, reply};
+use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// What a scripted peer does with every question.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use tokio::task::AbortHandle;
 
-use super::TakeBack;
+use super::asking::TakeBack;
 
 /// A request on its way, by which it can be taken back.
 pub(super) enum UnderWay {

@@ -16,6 +16,7 @@
 
 mod answers;
 mod beside;
+mod closing;
 mod fellows;
 mod fetch;
 mod look;
@@ -76,9 +77,6 @@ pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 pub const DEMANDS_MAX: usize = 4096;
 /// Files on their way at one time; more displace those that nobody waits for.
 pub const FETCHES_MAX: usize = 1024;
-/// How long a file stays open unused where others want the room that it takes in the cache: longer
-/// than a reader thinks between two reads.
-const SHED_AFTER: Duration = Duration::from_secs(1);
 /// Peers of which figures are kept.
 pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
@@ -220,13 +218,6 @@ impl Plan {
         self.timers
             .insert((now + self.config.idle, Timer::Idle(content)));
         Ok(())
-    }
-
-    /// Forgets at once the files that nobody waits for and that are not wanted whole.
-    pub fn close_idle(&mut self) {
-        let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
-        let contents: Vec<ContentKey> = idle.map(|(content, _)| *content).collect();
-        contents.iter().for_each(|content| self.close(content));
     }
 
     /// Nodes that have all of the file, as the catalogue says.
@@ -452,31 +443,6 @@ impl Plan {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Every peer that was ever asked or named, in order of priority.
-    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
-        let resting = |peer: &Peer| peer.resting_until(now).is_some();
-        let mut order: Vec<_> = self.peers.iter().collect();
-        order.sort_by_key(|(_, peer)| {
-            (
-                resting(peer),
-                !peer.is_known(),
-                peer.score(Lane::Urgent, URGENT_MAX_BYTES),
-            )
-        });
-        let rate = |(place, (node, peer)): (usize, (&NodeId, &Peer))| PeerRate {
-            node: *node,
-            priority: place + 1,
-            latency: peer.latency(),
-            rate_bytes_s: peer.rate(),
-            delivered_bytes: peer.delivered_bytes,
-            in_flight_bytes: peer.in_flight_bytes(),
-            failures: peer.failures_total,
-            lies: peer.past.lies,
-            shunned: peer.is_shunned(now),
-        };
-        order.into_iter().enumerate().map(rate).collect()
-    }
-
     fn take_demand(&mut self, id: DemandId) -> Option<Demand> {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
@@ -485,36 +451,6 @@ impl Plan {
             fetch.hungry.remove(&id);
         }
         Some(demand)
-    }
-
-    /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
-    /// may give way to it.
-    pub fn shed_idle(&mut self, now: Instant, kept: &ContentKey) {
-        let is_shed = |(content, fetch): &(&ContentKey, &Fetch)| {
-            *content != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
-        };
-        let shed = self.fetches.iter().filter(is_shed);
-        let shed: Vec<_> = shed.map(|(content, _)| *content).collect();
-        shed.iter().for_each(|content| self.close(content));
-    }
-
-    /// Nobody can have this content: what is asked of it is taken back.
-    pub fn forget(&mut self, content: &ContentKey) {
-        let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
-        let asked: Vec<_> = asked.into_iter().flatten().collect();
-        for id in asked {
-            self.take_request(id);
-            self.events.push_back(PlanEvent::Cancel(id));
-        }
-        self.close(content);
-    }
-
-    fn close(&mut self, content: &ContentKey) {
-        self.take_out_all(content);
-        if let Some(fetch) = self.fetches.remove(content) {
-            self.established_streams -= fetch.streams.established();
-            self.events.push_back(PlanEvent::Closed(*content));
-        }
     }
 
     /// How many things were looked at so far: what the calls of a plan cost, for tests.

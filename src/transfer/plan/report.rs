@@ -1,8 +1,10 @@
-//! What is on its way, for people.
+//! What is on its way and who gives it, for people.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use super::{Plan, RequestId};
+use super::peer::Peer;
+use super::{Lane, PeerRate, Plan, RequestId, URGENT_MAX_BYTES};
 use crate::digest::{ContentHash, ContentKey};
 use crate::id::NodeId;
 
@@ -54,6 +56,31 @@ impl Plan {
             }
         };
         self.fetches.iter().map(report).collect()
+    }
+
+    /// Every peer that was ever asked or named, in order of priority.
+    pub fn peers(&self, now: Instant) -> Vec<PeerRate> {
+        let resting = |peer: &Peer| peer.resting_until(now).is_some();
+        let mut order: Vec<_> = self.peers.iter().collect();
+        order.sort_by_key(|(_, peer)| {
+            (
+                resting(peer),
+                !peer.is_known(),
+                peer.score(Lane::Urgent, URGENT_MAX_BYTES),
+            )
+        });
+        let rate = |(place, (node, peer)): (usize, (&NodeId, &Peer))| PeerRate {
+            node: *node,
+            priority: place + 1,
+            latency: peer.latency(),
+            rate_bytes_s: peer.rate(),
+            delivered_bytes: peer.delivered_bytes,
+            in_flight_bytes: peer.in_flight_bytes(),
+            failures: peer.failures_total,
+            lies: peer.past.lies,
+            shunned: peer.is_shunned(now),
+        };
+        order.into_iter().enumerate().map(rate).collect()
     }
 
     fn asked(&self, id: RequestId) -> Option<(NodeId, u64)> {

@@ -2,9 +2,12 @@
 
 use std::fs;
 
+use zeroize::Zeroizing;
+
 use super::*;
 use crate::id::to_hex;
 use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
+use crate::trust::exchange;
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])

@@ -1,0 +1,50 @@
+//! Which files are let go of, and what goes with them.
+
+use std::time::{Duration, Instant};
+
+use super::{Fetch, Plan, PlanEvent};
+use crate::digest::ContentKey;
+
+/// How long a file stays open unused where others want the room that it takes in the cache: longer
+/// than a reader thinks between two reads.
+const SHED_AFTER: Duration = Duration::from_secs(1);
+
+impl Plan {
+    /// Forgets at once the files that nobody waits for and that are not wanted whole.
+    pub fn close_idle(&mut self) {
+        let idle = self.fetches.iter().filter(|(_, fetch)| fetch.is_idle());
+        let contents: Vec<ContentKey> = idle.map(|(content, _)| *content).collect();
+        contents.iter().for_each(|content| self.close(content));
+    }
+
+    /// Lets go of files that nobody asked for lately, but for one, so that what is cached of them
+    /// may give way to it.
+    pub fn shed_idle(&mut self, now: Instant, kept: &ContentKey) {
+        let is_shed = |(content, fetch): &(&ContentKey, &Fetch)| {
+            *content != kept && fetch.is_idle() && fetch.last_used + SHED_AFTER <= now
+        };
+        let shed = self.fetches.iter().filter(is_shed);
+        let shed: Vec<_> = shed.map(|(content, _)| *content).collect();
+        shed.iter().for_each(|content| self.close(content));
+    }
+
+    /// Nobody can have this content: what is asked of it is taken back.
+    pub fn forget(&mut self, content: &ContentKey) {
+        let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
+        let asked: Vec<_> = asked.into_iter().flatten().collect();
+        for id in asked {
+            self.take_request(id);
+            self.events.push_back(PlanEvent::Cancel(id));
+        }
+        self.close(content);
+    }
+
+    /// Lets go of a file.
+    pub(super) fn close(&mut self, content: &ContentKey) {
+        self.take_out_all(content);
+        if let Some(fetch) = self.fetches.remove(content) {
+            self.established_streams -= fetch.streams.established();
+            self.events.push_back(PlanEvent::Closed(*content));
+        }
+    }
+}

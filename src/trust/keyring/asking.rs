@@ -1,0 +1,61 @@
+//! What two members ask each other, so that both come to know the same statements and secret.
+
+use zeroize::Zeroizing;
+
+use super::Keyring;
+use crate::trust::ledger::MAX_STATEMENTS;
+use crate::trust::statement::SignedStatement;
+use crate::trust::{EpochSecret, exchange};
+
+impl Keyring {
+    /// What to ask another member, so that both come to know the same; with all statements where
+    /// `all` says so.
+    pub fn question(&self, all: bool) -> Vec<u8> {
+        let question = self.read_ledger(|ledger| exchange::Question {
+            digest: ledger.digest(),
+            epoch: self.epochs().newest().id(),
+            statements: match all {
+                true => SignedStatement::encode_all(ledger.statements()),
+                false => Vec::new(),
+            },
+        });
+        question.map_or_else(Vec::new, |question| question.encode())
+    }
+
+    /// Answers the question of a member; none for what is no question.
+    pub fn answer(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let question = exchange::Question::decode(bytes)?;
+        let _unkept = self.hear(&question.statements, MAX_STATEMENTS);
+        let newest = self.epochs().newest();
+        let answer = self.read_ledger(|ledger| {
+            let digest = ledger.digest();
+            let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
+            exchange::Answer {
+                digest,
+                secret: (is_the_clusters && question.epoch != newest.id())
+                    .then(|| Zeroizing::new(*newest.as_bytes())),
+                statements: match digest == question.digest {
+                    true => Vec::new(),
+                    false => SignedStatement::encode_all(ledger.statements()),
+                },
+            }
+        });
+        answer.map(|answer| answer.encode())
+    }
+
+    /// Takes an answer in; says whether the other lacks something that is known here.
+    pub fn hear_answer(&self, bytes: &[u8]) -> bool {
+        let Some(answer) = exchange::Answer::decode(bytes) else {
+            return false;
+        };
+        let _unkept = self.hear(&answer.statements, MAX_STATEMENTS);
+        if let Some(secret) = answer.secret {
+            let secret = EpochSecret::new(*secret);
+            if self.wanted_epoch() == Some(secret.id()) {
+                let _unkept = self.adopt(secret);
+            }
+        }
+        self.read_ledger(|ledger| ledger.digest() != answer.digest)
+            .unwrap_or(false)
+    }
+}
