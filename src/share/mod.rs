@@ -120,12 +120,8 @@ impl ShareSet {
             changing: Mutex::default(),
         };
         inner.start(sender, watch_limit, hash_threads)?;
-        Ok((
-            Self {
-                inner: Arc::new(inner),
-            },
-            receiver,
-        ))
+        let inner = Arc::new(inner);
+        Ok((Self { inner }, receiver))
     }
 
     /// Offers a folder, or gives one that is offered new settings. Its number is the same whenever
