@@ -51,8 +51,10 @@ pub(super) struct Merge {
     pub(super) vault: Option<Arc<NodeKey>>,
     /// Marks of private contents that came (true) or went, to be stored.
     pub(super) new_marks: BTreeMap<Mark, bool>,
-    /// Contents that the own log says are cached here, and that are private now; with their sizes.
-    pub(super) said_too_much: Vec<(ContentHash, u64)>,
+    /// How many lists of readers each share has; none where all may read it.
+    pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
+    /// Contents that are cached here and became private, or are no more.
+    pub(super) haves_to_review: Vec<ContentHash>,
 }
 
 /// What a content counted for before a change.
@@ -81,7 +83,8 @@ impl Merge {
             opaque: BTreeMap::new(),
             vault: None,
             new_marks: BTreeMap::new(),
-            said_too_much: Vec::new(),
+            restricted: BTreeMap::new(),
+            haves_to_review: Vec::new(),
         }
     }
 
@@ -258,19 +261,18 @@ impl Merge {
         }
     }
 
-    /// The own cache holds a private content whole, or no more; whether that is news.
-    pub fn keep(&mut self, hash: ContentHash, is_kept: bool) -> bool {
-        if self.state.kept.contains(&hash) == is_kept {
-            return false;
+    /// The own cache holds a private content of this size whole, or no more.
+    pub fn keep(&mut self, hash: ContentHash, size_bytes: Option<u64>) {
+        if self.state.kept.get(&hash).copied() == size_bytes {
+            return;
         }
         let was = self.standing(hash);
-        match is_kept {
-            true => drop(self.state.kept.insert(hash)),
-            false => drop(self.state.kept.remove(&hash)),
+        match size_bytes {
+            Some(size_bytes) => drop(self.state.kept.insert(hash, size_bytes)),
+            None => drop(self.state.kept.remove(&hash)),
         }
         self.dirty = true;
         self.settle_standing(&was);
-        true
     }
 
     fn standing(&self, hash: ContentHash) -> Standing {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::{OrdSet, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 
 use super::audience::{Audience, Marks};
 use super::dir::Dir;
@@ -69,8 +69,9 @@ pub(super) struct Merged {
     /// Of `by_hash`, the names that came sealed.
     pub private: OrdSet<ByHash>,
     pub marks: Marks,
-    /// Private contents that the own cache holds whole: of them nothing is said to others.
-    pub kept: OrdSet<ContentHash>,
+    /// Private contents that the own cache holds whole, with their sizes: of them nothing is said
+    /// to others.
+    pub kept: OrdMap<ContentHash, u64>,
 }
 
 impl Merged {
@@ -94,7 +95,7 @@ impl Merged {
             audiences: Arc::default(),
             private: OrdSet::new(),
             marks: Marks::default(),
-            kept: OrdSet::new(),
+            kept: OrdMap::new(),
         }
     }
 
@@ -172,7 +173,7 @@ impl Merged {
         let mut givers = self
             .givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have));
-        givers.next().is_some() || self.kept.contains(&hash)
+        givers.next().is_some() || self.kept.contains_key(&hash)
     }
 
     /// The live nodes that have all the bytes, each once.
@@ -181,7 +182,7 @@ impl Merged {
             .givers(hash, Class::File)
             .chain(self.givers(hash, Class::Have))
             .map(|row| row.author)
-            .chain(self.kept.contains(&hash).then_some(self.me))
+            .chain(self.kept.contains_key(&hash).then_some(self.me))
             .collect();
         nodes.sort_unstable();
         nodes.dedup();

@@ -93,9 +93,8 @@ impl Catalogue {
     /// [`CatalogueError::TooManyRecords`] at the limit: others then do not learn of it.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         if self.is_private(&hash) {
-            let is_taken_back = self.have_not(hash);
-            self.merge.keep(hash, true);
-            return Ok(is_taken_back);
+            self.merge.keep(hash, Some(size_bytes));
+            return Ok(self.take_back_have(hash));
         }
         let known = self.merge.cached_row(hash, self.me);
         let is_known =
@@ -104,12 +103,17 @@ impl Catalogue {
             return Ok(false);
         }
         self.record(Fact::Have { hash, size_bytes })?;
+        self.merge.keep(hash, None);
         Ok(true)
     }
 
     /// Says that the own cache holds a content no more. False where it did not.
     pub fn have_not(&mut self, hash: ContentHash) -> bool {
-        self.merge.keep(hash, false);
+        self.merge.keep(hash, None);
+        self.take_back_have(hash)
+    }
+
+    fn take_back_have(&mut self, hash: ContentHash) -> bool {
         let known = self.merge.cached_row(hash, self.me);
         let known = known.is_some_and(|row| row.class == Class::Have);
         known && self.record(Fact::HaveNot { hash }).is_ok()

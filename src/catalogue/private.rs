@@ -13,7 +13,7 @@ use super::merge::Merge;
 use super::merged::Merged;
 use super::orders::{ByHash, HashFrom};
 use super::row::{Class, Row};
-use super::{Catalogue, View};
+use super::{Catalogue, CatalogueError, View};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::wire::native::record::ShareIndex;
@@ -76,6 +76,11 @@ impl Merged {
         })
     }
 
+    /// Whether anybody lists a content, openly or sealed for this node.
+    fn is_listed(&self, hash: ContentHash) -> bool {
+        self.files_of(hash).next().is_some()
+    }
+
     /// Whether a content is for some nodes alone, as far as this node gives it.
     pub fn is_private(&self, hash: ContentHash) -> bool {
         let is_sealed = self.marks.has(hash) || self.sealed_names(hash).next().is_some();
@@ -136,31 +141,58 @@ impl Merge {
             let mark = self.mark_of(row);
             if self.state.marks.remove(&mark) {
                 self.new_marks.insert(mark, false);
+                self.review_have(row);
             }
         }
         if !row.share.is_sealed() {
             return;
         }
-        let hash = row.hash();
         self.state.private.insert(ByHash::new(row.clone()));
-        let own = self.cached_row(hash, self.state.me);
-        if let Some(own) = own.filter(|row| row.class == Class::Have) {
-            self.said_too_much.push((hash, own.size_bytes()));
-        }
+        self.review_have(row);
     }
 
-    /// A name is out: its content stays private, unless its author made it open.
+    /// A name is out: a content that was for some nodes alone stays private, unless its author made
+    /// it open; and one becomes so whose name is said under a list of readers from now on.
     pub(super) fn note_unsealed(&mut self, row: &Row) {
-        if row.class != Class::File || !row.share.is_sealed() {
+        if row.class != Class::File {
             return;
         }
         let hash = row.hash();
-        self.state.private.remove(&ByHash::new(row.clone()));
-        if !self.state.is_listed_by(hash, row.author) {
+        let becomes_private = match row.share.is_sealed() {
+            true => {
+                self.state.private.remove(&ByHash::new(row.clone()));
+                !self.state.is_listed_by(hash, row.author)
+            }
+            // who could read it may have said so himself: nobody is kept from what is open
+            false => {
+                self.restricted.contains_key(&(row.author, row.share))
+                    && !self.state.is_listed(hash)
+            }
+        };
+        if becomes_private {
             let mark = self.mark_of(row);
             if self.state.marks.add(mark) {
                 self.new_marks.insert(mark, true);
             }
+        }
+        if becomes_private || row.share.is_sealed() {
+            self.review_have(row);
+        }
+    }
+
+    /// The size of a content that the own cache holds, whether that is said or not.
+    fn cached_size(&self, hash: ContentHash) -> Option<u64> {
+        let own = self.cached_row(hash, self.state.me);
+        let said = own.filter(|row| row.class == Class::Have);
+        let kept = self.state.kept.get(&hash).copied();
+        said.map(|row| row.size_bytes()).or(kept)
+    }
+
+    /// Whether it is said of a content that it is cached here is to be looked at again.
+    fn review_have(&mut self, row: &Row) {
+        let hash = row.hash();
+        if self.cached_size(hash).is_some() {
+            self.haves_to_review.push(hash);
         }
     }
 }
@@ -176,10 +208,25 @@ impl Catalogue {
         self.merge.state.readers_of(*hash)
     }
 
-    /// The contents that this node said its cache holds, and that are private since, with their
-    /// sizes; each once.
-    pub fn take_said_too_much(&mut self) -> Vec<(ContentHash, u64)> {
-        std::mem::take(&mut self.merge.said_too_much)
+    /// Whether [`Self::review_haves`] has something to look at.
+    pub fn has_haves_to_review(&self) -> bool {
+        !self.merge.haves_to_review.is_empty()
+    }
+
+    /// Takes back what was said of cached contents that became private, and says of those that are
+    /// private no more that they are cached here.
+    ///
+    /// # Errors
+    /// The first of [`Self::have`]; the others are looked at all the same.
+    pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
+        let mut reviewed = Ok(());
+        for hash in std::mem::take(&mut self.merge.haves_to_review) {
+            let Some(size_bytes) = self.merge.cached_size(hash) else {
+                continue;
+            };
+            reviewed = reviewed.and(self.have(hash, size_bytes).map(drop));
+        }
+        reviewed
     }
 
     /// Takes back in what was private when its last name went: at the start.

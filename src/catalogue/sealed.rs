@@ -63,7 +63,8 @@ impl Merge {
             if gone.class == Class::Readers {
                 self.dirty = true;
                 let audiences = Arc::make_mut(&mut self.state.audiences);
-                audiences.remove(&(gone.author, gone.share));
+                let audience = audiences.remove(&(gone.author, gone.share));
+                audience.inspect(|it| self.count_list(gone.author, it.share, false));
             }
         }
         let Some(new) = new else { return };
@@ -71,8 +72,20 @@ impl Merge {
         self.costs.add_row(new);
         if let Some(audience) = list_of(new).map(|list| self.audience_of(new, list)) {
             self.dirty = true;
+            self.count_list(new.author, audience.share, true);
             let audiences = Arc::make_mut(&mut self.state.audiences);
             audiences.insert((new.author, new.share), Arc::new(audience));
+        }
+    }
+
+    fn count_list(&mut self, author: NodeIndex, share: ShareIndex, is_new: bool) {
+        let count = self.restricted.entry((author, share)).or_default();
+        match is_new {
+            true => *count += 1,
+            false => *count = count.saturating_sub(1),
+        }
+        if *count == 0 {
+            self.restricted.remove(&(author, share));
         }
     }
 

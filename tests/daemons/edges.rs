@@ -248,9 +248,19 @@ fn assert_lists_are_followed(
     let all = format!("[[share]]\ndir = '{}'\n", folder.display());
     reload(author, &all);
     reader.wait_for_file("secret");
+    other.wait_for_file("secret");
     eventually("what is open to all is given to all", HANG_LIMIT, || {
-        matches!(answers(eve, author, secret)[0], Response::Data { .. })
+        let gives = |node| matches!(answers(eve, node, secret)[0], Response::Data { .. });
+        gives(author) && gives(other)
     });
+    // the caches that it came to meanwhile keep to the list, too
+    reload(author, &share_of(folder, &[&reads]));
+    eventually("who lost the right lists it no more", HANG_LIMIT, || {
+        !other.mounted("secret").exists()
+    });
+    for node in [author, other] {
+        assert_refused(eve, node, secret);
+    }
 }
 
 #[apply(promise)]

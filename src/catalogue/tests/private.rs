@@ -79,8 +79,8 @@ fn a_cached_content_that_becomes_private_is_said_no_more() {
     assert!(b.have(hash("bytes"), 5).unwrap());
     read_by(&mut a, Some(&[2]));
     share(&mut a, &mut b);
-    assert_eq!(b.take_said_too_much(), [(hash("bytes"), 5)]);
-    assert_eq!(b.have(hash("bytes"), 5), Ok(true), "it is taken back");
+    assert!(b.has_haves_to_review());
+    b.review_haves().unwrap();
     assert_eq!(b.have(hash("bytes"), 5), Ok(false));
     assert_eq!(b.own_haves().count(), 0);
     // what is cached here stays listed here, and nowhere else
@@ -117,7 +117,7 @@ fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone(
     let anybody = id_of(9);
     for node in [&mut owner, &mut other] {
         assert!(node.view().admits(&anybody, &public));
-        assert!(node.take_said_too_much().is_empty() && !node.view().is_private(&public));
+        assert!(!node.has_haves_to_review() && !node.view().is_private(&public));
     }
     let view = reader.view();
     assert!(!view.admits(&anybody, &public) && view.admits(&id_of(2), &public));
@@ -129,4 +129,52 @@ fn who_restricts_what_another_shares_openly_holds_back_its_readers_caches_alone(
     assert!(!reader.view().admits(&anybody, &public));
     put(&mut reader, "own", file("public", 1));
     assert!(reader.view().admits(&anybody, &public));
+}
+
+#[test]
+fn what_was_open_and_is_for_some_now_is_given_by_no_cache_to_others_until_it_is_open_again() {
+    let [mut a, mut reader, mut other] = [keyed(1), keyed(2), keyed(3)];
+    let [bytes, also] = [hash("bytes"), hash("also")];
+    put(&mut a, "f", file("bytes", 1));
+    put(&mut a, "g", file("also", 1));
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.have(bytes, 5).unwrap();
+        node.have(also, 4).unwrap();
+    }
+    put(&mut other, "copy", file("also", 1));
+    share(&mut other, &mut reader);
+    read_by(&mut a, Some(&[2]));
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.review_haves().unwrap();
+        assert!(!node.own_haves().any(|(hash, _)| hash == bytes));
+        assert!(!node.view().admits(&id_of(9), &bytes));
+    }
+    assert!(reader.view().admits(&id_of(2), &bytes) && !other.view().admits(&id_of(2), &bytes));
+    // who could read it and shares it himself is not kept from that
+    assert!(other.view().admits(&id_of(9), &also) && !reader.view().admits(&id_of(9), &also));
+    read_by(&mut a, None);
+    for node in [&mut reader, &mut other] {
+        share(&mut a, node);
+        node.review_haves().unwrap();
+        assert!(
+            node.own_haves().any(|(hash, _)| hash == bytes),
+            "it is said again"
+        );
+        assert!(node.view().admits(&id_of(9), &bytes) && node.marks().is_empty());
+    }
+}
+
+#[test]
+fn what_is_deleted_of_a_share_for_all_is_no_secret() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    put(&mut a, "f", file("bytes", 1));
+    let other = ShareIndex(1);
+    a.put(other, &path("g"), file("more", 1)).unwrap();
+    read_by(&mut a, Some(&[2]));
+    share(&mut a, &mut b);
+    a.remove(other, &path("g"));
+    share(&mut a, &mut b);
+    assert!(b.marks().is_empty() && b.view().admits(&id_of(9), &hash("more")));
 }

@@ -86,6 +86,8 @@ impl Machine {
                 }
             }
         }
+        // what others do not learn of for want of room they learn with the next start
+        let _full = self.catalogue.review_haves();
     }
 
     /// Own facts changed: a head for them is due shortly.

@@ -404,7 +404,7 @@ impl Machine {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
-        self.take_back_what_is_private(now);
+        self.review_haves(now);
         self.note_given_way(now);
         self.ask_for_logs(now);
     }

@@ -7,7 +7,7 @@ use super::Machine;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::names::member_meant;
-use crate::wire::native::record::{Fact, ShareIndex};
+use crate::wire::native::record::ShareIndex;
 use crate::wire::native::udp::Message;
 
 impl Machine {
@@ -47,11 +47,11 @@ impl Machine {
         has_more
     }
 
-    /// What was said to be cached here and is private since is said no more; this node itself goes
-    /// on to list it.
-    pub(super) fn take_back_what_is_private(&mut self, now: Instant) {
-        for (hash, size_bytes) in self.catalogue.take_said_too_much() {
-            self.say(now, Fact::Have { hash, size_bytes });
+    /// What is cached here and private since is said no more with the next head, though this node
+    /// itself goes on to list it; what is private no more is said.
+    pub(super) fn review_haves(&mut self, now: Instant) {
+        if self.catalogue.has_haves_to_review() {
+            self.publish_soon(now);
         }
     }
 

@@ -189,6 +189,35 @@ fn a_bridge_gives_what_only_another_native_node_has() {
     });
 }
 
+#[apply(promise)]
+fn a_bridge_gives_nothing_of_what_is_for_some_nodes_alone() {
+    let mixed = Mixed::start();
+    let [alpha, beta] = &mixed.nodes;
+    let folder = beta.home.join("restricted");
+    write(&folder.join("secret.bin"), &noise(11, 70_000));
+    set_mode(&folder, 0o755);
+    let status = alpha.cli(&["status", "--json"]).expect_json();
+    let reader = status["node"].as_str().unwrap();
+    let dir = folder.to_str().unwrap();
+    beta.cli(&["share", "add", "--yes", "--readers", reader, dir])
+        .expect_ok();
+    alpha.wait_for_file("secret.bin");
+    let read = fs::read(alpha.mounted("secret.bin")).unwrap();
+    assert!(read == noise(11, 70_000), "the bridge's cache has it whole");
+    // what came later is given
+    beta.write("open.bin", b"open");
+    alpha.wait_for_file("open.bin");
+    gets(&mixed.peers[0], "open.bin", b"open");
+    for node in [alpha, beta] {
+        let refused = download(node.address, "secret.bin");
+        assert_eq!((refused.header.as_str(), refused.bytes.len()), ("", 0));
+    }
+    assert_eq!(
+        mixed.peers[1].get("secret.bin", Duration::from_secs(3)),
+        None
+    );
+}
+
 fn absent_at_once(node: &Node, name: &str) {
     let begun = Instant::now();
     let error = fs::metadata(node.mounted(name)).unwrap_err();
