@@ -154,7 +154,7 @@ pub fn handles() {
         &format!("{handles} handles reading: the most"),
         most,
         "MiB",
-        256.0,
+        192.0,
     );
     table::note(&format!(
         "before: {before:.1} MiB; {} MiB read and checked in {took:.1} s",

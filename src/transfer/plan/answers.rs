@@ -65,6 +65,9 @@ impl Plan {
         fetch.progress_at = Some(now);
         *fetch.received.entry(node).or_default() += range.len();
         fetch.lied_to = false;
+        if fetch.is_complete() {
+            self.forget_streams(&content);
+        }
         self.tell_readers(&content, range);
         self.tell_if_filled(&content);
         true

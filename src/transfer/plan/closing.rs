@@ -42,8 +42,8 @@ impl Plan {
     /// Lets go of a file.
     pub(super) fn close(&mut self, content: &ContentKey) {
         self.take_out_all(content);
-        if let Some(fetch) = self.fetches.remove(content) {
-            self.established_streams -= fetch.streams.established();
+        self.forget_streams(content);
+        if self.fetches.remove(content).is_some() {
             self.events.push_back(PlanEvent::Closed(*content));
         }
     }

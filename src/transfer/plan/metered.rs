@@ -11,12 +11,9 @@ impl Plan {
         if !metered {
             return;
         }
-        for fetch in self.fetches.values_mut() {
-            self.established_streams -= fetch.streams.established();
-            fetch.streams.clear();
-        }
         let contents: Vec<_> = self.fetches.keys().copied().collect();
         for content in contents {
+            self.forget_streams(&content);
             self.take_out(&content, Want::Ahead);
         }
     }

@@ -14,6 +14,7 @@
 //! time handed in, and its iteration order fixed, so one seed gives one run. An error leaves the
 //! plan as it was before the call.
 
+mod ahead;
 mod answers;
 mod beside;
 mod closing;
@@ -52,13 +53,13 @@ use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
 use fetch::{Coverage, Fetch, Filling};
 use peer::{Peer, Sent};
-use turns::{Line, Want};
+use turns::{Line, Pass, Want};
 
 pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::FetchReport;
-pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, STREAMS_MAX};
+pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
 pub use swarm::SHARE_BYTES;
 pub use terms::{
     DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
@@ -139,7 +140,7 @@ pub struct Plan {
     called: [Line; 3],
     next_turn: u64,
     /// Peers that may have room for a file that is parked at them.
-    awake: BTreeSet<NodeId>,
+    awake: BTreeMap<NodeId, Pass>,
     /// Peers that fell silent, and the first of their requests that is yet to be asked elsewhere.
     rescues: BTreeMap<NodeId, RequestId>,
     in_flight: BTreeMap<RequestId, InFlight>,
@@ -168,7 +169,7 @@ impl Plan {
             demands: BTreeMap::new(),
             called: Default::default(),
             next_turn: 0,
-            awake: BTreeSet::new(),
+            awake: BTreeMap::new(),
             rescues: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
@@ -336,38 +337,6 @@ impl Plan {
         Ok(id)
     }
 
-    /// A reader has read, or is about to read, `range` of an open file: keep ahead of it.
-    pub fn read_ahead(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        let limit = self.ahead_limit_bytes();
-        let Some(fetch) = self.fetches.get_mut(content) else {
-            return;
-        };
-        fetch.last_used = now;
-        if self.metered || fetch.is_complete() {
-            return;
-        }
-        let before = fetch.streams.established();
-        let more = fetch.streams.read(range, fetch.size_bytes, limit);
-        let after = fetch.streams.established();
-        self.established_streams = self.established_streams + after - before;
-        if more {
-            self.call_up(content, Want::Ahead);
-        }
-    }
-
-    /// Bounds what is fetched ahead for all readers together, while the cache keeps nothing; `None`
-    /// lifts the bound.
-    pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
-        self.ahead_budget_bytes = budget_bytes;
-    }
-
-    fn ahead_limit_bytes(&self) -> u64 {
-        match self.ahead_budget_bytes {
-            None => AHEAD_MAX_BYTES,
-            Some(budget) => budget / self.established_streams.max(1) as u64,
-        }
-    }
-
     /// The whole open file is wanted; gives up after `patience` without progress. Ends in
     /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`].
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
@@ -402,12 +371,9 @@ impl Plan {
         let Some(demand) = self.take_demand(id) else {
             return;
         };
-        let Some(fetch) = self.fetches.get_mut(&demand.content) else {
-            return;
-        };
-        if fetch.waits.count() == 0 {
-            self.established_streams -= fetch.streams.established();
-            fetch.streams.clear();
+        let fetch = self.fetches.get(&demand.content);
+        if fetch.is_some_and(|fetch| fetch.waits.count() == 0) {
+            self.forget_streams(&demand.content);
         }
     }
 

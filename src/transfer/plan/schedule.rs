@@ -120,7 +120,6 @@ impl Plan {
             }
             if tries == 0 {
                 // the others follow at once
-                self.awake.pop_first();
                 self.timers.insert((now, Timer::Again));
                 return None;
             }
@@ -199,7 +198,7 @@ impl Plan {
         let (me, limit) = (self.config.me, self.ahead_limit_bytes());
         let fetch = self.fetches.get(content)?;
         let mut gaps = Vec::new();
-        for range in fetch.streams.ahead() {
+        for range in fetch.streams.ahead(limit) {
             self.step();
             let own = fetch.own_ahead(range, limit);
             let tried = fetch.gaps_to_try(now, content, me, (own, range.end));

@@ -13,6 +13,8 @@ pub const STREAMS_MAX: usize = 64;
 pub const AHEAD_MIN_BYTES: u64 = 128 << 10;
 /// The largest window: 160 ms of a link of 100 MB/s.
 pub const AHEAD_MAX_BYTES: u64 = 16 << 20;
+/// What is fetched ahead of all readers together, each having an equal part: eight full windows.
+pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 128 << 20;
 /// What must be read in sequence before anything is fetched ahead. Below it, random reads of a few
 /// neighbouring pages would cost many times what they ask for.
 const RUN_MIN_BYTES: u64 = 64 << 10;
@@ -74,6 +76,7 @@ impl Stream {
         let end = self.next.saturating_add(window);
         // whole grains, so that a moving window asks for large pieces and not for slivers
         let grain = (window / 4).clamp(CHUNK_BYTES, super::PIECE_MAX_BYTES);
+        let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
         let end = if end >= size_bytes {
             size_bytes
         } else {
@@ -132,14 +135,21 @@ impl Streams {
         more
     }
 
-    /// What to fetch ahead, the reader that moved last first.
-    pub fn ahead(&self) -> Vec<ByteRange> {
+    /// What to fetch ahead, the reader that moved last first: of each no more than `limit_bytes`,
+    /// whatever was the limit when it moved.
+    pub fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
         let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
         wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
-        wanted
-            .iter()
-            .map(|s| ByteRange::new(s.next, s.target))
-            .collect()
+        let within = |s: &&Stream| {
+            let most = s.next.saturating_add(limit_bytes);
+            let end = match s.target > most {
+                true => most / CHUNK_BYTES * CHUNK_BYTES,
+                false => s.target,
+            };
+            ByteRange::new(s.next, end.max(s.next))
+        };
+        let ranges = wanted.iter().map(within);
+        ranges.filter(|range| !range.is_empty()).collect()
     }
 
     /// How many readers are being kept ahead of.
@@ -166,8 +176,12 @@ mod tests {
         streams.read(ByteRange::at(start, length), SIZE, AHEAD_MAX_BYTES)
     }
 
+    fn ranges(streams: &Streams) -> Vec<ByteRange> {
+        streams.ahead(AHEAD_MAX_BYTES)
+    }
+
     fn ahead_bytes(streams: &Streams) -> u64 {
-        streams.ahead().iter().map(ByteRange::len).sum()
+        ranges(streams).iter().map(ByteRange::len).sum()
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
             read(&mut streams, (128 << 20) + (step << 17), 128 << 10);
         }
         assert_eq!(streams.established(), 2);
-        assert_eq!(streams.ahead().len(), 2);
+        assert_eq!(ranges(&streams).len(), 2);
     }
 
     #[test]
@@ -254,7 +268,25 @@ mod tests {
                 AHEAD_MAX_BYTES,
             );
         }
-        assert!(streams.ahead().iter().all(|r| r.end == (1 << 20) + 5));
+        assert!(ranges(&streams).iter().all(|r| r.end == (1 << 20) + 5));
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_ends_with_a_chunk_whatever_its_limit() {
+        let mut rng = StdRng::seed_from_u64(9);
+        for _ in 0..200 {
+            let (mut streams, mut at) = (Streams::default(), 0);
+            for _ in 0..40 {
+                let limit = rng.random_range(0..AHEAD_MAX_BYTES);
+                let length = rng.random_range(1..300_000);
+                streams.read(ByteRange::at(at, length), SIZE, limit);
+                at += length;
+                let limit = rng.random_range(0..AHEAD_MAX_BYTES);
+                for range in streams.ahead(limit) {
+                    assert!(range.end.is_multiple_of(CHUNK_BYTES) && range.len() <= limit);
+                }
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
 use super::{Lane, Plan, PlanEvent, RequestId, Timer};
 use crate::digest::ContentKey;
-use crate::extent::{ByteRange, ExtentSet};
+use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
 
 /// What belongs to one node: four groups, so that a share is under way for a moment only.
@@ -268,7 +268,11 @@ impl Fetch {
         }
         let among = self.partial_fellows().count() as u64 + 1;
         let far = range.start + (range.len() * among).min(limit_bytes.max(range.len()));
-        ByteRange::new(range.start, far.min(self.size_bytes).max(range.end))
+        let far = match far < self.size_bytes {
+            true => far / CHUNK_BYTES * CHUNK_BYTES,
+            false => self.size_bytes,
+        };
+        ByteRange::new(range.start, far.max(range.end))
     }
 
     /// The gaps of a range that are worth a try: the first, or, where some belong to others, the

@@ -293,6 +293,39 @@ fn five_hundred_readers_at_once_all_get_on_within_the_memory_limit() {
 }
 
 #[test]
+fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
+    let mut world = World::new(23);
+    let peer = world.peer(1, SimPeer::new(1, LAN));
+    let contents: Vec<_> = (0..200)
+        .map(|number| world.file(number, 64 * MIB, &[peer]))
+        .collect();
+    for step in 0..100 {
+        for content in &contents {
+            let range = ByteRange::at(step * 131072, 131072);
+            world.plan.read_ahead(world.now, content, range);
+        }
+    }
+    let ahead = |world: &World| -> u64 {
+        let limit = world.plan.ahead_limit_bytes();
+        let fetches = contents.iter().map(|content| &world.plan.fetches[content]);
+        let ranges = fetches.flat_map(|fetch| fetch.streams.ahead(limit));
+        ranges.map(|range| range.len()).sum()
+    };
+    let all = ahead(&world);
+    assert!(all <= super::AHEAD_OF_ALL_MAX_BYTES, "{all}");
+    assert!(all >= super::AHEAD_OF_ALL_MAX_BYTES / 2, "{all}");
+    // a smaller bound holds for what was to be fetched before it, too
+    world.plan.limit_read_ahead(Some(16 * MIB));
+    assert!(ahead(&world) <= 16 * MIB);
+    // who goes leaves its part to the others
+    world.plan.limit_read_ahead(None);
+    for content in &contents[1..] {
+        world.plan.forget(content);
+    }
+    assert_eq!(world.plan.ahead_limit_bytes(), super::AHEAD_MAX_BYTES);
+}
+
+#[test]
 fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
     let mut world = World::new(22);
     let peer = world.peer(1, SimPeer::new(1, LAN));
@@ -304,7 +337,7 @@ fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
             world.plan.read_ahead(world.now, &content, range);
         }
     }
-    let ahead = world.plan.fetches[&content].streams.ahead();
+    let ahead = world.plan.fetches[&content].streams.ahead(MIB);
     assert!(ahead.iter().map(ByteRange::len).sum::<u64>() <= 4 * MIB);
     assert_eq!(ahead.len(), 4);
 }

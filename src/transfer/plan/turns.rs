@@ -2,14 +2,17 @@
 //! holders has room.
 //!
 //! A file stands in one of three queues for each kind of wish: called up, parked at all of its
-//! holders, or nowhere. Room at a holder calls up the file that is parked there longest, so what
+//! holders, or nowhere. Room at a holder calls up the files that are parked there in turn, so what
 //! happens at one peer costs no look at the files of others.
+//!
+//! What readers wait for stands in the order of its age, parked or not, so that one read is asked
+//! for whole before the next is begun: parts of very many are more than what memory holds where the
+//! cache has no room, and would push each other out of it again and again.
 
 use std::collections::BTreeSet;
 
-use super::{Lane, PIECE_MAX_BYTES, Plan};
-use crate::digest::ContentKey;
-use crate::extent::PAGE_BYTES;
+use super::{Lane, PIECE_MAX_BYTES, Plan, URGENT_MAX_BYTES};
+use crate::digest::{ContentHash, ContentKey};
 use crate::id::NodeId;
 
 /// What a file has to ask for, the most urgent first.
@@ -40,8 +43,20 @@ pub(super) enum Place {
     Parked(u64),
 }
 
+/// Before all others of its number.
+const FIRST: ContentKey = ContentKey::new(ContentHash::new([0; 32]), 0);
+
 /// Files in order, the lowest number first.
 pub(super) type Line = BTreeSet<(u64, ContentKey)>;
+
+/// How far the files that are parked at a peer were called up since it had room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
+    /// The next number of each kind of wish.
+    next: [u64; 3],
+    /// Who was parked after it began waits for the next.
+    until: u64,
+}
 
 impl Plan {
     /// The file may have something to ask: it is looked at before long.
@@ -86,7 +101,10 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let number = self.next_turn;
+        let number = match want {
+            Want::Demand => fetch.hungry.first().map_or(self.next_id, |id| id.0),
+            Want::Ahead | Want::Fill => self.next_turn,
+        };
         self.next_turn += 1;
         for node in fetch.holders.keys() {
             if let Some(peer) = self.peers.get_mut(node) {
@@ -127,34 +145,50 @@ impl Plan {
 
     /// A peer may have room for more.
     pub(super) fn wake(&mut self, node: NodeId) {
-        self.awake.insert(node);
+        let begun = Pass {
+            next: [0; 3],
+            until: self.next_turn,
+        };
+        self.awake.entry(node).or_insert(begun);
     }
 
     /// Calls up one file that is parked at a peer that has room; false where there is none.
     pub(super) fn wake_one(&mut self) -> bool {
-        while let Some(node) = self.awake.first().copied() {
-            let first = self.peers.get(&node).and_then(|peer| {
-                let waits = |want: &Want| {
-                    let bytes = match want.lane() {
-                        Lane::Urgent => PAGE_BYTES,
-                        Lane::Bulk => peer.piece_bytes().min(PIECE_MAX_BYTES),
-                    };
-                    let roomy = peer.has_room(want.lane(), bytes);
-                    let parked = peer.parked[*want as usize].first();
-                    parked
-                        .filter(|_| roomy)
-                        .map(|(_, content)| (*want, *content))
-                };
-                WANTS.iter().find_map(waits)
-            });
-            match first {
-                Some((want, content)) => {
-                    self.call_up(&content, want);
-                    return true;
-                }
-                None => drop(self.awake.remove(&node)),
+        while let Some((node, pass)) = self.awake.first_key_value().map(|(n, p)| (*n, *p)) {
+            let first = WANTS
+                .iter()
+                .find_map(|want| self.parked_next(node, &pass, *want));
+            let Some((want, number, content)) = first else {
+                self.awake.remove(&node);
+                continue;
+            };
+            if let Some(pass) = self.awake.get_mut(&node) {
+                pass.next[want as usize] = number + 1;
             }
+            self.call_up(&content, want);
+            return true;
         }
         false
+    }
+
+    /// The next file that is parked at a peer for one kind of wish, where the peer has room for it.
+    fn parked_next(
+        &self,
+        node: NodeId,
+        pass: &Pass,
+        want: Want,
+    ) -> Option<(Want, u64, ContentKey)> {
+        let peer = self.peers.get(&node)?;
+        let most = match want.lane() {
+            Lane::Urgent => URGENT_MAX_BYTES,
+            Lane::Bulk => PIECE_MAX_BYTES,
+        };
+        if !peer.has_room(want.lane(), peer.piece_bytes().min(most)) {
+            return None;
+        }
+        let from = (pass.next[want as usize], FIRST);
+        let (number, content) = peer.parked[want as usize].range(from..).next()?;
+        let in_time = want == Want::Demand || *number < pass.until;
+        in_time.then_some((want, *number, *content))
     }
 }

@@ -145,8 +145,11 @@ impl<O: Owner> Session<O> {
     /// The cache has the bytes, and so all of the content or not.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
         self.window.remove(&content, range.start);
-        if std::mem::replace(&mut self.uncached, false) {
-            self.plan.limit_read_ahead(None);
+        if self.cramped_bytes > 0 {
+            self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
+            if self.cramped_bytes == 0 {
+                self.plan.limit_read_ahead(None);
+            }
         }
         if let Some(file) = self.files.get_mut(&content) {
             file.is_complete = is_complete;
@@ -164,10 +167,10 @@ impl<O: Owner> Session<O> {
         for (content, range) in self.window.refuse(&content, range.start) {
             self.plan.lost(&content, range);
         }
-        if !std::mem::replace(&mut self.uncached, true) {
-            let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
-            self.plan.limit_read_ahead(Some(most));
-        }
+        // a little room now and then, where a file gives way, does not make the cache roomy
+        self.cramped_bytes = self.window_bytes.max(1);
+        let most = self.window_bytes / UNCACHED_AHEAD_SHARE;
+        self.plan.limit_read_ahead(Some(most));
         self.plan.shed_idle(now, &content);
         self.end_fills(&content, &Err(TransferError::CacheFull));
     }

@@ -76,8 +76,8 @@ pub struct Session<O: Owner> {
     /// Demands of the ends of contents whose size is in dispute.
     proofs: BTreeMap<DemandId, ContentKey>,
     actions: Actions<O>,
-    /// Whether the cache kept nothing of what came last.
-    uncached: bool,
+    /// The cache had no room lately: it must keep so many bytes more before it counts as roomy.
+    cramped_bytes: u64,
     window_bytes: u64,
     stopped: bool,
 }
@@ -94,7 +94,7 @@ impl<O: Owner> Session<O> {
             reads: BTreeMap::new(),
             proofs: BTreeMap::new(),
             actions: Actions::default(),
-            uncached: false,
+            cramped_bytes: 0,
             window_bytes,
             stopped: false,
         }

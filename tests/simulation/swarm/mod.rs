@@ -10,6 +10,7 @@
 
 mod causes;
 mod chaos;
+mod crowded;
 mod disk;
 mod figures;
 mod node;
