@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Seek};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -164,24 +165,10 @@ fn readable(path: &Path) -> io::Result<File> {
     if u64::try_from(fstatfs(&file)?.f_type) != Ok(FUSE_SUPER_MAGIC) {
         return Ok(file);
     }
-    let copy = tempfile_without_name()?;
-    io::copy(&mut file, &mut &copy)?;
-    let mut copy = File::open(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&copy)
-    ))?;
-    copy.rewind()?;
-    Ok(copy)
-}
-
-/// A file of the temporary directory that is gone with its last descriptor.
-fn tempfile_without_name() -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
-        .custom_flags(libc::O_TMPFILE)
-        .open(std::env::temp_dir())
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut file, &mut copy)?;
+    // opened anew, from its beginning, to be read alone
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))
 }
 
 fn progress_bar() -> ProgressBar {

@@ -198,21 +198,10 @@ pub(super) fn listed(view: &View, path: &SharedPath, found: Found) -> Listed {
     #[cfg(test)]
     RESOLVED.set(RESOLVED.get() + 1);
     let view = view.number();
+    let file = FileVersion::found(path, &found).map(Node::File);
     let node = match found.kind {
-        Kind::Directory => Node::Directory,
         Kind::Symlink { target } => Node::Symlink(target),
-        Kind::File {
-            hash,
-            size_bytes,
-            executable,
-        } => Node::File(FileVersion {
-            path: path.clone(),
-            hash,
-            size_bytes,
-            mtime: found.mtime,
-            executable,
-            own: found.own,
-        }),
+        _ => file.unwrap_or(Node::Directory),
     };
     Listed {
         node,

@@ -12,11 +12,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::error::FsError;
-use crate::catalogue::View;
+use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::path::SharedPath;
-use crate::wire::native::record::{ShareIndex, Timestamp};
+use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
 
 /// Names and bytes, from memory and from the network.
 ///
@@ -186,6 +186,28 @@ pub struct FileVersion {
     pub executable: bool,
     /// Where it lies in this node's own shares, if it is this node's own and wins its name.
     pub own: Option<(ShareIndex, SharedPath)>,
+}
+
+impl FileVersion {
+    /// What a path was found to stand for, where that is a file.
+    pub fn found(path: &SharedPath, found: &Found) -> Option<Self> {
+        let Kind::File {
+            hash,
+            size_bytes,
+            executable,
+        } = found.kind
+        else {
+            return None;
+        };
+        Some(Self {
+            path: path.clone(),
+            hash,
+            size_bytes,
+            mtime: found.mtime,
+            executable,
+            own: found.own.clone(),
+        })
+    }
 }
 
 /// A content that is wanted whole.

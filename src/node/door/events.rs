@@ -24,9 +24,7 @@ impl Node {
             lost: 0,
         }
     }
-}
 
-impl Node {
     /// Remembers a warning that every user of this machine may know.
     pub fn warn(&self, message: String) {
         self.running.events.warn(message);
@@ -35,11 +33,6 @@ impl Node {
     /// Remembers a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.running.events.warn_owner(message);
-    }
-
-    /// Forgets the warnings that begin so: what they told of is over.
-    pub fn settle_warnings(&self, beginning: &str) {
-        self.running.events.settle(beginning);
     }
 }
 

@@ -252,22 +252,7 @@ impl Node {
     /// [`FileError::TooManyLinks`].
     pub fn version(&self, path: &SharedPath) -> Result<FileVersion, FileError> {
         let (path, found) = self.follow_links(path)?;
-        let Kind::File {
-            hash,
-            size_bytes,
-            executable,
-        } = found.kind
-        else {
-            return Err(wrong_kind(&path, &found.kind));
-        };
-        Ok(FileVersion {
-            path,
-            hash,
-            size_bytes,
-            mtime: found.mtime,
-            executable,
-            own: found.own,
-        })
+        FileVersion::found(&path, &found).ok_or_else(|| wrong_kind(&path, &found.kind))
     }
 
     fn listed(&self, path: SharedPath, found: Found) -> Listed {

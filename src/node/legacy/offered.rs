@@ -186,26 +186,13 @@ impl Offered {
 
     /// The version, where its size is one that the protocol can say.
     fn carried(&self, path: &SharedPath, found: &Found) -> Option<FileVersion> {
-        let Kind::File {
-            hash,
-            size_bytes,
-            executable,
-        } = found.kind
-        else {
-            return None;
-        };
-        if size_bytes > SIZE_MAX_BYTES {
-            self.refusals.too_large(path, size_bytes);
+        let file = FileVersion::found(path, found)?;
+        if file.size_bytes > SIZE_MAX_BYTES {
+            self.refusals.too_large(path, file.size_bytes);
             return None;
         }
-        Some(FileVersion {
-            path: path.clone(),
-            hash,
-            size_bytes,
-            mtime: found.mtime,
-            executable,
-            own: None,
-        })
+        // also of an own file, its verified bytes are read and not the file itself
+        Some(FileVersion { own: None, ..file })
     }
 
     fn legacy_shares(&self) -> Vec<ShareIndex> {
