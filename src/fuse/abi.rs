@@ -24,7 +24,6 @@ pub(super) mod opcode {
     pub const GETATTR: u32 = 3;
     pub const OPEN: u32 = 14;
     pub const READ: u32 = 15;
-    pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
     pub const RELEASE: u32 = 18;
     pub const GETXATTR: u32 = 22;
@@ -38,6 +37,10 @@ pub(super) mod opcode {
     pub const BATCH_FORGET: u32 = 42;
     pub const READDIRPLUS: u32 = 44;
     pub const LSEEK: u32 = 46;
+
+    /// Those that would change something: setattr, symlink, mknod, mkdir, unlink, rmdir, rename,
+    /// link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range, tmpfile.
+    pub const CHANGING: [u32; 16] = [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
 }
 
 /// What begins every request.

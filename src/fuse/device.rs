@@ -161,7 +161,10 @@ impl Device {
                     self.forward(&header, message);
                 }
             }
-            opcode::WRITE => self.answer_error(header.unique, FsError::ReadOnly),
+            // read-only in the VFS, they do not come; should one come all the same, it gets EROFS
+            changing if opcode::CHANGING.contains(&changing) => {
+                self.answer_error(header.unique, FsError::ReadOnly);
+            }
             _ => self.forward(&header, message),
         }));
         if taken.is_err() {

@@ -36,7 +36,6 @@ mod mount;
 mod notify;
 mod passthrough;
 mod pulse;
-mod read_only;
 mod readers;
 mod reading;
 mod reads;

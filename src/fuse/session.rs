@@ -15,10 +15,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request, Session, SessionACL, TimeOrNow,
+    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 
 use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
@@ -226,8 +225,6 @@ impl fuser::Filesystem for Handlers {
         // The kernel checks by the attributes (default_permissions), and then never asks again.
         reply.error(errno(FsError::Unsupported));
     }
-
-    super::read_only::read_only_handlers!();
 }
 
 /// Asks the kernel for what this filesystem lives on.

@@ -135,34 +135,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] where a record means nothing.
     pub fn load_catalogue(&self, mut catalogue: Catalogue) -> Result<Catalogue, StoreError> {
-        let reading = self
-            .database
-            .begin_read()
-            .map_err(|error| self.failed(error))?;
-        let logs = reading
-            .open_table(LOGS)
-            .map_err(|error| self.failed(error))?;
-        let records = reading
-            .open_table(RECORDS)
-            .map_err(|error| self.failed(error))?;
-        for log in logs.iter().map_err(|error| self.failed(error))? {
-            let (author, stored) = log.map_err(|error| self.failed(error))?;
+        let reading = self.check(self.database.begin_read())?;
+        let logs = self.check(reading.open_table(LOGS))?;
+        let records = self.check(reading.open_table(RECORDS))?;
+        for log in self.check(logs.iter())? {
+            let (author, stored) = self.check(log)?;
             let author = NodeId::new(*author.value());
             let StoredLog { number, state } = self.decode(stored.value())?;
-            let range = records
-                .range((number, 0)..=(number, u64::MAX))
-                .map_err(|error| self.failed(error))?;
+            let range = self.check(records.range((number, 0)..=(number, u64::MAX)))?;
             let mut trouble = None;
             let rows = range.map_while(|row| {
-                let decoded = row
-                    .map_err(|error| self.failed(error))
-                    .and_then(|(key, fact)| {
-                        let fact: Fact = self.decode(fact.value())?;
-                        Ok(Record {
-                            sequence: key.value().1,
-                            fact,
-                        })
-                    });
+                let decoded = self.check(row).and_then(|(key, fact)| {
+                    let fact: Fact = self.decode(fact.value())?;
+                    Ok(Record {
+                        sequence: key.value().1,
+                        fact,
+                    })
+                });
                 decoded.map_err(|error| trouble = Some(error)).ok()
             });
             let whole = catalogue.restore(author, state, rows)?;
@@ -182,18 +171,14 @@ impl Store {
     pub fn write_logs(&mut self, writes: &[LogWrite]) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
-            let mut logs = writing
-                .open_table(LOGS)
-                .map_err(|error| self.failed(error))?;
-            let mut records = writing
-                .open_table(RECORDS)
-                .map_err(|error| self.failed(error))?;
+            let mut logs = self.check(writing.open_table(LOGS))?;
+            let mut records = self.check(writing.open_table(RECORDS))?;
             for write in writes {
                 self.write_log(&mut logs, &mut records, write)?;
                 self.write_marks(&writing, &write.marks)?;
             }
         }
-        writing.commit().map_err(|error| self.failed(error))
+        self.check(writing.commit())
     }
 
     /// Notes that these nodes are live at a time.
@@ -203,16 +188,12 @@ impl Store {
     pub fn note_live(&mut self, nodes: &[NodeId], unix_seconds: u64) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
-            let mut table = writing
-                .open_table(LAST_LIVE)
-                .map_err(|error| self.failed(error))?;
+            let mut table = self.check(writing.open_table(LAST_LIVE))?;
             for node in nodes {
-                table
-                    .insert(node.as_bytes(), unix_seconds)
-                    .map_err(|error| self.failed(error))?;
+                self.check(table.insert(node.as_bytes(), unix_seconds))?;
             }
         }
-        writing.commit().map_err(|error| self.failed(error))
+        self.check(writing.commit())
     }
 
     /// The authors of stored logs that were not noted live for [`FORGET_AFTER_SECONDS`]: to be
@@ -224,26 +205,20 @@ impl Store {
         let writing = self.begin_write()?;
         let mut departed = Vec::new();
         {
-            let logs = writing
-                .open_table(LOGS)
-                .map_err(|error| self.failed(error))?;
-            let mut times = writing
-                .open_table(LAST_LIVE)
-                .map_err(|error| self.failed(error))?;
-            for log in logs.iter().map_err(|error| self.failed(error))? {
-                let (author, stored) = log.map_err(|error| self.failed(error))?;
+            let logs = self.check(writing.open_table(LOGS))?;
+            let mut times = self.check(writing.open_table(LAST_LIVE))?;
+            for log in self.check(logs.iter())? {
+                let (author, stored) = self.check(log)?;
                 let StoredLog { state, .. } = self.decode(stored.value())?;
                 if state.head.is_none() {
                     // the own log
                     continue;
                 }
                 let author = *author.value();
-                let last = times.get(&author).map_err(|error| self.failed(error))?;
+                let last = self.check(times.get(&author))?;
                 let last = last.map(|time| time.value());
                 if last.is_none() {
-                    times
-                        .insert(&author, unix_seconds)
-                        .map_err(|error| self.failed(error))?;
+                    self.check(times.insert(&author, unix_seconds))?;
                 }
                 let age_seconds = unix_seconds.saturating_sub(last.unwrap_or(unix_seconds));
                 if age_seconds > FORGET_AFTER_SECONDS {
@@ -251,7 +226,7 @@ impl Store {
                 }
             }
         }
-        writing.commit().map_err(|error| self.failed(error))?;
+        self.check(writing.commit())?;
         Ok(departed)
     }
 
@@ -295,14 +270,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn value(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let reading = self
-            .database
-            .begin_read()
-            .map_err(|error| self.failed(error))?;
-        let table = reading
-            .open_table(VALUES)
-            .map_err(|error| self.failed(error))?;
-        let value = table.get(name).map_err(|error| self.failed(error))?;
+        let reading = self.check(self.database.begin_read())?;
+        let table = self.check(reading.open_table(VALUES))?;
+        let value = self.check(table.get(name))?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 
@@ -322,25 +292,17 @@ impl Store {
     fn put_value(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
-            let mut table = writing
-                .open_table(VALUES)
-                .map_err(|error| self.failed(error))?;
-            table
-                .insert(name, value)
-                .map_err(|error| self.failed(error))?;
+            let mut table = self.check(writing.open_table(VALUES))?;
+            self.check(table.insert(name, value))?;
         }
-        writing.commit().map_err(|error| self.failed(error))
+        self.check(writing.commit())
     }
 
     fn check_version(&self) -> Result<(), StoreError> {
         let writing = self.begin_write()?;
         {
-            let mut values = writing
-                .open_table(VALUES)
-                .map_err(|error| self.failed(error))?;
-            let stored = values
-                .get(VERSION_KEY)
-                .map_err(|error| self.failed(error))?;
+            let mut values = self.check(writing.open_table(VALUES))?;
+            let stored = self.check(values.get(VERSION_KEY))?;
             let version = stored
                 .map(|value| self.decode::<u64>(value.value()))
                 .transpose()?;
@@ -351,21 +313,13 @@ impl Store {
                 });
             }
             let current = encode(&STORE_VERSION);
-            values
-                .insert(VERSION_KEY, &*current)
-                .map_err(|error| self.failed(error))?;
+            self.check(values.insert(VERSION_KEY, &*current))?;
             // all tables exist from here on, so that reading never finds one missing
-            writing
-                .open_table(LOGS)
-                .map_err(|error| self.failed(error))?;
-            writing
-                .open_table(RECORDS)
-                .map_err(|error| self.failed(error))?;
-            writing
-                .open_table(LAST_LIVE)
-                .map_err(|error| self.failed(error))?;
+            self.check(writing.open_table(LOGS))?;
+            self.check(writing.open_table(RECORDS))?;
+            self.check(writing.open_table(LAST_LIVE))?;
         }
-        writing.commit().map_err(|error| self.failed(error))
+        self.check(writing.commit())
     }
 
     fn write_log(
@@ -375,7 +329,7 @@ impl Store {
         write: &LogWrite,
     ) -> Result<(), StoreError> {
         let author = write.author.as_bytes();
-        let stored = logs.get(author).map_err(|error| self.failed(error))?;
+        let stored = self.check(logs.get(author))?;
         let stored = stored
             .map(|log| self.decode::<StoredLog>(log.value()))
             .transpose()?;
@@ -384,20 +338,14 @@ impl Store {
             None => self.free_number(logs)?,
         };
         if write.anew {
-            records
-                .retain_in((number, 0)..=(number, u64::MAX), |_, _| false)
-                .map_err(|error| self.failed(error))?;
+            self.check(records.retain_in((number, 0)..=(number, u64::MAX), |_, _| false))?;
         }
         for sequence in &write.deletes {
-            records
-                .remove((number, *sequence))
-                .map_err(|error| self.failed(error))?;
+            self.check(records.remove((number, *sequence)))?;
         }
         for Record { sequence, fact } in &write.puts {
             let fact = encode(fact);
-            records
-                .insert((number, *sequence), &*fact)
-                .map_err(|error| self.failed(error))?;
+            self.check(records.insert((number, *sequence), &*fact))?;
         }
         match &write.state {
             Some(state) => {
@@ -405,10 +353,9 @@ impl Store {
                     number,
                     state: state.clone(),
                 });
-                logs.insert(author, &*log)
-                    .map_err(|error| self.failed(error))?;
+                self.check(logs.insert(author, &*log))?;
             }
-            None => drop(logs.remove(author).map_err(|error| self.failed(error))?),
+            None => drop(self.check(logs.remove(author))?),
         }
         Ok(())
     }
@@ -418,10 +365,9 @@ impl Store {
         &self,
         logs: &Table<'_, &'static [u8; 32], &'static [u8]>,
     ) -> Result<u32, StoreError> {
-        let mut taken =
-            Vec::with_capacity(logs.len().map_err(|error| self.failed(error))? as usize);
-        for log in logs.iter().map_err(|error| self.failed(error))? {
-            let (_, stored) = log.map_err(|error| self.failed(error))?;
+        let mut taken = Vec::with_capacity(self.check(logs.len())? as usize);
+        for log in self.check(logs.iter())? {
+            let (_, stored) = self.check(log)?;
             taken.push(self.decode::<StoredLog>(stored.value())?.number);
         }
         taken.sort_unstable();
@@ -433,13 +379,15 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.database
-            .begin_write()
-            .map_err(|error| self.failed(error))
+        self.check(self.database.begin_write())
     }
 
     fn decode<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8]) -> Result<T, StoreError> {
         postcard::from_bytes(bytes).map_err(|error| damaged(&self.path, &error))
+    }
+
+    fn check<T>(&self, outcome: Result<T, impl Into<redb::Error>>) -> Result<T, StoreError> {
+        outcome.map_err(|error| self.failed(error))
     }
 
     /// Tells a damaged file from a disk that refuses.
