@@ -1,4 +1,4 @@
-//! What the filesystem needs from the rest, as four traits (there are no others in the project).
+//! What the filesystem needs from the rest, as four traits.
 //!
 //! The node implements [`Content`] and [`OpenContent`]; `fuse` implements [`Invalidator`] and
 //! [`BackingFiles`].

@@ -14,7 +14,7 @@ impl MeshMachine {
         let Some(made) = self.conns.get_mut(&conn) else {
             return;
         };
-        if !made.lines.take(now) {
+        if !made.lines.take(1, now) {
             return self.offended_by(now, conn, Offence::Flood);
         }
         let (stage, who) = (made.stage, made.who());
@@ -37,7 +37,7 @@ impl MeshMachine {
         let Some(made) = self.conns.get_mut(&conn) else {
             return;
         };
-        if !made.lines.take(now) {
+        if !made.lines.take(1, now) {
             return self.offended_by(now, conn, Offence::Flood);
         }
         if made.stage == Stage::Up {

@@ -12,7 +12,6 @@ mod lines;
 mod offence;
 mod pace;
 mod peers;
-mod rate;
 mod receive;
 
 #[cfg(test)]
@@ -26,6 +25,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::bucket::TokenBucket;
 use crate::wire::legacy::MemberName;
 use crate::wire::mesh::{Hello, Line, encode_chat, encode_hello, encode_listen, encode_peers};
 
@@ -38,7 +38,6 @@ pub use receive::{Begun, FILE_PATIENCE, FileId, OPEN_MAX, Receiving, Refused};
 use known::{Addresses, Dialled};
 use offence::Offenders;
 use peers::Peer;
-use rate::Bucket;
 
 /// How long each step of a handshake may take, as in the old programs.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -57,7 +56,7 @@ pub const HANDSHAKES_OF_ADDRESS: usize = 16;
 /// Lines that a peer may send at once.
 pub const LINES_BURST: u32 = 256;
 /// And in the long run.
-pub const LINES_PER_SECOND: f64 = 32.0;
+pub const LINES_PER_SECOND: u32 = 32;
 /// Things to be done that the owner has not taken yet; further ones are dropped.
 const OUTBOX_MAX: usize = 16_384;
 
@@ -172,7 +171,7 @@ struct Conn {
     name: String,
     /// Where it can be dialled by others.
     listen: Option<SocketAddrV4>,
-    lines: Bucket,
+    lines: TokenBucket,
 }
 
 /// The machine.
@@ -441,7 +440,7 @@ impl Conn {
             id: String::new(),
             name: String::new(),
             listen,
-            lines: Bucket::full(now, LINES_BURST, LINES_PER_SECOND),
+            lines: TokenBucket::per_second(LINES_PER_SECOND, LINES_BURST, now),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::offence::Offence;
-use super::rate::Bucket;
+use crate::bucket::TokenBucket;
 use crate::wire::mesh::{FileEnd, FileStart, Sha256, received_name};
 
 /// Files of one peer that are on their way at one time.
@@ -15,7 +15,7 @@ pub const OPEN_MAX: usize = 8;
 /// Files that a peer may begin at once, and in the long run.
 const BEGUN_BURST: u32 = 1024;
 /// See [`BEGUN_BURST`].
-const BEGUN_PER_SECOND: f64 = 100.0;
+const BEGUN_PER_SECOND: u32 = 100;
 /// How long nothing of a file may come before it is given up: its end may have been dropped.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -57,7 +57,7 @@ pub struct Receiving {
     files: BTreeMap<Vec<u8>, Coming>,
     /// Whose bytes the next pieces are; none where nobody wants them.
     current: Option<Vec<u8>>,
-    begun: Bucket,
+    begun: TokenBucket,
     next_id: u64,
 }
 
@@ -67,7 +67,7 @@ impl Receiving {
         Self {
             files: BTreeMap::new(),
             current: None,
-            begun: Bucket::full(now, BEGUN_BURST, BEGUN_PER_SECOND),
+            begun: TokenBucket::per_second(BEGUN_PER_SECOND, BEGUN_BURST, now),
             next_id: 0,
         }
     }
@@ -85,7 +85,7 @@ impl Receiving {
         let refused = |offence| Refused { id: None, offence };
         let name = received_name(&start.name).ok_or(refused(Offence::BadFile))?;
         let replaced = self.files.remove(&start.name).map(|file| file.id);
-        if self.files.len() >= OPEN_MAX || !self.begun.take(now) {
+        if self.files.len() >= OPEN_MAX || !self.begun.take(1, now) {
             return Err(Refused {
                 id: replaced,
                 offence: Offence::ManyFiles,

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::bucket::TokenBucket;
 use crate::id::to_hex;
 
 const SERVICE: &str = "_p2pfs._udp.local.";
@@ -28,8 +29,8 @@ const QUEUE: usize = 64;
 /// Addresses that are taken of one announcement; more is no host that we want.
 const ADDRESSES_PER_SERVICE: usize = 8;
 /// Hints a second in the long run, and at once after a quiet time.
-const HINTS_PER_S: f64 = 8.0;
-const BURST: f64 = 32.0;
+const HINTS_PER_S: u32 = 8;
+const BURST: u32 = 32;
 /// How many hints are remembered, and for how long the same one is not given again.
 const REMEMBERED: usize = 256;
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
@@ -232,8 +233,7 @@ async fn listen(
 struct HintFilter {
     own: SocketAddr,
     recent: VecDeque<(SocketAddr, Instant)>,
-    tokens: f64,
-    refilled: Instant,
+    rate: TokenBucket,
 }
 
 impl HintFilter {
@@ -241,8 +241,7 @@ impl HintFilter {
         Self {
             own,
             recent: VecDeque::new(),
-            tokens: BURST,
-            refilled: now,
+            rate: TokenBucket::per_second(HINTS_PER_S, BURST, now.into_std()),
         }
     }
 
@@ -266,13 +265,9 @@ impl HintFilter {
         if known || hint == self.own || !is_reachable(hint, self.own) {
             return false;
         }
-        let passed = now.duration_since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + passed * HINTS_PER_S).min(BURST);
-        self.refilled = now;
-        if self.tokens < 1.0 || self.recent.len() >= REMEMBERED {
+        if self.recent.len() >= REMEMBERED || !self.rate.take(1, now.into_std()) {
             return false;
         }
-        self.tokens -= 1.0;
         self.recent.push_back((hint, now));
         true
     }
@@ -345,10 +340,7 @@ mod tests {
             let [_, b, c, d] = i.to_be_bytes();
             taken += usize::from(filter.takes(SocketAddr::from(([10, b, c, d], 7)), now));
         }
-        assert!(
-            taken <= (BURST + 10.0 * HINTS_PER_S) as usize + 1,
-            "{taken}"
-        );
+        assert!(taken <= (BURST + 10 * HINTS_PER_S) as usize + 1, "{taken}");
         assert!(filter.recent.len() <= REMEMBERED);
     }
 

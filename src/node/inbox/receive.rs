@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::coming::{Coming, Key};
 use super::parts::Part;
 use super::store::Inbox;
+use crate::bucket::TokenBucket;
 use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
 use crate::node::mailbox::Mailbox;
@@ -70,7 +71,7 @@ struct Inner {
 struct State {
     coming: HashMap<Key, Arc<Mutex<Coming>>>,
     arrived: Vec<Arrived>,
-    said: HashMap<NodeId, (u32, Instant)>,
+    said: HashMap<NodeId, TokenBucket>,
 }
 
 /// A file that has its name.
@@ -334,15 +335,8 @@ impl State {
     }
 
     fn may_say(&mut self, from: NodeId, now: Instant) -> bool {
-        let (left, at) = self.said.entry(from).or_insert((SAID_BURST, now));
-        let gained = now.saturating_duration_since(*at).as_millis() / SAID_EACH.as_millis();
-        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
-        if gained > 0 {
-            (*left, *at) = (left.saturating_add(gained).min(SAID_BURST), now);
-        }
-        let is_one = *left > 0;
-        *left -= u32::from(is_one);
-        is_one
+        let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
+        self.said.entry(from).or_insert_with(full).take(1, now)
     }
 }
 
