@@ -95,6 +95,10 @@ impl Scene {
     fn await_listed(&self, node: &Node, how: &str) {
         let eve = self.eve.id.to_string();
         eventually("the culprit is named", SOON, || {
+            // a daemon that is busy with what she said may take longer than a command waits
+            if !node.cli(&["peers"]).status.success() {
+                return false;
+            }
             let peer = peer(node, &eve);
             let last = peer["last_offence"].as_str();
             peer["offences"].as_u64() > Some(0) && last.is_some_and(|last| last.contains(how))

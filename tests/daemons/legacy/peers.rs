@@ -283,7 +283,10 @@ fn a_hostile_legacy_peer_leaves_nothing_under_a_final_name() {
         ("surplus", Gives::Announcing(4, b"more than four".to_vec())),
         ("strange", Gives::Named("../../evil", b"evil".to_vec())),
         ("endless", Gives::Endless(1000)),
-        ("huge", Gives::Endless(9_999_999_999)),
+        (
+            "huge",
+            Gives::Announcing(9_999_999_999, vec![b'x'; 1 << 20]),
+        ),
         ("refused", Gives::Nothing),
         ("silent", Gives::Silence),
     ];
