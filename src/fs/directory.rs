@@ -137,6 +137,11 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_a_listing_is_a_few_words() {
+        assert!(size_of::<Place>() <= 24, "{}", size_of::<Place>());
+    }
+
+    #[test]
     fn a_cookie_is_above_those_of_the_dots_and_fits_a_signed_offset() {
         for number in 0..10_000 {
             let cookie = cookie(format!("name-{number}").as_bytes());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs::daemon::control::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
-    GetStarted, Invitation, Joined, Limits, Listing, METHODS, MeshInfo, Mine, Nothing, Peers, Pong,
+    GetStarted, Invitation, Joined, Limits, Listing, MeshInfo, Mine, Nothing, Peers, Pong,
     Progress, Provenance, Rotated, Said, SendDone, SendProgress, Settings, Shares, Status, Top,
     Touched, Trust,
 };
@@ -225,7 +225,8 @@ fn ways(value: &Value, way: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn each_reply_has_the_fields_that_its_description_names_and_no_others() {
     let interface = Interface::read();
-    assert_eq!(interface.replies.len(), METHODS.len());
+    let described = DESCRIPTION.matches("\nmethod ").count();
+    assert_eq!(interface.replies.len(), described);
     for (method, fields) in &interface.replies {
         let sample = interface.sample(fields);
         let (mut described, mut had) = (BTreeSet::new(), BTreeSet::new());

@@ -7,6 +7,8 @@ use super::names::Named;
 
 /// The Varlink interface that all calls belong to.
 pub const INTERFACE: &str = "org.p2pfs.Control";
+/// It in Varlink's language, for `varlinkctl introspect` and for those who write clients.
+pub const DESCRIPTION: &str = include_str!("org.p2pfs.Control.varlink");
 
 /// A method with its parameters. In JSON, `{"method": "org.p2pfs.Control.Ls", "parameters": {…}}`.
 ///
@@ -236,45 +238,6 @@ pub enum Right {
     Own,
 }
 
-/// Every method.
-pub const METHODS: &[&str] = &[
-    "Status",
-    "Peers",
-    "Ping",
-    "Doctor",
-    "Settings",
-    "Limits",
-    "SetLimits",
-    "Top",
-    "Ls",
-    "Get",
-    "Wait",
-    "Why",
-    "Events",
-    "Send",
-    "Say",
-    "Mesh",
-    "Shares",
-    "Mine",
-    "ShareAdd",
-    "ShareRemove",
-    "Invite",
-    "Expel",
-    "Own",
-    "Rotate",
-    "Trust",
-    "Forget",
-    "Join",
-    "Leave",
-    "CacheLs",
-    "CacheClear",
-    "CacheVerify",
-    "CacheResize",
-    "Pin",
-    "Unpin",
-    "Prefetch",
-];
-
 /// Why a method and its parameters are not a call. The caller is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -298,6 +261,18 @@ pub enum CallError {
     },
 }
 
+/// Whether the interface has a method of this name.
+fn is_described(name: &str) -> bool {
+    let mut methods = DESCRIPTION
+        .lines()
+        .filter_map(|it| it.strip_prefix("method "));
+    methods.any(|method| {
+        method
+            .split_once('(')
+            .is_some_and(|(known, _)| known == name)
+    })
+}
+
 impl Call {
     /// Reads a call from its full method name and its parameters.
     ///
@@ -312,7 +287,7 @@ impl Call {
                 });
             }
         };
-        if !METHODS.contains(&name) {
+        if !is_described(name) {
             return Err(CallError::UnknownMethod {
                 method: method.to_owned(),
             });

@@ -34,7 +34,7 @@ mod top;
 mod types;
 
 pub use again::Breaks;
-pub use call::{Call, CallError, INTERFACE, METHODS, Right};
+pub use call::{Call, CallError, DESCRIPTION, INTERFACE, Right};
 pub use client::{Client, ClientError, RawReply};
 pub use connection::{IDLE_MAX, QUEUE_WAIT_MAX, REPLY_READ_MAX};
 pub use credentials::{Credentials, Policy};
@@ -42,7 +42,6 @@ pub use failure::{Failure, FailureKind};
 pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
-pub use interface::DESCRIPTION;
 pub use membership::{OwnedPath, Rotated, Trust, TrustStep, TrustedNode};
 pub use names::{EntryKind, Named, Problem};
 pub use provenance::*;

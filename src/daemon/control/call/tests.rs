@@ -116,11 +116,10 @@ fn object(value: Value) -> Map<String, Value> {
 fn every_call_survives_its_encoding_and_is_a_method() {
     for call in every_call() {
         let (method, parameters) = call.encode();
-        let is_method = |name: &&str| method == format!("{INTERFACE}.{name}");
-        assert!(METHODS.iter().any(is_method), "{method}");
         assert_eq!(Call::decode(&method, object(parameters)), Ok(call));
     }
-    assert_eq!(every_call().len(), METHODS.len());
+    let described = DESCRIPTION.matches("\nmethod ").count();
+    assert_eq!(every_call().len(), described);
 }
 
 #[test]
