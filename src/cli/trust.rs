@@ -20,6 +20,7 @@ use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
     Call, ClientError, Invitation, Joined, Named, Nothing, Rotated, Trust, TrustedNode,
 };
+use crate::id::NodeName;
 
 /// What every token begins with.
 const TOKEN_PREFIX: &str = "p2pfs1-";
@@ -42,6 +43,9 @@ pub struct InviteOptions {
     /// Let the new node invite and expel others itself
     #[arg(long)]
     admin: bool,
+    /// The name in its certificate [default: what it calls itself]
+    #[arg(long, value_name = "NAME")]
+    name: Option<NodeName>,
 }
 
 /// The arguments of `p2pfs expel`.
@@ -129,6 +133,7 @@ pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(),
     let invitation: Invitation = options.reporting.open()?.call(&Call::Invite {
         lifetime_s,
         admin: options.admin,
+        name: options.name.clone(),
     })?;
     if options.reporting.json {
         return output.json(&invitation);

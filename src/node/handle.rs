@@ -31,7 +31,7 @@ use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
+use crate::trust::{Grant, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that a farewell may take: three rounds of gossip, and some.
@@ -224,12 +224,15 @@ impl Node {
         self.command(Command::AddSeed(address)).await
     }
 
-    /// Makes a token for one new node, which may admit and expel others itself where `admin` says
-    /// so; it serves once, and only while this node runs.
+    /// Makes a token for one new node; it serves once, and only while this node runs.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where too many tokens are out, or this node may admit nobody.
-    pub fn invite(&self, lifetime: Duration, admin: bool) -> Result<InviteToken, NodeError> {
+    /// [`NodeError::Trust`] where too many tokens are out, this node may admit nobody, or a name
+    /// is granted and nobody has a certificate.
+    pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
+        if grant.name.is_some() {
+            self.keyring.check_ledger()?;
+        }
         if self.keyring.has_ledger() && !self.keyring.is_admin(&self.id()) {
             return Err(TrustError::NotAdmin.into());
         }
@@ -238,7 +241,7 @@ impl Node {
         seeds.truncate(MAX_TOKEN_SEEDS);
         Ok(self
             .invites
-            .issue(self.id(), seeds, lifetime, admin, unix_now_s())?)
+            .issue(self.id(), seeds, lifetime, grant, unix_now_s())?)
     }
 
     /// Joins the cluster that the token invites to; what this node was a member of before is

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::token::{InviteToken, MAX_TOKEN_SEEDS};
 use super::{Role, TrustError, random_bytes, verify_enrolment};
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 
 /// The most invitations that wait at once; issuing more is refused until one is used or ends.
 pub const MAX_INVITES: usize = 64;
@@ -18,7 +18,16 @@ pub const MAX_INVITES: usize = 64;
 struct Invite {
     key: Zeroizing<[u8; 32]>,
     expires_unix_s: u64,
-    admin: bool,
+    grant: Grant,
+}
+
+/// What the joiner's certificate will say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Whether the joiner may admit and expel.
+    pub admin: bool,
+    /// Its name, whatever it calls itself; none where its own word is taken.
+    pub name: Option<NodeName>,
 }
 
 /// An invitation that was used.
@@ -26,8 +35,8 @@ struct Invite {
 pub struct Redeemed {
     /// Its key, to prove to the joiner that we know it too.
     pub key: Zeroizing<[u8; 32]>,
-    /// Whether the joiner may admit and expel.
-    pub admin: bool,
+    /// What was promised with it.
+    pub grant: Grant,
 }
 
 /// The one-use keys that wait. In memory only: an invitation lives as long as the node that made
@@ -52,7 +61,7 @@ impl Invites {
         issuer: NodeId,
         seeds: Vec<SocketAddr>,
         lifetime: Duration,
-        admin: bool,
+        grant: Grant,
         now_unix_s: u64,
     ) -> Result<InviteToken, TrustError> {
         if !(1..=MAX_TOKEN_SEEDS).contains(&seeds.len()) {
@@ -67,7 +76,7 @@ impl Invites {
         waiting.push(Invite {
             key: key.clone(),
             expires_unix_s,
-            admin,
+            grant,
         });
         Ok(InviteToken {
             issuer,
@@ -91,8 +100,8 @@ impl Invites {
             verify_enrolment(&invite.key, Role::Client, joiner, issuer, exporter, proof)
         };
         let place = waiting.iter().position(fits)?;
-        let Invite { key, admin, .. } = waiting.swap_remove(place);
-        Some(Redeemed { key, admin })
+        let Invite { key, grant, .. } = waiting.swap_remove(place);
+        Some(Redeemed { key, grant })
     }
 
     /// How many wait.
@@ -123,7 +132,7 @@ mod tests {
                 ISSUER,
                 vec!["192.0.2.1:1378".parse().unwrap()],
                 HOUR,
-                false,
+                Grant::default(),
                 1000,
             )
             .unwrap()
@@ -139,7 +148,8 @@ mod tests {
         let token = issue(&invites);
         let redeem = || invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 1001);
         let redeemed = redeem().unwrap();
-        assert_eq!((redeemed.key, redeemed.admin), (token.key.clone(), false));
+        assert_eq!(redeemed.key, token.key);
+        assert_eq!(redeemed.grant, Grant::default());
         assert_eq!(redeem(), None);
     }
 
@@ -193,9 +203,13 @@ mod tests {
         for _ in 0..MAX_INVITES {
             issue(&invites);
         }
-        let full = invites.issue(ISSUER, seeds.clone(), HOUR, false, 1001);
+        let full = invites.issue(ISSUER, seeds.clone(), HOUR, Grant::default(), 1001);
         assert!(matches!(full, Err(TrustError::TooManyInvites)));
-        assert!(invites.issue(ISSUER, seeds, HOUR, false, 4600).is_ok());
+        assert!(
+            invites
+                .issue(ISSUER, seeds, HOUR, Grant::default(), 4600)
+                .is_ok()
+        );
         assert_eq!(invites.waiting(4600), 1);
     }
 
@@ -204,7 +218,7 @@ mod tests {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
         for seeds in [vec![], vec![seed; MAX_TOKEN_SEEDS + 1]] {
-            let refused = invites.issue(ISSUER, seeds, HOUR, false, 1000);
+            let refused = invites.issue(ISSUER, seeds, HOUR, Grant::default(), 1000);
             assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
         }
     }

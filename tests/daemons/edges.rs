@@ -318,3 +318,31 @@ fn readers_are_named_by_their_certificates_and_by_groups_and_who_is_put_out_read
         !three.mounted("secret").exists()
     });
 }
+
+#[apply(promise)]
+fn who_is_invited_by_a_name_is_no_reader_by_another() {
+    let mut cluster = Cluster::with_own_secrets();
+    let folder = folder(&cluster, "restricted");
+    fs::write(folder.join("secret"), "secret").unwrap();
+    let one = cluster.start_with(NodeOptions {
+        config: share_of(&folder, &["boss", "clerk"]),
+        ..NodeOptions::new("one")
+    });
+    // each calls itself by the name of a reader
+    let (boss, clerk) = (cluster.start("boss"), cluster.start("clerk"));
+    for (joiner, name) in [(&boss, "guest"), (&clerk, "clerk")] {
+        let token = one.cli(&["invite", "--name", name]).expect_ok();
+        joiner.cli(&["join", token.trim()]).expect_ok();
+    }
+    clerk.wait_for_file("secret");
+    one.write("open", b"open");
+    boss.wait_for_file("open");
+    assert_unseen(&boss, "one", "secret", b"secret");
+    let trust = one.cli(&["trust"]).expect_ok();
+    assert!(
+        trust.contains("guest") && !trust.contains("boss"),
+        "{trust}"
+    );
+    let refused = one.cli(&["invite", "--name", "a b"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+}

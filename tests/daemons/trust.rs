@@ -199,6 +199,9 @@ fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not
     let refused = one.cli(&["expel", "two"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("secret"), "{}", refused.stderr);
+    let nameless = one.cli(&["invite", "--name", "desk"]);
+    assert_eq!(nameless.status.code(), Some(1));
+    assert!(nameless.stderr.contains("secret"), "{}", nameless.stderr);
 }
 
 /// The names in a directory, by `ls`.

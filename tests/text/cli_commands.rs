@@ -380,7 +380,8 @@ fn invite_prints_the_token_and_nothing_else() {
             request.call,
             Call::Invite {
                 lifetime_s: 600,
-                admin: false
+                admin: false,
+                name: Some("desk".parse().unwrap())
             }
         );
         let token = "p2pfs1-abc".to_owned();
@@ -389,7 +390,7 @@ fn invite_prints_the_token_and_nothing_else() {
             expires: Timestamp::UNIX_EPOCH,
         });
     });
-    let output = daemon.run(&["invite", "--expires", "10m"]);
+    let output = daemon.run(&["invite", "--expires", "10m", "--name", "desk"]);
     assert_eq!(output.stdout, b"p2pfs1-abc\n");
     assert!(output.stderr.is_empty());
 }

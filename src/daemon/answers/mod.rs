@@ -38,6 +38,7 @@ use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use crate::node::door::Timestamp as FileTime;
 use crate::node::{Node, NodeError};
+use crate::trust::Grant;
 
 /// What every answer can draw on.
 pub struct Service {
@@ -195,9 +196,11 @@ impl Service {
 
     async fn answer_about_trust(&self, call: Call, reply: super::control::ReplySink) {
         match call {
-            Call::Invite { lifetime_s, admin } => {
-                reply_with(reply, self.invite(lifetime_s, admin));
-            }
+            Call::Invite {
+                lifetime_s,
+                admin,
+                name,
+            } => reply_with(reply, self.invite(lifetime_s, Grant { admin, name })),
             Call::Expel { peer } => reply_with(reply, self.expel(&peer).await),
             Call::Rotate {} => reply_with(reply, self.rotate().await),
             Call::Own { path, peer } => reply_with(reply, self.own(&path, peer).await),

@@ -12,13 +12,13 @@ use crate::daemon::control::{
 };
 use crate::id::NodeId;
 use crate::node::door::in_history;
-use crate::trust::{Certificate, Claim, InviteToken, SignedStatement};
+use crate::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 
 /// The longest that an invitation may serve: a week.
 const INVITE_MAX_S: u64 = 7 * 24 * 3600;
 
 impl Service {
-    pub(super) fn invite(&self, lifetime_s: u64, admin: bool) -> Result<Invitation, Failure> {
+    pub(super) fn invite(&self, lifetime_s: u64, grant: Grant) -> Result<Invitation, Failure> {
         if !(1..=INVITE_MAX_S).contains(&lifetime_s) {
             let message = format!("an invitation serves 1 s to a week, not {lifetime_s} s");
             return Err(Failure::new(FailureKind::Invalid, message));
@@ -26,7 +26,7 @@ impl Service {
         let lifetime = Duration::from_secs(lifetime_s);
         let token = self
             .node
-            .invite(lifetime, admin)
+            .invite(lifetime, grant)
             .map_err(|error| node_failure(&error))?;
         let expires = i64::try_from(token.expires_unix_s).unwrap_or(i64::MAX);
         let expires = Timestamp::from_second(expires).unwrap_or(Timestamp::MAX);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::names::Named;
+use crate::id::NodeName;
 
 /// The Varlink interface that all calls belong to.
 pub const INTERFACE: &str = "org.p2pfs.Control";
@@ -158,6 +159,9 @@ pub enum Call {
         /// Whether the new node may invite and expel others itself.
         #[serde(default)]
         admin: bool,
+        /// The name in its certificate; absent: what it calls itself as it joins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<NodeName>,
     },
     /// Puts a node out of the cluster for good: [`super::Rotated`].
     Expel {

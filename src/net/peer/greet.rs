@@ -178,11 +178,12 @@ fn answer_invited(
 ) -> Option<Greeting> {
     let invites = door.invites.as_ref()?;
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
-    let Redeemed { key, admin } =
+    let Redeemed { key, grant } =
         invites.redeem(client, server, exporter, proof, door.now_unix_s)?;
     let keyring = door.keyring;
     if keyring.has_ledger() {
-        keyring.admit(door.key, client, name, admin).ok()?;
+        let name = grant.name.unwrap_or(name);
+        keyring.admit(door.key, client, name, grant.admin).ok()?;
     }
     Some(Greeting::Enrolled {
         secret: *keyring.newest().as_bytes(),

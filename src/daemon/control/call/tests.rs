@@ -74,6 +74,7 @@ fn calls_about_nodes_and_the_cache() -> Vec<Call> {
         Call::Invite {
             lifetime_s: 3600,
             admin: true,
+            name: Some("desk".parse().unwrap()),
         },
         Call::Expel {
             peer: "a".to_owned(),

@@ -110,7 +110,8 @@ async fn calls_sent_together_are_answered_in_their_order() {
             request.call,
             Call::Invite {
                 lifetime_s: seconds,
-                admin: false
+                admin: false,
+                name: None
             }
         );
         let token = format!("token-{seconds}");

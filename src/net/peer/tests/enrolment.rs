@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::harness::*;
+use crate::trust::Grant;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -22,7 +23,13 @@ fn inviting(issuer: &Node) -> Arc<Invites> {
 
 fn token(issuer: &Node, invites: &Invites) -> InviteToken {
     invites
-        .issue(issuer.id, vec![issuer.addr()], HOUR, false, now_unix_s())
+        .issue(
+            issuer.id,
+            vec![issuer.addr()],
+            HOUR,
+            Grant::default(),
+            now_unix_s(),
+        )
         .unwrap()
 }
 
@@ -70,7 +77,7 @@ async fn an_expired_token_is_refused_by_both_ends() {
     let (issuer, joiner) = (Node::new(1), Node::new(2));
     let invites = inviting(&issuer);
     let mut token = invites
-        .issue(issuer.id, vec![issuer.addr()], HOUR, false, 1000)
+        .issue(issuer.id, vec![issuer.addr()], HOUR, Grant::default(), 1000)
         .unwrap();
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteExpired);
     assert_eq!(issuer.net.counters().accepted, 0);
