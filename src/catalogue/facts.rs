@@ -25,7 +25,8 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
             ..
         } => {
             let ascend = readers.is_sorted_by(|a, b| a.node < b.node);
-            let some = !readers.is_empty() && readers.len() <= READERS_MAX;
+            // the author is one of them, and no reader
+            let some = !readers.is_empty() && readers.len() <= READERS_MAX + 1;
             number.is_sealed() && !share.is_sealed() && ascend && some
         }
         Fact::Sealed {
