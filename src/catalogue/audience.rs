@@ -119,4 +119,22 @@ mod tests {
         assert!(marks.remove(&mark(1, 0)) && !marks.remove(&mark(1, 0)));
         assert!(marks.add(over));
     }
+
+    #[test]
+    fn no_more_marks_of_all_authors_are_kept_than_the_limit() {
+        let mark = |n: usize| {
+            let mut content = [0; 32];
+            content[..8].copy_from_slice(&n.to_be_bytes());
+            Mark {
+                content: ContentHash::new(content),
+                author: NodeId::new([(n / MARKS_MAX_PER_AUTHOR) as u8; 32]),
+            }
+        };
+        let mut marks = Marks::default();
+        for n in 0..MARKS_MAX {
+            assert!(marks.add(mark(n)));
+        }
+        assert!(!marks.is_full() && !marks.add(mark(MARKS_MAX)) && marks.is_full());
+        assert!(marks.remove(&mark(0)) && marks.add(mark(MARKS_MAX)));
+    }
 }

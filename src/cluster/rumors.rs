@@ -443,4 +443,30 @@ mod tests {
         assert!(rumors.reported.len() <= MAX_HEADS);
         assert!(rumors.hot.len() <= MAX_HEADS + MAX_DEPARTURES);
     }
+
+    #[test]
+    fn so_many_statements_are_spread_at_one_time_and_no_more() {
+        let (mut rumors, now) = (Rumors::new(), Instant::now());
+        let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
+        for n in 0..MAX_STATEMENTS_SPREAD {
+            assert!(rumors.is_unheard_statement(&bytes(n)));
+            assert!(rumors.state(now, bytes(n)));
+        }
+        assert!(!rumors.is_unheard_statement(&bytes(0)), "heard of lately");
+        assert!(!rumors.state(now, bytes(MAX_STATEMENTS_SPREAD)));
+        assert_eq!(rumors.statements.len(), MAX_STATEMENTS_SPREAD);
+        assert!(rumors.is_unheard_statement(&bytes(MAX_STATEMENTS_SPREAD)));
+        assert_eq!(rumors.heard.len(), MAX_STATEMENTS_SPREAD);
+        assert!(
+            rumors.is_unheard_statement(&bytes(0)),
+            "the oldest is forgotten"
+        );
+        while let Some(at) = rumors.poll_timeout() {
+            rumors.round(at);
+        }
+        assert!(
+            rumors.state(now, bytes(MAX_STATEMENTS_SPREAD)),
+            "once there is room"
+        );
+    }
 }

@@ -188,6 +188,46 @@ fn broadcasts_keep_to_their_rate() {
 }
 
 #[test]
+fn events_that_nobody_takes_have_an_end() {
+    let mut cluster = cluster_at(1, address(1), &[], Instant::now());
+    let known = cluster.events.len();
+    let event = || Event::Stranger {
+        address: address(9),
+    };
+    for told in known..config::MAX_EVENTS {
+        assert_eq!(cluster.events.len(), told);
+        cluster.tell(event());
+    }
+    cluster.tell(event());
+    assert_eq!(cluster.events.len(), config::MAX_EVENTS);
+    assert_eq!(cluster.counters().overflow, 1);
+    while cluster.poll_event().is_some() {}
+    cluster.tell(event());
+    assert_eq!(cluster.events.len(), 1, "once there is room");
+}
+
+#[test]
+fn the_owner_is_asked_to_knock_so_often_at_once_and_then_at_a_rate() {
+    let now = Instant::now();
+    let name = crate::id::NodeName::new("n1").unwrap();
+    let secret = EpochSecret::new([1; 32]);
+    let keyring = Arc::new(Keyring::founded_in_memory(secret, &key(1), name, 100));
+    let config = ClusterConfig::default();
+    let generation = Generation(100);
+    let mut cluster = Cluster::new(config, key(1), address(1), generation, keyring, 7, now);
+    let mut knocks = |now: Instant| {
+        (0..40).for_each(|n| cluster.links.note_stranger(address(n + 2)));
+        cluster.handle_timeout(now);
+        let events = std::iter::from_fn(|| cluster.poll_event());
+        let is_knock = |event: &Event| matches!(event, Event::Stranger { .. });
+        events.filter(is_knock).count() as u32
+    };
+    assert_eq!(knocks(now), KNOCKS_AT_ONCE);
+    assert_eq!(knocks(now), 0);
+    assert_eq!(knocks(now + Duration::from_secs(1)), KNOCKS_PER_S);
+}
+
+#[test]
 fn a_head_counts_only_when_the_owner_has_confirmed_it() {
     let mut table = Table::of(3);
     let now = table.now;

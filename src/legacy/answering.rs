@@ -52,3 +52,35 @@ impl Answers {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn no_more_answers_wait_than_the_limit_in_all_and_for_one_address() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        let asker = |n: usize| {
+            let (host, port) = (n / ANSWERS_PER_ADDRESS, n % ANSWERS_PER_ADDRESS);
+            SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + host as u32), port as u16 + 1)
+        };
+        let name = || Name::new(b"a").unwrap();
+        let first = Ipv4Addr::from(0x0a00_0000);
+        for n in 0..ANSWERS_MAX {
+            if n == ANSWERS_PER_ADDRESS {
+                let one_more = SocketAddrV4::new(first, 9999);
+                assert!(!answers.put(now, one_more, name()), "of one address");
+            }
+            assert!(answers.put(now, asker(n), name()), "{n}");
+        }
+        assert!(!answers.put(now, asker(ANSWERS_MAX), name()));
+        assert!(answers.put(now, asker(0), name()), "it waits already");
+        assert!(answers.take_due(now).is_some());
+        assert!(
+            answers.put(now, asker(ANSWERS_MAX), name()),
+            "once there is room"
+        );
+    }
+}

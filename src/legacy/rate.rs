@@ -80,6 +80,11 @@ mod tests {
         let taken = (0..1000).filter(|_| rates.admit(flood, true, now)).count();
         assert_eq!(taken as u32, BURST + MEMBER_BURST);
         assert!(rates.admit(honest, true, now) && !rates.admit(stranger, false, now));
+        let later = now + Duration::from_secs(1);
+        let taken = (0..1000)
+            .filter(|_| rates.admit(flood, true, later))
+            .count();
+        assert_eq!(taken as u32, PER_SECOND + MEMBER_PER_SECOND);
     }
 
     #[test]

@@ -380,3 +380,34 @@ impl Roster {
         self.listed().map(|(address, _)| address).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn so_many_addresses_are_kept_that_were_told_of_in_all_and_by_one() {
+        let (mut roster, now) = (Roster::new(Duration::from_secs(60)), Instant::now());
+        let at = |n: usize| SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n as u32), 1);
+        for n in 0..CANDIDATES_MAX {
+            let teller = at(100_000 + n / CANDIDATES_PER_TELLER);
+            if n == CANDIDATES_PER_TELLER {
+                let first = Some(at(100_000));
+                assert!(!roster.learn(&MemberName::Address(at(9999)), first, now));
+            }
+            assert!(
+                roster.learn(&MemberName::Address(at(n)), Some(teller), now),
+                "{n}"
+            );
+        }
+        let (one_more, teller) = (MemberName::Address(at(9999)), Some(at(200_000)));
+        assert!(!roster.learn(&one_more, teller, now));
+        assert_eq!(roster.candidates.len(), CANDIDATES_MAX);
+        assert!(
+            roster.learn(&one_more, None, now),
+            "what the configuration names is no gossip"
+        );
+    }
+}

@@ -69,3 +69,27 @@ fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_up_to_its_limit() {
+        let question = |length: usize| Question {
+            digest: [1; 32],
+            epoch: EpochId([2; 8]),
+            statements: vec![3; length],
+        };
+        let around = question(1 << 20).encode().len() - (1 << 20);
+        for (length, fits) in [
+            (MAX_EXCHANGE_BYTES - 1, true),
+            (MAX_EXCHANGE_BYTES, true),
+            (MAX_EXCHANGE_BYTES + 1, false),
+        ] {
+            let bytes = question(length - around).encode();
+            assert_eq!(bytes.len(), length);
+            assert_eq!(Question::decode(&bytes).is_some(), fits, "{length}");
+        }
+    }
+}

@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn a_text_over_the_limit_is_not_looked_at() {
+        for (length, is_read) in [
+            (MAX_TOKEN_BYTES - 1, true),
+            (MAX_TOKEN_BYTES, true),
+            (MAX_TOKEN_BYTES + 1, false),
+        ] {
+            let text = format!("{PREFIX}{}", "a".repeat(length - PREFIX.len()));
+            let error = InviteToken::parse(&text).unwrap_err().to_string();
+            assert_eq!(!error.contains("too long"), is_read, "{error}");
+        }
+    }
+
+    #[test]
     fn the_key_never_shows_in_debug_output() {
         assert!(!format!("{:?}", token()).contains("key"));
     }

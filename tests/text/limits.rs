@@ -1,5 +1,7 @@
 //! p2pfs(8) has one list of every limit on what comes from outside, each by its name in the source:
-//! none is missing, and none has another value than the source.
+//! none is missing, and none has another value than the source. In the source of the page a line
+//! `.\" test: FILE NAME` behind each names a test that tries it at, below and above, or a line
+//! `.\" untried: WHY` says why there is none.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +26,16 @@ const OUTSIDE: [&str; 12] = [
 ];
 /// What the name of a limit has in it.
 const LIMITING: [&str; 4] = ["MAX", "PER_S", "AT_ONCE", "BURST"];
+
+const TEST: &str = ".\\\" test: ";
+const UNTRIED: &str = ".\\\" untried: ";
+/// Those that no test tries: the page says why of each.
+const UNTRIED_LIMITS: [&str; 4] = [
+    "transfer::client::FETCH_EVENTS_MAX",
+    "transfer::plan::URGENT_MAX_BYTES",
+    "transfer::plan::peer::WINDOW_MAX_BYTES",
+    "transfer::session::answers::PROMPT_MAX_BYTES",
+];
 
 fn module_of(source: &Source) -> String {
     let path = source
@@ -156,19 +168,77 @@ fn limits() -> BTreeMap<String, String> {
     limits
 }
 
-/// The limits of the page: an entry begins with the name in bold, its text with the value.
-fn listed() -> BTreeMap<String, String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/p2pfs.8");
-    let page = fs::read_to_string(page).unwrap();
+fn in_tree(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The limits of the page, each with what is said of it: an entry begins with the name in bold.
+fn entries() -> BTreeMap<String, String> {
+    let page = in_tree("man/p2pfs.8");
     let section = page.split_once(".SH LIMITS\n").expect("a section LIMITS").1;
     let section = section.split("\n.SH ").next().unwrap_or_default();
     let entries = section.split(".TP\n.B ").skip(1);
     let entry = |entry: &str| {
         let (name, text) = entry.split_once('\n')?;
-        let value = text.split_once(':').map_or(text, |(value, _)| value);
-        Some((name.to_owned(), value.trim().to_owned()))
+        Some((name.to_owned(), text.to_owned()))
     };
     entries.filter_map(entry).collect()
+}
+
+/// The values of the page: the text of an entry begins with the value.
+fn listed() -> BTreeMap<String, String> {
+    let value = |text: String| {
+        let value = text
+            .split_once(':')
+            .map(|(value, _)| value.trim().to_owned());
+        value.unwrap_or(text)
+    };
+    let entries = entries().into_iter();
+    entries.map(|(name, text)| (name, value(text))).collect()
+}
+
+/// Why what an entry says of its tests is wrong: each is there, and the tests around the first have
+/// the limit's name.
+fn trouble(limit: &str, text: &str) -> Option<String> {
+    let tests = text.lines().filter_map(|line| line.strip_prefix(TEST));
+    let tests: Vec<&str> = tests.collect();
+    let untried = text.lines().find_map(|line| line.strip_prefix(UNTRIED));
+    if tests.is_empty() {
+        let is_said = untried.is_some_and(|why| why.len() > 20);
+        return (!is_said).then(|| format!("{limit}: no test"));
+    }
+    let name = limit.rsplit("::").next().unwrap_or(limit);
+    let mut wanted = name;
+    for test in tests {
+        let (file, function) = test.split_once(' ').unwrap_or_default();
+        let source = in_tree(file);
+        let begin = source
+            .find("#[cfg(test)]")
+            .filter(|_| file.starts_with("src/"));
+        let of_tests = &source[begin.unwrap_or(0)..];
+        let is_there = of_tests.contains(&format!("fn {function}("));
+        if !is_there || !of_tests.contains(wanted) {
+            return Some(format!(
+                "{limit}: no such test, or it does not name it: {test}"
+            ));
+        }
+        wanted = "";
+    }
+    None
+}
+
+#[test]
+fn each_limit_names_a_test_that_tries_it_or_says_why_none_does() {
+    let entries = entries();
+    let all = entries.iter();
+    let broken: Vec<String> = all
+        .filter_map(|(limit, text)| trouble(limit, text))
+        .collect();
+    assert!(broken.is_empty(), "limits:\n  {}", broken.join("\n  "));
+    let untried = entries.iter().filter(|(_, text)| text.contains(UNTRIED));
+    let untried: Vec<&str> = untried.map(|(limit, _)| limit.as_str()).collect();
+    assert_eq!(untried, UNTRIED_LIMITS, "none more, and none that is tried");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod budgets;
 mod changes;
 mod conflicts;
 mod forged;
+mod limits;
 mod liveness;
 mod model;
 mod owners;

@@ -401,23 +401,6 @@ fn logs_and_nodes_over_their_limits_are_refused() {
 }
 
 #[test]
-fn a_part_stays_within_its_limits() {
-    let mut author = node(1, "x");
-    for n in 0..600 {
-        let long = format!("{n:03}{}", format!("/{}", "n".repeat(250)).repeat(15));
-        put(&mut author, &long, file("x", 1));
-    }
-    let pull = pull_of(watcher().handle_head(&signed(&mut author)));
-    let part = part(&author, pull, 4096);
-    let frame = postcard::to_stdvec(&part.records).unwrap();
-    assert!(
-        !part.last && frame.len() <= 1 << 20 && frame.len() > 1 << 19,
-        "{}",
-        frame.len()
-    );
-}
-
-#[test]
 fn an_unsigned_own_log_is_not_given_out() {
     let (mut author, mut watcher) = (author_of(1), watcher());
     let pull = pull_of(watcher.handle_head(&signed(&mut author)));

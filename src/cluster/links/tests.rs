@@ -319,6 +319,87 @@ fn what_waits_for_a_proof_has_an_end() {
 }
 
 #[test]
+fn what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    for n in 0..MAX_TRANSMITS {
+        a.queue(address(n as u16), Vec::new());
+    }
+    assert_eq!((a.transmits.len(), a.counters.overflow), (MAX_TRANSMITS, 0));
+    a.queue(address(MAX_TRANSMITS as u16), Vec::new());
+    assert_eq!((a.transmits.len(), a.counters.overflow), (MAX_TRANSMITS, 1));
+    assert_eq!(a.poll_transmit().map(|first| first.to), Some(address(1)));
+}
+
+#[test]
+fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
+    let now = Instant::now();
+    let name = crate::id::NodeName::new("n1").unwrap();
+    let secret = EpochSecret::new([1; 32]);
+    let keyring = Keyring::founded_in_memory(secret, &key(1), name, 100);
+    let mut rng = StdRng::seed_from_u64(1);
+    let vouchers = Vouchers::new(key(1));
+    let mut a = Links::new(contact(1), vouchers, Arc::new(keyring), &mut rng, now);
+    for n in 0..MAX_STRANGERS {
+        assert_eq!(a.strangers.len(), n);
+        a.note_stranger(address(n as u16));
+    }
+    a.note_stranger(address(9999));
+    assert_eq!(a.strangers.len(), MAX_STRANGERS);
+    assert!(!a.strangers.contains(&address(9999)));
+}
+
+#[test]
+fn so_many_hellos_are_answered_at_once_and_the_next_when_there_is_room_again() {
+    let now = Instant::now();
+    let mut a = links_of(1, 1, 0, now);
+    let mut b = links_of(2, 1, 0, now);
+    a.greet(now, address(2));
+    let hello = sent(&mut a).remove(0);
+    for n in 0..UNPROVEN_ANSWERS_PER_S as u16 {
+        b.handle_datagram(now, address(n + 100), &hello);
+    }
+    assert_eq!(sent(&mut b).len(), UNPROVEN_ANSWERS_PER_S as usize);
+    b.handle_datagram(now, address(9999), &hello);
+    assert_eq!((sent(&mut b).len(), b.counters.unanswered), (0, 1));
+    let later = now + Duration::from_secs(1) / UNPROVEN_ANSWERS_PER_S;
+    b.handle_datagram(later, address(9999), &hello);
+    assert_eq!(sent(&mut b).len(), 1);
+}
+
+/// Greets with so many proofs left to be checked; whether the first message arrived.
+fn arrives_with_proofs_left(left: u32, waited: Duration) -> bool {
+    let now = Instant::now();
+    let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
+    for _ in left..PROOFS_AT_ONCE {
+        assert!(b.proofs.take(1, now), "so many at once");
+    }
+    let now = now + waited;
+    a.send(now, address(2), message("x"));
+    let mut arrivals = Vec::new();
+    for _ in 0..3 {
+        arrivals.extend(pass(now, &mut a, &mut b));
+        pass(now, &mut b, &mut a);
+    }
+    messages(&arrivals) == [message("x")]
+}
+
+#[test]
+fn so_many_proofs_are_checked_at_once_and_then_at_their_rate() {
+    let one = Duration::from_secs(1) / PROOFS_PER_S;
+    assert!(
+        arrives_with_proofs_left(2, Duration::ZERO),
+        "below the limit"
+    );
+    assert!(arrives_with_proofs_left(1, Duration::ZERO), "at the limit");
+    assert!(!arrives_with_proofs_left(0, Duration::ZERO), "above it");
+    assert!(
+        arrives_with_proofs_left(0, one),
+        "with the next that is earned"
+    );
+}
+
+#[test]
 fn a_silent_link_is_forgotten() {
     let now = Instant::now();
     let (mut a, _) = acquainted(now);

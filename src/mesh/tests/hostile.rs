@@ -51,6 +51,47 @@ fn a_flood_of_lines_ends_the_connection_and_names_its_sender() {
 }
 
 #[test]
+fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
+    let mut world = World::new(20, &[]);
+    let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
+    world.events();
+    // its second line came when it joined
+    let said = |world: &mut World, lines: usize| {
+        (0..lines).for_each(|_| world.hear(bob, false, "hello\n"));
+        let events = world.events();
+        events
+            .iter()
+            .filter(|e| matches!(e, MeshEvent::Chat(..)))
+            .count()
+    };
+    let burst = LINES_BURST as usize - 1;
+    assert_eq!(said(&mut world, burst), burst);
+    world.now += Duration::from_secs(1);
+    let rate = LINES_PER_SECOND as usize;
+    assert_eq!(said(&mut world, rate), rate);
+    assert_eq!(
+        (world.up(), offences(&world)),
+        (vec!["bob".to_owned()], Vec::new())
+    );
+    assert_eq!(said(&mut world, 1), 0);
+    assert_eq!(offences(&world), [("bob".to_owned(), 1, Offence::Flood)]);
+}
+
+#[test]
+fn a_peer_may_be_silent_as_long_as_the_limit_says_and_no_longer() {
+    let mut world = World::new(20, &[]);
+    world.join("10.0.0.2:40001", BOB, "bob", 18002);
+    for (silent, is_up) in [
+        (SILENCE_MAX - Duration::from_secs(1), true),
+        (Duration::from_secs(1), true),
+        (Duration::from_secs(60), false),
+    ] {
+        world.pass(silent);
+        assert_eq!(world.up().len(), usize::from(is_up), "{silent:?} more");
+    }
+}
+
+#[test]
 fn strangers_that_say_nothing_take_few_places_and_for_ten_seconds() {
     let mut world = World::new(20, &[]);
     for n in 0..1000 {

@@ -150,6 +150,29 @@ async fn a_request_in_parts_or_without_its_line_end_is_read() {
 }
 
 #[tokio::test]
+async fn a_request_is_read_up_to_its_limit() {
+    for (length, fits) in [
+        (MAX_REQUEST_BYTES - 1, true),
+        (MAX_REQUEST_BYTES, true),
+        (MAX_REQUEST_BYTES + 1, false),
+    ] {
+        let (mut client, server) = connect().await;
+        // the last part of a path is the name, and the line ends with the last byte
+        let rest = "/a.txt\n";
+        let path = "p".repeat(length - "Get,".len() - rest.len());
+        let request = format!("Get,{path}{rest}");
+        assert_eq!(request.len(), length);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let served = Served::accept(server).await;
+        assert_eq!(
+            served.map(|served| served.name),
+            fits.then(|| name("a.txt")),
+            "{length}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_request_is_closed() {
     for bad in [&b"GET / HTTP/1.1\r\n"[..], b"Get,\n", b"\n"] {
         let (mut client, server) = connect().await;

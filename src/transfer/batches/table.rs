@@ -255,3 +255,45 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::ContentHash;
+
+    fn batch(node: u8, n: u32) -> Batch {
+        let address = "10.0.0.1:1378".parse().unwrap();
+        let from = Holder {
+            node: NodeId::new([node; 32]),
+            address,
+            size_bytes: 1,
+        };
+        let hash = ContentHash::of(&n.to_be_bytes());
+        let files = vec![SmallFile {
+            hash,
+            size_bytes: 1,
+        }];
+        Batch { from, files }
+    }
+
+    #[test]
+    fn so_many_batches_are_under_way_to_one_node_and_so_many_files_wanted() {
+        let mut table = Table::default();
+        for n in 0..COMING_MAX {
+            assert_eq!(table.room(), COMING_MAX - n);
+            table.queue(batch(1, n as u32));
+        }
+        assert_eq!(table.room(), 0);
+        let under_way = std::iter::from_fn(|| table.next()).count();
+        assert_eq!(under_way, BATCHES_PER_NODE_MAX);
+        table.queue(batch(2, 0));
+        let other = table.next().map(|batch| batch.from.node);
+        assert_eq!(
+            other,
+            Some(NodeId::new([2; 32])),
+            "takes nothing from another"
+        );
+        table.over(&NodeId::new([1; 32]));
+        assert_eq!(std::iter::from_fn(|| table.next()).count(), 1);
+    }
+}

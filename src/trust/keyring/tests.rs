@@ -79,6 +79,20 @@ fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before()
 }
 
 #[test]
+fn a_chain_is_heard_up_to_its_limit_of_bytes() {
+    let (admin, member) = (founded(1), founded(2));
+    join(&admin, 1, &member, 2);
+    let node = key(3).node_id();
+    admin.admit(&key(1), node, name(3), false).unwrap();
+    let chain = admin.chain_of(&node);
+    assert!(chain.len() < MAX_CHAIN_BYTES);
+    // each statement once more, so that nothing but the length is wrong
+    let long = chain.repeat(MAX_CHAIN_BYTES / chain.len() + 1);
+    assert!(long.len() > MAX_CHAIN_BYTES && !member.admits(&node, &long));
+    assert!(member.admits(&node, &chain));
+}
+
+#[test]
 fn what_does_not_make_this_node_a_member_is_not_joined() {
     let (admin, joiner) = (founded(1), founded(2));
     let (me, before) = (key(2).node_id(), joiner.current());

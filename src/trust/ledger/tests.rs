@@ -316,6 +316,56 @@ fn what_one_administrator_makes_others_keep_has_an_end() {
     assert_eq!(members(&ledger), [1, 3]);
 }
 
+#[test]
+fn a_ledger_takes_statements_up_to_its_limit_and_no_more() {
+    let admission = |by: u8, n: u8| {
+        let mut apart = cluster();
+        apart.admit(&key(by), id(n), name(n), false, 50).unwrap();
+        let is_it = |it: &&SignedStatement| match &it.statement.claim {
+            Claim::Admit { node, .. } => *node == id(n),
+            _ => false,
+        };
+        apart.statements().find(is_it).cloned().unwrap()
+    };
+    let (mut ledger, filler) = (cluster(), admission(2, 7));
+    for n in ledger.statements.len() as u32 + 1..MAX_STATEMENTS as u32 {
+        let mut number = [0xee; 16];
+        number[..4].copy_from_slice(&n.to_be_bytes());
+        ledger
+            .statements
+            .insert(StatementId(number), filler.clone());
+    }
+    assert_eq!(ledger.statements.len(), MAX_STATEMENTS - 1);
+    let admissions: Vec<_> = [5, 6].map(|n| admission(1, n)).into();
+    assert_eq!(ledger.merge(admissions[..1].to_vec()).len(), 1, "the last");
+    assert_eq!(ledger.statements.len(), MAX_STATEMENTS);
+    assert!(ledger.merge(admissions[1..].to_vec()).is_empty());
+    assert_eq!(ledger.statements.len(), MAX_STATEMENTS);
+}
+
+#[test]
+fn a_chain_is_as_long_as_its_limit_and_one_admitted_further_down_has_none() {
+    let mut ledger = Ledger::found(&key(1), name(1), 10);
+    for n in 1..=MAX_CHAIN as u8 {
+        let at_s = 20 + u64::from(n);
+        ledger
+            .admit(&key(n), id(n + 1), name(n + 1), true, at_s)
+            .unwrap();
+    }
+    for (n, is_shown) in [
+        (MAX_CHAIN as u8 - 1, true),
+        (MAX_CHAIN as u8, true),
+        (MAX_CHAIN as u8 + 1, false),
+    ] {
+        assert!(ledger.is_member(&id(n), 100), "{n} is in");
+        let chain = ledger.chain(&id(n));
+        assert!(chain.len() <= MAX_CHAIN);
+        let alone = Ledger::of(chain);
+        let is_known = alone.is_some_and(|ledger| ledger.is_member(&id(n), 100));
+        assert_eq!(is_known, is_shown, "{n}");
+    }
+}
+
 /// One thing that somebody does.
 #[derive(Clone, Copy, Debug)]
 enum Deed {

@@ -71,6 +71,22 @@ mod tests {
     }
 
     #[test]
+    fn a_host_name_is_taken_up_to_its_limit() {
+        for (length, fits) in [
+            (HOST_MAX_BYTES - 1, true),
+            (HOST_MAX_BYTES, true),
+            (HOST_MAX_BYTES + 1, false),
+        ] {
+            let entry = format!("{}:1378", "h".repeat(length));
+            assert_eq!(
+                MemberName::parse(entry.as_bytes()).is_some(),
+                fits,
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
     fn garbage_is_no_member() {
         let garbage: [&[u8]; 14] = [
             b"",

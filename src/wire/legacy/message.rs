@@ -269,6 +269,31 @@ mod tests {
         assert!(!is_legacy_datagram(b""));
     }
 
+    #[test]
+    fn a_datagram_and_its_list_are_read_up_to_their_limits() {
+        for (length, fits) in [
+            (MAX_RECEIVED_BYTES - 1, true),
+            (MAX_RECEIVED_BYTES, true),
+            (MAX_RECEIVED_BYTES + 1, false),
+        ] {
+            let mut datagram = b"DISCOVER,".to_vec();
+            datagram.resize(length, b' ');
+            assert_eq!(Datagram::decode(&datagram).is_ok(), fits, "{length}");
+        }
+        for (count, kept) in [
+            (LISTED_MAX - 1, LISTED_MAX - 1),
+            (LISTED_MAX, LISTED_MAX),
+            (LISTED_MAX + 1, LISTED_MAX),
+        ] {
+            let list = format!("DISCOVER,{}", vec!["10.0.0.1:1"; count].join(","));
+            let Ok(Datagram::Discover { members, garbage }) = Datagram::decode(list.as_bytes())
+            else {
+                panic!("a list of {count} is read");
+            };
+            assert_eq!((members.len(), garbage), (kept, count - kept));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_break_the_decoder_and_what_it_gives_is_within_limits(

@@ -355,6 +355,53 @@ mod tests {
         assert_eq!(items, [hello("a"), Item::BadFile, chat("hi")]);
     }
 
+    #[test]
+    fn a_line_and_a_head_are_read_up_to_their_limits() {
+        for (length, fits) in [
+            (LINE_MAX_BYTES - 1, true),
+            (LINE_MAX_BYTES, true),
+            (LINE_MAX_BYTES + 1, false),
+        ] {
+            let line = [b"a\n".as_slice(), &vec![b'x'; length], b"\n"].concat();
+            for step in [4096, line.len()] {
+                let expected = fits.then_some(2).ok_or(DecodeError::EndlessLine);
+                assert_eq!(
+                    said(&line, step).map(|items| items.len()),
+                    expected,
+                    "{length}"
+                );
+            }
+        }
+        for (length, fits) in [
+            (HEAD_MAX_BYTES - 1, true),
+            (HEAD_MAX_BYTES, true),
+            (HEAD_MAX_BYTES + 1, false),
+        ] {
+            let name = vec![b'n'; length - "FILECHUNK:\n".len()];
+            let bytes = encode_chunk_head(&name, 3);
+            let items = said(&[b"a\n", &bytes[..], b"abc"].concat(), 1000).unwrap();
+            let expected = [Item::Chunk(name), Item::Part(Bytes::from_static(b"abc"))];
+            let read = if fits {
+                &expected[..]
+            } else {
+                &[Item::BadFile][..]
+            };
+            assert_eq!(items[1..], *read, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_payload_as_long_as_may_be_is_no_offence() {
+        for (length, fits) in [
+            (BYTES_MAX - 1, true),
+            (BYTES_MAX, true),
+            (BYTES_MAX + 1, false),
+        ] {
+            let read = said(format!("a\nBYTES:{length}\n").as_bytes(), 99);
+            assert_eq!(read.is_ok(), fits, "{length}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_break_the_decoder_and_segmentation_changes_nothing(

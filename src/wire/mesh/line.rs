@@ -302,6 +302,53 @@ mod tests {
         assert_eq!(encode_chat(" \n\t"), None);
     }
 
+    #[test]
+    fn an_id_is_taken_up_to_its_limit_and_names_and_talk_are_cut_at_theirs() {
+        let hello = |id: usize, name: usize| {
+            let line = format!("{}:{}", "i".repeat(id), "n".repeat(name));
+            match Hello::parse(line.as_bytes()) {
+                Some(Hello::Peer { id, name }) => Some((id.len(), name.len())),
+                _ => None,
+            }
+        };
+        assert_eq!(hello(ID_MAX_BYTES - 1, 1), Some((ID_MAX_BYTES - 1, 1)));
+        assert_eq!(hello(ID_MAX_BYTES, 1), Some((ID_MAX_BYTES, 1)));
+        assert_eq!(hello(ID_MAX_BYTES + 1, 1), None);
+        for more in [0, 1] {
+            assert_eq!(
+                hello(1, PEER_NAME_MAX_BYTES + more),
+                Some((1, PEER_NAME_MAX_BYTES))
+            );
+        }
+        assert_eq!(
+            hello(1, PEER_NAME_MAX_BYTES - 1),
+            Some((1, PEER_NAME_MAX_BYTES - 1))
+        );
+        for (length, kept) in [
+            (CHAT_MAX_BYTES - 1, CHAT_MAX_BYTES - 1),
+            (CHAT_MAX_BYTES, CHAT_MAX_BYTES),
+            (CHAT_MAX_BYTES + 1, CHAT_MAX_BYTES),
+        ] {
+            let text = "t".repeat(length);
+            let heard = Line::parse(text.as_bytes());
+            assert_eq!(heard, Line::Chat("t".repeat(kept)));
+            assert_eq!(encode_chat(&text).map(|said| said.len()), Some(kept + 1));
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_up_to_its_limit_and_the_rest_is_counted() {
+        for (count, kept) in [
+            (LISTED_MAX - 1, LISTED_MAX - 1),
+            (LISTED_MAX, LISTED_MAX),
+            (LISTED_MAX + 1, LISTED_MAX),
+        ] {
+            let (addresses, garbage, over) =
+                listed(format!("PEERS:{}", vec!["10.0.0.1:1"; count].join(",")).as_bytes());
+            assert_eq!((addresses.len(), garbage, over), (kept, 0, count - kept));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_break_the_reading_of_a_line(

@@ -287,6 +287,18 @@ async fn a_full_inbox_and_too_many_files_on_their_way_are_refused() {
 }
 
 #[tokio::test]
+async fn so_many_files_of_all_nodes_are_on_their_way_at_one_time() {
+    let open = world(Accept::Members, 1 << 30);
+    for n in 0..COMING_MAX as u32 {
+        let from = 1 + n as u8 / COMING_OF_NODE_MAX as u8;
+        let answer = open.offer(from, b"a", &n.to_be_bytes(), false).await;
+        assert_eq!(answer, taken(0), "{n}");
+    }
+    let one_more = open.offer(99, b"a", b"one more", false).await;
+    assert!(matches!(one_more, Response::Refused { .. }), "{one_more:?}");
+}
+
+#[tokio::test]
 async fn what_nothing_more_comes_of_is_given_up() {
     let world = world(Accept::Members, 8);
     world.offer(1, b"a", b"hello", false).await;

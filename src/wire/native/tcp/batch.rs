@@ -187,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn a_question_at_its_limits_is_sent_and_taken() {
+        let most = (MAX_BATCH_BYTES / MAX_BATCH_FILE_BYTES) as usize;
+        let mut one_byte_less = vec![small(1, MAX_BATCH_FILE_BYTES); most];
+        one_byte_less[0] = small(1, MAX_BATCH_FILE_BYTES - 1);
+        for files in [
+            one_byte_less,
+            vec![small(1, MAX_BATCH_FILE_BYTES); most],
+            vec![small(1, 1); MAX_BATCH_FILES - 1],
+            vec![small(1, 1); MAX_BATCH_FILES],
+        ] {
+            assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
+        }
+        let mut one_byte_more = vec![small(1, MAX_BATCH_FILE_BYTES); most];
+        one_byte_more.push(small(1, 1));
+        assert!(question(&one_byte_more).is_err());
+    }
+
+    #[test]
     fn a_question_over_a_limit_is_neither_sent_nor_taken() {
         let over = [
             vec![],

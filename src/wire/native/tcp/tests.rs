@@ -191,6 +191,125 @@ fn a_header_over_its_kinds_limit_is_refused_before_its_body() {
     }
 }
 
+/// Each limit of a frame's body, and which kinds it is the limit of.
+const BODIES: [(usize, &[Kind]); 10] = [
+    (MAX_MEMBERS_BYTES, &[Kind::AskMembers, Kind::Members]),
+    (MAX_HEADS_BYTES, &[Kind::AskHeads, Kind::Heads]),
+    (MAX_LOG_BYTES, &[Kind::Log]),
+    (MAX_FRAME_BYTES, &[Kind::Data]),
+    (MAX_TRUST_BYTES, &[Kind::AskTrust, Kind::Trust]),
+    (MAX_HOLDINGS_BYTES, &[Kind::Holdings]),
+    (MAX_REASON_BYTES, &[Kind::Refused]),
+    (MAX_SAID_BYTES, &[Kind::Say]),
+    (MAX_GIVEN_BYTES, &[Kind::Message]),
+    // a greeting is a secret, a proof and the chain
+    (
+        MAX_CHAIN_BYTES + 64,
+        &[Kind::Prove, Kind::Proven, Kind::Enrolled],
+    ),
+];
+
+#[test]
+fn a_frame_as_long_as_its_kind_may_be_is_sent_and_one_byte_more_is_not() {
+    for (limit_bytes, kinds) in BODIES {
+        for (kind, length) in kinds.iter().zip([limit_bytes; 3]) {
+            let frame = |length| Frame::new(1, *kind, Bytes::from(vec![0; length]));
+            for length in [length - 1, length] {
+                let whole = frame(length).unwrap();
+                let phases = [Phase::Greeting, Phase::Requests, Phase::Responses];
+                let taken = phases.map(|phase| FrameHeader::decode(&whole.header, phase));
+                let taken: Vec<_> = taken.into_iter().flatten().collect();
+                assert_eq!(taken.len(), 1, "{kind:?} has its place in one phase");
+                assert_eq!(taken[0].body_bytes, length, "{kind:?}");
+            }
+            assert!(frame(length + 1).is_err(), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond() {
+    let ranges = |count: usize| -> Vec<ByteRange> {
+        let starts = (0..count as u64).map(|at| at * 4);
+        starts.map(|at| ByteRange::new(at, at + 1)).collect()
+    };
+    for (count, fits) in [
+        (MAX_HEADS - 1, true),
+        (MAX_HEADS, true),
+        (MAX_HEADS + 1, false),
+    ] {
+        let heads = vec![signed_head(); count];
+        let body = body_of(&heads);
+        let ask = Request::Heads { heads };
+        assert_eq!(ask.encode(1).is_ok(), fits, "{count}");
+        let taken = Request::decode(Kind::AskHeads, body);
+        assert_eq!(taken.ok(), fits.then_some(ask), "{count}");
+    }
+    for (count, fits) in [
+        (MAX_HOLDINGS_RANGES - 1, true),
+        (MAX_HOLDINGS_RANGES, true),
+        (MAX_HOLDINGS_RANGES + 1, false),
+    ] {
+        let body = body_of(&(1u64 << 40, ranges(count)));
+        let answer = Response::Holdings {
+            ranges: ranges(count).into_iter().collect(),
+            size_bytes: 1 << 40,
+        };
+        assert_eq!(answer.encode(1).is_ok(), fits, "{count}");
+        let taken = Response::decode(Kind::Holdings, body);
+        assert_eq!(taken.ok(), fits.then_some(answer), "{count}");
+    }
+}
+
+#[test]
+fn the_longest_range_of_the_largest_file_may_be_asked_for() {
+    let ask = |size_bytes, start, end| Request::Range {
+        hash: ContentHash::of(b"x"),
+        size_bytes,
+        range: ByteRange::new(start, end),
+    };
+    for (request, fits) in [
+        (ask(1 << 30, 0, MAX_RANGE_BYTES - 1), true),
+        (ask(1 << 30, 7, MAX_RANGE_BYTES + 7), true),
+        (ask(1 << 30, 7, MAX_RANGE_BYTES + 8), false),
+        (ask(MAX_FILE_BYTES - 1, 0, 1), true),
+        (
+            ask(MAX_FILE_BYTES, MAX_FILE_BYTES - 1, MAX_FILE_BYTES),
+            true,
+        ),
+        (ask(MAX_FILE_BYTES + 1, 0, 1), false),
+    ] {
+        assert_eq!(request.encode(1).is_ok(), fits, "{request:?}");
+    }
+}
+
+#[test]
+fn a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length() {
+    for (count, fits) in [
+        (MAX_LOG_RECORDS - 1, true),
+        (MAX_LOG_RECORDS, true),
+        (MAX_LOG_RECORDS + 1, false),
+    ] {
+        let many: Vec<Record> = (0..count as u64).map(|at| record(at, b"d/name")).collect();
+        let raw = postcard::to_stdvec(&many).unwrap();
+        let packed = zstd::bulk::compress(&raw, 1).unwrap();
+        assert_eq!(
+            unpack_records(&packed).ok(),
+            fits.then_some(many),
+            "{count}"
+        );
+    }
+    let refusal = |length| unpack_records(&vec![0; length]).unwrap_err();
+    for length in [MAX_LOG_BYTES - 1, MAX_LOG_BYTES] {
+        assert!(matches!(refusal(length), WireError::Malformed { .. }));
+    }
+    let over = refusal(MAX_LOG_BYTES + 1);
+    assert!(
+        matches!(over, WireError::TooLong { .. }),
+        "before it is unpacked"
+    );
+}
+
 #[test]
 fn a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides() {
     let hash = ContentHash::of(b"x");

@@ -142,6 +142,61 @@ fn what_exceeds_a_limit_is_neither_written_nor_read() {
 }
 
 #[test]
+fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
+    let rumor = |bytes: usize| Rumor::Head {
+        author: NodeId::new([1; 32]),
+        rank: (1, 1),
+        bytes: vec![1; bytes].into(),
+    };
+    let statement = |bytes: usize| Rumor::Statement(vec![1; bytes].into());
+    let body = |rumors: Vec<Rumor>| Body {
+        to: [1; 8],
+        proof: None,
+        frame: Frame::Rumors(rumors),
+    };
+    let fits = |rumors: Vec<Rumor>| {
+        let body = body(rumors);
+        let read = Body::decode(&postcard::to_stdvec(&body).unwrap());
+        assert_eq!(body.encode().is_ok(), read.is_ok());
+        read.is_ok()
+    };
+    for bytes in [MAX_HEAD_BYTES - 1, MAX_HEAD_BYTES] {
+        assert!(fits(vec![rumor(bytes)]));
+    }
+    assert!(!fits(vec![rumor(MAX_HEAD_BYTES + 1)]));
+    for bytes in [MAX_STATEMENT_BYTES - 1, MAX_STATEMENT_BYTES] {
+        assert!(fits(vec![statement(bytes)]));
+    }
+    assert!(!fits(vec![statement(MAX_STATEMENT_BYTES + 1)]));
+    let with = |bytes| {
+        vec![
+            statement(320),
+            statement(320),
+            statement(320),
+            statement(bytes),
+        ]
+    };
+    let length = |bytes| postcard::to_stdvec(&body(with(bytes))).unwrap().len();
+    let most = (0..=MAX_STATEMENT_BYTES).rfind(|bytes| length(*bytes) <= MAX_BODY_BYTES);
+    let most = most.expect("three statements leave room");
+    assert_eq!(length(most), MAX_BODY_BYTES, "no byte is left over");
+    assert!(fits(with(most - 1)) && fits(with(most)) && !fits(with(most + 1)));
+}
+
+#[test]
+fn a_datagram_of_its_longest_length_is_looked_at() {
+    for (length_bytes, fits) in [
+        (MAX_DATAGRAM_BYTES - 1, true),
+        (MAX_DATAGRAM_BYTES, true),
+        (MAX_DATAGRAM_BYTES + 1, false),
+    ] {
+        let mut bytes = vec![VERSION; length_bytes];
+        bytes[0] = MAGIC;
+        assert_eq!(Header::decode(&bytes).is_ok(), fits, "{length_bytes}");
+    }
+}
+
+#[test]
 fn a_byte_after_the_body_or_the_message_is_refused() {
     let mut body = Body {
         to: [1; 8],
