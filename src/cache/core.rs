@@ -318,6 +318,11 @@ impl Core {
         self.index.lock().pins().label(hash).map(Box::from)
     }
 
+    pub(super) fn is_held(&self, hash: &ContentHash) -> bool {
+        let index = self.index.lock();
+        index.get(hash).is_some() && !index.is_evictable(hash)
+    }
+
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.index.lock().pins().contains(hash)
     }

@@ -317,6 +317,11 @@ impl<H> Index<H> {
         }
     }
 
+    /// Whether a file may be evicted.
+    pub(super) fn is_evictable(&self, hash: &ContentHash) -> bool {
+        self.evictable.contains(hash)
+    }
+
     /// Takes a file out of the order of eviction.
     pub(super) fn unshelve(&mut self, hash: &ContentHash) {
         if let Some(charge_bytes) = self.evictable.pop(hash) {

@@ -345,6 +345,11 @@ impl Cache {
         self.core().pin_label(hash)
     }
 
+    /// Whether something of it is here that is not evicted now: it is pinned or open.
+    pub fn is_held(&self, hash: &ContentHash) -> bool {
+        self.core().is_held(hash)
+    }
+
     /// Whether the hash is pinned.
     pub fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.core().is_pinned(hash)

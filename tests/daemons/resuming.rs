@@ -102,3 +102,60 @@ fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
     let received = traffic(&nodes[1], "received_bytes");
     assert!(received <= SIZE * 5 / 4, "{received} bytes came of {SIZE}");
 }
+
+/// A holder that gives slowly, and a reader whose cache has room for one of its files at a time.
+fn small_cache() -> (Cluster, Node, Node) {
+    let mut cluster = Cluster::new();
+    let holder = cluster.start("holder");
+    let reader = cluster.start_with(NodeOptions {
+        more: vec!["--cache-size".to_owned(), "64MiB".to_owned()],
+        ..NodeOptions::new("reader")
+    });
+    for (seed, name) in [(9, "file"), (10, "other")] {
+        holder.write(name, &noise(seed, SIZE));
+        reader.wait_for_file(name);
+    }
+    holder.cli(&["limits", "--up", "12MiB/s"]).expect_ok();
+    (cluster, holder, reader)
+}
+
+#[apply(promise)]
+fn a_prefetch_of_what_is_on_its_way_needs_no_second_room() {
+    let (_cluster, _holder, reader) = small_cache();
+    let half_way = || {
+        let before = traffic(&reader, "received_bytes");
+        let prefetch = start(&mut reader.cli_command(&["prefetch", "file"]));
+        eventually("half of it is here", LONG, || {
+            traffic(&reader, "received_bytes") - before >= SIZE / 2
+        });
+        prefetch
+    };
+    let first = half_way();
+    reader.cli(&["prefetch", "file"]).expect_ok();
+    first.finish(LONG).expect_ok();
+    reader.cli(&["cache", "clear"]).expect_ok();
+    // and none where one that was given up has left it open
+    let given_up = half_way();
+    given_up.signal(libc::SIGINT);
+    assert_ne!(given_up.finish(LONG).status.code(), Some(0));
+    reader.cli(&["prefetch", "file"]).expect_ok();
+    // what nobody has open any more holds no room
+    reader.cli(&["prefetch", "other"]).expect_ok();
+}
+
+#[apply(promise)]
+fn what_nobody_has_open_is_not_listed_as_open() {
+    let (_cluster, holder, reader) = small_cache();
+    holder.cli(&["limits", "--up", "none"]).expect_ok();
+    let mut held = fs::File::open(reader.mounted("file")).unwrap();
+    let mut first = [0; 10];
+    std::io::Read::read_exact(&mut held, &mut first).unwrap();
+    let open = || -> Vec<bool> {
+        let listed = reader.cli(&["cache", "ls", "--json"]).expect_json();
+        let entries = listed["entries"].as_array().unwrap().iter();
+        entries.map(|it| it["open"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(open(), [true]);
+    drop(held);
+    eventually("it is closed", PATIENCE, || open() == [false]);
+}

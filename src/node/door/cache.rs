@@ -67,8 +67,10 @@ impl Node {
         self.cache.usage()
     }
 
-    /// Every content that the cache has something of, the least recently used first.
+    /// Every content that the cache has something of, the least recently used first. What was kept
+    /// open for the next reader is closed. Waits for the disk.
     pub fn cached(&self) -> Vec<CachedFile> {
+        self.idle_closer()();
         self.cache.list()
     }
 
@@ -80,13 +82,33 @@ impl Node {
     /// Whether the cache could hold so many bytes more, were all evicted that may be. Not a
     /// promise. Waits for the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
-        bytes == 0 || self.cache.could_hold(bytes)
+        self.room()(bytes)
+    }
+
+    /// The same, to be asked on a thread that may wait.
+    pub(super) fn room(&self) -> impl Fn(u64) -> bool + Send + 'static {
+        let (cache, close_idle) = (self.cache.clone(), self.idle_closer());
+        move |bytes| {
+            bytes == 0 || cache.could_hold(bytes) || {
+                // what nobody reads any more holds no room for long, so not now either
+                close_idle();
+                cache.could_hold(bytes)
+            }
+        }
+    }
+
+    /// Closes what is kept open for the next reader, on a thread that may wait for the disk.
+    fn idle_closer(&self) -> impl Fn() + Send + 'static {
+        let (fetcher, content) = (self.running.fetcher.clone(), self.content.clone());
+        move || {
+            fetcher.close_idle();
+            content.close_idle();
+        }
     }
 
     /// Removes what is neither pinned nor open. Waits for the disk.
     pub fn clear_cache(&self) -> Cleared {
-        self.running.fetcher.close_idle();
-        self.content.close_idle();
+        self.idle_closer()();
         self.cache.clear()
     }
 
@@ -229,10 +251,10 @@ impl Node {
     }
 
     /// How much room contents need that are to be here all at once: all of those that could be
-    /// evicted, and what is missing of those that are pinned.
+    /// evicted, and what is missing of those that are pinned or open.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
         let foreign = contents.iter().filter(|(hash, _)| !self.shares.holds(hash));
-        let needed = foreign.map(|(hash, (size_bytes, _))| match self.cache.is_pinned(hash) {
+        let needed = foreign.map(|(hash, (size_bytes, _))| match self.cache.is_held(hash) {
             true => size_bytes.saturating_sub(self.cache.cached_bytes(hash)),
             false => *size_bytes,
         });
