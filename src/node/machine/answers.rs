@@ -177,13 +177,24 @@ impl Machine {
         }
     }
 
-    fn handle_log_part(&mut self, now: Instant, author: NodeId, from: NodeId, part: tcp::LogPart) {
+    pub(super) fn handle_log_part(
+        &mut self,
+        now: Instant,
+        author: NodeId,
+        from: NodeId,
+        part: tcp::LogPart,
+    ) {
         let Some(part) = decode_part(author, part) else {
             self.counters.bad_parts += 1;
             self.blame(from, Offence::BadLog);
             self.pulls.fail(now, author);
             return;
         };
+        let paces = &mut self.list_paces;
+        if !paces.take(now, author, &self.me, &part.records) {
+            // there is more room when it is asked for again
+            return self.pulls.fail(now, author);
+        }
         let head = part.head.clone();
         match self.catalogue.apply(author, part) {
             Ok(Applied::More(pull) | Applied::Compacted(pull)) => {

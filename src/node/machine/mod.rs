@@ -13,6 +13,7 @@
 mod answers;
 mod blame;
 mod heads;
+mod lists;
 mod readers;
 mod trust;
 
@@ -182,6 +183,7 @@ pub struct Machine {
     unsaid: Vec<Fact>,
     /// Who reads which of the own shares, as it was written.
     readers: BTreeMap<ShareIndex, Option<Vec<String>>>,
+    list_paces: lists::ListPaces,
     counters: MachineCounters,
 }
 
@@ -227,6 +229,7 @@ impl Machine {
             },
             unsaid: Vec::new(),
             readers: BTreeMap::new(),
+            list_paces: lists::ListPaces::default(),
             counters: MachineCounters::default(),
         };
         machine.follow_owners();

@@ -1,6 +1,7 @@
 //! The promises of one machine, and of a few that hear each other at once.
 
 mod exchange;
+mod lists;
 
 use std::collections::BTreeMap;
 
@@ -35,7 +36,7 @@ fn key(index: usize) -> NodeKey {
 fn machine(index: usize, now: Instant) -> Machine {
     let key = Arc::new(key(index));
     let name = NodeName::new(format!("node{index}")).unwrap();
-    let catalogue = Catalogue::new(key.node_id(), name.clone());
+    let catalogue = Catalogue::of_key(key.clone(), name.clone());
     let config = MachineConfig {
         key,
         name,

@@ -1,0 +1,41 @@
+//! What a list of readers costs those whom it names.
+
+use super::super::lists::{LISTS_AT_ONCE, LISTS_PER_S};
+use super::*;
+
+#[test]
+fn who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again() {
+    let mut bench = Bench::new(3);
+    let (reader, author, other) = (bench.id(0), bench.id(1), bench.id(2));
+    let now = bench.now;
+    let paces = &mut bench.machines[0].list_paces;
+    assert!(paces.take_count(now, author, LISTS_AT_ONCE));
+    for index in [1, 2] {
+        let list = Some(vec![reader.to_string()]);
+        bench.machines[index].set_readers(now, ShareIndex(0), list);
+        bench.put(index, &format!("of{index}"), "for one");
+        let machine = &mut bench.machines[index];
+        machine.publish_head(now);
+        let request = Request::Log {
+            author: machine.me,
+            epoch: 0,
+            after: 0,
+        };
+        let Some(Response::Log(part)) = machine.answer(now, reader, &request) else {
+            panic!("{index} says nothing");
+        };
+        let author = machine.me;
+        bench.machines[0].handle_log_part(now, author, author, part);
+    }
+    assert!(bench.lists(0, "of2") && !bench.lists(0, "of1"));
+    let paces = &mut bench.machines[0].list_paces;
+    assert!(
+        !paces.take_count(now, other, LISTS_AT_ONCE),
+        "one was counted"
+    );
+    let soon = now + Duration::from_secs(1) / LISTS_PER_S;
+    assert!(!paces.take_count(soon, author, 2));
+    bench.run(Duration::from_secs(2));
+    assert!(bench.lists(0, "of1"));
+    assert_eq!(bench.machines[0].counters().bad_parts, 0);
+}
