@@ -19,8 +19,9 @@ use crate::path::SharedPath;
 use crate::trust::{NodeKey, ShareKey};
 use crate::wire::native::record::{Entry, Fact, READERS_MAX, Reader, ShareIndex};
 
-/// Own records that are looked at in one step while they are said again.
-const RESTATE_STEP_RECORDS: usize = 1024;
+/// Own records that are looked at in one step while they are said again: each is sealed, said and
+/// taken back, and whoever asks this node something waits for some steps.
+const RESTATE_STEP_RECORDS: usize = 64;
 
 /// What of a list of readers is kept behind its row.
 type List = (ShareIndex, [u8; 16], Vec<Reader>);
