@@ -3,14 +3,16 @@
 //! Owns the folder and the child; which planes it speaks is told by the prompt that starts it.
 //! Nothing of it stays, however the prompt ends.
 
+use std::fmt::Display;
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::ending;
 use super::error::CliError;
-use crate::daemon::control::Client;
+use crate::daemon::control::{Call, Client, Event};
 
 /// Its control socket, in its folder.
 const SOCKET: &str = "p2pfs.sock";
@@ -79,6 +81,24 @@ impl OwnDaemon {
     /// A connection to it that waits as long as it takes.
     pub(super) fn client(&self) -> Result<Client, CliError> {
         patient_client(&self.socket())
+    }
+
+    /// Prints the lines for each event from now on, until it ends.
+    pub(super) fn show_events<L: Display>(
+        &self,
+        lines: impl Fn(&Event) -> Vec<L> + Send + 'static,
+    ) -> Result<(), CliError> {
+        let mut client = self.client()?;
+        client.start(&Call::Events { follow: true })?;
+        std::thread::spawn(move || {
+            while let Ok(reply) = client.next_reply() {
+                let event = reply.decode::<Event>();
+                for line in event.iter().flat_map(&lines) {
+                    let _nobody_reads = writeln!(io::stdout(), "{line}");
+                }
+            }
+        });
+        Ok(())
     }
 
     /// A command of this program, asked of it.

@@ -1,7 +1,7 @@
 //! The node of one shell: what is asked of it, and what is told of it.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::process::Output;
@@ -11,7 +11,7 @@ use super::super::error::CliError;
 use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions};
 use super::settings::OldSettings;
 use crate::daemon::config::Seed;
-use crate::daemon::control::{Call, Event, EventKind};
+use crate::daemon::control::EventKind;
 
 /// How long the prompt waits for the folder to be read.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
@@ -58,7 +58,8 @@ impl ShellNode {
             members,
         };
         node.wait_for_the_folder()?;
-        node.tell_what_is_given()?;
+        node.daemon
+            .show_events(|event| words_for(&event.what).to_vec())?;
         Ok(node)
     }
 
@@ -107,23 +108,6 @@ impl ShellNode {
         for (number, member) in members.iter().enumerate() {
             writeln!(output, "  {}. {member}", number + 1)?;
         }
-        Ok(())
-    }
-
-    /// Prints the words for each file that another gets, until the daemon ends.
-    fn tell_what_is_given(&self) -> Result<(), CliError> {
-        let mut client = self.daemon.client()?;
-        client.start(&Call::Events { follow: true })?;
-        std::thread::spawn(move || {
-            while let Ok(reply) = client.next_reply() {
-                let Ok(event) = reply.decode::<Event>() else {
-                    continue;
-                };
-                for words in words_for(&event.what) {
-                    let _nobody_reads = writeln!(io::stdout(), "{words}");
-                }
-            }
-        });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::super::error::CliError;
 use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions, patient_client};
 use super::{MeshShellOptions, words};
-use crate::daemon::control::{Call, Event, MeshInfo, Named, SendDone};
+use crate::daemon::control::{Call, MeshInfo, Named, SendDone};
 
 /// Where files go, from the directory that the shell is started in.
 const DOWNLOADS: &str = "downloads";
@@ -43,28 +43,13 @@ impl MeshNode {
         let info = info.map_err(|_| node.daemon.last_words())?;
         let listening = words::listening(options.name.as_ref(), &info);
         writeln!(io::stdout(), "{listening}")?;
-        node.show_events(options)?;
-        Ok(node)
-    }
-
-    /// Prints what happens in the words of the older program, until the daemon ends.
-    fn show_events(&self, options: &MeshShellOptions) -> Result<(), CliError> {
-        let mut client = self.daemon.client()?;
-        client.start(&Call::Events { follow: true })?;
-        let socket = self.daemon.socket();
+        let socket = node.daemon.socket();
         let seed = options.peer.as_ref().map(ToString::to_string);
-        std::thread::spawn(move || {
-            while let Ok(reply) = client.next_reply() {
-                let Ok(event) = reply.decode::<Event>() else {
-                    continue;
-                };
-                let info = || mesh_at(&socket, None, false).unwrap_or_default();
-                for line in words::event(&event, seed.as_deref(), info) {
-                    let _nobody_reads = writeln!(io::stdout(), "{line}");
-                }
-            }
-        });
-        Ok(())
+        node.daemon.show_events(move |event| {
+            let info = || mesh_at(&socket, None, false).unwrap_or_default();
+            words::event(event, seed.as_deref(), info)
+        })?;
+        Ok(node)
     }
 
     pub(super) fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CliError> {
