@@ -161,6 +161,11 @@ impl Node {
         answer.await.map_err(|_| NodeError::Stopping)
     }
 
+    /// Where members were reached the last time that any was, also before this start.
+    pub fn last_addresses(&self) -> Vec<SocketAddr> {
+        self.published.last_addresses.load().to_vec()
+    }
+
     /// How many datagrams were dropped since the start, for whatever reason.
     ///
     /// # Errors

@@ -44,6 +44,7 @@ mod views;
 pub use self::mesh::{Parcel, PushError};
 pub use crate::catalogue::Change;
 pub use crate::cluster::Leave;
+pub use crate::net::NetError;
 pub use crate::net::peer::Probed;
 pub use content::NodeContent;
 pub use courier::{Courier, Recipient, SendError};

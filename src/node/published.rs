@@ -19,18 +19,34 @@ pub(super) struct Published {
     pub(super) own_address: Arc<ArcSwap<SocketAddr>>,
     /// Where each reachable member is.
     pub(super) addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
+    /// Where members were reached the last time that any was, in this life or an earlier one.
+    pub(super) last_addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// What `.p2pfs/status.json` shows.
     pub(super) status: Arc<ArcSwap<Vec<u8>>>,
 }
 
 impl Published {
-    pub(super) fn new(view: Arc<View>, own_address: SocketAddr) -> Self {
+    pub(super) fn new(
+        view: Arc<View>,
+        own_address: SocketAddr,
+        last_addresses: Vec<SocketAddr>,
+    ) -> Self {
         Self {
             own_address: Arc::new(ArcSwap::from_pointee(own_address)),
             view: Arc::new(ArcSwap::new(view)),
             addresses: Arc::default(),
+            last_addresses: Arc::new(ArcSwap::from_pointee(last_addresses)),
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
         }
+    }
+
+    /// Where each member is reached from now on.
+    pub(super) fn set_addresses(&self, addresses: BTreeMap<NodeId, SocketAddr>) {
+        if !addresses.is_empty() {
+            let all = addresses.values().copied().collect();
+            self.last_addresses.store(Arc::new(all));
+        }
+        self.addresses.store(Arc::new(addresses));
     }
 }
 

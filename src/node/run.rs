@@ -431,7 +431,7 @@ impl Runner {
         let reachable = addresses.iter().map(|(node, at)| (*node, *at)).collect();
         self.parts.persister.set_reachable(reachable);
         self.parts.net.set_members_at(addresses.values().copied());
-        self.parts.published.addresses.store(Arc::new(addresses));
+        self.parts.published.set_addresses(addresses);
     }
 
     /// Others want files: they are offered what is here, and may have parts of what is fetched

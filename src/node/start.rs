@@ -224,7 +224,7 @@ impl Builder {
     ) -> Node {
         let generation = next_generation(past.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
-        let published = Published::new(catalogue.view(), address);
+        let published = Published::new(catalogue.view(), address, past.addresses.clone());
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server(&published);
         let events = EventLog::default();

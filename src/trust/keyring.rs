@@ -214,6 +214,12 @@ impl Keyring {
             .unwrap_or(false)
     }
 
+    /// The word by which the node was put out, or went.
+    pub fn expulsion_of(&self, node: &NodeId) -> Option<SignedStatement> {
+        self.read_ledger(|ledger| ledger.expulsion(node).cloned())
+            .flatten()
+    }
+
     /// The members' certificates, those that have ended included.
     pub fn certificates(&self) -> Vec<Certificate> {
         self.read_ledger(|ledger| ledger.members().cloned().collect())

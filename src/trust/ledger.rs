@@ -188,6 +188,21 @@ impl Ledger {
         spoken_of.filter_map(|(path, (node, _))| Some((&path[..], (*node)?)))
     }
 
+    /// The word by which a node is no member any more, its own or another's; none of a member.
+    pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
+        let about = self.statements.values().filter_map(|signed| {
+            let statement = &signed.statement;
+            match &statement.claim {
+                Claim::Expel { node, term, .. } if node == who && self.counts(signed) => {
+                    Some(((*term, statement.at_s), signed))
+                }
+                _ => None,
+            }
+        });
+        let last = about.max_by_key(|(order, _)| *order)?;
+        self.is_expelled(who).then_some(last.1)
+    }
+
     /// Whether the last that was said about the node's going is its own word.
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let all = self.statements.values().map(|signed| &signed.statement);

@@ -134,6 +134,45 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
 }
 
+/// What a command says, however it is broken over lines.
+fn said(node: &Node, command: &str) -> String {
+    let said = node.cli(&[command]).text();
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[apply(promise)]
+fn a_node_that_was_expelled_while_it_was_away_is_told_by_whom_and_how_it_comes_back() {
+    let mut cluster = Cluster::with_own_secrets();
+    // the one that is put out has no seed: what it remembers must do
+    let (mut two, one) = (cluster.start("two"), cluster.start("one"));
+    invite(&one, &[], &two);
+    one.write("of-one.txt", b"one");
+    two.wait_for_file("of-one.txt");
+    two.stop();
+    one.cli(&["expel", "two"]).expect_ok();
+    two.launch();
+    let expelled = "this node was expelled by one on ";
+    let way_back = "p2pfs join TOKEN here";
+    eventually("status warns of it", HANG_LIMIT, || {
+        said(&two, "status").contains(expelled)
+    });
+    let status = said(&two, "status");
+    assert!(status.contains(way_back), "{status}");
+    let doctor = two.cli(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1), "{}", doctor.stderr);
+    let doctor = said(&two, "doctor");
+    assert!(
+        doctor.contains(expelled) && doctor.contains(way_back),
+        "{doctor}"
+    );
+    for wrong in ["bring one in", "firewall", "another secret"] {
+        assert!(!doctor.contains(wrong), "{doctor}");
+    }
+    invite(&one, &[], &two);
+    two.wait_for_file("of-one.txt");
+    assert!(!said(&two, "status").contains(expelled));
+}
+
 #[apply(promise)]
 fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
     let mut cluster = Cluster::with_own_secrets();

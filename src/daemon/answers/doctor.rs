@@ -15,14 +15,16 @@ impl Service {
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
         checks.extend(self.check_network().await?);
         checks.extend(self.check_shares(sight));
-        let alive = alive_of(&self.members().await?);
-        if alive == 0 && self.in_force.load().config.seeds.is_empty() {
-            checks.push(Check::warning(
-                "peers",
-                "no other node is known",
-                "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
-            ));
+        if alive_of(&self.members().await?) == 0 {
+            let refusals = self.check_refusals().await;
+            let seedless = self.in_force.load().config.seeds.is_empty();
+            match self.check_membership() {
+                None if refusals.is_empty() && seedless => checks.push(self.check_peerless()),
+                _ => checks.extend(refusals),
+            }
         }
+        // what is to be done first stands first
+        checks.splice(..0, self.check_membership());
         Ok(Checkup { checks })
     }
 

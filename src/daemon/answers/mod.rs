@@ -11,6 +11,7 @@ mod giving;
 mod handing;
 mod legacy;
 mod limits;
+mod membership;
 mod names;
 mod network;
 mod news;

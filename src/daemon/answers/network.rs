@@ -1,5 +1,6 @@
 //! What is between this node and the others: seeds that do not answer, firewalls, clocks.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
 use crate::id::NodeId;
 use crate::node::door::MemberState;
-use crate::node::{MemberReport, Probed, Reached};
+use crate::node::{MemberReport, NetError, NodeError, Probed, Reached};
 
 /// Peers that are looked at one by one; of more, these say enough.
 const PEERS_MAX: usize = 16;
@@ -100,7 +101,13 @@ impl Service {
 
     /// Why nobody is there.
     pub(in crate::daemon) async fn check_why_alone(&self) -> Vec<Check> {
-        self.check_seeds().await
+        let mut checks = self.check_seeds().await;
+        checks.extend(self.check_refusals().await);
+        match self.check_membership() {
+            // which says all, and is in every answer by itself
+            Some(_) => vec![],
+            None => checks,
+        }
     }
 
     /// Whether the others reach this node.
@@ -145,6 +152,11 @@ impl Service {
             }
             if probed == Probed::Ourselves {
                 return Check::ok(name, "is this node itself");
+            }
+            if let Probed::Stranger(node) = &probed
+                && self.refuses(node)
+            {
+                return self.refused(name, address);
             }
             last = Some(seed_trouble(&name, address, &probed));
         }
@@ -191,11 +203,10 @@ impl Service {
             let here = self.node.address();
             match reached {
                 Ok(reached) => checks.extend(reached_checks(&name, here, &reached, now_ms)),
-                Err(error) => checks.push(Check::failed(
-                    format!("peer {name}"),
-                    error.to_string(),
-                    format!("let TCP port {} through its firewall", address.port()),
-                )),
+                Err(NodeError::Net(NetError::NotMember { .. })) => {
+                    checks.push(self.refused(format!("peer {name}"), address));
+                }
+                Err(error) => checks.push(peer_trouble(&name, address, &error)),
             }
         }
         checks.sort_by(|one, other| one.name.cmp(&other.name));
@@ -243,6 +254,19 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
         ),
     };
     Check::failed(name, found, remedy)
+}
+
+/// What it means that a peer could not be asked.
+fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
+    let remedy = match error {
+        NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
+            ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
+            ErrorKind::TimedOut => format!("let TCP port {} through its firewall", address.port()),
+            _ => "mend the network between the two".to_owned(),
+        },
+        _ => "ask again; if it stays so, p2pfs doctor there looks for the reason".to_owned(),
+    };
+    Check::failed(format!("peer {name}"), error.to_string(), remedy)
 }
 
 /// What it means that a peer was asked to dial back.
@@ -299,6 +323,27 @@ mod tests {
             told(900_000).unwrap(),
             "this machine's is 100 s ahead of it"
         );
+    }
+
+    #[test]
+    fn a_firewall_is_blamed_for_silence_and_not_for_a_peer_that_is_down_or_hung_up() {
+        let address = "10.0.0.2:1378".parse().unwrap();
+        let told = |error| peer_trouble("b", address, &NodeError::Net(error)).sentence();
+        let unreachable = |kind| NetError::Unreachable { address, kind };
+        let silent = told(unreachable(ErrorKind::TimedOut));
+        assert!(
+            silent.contains("TCP port 1378 through its firewall"),
+            "{silent}"
+        );
+        let down = told(unreachable(ErrorKind::ConnectionRefused));
+        assert!(down.contains("start p2pfs there"), "{down}");
+        for other in [
+            down,
+            told(unreachable(ErrorKind::NetworkUnreachable)),
+            told(NetError::TooManyConnections),
+        ] {
+            assert!(!other.contains("firewall"), "{other}");
+        }
     }
 
     #[test]

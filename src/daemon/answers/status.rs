@@ -21,6 +21,8 @@ impl Service {
             Sight::Own(_) => status.public_warnings,
         };
         warnings.extend(mount.problem.clone());
+        let membership = self.check_membership();
+        warnings.extend(membership.map(|check| check.sentence()));
         warnings.extend(self.isolation.load().iter().cloned());
         Ok(Status {
             name: status.name.to_string(),

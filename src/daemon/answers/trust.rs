@@ -208,7 +208,7 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
     }
 }
 
-fn time_of(unix_s: u64) -> Timestamp {
+pub(super) fn time_of(unix_s: u64) -> Timestamp {
     let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }

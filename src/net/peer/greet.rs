@@ -5,6 +5,8 @@
 //! dialler goes first. Its proof names no epoch and no node, and certificates, which hold names,
 //! are shown to members alone, so a stranger who is dialled learns nothing; and the acceptor
 //! answers only whom it admits, so a stranger who dials sees the connection close and nothing more.
+//! Who was a member and was put out is handed the signed word that did it, which names keys alone,
+//! so that it can say why nobody talks to it.
 
 use std::sync::Arc;
 
@@ -61,8 +63,14 @@ pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     let proof = membership_proof(&secret, Role::Client, client, server, &exporter);
     let chain = chain_for(keyring, client, server);
     say(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
-    let Greeting::Proven { proof, chain } = hear(stream, limits).await? else {
-        return Err(DropReason::Stranger);
+    let (proof, chain) = match hear(stream, limits).await? {
+        Greeting::Proven { proof, chain } => (proof, chain),
+        Greeting::PutOut { word } => {
+            // signed, so whoever hands it over need not be believed; kept or not, it counts
+            let _unkept = keyring.hear_news(&word);
+            return Err(DropReason::Stranger);
+        }
+        _ => return Err(DropReason::Stranger),
     };
     let is_member = match keyring.has_ledger() {
         true => keyring.admits(&server, &chain),
@@ -116,7 +124,7 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Enrolment { secret, chain })
 }
 
-/// The acceptor's side. Says nothing to one who cannot prove anything.
+/// The acceptor's side. Says nothing to one who cannot prove anything and never was a member.
 pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     ends: Ends,
@@ -136,10 +144,20 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             answer_invited(ends, &door, &exporter, &proof, &name),
             Admission::Enrolled,
         ),
-        Greeting::Proven { .. } | Greeting::Enrolled { .. } => (None, Admission::Enrolled),
+        Greeting::Proven { .. } | Greeting::Enrolled { .. } | Greeting::PutOut { .. } => {
+            (None, Admission::Enrolled)
+        }
     };
-    say(stream, &answer.ok_or(DropReason::Stranger)?, limits).await?;
-    Ok(admission)
+    if let Some(answer) = answer {
+        say(stream, &answer, limits).await?;
+        return Ok(admission);
+    }
+    if let (Admission::Member(_), Some(word)) = (admission, door.keyring.expulsion_of(&ends.client))
+    {
+        let word = word.encode().into();
+        say(stream, &Greeting::PutOut { word }, limits).await?;
+    }
+    Err(DropReason::Stranger)
 }
 
 fn answer_member(

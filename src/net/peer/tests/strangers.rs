@@ -58,6 +58,7 @@ async fn a_stranger_who_dials_is_told_nothing_whatever_he_says() {
             proof: [0; 32],
             chain: Bytes::new(),
         },
+        Greeting::PutOut { word: Bytes::new() },
     ] {
         let connected = connect(stranger.shared(), node.id, node.addr(), 4096).await;
         let mut stream = connected.unwrap();
@@ -279,4 +280,27 @@ async fn a_member_that_is_not_known_brings_its_certificates_and_who_was_put_out_
     admin.keyring.expel(&admin.shared().key, b.id).unwrap();
     let refused = b.net.knock(admin.addr()).await;
     assert!(refused.is_err(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_was_put_out_is_handed_the_word_that_did_it_and_no_other_stranger_is() {
+    let (admin, b) = (Node::founder("a"), Node::founder("b"));
+    let (key, name) = (&admin.shared().key, NodeName::new("b").unwrap());
+    let secret = EpochSecret::new(*admin.keyring.newest().as_bytes());
+    admin.keyring.admit(key, b.id, name.clone(), false).unwrap();
+    let chain = admin.keyring.chain_of(&b.id);
+    b.keyring.join(&b.id, secret, &chain).unwrap();
+    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
+    admin.keyring.expel(key, b.id).unwrap();
+    let word = admin.keyring.expulsion_of(&b.id);
+    assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
+    assert!(b.keyring.is_member(&b.id), "it was away");
+    assert!(b.net.knock(admin.addr()).await.is_err());
+    assert_eq!(b.keyring.expulsion_of(&b.id), word);
+    // who never was a member, and who was let in again
+    let stranger = Node::founder("c");
+    assert!(stranger.net.knock(admin.addr()).await.is_err());
+    assert_eq!(stranger.keyring.history().len(), 1);
+    admin.keyring.admit(key, b.id, name, false).unwrap();
+    assert_eq!(admin.keyring.expulsion_of(&b.id), None);
 }

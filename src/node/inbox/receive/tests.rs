@@ -37,7 +37,10 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
     let events = EventLog::default();
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
     let address = "127.0.0.1:1378".parse().unwrap();
-    let names = Names::new(Published::new(catalogue.view(), address).view, keyring);
+    let names = Names::new(
+        Published::new(catalogue.view(), address, vec![]).view,
+        keyring,
+    );
     let pushes = Pushes::new(PushParts {
         inbox: Some(inbox.clone()),
         accept,

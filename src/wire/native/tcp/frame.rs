@@ -33,6 +33,8 @@ pub enum Kind {
     Proven = 3,
     /// Greeting of the acceptor to one that it admits.
     Enrolled = 4,
+    /// Greeting of the acceptor to one that was put out: the word that did it.
+    PutOut = 5,
     /// Are you there (dialler); with the id of a request, that its answer is of no use any more.
     Ping = 8,
     /// I am (acceptor).
@@ -103,11 +105,12 @@ pub enum Phase {
 /// A clock and a reason.
 const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
 
-const KINDS: [Kind; 31] = [
+const KINDS: [Kind; 32] = [
     Kind::Prove,
     Kind::Enrol,
     Kind::Proven,
     Kind::Enrolled,
+    Kind::PutOut,
     Kind::Ping,
     Kind::Pong,
     Kind::AskMembers,
@@ -145,7 +148,9 @@ impl Kind {
     /// The longest body of this kind.
     pub const fn limit_bytes(self) -> usize {
         match self {
-            Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled => MAX_GREETING_BYTES,
+            Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled | Self::PutOut => {
+                MAX_GREETING_BYTES
+            }
             Self::Ping | Self::Pong | Self::Gone | Self::NotHere | Self::Busy => 0,
             Self::AskReach => 0,
             Self::Reached => MAX_REACHED_BYTES,

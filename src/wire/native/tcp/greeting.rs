@@ -43,6 +43,11 @@ pub enum Greeting {
         /// The certificates from the founding to the dialler's.
         chain: Bytes,
     },
+    /// The acceptor tells one that was a member why it is none any more, and ends the connection.
+    PutOut {
+        /// The signed statement that put it out: `trust::SignedStatement`.
+        word: Bytes,
+    },
 }
 
 impl Greeting {
@@ -60,6 +65,7 @@ impl Greeting {
                 proof,
                 chain,
             } => (Kind::Enrolled, [&secret[..], proof, chain].concat()),
+            Self::PutOut { word } => (Kind::PutOut, word.to_vec()),
         };
         Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
     }
@@ -100,6 +106,9 @@ impl Greeting {
                     chain,
                 })
             }
+            Kind::PutOut => Ok(Self::PutOut {
+                word: Bytes::copy_from_slice(body),
+            }),
             _ => Err(WireError::Malformed { what: WHAT }),
         }
     }

@@ -113,6 +113,7 @@ fn every_response_survives_the_wire() {
 
 #[test]
 fn every_greeting_survives_the_wire() {
+    let word = Bytes::from_static(b"statement");
     for greeting in [
         Greeting::Prove {
             lane: Lane::Urgent,
@@ -137,13 +138,12 @@ fn every_greeting_survives_the_wire() {
             proof: [6; 32],
             chain: Bytes::from_static(b"chain"),
         },
+        Greeting::PutOut { word },
     ] {
         let frame = greeting.encode();
         let header = header_of(&frame, Phase::Greeting);
-        assert_eq!(
-            Greeting::decode(header.kind, &frame.body).unwrap(),
-            greeting
-        );
+        let read = Greeting::decode(header.kind, &frame.body);
+        assert_eq!(read.unwrap(), greeting);
     }
 }
 

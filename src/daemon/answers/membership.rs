@@ -1,0 +1,98 @@
+//! Whether the others take this node for one of theirs, as far as it can know.
+//!
+//! Who was put out while it was away hears of it from the first member that it dials. Whoever is
+//! refused without a word is told what that can mean.
+
+use std::net::SocketAddr;
+
+use tokio::task::JoinSet;
+
+use super::Service;
+use super::trust::time_of;
+use crate::daemon::control::Check;
+use crate::daemon::seeds;
+use crate::id::NodeId;
+use crate::node::Probed;
+
+/// Members that are dialled where none is there; if one of these refuses this node, all do.
+const ASKED_WHEN_ALONE: usize = 4;
+/// The way back into a cluster.
+const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join \
+                         TOKEN here";
+
+impl Service {
+    /// By whom and when this node was put out, and the way back; none of a member.
+    pub(super) fn check_membership(&self) -> Option<Check> {
+        let me = self.node.id();
+        let word = self.node.keyring().expulsion_of(&me)?.statement;
+        // one that goes by itself knows
+        (word.by != me).then(|| {
+            let by = self.node.name_of(&word.by);
+            let at = time_of(word.at_s).strftime("%Y-%m-%d %H:%M UTC");
+            let found = format!("this node was expelled by {by} on {at}");
+            Check::failed("membership", found, COME_BACK)
+        })
+    }
+
+    /// Whether a node that refused this one is a member by what is known here.
+    pub(super) fn refuses(&self, node: &NodeId) -> bool {
+        let keyring = self.node.keyring();
+        keyring.has_ledger() && keyring.is_member(node)
+    }
+
+    /// What it means that a member refuses this node.
+    pub(super) fn refused(&self, name: String, address: SocketAddr) -> Check {
+        let found = format!("{address} takes this node for no member");
+        match self.check_membership() {
+            Some(_) => Check::failed(name, found, "do what the line of membership says"),
+            None => {
+                let found = format!(
+                    "{found}: either this node was expelled, or that one is in another cluster now"
+                );
+                let remedy = format!("p2pfs trust there shows which; {COME_BACK}");
+                Check::failed(name, found, remedy)
+            }
+        }
+    }
+
+    /// Those who were there last and are no seeds, where they refuse this node now.
+    pub(super) async fn check_refusals(&self) -> Vec<Check> {
+        if !self.node.keyring().has_ledger() {
+            return vec![];
+        }
+        let seeds = seeds::addresses(&self.in_force.load().config.seeds);
+        let mut known = self.node.last_addresses();
+        known.retain(|address| !seeds.contains(address));
+        let mut asked = JoinSet::new();
+        for address in known.into_iter().take(ASKED_WHEN_ALONE) {
+            let node = self.node.clone();
+            asked.spawn(async move { (address, node.probe(address).await) });
+        }
+        let answers = asked.join_all().await.into_iter();
+        let refusing = answers.filter_map(|(address, probed)| match probed {
+            Probed::Stranger(node) if self.refuses(&node) => {
+                let name = format!("peer {}", self.node.name_of(&node));
+                Some(self.refused(name, address))
+            }
+            _ => None,
+        });
+        refusing.collect()
+    }
+
+    /// What to say where nobody is there and no seed is named.
+    pub(super) fn check_peerless(&self) -> Check {
+        let others = self.node.keyring().certificates().len().saturating_sub(1);
+        match others {
+            0 => Check::warning(
+                "peers",
+                "no other node is known",
+                "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
+            ),
+            _ => Check::warning(
+                "peers",
+                format!("none of the {others} other members is there"),
+                "start p2pfs on one of them, or name its address as a seed if it has another now",
+            ),
+        }
+    }
+}
