@@ -125,11 +125,24 @@ pub enum Command {
     Completions(completions::CompletionsOptions),
 }
 
+/// The first argument where mount(8) is asked for a mount of the type fuse.p2pfs, or to change one:
+/// mount.fuse3(8) then runs the program that the type names, with what the kernel calls the source.
+const MOUNT_SOURCE: &str = "p2pfs";
+
 /// Reads the command line. Help and misuse are answered here, with their exit code.
 ///
 /// # Errors
 /// The exit code, where there is no command to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|first| first == MOUNT_SOURCE) {
+        eprintln!(
+            "p2pfs: the folder is not mounted this way, and a mount that stands is not changed: it \
+             is always read-only; change [mount] in p2pfs.toml(5) and restart p2pfs, or mount \
+             with: mount -t p2pfs none DIR"
+        );
+        return Err(ExitCode::from(2));
+    }
     match Cli::try_parse_from(arguments) {
         Ok(cli) => Ok(cli.command),
         Err(e) => {

@@ -20,6 +20,19 @@ const NEEDS: &[Need] = &[mount];
 const SOON: Duration = Duration::from_secs(30);
 
 #[apply(promise)]
+fn a_mount_that_stands_cannot_be_remounted_and_the_refusal_says_what_to_do() {
+    // what mount.fuse3(8) runs for mount -o remount,rw
+    let mut remount = program();
+    let refused = run(remount.args(["p2pfs", "/mnt/p2p", "-o", "rw,remount"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        refused.stderr.contains("change [mount]"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[apply(promise)]
 fn a_directory_from_the_future_accuses_no_clock() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);

@@ -308,6 +308,16 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s");
     let owned = machine.ok("stat -c '%a %u' /mnt/p2p/resume.pdf");
     assert_eq!(owned.trim(), "600 1000");
+    machine.ok("mount -t p2pfs none /mnt/p2p -o umask=0077,uid=1000");
+    let mount_with = |options: &str| {
+        let refused = machine.sh(&format!("mount -t p2pfs none /mnt/p2p -o {options}"));
+        assert!(!refused.status.success(), "{options}");
+        refused.stderr
+    };
+    let other = mount_with("umask=022");
+    assert!(other.contains("with umask 77: umount it first"), "{other}");
+    let noexec = mount_with("noexec");
+    assert!(noexec.contains("noexec is not possible"), "{noexec}");
     machine.ok("umount /mnt/p2p && mount /mnt/p2p");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s");
     let owned = machine.ok("stat -c '%a %u' /mnt/p2p/resume.pdf");
@@ -327,6 +337,14 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
         elsewhere.stderr
     );
     machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
+    machine.write(EXTRA, "nonsense = 1\n");
+    let broken = mount_with("ro,nosuid,nodev");
+    let (place, mislead) = ("extra.toml:1:1", "mounts nothing");
+    assert!(
+        broken.contains(place) && !broken.contains(mislead),
+        "{broken}"
+    );
+    machine.ok(&format!("rm {EXTRA}"));
     machine.ok("systemctl start mnt-p2p.mount");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
 }
