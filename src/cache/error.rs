@@ -41,7 +41,7 @@ pub enum CacheError {
         dir: PathBuf,
     },
     /// The file system refused. Retrying helps only after its cause is gone.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -104,5 +104,33 @@ impl CacheError {
             path: path.into(),
             source,
         }
+    }
+}
+
+/// What to do about what the file system said, where that is clear.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; make its filesystem writable, or choose another directory with --cache"
+        }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; move that file away, or choose another directory with --cache"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_made_or_written_says_what_to_do() {
+        let said = |kind: io::ErrorKind| {
+            CacheError::io("lock", "/var/cache/p2pfs/lock", kind.into()).to_string()
+        };
+        assert!(said(io::ErrorKind::ReadOnlyFilesystem).contains("make its filesystem writable"));
+        assert!(said(io::ErrorKind::AlreadyExists).contains("move that file away"));
+        assert!(!said(io::ErrorKind::Interrupted).contains(';'));
     }
 }

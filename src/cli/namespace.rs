@@ -211,7 +211,11 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     } else {
         "not listed"
     };
-    output.line(&format!("{}: {listed}", escape(provenance.path.as_bytes())))?;
+    let name = match provenance.path.as_bytes() {
+        b"" => "/".to_owned(),
+        name => escape(name),
+    };
+    output.line(&format!("{name}: {listed}"))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;
     if let Some(owner) = &provenance.owner {

@@ -66,7 +66,7 @@ pub enum TrustError {
         mode: u32,
     },
     /// A file does not hold what it should.
-    #[error("{path} does not hold {expected}")]
+    #[error("{path} does not hold {expected}: put back a copy of it that does")]
     BadFile {
         /// Which file.
         path: PathBuf,

@@ -33,6 +33,20 @@ fn a_mount_that_stands_cannot_be_remounted_and_the_refusal_says_what_to_do() {
 }
 
 #[apply(promise)]
+fn the_whole_folder_has_a_name_in_what_is_said_of_it() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let refused = node.cli(&["get", "/"]);
+    assert!(
+        refused.stderr.contains("/ is a directory"),
+        "{}",
+        refused.stderr
+    );
+    let why = node.cli(&["why", "/"]).expect_ok();
+    assert!(why.starts_with("/: listed"), "{why}");
+}
+
+#[apply(promise)]
 fn a_directory_from_the_future_accuses_no_clock() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);

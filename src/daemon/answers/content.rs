@@ -90,10 +90,13 @@ impl Service {
         self.node.version(&path).map_err(|error| match error {
             FileError::NotFound { path } => self.not_listed(&path),
             FileError::WrongKind { path, what } => {
-                let path = path.as_bytes().escape_ascii();
+                let name = match path.as_bytes() {
+                    b"" => "/".to_owned(),
+                    name => name.escape_ascii().to_string(),
+                };
                 Failure::new(
                     FailureKind::Invalid,
-                    format!("{path} is {what}, not a file"),
+                    format!("{name} is {what}, not a file"),
                 )
                 .with_remedy("name a file in it; cp -r takes a directory from the mount")
             }
