@@ -18,13 +18,13 @@ use crate::nodes::network::{Payload, Weather};
 use crate::nodes::world::{Death, World, live_of};
 use crate::support::seeds::each_seed;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// After this an expelled node can read nothing that is sealed, and no member hears from it.
-const BOUND: Duration = Duration::from_secs(EPOCH_SWITCH_S + EPOCH_OVERLAP_S + 5);
+pub(super) const BOUND: Duration = Duration::from_secs(EPOCH_SWITCH_S + EPOCH_OVERLAP_S + 5);
 
 /// Some nodes that know each other, of which the first founded the cluster, the second may admit
 /// and expel too, and each shares a file.
-fn certified(count: usize, seed: u64, weather: Weather) -> World {
+pub(super) fn certified(count: usize, seed: u64, weather: Weather) -> World {
     let mut world = World::new(seed, weather);
     let now_s = world.unix_s();
     for index in 0..count {
@@ -48,7 +48,7 @@ fn certified(count: usize, seed: u64, weather: Weather) -> World {
     world
 }
 
-fn keyring(world: &World, index: usize) -> &Keyring {
+pub(super) fn keyring(world: &World, index: usize) -> &Keyring {
     world.nodes[index]
         .keyring
         .as_ref()
@@ -69,7 +69,7 @@ fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
         .unwrap();
 }
 
-fn expel(world: &mut World, admin: usize, out: usize) {
+pub(super) fn expel(world: &mut World, admin: usize, out: usize) {
     let id = world.nodes[out].id;
     keyring(world, admin)
         .expel(&world.nodes[admin].key, id)
@@ -77,10 +77,15 @@ fn expel(world: &mut World, admin: usize, out: usize) {
     rotate(world, admin);
 }
 
-fn rotate(world: &mut World, admin: usize) {
+pub(super) fn rotate(world: &mut World, admin: usize) {
     keyring(world, admin)
         .rotate(&world.nodes[admin].key)
         .unwrap();
+    membership_changed(world, admin);
+}
+
+/// Lets a node look at what it said of who is in, and tell the others.
+pub(super) fn membership_changed(world: &mut World, admin: usize) {
     let now = world.now;
     let running = world.nodes[admin].running.as_mut().expect("it runs");
     running.machine.membership_changed(now);
@@ -118,7 +123,7 @@ fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
 
 /// What the world sends to a node from now on may not be for it: no member talks to it, and what
 /// it hears it cannot open.
-fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<usize>) {
+pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<usize>) {
     world.network.recording = Some(Vec::new());
     let hash = world.content(777);
     let first = *members.first().expect("some");

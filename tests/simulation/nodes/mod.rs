@@ -16,6 +16,7 @@ mod identity;
 mod model;
 mod namespace;
 mod network;
+mod ownership;
 mod reading;
 mod running;
 mod strangers;
