@@ -775,9 +775,15 @@ fn a_file_that_is_not_hashed_yet_is_said_to_be_being_read() {
     node.write("docs/old", b"1");
     node.wait_for_file("docs/old");
     // as long as somebody writes, it is not hashed
-    let mut writer = fs::File::create(node.share.join("docs/new")).unwrap();
+    let mut new = fs::File::create(node.share.join("docs/new")).unwrap();
     set_mode(&node.share.join("docs/new"), 0o644);
-    writer.write_all(&noise(1, 100_000)).unwrap();
+    let (enough, told) = std::sync::mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        while told.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            new.write_all(&noise(1, 1000)).unwrap();
+            look_again();
+        }
+    });
     let listed = || node.cli(&["ls", "docs", "--json"]).expect_json();
     eventually("it is known of", SOON, || {
         listed()["being_read"][0]["path"] == "docs/new"
@@ -800,7 +806,8 @@ fn a_file_that_is_not_hashed_yet_is_said_to_be_being_read() {
             refused.stderr
         );
     }
-    drop(writer);
+    drop(enough);
+    writer.join().unwrap();
     node.wait_for_file("docs/new");
     assert_eq!(listed()["being_read"], serde_json::json!([]));
 }

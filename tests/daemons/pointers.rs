@@ -2,8 +2,9 @@
 //! mount: mail, releases.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -130,14 +131,8 @@ fn a_current_link_always_leads_to_a_whole_release() {
     let (writer, reader) = two_nodes(&mut cluster);
     let site = writer.share.join("site");
     fs::create_dir_all(site.join("releases")).unwrap();
-    let releases = Meanwhile::begin(move |round| {
-        let release = site.join(format!("releases/{round}"));
-        fs::create_dir(&release).unwrap();
-        (0..20).for_each(|n| fs::write(release.join(format!("page{n}")), page(round, n)).unwrap());
-        // an absolute link, as tools for deployment make them
-        symlink(&release, site.join("next")).unwrap();
-        fs::rename(site.join("next"), site.join("current")).unwrap();
-    });
+    let mut deployment = Deployment::begin(&site);
+    let releases = Meanwhile::begin(move |round| deployment.release(round));
     let current = reader.mounted("site/current");
     let mut seen = 0;
     eventually("releases come", PATIENCE, || {
@@ -167,6 +162,60 @@ fn a_current_link_always_leads_to_a_whole_release() {
         seen > 30
     });
     assert!(releases.end() > 1);
+}
+
+/// What puts releases in place. A process of its own: a file that is open here for writing is open
+/// in what other tests start meanwhile, too, until that runs, and nothing waits for such a file.
+struct Deployment {
+    shell: Child,
+    rounds: ChildStdin,
+    done: BufReader<ChildStdout>,
+}
+
+/// For each number that comes, a release and an absolute link, as tools for deployment make them.
+const DEPLOY: &str = r#"
+while read round; do
+    release="$PWD/releases/$round"
+    mkdir "$release"
+    page=0
+    while [ $page -lt 20 ]; do
+        line=0
+        while [ $line -lt $page ]; do
+            echo "page $page of release $round"
+            line=$((line + 1))
+        done > "$release/page$page"
+        page=$((page + 1))
+    done
+    ln -s "$release" next
+    mv -T next current
+    echo done
+done"#;
+
+impl Deployment {
+    fn begin(site: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", DEPLOY]).current_dir(site);
+        let mut shell = fork(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
+        Self {
+            rounds: shell.stdin.take().unwrap(),
+            done: BufReader::new(shell.stdout.take().unwrap()),
+            shell,
+        }
+    }
+
+    fn release(&mut self, round: usize) {
+        writeln!(self.rounds, "{round}").unwrap();
+        let mut done = String::new();
+        self.done.read_line(&mut done).unwrap();
+        assert_eq!(done, "done\n");
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
 }
 
 fn page(release: usize, number: usize) -> String {

@@ -183,12 +183,12 @@ fn a_name_among_many_that_are_looked_up_at_once_is_found() {
 #[apply(promise)]
 fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
     const LIMIT: usize = 1024;
-    let lookup = Duration::from_secs(15);
+    let lookup = Duration::from_secs(25);
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
     let node = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
-        config: settings(&[&peer]).replace("'3s'", "'15s'"),
+        config: settings(&[&peer]).replace("'3s'", "'25s'"),
         ..NodeOptions::new("lab")
     });
     let all = look_up(&node, LIMIT + 100);
