@@ -360,12 +360,16 @@ impl Daemon {
         self.mount_status.send_if_modified(|status| {
             let changed = status.mounted != is_mounted;
             if changed && !is_mounted {
-                let problem = "it was unmounted by hand; restart the daemon to mount it again";
+                let gone = self.mount.as_ref().map(|mount| mount.why_gone());
+                let problem = gone.unwrap_or_else(|| "it was never mounted".to_owned());
                 journal::warn(
                     message::FOLDER_GONE,
                     &format!("the folder is gone: {problem}"),
                 );
-                status.problem = Some(problem.to_owned());
+                status.problem = Some(problem);
+            } else if changed {
+                // what lay over it is gone
+                status.problem = None;
             }
             status.mounted = is_mounted;
             changed

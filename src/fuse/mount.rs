@@ -214,6 +214,19 @@ impl Mount {
         self.server.is_serving() && self.seat.is_mounted()
     }
 
+    /// Why it is not mounted any more and what to do, for people.
+    pub fn why_gone(&self) -> String {
+        match (self.seat.is_mounted(), self.seat.covered_by()) {
+            (true, _) => "its connection was aborted; restart the daemon to mount it again".into(),
+            (false, Some(other)) => {
+                format!("another filesystem ({other}) is mounted over it: umount that one")
+            }
+            (false, None) => {
+                "it was unmounted by hand; restart the daemon to mount it again".into()
+            }
+        }
+    }
+
     /// Whether the threads that serve it answer within this time, found out without the kernel: a
     /// process that waits for its own mount cannot be killed.
     pub fn answers(&self, timeout: Duration) -> bool {

@@ -126,6 +126,13 @@ impl Standing {
         matches!(place::connection_at(&self.dir), Ok(Some(here)) if here == self.connection)
     }
 
+    /// What filesystem is seen in its place instead of it; none where nothing is mounted there.
+    pub fn covered_by(&self) -> Option<String> {
+        let seen = place::mount_at(&self.dir).ok()??;
+        let is_ours = seen.filesystem == FILESYSTEM_TYPE && seen.connection == self.connection;
+        (!is_ours && seen.filesystem != place::AUTOMOUNT).then_some(seen.filesystem)
+    }
+
     /// Takes the mount out of the tree, and ends every request that is still under way, so that
     /// nobody who waits in it is left standing. Files that are open stay open and fail from now
     /// on. Does nothing where the mount is gone already or another one stands in its place.

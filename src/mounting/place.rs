@@ -19,7 +19,7 @@ const STALE_MOUNTS_MAX: usize = 64;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the kernel calls an automount point.
-const AUTOMOUNT: &str = "autofs";
+pub(super) const AUTOMOUNT: &str = "autofs";
 /// While a program waits at an automount point, only what systemd started for it may mount there.
 /// So where `mount.p2pfs` has made this directory, it takes the mount from here to its place.
 const STAGE: &str = "/run/p2pfs-automount";
@@ -70,12 +70,13 @@ pub(super) fn connection_at(dir: &Path) -> Result<Option<Connection>, MountingEr
     Ok(ours.map(|mount| mount.connection))
 }
 
-struct MountEntry {
-    filesystem: String,
-    connection: Connection,
+pub(super) struct MountEntry {
+    pub(super) filesystem: String,
+    pub(super) connection: Connection,
 }
 
-fn mount_at(dir: &Path) -> Result<Option<MountEntry>, MountingError> {
+/// The topmost mount at `dir`.
+pub(super) fn mount_at(dir: &Path) -> Result<Option<MountEntry>, MountingError> {
     let list =
         fs::read("/proc/self/mountinfo").map_err(|why| MountingError::NoMountList { why })?;
     Ok(find_mount(&list, dir))

@@ -105,7 +105,26 @@ fn an_unmount_by_somebody_else_is_noticed() {
     eventually("the mount is gone", PATIENCE, || {
         !mounted.mount.is_mounted()
     });
+    let why = mounted.mount.why_gone();
+    assert!(why.contains("unmounted by hand"), "{why}");
     mounted.mount.unmount().unwrap();
+}
+
+#[apply(promise)]
+fn a_filesystem_that_is_mounted_over_the_folder_is_named_and_once_it_is_gone_all_is_well() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mount = mount_at(scratch.path()).unwrap();
+    let mut cover = Command::new("mount");
+    cover.args(["-t", "tmpfs", "none"]).arg(scratch.path());
+    assert!(cover.status().unwrap().success());
+    assert!(!mount.is_mounted());
+    let why = mount.why_gone();
+    assert!(why.contains("(tmpfs) is mounted over it"), "{why}");
+    let uncovered = Command::new("umount").arg(scratch.path()).status();
+    assert!(uncovered.unwrap().success());
+    assert!(mount.is_mounted());
+    assert_eq!(fs::read(scratch.path().join("file")).unwrap(), b"bytes");
+    mount.unmount().unwrap();
 }
 
 #[apply(promise)]

@@ -127,6 +127,11 @@ impl Seat {
         self.standing.is_mounted()
     }
 
+    /// As [`Standing::covered_by`] says.
+    pub fn covered_by(&self) -> Option<String> {
+        self.standing.covered_by()
+    }
+
     /// Takes the mount away, as [`Standing::unmount`] says; a broker's is the broker's to take.
     ///
     /// # Errors
