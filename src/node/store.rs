@@ -175,7 +175,7 @@ impl Store {
             let mut records = self.check(writing.open_table(RECORDS))?;
             for write in writes {
                 self.write_log(&mut logs, &mut records, write)?;
-                self.write_marks(&writing, &write.marks)?;
+                self.write_marks(&writing, write.marks.iter())?;
             }
         }
         self.check(writing.commit())

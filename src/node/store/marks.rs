@@ -1,7 +1,5 @@
 //! What is remembered of contents that are private though no log names them any more.
 
-use std::collections::BTreeMap;
-
 use redb::{
     ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction,
 };
@@ -22,15 +20,14 @@ fn key_of(mark: &Mark) -> (&[u8; 32], &[u8; 32]) {
 
 impl Store {
     pub(super) fn marks(&self) -> Result<Vec<Mark>, StoreError> {
-        let reading = self.database.begin_read();
-        let reading = reading.map_err(|error| self.failed(error))?;
+        let reading = self.check(self.database.begin_read())?;
         let marks = match reading.open_table(MARKS) {
             Ok(marks) => marks,
             // a store of before there were any
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             Err(error) => return Err(self.failed(error)),
         };
-        let marks = marks.iter().map_err(|error| self.failed(error))?;
+        let marks = self.check(marks.iter())?;
         let marks = marks.map(|mark| {
             let (key, _) = mark?;
             let (content, author) = key.value();
@@ -39,9 +36,7 @@ impl Store {
                 author: NodeId::new(*author),
             })
         });
-        marks
-            .collect::<Result<_, _>>()
-            .map_err(|error| self.failed(error))
+        self.check(marks.collect::<Result<_, _>>())
     }
 
     /// Forgets that contents were private that nobody can be given any more.
@@ -53,33 +48,25 @@ impl Store {
             return Ok(());
         }
         let writing = self.begin_write()?;
-        {
-            let marks = writing.open_table(MARKS);
-            let mut marks = marks.map_err(|error| self.failed(error))?;
-            for mark in gone {
-                let dropped = marks.remove(key_of(mark));
-                dropped.map_err(|error| self.failed(error))?;
-            }
-        }
-        writing.commit().map_err(|error| self.failed(error))
+        self.write_marks(&writing, gone.iter().map(|mark| (mark, &false)))?;
+        self.check(writing.commit())
     }
 
-    pub(super) fn write_marks(
+    /// Remembers the marks that are kept, and forgets the others.
+    pub(super) fn write_marks<'a>(
         &self,
         writing: &WriteTransaction,
-        marked: &BTreeMap<Mark, bool>,
+        marked: impl ExactSizeIterator<Item = (&'a Mark, &'a bool)>,
     ) -> Result<(), StoreError> {
-        if marked.is_empty() {
+        if marked.len() == 0 {
             return Ok(());
         }
-        let marks = writing.open_table(MARKS);
-        let mut marks = marks.map_err(|error| self.failed(error))?;
+        let mut marks = self.check(writing.open_table(MARKS))?;
         for (mark, is_kept) in marked {
-            let changed = match is_kept {
+            self.check(match is_kept {
                 true => marks.insert(key_of(mark), ()).map(drop),
                 false => marks.remove(key_of(mark)).map(drop),
-            };
-            changed.map_err(|error| self.failed(error))?;
+            })?;
         }
         Ok(())
     }
