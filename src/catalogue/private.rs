@@ -12,7 +12,7 @@ use super::audience::{Audience, Mark};
 use super::merge::Merge;
 use super::merged::Merged;
 use super::orders::{ByHash, HashFrom};
-use super::row::{Class, Row};
+use super::row::{Class, NodeIndex, Row};
 use super::{Catalogue, CatalogueError, View};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
@@ -47,33 +47,27 @@ impl Merged {
         rows.take_while(move |row| row.hash == *hash.as_bytes())
     }
 
-    /// Whether an author lists a content openly.
-    fn is_open_from(&self, hash: ContentHash, author: super::row::NodeIndex) -> bool {
+    /// The names under which an author lists a content, openly or sealed.
+    fn files_from(&self, hash: ContentHash, author: NodeIndex) -> impl Iterator<Item = &Row> {
         let from = HashFrom {
             author: u32::from(author.0),
             ..first_of(hash)
         };
-        let rows = self
-            .by_hash
-            .range(from..)
-            .map(|by| &by.row)
-            .take(NAMES_LOOKED_AT);
-        let mut own = rows.take_while(|row| {
+        let rows = self.by_hash.range(from..).map(|by| &by.row);
+        rows.take_while(move |row| {
             row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
-        });
+        })
+    }
+
+    /// Whether an author lists a content openly.
+    fn is_open_from(&self, hash: ContentHash, author: NodeIndex) -> bool {
+        let mut own = self.files_from(hash, author).take(NAMES_LOOKED_AT);
         own.any(|row| !row.share.is_sealed())
     }
 
     /// Whether an author lists a content, openly or sealed.
-    fn is_listed_by(&self, hash: ContentHash, author: super::row::NodeIndex) -> bool {
-        let from = HashFrom {
-            author: u32::from(author.0),
-            ..first_of(hash)
-        };
-        let next = self.by_hash.range(from..).next().map(|by| &by.row);
-        next.is_some_and(|row| {
-            row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
-        })
+    fn is_listed_by(&self, hash: ContentHash, author: NodeIndex) -> bool {
+        self.files_from(hash, author).next().is_some()
     }
 
     /// Whether anybody lists a content, openly or sealed for this node.
@@ -92,7 +86,7 @@ impl Merged {
         if self.private.is_empty() && self.marks.is_empty() {
             return true;
         }
-        if self.marks.is_full() && self.files_of(hash).next().is_none() {
+        if self.marks.is_full() && !self.is_listed(hash) {
             return false;
         }
         let mut sealed = self.sealed_names(hash).take(NAMES_LOOKED_AT);
