@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Machine;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
@@ -61,13 +63,13 @@ impl Machine {
             let question = Message::Get {
                 hashes: vec![*hash],
             };
+            let Ok(body) = question.encode().map(Bytes::from) else {
+                continue;
+            };
             let readers = self.catalogue.readers_of(hash).into_iter();
-            let others: Vec<NodeId> = readers.filter(|node| *node != self.me).collect();
-            for node in others {
-                if let Ok(body) = question.encode() {
-                    // one that is not there is asked again with the next
-                    let _gone = self.cluster.send(now, node, body.into());
-                }
+            for node in readers.filter(|node| *node != self.me) {
+                // one that is not there is asked again with the next
+                let _gone = self.cluster.send(now, node, body.clone());
             }
         }
     }
