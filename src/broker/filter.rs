@@ -1,6 +1,11 @@
 //! What the mount broker's process may ask of the kernel from now on: to mount and unmount, to
-//! register backing files, to pass messages on. Not to start programs, to open connections, to
-//! become somebody else, to load, trace or kill.
+//! register backing files, to pass messages on, to open files and to make folders. Not to start
+//! programs, to open connections, to become somebody else, to load code, to trace another process
+//! or to send it a signal.
+//!
+//! What it cannot take away: whoever takes the broker over may mount and open anything that root
+//! may, with any flags, since a filter sees no path. What can be reached so is bounded by the unit,
+//! `packaging/p2pfs-broker.service`.
 
 use std::io;
 
@@ -11,7 +16,8 @@ use seccompiler::{
 
 use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
-/// Without conditions: memory, waiting, looking at files, and mounting.
+/// Without conditions: memory, waiting, messages on sockets that are open, looking at files,
+/// opening them with any flags, making folders, and mounting.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -20,7 +26,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getdents64,
@@ -53,7 +58,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_statfs,
     libc::SYS_statx,
-    libc::SYS_tgkill,
     libc::SYS_umount2,
     libc::SYS_write,
     libc::SYS_writev,
@@ -71,6 +75,16 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_stat,
 ];
 
+/// What may be asked of a descriptor: its flags, a copy. Not whom it sends which signal (F_SETOWN,
+/// F_SETSIG).
+const FCNTL_ALLOWED: [libc::c_int; 5] = [
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+];
+
 /// Confines this process, and every thread that it starts, for good. What is not allowed fails with
 /// EPERM.
 ///
@@ -84,6 +98,12 @@ pub(super) fn confine() -> io::Result<()> {
         libc::SYS_ioctl,
         vec![code(BACKING_OPEN)?, code(BACKING_CLOSE)?],
     ));
+    let of_descriptors = FCNTL_ALLOWED.map(|it| code(it as u64));
+    let of_descriptors: io::Result<Vec<_>> = of_descriptors.into_iter().collect();
+    rules.push((libc::SYS_fcntl, of_descriptors?));
+    // abort(3) sends a signal to the process that calls it; this one never forks
+    let itself = argument(0, SeccompCmpOp::Eq, std::process::id().into())?;
+    rules.push((libc::SYS_tgkill, vec![itself]));
     // threads, which looking at a stale mount takes, but no processes
     let threads = libc::CLONE_THREAD as u64;
     let thread = argument(0, SeccompCmpOp::MaskedEq(threads), threads)?;

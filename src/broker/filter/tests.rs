@@ -4,6 +4,9 @@ use std::process::Command;
 
 use super::*;
 
+/// Which signal a descriptor sends; the crate has no name for it.
+const F_SETSIG: libc::c_int = 10;
+
 fn errno(outcome: libc::c_long) -> i32 {
     match outcome {
         0.. => 0,
@@ -29,7 +32,6 @@ fn forbidden() -> Vec<(&'static str, i32)> {
                 libc::syscall(libc::SYS_clone, libc::SIGCHLD, null, null, null, null),
             ),
             ("ptrace", libc::syscall(libc::SYS_ptrace, 0, 0, null, null)),
-            ("kill", libc::syscall(libc::SYS_kill, 1, 0)),
             ("setuid", libc::syscall(libc::SYS_setuid, 0)),
             (
                 "unshare",
@@ -74,17 +76,52 @@ fn forbidden() -> Vec<(&'static str, i32)> {
     outcomes.to_vec()
 }
 
+/// The same of every way to send a signal to another process.
+fn signals() -> Vec<(&'static str, i32)> {
+    let null = std::ptr::null::<libc::c_void>();
+    // SAFETY: signal 0 is none, and what takes a pointer fails before it looks there.
+    let outcomes = unsafe {
+        [
+            ("kill", libc::syscall(libc::SYS_kill, 1, 0)),
+            ("tgkill", libc::syscall(libc::SYS_tgkill, 1, 1, 0)),
+            ("tkill", libc::syscall(libc::SYS_tkill, 1, 0)),
+            (
+                "rt_sigqueueinfo",
+                libc::syscall(libc::SYS_rt_sigqueueinfo, 1, 0, null),
+            ),
+            (
+                "pidfd_send_signal",
+                libc::syscall(libc::SYS_pidfd_send_signal, 0, 0, null, 0),
+            ),
+            (
+                "fcntl F_SETOWN",
+                libc::syscall(libc::SYS_fcntl, 0, libc::F_SETOWN, 1),
+            ),
+            (
+                "fcntl F_SETSIG",
+                libc::syscall(libc::SYS_fcntl, 0, F_SETSIG, libc::SIGKILL),
+            ),
+        ]
+        .map(|(name, outcome)| (name, errno(outcome)))
+    };
+    outcomes.to_vec()
+}
+
 /// Tries what is forbidden and what is not, in a process of its own.
 #[test]
 #[ignore = "the test below runs it in a process of its own"]
 fn tries_everything() {
     confine().unwrap();
-    for (name, errno) in forbidden() {
+    for (name, errno) in forbidden().into_iter().chain(signals()) {
         assert_eq!(errno, libc::EPERM, "{name}");
     }
     std::thread::spawn(|| ())
         .join()
         .expect("threads can be started");
+    let itself = std::process::id();
+    // SAFETY: takes numbers alone; signal 0 is none.
+    let to_itself = unsafe { libc::syscall(libc::SYS_tgkill, itself, libc::gettid(), 0) };
+    assert_eq!(errno(to_itself), 0, "abort(3) must end the process");
     assert!(std::fs::read("/proc/self/mountinfo").is_ok());
     let nowhere = std::path::Path::new("/nonexistent");
     let unmounted = rustix::mount::unmount(nowhere, rustix::mount::UnmountFlags::DETACH);
@@ -92,7 +129,7 @@ fn tries_everything() {
 }
 
 #[test]
-fn the_broker_can_start_nothing_connect_to_nothing_and_become_nobody_else() {
+fn the_broker_can_start_nothing_connect_to_nothing_signal_and_become_nobody_else() {
     let ran = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
