@@ -52,6 +52,7 @@
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
 //! | `bucket` | how much of something may happen in a time |
+//! | `files` | files that are their owner's alone, locked, or opened anew by their descriptor |
 //! | `offences` | who broke a protocol's rules, how often and how last |
 //! | [`trust`] | keys, secrets, invitations, proofs of membership |
 //! | [`wire`] | every format that crosses a network, with every size limit |
@@ -150,6 +151,7 @@ pub mod daemon;
 pub mod digest;
 #[cfg_attr(not(rooms), doc(hidden))]
 pub mod extent;
+mod files;
 #[cfg_attr(not(rooms), doc(hidden))]
 pub mod fs;
 #[cfg(feature = "fuse")]

@@ -3,9 +3,9 @@
 //!
 //! Reading does not: it changes nothing. Short writes are continued, interrupted ones repeated.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::map::SMALL_BYTES;
+use crate::files::{make_private_dir, open_private};
 
 /// How far a file that is put in place of another must have come when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +41,13 @@ impl Disk {
             return Ok(());
         }
         self.allow_change()?;
-        DirBuilder::new().recursive(true).mode(0o700).create(path)
+        make_private_dir(path)
     }
 
     /// Opens a file for reading and writing, made where it does not exist.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.allow_change()?;
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
+        open_private(path)
     }
 
     pub(super) fn set_len(&self, file: &File, length_bytes: u64) -> io::Result<()> {

@@ -3,9 +3,9 @@
 //! Never deletes what does not bear a name of ours.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,6 +15,7 @@ use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
 use crate::digest::{ContentHash, outboard_bytes};
 use crate::extent::PAGE_BYTES;
+use crate::files::{locked, make_private_dir};
 
 /// The format of this directory; a higher one is left alone.
 const FORMAT: u64 = 1;
@@ -140,10 +141,7 @@ impl Layout {
     /// Makes the directory, locks it and checks its format.
     pub(super) fn claim(&self, disk: &Disk) -> Result<File, CacheError> {
         let dir = &self.dir;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
+        make_private_dir(dir)
             .map_err(|error| CacheError::io("make the cache directory", dir, error))?;
         // A format that is not ours is told apart before anything is written, the lock included.
         let known = self.check_format()?;
@@ -159,22 +157,10 @@ impl Layout {
 
     fn lock(&self) -> Result<File, CacheError> {
         let path = self.dir.join("lock");
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let failed = |error| CacheError::io("lock", &path, error);
-        let file = options.open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(CacheError::Locked {
-                dir: self.dir.clone(),
-            }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        let lock = locked(&path).map_err(|error| CacheError::io("lock", &path, error))?;
+        lock.ok_or_else(|| CacheError::Locked {
+            dir: self.dir.clone(),
+        })
     }
 
     /// Whether the version file is there.

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::complete;
 use super::connect::Reporting;
@@ -24,6 +23,7 @@ use super::error::CliError;
 use super::names::shared_name;
 use super::text::{escape, human_bytes};
 use crate::daemon::control::{Breaks, Call, Client, ClientError, GetDone, GetStarted, Named};
+use crate::files::link;
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
@@ -278,11 +278,7 @@ fn unnamed_file(folder: &Path, mode: u32) -> io::Result<File> {
 
 /// Gives an unnamed file a hidden name beside its final one, and tells which.
 fn link_hidden(file: &File, place: &Path) -> io::Result<PathBuf> {
-    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
-    try_names(place, |hidden| {
-        Ok(linkat(CWD, &own, CWD, hidden, AtFlags::SYMLINK_FOLLOW)?)
-    })
-    .map(|((), path)| path)
+    try_names(place, |hidden| link(file, hidden)).map(|((), path)| path)
 }
 
 fn hidden_file(place: &Path, mode: u32) -> io::Result<(File, PathBuf)> {

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,6 +17,7 @@ use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{
     Call, Client, ClientError, FailureKind, Named, Said, SendDone, SendProgress,
 };
+use crate::files::opened_anew;
 
 /// What statfs(2) says of a FUSE filesystem (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
@@ -168,7 +168,7 @@ fn readable(path: &Path) -> io::Result<File> {
     let mut copy = tempfile::tempfile()?;
     io::copy(&mut file, &mut copy)?;
     // opened anew, from its beginning, to be read alone
-    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+    opened_anew(&copy)
 }
 
 fn progress_bar() -> ProgressBar {

@@ -2,13 +2,11 @@
 //!
 //! Owns its making and its lock. One daemon at a time works there.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::NodeError;
+use crate::files::{locked, make_private_dir};
 
 /// A state directory that is ours while this lives.
 #[derive(Debug)]
@@ -28,23 +26,11 @@ impl StateDir {
             dir: dir.to_owned(),
             source,
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(dir.join("lock")).map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: dir.to_owned(),
-                _lock: lock,
-            }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(NodeError::StateLocked {
-                dir: dir.to_owned(),
-            }),
-            Err(error) => Err(failed(error.into())),
+        make_private_dir(dir).map_err(failed)?;
+        let path = dir.to_owned();
+        match locked(&dir.join("lock")).map_err(failed)? {
+            Some(_lock) => Ok(Self { path, _lock }),
+            None => Err(NodeError::StateLocked { dir: path }),
         }
     }
 
@@ -56,6 +42,7 @@ impl StateDir {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -8,9 +8,9 @@
 //! After an error in a write nothing of it was stored; `Catalogue::store_anew` has everything
 //! given out again.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -20,6 +20,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, LogState, LogWrite};
+use crate::files::{PRIVATE_MODE, open_private};
 use crate::id::{Generation, NodeId};
 use crate::wire::native::record::{Fact, Record};
 
@@ -85,6 +86,8 @@ impl Store {
             why: error.to_string(),
         };
         let file = open_private(&path).map_err(disk)?;
+        let mode = Permissions::from_mode(PRIVATE_MODE);
+        file.set_permissions(mode).map_err(disk)?;
         let mut builder = Database::builder();
         builder.set_cache_size(PAGE_CACHE_BYTES);
         let database = builder.create_file(file).map_err(|error| match error {
@@ -417,17 +420,4 @@ fn damaged(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).expect("what is stored always encodes")
-}
-
-/// Opens a file that only its owner may read, or makes it.
-fn open_private(path: &Path) -> std::io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
 }

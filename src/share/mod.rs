@@ -57,7 +57,6 @@ mod tests;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -78,6 +77,7 @@ pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
 
 use crate::digest::ContentHash;
+use crate::files::make_private_dir;
 use crate::path::{SharedPath, check_name};
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
@@ -424,8 +424,7 @@ fn without_links_above(path: &Path) -> PathBuf {
 
 /// What the threads share, with the state that an earlier run left.
 fn open_shared(config: ShareConfig) -> Result<Shared, ShareError> {
-    let mut make = std::fs::DirBuilder::new();
-    make.recursive(true).mode(0o700).create(&config.state_dir)?;
+    make_private_dir(&config.state_dir)?;
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
     let ledger = Ledger::open(&state_dir.join("shares.redb"))?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use super::tree::Slot;
+use crate::files::path_of;
 
 /// One read takes so much: some hundred events.
 const READ_BYTES: usize = 64 * 1024;
@@ -119,8 +120,7 @@ impl Watches {
         if self.by_watch.len() >= self.limit {
             return Err(Unwatched::Limit);
         }
-        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        match inotify::add_watch(inotify, path, MASK) {
+        match inotify::add_watch(inotify, path_of(directory), MASK) {
             Ok(watch) => {
                 self.by_watch.insert((watch, slot));
                 Ok(watch)

@@ -1,20 +1,19 @@
 //! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
 //! them.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::TrustError;
+use crate::files::{PRIVATE_MODE, make_private_dir};
 
 /// No secret of ours is longer: a key is below 100 bytes, an epoch's 65.
 const MAX_FILE_BYTES: u64 = 4096;
-const SECRET_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 /// The permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
@@ -100,13 +99,9 @@ pub(super) fn remove(path: &Path) -> Result<(), TrustError> {
 /// A file in the same directory, gone unless it gets the name.
 fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError> {
     let directory = directory_of(path);
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(directory);
-    made.map_err(|error| failed("create", directory, error))?;
+    make_private_dir(directory).map_err(|error| failed("create", directory, error))?;
     let written = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(SECRET_MODE))
+        .permissions(Permissions::from_mode(PRIVATE_MODE))
         .tempfile_in(directory)
         .and_then(|mut file| {
             file.write_all(content)?;

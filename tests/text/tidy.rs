@@ -9,18 +9,22 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("bucket", &[]),
+    ("files", &[]),
     ("offences", &["bucket"]),
     ("path", &[]),
     ("extent", &[]),
     ("digest", &["extent", "id"]),
-    ("trust", &["id"]),
+    ("trust", &["id", "files"]),
     ("wire", &["id", "path", "extent", "digest"]),
     ("cluster", &["id", "bucket", "trust", "wire"]),
     ("catalogue", &["id", "path", "digest", "trust", "wire"]),
     ("legacy", &["id", "path", "bucket", "offences", "wire"]),
     ("mesh", &["id", "path", "bucket", "offences", "wire"]),
-    ("cache", &["id", "extent", "digest"]),
-    ("share", &["id", "path", "extent", "digest", "wire"]),
+    ("cache", &["id", "files", "extent", "digest"]),
+    (
+        "share",
+        &["id", "files", "path", "extent", "digest", "wire"],
+    ),
     ("net", &["id", "bucket", "trust", "wire"]),
     ("transfer::plan", &["id", "extent", "digest"]),
     (
@@ -53,6 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "path",
             "extent",
             "digest",
+            "files",
             "bucket",
             "offences",
             "trust",
@@ -68,7 +73,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "fs",
         ],
     ),
-    ("daemon", &["id", "path", "digest", "trust", "node", "fuse"]),
+    (
+        "daemon",
+        &["id", "files", "path", "digest", "trust", "node", "fuse"],
+    ),
     // where the door's types become those of the control socket
     (
         "daemon::answers",
@@ -76,7 +84,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["id", "path", "daemon::control", "daemon::config", "trust"],
+        &[
+            "id",
+            "files",
+            "path",
+            "daemon::control",
+            "daemon::config",
+            "trust",
+        ],
     ),
 ];
 

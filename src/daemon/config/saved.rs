@@ -2,15 +2,16 @@
 //! `p2pfs share add`, and a token that waits for the first start. Both are files of mode 0600 in
 //! the state directory, replaced as a whole by a rename, so a crash leaves the old or the new one.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::ShareSettings;
+use crate::files::{PRIVATE_MODE, make_private_dir, open_private};
 use crate::id::{from_hex, to_hex};
 
 /// The file of shares, within the state directory.
@@ -159,20 +160,12 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state_dir)?;
+    make_private_dir(state_dir)?;
+    // what crashes left behind is written anew, its mode with it
     let temporary = state_dir.join(format!(".{name}.new"));
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    // one that was left behind by a crash keeps its mode otherwise
-    file.set_permissions(Permissions::from_mode(0o600))?;
+    let mut file = open_private(&temporary)?;
+    file.set_len(0)?;
+    file.set_permissions(Permissions::from_mode(PRIVATE_MODE))?;
     // root may write here for a daemon that runs as another user
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(state_dir)?;

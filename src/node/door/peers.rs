@@ -1,9 +1,8 @@
 //! The other nodes: what they are called, how they do, and what goes to and fro.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
 
+use crate::files::opened_anew;
 use crate::fs::FileVersion;
 use crate::id::NodeId;
 use crate::node::names::Names;
@@ -128,10 +127,4 @@ impl Node {
             }
         }
     }
-}
-
-/// The same file with a position of its own: a duplicate shares it (open(2)), and who reads to the
-/// end of one would leave nothing to the next.
-fn opened_anew(file: &File) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{
-    AtFlags, CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, lgetxattr, linkat,
-    renameat_with,
+    CWD, RenameFlags, XattrFlags, fgetxattr, fsetxattr, fstatvfs, lgetxattr, renameat_with,
 };
-use rustix::io::Errno;
 
 use super::parts::{Left, Note, Part, left_in};
 use crate::digest::ContentHash;
+use crate::files::link;
 use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
 use crate::wire::native::record::{SENDER_MAX_BYTES, Sender};
@@ -347,9 +345,9 @@ impl Arriving {
             self.inbox.inner.note_taken(numbered.clone())?;
             let place = self.inbox.dir().join(last);
             match self.place_at(&place) {
-                Err(Errno::EXIST) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 placed => {
-                    placed.map_err(io::Error::from)?;
+                    placed?;
                     self.inbox.inner.use_now.lock().keep(self.size_bytes);
                     return Ok(numbered);
                 }
@@ -359,13 +357,13 @@ impl Arriving {
     }
 
     /// Never over what is there.
-    fn place_at(&self, place: &Path) -> Result<(), Errno> {
+    fn place_at(&self, place: &Path) -> io::Result<()> {
         match &self.part {
-            Some(part) => renameat_with(CWD, part.bytes(), CWD, place, RenameFlags::NOREPLACE),
-            None => {
-                let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                linkat(CWD, &own, CWD, place, AtFlags::SYMLINK_FOLLOW)
+            Some(part) => {
+                let flags = RenameFlags::NOREPLACE;
+                Ok(renameat_with(CWD, part.bytes(), CWD, place, flags)?)
             }
+            None => link(&self.file, place),
         }
     }
 }

@@ -1,0 +1,61 @@
+//! Files and folders as this program makes them: readable by their owner alone, locked, and opened
+//! anew by their descriptor.
+//!
+//! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
+//! its owner's. Every call blocks.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, linkat};
+
+/// The mode of a file that is its owner's alone.
+pub(crate) const PRIVATE_MODE: u32 = 0o600;
+
+/// A path that means what is open, whatever its name is by now, or where it has none (proc(5)).
+pub(crate) fn path_of(open: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", open.as_fd().as_raw_fd())
+}
+
+/// The same file for reading, with a position of its own: a duplicate shares it (open(2)), and who
+/// reads to the end of one would leave nothing to the next.
+pub(crate) fn opened_anew(file: &File) -> io::Result<File> {
+    File::open(path_of(file))
+}
+
+/// Gives an open file a name, never in the place of what has it (`AlreadyExists`). The file may
+/// have none yet (`O_TMPFILE`, open(2)).
+pub(crate) fn link(file: &File, place: &Path) -> io::Result<()> {
+    Ok(linkat(
+        CWD,
+        path_of(file),
+        CWD,
+        place,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
+}
+
+/// Makes a folder that its owner alone may enter, and those above it; one that exists is left.
+pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Opens a file for reading and writing; where there was none it is made, its owner's alone.
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(PRIVATE_MODE).open(path)
+}
+
+/// The lock file at this path, locked until it is closed; none where another process has it.
+pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
+    let file = open_private(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
