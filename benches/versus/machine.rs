@@ -5,9 +5,17 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The unit of times in /proc (`USER_HZ`), the same on all of Linux that Rust runs on but Alpha.
 const TICKS_PER_S: f64 = 100.0;
+/// How long processes are watched before they are said to be at rest.
+const REST: Duration = Duration::from_millis(500);
+/// What a process at rest may use of a processor: it still gossips.
+const REST_SHARE: f64 = 0.05;
+/// A daemon that never rests is measured beside nevertheless.
+const REST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Processor seconds that processes and all that descend from them have used so far.
 pub fn cpu_seconds(roots: &[u32]) -> f64 {
@@ -48,6 +56,20 @@ pub fn cpu_seconds(roots: &[u32]) -> f64 {
         .map(|(_, t)| t)
         .sum();
     ticks as f64 / TICKS_PER_S
+}
+
+/// Waits until these processes are done with what they were asked before: a cache may go on reading
+/// ahead long after its reader, and who has the next turn would share the processors with it.
+pub fn wait_for_rest(roots: &[u32]) {
+    let given_up = Instant::now() + REST_LIMIT;
+    while Instant::now() < given_up {
+        let used_before = cpu_seconds(roots);
+        thread::sleep(REST);
+        if cpu_seconds(roots) - used_before <= REST_SHARE * REST.as_secs_f64() {
+            return;
+        }
+    }
+    println!("(somebody is still at work from the turn before; measured beside it)");
 }
 
 /// Bytes that a port of loopback has sent on the connections that it has now.

@@ -3,9 +3,10 @@
 //! Rivals that are not installed are named and left out (`apt install sshfs openssh-server
 //! rclone`). Everything runs on loopback; files are in the page cache of the serving side, and
 //! each cold read is of a file that the reader has not read before. The contestants take turns,
-//! another one first in each round, so that a change of the machine's speed hits all of them, and
-//! dirty pages are written out before each turn. The trial `far` alone has the two ends on hosts of
-//! their own, 20 ms and 100 MB/s apart (root, and what `tests/lab/netlab` needs).
+//! another one first in each round, so that a change of the machine's speed hits all of them;
+//! before each turn all of them have come to rest, and dirty pages are written out. The trial
+//! `far` alone has the two ends on hosts of their own, 20 ms and 100 MB/s apart (root, and what
+//! `tests/lab/netlab` needs).
 //!
 //! | setting | of what | default |
 //! |---|---|---|

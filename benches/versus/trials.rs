@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::figures::{Figures, Unit, quantile, report};
-use crate::machine::{cpu_seconds, sent_bytes, settle};
+use crate::machine::{cpu_seconds, sent_bytes, settle, wait_for_rest};
+use crate::rivals::Rival;
 use crate::support::content::noise;
 use crate::support::daemon::{Node, set_mode};
 use crate::support::process::{eventually, run};
@@ -99,6 +100,9 @@ impl Field {
     /// Before a turn in which `read_mib` are read: they may be kept twice, in a cache file and in
     /// the page cache of the mount.
     fn settle(&self, read_mib: usize) {
+        let rivals = self.rivals.iter().flat_map(Rival::pids);
+        let ours = self.nodes.iter().map(Node::pid);
+        wait_for_rest(&ours.chain(rivals).collect::<Vec<_>>());
         settle(&self.server().home.join("scratch"), 2 * read_mib);
     }
 
