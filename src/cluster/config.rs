@@ -56,6 +56,11 @@ pub const SMALL_CLUSTER_SLACK: usize = 8;
 /// How many random members a broadcast reaches in a large cluster.
 pub const BROADCAST_SUBSET: usize = 16;
 
+/// How often another node is probed, unless told otherwise.
+pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
+/// How long a clean stop keeps a node's entries with the others, unless told otherwise.
+pub const AWAY_GRACE: Duration = Duration::from_secs(30);
+
 /// What can be tuned. The defaults suit a LAN.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
@@ -96,10 +101,10 @@ impl ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
-            probe_period: Duration::from_millis(700),
+            probe_period: PROBE_PERIOD,
             probe_round_trip: Duration::from_millis(250),
             suspicion: Duration::from_millis(1200),
-            away_grace: Duration::from_secs(30),
+            away_grace: AWAY_GRACE,
             remember_down: Duration::from_secs(24 * 3600),
             announce_period: Duration::from_secs(30),
             push_pull_period: Duration::from_secs(30),

@@ -73,7 +73,8 @@ use seeds::Seeds;
 use vouch::Vouchers;
 
 pub use config::{
-    ClusterConfig, MAX_HEADS, MAX_LINKS, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS, MAX_SEEDS,
+    AWAY_GRACE, ClusterConfig, MAX_HEADS, MAX_LINKS, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS, MAX_SEEDS,
+    PROBE_PERIOD,
 };
 pub use counters::Counters;
 pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};

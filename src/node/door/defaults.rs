@@ -1,7 +1,10 @@
-//! What holds where nobody says otherwise, for the daemon's settings and for a program that embeds
-//! a node alike. Owns no other limit: those are beside what they limit.
+//! What holds where nobody says otherwise and both the daemon's settings and a program that embeds
+//! a node may say so. What only one of them can set, or nobody, is beside what it sets, and so are
+//! limits.
 
 use std::time::Duration;
+
+use crate::cluster;
 
 /// What the cache may take: 10 GiB.
 pub const CACHE_BYTES: u64 = 10 << 30;
@@ -12,12 +15,12 @@ pub const INBOX_BYTES: u64 = 10 << 30;
 /// Peers of the mesh at one time.
 pub const MESH_PEERS: u32 = 20;
 /// How often another node is probed.
-pub const PROBE_PERIOD: Duration = Duration::from_millis(700);
+pub const PROBE_PERIOD: Duration = cluster::PROBE_PERIOD;
 /// Connections of others at one time.
 pub const PEER_CONNECTIONS: u32 = 1024;
 /// How packets in bulk are marked: Lower Effort (RFC 8622).
 pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long a clean stop keeps a node's entries with the others.
-pub const AWAY_GRACE: Duration = Duration::from_secs(30);
+pub const AWAY_GRACE: Duration = cluster::AWAY_GRACE;
 /// How long a read waits without a byte of its file coming from anybody.
 pub const READ_DEADLINE: Duration = Duration::from_secs(10);
