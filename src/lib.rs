@@ -26,29 +26,38 @@
 //! `fuse`, for the mount, and `cli`, for the daemon and the commands).
 //!
 //! A daemon keeps a cluster together by gossip over UDP, moves verified ranges of files over TLS,
-//! and mounts a FUSE filesystem that lists what every live node shares. This page is the house:
-//! what the parts are, who may know whom, and what always holds.
+//! and mounts a FUSE filesystem that lists what every live node shares. This page is the map of the
+//! code: what the parts are, who may know whom, and what always holds.
 //!
 //! ```text
-//!  shells, file managers ── kernel ── /dev/fuse ─┐              ┌─ p2pfs status | get | why …
-//!                                                ▼              ▼ (Varlink on a Unix socket)
-//!                                       fuse ─▶ fs ◀──────── daemon (config, control, systemd)
-//!                                               │ traits Content, Invalidator, BackingFiles
-//!                                               ▼
-//!                  ┌──────────────────────── node ────────────────────────┐
-//!                  │ owns the machines below, feeds them events and time  │
-//!                  └──┬──────────┬───────────────┬───────────────┬────────┘
-//!        pure ▶    cluster   catalogue    transfer::session      │
-//!                     │          ▲               │               │
-//!         I/O ▶  net::gossip   share      transfer::client ── cache
-//!                   (UDP)   (scan, watch, transfer::batches
-//!                             hash)       transfer::server
-//!                                           net::peer (TLS over TCP)
+//!   p2pfs status | get | why …         /dev/fuse            a program that embeds a node
+//!                ┊                         ┊                               ┊
+//!               cli ─▶ daemon ─────────▶ fuse ─▶ mounting ◀─ broker        ┊
+//!                        │                 │                               ┊
+//!                        ▼                 │                               ┊
+//!       ┌────────────── node ◀┄┄┄┄┄┄┄┄┄┄┄┄ │ ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┘
+//!       │                │                 │
+//!       │                ▼                 ▼
+//!       │      pure: cluster, legacy,     fs ─▶ catalogue
+//!       │            mesh, catalogue, transfer::session
+//!       ▼
+//!      transfer ─▶ cache, share, net       net: gossip over UDP, TLS over TCP
+//!                                          share: scans, watches, hashes
 //! ```
+//!
+//! An arrow `─▶` is an import: who stands at its tail knows who stands at its point; `node` knows
+//! all that is drawn below it. A dotted line is a talk over a socket, a device or a call. Left out
+//! are the words that all of them use (`id`, `path`, `extent`, `digest`, `trust`, `wire`), that
+//! `fuse::seat` asks the broker to mount where the daemon may not, and that `fs` knows neither a
+//! node nor the kernel: it declares traits, of which `node` implements `Content`, and `fuse`
+//! `Invalidator` and `BackingFiles`.
 //!
 //! # Rooms
 //!
-//! | module | what lives there |
+//! A *room* is a module with a row of its own in the table of imports, `IMPORTS` in
+//! `tests/text/tidy.rs`, which holds the tree to it.
+//!
+//! | room | what is in it |
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
 //! | `bucket` | how much of something may happen in a time |
@@ -72,24 +81,41 @@
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! Who may import whom is a table in `tests/text/tidy.rs`, which holds the tree to it. A pure room
-//! names no socket, file, runtime or clock: it is handed messages, answers and the time, and gives
+//! A pure room names no socket, file, runtime or clock: it is handed messages, answers and the time,
+//! and gives
 //! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
 //! runs in one test, in virtual time, from one number.
 //!
 //! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other rooms that it
 //! meets there are in [`node::door`] too. The rooms behind promise nothing to anybody outside and
 //! are hidden from this documentation, though not private, because the tests, the benchmarks and
-//! the program itself enter them. `RUSTDOCFLAGS="--cfg rooms" cargo doc` shows the whole house.
+//! the program itself enter them. `RUSTDOCFLAGS="--cfg rooms" cargo doc` shows all of them.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | node, peer | a process that takes part; a peer is another one, a *legacy peer* a program of one of the two predecessors |
+//! | plane | one protocol and who speaks it: the *native* one, the *legacy* text protocol (UDP questions, plain TCP; [`legacy`]), the *mesh* (chat and pushed files; [`mesh`]) |
+//! | generation | one life of a node in the membership: a restart has a higher one |
+//! | epoch | of a cluster: the time for which one secret holds (`trust`); of a log: its life, higher after its author lost it (`catalogue`) |
+//! | log, head | the list of what one node shares; the short signed statement of how far it goes and what it comes to |
+//! | version | one content under one path; of several, one wins the name |
+//! | holder, offer | who has bytes of a content; its word, in answer to a question, about which |
+//! | demand, fill | a range that a reader waits for; a whole file that is brought into the cache for nobody's read (pin, prefetch) |
+//! | fellow | another node that fetches the same content at the same time, and can give its parts |
+//! | grain | the size that ranges are rounded to: a *page* of 4 KiB in the cache, a *chunk* of 64 KiB between nodes |
+//! | outboard | the tree of hashes of a file, kept beside its bytes, from which a range is proven |
+//! | slot, turn, unit | in `share`: the place of a name in the tree; the place of a change in the order in which changes are told; several that are told together |
 //!
 //! # What always holds
 //!
 //! | | invariant | held by |
 //! |---|---|---|
-//! | 1 | no byte reaches a reader or the cache unverified | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders |
+//! | 1 | no byte that another native node sent reaches a reader or the cache of verified bytes before it is proven; own files are read as they are on the disk; what legacy peers sent cannot be proven, is kept apart and marked | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders; `tests/daemons/legacy` |
 //! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
 //! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
-//! | 4 | every wait of a program has a deadline, ends on a signal, and ends in data or a documented errno | `tests/mount`, `tests/daemons/nodes` |
+//! | 4 | every wait of a program for bytes has a deadline, which begins anew with every byte of the file that comes; it ends in data or a documented errno, and a fatal signal ends it at once (which waits a caught signal ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
@@ -97,32 +123,44 @@
 //! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
 //! | 10 | a test waits for an event or runs in virtual time | `tests/text/tidy.rs` |
 //!
-//! # What was found out about the kernel
+//! # What was found out about the system
 //!
-//! Each was a bug first. An INIT resets the read-ahead, so it is set after the greeting.
-//! `FUSE_ASYNC_DIO` makes O_DIRECT reads deaf to signals, so it is not asked for. A connection's
-//! number is used again at once, so its abort file is opened while the mount stands.
-//! `RestrictSUIDSGID=` of systemd makes openat2(2) fail with ENOSYS, so the unit has none.
-//! A handle of a directory costs two calls for each listing that the kernel has already, so OPENDIR
-//! is answered ENOSYS once, and a cookie means the same without a handle. A notification that
-//! crosses an answer drops nothing, so it is sent again. A clean stop of the cache vouches for no
-//! byte that somebody else wrote since: the change time of a file tells, which nobody can set back.
-//! While a program waits at an automount point, whoever is not of systemd's process group waits
-//! there too, mount(2) included, so the broker mounts beside it. Landlock looks past a mount to
-//! what is around it, never at what it covers, so a rule for a share would not hold for a disk
-//! mounted there later.
+//! Each was a bug first.
 //!
-//! # Where what is changed
+//! | fact | so | where |
+//! |---|---|---|
+//! | an answer to FUSE_INIT sets the read-ahead to the kernel's own | ours is set after the handshake | `fuse::mount` |
+//! | with `FUSE_ASYNC_DIO` an O_DIRECT read is deaf to signals | it is not asked for | `fuse::session` |
+//! | the number of a FUSE connection is used again at once | its abort file is opened while the mount stands | `mounting::connection` |
+//! | `RestrictSUIDSGID=` of systemd makes openat2(2) fail with ENOSYS | the daemon's unit does without it; the broker's has it | `packaging/p2pfs.service` |
+//! | a handle of a directory costs two calls for each listing that the kernel has already | OPENDIR is answered ENOSYS once, and a cookie means the same without a handle | `fuse::session`, `fs::listing` |
+//! | a notification that crosses an answer drops nothing | it is sent again | `fuse::notify::again` |
+//! | somebody may write to the cache's files while no daemon runs | a clean stop vouches for a file only with its change time, which nobody can set back | `cache::layout` |
+//! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
+//! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
+//!
+//! # Where to change what
 //!
 //! | to change | go to |
 //! |---|---|
-//! | which version of a path wins, and what the others are called | `catalogue::rules`; `why` says it in words in `daemon::answers::names` |
-//! | how long a read waits, and every other default | [`node::door::defaults`]; the settings' types in `daemon::config::settings` begin from it |
+//! | which version of a path wins, and what the others are called | `catalogue::rules`, which has the ranking, and says in their order the rules before it and where they are; `why` says them in words in `daemon::answers::names` |
+//! | who owns a path | `trust::ledger` takes the word of a member for it, `catalogue::owners` obeys |
+//! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
+//! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
+//! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams` |
+//! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
+//! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
 //! | how a wait moves on and ends | [`transfer::session`], `transfer::session::window` for many at once |
-//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8) lists every one with its module, and `tests/text/limits.rs` holds the list to the source |
-//! | the errno that a program gets | `fs::error`, the one table |
-//! | the text of an error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, `daemon::answers` for what a command says and advises |
-//! | a command | its file in `cli`, its call in `daemon::control::call`, its answer in `daemon::answers` |
+//! | what is evicted from the cache | `cache::index` (the order of use), `cache::core` (how room is made), `cache::budget` (what a file costs) |
+//! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
+//! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, [`Node::expel`] begins it |
+//! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve` |
+//! | what the broker may ask of the kernel | `broker::filter` |
+//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, and `tests/text/limits.rs` holds the list to the source |
+//! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error::FsError::errno`, the one table; p2pfs(7), ERRORS |
+//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, `daemon::answers` for what a command says and advises |
+//! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
+//! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |
 //! | a setting | its field in `daemon::config::settings`: its name, variable and kind follow from the type |
 //!
 //! # Where to begin reading

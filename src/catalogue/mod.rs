@@ -1,7 +1,7 @@
 //! What every node says it has, merged into the one namespace that the mount shows.
 //!
 //! Owns the logs (each node is the only writer of its own), their set digests, the rule by which
-//! versions of one path win or stand aside (`rules`), and the immutable [`View`] that the
+//! versions of one path win or stand aside (`rules` says all of it in order), and the immutable [`View`] that the
 //! filesystem's threads read. Pure: it knows no socket, clock or file. The owner feeds it facts,
 //! signed heads and parts of logs, tells it who is alive, and asks it for views, changes and what
 //! to persist.

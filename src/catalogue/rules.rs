@@ -2,9 +2,18 @@
 //!
 //! Pure functions of what is known of the candidates; nothing here keeps state.
 //!
-//! The rule: a version that a live node shares under the name stands before one that only caches
-//! still have, whose author is gone; then the newest version time wins; of two equal ones the hash
-//! that is smaller as hex (a file before a link, the smaller target of two links). Candidates of
+//! The rules, in their order:
+//!
+//! 1. Below a path that has an owner, versions of others are not listed (`owners`).
+//! 2. A version from more than a minute ahead of the clock waits until its time comes (`early`).
+//! 3. What no live node can give, from a share or a cache, is not listed ([`super::View`]).
+//! 4. Where a live node lists a directory of the name, the directory has it (`settle`), and files
+//!    get names with `~` and their node's name.
+//! 5. The version that [`rank`] puts first has the name.
+//!
+//! The ranking, which is all that is decided here: a version that a live node shares under the
+//! name stands before one that only caches still have, whose author is gone; then the newest
+//! version time wins; of two equal ones the hash that is smaller as hex (a file before a link, the smaller target of two links). Candidates of
 //! the same content are one version, whose attributes are those of its newest candidate, then of
 //! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as
 //! two nodes.
