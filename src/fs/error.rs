@@ -78,7 +78,7 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// The errno (positive) of each failure, after the table in the contract: every way in which
+    /// The errno (positive) of each failure, after the table in p2pfs(7): every way in which
     /// bytes do not come is EIO, an old version that is gone ESTALE, a write EROFS.
     pub const fn errno(self) -> i32 {
         match self {

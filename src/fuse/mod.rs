@@ -12,18 +12,18 @@
 //!
 //! | trap | cure | test |
 //! |---|---|---|
-//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, always | `mount_waits::open_and_close_of_a_file_with_reads_under_way_never_wait` |
-//! | telling the kernel of a change takes the locks that a request of ours holds | a thread of its own, which holds nothing | `mount_traps::telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
-//! | telling of a file's pages waits for a reader of it that is stuck | new bytes are a new inode; of an old one only attributes are dropped | `mount_traps::a_change_of_a_file_whose_reader_is_stuck_is_told` |
-//! | a dozen read-aheads of a dead file starve every other file | `max_background` in the thousands | `mount_waits::many_dead_read_aheads_do_not_starve_another_file` |
-//! | a killed reader leaves its read-aheads behind | each has a deadline of its own | `mount_traps::what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
-//! | each close, and so each exec, asks us to flush | ENOSYS, once | `mount_traps::closing_asks_the_daemon_nothing`, `mount_traps::a_process_with_files_open_on_its_own_mount_can_start_others` |
-//! | a wait inside LOOKUP freezes its directory | a provisional inode at once; GETATTR and OPEN wait | `older_mount::nobody_else_waits_beside_a_lookup` |
-//! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `mount_changes::a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
-//! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `mount_waits::a_direct_read_that_is_interrupted_is_gone_at_once`, `daemons::readers_of_every_kind_go_at_once_on_ctrl_c` |
-//! | a handler that never answers hangs its caller | the device answers at a deadline | `mount_waits::an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
-//! | a disk stands still under a share or the cache | another thread is started where all are at work | `mount_traps::calls_that_stand_still_keep_nobody_else_waiting` |
-//! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `mount_reads::an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
+//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, always | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
+//! | telling the kernel of a change takes the locks that a request of ours holds | a thread of its own, which holds nothing | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
+//! | telling of a file's pages waits for a reader of it that is stuck | new bytes are a new inode; of an old one only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
+//! | a dozen read-aheads of a dead file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
+//! | a killed reader leaves its read-aheads behind | each has a deadline of its own | `tests/mount/traps.rs what_a_killed_reader_had_asked_for_ends_by_its_deadline` |
+//! | each close, and so each exec, asks us to flush | ENOSYS, once | `tests/mount/traps.rs closing_asks_the_daemon_nothing`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
+//! | a wait inside LOOKUP freezes its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons/legacy/mount.rs nobody_else_waits_beside_a_lookup` |
+//! | a new name is not seen through a cached listing | the listing is dropped as well as the name | `tests/mount/changes.rs a_new_name_is_seen_through_a_cached_listing_and_a_removed_one_leaves_it` |
+//! | a request whose interrupt is refused once is deaf for ever | FUSE_INTERRUPT is answered by the device | `tests/mount/waits.rs a_direct_read_that_is_interrupted_is_gone_at_once`, `tests/daemons/nodes/mod.rs readers_of_every_kind_go_at_once_on_ctrl_c` |
+//! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
+//! | a disk stands still under a share or the cache | another thread is started where all are at work | `tests/mount/traps.rs calls_that_stand_still_keep_nobody_else_waiting` |
+//! | one inode opened in two modes is refused by the kernel | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete_under_its_readers` |
 
 mod abi;
 mod answers;

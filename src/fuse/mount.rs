@@ -34,7 +34,8 @@ pub struct MountOptions {
     pub directory_mask: u16,
     /// Whether all users may use it; only root's mounts can be so.
     pub allow_other: bool,
-    /// How far the kernel reads ahead in bytes, where it lets us say so.
+    /// How far the kernel reads ahead in bytes, where it lets us say so; else it keeps to its own
+    /// default of 128 KiB.
     pub read_ahead_bytes: u64,
     /// How it is served.
     pub server: ServerOptions,
@@ -189,7 +190,7 @@ impl Mount {
         self.fs.shows(path)
     }
 
-    /// Tells the kernel that another share of a content is cached than before (`st_blocks`).
+    /// Tells the kernel that another part of a content is cached than before (`st_blocks`).
     pub fn cached_changed(&self, hash: &ContentHash) {
         self.fs.cached_changed(hash);
     }

@@ -26,7 +26,7 @@ pub const TRIES_MAX: usize = 64;
 pub const TRIES_AT_ONE_MAX: usize = 16;
 /// Open questions that are put to somebody new.
 const NEWCOMER_ASKS_MAX: usize = 4;
-/// How long a name that nobody had counts as absent (the contract).
+/// How long a name that nobody had counts as absent.
 pub const NEGATIVE: Duration = Duration::from_secs(30);
 /// Names that are remembered as absent.
 const NEGATIVES_MAX: usize = 4096;

@@ -34,7 +34,8 @@ use crate::transfer::{Fetcher, Server};
 use crate::trust::{Grant, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
-/// The longest that a farewell may take: three rounds of gossip, and some.
+/// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
+/// goodbye, which waits for its thread.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a resignation is told, in some rounds of gossip, before the farewell.
@@ -254,7 +255,8 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::SecretFromFile`], [`NodeError::Trust`] for a bad token, [`NodeError::Net`]
-    /// where its issuer does not answer or refuses. The node stays where it was.
+    /// where its issuer does not answer or refuses: the node stays where it was.
+    /// [`NodeError::Stopping`], where it may be a member already.
     pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
         if let Some(file) = &self.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
@@ -269,10 +271,12 @@ impl Node {
         Ok(())
     }
 
-    /// Puts a node out of the cluster, and gives the others a fresh secret.
+    /// Puts a node out of the cluster, then gives the others a fresh secret as [`Self::rotate`]
+    /// does. Where the second fails, the node is out all the same.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where this node may not, or that one is no member.
+    /// [`NodeError::Trust`] where this node may not, or that one is no member;
+    /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel(&self.key, node)?;
         // it is out, also where the secret cannot be kept
@@ -285,7 +289,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Trust`] where this node may not, that one is no member, or the path is longer
-    /// than [`OWNED_PATH_MAX_BYTES`](crate::trust::OWNED_PATH_MAX_BYTES).
+    /// than [`OWNED_PATH_MAX_BYTES`](crate::trust::OWNED_PATH_MAX_BYTES); [`NodeError::Stopping`].
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         self.keyring.own(&self.key, path.as_bytes(), owner)?;
         self.command(Command::MembershipChanged).await
@@ -294,7 +298,7 @@ impl Node {
     /// Gives the members a fresh secret; the old one ends soon after.
     ///
     /// # Errors
-    /// [`NodeError::Trust`] where this node may not.
+    /// [`NodeError::Trust`] where this node may not; [`NodeError::Stopping`].
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
         let epoch = self.keyring.rotate(&self.key)?;
         self.command(Command::MembershipChanged).await?;

@@ -9,12 +9,12 @@ use crate::wire::native::record::{Entry, ShareIndex, Timestamp};
 
 /// How often every share is walked again, whatever the watches said.
 pub const RESCAN_DEFAULT: Duration = Duration::from_secs(60);
-/// How long a file must rest before it is read where no close was seen (the contract), and how far
+/// How long a file must rest before it is read where no close was seen (p2pfs(7)), and how far
 /// back a modification makes a hash racy (git's rule for racily clean files).
 pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
 /// What the outboards on disk may take together: enough for a tebibyte of shared files.
 pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 1 << 30;
-/// Files hashed at a time: one thread is kept for files of the promptness promise.
+/// Files hashed at a time: one thread is kept for small files, which are promised to be listed within 2 s.
 pub const HASH_THREADS_DEFAULT: usize = 2;
 /// Events that wait for the node; when they are this many, the scan pauses and loses nothing.
 pub const EVENT_QUEUE_EVENTS: usize = 1024;

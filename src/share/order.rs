@@ -14,8 +14,8 @@
 //! find what the next one will say, whose turn is not known yet. Such a look is one unit with all
 //! that was reported by then. And what was reported and not looked at yet keeps back what is later.
 //!
-//! Two things are not waited for, so that the promise of promptness holds: a file that is still
-//! being written, and a large one (see [`LARGE_WAIT`]).
+//! Two things are not waited for, so that a small file is listed within 2 s whatever else there is:
+//! a file that is still being written, and a large one (see [`LARGE_WAIT`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::path::SharedPath;
 use crate::wire::native::record::{Kind, ShareIndex};
 
 /// How long what comes later waits for a file over [`super::queue::PROMPT_MAX_BYTES`]: half of
-/// what the contract gives a small file, in which a gigabyte can be hashed.
+/// the 2 s within which a small file is listed (p2pfs(7)), in which a gigabyte can be hashed.
 pub(super) const LARGE_WAIT: Duration = Duration::from_secs(1);
 /// The most turns of one unit; what is more is told as it comes.
 const UNIT_MAX_TURNS: u64 = 1 << 14;

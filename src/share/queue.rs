@@ -13,7 +13,8 @@ use super::identity::Stamp;
 use super::tree::Slot;
 use super::watch::Cause;
 
-/// The largest file of the promptness promise (the contract): larger ones never take every thread.
+/// The largest file that is promised to be listed within 2 s (p2pfs(7)): larger ones never take
+/// every thread.
 pub(super) const PROMPT_MAX_BYTES: u64 = 64 << 20;
 
 /// Room for files that is kept while none waits: a first walk needs room for very many.

@@ -11,7 +11,8 @@
 //!
 //! # The way of a cold read of 128 KiB
 //!
-//! The kernel's read-ahead by default, of a file that is open at both ends, over a connection that
+//! 128 KiB is how far the kernel reads ahead where it does not let us say more (`fuse` asks for
+//! 4 MiB), and so the size of most reads there. This is one of a file that is open at both ends, over a connection that
 //! is there. Four threads take part, each once, and none hands its work to another in between: *1*
 //! and *3* are the asker's, *2* the server's; what is stored in *4* nobody waits for.
 //!

@@ -68,7 +68,8 @@ pub use terms::{
 
 /// The largest range of one request, and the grain of what is asked in bulk: the wire's limit.
 pub const PIECE_MAX_BYTES: u64 = 1 << 20;
-/// Demands up to this size travel apart from bulk: the kernel's largest read-ahead by default.
+/// Demands up to this size travel apart from bulk: as far as the kernel reads ahead unless told
+/// otherwise.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
 /// A file up to this size is asked for as a whole, whatever is read of it: one group.
 const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;

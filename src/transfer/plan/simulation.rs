@@ -16,7 +16,7 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 pub use peers::{Death, SimPeer};
 
-/// How long a read waits, as the contract's default.
+/// How long a read waits, as long as by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One program that reads.

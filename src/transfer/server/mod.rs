@@ -32,8 +32,8 @@ use askers::Askers;
 use fair_queue::{FairQueue, Turn};
 use opened::{OPENED_FOR, Opened, Source, Unserved};
 
-/// The largest range that is answered without another thread: the kernel's read-ahead by default,
-/// some 80 microseconds' work where its bytes are in memory.
+/// The largest range that is answered without another thread: as far as the kernel reads ahead
+/// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
 const AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// How long an answer waits for its bytes to be allowed, where sending is limited; then its asker
 /// is told to ask another.

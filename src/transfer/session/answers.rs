@@ -17,7 +17,7 @@ use crate::wire::native::tcp::{self, Request, Response};
 /// page is dropped from the cache.
 const RETRIES_MAX: u8 = 3;
 /// The largest range that takes the short way where a reader waits for it, asked and verified
-/// without another thread: the kernel's read-ahead by default, some 80 microseconds' hashing.
+/// without another thread: as far as the kernel reads ahead unless told otherwise, some 80 microseconds' hashing.
 pub const PROMPT_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// What read-ahead may hold of the window for uncached bytes, the rest being left to demands.
 const UNCACHED_AHEAD_SHARE: u64 = 2;

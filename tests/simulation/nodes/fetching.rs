@@ -20,7 +20,7 @@ use p2pfs::wire::native::udp::{MAX_OFFER_RANGES, Message, OfferSummary};
 use crate::nodes::contents::{Cached, Library};
 use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
 
-/// How long a read waits, as the contract's default.
+/// How long a read waits, as long as by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
 const READ_BYTES: u64 = 128 << 10;

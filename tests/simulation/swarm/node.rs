@@ -14,7 +14,7 @@ use p2pfs::transfer::session::{Cached, FillId, FillProgress, Owner, Read, Sessio
 
 use crate::swarm::disk::Disk;
 
-/// How long a read waits, as the contract's default.
+/// How long a read waits, as long as by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
 pub const READ_BYTES: u64 = 128 << 10;
