@@ -1,18 +1,21 @@
 //! A backup job: shares a folder, waits for what another node offers, and keeps a copy of that.
 //!
-//!     cargo run --example backup -- DIR SECRET_FILE SEED FOLDER WANTED
+//!     cargo run --example backup -- DIR TOKEN FOLDER WANTED
 //!
-//! Each of two machines that runs this with the other's address has, in the end, the other's
-//! folder in its cache, from where it is read even if the other never returns.
+//! `DIR` keeps the node's key and cache; `TOKEN` is what `p2pfs invite` prints on another node, or
+//! `-` once this node is in the cluster; `FOLDER` is shared, and `WANTED`, as in the mount, is
+//! kept here. Each of two machines that runs this for the other's folder has it in its cache, in
+//! the end, from where it is read even if the other never returns.
 
 use std::error::Error;
 use std::path::Path;
 
-use p2pfs::node::{Leave, News, Node};
+use p2pfs::node::{Leave, News, Node, Who};
 use p2pfs::path::SharedPath;
+use p2pfs::trust::InviteToken;
 
 /// Shares `folder`, waits until `wanted` is listed, and returns when all beneath it is kept here.
-/// Gives how many bytes were fetched for that.
+/// Gives how many bytes of it were not here before.
 pub async fn back_up(node: &Node, folder: &Path, wanted: &str) -> Result<u64, Box<dyn Error>> {
     node.share(folder).await?;
     let wanted = SharedPath::new(wanted.as_bytes())?;
@@ -34,30 +37,42 @@ async fn tell(node: &Node) {
     while let Some(event) = events.next().await {
         match event.news {
             News::Warning(text, _) => eprintln!("warning: {text}"),
-            News::PeerUp(who) => eprintln!("{} is here", who.name.unwrap_or_default()),
-            News::PeerDown(who, _) => eprintln!("{} is gone", who.name.unwrap_or_default()),
+            News::PeerUp(who) => eprintln!("{} is here", name_of(&who)),
+            News::PeerDown(who, _) => eprintln!("{} is gone", name_of(&who)),
             _ => {}
         }
     }
 }
 
+/// What a node calls itself, or its key while that is not known.
+fn name_of(who: &Who) -> String {
+    who.name.clone().unwrap_or_else(|| who.node.to_string())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, secret, seed, folder, wanted] = arguments.as_slice() else {
-        return Err("give a directory, a secret file, a node, a folder, and what to keep".into());
+    let [dir, token, folder, wanted] = arguments.as_slice() else {
+        return Err(
+            "usage: backup DIR TOKEN FOLDER WANTED (TOKEN: of `p2pfs invite`, or -)".into(),
+        );
     };
-    let node = Node::builder("backup".parse()?, Path::new(dir))
-        .secret_file(secret)
-        .seed(seed.parse()?)
-        .start()
-        .await?;
-    tokio::select! {
-        kept = back_up(&node, Path::new(folder), wanted) => println!("{} bytes fetched", kept?),
-        () = tell(&node) => {}
-    }
-    // others may still be reading what this one shares
-    tokio::signal::ctrl_c().await?;
+    let node = Node::builder("backup".parse()?, Path::new(dir));
+    let node = node.start().await?;
+    let work = async {
+        if token != "-" {
+            node.join(&InviteToken::parse(token)?).await?;
+        }
+        let bytes = back_up(&node, Path::new(folder), wanted).await?;
+        println!("{bytes} bytes were fetched, and all is kept; Ctrl-C ends the sharing");
+        // others may still be reading what this one shares
+        Ok(tokio::signal::ctrl_c().await?)
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = tell(&node) => Ok(()),
+    };
+    // also after an error: the others then know at once that this node is away
     node.stop(Leave::Away).await;
-    Ok(())
+    outcome
 }

@@ -34,6 +34,7 @@ pub fn builder(
 pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<bool, Box<dyn Error>> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
+        "" => {}
         "/quit" => return Ok(false),
         "/send" => deliver(node.send_file(rest, &[]).await?, tell).await,
         "/bytes" => deliver(node.send_bytes(rest.to_owned().into(), &[]).await?, tell).await,
@@ -101,7 +102,7 @@ fn words(news: News) -> Option<String> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [dir, name, listen, peers @ ..] = arguments.as_slice() else {
-        return Err("give a directory, a name, where to listen, and peers of the mesh".into());
+        return Err("usage: chat DIR NAME ADDRESS:PORT [PEER:PORT]...".into());
     };
     let peers: Vec<SocketAddrV4> = peers.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
     let node = builder(Path::new(dir), name, listen.parse()?, &peers)?;
@@ -118,10 +119,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Ok::<(), Box<dyn Error>>(())
     };
-    tokio::select! {
-        ended = typing => ended?,
-        () = show(&node, &tell) => {}
-    }
+    let outcome = tokio::select! {
+        ended = typing => ended,
+        () = show(&node, &tell) => Ok(()),
+    };
+    // also after an error: the others then know at once that this node is away
     node.stop(Leave::Away).await;
-    Ok(())
+    outcome
 }

@@ -1,9 +1,11 @@
 //! Reads a file of the cluster while it arrives, and writes it to standard output.
 //!
-//!     cargo run --example stream -- DIR SECRET_FILE SEED PATH >film.mkv
+//!     cargo run --example stream -- DIR TOKEN PATH >film.mkv
 //!
-//! `DIR` keeps the node's key and cache, `SECRET_FILE` the cluster's secret; `SEED` is any other
-//! node, as `192.0.2.7:1378`; `PATH` is as in the mount.
+//! `DIR` keeps the node's key and cache; `TOKEN` is what `p2pfs invite` prints on another node, or
+//! `-` once this node is in the cluster; `PATH` is as in the mount. (In a cluster whose secret is a
+//! file, a node is built with `secret_file` and `seed` instead, as on the front page of the crate's
+//! documentation.)
 
 use std::error::Error;
 use std::path::Path;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use p2pfs::node::{Leave, Node};
 use p2pfs::path::SharedPath;
+use p2pfs::trust::InviteToken;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +26,13 @@ pub async fn stream(
 ) -> Result<u64, Box<dyn Error>> {
     let path = SharedPath::new(path.as_bytes())?;
     // a node that has just begun does not know yet what the others have
-    tokio::time::timeout(PATIENCE, node.wait_for(&path)).await?;
+    let listed = tokio::time::timeout(PATIENCE, node.wait_for(&path)).await;
+    if listed
+        .map_err(|_| format!("{path} was not listed within {PATIENCE:?}"))?
+        .is_none()
+    {
+        return Err("the node ended".into());
+    }
     let mut file = node.open(&path).await?;
     let copied = tokio::io::copy(&mut file, to).await?;
     to.flush().await?;
@@ -33,15 +42,21 @@ pub async fn stream(
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, secret, seed, path] = arguments.as_slice() else {
-        return Err("give a directory, a secret file, the address of a node, and a path".into());
+    let [dir, token, path] = arguments.as_slice() else {
+        return Err(
+            "usage: stream DIR TOKEN PATH (TOKEN: of `p2pfs invite`, or - for none)".into(),
+        );
     };
-    let node = Node::builder("stream".parse()?, Path::new(dir))
-        .secret_file(secret)
-        .seed(seed.parse()?)
-        .start()
-        .await?;
-    stream(&node, path, &mut tokio::io::stdout()).await?;
+    let node = Node::builder("stream".parse()?, Path::new(dir));
+    let node = node.start().await?;
+    let outcome = async {
+        if token != "-" {
+            node.join(&InviteToken::parse(token)?).await?;
+        }
+        stream(&node, path, &mut tokio::io::stdout()).await
+    };
+    let outcome = outcome.await;
+    // also after an error: the others then know at once that this node is away
     node.stop(Leave::Away).await;
-    Ok(())
+    outcome.map(|_| ())
 }
