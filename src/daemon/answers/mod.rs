@@ -128,20 +128,7 @@ impl Service {
             Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),
             Call::Doctor {} => reply_with(reply, self.doctor(sight).await),
             Call::Settings {} => reply_with(reply, Ok(self.in_force.load().shown.clone())),
-            Call::Limits {} => reply_with(reply, Ok(self.limits())),
-            Call::SetLimits {
-                up_bytes_per_s: None,
-                down_bytes_per_s: None,
-                metered: None,
-            } => reply_with(reply, Ok(self.limit_as_configured())),
-            Call::SetLimits {
-                up_bytes_per_s,
-                down_bytes_per_s,
-                metered,
-            } => {
-                let rates = (up_bytes_per_s, down_bytes_per_s);
-                reply_with(reply, self.set_limits(rates, metered));
-            }
+            Call::Limits {} | Call::SetLimits { .. } => self.answer_about_limits(call, reply),
             Call::Ls { path, after } => reply_with(reply, self.list(&path, after.as_ref())),
             Call::Get { path } => self.get(path, caller.uid, reply).await,
             Call::Wait {
@@ -172,7 +159,33 @@ impl Service {
             | Call::Own { .. }
             | Call::Trust {}
             | Call::Forget { .. } => self.answer_about_trust(call, reply).await,
-            about_the_cache => self.answer_about_cache(about_the_cache, reply).await,
+            Call::CacheLs { .. }
+            | Call::CacheClear {}
+            | Call::CacheVerify {}
+            | Call::CacheResize { .. }
+            | Call::Pin { .. }
+            | Call::Unpin { .. }
+            | Call::Prefetch { .. } => self.answer_about_cache(call, reply).await,
+        }
+    }
+
+    fn answer_about_limits(&self, call: Call, reply: ReplySink) {
+        match call {
+            Call::Limits {} => reply_with(reply, Ok(self.limits())),
+            Call::SetLimits {
+                up_bytes_per_s: None,
+                down_bytes_per_s: None,
+                metered: None,
+            } => reply_with(reply, Ok(self.limit_as_configured())),
+            Call::SetLimits {
+                up_bytes_per_s,
+                down_bytes_per_s,
+                metered,
+            } => {
+                let rates = (up_bytes_per_s, down_bytes_per_s);
+                reply_with(reply, self.set_limits(rates, metered));
+            }
+            other => unanswered(&other, reply),
         }
     }
 
@@ -191,7 +204,7 @@ impl Service {
             Call::Pin { paths } => reply_with(reply, self.pin(&paths, true).await),
             Call::Unpin { paths } => reply_with(reply, self.pin(&paths, false).await),
             Call::Prefetch { paths, anyway } => self.prefetch(&paths, anyway, reply).await,
-            _ => reply.fail(failed("a fault of p2pfs: nobody answers this call")),
+            other => unanswered(&other, reply),
         }
     }
 
@@ -209,8 +222,7 @@ impl Service {
             Call::Forget { peer } => reply_with(reply, self.forget(&peer).await),
             Call::Join { token } => reply_with(reply, self.join(&token).await),
             Call::Leave {} => reply_with(reply, self.leave_cluster().await),
-            // the others are answered before
-            _ => {}
+            other => unanswered(&other, reply),
         }
     }
 
@@ -230,6 +242,12 @@ fn reply_with<T: serde::Serialize>(reply: ReplySink, outcome: Result<T, Failure>
         Ok(answer) => reply.done(&answer),
         Err(failure) => reply.fail(failure),
     }
+}
+
+/// What a group of calls does with one that is not of it.
+fn unanswered(call: &Call, reply: ReplySink) {
+    let (method, _) = call.encode();
+    reply.fail(failed(format!("a fault of p2pfs: nobody answers {method}")));
 }
 
 fn failed(message: impl Into<String>) -> Failure {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
-use super::{Service, Sight, calendar_time, failed, reply_with};
+use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
 use crate::daemon::config::{Group, ShareSettings, check_readers, missing_group, saved};
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
@@ -45,7 +45,8 @@ impl Service {
                 let dir: PathBuf = dir.as_local().to_owned();
                 reply_with(reply, self.blocking(move |s| s.remove_share(&dir)).await);
             }
-            _ => reply_with(reply, Ok(self.shares(sight))),
+            Call::Shares {} => reply_with(reply, Ok(self.shares(sight))),
+            other => unanswered(&other, reply),
         }
     }
 
