@@ -394,7 +394,7 @@ impl Daemon {
         }
         let mount = self.mount.take();
         let unmounted = spawn_blocking(move || match mount {
-            Some(mount) => mount.unmount().map_err(|error| error.to_string()),
+            Some(mount) => mount.end().map_err(|error| error.to_string()),
             None => Ok(()),
         });
         let ((), unmounted) = tokio::join!(self.service.node.stop(leave), unmounted);

@@ -266,18 +266,29 @@ impl Mount {
         self.server.passthrough_refusal()
     }
 
-    /// Takes the mount away, also under load: whoever waits in it gets an error at once. Does
-    /// nothing the second time. A mount that a broker holds stays, and whoever waits in it waits
-    /// for the next process.
+    /// Ends serving: a mount that a broker holds is handed over, any other taken away. Does nothing
+    /// the second time.
     ///
     /// # Errors
-    /// Where the kernel refuses; the mount is then still there.
-    pub fn unmount(&self) -> Result<(), MountingError> {
-        if self.seat.outlives_us() {
-            self.fs.note_listed();
-            self.server.hand_over();
-            return Ok(());
+    /// Where the kernel refuses to unmount; the mount is then still there.
+    pub fn end(&self) -> Result<(), MountingError> {
+        match self.seat.outlives_us() {
+            true => {
+                self.hand_over();
+                Ok(())
+            }
+            false => self.unmount(),
         }
+    }
+
+    /// The mount stays with the broker, and whoever waits in it waits for the next process.
+    fn hand_over(&self) {
+        self.fs.note_listed();
+        self.server.hand_over();
+    }
+
+    /// Also under load: whoever waits in the mount gets an error at once.
+    fn unmount(&self) -> Result<(), MountingError> {
         self.seat.unmount()?;
         self.server.wait_end(END_TIMEOUT);
         Ok(())
@@ -286,6 +297,6 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = self.unmount();
+        let _ = self.end();
     }
 }

@@ -132,7 +132,7 @@ fn a_handle_is_good_for_the_next_process_that_serves_the_mount() {
     let before = Mounted::of(&content);
     let mut handles = FILES.map(|path| handle_of(&before.at(path)));
     let directories = DIRECTORIES.map(|path| handle_of(&before.at(path)));
-    before.mount.unmount().unwrap();
+    before.mount.end().unwrap();
     let after = Mounted::of(&content);
     let root = File::open(after.dir()).unwrap();
     for (path, handle) in FILES.iter().zip(&mut handles) {

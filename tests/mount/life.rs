@@ -89,9 +89,9 @@ fn an_unmount_leaves_an_empty_folder_that_can_be_mounted_again() {
     for _ in 0..5 {
         let mount = mount_at(scratch.path()).unwrap();
         assert_eq!(fs::read(scratch.path().join("file")).unwrap(), b"bytes");
-        mount.unmount().unwrap();
+        mount.end().unwrap();
         assert!(!mount.is_mounted());
-        mount.unmount().unwrap();
+        mount.end().unwrap();
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 }
@@ -107,7 +107,7 @@ fn an_unmount_by_somebody_else_is_noticed() {
     });
     let why = mounted.mount.why_gone();
     assert!(why.contains("unmounted by hand"), "{why}");
-    mounted.mount.unmount().unwrap();
+    mounted.mount.end().unwrap();
 }
 
 #[apply(promise)]
@@ -124,7 +124,7 @@ fn a_filesystem_that_is_mounted_over_the_folder_is_named_and_once_it_is_gone_all
     assert!(uncovered.unwrap().success());
     assert!(mount.is_mounted());
     assert_eq!(fs::read(scratch.path().join("file")).unwrap(), b"bytes");
-    mount.unmount().unwrap();
+    mount.end().unwrap();
 }
 
 #[apply(promise)]
@@ -148,7 +148,7 @@ fn an_unmount_under_load_lets_everybody_go() {
     content.wait_for_stuck(1);
     let open = File::open(mounted.at("dead")).unwrap();
     let begun = Instant::now();
-    mounted.mount.unmount().unwrap();
+    mounted.mount.end().unwrap();
     assert!(
         begun.elapsed() < Duration::from_secs(4),
         "{:?}",

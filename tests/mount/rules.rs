@@ -329,6 +329,6 @@ fn names_and_attributes_are_told_while_bytes_do_not_come() {
         "{hash:?}"
     );
     assert!(content.stuck() > 0, "the bytes have not come");
-    mounted.mount.unmount().unwrap();
+    mounted.mount.end().unwrap();
     assert!(reader.join().unwrap().is_err());
 }

@@ -317,7 +317,7 @@ pub fn serve() {
     let mount = Mount::start(&scratch.join("mnt"), content, &options).unwrap();
     println!("served");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    mount.unmount().unwrap();
+    mount.end().unwrap();
 }
 
 fn list(content: &Memory, tree: &Path) {
