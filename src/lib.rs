@@ -81,8 +81,8 @@
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! A pure room names no socket, file, runtime or clock: it is handed messages, answers and the time,
-//! and gives
+//! A pure room names no socket, file, runtime or clock: it is handed messages, answers and the
+//! time, and gives
 //! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
 //! runs in one test, in virtual time, from one number.
 //!
@@ -153,11 +153,11 @@
 //! | how a wait moves on and ends | [`transfer::session`], `transfer::session::window` for many at once |
 //! | what is evicted from the cache | `cache::index` (the order of use), `cache::core` (how room is made), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
-//! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, [`Node::expel`] begins it |
+//! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve` |
 //! | what the broker may ask of the kernel | `broker::filter` |
 //! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, and `tests/text/limits.rs` holds the list to the source |
-//! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error::FsError::errno`, the one table; p2pfs(7), ERRORS |
+//! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
 //! | the text of another error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, `daemon::answers` for what a command says and advises |
 //! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
 //! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |

@@ -1,10 +1,10 @@
 //! What every node says it has, merged into the one namespace that the mount shows.
 //!
 //! Owns the logs (each node is the only writer of its own), their set digests, the rule by which
-//! versions of one path win or stand aside (`rules` says all of it in order), and the immutable [`View`] that the
-//! filesystem's threads read. Pure: it knows no socket, clock or file. The owner feeds it facts,
-//! signed heads and parts of logs, tells it who is alive, and asks it for views, changes and what
-//! to persist.
+//! versions of one path win or stand aside (`rules`, which says all of them in order), and the
+//! immutable [`View`] that the filesystem's threads read. Pure: it knows no socket, clock or file.
+//! The owner feeds it facts, signed heads and parts of logs, tells it who is alive, and asks it for
+//! views, changes and what to persist.
 //!
 //! It never checks a signature (the owner has, before it hands a head in), never decides when to
 //! pull, and never lists a name whose content no live node can give.

@@ -13,7 +13,8 @@
 //!
 //! The ranking, which is all that is decided here: a version that a live node shares under the
 //! name stands before one that only caches still have, whose author is gone; then the newest
-//! version time wins; of two equal ones the hash that is smaller as hex (a file before a link, the smaller target of two links). Candidates of
+//! version time wins; of two equal ones the hash that is smaller as hex (a file before a link, the
+//! smaller target of two links). Candidates of
 //! the same content are one version, whose attributes are those of its newest candidate, then of
 //! the smaller NodeId, then of the lower share. Two shares of one node are held to the same rule as
 //! two nodes.

@@ -20,14 +20,15 @@ struct Sample {
     sent_bytes: u64,
 }
 
-/// The last looks.
+/// How fast this node sends and receives: over the last seconds, not since its start.
 #[derive(Debug, Default)]
 pub struct Rates {
     samples: Mutex<VecDeque<Sample>>,
 }
 
 impl Rates {
-    /// Remembers how the counters stand.
+    /// Remembers how the counters, both of bytes since the start, stand at `at`: about once a
+    /// second, in the order of time.
     pub fn record(&self, at: Instant, received_bytes: u64, sent_bytes: u64) {
         let mut samples = self.samples.lock();
         samples.push_back(Sample {
@@ -44,7 +45,8 @@ impl Rates {
         }
     }
 
-    /// Bytes received and sent a second, from what is remembered to how the counters stand now.
+    /// Bytes received and bytes sent a second, in this order, from the oldest look that is
+    /// remembered to how the counters stand now; none where nothing is remembered.
     pub fn per_second(&self, now: Instant, received_bytes: u64, sent_bytes: u64) -> (u64, u64) {
         let samples = self.samples.lock();
         let Some(first) = samples.front() else {
@@ -58,7 +60,7 @@ impl Rates {
     }
 }
 
-/// A second's share of what a counter grew by.
+/// Bytes a second that a counter grew by between two times; 0 where no time lies between.
 fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
     let seconds = now.saturating_duration_since(since).as_secs_f64();
     if seconds <= 0.0 {
@@ -67,7 +69,8 @@ fn rate(since: Instant, now: Instant, from: u64, to: u64) -> u64 {
     (to.saturating_sub(from) as f64 / seconds) as u64
 }
 
-/// The same of each file that is on its way; what is on its way is bounded by whoever fetches.
+/// How fast each file that is on its way comes. As many files are remembered as the last look
+/// named, which whoever fetches bounds.
 #[derive(Debug, Default)]
 pub struct FetchRates {
     looks: Mutex<Looks>,
@@ -81,7 +84,8 @@ struct Looks {
 }
 
 impl FetchRates {
-    /// Remembers how much came of each; those that are not named are forgotten.
+    /// Remembers how many bytes of each file came by `at`, since its fetch began; files that are
+    /// not named are forgotten.
     pub fn record(&self, at: Instant, received: impl Iterator<Item = (ContentHash, u64)>) {
         let mut looks = self.looks.lock();
         let before = looks.last.replace(at);
@@ -98,7 +102,8 @@ impl FetchRates {
         looks.of = now.collect();
     }
 
-    /// Bytes of it received a second, where so many have come by now.
+    /// Bytes of a file received a second, of which `received_bytes` have come by now since its
+    /// fetch began; 0 before the first look.
     pub fn per_second(&self, now: Instant, hash: &ContentHash, received_bytes: u64) -> u64 {
         let looks = self.looks.lock();
         match (looks.of.get(hash), looks.last) {

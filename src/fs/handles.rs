@@ -18,7 +18,8 @@ use crate::extent::ByteRange;
 /// bounds what a leak could cost.
 pub const MAX_OPEN_HANDLES: usize = 1 << 18;
 /// For how long a failed read is remembered. The kernel repeats a failed read-ahead page by page,
-/// at once; a person who tries again later starts anew.
+/// at once; a person who tries again later starts anew. What all readers of a file are told of
+/// a failure is for less long: `REMEMBER_FAILURE` in `transfer::plan::fetch`.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
 /// How many failed reads of one handle are remembered: as many as the read-aheads that one reader
 /// has under way. The oldest is forgotten first.

@@ -202,11 +202,15 @@ impl Node {
         Ok(begun.elapsed())
     }
 
-    /// Asks another node to dial this one.
+    /// Asks another node to dial this one, to find out whether it can be reached from there.
     ///
     /// # Errors
     /// [`NodeError::Net`] where it does not answer, or does not know the question.
-    pub async fn reach(&self, node: NodeId, address: SocketAddr) -> Result<Reached, NodeError> {
+    pub async fn ask_to_dial_back(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<Reached, NodeError> {
         let question = Request::Reach;
         let answer = self
             .net

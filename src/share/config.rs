@@ -14,7 +14,8 @@ pub const RESCAN_DEFAULT: Duration = Duration::from_secs(60);
 pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
 /// What the outboards on disk may take together: enough for a tebibyte of shared files.
 pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 1 << 30;
-/// Files hashed at a time: one thread is kept for small files, which are promised to be listed within 2 s.
+/// Files hashed at a time: one thread is kept for small files, which are promised to be listed
+/// within 2 s.
 pub const HASH_THREADS_DEFAULT: usize = 2;
 /// Events that wait for the node; when they are this many, the scan pauses and loses nothing.
 pub const EVENT_QUEUE_EVENTS: usize = 1024;

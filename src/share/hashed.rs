@@ -6,7 +6,7 @@ use super::identity::{Identity, Seen, Stamp};
 use super::ledger::Row;
 use super::order::{LARGE_WAIT, Met};
 use super::outcome::{Outcome, Read, Trust};
-use super::queue::{PROMPT_MAX_BYTES, Stage};
+use super::queue::{PROMISED_MAX_BYTES, Stage};
 use super::state::State;
 use super::tree::{Body, FileBody, Slot};
 use super::watch::Cause;
@@ -25,7 +25,7 @@ impl State {
 
     /// A file that waits to be read, or is being read, is of this turn from now on.
     pub(super) fn await_again(&mut self, slot: Slot, size_bytes: u64, now: Instant) {
-        let large = (size_bytes > PROMPT_MAX_BYTES).then(|| now + LARGE_WAIT);
+        let large = (size_bytes > PROMISED_MAX_BYTES).then(|| now + LARGE_WAIT);
         self.order.await_file(slot, large);
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::outcome::{Outcome, Read};
-use super::queue::{PROMPT_MAX_BYTES, Taken};
+use super::queue::{PROMISED_MAX_BYTES, Taken};
 use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_of};
 use super::shared::Shared;
 use super::state::State;
@@ -22,7 +22,7 @@ pub(super) fn run(shared: &Shared, prompt_only: bool) {
     while let Some(jobs) = next_jobs(shared, prompt_only, &turns) {
         let mut read = Vec::new();
         for job in jobs {
-            match job.taken.size_bytes > PROMPT_MAX_BYTES {
+            match job.taken.size_bytes > PROMISED_MAX_BYTES {
                 true => read.extend(turns.begin(shared, job)),
                 false => read.push(hash_at_once(shared, &job, &mut buffer)),
             }
@@ -70,7 +70,7 @@ fn next_jobs(shared: &Shared, prompt_only: bool, turns: &Turns) -> Option<Vec<Jo
 /// One file, or several where they are small.
 fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let mut left_bytes = room_for_bytes.max(PROMPT_MAX_BYTES);
+    let mut left_bytes = room_for_bytes.max(PROMISED_MAX_BYTES);
     while jobs.len() < BATCH_MAX_FILES {
         let Some(taken) = state.queue.take(prompt_only, left_bytes) else {
             break;
@@ -105,7 +105,7 @@ fn hash(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
         Ok(opened) => opened,
         Err(outcome) => return outcome,
     };
-    if opened.size_bytes() > PROMPT_MAX_BYTES {
+    if opened.size_bytes() > PROMISED_MAX_BYTES {
         // it grew since it was looked at
         return Outcome::Elsewhere;
     }

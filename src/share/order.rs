@@ -26,7 +26,7 @@ use super::tree::Slot;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Kind, ShareIndex};
 
-/// How long what comes later waits for a file over [`super::queue::PROMPT_MAX_BYTES`]: half of
+/// How long what comes later waits for a file over [`super::queue::PROMISED_MAX_BYTES`]: half of
 /// the 2 s within which a small file is listed (p2pfs(7)), in which a gigabyte can be hashed.
 pub(super) const LARGE_WAIT: Duration = Duration::from_secs(1);
 /// The most turns of one unit; what is more is told as it comes.

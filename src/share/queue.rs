@@ -15,7 +15,7 @@ use super::watch::Cause;
 
 /// The largest file that is promised to be listed within 2 s (p2pfs(7)): larger ones never take
 /// every thread.
-pub(super) const PROMPT_MAX_BYTES: u64 = 64 << 20;
+pub(super) const PROMISED_MAX_BYTES: u64 = 64 << 20;
 
 /// Room for files that is kept while none waits: a first walk needs room for very many.
 const ROOM_KEPT: usize = 1 << 10;
@@ -122,7 +122,7 @@ impl HashQueue {
 
     fn insert(&mut self, lane: Lane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
         self.withdraw(slot);
-        let key = match size_bytes > PROMPT_MAX_BYTES {
+        let key = match size_bytes > PROMISED_MAX_BYTES {
             true => (Lane::Large, size_bytes.cast_signed(), slot),
             false => (lane, at, slot),
         };
@@ -179,8 +179,8 @@ impl HashQueue {
         true
     }
 
-    /// The next file to read: nothing over [`PROMPT_MAX_BYTES`] where `prompt_only`, and nothing
-    /// where it is over `size_max_bytes`.
+    /// The next file to read: nothing over [`PROMISED_MAX_BYTES`] where `prompt_only`, and
+    /// nothing where it is over `size_max_bytes`.
     pub(super) fn take(&mut self, prompt_only: bool, size_max_bytes: u64) -> Option<Taken> {
         let key = *self.queued.first()?;
         let Some(Stage::Queued {
@@ -282,7 +282,7 @@ mod tests {
         let [a, b, c, d, e] = slots();
         let mut queue = HashQueue::default();
         let found = |seconds| Stamp::new(seconds, 0);
-        queue.enqueue(d, PROMPT_MAX_BYTES + 1, true);
+        queue.enqueue(d, PROMISED_MAX_BYTES + 1, true);
         queue.enqueue_found(a, 1, found(9));
         queue.enqueue_found(e, 500, found(-3));
         queue.enqueue(b, 500, true);
@@ -299,9 +299,9 @@ mod tests {
     fn a_thread_kept_for_prompt_files_leaves_the_large_ones() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
-        queue.enqueue(a, PROMPT_MAX_BYTES + 1, true);
+        queue.enqueue(a, PROMISED_MAX_BYTES + 1, true);
         assert!(queue.take(true, u64::MAX).is_none());
-        queue.enqueue_found(b, PROMPT_MAX_BYTES, Stamp::default());
+        queue.enqueue_found(b, PROMISED_MAX_BYTES, Stamp::default());
         assert_eq!(queue.take(true, u64::MAX).unwrap().slot, b);
         assert_eq!(queue.take(false, u64::MAX).unwrap().slot, a);
     }

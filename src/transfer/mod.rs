@@ -12,9 +12,10 @@
 //! # The way of a cold read of 128 KiB
 //!
 //! 128 KiB is how far the kernel reads ahead where it does not let us say more (`fuse` asks for
-//! 4 MiB), and so the size of most reads there. This is one of a file that is open at both ends, over a connection that
-//! is there. Four threads take part, each once, and none hands its work to another in between: *1*
-//! and *3* are the asker's, *2* the server's; what is stored in *4* nobody waits for.
+//! 4 MiB), and so the size of most reads there. This is one of a file that is open at both ends,
+//! over a connection that is there. Four threads take part, each once, and none hands its work to
+//! another in between: *1* and *3* are the asker's, *2* the server's; what is stored in *4* nobody
+//! waits for.
 //!
 //! | | on | what happens |
 //! |---|---|---|
@@ -42,7 +43,7 @@ mod tests;
 
 pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
 pub use pace::Pace;
-pub use plan::{FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord};
+pub use plan::{FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord, SourceReport};
 pub use server::{Admits, OfferData, OnSent, Server, ServerLimits};
 pub use session::{FetchEvent, FillProgress, Holder, Session};
 

@@ -34,7 +34,7 @@ const UNTRIED_LIMITS: [&str; 4] = [
     "transfer::client::FETCH_EVENTS_MAX",
     "transfer::plan::URGENT_MAX_BYTES",
     "transfer::plan::peer::WINDOW_MAX_BYTES",
-    "transfer::session::answers::PROMPT_MAX_BYTES",
+    "transfer::session::answers::SHORT_WAY_MAX_BYTES",
 ];
 
 fn module_of(source: &Source) -> String {

@@ -194,7 +194,7 @@ impl Service {
             let contact = member.status.member;
             let (node, service) = (self.node.clone(), self.node.name_of(&contact.node));
             asked.spawn(async move {
-                let reached = node.reach(contact.node, contact.address).await;
+                let reached = node.ask_to_dial_back(contact.node, contact.address).await;
                 (service, contact.address, reached, now_ms())
             });
         }

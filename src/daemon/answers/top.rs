@@ -51,10 +51,10 @@ impl Service {
     fn transfer_info(&self, fetch: &FetchReport, receive_bytes_per_s: u64) -> TransferInfo {
         let sources = fetch.sources.iter();
         let mut sources: Vec<_> = sources
-            .map(|(node, (received_bytes, asked_bytes))| TransferSource {
+            .map(|(node, source)| TransferSource {
                 name: self.node.name_of(node),
-                received_bytes: *received_bytes,
-                asked_bytes: *asked_bytes,
+                received_bytes: source.received_bytes,
+                asked_bytes: source.asked_bytes,
             })
             .collect();
         sources.sort_by_key(|source| (Reverse(source.received_bytes), source.name.clone()));

@@ -23,7 +23,7 @@ use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
 /// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work,
 /// and room for the kernel's read-ahead of 128 KiB with its proof.
-const AT_ONCE_MAX_BYTES: usize = 144 << 10;
+const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
 
 /// The writing side of a connection. What is queued is bounded by the slots of its requests.
 pub(super) struct Outbound {
@@ -79,7 +79,7 @@ impl Outbound {
         }
         // where something is left, the task is at it: its wait must not be disturbed
         let was_idle = sending.is_idle();
-        let small = frame.len_bytes() <= AT_ONCE_MAX_BYTES;
+        let small = frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
         let departing = Departing { frame, _slot: slot };
         sending.frames.push_back(departing);
         if !was_idle {

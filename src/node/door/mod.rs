@@ -42,5 +42,5 @@ pub use crate::fs::{FileVersion, FsError};
 pub use crate::share::{
     LeftOut, LeftOutWhy, ShareError, ShareSpec, ShareState, ShareStatus, check_patterns,
 };
-pub use crate::transfer::{FetchReport, PeerRate, TransferError};
+pub use crate::transfer::{FetchReport, PeerRate, SourceReport, TransferError};
 pub use crate::wire::native::record::{Kind, Timestamp};

@@ -17,7 +17,7 @@ use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use crate::transfer::plan::{self, Failure, RangeRequest};
 use crate::transfer::session::{
-    self, Accepted, Delivery, FillId, PROMPT_MAX_BYTES, SendRange, lane_of, proof_of, question,
+    self, Accepted, Delivery, FillId, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
 };
 use crate::wire::native::tcp::{Lane, Request, Response};
 
@@ -122,7 +122,7 @@ impl Inner {
         let Ok(permit) = self.verifiers.clone().acquire_owned().await else {
             return;
         };
-        let small = request.range.len() <= PROMPT_MAX_BYTES;
+        let small = request.range.len() <= SHORT_WAY_MAX_BYTES;
         let verified = match small {
             true => Verification::Over(self.verify(&request, proof)),
             false => Verification::Due(proof),

@@ -13,8 +13,10 @@ use crate::id::NodeId;
 
 /// How many holders of one file are kept; offers beyond it are not heard.
 pub const HOLDERS_MAX: usize = 64;
-/// How long a range that nobody could give is answered with the same failure at once. The kernel
-/// repeats a failed read-ahead page by page, and each page must not wait again.
+/// How long a range that nobody could give is answered with the same failure at once, to whoever
+/// asks: another reader of the same bytes must not wait its whole deadline for what was just tried.
+/// The kernel's own repeats of one handle's read are answered before, from that handle
+/// (`FAILURE_MEMORY` in `fs::handles`).
 const REMEMBER_FAILURE: Duration = Duration::from_secs(1);
 /// How many such ranges are remembered for one file.
 const FAILURES_MAX: usize = 64;
@@ -32,7 +34,8 @@ pub(super) enum Coverage {
 }
 
 impl Coverage {
-    fn and(&self, more: &Self) -> Self {
+    /// What either of the two has.
+    fn union(&self, more: &Self) -> Self {
         match (self, more) {
             (Self::Part(a), Self::Part(b)) => Self::Part(a.iter().chain(b.iter()).collect()),
             _ => Self::All,
@@ -71,7 +74,7 @@ pub(super) struct Fetch {
     pub begun: Instant,
     pub filling: Option<Filling>,
     pub waits: Waits,
-    /// Demands of which some bytes are neither here nor asked.
+    /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
     /// Where it stands for its demands, its read-ahead and its filling.
     pub places: [Place; 3],
@@ -85,7 +88,8 @@ pub(super) struct Fetch {
     gone: BTreeMap<NodeId, Instant>,
     wanted_next: Instant,
     wanted_pause: Duration,
-    /// Whether a wish could not be asked of anyone.
+    /// Some bytes that are wanted can be asked of nobody who is known: other holders are looked
+    /// for.
     pub starved: bool,
     pub lied_to: bool,
 }
@@ -184,7 +188,7 @@ impl Fetch {
             return false;
         }
         let coverage = match (known, coverage) {
-            (Some(known), more) => known.and(&more),
+            (Some(known), more) => known.union(&more),
             (None, coverage) => coverage,
         };
         if known == Some(&coverage) {
@@ -228,9 +232,9 @@ impl Fetch {
         self.failures.iter().find(hit).map(|(.., why)| why.clone())
     }
 
-    /// Whether a `Get` is due; the next one is due later each time. `None`: not yet, `Some`: now,
-    /// and when the next is.
-    pub fn want(&mut self, now: Instant) -> Option<Instant> {
+    /// Takes the turn to look for holders with a `Get`, if it is time. The time of the next one,
+    /// each pause being longer; none where it is not time yet, and then nothing has changed.
+    pub fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
         if now < self.wanted_next {
             return None;
         }
@@ -300,9 +304,9 @@ mod tests {
     #[test]
     fn a_get_is_repeated_at_growing_intervals() {
         let (mut fetch, now) = fetch();
-        let second = fetch.want(now).unwrap();
-        assert_eq!(fetch.want(now), None);
-        let third = fetch.want(second).unwrap();
+        let second = fetch.take_get_turn(now).unwrap();
+        assert_eq!(fetch.take_get_turn(now), None);
+        let third = fetch.take_get_turn(second).unwrap();
         assert!(third - second > second - now);
     }
 

@@ -58,7 +58,7 @@ use turns::{Line, Pass, Want};
 pub use fetch::HOLDERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
-pub use report::FetchReport;
+pub use report::{FetchReport, SourceReport};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
 pub use swarm::SHARE_BYTES;
 pub use terms::{

@@ -19,20 +19,29 @@ pub struct FetchReport {
     pub waiting: usize,
     /// Whether all of it is wanted.
     pub is_filling: bool,
-    /// Who gave, and who is asked: bytes received, and asked and not answered.
-    pub sources: BTreeMap<NodeId, (u64, u64)>,
+    /// Who gave some of it, and who is asked for some.
+    pub sources: BTreeMap<NodeId, SourceReport>,
+}
+
+/// What one node did for a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Received from it, since the fetch began.
+    pub received_bytes: u64,
+    /// Asked of it, and not answered yet.
+    pub asked_bytes: u64,
 }
 
 impl FetchReport {
     /// Whether anyone waits for some of it, or it is asked of someone.
     pub fn is_wanted(&self) -> bool {
         let mut sources = self.sources.values();
-        self.waiting > 0 || self.is_filling || sources.any(|(_, asked)| *asked > 0)
+        self.waiting > 0 || self.is_filling || sources.any(|it| it.asked_bytes > 0)
     }
 
     /// What came of it since it began.
     pub fn received_bytes(&self) -> u64 {
-        self.sources.values().map(|(received, _)| received).sum()
+        self.sources.values().map(|it| it.received_bytes).sum()
     }
 }
 
@@ -41,10 +50,20 @@ impl Plan {
     pub fn fetches(&self) -> Vec<FetchReport> {
         let report = |(content, fetch): (&ContentKey, &super::Fetch)| {
             let received = fetch.received.iter();
-            let mut sources: BTreeMap<_, _> =
-                received.map(|(node, bytes)| (*node, (*bytes, 0))).collect();
+            let received = received.map(|(node, bytes)| {
+                let received_bytes = *bytes;
+                let asked_bytes = 0;
+                (
+                    *node,
+                    SourceReport {
+                        received_bytes,
+                        asked_bytes,
+                    },
+                )
+            });
+            let mut sources: BTreeMap<_, _> = received.collect();
             for (node, asked_bytes) in fetch.asked.ids().filter_map(|id| self.asked(id)) {
-                sources.entry(node).or_default().1 += asked_bytes;
+                sources.entry(node).or_default().asked_bytes += asked_bytes;
             }
             FetchReport {
                 hash: content.hash,

@@ -458,7 +458,7 @@ impl Plan {
             return;
         };
         fetch.starved = true;
-        if let Some(next) = fetch.want(now) {
+        if let Some(next) = fetch.take_get_turn(now) {
             self.events.push_back(PlanEvent::Wanted(*content));
             self.timers.insert((next, Timer::Wanted(*content)));
         }

@@ -6,7 +6,8 @@ use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
-/// What the plan may be told to do otherwise. How long a read waits is no part of it: each demand brings its own deadline.
+/// What the plan may be told to do otherwise. How long a read waits is no part of it: each demand
+/// brings its own deadline.
 #[derive(Clone, Debug)]
 pub struct PlanConfig {
     /// Who asks: what belongs to it is reckoned by that.

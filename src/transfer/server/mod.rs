@@ -34,7 +34,7 @@ use opened::{OPENED_FOR, Opened, Source, Unserved};
 
 /// The largest range that is answered without another thread: as far as the kernel reads ahead
 /// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
-const AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
+const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// How long an answer waits for its bytes to be allowed, where sending is limited; then its asker
 /// is told to ask another.
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -249,7 +249,7 @@ impl Server {
         else {
             return None;
         };
-        let is_small = range.len() <= AT_ONCE_MAX_BYTES && is_askable(size_bytes, range);
+        let is_small = range.len() <= ANSWERED_AT_ONCE_MAX_BYTES && is_askable(size_bytes, range);
         if !is_small || !(self.inner.admits)(&from, &hash) {
             return None;
         }

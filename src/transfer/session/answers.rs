@@ -17,8 +17,9 @@ use crate::wire::native::tcp::{self, Request, Response};
 /// page is dropped from the cache.
 const RETRIES_MAX: u8 = 3;
 /// The largest range that takes the short way where a reader waits for it, asked and verified
-/// without another thread: as far as the kernel reads ahead unless told otherwise, some 80 microseconds' hashing.
-pub const PROMPT_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
+/// without another thread: as far as the kernel reads ahead unless told otherwise, some 80
+/// microseconds' hashing.
+pub const SHORT_WAY_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// What read-ahead may hold of the window for uncached bytes, the rest being left to demands.
 const UNCACHED_AHEAD_SHARE: u64 = 2;
 
@@ -34,7 +35,7 @@ pub enum Accepted<F> {
 }
 
 pub(super) fn is_prompt(request: &RangeRequest) -> bool {
-    request.lane == Lane::Urgent && request.range.len() <= PROMPT_MAX_BYTES
+    request.lane == Lane::Urgent && request.range.len() <= SHORT_WAY_MAX_BYTES
 }
 
 /// A request as it is asked.
