@@ -8,6 +8,7 @@ use imbl::OrdSet;
 
 use super::orders::{Alias, Before, ByName, DirRef, Listed, Named};
 use super::row::{DirId, NodeIndex, Row};
+use super::sorted::SortedSet;
 use crate::wire::native::record::Timestamp;
 
 /// The time of a directory in which nothing is listed: before all others.
@@ -28,7 +29,7 @@ pub(super) struct Dir {
     /// that is dated in the future hides no change that comes after it.
     pub newest: Timestamp,
     /// The candidates that show under their own names.
-    pub listed: OrdSet<Listed>,
+    pub listed: SortedSet<Listed>,
     /// All other candidates: directories' records, tombstones, what lost, what nobody can give.
     pub rest: OrdSet<ByName>,
     /// What lost, under conflict names.
@@ -48,7 +49,7 @@ impl Dir {
             place,
             occupied: false,
             newest: NEVER,
-            listed: OrdSet::new(),
+            listed: SortedSet::new(),
             rest: OrdSet::new(),
             aliases: OrdSet::new(),
             dirs: OrdSet::new(),

@@ -36,7 +36,7 @@ impl View {
             class: Class::File,
             author: 0,
         };
-        let rows = self.merged.by_hash.range(from..).map(|by| &by.row);
+        let rows = self.merged.by_hash.from(&from).map(|by| &by.row);
         rows.take_while(|row| leading(&row.hash) == wanted)
             .take(limit)
             .filter(|row| row.gives_content())

@@ -173,7 +173,7 @@ impl Merge {
                 class,
                 author: u32::from(author.0),
             };
-            let row = &self.state.by_hash.range(from..).next()?.row;
+            let row = &self.state.by_hash.from(&from).next()?.row;
             let own = row.hash == *hash.as_bytes() && row.class == class && row.author == author;
             own.then(|| row.clone())
         })

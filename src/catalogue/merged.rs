@@ -12,6 +12,7 @@ use super::audience::{Audience, Marks};
 use super::dir::Dir;
 use super::orders::{ByHash, DirRef, HashFrom};
 use super::row::{Class, DirId, NodeIndex, Row};
+use super::sorted::SortedSet;
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -59,7 +60,7 @@ pub(super) struct Merged {
     pub nodes: Arc<Vec<Option<Node>>>,
     /// By [`DirId`]; none where a number is free.
     pub dirs: Vector<Option<Arc<Dir>>>,
-    pub by_hash: OrdSet<ByHash>,
+    pub by_hash: SortedSet<ByHash>,
     pub totals: Totals,
     /// Versions of a later time are not shown yet; none where the clock was not told.
     pub horizon: Option<Timestamp>,
@@ -88,7 +89,7 @@ impl Merged {
             me: NodeIndex(0),
             nodes: Arc::new(vec![Some(node)]),
             dirs: Vector::unit(Some(Arc::new(root))),
-            by_hash: OrdSet::new(),
+            by_hash: SortedSet::new(),
             totals: Totals::default(),
             horizon: None,
             owners: Arc::default(),
@@ -141,7 +142,7 @@ impl Merged {
                     class,
                     author,
                 };
-                let first = self.by_hash.range(from..).next().map(|by| &by.row)?;
+                let first = self.by_hash.from(&from).next().map(|by| &by.row)?;
                 if first.hash != *hash.as_bytes() || first.class != class {
                     return None;
                 }
@@ -154,10 +155,7 @@ impl Merged {
                         class,
                         author,
                     };
-                    self.by_hash
-                        .range(..end)
-                        .next_back()
-                        .map_or(first, |by| &by.row)
+                    self.by_hash.last_before(&end).map_or(first, |by| &by.row)
                 } else {
                     first
                 };
@@ -205,7 +203,7 @@ impl Merged {
             class: Class::File,
             author: 0,
         };
-        let rows = self.by_hash.range(from..).map(|by| &by.row);
+        let rows = self.by_hash.from(&from).map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
     }
 
@@ -217,7 +215,7 @@ impl Merged {
             class: Class::File,
             author: 0,
         };
-        let first = self.by_hash.range(from..).next().map(|by| &by.row)?;
+        let first = self.by_hash.from(&from).next().map(|by| &by.row)?;
         let found = given && first.hash == *hash.as_bytes() && first.gives_content();
         found.then_some(Content {
             size_bytes: first.size_bytes(),

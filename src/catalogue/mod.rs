@@ -40,6 +40,7 @@ mod rows;
 mod rules;
 mod sealed;
 mod settle;
+mod sorted;
 mod staged;
 mod sweep;
 mod versions;

@@ -53,7 +53,7 @@ impl Merged {
             author: u32::from(author.0),
             ..first_of(hash)
         };
-        let rows = self.by_hash.range(from..).map(|by| &by.row);
+        let rows = self.by_hash.from(&from).map(|by| &by.row);
         rows.take_while(move |row| {
             row.hash == *hash.as_bytes() && row.class == Class::File && row.author == author
         })

@@ -304,15 +304,11 @@ pub(super) fn listing<'a>(
     after: Option<&'a [u8]>,
 ) -> impl Iterator<Item = Listed<'a>> {
     // no name is empty, so all are after the empty one
-    let from = || {
-        (
-            Bound::Included(After(after.unwrap_or_default())),
-            Bound::Unbounded,
-        )
-    };
+    let place = || After(after.unwrap_or_default());
+    let from = || (Bound::Included(place()), Bound::Unbounded);
     let files = dir
         .listed
-        .range(from())
+        .from(&place())
         .map(|row| Listed::File(row.0.name(), &row.0));
     let aliases = dir
         .aliases
