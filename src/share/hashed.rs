@@ -113,7 +113,7 @@ impl State {
         if left_out {
             self.unlist(slot);
             if let Some(node) = self.tree.get_mut(slot) {
-                node.body = Body::File(FileBody::unlisted());
+                node.body = Body::unlisted();
             }
         }
     }
@@ -123,7 +123,7 @@ impl State {
     pub(super) fn list_file(&mut self, slot: Slot, seen: &Seen, hash: ContentHash, doubted: bool) {
         let before = self.entry(slot);
         let version = self.version_of(slot, &seen.identity, &hash);
-        let Some(old) = self.tree.file(slot).copied() else {
+        let Some(old) = self.tree.file(slot) else {
             return;
         };
         if old.listed {
@@ -199,7 +199,7 @@ impl State {
             && file.hash == *hash
             && file.identity.mtime == mtime
         {
-            return self.tree.version(slot, file);
+            return self.tree.version(slot, &file);
         }
         match self.ledger.get(identity.dev, identity.ino) {
             Some(row) if row.hash == *hash && row.identity.mtime == mtime => row.first_seen,
@@ -212,7 +212,7 @@ impl State {
         self.order.step();
         let slots: Vec<Slot> = self.tree.with_content(hash).collect();
         for slot in slots {
-            let Some(file) = self.tree.file(slot).copied() else {
+            let Some(file) = self.tree.file(slot) else {
                 continue;
             };
             self.unlist(slot);

@@ -37,6 +37,7 @@ mod offered;
 mod order;
 mod outboards;
 mod outcome;
+mod packed;
 mod part;
 mod queue;
 mod reading;

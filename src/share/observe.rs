@@ -6,7 +6,7 @@ use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::left_out::LeftOutWhy;
 use super::queue::Stage;
 use super::state::{Recheck, State};
-use super::tree::{Body, DirectoryBody, FileBody, LeftOutBody, Slot, SymlinkBody};
+use super::tree::{Body, DirectoryBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
 /// What a look at a name found.
@@ -86,8 +86,7 @@ impl State {
             }
             let is_kept_back = private.is_some() || is_excluded;
             if let Some(file) = self.tree.file(slot).filter(|_| is_kept_back) {
-                let hash = file.hash;
-                self.kept.forget(&hash);
+                self.kept.forget(&file.hash);
             }
             self.remove_tree(slot);
         }
@@ -121,8 +120,7 @@ impl State {
                 _ => self.remove_tree(slot),
             }
         }
-        self.tree
-            .insert(parent, name, Body::File(FileBody::unlisted()))
+        self.tree.insert(parent, name, Body::unlisted())
     }
 
     fn see_file(&mut self, slot: Slot, seen: &Seen, cause: Cause, now: Instant) {

@@ -267,14 +267,13 @@ impl HashQueue {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tree::{Body, FileBody, Tree};
+    use super::super::tree::{Body, Tree};
     use super::*;
 
     fn slots() -> [Slot; 5] {
         let mut tree = Tree::new();
         let root = tree.insert_root(0);
-        ["a", "b", "c", "d", "e"]
-            .map(|name| tree.insert(root, name.as_bytes(), Body::File(FileBody::unlisted())))
+        ["a", "b", "c", "d", "e"].map(|name| tree.insert(root, name.as_bytes(), Body::unlisted()))
     }
 
     #[test]

@@ -211,12 +211,13 @@ impl State {
     pub(super) fn entry(&self, slot: Slot) -> Option<Entry> {
         let (kind, mtime, version) = match &self.tree.get(slot)?.body {
             Body::File(file) if file.listed => {
+                let file = self.tree.file(slot)?;
                 let kind = Kind::File {
                     hash: file.hash,
                     size_bytes: file.identity.size_bytes,
                     executable: file.executable,
                 };
-                (kind, file.identity.mtime, self.tree.version(slot, file))
+                (kind, file.identity.mtime, self.tree.version(slot, &file))
             }
             Body::Directory(directory) if directory.listed => {
                 (Kind::Directory, directory.mtime, directory.version)
@@ -260,17 +261,16 @@ impl State {
         let Some(Node { share, body, .. }) = self.tree.get(slot) else {
             return;
         };
+        let size_bytes = self.tree.file(slot).map(|file| file.identity.size_bytes);
         let Some(share) = self.shares.get_mut(share) else {
             return;
         };
         let add = |total: &mut u64, amount: i64| *total = total.saturating_add_signed(amount);
         match body {
-            Body::File(file) => {
+            Body::File(_) => {
+                let size_bytes = size_bytes.unwrap_or_default();
                 add(&mut share.files, change);
-                add(
-                    &mut share.bytes,
-                    change * file.identity.size_bytes.cast_signed(),
-                );
+                add(&mut share.bytes, change * size_bytes.cast_signed());
             }
             Body::Directory(_) => add(&mut share.directories, change),
             Body::Symlink => add(&mut share.symlinks, change),
@@ -321,7 +321,7 @@ impl State {
         }
         self.tell_removed(slot);
         self.count(slot, -1);
-        if let Some(file) = self.tree.file(slot).copied() {
+        if let Some(file) = self.tree.file(slot) {
             self.drop_content(slot, &file.hash);
             // what was written by a name and is now gone with it is seen by the other names only
             self.recheck_links(file.identity.without_ctime(), &file.hash);

@@ -1,4 +1,4 @@
-//! The names of all shares in memory, about 140 bytes each: where they hang, what they are, and
+//! The names of all shares in memory, about 120 bytes each: where they hang, what they are, and
 //! which of them have a given content.
 //!
 //! Owns structure only; what may be listed and when is `state`'s.
@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use super::identity::{Identity, Stamp};
 use super::left_out::LeftOutWhy;
 use super::letters::{Letters, Word};
+pub(super) use super::packed::FileBody;
+use super::packed::{PackedFile, Packing};
 use super::runs::Runs;
 use crate::digest::ContentHash;
 use crate::path::SharedPath;
@@ -36,22 +38,11 @@ pub(super) struct Node {
 
 /// What a name stands for.
 pub(super) enum Body {
-    File(FileBody),
+    File(PackedFile),
     Directory(DirectoryBody),
     /// The tree has the rest of it.
     Symlink,
     LeftOut(LeftOutBody),
-}
-
-/// A regular file. Until it is listed, all but `listed` means nothing. Its version time is in the
-/// tree where it is not its mtime.
-#[derive(Clone, Copy)]
-pub(super) struct FileBody {
-    /// Of the version that is listed.
-    pub(super) identity: Identity,
-    pub(super) hash: ContentHash,
-    pub(super) executable: bool,
-    pub(super) listed: bool,
 }
 
 #[repr(C, packed(4))]
@@ -82,6 +73,11 @@ pub(super) struct LeftOutBody {
 }
 
 impl Body {
+    /// A file that waits to be hashed.
+    pub(super) fn unlisted() -> Self {
+        Self::File(PackedFile::unlisted())
+    }
+
     /// The (dev, ino) of a file that others may not read.
     pub(super) fn private_file(&self) -> Option<(u64, u64)> {
         match self {
@@ -93,23 +89,12 @@ impl Body {
     }
 }
 
-impl FileBody {
-    /// A file that waits to be hashed.
-    pub(super) fn unlisted() -> Self {
-        Self {
-            identity: Identity::default(),
-            hash: ContentHash::new([0; 32]),
-            executable: false,
-            listed: false,
-        }
-    }
-}
-
 /// All names of all shares.
 pub(super) struct Tree {
     nodes: Vec<Option<Node>>,
     free: Vec<Slot>,
     letters: Letters,
+    packing: Packing,
     /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
     names: Runs<(Slot, u32, Slot)>,
     /// (first bytes of the content hash, slot) of listed files.
@@ -129,6 +114,7 @@ impl Tree {
             nodes: Vec::new(),
             free: Vec::new(),
             letters: Letters::default(),
+            packing: Packing::default(),
             names: Runs::new(),
             contents: Runs::new(),
             versions: BTreeMap::new(),
@@ -147,9 +133,9 @@ impl Tree {
         self.nodes.get_mut(slot.0 as usize)?.as_mut()
     }
 
-    pub(super) fn file(&self, slot: Slot) -> Option<&FileBody> {
+    pub(super) fn file(&self, slot: Slot) -> Option<FileBody> {
         match &self.get(slot)?.body {
-            Body::File(file) => Some(file),
+            Body::File(file) => Some(self.packing.unpack(slot.0, file)),
             _ => None,
         }
     }
@@ -235,6 +221,7 @@ impl Tree {
             self.private.remove(&(dev, ino, slot));
         }
         self.versions.remove(&slot);
+        self.packing.forget(slot.0);
         self.symlinks.remove(&slot);
         self.free.push(slot);
         self.letters.drop(node.name);
@@ -266,10 +253,10 @@ impl Tree {
 
     /// Makes a name a listed file of this version.
     pub(super) fn set_file(&mut self, slot: Slot, file: FileBody, version: Stamp) {
-        let Some(node) = self.get_mut(slot) else {
+        let Some(Some(node)) = self.nodes.get_mut(slot.0 as usize) else {
             return;
         };
-        node.body = Body::File(file);
+        node.body = Body::File(self.packing.pack(slot.0, &file));
         if version == file.identity.mtime {
             self.versions.remove(&slot);
         } else {
@@ -372,11 +359,12 @@ impl Tree {
 
     /// Every listed file's (dev, ino).
     pub(super) fn listed_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.nodes
-            .iter()
-            .flatten()
-            .filter_map(|node| match &node.body {
-                Body::File(file) if file.listed => Some((file.identity.dev, file.identity.ino)),
+        self.slots(None)
+            .filter_map(|slot| match &self.get(slot)?.body {
+                Body::File(file) if file.listed => {
+                    let identity = self.packing.identity(slot.0, file);
+                    Some((identity.dev, identity.ino))
+                }
                 _ => None,
             })
     }
@@ -408,7 +396,7 @@ mod tests {
     use super::*;
 
     fn file(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
-        tree.insert(parent, name.as_bytes(), Body::File(FileBody::unlisted()))
+        tree.insert(parent, name.as_bytes(), Body::unlisted())
     }
 
     fn directory(tree: &mut Tree, parent: Slot, name: &str) -> Slot {
@@ -417,9 +405,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_costs_about_a_hundred_and_forty_bytes() {
+    fn a_name_costs_about_a_hundred_and_twenty_bytes() {
         let node = size_of::<Option<Node>>();
-        assert!(node <= 96, "{node}");
+        assert!(node <= 80, "{node}");
         assert!(size_of::<(Slot, u32, Slot)>() + size_of::<(u32, Slot)>() <= 20);
     }
 
@@ -501,13 +489,11 @@ mod tests {
         let hash = ContentHash::of(b"x");
         let slots = ["a", "b"].map(|name| file(&mut tree, root, name));
         for slot in slots {
-            if let Some(Node {
-                body: Body::File(file),
-                ..
-            }) = tree.get_mut(slot)
-            {
-                file.hash = hash;
-            }
+            let body = FileBody {
+                hash,
+                ..FileBody::unlisted()
+            };
+            tree.set_file(slot, body, Stamp::default());
             tree.note_content(slot, &hash);
         }
         assert_eq!(tree.with_content(&hash).count(), 2);

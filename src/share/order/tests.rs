@@ -1,13 +1,13 @@
 //! What is told before what.
 
 use super::*;
-use crate::share::tree::{Body, FileBody, Tree};
+use crate::share::tree::{Body, Tree};
 use crate::wire::native::record::Entry;
 
 fn slots() -> [Slot; 3] {
     let mut tree = Tree::new();
     let root = tree.insert_root(0);
-    ["a", "b", "c"].map(|name| tree.insert(root, name.as_bytes(), Body::File(FileBody::unlisted())))
+    ["a", "b", "c"].map(|name| tree.insert(root, name.as_bytes(), Body::unlisted()))
 }
 
 fn name(text: &str) -> SharedPath {
