@@ -16,7 +16,7 @@ use super::row::{Class, NodeIndex, Row, Stamp, seal};
 use super::{Catalogue, CatalogueError};
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
-use crate::trust::{NodeKey, ShareKey};
+use crate::trust::{NodeKey, ShareKey, has_key};
 use crate::wire::native::record::{Entry, Fact, READERS_MAX, Reader, ShareIndex};
 
 /// Own records that are looked at in one step while they are said again: each is sealed, said and
@@ -302,6 +302,8 @@ impl Catalogue {
             Some(readers) => {
                 let mut readers = readers.clone();
                 readers.insert(self.merge.state.node(self.me).id);
+                // who is no key reads nothing, and makes no list another than it was
+                readers.retain(has_key);
                 if known.is_some_and(|known| known.readers == readers && known.key.is_some()) {
                     return Ok(false);
                 }
@@ -339,7 +341,6 @@ impl Catalogue {
             .as_bytes()
             .first_chunk()
             .expect("16 of 32");
-        // who is no key has none
         let wrapped = readers.into_iter().filter_map(|node| {
             let key = vault.wrap(&key, &node, &about(number, &salt))?;
             Some(Reader { node, key })

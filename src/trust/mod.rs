@@ -30,7 +30,7 @@ pub use keyring::{Keyring, MAX_CHAIN_BYTES};
 pub use ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
-pub use share_key::{SEAL_BYTES, ShareKey, WrappedKey};
+pub use share_key::{SEAL_BYTES, ShareKey, WrappedKey, has_key};
 pub use statement::{
     Claim, MAX_STATEMENT_BYTES, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId,
 };

@@ -73,6 +73,12 @@ impl fmt::Debug for ShareKey {
     }
 }
 
+/// Whether anything can be sealed for a node: not for what is no key.
+pub fn has_key(node: &NodeId) -> bool {
+    let point = CompressedEdwardsY(*node.as_bytes()).decompress();
+    point.is_some_and(|point| !point.is_small_order())
+}
+
 impl NodeKey {
     /// The key that this node makes for one purpose: always the same, and nobody else's.
     pub fn share_key(&self, purpose: &[u8]) -> ShareKey {
@@ -163,9 +169,14 @@ mod tests {
         neutral[0] = 1;
         let (maker, key) = (node(1), node(1).share_key(b"one"));
         assert_eq!(maker.wrap(&key, &NodeId::new(neutral), b"it"), None);
+        assert!(!has_key(&NodeId::new(neutral)));
         // of the numbers half are no point of the curve
-        let none = |y: &u8| maker.wrap(&key, &NodeId::new([*y; 32]), b"it").is_none();
-        assert!((2..100).any(|y| none(&y)));
+        let none = |y: &u8| {
+            let is_none = maker.wrap(&key, &NodeId::new([*y; 32]), b"it").is_none();
+            assert_eq!(is_none, !has_key(&NodeId::new([*y; 32])));
+            is_none
+        };
+        assert!((2..100).filter(none).count() > 9);
     }
 
     #[test]

@@ -163,6 +163,21 @@ fn what_changes_while_a_list_changes_is_said_once_and_right() {
 }
 
 #[test]
+fn a_list_that_did_not_change_keeps_its_key_also_where_a_reader_is_no_key() {
+    let mut a = keyed(1);
+    let mut list = readers(&[2]);
+    // the neutral element: nothing can be sealed for it
+    let mut no_key = [0; 32];
+    no_key[0] = 1;
+    list.insert(NodeId::new(no_key));
+    assert!(a.set_readers(SHARE, Some(&list)).unwrap());
+    while a.restate() {}
+    for again in [&list, &readers(&[2])] {
+        assert!(!a.set_readers(SHARE, Some(again)).unwrap(), "{again:?}");
+    }
+}
+
+#[test]
 fn lists_and_numbers_outlive_a_restart() {
     let [mut a, mut b] = [keyed(1), keyed(2)];
     read_by(&mut a, Some(&[2]));
