@@ -83,6 +83,7 @@ pub enum RunError {
 /// [`RunError`] saying what failed and what to do.
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     memory::use_few_heaps();
+    memory::leave_no_core();
     let log = logging::start(loaded.config.log.level)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -1,8 +1,10 @@
 //! Promises about who is in, held by daemons on loopback.
 
+use std::fs;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
 use crate::support::daemon::*;
@@ -304,4 +306,19 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
             listed_in(node, "docs") == "guide.txt\nguide~one.txt\nmore.txt\n"
         });
     }
+}
+
+#[apply(promise)]
+fn a_crash_leaves_no_core_with_secrets_in_it() {
+    // as where somebody asked for cores
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = maximum;
+    setrlimit(Resource::Core, Rlimit { current, maximum }).unwrap();
+    let mut cluster = Cluster::with_own_secrets();
+    let one = cluster.start("one");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", one.pid())).unwrap();
+    let mut lines = limits.lines();
+    let cores = lines.find_map(|line| line.strip_prefix("Max core file size"));
+    let soft = cores.unwrap().split_whitespace().next();
+    assert_eq!(soft, Some("0"), "{limits}");
 }
