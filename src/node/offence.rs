@@ -6,6 +6,7 @@ use crate::catalogue::{
 use crate::cluster;
 use crate::net::peer::DropReason;
 use crate::offences::Offending;
+use crate::trust::MAX_STATEMENTS_PER_ADMIN;
 
 /// What another node did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,15 @@ pub enum Offence {
     /// The largest while all are over the total.
     #[error("lists the most of all, which are more names than fit: none of its are shown")]
     ListsMost,
+    /// More lists of readers that name this node than it takes in at once.
+    #[error("says lists of readers faster than a node may, which makes its names wait")]
+    ListsReadersTooFast,
+    /// More statements about who is in than one node may sign.
+    #[error(
+        "says more of who is in than a node may ({MAX_STATEMENTS_PER_ADMIN} times): what is \
+         beyond that is not heard"
+    )]
+    StatesTooMuch,
     /// A part of a log that cannot be one, or does not fit its head.
     #[error("passes on names that their author did not sign, or that cannot be")]
     BadLog,

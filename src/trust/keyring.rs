@@ -41,6 +41,18 @@ enum Home {
     Memory,
 }
 
+/// What a member says of who is in that no honest one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It cannot be read.
+    Garbage,
+    /// A statement that was not signed by whom it names.
+    Forged,
+    /// This node has signed more than one may
+    /// ([`MAX_STATEMENTS_PER_ADMIN`](super::MAX_STATEMENTS_PER_ADMIN)).
+    Over(NodeId),
+}
+
 /// The secrets and the ledger.
 #[derive(Debug)]
 pub struct Keyring {
@@ -257,36 +269,40 @@ impl Keyring {
     /// Takes in a chain that a node shows, and says whether the node is a member then.
     pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
         if !self.is_member(node) && !chain.is_empty() && chain.len() <= MAX_CHAIN_BYTES {
-            let _unkept = self.hear(chain, MAX_CHAIN);
+            let _heard = self.hear(chain, MAX_CHAIN);
         }
         self.is_member(node)
     }
 
-    /// Takes in one statement that came as news; others hear of it if it is new.
-    ///
-    /// # Errors
-    /// [`TrustError::File`]; it counts nevertheless, until the next start.
-    pub fn hear_news(&self, bytes: &[u8]) -> Result<(), TrustError> {
-        let taken = self.hear(bytes, 1)?;
+    /// Takes in one statement that came as news; others hear of it if it is new. One that cannot be
+    /// kept on disk counts nevertheless, until the next start.
+    pub fn hear_news(&self, bytes: &[u8]) -> Option<Fault> {
+        let (taken, fault) = self.hear(bytes, 1);
         self.news().extend(taken);
-        Ok(())
+        fault
     }
 
-    /// Takes in statements; gives those that were new.
-    fn hear(&self, bytes: &[u8], most: usize) -> Result<Vec<SignedStatement>, TrustError> {
-        let (Some(ledger), Some(statements)) =
-            (&self.ledger, SignedStatement::decode_all(bytes, most))
-        else {
-            return Ok(Vec::new());
+    /// Takes in statements; gives those that were new, and what is wrong with the others.
+    fn hear(&self, bytes: &[u8], most: usize) -> (Vec<SignedStatement>, Option<Fault>) {
+        let Some(ledger) = &self.ledger else {
+            return (Vec::new(), None);
+        };
+        let Some(statements) = SignedStatement::decode_all(bytes, most) else {
+            return (Vec::new(), Some(Fault::Garbage));
         };
         let taken = {
             let mut ledger = ledger.write();
-            ledger.merge(statements)
+            ledger.take_in(statements)
         };
-        if !taken.is_empty() {
-            self.changed()?;
+        if !taken.new.is_empty() {
+            // what cannot be kept counts all the same
+            let _unkept = self.changed();
         }
-        Ok(taken)
+        let fault = match taken.is_forged {
+            true => Some(Fault::Forged),
+            false => taken.over.map(Fault::Over),
+        };
+        (taken.new, fault)
     }
 
     /// The epoch that the ledger names and whose secret is not known here.

@@ -21,6 +21,7 @@ use super::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, 
 use super::{NodeKey, TrustError};
 use crate::id::{EpochId, NodeId, NodeName};
 
+mod intake;
 mod walk;
 
 use walk::Walk;
@@ -98,7 +99,8 @@ impl Ledger {
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
         let mut ledger = Self::begun_by(statements.next()?)?;
-        ledger.merge(statements);
+        // one that was spoilt on the disk takes no other with it
+        ledger.merge(statements.filter(SignedStatement::is_genuine));
         Some(ledger)
     }
 
@@ -227,70 +229,6 @@ impl Ledger {
         }
         chain.reverse();
         chain
-    }
-
-    /// Takes statements in; gives those that are new. What is not signed, of another cluster, by
-    /// nobody known, or beyond a limit is passed over.
-    pub fn merge(
-        &mut self,
-        statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> Vec<SignedStatement> {
-        let mut waiting: Vec<_> = statements.into_iter().collect();
-        let mut taken = Vec::new();
-        // an issuer's certificate may stand behind what it issued
-        loop {
-            let before = taken.len();
-            waiting.retain(|signed| match self.takes(signed) {
-                true => {
-                    if signed.is_genuine() {
-                        self.statements.insert(signed.id(), signed.clone());
-                        taken.push(signed.clone());
-                    }
-                    false
-                }
-                false => true,
-            });
-            if taken.len() == before {
-                break;
-            }
-        }
-        if !taken.is_empty() {
-            self.standing = self.evaluate();
-        }
-        taken
-    }
-
-    /// Whether a statement is worth a look at its signature.
-    fn takes(&self, signed: &SignedStatement) -> bool {
-        let statement = &signed.statement;
-        let by = statement.by;
-        let is_of_here = statement.cluster == self.cluster
-            && has_room(&statement.claim)
-            && !matches!(statement.claim, Claim::Found { .. })
-            && !self.statements.contains_key(&signed.id());
-        if !is_of_here || self.statements.len() >= MAX_STATEMENTS {
-            return false;
-        }
-        let mut certificates = self.certificates_of(&by);
-        let is_admin = by == self.founder || certificates.clone().any(|admin| admin);
-        let is_farewell = matches!(&statement.claim, Claim::Expel { node, .. } if *node == by);
-        let most = match is_admin {
-            true => MAX_STATEMENTS_PER_ADMIN,
-            false if is_farewell && certificates.next().is_some() => MAX_STATEMENTS_PER_MEMBER,
-            false => return false,
-        };
-        let of_same = self.statements.values().filter(|s| s.statement.by == by);
-        of_same.count() < most
-    }
-
-    /// For each certificate that names this node, whether it gives it the right to admit.
-    fn certificates_of<'a>(&'a self, who: &'a NodeId) -> impl Iterator<Item = bool> + Clone + 'a {
-        self.statements
-            .values()
-            .filter_map(move |signed| match &signed.statement.claim {
-                Claim::Admit { node, admin, .. } if node == who => Some(*admin),
-                _ => None,
-            })
     }
 
     fn evaluate(&self) -> Standing {

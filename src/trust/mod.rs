@@ -26,7 +26,7 @@ pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 pub use exchange::MAX_EXCHANGE_BYTES;
 pub use invites::{Grant, Invites, MAX_INVITES, Redeemed};
-pub use keyring::{Keyring, MAX_CHAIN_BYTES};
+pub use keyring::{Fault, Keyring, MAX_CHAIN_BYTES};
 pub use ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};

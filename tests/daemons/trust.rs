@@ -176,6 +176,33 @@ fn a_node_that_was_expelled_while_it_was_away_is_told_by_whom_and_how_it_comes_b
 }
 
 #[apply(promise)]
+fn a_refusal_without_a_signed_word_puts_nobody_out_and_says_what_it_can_mean() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, two) = (cluster.start("one"), cluster.start("two"));
+    let elsewhere = cluster.start("elsewhere");
+    invite(&one, &[], &two);
+    two.write("of-two.txt", b"two");
+    one.wait_for_file("of-two.txt");
+    one.stop();
+    // whoever is in another cluster has no word about this one
+    invite(&elsewhere, &[], &two);
+    one.launch();
+    let refusal = "takes this node for no member: either this node was expelled, or that one is";
+    eventually("doctor says what it can mean", HANG_LIMIT, || {
+        said(&one, "doctor").contains(refusal)
+    });
+    assert!(!said(&one, "doctor").contains("firewall"));
+    let status = said(&one, "status");
+    assert!(!status.contains("expelled"), "{status}");
+    assert_eq!(members(&one), ["one", "two"]);
+    // it goes on as before, and may still invite
+    let three = cluster.start("three");
+    invite(&one, &[], &three);
+    three.write("of-three.txt", b"three");
+    one.wait_for_file("of-three.txt");
+}
+
+#[apply(promise)]
 fn who_was_invited_with_the_right_invites_and_a_restart_keeps_who_is_in() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two, three) = (

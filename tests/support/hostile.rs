@@ -17,7 +17,7 @@ use p2pfs::net::PortPair;
 use p2pfs::net::gossip::UdpPort;
 use p2pfs::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
 use p2pfs::path::SharedPath;
-use p2pfs::trust::{Keyring, NodeKey};
+use p2pfs::trust::{Claim, Keyring, NodeKey, SignedStatement, Statement};
 use p2pfs::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
@@ -285,6 +285,29 @@ impl Hostile {
         self.key.sign(bytes)
     }
 
+    /// Signs a claim about who is in, whoever is said to make it.
+    pub fn state(&self, by: NodeId, claim: Claim) -> SignedStatement {
+        let founding = self.keyring.history().swap_remove(0).0;
+        let statement = Statement {
+            cluster: founding.id(),
+            by,
+            by_term: 1,
+            at_s: unix_now().as_secs(),
+            before: None,
+            claim,
+        };
+        statement.sign(&self.key)
+    }
+
+    /// Tells a node these statements, as one does who wants both to know the same.
+    pub fn tell(&self, address: SocketAddr, statements: &[SignedStatement]) {
+        let statements = SignedStatement::encode_all(statements);
+        let question = ([0u8; 32], self.keyring.newest().id(), statements);
+        let question = postcard::to_stdvec(&question).unwrap().into();
+        // a node that is busy with it may answer late
+        let _late = self.ask(address, Request::Trust { question });
+    }
+
     /// Who is at an address.
     pub fn who_is_at(&self, address: SocketAddr) -> NodeId {
         match self.runtime.block_on(self.net.probe(address)) {
@@ -413,7 +436,7 @@ impl Life {
                 let members = self.membership.export_members();
                 Response::Members { members }
             }
-            Request::Trust { question } => match self.keyring.answer(question) {
+            Request::Trust { question } => match self.keyring.answer(question).0 {
                 Some(answer) => Response::Trust {
                     answer: answer.into(),
                 },

@@ -67,7 +67,7 @@ pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
         Greeting::Proven { proof, chain } => (proof, chain),
         Greeting::PutOut { word } => {
             // signed, so whoever hands it over need not be believed; kept or not, it counts
-            let _unkept = keyring.hear_news(&word);
+            let _wrong = keyring.hear_news(&word);
             return Err(DropReason::Stranger);
         }
         _ => return Err(DropReason::Stranger),

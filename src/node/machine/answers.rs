@@ -72,11 +72,11 @@ impl Machine {
                 }
             }
             Request::Trust { question } => {
-                self.keyring
-                    .answer(question)
-                    .map_or(Response::NotHere, |answer| Response::Trust {
-                        answer: answer.into(),
-                    })
+                let (answer, fault) = self.keyring.answer(question);
+                self.blame_for_words(from, fault);
+                answer.map_or(Response::NotHere, |answer| Response::Trust {
+                    answer: answer.into(),
+                })
             }
             Request::Heads { heads } => {
                 let news = newer_than(self.catalogue.heads(), heads);
@@ -193,6 +193,7 @@ impl Machine {
         let paces = &mut self.list_paces;
         if !paces.take(now, author, &self.me, &part.records) {
             // there is more room when it is asked for again
+            self.blame(author, Offence::ListsReadersTooFast);
             return self.pulls.fail(now, author);
         }
         let head = part.head.clone();

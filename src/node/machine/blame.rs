@@ -6,6 +6,7 @@ use super::{EVENTS_MAX, Machine, NodeEvent};
 use crate::catalogue::CatalogueError;
 use crate::id::NodeId;
 use crate::node::offence::Offence;
+use crate::trust::Fault;
 
 impl Machine {
     pub(super) fn blame(&mut self, node: NodeId, what: Offence) {
@@ -26,6 +27,17 @@ impl Machine {
             | CatalogueError::TooManyNodes
             | CatalogueError::TooManyReaders
             | CatalogueError::OverBudget => {}
+        }
+    }
+
+    /// What `from` said of who is in is not what an honest node says.
+    pub(super) fn blame_for_words(&mut self, from: NodeId, fault: Option<Fault>) {
+        match fault {
+            Some(Fault::Garbage) => self.blame(from, Offence::Garbage),
+            // an honest node hands on what it has looked at
+            Some(Fault::Forged) => self.blame(from, Offence::SpeaksForOthers),
+            Some(Fault::Over(signer)) => self.blame(signer, Offence::StatesTooMuch),
+            None => {}
         }
     }
 

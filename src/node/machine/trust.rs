@@ -133,7 +133,8 @@ impl Machine {
         told_all: bool,
         answer: &[u8],
     ) {
-        let lacks_some = self.keyring.hear_answer(answer);
+        let (lacks_some, fault) = self.keyring.hear_answer(answer);
+        self.blame_for_words(from, fault);
         if lacks_some && !told_all {
             self.ask_for_trust(from, address, true);
         }
@@ -141,8 +142,8 @@ impl Machine {
     }
 
     pub(super) fn hear_statement(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
-        // one that cannot be kept on disk counts all the same, until the next start
-        let _unkept = self.keyring.hear_news(bytes);
+        let fault = self.keyring.hear_news(bytes);
+        self.blame_for_words(from, fault);
         self.follow_membership(now);
         if self.keyring.wanted_epoch().is_some()
             && let Some(address) = self.address_of(&from)

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::Keyring;
+use super::{Fault, Keyring};
 use crate::trust::ledger::MAX_STATEMENTS;
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, exchange};
@@ -22,10 +22,12 @@ impl Keyring {
         question.map_or_else(Vec::new, |question| question.encode())
     }
 
-    /// Answers the question of a member; none for what is no question.
-    pub fn answer(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let question = exchange::Question::decode(bytes)?;
-        let _unkept = self.hear(&question.statements, MAX_STATEMENTS);
+    /// Answers the question of a member, where it is one, and says what is wrong with it.
+    pub fn answer(&self, bytes: &[u8]) -> (Option<Vec<u8>>, Option<Fault>) {
+        let Some(question) = exchange::Question::decode(bytes) else {
+            return (None, self.has_ledger().then_some(Fault::Garbage));
+        };
+        let (_new, fault) = self.hear(&question.statements, MAX_STATEMENTS);
         let newest = self.epochs().newest();
         let answer = self.read_ledger(|ledger| {
             let digest = ledger.digest();
@@ -40,22 +42,23 @@ impl Keyring {
                 },
             }
         });
-        answer.map(|answer| answer.encode())
+        (answer.map(|answer| answer.encode()), fault)
     }
 
-    /// Takes an answer in; says whether the other lacks something that is known here.
-    pub fn hear_answer(&self, bytes: &[u8]) -> bool {
+    /// Takes an answer in; says whether the other lacks something that is known here, and what is
+    /// wrong with the answer.
+    pub fn hear_answer(&self, bytes: &[u8]) -> (bool, Option<Fault>) {
         let Some(answer) = exchange::Answer::decode(bytes) else {
-            return false;
+            return (false, Some(Fault::Garbage));
         };
-        let _unkept = self.hear(&answer.statements, MAX_STATEMENTS);
+        let (_new, fault) = self.hear(&answer.statements, MAX_STATEMENTS);
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(*secret);
             if self.wanted_epoch() == Some(secret.id()) {
                 let _unkept = self.adopt(secret);
             }
         }
-        self.read_ledger(|ledger| ledger.digest() != answer.digest)
-            .unwrap_or(false)
+        let lacks_some = self.read_ledger(|ledger| ledger.digest() != answer.digest);
+        (lacks_some.unwrap_or(false), fault)
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::id::to_hex;
 use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
 use crate::trust::exchange;
+use crate::trust::statement::{Claim, Statement};
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])
@@ -34,8 +35,9 @@ fn join(admin: &Keyring, admin_key: u8, joiner: &Keyring, joiner_key: u8) {
 /// Both come to know the same, as the exchange over TCP does.
 fn meet(asker: &Keyring, answerer: &Keyring) {
     for all in [false, true] {
-        let answer = answerer.answer(&asker.question(all)).unwrap();
-        asker.hear_answer(&answer);
+        let (answer, fault) = answerer.answer(&asker.question(all));
+        assert_eq!(fault, None);
+        assert_eq!(asker.hear_answer(&answer.unwrap()).1, None);
     }
 }
 
@@ -139,6 +141,40 @@ fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
 }
 
 #[test]
+fn what_no_honest_member_says_of_who_is_in_is_told_from_what_one_does() {
+    let (one, two) = (founded(1), founded(2));
+    join(&one, 1, &two, 2);
+    let of_founder = |number| Statement {
+        cluster: one.history()[0].0.id(),
+        by: key(1).node_id(),
+        by_term: 1,
+        at_s: 100,
+        before: None,
+        claim: Claim::Rotate {
+            epoch: EpochId([number; 8]),
+            number: 1,
+        },
+    };
+    let (forged, genuine) = (of_founder(1).sign(&key(2)), of_founder(2).sign(&key(1)));
+    assert_eq!(two.hear_news(&forged.encode()), Some(Fault::Forged));
+    assert_eq!(two.hear_news(b"garbage"), Some(Fault::Garbage));
+    assert_eq!(two.answer(b"garbage"), (None, Some(Fault::Garbage)));
+    assert_eq!(two.hear_answer(b"garbage"), (false, Some(Fault::Garbage)));
+    // who hands one over is heard no further
+    let before = two.history();
+    let said = [forged, genuine.clone()];
+    let question = exchange::Question {
+        digest: [0; 32],
+        epoch: two.newest().id(),
+        statements: SignedStatement::encode_all(&said),
+    };
+    assert_eq!(two.answer(&question.encode()).1, Some(Fault::Forged));
+    assert_eq!(two.history(), before);
+    assert_eq!(two.hear_news(&genuine.encode()), None);
+    assert_eq!(two.history().len(), before.len() + 1);
+}
+
+#[test]
 fn news_is_told_once_and_what_came_in_bulk_is_not() {
     let (one, two) = (founded(1), founded(2));
     join(&one, 1, &two, 2);
@@ -148,8 +184,8 @@ fn news_is_told_once_and_what_came_in_bulk_is_not() {
     one.admit(&key(1), key(3).node_id(), name(3), false)
         .unwrap();
     let statement = one.take_news().remove(0).encode();
-    two.hear_news(&statement).unwrap();
-    two.hear_news(&statement).unwrap();
+    assert_eq!(two.hear_news(&statement), None);
+    assert_eq!(two.hear_news(&statement), None);
     assert_eq!(two.take_news().len(), 1);
 }
 

@@ -309,11 +309,49 @@ fn what_one_administrator_makes_others_keep_has_an_end() {
             statement.sign(&key(2))
         })
         .collect();
-    ledger.merge(spam);
+    assert_eq!(ledger.take_in(spam).over, Some(id(2)), "it is named");
     let of_2 = ledger.by(&id(2)).count();
     assert_eq!(of_2, MAX_STATEMENTS_PER_ADMIN);
     ledger.expel(&key(1), id(2), 99).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
+}
+
+#[test]
+fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands_first() {
+    let ledger = cluster();
+    let key = |n: u64| match n {
+        2 => key(2),
+        n => NodeKey::from_seed(
+            &[&n.to_be_bytes()[..], &[9; 24]]
+                .concat()
+                .try_into()
+                .unwrap(),
+        ),
+    };
+    let admission = |n: u64| {
+        let statement = Statement {
+            cluster: ledger.cluster(),
+            by: key(n).node_id(),
+            by_term: 1,
+            at_s: n,
+            before: None,
+            claim: Claim::Admit {
+                node: key(n + 1).node_id(),
+                name: name(9),
+                admin: true,
+                until_s: None,
+                term: 1,
+            },
+        };
+        statement.sign(&key(n))
+    };
+    let room = (MAX_STATEMENTS - ledger.statements.len()) as u64;
+    let mut chain: Vec<_> = (2..2 + room).map(admission).collect();
+    // each waits for the one behind it; a look at all for each would take hours
+    chain.reverse();
+    let mut all = ledger.clone();
+    assert_eq!(all.merge(chain).len() as u64, room);
+    assert!(all.is_admin(&key(2 + room).node_id(), 99));
 }
 
 #[test]

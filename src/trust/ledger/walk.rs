@@ -15,6 +15,8 @@ type Ownership = (u64, Reverse<(Rank, StatementId)>, Option<NodeId>);
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
     ledger: &'a Ledger,
+    /// What each node has said.
+    by: BTreeMap<NodeId, Vec<(StatementId, &'a Statement)>>,
     standing: Standing,
     /// Those who may admit and were not heard yet.
     waiting: BTreeSet<Rank>,
@@ -28,8 +30,14 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
+        let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, signed) in &ledger.statements {
+            let statement = &signed.statement;
+            by.entry(statement.by).or_default().push((*id, statement));
+        }
         let mut walk = Self {
             ledger,
+            by,
             standing: Standing::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
@@ -84,14 +92,12 @@ impl<'a> Walk<'a> {
 
     /// Takes in what one who may admit has said.
     pub(super) fn hear(&mut self, admin: &NodeId) {
-        let ledger = self.ledger;
         let rank = self.rank_of(admin);
+        let said = self.by.remove(admin).unwrap_or_default();
         // who says that it goes says nothing after that
-        let standing = |walk: &Self| -> Vec<_> {
-            ledger
-                .by(admin)
-                .filter(|(id, s)| walk.stands(*id, s))
-                .collect()
+        let standing = |walk: &Self| -> Vec<(StatementId, &'a Statement)> {
+            let said = said.iter().copied();
+            said.filter(|(id, s)| walk.stands(*id, s)).collect()
         };
         for (id, statement) in standing(self) {
             if let Claim::Expel { node, term, stands } = &statement.claim
@@ -147,10 +153,10 @@ impl<'a> Walk<'a> {
     fn expel(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
         let over = self.standing.over.entry(node).or_default();
         *over = (*over).max(term);
-        let kept = self.ledger.back_from(&node, stands);
-        let cut = self.cut.entry(node).or_insert_with(|| (term, kept.clone()));
-        if cut.0 < term {
-            *cut = (term, kept);
+        // the first of those that go furthest
+        if self.cut.get(&node).is_none_or(|cut| cut.0 < term) {
+            let kept = self.ledger.back_from(&node, stands);
+            self.cut.insert(node, (term, kept));
         }
     }
 

@@ -30,7 +30,10 @@ fn a_member_that_says_a_wrong_size_of_a_hash_keeps_nobody_from_its_bytes() {
     eventually("who says another size is shunned", SOON, || {
         peer(&scene.one, &scene.eve.id.to_string())["shunned"].is_string()
     });
+    let how = "do not fit their hash";
+    scene.await_named(&scene.one, how);
     scene.assert_unharmed();
+    scene.assert_journal_names(how);
 }
 
 #[apply(promise)]

@@ -5,6 +5,7 @@
 mod datagrams;
 mod expelled;
 mod files;
+mod words;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};

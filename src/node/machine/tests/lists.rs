@@ -28,6 +28,18 @@ fn who_says_lists_of_readers_without_end_waits_alone_and_is_heard_again() {
         bench.machines[0].handle_log_part(now, author, author, part);
     }
     assert!(bench.lists(0, "of2") && !bench.lists(0, "of1"));
+    bench.run(STEP);
+    let named = bench.events.iter().filter_map(|(at, event)| match event {
+        NodeEvent::Offended { node, what } if *at == 0 => Some((*node, *what)),
+        _ => None,
+    });
+    let named: Vec<_> = named.collect();
+    assert!(!named.is_empty(), "it is named");
+    assert!(
+        named
+            .iter()
+            .all(|it| *it == (author, Offence::ListsReadersTooFast))
+    );
     let paces = &mut bench.machines[0].list_paces;
     assert!(
         !paces.take_count(now, other, LISTS_AT_ONCE),
