@@ -52,12 +52,11 @@
 //! node nor the kernel: it declares traits, of which `node` implements `Content`, and `fuse`
 //! `Invalidator` and `BackingFiles`.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! A *room* is a module with a row of its own in the table of imports, `IMPORTS` in
-//! `tests/text/tidy.rs`, which holds the tree to it.
+//! Who may import whom is a table, `IMPORTS` in `tests/text/tidy.rs`, which holds the tree to it.
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
 //! | `bucket` | how much of something may happen in a time |
@@ -72,24 +71,24 @@
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
-//! | [`transfer`] | fetching, as one machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
+//! | [`transfer`] | fetching, as one state machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
 //! | [`fs`] | inodes, handles, attributes, the one errno table; which small files a program will open next |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
 //! | [`mounting`] | the calls that need privilege: what a mount point must be like, mount(2), the way out of a dead mount |
 //! | [`broker`] | the small process that makes these calls for a daemon without the right, and keeps its mount |
-//! | [`node`] | the event loop that owns the machines; what the filesystem reads |
+//! | [`node`] | the event loop that owns the state machines; what the filesystem reads |
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! A pure room names no socket, file, runtime or clock: it is handed messages, answers and the
+//! A pure module names no socket, file, runtime or clock: it is handed messages, answers and the
 //! time, and gives
 //! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
 //! runs in one test, in virtual time, from one number.
 //!
-//! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other rooms that it
-//! meets there are in [`node::door`] too. The rooms behind promise nothing to anybody outside and
+//! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other modules that it
+//! meets there are in [`node::door`] too. The modules behind promise nothing to anybody outside and
 //! are hidden from this documentation, though not private, because the tests, the benchmarks and
-//! the program itself enter them. `RUSTDOCFLAGS="--cfg rooms" cargo doc` shows all of them.
+//! the program itself enter them. `RUSTDOCFLAGS="--cfg all_modules" cargo doc` shows all of them.
 //!
 //! # Words
 //!
@@ -165,55 +164,55 @@
 //!
 //! # Where to begin reading
 //!
-//! [`node::door`] is what a program can ask of a node; [`node::Machine`] shows what a node does
-//! without its sockets; [`transfer`] the way of a read, function by function;
+//! [`node::door`] is what a program can ask of a node; [`node::Machine`] is a node without its
+//! sockets: all its state machines; [`transfer`] the way of a read, function by function;
 //! [`transfer::session`] who waits for what, and [`transfer::plan`] whom to ask; [`catalogue`] how
 //! the namespace comes about; [`fuse`] why the mount never hangs.
 
 #[cfg(feature = "fuse")]
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod broker;
 mod bucket;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod cache;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod catalogue;
 #[cfg(feature = "cli")]
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod cli;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod cluster;
 #[cfg(feature = "cli")]
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod daemon;
 pub mod digest;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod extent;
 mod files;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod fs;
 #[cfg(feature = "fuse")]
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod fuse;
 pub mod id;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod legacy;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod mesh;
 #[cfg(feature = "fuse")]
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod mounting;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod net;
 pub mod node;
 mod offences;
 pub mod path;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod share;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod transfer;
 pub mod trust;
-#[cfg_attr(not(rooms), doc(hidden))]
+#[cfg_attr(not(all_modules), doc(hidden))]
 pub mod wire;
 
 pub use node::Node;

@@ -208,7 +208,7 @@ impl<H> Index<H> {
     pub(super) fn take_victim(&mut self) -> Option<Victim<H>> {
         let (hash, _) = self.evictable.peek_lru()?;
         let hash = *hash;
-        self.unshelve(&hash);
+        self.take_from_evictable(&hash);
         let entry = self.take(&hash)?;
         self.busy.insert(hash);
         Some(Victim { hash, entry })
@@ -230,7 +230,7 @@ impl<H> Index<H> {
     /// Adds a closed file, already charged, as the most recently used one.
     pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.put(hash, entry);
-        self.shelve(&hash);
+        self.update_evictable(&hash);
     }
 
     /// What is known of a file.
@@ -299,13 +299,13 @@ impl<H> Index<H> {
         self.pins = pins;
         for (hash, entry) in touched {
             self.put(hash, entry);
-            self.shelve(&hash);
+            self.update_evictable(&hash);
         }
     }
 
     /// Makes a closed, unpinned file the last to be evicted; any other unevictable.
-    pub(super) fn shelve(&mut self, hash: &ContentHash) {
-        self.unshelve(hash);
+    pub(super) fn update_evictable(&mut self, hash: &ContentHash) {
+        self.take_from_evictable(hash);
         let Some(entry) = self.entries.get(hash) else {
             return;
         };
@@ -323,7 +323,7 @@ impl<H> Index<H> {
     }
 
     /// Takes a file out of the order of eviction.
-    pub(super) fn unshelve(&mut self, hash: &ContentHash) {
+    pub(super) fn take_from_evictable(&mut self, hash: &ContentHash) {
         if let Some(charge_bytes) = self.evictable.pop(hash) {
             self.evictable_bytes -= charge_bytes;
         }

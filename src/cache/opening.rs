@@ -80,7 +80,7 @@ impl Core {
                 _ if busy => {}
                 Some((Presence::Closed, entry)) => {
                     let entry = entry.as_closed();
-                    index.unshelve(hash);
+                    index.take_from_evictable(hash);
                     index.busy.insert(*hash);
                     return Found::Closed(entry);
                 }
@@ -100,7 +100,7 @@ impl Core {
         match entry {
             Some(entry) => {
                 index.put(*hash, entry);
-                index.shelve(hash);
+                index.update_evictable(hash);
             }
             None => {
                 index.take(hash);
@@ -267,7 +267,7 @@ impl Core {
             };
             index.put(shared.hash, closed);
         }
-        index.shelve(&shared.hash);
+        index.update_evictable(&shared.hash);
         drop(index);
         self.settled.notify_all();
         if unsynced {

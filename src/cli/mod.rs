@@ -153,7 +153,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     }
 }
 
-/// What runs the daemon and the mount broker themselves, which this room knows nothing of.
+/// What runs the daemon and the mount broker themselves, which this module knows nothing of.
 #[derive(Clone, Copy)]
 pub struct Programs {
     /// The daemon.

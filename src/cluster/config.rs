@@ -1,4 +1,4 @@
-//! What can be tuned, and every limit of this room.
+//! What can be tuned, and every limit of this module.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -97,7 +97,7 @@ impl Cluster {
             return;
         }
         if live.is_some() {
-            self.roster.bury(now, who);
+            self.roster.take_as_down(now, who);
         } else if how == Farewell::Final {
             self.away.remove(&who.node);
             self.events.push_back(Event::Down {

@@ -47,7 +47,7 @@ impl Cluster {
         self.links.forget_strangers();
         let gone: Vec<_> = self.live().filter(|member| is_gone(&member.node)).collect();
         for member in gone {
-            self.roster.bury(now, member);
+            self.roster.take_as_down(now, member);
         }
         let away: Vec<_> = self
             .away

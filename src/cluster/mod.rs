@@ -1,10 +1,10 @@
 //! The cluster: who is a member, where, and what every member should hear.
 //!
-//! A pure machine around the SWIM engine `foca`. Owns membership, the sealing of datagrams and the
-//! sessions they run in, seeds, farewells, and the spreading of heads, which are opaque bytes here.
-//! Never touches a socket, a clock or a file: datagrams and the time are handed in, and what to
-//! send, to tell and when to wake is asked for. All randomness comes from one seed, so a whole
-//! cluster runs in one test, in virtual time, and replays exactly.
+//! A pure state machine around the SWIM engine `foca`. Owns membership, the sealing of datagrams
+//! and the sessions they run in, seeds, farewells, and the spreading of heads, which are opaque
+//! bytes here. Never touches a socket, a clock or a file: datagrams and the time are handed in, and
+//! what to send, to tell and when to wake is asked for. All randomness comes from one seed, so a
+//! whole cluster runs in one test, in virtual time, and replays exactly.
 //!
 //! | part | owns |
 //! |---|---|

@@ -254,7 +254,7 @@ impl Roster {
     }
 
     /// Holds this life for over without telling others: they hear it in another way.
-    pub(super) fn bury(&mut self, now: Instant, life: Contact) {
+    pub(super) fn take_as_down(&mut self, now: Instant, life: Contact) {
         let over = Update::new(Life(life), 0, State::Down);
         let _ = self
             .engine

@@ -1,4 +1,4 @@
-//! Who has signed that it lives where: the one room of the cluster that knows of signatures.
+//! Who has signed that it lives where: the one part of the cluster that knows of signatures.
 //!
 //! Owns this node's key, the signed lives of the others, and how far ahead of the clock a life may
 //! be. What is not signed by the node that it speaks of is refused before it changes anything; a

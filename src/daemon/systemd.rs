@@ -1,7 +1,7 @@
 //! What the daemon tells the service manager (sd_notify(3)). Without one every call does nothing.
 //!
 //! Owns the messages and the watchdog's interval. A manager that cannot be told is no reason to
-//! stop serving, so no error leaves this room.
+//! stop serving, so no error leaves this module.
 
 use std::time::Duration;
 

@@ -45,7 +45,7 @@ pub(super) struct Follow<D, T> {
     pub needs: Option<Needs<D>>,
 }
 
-/// What the machine wants to know.
+/// What the state machine wants to know.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Needs<D> {
     /// The order of a directory: see [`Ahead::listed`].

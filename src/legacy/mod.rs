@@ -60,7 +60,7 @@ pub struct LegacyConfig {
     pub responder_delay: Duration,
 }
 
-/// What the machine wants its owner to know or do.
+/// What the state machine wants its owner to know or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LegacyEvent {
     /// Find the address of a host's name, and say it with [`LegacyMachine::handle_resolved`].
@@ -128,7 +128,7 @@ pub type Offers<'a> = &'a dyn Fn(&Name) -> bool;
 /// Tells whether an address is one of this node's own.
 pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 
-/// The machine.
+/// The state machine.
 pub struct LegacyMachine {
     config: LegacyConfig,
     is_own: IsOwn,

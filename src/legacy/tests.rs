@@ -1,4 +1,4 @@
-//! The machine in virtual time.
+//! The state machine in virtual time.
 
 use super::*;
 

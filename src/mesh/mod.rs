@@ -64,7 +64,7 @@ const OUTBOX_MAX: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// What the machine is made with.
+/// What the state machine is made with.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
     /// Ours: letters, digits, `-`, `_` and `.`.
@@ -79,7 +79,7 @@ pub struct MeshConfig {
     pub configured: Vec<MemberName>,
 }
 
-/// What the machine wants its owner to know or do.
+/// What the state machine wants its owner to know or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MeshEvent {
     /// Connect, and say so with [`MeshMachine::dialled`] or [`MeshMachine::dial_failed`].
@@ -174,7 +174,7 @@ struct Conn {
     lines: TokenBucket,
 }
 
-/// The machine.
+/// The state machine.
 pub struct MeshMachine {
     config: MeshConfig,
     is_own: IsOwn,

@@ -1,4 +1,4 @@
-//! The machine in virtual time: golden transcripts, keeping alive, discovery.
+//! The state machine in virtual time: golden transcripts, keeping alive, discovery.
 
 use super::*;
 use crate::wire::mesh::{Decoder, Item};

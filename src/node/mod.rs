@@ -1,4 +1,4 @@
-//! A node: the machines put together, and the loop that feeds them.
+//! A node: its state machines put together, and the loop that feeds them.
 //!
 //! Owns the event loop ([`Node::start`] begins it), the order in which everything is opened, and
 //! what the filesystem reads ([`NodeContent`]). [`Machine`] is all of it that can be pure. Knows

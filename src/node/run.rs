@@ -1,8 +1,8 @@
-//! The event loop: one task that owns the machine and feeds it what happens.
+//! The event loop: one task that owns the state machine and feeds it what happens.
 //!
-//! Owns the machine, the receiving ends of every queue, and the publishing of views and changes.
-//! It never waits for a peer or a disk: questions, offers and storing run beside it and come back
-//! as events, and what others ask of contents does not pass here at all.
+//! Owns the state machine, the receiving ends of every queue, and the publishing of views and
+//! changes. It never waits for a peer or a disk: questions, offers and storing run beside it and
+//! come back as events, and what others ask of contents does not pass here at all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub(super) enum Command {
     Members(oneshot::Sender<Vec<MemberReport>>),
     /// What was dropped.
     Dropped(oneshot::Sender<u64>),
-    /// The machine has another address than the advertised one.
+    /// This computer has another address than the advertised one.
     Moved(SocketAddr),
     /// Say farewell and end.
     Leave(Leave),
@@ -349,7 +349,7 @@ impl Runner {
             .collect()
     }
 
-    /// Hands on everything that the machine has to give after an event.
+    /// Hands on everything that the state machine has to give after an event.
     fn settle(&mut self, udp: &UdpPort) {
         // events first: what is done about them makes questions and datagrams
         while let Some(event) = self.machine.poll_event() {

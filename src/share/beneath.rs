@@ -1,4 +1,4 @@
-//! Opening what lies beneath a share, and nothing else: the only place of the room that opens a
+//! Opening what lies beneath a share, and nothing else: the only place of this part that opens a
 //! shared name (`openat2(2)`: beneath the share, through no symbolic link, into no mount of p2pfs).
 
 use std::fs::File;

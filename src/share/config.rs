@@ -1,4 +1,4 @@
-//! What the caller tells the room, and what the room tells the caller.
+//! What the caller tells the shares, and what they tell the caller.
 
 use std::path::PathBuf;
 use std::time::Duration;

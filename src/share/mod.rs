@@ -107,7 +107,7 @@ struct Inner {
 
 impl ShareSet {
     /// Opens the state and starts the threads. The receiver must be drained: a full queue pauses
-    /// the room and loses nothing; a dropped one ends it.
+    /// the scan and loses nothing; a dropped one ends the threads.
     ///
     /// # Errors
     /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].

@@ -1,4 +1,4 @@
-//! What the threads of the room have in common.
+//! What the threads of the shares have in common.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

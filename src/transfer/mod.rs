@@ -7,7 +7,7 @@
 //! here knows a path, a mount or a catalogue: content has a hash and a size, and who holds it is
 //! told from outside.
 //!
-//! No byte leaves this room for a reader or for the cache that was not proven against its hash.
+//! No byte leaves this module for a reader or for the cache that was not proven against its hash.
 //!
 //! # The way of a cold read of 128 KiB
 //!

@@ -1,4 +1,4 @@
-//! What the tests of this room share: contents, and caches that hold them.
+//! What the tests of this module share: contents, and caches that hold them.
 
 mod network;
 

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which rooms each room may import, by the longest matching prefix of its module path.
-/// `src/lib.rs` has the picture; a room may always import itself.
+/// Which modules each top-level module may import, by the longest matching prefix of its module
+/// path. `src/lib.rs` has the picture; a module may always import itself.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("bucket", &[]),
@@ -216,15 +216,15 @@ fn imported_paths(text: &str) -> Vec<String> {
     paths
 }
 
-fn is_within(path: &str, room: &str) -> bool {
-    path == room
+fn is_within(path: &str, prefix: &str) -> bool {
+    path == prefix
         || path
-            .strip_prefix(room)
+            .strip_prefix(prefix)
             .is_some_and(|rest| rest.starts_with("::"))
 }
 
 #[test]
-fn every_room_imports_only_what_its_row_of_the_table_names() {
+fn every_module_imports_only_what_its_row_of_the_table_names() {
     let mut broken = Vec::new();
     for source in sources("src") {
         let module = module_path(&source.name);
@@ -233,14 +233,14 @@ fn every_room_imports_only_what_its_row_of_the_table_names() {
         }
         let row = IMPORTS
             .iter()
-            .filter(|(room, _)| is_within(&module, room))
-            .max_by_key(|(room, _)| room.len());
-        let Some((room, allowed)) = row else {
+            .filter(|(prefix, _)| is_within(&module, prefix))
+            .max_by_key(|(prefix, _)| prefix.len());
+        let Some((prefix, allowed)) = row else {
             broken.push(format!("{}: no row in the table", source.name));
             continue;
         };
         for path in imported_paths(product_code(&source.text)) {
-            let own = is_within(&path, room) || path.is_empty();
+            let own = is_within(&path, prefix) || path.is_empty();
             if !own && !allowed.iter().any(|other| is_within(&path, other)) {
                 broken.push(format!("{}: imports {path}", source.name));
             }
@@ -250,18 +250,18 @@ fn every_room_imports_only_what_its_row_of_the_table_names() {
 }
 
 #[test]
-fn only_the_room_fuse_names_fuser() {
+fn only_the_module_fuse_names_fuser() {
     let broken = sources("src")
         .iter()
         .filter(|s| !s.name.starts_with("src/fuse/"))
         .filter(|s| s.text.contains("fuser::"))
         .map(|s| s.name.clone())
         .collect();
-    assert_none(broken, "fuser is named outside its room");
+    assert_none(broken, "fuser is named outside its module");
 }
 
 #[test]
-fn pure_rooms_name_no_runtime_socket_file_or_clock() {
+fn pure_modules_name_no_runtime_socket_file_or_clock() {
     let pure = [
         "id",
         "bucket",
@@ -288,7 +288,7 @@ fn pure_rooms_name_no_runtime_socket_file_or_clock() {
     let mut broken = Vec::new();
     for source in sources("src") {
         let module = module_path(&source.name);
-        if is_test_file(&source.name) || !pure.iter().any(|room| is_within(&module, room)) {
+        if is_test_file(&source.name) || !pure.iter().any(|it| is_within(&module, it)) {
             continue;
         }
         let code = product_code(&source.text);
@@ -299,7 +299,7 @@ fn pure_rooms_name_no_runtime_socket_file_or_clock() {
             }
         }
     }
-    assert_none(broken, "a pure room is not pure");
+    assert_none(broken, "a pure module is not pure");
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn names_say_what_is_inside() {
             }
         }
     }
-    assert_none(broken, "words that the house does not use");
+    assert_none(broken, "words that the tree does not use");
 }
 
 #[test]

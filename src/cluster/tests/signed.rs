@@ -69,7 +69,7 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
         StdRng::from_seed([1; 32]),
         now,
     );
-    roster.bury(now, forged);
+    roster.take_as_down(now, forged);
     let list = roster.export(|_| false);
     table.seat(2).merge_members(now, &list).unwrap();
     let peer = table.seat(2).me();

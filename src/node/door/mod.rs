@@ -34,7 +34,7 @@ pub use status::NodeStatus;
 
 pub use super::names::in_history;
 
-// what is said above in terms of other rooms
+// what is said above in terms of other modules
 pub use crate::cache::{CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
 pub use crate::catalogue::{Rule, Version};
 pub use crate::cluster::{DownReason, MemberState, MemberStatus};

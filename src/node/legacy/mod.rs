@@ -1,4 +1,4 @@
-//! The legacy peers beside the native plane: their machine, fed and obeyed.
+//! The legacy peers beside the native plane: their state machine, fed and obeyed.
 //!
 //! Owns the task that drives [`crate::legacy::LegacyMachine`], what is offered to legacy peers
 //! (`offered`), the serving of it (`serve`), what is refused and told (`refusals`), and the files
@@ -40,13 +40,13 @@ pub(super) use run::{LegacyParts, start};
 pub use window::RemoteBytes;
 
 /// Datagrams that wait for the plane; further ones are dropped, as the network would.
-const DATAGRAMS_MAX: usize = 256;
+pub const DATAGRAMS_MAX: usize = 256;
 /// Batches of changes that wait for the plane; beyond it the index is made anew.
 const CHANGES_MAX: usize = 64;
 /// Commands that wait.
 const COMMANDS_MAX: usize = 256;
 /// Connections that wait to be served; further ones are closed.
-const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = 64;
 
 /// How the plane is set; see `[legacy]` in the configuration.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use crate::path::SharedPath;
 use crate::wire::legacy::{NameError, SIZE_MAX_BYTES, printable};
 
 /// Names that were told of and are remembered; beyond it all are forgotten.
-const TOLD_MAX: usize = 4096;
+pub const TOLD_MAX: usize = 4096;
 /// What is told at once.
 const BURST: u32 = 16;
 /// How long it takes until one more is told.

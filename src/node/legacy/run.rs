@@ -1,4 +1,4 @@
-//! The task that drives the machine.
+//! The task that drives the state machine.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -360,7 +360,7 @@ impl Plane {
         }
     }
 
-    /// Hands on everything that the machine has to give.
+    /// Hands on everything that the state machine has to give.
     fn settle(&mut self) {
         while let Some(event) = self.machine.poll_event() {
             self.handle_event(event);

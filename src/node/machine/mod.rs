@@ -160,7 +160,7 @@ pub struct MachineCounters {
     pub bad_messages: u64,
 }
 
-/// The machines of one node.
+/// The state machines of one node.
 pub struct Machine {
     me: NodeId,
     key: Arc<NodeKey>,
@@ -381,7 +381,7 @@ impl Machine {
         self.advance(now);
     }
 
-    /// What the machine itself refused.
+    /// What the state machine itself refused.
     pub fn counters(&self) -> MachineCounters {
         self.counters
     }

@@ -1,4 +1,4 @@
-//! The legacy peers' mesh beside the native plane: its machine, fed and obeyed.
+//! The legacy peers' mesh beside the native plane: its state machine, fed and obeyed.
 //!
 //! Owns the task that drives [`crate::mesh::MeshMachine`] (`run`), one task for each connection
 //! (`session`), what of a pushed file goes where (`files`), and the pushing of files (`push`).
@@ -30,7 +30,7 @@ pub(super) use run::{MeshParts, start};
 /// Commands that wait for the plane.
 const COMMANDS_MAX: usize = 64;
 /// Things that connections have to say and that wait for the plane.
-const HEARD_MAX: usize = 1024;
+pub const HEARD_MAX: usize = 1024;
 
 /// How the mesh is set; see `[mesh]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct MeshSettings {
 /// One peer with what went to and fro.
 #[derive(Clone, Debug)]
 pub struct MeshReport {
-    /// As the machine knows it.
+    /// As the state machine knows it.
     pub peer: MeshPeer,
     /// Bytes of files that came from it.
     pub received_bytes: u64,

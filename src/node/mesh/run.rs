@@ -1,4 +1,4 @@
-//! The task that drives the machine.
+//! The task that drives the state machine.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -323,7 +323,7 @@ impl Plane {
         }
     }
 
-    /// Hands on everything that the machine has to give.
+    /// Hands on everything that the state machine has to give.
     fn settle(&mut self) {
         while let Some((conn, bytes)) = self.machine.poll_transmit() {
             let sent = self.links.get(&conn).map(|link| link.sender.send(bytes));

@@ -1,4 +1,4 @@
-//! The promises of the room, on real files.
+//! The promises of shares, on real files.
 
 mod listing;
 mod model;
