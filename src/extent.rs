@@ -92,11 +92,6 @@ impl From<ByteRange> for (u64, u64) {
 pub struct ChunkIndex(pub u64);
 
 impl ChunkIndex {
-    /// The chunk that holds the byte at `offset`.
-    pub const fn of(offset: u64) -> Self {
-        Self(offset / CHUNK_BYTES)
-    }
-
     /// Its bytes, cut at the file's size.
     pub fn range(self, size_bytes: u64) -> ByteRange {
         ByteRange::at(self.0.saturating_mul(CHUNK_BYTES), CHUNK_BYTES)
@@ -252,7 +247,6 @@ mod tests {
 
     #[test]
     fn the_last_chunk_is_as_long_as_the_file() {
-        assert_eq!(ChunkIndex::of(CHUNK_BYTES), ChunkIndex(1));
         assert_eq!(ChunkIndex(1).range(CHUNK_BYTES + 7).len(), 7);
         assert!(ChunkIndex(9).range(CHUNK_BYTES).is_empty());
     }

@@ -160,14 +160,6 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Nothing is open.
-    pub fn new() -> Self {
-        Self {
-            open: RwLock::default(),
-            last_number: AtomicU64::new(0),
-        }
-    }
-
     /// Opens; the number is never used twice.
     ///
     /// # Errors

@@ -122,18 +122,13 @@ fn of_another_version() -> io::Error {
 impl Server {
     /// Serves the mount whose descriptor of /dev/fuse this is, once the kernel has said hello.
     ///
-    /// # Errors
-    /// Where the kernel is too old, says nothing, or threads cannot be started.
-    pub fn start(kernel: OwnedFd, fs: Arc<Filesystem>, options: ServerOptions) -> io::Result<Self> {
-        Self::start_held(kernel, fs, options, None)
-    }
-
-    /// The same for a mount that a broker holds: one that another process served is taken up, and
-    /// what that left unanswered comes again.
+    /// Of a mount that a broker holds, one that another process served is taken up, and what that
+    /// left unanswered comes again.
     ///
     /// # Errors
-    /// As above, and where this process and the kernel do not agree on what was agreed on before.
-    fn start_held(
+    /// Where the kernel is too old, says nothing, or does not agree with this process on what was
+    /// agreed on before, or threads cannot be started.
+    fn start(
         kernel: OwnedFd,
         fs: Arc<Filesystem>,
         options: ServerOptions,

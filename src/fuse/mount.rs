@@ -154,7 +154,7 @@ impl Mount {
             Ok(())
         };
         let inherited = held.as_ref().map_or(Ok(()), inherit);
-        let start = || Server::start_held(device, fs.clone(), options.server, held.as_ref());
+        let start = || Server::start(device, fs.clone(), options.server, held.as_ref());
         match inherited.and_then(|()| start()) {
             Ok(server) => {
                 // Not every mounter may set it, and reads are as right without it.

@@ -383,10 +383,6 @@ impl Asks {
         }
     }
 
-    pub(super) fn forget_absence(&mut self, name: &Name) {
-        self.absent_until.remove(name);
-    }
-
     pub(super) fn next_due(&self) -> Option<Instant> {
         let waiting = self.open.values().filter(|ask| ask.trying.is_none());
         let ends = waiting.map(|ask| {

@@ -312,11 +312,6 @@ impl LegacyMachine {
         self.offenders.may_tell(now)
     }
 
-    /// Forgets that a name was not found, for instance since it has appeared.
-    pub fn forget_absence(&mut self, name: &Name) {
-        self.asks.forget_absence(name);
-    }
-
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddrV4, Vec<u8>)> {
         self.transmits.pop_front()
@@ -361,11 +356,6 @@ impl LegacyMachine {
             }
         };
         listed.into_iter().map(member).collect()
-    }
-
-    /// Whether an address is a member that was heard lately.
-    pub fn is_member(&self, address: SocketAddrV4) -> bool {
-        self.roster.is_heard(address)
     }
 
     /// What came.

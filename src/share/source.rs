@@ -104,11 +104,6 @@ impl ShareFile {
         }
     }
 
-    /// The content.
-    pub fn hash(&self) -> ContentHash {
-        self.inner.hash
-    }
-
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.inner.identity.size_bytes

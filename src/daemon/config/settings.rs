@@ -266,19 +266,6 @@ pub enum LogLevel {
     Trace,
 }
 
-impl LogLevel {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 impl Config {
     /// The settings where nothing is said.
     pub fn defaults(place: &Place) -> Self {

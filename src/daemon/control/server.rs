@@ -122,11 +122,6 @@ impl ControlServer {
         self.listener.as_fd()
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.file.path
-    }
-
     /// Answers callers until it is dropped; each call becomes one of the requests.
     pub async fn serve(self, requests: mpsc::Sender<ControlRequest>) {
         let shared = Arc::new(Shared {

@@ -20,7 +20,6 @@ mod tests;
 mod under_way;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -91,7 +90,6 @@ struct Inner {
     metered: watch::Sender<bool>,
     behind: Behind,
     events: mpsc::Sender<FetchEvent>,
-    events_lost: AtomicU64,
     verifiers: Arc<Semaphore>,
     holdings: Arc<Semaphore>,
     wake: Arc<Notify>,
@@ -138,7 +136,6 @@ impl Fetcher {
             metered: watch::Sender::new(false),
             behind: Behind::default(),
             events,
-            events_lost: AtomicU64::new(0),
             verifiers: Arc::new(Semaphore::new(processors.clamp(2, VERIFIERS_MAX))),
             holdings: Arc::new(Semaphore::new(HOLDINGS_AT_ONCE_MAX)),
             wake: wake.clone(),
@@ -319,11 +316,6 @@ impl Fetcher {
         self.inner.state.lock().session.fetches()
     }
 
-    /// Events that nobody read in time and that were dropped.
-    pub fn events_lost(&self) -> u64 {
-        self.inner.events_lost.load(Ordering::Relaxed)
-    }
-
     /// Ends every read and fill with [`TransferError::Stopped`]; later ones end so at once.
     pub fn stop(&self) {
         self.inner.with(|session, _| session.stop());
@@ -361,9 +353,8 @@ impl Inner {
             let _ = filler.outcome.send(outcome);
         }
         for event in actions.events {
-            if self.events.try_send(event).is_err() {
-                self.events_lost.fetch_add(1, Ordering::Relaxed);
-            }
+            // told of nobody's wait: what nobody reads in time is dropped
+            let _full = self.events.try_send(event);
         }
         for hash in actions.wanted {
             let holders = (self.holders)(&hash);

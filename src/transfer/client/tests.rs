@@ -3,7 +3,7 @@
 mod fills;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::asking::{Ask, AskAtOnce};
 use super::*;
