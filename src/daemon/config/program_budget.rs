@@ -3,11 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::units::{self, UnitError, written_as_text};
-
-/// The least that a budget allows a second: with less, a large read of the kernel (1 MiB) would
-/// wait longer than a read may wait for its budget.
-pub const RATE_MIN_BYTES: u64 = 64 << 10;
+use super::rate_limit::{self, RateError};
+use super::units::written_as_text;
 
 /// A program, by the name of its process or of its unit, and its budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,24 +23,9 @@ pub enum ProgramBudgetError {
         /// What was given.
         text: String,
     },
-    /// It is not said that it is of a second.
-    #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\"")]
-    NoRate {
-        /// What was given.
-        text: String,
-    },
-    /// The size in it is none.
+    /// The rate in it is none.
     #[error(transparent)]
-    Unit(#[from] UnitError),
-    /// Less than is possible.
-    #[error(
-        "{text:?} is too little: the least is {}/s",
-        units::write_size(RATE_MIN_BYTES)
-    )]
-    TooLittle {
-        /// What was given.
-        text: String,
-    },
+    Rate(#[from] RateError),
 }
 
 impl FromStr for ProgramBudget {
@@ -54,32 +36,21 @@ impl FromStr for ProgramBudget {
             text: text.to_owned(),
         };
         let (program, rate) = text.rsplit_once('=').ok_or_else(no_budget)?;
-        let (program, rate) = (program.trim(), rate.trim());
+        let program = program.trim();
         if program.is_empty() || program.contains('/') {
             return Err(no_budget());
         }
-        let size = rate
-            .strip_suffix("/s")
-            .ok_or_else(|| ProgramBudgetError::NoRate {
-                text: rate.to_owned(),
-            })?;
-        let bytes_per_s = units::parse_size(size)?;
-        if bytes_per_s < RATE_MIN_BYTES {
-            return Err(ProgramBudgetError::TooLittle {
-                text: rate.to_owned(),
-            });
-        }
         Ok(Self {
             program: program.to_owned(),
-            bytes_per_s,
+            bytes_per_s: rate_limit::parse(rate)?,
         })
     }
 }
 
 impl fmt::Display for ProgramBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = units::write_size(self.bytes_per_s);
-        write!(f, "{}={rate}/s", self.program)
+        let rate = rate_limit::written(self.bytes_per_s);
+        write!(f, "{}={rate}", self.program)
     }
 }
 

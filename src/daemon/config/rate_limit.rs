@@ -3,21 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::program_budget::RATE_MIN_BYTES;
 use super::units::{self, UnitError, written_as_text};
 
 /// As it is written where nothing is limited.
 const NO_LIMIT: &str = "none";
+/// The least that may pass a second: with less, a large read of the kernel (1 MiB) would wait
+/// longer than a read may wait for its budget.
+pub const RATE_MIN_BYTES: u64 = 64 << 10;
 
-/// A limit in bytes a second; none where nothing is limited.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RateLimit(pub Option<u64>);
-
-/// A text that is no limit. Whoever wrote it is at fault.
+/// A text that is no rate. Whoever wrote it is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RateLimitError {
+pub enum RateError {
     /// It is not said that it is of a second.
-    #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\", or \"none\"")]
+    #[error("{text:?} is no rate: write a size and /s, such as \"10MiB/s\"")]
     NoRate {
         /// What was given.
         text: String,
@@ -26,30 +24,61 @@ pub enum RateLimitError {
     #[error(transparent)]
     Unit(#[from] UnitError),
     /// Less than is possible.
-    #[error(
-        "{text:?} is too little: the least is {}/s; to have nothing given, share nothing",
-        units::write_size(RATE_MIN_BYTES)
-    )]
+    #[error("{text:?} is too little: the least is {}", written(RATE_MIN_BYTES))]
     TooLittle {
         /// What was given.
         text: String,
     },
 }
 
+/// The bytes a second that a text such as `10MiB/s` means.
+///
+/// # Errors
+/// [`RateError`]
+pub fn parse(text: &str) -> Result<u64, RateError> {
+    let text = text.trim();
+    let owned = || text.to_owned();
+    let size = text.strip_suffix("/s");
+    let size = size.ok_or_else(|| RateError::NoRate { text: owned() })?;
+    match units::parse_size(size)? {
+        less if less < RATE_MIN_BYTES => Err(RateError::TooLittle { text: owned() }),
+        bytes_per_s => Ok(bytes_per_s),
+    }
+}
+
+/// The text that [`parse`] reads.
+pub(super) fn written(bytes_per_s: u64) -> String {
+    format!("{}/s", units::write_size(bytes_per_s))
+}
+
+/// A limit in bytes a second; none where nothing is limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimit(pub Option<u64>);
+
+/// A text that is no limit. Whoever wrote it is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rate}{}", more(.rate))]
+pub struct RateLimitError {
+    #[from]
+    rate: RateError,
+}
+
+/// What a limit may be beside a rate.
+fn more(rate: &RateError) -> &'static str {
+    match rate {
+        RateError::NoRate { .. } => ", or \"none\"",
+        RateError::TooLittle { .. } => "; to have nothing given, share nothing",
+        RateError::Unit(_) => "",
+    }
+}
+
 impl FromStr for RateLimit {
     type Err = RateLimitError;
 
     fn from_str(text: &str) -> Result<Self, RateLimitError> {
-        let text = text.trim();
-        if text == NO_LIMIT {
-            return Ok(Self(None));
-        }
-        let owned = || text.to_owned();
-        let size = text.strip_suffix("/s");
-        let size = size.ok_or_else(|| RateLimitError::NoRate { text: owned() })?;
-        match units::parse_size(size)? {
-            less if less < RATE_MIN_BYTES => Err(RateLimitError::TooLittle { text: owned() }),
-            bytes_per_s => Ok(Self(Some(bytes_per_s))),
+        match text.trim() {
+            NO_LIMIT => Ok(Self(None)),
+            rate => Ok(Self(Some(parse(rate)?))),
         }
     }
 }
@@ -58,7 +87,7 @@ impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str(NO_LIMIT),
-            Some(bytes_per_s) => write!(f, "{}/s", units::write_size(bytes_per_s)),
+            Some(bytes_per_s) => f.write_str(&written(bytes_per_s)),
         }
     }
 }
