@@ -143,7 +143,7 @@
 //! | to change | go to |
 //! |---|---|
 //! | which version of a path wins, and what the others are called | `catalogue::rules`, which has the ranking, and says in their order the rules before it and where they are; `why` says them in words in `daemon::answers::names` |
-//! | who owns a path | `trust::ledger` takes the word of a member for it, `catalogue::owners` obeys |
+//! | who owns a path | `trust::ledger` takes the word of a member that may invite, `catalogue::owners` holds the merge to it |
 //! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
 //! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams` |

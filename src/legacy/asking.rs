@@ -1,6 +1,6 @@
 //! The questions of this node: one for many askers, a bounded number, each with its end.
 //!
-//! A question is put as soon as the pace of [`ASKS_PER_SECOND`] lets it, in the order in which
+//! A question is put as soon as the pace of [`ASKS_PER_S`] lets it, in the order in which
 //! they came, and its lookup lasts as long as any other's from then on. Since answers name no file,
 //! each makes its sender be tried for all that it was asked: a few at a time, the oldest first.
 
@@ -17,7 +17,7 @@ pub const ASKS_MAX: usize = 1024;
 /// Questions put at once.
 pub const ASKS_BURST: u32 = 64;
 /// And in the long run: a legacy peer looks through its whole folder for a name that it has not.
-pub const ASKS_PER_SECOND: u32 = 128;
+pub const ASKS_PER_S: u32 = 128;
 /// Questions that stay open for a late answer when their lookup is over; the oldest gives way.
 pub const LATE_MAX: usize = 64;
 /// Responders that are tried at one time, for all questions.
@@ -120,7 +120,7 @@ impl Asks {
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
             unput: VecDeque::new(),
-            pace: TokenBucket::per_second(ASKS_PER_SECOND, ASKS_BURST, now),
+            pace: TokenBucket::per_second(ASKS_PER_S, ASKS_BURST, now),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
             failed: VecDeque::new(),

@@ -25,12 +25,12 @@ use crate::wire::legacy::{Datagram, MemberName, Name, encode_file, encode_get, e
 
 pub use answering::ANSWERS_MAX;
 pub use asking::{
-    ASKS_BURST, ASKS_MAX, ASKS_PER_SECOND, Absence, LATE_MAX, NEGATIVE, Patience, TRIES_AT_ONE_MAX,
+    ASKS_BURST, ASKS_MAX, ASKS_PER_S, Absence, LATE_MAX, NEGATIVE, Patience, TRIES_AT_ONE_MAX,
     TRIES_MAX,
 };
 pub use offence::{OFFENDERS_MAX, Offence};
 pub use probes::is_probe;
-pub use rate::{BURST, MEMBER_BURST, MEMBER_PER_SECOND, PER_SECOND};
+pub use rate::{BURST, MEMBER_BURST, MEMBER_PER_S, PER_S};
 pub use roster::{CANDIDATE_TRIES, CANDIDATES_MAX, MEMBERS_MAX};
 
 use answering::Answers;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use super::rate::PER_SECOND;
+use super::rate::PER_S;
 pub use crate::offences::OFFENDERS_MAX;
 use crate::offences::{Ledger, Offending};
 
@@ -13,7 +13,7 @@ pub(super) type Offenders = Ledger<SocketAddrV4, Offence>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Offence {
     /// Over its rate; what was over was not read.
-    #[error("sends more than {PER_SECOND} datagrams a second")]
+    #[error("sends more than {PER_S} datagrams a second")]
     Flood,
     /// A `File` answer from one that is no member and was not asked.
     #[error("answers a question that it was not asked")]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::bucket::TokenBucket;
 
 /// Datagrams that an address may send in the long run.
-pub const PER_SECOND: u32 = 32;
+pub const PER_S: u32 = 32;
 /// And at once: the lists of a large cluster all told from one machine.
 pub const BURST: u32 = 256;
 /// Addresses that are counted; beyond it those whose buckets are full again are forgotten, and
@@ -15,8 +15,8 @@ pub const BURST: u32 = 256;
 const ADDRESSES_MAX: usize = 4096;
 /// What each member may send besides, in the long run and at once, where another at its address has
 /// used up what the address may say: its lists, and the questions of a person.
-pub const MEMBER_PER_SECOND: u32 = 2;
-/// See [`MEMBER_PER_SECOND`].
+pub const MEMBER_PER_S: u32 = 2;
+/// See [`MEMBER_PER_S`].
 pub const MEMBER_BURST: u32 = 16;
 #[derive(Default)]
 pub(super) struct Rates {
@@ -36,7 +36,7 @@ impl Rates {
             self.members.retain(|_, bucket| !bucket.is_full(now));
         }
         let is_room = self.members.contains_key(&from) || self.members.len() < ADDRESSES_MAX;
-        let full = || TokenBucket::per_second(MEMBER_PER_SECOND, MEMBER_BURST, now);
+        let full = || TokenBucket::per_second(MEMBER_PER_S, MEMBER_BURST, now);
         is_room && self.members.entry(from).or_insert_with(full).take(1, now)
     }
 
@@ -47,7 +47,7 @@ impl Rates {
         }
         let is_room = is_known || self.buckets.len() < ADDRESSES_MAX;
         let key = if is_room { from } else { Ipv4Addr::UNSPECIFIED };
-        let full = || TokenBucket::per_second(PER_SECOND, BURST, now);
+        let full = || TokenBucket::per_second(PER_S, BURST, now);
         self.buckets.entry(key).or_insert_with(full).take(1, now)
     }
 }
@@ -68,7 +68,7 @@ mod tests {
         assert!(rates.admit(b, false, now));
         let later = now + Duration::from_secs(1);
         let taken = (0..1000).filter(|_| rates.admit(a, false, later)).count();
-        assert_eq!(taken as u32, PER_SECOND);
+        assert_eq!(taken as u32, PER_S);
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let taken = (0..1000)
             .filter(|_| rates.admit(flood, true, later))
             .count();
-        assert_eq!(taken as u32, PER_SECOND + MEMBER_PER_SECOND);
+        assert_eq!(taken as u32, PER_S + MEMBER_PER_S);
     }
 
     #[test]

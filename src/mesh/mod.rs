@@ -56,7 +56,7 @@ pub const HANDSHAKES_OF_ADDRESS: usize = 16;
 /// Lines that a peer may send at once.
 pub const LINES_BURST: u32 = 256;
 /// And in the long run.
-pub const LINES_PER_SECOND: u32 = 32;
+pub const LINES_PER_S: u32 = 32;
 /// Things to be done that the owner has not taken yet; further ones are dropped.
 const OUTBOX_MAX: usize = 16_384;
 
@@ -440,7 +440,7 @@ impl Conn {
             id: String::new(),
             name: String::new(),
             listen,
-            lines: TokenBucket::per_second(LINES_PER_SECOND, LINES_BURST, now),
+            lines: TokenBucket::per_second(LINES_PER_S, LINES_BURST, now),
         }
     }
 

@@ -15,7 +15,7 @@ pub const OPEN_MAX: usize = 8;
 /// Files that a peer may begin at once, and in the long run.
 const BEGUN_BURST: u32 = 1024;
 /// See [`BEGUN_BURST`].
-const BEGUN_PER_SECOND: u32 = 100;
+const BEGUN_PER_S: u32 = 100;
 /// How long nothing of a file may come before it is given up: its end may have been dropped.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -67,7 +67,7 @@ impl Receiving {
         Self {
             files: BTreeMap::new(),
             current: None,
-            begun: TokenBucket::per_second(BEGUN_PER_SECOND, BEGUN_BURST, now),
+            begun: TokenBucket::per_second(BEGUN_PER_S, BEGUN_BURST, now),
             next_id: 0,
         }
     }

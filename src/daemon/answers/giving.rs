@@ -133,7 +133,7 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
         },
         plane: Plane::Mesh,
         round_trip_ms: peer.round_trip.map(|time| time.as_secs_f64() * 1e3),
-        rate_bytes_per_s: report.rate_bytes_s.map(|rate| rate as u64),
+        rate_bytes_per_s: report.rate_bytes_per_s.map(|rate| rate as u64),
         latency_ms: None,
         failures: 0,
         lies: 0,

@@ -188,7 +188,7 @@ impl Service {
 
 /// What speaks for a responder.
 fn why_first(rate: Option<&PeerRate>) -> String {
-    let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_s?)));
+    let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_per_s?)));
     match figures {
         Some((latency, rate)) => format!(
             "it answers in {:.1} ms, at {:.1} MB/s",

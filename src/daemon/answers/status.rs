@@ -136,7 +136,7 @@ impl Service {
                 .round_trip
                 .map(|time| time.as_secs_f64() * 1e3),
             rate_bytes_per_s: rate
-                .and_then(|rate| rate.rate_bytes_s)
+                .and_then(|rate| rate.rate_bytes_per_s)
                 .map(|rate| rate as u64),
             latency_ms: rate
                 .and_then(|rate| rate.latency)

@@ -43,13 +43,13 @@ fn questions_are_bounded_and_those_past_their_lookup_give_way() {
 #[test]
 fn many_names_are_put_in_order_at_a_pace_and_each_has_its_whole_lookup() {
     let mut world = World::new(&[PEER]);
-    let count = ASKS_BURST as usize + 2 * ASKS_PER_SECOND as usize;
+    let count = ASKS_BURST as usize + 2 * ASKS_PER_S as usize;
     ask_many(&mut world, count);
     let mut all = heard(&mut world);
     assert_eq!(all.len(), ASKS_BURST as usize);
     world.pass(seconds(1));
     all.extend(heard(&mut world));
-    assert!(all.len() <= (ASKS_BURST + ASKS_PER_SECOND) as usize);
+    assert!(all.len() <= (ASKS_BURST + ASKS_PER_S) as usize);
     world.pass(Duration::from_millis(1100));
     all.extend(heard(&mut world));
     let in_order: Vec<String> = (0..count).map(|n| format!("Get,f{n:04}\n")).collect();

@@ -67,7 +67,7 @@ fn a_peer_that_talks_at_its_limit_is_heard_and_no_offender() {
     let burst = LINES_BURST as usize - 1;
     assert_eq!(said(&mut world, burst), burst);
     world.now += Duration::from_secs(1);
-    let rate = LINES_PER_SECOND as usize;
+    let rate = LINES_PER_S as usize;
     assert_eq!(said(&mut world, rate), rate);
     assert_eq!(
         (world.up(), offences(&world)),

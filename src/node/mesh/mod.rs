@@ -53,7 +53,7 @@ pub struct MeshReport {
     /// Bytes of files that went to it.
     pub sent_bytes: u64,
     /// How fast files came from it the last time that some did, on the connection that it has.
-    pub rate_bytes_s: Option<f64>,
+    pub rate_bytes_per_s: Option<f64>,
 }
 
 /// How many bytes of files a connection moved.

@@ -305,21 +305,21 @@ impl Plane {
     fn report(&self, peer: MeshPeer) -> MeshReport {
         let (mut received_bytes, mut sent_bytes) =
             self.past.get(&peer.id).copied().unwrap_or_default();
-        let mut rate_bytes_s = None;
+        let mut rate_bytes_per_s = None;
         for link in self.links.values() {
             let who = link.established.borrow();
             if who.as_ref().is_some_and(|who| who.id == peer.id) {
                 let (received, sent) = link.moved.bytes();
                 received_bytes += received;
                 sent_bytes += sent;
-                rate_bytes_s = rate_bytes_s.or(link.moved.rate());
+                rate_bytes_per_s = rate_bytes_per_s.or(link.moved.rate());
             }
         }
         MeshReport {
             peer,
             received_bytes,
             sent_bytes,
-            rate_bytes_s,
+            rate_bytes_per_s,
         }
     }
 

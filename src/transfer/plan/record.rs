@@ -29,7 +29,7 @@ pub struct PeerRecord {
     /// Smoothed time to a small answer.
     pub latency: Option<Duration>,
     /// Smoothed bytes a second.
-    pub rate_bytes_s: Option<f64>,
+    pub rate_bytes_per_s: Option<f64>,
     /// How often it failed.
     pub failures: u64,
     /// How often it was shunned for wrong bytes.
@@ -50,7 +50,7 @@ impl Peer {
             node,
             age,
             latency: self.latency,
-            rate_bytes_s: self.rate,
+            rate_bytes_per_s: self.rate,
             failures: self.failures_total,
             lies: self.past.lies,
             lied_ago,
@@ -68,7 +68,9 @@ impl Peer {
                 |known: Duration| mixed(known.as_secs_f64(), LATENCY_UNKNOWN.as_secs_f64());
             let latency = record.latency.map(latency);
             self.latency = latency.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            self.rate = record.rate_bytes_s.map(|rate| mixed(rate, RATE_UNKNOWN));
+            self.rate = record
+                .rate_bytes_per_s
+                .map(|rate| mixed(rate, RATE_UNKNOWN));
             self.failures_total = record.failures;
             self.past.is_guess = true;
         }

@@ -92,7 +92,7 @@ impl Plan {
             node: *node,
             priority: place + 1,
             latency: peer.latency(),
-            rate_bytes_s: peer.rate(),
+            rate_bytes_per_s: peer.rate(),
             delivered_bytes: peer.delivered_bytes,
             in_flight_bytes: peer.in_flight_bytes(),
             failures: peer.failures_total,

@@ -148,7 +148,7 @@ pub struct PeerRate {
     /// Smoothed time to a small answer.
     pub latency: Option<Duration>,
     /// Smoothed bytes a second.
-    pub rate_bytes_s: Option<f64>,
+    pub rate_bytes_per_s: Option<f64>,
     /// Verified bytes that came from it.
     pub delivered_bytes: u64,
     /// Asked and not answered.

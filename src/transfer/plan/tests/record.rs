@@ -23,7 +23,7 @@ fn record(number: u8, latency_ms: u64, rate: f64) -> PeerRecord {
         node: node(number),
         age: Duration::ZERO,
         latency: Some(Duration::from_millis(latency_ms)),
-        rate_bytes_s: Some(rate),
+        rate_bytes_per_s: Some(rate),
         failures: 0,
         lies: 0,
         lied_ago: None,
