@@ -177,6 +177,20 @@ fn nothing_comes_ahead_of_a_program_with_a_budget() {
 }
 
 #[apply(promise)]
+fn nothing_comes_ahead_on_a_metered_network() {
+    let mut cluster = Cluster::new();
+    let (author, reader) = two_nodes(&mut cluster, "");
+    share_directory(&[&author], "mail", 12, 100);
+    wait_until_listed(&reader, "mail", 100);
+    reader.cli(&["limits", "--metered", "on"]).expect_ok();
+    read_in_order("cat", &reader, "mail", 12, &(0..40).collect::<Vec<_>>());
+    eventually("what was read is kept", PATIENCE, || {
+        cached(&reader).len() >= 40
+    });
+    assert_eq!(cached(&reader).len(), 40);
+}
+
+#[apply(promise)]
 fn nothing_comes_for_a_program_that_is_given_cached_bytes_only() {
     let mut cluster = Cluster::new();
     let indexer = program(&cluster, "indexer");

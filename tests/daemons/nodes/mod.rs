@@ -593,27 +593,34 @@ fn an_old_version_stays_readable_through_an_open_file() {
 fn a_replaced_version_that_nobody_has_is_estale_and_the_name_gives_the_new_one() {
     use std::os::unix::fs::FileExt;
     let mut cluster = Cluster::new();
-    let mut nodes = cluster.start_all(&["one", "two"]);
+    let mut holder = cluster.start("one");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
+        ..NodeOptions::new("two")
+    });
     // far more than is read ahead
     let old = noise(11, 64 << 20);
-    nodes[0].write("changing.bin", &old);
-    nodes[1].wait_for_file("changing.bin");
-    let seen = nodes[1].mounted("changing.bin");
+    holder.write("changing.bin", &old);
+    reader.wait_for_file("changing.bin");
+    let seen = reader.mounted("changing.bin");
     let open = fs::File::open(&seen).unwrap();
     let mut start = [0; 1000];
     open.read_exact_at(&mut start, 0).unwrap();
     assert_eq!(start, old[..1000]);
     // the one who has it stops, so that it does not serve what it has open
-    nodes[0].stop();
-    nodes[0].write("changing.bin", b"the new one");
-    nodes[0].launch();
+    holder.stop();
+    holder.write("changing.bin", b"the new one");
+    holder.launch();
     eventually("the new version is seen", 20 * SECOND, || {
         fs::read(&seen).is_ok_and(|bytes| bytes == b"the new one")
     });
     open.read_exact_at(&mut start, 0).unwrap();
     assert_eq!(start, old[..1000], "what is cached is there");
+    let begun = Instant::now();
     let lost = open.read_at(&mut start, 60 << 20);
     assert_eq!(lost.unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    let took = begun.elapsed();
+    assert!(took < 60 * SECOND, "not by the deadline: {took:?}");
     assert_eq!(fs::read(&seen).unwrap(), b"the new one");
 }
 
