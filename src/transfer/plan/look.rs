@@ -1,8 +1,9 @@
 //! Requests that are late: hedged within a budget, or asked elsewhere where their peer has fallen
 //! silent.
 //!
-//! A hedge costs bytes twice, so it is paid out of a credit, whoever it is for, and never goes past
-//! what may be in flight. A request to a peer of which nothing at all comes is not hedged but
+//! A hedge costs bytes twice, so it is asked for only where it is much sooner than the rest of
+//! what it hedges, paid out of a credit, whoever it is for, and never goes past what may be in
+//! flight. A request to a peer of which nothing at all comes is not hedged but
 //! taken back (and cancelled at the peer) as soon as another that is alive has the same.
 
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const ASKED_AT_ONCE_MAX: usize = 3;
 /// A request is looked at after so many times the usual time.
 const LATE_MULTIPLE: u32 = 3;
 /// Who brings nothing for less than this is not silent yet.
-const SILENT_MIN: Duration = Duration::from_millis(200);
+pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
 /// Each look at a request waits twice as long for the next, so many times.
 const LOOKS_DOUBLED_MAX: u32 = 3;
 /// Requests to silent peers that are looked at in one step.
@@ -96,7 +97,9 @@ impl Plan {
         // one that has only begun to be quiet is looked at when it counts as silent
         let next = match quiet > span / 2 && quiet < span {
             true => span - quiet,
-            false => doubled,
+            false => self
+                .rest_of(now, id)
+                .map_or(doubled, |rest| doubled.min(rest.max(span))),
         };
         self.look_later(id, now + next);
         if waited && self.in_flight.contains_key(&id) {
@@ -114,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// Asks another peer for the same, where the budget allows it.
+    /// Asks another peer for the same, where that is much sooner and the budget allows it.
     fn hedge(&mut self, now: Instant, request: &RangeRequest, asked_at: Instant) {
         let (content, range) = (&request.content, request.range);
         let in_flight_bytes = self.in_flight_bytes + range.len();
@@ -133,6 +136,10 @@ impl Plan {
         let asking = Asking::waiting(asked_at);
         match self.choose(now, content, range, asking, &nodes) {
             Choice::Ask(node, range) => {
+                let other = self.peers.get(&node);
+                if other.is_some_and(|other| !self.is_much_sooner(now, request, other)) {
+                    return;
+                }
                 self.hedge_credit_bytes -= range.len();
                 let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
                 self.hedges.push_back(twin);

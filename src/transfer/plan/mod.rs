@@ -27,6 +27,7 @@ mod peer;
 mod places;
 mod record;
 mod report;
+mod rest;
 mod schedule;
 mod streams;
 mod swarm;

@@ -52,8 +52,8 @@ const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 pub(super) struct Sent {
     pub at: Instant,
     pub usual: Duration,
-    moved_bytes: u64,
-    queue_bytes: u64,
+    pub(super) moved_bytes: u64,
+    pub(super) queue_bytes: u64,
     app_limited: bool,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Peer {
     pub(super) rate: Option<f64>,
     pub delivered_bytes: u64,
     /// What came from it, of use or not.
-    moved_bytes: u64,
+    pub(super) moved_bytes: u64,
     bulk_bytes: u64,
     urgent_bytes: u64,
     /// What is asked of it.

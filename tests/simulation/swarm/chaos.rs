@@ -15,8 +15,8 @@ const MIB: u64 = 1 << 20;
 /// When all that can happen to a node has happened.
 const TROUBLE: u64 = 4_000;
 /// What comes to whole fetches, as a multiple of what they want, where nodes die, fall silent and
-/// pause in the middle of answers: 1.118 when this was written.
-const WHOLE_MULTIPLE_MAX: f64 = 1.15;
+/// pause in the middle of answers: 1.049 when this was written.
+const WHOLE_MULTIPLE_MAX: f64 = 1.1;
 
 fn ms(number: u64) -> Duration {
     Duration::from_millis(number)

@@ -201,3 +201,32 @@ fn a_step_costs_what_it_touches_however_much_is_in_flight() {
     let (few, many) = (steps_for(16), steps_for(240));
     assert!(few > 0 && many <= few * 2 + 200, "{few} steps, then {many}");
 }
+
+#[test]
+fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
+    let mut world = World::new(36);
+    // one piece takes longer than the longest wait before a hedge is looked at
+    let peers = [1, 2].map(|number| world.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
+    let content = world.file(1, 2 * MIB, &peers);
+    world.read(Reader::sequential(content, 2 * MIB));
+    world.run(Duration::from_secs(120));
+    assert_all_read(&world, "two slow holders");
+    let asked = world.requested_bytes();
+    assert!(asked <= 2 * MIB * 11 / 10, "{asked} asked for");
+}
+
+#[test]
+fn what_would_come_much_sooner_from_another_is_asked_twice() {
+    let mut world = World::new(37);
+    let slow = world.peer(1, SimPeer::new(5, NARROW));
+    let content = world.file(1, 4 * MIB, &[slow]);
+    world.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
+    world.run(Duration::from_secs(2));
+    let fast = world.peer(2, SimPeer::new(5, LAN));
+    world.plan.holders(world.now, &content, &[slow, fast]);
+    world.run(Duration::from_secs(20));
+    assert_all_read(&world, "one slow holder and one fast");
+    let took = world.readers[0].done_at.unwrap() - world.start;
+    // the slow one alone needs half a minute
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
