@@ -23,9 +23,9 @@ const UNKNOWN_AT_ONCE_MAX: usize = 4;
 const EXPLORE_ONE_IN: u32 = 32;
 /// A peer is not asked in bulk for what would come too late from it, while another would, although
 /// it is busy, be so many times sooner,
-const WORSE_MULTIPLE: u32 = 2;
+pub(super) const WORSE_MULTIPLE: u32 = 2;
 /// and by more than this.
-const WORSE_SLACK: Duration = Duration::from_millis(50);
+pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
 /// Files that are tried for one request; the others follow in the next step.
 const TRIES_MAX: usize = 32;
 /// Demands of one file that are tried for one request, where its holders have different parts.

@@ -3,9 +3,10 @@
 //!
 //! The file is cut into shares of [`SHARE_BYTES`], and each share belongs to one of the nodes that
 //! want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A node
-//! asks the full holders for its own shares at once, and takes the others from the nodes that they
-//! belong to, as those get them; it asks each now and then what it has by now. Nobody keeps a list:
-//! who asks for a file learns of the others by their questions and by offers.
+//! asks the full holders for its own shares at once, but for those that another has already; it
+//! takes the others from the nodes that they belong to, as those get them, and asks each now and
+//! then what it has by now. Nobody keeps a list: who asks for a file learns of the others by their
+//! questions and by offers.
 //!
 //! A node that reads in sequence asks for its own shares as far ahead as all together would for it,
 //! so that what it asks the full holders for is as much as if it were alone, and everybody finds
@@ -13,12 +14,14 @@
 //!
 //! Nobody waits long for another: the first bytes of a file are asked for at once by everybody; a
 //! share that a reader waits for is asked of a full holder, whosever it is, after a few times what
-//! a share takes from there, and the node that it belongs to has none for a while then.
+//! a share takes from there, or at once where it would come much later from the node that it
+//! belongs to; that node has none for a while then.
 
 use std::time::{Duration, Instant};
 
 use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
+use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
 use super::{Lane, Plan, PlanEvent, RequestId, Timer};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
@@ -51,6 +54,8 @@ const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
 const SLOW_SHARE: u64 = 4;
 /// once so much is here.
 const BEGUN_BYTES: u64 = 1 << 20;
+/// A node that owes an answer and of which nothing comes for longer than this is not counted on.
+const LIVELY: Duration = Duration::from_millis(200);
 /// Between two questions to a node what it has by now.
 const SURVEY_MIN: Duration = Duration::from_millis(100);
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -165,9 +170,13 @@ impl Plan {
         if !fetch.is_swarm() {
             return true;
         }
-        let share = gap.start / SHARE_BYTES;
+        let owner = fetch.owner(now, content, self.config.me, gap.start / SHARE_BYTES);
+        let is_mine = match owner == self.config.me {
+            true => !self.is_at_a_fellow(now, fetch, gap),
+            false => self.is_too_slow(fetch, &owner),
+        };
         let first_bytes = waits_since.is_some() && fetch.have_bytes() < FIRST_BYTES;
-        if first_bytes || fetch.owner(now, content, self.config.me, share) == self.config.me {
+        if first_bytes || is_mine {
             return true;
         }
         let since = match waits_since {
@@ -178,15 +187,55 @@ impl Plan {
         since + SHARE_PATIENCE <= now && since + self.share_patience(fetch) <= now
     }
 
+    /// Whether a node that is known to have the beginning of a range, and not all of the file, is
+    /// not much worse to ask for it than those that have all.
+    fn is_at_a_fellow(&self, now: Instant, fetch: &Fetch, range: ByteRange) -> bool {
+        let first = ByteRange::at(range.start, 1);
+        let has = |coverage: &Coverage| match coverage {
+            Coverage::Part(ranges) => ranges.contains(first),
+            Coverage::All => false,
+        };
+        let having = fetch.holders.iter().filter(|(_, it)| has(it));
+        let lively = having.filter(|(node, _)| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|peer| peer.is_lively(now, LIVELY))
+        });
+        let usual = lively.filter_map(|(node, _)| self.time_of_a_share(node));
+        let of_full = self.least_of_full_holders(fetch);
+        let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
+        usual
+            .min()
+            .is_some_and(|it| bearable.is_none_or(|most| it <= most))
+    }
+
+    /// Whether the shares of a node would take much longer from it than all shares of as many nodes
+    /// as there are would take from those that have all: it is no help then.
+    fn is_too_slow(&self, fetch: &Fetch, owner: &NodeId) -> bool {
+        let among = fetch.swarm.fellows.len() as u32 + 1;
+        let of_full = self.least_of_full_holders(fetch);
+        let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
+        let usual = self.time_of_a_share(owner);
+        usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
+    }
+
+    /// How long a share takes from a node, where that is known.
+    fn time_of_a_share(&self, node: &NodeId) -> Option<Duration> {
+        self.step();
+        let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
+        Some(peer.expected(Lane::Bulk, SHARE_BYTES))
+    }
+
+    /// The same of the best of those that have all of the file.
+    fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
+        let full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
+        full.filter_map(|(node, _)| self.time_of_a_share(node))
+            .min()
+    }
+
     /// How long to wait for a share that belongs to another.
     fn share_patience(&self, fetch: &Fetch) -> Duration {
-        let full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
-        let usual = full.filter_map(|(node, _)| {
-            self.step();
-            let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
-            Some(peer.expected(Lane::Bulk, SHARE_BYTES))
-        });
-        let least = usual.min().unwrap_or_default();
+        let least = self.least_of_full_holders(fetch).unwrap_or_default();
         (least * SHARE_PATIENCE_MULTIPLE).clamp(SHARE_PATIENCE, SHARE_PATIENCE_MAX)
     }
 

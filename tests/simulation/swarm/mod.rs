@@ -13,6 +13,7 @@ mod chaos;
 mod crowded;
 mod disk;
 mod figures;
+mod late;
 mod node;
 mod sizes;
 mod world;

@@ -1,0 +1,80 @@
+//! Nodes that come to a file later than others.
+
+use std::time::Duration;
+
+use crate::swarm::world::{Deed, World};
+
+const MIB: u64 = 1 << 20;
+/// 12.5 Mbit/s, in bytes a second.
+const RATE: f64 = 12.5e6 / 8.0;
+const FILE_BYTES: u64 = 16 * MIB;
+
+fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// Eight nodes that come to a file within five seconds: how often it left its holder.
+fn copies(fills: bool) -> f64 {
+    let mut world = World::new(8);
+    let holder = world.add(ms(4), RATE, 0);
+    let content = world.file(1, FILE_BYTES, &[holder]);
+    for number in 0..8 {
+        let node = world.add(ms(4), RATE, 1 << 30);
+        let deed = match fills {
+            true => Deed::Fills(content),
+            false => Deed::Reads(content),
+        };
+        world.later(ms(5000 * number / 7), node, deed);
+    }
+    world.run(Duration::from_secs(600));
+    for node in &world.nodes[1..] {
+        assert!(node.readers.iter().all(|reader| reader.errors.is_empty()));
+        assert!(node.is_through());
+    }
+    let copies = world.links.moved_bytes[&holder] / FILE_BYTES as f64;
+    let took = world.now - world.start;
+    println!("fills: {fills}: {copies:.2} copies in {took:?}");
+    copies
+}
+
+#[test]
+fn who_comes_late_takes_from_the_others_what_they_have() {
+    // 1.33 and 1.73 where each asks the holder for its own shares, whoever has them already
+    assert!(copies(true) <= 1.3);
+    assert!(copies(false) <= 1.5);
+}
+
+/// How long a node takes that comes to a file eight seconds after a slow one, if there is one,
+/// which may have ended by then with a part of it.
+fn took_beside(slow_one: bool, reads_on: bool) -> Duration {
+    let mut world = World::new(1);
+    let holder = world.add(ms(4), 8.0 * RATE, 0);
+    let content = world.file(1, FILE_BYTES, &[holder]);
+    if slow_one {
+        let slow = world.add(ms(4), RATE / 2.0, 1 << 30);
+        world.later(Duration::ZERO, slow, Deed::Reads(content));
+        if !reads_on {
+            world.later(ms(7000), slow, Deed::Cancels);
+        }
+    }
+    let late = world.add(ms(4), 8.0 * RATE, 1 << 30);
+    let from = Duration::from_secs(8);
+    world.later(from, late, Deed::Reads(content));
+    world.run(Duration::from_secs(600));
+    let reader = &world.nodes[late].readers[0];
+    assert!(reader.errors.is_empty());
+    reader.done_at.expect("it is through") - world.start - from
+}
+
+#[test]
+fn a_slow_node_that_has_a_part_slows_nobody_down_who_comes_late() {
+    let alone = took_beside(false, false);
+    let (ended, reading) = (took_beside(true, false), took_beside(true, true));
+    println!("{alone:?} alone, beside a slow one {ended:?} when it has ended, else {reading:?}");
+    assert!(ended <= alone * 3 / 2, "{ended:?} where {alone:?} alone");
+    // the links here give each that reads half of the holder's, whether it can take that or not
+    assert!(
+        reading <= alone * 5 / 2,
+        "{reading:?} where {alone:?} alone"
+    );
+}
