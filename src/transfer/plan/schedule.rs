@@ -399,7 +399,10 @@ impl Plan {
             }
             if !peer.is_known() && !peer.is_silent() {
                 found.unknown.push((*node, part));
-            } else if found.best.is_none_or(|(best, ..)| score < best) {
+            } else if found.best.is_none_or(|(best, ..)| {
+                // however slow another is, for what is silent would be asked again and again
+                (peer.is_silent(), score) < (found.best_is_silent, best)
+            }) {
                 found.best = Some((score, *node, part));
                 found.best_is_silent = peer.is_silent();
             }

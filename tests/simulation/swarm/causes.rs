@@ -6,7 +6,7 @@ use p2pfs::transfer::plan::IN_FLIGHT_MAX_BYTES;
 use rand::RngExt;
 
 use crate::support::seeds::each_seed;
-use crate::swarm::node::PATIENCE;
+use crate::swarm::node::{Manner, PATIENCE};
 use crate::swarm::world::{Deed, World};
 
 const MIB: u64 = 1 << 20;
@@ -119,6 +119,21 @@ fn a_slow_holder_is_no_error_however_many_read_from_it() {
         let least = all as f64 / rate;
         assert!(took <= least * 1.2 + 1.0, "{took} s for {least} s");
     }
+}
+
+#[test]
+fn a_holder_that_answers_nothing_keeps_nobody_from_a_very_slow_one() {
+    each_seed(4, |seed| {
+        let mut world = World::new(seed);
+        let slow = world.add(ms(2), NARROW / 8.0, 0);
+        let mute = world.add(ms(2), LAN, 0);
+        world.nodes[mute].manner = Manner::Mute;
+        let reader = world.add(ms(2), LAN, AMPLE);
+        let content = world.file(1, MIB / 2, &[slow, mute]);
+        world.later(Duration::ZERO, reader, Deed::Reads(content));
+        world.run(Duration::from_secs(1200));
+        assert_read(&world, reader);
+    });
 }
 
 #[test]
