@@ -47,8 +47,9 @@ struct Version<'a> {
     thing: &'a Thing,
 }
 
-/// The order of versions: the newest first, then by content, then by key.
-type Rank = (Reverse<Time>, Content, String);
+/// The order of versions: those of the living first (true is of the dead), of these the newest,
+/// then by content, then by key.
+type Rank = (bool, Reverse<Time>, Content, String);
 type Content = (bool, String);
 
 impl Version<'_> {
@@ -66,7 +67,8 @@ impl Version<'_> {
             Thing::File { version, .. } => *version,
             Thing::Link { mtime, .. } | Thing::Directory { mtime, .. } => *mtime,
         };
-        (Reverse(version), self.content(), self.by.key.to_owned())
+        let key = self.by.key.to_owned();
+        (!self.by.alive, Reverse(version), self.content(), key)
     }
 
     /// Whether somebody alive can give it.
@@ -85,7 +87,7 @@ impl Version<'_> {
                 executable: mode & 0o100 != 0,
                 mtime: *mtime,
             },
-            Thing::Link { target, mtime } => Shown::Link {
+            Thing::Link { target, mtime, .. } => Shown::Link {
                 target: target.clone(),
                 mtime: *mtime,
             },

@@ -40,6 +40,8 @@ const TARGETS: [&str; 5] = [
     "/etc/hostname",
     "anchor/..",
 ];
+/// Where absolute links lead, from the share's folder on.
+const WITHIN: [&str; 3] = ["anchor", "no/such", ""];
 const MODES: [u32; 6] = [0o644, 0o755, 0o444, 0o600, 0o745, 0o640];
 const DIRECTORY_MODES: [u32; 3] = [0o755, 0o700, 0o775];
 const CONTENTS: u64 = 5;
@@ -60,7 +62,10 @@ pub enum Thing {
         mtime: Time,
     },
     Link {
+        /// As it is listed.
         target: PathBuf,
+        /// Of an absolute link into its share, where in that it leads.
+        within: Option<&'static str>,
         mtime: Time,
     },
 }
@@ -172,27 +177,34 @@ impl Share {
         );
     }
 
-    /// Writes in place, or as editors do: beside it, and renamed over it.
+    /// Writes in place; as editors do: beside it, and renamed over it; or as git does: beside it,
+    /// and linked into place.
     fn write(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
         if !self.has_parent(path) {
             return None;
         }
         let bytes = random_bytes(random);
         let full = self.full(path);
-        let replaced = match self.things.get(path) {
+        let way = match self.things.get(path) {
             Some(Thing::Directory { .. }) => return None,
-            Some(Thing::Link { .. }) => true,
-            _ => random.random_bool(0.5),
+            Some(Thing::Link { .. }) => "renamed",
+            Some(Thing::File { .. }) => ["in place", "renamed"][random.random_range(0..2)],
+            None => ["in place", "renamed", "linked"][random.random_range(0..3)],
         };
-        if replaced {
+        if way == "in place" {
+            fs::write(&full, &bytes).unwrap();
+        } else {
             let beside = full.with_file_name(".saving");
             fs::write(&beside, &bytes).unwrap();
             fs::set_permissions(&beside, Permissions::from_mode(0o644)).unwrap();
-            fs::rename(&beside, &full).unwrap();
-        } else {
-            fs::write(&full, &bytes).unwrap();
+            if way == "linked" {
+                fs::hard_link(&beside, &full).unwrap();
+                fs::remove_file(&beside).unwrap();
+            } else {
+                fs::rename(&beside, &full).unwrap();
+            }
         }
-        let told = format!("write {} bytes, replaced {replaced}", bytes.len());
+        let told = format!("write {} bytes, {way}:", bytes.len());
         self.remember(path, bytes);
         Some(told)
     }
@@ -291,13 +303,21 @@ impl Share {
         let below = |path: &&PathBuf| path.starts_with(from);
         let moved: Vec<PathBuf> = self.things.keys().filter(below).cloned().collect();
         for old in moved {
-            let thing = self.things.remove(&old).unwrap();
+            let mut thing = self.things.remove(&old).unwrap();
             let rest = old.strip_prefix(from).unwrap();
             let new = if rest == Path::new("") {
                 to.to_owned()
             } else {
                 to.join(rest)
             };
+            if let Thing::Link {
+                target,
+                within: Some(within),
+                ..
+            } = &mut thing
+            {
+                *target = as_listed(&new, within);
+            }
             self.things.insert(new, thing);
         }
         Some(format!("rename to {to:?}:"))
@@ -359,12 +379,24 @@ impl Share {
         if self.things.contains_key(path) || !self.has_parent(path) {
             return None;
         }
-        let target = PathBuf::from(TARGETS[random.random_range(0..TARGETS.len())]);
+        let nth = random.random_range(0..TARGETS.len() + WITHIN.len());
+        let within = nth.checked_sub(TARGETS.len()).map(|nth| WITHIN[nth]);
+        let (target, listed) = match within {
+            Some(within) => {
+                let folder = fs::canonicalize(&self.folder).unwrap();
+                (folder.join(within), as_listed(path, within))
+            }
+            None => (TARGETS[nth].into(), TARGETS[nth].into()),
+        };
         symlink(&target, self.full(path)).unwrap();
         let mtime = time_of(&fs::symlink_metadata(self.full(path)).unwrap());
         let told = format!("link to {target:?}:");
-        self.things
-            .insert(path.to_owned(), Thing::Link { target, mtime });
+        let link = Thing::Link {
+            target: listed,
+            within,
+            mtime,
+        };
+        self.things.insert(path.to_owned(), link);
         Some(told)
     }
 
@@ -485,6 +517,18 @@ impl Share {
 fn leads_out(link: &Path, target: &Path) -> bool {
     let in_root = link.parent() == Some(Path::new(""));
     target.is_absolute() || (in_root && target.starts_with(".."))
+}
+
+/// A link into its share by an absolute path is listed as a relative one.
+fn as_listed(link: &Path, within: &str) -> PathBuf {
+    let above = link.components().skip(1).map(|_| "..");
+    let listed: PathBuf = above
+        .chain((!within.is_empty()).then_some(within))
+        .collect();
+    match listed == Path::new("") {
+        true => PathBuf::from("."),
+        false => listed,
+    }
 }
 
 fn random_bytes(random: &mut StdRng) -> Vec<u8> {
