@@ -425,7 +425,7 @@ async fn pulse(service: Arc<Service>) {
     loop {
         tick.tick().await;
         service.take_rates();
-        if let Some(status) = service.publish_status().await {
+        if let Some(status) = service.publish_status() {
             memory.look(status.namespace.entries).await;
             let summary = systemd::summary(&status);
             if summary != told {

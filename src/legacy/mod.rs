@@ -122,6 +122,14 @@ pub struct LegacyCounters {
     pub answered: u64,
 }
 
+impl LegacyCounters {
+    /// Datagrams that were of no use, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        let refused = self.malformed + self.flooding + self.overflow;
+        refused + self.echoes + self.stray_answers
+    }
+}
+
 /// Tells whether a file of that name could be delivered right now.
 pub type Offers<'a> = &'a dyn Fn(&Name) -> bool;
 

@@ -17,8 +17,8 @@ use super::mesh::Mesh;
 use super::names::Names;
 use super::offenders::Offenders;
 use super::persist::unix_now_s;
-use super::published::{Outdated, Published};
-use super::run::{Command, MemberReport};
+use super::published::{MemberReport, Outdated, Published};
+use super::run::Command;
 use super::state_dir::StateDir;
 use super::traffic::SentBytes;
 use crate::cache::Cache;
@@ -165,16 +165,6 @@ impl Node {
     /// Where members were reached the last time that any was, also before this start.
     pub fn last_addresses(&self) -> Vec<SocketAddr> {
         self.published.last_addresses.load().to_vec()
-    }
-
-    /// How many datagrams were dropped since the start, for whatever reason.
-    ///
-    /// # Errors
-    /// [`NodeError::Stopping`].
-    pub async fn dropped_datagrams(&self) -> Result<u64, NodeError> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Dropped(reply)).await?;
-        answer.await.map_err(|_| NodeError::Stopping)
     }
 
     /// Looks who answers at an address by TCP.

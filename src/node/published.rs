@@ -3,12 +3,27 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use crate::catalogue::{Change, View};
+use crate::cluster::MemberStatus;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+
+/// How often the members are told, changes of their state aside, which are told at once.
+const MEMBERS_EACH: Duration = Duration::from_millis(100);
+
+/// One other node, as the loop knows it.
+#[derive(Clone, Debug)]
+pub struct MemberReport {
+    /// Membership.
+    pub status: MemberStatus,
+    /// Entries in its log.
+    pub entries: u64,
+}
 
 /// What is published. Clones are the same.
 #[derive(Clone)]
@@ -23,6 +38,9 @@ pub(super) struct Published {
     pub(super) last_addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// What `.p2pfs/status.json` shows.
     pub(super) status: Arc<ArcSwap<Vec<u8>>>,
+    /// The members, as [`Roll`] has them told.
+    pub(super) members: Arc<ArcSwap<Vec<MemberReport>>>,
+    dropped_datagrams: Arc<AtomicU64>,
 }
 
 impl Published {
@@ -37,16 +55,51 @@ impl Published {
             addresses: Arc::default(),
             last_addresses: Arc::new(ArcSwap::from_pointee(last_addresses)),
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
+            members: Arc::default(),
+            dropped_datagrams: Arc::default(),
         }
     }
 
     /// Where each member is reached from now on.
+    /// Says how many datagrams were dropped since the start.
+    pub(super) fn note_dropped(&self, datagrams: u64) {
+        self.dropped_datagrams.store(datagrams, Ordering::Relaxed);
+    }
+
+    pub(super) fn dropped_datagrams(&self) -> u64 {
+        self.dropped_datagrams.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_addresses(&self, addresses: BTreeMap<NodeId, SocketAddr>) {
         if !addresses.is_empty() {
             let all = addresses.values().copied().collect();
             self.last_addresses.store(Arc::new(all));
         }
         self.addresses.store(Arc::new(addresses));
+    }
+}
+
+/// When the members are told again: soon after anything happened, and not more often than
+/// [`MEMBERS_EACH`].
+#[derive(Default)]
+pub(super) struct Roll {
+    told_at: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Roll {
+    /// Whether they are to be told now that something happened; else they are due later.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        let again = self.told_at.map(|at| at + MEMBERS_EACH);
+        self.due = again.filter(|at| *at > now);
+        if self.due.is_none() {
+            self.told_at = Some(now);
+        }
+        self.due.is_none()
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due
     }
 }
 

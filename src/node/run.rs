@@ -21,7 +21,7 @@ use super::offence::Offence;
 use super::offenders::Offenders;
 use super::offers::{Offers, offer_of};
 use super::persist::{Persister, unix_now_s};
-use super::published::{Outdated, Published};
+use super::published::{MemberReport, Outdated, Published, Roll};
 use super::reach::Reaching;
 use super::views::ViewClock;
 use crate::cache::CacheEvent;
@@ -54,8 +54,6 @@ pub(super) enum Command {
     AddSeed(SocketAddr),
     /// Every node that is known.
     Members(oneshot::Sender<Vec<MemberReport>>),
-    /// What was dropped.
-    Dropped(oneshot::Sender<u64>),
     /// This computer has another address than the advertised one.
     Moved(SocketAddr),
     /// Say farewell and end.
@@ -64,15 +62,6 @@ pub(super) enum Command {
     MembershipChanged,
     /// Forget what a node that is not here has listed; says whether there was one.
     Forget(NodeId, oneshot::Sender<bool>),
-}
-
-/// One other node, as the loop knows it.
-#[derive(Clone, Debug)]
-pub struct MemberReport {
-    /// Membership.
-    pub status: MemberStatus,
-    /// Entries in its log.
-    pub entries: u64,
 }
 
 /// The queues that feed the loop.
@@ -110,6 +99,7 @@ pub(super) struct Runner {
     knocked: (mpsc::Sender<Knocked>, mpsc::Receiver<Knocked>),
     tasks: JoinSet<()>,
     views: ViewClock,
+    roll: Roll,
     /// A large change is being worked in, a step each round.
     is_sweeping: bool,
     has_left: bool,
@@ -130,6 +120,7 @@ impl Runner {
             knocked: mpsc::channel(ANSWERS_MAX),
             tasks: JoinSet::new(),
             views: ViewClock::new(Instant::now()),
+            roll: Roll::default(),
             is_sweeping: true,
             has_left: false,
             reaching: Reaching::default(),
@@ -199,7 +190,8 @@ impl Runner {
 
     fn next_timeout(&self) -> Option<Instant> {
         let store = self.parts.persister.next_due();
-        [self.machine.poll_timeout(), self.views.next_due(), store]
+        let (machine, roll) = (self.machine.poll_timeout(), self.roll.next_due());
+        [machine, self.views.next_due(), roll, store]
             .into_iter()
             .flatten()
             .min()
@@ -318,10 +310,8 @@ impl Runner {
         match command {
             Command::AddSeed(address) => self.machine.add_seed(now, address),
             Command::Members(reply) => {
-                let _gone = reply.send(self.member_reports());
-            }
-            Command::Dropped(reply) => {
-                let _gone = reply.send(self.machine.cluster().counters().dropped());
+                self.publish_members();
+                let _gone = reply.send(self.parts.published.members.load().to_vec());
             }
             Command::Moved(address) => {
                 self.machine.move_to(now, address);
@@ -333,20 +323,6 @@ impl Runner {
                 let _gone = reply.send(self.machine.forget_node(&node));
             }
         }
-    }
-
-    fn member_reports(&mut self) -> Vec<MemberReport> {
-        let members = self.machine.members();
-        let catalogue = self.machine.catalogue();
-        members
-            .into_iter()
-            .map(|status| MemberReport {
-                entries: catalogue
-                    .head_of(&status.member.node)
-                    .map_or(0, |signed| signed.head.count),
-                status,
-            })
-            .collect()
     }
 
     /// Hands on everything that the state machine has to give after an event.
@@ -369,6 +345,11 @@ impl Runner {
         }
         self.parts.persister.note_responders(&self.parts.fetcher);
         self.parts.persister.tell(&self.parts.events);
+        let published = &self.parts.published;
+        published.note_dropped(self.machine.cluster().counters().dropped());
+        if self.roll.is_due(Instant::now()) {
+            self.publish_members();
+        }
     }
 
     fn ask(&mut self, outgoing: Outgoing) {
@@ -419,7 +400,13 @@ impl Runner {
         });
     }
 
+    fn publish_members(&mut self) {
+        let members = Arc::new(self.machine.member_reports());
+        self.parts.published.members.store(members);
+    }
+
     fn publish_addresses(&mut self) {
+        self.publish_members();
         let is_reachable = |member: &MemberStatus| {
             matches!(member.state, MemberState::Alive | MemberState::Suspect)
         };

@@ -203,9 +203,28 @@ fn what_does_not_fit_is_not_pinned() {
         small.wait_for(&path("large")).await.unwrap();
         let refused = small.pin(&path("large")).await;
         assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes == 2 * MIB as u64));
-        assert_eq!(small.status().await.unwrap().cache.pinned_bytes, 0);
+        assert_eq!(small.status().cache.pinned_bytes, 0);
         small.stop(Leave::Away).await;
         pair.stop().await;
+    });
+}
+
+#[apply(promise)]
+fn status_needs_no_event_loop() {
+    within_limit(async {
+        let Pair { near, far, .. } = Pair::shared("file", b"bytes").await;
+        let others = |node: &Node| {
+            let members = node.status().members.into_iter();
+            members.map(|it| it.status.member.node).collect::<Vec<_>>()
+        };
+        // what the loop has said is told at once, by whatever asks next
+        assert_eq!(near.members().await.unwrap().len(), 1);
+        assert_eq!(others(&near), [far.id()]);
+        near.stop(Leave::Away).await;
+        assert!(near.members().await.is_err(), "the loop has ended");
+        assert_eq!(others(&near), [far.id()]);
+        assert_eq!(near.status().entries, 1);
+        far.stop(Leave::Away).await;
     });
 }
 

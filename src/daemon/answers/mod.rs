@@ -122,7 +122,7 @@ impl Service {
         } = request;
         let sight = Sight::of(&self.policy, &caller);
         match call {
-            Call::Status {} => reply_with(reply, self.status(sight).await),
+            Call::Status {} => reply_with(reply, Ok(self.status(sight))),
             Call::Top {} => reply_with(reply, self.top(sight).await),
             Call::Peers {} => reply_with(reply, self.peers().await),
             Call::Ping { peer } => reply_with(reply, self.ping(&peer).await),

@@ -5,15 +5,14 @@ use std::time::Instant;
 use super::{Service, Sight, node_failure};
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
-    Status, Traffic,
+    ServiceState, Status, Traffic,
 };
 use crate::node::MemberReport;
 use crate::node::door::{MemberState, PeerReport};
 
 impl Service {
-    pub(super) async fn status(&self, sight: Sight) -> Result<Status, Failure> {
-        let status = self.node.status().await;
-        let status = status.map_err(|error| node_failure(&error))?;
+    pub(super) fn status(&self, sight: Sight) -> Status {
+        let status = self.node.status();
         let mut mount = self.mount.borrow().clone();
         mount.activity = self.served.activity();
         let mut warnings = match sight {
@@ -24,7 +23,7 @@ impl Service {
         let membership = self.check_membership();
         warnings.extend(membership.map(|check| check.sentence()));
         warnings.extend(self.isolation.load().iter().cloned());
-        Ok(Status {
+        Status {
             name: status.name.to_string(),
             node: status.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,13 +50,16 @@ impl Service {
             legacy: self.config.legacy.enabled,
             mesh: self.node.mesh().map(|mesh| mesh.address().to_string()),
             warnings,
-        })
+        }
     }
 
     /// Makes `.p2pfs/status.json` show how things stand now, to any user, and gives the same;
     /// nothing once the node stops.
-    pub(in crate::daemon) async fn publish_status(&self) -> Option<Status> {
-        let status = self.status(NOBODY).await.ok()?;
+    pub(in crate::daemon) fn publish_status(&self) -> Option<Status> {
+        if *self.state.borrow() == ServiceState::Stopping {
+            return None;
+        }
+        let status = self.status(NOBODY);
         if let Ok(mut json) = serde_json::to_vec_pretty(&status) {
             json.push(b'\n');
             self.node.publish_status(json);
@@ -67,8 +69,7 @@ impl Service {
 
     /// What metrics are made of: what any user may know.
     pub(in crate::daemon) async fn for_metrics(&self) -> Option<(Status, Peers)> {
-        let status = self.status(NOBODY).await.ok()?;
-        Some((status, self.peers().await.ok()?))
+        Some((self.status(NOBODY), self.peers().await.ok()?))
     }
 
     /// Looks at the counters that rates are taken from.

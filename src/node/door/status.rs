@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::cache::CacheUsage;
 use crate::id::{EpochId, NodeId, NodeName};
-use crate::node::{MemberReport, Node, NodeError};
+use crate::node::{MemberReport, Node};
 use crate::share::ShareStatus;
 
 /// How a node is, at one moment.
@@ -43,21 +43,16 @@ pub struct NodeStatus {
 }
 
 impl Node {
-    /// How it is now.
-    ///
-    /// # Errors
-    /// [`NodeError::Stopping`].
-    pub async fn status(&self) -> Result<NodeStatus, NodeError> {
-        let legacy_datagrams = match self.legacy() {
-            Some(legacy) => legacy.dropped().await,
-            None => 0,
-        };
+    /// How it is now, or was a tenth of a second ago. Asks no event loop, so it answers whatever
+    /// the node has to do, and tells the last of one that has stopped.
+    pub fn status(&self) -> NodeStatus {
+        let legacy_datagrams = self.legacy().map_or(0, |legacy| legacy.dropped());
         let totals = self.view().totals();
-        Ok(NodeStatus {
+        NodeStatus {
             id: self.id(),
             name: self.name().clone(),
             address: self.address(),
-            members: self.members().await?,
+            members: self.published.members.load().to_vec(),
             shares: self.shared(),
             cache: self.cache_usage(),
             entries: totals.entries,
@@ -65,10 +60,10 @@ impl Node {
             epoch: self.keyring.current().id(),
             waiting_reads: self.content.waiting_reads(),
             open_versions: self.content.open_versions(),
-            dropped_datagrams: self.dropped_datagrams().await? + legacy_datagrams,
+            dropped_datagrams: self.published.dropped_datagrams() + legacy_datagrams,
             dropped_connections: self.net.counters().dropped.iter().sum(),
             warnings: self.running.events.warnings(),
             public_warnings: self.running.events.public_warnings(),
-        })
+        }
     }
 }

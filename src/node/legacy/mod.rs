@@ -18,7 +18,7 @@ mod window;
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -90,7 +90,6 @@ enum Command {
         reply: oneshot::Sender<Found>,
     },
     Members(oneshot::Sender<Vec<LegacyMember>>),
-    Dropped(oneshot::Sender<u64>),
 }
 
 /// The plane, as the rest of the node holds it. Clones are the same plane.
@@ -100,6 +99,7 @@ pub struct Legacy {
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
     refusals: Refusals,
+    dropped: Arc<AtomicU64>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
     /// Names that nobody had, until when; the kernel's lookups are answered by it.
@@ -143,12 +143,8 @@ impl Legacy {
     }
 
     /// How many datagrams were of no use, for whatever reason.
-    pub async fn dropped(&self) -> u64 {
-        let (reply, answer) = oneshot::channel();
-        match self.commands.send(Command::Dropped(reply)).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => 0,
-        }
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Says in the journal, once for a name, why legacy peers are not asked for it.

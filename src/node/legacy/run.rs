@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -65,6 +65,7 @@ struct Waiter {
 
 struct Plane {
     machine: LegacyMachine,
+    dropped: Arc<AtomicU64>,
     udp: UdpPort,
     files: RemoteFiles,
     offered: Arc<Offered>,
@@ -100,6 +101,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let refusals = Refusals::new(parts.events.clone());
     parts.net.set_older_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
+    let dropped = Arc::new(AtomicU64::new(0));
     let machine = LegacyMachine::new(
         machine_config(&parts),
         is_own(parts.own, parts.net.local_addr()),
@@ -107,6 +109,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     );
     let plane = Plane {
         machine,
+        dropped: dropped.clone(),
         udp: parts.udp,
         files: parts.files.clone(),
         offered: Arc::new(Offered::new(parts.sources, refusals.clone())),
@@ -134,6 +137,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
         files: parts.files,
         runtime: tokio::runtime::Handle::current(),
         refusals,
+        dropped,
         lookup: parts.settings.lookup,
         absent: Arc::default(),
     };
@@ -178,6 +182,8 @@ impl Plane {
         loop {
             self.index_anew();
             self.settle();
+            let dropped = self.machine.counters().dropped();
+            self.dropped.store(dropped, Ordering::Relaxed);
             let timeout = self.machine.poll_timeout();
             tokio::select! {
                 datagram = queues.datagrams.recv() => match datagram {
@@ -260,11 +266,6 @@ impl Plane {
                 except,
                 reply,
             } => self.ask(name, patience, &except, reply),
-            Command::Dropped(reply) => {
-                let counters = self.machine.counters();
-                let dropped = counters.malformed + counters.flooding + counters.overflow;
-                let _gone = reply.send(dropped + counters.echoes + counters.stray_answers);
-            }
         }
     }
 

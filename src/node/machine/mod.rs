@@ -27,6 +27,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::offence::Offence;
+use super::published::MemberReport;
 use super::pulls::Pulls;
 use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
 use crate::cluster::{
@@ -317,6 +318,16 @@ impl Machine {
     /// Every node that is known.
     pub fn members(&self) -> Vec<MemberStatus> {
         self.cluster.members()
+    }
+
+    /// The same, each with how many entries its log has.
+    pub fn member_reports(&self) -> Vec<MemberReport> {
+        let report = |status: MemberStatus| {
+            let head = self.catalogue.head_of(&status.member.node);
+            let entries = head.map_or(0, |signed| signed.head.count);
+            MemberReport { status, entries }
+        };
+        self.members().into_iter().map(report).collect()
     }
 
     /// Where a living member is reached.
