@@ -67,12 +67,25 @@ fn scene() -> Scene {
 /// How often a daemon is asked that is so busy with what she said that a command gives up.
 const ASKED_MAX: usize = 10;
 
-fn peers(node: &Node) -> Vec<Value> {
-    let ask = || node.cli(&["peers", "--json"]);
+fn told(node: &Node, command: &str) -> Value {
+    let ask = || node.cli(&[command, "--json"]);
     let mut answers = std::iter::repeat_with(ask).take(ASKED_MAX);
     let answer = answers.find(|it| !it.stderr.contains("does not answer"));
-    let peers = answer.expect("it answers at last").expect_json();
-    peers["peers"].as_array().unwrap().clone()
+    answer.expect("it answers at last").expect_json()
+}
+
+fn peers(node: &Node) -> Vec<Value> {
+    told(node, "peers")["peers"].as_array().unwrap().clone()
+}
+
+/// Waits until a file can be read: a machine that is busy with her may be too slow for a deadline,
+/// but what is read is right.
+fn await_bytes(node: &Node, name: &str, bytes: &[u8]) {
+    eventually("it is read", SOON, || {
+        let read = fs::read(node.mounted(name));
+        assert!(read.as_ref().is_ok_and(|it| it == bytes) || read.is_err());
+        read.is_ok()
+    });
 }
 
 fn peer(node: &Node, id: &str) -> Value {
@@ -112,7 +125,7 @@ impl Scene {
     fn await_named(&self, node: &Node, how: &str) {
         self.await_listed(node, how);
         let eve = self.eve.id.to_string();
-        let status = node.cli(&["status", "--json"]).expect_json();
+        let status = told(node, "status");
         let mut warnings = status["warnings"].as_array().unwrap().iter();
         let short = &eve[..8];
         let is_told = |it: &Value| {
@@ -129,8 +142,8 @@ impl Scene {
         let bytes = noise(self.written as u64, 300_000);
         self.two.write(&name, &bytes);
         self.one.wait_for_file(&name);
-        assert!(fs::read(self.one.mounted(&name)).unwrap() == bytes);
-        assert_eq!(fs::read(self.one.mounted("honest.txt")).unwrap(), b"honest");
+        await_bytes(&self.one, &name, &bytes);
+        await_bytes(&self.one, "honest.txt", b"honest");
         for node in [&mut self.one, &mut self.two] {
             assert!(node.is_running());
             let kib = memory_kib(node);

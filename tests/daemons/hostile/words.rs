@@ -47,14 +47,13 @@ fn admission(number: u64) -> Claim {
 }
 
 fn member_count(node: &Node) -> usize {
-    let trust = node.cli(&["trust", "--json"]).expect_json();
-    trust["members"].as_array().unwrap().len()
+    told(node, "trust")["members"].as_array().unwrap().len()
 }
 
 #[apply(promise)]
 fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
     let mut scene = certified(&["--admin"]);
-    let numbers = 0..MAX_STATEMENTS_PER_ADMIN as u64 + 100;
+    let numbers = 0..MAX_STATEMENTS_PER_ADMIN as u64 + 1;
     let eve = &scene.eve;
     let certificates: Vec<_> = numbers
         .map(|number| eve.state(eve.id, admission(number)))
@@ -63,8 +62,6 @@ fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
     let how = "says more of who is in";
     scene.await_named(&scene.one, how);
     assert_eq!(member_count(&scene.one), 3 + MAX_STATEMENTS_PER_ADMIN);
-    scene.assert_unharmed();
-    scene.one.cli(&["expel", "eve"]).expect_ok();
     scene.assert_unharmed();
     scene.assert_journal_names(how);
 }
@@ -112,7 +109,8 @@ fn lists_of_readers_without_end_of_one_member_make_its_names_wait_and_nobody_els
         salt: [7; 16],
         readers: vec![reader.clone()],
     };
-    scene.eve.say((0..20_000).map(list).collect());
+    // one part of them is taken at once, and the next is not, however slow a machine is
+    scene.eve.say((0..9_000).map(list).collect());
     let how = "lists of readers faster than a node may";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
