@@ -3,8 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 
@@ -12,24 +11,23 @@ use assert_cmd::Command;
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
     CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer, Dropped,
-    EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Invitation, Joined,
-    Listing, LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts,
-    Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, Shares, SourceShare, Status,
-    Touched, Traffic,
+    EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Listing, LsEntry,
+    MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, Peers, Plane, Policy,
+    Problem, Progress, Provenance, ServiceState, SourceShare, Status, Touched, Traffic,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 /// A daemon that answers by a function, and remembers what it was asked.
-struct FakeDaemon {
+pub(crate) struct FakeDaemon {
     dir: tempfile::TempDir,
-    asked: Arc<Mutex<Vec<Call>>>,
+    pub(crate) asked: Arc<Mutex<Vec<Call>>>,
     _runtime: Runtime,
 }
 
 impl FakeDaemon {
-    fn start(answer: impl Fn(ControlRequest) + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(ControlRequest) + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -55,11 +53,11 @@ impl FakeDaemon {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::cargo_bin("p2pfs").unwrap();
         command
             .env_clear()
@@ -71,12 +69,12 @@ impl FakeDaemon {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().unwrap()
     }
 
     /// Runs a command that must succeed, for its output.
-    fn output(&self, arguments: &[&str]) -> String {
+    pub(crate) fn output(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(
             output.status.success(),
@@ -86,11 +84,11 @@ impl FakeDaemon {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.output(arguments)).unwrap()
     }
 
-    fn asked(&self) -> Vec<Call> {
+    pub(crate) fn asked(&self) -> Vec<Call> {
         self.asked.lock().clone()
     }
 }
@@ -151,7 +149,7 @@ fn entry(path: &[u8]) -> LsEntry {
 }
 
 /// Answers `Get` with bytes through a pipe, of which only `given` come.
-fn serve_file(request: ControlRequest, size_bytes: usize, given: usize) {
+pub(crate) fn serve_file(request: ControlRequest, size_bytes: usize, given: usize) {
     tokio::spawn(async move {
         let (read, mut write) = std::io::pipe().unwrap();
         let started = GetStarted {
@@ -181,12 +179,12 @@ fn serve_file(request: ControlRequest, size_bytes: usize, given: usize) {
     });
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// The names in a folder, but for the socket.
-fn names_in(folder: &Path) -> Vec<String> {
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().file_name());
@@ -284,79 +282,6 @@ fn a_name_of_any_bytes_goes_in_and_comes_out() {
 }
 
 #[test]
-fn get_writes_the_file_under_its_own_name_with_its_executable_bit() {
-    let daemon = FakeDaemon::start(|request| serve_file(request, 6 << 20, 6 << 20));
-    let output = daemon.run(&["get", "tools/run.sh"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let content = std::fs::read(daemon.path().join("run.sh")).unwrap();
-    assert!(content.len() == 6 << 20 && content.iter().all(|byte| *byte == 7));
-    let mode = daemon
-        .path()
-        .join("run.sh")
-        .metadata()
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_ne!(mode & 0o100, 0);
-    assert_eq!(names_in(daemon.path()), ["run.sh"]);
-    assert!(output.stdout.is_empty() && output.stderr.is_empty());
-}
-
-#[test]
-fn get_takes_a_file_a_directory_or_standard_output_and_replaces_what_was_there() {
-    let daemon = FakeDaemon::start(|request| serve_file(request, 1000, 1000));
-    let out = daemon.path().join("out");
-    std::fs::create_dir(&out).unwrap();
-    std::fs::write(out.join("x"), "old").unwrap();
-    for place in ["out", "out/x"] {
-        assert!(daemon.run(&["get", "d/x", "-o", place]).status.success());
-        assert_eq!(std::fs::read(out.join("x")).unwrap(), [7; 1000]);
-    }
-    assert_eq!(daemon.run(&["get", "d/x", "-o", "-"]).stdout, [7; 1000]);
-    assert!(
-        daemon
-            .run(&["get", "d/x", "-o", "/dev/null"])
-            .status
-            .success()
-    );
-    assert_eq!(names_in(&out), ["x"]);
-    let json = daemon.json(&["get", "d/x", "-o", "out", "--json"]);
-    assert_eq!(
-        (&json["size_bytes"], &json["sources"][0]["name"]),
-        (&1000.into(), &"lab-2".into())
-    );
-}
-
-#[test]
-fn a_file_that_does_not_come_whole_leaves_nothing_and_touches_nothing() {
-    let daemon = FakeDaemon::start(|request| serve_file(request, 1 << 20, 70_000));
-    std::fs::write(daemon.path().join("x"), "precious").unwrap();
-    let output = daemon.run(&["get", "x"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        stderr(&output),
-        "p2pfs: no holder is reachable; see p2pfs peers\n"
-    );
-    assert_eq!(names_in(daemon.path()), ["x"]);
-    assert_eq!(std::fs::read(daemon.path().join("x")).unwrap(), b"precious");
-}
-
-#[test]
-fn an_empty_file_is_a_file() {
-    let daemon = FakeDaemon::start(|request| serve_file(request, 0, 0));
-    assert!(daemon.run(&["get", "empty"]).status.success());
-    assert_eq!(std::fs::read(daemon.path().join("empty")).unwrap(), b"");
-}
-
-#[test]
-fn a_file_that_cannot_be_written_is_told_with_its_place() {
-    let daemon = FakeDaemon::start(|request| serve_file(request, 10, 10));
-    let output = daemon.run(&["get", "a", "-o", "no/such/folder/a"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with("p2pfs: cannot write no/such/folder/a: "));
-}
-
-#[test]
 fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
     let daemon = FakeDaemon::start(|request| {
         let failure = Failure::new(FailureKind::NotFound, "no such name: a\nb\x1b[31m");
@@ -371,146 +296,6 @@ fn a_failure_of_the_daemon_is_one_line_however_it_is_worded() {
         said,
         "p2pfs: no such name: a\\nb\\u{1b}[31m; look around: p2pfs ls\n"
     );
-}
-
-#[test]
-fn invite_prints_the_token_and_nothing_else() {
-    let daemon = FakeDaemon::start(|request| {
-        assert_eq!(
-            request.call,
-            Call::Invite {
-                lifetime_s: 600,
-                admin: false,
-                name: Some("desk".parse().unwrap())
-            }
-        );
-        let token = "p2pfs1-abc".to_owned();
-        request.reply.done(&Invitation {
-            token,
-            expires: Timestamp::UNIX_EPOCH,
-        });
-    });
-    let output = daemon.run(&["invite", "--expires", "10m", "--name", "desk"]);
-    assert_eq!(output.stdout, b"p2pfs1-abc\n");
-    assert!(output.stderr.is_empty());
-}
-
-#[test]
-fn join_hands_the_token_to_a_running_daemon() {
-    let daemon = FakeDaemon::start(|request| {
-        assert_eq!(
-            request.call,
-            Call::Join {
-                token: "p2pfs1-abc".to_owned()
-            }
-        );
-        request.reply.done(&Joined {
-            epoch: "00ff".to_owned(),
-            issuer: "ab".repeat(32),
-        });
-    });
-    let mut command = daemon.command();
-    let output = command
-        .args(["join", "-"])
-        .write_stdin("p2pfs1-abc\n")
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        "joined the cluster; epoch 00ff\n"
-    );
-    assert_eq!(names_in(daemon.path()), [""; 0]);
-}
-
-#[test]
-fn a_share_is_added_by_its_real_path() {
-    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
-    std::fs::create_dir(daemon.path().join("real")).unwrap();
-    std::os::unix::fs::symlink("real", daemon.path().join("link")).unwrap();
-    let patterns = ["--exclude", "*.log", "--exclude", "/build/"];
-    let given = ["share", "add", "link", "--include-private"];
-    daemon.output(&[&given[..], &patterns, &["--no-default-excludes"]].concat());
-    let real = daemon.path().canonicalize().unwrap().join("real");
-    let dir = Named::from_local(&real);
-    assert_eq!(
-        daemon.asked(),
-        [Call::ShareAdd {
-            dir,
-            include_private: true,
-            exclude: vec!["*.log".to_owned(), "/build/".to_owned()],
-            no_default_excludes: true,
-            legacy: false,
-            readers: None
-        }]
-    );
-}
-
-#[test]
-fn a_share_whose_folder_is_gone_can_be_removed() {
-    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
-    daemon.output(&["share", "remove", "/srv/gone"]);
-    assert_eq!(
-        daemon.asked(),
-        [Call::ShareRemove {
-            dir: Named::new("/srv/gone")
-        }]
-    );
-}
-
-#[test]
-fn wait_passes_its_conditions_on_and_tells_when_they_are_not_met() {
-    let daemon = FakeDaemon::start(|request| match &request.call {
-        Call::Wait {
-            mounted: true,
-            peers: 2,
-            file: Some(file),
-            ..
-        } => {
-            assert_eq!(file.as_bytes(), b"a/b");
-            request.reply.done(&Nothing {});
-        }
-        _ => request.reply.fail(Failure::new(
-            FailureKind::TimedOut,
-            "1 of 5 peers are alive",
-        )),
-    });
-    daemon.output(&[
-        "wait",
-        "--mounted",
-        "--peers",
-        "2",
-        "--file",
-        "/mnt/p2p/a/b",
-    ]);
-    let output = daemon.run(&["wait", "--peers", "5", "--timeout", "1s"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with("p2pfs: not so within 1s: 1 of 5 peers are alive; "));
-}
-
-#[test]
-fn wait_begun_before_the_daemon_ends_once_it_answers() {
-    let dir = tempfile::tempdir().unwrap();
-    let path: PathBuf = dir.path().join("late.sock");
-    let binary = assert_cmd::cargo::cargo_bin("p2pfs");
-    let mut waiting = std::process::Command::new(binary)
-        .args(["wait", "--timeout", "60s", "--socket"])
-        .arg(&path)
-        .spawn()
-        .unwrap();
-    assert!(waiting.try_wait().unwrap().is_none());
-    let runtime = Runtime::new().unwrap();
-    let _guard = runtime.enter();
-    let server = ControlServer::bind(&path, Policy::of_this_process(), 4).unwrap();
-    let (sender, mut requests) = mpsc::channel(4);
-    runtime.spawn(server.serve(sender));
-    let first = runtime.block_on(requests.recv()).unwrap();
-    // still starting: it is asked again
-    first
-        .reply
-        .fail(Failure::new(FailureKind::Busy, "the daemon is starting"));
-    let second = runtime.block_on(requests.recv()).unwrap();
-    second.reply.done(&Nothing {});
-    assert!(waiting.wait().unwrap().success());
 }
 
 #[test]

@@ -3,9 +3,12 @@
 
 mod circles;
 mod cli_alone;
+mod cli_cluster;
 mod cli_commands;
+mod cli_get;
 mod cli_manual;
 mod config_layers;
+mod config_refusals;
 mod corpus;
 mod json_fields;
 mod limits;

@@ -1,0 +1,152 @@
+//! Invitations, shares and waits of the command line, against a made-up daemon.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use p2pfs::daemon::control::{
+    Call, ControlServer, Failure, FailureKind, Invitation, Joined, Named, Nothing, Policy, Shares,
+};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::cli_commands::{FakeDaemon, names_in, stderr};
+
+#[test]
+fn invite_prints_the_token_and_nothing_else() {
+    let daemon = FakeDaemon::start(|request| {
+        assert_eq!(
+            request.call,
+            Call::Invite {
+                lifetime_s: 600,
+                admin: false,
+                name: Some("desk".parse().unwrap())
+            }
+        );
+        let token = "p2pfs1-abc".to_owned();
+        request.reply.done(&Invitation {
+            token,
+            expires: Timestamp::UNIX_EPOCH,
+        });
+    });
+    let output = daemon.run(&["invite", "--expires", "10m", "--name", "desk"]);
+    assert_eq!(output.stdout, b"p2pfs1-abc\n");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn join_hands_the_token_to_a_running_daemon() {
+    let daemon = FakeDaemon::start(|request| {
+        assert_eq!(
+            request.call,
+            Call::Join {
+                token: "p2pfs1-abc".to_owned()
+            }
+        );
+        request.reply.done(&Joined {
+            epoch: "00ff".to_owned(),
+            issuer: "ab".repeat(32),
+        });
+    });
+    let mut command = daemon.command();
+    let output = command
+        .args(["join", "-"])
+        .write_stdin("p2pfs1-abc\n")
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "joined the cluster; epoch 00ff\n"
+    );
+    assert_eq!(names_in(daemon.path()), [""; 0]);
+}
+
+#[test]
+fn a_share_is_added_by_its_real_path() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
+    std::fs::create_dir(daemon.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", daemon.path().join("link")).unwrap();
+    let patterns = ["--exclude", "*.log", "--exclude", "/build/"];
+    let given = ["share", "add", "link", "--include-private"];
+    daemon.output(&[&given[..], &patterns, &["--no-default-excludes"]].concat());
+    let real = daemon.path().canonicalize().unwrap().join("real");
+    let dir = Named::from_local(&real);
+    assert_eq!(
+        daemon.asked(),
+        [Call::ShareAdd {
+            dir,
+            include_private: true,
+            exclude: vec!["*.log".to_owned(), "/build/".to_owned()],
+            no_default_excludes: true,
+            legacy: false,
+            readers: None
+        }]
+    );
+}
+
+#[test]
+fn a_share_whose_folder_is_gone_can_be_removed() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Shares::default()));
+    daemon.output(&["share", "remove", "/srv/gone"]);
+    assert_eq!(
+        daemon.asked(),
+        [Call::ShareRemove {
+            dir: Named::new("/srv/gone")
+        }]
+    );
+}
+
+#[test]
+fn wait_passes_its_conditions_on_and_tells_when_they_are_not_met() {
+    let daemon = FakeDaemon::start(|request| match &request.call {
+        Call::Wait {
+            mounted: true,
+            peers: 2,
+            file: Some(file),
+            ..
+        } => {
+            assert_eq!(file.as_bytes(), b"a/b");
+            request.reply.done(&Nothing {});
+        }
+        _ => request.reply.fail(Failure::new(
+            FailureKind::TimedOut,
+            "1 of 5 peers are alive",
+        )),
+    });
+    daemon.output(&[
+        "wait",
+        "--mounted",
+        "--peers",
+        "2",
+        "--file",
+        "/mnt/p2p/a/b",
+    ]);
+    let output = daemon.run(&["wait", "--peers", "5", "--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("p2pfs: not so within 1s: 1 of 5 peers are alive; "));
+}
+
+#[test]
+fn wait_begun_before_the_daemon_ends_once_it_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("late.sock");
+    let binary = assert_cmd::cargo::cargo_bin("p2pfs");
+    let mut waiting = std::process::Command::new(binary)
+        .args(["wait", "--timeout", "60s", "--socket"])
+        .arg(&path)
+        .spawn()
+        .unwrap();
+    assert!(waiting.try_wait().unwrap().is_none());
+    let runtime = Runtime::new().unwrap();
+    let _guard = runtime.enter();
+    let server = ControlServer::bind(&path, Policy::of_this_process(), 4).unwrap();
+    let (sender, mut requests) = mpsc::channel(4);
+    runtime.spawn(server.serve(sender));
+    let first = runtime.block_on(requests.recv()).unwrap();
+    // still starting: it is asked again
+    first
+        .reply
+        .fail(Failure::new(FailureKind::Busy, "the daemon is starting"));
+    let second = runtime.block_on(requests.recv()).unwrap();
+    second.reply.done(&Nothing {});
+    assert!(waiting.wait().unwrap().success());
+}

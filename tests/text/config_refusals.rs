@@ -1,0 +1,232 @@
+//! What a wrong setting is answered with.
+
+use p2pfs::daemon::config::{Environment, Sources, load};
+
+use super::config_layers::{Files, file_error, from_environment, nothing_set};
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_keys_there_are() {
+    let text = "name = 'a'\n\n[cache]\nsize = '1GiB'\nsise = '2GiB'\n";
+    assert_eq!(
+        file_error(text),
+        "p2pfs.toml:5:1: cache.sise: unknown field `sise`, expected `size` or `floor`"
+    );
+    assert!(file_error("[cash]\n").starts_with("p2pfs.toml:1:2: cash: unknown field `cash`"));
+    assert!(file_error("[[share]]\ndir='/a'\n[[share]]\ndirr='/b'\n").contains(":4:1: share.dirr"));
+}
+
+#[test]
+fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
+    let says = |text: &str, parts: &[&str]| {
+        let error = file_error(text);
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
+    says(
+        "[mount]\nread_deadline = \"10\"\n",
+        &[
+            "p2pfs.toml:2:17: mount.read_deadline: ",
+            "\"10\" has no unit: write 10ms, 10s, 10m, 10h, 10d",
+        ],
+    );
+    says(
+        "[mount]\nread_deadline = 10\n",
+        &[":2:17: mount.read_deadline", "such as \"10s\""],
+    );
+    says("[mount]\nread_deadline = '0s'\n", &[":2:17:", "zero"]);
+    says(
+        "[cache]\nsize = '10Gi'\n",
+        &[":2:8: cache.size", "the units are B, kB, KiB, MB, MiB"],
+    );
+    says("[cache]\nsize = '-1GiB'\n", &["negative"]);
+    says(
+        "[log]\nlevel = 'loud'\n",
+        &[":2:9: log.level", "`error`, `warn`, `info`, `debug`"],
+    );
+    says("listen = 'here'\n", &[":1:10: listen", "ADDRESS:PORT"]);
+    says("seeds = ['a:1', 'b']\n", &[":1:9: seeds", "HOST:PORT"]);
+    says(
+        "[readers]\nbudgets = ['rsync=1GiB/s', 'rsync']\n",
+        &[":2:11: readers.budgets", "PROGRAM=RATE", "rsync=10MiB/s"],
+    );
+    says(
+        "[readers]\nbudgets = ['rsync=10MiB']\n",
+        &[":2:11: readers.budgets", "such as \"10MiB/s\""],
+    );
+    says(
+        "[readers]\nbudgets = ['rsync=1B/s']\n",
+        &[":2:11: readers.budgets", "the least is 64KiB/s"],
+    );
+    says("name = 'a/b'\n", &[":1:8: name", "not a node name"]);
+    says(
+        "state_dir = 'here'\n",
+        &[":1:13: state_dir", "begin it with /"],
+    );
+    says(
+        "[[share]]\ninclude_private = true\n",
+        &[":1:1: share", "missing field `dir`"],
+    );
+    says(
+        "[limits]\npeer_connections = 0\n",
+        &[":2:20: limits.peer_connections", "1 or more"],
+    );
+    says("[mount]\nuid = -1\n", &[":2:7: mount.uid"]);
+    says(
+        "[mount]\ngid = 'no-such-group-here'\n",
+        &[
+            ":2:7: mount.gid",
+            "there is no group \"no-such-group-here\"",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_refused_with_the_place() {
+    assert!(file_error("name = 'a'\n[cache\nsize = 1\n").starts_with("p2pfs.toml:2:7: "));
+    assert!(!file_error("= 3").contains('\n'));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
+    let files = Files::new("nam = 'a'\n[cache]\nsize = '1'\nfloor = 3\n[cash]\nx = 1\ny = 2\n")
+        .drop_in(
+            "a.toml",
+            "[[share]]\nlegacy = 'x'\n[[share]]\ndir = 'b'\n[[share]]\ndir = '/mnt/p2p'\n",
+        );
+    let mut sources = files.sources();
+    let variables = [("P2PFS_LAN_MDNS", "maybe"), ("P2P_PORT", "70000")];
+    sources.environment = Environment::from(variables);
+    let error = load(&sources).unwrap_err();
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let dir = format!("{}/", files.dir.path().display());
+    let told: Vec<String> = lines.iter().map(|line| line.replace(&dir, "")).collect();
+    let expected = [
+        "p2pfs.toml:1:1: nam: ",
+        "p2pfs.toml:3:8: cache.size: ",
+        "p2pfs.toml:4:9: cache.floor: ",
+        "p2pfs.toml:5:2: cash: ",
+        "p2pfs.toml.d/a.toml:1:1: share: missing field `dir`",
+        "p2pfs.toml.d/a.toml:2:10: share.legacy: ",
+        "p2pfs.toml.d/a.toml:4:7: share.dir: ",
+        "P2P_PORT in the environment: ",
+        "P2PFS_LAN_MDNS in the environment: ",
+        "share.dir: /mnt/p2p and the mount /mnt/p2p overlap",
+    ];
+    assert_eq!(told.len(), expected.len(), "{text}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(expected), "{told} is not {expected}");
+    }
+    assert_eq!(error.each().len(), expected.len());
+}
+
+#[test]
+fn an_error_in_a_drop_in_names_the_drop_in() {
+    let files = Files::new("").drop_in("50-x.toml", "\n\nnam = 'a'\n");
+    assert!(
+        files
+            .error()
+            .starts_with("p2pfs.toml.d/50-x.toml:3:1: nam: ")
+    );
+}
+
+#[test]
+fn a_mesh_or_inbox_that_cannot_work_is_refused() {
+    let says = |text: &str, part: &str| {
+        let error = Files::new(text).load().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    says("[mesh]\npeers = ['a:1']\n", "say mesh.listen");
+    says("[mesh]\nlisten = '[::1]:1'\n", "IPv4 only");
+    says("[mesh]\nlisten = '1.2.3.4:5'\nmax_peers = 0\n", "1 or more");
+    let state = "state_dir = '/srv/state'\n";
+    says(
+        &format!("{state}[inbox]\ndir = '/srv/state/inbox'\nfrom = ['*']\n"),
+        "/srv/state/inbox and the state directory /srv/state overlap",
+    );
+    let closed = format!("{state}[inbox]\ndir = '/srv/state/inbox'\n");
+    assert!(
+        Files::new(&closed).load().is_ok(),
+        "a closed inbox is nowhere"
+    );
+    let peers = [
+        ("P2PFS_MESH_LISTEN", "0.0.0.0:7"),
+        ("P2PFS_MESH_PEERS", "a:1, b:2"),
+    ];
+    assert_eq!(from_environment(peers).unwrap().mesh.peers.len(), 2);
+}
+
+#[test]
+fn a_bad_variable_is_refused_by_its_name() {
+    let says = |name: &str, value: &str, part: &str| {
+        let error = from_environment([(name, value)]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{name} in the environment: ")),
+            "{error}"
+        );
+        assert!(error.contains(part), "{error}");
+    };
+    says("P2PFS_CACHE_SIZE", "10", "no unit");
+    says("P2PFS_LAN_MDNS", "maybe", "neither true nor false");
+    says("P2PFS_MOUNT_UID", "no-such-user-here", "there is no user");
+    says("P2PFS_LIMITS_PEER_CONNECTIONS", "many", "no whole number");
+    says("P2P_PORT", "70000", "no port");
+    says("P2P_PERIOD", "soon", "\"soon\" is no count of seconds");
+    says("P2P_WAITING", "10s", "write a number alone");
+    says("P2P_PERIOD", "0", "zero");
+    says("P2PFS_SHARE_LEGACY", "x", "neither true nor false");
+}
+
+#[test]
+fn a_misspelt_variable_is_told_of() {
+    let environment = Environment::from([("P2PFS_CACHESIZE", "1GiB"), ("P2PFS_CONFIG", "/x")]);
+    let loaded = load(&Sources {
+        environment,
+        ..nothing_set()
+    })
+    .unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].contains("P2PFS_CACHESIZE"));
+}
+
+#[test]
+fn legacy_peers_on_an_ipv6_address_are_refused_and_not_ignored() {
+    let error = Files::new("listen = '[::1]:5'\n[legacy]\nenabled = true\n").error();
+    assert!(error.contains("IPv4 only"), "{error}");
+}
+
+#[test]
+fn folders_that_would_swallow_each_other_are_refused() {
+    let refused = |text: &str| {
+        let error = file_error(text);
+        assert!(
+            error.contains("overlap") || error.contains("must not hold"),
+            "{text}: {error}"
+        );
+    };
+    refused("[[share]]\ndir = '/mnt/p2p/inside'\n");
+    refused("[[share]]\ndir = '/mnt'\n");
+    refused("[[share]]\ndir = '/var/lib/p2pfs'\n");
+    refused("[[share]]\ndir = '/'\n[mount]\nenabled = false\n");
+    refused("cache_dir = '/var/lib/p2pfs'\n");
+    refused("cache_dir = '/mnt/p2p/cache'\n");
+    let alone = Files::new("[[share]]\ndir = '/mnt'\n[mount]\nenabled = false\n");
+    assert!(alone.load().is_ok());
+}
+
+#[test]
+fn a_socket_with_a_path_that_no_socket_can_have_is_refused() {
+    let error = file_error(&format!("socket = '/{}'\n", "s".repeat(107)));
+    assert!(error.contains("at most 107 bytes"), "{error}");
+    assert!(
+        Files::new(&format!("socket = '/{}'\n", "s".repeat(106)))
+            .load()
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_membership_that_could_never_hear_an_answer_is_refused() {
+    let error = file_error("[membership]\nperiod = '99ms'\n");
+    let expected = "membership.period: at least 100ms is needed (set in p2pfs.toml line 2)";
+    assert_eq!(error, expected);
+}
