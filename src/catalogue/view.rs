@@ -79,7 +79,7 @@ impl View {
         if let Some(child) = here.dirs.get(&Named(name)) {
             return Some(self.directory(child.id()));
         }
-        self.found(here, here.aliases.get(&Named(name))?.row())
+        self.found_beside(here, here.aliases.get(&Named(name))?.row())
     }
 
     /// At most `limit` names of a directory in ascending order of their bytes, those after
@@ -93,7 +93,8 @@ impl View {
             .take(limit)
             .filter_map(|listed| {
                 let found = match &listed {
-                    Listed::File(_, row) => self.found(here, row)?,
+                    Listed::File(name, row) if row.name() == *name => self.found(here, row)?,
+                    Listed::File(_, row) => self.found_beside(here, row)?,
                     Listed::Directory(place) => self.directory(place.id()),
                 };
                 Some(Child {
@@ -143,6 +144,11 @@ impl View {
         claims
             .map(|(node, size_bytes)| (self.merged.node(node).id, size_bytes))
             .collect()
+    }
+
+    /// Whether this node is the only live one that says it has a content.
+    pub fn is_mine_alone(&self, hash: &ContentHash) -> bool {
+        self.merged.holders(*hash) == [self.merged.me]
     }
 
     /// Whether any node's log, live or not, still names a content as a file's.
@@ -223,6 +229,13 @@ impl View {
             subdirectories: 0,
             said: Some(Held(row.clone())),
         })
+    }
+
+    /// What lost its name: one version, also where it is this node's own, whose file may be
+    /// written to.
+    fn found_beside(&self, dir: &Dir, row: &Row) -> Option<Found> {
+        let found = self.found(dir, row)?;
+        Some(Found { own: None, ..found })
     }
 
     /// This node's own candidate of the same name, content and attributes.

@@ -152,6 +152,11 @@ impl NodeContent {
         reply: ReadReply,
     ) -> ReadTicket {
         let (hash, view) = (version.hash, Arc::clone(&self.published.view));
+        // nobody else has it, and what was not here would be here: its file changed
+        if view.load().is_mine_alone(&hash) {
+            reply(Err(FsError::Gone));
+            return ReadTicket(0);
+        }
         let waiting = WaitingRead::begin(&self.waiting);
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
             drop(waiting);

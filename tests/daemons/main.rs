@@ -12,6 +12,7 @@ mod mesh;
 mod metered;
 mod model;
 mod nodes;
+mod own_versions;
 mod pointers;
 mod readers;
 mod refusals;

@@ -1,0 +1,108 @@
+//! The node's own files, where they are not shown live: under a conflict name, and by their hash.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use crate::support::content::noise;
+use crate::support::daemon::{Cluster, Node, NodeOptions};
+use crate::support::process::eventually;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+/// So long that no answer within the patience of a test came by it.
+const DEADLINE: &str = "[mount]\nread_deadline = \"10m\"\n";
+const MIB: usize = 1 << 20;
+
+fn write_in_place(node: &Node, name: &str, offset: u64, bytes: &[u8]) {
+    let shared = File::options().write(true).open(node.share.join(name));
+    shared.unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+/// All of a file through a handle, by its size as the handle says it.
+fn read_all(open: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; open.metadata()?.len() as usize];
+    open.read_exact_at(&mut bytes, 0).map(|()| bytes)
+}
+
+fn is_stale<T>(outcome: &io::Result<T>) -> bool {
+    let error = outcome.as_ref().err();
+    error.and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
+}
+
+#[apply(promise)]
+fn an_own_file_that_lost_its_name_is_the_version_that_was_opened_or_stale() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start_with(NodeOptions {
+        config: DEADLINE.to_owned(),
+        ..NodeOptions::new("one")
+    });
+    let two = cluster.start("two");
+    let old = noise(7, 16 * MIB);
+    one.write("both.bin", &old);
+    two.wait_for_file("both.bin");
+    two.write("both.bin", b"the newer one");
+    let lost: PathBuf = one.mounted("both~one.bin");
+    eventually(
+        "the older one shows beside it",
+        Duration::from_secs(60),
+        || lost.exists(),
+    );
+    let open = File::open(&lost).unwrap();
+    write_in_place(&one, "both.bin", 8 << 20, b"something else");
+    let begun = Instant::now();
+    let read = read_all(&open);
+    match read {
+        Ok(bytes) => assert!(bytes == old, "a mixture of two versions"),
+        stale => assert!(is_stale(&stale), "{stale:?}"),
+    }
+    File::options()
+        .append(true)
+        .open(one.share.join("both.bin"))
+        .and_then(|shared| shared.set_len(MIB as u64))
+        .unwrap();
+    let read = read_all(&open);
+    assert!(is_stale(&read) || read.is_ok_and(|bytes| bytes == old));
+    let took = begun.elapsed();
+    assert!(
+        took < Duration::from_secs(300),
+        "not by the deadline: {took:?}"
+    );
+}
+
+#[apply(promise)]
+fn an_own_file_that_was_written_to_is_stale_by_its_hash_and_not_by_the_deadline() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start_with(NodeOptions {
+        config: DEADLINE.to_owned(),
+        ..NodeOptions::new("one")
+    });
+    // far more than the kernel reads ahead
+    let old = noise(8, 32 * MIB);
+    node.write("own.bin", &old);
+    node.wait_for_file("own.bin");
+    let hash = blake3::hash(&old).to_hex();
+    let open = File::open(node.mounted(&format!(".p2pfs/by-hash/{hash}"))).unwrap();
+    let mut page = [0; 4096];
+    open.read_exact_at(&mut page, 0).unwrap();
+    assert_eq!(page, old[..4096]);
+    write_in_place(&node, "own.bin", 31 << 20, b"something else");
+    let begun = Instant::now();
+    assert!(is_stale(&open.read_exact_at(&mut page, 30 << 20)));
+    let took = begun.elapsed();
+    assert!(
+        took < Duration::from_secs(300),
+        "not by the deadline: {took:?}"
+    );
+    let seen = fs::read(node.mounted("own.bin")).unwrap();
+    assert_eq!(
+        seen[31 * MIB..][..14],
+        *b"something else",
+        "its own name shows it as it is"
+    );
+}
