@@ -194,6 +194,13 @@ impl Plan {
         !self.waiting_for(content, range).is_empty()
     }
 
+    /// Since when the first of those that wait for a range does.
+    pub(super) fn waits_since(&self, content: &ContentKey, range: ByteRange) -> Option<Instant> {
+        let waiting = self.waiting_for(content, range);
+        let since = |id| self.demands.get(id).map(|demand: &Demand| demand.since);
+        waiting.iter().filter_map(since).min()
+    }
+
     /// A range is neither here nor asked any more: who wants it asks anew.
     pub(super) fn ask_again(&mut self, content: &ContentKey, range: ByteRange) {
         let waiting = self.waiting_for(content, range);

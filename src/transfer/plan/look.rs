@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::peer::Peer;
 use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use crate::digest::ContentKey;
@@ -89,7 +90,7 @@ impl Plan {
         let quiet = self.peers.get(&request.node);
         let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
         if quiet >= span {
-            self.fell_silent(request.node);
+            self.fell_silent(now, request.node);
             self.lose_fellow(now, &request.content, request.node);
             self.rescue(now, id);
         }
@@ -107,11 +108,11 @@ impl Plan {
         }
     }
 
-    fn fell_silent(&mut self, node: NodeId) {
+    fn fell_silent(&mut self, now: Instant, node: NodeId) {
         let news = self
             .peers
             .get_mut(&node)
-            .is_some_and(|peer| peer.note_silence());
+            .is_some_and(|peer| peer.silence.begin(now));
         if news {
             self.rescues.insert(node, RequestId(0));
         }
@@ -133,11 +134,15 @@ impl Plan {
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;
         }
-        let asking = Asking::waiting(asked_at);
+        // whoever was asked in vain before, the reader waits since it came
+        let waits_since = self.waits_since(content, range);
+        let asking = Asking::waiting(waits_since.unwrap_or(asked_at));
         match self.choose(now, content, range, asking, &nodes) {
             Choice::Ask(node, range) => {
                 let other = self.peers.get(&node);
-                if other.is_some_and(|other| !self.is_much_sooner(now, request, other)) {
+                let is_vain =
+                    |other: &Peer| other.is_silent() || !self.is_much_sooner(now, request, other);
+                if other.is_some_and(is_vain) {
                     return;
                 }
                 self.hedge_credit_bytes -= range.len();

@@ -29,6 +29,7 @@ mod record;
 mod report;
 mod rest;
 mod schedule;
+mod silence;
 mod streams;
 mod swarm;
 mod terms;

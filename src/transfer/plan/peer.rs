@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::past::Past;
+use super::silence::Silence;
 use super::turns::Line;
 use super::{Lane, PIECE_MAX_BYTES, RequestId};
 use crate::extent::CHUNK_BYTES;
@@ -82,7 +83,7 @@ pub(super) struct Peer {
     delivered_at: Option<Instant>,
     /// Since when something is asked of it without a pause.
     busy_since: Option<Instant>,
-    silent: bool,
+    pub silence: Silence,
     /// Failures since the last answer; what broke at one time counts once.
     failures: u32,
     pub(super) failed_at: Option<Instant>,
@@ -107,8 +108,9 @@ impl Peer {
         self.rate
     }
 
+    /// Whether it answers nothing: others come first until it does.
     pub fn is_silent(&self) -> bool {
-        self.silent
+        self.silence.is_kept()
     }
 
     pub fn in_flight_bytes(&self) -> u64 {
@@ -186,7 +188,7 @@ impl Peer {
 
     /// The same as a figure to compare peers by: load and silence count.
     pub fn score(&self, lane: Lane, bytes: u64) -> Duration {
-        let penalty = if self.silent {
+        let penalty = if self.is_silent() {
             SILENCE_PENALTY
         } else {
             Duration::ZERO
@@ -203,6 +205,7 @@ impl Peer {
             self.busy_since = Some(now);
         }
         self.asked.insert(id);
+        self.silence.tried(now);
         match lane {
             Lane::Urgent => self.urgent_bytes += bytes,
             Lane::Bulk => self.bulk_bytes += bytes,
@@ -230,7 +233,7 @@ impl Peer {
     pub fn moved(&mut self, now: Instant, bytes: u64) {
         self.moved_bytes += bytes;
         (self.heard_at, self.delivered_at) = (Some(now), Some(now));
-        self.silent = false;
+        self.silence = Silence::default();
     }
 
     /// An answer is whole. Its bytes were told of with [`Peer::moved`].
@@ -295,7 +298,7 @@ impl Peer {
     pub fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
-        !self.silent
+        !self.is_silent()
             && self.resting_until(now).is_none()
             && (idle || self.quiet_for(now, since) < limit)
     }
@@ -303,11 +306,6 @@ impl Peer {
     /// When bytes of it last came, whoever they were for; nothing where it may not be asked.
     pub fn delivered_at(&self, now: Instant) -> Option<Instant> {
         self.delivered_at.filter(|_| !self.is_shunned(now))
-    }
-
-    /// It answers nothing: others come first until it does. Whether that is news.
-    pub fn note_silence(&mut self) -> bool {
-        !std::mem::replace(&mut self.silent, true)
     }
 
     /// Another was sooner: it takes at least as long as it has taken so far.
@@ -326,8 +324,8 @@ impl Peer {
 
     /// It is said to be well again: what it took while it was not says nothing about it now.
     pub fn rested(&mut self) {
-        (self.failures, self.busy, self.silent) = (0, 0, false);
-        self.not_before = None;
+        (self.failures, self.busy, self.not_before) = (0, 0, None);
+        self.silence = Silence::default();
         if let Some(latency) = self.distance().filter(|_| !self.past.is_guess) {
             let latency = latency.min(LATENCY_UNKNOWN);
             (self.latency, self.deviation) = (Some(latency), latency / 2);

@@ -358,6 +358,8 @@ impl Plan {
         let is_swarm = fetch.is_swarm();
         let of_full =
             !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
+        // a full holder is asked in time for what the silent alone have beside it
+        let in_time = !of_full && self.has_lively_full_holder(now, fetch);
         for (node, coverage) in &fetch.holders {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
@@ -366,7 +368,8 @@ impl Plan {
             if exclude.contains(node) || peer.resting_until(now).is_some() {
                 continue;
             }
-            if *coverage == Coverage::All && !of_full {
+            let is_left = in_time && !peer.silence.may_be_tried(now);
+            if is_left || *coverage == Coverage::All && !of_full {
                 found.reserved = true;
                 continue;
             }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::fellows::Fellow;
 use super::fetch::{Coverage, Fetch};
+use super::peer::Peer;
 use super::schedule::{WORSE_MULTIPLE, WORSE_SLACK};
 use super::{Lane, Plan, PlanEvent, RequestId, Timer};
 use crate::digest::ContentKey;
@@ -56,6 +57,8 @@ const SLOW_SHARE: u64 = 4;
 const BEGUN_BYTES: u64 = 1 << 20;
 /// A node that owes an answer and of which nothing comes for longer than this is not counted on.
 const LIVELY: Duration = Duration::from_millis(200);
+/// How many requests of a file are looked at, to see whether all of them are in vain.
+const ASKED_SEEN_MAX: usize = 32;
 /// Between two questions to a node what it has by now.
 const SURVEY_MIN: Duration = Duration::from_millis(100);
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -181,10 +184,32 @@ impl Plan {
         }
         let since = match waits_since {
             Some(since) => since,
-            None if fetch.asked.is_empty() => fetch.progress_at.unwrap_or(fetch.begun),
+            None if self.is_asked_in_vain(now, fetch) => fetch.progress_at.unwrap_or(fetch.begun),
             None => return false,
         };
         since + SHARE_PATIENCE <= now && since + self.share_patience(fetch) <= now
+    }
+
+    /// Whether nothing of a file is asked, or nothing but of silent peers while one that has all of
+    /// it is alive.
+    fn is_asked_in_vain(&self, now: Instant, fetch: &Fetch) -> bool {
+        let in_vain = fetch.asked.ids().take(ASKED_SEEN_MAX).all(|id| {
+            self.step();
+            let asked = self.in_flight.get(&id);
+            let peer = asked.and_then(|it| self.peers.get(&it.request.node));
+            peer.is_some_and(Peer::is_silent)
+        });
+        in_vain && (fetch.asked.is_empty() || self.has_lively_full_holder(now, fetch))
+    }
+
+    /// Whether one that has all of a file may be asked and is not silent.
+    pub(super) fn has_lively_full_holder(&self, now: Instant, fetch: &Fetch) -> bool {
+        let mut full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
+        full.any(|(node, _)| {
+            self.step();
+            let peer = self.peers.get(node);
+            peer.is_some_and(|it| !it.is_silent() && it.resting_until(now).is_none())
+        })
     }
 
     /// Whether a node that is known to have the beginning of a range, and not all of the file, is

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod links;
+mod mute;
 mod record;
 mod swarm;
 mod trouble;

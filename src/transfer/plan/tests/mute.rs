@@ -1,0 +1,139 @@
+//! Nodes that want a file too, say what they have of it and answer nothing.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{MIB, file_named};
+use crate::digest::ContentKey;
+use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
+use crate::id::NodeId;
+use crate::transfer::plan::simulation::{PATIENCE, node};
+use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, RequestId, URGENT_MAX_BYTES};
+
+const SIZE: u64 = MIB;
+/// 1 Mbit/s, as bytes.
+const SLOW: f64 = 125e3;
+const DISTANCE: Duration = Duration::from_millis(40);
+const HOLDER: u8 = 1;
+/// Those that have most of the file and answer nothing.
+const MUTES: std::ops::Range<u8> = 2..8;
+/// Those that have its end only, and want it all.
+const OTHERS: std::ops::Range<u8> = 8..60;
+
+/// A plan among them: only the holder of all of the file answers, and slowly.
+struct Among {
+    plan: Plan,
+    now: Instant,
+    content: ContentKey,
+    answers: BTreeSet<(Instant, RequestId)>,
+    free_at: Instant,
+    asked_of_mutes: u64,
+}
+
+impl Among {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let content = file_named(1, SIZE);
+        let mut plan = Plan::new(PlanConfig::default(), seed);
+        plan.open(now, content, ExtentSet::new()).unwrap();
+        plan.holders(now, &content, &[node(HOLDER)]);
+        let mut among = Self {
+            plan,
+            now,
+            content,
+            answers: BTreeSet::new(),
+            free_at: now,
+            asked_of_mutes: 0,
+        };
+        // the first bytes come of the holder, so that it is known
+        among.read(ByteRange::new(0, URGENT_MAX_BYTES));
+        let end = SIZE - PAGE_BYTES;
+        MUTES.for_each(|number| among.tell_of(number, ByteRange::new(0, end)));
+        OTHERS.for_each(|number| among.tell_of(number, ByteRange::new(end, SIZE)));
+        among
+    }
+
+    fn tell_of(&mut self, number: u8, range: ByteRange) {
+        let offer = Offer {
+            node: node(number),
+            content: self.content,
+            all: false,
+            ranges: [range].into_iter().collect(),
+            load: 0,
+        };
+        self.plan.fellow(self.now, &self.content, offer.node);
+        self.plan.offer(self.now, &offer);
+    }
+
+    fn read(&mut self, range: ByteRange) {
+        let deadline = self.now + PATIENCE;
+        let demand = self
+            .plan
+            .demand_just(self.now, self.content, range, deadline);
+        let ready = PlanEvent::Ready(demand.unwrap());
+        self.run_until(&ready);
+    }
+
+    /// Lets time pass until that is said.
+    fn run_until(&mut self, end: &PlanEvent) {
+        let limit = self.now + Duration::from_secs(600);
+        while self.now < limit {
+            while let Some(request) = self.plan.poll_request(self.now) {
+                self.asked_of_mutes += u64::from(is_mute(&request.node));
+                if request.node == node(HOLDER) {
+                    let moving = Duration::from_secs_f64(request.range.len() as f64 / SLOW);
+                    self.free_at = self.free_at.max(self.now + DISTANCE) + moving;
+                    self.answers.insert((self.free_at, request.id));
+                }
+            }
+            while let Some(event) = self.plan.poll_event() {
+                if event == *end {
+                    return;
+                }
+                let failed = matches!(event, PlanEvent::Failed(..) | PlanEvent::FillFailed(..));
+                assert!(!failed, "{event:?} though the holder lives");
+            }
+            self.step();
+        }
+        panic!("{end:?} never came");
+    }
+
+    fn step(&mut self) {
+        let answer = self.answers.first().map(|(at, _)| *at);
+        let times = [answer, self.plan.poll_timeout()];
+        let next = times.into_iter().flatten().min();
+        self.now = self.now.max(next.expect("something is to come"));
+        self.plan.handle_timeout(self.now);
+        while let Some((at, id)) = self.answers.first().copied() {
+            if at > self.now {
+                return;
+            }
+            self.answers.remove(&(at, id));
+            self.plan.answered(self.now, id);
+        }
+    }
+}
+
+fn is_mute(id: &NodeId) -> bool {
+    MUTES.map(node).any(|mute| mute == *id)
+}
+
+#[test]
+fn they_keep_no_reader_from_a_holder_that_answers() {
+    for seed in 0..4 {
+        let mut among = Among::new(seed);
+        for page in (64..128).rev() {
+            among.read(ByteRange::at(page * PAGE_BYTES, PAGE_BYTES));
+        }
+    }
+}
+
+#[test]
+fn they_keep_no_fill_from_a_holder_that_answers() {
+    for seed in 0..4 {
+        let mut among = Among::new(seed);
+        let content = among.content;
+        among.plan.fill(among.now, content, PATIENCE);
+        among.run_until(&PlanEvent::Filled(content));
+    }
+}
