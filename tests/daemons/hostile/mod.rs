@@ -28,7 +28,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(80);
+const SOON: Duration = Duration::from_secs(400);
 /// What a daemon may ever have had in memory: what one author's directories may take, and some.
 const MEMORY_MAX_KIB: u64 = 1 << 20;
 /// Seconds since 1970 in the year 2286.
