@@ -5,11 +5,19 @@
 //! tour is made of the commands that a user would type. With `--once` each thing that it shows is
 //! checked.
 
+/// Prints a line; fails where nobody reads it any more, which ends the demo as an error does.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::demo::print_line(format_args!($($text)*))
+    };
+}
+
 mod files;
 mod nodes;
 mod tour;
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -68,6 +76,9 @@ pub enum DemoError {
     /// Something shown is not as it should be.
     #[error("not as promised: {what}")]
     Broken { what: String },
+    /// Nobody reads what it shows, or there is no room for it.
+    #[error("standard output: {0}")]
+    Output(io::Error),
     /// Ctrl-C, or a request to end.
     #[error("interrupted")]
     Interrupted,
@@ -90,22 +101,35 @@ fn is_interrupted() -> bool {
 /// [`DemoError`], after cleaning up. Ctrl-C once the tour is over is the normal end.
 pub fn run(options: &DemoOptions) -> Result<(), CliError> {
     let _set = INTERRUPTED.set(ending::noted()?);
-    tour(options).map_err(|error| CliError::plain(error.to_string()))
+    tour(options).map_err(|error| match error {
+        DemoError::Output(error) => CliError::Output(error),
+        error => CliError::plain(error.to_string()),
+    })
 }
 
 fn tour(options: &DemoOptions) -> Result<(), DemoError> {
     let mut cluster = DemoCluster::start(options)?;
-    let result = Tour::new(&mut cluster).walk();
-    if result.is_ok() && !options.once {
-        cluster.describe();
-        while !is_interrupted() {
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
-        println!();
-    }
+    let walked = Tour::new(&mut cluster).walk();
+    let result = match options.once {
+        true => walked,
+        false => walked.and_then(|()| stay(&cluster)),
+    };
     let stopped = cluster.stop();
     match result {
         Ok(()) => stopped,
         Err(error) => Err(error),
     }
+}
+
+fn print_line(text: fmt::Arguments<'_>) -> Result<(), DemoError> {
+    writeln!(io::stdout(), "{text}").map_err(DemoError::Output)
+}
+
+/// Until somebody ends it.
+fn stay(cluster: &DemoCluster) -> Result<(), DemoError> {
+    cluster.describe()?;
+    while !is_interrupted() {
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    say!("")
 }

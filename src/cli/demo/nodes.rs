@@ -90,10 +90,10 @@ impl DemoCluster {
     }
 
     fn start_nodes(&mut self, count: usize) -> Result<(), DemoError> {
-        println!(
+        say!(
             "starting {count} nodes on loopback in {}",
             self.folder.display()
-        );
+        )?;
         let secret = self.folder.join("secret");
         write_secret(&secret)?;
         let mut seed = None;
@@ -140,30 +140,30 @@ impl DemoCluster {
         waited?;
         let status = run_json(&mut node.command(&["status", "--json"])?)?;
         let address = status["address"].as_str().unwrap_or_default().to_owned();
-        println!(
+        say!(
             "  {} on {address}, mounted at {}",
             node.name,
             node.mount().display()
-        );
+        )?;
         Ok(address)
     }
 
     /// How to look around by hand.
-    pub(super) fn describe(&self) {
+    pub(super) fn describe(&self) -> Result<(), DemoError> {
         let first = &self.nodes[0];
-        println!("\nThe nodes stay up. In another terminal:\n");
-        println!("  ls -lR {}", first.mount().display());
-        println!(
+        say!("\nThe nodes stay up. In another terminal:\n")?;
+        say!("  ls -lR {}", first.mount().display())?;
+        say!(
             "  cp some-file {}    # share it from node1",
             first.share().display()
-        );
-        println!("  p2pfs status --socket {}", first.socket().display());
-        println!("  p2pfs peers --socket {}", first.socket().display());
-        println!(
+        )?;
+        say!("  p2pfs status --socket {}", first.socket().display())?;
+        say!("  p2pfs peers --socket {}", first.socket().display())?;
+        say!(
             "  p2pfs events --follow --socket {}",
             first.socket().display()
-        );
-        println!("\nCtrl-C stops them and removes {}", self.folder.display());
+        )?;
+        say!("\nCtrl-C stops them and removes {}", self.folder.display())
     }
 
     /// Stops every daemon, takes away what mount is left and removes the folder.

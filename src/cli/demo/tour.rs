@@ -51,7 +51,7 @@ impl<'a> Tour<'a> {
 
     /// Every file of every node on every mount.
     fn show_union(&self) -> Result<(), DemoError> {
-        headline("one folder, the files of all nodes");
+        headline("one folder, the files of all nodes")?;
         let mut union = Vec::new();
         for node in &self.cluster.nodes {
             union.extend(files_below(&node.share()));
@@ -71,18 +71,18 @@ impl<'a> Tour<'a> {
         let mut list = Command::new("ls");
         list.arg("-lR").arg(self.first().mount());
         let output = show(&mut list)?;
-        print_indented(&String::from_utf8_lossy(&output));
-        println!(
+        print_indented(&String::from_utf8_lossy(&output))?;
+        say!(
             "  the same {} files on all {} mounts",
             union.len(),
             self.cluster.nodes.len()
-        );
+        )?;
         Ok(())
     }
 
     /// A copy of what another node has, equal to its source.
     fn show_copy(&self, copy: &Path) -> Result<Reading, DemoError> {
-        headline("copying what another node has");
+        headline("copying what another node has")?;
         let mut cp = Command::new("cp");
         cp.arg(self.first().mount().join(FILM)).arg(copy);
         let reading = self.timed(&mut cp)?;
@@ -92,11 +92,11 @@ impl<'a> Tour<'a> {
                 what: "the copy differs from its source".into(),
             });
         }
-        print_rate(&reading);
+        print_rate(&reading)?;
         for peer in self.serving_peers()? {
-            println!("  {peer}");
+            say!("  {peer}")?;
         }
-        println!("  equal to the original, every byte verified on the way");
+        say!("  equal to the original, every byte verified on the way")?;
         Ok(reading)
     }
 
@@ -123,18 +123,18 @@ impl<'a> Tour<'a> {
 
     /// The same again, from the local cache.
     fn show_cached_read(&self, copy: &Path) -> Result<Reading, DemoError> {
-        headline("reading it again");
+        headline("reading it again")?;
         let mut compare = Command::new("cmp");
         compare.arg(self.first().mount().join(FILM)).arg(copy);
         let reading = self.timed(&mut compare)?;
-        print_rate(&reading);
-        println!("  from the local cache: nothing crossed the network");
+        print_rate(&reading)?;
+        say!("  from the local cache: nothing crossed the network")?;
         Ok(reading)
     }
 
     /// Where the bytes are and why the name shows them.
     fn show_provenance(&self) -> Result<(), DemoError> {
-        headline("where it comes from");
+        headline("where it comes from")?;
         let why = run_json(&mut self.first().command(&["why", FILM, "--json"])?)?;
         let owner = &self.cluster.nodes[FILM_OWNER];
         let expected = hash_of(&owner.share().join(FILM))?;
@@ -146,7 +146,7 @@ impl<'a> Tour<'a> {
             });
         }
         let output = show(&mut self.first().command(&["why", FILM])?)?;
-        print_indented(&String::from_utf8_lossy(&output));
+        print_indented(&String::from_utf8_lossy(&output))?;
         Ok(())
     }
 
@@ -170,23 +170,23 @@ impl<'a> Tour<'a> {
     }
 }
 
-fn headline(text: &str) {
-    println!("\n{text}");
+fn headline(text: &str) -> Result<(), DemoError> {
+    say!("\n{text}")
 }
 
 /// Prints a command as typed, runs it and returns its output.
 fn show(command: &mut Command) -> Result<Vec<u8>, DemoError> {
-    println!("  $ {}", typed(command));
+    say!("  $ {}", typed(command))?;
     Ok(run(command)?.stdout)
 }
 
-fn print_indented(text: &str) {
-    text.lines().for_each(|line| println!("    {line}"));
+fn print_indented(text: &str) -> Result<(), DemoError> {
+    text.lines().try_for_each(|line| say!("    {line}"))
 }
 
-fn print_rate(reading: &Reading) {
+fn print_rate(reading: &Reading) -> Result<(), DemoError> {
     let rate = mebibytes(FILM_BYTES as u64) / reading.seconds.max(1e-9);
-    println!("  {:.2} s, {rate:.0} MiB/s", reading.seconds);
+    say!("  {:.2} s, {rate:.0} MiB/s", reading.seconds)
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -1,0 +1,37 @@
+//! The demo, when things do not go its way.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use macro_rules_attribute::apply;
+
+use crate::support::process::program;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+
+#[apply(promise)]
+fn a_demo_that_nobody_reads_any_more_cleans_up_and_ends() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("demo");
+    let mut demo = program();
+    demo.args(["demo", "--once", "--nodes", "2", "--dir"])
+        .arg(&folder);
+    demo.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    let mut first = String::new();
+    let mut output = BufReader::new(demo.stdout.take().unwrap());
+    output.read_line(&mut first).unwrap();
+    assert!(first.starts_with("starting 2 nodes"), "{first}");
+    drop(output);
+    let mut said = String::new();
+    let mut errors = demo.stderr.take().unwrap();
+    errors.read_to_string(&mut said).unwrap();
+    let status = demo.wait().unwrap();
+    assert!(status.success() && said.is_empty(), "{status}: {said}");
+    let left = fs::read_dir(&folder).map(Iterator::count).unwrap_or(0);
+    assert_eq!(left, 0, "something stayed in its folder");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(folder.to_str().unwrap()), "{mounts}");
+}
