@@ -168,23 +168,32 @@ impl Merged {
 
     /// Whether some live node can give the bytes.
     pub fn is_available(&self, hash: ContentHash) -> bool {
-        let mut givers = self
-            .givers(hash, Class::File)
-            .chain(self.givers(hash, Class::Have));
-        givers.next().is_some() || self.kept.contains_key(&hash)
+        self.having(hash).next().is_some()
     }
 
     /// The live nodes that have all the bytes, each once.
     pub fn holders(&self, hash: ContentHash) -> Vec<NodeIndex> {
-        let mut nodes: Vec<NodeIndex> = self
-            .givers(hash, Class::File)
-            .chain(self.givers(hash, Class::Have))
-            .map(|row| row.author)
-            .chain(self.kept.contains_key(&hash).then_some(self.me))
-            .collect();
+        let mut nodes: Vec<NodeIndex> = self.having(hash).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// Whether this node is the only live one that has all the bytes, as far as nodes say. Each
+    /// read that has to wait asks it, so it ends at the first other.
+    pub fn is_mine_alone(&self, hash: ContentHash) -> bool {
+        let mut nodes = self.having(hash);
+        let mine = |node: NodeIndex| node == self.me;
+        nodes.next().is_some_and(mine) && nodes.all(mine)
+    }
+
+    /// The live nodes that have all the bytes; a node may be named twice.
+    fn having(&self, hash: ContentHash) -> impl Iterator<Item = NodeIndex> {
+        let kept = self.kept.contains_key(&hash).then_some(self.me);
+        self.givers(hash, Class::File)
+            .chain(self.givers(hash, Class::Have))
+            .map(|row| row.author)
+            .chain(kept)
     }
 
     /// The live nodes that say that they have all the bytes, and how many they say that these are;

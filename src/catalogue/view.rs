@@ -148,7 +148,7 @@ impl View {
 
     /// Whether this node is the only live one that says it has a content.
     pub fn is_mine_alone(&self, hash: &ContentHash) -> bool {
-        self.merged.holders(*hash) == [self.merged.me]
+        self.merged.is_mine_alone(*hash)
     }
 
     /// Whether any node's log, live or not, still names a content as a file's.
