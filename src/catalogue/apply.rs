@@ -13,8 +13,8 @@ use super::row::{Class, NodeIndex, Row, Stamp};
 use super::rows::Rows;
 use super::staged::Staging;
 use super::{
-    Applied, Catalogue, CatalogueError, LogPart, MAX_FRESH_PULLS, MAX_NODES,
-    MAX_RECORDS_PER_AUTHOR, PART_MAX_RECORDS, Pull,
+    Applied, Catalogue, CatalogueError, FRESH_PULLS_MAX, LogPart, NODES_MAX, PART_MAX_RECORDS,
+    Pull, RECORDS_PER_AUTHOR_MAX,
 };
 use crate::id::NodeId;
 use crate::wire::native::record::{Fact, Head, Record, SignedHead};
@@ -119,7 +119,7 @@ impl Catalogue {
         let outdated = log.begin(0);
         log.head = None;
         log.failures += 1;
-        let again = log.failures <= MAX_FRESH_PULLS;
+        let again = log.failures <= FRESH_PULLS_MAX;
         let epoch = log.wanted.get_or_insert_with(|| head.clone()).epoch;
         self.drop_rows(outdated);
         // from the newest on: what was just taken in goes first
@@ -236,7 +236,7 @@ impl Catalogue {
             }
             return Ok(known);
         }
-        if self.indexes.len() >= MAX_NODES {
+        if self.indexes.len() >= NODES_MAX {
             return Err(CatalogueError::TooManyNodes);
         }
         let nodes = std::sync::Arc::make_mut(&mut self.merge.state.nodes);
@@ -295,7 +295,7 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         return Err(CatalogueError::Stale);
     }
     let held = if part.fresh { 0 } else { reach.records };
-    if held + part.records.len() > MAX_RECORDS_PER_AUTHOR {
+    if held + part.records.len() > RECORDS_PER_AUTHOR_MAX {
         return Err(CatalogueError::TooManyRecords {
             count: (held + part.records.len()) as u64,
         });

@@ -15,7 +15,7 @@ use crate::trust::SEAL_BYTES;
 use crate::wire::native::record::{Fact, Kind};
 
 /// What the names of one author may take in memory, as estimated: about four million of them, as
-/// many as a log may have ([`MAX_RECORDS_PER_AUTHOR`](super::MAX_RECORDS_PER_AUTHOR)).
+/// many as a log may have ([`RECORDS_PER_AUTHOR_MAX`](super::RECORDS_PER_AUTHOR_MAX)).
 pub const AUTHOR_MAX_BYTES: u64 = 768 << 20;
 /// The directories of one author: a home with everything that was ever installed has fewer.
 pub const AUTHOR_MAX_DIRECTORIES: u64 = 500_000;
@@ -24,7 +24,7 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 /// The directories of all other nodes together, those that several of them have counted for each.
 pub const TOTAL_MAX_DIRECTORIES: u64 = 1_500_000;
 /// Logs dropped that wait to be told; older ones are not told.
-const DROPPED_MAX: usize = super::MAX_NODES;
+const DROPPED_MAX: usize = super::NODES_MAX;
 /// A row besides its name and what is behind it: its facts, its counter, and its places in the log
 /// and in the ordered sets.
 const ROW_BYTES: u64 = 192;

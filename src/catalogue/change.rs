@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::MAX_CHANGES;
+use super::CHANGES_MAX;
 use crate::path::SharedPath;
 
 /// One thing that somebody who looked before would now see differently. Told after the view that
@@ -20,7 +20,7 @@ pub enum Change {
     Everything,
 }
 
-/// Changes, each once, at most [`MAX_CHANGES`].
+/// Changes, each once, at most [`CHANGES_MAX`].
 #[derive(Default)]
 pub(super) struct Changes {
     kept: HashMap<Change, u64>,
@@ -44,7 +44,7 @@ impl Changes {
             self.order.remove(&before);
         }
         self.order.insert(self.noted, change);
-        if self.kept.len() > MAX_CHANGES {
+        if self.kept.len() > CHANGES_MAX {
             self.kept.clear();
             self.order.clear();
             self.overflown = true;
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn more_changes_than_are_kept_become_everything_once() {
         let mut changes = Changes::default();
-        (0..=MAX_CHANGES + 5).for_each(|n| changes.note(entry(n)));
+        (0..=CHANGES_MAX + 5).for_each(|n| changes.note(entry(n)));
         assert!(!changes.is_open());
         assert_eq!(changes.poll(), Some(Change::Everything));
         assert_eq!(changes.poll(), None);

@@ -80,17 +80,17 @@ pub const PART_MAX_RECORDS: usize = 4096;
 /// The most bytes in one part, as estimated; one record may go over it.
 pub const PART_MAX_BYTES: usize = 1 << 20;
 /// The most nodes whose logs or liveness are kept; a further one is refused until one is forgotten.
-pub const MAX_NODES: usize = 4096;
+pub const NODES_MAX: usize = 4096;
 /// The most records of one author, tombstones included; a log that claims more is refused whole.
-pub const MAX_RECORDS_PER_AUTHOR: usize = 4_000_000;
+pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
 /// How often in a row one author's log is pulled anew because its digest did not fit, before only
 /// a newer head starts it again.
-pub const MAX_FRESH_PULLS: u32 = 3;
+pub const FRESH_PULLS_MAX: u32 = 3;
 /// How often in one life this node goes on from a higher epoch; more often means that another
 /// node has our key and does the same.
-pub const MAX_OWN_RECOVERIES: u32 = 3;
+pub const OWN_RECOVERIES_MAX: u32 = 3;
 /// Changes kept for [`Catalogue::poll_change`]; more become one [`Change::Everything`].
-pub const MAX_CHANGES: usize = 4096;
+pub const CHANGES_MAX: usize = 4096;
 /// Tombstones that a log may keep whatever its size, before its author compacts it.
 pub const TOMBSTONES_MIN: u64 = 1024;
 /// Above [`TOMBSTONES_MIN`], one tombstone for so many live records; the older half then ends.
@@ -147,7 +147,7 @@ pub enum HeadOutcome {
         /// The epoch of the head that was heard.
         epoch: u64,
     },
-    /// Over [`MAX_NODES`] or [`MAX_RECORDS_PER_AUTHOR`]; nothing was kept.
+    /// Over [`NODES_MAX`] or [`RECORDS_PER_AUTHOR_MAX`]; nothing was kept.
     Refused(CatalogueError),
 }
 
@@ -159,7 +159,7 @@ pub enum Applied {
     /// The log is as its head says.
     Complete,
     /// The log did not fit its head and was discarded. Ask again, from another node if there is
-    /// one; none where [`MAX_FRESH_PULLS`] were in vain.
+    /// one; none where [`FRESH_PULLS_MAX`] were in vain.
     Mismatch {
         /// What to ask for.
         retry: Option<Pull>,
@@ -191,8 +191,8 @@ pub enum CatalogueError {
     /// Nobody is at fault: the sender knows less than an earlier one; ask another.
     #[error("the log part is older than what is known already")]
     Stale,
-    /// The author's log is over [`MAX_RECORDS_PER_AUTHOR`]; retrying is of no use.
-    #[error("a log of {count} records is over the limit of {MAX_RECORDS_PER_AUTHOR}")]
+    /// The author's log is over [`RECORDS_PER_AUTHOR_MAX`]; retrying is of no use.
+    #[error("a log of {count} records is over the limit of {RECORDS_PER_AUTHOR_MAX}")]
     TooManyRecords {
         /// How many it has.
         count: u64,
@@ -204,8 +204,8 @@ pub enum CatalogueError {
     /// Over [`READERS_MAX`], or all numbers for lists of readers are in use.
     #[error("a share has at most {READERS_MAX} readers")]
     TooManyReaders,
-    /// Over [`MAX_NODES`]; works again once a node was forgotten.
-    #[error("more than {MAX_NODES} nodes are known")]
+    /// Over [`NODES_MAX`]; works again once a node was forgotten.
+    #[error("more than {NODES_MAX} nodes are known")]
     TooManyNodes,
 }
 

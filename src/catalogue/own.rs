@@ -9,7 +9,7 @@ use super::log::Log;
 use super::merge::Merge;
 use super::row::{Class, NodeIndex};
 use super::view::View;
-use super::{Catalogue, CatalogueError, Change, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR};
+use super::{Catalogue, CatalogueError, Change, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
@@ -221,7 +221,7 @@ impl Catalogue {
 
     /// Whether [`recover_own`](Self::recover_own) may be tried once more.
     pub fn can_recover(&self) -> bool {
-        self.recoveries < MAX_OWN_RECOVERIES
+        self.recoveries < OWN_RECOVERIES_MAX
     }
 
     /// Goes on above an epoch of our own that we do not remember; everything is published anew.
@@ -271,7 +271,7 @@ impl Catalogue {
         };
         let me = self.me;
         let log = self.log_mut(me);
-        if log.rows.len() >= MAX_RECORDS_PER_AUTHOR {
+        if log.rows.len() >= RECORDS_PER_AUTHOR_MAX {
             return Err(CatalogueError::TooManyRecords {
                 count: log.rows.len() as u64,
             });

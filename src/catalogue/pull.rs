@@ -9,8 +9,8 @@
 use super::log::{Log, rank};
 use super::row::NodeIndex;
 use super::{
-    Catalogue, CatalogueError, HeadOutcome, LogPart, MAX_FRESH_PULLS, MAX_RECORDS_PER_AUTHOR,
-    PART_MAX_BYTES, PART_MAX_RECORDS,
+    Catalogue, CatalogueError, FRESH_PULLS_MAX, HeadOutcome, LogPart, PART_MAX_BYTES,
+    PART_MAX_RECORDS, RECORDS_PER_AUTHOR_MAX,
 };
 use crate::id::NodeId;
 use crate::wire::native::record::{Fact, Head, Kind, Reader, Record, Sender, SignedHead};
@@ -47,7 +47,7 @@ impl Catalogue {
     /// Takes in a head whose signature the caller has checked.
     pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
         let head = &signed.head;
-        if head.count > MAX_RECORDS_PER_AUTHOR as u64 {
+        if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
             return HeadOutcome::Refused(CatalogueError::TooManyRecords { count: head.count });
         }
         let index = match self.admit(head.author) {
@@ -78,7 +78,7 @@ impl Catalogue {
             log.wanted = Some(head.clone());
             log.failures = 0;
         }
-        if log.failures > MAX_FRESH_PULLS {
+        if log.failures > FRESH_PULLS_MAX {
             return HeadOutcome::Known;
         }
         HeadOutcome::Pull(log.pull_to(head.author, head))

@@ -13,7 +13,7 @@ use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::log::{Log, Pending};
 use super::row::NodeIndex;
-use super::{Catalogue, CatalogueError, MAX_RECORDS_PER_AUTHOR, RESTART_GAP};
+use super::{Catalogue, CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
 use crate::id::NodeId;
 use crate::wire::native::record::{Record, SignedHead};
 
@@ -162,7 +162,7 @@ impl Catalogue {
             // what is stored may be of a time when more was let in
             is_next && (own || check_fact(&record.fact).is_ok())
         };
-        let records = records.into_iter().take(MAX_RECORDS_PER_AUTHOR);
+        let records = records.into_iter().take(RECORDS_PER_AUTHOR_MAX);
         let has_room = self.take_records(index, records.filter(is_next));
         let log = self.log_mut(index);
         log.restoring = false;

@@ -5,36 +5,36 @@ use std::time::Duration;
 
 /// Links (addresses with whom datagrams pass) that are kept; beyond it the one that was silent
 /// longest goes, and must prove itself again.
-pub const MAX_LINKS: usize = 4096;
+pub const LINKS_MAX: usize = 4096;
 /// Frames that wait for one link's proof; beyond it the oldest is dropped.
-pub const MAX_WAITING_FRAMES: usize = 8;
+pub const WAITING_FRAMES_MAX: usize = 8;
 /// Addresses that wait for the owner to find out who is there; a further one is not noted.
-pub const MAX_STRANGERS: usize = 64;
+pub const STRANGERS_MAX: usize = 64;
 /// How often the owner is asked to find out who is at an address, and how many times at once;
 /// whoever forges an address can make it dial there so often and no more.
 pub const KNOCKS_PER_S: u32 = 5;
 /// See [`KNOCKS_PER_S`].
 pub const KNOCKS_AT_ONCE: u32 = 20;
 /// Statements about who is in that are spread at one time; what is beyond is asked for.
-pub const MAX_STATEMENTS_SPREAD: usize = 256;
+pub const STATEMENTS_SPREAD_MAX: usize = 256;
 /// Datagrams that wait for the owner to take them; beyond it the oldest is dropped.
-pub const MAX_TRANSMITS: usize = 16_384;
+pub const TRANSMITS_MAX: usize = 16_384;
 /// Events that wait for the owner to take them; beyond it application messages and heads are
-/// dropped (members' comings and goings never are: those are bounded by [`MAX_MEMBERS`]).
-pub const MAX_EVENTS: usize = 8192;
+/// dropped (members' comings and goings never are: those are bounded by [`MEMBERS_MAX`]).
+pub const EVENTS_MAX: usize = 8192;
 /// Members, living and remembered; a packet that names a new one beyond it is dropped.
-pub const MAX_MEMBERS: usize = 4096;
+pub const MEMBERS_MAX: usize = 4096;
 /// The longest exported member list in bytes; a longer one is refused.
-pub const MAX_MEMBER_LIST_BYTES: usize = 512 * 1024;
+pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
 /// Seeds that are remembered; a further one is ignored.
-pub const MAX_SEEDS: usize = 1024;
+pub const SEEDS_MAX: usize = 1024;
 /// Seeds that are greeted at once while nobody is known.
-pub const MAX_GREETINGS: usize = 16;
+pub const GREETINGS_MAX: usize = 16;
 /// Authors whose heads are held; beyond it the one that changed longest ago is forgotten, which
 /// costs one repeated event.
-pub const MAX_HEADS: usize = 4096;
+pub const HEADS_MAX: usize = 4096;
 /// Departures that are remembered, oldest forgotten first.
-pub const MAX_DEPARTURES: usize = 4096;
+pub const DEPARTURES_MAX: usize = 4096;
 /// Answers a second to addresses that have proven nothing, and how many may come at once.
 pub const UNPROVEN_ANSWERS_PER_S: u32 = 2000;
 /// Proofs a second that are checked, each of which costs two signatures and a key exchange, and how

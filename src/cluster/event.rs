@@ -37,7 +37,7 @@ pub enum Event {
     Message {
         /// The node that the session is bound to (any member could have claimed it).
         from: NodeId,
-        /// At most [`crate::wire::native::udp::MAX_PAYLOAD_BYTES`].
+        /// At most [`crate::wire::native::udp::PAYLOAD_MAX_BYTES`].
         body: Bytes,
     },
     /// Time to exchange member lists with this member over TCP:
@@ -63,7 +63,7 @@ pub enum Event {
     Statement {
         /// Who passes it on.
         from: NodeId,
-        /// At most [`crate::wire::native::udp::MAX_STATEMENT_BYTES`].
+        /// At most [`crate::wire::native::udp::STATEMENT_MAX_BYTES`].
         bytes: Bytes,
     },
     /// Somebody at this address may be a member, of an epoch or with a certificate that is not
@@ -144,6 +144,6 @@ pub struct MemberStatus {
 pub struct Transmit {
     /// Where to.
     pub to: SocketAddr,
-    /// At most [`crate::wire::native::udp::MAX_DATAGRAM_BYTES`].
+    /// At most [`crate::wire::native::udp::DATAGRAM_MAX_BYTES`].
     pub datagram: Vec<u8>,
 }

@@ -28,8 +28,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::config::{
-    MAX_LINKS, MAX_STRANGERS, MAX_TRANSMITS, MAX_WAITING_FRAMES, MESSAGES_PER_S, PROOFS_AT_ONCE,
-    PROOFS_PER_S, UNPROVEN_ANSWERS_PER_S,
+    LINKS_MAX, MESSAGES_PER_S, PROOFS_AT_ONCE, PROOFS_PER_S, STRANGERS_MAX, TRANSMITS_MAX,
+    UNPROVEN_ANSWERS_PER_S, WAITING_FRAMES_MAX,
 };
 use super::counters::{Counters, Dropped};
 use super::event::Transmit;
@@ -224,7 +224,7 @@ impl Links {
             let token = link.token;
             return self.transmit_bound(address, &salt, token, frame);
         }
-        if link.waiting.len() >= MAX_WAITING_FRAMES {
+        if link.waiting.len() >= WAITING_FRAMES_MAX {
             link.waiting.pop_front();
             self.counters.never_proven += 1;
         }
@@ -256,7 +256,7 @@ impl Links {
     }
 
     pub(super) fn note_stranger(&mut self, address: SocketAddr) {
-        if self.strangers.len() < MAX_STRANGERS && self.sealer.keyring().has_ledger() {
+        if self.strangers.len() < STRANGERS_MAX && self.sealer.keyring().has_ledger() {
             self.strangers.push_back(address);
         }
     }
@@ -335,7 +335,7 @@ impl Links {
 
     /// The link to `address`; where the table is full, the one that was silent longest goes.
     fn link(&mut self, now: Instant, address: SocketAddr) -> &mut Link {
-        if !self.links.contains_key(&address) && self.links.len() >= MAX_LINKS {
+        if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
             let oldest = self
                 .links
                 .iter()
@@ -430,7 +430,7 @@ impl Links {
     }
 
     fn queue(&mut self, to: SocketAddr, datagram: Vec<u8>) {
-        if self.transmits.len() >= MAX_TRANSMITS {
+        if self.transmits.len() >= TRANSMITS_MAX {
             self.transmits.pop_front();
             self.counters.overflow += 1;
         }

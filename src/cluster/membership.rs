@@ -1,7 +1,7 @@
 //! Holding to who is in, as the keyring says, and telling others what it says anew.
 
 use super::*;
-use crate::wire::native::udp::MAX_STATEMENT_BYTES;
+use crate::wire::native::udp::STATEMENT_MAX_BYTES;
 
 impl Cluster {
     /// All that is known of members, for another member to merge.
@@ -35,7 +35,7 @@ impl Cluster {
 
     /// Passes on a statement about who is in, which the owner has checked or made.
     pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
-        if bytes.len() <= MAX_STATEMENT_BYTES && self.rumors.state(now, bytes) {
+        if bytes.len() <= STATEMENT_MAX_BYTES && self.rumors.state(now, bytes) {
             self.spread(now);
         }
     }

@@ -41,7 +41,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::id::{Generation, NodeId};
 use crate::trust::{Keyring, NodeKey};
-use crate::wire::native::udp::{Farewell, Frame, MAX_HEAD_BYTES, MAX_PAYLOAD_BYTES, Rumor};
+use crate::wire::native::udp::{Farewell, Frame, HEAD_MAX_BYTES, PAYLOAD_MAX_BYTES, Rumor};
 
 mod config;
 mod counters;
@@ -62,7 +62,7 @@ mod window;
 
 use crate::bucket::TokenBucket;
 use config::{
-    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE, KNOCKS_PER_S, MAX_EVENTS,
+    BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, EVENTS_MAX, KNOCKS_AT_ONCE, KNOCKS_PER_S,
     SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };
 use farewell::{Absence, Leaving};
@@ -73,8 +73,8 @@ use seeds::Seeds;
 use vouch::Vouchers;
 
 pub use config::{
-    AWAY_GRACE, ClusterConfig, MAX_HEADS, MAX_LINKS, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS, MAX_SEEDS,
-    PROBE_PERIOD,
+    AWAY_GRACE, ClusterConfig, HEADS_MAX, LINKS_MAX, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX,
+    PROBE_PERIOD, SEEDS_MAX,
 };
 pub use counters::Counters;
 pub use event::{DownReason, Event, Leave, Member, MemberState, MemberStatus, Offence, Transmit};
@@ -91,10 +91,10 @@ const FIRST_PUSH_PULLS: [Duration; 3] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
     /// The body does not fit a datagram.
-    #[error("a message has at most {MAX_PAYLOAD_BYTES} bytes, this one {length_bytes}")]
+    #[error("a message has at most {PAYLOAD_MAX_BYTES} bytes, this one {length_bytes}")]
     MessageTooLong { length_bytes: usize },
     /// The head is longer than gossip carries.
-    #[error("a head has at most {MAX_HEAD_BYTES} bytes, this one {length_bytes}")]
+    #[error("a head has at most {HEAD_MAX_BYTES} bytes, this one {length_bytes}")]
     HeadTooLong { length_bytes: usize },
     /// The node is not a living member: it may become one.
     #[error("not a living member")]
@@ -116,7 +116,7 @@ pub struct Cluster {
     seeds: Seeds,
     rumors: Rumors,
     away: BTreeMap<NodeId, Absence>,
-    /// Of whom it was told that they break the rules, and how; at most [`MAX_MEMBERS`].
+    /// Of whom it was told that they break the rules, and how; at most [`MEMBERS_MAX`].
     blamed: BTreeSet<(NodeId, Offence)>,
     leaving: Option<Leaving>,
     small: bool,
@@ -472,7 +472,7 @@ impl Cluster {
 
     /// Tells of something that anyone may send at will: beyond the limit it is dropped.
     fn tell(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         } else {
             self.links.counters.overflow += 1;
@@ -482,7 +482,7 @@ impl Cluster {
 
 fn fits(body: &Bytes) -> Result<(), ClusterError> {
     let length_bytes = body.len();
-    let fits = length_bytes <= MAX_PAYLOAD_BYTES;
+    let fits = length_bytes <= PAYLOAD_MAX_BYTES;
     fits.then_some(())
         .ok_or(ClusterError::MessageTooLong { length_bytes })
 }

@@ -166,7 +166,7 @@ impl Cluster {
             Doubt::Forged => Offence::SpeaksForOthers,
             Doubt::AheadOfClock => Offence::AheadOfClock,
         };
-        if self.blamed.len() < MAX_MEMBERS && self.blamed.insert((who, what)) {
+        if self.blamed.len() < MEMBERS_MAX && self.blamed.insert((who, what)) {
             self.tell(Event::Offended { node: who, what });
         }
     }

@@ -17,7 +17,7 @@ use foca::{
 };
 use rand::rngs::StdRng;
 
-use super::config::{ClusterConfig, MAX_MEMBER_LIST_BYTES, MAX_MEMBERS};
+use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
 use super::counters::Counters;
 use super::identity::Life;
 use super::vouch::{Doubt, LifeCodec, Vouchers, decode_signed};
@@ -28,7 +28,7 @@ use crate::wire::native::udp::{Contact, Signature, SignedContact};
 mod packet;
 mod timers;
 
-use packet::{MIN_SENDS, decode, encode, engine_config, is_reachable};
+use packet::{SENDS_MIN, decode, encode, engine_config, is_reachable};
 use timers::Timers;
 
 type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
@@ -285,7 +285,7 @@ impl Roster {
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
     ) -> bool {
-        if list.len() > MAX_MEMBER_LIST_BYTES {
+        if list.len() > MEMBER_LIST_MAX_BYTES {
             return false;
         }
         let mut signed = Vec::new();
@@ -361,14 +361,14 @@ impl Roster {
     /// Whether the table can hold all that these updates name.
     fn has_room(&self, updates: &[Update]) -> bool {
         let held = self.engine.iter_membership_state().len();
-        if held + updates.len() < MAX_MEMBERS {
+        if held + updates.len() < MEMBERS_MAX {
             return true;
         }
         let new = updates
             .iter()
             .filter(|u| self.generation_of(&u.id().0.node).is_none())
             .count();
-        held + new < MAX_MEMBERS
+        held + new < MEMBERS_MAX
     }
 
     /// Where the packet makes us go on as another generation, whether that is allowed yet.
@@ -485,7 +485,7 @@ impl Roster {
         let mut config = self.base.clone();
         config.suspect_to_down_after = self.suspicion.mul_f64(decades.max(1.0));
         config.max_transmissions =
-            NonZeroU8::new((4.0 * decades) as u8).map_or(MIN_SENDS, |n| n.max(MIN_SENDS));
+            NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));
         let _ = self.engine.set_config(config);
     }
 }

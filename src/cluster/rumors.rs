@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::config::{MAX_DEPARTURES, MAX_HEADS, MAX_STATEMENTS_SPREAD};
+use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
 use crate::id::{Generation, NodeId};
-use crate::wire::native::udp::{Contact, Farewell, Frame, MAX_PAYLOAD_BYTES, Rumor, Signature};
+use crate::wire::native::udp::{Contact, Farewell, Frame, PAYLOAD_MAX_BYTES, Rumor, Signature};
 
 /// The time between rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(100);
@@ -96,7 +96,7 @@ impl Rumors {
         {
             return false;
         }
-        if !self.heads.contains_key(&author) && self.heads.len() >= MAX_HEADS {
+        if !self.heads.contains_key(&author) && self.heads.len() >= HEADS_MAX {
             let oldest = self
                 .heads
                 .iter()
@@ -137,7 +137,7 @@ impl Rumors {
             return false;
         }
         let digest = digest_of(rank, bytes);
-        if self.reported.len() >= MAX_HEADS && !self.reported.contains_key(&author) {
+        if self.reported.len() >= HEADS_MAX && !self.reported.contains_key(&author) {
             self.reported.pop_first();
         }
         let reported = self.reported.entry(author).or_default();
@@ -157,7 +157,7 @@ impl Rumors {
         if self.heard.contains(&digest) {
             return false;
         }
-        if self.heard.len() >= MAX_STATEMENTS_SPREAD {
+        if self.heard.len() >= STATEMENTS_SPREAD_MAX {
             self.heard.pop_front();
         }
         self.heard.push_back(digest);
@@ -168,7 +168,7 @@ impl Rumors {
     /// does not hear of it is told when it next asks.
     pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
         let digest = digest_of((0, 0), &bytes);
-        if self.statements.len() >= MAX_STATEMENTS_SPREAD {
+        if self.statements.len() >= STATEMENTS_SPREAD_MAX {
             return false;
         }
         self.statements.insert(digest, bytes);
@@ -183,7 +183,7 @@ impl Rumors {
         if known.is_some_and(|(k, _)| (k.who.generation, k.how) >= (who.generation, how)) {
             return false;
         }
-        if self.departures.len() >= MAX_DEPARTURES {
+        if self.departures.len() >= DEPARTURES_MAX {
             let oldest = self
                 .departures
                 .iter()
@@ -299,7 +299,7 @@ fn pack(rumors: impl Iterator<Item = (Key, Rumor)>) -> (Vec<Frame>, Vec<Key>) {
                 break;
             }
             frames.push(Vec::new());
-            room_bytes = MAX_PAYLOAD_BYTES;
+            room_bytes = PAYLOAD_MAX_BYTES;
         }
         room_bytes = room_bytes.saturating_sub(length_bytes);
         if let Some(frame) = frames.last_mut() {
@@ -324,7 +324,7 @@ fn digest_of(rank: (u64, u64), bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::native::udp::MAX_HEAD_BYTES;
+    use crate::wire::native::udp::HEAD_MAX_BYTES;
 
     fn node(n: u16) -> NodeId {
         let mut bytes = [0; 32];
@@ -389,7 +389,7 @@ mod tests {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..500 {
-            rumors.confirm(now, node(n), (1, 1), vec![7; MAX_HEAD_BYTES].into());
+            rumors.confirm(now, node(n), (1, 1), vec![7; HEAD_MAX_BYTES].into());
         }
         let told = rounds(&mut rumors);
         let times = |n| {
@@ -430,7 +430,7 @@ mod tests {
     fn what_is_remembered_has_an_end() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
-        for n in 0..(MAX_HEADS + MAX_DEPARTURES) as u16 {
+        for n in 0..(HEADS_MAX + DEPARTURES_MAX) as u16 {
             rumors.is_news(node(n), (1, 1), b"x");
             rumors.confirm(now, node(n), (1, 1), Bytes::from_static(b"x"));
             rumors.is_news(node(n), (1, 2), b"y");
@@ -438,25 +438,25 @@ mod tests {
         }
         assert_eq!(
             (rumors.heads.len(), rumors.departures.len()),
-            (MAX_HEADS, MAX_DEPARTURES)
+            (HEADS_MAX, DEPARTURES_MAX)
         );
-        assert!(rumors.reported.len() <= MAX_HEADS);
-        assert!(rumors.hot.len() <= MAX_HEADS + MAX_DEPARTURES);
+        assert!(rumors.reported.len() <= HEADS_MAX);
+        assert!(rumors.hot.len() <= HEADS_MAX + DEPARTURES_MAX);
     }
 
     #[test]
     fn so_many_statements_are_spread_at_one_time_and_no_more() {
         let (mut rumors, now) = (Rumors::new(), Instant::now());
         let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
-        for n in 0..MAX_STATEMENTS_SPREAD {
+        for n in 0..STATEMENTS_SPREAD_MAX {
             assert!(rumors.is_unheard_statement(&bytes(n)));
             assert!(rumors.state(now, bytes(n)));
         }
         assert!(!rumors.is_unheard_statement(&bytes(0)), "heard of lately");
-        assert!(!rumors.state(now, bytes(MAX_STATEMENTS_SPREAD)));
-        assert_eq!(rumors.statements.len(), MAX_STATEMENTS_SPREAD);
-        assert!(rumors.is_unheard_statement(&bytes(MAX_STATEMENTS_SPREAD)));
-        assert_eq!(rumors.heard.len(), MAX_STATEMENTS_SPREAD);
+        assert!(!rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)));
+        assert_eq!(rumors.statements.len(), STATEMENTS_SPREAD_MAX);
+        assert!(rumors.is_unheard_statement(&bytes(STATEMENTS_SPREAD_MAX)));
+        assert_eq!(rumors.heard.len(), STATEMENTS_SPREAD_MAX);
         assert!(
             rumors.is_unheard_statement(&bytes(0)),
             "the oldest is forgotten"
@@ -465,7 +465,7 @@ mod tests {
             rumors.round(at);
         }
         assert!(
-            rumors.state(now, bytes(MAX_STATEMENTS_SPREAD)),
+            rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)),
             "once there is room"
         );
     }

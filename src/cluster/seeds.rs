@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::config::{HINTS_PER_S, MAX_GREETINGS, MAX_SEEDS};
+use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
 use super::links::canonical;
 use crate::bucket::TokenBucket;
 
@@ -56,7 +56,7 @@ impl Seeds {
     /// One more; beyond the limit it is ignored.
     pub(super) fn add(&mut self, address: SocketAddr, now: Instant) {
         let address = canonical(address);
-        if self.addresses.len() < MAX_SEEDS && self.addresses.insert(address) {
+        if self.addresses.len() < SEEDS_MAX && self.addresses.insert(address) {
             self.start_over(now);
         }
     }
@@ -115,7 +115,7 @@ impl Seeds {
             self.greeted_alone += 1;
             self.next = now + Duration::from_millis(gap_ms);
             strangers.shuffle(rng);
-            strangers.truncate(MAX_GREETINGS);
+            strangers.truncate(GREETINGS_MAX);
             strangers
         } else {
             self.greeted_alone = 0;
@@ -182,11 +182,11 @@ mod tests {
         let start = Instant::now();
         let mut seeds = Seeds::new(&[], Duration::from_secs(30), start);
         (0..3000).for_each(|n| seeds.add(address(n), start));
-        assert_eq!(seeds.addresses.len(), MAX_SEEDS);
+        assert_eq!(seeds.addresses.len(), SEEDS_MAX);
         let mut rng = StdRng::seed_from_u64(1);
         assert_eq!(
             seeds.due(start, &BTreeSet::new(), &mut rng).len(),
-            MAX_GREETINGS
+            GREETINGS_MAX
         );
         let followed = (0..3000)
             .filter(|n| seeds.take_hint(address(*n), start))

@@ -51,7 +51,7 @@ impl Cluster {
         bytes: Bytes,
     ) -> Result<bool, ClusterError> {
         let length_bytes = bytes.len();
-        if length_bytes > MAX_HEAD_BYTES {
+        if length_bytes > HEAD_MAX_BYTES {
             return Err(ClusterError::HeadTooLong { length_bytes });
         }
         if !self.rumors.confirm(now, author, rank, bytes) {

@@ -136,7 +136,7 @@ fn a_broadcast_reaches_every_member_of_a_small_cluster() {
 fn what_is_too_long_or_for_a_stranger_is_refused_with_the_reason() {
     let mut table = Table::of(2);
     let now = table.now;
-    let long = Bytes::from(vec![0; MAX_PAYLOAD_BYTES + 1]);
+    let long = Bytes::from(vec![0; PAYLOAD_MAX_BYTES + 1]);
     let length_bytes = long.len();
     let too_long = Err(ClusterError::MessageTooLong { length_bytes });
     assert_eq!(table.seat(1).send(now, node(2), long.clone()), too_long);
@@ -194,12 +194,12 @@ fn events_that_nobody_takes_have_an_end() {
     let event = || Event::Stranger {
         address: address(9),
     };
-    for told in known..config::MAX_EVENTS {
+    for told in known..config::EVENTS_MAX {
         assert_eq!(cluster.events.len(), told);
         cluster.tell(event());
     }
     cluster.tell(event());
-    assert_eq!(cluster.events.len(), config::MAX_EVENTS);
+    assert_eq!(cluster.events.len(), config::EVENTS_MAX);
     assert_eq!(cluster.counters().overflow, 1);
     while cluster.poll_event().is_some() {}
     cluster.tell(event());
@@ -444,7 +444,7 @@ proptest! {
         }
         table.run(Duration::from_secs(5));
         let seat = table.seat(2);
-        prop_assert!(seat.members().len() <= MAX_MEMBERS);
+        prop_assert!(seat.members().len() <= MEMBERS_MAX);
         prop_assert!(seat.live().any(|member| member.node == node(3)));
     }
 

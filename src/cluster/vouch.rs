@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, PostcardCodec};
 use parking_lot::Mutex;
 
-use super::config::MAX_MEMBERS;
+use super::config::MEMBERS_MAX;
 use super::identity::Life;
 use crate::id::{Generation, NodeId};
 use crate::trust::{NodeKey, verify};
@@ -132,7 +132,7 @@ impl Vouchers {
         let node = signed.contact.node;
         let known = table.known.get(&node).map(|known| known.contact.generation);
         if known.is_none_or(|known| known <= signed.contact.generation) {
-            if known.is_none() && table.known.len() >= 2 * MAX_MEMBERS {
+            if known.is_none() && table.known.len() >= 2 * MEMBERS_MAX {
                 table.known.pop_first();
             }
             table.known.insert(node, signed);

@@ -20,7 +20,7 @@ pub const DOT_DOT_COOKIE: u64 = 2;
 const FIRST_NAME_COOKIE: u64 = 3;
 /// How many directories are remembered while they are listed in parts. One that is pushed out is
 /// listed anew from where its reader stands.
-pub const MAX_LISTINGS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+pub const LISTINGS_MAX: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// Where a listing goes on after this name. Below 2^63, since the kernel's offsets are signed.
 pub fn cookie(name: &[u8]) -> u64 {
@@ -93,7 +93,7 @@ pub struct Listings(Mutex<LruCache<u64, Arc<Listing>>>);
 
 impl Default for Listings {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_LISTINGS)))
+        Self(Mutex::new(LruCache::new(LISTINGS_MAX)))
     }
 }
 

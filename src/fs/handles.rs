@@ -1,7 +1,7 @@
 //! What is open: handles, whose variants are their states.
 //!
 //! A handle keeps the version that it was opened with, whatever the name stands for later. The
-//! kernel bounds the table by its own open files, and [`MAX_OPEN_HANDLES`] bounds it besides.
+//! kernel bounds the table by its own open files, and [`OPEN_HANDLES_MAX`] bounds it besides.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::extent::ByteRange;
 
 /// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
 /// bounds what a leak could cost.
-pub const MAX_OPEN_HANDLES: usize = 1 << 18;
+pub const OPEN_HANDLES_MAX: usize = 1 << 18;
 /// For how long a failed read is remembered. The kernel repeats a failed read-ahead page by page,
 /// at once; a person who tries again later starts anew. What all readers of a file are told of
 /// a failure is for less long: `REMEMBER_FAILURE` in `transfer::plan::fetch`.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
 /// How many failed reads of one handle are remembered: as many as the read-aheads that one reader
 /// has under way. The oldest is forgotten first.
-pub const MAX_FAILURES: usize = 16;
+pub const FAILURES_MAX: usize = 16;
 
 /// Something open.
 pub enum Handle {
@@ -123,7 +123,7 @@ impl OpenFile {
         }
         let mut failures = self.failures.lock();
         failures.retain(|failure| failure.until > now);
-        if failures.len() == MAX_FAILURES {
+        if failures.len() == FAILURES_MAX {
             failures.remove(0);
         }
         failures.push(Failure {
@@ -163,10 +163,10 @@ impl Handles {
     /// Opens; the number is never used twice.
     ///
     /// # Errors
-    /// [`FsError::TooManyHandles`] at [`MAX_OPEN_HANDLES`]; the handle is then given back.
+    /// [`FsError::TooManyHandles`] at [`OPEN_HANDLES_MAX`]; the handle is then given back.
     pub fn insert(&self, handle: Handle) -> Result<u64, (Handle, FsError)> {
         let mut open = self.open.write();
-        if open.len() >= MAX_OPEN_HANDLES {
+        if open.len() >= OPEN_HANDLES_MAX {
             return Err((handle, FsError::TooManyHandles));
         }
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -294,7 +294,7 @@ mod tests {
         let (file, now) = (version(1 << 20), Instant::now());
         file.remember_failure(ByteRange::new(0, 10), FsError::Interrupted, now);
         assert_eq!(file.recent_failure(ByteRange::new(0, 10), now), None);
-        for start in 0..=MAX_FAILURES as u64 {
+        for start in 0..=FAILURES_MAX as u64 {
             let range = ByteRange::new(start, start + 1);
             file.remember_failure(range, FsError::Unreachable, now);
         }
@@ -303,7 +303,7 @@ mod tests {
             None,
             "the oldest went"
         );
-        let newest = ByteRange::at(MAX_FAILURES as u64, 1);
+        let newest = ByteRange::at(FAILURES_MAX as u64, 1);
         assert_eq!(file.recent_failure(newest, now), Some(FsError::Unreachable));
     }
 
@@ -315,7 +315,7 @@ mod tests {
                 .insert(Handle::Status(Vec::new()))
                 .map_err(|it| it.1)
         };
-        let open: Vec<u64> = (0..MAX_OPEN_HANDLES).map(|_| insert().unwrap()).collect();
+        let open: Vec<u64> = (0..OPEN_HANDLES_MAX).map(|_| insert().unwrap()).collect();
         assert_eq!(insert(), Err(FsError::TooManyHandles));
         assert_eq!(FsError::TooManyHandles.errno(), libc::ENFILE);
         handles.remove(open[7]);

@@ -17,7 +17,7 @@ use crate::wire::native::record::ShareIndex;
 
 /// How many files of contents that begin alike are looked at for one number. A content that more
 /// files have is not searched to its end, so that a handle costs little whatever the namespace is.
-const MAX_ALIKE: usize = 1 << 14;
+const ALIKE_MAX: usize = 1 << 14;
 
 impl Filesystem {
     /// `.` of an inode: the inode itself, as what it stands for now.
@@ -75,7 +75,7 @@ impl Filesystem {
         };
         match Mark::of(ino) {
             Mark::File(start) => {
-                let alike = view.files_like(&start, CONTENT_BITS, MAX_ALIKE);
+                let alike = view.files_like(&start, CONTENT_BITS, ALIKE_MAX);
                 let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
                 names.into_iter().find_map(now)
             }

@@ -5,20 +5,20 @@ use std::time::Duration;
 use crate::fs::{Attributes, FileKind};
 
 /// The longest of them, `struct fuse_entry_out`.
-const MAX_BYTES: usize = 128;
+const BYTES_MAX: usize = 128;
 /// The unit in which programs are told to read.
 const READ_BLOCK_BYTES: u32 = 4096;
 
 /// A body, put together field by field.
 pub(super) struct Body {
-    bytes: [u8; MAX_BYTES],
+    bytes: [u8; BYTES_MAX],
     length: usize,
 }
 
 impl Default for Body {
     fn default() -> Self {
         Self {
-            bytes: [0; MAX_BYTES],
+            bytes: [0; BYTES_MAX],
             length: 0,
         }
     }
@@ -46,7 +46,7 @@ impl Body {
     pub fn put_absence(&mut self, lifetime: Duration) {
         self.put_u64s([0, 0, lifetime.as_secs(), 0]);
         self.put_u32s([lifetime.subsec_nanos()]);
-        self.length = MAX_BYTES;
+        self.length = BYTES_MAX;
     }
 
     /// `struct fuse_attr_out`.

@@ -28,10 +28,10 @@ use super::threads::Threads;
 use crate::fs::{Filesystem, FsError, Stale};
 
 /// The most bytes of one read or write that the kernel may ask: 256 pages.
-pub const MAX_TRANSFER_BYTES: usize = 1 << 20;
+pub const TRANSFER_MAX_BYTES: usize = 1 << 20;
 /// What one request can be: the largest write and its heads (`fuse_dev_do_read` wants room for
 /// them even where no write ever comes).
-const REQUEST_BUFFER_BYTES: usize = MAX_TRANSFER_BYTES + 4096;
+const REQUEST_BUFFER_BYTES: usize = TRANSFER_MAX_BYTES + 4096;
 /// What one message of the pair may be; the session keeps its answers below it.
 pub(super) const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
 /// What the pair may hold, so that a burst of small requests does not stop the reading threads.
@@ -120,7 +120,7 @@ impl Device {
     /// threads; true for the last that ends with the mount.
     pub fn serve(self: &Arc<Self>) -> bool {
         let mut request = vec![0; REQUEST_BUFFER_BYTES];
-        let mut answer = vec![0; OUT_HEADER_BYTES + MAX_TRANSFER_BYTES];
+        let mut answer = vec![0; OUT_HEADER_BYTES + TRANSFER_MAX_BYTES];
         loop {
             self.pulse.waits();
             let read = rustix::io::read(&self.kernel, &mut request[..]);

@@ -56,12 +56,12 @@ use parking_lot::{Condvar, Mutex};
 
 pub use budget::{ReaderBudget, WAIT_MAX as BUDGET_WAIT_MAX};
 pub use counters::{Activity, LATENCY_BUCKETS, OperationCount};
-pub use device::{Deadlines, MAX_TRANSFER_BYTES};
+pub use device::{Deadlines, TRANSFER_MAX_BYTES};
 pub use mount::{Mount, MountError, MountOptions};
-pub use notify::MAX_WAITING as MAX_WAITING_NOTIFICATIONS;
+pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use seat::has_broker;
-pub use session::MAX_BACKGROUND;
+pub use session::BACKGROUND_MAX;
 
 use device::Device;
 use greeting::Greeting;

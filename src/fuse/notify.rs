@@ -19,7 +19,7 @@ use super::device::Device;
 use crate::fs::{Around, Invalidator, Stale};
 
 /// The most notifications that wait; more become [`Stale::Everything`].
-pub const MAX_WAITING: usize = 1 << 16;
+pub const WAITING_MAX: usize = 1 << 16;
 
 /// What the kernel is to forget, soon.
 #[derive(Default)]
@@ -121,7 +121,7 @@ impl State {
         if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
             return;
         }
-        if stale == Stale::Everything || self.order.len() >= MAX_WAITING {
+        if stale == Stale::Everything || self.order.len() >= WAITING_MAX {
             self.order = VecDeque::from([Stale::Everything]);
             self.waiting = HashSet::from([Stale::Everything]);
         } else {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_full_queue_becomes_one_word() {
         let queue = Queue::default();
-        for ino in 0..=MAX_WAITING as u64 + 10 {
+        for ino in 0..=WAITING_MAX as u64 + 10 {
             queue.invalidate(listing(ino));
         }
         assert_eq!(queue.next(), Some(vec![Stale::Everything]));

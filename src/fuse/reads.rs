@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::abi::{self, Header, OUT_HEADER_BYTES, ReadIn, opcode};
 use super::budget::{Budget, Delayed, Due};
-use super::device::{Device, MAX_TRANSFER_BYTES};
+use super::device::{Device, TRANSFER_MAX_BYTES};
 use super::readers::Reader;
 use super::signals::is_ending;
 use super::table::{Patience, Waiting};
@@ -42,7 +42,7 @@ impl Device {
         let Some(read) = ReadIn::parse(message) else {
             return self.answer_error(header.unique, FsError::Fault);
         };
-        let size_bytes = (read.size_bytes as usize).min(MAX_TRANSFER_BYTES);
+        let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
         let reader = self.readers.reader(read.handle, header, begun);

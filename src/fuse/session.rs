@@ -20,13 +20,13 @@ use fuser::{
     ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 
-use super::device::{MAX_TRANSFER_BYTES, PAIR_MESSAGE_MAX_BYTES};
+use super::device::{PAIR_MESSAGE_MAX_BYTES, TRANSFER_MAX_BYTES};
 use super::readers::Readers;
 use crate::fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
 
 /// How many read-aheads may be under way at once. The kernel's own 12 would let a dozen of a dead
 /// file starve all others.
-pub const MAX_BACKGROUND: u16 = 8192;
+pub const BACKGROUND_MAX: u16 = 8192;
 /// From how many on the kernel takes the mount for congested (it then reads ahead less).
 const CONGESTION_THRESHOLD: u16 = 6144;
 /// Handlers run on so many threads: one may be busy with a long listing.
@@ -251,12 +251,12 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agree
     ] {
         let _ = config.add_capabilities(wanted);
     }
-    let most = u32::try_from(MAX_TRANSFER_BYTES).unwrap_or(u32::MAX);
+    let most = u32::try_from(TRANSFER_MAX_BYTES).unwrap_or(u32::MAX);
     let _ = config.set_max_write(most);
     if let Err(allowed) = config.set_max_readahead(most) {
         let _ = config.set_max_readahead(allowed);
     }
-    let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_max_background(BACKGROUND_MAX);
     let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
     let passthrough = wants_passthrough
         && config.set_max_stack_depth(1).is_ok()

@@ -3,7 +3,7 @@
 //! Whoever takes a request out of the table has the right, and the duty, to answer it: so each is
 //! answered once, whether by its handler, an interrupt, the deadline, or the end of the mount. The
 //! kernel bounds the table: a process waits for each entry, or one of its read-aheads, of which
-//! there are at most [`MAX_BACKGROUND`](super::MAX_BACKGROUND).
+//! there are at most [`BACKGROUND_MAX`](super::BACKGROUND_MAX).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SIGNAL_GRACE: Duration = Duration::from_millis(150);
 /// How many requests that were answered before their handler did are remembered, so that the
 /// handler's late answer can be undone. The oldest is forgotten first, at the cost of an inode or
 /// handle that stays until the mount ends.
-const MAX_LATE: usize = 256;
+const LATE_MAX: usize = 256;
 
 /// A request that waits for its answer.
 #[derive(Clone)]
@@ -257,7 +257,7 @@ impl State {
     fn note_late(&mut self, unique: u64, waiting: &Waiting) {
         // A read has no handler behind the pair.
         if waiting.opcode != opcode::READ {
-            self.late.truncate(MAX_LATE - 1);
+            self.late.truncate(LATE_MAX - 1);
             self.late.push_front((unique, waiting.opcode));
         }
     }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most threads: so many requests may stand still before all others wait for them.
-const MAX_THREADS: usize = 64;
+const THREADS_MAX: usize = 64;
 /// A further thread that finds so many more reading than at the beginning ends.
 const IDLE_MAX: usize = 4;
 
@@ -38,7 +38,7 @@ impl Threads {
         let Some((_, start)) = self.start.get() else {
             return;
         };
-        let one_more = |all: usize| (all < MAX_THREADS).then_some(all + 1);
+        let one_more = |all: usize| (all < THREADS_MAX).then_some(all + 1);
         let may = (self.all).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         if may.is_ok() && !start() {
             self.all.fetch_sub(1, Ordering::AcqRel);
@@ -84,7 +84,7 @@ mod tests {
         threads.keep_one_reading(1);
         assert_eq!(started.load(Ordering::Relaxed), 0);
         (0..1000).for_each(|_| threads.keep_one_reading(0));
-        assert_eq!(started.load(Ordering::Relaxed), MAX_THREADS - 2);
+        assert_eq!(started.load(Ordering::Relaxed), THREADS_MAX - 2);
     }
 
     #[test]

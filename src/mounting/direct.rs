@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{FILESYSTEM_TYPE, MAX_READ_BYTES, MountRequest, MountingError};
+use super::{FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES};
 
 /// Opens the device and mounts it.
 pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, MountingError> {
@@ -69,7 +69,7 @@ fn options(device: i32, request: &MountRequest) -> String {
     let allow_other = if *allow_other { ",allow_other" } else { "" };
     format!(
         "fd={device},rootmode=40000,user_id={uid},group_id={gid},default_permissions,\
-         max_read={MAX_READ_BYTES}{allow_other}"
+         max_read={READ_MAX_BYTES}{allow_other}"
     )
 }
 

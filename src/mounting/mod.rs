@@ -28,7 +28,7 @@ pub const FILESYSTEM_TYPE: &str = "fuse.p2pfs";
 
 /// The largest read in bytes that the kernel may ask: FUSE's default limit of 256 pages
 /// (`FUSE_DEFAULT_MAX_PAGES_LIMIT`, fs/fuse/fuse_i.h).
-pub const MAX_READ_BYTES: u32 = 1024 * 1024;
+pub const READ_MAX_BYTES: u32 = 1024 * 1024;
 
 /// What is to be mounted where. The mount is always read-only, `nosuid` and `nodev`, and the
 /// kernel checks permissions by the attributes that we give.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::wire::legacy::{
-    HEADER_BYTES, HeaderError, MAX_REQUEST_BYTES, Name, TransferHeader, decode_request,
+    HEADER_BYTES, HeaderError, Name, REQUEST_MAX_BYTES, TransferHeader, decode_request,
     encode_request,
 };
 
@@ -128,7 +128,7 @@ pub struct Served {
 impl Served {
     /// Reads the request. None where there is none in time: the connection is closed.
     pub async fn accept(mut stream: TcpStream) -> Option<Self> {
-        let mut request = Vec::with_capacity(MAX_REQUEST_BYTES);
+        let mut request = Vec::with_capacity(REQUEST_MAX_BYTES);
         let deadline = Instant::now() + PATIENCE;
         // one write of the peer may come in parts, and its line end is optional
         let name = loop {
@@ -137,7 +137,7 @@ impl Served {
             let is_whole = count == 0 || request.contains(&b'\n');
             match decode_request(&request) {
                 Some(name) if is_whole || settled(&stream).await => break name,
-                _ if count == 0 || is_whole || request.len() >= MAX_REQUEST_BYTES => return None,
+                _ if count == 0 || is_whole || request.len() >= REQUEST_MAX_BYTES => return None,
                 _ => {}
             }
         };

@@ -22,7 +22,7 @@ use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{Lane, PeerNet};
 use crate::wire::mesh::sent_name;
-use crate::wire::native::tcp::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push, Request, Response};
+use crate::wire::native::tcp::{GIVEN_MAX_BYTES, Push, Request, Response, SAID_MAX_BYTES};
 
 /// Pieces of a file that are on their way to one node at a time.
 const WINDOW: usize = 8;
@@ -78,7 +78,7 @@ pub enum SendError {
     #[error("the file cannot be read: {0}")]
     Unreadable(#[from] io::Error),
     /// More bytes than one message carries.
-    #[error("{size_bytes} bytes are more than one message carries, {MAX_GIVEN_BYTES}: send a file")]
+    #[error("{size_bytes} bytes are more than one message carries, {GIVEN_MAX_BYTES}: send a file")]
     TooLong {
         /// How many.
         size_bytes: u64,
@@ -220,7 +220,7 @@ impl Courier {
 
     /// Says a line to everyone; gives the names of those who heard it, or to whom it was sent.
     pub async fn say(&self, text: &str) -> Vec<String> {
-        let text = &text[..text.floor_char_boundary(MAX_SAID_BYTES)];
+        let text = &text[..text.floor_char_boundary(SAID_MAX_BYTES)];
         let addresses = self.published.addresses.load_full();
         let mut saying = JoinSet::new();
         for (node, address) in addresses.iter().filter(|(node, _)| **node != self.me) {
@@ -333,7 +333,7 @@ impl Giving<'_> {
         let (mut next, mut asked) = (to_bytes, JoinSet::new());
         while to_bytes < parcel.size_bytes {
             while asked.len() < WINDOW && next < parcel.size_bytes {
-                let length = (MAX_GIVEN_BYTES as u64).min(parcel.size_bytes - next);
+                let length = (GIVEN_MAX_BYTES as u64).min(parcel.size_bytes - next);
                 let bytes = self.read(next, length).await?;
                 let give = Push::Give {
                     hash: parcel.hash,

@@ -31,7 +31,7 @@ use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{Grant, InviteToken, Invites, Keyring, MAX_TOKEN_SEEDS, NodeKey, TrustError};
+use crate::trust::{Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX, TrustError};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
@@ -238,7 +238,7 @@ impl Node {
         }
         let mut seeds = vec![self.address()];
         seeds.extend(self.published.addresses.load().values().copied());
-        seeds.truncate(MAX_TOKEN_SEEDS);
+        seeds.truncate(TOKEN_SEEDS_MAX);
         Ok(self
             .invites
             .issue(self.id(), seeds, lifetime, grant, unix_now_s())?)

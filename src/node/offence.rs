@@ -1,12 +1,12 @@
 //! What another node can do that no honest one does.
 
 use crate::catalogue::{
-    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, DropCause, MAX_RECORDS_PER_AUTHOR,
+    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, DropCause, RECORDS_PER_AUTHOR_MAX,
 };
 use crate::cluster;
 use crate::net::peer::DropReason;
 use crate::offences::Offending;
-use crate::trust::MAX_STATEMENTS_PER_ADMIN;
+use crate::trust::STATEMENTS_PER_ADMIN_MAX;
 
 /// What another node did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum Offence {
     DatesAhead,
     /// Over the budget of one author.
     #[error(
-        "lists more than a node may ({MAX_RECORDS_PER_AUTHOR} names, {AUTHOR_MAX_DIRECTORIES} \
+        "lists more than a node may ({RECORDS_PER_AUTHOR_MAX} names, {AUTHOR_MAX_DIRECTORIES} \
          directories, {} MiB of them): none of it is shown",
         AUTHOR_MAX_BYTES >> 20
     )]
@@ -35,7 +35,7 @@ pub enum Offence {
     ListsReadersTooFast,
     /// More statements about who is in than one node may sign.
     #[error(
-        "says more of who is in than a node may ({MAX_STATEMENTS_PER_ADMIN} times): what is \
+        "says more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times): what is \
          beyond that is not heard"
     )]
     StatesTooMuch,

@@ -10,7 +10,7 @@ use crate::digest::{ContentHash, ContentKey};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::transfer::{Offer, OfferData, Server};
-use crate::wire::native::udp::{MAX_OFFER_ASKERS, MAX_OFFER_RANGES, OfferSummary};
+use crate::wire::native::udp::{OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
 
 /// Offers that wait for the loop to send them.
 const OFFERS_MAX: usize = 1024;
@@ -78,8 +78,8 @@ pub(super) fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
 fn summary_of(offer: OfferData) -> OfferSummary {
     let mut ranges: Vec<ByteRange> = offer.ranges.iter().collect();
     ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
-    ranges.truncate(MAX_OFFER_RANGES);
-    let askers = offer.askers.into_iter().take(MAX_OFFER_ASKERS).collect();
+    ranges.truncate(OFFER_RANGES_MAX);
+    let askers = offer.askers.into_iter().take(OFFER_ASKERS_MAX).collect();
     let OfferData {
         hash,
         size_bytes,

@@ -34,9 +34,9 @@ use crate::net::lan::LanEvent;
 use crate::net::peer::{Incoming, PeerNet};
 use crate::share::ShareEvent;
 use crate::transfer::{FetchEvent, Fetcher, Server};
-use crate::wire::legacy::{MAX_RECEIVED_BYTES, is_legacy_datagram};
+use crate::wire::legacy::{RECEIVED_MAX_BYTES, is_legacy_datagram};
 use crate::wire::native::tcp::{Lane, Request, Response};
-use crate::wire::native::udp::{MAX_DATAGRAM_BYTES, Message};
+use crate::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
 
 /// Share events taken at once, so that a scan of many files makes few views.
 const SHARE_BATCH: usize = 1024;
@@ -183,8 +183,8 @@ impl Runner {
     /// One more than the longest good datagram, so that a longer one shows.
     fn buffer_bytes(&self) -> usize {
         match self.parts.legacy {
-            Some(_) => MAX_RECEIVED_BYTES + 1,
-            None => MAX_DATAGRAM_BYTES + 1,
+            Some(_) => RECEIVED_MAX_BYTES + 1,
+            None => DATAGRAM_MAX_BYTES + 1,
         }
     }
 

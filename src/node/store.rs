@@ -44,9 +44,9 @@ pub const PAGE_CACHE_BYTES: usize = 1 << 20;
 /// The log of a node that was not live for so long is forgotten (DESIGN.md: 30 days).
 pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
 /// The most addresses kept; more than members can be known.
-pub const MAX_ADDRESSES: usize = 4096;
+pub const ADDRESSES_MAX: usize = 4096;
 /// The longest value of [`Store::set_value`].
-pub const MAX_VALUE_BYTES: usize = 64 << 10;
+pub const VALUE_MAX_BYTES: usize = 64 << 10;
 
 /// What each log is, by its author.
 const LOGS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("logs");
@@ -259,12 +259,12 @@ impl Store {
         stored.map_or(Ok(Vec::new()), |bytes| self.decode(&bytes))
     }
 
-    /// Remembers where members are reached, the first [`MAX_ADDRESSES`] of them.
+    /// Remembers where members are reached, the first [`ADDRESSES_MAX`] of them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn set_addresses(&mut self, addresses: &[SocketAddr]) -> Result<(), StoreError> {
-        let kept = &addresses[..addresses.len().min(MAX_ADDRESSES)];
+        let kept = &addresses[..addresses.len().min(ADDRESSES_MAX)];
         self.put_value(ADDRESSES_KEY, &encode(&kept))
     }
 
@@ -284,7 +284,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::TooLong`], and others where it could not be stored.
     pub fn set_value(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        if value.len() > MAX_VALUE_BYTES {
+        if value.len() > VALUE_MAX_BYTES {
             return Err(StoreError::TooLong {
                 length_bytes: value.len(),
             });

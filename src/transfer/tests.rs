@@ -12,7 +12,7 @@ use super::client::{Fetcher, ReadReply};
 use crate::cache::{Cache, CacheConfig, Stored};
 use crate::digest::{self, ContentHash, Outboard};
 use crate::extent::ByteRange;
-use crate::wire::native::tcp::MAX_RANGE_BYTES;
+use crate::wire::native::tcp::RANGE_MAX_BYTES;
 
 /// Longer than anything here takes; nothing waits for it unless it fails.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -81,7 +81,7 @@ impl TestCache {
         let file = self.cache.file(content.hash(), content.size()).unwrap();
         let mut at = range.start;
         while at < range.end {
-            let piece = ByteRange::new(at, (at + MAX_RANGE_BYTES).min(range.end));
+            let piece = ByteRange::new(at, (at + RANGE_MAX_BYTES).min(range.end));
             let proof = content.encode(piece);
             let verified =
                 digest::decode(content.hash(), content.size(), piece, proof.into()).unwrap();

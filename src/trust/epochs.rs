@@ -14,7 +14,7 @@ pub const EPOCH_SWITCH_S: u64 = 3;
 /// sealed with it until then, and nobody's datagrams are lost meanwhile.
 pub const EPOCH_OVERLAP_S: u64 = 60;
 /// Secrets before the current one that are still opened; the oldest ends beyond it.
-const MAX_OLD: usize = 4;
+const OLD_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Epochs {
@@ -58,7 +58,7 @@ impl Epochs {
         if let Some((next, _)) = self.next.take_if(|(_, from)| *from <= now_s) {
             let before = std::mem::replace(&mut self.sealing, next);
             self.old.insert(0, (before, now_s + EPOCH_OVERLAP_S));
-            self.old.truncate(MAX_OLD);
+            self.old.truncate(OLD_MAX);
         }
         self.old.retain(|(_, end)| *end > now_s);
     }

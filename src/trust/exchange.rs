@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::ledger::MAX_STATEMENTS;
-use super::statement::MAX_STATEMENT_BYTES;
+use super::ledger::STATEMENTS_MAX;
+use super::statement::STATEMENT_MAX_BYTES;
 use crate::id::EpochId;
 
 /// The longest question or answer.
-pub const MAX_EXCHANGE_BYTES: usize = MAX_STATEMENTS * MAX_STATEMENT_BYTES + 256;
+pub const EXCHANGE_MAX_BYTES: usize = STATEMENTS_MAX * STATEMENT_MAX_BYTES + 256;
 
 /// What a member knows, and perhaps all of it.
 #[derive(Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Answer {
 
 fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Option<T> {
     match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) if bytes.len() <= MAX_EXCHANGE_BYTES => Some(value),
+        Ok((value, [])) if bytes.len() <= EXCHANGE_MAX_BYTES => Some(value),
         _ => None,
     }
 }
@@ -83,9 +83,9 @@ mod tests {
         };
         let around = question(1 << 20).encode().len() - (1 << 20);
         for (length, fits) in [
-            (MAX_EXCHANGE_BYTES - 1, true),
-            (MAX_EXCHANGE_BYTES, true),
-            (MAX_EXCHANGE_BYTES + 1, false),
+            (EXCHANGE_MAX_BYTES - 1, true),
+            (EXCHANGE_MAX_BYTES, true),
+            (EXCHANGE_MAX_BYTES + 1, false),
         ] {
             let bytes = question(length - around).encode();
             assert_eq!(bytes.len(), length);

@@ -13,7 +13,7 @@ use super::TrustError;
 use crate::files::{PRIVATE_MODE, make_private_dir};
 
 /// No secret of ours is longer: a key is below 100 bytes, an epoch's 65.
-const MAX_FILE_BYTES: u64 = 4096;
+const FILE_MAX_BYTES: u64 = 4096;
 /// The permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
@@ -22,7 +22,7 @@ const OTHERS: u32 = 0o077;
 /// # Errors
 /// [`TrustError::Exposed`] where others have any right to it, [`TrustError::File`].
 pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-    read_up_to(path, MAX_FILE_BYTES)
+    read_up_to(path, FILE_MAX_BYTES)
 }
 
 /// The same, of another length at most.

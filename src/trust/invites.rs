@@ -6,12 +6,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
-use super::token::{InviteToken, MAX_TOKEN_SEEDS};
+use super::token::{InviteToken, TOKEN_SEEDS_MAX};
 use super::{Role, TrustError, random_bytes, verify_enrolment};
 use crate::id::{NodeId, NodeName};
 
 /// The most invitations that wait at once; issuing more is refused until one is used or ends.
-pub const MAX_INVITES: usize = 64;
+pub const INVITES_MAX: usize = 64;
 
 /// One invitation: gone once it is used.
 #[derive(Debug)]
@@ -64,11 +64,11 @@ impl Invites {
         grant: Grant,
         now_unix_s: u64,
     ) -> Result<InviteToken, TrustError> {
-        if !(1..=MAX_TOKEN_SEEDS).contains(&seeds.len()) {
+        if !(1..=TOKEN_SEEDS_MAX).contains(&seeds.len()) {
             return Err(TrustError::BadSeeds { count: seeds.len() });
         }
         let mut waiting = self.lock_current(now_unix_s);
-        if waiting.len() >= MAX_INVITES {
+        if waiting.len() >= INVITES_MAX {
             return Err(TrustError::TooManyInvites);
         }
         let key = Zeroizing::new(random_bytes());
@@ -200,7 +200,7 @@ mod tests {
     fn the_table_has_a_limit_and_forgets_what_expired() {
         let invites = Invites::new();
         let seeds = vec!["192.0.2.1:1378".parse().unwrap()];
-        for _ in 0..MAX_INVITES {
+        for _ in 0..INVITES_MAX {
             issue(&invites);
         }
         let full = invites.issue(ISSUER, seeds.clone(), HOUR, Grant::default(), 1001);
@@ -217,7 +217,7 @@ mod tests {
     fn an_invitation_names_at_least_one_address_and_not_too_many() {
         let invites = Invites::new();
         let seed: SocketAddr = "192.0.2.1:1378".parse().unwrap();
-        for seeds in [vec![], vec![seed; MAX_TOKEN_SEEDS + 1]] {
+        for seeds in [vec![], vec![seed; TOKEN_SEEDS_MAX + 1]] {
             let refused = invites.issue(ISSUER, seeds, HOUR, Grant::default(), 1000);
             assert!(matches!(refused, Err(TrustError::BadSeeds { .. })));
         }

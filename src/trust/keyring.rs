@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::epochs::Epochs;
-use super::ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS};
-use super::statement::{MAX_STATEMENT_BYTES, SignedStatement};
+use super::ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX};
+use super::statement::{STATEMENT_MAX_BYTES, SignedStatement};
 use super::{EpochSecret, NodeKey, TrustError, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
@@ -26,9 +26,9 @@ const SECRET_FILE: &str = "secrets";
 /// The name of the ledger's file within the state directory.
 const LEDGER_FILE: &str = "members";
 /// The longest ledger's file.
-const MAX_LEDGER_BYTES: u64 = (MAX_STATEMENTS * MAX_STATEMENT_BYTES) as u64;
+const LEDGER_MAX_BYTES: u64 = (STATEMENTS_MAX * STATEMENT_MAX_BYTES) as u64;
 /// The longest chain of certificates that a node shows.
-pub const MAX_CHAIN_BYTES: usize = MAX_CHAIN * MAX_STATEMENT_BYTES;
+pub const CHAIN_MAX_BYTES: usize = CHAIN_MAX * STATEMENT_MAX_BYTES;
 
 /// Where secrets and ledger are kept.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum Fault {
     /// A statement that was not signed by whom it names.
     Forged,
     /// This node has signed more than one may
-    /// ([`MAX_STATEMENTS_PER_ADMIN`](super::MAX_STATEMENTS_PER_ADMIN)).
+    /// ([`STATEMENTS_PER_ADMIN_MAX`](super::STATEMENTS_PER_ADMIN_MAX)).
     Over(NodeId),
 }
 
@@ -82,7 +82,7 @@ impl Keyring {
         now_s: u64,
     ) -> Result<Self, TrustError> {
         let (secret, members) = (directory.join(SECRET_FILE), directory.join(LEDGER_FILE));
-        let ledger = match file::read_up_to(&members, MAX_LEDGER_BYTES)? {
+        let ledger = match file::read_up_to(&members, LEDGER_MAX_BYTES)? {
             Some(bytes) => read_ledger(&members, &bytes)?,
             None => {
                 // a secret without a ledger is of no cluster that this node can prove to be in
@@ -268,8 +268,8 @@ impl Keyring {
 
     /// Takes in a chain that a node shows, and says whether the node is a member then.
     pub fn admits(&self, node: &NodeId, chain: &[u8]) -> bool {
-        if !self.is_member(node) && !chain.is_empty() && chain.len() <= MAX_CHAIN_BYTES {
-            let _heard = self.hear(chain, MAX_CHAIN);
+        if !self.is_member(node) && !chain.is_empty() && chain.len() <= CHAIN_MAX_BYTES {
+            let _heard = self.hear(chain, CHAIN_MAX);
         }
         self.is_member(node)
     }
@@ -384,7 +384,7 @@ impl Keyring {
                 Home::State(_) | Home::Memory => TrustError::BadChain,
             });
         };
-        let statements = SignedStatement::decode_all(chain, MAX_CHAIN);
+        let statements = SignedStatement::decode_all(chain, CHAIN_MAX);
         let joined = statements
             .and_then(Ledger::of)
             .ok_or(TrustError::BadChain)?;

@@ -27,13 +27,13 @@ mod walk;
 use walk::Walk;
 
 /// Statements in a ledger; further ones are refused.
-pub const MAX_STATEMENTS: usize = 4096;
+pub const STATEMENTS_MAX: usize = 4096;
 /// Of these, by one node that may admit; what one makes others keep.
-pub const MAX_STATEMENTS_PER_ADMIN: usize = 2048;
+pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
 /// Of these, by one node that may only go.
-const MAX_STATEMENTS_PER_MEMBER: usize = 4;
+const STATEMENTS_PER_MEMBER_MAX: usize = 4;
 /// Statements that a node presents itself with: from the founding to its own certificate.
-pub const MAX_CHAIN: usize = 16;
+pub const CHAIN_MAX: usize = 16;
 
 /// Who comes before whom: steps from the founder, then the time of admission, then the key.
 type Rank = (usize, u64, NodeId);
@@ -219,7 +219,7 @@ impl Ledger {
         let mut chain = Vec::new();
         let mut next = self.certificate(node);
         while let Some(certificate) = next
-            && chain.len() < MAX_CHAIN
+            && chain.len() < CHAIN_MAX
         {
             chain.extend(self.statements.get(&certificate.id).cloned());
             let is_founder = certificate.node == self.founder;

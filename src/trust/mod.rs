@@ -24,17 +24,17 @@ mod token;
 pub use allow::AllowList;
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
-pub use exchange::MAX_EXCHANGE_BYTES;
-pub use invites::{Grant, Invites, MAX_INVITES, Redeemed};
-pub use keyring::{Fault, Keyring, MAX_CHAIN_BYTES};
-pub use ledger::{Certificate, Ledger, MAX_CHAIN, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN};
+pub use exchange::EXCHANGE_MAX_BYTES;
+pub use invites::{Grant, INVITES_MAX, Invites, Redeemed};
+pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring};
+pub use ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
 pub use share_key::{SEAL_BYTES, ShareKey, WrappedKey, has_key};
 pub use statement::{
-    Claim, MAX_STATEMENT_BYTES, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId,
+    Claim, OWNED_PATH_MAX_BYTES, STATEMENT_MAX_BYTES, SignedStatement, Statement, StatementId,
 };
-pub use token::{InviteToken, MAX_TOKEN_BYTES, MAX_TOKEN_SEEDS};
+pub use token::{InviteToken, TOKEN_MAX_BYTES, TOKEN_SEEDS_MAX};
 
 use std::io;
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ pub enum TrustError {
     )]
     OwnedPath,
     /// No statement fits any more.
-    #[error("{MAX_STATEMENTS} joins and expulsions are on record, which is as many as may be")]
+    #[error("{STATEMENTS_MAX} joins and expulsions are on record, which is as many as may be")]
     LedgerFull,
     /// What the inviting node showed does not make this one a member.
     #[error("the inviting node did not show a certificate for this one; make a new invitation")]
@@ -135,10 +135,10 @@ pub enum TrustError {
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     Expired,
     /// Too many invitations wait to be used.
-    #[error("{MAX_INVITES} invitations are waiting; wait until some are used or expire")]
+    #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,
     /// Too many addresses for one token.
-    #[error("an invitation names 1 to {MAX_TOKEN_SEEDS} addresses, not {count}")]
+    #[error("an invitation names 1 to {TOKEN_SEEDS_MAX} addresses, not {count}")]
     BadSeeds {
         /// How many were given.
         count: usize,

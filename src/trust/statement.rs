@@ -12,7 +12,7 @@ use super::{NodeKey, verify};
 use crate::id::{EpochId, NodeId, NodeName, to_hex};
 
 /// The longest encoded statement: one with the longest name has some 280 bytes.
-pub const MAX_STATEMENT_BYTES: usize = 320;
+pub const STATEMENT_MAX_BYTES: usize = 320;
 /// The longest path that a node can be made the owner of: a statement has room for it.
 pub const OWNED_PATH_MAX_BYTES: usize = 120;
 const LABEL: &[u8] = b"p2pfs membership 1\0";
@@ -139,7 +139,7 @@ impl SignedStatement {
         verify(&self.statement.by, &bytes, &self.signature)
     }
 
-    /// Its bytes: at most [`MAX_STATEMENT_BYTES`].
+    /// Its bytes: at most [`STATEMENT_MAX_BYTES`].
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("a statement always encodes")
     }
@@ -147,7 +147,7 @@ impl SignedStatement {
     /// Reads one; its signature is not checked yet.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match postcard::take_from_bytes(bytes) {
-            Ok((statement, [])) if bytes.len() <= MAX_STATEMENT_BYTES => Some(statement),
+            Ok((statement, [])) if bytes.len() <= STATEMENT_MAX_BYTES => Some(statement),
             _ => None,
         }
     }
@@ -165,7 +165,7 @@ impl SignedStatement {
                 return None;
             }
             let (statement, rest) = postcard::take_from_bytes(bytes).ok()?;
-            if bytes.len() - rest.len() > MAX_STATEMENT_BYTES {
+            if bytes.len() - rest.len() > STATEMENT_MAX_BYTES {
                 return None;
             }
             all.push(statement);
@@ -204,7 +204,7 @@ mod tests {
         let key = NodeKey::random();
         let signed = longest(&key);
         let bytes = signed.encode();
-        assert!(bytes.len() <= MAX_STATEMENT_BYTES, "{}", bytes.len());
+        assert!(bytes.len() <= STATEMENT_MAX_BYTES, "{}", bytes.len());
         assert_eq!(SignedStatement::decode(&bytes), Some(signed.clone()));
         let many = [signed.clone(), signed.clone(), signed];
         let bytes = SignedStatement::encode_all(&many);

@@ -16,9 +16,9 @@ const PREFIX: &str = "p2pfs1-";
 /// What a token of any version begins with.
 const ANY_VERSION: &str = "p2pfs";
 /// The most seed addresses in one token.
-pub const MAX_TOKEN_SEEDS: usize = 8;
+pub const TOKEN_SEEDS_MAX: usize = 8;
 /// The longest text that is looked at: eight IPv6 seeds make 368 characters.
-pub const MAX_TOKEN_BYTES: usize = 512;
+pub const TOKEN_MAX_BYTES: usize = 512;
 /// Enough to find a mistyped letter; the key is what protects, not this.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -27,7 +27,7 @@ const CHECKSUM_BYTES: usize = 4;
 pub struct InviteToken {
     /// The only node that accepts it.
     pub issuer: NodeId,
-    /// Where the issuer listens; 1 to [`MAX_TOKEN_SEEDS`].
+    /// Where the issuer listens; 1 to [`TOKEN_SEEDS_MAX`].
     pub seeds: Vec<SocketAddr>,
     /// The one-use key that proves the invitation.
     pub key: Zeroizing<[u8; 32]>,
@@ -39,10 +39,10 @@ impl InviteToken {
     /// The text: letters and digits, so that a double click takes all of it.
     ///
     /// # Panics
-    /// Where there are more than [`MAX_TOKEN_SEEDS`] seeds, which `Invites::issue` refuses.
+    /// Where there are more than [`TOKEN_SEEDS_MAX`] seeds, which `Invites::issue` refuses.
     pub fn encode(&self) -> String {
-        assert!(self.seeds.len() <= MAX_TOKEN_SEEDS);
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES));
+        assert!(self.seeds.len() <= TOKEN_SEEDS_MAX);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_MAX_BYTES));
         bytes.extend_from_slice(self.issuer.as_bytes());
         bytes.extend_from_slice(&self.key[..]);
         bytes.extend_from_slice(&self.expires_unix_s.to_be_bytes());
@@ -63,7 +63,7 @@ impl InviteToken {
     pub fn parse(text: &str) -> Result<Self, TrustError> {
         let text = text.trim();
         let bad = |why| TrustError::BadToken { why };
-        if text.len() > MAX_TOKEN_BYTES {
+        if text.len() > TOKEN_MAX_BYTES {
             return Err(bad("it is too long"));
         }
         let text = text.to_ascii_lowercase();
@@ -138,10 +138,10 @@ fn parse_body(body: &[u8]) -> Option<InviteToken> {
     let (key, body) = body.split_first_chunk::<32>()?;
     let (expires, body) = body.split_first_chunk::<8>()?;
     let (count, mut body) = body.split_first()?;
-    if !(1..=MAX_TOKEN_SEEDS).contains(&usize::from(*count)) {
+    if !(1..=TOKEN_SEEDS_MAX).contains(&usize::from(*count)) {
         return None;
     }
-    let mut seeds = Vec::with_capacity(MAX_TOKEN_SEEDS);
+    let mut seeds = Vec::with_capacity(TOKEN_SEEDS_MAX);
     for _ in 0..*count {
         let (seed, rest) = parse_address(body)?;
         seeds.push(seed);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_longest_token_is_within_the_limit_of_parsing() {
-        let seeds = vec!["[2001:db8::1]:9".parse().unwrap(); MAX_TOKEN_SEEDS];
+        let seeds = vec!["[2001:db8::1]:9".parse().unwrap(); TOKEN_SEEDS_MAX];
         let token = InviteToken { seeds, ..token() };
         assert_eq!(InviteToken::parse(&token.encode()).unwrap(), token);
     }
@@ -256,9 +256,9 @@ mod tests {
     #[test]
     fn a_text_over_the_limit_is_not_looked_at() {
         for (length, is_read) in [
-            (MAX_TOKEN_BYTES - 1, true),
-            (MAX_TOKEN_BYTES, true),
-            (MAX_TOKEN_BYTES + 1, false),
+            (TOKEN_MAX_BYTES - 1, true),
+            (TOKEN_MAX_BYTES, true),
+            (TOKEN_MAX_BYTES + 1, false),
         ] {
             let text = format!("{PREFIX}{}", "a".repeat(length - PREFIX.len()));
             let error = InviteToken::parse(&text).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use p2pfs::id::NodeName;
 use p2pfs::trust::{
-    EpochSecret, InviteToken, Keyring, Ledger, MAX_STATEMENTS, NodeKey, SignedStatement,
+    EpochSecret, InviteToken, Keyring, Ledger, NodeKey, STATEMENTS_MAX, SignedStatement,
 };
 
 static FOUNDER: LazyLock<NodeKey> = LazyLock::new(|| NodeKey::from_seed(&[1; 32]));
@@ -16,8 +16,8 @@ pub fn statements(bytes: &[u8]) {
         assert_eq!(SignedStatement::decode(&again).as_ref(), Some(&statement));
         assert!(!statement.is_genuine() || again.len() <= bytes.len());
     }
-    if let Some(all) = SignedStatement::decode_all(bytes, MAX_STATEMENTS) {
-        assert!(all.len() <= MAX_STATEMENTS);
+    if let Some(all) = SignedStatement::decode_all(bytes, STATEMENTS_MAX) {
+        assert!(all.len() <= STATEMENTS_MAX);
         let _ledger = Ledger::of(all);
     }
 }

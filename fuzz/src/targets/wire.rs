@@ -11,7 +11,7 @@ use p2pfs::wire::legacy::{self, Datagram, MemberName, Name, TransferHeader};
 use p2pfs::wire::mesh::{self, Decoder, Item, Line};
 use p2pfs::wire::native::record::SignedHead;
 use p2pfs::wire::native::tcp::{
-    BatchPart, FrameHeader, Greeting, HEADER_BYTES, MAX_LOG_RECORDS, PackedBatch, Phase, Request,
+    BatchPart, FrameHeader, Greeting, HEADER_BYTES, LOG_RECORDS_MAX, PackedBatch, Phase, Request,
     Response, pack_records, unpack_batch, unpack_records,
 };
 use p2pfs::wire::native::udp::{Body, Header, Message};
@@ -70,7 +70,7 @@ pub fn records(bytes: &[u8]) {
         let Ok(records) = unpack_records(bytes) else {
             continue;
         };
-        assert!(records.len() <= MAX_LOG_RECORDS);
+        assert!(records.len() <= LOG_RECORDS_MAX);
         let Ok(again) = pack_records(&records) else {
             assert!(records.is_empty(), "one record always fits");
             continue;

@@ -1,7 +1,7 @@
 //! What the kernel must be told.
 
 use super::*;
-use crate::catalogue::{Change, MAX_CHANGES};
+use crate::catalogue::{CHANGES_MAX, Change};
 
 fn drain(node: &mut Catalogue) -> Vec<Change> {
     node.view();
@@ -89,6 +89,6 @@ fn a_name_that_vanishes_is_told_with_its_conflict_names() {
 #[test]
 fn very_many_changes_become_everything() {
     let mut me = node(1, "x");
-    (0..=MAX_CHANGES).for_each(|n| put(&mut me, &n.to_string(), file("", 1)));
+    (0..=CHANGES_MAX).for_each(|n| put(&mut me, &n.to_string(), file("", 1)));
     assert_eq!(drain(&mut me), [Change::Everything]);
 }

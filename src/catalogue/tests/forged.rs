@@ -2,7 +2,7 @@
 
 use super::pulls::{author_of, watcher};
 use super::*;
-use crate::catalogue::{CatalogueError, LogPart, MAX_FRESH_PULLS, Pull};
+use crate::catalogue::{CatalogueError, FRESH_PULLS_MAX, LogPart, Pull};
 use crate::wire::native::record::Fact;
 
 /// A part as honest as can be but for one record.
@@ -23,7 +23,7 @@ fn a_forged_log_is_never_seen_and_is_pulled_anew_a_few_times() {
     let (mut author, mut watcher) = (author_of(5), watcher());
     let head = signed(&mut author);
     let mut pull = pull_of(watcher.handle_head(&head));
-    for _ in 0..MAX_FRESH_PULLS {
+    for _ in 0..FRESH_PULLS_MAX {
         let outcome = watcher.apply(id(1), forged(&mut author, pull)).unwrap();
         let Applied::Mismatch { retry: Some(next) } = outcome else {
             panic!("{outcome:?}")

@@ -4,7 +4,7 @@ use super::*;
 use crate::catalogue::log::Log;
 use crate::catalogue::staged::STAGED_MAX_PARTS;
 use crate::catalogue::{
-    CatalogueError, MAX_NODES, MAX_OWN_RECOVERIES, MAX_RECORDS_PER_AUTHOR, TOMBSTONES_MIN,
+    CatalogueError, NODES_MAX, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX, TOMBSTONES_MIN,
 };
 use crate::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
 
@@ -264,7 +264,7 @@ fn a_node_that_lost_its_state_and_begins_a_later_life_contradicts_nothing_of_its
 fn two_nodes_that_outbid_each_other_are_a_copied_key() {
     let (mut one, mut two) = (node(1, "x"), node(1, "x"));
     put(&mut one, "a", file("a", 1));
-    for _ in 0..2 * MAX_OWN_RECOVERIES + 2 {
+    for _ in 0..2 * OWN_RECOVERIES_MAX + 2 {
         std::mem::swap(&mut one, &mut two);
         match one.handle_head(&signed(&mut two)) {
             HeadOutcome::OwnStateLost { epoch } => one.recover_own(epoch),
@@ -385,11 +385,11 @@ fn nobody_else_writes_our_own_log() {
 fn logs_and_nodes_over_their_limits_are_refused() {
     let (mut author, mut watcher) = (author_of(1), watcher());
     let mut head = signed(&mut author);
-    head.head.count = MAX_RECORDS_PER_AUTHOR as u64 + 1;
+    head.head.count = RECORDS_PER_AUTHOR_MAX as u64 + 1;
     let count = head.head.count;
     let refused = HeadOutcome::Refused(CatalogueError::TooManyRecords { count });
     assert_eq!(watcher.handle_head(&head), refused);
-    for number in 0..MAX_NODES as u32 - 2 {
+    for number in 0..NODES_MAX as u32 - 2 {
         let mut key = [9; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
         watcher.set_live(NodeId::new(key), true).unwrap();

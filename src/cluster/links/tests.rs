@@ -299,14 +299,14 @@ fn our_own_datagram_come_back_is_no_peer() {
 fn the_table_of_links_has_an_end_and_the_longest_silent_goes() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
-    for n in 0..(MAX_LINKS + 10) as u16 {
+    for n in 0..(LINKS_MAX + 10) as u16 {
         a.greet(now + Duration::from_millis(u64::from(n)), address(n + 2));
         sent(&mut a);
     }
-    assert_eq!(a.len(), MAX_LINKS);
-    assert_eq!(a.hellos.len(), MAX_LINKS);
+    assert_eq!(a.len(), LINKS_MAX);
+    assert_eq!(a.hellos.len(), LINKS_MAX);
     assert!(!a.links.contains_key(&address(2)));
-    assert!(a.links.contains_key(&address((MAX_LINKS + 11) as u16)));
+    assert!(a.links.contains_key(&address((LINKS_MAX + 11) as u16)));
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn what_waits_for_a_proof_has_an_end() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     (0..100).for_each(|_| a.send(now, address(2), message("x")));
-    assert_eq!(a.links[&address(2)].waiting.len(), MAX_WAITING_FRAMES);
+    assert_eq!(a.links[&address(2)].waiting.len(), WAITING_FRAMES_MAX);
     assert_eq!(sent(&mut a).len(), 1, "one greeting for all of them");
 }
 
@@ -322,12 +322,12 @@ fn what_waits_for_a_proof_has_an_end() {
 fn what_waits_to_be_sent_has_an_end_and_the_oldest_gives_way() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
-    for n in 0..MAX_TRANSMITS {
+    for n in 0..TRANSMITS_MAX {
         a.queue(address(n as u16), Vec::new());
     }
-    assert_eq!((a.transmits.len(), a.counters.overflow), (MAX_TRANSMITS, 0));
-    a.queue(address(MAX_TRANSMITS as u16), Vec::new());
-    assert_eq!((a.transmits.len(), a.counters.overflow), (MAX_TRANSMITS, 1));
+    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 0));
+    a.queue(address(TRANSMITS_MAX as u16), Vec::new());
+    assert_eq!((a.transmits.len(), a.counters.overflow), (TRANSMITS_MAX, 1));
     assert_eq!(a.poll_transmit().map(|first| first.to), Some(address(1)));
 }
 
@@ -340,12 +340,12 @@ fn no_more_addresses_wait_to_be_asked_who_is_there_than_the_limit() {
     let mut rng = StdRng::seed_from_u64(1);
     let vouchers = Vouchers::new(key(1));
     let mut a = Links::new(contact(1), vouchers, Arc::new(keyring), &mut rng, now);
-    for n in 0..MAX_STRANGERS {
+    for n in 0..STRANGERS_MAX {
         assert_eq!(a.strangers.len(), n);
         a.note_stranger(address(n as u16));
     }
     a.note_stranger(address(9999));
-    assert_eq!(a.strangers.len(), MAX_STRANGERS);
+    assert_eq!(a.strangers.len(), STRANGERS_MAX);
     assert!(!a.strangers.contains(&address(9999)));
 }
 

@@ -8,7 +8,7 @@ use foca::{Codec, PeriodicParams, PostcardCodec};
 use super::super::config::ClusterConfig;
 use super::super::vouch::{LifeCodec, Vouchers, decode_signed};
 use super::{Header, Update};
-use crate::wire::native::udp::{Contact, MAX_PAYLOAD_BYTES, Signature};
+use crate::wire::native::udp::{Contact, PAYLOAD_MAX_BYTES, Signature};
 
 /// How often news of members is passed on while there is some.
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
@@ -28,7 +28,7 @@ pub(super) struct Packet {
 }
 
 /// How often each piece of news goes out at least: enough for three members under heavy loss.
-pub(super) const MIN_SENDS: NonZeroU8 = NonZeroU8::new(6).unwrap();
+pub(super) const SENDS_MIN: NonZeroU8 = NonZeroU8::new(6).unwrap();
 
 /// Whether a datagram can be addressed to it at all.
 pub(super) fn is_reachable(contact: Contact) -> bool {
@@ -37,7 +37,7 @@ pub(super) fn is_reachable(contact: Contact) -> bool {
 
 /// The packet's parts, where all of it can be read and no member in it is nowhere.
 pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
-    if data.len() > MAX_PAYLOAD_BYTES {
+    if data.len() > PAYLOAD_MAX_BYTES {
         return None;
     }
     let header: Header = PostcardCodec.decode_header(&mut data).ok()?;
@@ -80,10 +80,10 @@ pub(super) fn engine_config(config: &ClusterConfig) -> foca::Config {
         probe_period: config.probe_period.max(SHORTEST_PERIOD),
         probe_rtt: config.probe_round_trip,
         num_indirect_probes: FANOUT,
-        max_transmissions: MIN_SENDS,
+        max_transmissions: SENDS_MIN,
         suspect_to_down_after: config.suspicion,
         remove_down_after: Some(config.remember_down),
-        max_packet_size: NonZeroUsize::new(MAX_PAYLOAD_BYTES).unwrap_or(NonZeroUsize::MIN),
+        max_packet_size: NonZeroUsize::new(PAYLOAD_MAX_BYTES).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
         periodic_announce: periodic(ASK_PERIOD, 1),
         periodic_announce_to_down_members: periodic(LOOK_FOR_DOWN_PERIOD, 2),

@@ -125,7 +125,7 @@ fn the_table_of_members_has_an_end() {
     let mut a = roster(1, now);
     let mut counters = Counters::default();
     let mut rng = StdRng::seed_from_u64(1);
-    for _ in 0..2 * MAX_MEMBERS / 64 {
+    for _ in 0..2 * MEMBERS_MAX / 64 {
         let update = |_| {
             let key = Arc::new(NodeKey::from_seed(&rng.random()));
             let node = key.node_id();
@@ -138,7 +138,7 @@ fn the_table_of_members_has_an_end() {
         let updates: Vec<_> = (0..64).map(update).collect();
         a.merge(now, &list(updates), |_| true, &mut counters);
     }
-    assert!(a.live().len() <= MAX_MEMBERS);
+    assert!(a.live().len() <= MEMBERS_MAX);
     assert!(counters.too_many_members > 0);
 }
 
@@ -150,7 +150,7 @@ fn a_list_that_is_none_changes_nothing() {
     assert!(!a.merge(now, &[255; 40], |_| true, &mut counters));
     assert!(!a.merge(
         now,
-        &vec![0; MAX_MEMBER_LIST_BYTES + 1],
+        &vec![0; MEMBER_LIST_MAX_BYTES + 1],
         |_| true,
         &mut counters
     ));

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::MAX_WAITING;
+use super::WAITING_MAX;
 use crate::fs::Stale;
 
 /// After this a word is sent again.
@@ -29,7 +29,7 @@ impl Again {
         if stale.is_empty() {
             return;
         }
-        if self.count + stale.len() > MAX_WAITING {
+        if self.count + stale.len() > WAITING_MAX {
             *self = Self::default();
             stale = vec![Stale::Everything];
         }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn more_than_are_kept_become_one_word() {
         let (mut again, now) = (Again::default(), Instant::now());
-        (0..=MAX_WAITING).for_each(|_| again.note(vec![ATTRIBUTES], now));
+        (0..=WAITING_MAX).for_each(|_| again.note(vec![ATTRIBUTES], now));
         assert_eq!(again.take_due(now + CROSSING_TIME), [Stale::Everything]);
     }
 }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use crate::mounting::{MAX_READ_BYTES, MountingError};
+use crate::mounting::{MountingError, READ_MAX_BYTES};
 
 const HELPER: &str = "fusermount3";
 
@@ -61,7 +61,7 @@ pub(super) fn unmount(dir: &Path) -> Result<(), MountingError> {
 
 fn options() -> String {
     format!(
-        "ro,nosuid,nodev,default_permissions,fsname=p2pfs,subtype=p2pfs,max_read={MAX_READ_BYTES}"
+        "ro,nosuid,nodev,default_permissions,fsname=p2pfs,subtype=p2pfs,max_read={READ_MAX_BYTES}"
     )
 }
 

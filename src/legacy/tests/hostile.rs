@@ -196,7 +196,7 @@ proptest! {
             world.hear(&format!("10.0.1.{host}:1378"), &datagram);
             world.pass(Duration::from_millis(pause_ms));
             for (_, text) in world.sent() {
-                prop_assert!(text.len() <= crate::wire::legacy::MAX_SENT_BYTES);
+                prop_assert!(text.len() <= crate::wire::legacy::SENT_MAX_BYTES);
             }
             for event in world.events() {
                 if let LegacyEvent::Try { name, at, .. } = event {

@@ -152,9 +152,9 @@ async fn a_request_in_parts_or_without_its_line_end_is_read() {
 #[tokio::test]
 async fn a_request_is_read_up_to_its_limit() {
     for (length, fits) in [
-        (MAX_REQUEST_BYTES - 1, true),
-        (MAX_REQUEST_BYTES, true),
-        (MAX_REQUEST_BYTES + 1, false),
+        (REQUEST_MAX_BYTES - 1, true),
+        (REQUEST_MAX_BYTES, true),
+        (REQUEST_MAX_BYTES + 1, false),
     ] {
         let (mut client, server) = connect().await;
         // the last part of a path is the name, and the line ends with the last byte

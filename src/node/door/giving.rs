@@ -15,10 +15,10 @@ use tokio::time::sleep;
 
 use crate::node::{Message, Node, Parcel, PushError, Recipient, SendError};
 use crate::wire::mesh::is_about_file;
-use crate::wire::native::tcp::MAX_GIVEN_BYTES;
+use crate::wire::native::tcp::GIVEN_MAX_BYTES;
 
 /// The most that [`Node::send_bytes`] carries at once: 256 KiB.
-pub const MESSAGE_MAX_BYTES: usize = MAX_GIVEN_BYTES;
+pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
 /// How long somebody who is named and not known is waited for: a few rounds of gossip.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
 /// How often they are looked for meanwhile.

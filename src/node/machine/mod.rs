@@ -40,7 +40,7 @@ use crate::path::SharedPath;
 use crate::trust::{Keyring, NodeKey, SignedStatement};
 use crate::wire::native::record::{Entry, Fact, ShareIndex};
 use crate::wire::native::tcp::Request;
-use crate::wire::native::udp::{MAX_GET_HASHES, Message, OfferSummary};
+use crate::wire::native::udp::{GET_HASHES_MAX, Message, OfferSummary};
 
 /// How long own changes are gathered before a head is signed for them: a scan of many files makes
 /// few heads, and one file waits no longer than anyone notices.
@@ -363,7 +363,7 @@ impl Machine {
             .into_iter()
             .partition(|hash| self.catalogue.is_private(hash));
         self.ask_readers(now, &private);
-        for some in hashes.chunks(MAX_GET_HASHES) {
+        for some in hashes.chunks(GET_HASHES_MAX) {
             if let Ok(body) = (Message::Get {
                 hashes: some.to_vec(),
             })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{MAX_VALUE_BYTES, STORE_VERSION};
+use super::{STORE_VERSION, VALUE_MAX_BYTES};
 use crate::catalogue::CatalogueError;
 
 /// Why something could not be stored or loaded. Nothing on disk was lost.
@@ -45,8 +45,8 @@ pub enum StoreError {
         /// What the system said.
         why: String,
     },
-    /// Over [`MAX_VALUE_BYTES`]; the caller is at fault.
-    #[error("a stored value of {length_bytes} bytes is over the limit of {MAX_VALUE_BYTES}")]
+    /// Over [`VALUE_MAX_BYTES`]; the caller is at fault.
+    #[error("a stored value of {length_bytes} bytes is over the limit of {VALUE_MAX_BYTES}")]
     TooLong {
         /// Its length.
         length_bytes: usize,

@@ -133,7 +133,7 @@ fn settings_survive() {
     store.set_generation(Generation(77)).unwrap();
     store.set_addresses(&addresses).unwrap();
     store.set_value("colour", b"green").unwrap();
-    let long = store.set_value("long", &vec![0; MAX_VALUE_BYTES + 1]);
+    let long = store.set_value("long", &vec![0; VALUE_MAX_BYTES + 1]);
     assert!(matches!(long, Err(StoreError::TooLong { .. })));
     drop(store);
     let store = Store::open(dir.path()).unwrap();

@@ -12,7 +12,7 @@ use crate::id::NodeId;
 use crate::net::NetError;
 use crate::transfer::Holder;
 use crate::wire::native::tcp::{
-    BatchPart, Lane, MAX_BATCH_FILE_BYTES, MAX_BATCH_FILES, Request, Response, SmallFile,
+    BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BatchPart, Lane, Request, Response, SmallFile,
     unpack_batch,
 };
 
@@ -36,7 +36,7 @@ impl Inner {
         let mut batches: Vec<Batch> = Vec::new();
         let mut room = self.table.lock().room();
         for file in files {
-            let is_small = (1..=MAX_BATCH_FILE_BYTES).contains(&file.size_bytes);
+            let is_small = (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
             if room == 0 || !is_small || self.cache.is_complete(&file.hash) {
                 continue;
             }
@@ -204,7 +204,7 @@ fn add(batches: &mut Vec<Batch>, from: Holder, file: SmallFile) {
     let has_room = |batch: &&mut Batch| {
         let bytes: u64 = batch.files.iter().map(|file| file.size_bytes).sum();
         batch.from.node == from.node
-            && batch.files.len() < MAX_BATCH_FILES
+            && batch.files.len() < BATCH_FILES_MAX
             && bytes + file.size_bytes <= BATCH_TARGET_BYTES
     };
     match batches.iter_mut().rfind(has_room) {

@@ -23,7 +23,7 @@ use crate::cache::Cache;
 use crate::extent::ByteRange;
 use crate::net::peer::PeerNet;
 use crate::transfer::TransferError;
-pub use crate::wire::native::tcp::{MAX_BATCH_FILE_BYTES, SmallFile};
+pub use crate::wire::native::tcp::{BATCH_FILE_MAX_BYTES, SmallFile};
 
 use table::{Reading, Table};
 

@@ -11,7 +11,7 @@ use crate::id::NodeId;
 
 /// How many files askers are remembered of; the one asked for longest ago is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How many askers of one file are remembered: what an offer can name (`MAX_OFFER_ASKERS`).
+/// How many askers of one file are remembered: what an offer can name (`OFFER_ASKERS_MAX`).
 pub const ASKERS_MAX: usize = 8;
 /// For how long.
 const LATELY: Duration = Duration::from_secs(120);

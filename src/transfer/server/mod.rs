@@ -25,7 +25,7 @@ use crate::id::NodeId;
 use crate::net::peer::Incoming;
 use crate::share::ShareSet;
 use crate::transfer::Pace;
-use crate::wire::native::tcp::{Lane, MAX_HOLDINGS_RANGES, MAX_RANGE_BYTES, Request, Response};
+use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response};
 
 pub use askers::ASKERS_MAX;
 use askers::Askers;
@@ -365,7 +365,7 @@ impl Server {
         let found = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let source = inner.find(&hash)?;
-            let ranges = longest(source.ranges(), MAX_HOLDINGS_RANGES);
+            let ranges = longest(source.ranges(), HOLDINGS_RANGES_MAX);
             Some(Response::Holdings {
                 ranges,
                 size_bytes: source.size_bytes(),
@@ -476,7 +476,7 @@ async fn sweep(inner: Weak<Inner>) {
 
 fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
     let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
-    inside && range.len() <= MAX_RANGE_BYTES
+    inside && range.len() <= RANGE_MAX_BYTES
 }
 
 fn longest(ranges: ExtentSet, most: usize) -> ExtentSet {

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{Fault, Keyring};
-use crate::trust::ledger::MAX_STATEMENTS;
+use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, exchange};
 
@@ -27,7 +27,7 @@ impl Keyring {
         let Some(question) = exchange::Question::decode(bytes) else {
             return (None, self.has_ledger().then_some(Fault::Garbage));
         };
-        let (_new, fault) = self.hear(&question.statements, MAX_STATEMENTS);
+        let (_new, fault) = self.hear(&question.statements, STATEMENTS_MAX);
         let newest = self.epochs().newest();
         let answer = self.read_ledger(|ledger| {
             let digest = ledger.digest();
@@ -51,7 +51,7 @@ impl Keyring {
         let Some(answer) = exchange::Answer::decode(bytes) else {
             return (false, Some(Fault::Garbage));
         };
-        let (_new, fault) = self.hear(&answer.statements, MAX_STATEMENTS);
+        let (_new, fault) = self.hear(&answer.statements, STATEMENTS_MAX);
         if let Some(secret) = answer.secret {
             let secret = EpochSecret::new(*secret);
             if self.wanted_epoch() == Some(secret.id()) {

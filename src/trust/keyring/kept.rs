@@ -5,7 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::id::{from_hex, to_hex};
-use crate::trust::ledger::{Ledger, MAX_STATEMENTS};
+use crate::trust::ledger::{Ledger, STATEMENTS_MAX};
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, TrustError, file};
 
@@ -13,7 +13,7 @@ use crate::trust::{EpochSecret, TrustError, file};
 const EXPECTED: &str = "64 hexadecimal digits and a newline";
 
 pub(super) fn read_ledger(path: &Path, bytes: &[u8]) -> Result<Ledger, TrustError> {
-    let ledger = SignedStatement::decode_all(bytes, MAX_STATEMENTS).and_then(Ledger::of);
+    let ledger = SignedStatement::decode_all(bytes, STATEMENTS_MAX).and_then(Ledger::of);
     ledger.ok_or_else(|| TrustError::BadFile {
         path: path.into(),
         expected: "a list of members: move it aside and join the cluster again",

@@ -87,10 +87,10 @@ fn a_chain_is_heard_up_to_its_limit_of_bytes() {
     let node = key(3).node_id();
     admin.admit(&key(1), node, name(3), false).unwrap();
     let chain = admin.chain_of(&node);
-    assert!(chain.len() < MAX_CHAIN_BYTES);
+    assert!(chain.len() < CHAIN_MAX_BYTES);
     // each statement once more, so that nothing but the length is wrong
-    let long = chain.repeat(MAX_CHAIN_BYTES / chain.len() + 1);
-    assert!(long.len() > MAX_CHAIN_BYTES && !member.admits(&node, &long));
+    let long = chain.repeat(CHAIN_MAX_BYTES / chain.len() + 1);
+    assert!(long.len() > CHAIN_MAX_BYTES && !member.admits(&node, &long));
     assert!(member.admits(&node, &chain));
 }
 

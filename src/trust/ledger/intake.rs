@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Ledger, MAX_STATEMENTS, MAX_STATEMENTS_PER_ADMIN, MAX_STATEMENTS_PER_MEMBER, has_room,
+    Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX, STATEMENTS_PER_MEMBER_MAX, has_room,
 };
 use crate::id::NodeId;
 use crate::trust::statement::{Claim, SignedStatement};
@@ -136,7 +136,7 @@ impl Ledger {
             && has_room(&statement.claim)
             && !matches!(statement.claim, Claim::Found { .. })
             && !self.statements.contains_key(&signed.id());
-        if !is_of_here || self.statements.len() >= MAX_STATEMENTS {
+        if !is_of_here || self.statements.len() >= STATEMENTS_MAX {
             return Place::Nowhere;
         }
         let by = statement.by;
@@ -144,9 +144,9 @@ impl Ledger {
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));
         match right {
-            Right::Admit if kept < MAX_STATEMENTS_PER_ADMIN => Place::Here,
+            Right::Admit if kept < STATEMENTS_PER_ADMIN_MAX => Place::Here,
             Right::Admit => Place::Over,
-            Right::Go if is_farewell && kept < MAX_STATEMENTS_PER_MEMBER => Place::Here,
+            Right::Go if is_farewell && kept < STATEMENTS_PER_MEMBER_MAX => Place::Here,
             Right::Go | Right::None => Place::Later,
         }
     }

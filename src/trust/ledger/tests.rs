@@ -292,7 +292,7 @@ fn a_certificate_ends_at_its_time() {
 #[test]
 fn what_one_administrator_makes_others_keep_has_an_end() {
     let mut ledger = cluster();
-    let spam: Vec<_> = (0..MAX_STATEMENTS_PER_ADMIN as u64 + 50)
+    let spam: Vec<_> = (0..STATEMENTS_PER_ADMIN_MAX as u64 + 50)
         .map(|number| {
             let claim = Claim::Rotate {
                 epoch: EpochId(number.to_be_bytes()),
@@ -311,7 +311,7 @@ fn what_one_administrator_makes_others_keep_has_an_end() {
         .collect();
     assert_eq!(ledger.take_in(spam).over, Some(id(2)), "it is named");
     let of_2 = ledger.by(&id(2)).count();
-    assert_eq!(of_2, MAX_STATEMENTS_PER_ADMIN);
+    assert_eq!(of_2, STATEMENTS_PER_ADMIN_MAX);
     ledger.expel(&key(1), id(2), 99).unwrap();
     assert_eq!(members(&ledger), [1, 3]);
 }
@@ -345,7 +345,7 @@ fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands
         };
         statement.sign(&key(n))
     };
-    let room = (MAX_STATEMENTS - ledger.statements.len()) as u64;
+    let room = (STATEMENTS_MAX - ledger.statements.len()) as u64;
     let mut chain: Vec<_> = (2..2 + room).map(admission).collect();
     // each waits for the one behind it; a look at all for each would take hours
     chain.reverse();
@@ -366,38 +366,38 @@ fn a_ledger_takes_statements_up_to_its_limit_and_no_more() {
         apart.statements().find(is_it).cloned().unwrap()
     };
     let (mut ledger, filler) = (cluster(), admission(2, 7));
-    for n in ledger.statements.len() as u32 + 1..MAX_STATEMENTS as u32 {
+    for n in ledger.statements.len() as u32 + 1..STATEMENTS_MAX as u32 {
         let mut number = [0xee; 16];
         number[..4].copy_from_slice(&n.to_be_bytes());
         ledger
             .statements
             .insert(StatementId(number), filler.clone());
     }
-    assert_eq!(ledger.statements.len(), MAX_STATEMENTS - 1);
+    assert_eq!(ledger.statements.len(), STATEMENTS_MAX - 1);
     let admissions: Vec<_> = [5, 6].map(|n| admission(1, n)).into();
     assert_eq!(ledger.merge(admissions[..1].to_vec()).len(), 1, "the last");
-    assert_eq!(ledger.statements.len(), MAX_STATEMENTS);
+    assert_eq!(ledger.statements.len(), STATEMENTS_MAX);
     assert!(ledger.merge(admissions[1..].to_vec()).is_empty());
-    assert_eq!(ledger.statements.len(), MAX_STATEMENTS);
+    assert_eq!(ledger.statements.len(), STATEMENTS_MAX);
 }
 
 #[test]
 fn a_chain_is_as_long_as_its_limit_and_one_admitted_further_down_has_none() {
     let mut ledger = Ledger::found(&key(1), name(1), 10);
-    for n in 1..=MAX_CHAIN as u8 {
+    for n in 1..=CHAIN_MAX as u8 {
         let at_s = 20 + u64::from(n);
         ledger
             .admit(&key(n), id(n + 1), name(n + 1), true, at_s)
             .unwrap();
     }
     for (n, is_shown) in [
-        (MAX_CHAIN as u8 - 1, true),
-        (MAX_CHAIN as u8, true),
-        (MAX_CHAIN as u8 + 1, false),
+        (CHAIN_MAX as u8 - 1, true),
+        (CHAIN_MAX as u8, true),
+        (CHAIN_MAX as u8 + 1, false),
     ] {
         assert!(ledger.is_member(&id(n), 100), "{n} is in");
         let chain = ledger.chain(&id(n));
-        assert!(chain.len() <= MAX_CHAIN);
+        assert!(chain.len() <= CHAIN_MAX);
         let alone = Ledger::of(chain);
         let is_known = alone.is_some_and(|ledger| ledger.is_member(&id(n), 100));
         assert_eq!(is_known, is_shown, "{n}");

@@ -8,10 +8,10 @@ use crate::wire::WireError;
 
 /// The most that is put into one datagram: below the 2048 bytes that the old programs read (what
 /// is longer they cut, and gossip the cut address), and below an Ethernet frame.
-pub const MAX_SENT_BYTES: usize = 1200;
+pub const SENT_MAX_BYTES: usize = 1200;
 /// The most that is read of one: all that UDP over IPv4 can carry, since the old programs send
 /// their list in one datagram whatever its size.
-pub const MAX_RECEIVED_BYTES: usize = 65_507;
+pub const RECEIVED_MAX_BYTES: usize = 65_507;
 /// Entries that are taken from one list.
 pub const LISTED_MAX: usize = 1024;
 
@@ -53,11 +53,11 @@ impl Datagram {
     /// # Errors
     /// [`WireError`] where it is not one of the three, or asks for what is no name.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
-        if datagram.len() > MAX_RECEIVED_BYTES {
+        if datagram.len() > RECEIVED_MAX_BYTES {
             return Err(WireError::TooLong {
                 what: "a legacy datagram",
                 length_bytes: datagram.len(),
-                limit_bytes: MAX_RECEIVED_BYTES,
+                limit_bytes: RECEIVED_MAX_BYTES,
             });
         }
         let mut fields = fields_of(datagram);
@@ -133,7 +133,7 @@ pub fn encode_lists(own: SocketAddrV4, members: &[SocketAddrV4]) -> Vec<Vec<u8>>
     let mut list = begin.clone();
     for member in members {
         let entry = format!(",{member}");
-        if list.len() + entry.len() + 1 > MAX_SENT_BYTES {
+        if list.len() + entry.len() + 1 > SENT_MAX_BYTES {
             lists.push(std::mem::replace(&mut list, begin.clone()));
         }
         list.push_str(&entry);
@@ -188,7 +188,7 @@ mod tests {
         assert!(lists.len() > 3);
         let mut seen = Vec::new();
         for list in &lists {
-            assert!(list.len() <= MAX_SENT_BYTES && list.ends_with(b"\n"));
+            assert!(list.len() <= SENT_MAX_BYTES && list.ends_with(b"\n"));
             let (entries, garbage) = listed(list);
             assert_eq!((entries[0].as_str(), garbage), ("192.168.100.100:21001", 0));
             seen.extend(entries[1..].iter().map(|entry| address(entry)));
@@ -272,9 +272,9 @@ mod tests {
     #[test]
     fn a_datagram_and_its_list_are_read_up_to_their_limits() {
         for (length, fits) in [
-            (MAX_RECEIVED_BYTES - 1, true),
-            (MAX_RECEIVED_BYTES, true),
-            (MAX_RECEIVED_BYTES + 1, false),
+            (RECEIVED_MAX_BYTES - 1, true),
+            (RECEIVED_MAX_BYTES, true),
+            (RECEIVED_MAX_BYTES + 1, false),
         ] {
             let mut datagram = b"DISCOVER,".to_vec();
             datagram.resize(length, b' ');

@@ -11,11 +11,11 @@ mod transfer;
 
 pub use address::{HOST_MAX_BYTES, MemberName};
 pub use message::{
-    Datagram, LISTED_MAX, MAX_RECEIVED_BYTES, MAX_SENT_BYTES, encode_file, encode_get,
+    Datagram, LISTED_MAX, RECEIVED_MAX_BYTES, SENT_MAX_BYTES, encode_file, encode_get,
     encode_lists, is_legacy_datagram,
 };
 pub use name::{NAME_FIELD_BYTES, Name, NameError, printable};
 pub use transfer::{
-    HEADER_BYTES, HeaderError, MAX_REQUEST_BYTES, SIZE_MAX_BYTES, TransferHeader, decode_request,
+    HEADER_BYTES, HeaderError, REQUEST_MAX_BYTES, SIZE_MAX_BYTES, TransferHeader, decode_request,
     encode_request,
 };

@@ -10,7 +10,7 @@ pub const HEADER_BYTES: usize = SIZE_FIELD_BYTES + NAME_FIELD_BYTES;
 /// The largest file that ten digits can say.
 pub const SIZE_MAX_BYTES: u64 = 9_999_999_999;
 /// The most that is read of a request: what the old programs read.
-pub const MAX_REQUEST_BYTES: usize = 2048;
+pub const REQUEST_MAX_BYTES: usize = 2048;
 
 /// What a transfer begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,36 +25,36 @@ use crate::wire::WireError;
 use crate::wire::native::record::SignedHead;
 
 pub use batch::{
-    BatchPart, MAX_BATCH_BYTES, MAX_BATCH_FILE_BYTES, MAX_BATCH_FILES, PackedBatch, SmallFile,
+    BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BATCH_MAX_BYTES, BatchPart, PackedBatch, SmallFile,
     unpack_batch,
 };
 use bounded::Bounded;
-pub use frame::{Frame, FrameHeader, HEADER_BYTES, Kind, MAX_FRAME_BYTES, Phase};
+pub use frame::{FRAME_MAX_BYTES, Frame, FrameHeader, HEADER_BYTES, Kind, Phase};
 pub use greeting::Greeting;
-pub use log::{LogPart, MAX_LOG_BYTES, MAX_LOG_RECORDS, Packed, pack_records, unpack_records};
+pub use log::{LOG_MAX_BYTES, LOG_RECORDS_MAX, LogPart, Packed, pack_records, unpack_records};
 use parts::fixed;
-pub use push::{MAX_GIVEN_BYTES, MAX_SAID_BYTES, Push};
+pub use push::{GIVEN_MAX_BYTES, Push, SAID_MAX_BYTES};
 
 /// The most bytes of a file that one request asks for: 1 MiB, the largest read of the kernel.
-pub const MAX_RANGE_BYTES: u64 = 1 << 20;
+pub const RANGE_MAX_BYTES: u64 = 1 << 20;
 /// The longest member list: some 100 bytes a member for ten thousand of them.
-pub const MAX_MEMBERS_BYTES: usize = 1 << 20;
+pub const MEMBERS_MAX_BYTES: usize = 1 << 20;
 /// The longest question or answer about who is in: 4096 statements.
-pub const MAX_TRUST_BYTES: usize = 4096 * 320 + 256;
+pub const TRUST_MAX_BYTES: usize = 4096 * 320 + 256;
 /// The longest chain of certificates in a greeting: 16 of them.
-pub const MAX_CHAIN_BYTES: usize = 16 * 320;
+pub const CHAIN_MAX_BYTES: usize = 16 * 320;
 /// The most heads in one frame; more go in several requests.
-pub const MAX_HEADS: usize = 4096;
+pub const HEADS_MAX: usize = 4096;
 /// The longest frame of heads: 300 bytes a head at most (tested beside the record).
-pub const MAX_HEADS_BYTES: usize = MAX_HEADS * 300;
+pub const HEADS_MAX_BYTES: usize = HEADS_MAX * 300;
 /// The most ranges in one description of what a node holds of a file.
-pub const MAX_HOLDINGS_RANGES: usize = 4096;
+pub const HOLDINGS_RANGES_MAX: usize = 4096;
 /// The longest description of what a node holds: two varints of at most 10 bytes a range.
-pub const MAX_HOLDINGS_BYTES: usize = MAX_HOLDINGS_RANGES * 20 + 16;
+pub const HOLDINGS_MAX_BYTES: usize = HOLDINGS_RANGES_MAX * 20 + 16;
 /// The longest reason of a refusal; a longer one is cut when it is sent.
-pub const MAX_REASON_BYTES: usize = 256;
+pub const REASON_MAX_BYTES: usize = 256;
 /// The largest file that can be asked for: what a file offset of Linux can say.
-pub const MAX_FILE_BYTES: u64 = i64::MAX as u64;
+pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
 /// Which of the two connections to a peer a request takes, so that what a reader waits for never
 /// stands behind what merely fills the cache.
@@ -71,12 +71,12 @@ pub enum Lane {
 pub enum Request {
     /// Push-pull of the member list: here is mine, give me yours.
     Members {
-        /// Opaque here; at most [`MAX_MEMBERS_BYTES`].
+        /// Opaque here; at most [`MEMBERS_MAX_BYTES`].
         members: Bytes,
     },
     /// Here are the heads that I know, give me those that you know.
     Heads {
-        /// At most [`MAX_HEADS`].
+        /// At most [`HEADS_MAX`].
         heads: Vec<SignedHead>,
     },
     /// The records of a log after a sequence number.
@@ -93,12 +93,12 @@ pub enum Request {
         /// Which content.
         hash: ContentHash,
         size_bytes: u64,
-        /// Within the size, at most [`MAX_RANGE_BYTES`]; empty only for an empty file.
+        /// Within the size, at most [`RANGE_MAX_BYTES`]; empty only for an empty file.
         range: ByteRange,
     },
     /// Many small contents whole, each with its proof. Only of a node that speaks `p2pfs/2`.
     Batch {
-        /// Within [`MAX_BATCH_FILES`] and [`MAX_BATCH_BYTES`].
+        /// Within [`BATCH_FILES_MAX`] and [`BATCH_MAX_BYTES`].
         files: Vec<SmallFile>,
     },
     /// What of a content the peer could give.
@@ -112,7 +112,7 @@ pub enum Request {
     Push(Push),
     /// Who is in, as we know it.
     Trust {
-        /// Opaque here; at most [`MAX_TRUST_BYTES`].
+        /// Opaque here; at most [`TRUST_MAX_BYTES`].
         question: Bytes,
     },
 }
@@ -122,19 +122,19 @@ pub enum Request {
 pub enum Response {
     /// Its member list.
     Members {
-        /// Opaque here; at most [`MAX_MEMBERS_BYTES`].
+        /// Opaque here; at most [`MEMBERS_MAX_BYTES`].
         members: Bytes,
     },
     /// The heads that it knows.
     Heads {
-        /// At most [`MAX_HEADS`].
+        /// At most [`HEADS_MAX`].
         heads: Vec<SignedHead>,
     },
     /// A piece of a log.
     Log(LogPart),
     /// The range and its proof, as `digest::encode` gives them.
     Data {
-        /// At most [`MAX_FRAME_BYTES`].
+        /// At most [`FRAME_MAX_BYTES`].
         proof: Bytes,
     },
     /// What it has of a batch.
@@ -144,7 +144,7 @@ pub enum Response {
     },
     /// What it could give.
     Holdings {
-        /// At most [`MAX_HOLDINGS_RANGES`].
+        /// At most [`HOLDINGS_RANGES_MAX`].
         ranges: ExtentSet,
         /// The size of the content.
         size_bytes: u64,
@@ -153,7 +153,7 @@ pub enum Response {
     Reached {
         /// Its clock when it was done, in milliseconds of Unix time.
         unix_ms: u64,
-        /// What went wrong, at most [`MAX_REASON_BYTES`], the rest is cut; empty where nothing
+        /// What went wrong, at most [`REASON_MAX_BYTES`], the rest is cut; empty where nothing
         /// did.
         trouble: String,
     },
@@ -164,7 +164,7 @@ pub enum Response {
     },
     /// Who is in, as it knows it.
     Trust {
-        /// Opaque here; at most [`MAX_TRUST_BYTES`].
+        /// Opaque here; at most [`TRUST_MAX_BYTES`].
         answer: Bytes,
     },
     /// The file changed under its hash: it has this content no more.
@@ -175,7 +175,7 @@ pub enum Response {
     Busy,
     /// Not at all.
     Refused {
-        /// For a log; at most [`MAX_REASON_BYTES`], the rest is cut.
+        /// For a log; at most [`REASON_MAX_BYTES`], the rest is cut.
         reason: String,
     },
 }
@@ -197,10 +197,10 @@ struct RangeBody {
 #[derive(Serialize, Deserialize)]
 struct HoldingsBody {
     size_bytes: u64,
-    ranges: Bounded<ByteRange, MAX_HOLDINGS_RANGES>,
+    ranges: Bounded<ByteRange, HOLDINGS_RANGES_MAX>,
 }
 
-type HeadsBody = Bounded<SignedHead, MAX_HEADS>;
+type HeadsBody = Bounded<SignedHead, HEADS_MAX>;
 
 impl Request {
     /// The frame of this request.
@@ -330,7 +330,7 @@ impl Response {
                 Frame::new(id, Kind::Holdings, body_of(&body))
             }
             Self::Reached { unix_ms, trouble } => {
-                let end = trouble.floor_char_boundary(MAX_REASON_BYTES);
+                let end = trouble.floor_char_boundary(REASON_MAX_BYTES);
                 let said = &trouble.as_bytes()[..end];
                 let body = [&unix_ms.to_be_bytes()[..], said].concat();
                 Frame::new(id, Kind::Reached, body.into())
@@ -343,7 +343,7 @@ impl Response {
             Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
             Self::Busy => Frame::new(id, Kind::Busy, Bytes::new()),
             Self::Refused { reason } => {
-                let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+                let end = reason.floor_char_boundary(REASON_MAX_BYTES);
                 let body = Bytes::copy_from_slice(&reason.as_bytes()[..end]);
                 Frame::new(id, Kind::Refused, body)
             }
@@ -400,7 +400,7 @@ impl Response {
 
 fn check_range(size_bytes: u64, range: ByteRange) -> Result<(), WireError> {
     let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
-    if !inside || range.len() > MAX_RANGE_BYTES || size_bytes > MAX_FILE_BYTES {
+    if !inside || range.len() > RANGE_MAX_BYTES || size_bytes > FILE_MAX_BYTES {
         return Err(WireError::Malformed {
             what: "a request for a range",
         });
@@ -423,7 +423,7 @@ fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, Wire
 /// What was said of a refusal; what stands for bytes that are no text may not make it too long.
 fn reason_of(said: &[u8]) -> String {
     let mut reason = String::from_utf8_lossy(said).into_owned();
-    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
     reason
 }
 

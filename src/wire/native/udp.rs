@@ -22,7 +22,7 @@ use crate::id::{EpochId, Generation, NodeId};
 
 mod message;
 
-pub use message::{MAX_GET_HASHES, MAX_OFFER_ASKERS, MAX_OFFER_RANGES, Message, OfferSummary};
+pub use message::{GET_HASHES_MAX, Message, OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
 
 /// First byte: at least 0x80, so that it is no letter of the legacy text protocol.
 pub const MAGIC: u8 = 0xd8;
@@ -30,7 +30,7 @@ pub const MAGIC: u8 = 0xd8;
 pub const VERSION: u8 = 2;
 /// The longest datagram: fits the smallest link that IPv6 allows (1280 bytes, RFC 8200 section 5)
 /// with its headers and a tunnel's.
-pub const MAX_DATAGRAM_BYTES: usize = 1200;
+pub const DATAGRAM_MAX_BYTES: usize = 1200;
 /// Magic, version, epoch id, salt, counter.
 pub const HEADER_BYTES: usize = 1 + 1 + 8 + 16 + 8;
 /// The tag of AES-256-GCM.
@@ -38,14 +38,14 @@ pub const TAG_BYTES: usize = 16;
 /// The code that proves the sender: half of an HMAC-SHA256, as RFC 2104 allows.
 pub const MAC_BYTES: usize = 16;
 /// The longest encoded [`Body`].
-pub const MAX_BODY_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - MAC_BYTES - TAG_BYTES;
+pub const BODY_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - HEADER_BYTES - MAC_BYTES - TAG_BYTES;
 /// The longest payload of [`Frame::Swim`] and [`Frame::Message`]: leaves room for the rest of a
 /// body with its longest proof.
-pub const MAX_PAYLOAD_BYTES: usize = 848;
+pub const PAYLOAD_MAX_BYTES: usize = 848;
 /// The longest head that gossip carries.
-pub const MAX_HEAD_BYTES: usize = 300;
+pub const HEAD_MAX_BYTES: usize = 300;
 /// The longest statement about who is in that gossip carries.
-pub const MAX_STATEMENT_BYTES: usize = 320;
+pub const STATEMENT_MAX_BYTES: usize = 320;
 /// A hello is padded to this size, which no answer to it reaches, so that an address that has
 /// proven nothing never gets more bytes than it sent.
 pub const HELLO_BYTES: usize = 512;
@@ -76,8 +76,8 @@ pub struct Header {
 /// fail again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
-    /// Shorter than header and tag, or longer than [`MAX_DATAGRAM_BYTES`].
-    #[error("a datagram has {HEADER_BYTES} to {MAX_DATAGRAM_BYTES} bytes, this one {length_bytes}")]
+    /// Shorter than header and tag, or longer than [`DATAGRAM_MAX_BYTES`].
+    #[error("a datagram has {HEADER_BYTES} to {DATAGRAM_MAX_BYTES} bytes, this one {length_bytes}")]
     BadLength {
         /// How many bytes came.
         length_bytes: usize,
@@ -117,7 +117,7 @@ impl Header {
     /// Where length, magic or version are not this plane's.
     pub fn decode(datagram: &[u8]) -> Result<(Self, &[u8]), DatagramError> {
         let length_bytes = datagram.len();
-        if !(HEADER_BYTES + TAG_BYTES..=MAX_DATAGRAM_BYTES).contains(&length_bytes) {
+        if !(HEADER_BYTES + TAG_BYTES..=DATAGRAM_MAX_BYTES).contains(&length_bytes) {
             return Err(DatagramError::BadLength { length_bytes });
         }
         let (header, sealed) = datagram.split_at(HEADER_BYTES);
@@ -293,7 +293,7 @@ pub enum Rumor {
         author: NodeId,
         /// Newer ones have a higher rank.
         rank: (u64, u64),
-        /// At most [`MAX_HEAD_BYTES`].
+        /// At most [`HEAD_MAX_BYTES`].
         bytes: Bytes,
     },
     /// A statement about who is in, which only the owner can check.
@@ -317,7 +317,7 @@ impl Body {
     pub fn encode(&self) -> Result<Vec<u8>, DatagramError> {
         self.frame.check()?;
         let bytes = postcard::to_stdvec(self).map_err(|_| DatagramError::Malformed)?;
-        if bytes.len() > MAX_BODY_BYTES {
+        if bytes.len() > BODY_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "body" });
         }
         Ok(bytes)
@@ -328,7 +328,7 @@ impl Body {
     /// # Errors
     /// Where the bytes are not exactly one body within the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, DatagramError> {
-        if bytes.len() > MAX_BODY_BYTES {
+        if bytes.len() > BODY_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "body" });
         }
         let (body, rest) =
@@ -344,7 +344,7 @@ impl Body {
 impl Frame {
     fn check(&self) -> Result<(), DatagramError> {
         match self {
-            Self::Swim(payload) | Self::Message(payload) if payload.len() > MAX_PAYLOAD_BYTES => {
+            Self::Swim(payload) | Self::Message(payload) if payload.len() > PAYLOAD_MAX_BYTES => {
                 Err(DatagramError::TooLong { what: "payload" })
             }
             Self::Rumors(rumors) if !rumors.iter().all(Rumor::fits) => {
@@ -358,8 +358,8 @@ impl Frame {
 impl Rumor {
     fn fits(&self) -> bool {
         match self {
-            Self::Head { bytes, .. } => bytes.len() <= MAX_HEAD_BYTES,
-            Self::Statement(bytes) => bytes.len() <= MAX_STATEMENT_BYTES,
+            Self::Head { bytes, .. } => bytes.len() <= HEAD_MAX_BYTES,
+            Self::Statement(bytes) => bytes.len() <= STATEMENT_MAX_BYTES,
             Self::Departure { .. } => true,
         }
     }

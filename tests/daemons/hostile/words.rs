@@ -1,7 +1,7 @@
 //! What a member says of who is in, and of who reads what.
 
 use p2pfs::id::NodeId;
-use p2pfs::trust::{Claim, MAX_STATEMENTS_PER_ADMIN};
+use p2pfs::trust::{Claim, STATEMENTS_PER_ADMIN_MAX};
 use p2pfs::wire::native::record::{Reader, ShareIndex};
 
 use super::*;
@@ -53,7 +53,7 @@ fn member_count(node: &Node) -> usize {
 #[apply(promise)]
 fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
     let mut scene = certified(&["--admin"]);
-    let numbers = 0..MAX_STATEMENTS_PER_ADMIN as u64 + 1;
+    let numbers = 0..STATEMENTS_PER_ADMIN_MAX as u64 + 1;
     let eve = &scene.eve;
     let certificates: Vec<_> = numbers
         .map(|number| eve.state(eve.id, admission(number)))
@@ -61,7 +61,7 @@ fn an_administrator_that_admits_without_end_is_heard_so_often_and_named() {
     eve.tell(scene.one.address, &certificates);
     let how = "says more of who is in";
     scene.await_named(&scene.one, how);
-    assert_eq!(member_count(&scene.one), 3 + MAX_STATEMENTS_PER_ADMIN);
+    assert_eq!(member_count(&scene.one), 3 + STATEMENTS_PER_ADMIN_MAX);
     scene.assert_unharmed();
     scene.assert_journal_names(how);
 }

@@ -15,7 +15,7 @@ use p2pfs::transfer::session::{
     Shortfall, proof_of, question, verify,
 };
 use p2pfs::wire::native::tcp::{Request, Response};
-use p2pfs::wire::native::udp::{MAX_OFFER_RANGES, Message, OfferSummary};
+use p2pfs::wire::native::udp::{Message, OFFER_RANGES_MAX, OfferSummary};
 
 use crate::nodes::contents::{Cached, Library};
 use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
@@ -152,7 +152,7 @@ impl Node {
         let cached = self.cache.get(hash);
         let all = self.shares_content(hash) || cached.is_some_and(Cached::is_complete);
         let ranges: Vec<ByteRange> = match cached {
-            Some(cached) if !all => cached.offered().iter().take(MAX_OFFER_RANGES).collect(),
+            Some(cached) if !all => cached.offered().iter().take(OFFER_RANGES_MAX).collect(),
             _ => Vec::new(),
         };
         let size_bytes = match cached {

@@ -9,7 +9,7 @@ use crate::node::inbox::coming::NOTED_EVERY_BYTES;
 use crate::node::published::Published;
 use crate::path::ARRIVING;
 use crate::trust::{EpochSecret, Keyring};
-use crate::wire::native::tcp::MAX_GIVEN_BYTES;
+use crate::wire::native::tcp::GIVEN_MAX_BYTES;
 
 struct World {
     folder: tempfile::TempDir,
@@ -60,7 +60,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
 fn long() -> (Vec<u8>, usize) {
     let noted = NOTED_EVERY_BYTES as usize;
     let file: Vec<u8> = (0..3 * noted).map(|n| (n >> 9) as u8).collect();
-    (file, 2 * noted + MAX_GIVEN_BYTES)
+    (file, 2 * noted + GIVEN_MAX_BYTES)
 }
 
 impl World {
@@ -72,8 +72,8 @@ impl World {
     /// Gives a stretch of a file, and the last answer.
     async fn give_all(&self, file: &[u8], from: usize, to: usize) -> Response {
         let mut answer = Response::NotHere;
-        for at in (from..to).step_by(MAX_GIVEN_BYTES) {
-            let end = to.min(at + MAX_GIVEN_BYTES);
+        for at in (from..to).step_by(GIVEN_MAX_BYTES) {
+            let end = to.min(at + GIVEN_MAX_BYTES);
             answer = self.give(1, file, at, &file[at..end]).await;
         }
         answer
@@ -143,10 +143,10 @@ fn reason(response: Response) -> String {
 #[tokio::test]
 async fn a_file_in_pieces_of_any_order_has_its_name_when_it_is_proven() {
     let world = world(Accept::Members, 1 << 30);
-    let file: Vec<u8> = (0..3 * MAX_GIVEN_BYTES).map(|n| (n >> 9) as u8).collect();
+    let file: Vec<u8> = (0..3 * GIVEN_MAX_BYTES).map(|n| (n >> 9) as u8).collect();
     assert_eq!(world.offer(1, b"a.bin", &file, false).await, taken(0));
-    let part = |n: usize| &file[n * MAX_GIVEN_BYTES..(n + 1) * MAX_GIVEN_BYTES];
-    let step = MAX_GIVEN_BYTES;
+    let part = |n: usize| &file[n * GIVEN_MAX_BYTES..(n + 1) * GIVEN_MAX_BYTES];
+    let step = GIVEN_MAX_BYTES;
     assert_eq!(world.give(1, &file, step, part(1)).await, taken(0));
     assert_eq!(world.give(1, &file, 0, part(0)).await, taken(2 * step));
     assert!(world.listed().is_empty());

@@ -292,5 +292,5 @@ fn a_second_log_under_our_own_number_is_reported_and_outbid_a_few_times() {
     let copied = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::CopiedKey { .. });
     assert!(bench.events.iter().all(copied));
     epochs.dedup();
-    assert_eq!(epochs.len(), crate::catalogue::MAX_OWN_RECOVERIES as usize);
+    assert_eq!(epochs.len(), crate::catalogue::OWN_RECOVERIES_MAX as usize);
 }

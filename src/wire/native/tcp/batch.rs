@@ -13,20 +13,20 @@ use crate::extent::CHUNK_BYTES;
 use crate::wire::WireError;
 
 /// The most files of one batch: some hundred KiB of a source tree or of mail.
-pub const MAX_BATCH_FILES: usize = 64;
+pub const BATCH_FILES_MAX: usize = 64;
 /// The largest file of a batch: one chunk, whose proof is nothing but its bytes.
-pub const MAX_BATCH_FILE_BYTES: u64 = CHUNK_BYTES;
+pub const BATCH_FILE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// The most bytes of the files of one batch together: as much as one range.
-pub const MAX_BATCH_BYTES: u64 = 1 << 20;
+pub const BATCH_MAX_BYTES: u64 = 1 << 20;
 /// A hash and a size.
 const ASKED_BYTES: usize = 36;
 /// The longest question.
-pub(super) const MAX_BATCH_QUESTION_BYTES: usize = MAX_BATCH_FILES * ASKED_BYTES;
+pub(super) const BATCH_QUESTION_MAX_BYTES: usize = BATCH_FILES_MAX * ASKED_BYTES;
 /// What a part has before its proof.
 const PART_HEAD_BYTES: usize = 5;
 /// The longest answer.
-pub(super) const MAX_BATCH_ANSWER_BYTES: usize =
-    MAX_BATCH_BYTES as usize + MAX_BATCH_FILES * PART_HEAD_BYTES;
+pub(super) const BATCH_ANSWER_MAX_BYTES: usize =
+    BATCH_MAX_BYTES as usize + BATCH_FILES_MAX * PART_HEAD_BYTES;
 
 const HERE: u8 = 0;
 const GONE: u8 = 1;
@@ -37,7 +37,7 @@ const NOT_HERE: u8 = 2;
 pub struct SmallFile {
     /// Which content.
     pub hash: ContentHash,
-    /// Its size: 1 to [`MAX_BATCH_FILE_BYTES`].
+    /// Its size: 1 to [`BATCH_FILE_MAX_BYTES`].
     pub size_bytes: u64,
 }
 
@@ -61,7 +61,7 @@ pub struct PackedBatch {
 impl PackedBatch {
     /// Room for files of so many bytes together.
     pub fn with_capacity(size_bytes: u64) -> Self {
-        let room = (size_bytes.min(MAX_BATCH_BYTES) as usize) + MAX_BATCH_FILES * PART_HEAD_BYTES;
+        let room = (size_bytes.min(BATCH_MAX_BYTES) as usize) + BATCH_FILES_MAX * PART_HEAD_BYTES;
         Self {
             bytes: Vec::with_capacity(room),
         }
@@ -102,7 +102,7 @@ pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
     let mut parts = Vec::new();
     let mut rest = packed.clone();
     while let Some(what) = rest.first().copied() {
-        if parts.len() == MAX_BATCH_FILES {
+        if parts.len() == BATCH_FILES_MAX {
             return Err(malformed());
         }
         let head = rest.split_to(if what == HERE {
@@ -114,7 +114,7 @@ pub fn unpack_batch(packed: &Bytes) -> Result<Vec<BatchPart>, WireError> {
             HERE => {
                 let length = head[1..].first_chunk::<4>().ok_or_else(malformed)?;
                 let length = u32::from_be_bytes(*length) as usize;
-                if length as u64 > MAX_BATCH_FILE_BYTES || length > rest.len() {
+                if length as u64 > BATCH_FILE_MAX_BYTES || length > rest.len() {
                     return Err(malformed());
                 }
                 BatchPart::Here(rest.split_to(length))
@@ -158,10 +158,10 @@ pub(super) fn asked(body: &[u8]) -> Result<Vec<SmallFile>, WireError> {
 const WHAT: &str = "a request for a batch";
 
 fn check(files: &[SmallFile]) -> Result<(), WireError> {
-    let is_small = |file: &SmallFile| (1..=MAX_BATCH_FILE_BYTES).contains(&file.size_bytes);
-    let few = (1..=MAX_BATCH_FILES).contains(&files.len()) && files.iter().all(is_small);
+    let is_small = |file: &SmallFile| (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
+    let few = (1..=BATCH_FILES_MAX).contains(&files.len()) && files.iter().all(is_small);
     let sum = || files.iter().map(|file| file.size_bytes).sum::<u64>();
-    match few && sum() <= MAX_BATCH_BYTES {
+    match few && sum() <= BATCH_MAX_BYTES {
         true => Ok(()),
         false => Err(WireError::Malformed { what: WHAT }),
     }
@@ -182,24 +182,24 @@ mod tests {
 
     #[test]
     fn a_question_survives_the_wire() {
-        let files = vec![small(1, 1), small(2, MAX_BATCH_FILE_BYTES), small(1, 77)];
+        let files = vec![small(1, 1), small(2, BATCH_FILE_MAX_BYTES), small(1, 77)];
         assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
     }
 
     #[test]
     fn a_question_at_its_limits_is_sent_and_taken() {
-        let most = (MAX_BATCH_BYTES / MAX_BATCH_FILE_BYTES) as usize;
-        let mut one_byte_less = vec![small(1, MAX_BATCH_FILE_BYTES); most];
-        one_byte_less[0] = small(1, MAX_BATCH_FILE_BYTES - 1);
+        let most = (BATCH_MAX_BYTES / BATCH_FILE_MAX_BYTES) as usize;
+        let mut one_byte_less = vec![small(1, BATCH_FILE_MAX_BYTES); most];
+        one_byte_less[0] = small(1, BATCH_FILE_MAX_BYTES - 1);
         for files in [
             one_byte_less,
-            vec![small(1, MAX_BATCH_FILE_BYTES); most],
-            vec![small(1, 1); MAX_BATCH_FILES - 1],
-            vec![small(1, 1); MAX_BATCH_FILES],
+            vec![small(1, BATCH_FILE_MAX_BYTES); most],
+            vec![small(1, 1); BATCH_FILES_MAX - 1],
+            vec![small(1, 1); BATCH_FILES_MAX],
         ] {
             assert_eq!(asked(&question(&files).unwrap()).unwrap(), files);
         }
-        let mut one_byte_more = vec![small(1, MAX_BATCH_FILE_BYTES); most];
+        let mut one_byte_more = vec![small(1, BATCH_FILE_MAX_BYTES); most];
         one_byte_more.push(small(1, 1));
         assert!(question(&one_byte_more).is_err());
     }
@@ -209,9 +209,9 @@ mod tests {
         let over = [
             vec![],
             vec![small(1, 0)],
-            vec![small(1, MAX_BATCH_FILE_BYTES + 1)],
-            vec![small(1, 1); MAX_BATCH_FILES + 1],
-            vec![small(1, MAX_BATCH_FILE_BYTES); 17],
+            vec![small(1, BATCH_FILE_MAX_BYTES + 1)],
+            vec![small(1, 1); BATCH_FILES_MAX + 1],
+            vec![small(1, BATCH_FILE_MAX_BYTES); 17],
         ];
         for files in over {
             assert!(question(&files).is_err(), "{} files", files.len());
@@ -249,10 +249,10 @@ mod tests {
 
     #[test]
     fn an_answer_with_more_or_longer_parts_than_may_be_asked_is_refused() {
-        let many = Bytes::from(vec![GONE; MAX_BATCH_FILES + 1]);
+        let many = Bytes::from(vec![GONE; BATCH_FILES_MAX + 1]);
         assert!(unpack_batch(&many).is_err());
         let mut long = PackedBatch::default();
-        long.push_here(&vec![0; MAX_BATCH_FILE_BYTES as usize + 1]);
+        long.push_here(&vec![0; BATCH_FILE_MAX_BYTES as usize + 1]);
         assert!(unpack_batch(&long.into_bytes().into()).is_err());
         assert!(unpack_batch(&Bytes::from_static(&[9])).is_err());
     }
@@ -271,7 +271,7 @@ mod tests {
                 prop_assert_eq!(taken, body.len());
             }
             if let Ok(files) = asked(&body) {
-                prop_assert!(files.len() <= MAX_BATCH_FILES);
+                prop_assert!(files.len() <= BATCH_FILES_MAX);
             }
         }
     }

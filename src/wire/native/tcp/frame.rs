@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::batch::{MAX_BATCH_ANSWER_BYTES, MAX_BATCH_QUESTION_BYTES};
-use super::push::{MAX_GIVE_FRAME_BYTES, MAX_OFFER_FRAME_BYTES};
+use super::batch::{BATCH_ANSWER_MAX_BYTES, BATCH_QUESTION_MAX_BYTES};
+use super::push::{GIVE_FRAME_MAX_BYTES, OFFER_FRAME_MAX_BYTES};
 use super::{
-    MAX_CHAIN_BYTES, MAX_GIVEN_BYTES, MAX_HEADS_BYTES, MAX_HOLDINGS_BYTES, MAX_LOG_BYTES,
-    MAX_MEMBERS_BYTES, MAX_REASON_BYTES, MAX_SAID_BYTES, MAX_TRUST_BYTES,
+    CHAIN_MAX_BYTES, GIVEN_MAX_BYTES, HEADS_MAX_BYTES, HOLDINGS_MAX_BYTES, LOG_MAX_BYTES,
+    MEMBERS_MAX_BYTES, REASON_MAX_BYTES, SAID_MAX_BYTES, TRUST_MAX_BYTES,
 };
 use crate::wire::WireError;
 
@@ -15,11 +15,11 @@ pub const HEADER_BYTES: usize = 9;
 /// What the length does not count: itself.
 const LENGTH_BYTES: usize = 4;
 /// The longest body of any frame: a range of 1 MiB with its proof fits twice.
-pub const MAX_FRAME_BYTES: usize = 2 << 20;
+pub const FRAME_MAX_BYTES: usize = 2 << 20;
 /// The longest body of a request that holds no list.
-const MAX_PLAIN_REQUEST_BYTES: usize = 128;
+const PLAIN_REQUEST_MAX_BYTES: usize = 128;
 /// The longest greeting: a secret, a proof, and a chain of certificates.
-const MAX_GREETING_BYTES: usize = 64 + MAX_CHAIN_BYTES;
+const GREETING_MAX_BYTES: usize = 64 + CHAIN_MAX_BYTES;
 
 /// What a frame is. The numbers are the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum Phase {
 }
 
 /// A clock and a reason.
-const MAX_REACHED_BYTES: usize = 8 + MAX_REASON_BYTES;
+const REACHED_MAX_BYTES: usize = 8 + REASON_MAX_BYTES;
 
 const KINDS: [Kind; 32] = [
     Kind::Prove,
@@ -149,25 +149,25 @@ impl Kind {
     pub const fn limit_bytes(self) -> usize {
         match self {
             Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled | Self::PutOut => {
-                MAX_GREETING_BYTES
+                GREETING_MAX_BYTES
             }
             Self::Ping | Self::Pong | Self::Gone | Self::NotHere | Self::Busy => 0,
             Self::AskReach => 0,
-            Self::Reached => MAX_REACHED_BYTES,
-            Self::AskLog | Self::AskRange | Self::AskHoldings => MAX_PLAIN_REQUEST_BYTES,
-            Self::AskMembers | Self::Members => MAX_MEMBERS_BYTES,
-            Self::AskHeads | Self::Heads => MAX_HEADS_BYTES,
-            Self::Log => MAX_LOG_BYTES,
-            Self::Data => MAX_FRAME_BYTES,
-            Self::AskTrust | Self::Trust => MAX_TRUST_BYTES,
-            Self::AskBatch => MAX_BATCH_QUESTION_BYTES,
-            Self::Batch => MAX_BATCH_ANSWER_BYTES,
-            Self::Holdings => MAX_HOLDINGS_BYTES,
-            Self::Refused => MAX_REASON_BYTES,
-            Self::Offer => MAX_OFFER_FRAME_BYTES,
-            Self::Give => MAX_GIVE_FRAME_BYTES,
-            Self::Say => MAX_SAID_BYTES,
-            Self::Message => MAX_GIVEN_BYTES,
+            Self::Reached => REACHED_MAX_BYTES,
+            Self::AskLog | Self::AskRange | Self::AskHoldings => PLAIN_REQUEST_MAX_BYTES,
+            Self::AskMembers | Self::Members => MEMBERS_MAX_BYTES,
+            Self::AskHeads | Self::Heads => HEADS_MAX_BYTES,
+            Self::Log => LOG_MAX_BYTES,
+            Self::Data => FRAME_MAX_BYTES,
+            Self::AskTrust | Self::Trust => TRUST_MAX_BYTES,
+            Self::AskBatch => BATCH_QUESTION_MAX_BYTES,
+            Self::Batch => BATCH_ANSWER_MAX_BYTES,
+            Self::Holdings => HOLDINGS_MAX_BYTES,
+            Self::Refused => REASON_MAX_BYTES,
+            Self::Offer => OFFER_FRAME_MAX_BYTES,
+            Self::Give => GIVE_FRAME_MAX_BYTES,
+            Self::Say => SAID_MAX_BYTES,
+            Self::Message => GIVEN_MAX_BYTES,
             Self::Taken => 8,
         }
     }

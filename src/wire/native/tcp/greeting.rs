@@ -17,7 +17,7 @@ pub enum Greeting {
         /// See `trust::membership_proof`.
         proof: [u8; 32],
         /// Certificates, for a member that may not have heard of us; at most
-        /// [`MAX_CHAIN_BYTES`](super::MAX_CHAIN_BYTES).
+        /// [`CHAIN_MAX_BYTES`](super::CHAIN_MAX_BYTES).
         chain: Bytes,
     },
     /// The dialler proves that it holds an invitation.

@@ -8,12 +8,12 @@ use crate::wire::WireError;
 use crate::wire::native::record::{Fact, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead};
 
 /// The most records in one piece.
-pub const MAX_LOG_RECORDS: usize = 4096;
+pub const LOG_RECORDS_MAX: usize = 4096;
 /// The most bytes of one piece before compression: 1 MiB.
-const MAX_LOG_RAW_BYTES: usize = 1 << 20;
+const LOG_RAW_MAX_BYTES: usize = 1 << 20;
 /// The longest frame of a piece: what zstd makes of 1 MiB that it cannot compress (its own bound
 /// adds 1/256), and the head.
-pub const MAX_LOG_BYTES: usize = MAX_LOG_RAW_BYTES + MAX_LOG_RAW_BYTES / 256 + 1024;
+pub const LOG_MAX_BYTES: usize = LOG_RAW_MAX_BYTES + LOG_RAW_MAX_BYTES / 256 + 1024;
 /// Room for the number of records in front of them: a varint of 4096.
 const COUNT_BYTES: usize = 2;
 /// zstd's level: 1 already finds the repeated directory names, and costs a few ms a MiB.
@@ -54,7 +54,7 @@ pub fn pack_records<'a>(
     let mut count = 0;
     for record in records {
         let one = postcard::to_stdvec(record).expect("a record always encodes");
-        if count == MAX_LOG_RECORDS || encoded.len() + one.len() > MAX_LOG_RAW_BYTES - COUNT_BYTES {
+        if count == LOG_RECORDS_MAX || encoded.len() + one.len() > LOG_RAW_MAX_BYTES - COUNT_BYTES {
             if count == 0 {
                 return Err(too_long(one.len()));
             }
@@ -79,16 +79,16 @@ pub fn pack_records<'a>(
 /// ones announce.
 ///
 /// # Errors
-/// [`WireError`] where it is not that, holds more than [`MAX_LOG_RECORDS`], or a record breaks a
+/// [`WireError`] where it is not that, holds more than [`LOG_RECORDS_MAX`], or a record breaks a
 /// rule of its own: a link target that is too long, nanoseconds that are more than a second.
 pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     const WHAT: &str = "a list of records";
-    if packed.len() > MAX_LOG_BYTES {
+    if packed.len() > LOG_MAX_BYTES {
         return Err(too_long(packed.len()));
     }
-    let raw = zstd::bulk::decompress(packed, MAX_LOG_RAW_BYTES);
+    let raw = zstd::bulk::decompress(packed, LOG_RAW_MAX_BYTES);
     let raw = raw.map_err(|_| WireError::Malformed { what: WHAT })?;
-    let records = parse::<Bounded<Record, MAX_LOG_RECORDS>>(&raw, WHAT)?.items;
+    let records = parse::<Bounded<Record, LOG_RECORDS_MAX>>(&raw, WHAT)?.items;
     if !records.iter().all(is_well_formed) {
         return Err(WireError::Malformed { what: WHAT });
     }
@@ -114,6 +114,6 @@ fn too_long(length_bytes: usize) -> WireError {
     WireError::TooLong {
         what,
         length_bytes,
-        limit_bytes: MAX_LOG_RAW_BYTES,
+        limit_bytes: LOG_RAW_MAX_BYTES,
     }
 }

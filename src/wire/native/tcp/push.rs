@@ -3,18 +3,18 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Kind, MAX_FILE_BYTES, body_of, parse};
+use super::{FILE_MAX_BYTES, Frame, Kind, body_of, parse};
 use crate::digest::ContentHash;
 use crate::path::NAME_MAX_BYTES;
 use crate::wire::WireError;
 
 /// The most bytes of a file in one frame.
-pub const MAX_GIVEN_BYTES: usize = 256 << 10;
+pub const GIVEN_MAX_BYTES: usize = 256 << 10;
 /// The longest line of talk.
-pub const MAX_SAID_BYTES: usize = 4096;
+pub const SAID_MAX_BYTES: usize = 4096;
 /// The longest frame of each kind: its fields, with room for their lengths.
-pub(super) const MAX_OFFER_FRAME_BYTES: usize = NAME_MAX_BYTES + 64;
-pub(super) const MAX_GIVE_FRAME_BYTES: usize = MAX_GIVEN_BYTES + GIVE_HEAD_BYTES;
+pub(super) const OFFER_FRAME_MAX_BYTES: usize = NAME_MAX_BYTES + 64;
+pub(super) const GIVE_FRAME_MAX_BYTES: usize = GIVEN_MAX_BYTES + GIVE_HEAD_BYTES;
 /// A hash and an offset (u64, big endian) before the bytes.
 const GIVE_HEAD_BYTES: usize = 40;
 
@@ -37,17 +37,17 @@ pub enum Push {
         hash: ContentHash,
         /// Where in it.
         offset: u64,
-        /// 1 to [`MAX_GIVEN_BYTES`].
+        /// 1 to [`GIVEN_MAX_BYTES`].
         bytes: Bytes,
     },
     /// Talk.
     Say {
-        /// At most [`MAX_SAID_BYTES`].
+        /// At most [`SAID_MAX_BYTES`].
         text: String,
     },
     /// Bytes for a program that embeds the other node.
     Message {
-        /// At most [`MAX_GIVEN_BYTES`].
+        /// At most [`GIVEN_MAX_BYTES`].
         bytes: Bytes,
     },
 }
@@ -141,14 +141,14 @@ impl Push {
         let is_good = match self {
             Self::Offer {
                 name, size_bytes, ..
-            } => (1..=NAME_MAX_BYTES).contains(&name.len()) && *size_bytes <= MAX_FILE_BYTES,
+            } => (1..=NAME_MAX_BYTES).contains(&name.len()) && *size_bytes <= FILE_MAX_BYTES,
             Self::Give { offset, bytes, .. } => {
                 let end = offset.checked_add(bytes.len() as u64);
-                (1..=MAX_GIVEN_BYTES).contains(&bytes.len())
-                    && end.is_some_and(|end| end <= MAX_FILE_BYTES)
+                (1..=GIVEN_MAX_BYTES).contains(&bytes.len())
+                    && end.is_some_and(|end| end <= FILE_MAX_BYTES)
             }
-            Self::Say { text } => text.len() <= MAX_SAID_BYTES,
-            Self::Message { bytes } => bytes.len() <= MAX_GIVEN_BYTES,
+            Self::Say { text } => text.len() <= SAID_MAX_BYTES,
+            Self::Message { bytes } => bytes.len() <= GIVEN_MAX_BYTES,
         };
         let malformed = WireError::Malformed { what: "a push" };
         is_good.then_some(()).ok_or(malformed)
@@ -189,13 +189,13 @@ mod tests {
 
     #[test]
     fn what_is_pushed_survives_the_wire() {
-        there_and_back(offer(&[b'n'; NAME_MAX_BYTES], MAX_FILE_BYTES));
+        there_and_back(offer(&[b'n'; NAME_MAX_BYTES], FILE_MAX_BYTES));
         there_and_back(offer(b"caf\xe9", 0));
-        there_and_back(give(MAX_FILE_BYTES - 1, 1));
-        there_and_back(give(0, MAX_GIVEN_BYTES));
-        let text = "ü".repeat(MAX_SAID_BYTES / 2);
+        there_and_back(give(FILE_MAX_BYTES - 1, 1));
+        there_and_back(give(0, GIVEN_MAX_BYTES));
+        let text = "ü".repeat(SAID_MAX_BYTES / 2);
         there_and_back(Push::Say { text });
-        for length in [0, MAX_GIVEN_BYTES] {
+        for length in [0, GIVEN_MAX_BYTES] {
             let bytes = Bytes::from(vec![7; length]);
             there_and_back(Push::Message { bytes });
         }
@@ -210,15 +210,15 @@ mod tests {
         for push in [
             offer(b"", 1),
             offer(&[b'n'; NAME_MAX_BYTES + 1], 1),
-            offer(b"a", MAX_FILE_BYTES + 1),
+            offer(b"a", FILE_MAX_BYTES + 1),
             give(0, 0),
-            give(0, MAX_GIVEN_BYTES + 1),
-            give(MAX_FILE_BYTES, 1),
+            give(0, GIVEN_MAX_BYTES + 1),
+            give(FILE_MAX_BYTES, 1),
             give(u64::MAX, 1),
         ] {
             assert!(Request::Push(push.clone()).encode(1).is_err(), "{push:?}");
         }
-        let text = "a".repeat(MAX_SAID_BYTES + 1);
+        let text = "a".repeat(SAID_MAX_BYTES + 1);
         assert!(Push::Say { text }.encode(1).is_err());
         for (kind, body) in [
             (Kind::Give, vec![0; GIVE_HEAD_BYTES]),

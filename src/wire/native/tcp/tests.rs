@@ -193,18 +193,18 @@ fn a_header_over_its_kinds_limit_is_refused_before_its_body() {
 
 /// Each limit of a frame's body, and which kinds it is the limit of.
 const BODIES: [(usize, &[Kind]); 10] = [
-    (MAX_MEMBERS_BYTES, &[Kind::AskMembers, Kind::Members]),
-    (MAX_HEADS_BYTES, &[Kind::AskHeads, Kind::Heads]),
-    (MAX_LOG_BYTES, &[Kind::Log]),
-    (MAX_FRAME_BYTES, &[Kind::Data]),
-    (MAX_TRUST_BYTES, &[Kind::AskTrust, Kind::Trust]),
-    (MAX_HOLDINGS_BYTES, &[Kind::Holdings]),
-    (MAX_REASON_BYTES, &[Kind::Refused]),
-    (MAX_SAID_BYTES, &[Kind::Say]),
-    (MAX_GIVEN_BYTES, &[Kind::Message]),
+    (MEMBERS_MAX_BYTES, &[Kind::AskMembers, Kind::Members]),
+    (HEADS_MAX_BYTES, &[Kind::AskHeads, Kind::Heads]),
+    (LOG_MAX_BYTES, &[Kind::Log]),
+    (FRAME_MAX_BYTES, &[Kind::Data]),
+    (TRUST_MAX_BYTES, &[Kind::AskTrust, Kind::Trust]),
+    (HOLDINGS_MAX_BYTES, &[Kind::Holdings]),
+    (REASON_MAX_BYTES, &[Kind::Refused]),
+    (SAID_MAX_BYTES, &[Kind::Say]),
+    (GIVEN_MAX_BYTES, &[Kind::Message]),
     // a greeting is a secret, a proof and the chain
     (
-        MAX_CHAIN_BYTES + 64,
+        CHAIN_MAX_BYTES + 64,
         &[Kind::Prove, Kind::Proven, Kind::Enrolled],
     ),
 ];
@@ -234,9 +234,9 @@ fn lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond() {
         starts.map(|at| ByteRange::new(at, at + 1)).collect()
     };
     for (count, fits) in [
-        (MAX_HEADS - 1, true),
-        (MAX_HEADS, true),
-        (MAX_HEADS + 1, false),
+        (HEADS_MAX - 1, true),
+        (HEADS_MAX, true),
+        (HEADS_MAX + 1, false),
     ] {
         let heads = vec![signed_head(); count];
         let body = body_of(&heads);
@@ -246,9 +246,9 @@ fn lists_of_heads_and_of_ranges_are_taken_at_their_limits_and_not_beyond() {
         assert_eq!(taken.ok(), fits.then_some(ask), "{count}");
     }
     for (count, fits) in [
-        (MAX_HOLDINGS_RANGES - 1, true),
-        (MAX_HOLDINGS_RANGES, true),
-        (MAX_HOLDINGS_RANGES + 1, false),
+        (HOLDINGS_RANGES_MAX - 1, true),
+        (HOLDINGS_RANGES_MAX, true),
+        (HOLDINGS_RANGES_MAX + 1, false),
     ] {
         let body = body_of(&(1u64 << 40, ranges(count)));
         let answer = Response::Holdings {
@@ -269,15 +269,15 @@ fn the_longest_range_of_the_largest_file_may_be_asked_for() {
         range: ByteRange::new(start, end),
     };
     for (request, fits) in [
-        (ask(1 << 30, 0, MAX_RANGE_BYTES - 1), true),
-        (ask(1 << 30, 7, MAX_RANGE_BYTES + 7), true),
-        (ask(1 << 30, 7, MAX_RANGE_BYTES + 8), false),
-        (ask(MAX_FILE_BYTES - 1, 0, 1), true),
+        (ask(1 << 30, 0, RANGE_MAX_BYTES - 1), true),
+        (ask(1 << 30, 7, RANGE_MAX_BYTES + 7), true),
+        (ask(1 << 30, 7, RANGE_MAX_BYTES + 8), false),
+        (ask(FILE_MAX_BYTES - 1, 0, 1), true),
         (
-            ask(MAX_FILE_BYTES, MAX_FILE_BYTES - 1, MAX_FILE_BYTES),
+            ask(FILE_MAX_BYTES, FILE_MAX_BYTES - 1, FILE_MAX_BYTES),
             true,
         ),
-        (ask(MAX_FILE_BYTES + 1, 0, 1), false),
+        (ask(FILE_MAX_BYTES + 1, 0, 1), false),
     ] {
         assert_eq!(request.encode(1).is_ok(), fits, "{request:?}");
     }
@@ -286,9 +286,9 @@ fn the_longest_range_of_the_largest_file_may_be_asked_for() {
 #[test]
 fn a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length() {
     for (count, fits) in [
-        (MAX_LOG_RECORDS - 1, true),
-        (MAX_LOG_RECORDS, true),
-        (MAX_LOG_RECORDS + 1, false),
+        (LOG_RECORDS_MAX - 1, true),
+        (LOG_RECORDS_MAX, true),
+        (LOG_RECORDS_MAX + 1, false),
     ] {
         let many: Vec<Record> = (0..count as u64).map(|at| record(at, b"d/name")).collect();
         let raw = postcard::to_stdvec(&many).unwrap();
@@ -300,10 +300,10 @@ fn a_piece_of_a_log_is_unpacked_up_to_its_records_and_its_length() {
         );
     }
     let refusal = |length| unpack_records(&vec![0; length]).unwrap_err();
-    for length in [MAX_LOG_BYTES - 1, MAX_LOG_BYTES] {
+    for length in [LOG_MAX_BYTES - 1, LOG_MAX_BYTES] {
         assert!(matches!(refusal(length), WireError::Malformed { .. }));
     }
-    let over = refusal(MAX_LOG_BYTES + 1);
+    let over = refusal(LOG_MAX_BYTES + 1);
     assert!(
         matches!(over, WireError::TooLong { .. }),
         "before it is unpacked"
@@ -317,7 +317,7 @@ fn a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides() {
         (10, ByteRange::new(0, 11)),
         (10, ByteRange::new(5, 5)),
         (u64::MAX, ByteRange::new(0, 1)),
-        (1 << 30, ByteRange::new(0, MAX_RANGE_BYTES + 1)),
+        (1 << 30, ByteRange::new(0, RANGE_MAX_BYTES + 1)),
     ] {
         assert!(
             Request::Range {
@@ -350,8 +350,8 @@ fn bytes_left_over_are_refused() {
 
 #[test]
 fn a_list_that_announces_more_than_its_limit_is_refused() {
-    let announced = postcard::to_stdvec(&(MAX_HOLDINGS_RANGES + 1)).unwrap();
-    let body = [&[0][..], &announced, &[0; 2 * (MAX_HOLDINGS_RANGES + 1)]].concat();
+    let announced = postcard::to_stdvec(&(HOLDINGS_RANGES_MAX + 1)).unwrap();
+    let body = [&[0][..], &announced, &[0; 2 * (HOLDINGS_RANGES_MAX + 1)]].concat();
     assert!(Response::decode(Kind::Holdings, Bytes::from(body)).is_err());
     let huge = postcard::to_stdvec(&u64::MAX).unwrap();
     assert!(Request::decode(Kind::AskHeads, Bytes::from(huge)).is_err());
@@ -359,13 +359,13 @@ fn a_list_that_announces_more_than_its_limit_is_refused() {
 
 #[test]
 fn a_long_reason_is_cut_between_letters() {
-    let reason = "ä".repeat(MAX_REASON_BYTES);
+    let reason = "ä".repeat(REASON_MAX_BYTES);
     let frame = Response::Refused { reason }.encode(1).unwrap();
     let cut = Response::decode(Kind::Refused, frame.body).unwrap();
     assert_eq!(
         cut,
         Response::Refused {
-            reason: "ä".repeat(MAX_REASON_BYTES / 2)
+            reason: "ä".repeat(REASON_MAX_BYTES / 2)
         }
     );
 }
@@ -374,10 +374,10 @@ fn a_long_reason_is_cut_between_letters() {
 fn packing_takes_what_fits_and_says_how_much() {
     let many: Vec<Record> = (0..5000).map(|i| record(i, b"d/name")).collect();
     let packed = pack_records(&many).unwrap();
-    assert_eq!(packed.count, MAX_LOG_RECORDS);
+    assert_eq!(packed.count, LOG_RECORDS_MAX);
     assert_eq!(
         unpack_records(&packed.bytes).unwrap(),
-        many[..MAX_LOG_RECORDS]
+        many[..LOG_RECORDS_MAX]
     );
     let long = [b"d/".repeat(2047), b"e".to_vec()].concat();
     let long: Vec<Record> = (0..400).map(|i| record(i, &long)).collect();
@@ -390,7 +390,7 @@ fn packing_takes_what_fits_and_says_how_much() {
 #[test]
 fn a_compressed_bomb_is_refused_at_the_limit() {
     let bomb = zstd::bulk::compress(&vec![0; 256 << 20], 19).unwrap();
-    assert!(bomb.len() < MAX_LOG_BYTES);
+    assert!(bomb.len() < LOG_MAX_BYTES);
     assert!(unpack_records(&bomb).is_err());
 }
 
@@ -428,14 +428,14 @@ fn a_record_that_breaks_a_rule_of_its_own_is_refused() {
 
 #[test]
 fn a_reason_of_bytes_that_are_no_text_is_no_longer_than_its_limit() {
-    for length in [MAX_REASON_BYTES - 1, MAX_REASON_BYTES] {
+    for length in [REASON_MAX_BYTES - 1, REASON_MAX_BYTES] {
         let body = Bytes::from(vec![0xde; length]);
         let Ok(Response::Refused { reason }) = Response::decode(Kind::Refused, body) else {
             panic!("it is within the limit of the frame");
         };
-        assert!(reason.len() <= MAX_REASON_BYTES, "{}", reason.len());
+        assert!(reason.len() <= REASON_MAX_BYTES, "{}", reason.len());
     }
-    let over = Bytes::from(vec![b'a'; MAX_REASON_BYTES + 1]);
+    let over = Bytes::from(vec![b'a'; REASON_MAX_BYTES + 1]);
     assert!(Response::decode(Kind::Refused, over).is_err());
 }
 
@@ -452,7 +452,7 @@ proptest! {
     fn no_header_passes_with_a_body_over_the_limit(header: [u8; HEADER_BYTES], phase in phase()) {
         if let Ok(header) = FrameHeader::decode(&header, phase) {
             prop_assert!(header.body_bytes <= header.kind.limit_bytes());
-            prop_assert!(header.body_bytes <= MAX_FRAME_BYTES);
+            prop_assert!(header.body_bytes <= FRAME_MAX_BYTES);
         }
     }
 
@@ -494,7 +494,7 @@ proptest! {
         if let Ok(Response::Holdings { ranges, .. }) =
             Response::decode(Kind::Holdings, Bytes::from(bytes))
         {
-            prop_assert!(ranges.iter().count() <= MAX_HOLDINGS_RANGES);
+            prop_assert!(ranges.iter().count() <= HOLDINGS_RANGES_MAX);
         }
     }
 }

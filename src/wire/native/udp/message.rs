@@ -2,24 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DatagramError, MAX_PAYLOAD_BYTES};
+use super::{DatagramError, PAYLOAD_MAX_BYTES};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 
-/// How many files one [`Message::Get`] asks for: what fits [`MAX_PAYLOAD_BYTES`].
-pub const MAX_GET_HASHES: usize = 26;
+/// How many files one [`Message::Get`] asks for: what fits [`PAYLOAD_MAX_BYTES`].
+pub const GET_HASHES_MAX: usize = 26;
 /// How many ranges one [`Message::Offer`] lists; what has more is cut to its longest ranges.
-pub const MAX_OFFER_RANGES: usize = 16;
+pub const OFFER_RANGES_MAX: usize = 16;
 /// How many recent askers one [`Message::Offer`] names.
-pub const MAX_OFFER_ASKERS: usize = 8;
+pub const OFFER_ASKERS_MAX: usize = 8;
 
 /// A body of [`super::Frame::Message`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Who has some of these?
     Get {
-        /// 1 to [`MAX_GET_HASHES`].
+        /// 1 to [`GET_HASHES_MAX`].
         hashes: Vec<ContentHash>,
     },
     /// I have some of this.
@@ -34,11 +34,11 @@ pub struct OfferSummary {
     pub size_bytes: u64,
     /// Whether it has every byte; then `ranges` is empty.
     pub all: bool,
-    /// Some of what it has, at most [`MAX_OFFER_RANGES`].
+    /// Some of what it has, at most [`OFFER_RANGES_MAX`].
     pub ranges: Vec<ByteRange>,
     /// How busy it is, from 0 (idle) to 255 (will refuse).
     pub load: u8,
-    /// Who asked for the file lately, at most [`MAX_OFFER_ASKERS`].
+    /// Who asked for the file lately, at most [`OFFER_ASKERS_MAX`].
     pub askers: Vec<NodeId>,
 }
 
@@ -50,7 +50,7 @@ impl Message {
     pub fn encode(&self) -> Result<Vec<u8>, DatagramError> {
         self.check()?;
         let bytes = postcard::to_stdvec(self).map_err(|_| DatagramError::Malformed)?;
-        if bytes.len() > MAX_PAYLOAD_BYTES {
+        if bytes.len() > PAYLOAD_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "message" });
         }
         Ok(bytes)
@@ -61,7 +61,7 @@ impl Message {
     /// # Errors
     /// Where the bytes are not exactly one message within the limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, DatagramError> {
-        if bytes.len() > MAX_PAYLOAD_BYTES {
+        if bytes.len() > PAYLOAD_MAX_BYTES {
             return Err(DatagramError::TooLong { what: "message" });
         }
         let (message, rest) =
@@ -76,15 +76,15 @@ impl Message {
     fn check(&self) -> Result<(), DatagramError> {
         match self {
             Self::Get { hashes } if hashes.is_empty() => Err(DatagramError::Malformed),
-            Self::Get { hashes } if hashes.len() > MAX_GET_HASHES => Err(DatagramError::TooLong {
+            Self::Get { hashes } if hashes.len() > GET_HASHES_MAX => Err(DatagramError::TooLong {
                 what: "list of hashes",
             }),
-            Self::Offer(offer) if offer.ranges.len() > MAX_OFFER_RANGES => {
+            Self::Offer(offer) if offer.ranges.len() > OFFER_RANGES_MAX => {
                 Err(DatagramError::TooLong {
                     what: "list of ranges",
                 })
             }
-            Self::Offer(offer) if offer.askers.len() > MAX_OFFER_ASKERS => {
+            Self::Offer(offer) if offer.askers.len() > OFFER_ASKERS_MAX => {
                 Err(DatagramError::TooLong {
                     what: "list of askers",
                 })

@@ -68,7 +68,7 @@ fn another_magic_version_or_length_is_refused() {
     };
     assert_eq!(changed(0, b'D'), DatagramError::NotOurs);
     assert_eq!(changed(1, 1), DatagramError::OtherVersion { version: 1 });
-    for length_bytes in [0, HEADER_BYTES + TAG_BYTES - 1, MAX_DATAGRAM_BYTES + 1] {
+    for length_bytes in [0, HEADER_BYTES + TAG_BYTES - 1, DATAGRAM_MAX_BYTES + 1] {
         let bytes = vec![MAGIC; length_bytes];
         assert_eq!(
             Header::decode(&bytes),
@@ -84,7 +84,7 @@ fn the_first_byte_is_no_text() {
 
 #[test]
 fn the_longest_payload_fits_with_the_longest_proof() {
-    let payload = Bytes::from(vec![1; MAX_PAYLOAD_BYTES]);
+    let payload = Bytes::from(vec![1; PAYLOAD_MAX_BYTES]);
     for frame in [Frame::Swim(payload.clone()), Frame::Message(payload)] {
         let body = Body {
             to: [1; 8],
@@ -116,11 +116,11 @@ fn no_answer_to_a_hello_is_longer_than_it() {
 
 #[test]
 fn what_exceeds_a_limit_is_neither_written_nor_read() {
-    let long = Bytes::from(vec![1; MAX_PAYLOAD_BYTES + 1]);
+    let long = Bytes::from(vec![1; PAYLOAD_MAX_BYTES + 1]);
     let head = Rumor::Head {
         author: NodeId::new([1; 32]),
         rank: (1, 1),
-        bytes: vec![1; MAX_HEAD_BYTES + 1].into(),
+        bytes: vec![1; HEAD_MAX_BYTES + 1].into(),
     };
     for frame in [
         Frame::Swim(long.clone()),
@@ -160,14 +160,14 @@ fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
         assert_eq!(body.encode().is_ok(), read.is_ok());
         read.is_ok()
     };
-    for bytes in [MAX_HEAD_BYTES - 1, MAX_HEAD_BYTES] {
+    for bytes in [HEAD_MAX_BYTES - 1, HEAD_MAX_BYTES] {
         assert!(fits(vec![rumor(bytes)]));
     }
-    assert!(!fits(vec![rumor(MAX_HEAD_BYTES + 1)]));
-    for bytes in [MAX_STATEMENT_BYTES - 1, MAX_STATEMENT_BYTES] {
+    assert!(!fits(vec![rumor(HEAD_MAX_BYTES + 1)]));
+    for bytes in [STATEMENT_MAX_BYTES - 1, STATEMENT_MAX_BYTES] {
         assert!(fits(vec![statement(bytes)]));
     }
-    assert!(!fits(vec![statement(MAX_STATEMENT_BYTES + 1)]));
+    assert!(!fits(vec![statement(STATEMENT_MAX_BYTES + 1)]));
     let with = |bytes| {
         vec![
             statement(320),
@@ -177,18 +177,18 @@ fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
         ]
     };
     let length = |bytes| postcard::to_stdvec(&body(with(bytes))).unwrap().len();
-    let most = (0..=MAX_STATEMENT_BYTES).rfind(|bytes| length(*bytes) <= MAX_BODY_BYTES);
+    let most = (0..=STATEMENT_MAX_BYTES).rfind(|bytes| length(*bytes) <= BODY_MAX_BYTES);
     let most = most.expect("three statements leave room");
-    assert_eq!(length(most), MAX_BODY_BYTES, "no byte is left over");
+    assert_eq!(length(most), BODY_MAX_BYTES, "no byte is left over");
     assert!(fits(with(most - 1)) && fits(with(most)) && !fits(with(most + 1)));
 }
 
 #[test]
 fn a_datagram_of_its_longest_length_is_looked_at() {
     for (length_bytes, fits) in [
-        (MAX_DATAGRAM_BYTES - 1, true),
-        (MAX_DATAGRAM_BYTES, true),
-        (MAX_DATAGRAM_BYTES + 1, false),
+        (DATAGRAM_MAX_BYTES - 1, true),
+        (DATAGRAM_MAX_BYTES, true),
+        (DATAGRAM_MAX_BYTES + 1, false),
     ] {
         let mut bytes = vec![VERSION; length_bytes];
         bytes[0] = MAGIC;
@@ -221,16 +221,16 @@ fn longest_offer() -> OfferSummary {
         hash: ContentHash::new([255; 32]),
         size_bytes: u64::MAX,
         all: false,
-        ranges: vec![ByteRange::new(u64::MAX - 1, u64::MAX); MAX_OFFER_RANGES],
+        ranges: vec![ByteRange::new(u64::MAX - 1, u64::MAX); OFFER_RANGES_MAX],
         load: 255,
-        askers: vec![NodeId::new([255; 32]); MAX_OFFER_ASKERS],
+        askers: vec![NodeId::new([255; 32]); OFFER_ASKERS_MAX],
     }
 }
 
 #[test]
 fn the_longest_messages_fit_a_payload() {
     let get = Message::Get {
-        hashes: vec![ContentHash::new([255; 32]); MAX_GET_HASHES],
+        hashes: vec![ContentHash::new([255; 32]); GET_HASHES_MAX],
     };
     for message in [get, Message::Offer(longest_offer())] {
         let bytes = message.encode().unwrap();
@@ -248,7 +248,7 @@ fn lists_over_their_limits_are_refused() {
     let mut askers = longest_offer();
     askers.askers.push(NodeId::new([0; 32]));
     let offers = [Message::Offer(ranges), Message::Offer(askers)];
-    for message in [hashes(0), hashes(MAX_GET_HASHES + 1)]
+    for message in [hashes(0), hashes(GET_HASHES_MAX + 1)]
         .into_iter()
         .chain(offers)
     {
