@@ -77,9 +77,9 @@ impl State {
             Outcome::Hashed { seen, hash, trust } => {
                 let racy = trust == Trust::Racy;
                 if !read.overtaken {
-                    self.order.note_hashed(slot, seen.identity.ctime);
+                    self.order.note_hashed(slot, seen.identity);
                 }
-                self.order.set_changed(seen.identity.ctime);
+                self.order.set_seen(seen.identity);
                 self.become_file(slot);
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);

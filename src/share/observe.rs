@@ -20,13 +20,11 @@ pub(super) enum Found {
 }
 
 impl Found {
-    /// When it was changed last, by a clock that nobody sets back.
-    fn changed(&self) -> Stamp {
+    /// What is there and is listed, or may be.
+    fn identity(&self) -> Identity {
         match self {
-            Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => {
-                seen.identity.ctime
-            }
-            Self::Nothing | Self::LeftOut(_) => Stamp::default(),
+            Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => seen.identity,
+            Self::Nothing | Self::LeftOut(_) => Identity::default(),
         }
     }
 }
@@ -48,7 +46,7 @@ impl State {
         now: Instant,
     ) -> Option<Slot> {
         self.tree.directory(parent)?;
-        self.order.set_changed(found.changed());
+        self.order.set_seen(found.identity());
         let known = self.tree.child(parent, name);
         match found {
             Found::Nothing => {

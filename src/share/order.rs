@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::config::ShareEvent;
-use super::identity::Stamp;
+use super::identity::{Identity, Stamp};
 use super::tree::Slot;
 use crate::path::SharedPath;
 use crate::wire::native::record::{Kind, ShareIndex};
@@ -78,8 +78,8 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Order {
     turns: u64,
-    /// In which turn, and by a change of when, that is what is told now.
-    now: (Turn, Stamp),
+    /// In which turn that is what is told now, and what the file was like that was found then.
+    now: (Turn, Identity),
     /// Whether it may be of a later turn.
     ahead: bool,
     met: Met,
@@ -100,8 +100,8 @@ struct Awaited {
     turn: Turn,
     /// How long it is waited for, where it is large.
     large: Option<Instant>,
-    /// When it was changed last, as far as was seen then.
-    changed: Stamp,
+    /// What it was like when it came to be waited for, where it was looked at.
+    seen: Identity,
     /// What was seen may be of a later turn.
     ahead: bool,
 }
@@ -125,7 +125,7 @@ impl Order {
 
     /// What is told from now on is of this turn.
     pub(super) fn set_turn(&mut self, turn: Turn) {
-        self.now = (turn, Stamp::default());
+        self.now = (turn, Identity::default());
         self.ahead = false;
         self.met = Met::Reported;
     }
@@ -147,20 +147,21 @@ impl Order {
         self.met
     }
 
-    /// What is told from now on in this turn is by a change at `changed`.
-    pub(super) fn set_changed(&mut self, changed: Stamp) {
-        self.now.1 = changed;
+    /// What is told from now on in this turn is of a file that was found like this, and by the
+    /// change that dated it last; of none where it is the default.
+    pub(super) fn set_seen(&mut self, seen: Identity) {
+        self.now.1 = seen;
     }
 
     /// A file is to be hashed, as of now; one that was to be hashed of an earlier turn is of this
     /// one. A large one is waited for until `large`.
     pub(super) fn await_file(&mut self, slot: Slot, large: Option<Instant>) {
         self.forget_file(slot);
-        let (turn, changed) = self.now;
+        let (turn, seen) = self.now;
         let awaited = Awaited {
             turn,
             large,
-            changed,
+            seen,
             ahead: self.ahead,
         };
         self.files.insert(slot, awaited);
@@ -176,11 +177,12 @@ impl Order {
         self.files.get(&slot).map(|awaited| awaited.turn)
     }
 
-    /// A file was hashed in its turn as it was changed at `changed`. Where something else was seen
-    /// when it came to be waited for, it may be of a later turn.
-    pub(super) fn note_hashed(&mut self, slot: Slot, changed: Stamp) {
+    /// A file was hashed in its turn. Where another one was seen when it came to be waited for, or
+    /// the same one before another change, it may be of a later turn. The time of the change alone
+    /// does not tell: two files that follow each other have the same within a tick of the clock.
+    pub(super) fn note_hashed(&mut self, slot: Slot, hashed: Identity) {
         if let Some(awaited) = self.files.get(&slot)
-            && (awaited.ahead || ![Stamp::default(), changed].contains(&awaited.changed))
+            && (awaited.ahead || ![Identity::default(), hashed].contains(&awaited.seen))
         {
             self.set_ahead();
         }
@@ -290,7 +292,7 @@ impl Order {
 
     /// Holds what is to be told until its turn.
     pub(super) fn tell(&mut self, event: ShareEvent) {
-        let (mut turn, changed) = self.now;
+        let (mut turn, seen) = self.now;
         if let Some(name) = name_of(&event) {
             let last = self.names.entry(name).or_insert(turn);
             *last = turn.max(*last);
@@ -299,7 +301,7 @@ impl Order {
         let held = self.held.entry(turn).or_default();
         let ahead = self.ahead;
         held.push(Held {
-            changed,
+            changed: seen.ctime,
             ahead,
             event,
         });

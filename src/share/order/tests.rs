@@ -35,6 +35,14 @@ fn link(text: &str) -> ShareEvent {
     put(text, Kind::Symlink { target })
 }
 
+/// A file that was changed then.
+fn changed(seconds: i64) -> Identity {
+    Identity {
+        ctime: Stamp::new(seconds, 0),
+        ..Identity::default()
+    }
+}
+
 fn told(order: &mut Order, now: Instant) -> Vec<String> {
     let mut out = Vec::new();
     order.release(now, &mut out);
@@ -124,12 +132,12 @@ fn a_new_directory_and_all_that_came_while_it_was_read_is_one_unit() {
     order.tell(removed("old"));
     order.note_drained();
     order.set_turn(order.turn_of(a).unwrap());
-    order.set_changed(Stamp::new(9, 0));
+    order.set_seen(changed(9));
     order.tell(link("d/pointer"));
     order.forget_file(a);
     assert!(told(&mut order, now).is_empty(), "b is of the unit");
     order.set_turn(order.turn_of(b).unwrap());
-    order.set_changed(Stamp::new(5, 0));
+    order.set_seen(changed(5));
     order.tell(link("d/object"));
     order.forget_file(b);
     assert_eq!(told(&mut order, now), ["d", "d/object", "d/pointer", "old"]);
@@ -160,18 +168,46 @@ fn what_may_be_of_a_later_turn_is_one_unit_with_all_that_was_reported_since() {
     order.tell(removed("old"));
     order.set_turn(pointer);
     order.set_ahead();
-    order.set_changed(Stamp::new(7, 0));
+    order.set_seen(changed(7));
     order.tell(link("pointer"));
     order.set_turn(object);
-    order.set_changed(Stamp::new(7, 0));
+    order.set_seen(changed(7));
     order.await_file(a, None);
     assert!(told(&mut order, now).is_empty());
     order.set_turn(object);
-    order.set_changed(Stamp::new(7, 0));
+    order.set_seen(changed(7));
     order.tell(link("object"));
     order.forget_file(a);
     assert_eq!(told(&mut order, now), ["object", "pointer", "old"]);
     assert!(order.units.is_empty());
+}
+
+#[test]
+fn another_file_than_was_seen_is_told_after_what_came_since_though_of_the_same_tick() {
+    let (now, [pointer, object, _]) = (Instant::now(), slots());
+    let tells = |inode_hashed| {
+        let mut order = Order::default();
+        let file = |ino| Identity { ino, ..changed(7) };
+        order.step();
+        order.set_seen(file(1));
+        order.await_file(pointer, None);
+        order.step();
+        order.set_seen(file(2));
+        order.await_file(object, None);
+        for (slot, name, hashed) in [
+            (pointer, "pointer", file(inode_hashed)),
+            (object, "object", file(2)),
+        ] {
+            order.set_turn(order.turn_of(slot).unwrap());
+            order.note_hashed(slot, hashed);
+            order.set_seen(hashed);
+            order.tell(link(name));
+            order.forget_file(slot);
+        }
+        told(&mut order, now)
+    };
+    assert_eq!(tells(1), ["pointer", "object"]);
+    assert_eq!(tells(3), ["object", "pointer"]);
 }
 
 #[test]
@@ -181,7 +217,7 @@ fn units_that_overlap_are_one() {
     for (turn, name, seconds) in [(1, "b", 3), (3, "c", 2), (0, "d", 1)] {
         order.set_turn(turns[turn]);
         order.set_ahead();
-        order.set_changed(Stamp::new(seconds, 0));
+        order.set_seen(changed(seconds));
         order.tell(link(name));
     }
     assert_eq!(order.units.len(), 1);
