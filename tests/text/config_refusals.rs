@@ -43,18 +43,18 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
         &[":2:9: log.level", "`error`, `warn`, `info`, `debug`"],
     );
     says("listen = 'here'\n", &[":1:10: listen", "ADDRESS:PORT"]);
-    says("seeds = ['a:1', 'b']\n", &[":1:9: seeds", "HOST:PORT"]);
+    says("seeds = ['a:1', 'b']\n", &[":1:17: seeds", "HOST:PORT"]);
     says(
         "[readers]\nbudgets = ['rsync=1GiB/s', 'rsync']\n",
-        &[":2:11: readers.budgets", "PROGRAM=RATE", "rsync=10MiB/s"],
+        &[":2:28: readers.budgets", "PROGRAM=RATE", "rsync=10MiB/s"],
     );
     says(
         "[readers]\nbudgets = ['rsync=10MiB']\n",
-        &[":2:11: readers.budgets", "such as \"10MiB/s\""],
+        &[":2:12: readers.budgets", "such as \"10MiB/s\""],
     );
     says(
         "[readers]\nbudgets = ['rsync=1B/s']\n",
-        &[":2:11: readers.budgets", "the least is 64KiB/s"],
+        &[":2:12: readers.budgets", "the least is 64KiB/s"],
     );
     says("name = 'a/b'\n", &[":1:8: name", "not a node name"]);
     says(
@@ -117,6 +117,60 @@ fn all_that_is_wrong_is_told_at_once_each_with_its_place() {
         assert!(told.starts_with(expected), "{told} is not {expected}");
     }
     assert_eq!(error.each().len(), expected.len());
+}
+
+#[test]
+fn every_wrong_item_of_a_list_is_told_with_its_place() {
+    let error = file_error("seeds = ['a', 'b:1', 'c']\n[readers]\nbudgets = ['x', 'y']\n");
+    let places: Vec<&str> = error
+        .lines()
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    let at = |place: &str| places.iter().any(|it| it.ends_with(place));
+    assert!(
+        at(":1:10") && at(":1:22") && at(":3:12") && at(":3:17"),
+        "{error}"
+    );
+    assert_eq!(places.len(), 4, "{error}");
+}
+
+#[test]
+fn what_is_wrong_beyond_the_errors_that_are_told_is_counted() {
+    let wrong: String = (0..27).map(|n| format!("wrong{n} = 1\n")).collect();
+    let error = file_error(&wrong);
+    assert_eq!(error.lines().count(), 21);
+    assert!(error.ends_with("p2pfs.toml: and 7 more"), "{error}");
+}
+
+#[test]
+fn a_number_that_toml_does_not_know_hides_nothing_else() {
+    let error = file_error("name = 'a/b'\n[mount]\numask = 022\nread_deadline = '0s'\n");
+    assert_eq!(error.lines().count(), 3, "{error}");
+    for part in [
+        ":1:8: name",
+        ":3:9: mount.umask: a number does not begin with 0",
+        "such as \"022\" for a mask",
+        ":4:17: mount.read_deadline",
+    ] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+}
+
+#[test]
+fn a_number_out_of_its_range_is_told_what_it_may_be() {
+    let error = file_error("[limits]\npeer_connections = -4\n");
+    assert!(
+        error.contains("a whole number from 0 to 4294967295"),
+        "{error}"
+    );
+    let error = file_error("[log]\nlevel = fast\n");
+    assert!(error.contains("put a text in quotes"), "{error}");
+}
+
+#[test]
+fn a_wait_without_end_is_refused_and_the_longest_is_said() {
+    let error = file_error("[mount]\nread_deadline = '999999999d'\n");
+    assert!(error.contains("is too long: at most 365d"), "{error}");
 }
 
 #[test]

@@ -17,15 +17,10 @@ const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// Checks the whole; `origin` tells where a key was set. Gives each [`ConfigError::Impossible`],
 /// naming the setting and where it was set.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
-    let single = [
-        legacy(config),
-        socket(config),
-        period(config),
-        mesh(config),
-        inboxes(config),
-        readers(config),
-    ];
-    let broken = single.into_iter().flatten().chain(folders(config));
+    let single = [legacy(config), socket(config), period(config), mesh(config)];
+    let several = [inboxes(config), readers(config), folders(config)];
+    let broken = single.into_iter().flatten();
+    let broken = broken.chain(several.into_iter().flatten());
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
         key: key.to_owned(),
         message,
@@ -45,8 +40,9 @@ fn legacy(config: &Config) -> Broken {
 }
 
 /// Legacy peers can be told from nobody, and a group is one that is there.
-fn readers(config: &Config) -> Broken {
-    config.share.iter().find_map(|share| {
+fn readers(config: &Config) -> Vec<(&'static str, String)> {
+    let shares = config.share.iter();
+    let broken = shares.filter_map(|share| {
         let (readers, dir) = (share.readers.as_ref()?, share.dir.display());
         if share.legacy {
             let message = format!(
@@ -58,7 +54,8 @@ fn readers(config: &Config) -> Broken {
         let name = missing_group(readers, &config.groups)?;
         let message = format!("{dir}: there is no group {name:?}: write it into groups");
         Some(("share.readers", message))
-    })
+    });
+    broken.collect()
 }
 
 /// The mesh's programs know IPv4 only, and every peer of it must be one that others can dial.
@@ -76,7 +73,8 @@ fn mesh(config: &Config) -> Broken {
 }
 
 /// What is pushed to this node is shared, so it may not lie where nothing may be shared from.
-fn inboxes(config: &Config) -> Broken {
+fn inboxes(config: &Config) -> Vec<(&'static str, String)> {
+    let mut broken = Vec::new();
     let mount = config.mount.enabled.then_some(config.mount.dir.as_path());
     let own = [
         ("the state directory", Some(config.state_dir.as_path())),
@@ -87,11 +85,11 @@ fn inboxes(config: &Config) -> Broken {
         for (what, dir) in own {
             if let Some(dir) = dir.filter(|dir| overlap(dir, inbox)) {
                 let message = format!("{} and {what} {} overlap", inbox.display(), dir.display());
-                return Some((key, message));
+                broken.push((key, message));
             }
         }
     }
-    None
+    broken
 }
 
 fn socket(config: &Config) -> Broken {

@@ -8,7 +8,7 @@ use miette::{NamedSource, SourceSpan};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::error::{ConfigError, line_and_column, one_line};
+use super::error::{ConfigError, is_leading_zero, line_and_column, one_line};
 use super::layer::check_alone;
 
 /// Errors told of one file, at most.
@@ -32,14 +32,45 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
             let all = wrong
                 .iter()
                 .chain(first.iter().filter(|_| wrong.is_empty()));
-            all.for_each(|error| document.is_no_toml(error));
+            all.for_each(|error| document.is_no_toml(parsed.get_ref(), error));
+            // where values alone are wrong, all around them is what it seems
+            let zeros = wrong.iter().filter(|it| is_leading_zero(it.message()));
+            if !wrong.is_empty() && zeros.count() == wrong.len() {
+                document.check(parsed.get_ref(), recovered(parsed.get_ref()));
+            }
             Table::new()
         }
     };
-    let mut errors = document.errors;
-    errors.sort_by_key(ConfigError::line);
-    errors.truncate(ERRORS_MAX);
-    (table, errors)
+    (table, document.told())
+}
+
+/// What of a file with a wrong value can be checked.
+fn recovered(table: &DeTable<'_>) -> Table {
+    let values = table.iter().filter_map(|(key, value)| {
+        let value = recovered_value(value.get_ref())?;
+        Some((key.get_ref().to_string(), value))
+    });
+    values.collect()
+}
+
+fn recovered_value(value: &DeValue<'_>) -> Option<Value> {
+    Some(match value {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(number) => {
+            Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()?)
+        }
+        DeValue::Float(number) => Value::Float(number.as_str().parse().ok()?),
+        DeValue::Boolean(is_so) => Value::Boolean(*is_so),
+        DeValue::Datetime(time) => Value::Datetime(*time),
+        DeValue::Array(items) => {
+            let items: Option<Vec<Value>> = items
+                .iter()
+                .map(|it| recovered_value(it.get_ref()))
+                .collect();
+            Value::Array(items?)
+        }
+        DeValue::Table(table) => Value::Table(recovered(table)),
+    })
 }
 
 struct Document<'a> {
@@ -49,9 +80,22 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
+    /// All that is wrong, in the order of the lines, as far as anyone reads.
+    fn told(self) -> Vec<ConfigError> {
+        let mut errors = self.errors;
+        errors.sort_by_key(ConfigError::line);
+        let more = errors.len().saturating_sub(ERRORS_MAX);
+        if more > 0 {
+            errors.truncate(ERRORS_MAX);
+            let path = self.path.to_path_buf();
+            errors.push(ConfigError::More { path, more });
+        }
+        errors
+    }
+
     /// The parser's errors after the first on a line are its own confusion.
-    fn is_no_toml(&mut self, error: &toml::de::Error) {
-        let error = ConfigError::in_file(self.path, self.text, error);
+    fn is_no_toml(&mut self, parsed: &DeTable<'_>, error: &toml::de::Error) {
+        let error = ConfigError::in_file(self.path, self.text, parsed, error);
         if !self.errors.iter().any(|known| known.line() == error.line()) {
             self.errors.push(error);
         }
@@ -72,7 +116,7 @@ impl Document<'_> {
                     self.shares(places, items)
                 }
                 (_, value) => self
-                    .is_right(&[&key], name, place, one(&key, value.clone()))
+                    .value(&[&key], name, place, &value, |value| one(&key, value))
                     .then_some(value),
             };
             right.extend(kept.map(|kept| (key, kept)));
@@ -97,8 +141,8 @@ impl Document<'_> {
             let Some((name, place)) = places.get_key_value(inner.as_str()) else {
                 continue;
             };
-            let alone = one(&key, Value::Table(one(&inner, value.clone())));
-            if self.is_right(&[&key, &inner], name, place, alone) {
+            let alone = |value| one(&key, Value::Table(one(&inner, value)));
+            if self.value(&[&key, &inner], name, place, &value, alone) {
                 right.insert(inner, value);
             }
         }
@@ -118,9 +162,12 @@ impl Document<'_> {
                 let Some((name, place)) = inner.get_key_value(key.as_str()) else {
                     continue;
                 };
-                let mut alone = one("dir", Value::from(ANY_DIR));
-                alone.insert(key.clone(), value.clone());
-                self.is_right(&["share", key], name, place, share(Value::Table(alone)));
+                let alone = |value| {
+                    let mut alone = one("dir", Value::from(ANY_DIR));
+                    alone.insert(key.clone(), value);
+                    share(Value::Table(alone))
+                };
+                self.value(&["share", key], name, place, value, alone);
             }
             if !table.contains_key("dir") {
                 let nothing = share(Value::Table(Table::new()));
@@ -131,6 +178,27 @@ impl Document<'_> {
             }
         }
         Some(Value::Array(right))
+    }
+
+    /// Whether a value is right, each item of a list by itself.
+    fn value<N>(
+        &mut self,
+        keys: &[&str],
+        name: &Spanned<N>,
+        place: &Spanned<DeValue<'_>>,
+        value: &Value,
+        alone: impl Fn(Value) -> Table,
+    ) -> bool {
+        let before = self.errors.len();
+        let (places, items) = (place.get_ref().as_array(), value.as_array());
+        let is_list = check_alone(&alone(Value::Array(Vec::new()))).is_ok();
+        if let (Some(places), Some(items), true) = (places, items, is_list) {
+            for (place, item) in places.iter().zip(items) {
+                self.is_right(keys, name, place, alone(Value::Array(vec![item.clone()])));
+            }
+        }
+        // what each item is may still be too many, or the same twice
+        self.errors.len() == before && self.is_right(keys, name, place, alone(value.clone()))
     }
 
     /// Whether a value alone makes a configuration; else it is noted what is wrong, at its name
@@ -150,6 +218,9 @@ impl Document<'_> {
             false => value.span(),
         };
         let (line, column) = line_and_column(self.text, span.start);
+        if self.errors.iter().any(|known| known.is_no_toml_at(line)) {
+            return false;
+        }
         let name = self.path.to_string_lossy();
         self.errors.push(ConfigError::File {
             path: self.path.to_path_buf(),
@@ -159,6 +230,7 @@ impl Document<'_> {
             message: one_line(&message),
             text: Arc::new(NamedSource::new(name, self.text.to_owned())),
             span: SourceSpan::from(span),
+            is_toml: true,
         });
         false
     }

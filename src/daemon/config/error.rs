@@ -38,6 +38,16 @@ pub enum ConfigError {
         /// The place.
         #[label("here")]
         span: SourceSpan,
+        /// Whether the file can be read all the same.
+        is_toml: bool,
+    },
+    /// More is wrong in a file than is told.
+    #[error("{}: and {more} more", .path.display())]
+    More {
+        /// Which file.
+        path: PathBuf,
+        /// How many errors are not told.
+        more: usize,
     },
     /// A variable with something wrong in it.
     #[error("{name} in the environment: {message}")]
@@ -102,23 +112,50 @@ impl ConfigError {
         }
     }
 
+    /// Whether it says that this line is no TOML.
+    pub(super) fn is_no_toml_at(&self, at: usize) -> bool {
+        matches!(self, Self::File { line, is_toml: false, .. } if *line == at)
+    }
+
     /// The error of the parser, with the place and the key it is about.
-    pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn in_file(
+        path: &Path,
+        text: &str,
+        parsed: &DeTable<'_>,
+        error: &toml::de::Error,
+    ) -> Self {
         let span = error.span().unwrap_or(0..0);
         let (line, column) = line_and_column(text, span.start);
-        let key = DeTable::parse(text)
-            .map(|table| key_at(table.get_ref(), &span).join("."))
-            .unwrap_or_default();
+        let key = key_at(parsed, &span).join(".");
         Self::File {
             path: path.to_path_buf(),
             line,
             column,
             key,
-            message: one_line(error.message()),
+            message: in_words(&one_line(error.message())),
+            is_toml: false,
             text: Arc::new(NamedSource::new(path.to_string_lossy(), text.to_owned())),
             span: SourceSpan::from(span),
         }
     }
+}
+
+/// Whether the parser met a number such as 022.
+pub(super) fn is_leading_zero(message: &str) -> bool {
+    message.contains("leading zero")
+}
+
+/// What to write instead of what the parser does not take.
+fn in_words(message: &str) -> String {
+    if is_leading_zero(message) {
+        return "a number does not begin with 0 here: leave the 0 out, or put the value in quotes, \
+                such as \"022\" for a mask"
+            .to_owned();
+    }
+    if message.starts_with("invalid boolean") {
+        return "neither true nor false nor a number: put a text in quotes".to_owned();
+    }
+    message.to_owned()
 }
 
 /// What a parser says in several lines, in one.

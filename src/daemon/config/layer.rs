@@ -11,7 +11,27 @@ use super::settings::Config;
 /// What is wrong in it, in words.
 pub(super) fn check_alone(table: &Table) -> Result<(), String> {
     let config: Result<Config, toml::de::Error> = table.clone().try_into();
-    config.map(drop).map_err(|e| one_line(e.message()))
+    config
+        .map(drop)
+        .map_err(|e| in_numbers(one_line(e.message())))
+}
+
+/// Says which numbers a type takes, where the message only names the type.
+fn in_numbers(message: String) -> String {
+    let largest = [
+        ("u8", u64::from(u8::MAX)),
+        ("u16", u64::from(u16::MAX)),
+        ("u32", u64::from(u32::MAX)),
+        ("u64", i64::MAX as u64),
+        ("usize", i64::MAX as u64),
+    ];
+    let named = largest.iter().find_map(|(name, largest)| {
+        let before = message.strip_suffix(&format!("expected {name}"))?;
+        Some(format!(
+            "{before}expected a whole number from 0 to {largest}"
+        ))
+    });
+    named.unwrap_or(message)
 }
 
 /// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and

@@ -33,6 +33,8 @@ const SHORT_SIZE_UNITS: [(&str, u64); 5] = [
     ("T", 1 << 40),
     ("KB", 1_000),
 ];
+/// The longest duration of a setting: a wait of a year is none that anyone sees the end of.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Digits behind the point that are looked at; more say nothing about whole bytes.
 const FRACTION_MAX_DIGITS: usize = 18;
 
@@ -76,6 +78,12 @@ pub enum UnitError {
     /// More than a number can hold.
     #[error("{text:?} is too large")]
     TooLarge {
+        /// What was given.
+        text: String,
+    },
+    /// More than makes sense.
+    #[error("{text:?} is too long: at most {}", write_duration(DURATION_MAX))]
+    TooLong {
         /// What was given.
         text: String,
     },
@@ -256,17 +264,30 @@ macro_rules! serde_with {
     };
 }
 
+/// As `parser`, for a setting: at most [`DURATION_MAX`].
+fn bounded(
+    text: &str,
+    parser: fn(&str) -> Result<Duration, UnitError>,
+) -> Result<Duration, UnitError> {
+    match parser(text)? {
+        duration if duration > DURATION_MAX => Err(UnitError::TooLong {
+            text: text.to_owned(),
+        }),
+        duration => Ok(duration),
+    }
+}
+
 serde_with!(
     duration,
     Duration,
-    parse_duration,
+    |text| bounded(text, parse_duration),
     write_duration,
     "a duration with its unit, such as \"500ms\" or \"10s\""
 );
 serde_with!(
     positive_duration,
     Duration,
-    parse_positive_duration,
+    |text| bounded(text, parse_positive_duration),
     write_duration,
     "a duration with its unit, such as \"10s\" or \"2m\""
 );
