@@ -8,6 +8,7 @@ use clap::Args;
 use super::ending;
 use super::error::CliError;
 use super::output::Output;
+use super::questions;
 use crate::daemon::config::{
     Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
 };
@@ -60,6 +61,9 @@ pub struct DaemonOptions {
     /// A file with the cluster's secret, instead of invitations
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Share the folders of the command line without a question, also a folder of the system
+    #[arg(long)]
+    pub yes: bool,
     /// End when the program that starts this one ends, which has this number
     #[arg(long, value_name = "PID")]
     pub end_with: Option<u32>,
@@ -115,6 +119,15 @@ pub(super) fn run(
     if let Some(starter) = options.end_with {
         ending::follow(starter)?;
     }
+    if !check_only {
+        for dir in options
+            .shares
+            .iter()
+            .filter_map(|dir| dir.canonicalize().ok())
+        {
+            questions::ask_before_sharing(&dir, options.yes)?;
+        }
+    }
     let sources = options.sources()?;
     let loaded = load(&sources).map_err(Box::new)?;
     match check_only {
@@ -132,7 +145,7 @@ fn check(loaded: &Loaded, quiet: bool, output: &mut Output) -> Result<(), CliErr
     }
     match found.errors.is_empty() {
         true => Ok(()),
-        false => Err(CliError::plain(found.errors.join("\n"))),
+        false => Err(CliError::Unusable(found.errors.join("\n"))),
     }
 }
 

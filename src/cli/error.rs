@@ -22,6 +22,9 @@ pub enum CliError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] Box<ConfigError>),
+    /// What the configuration names is of no use.
+    #[error("{0}")]
+    Unusable(String),
     /// Our own output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -59,7 +62,7 @@ impl CliError {
     /// since starting again does not mend that; 1 for all else.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Unusable(_) => 78,
             _ => 1,
         }
     }

@@ -37,6 +37,7 @@ mod trust;
 mod wait;
 
 use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -146,9 +147,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     match Cli::try_parse_from(arguments) {
         Ok(cli) => Ok(cli.command),
         Err(e) => {
-            // nothing is left to be told where even that cannot be written
-            let _unheard = e.print();
-            Err(ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2)))
+            let code = u8::try_from(e.exit_code()).unwrap_or(2);
+            let unheard = e.print().and_then(|()| io::stdout().flush()).err();
+            // what was asked for and cannot be told is a failure; a pipe that was closed is none
+            let unheard = unheard.filter(|it| code == 0 && it.kind() != ErrorKind::BrokenPipe);
+            if let Some(error) = unheard {
+                eprintln!("p2pfs: {}", CliError::Output(error));
+                return Err(ExitCode::FAILURE);
+            }
+            Err(ExitCode::from(code))
         }
     }
 }

@@ -302,6 +302,63 @@ fn a_wrong_configuration_stops_the_start_with_its_place() {
 }
 
 #[test]
+fn a_secret_file_of_no_use_is_a_wrong_configuration() {
+    let dir = dir();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "no secret").unwrap();
+    let mut command = p2pfs(dir.path());
+    command
+        .args(["daemon", "--check-config", "--secret-file"])
+        .arg(&secret);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("secret_file: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_folder_of_the_system_is_not_shared_by_a_flag_without_being_meant() {
+    let dir = dir();
+    for folder in ["/etc", "/"] {
+        let output = run(dir.path(), &["daemon", "--share", folder]);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("or give --yes"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn help_and_version_that_cannot_be_written_are_a_failure() {
+    let dir = dir();
+    for flag in ["--version", "--help"] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let program = env!("CARGO_BIN_EXE_p2pfs");
+        let mut command = std::process::Command::new(program);
+        let output = command
+            .current_dir(dir.path())
+            .arg(flag)
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        assert!(
+            stderr(&output).contains("cannot write the output"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn asking_for_the_legacy_peers_is_refused_and_not_ignored() {
     let dir = dir();
     let mut command = p2pfs(dir.path());

@@ -49,7 +49,7 @@ impl ShellNode {
         };
         let daemon = OwnDaemon::start(&options, |command| {
             command.args(["--legacy", "--cache-size", "10GiB", "--listen", &listen]);
-            command.arg("--share").arg(&folder);
+            command.arg("--yes").arg("--share").arg(&folder);
             command.envs(settings.times());
         })?;
         let node = Self {
