@@ -18,7 +18,8 @@ use super::questions;
 use super::text::{escape, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
-    Call, ClientError, Invitation, Joined, Named, Nothing, Rotated, Trust, TrustedNode,
+    Admitted, Call, ClientError, Expelled, Invitation, Joined, Named, Nothing, Rotated, Trust,
+    TrustedNode,
 };
 use crate::id::NodeName;
 
@@ -56,6 +57,12 @@ pub struct ExpelOptions {
     /// The node, by its name or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: String,
+    /// Put out too who is in by its word alone, directly or through others
+    #[arg(long)]
+    with_admitted: bool,
+    /// Do not ask whether that is meant
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// The arguments of `p2pfs own`.
@@ -233,16 +240,50 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
 }
 
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
-    let peer = options.peer.clone();
-    let rotated: Rotated = options.reporting.open()?.call(&Call::Expel { peer })?;
-    match options.reporting.json {
-        true => output.json(&rotated),
-        false => output.line(&format!(
-            "{} is out; the others go on with epoch {}",
-            printable(&options.peer),
-            rotated.epoch
-        )),
+    let mut client = options.reporting.open()?;
+    let (peer, with_admitted) = (options.peer.clone(), options.with_admitted);
+    if !options.reporting.json {
+        let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;
+        name_admitted(options, &named, output)?;
     }
+    let expelled: Expelled = client.call(&Call::Expel {
+        peer,
+        with_admitted,
+    })?;
+    if options.reporting.json {
+        return output.json(&expelled);
+    }
+    let (name, count) = (printable(&options.peer), expelled.admitted.len());
+    let with = match count {
+        0 => String::new(),
+        _ if with_admitted => format!(", and {count} with it"),
+        _ => format!("; {count} by its word alone stay, and go by expel --with-admitted"),
+    };
+    output.line(&format!("{name} is out{with}"))?;
+    output.line(&format!("the others go on with epoch {}", expelled.epoch))
+}
+
+/// Says who is in by the word alone of a node that is about to be put out, and asks, where somebody
+/// can be asked, before they go too.
+fn name_admitted(
+    options: &ExpelOptions,
+    named: &Admitted,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    if named.admitted.is_empty() {
+        return Ok(());
+    }
+    let name = printable(&options.peer);
+    output.line(&format!("in by the word of {name} alone:"))?;
+    for member in &named.admitted {
+        output.line(&format!("  {}", member_line(member)))?;
+    }
+    output.flush()?;
+    if options.with_admitted && !options.yes && questions::has_terminal() {
+        let question = format!("Put {name} out for good, and these too?");
+        questions::ask(&question, "answer y, or give --yes, to put them out")?;
+    }
+    Ok(())
 }
 
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {

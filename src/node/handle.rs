@@ -31,7 +31,9 @@ use crate::net::peer::{Joining, PeerNet, Probed};
 use crate::path::SharedPath;
 use crate::share::ShareSet;
 use crate::transfer::{Fetcher, Server};
-use crate::trust::{Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX, TrustError};
+use crate::trust::{
+    Certificate, Grant, InviteToken, Invites, Keyring, NodeKey, TOKEN_SEEDS_MAX, TrustError,
+};
 use crate::wire::native::tcp::{Lane, Request, Response};
 
 /// The longest that leaving may take: the farewell is said three times within 120 ms, and mDNS says
@@ -273,9 +275,31 @@ impl Node {
     /// [`NodeError::Stopping`].
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
         self.keyring.expel(&self.key, node)?;
-        // it is out, also where the secret cannot be kept
+        self.go_on_without().await
+    }
+
+    /// The same, and puts out all who are in by that node's word alone. One that is out already can
+    /// be named too.
+    ///
+    /// # Errors
+    /// As [`Self::expel`].
+    pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
+        self.keyring.expel_with_admitted(&self.key, node)?;
+        self.go_on_without().await
+    }
+
+    async fn go_on_without(&self) -> Result<EpochId, NodeError> {
+        // who is out is out, also where the secret cannot be kept
         self.command(Command::MembershipChanged).await?;
         self.rotate().await
+    }
+
+    /// Who is in by a node's word alone, directly or through others whom it admitted.
+    ///
+    /// # Errors
+    /// As [`Self::expel`].
+    pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
+        Ok(self.keyring.admitted_by_it_alone(&self.key, node)?)
     }
 
     /// Makes a member the owner of a path, or nobody: at and below it nobody else's version is

@@ -16,6 +16,7 @@ use super::statement::{STATEMENT_MAX_BYTES, SignedStatement};
 use super::{EpochSecret, NodeKey, TrustError, file};
 use crate::id::{EpochId, NodeId, NodeName};
 
+mod admitted;
 mod asking;
 mod kept;
 mod owners;
@@ -362,12 +363,19 @@ impl Keyring {
         &self,
         claim: impl FnOnce(&mut Ledger) -> Result<SignedStatement, TrustError>,
     ) -> Result<(), TrustError> {
+        self.state_all(|ledger| Ok(vec![claim(ledger)?]))
+    }
+
+    fn state_all(
+        &self,
+        claims: impl FnOnce(&mut Ledger) -> Result<Vec<SignedStatement>, TrustError>,
+    ) -> Result<(), TrustError> {
         let ledger = self.ledger.as_ref().ok_or_else(|| self.not_admin())?;
         let stated = {
             let mut ledger = ledger.write();
-            claim(&mut ledger)?
+            claims(&mut ledger)?
         };
-        self.news().push(stated);
+        self.news().extend(stated);
         self.changed()
     }
 

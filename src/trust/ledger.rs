@@ -21,6 +21,7 @@ use super::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, 
 use super::{NodeKey, TrustError};
 use crate::id::{EpochId, NodeId, NodeName};
 
+mod admitted;
 mod intake;
 mod walk;
 
@@ -28,6 +29,9 @@ use walk::Walk;
 
 /// Statements in a ledger; further ones are refused.
 pub const STATEMENTS_MAX: usize = 4096;
+/// Of these, by all but the founder: whoever fills them, with helpers whom it admits, can still be
+/// put out, and others be let in.
+const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
 /// Of these, by one node that may admit; what one makes others keep.
 pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
 /// Of these, by one node that may only go.
@@ -190,8 +194,13 @@ impl Ledger {
         spoken_of.filter_map(|(path, (node, _))| Some((&path[..], (*node)?)))
     }
 
-    /// The word by which a node is no member any more, its own or another's; none of a member.
+    /// The word by which a node is no member any more: its own or another's, about itself or about
+    /// who admitted it. None of a member.
     pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
+        self.own_expulsion(who).or_else(|| self.fell_with(who))
+    }
+
+    fn own_expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
         let about = self.statements.values().filter_map(|signed| {
             let statement = &signed.statement;
             match &statement.claim {
@@ -328,21 +337,28 @@ impl Ledger {
         node: NodeId,
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
-        let me = key.node_id();
-        let theirs = self
-            .certificate(&node)
-            .cloned()
-            .ok_or(TrustError::NoMember)?;
-        if node != me {
-            self.check_admin(key, now_s)?;
-            let ours = self.certificate(&me).ok_or(TrustError::NotAdmin)?;
-            if theirs.admin && theirs.rank < ours.rank {
-                return Err(TrustError::Senior { name: theirs.name });
-            }
+        let theirs = self.certificate(&node).ok_or(TrustError::NoMember)?;
+        let (term, certificate) = (theirs.term, theirs.id);
+        if node != key.node_id() {
+            self.check_expels(key, &node, now_s)?;
         }
-        let stands = self.last_of(&node);
-        let term = theirs.term;
+        // of one that is not known to have said anything: up to its own certificate
+        let stands = self.last_of(&node).or(Some(certificate));
         self.state(key, Claim::Expel { node, term, stands }, now_s)
+    }
+
+    /// Whether the node may be put out by the key's.
+    fn check_expels(&self, key: &NodeKey, node: &NodeId, now_s: u64) -> Result<(), TrustError> {
+        self.check_admin(key, now_s)?;
+        let ours = self.certificate(&key.node_id());
+        let ours = ours.ok_or(TrustError::NotAdmin)?;
+        match self.certificate(node) {
+            Some(theirs) if theirs.admin && theirs.rank < ours.rank => {
+                let name = theirs.name.clone();
+                Err(TrustError::Senior { name })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a member the owner of a path, or nobody.

@@ -54,7 +54,8 @@ pub enum Claim {
         node: NodeId,
         /// Its memberships up to this one are over.
         term: u32,
-        /// Its last statement that still counts.
+        /// Its last statement that still counts; one that is not its own: it was not known to have
+        /// said anything. None: nothing that it ever said counts, so whom it admitted is out too.
         stands: Option<StatementId>,
     },
     /// From now on this epoch's secret is the cluster's.

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs::daemon::control::{
-    CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event, GetDone,
-    GetStarted, Invitation, Joined, Limits, Listing, MeshInfo, Mine, Nothing, Peers, Pong,
-    Progress, Provenance, Rotated, Said, SendDone, SendProgress, Settings, Shares, Status, Top,
-    Touched, Trust,
+    Admitted, CacheCleared, CacheListing, CacheUsage, CacheVerified, Checkup, DESCRIPTION, Event,
+    Expelled, GetDone, GetStarted, Invitation, Joined, Limits, Listing, MeshInfo, Mine, Nothing,
+    Peers, Pong, Progress, Provenance, Rotated, Said, SendDone, SendProgress, Settings, Shares,
+    Status, Top, Touched, Trust,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -180,7 +180,9 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
         "Invite" => through::<Invitation>(sample),
         "Join" => through::<Joined>(sample),
         "Wait" | "Leave" | "Forget" | "Own" => through::<Nothing>(sample),
-        "Expel" | "Rotate" => through::<Rotated>(sample),
+        "Admitted" => through::<Admitted>(sample),
+        "Expel" => through::<Expelled>(sample),
+        "Rotate" => through::<Rotated>(sample),
         "Trust" => through::<Trust>(sample),
         "CacheLs" => through::<CacheListing>(sample),
         "CacheClear" => through::<CacheCleared>(sample),

@@ -154,6 +154,7 @@ impl Service {
             Call::Invite { .. }
             | Call::Join { .. }
             | Call::Leave {}
+            | Call::Admitted { .. }
             | Call::Expel { .. }
             | Call::Rotate {}
             | Call::Own { .. }
@@ -215,7 +216,11 @@ impl Service {
                 admin,
                 name,
             } => reply_with(reply, self.invite(lifetime_s, Grant { admin, name })),
-            Call::Expel { peer } => reply_with(reply, self.expel(&peer).await),
+            Call::Admitted { peer } => reply_with(reply, self.admitted(&peer)),
+            Call::Expel {
+                peer,
+                with_admitted,
+            } => reply_with(reply, self.expel(&peer, with_admitted).await),
             Call::Rotate {} => reply_with(reply, self.rotate().await),
             Call::Own { path, peer } => reply_with(reply, self.own(&path, peer).await),
             Call::Trust {} => reply_with(reply, Ok(self.trust())),

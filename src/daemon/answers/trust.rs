@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::paths::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
-    Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath, Rotated, Trust, TrustStep,
-    TrustedNode,
+    Admitted, Expelled, Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath,
+    Rotated, Trust, TrustStep, TrustedNode,
 };
 use crate::id::NodeId;
 use crate::node::door::in_history;
@@ -49,18 +49,58 @@ impl Service {
         })
     }
 
-    /// Puts a member out.
-    pub(super) async fn expel(&self, wanted: &str) -> Result<Rotated, Failure> {
-        let node = self.find_member(wanted)?;
+    /// Who is in by a member's word alone.
+    pub(super) fn admitted(&self, wanted: &str) -> Result<Admitted, Failure> {
+        Ok(Admitted {
+            admitted: self.admitted_by(self.find_expelled(wanted, true)?)?,
+        })
+    }
+
+    /// Puts a member out, with those who are in by its word alone where that is asked for.
+    pub(super) async fn expel(&self, wanted: &str, with: bool) -> Result<Expelled, Failure> {
+        let node = self.find_expelled(wanted, with)?;
+        let admitted = self.admitted_by(node)?;
+        let epoch = match with {
+            true => self.node.expel_with_admitted(node).await,
+            false => self.node.expel(node).await,
+        };
+        let epoch = epoch.map_err(|error| node_failure(&error))?;
+        Ok(Expelled {
+            epoch: epoch.to_string(),
+            admitted,
+        })
+    }
+
+    fn admitted_by(&self, node: NodeId) -> Result<Vec<TrustedNode>, Failure> {
+        let admitted = self.node.admitted_by_it_alone(node);
+        Ok(self.trusted(admitted.map_err(|error| node_failure(&error))?))
+    }
+
+    /// Another that may be put out: a member, or, with those whom it admitted, one that was.
+    fn find_expelled(&self, wanted: &str, with: bool) -> Result<NodeId, Failure> {
+        let node = match self.find_member(wanted) {
+            Err(failure) if with => self.find_former(wanted).ok_or(failure)?,
+            found => found?,
+        };
         if node == self.node.id() {
             let message = "that is this node itself";
             return Err(Failure::new(FailureKind::Invalid, message).with_remedy("p2pfs leave"));
         }
-        let epoch = self.node.expel(node).await;
-        let epoch = epoch.map_err(|error| node_failure(&error))?;
-        Ok(Rotated {
-            epoch: epoch.to_string(),
-        })
+        Ok(node)
+    }
+
+    /// The one node of that name that was put out, or went.
+    fn find_former(&self, wanted: &str) -> Option<NodeId> {
+        let keyring = self.node.keyring();
+        let names = in_history(keyring).into_iter();
+        let called = names.filter(|(node, name)| {
+            let is_it = name == wanted || self.node.is_called(node, wanted);
+            is_it && keyring.is_expelled(node)
+        });
+        match called.collect::<Vec<_>>()[..] {
+            [(node, _)] => Some(node),
+            _ => None,
+        }
     }
 
     /// Makes a member the owner of a path, or nobody.
@@ -117,10 +157,26 @@ impl Service {
     /// Who is in, and how that came about.
     pub(super) fn trust(&self) -> Trust {
         let keyring = self.node.keyring();
-        let mut certificates = keyring.certificates();
-        certificates.sort_by_key(|it| (it.since_s, it.node));
         let history = keyring.history();
         let names = in_history(keyring);
+        let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
+        Trust {
+            epoch: keyring.newest().id().to_string(),
+            certificates: keyring.has_ledger(),
+            admin: keyring.is_admin(&self.node.id()),
+            members: self.trusted(keyring.certificates()),
+            owners: self.owners(),
+            history: history
+                .iter()
+                .map(|(signed, counts)| step(signed, *counts, &name))
+                .collect(),
+        }
+    }
+
+    /// Members as they are told of, the first to join first.
+    fn trusted(&self, mut certificates: Vec<Certificate>) -> Vec<TrustedNode> {
+        certificates.sort_by_key(|it| (it.since_s, it.node));
+        let names = in_history(self.node.keyring());
         let name = |node: &NodeId| names.get(node).cloned().unwrap_or_else(|| node.short(8));
         let member = |it: &Certificate| TrustedNode {
             name: it.name.to_string(),
@@ -131,17 +187,7 @@ impl Service {
             by: name(&it.by),
             by_node: it.by.to_string(),
         };
-        Trust {
-            epoch: keyring.newest().id().to_string(),
-            certificates: keyring.has_ledger(),
-            admin: keyring.is_admin(&self.node.id()),
-            members: certificates.iter().map(member).collect(),
-            owners: self.owners(),
-            history: history
-                .iter()
-                .map(|(signed, counts)| step(signed, *counts, &name))
-                .collect(),
-        }
+        certificates.iter().map(member).collect()
     }
 
     /// A member by its name or the start of its key.

@@ -163,10 +163,18 @@ pub enum Call {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<NodeName>,
     },
-    /// Puts a node out of the cluster for good: [`super::Rotated`].
+    /// Who is in by a member's word alone: [`super::Admitted`].
+    Admitted {
+        /// Its name, or the start of its key.
+        peer: String,
+    },
+    /// Puts a node out of the cluster for good: [`super::Expelled`].
     Expel {
         /// Its name, or the start of its key.
         peer: String,
+        /// Whether those go too who are in by its word alone.
+        #[serde(default)]
+        with_admitted: bool,
     },
     /// Makes a member the owner of a path: at and below it, nobody else's files are listed.
     /// [`super::Nothing`].
@@ -340,6 +348,7 @@ impl Call {
             Self::ShareAdd { .. }
             | Self::ShareRemove { .. }
             | Self::Invite { .. }
+            | Self::Admitted { .. }
             | Self::Expel { .. }
             | Self::Own { .. }
             | Self::Rotate { .. }

@@ -79,7 +79,24 @@ pub struct TrustStep {
     pub counts: bool,
 }
 
-/// The reply to [`super::Call::Expel`] and [`super::Call::Rotate`].
+/// The reply to [`super::Call::Admitted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Who would be in no more if nothing that the node ever signed counted, the first to join
+    /// first.
+    pub admitted: Vec<TrustedNode>,
+}
+
+/// The reply to [`super::Call::Expel`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expelled {
+    /// The epoch of the fresh secret, 16 hexadecimal digits.
+    pub epoch: String,
+    /// Who was in by the node's word alone, and went with it where that was asked for.
+    pub admitted: Vec<TrustedNode>,
+}
+
+/// The reply to [`super::Call::Rotate`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
     /// The epoch of the fresh secret, 16 hexadecimal digits.

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX, STATEMENTS_PER_MEMBER_MAX, has_room,
+    Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX, STATEMENTS_PER_ADMIN_MAX,
+    STATEMENTS_PER_MEMBER_MAX, has_room,
 };
 use crate::id::NodeId;
 use crate::trust::statement::{Claim, SignedStatement};
@@ -136,10 +137,14 @@ impl Ledger {
             && has_room(&statement.claim)
             && !matches!(statement.claim, Claim::Found { .. })
             && !self.statements.contains_key(&signed.id());
-        if !is_of_here || self.statements.len() >= STATEMENTS_MAX {
+        let by = statement.by;
+        let most = match by == self.founder {
+            true => STATEMENTS_MAX,
+            false => STATEMENTS_OF_OTHERS_MAX,
+        };
+        if !is_of_here || self.statements.len() >= most {
             return Place::Nowhere;
         }
-        let by = statement.by;
         let is_farewell = matches!(&statement.claim, Claim::Expel { node, .. } if *node == by);
         let issuer = issuers.0.get(&by);
         let (right, kept) = issuer.map_or((Right::None, 0), |it| (it.right, it.kept));

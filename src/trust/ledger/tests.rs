@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod admitted;
+
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])
 }
@@ -345,7 +347,7 @@ fn administrators_one_admitted_by_the_other_are_taken_in_one_turn_whoever_stands
         };
         statement.sign(&key(n))
     };
-    let room = (STATEMENTS_MAX - ledger.statements.len()) as u64;
+    let room = (STATEMENTS_OF_OTHERS_MAX - ledger.statements.len()) as u64;
     let mut chain: Vec<_> = (2..2 + room).map(admission).collect();
     // each waits for the one behind it; a look at all for each would take hours
     chain.reverse();
@@ -409,6 +411,7 @@ fn a_chain_is_as_long_as_its_limit_and_one_admitted_further_down_has_none() {
 enum Deed {
     Admit(u8, u8, bool),
     Expel(u8, u8),
+    ExpelWithAdmitted(u8, u8),
     Rotate(u8),
     Meet(usize, usize),
 }
@@ -418,6 +421,7 @@ fn deeds() -> impl Strategy<Value = Vec<(usize, Deed)>> {
     let deed = prop_oneof![
         (who.clone(), who.clone(), any::<bool>()).prop_map(|(a, b, c)| Deed::Admit(a, b, c)),
         (who.clone(), who.clone()).prop_map(|(a, b)| Deed::Expel(a, b)),
+        (who.clone(), who.clone()).prop_map(|(a, b)| Deed::ExpelWithAdmitted(a, b)),
         who.prop_map(Deed::Rotate),
         (0usize..3, 0usize..3).prop_map(|(a, b)| Deed::Meet(a, b)),
     ];
@@ -436,6 +440,9 @@ proptest! {
                     let _refused = apart[at].admit(&key(by), id(node), name(node), admin, now);
                 }
                 Deed::Expel(by, node) => drop(apart[at].expel(&key(by), id(node), now)),
+                Deed::ExpelWithAdmitted(by, node) => {
+                    drop(apart[at].expel_with_admitted(&key(by), id(node), now));
+                }
                 Deed::Rotate(by) => {
                     drop(apart[at].rotate(&key(by), EpochId([number as u8; 8]), now));
                 }

@@ -153,10 +153,15 @@ impl<'a> Walk<'a> {
     fn expel(&mut self, node: NodeId, term: u32, stands: Option<StatementId>) {
         let over = self.standing.over.entry(node).or_default();
         *over = (*over).max(term);
-        // the first of those that go furthest
-        if self.cut.get(&node).is_none_or(|cut| cut.0 < term) {
-            let kept = self.ledger.back_from(&node, stands);
-            self.cut.insert(node, (term, kept));
+        match self.cut.get_mut(&node) {
+            // whoever lets nothing stand means all that it has admitted
+            Some((cut, kept)) if *cut == term && stands.is_none() => kept.clear(),
+            // else the first of those that go furthest
+            Some((cut, _)) if *cut >= term => {}
+            _ => {
+                let kept = self.ledger.back_from(&node, stands);
+                self.cut.insert(node, (term, kept));
+            }
         }
     }
 

@@ -76,8 +76,12 @@ fn calls_about_nodes_and_the_cache() -> Vec<Call> {
             admin: true,
             name: Some("desk".parse().unwrap()),
         },
+        Call::Admitted {
+            peer: "a".to_owned(),
+        },
         Call::Expel {
             peer: "a".to_owned(),
+            with_admitted: true,
         },
         Call::Own {
             path: name("docs"),

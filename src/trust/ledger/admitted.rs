@@ -1,0 +1,106 @@
+//! Putting a node out with whom it let in, and the word by which those are out.
+//!
+//! One statement does it: an expulsion that lets nothing stand of what its node has ever said, so
+//! that none of its certificates counts. However many nodes a thief has admitted, it takes no more
+//! room than one. Whoever has another's certificate too is in by that one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Certificate, Ledger};
+use crate::id::{NodeId, NodeName};
+use crate::trust::statement::{Claim, SignedStatement};
+use crate::trust::{NodeKey, TrustError};
+
+impl Ledger {
+    /// Puts a node out with all who are in by its word alone, directly or through others; one that
+    /// is out already can be named too. Whom it had put out stays out. Gives what was signed.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NoMember`] of one that never was any,
+    /// [`TrustError::Senior`], [`TrustError::LedgerFull`]; nothing was changed then.
+    pub fn expel_with_admitted(
+        &mut self,
+        key: &NodeKey,
+        node: NodeId,
+        now_s: u64,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let name = self.last_name_of(&node).ok_or(TrustError::NoMember)?;
+        self.check_expels(key, &node, now_s)?;
+        let theirs = self.certificate(&node).map(|it| it.term);
+        let over = self.standing.over.get(&node).copied();
+        let term = theirs.or(over).ok_or(TrustError::NoMember)?;
+        let mut after = self.clone();
+        let stands = None;
+        let claim = Claim::Expel { node, term, stands };
+        let mut stated = vec![after.state(key, claim, now_s)?];
+        if !after.counts(&stated[0]) {
+            return Err(TrustError::Senior { name });
+        }
+        for claim in self.expulsions_lost_in(&after) {
+            stated.push(after.state(key, claim, now_s)?);
+        }
+        *self = after;
+        Ok(stated)
+    }
+
+    /// Who is in by this node's word alone, directly or through others: who would go with it.
+    ///
+    /// # Errors
+    /// As [`Self::expel_with_admitted`].
+    pub fn admitted_by_it_alone(
+        &self,
+        key: &NodeKey,
+        node: NodeId,
+        now_s: u64,
+    ) -> Result<Vec<Certificate>, TrustError> {
+        let mut after = self.clone();
+        after.expel_with_admitted(key, node, now_s)?;
+        let members = self.members().filter(|it| self.is_member(&it.node, now_s));
+        let gone = members.filter(|it| it.node != node && after.certificate(&it.node).is_none());
+        Ok(gone.cloned().collect())
+    }
+
+    /// What put out those who would be in again, since it was said by nodes that are not heard in
+    /// `after`.
+    fn expulsions_lost_in(&self, after: &Self) -> Vec<Claim> {
+        let back = after.members().filter(|it| self.is_expelled(&it.node));
+        let words = back.filter_map(|it| self.expulsion(&it.node));
+        words.map(|signed| signed.statement.claim.clone()).collect()
+    }
+
+    /// What a node was last called by who admitted it, whether that counts or not.
+    fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
+        let all = self.statements.values().map(|signed| &signed.statement);
+        let named = all.filter_map(|statement| match &statement.claim {
+            Claim::Admit { node, name, .. } if node == who => Some((statement.at_s, name)),
+            Claim::Found { name } if statement.by == *who => Some((statement.at_s, name)),
+            _ => None,
+        });
+        named.max_by_key(|(at_s, _)| *at_s).map(|it| it.1.clone())
+    }
+
+    /// The word by which those are out whose certificate counts no more, so that this node's does
+    /// not either; none of a member, and of one that nobody ever admitted.
+    pub(super) fn fell_with(&self, who: &NodeId) -> Option<&SignedStatement> {
+        if self.standing.members.contains_key(who) {
+            return None;
+        }
+        let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for signed in self.statements.values() {
+            if let Claim::Admit { node, .. } = signed.statement.claim {
+                by.entry(node).or_default().push(signed.statement.by);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let mut next = by.remove(who).unwrap_or_default();
+        while let Some(issuer) = next.pop() {
+            if let Some(word) = self.own_expulsion(&issuer) {
+                return Some(word);
+            }
+            if seen.insert(issuer) {
+                next.extend(by.remove(&issuer).unwrap_or_default());
+            }
+        }
+        None
+    }
+}

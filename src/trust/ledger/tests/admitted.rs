@@ -1,0 +1,143 @@
+//! Promises about putting out whom a node let in.
+
+use super::*;
+
+/// Node 2, an administrator, let in 4, an administrator too, which let in 5; node 3 is in by the
+/// founder's word.
+fn let_in() -> Ledger {
+    let mut ledger = cluster();
+    ledger.admit(&key(2), id(4), name(4), true, 40).unwrap();
+    ledger.admit(&key(4), id(5), name(5), false, 41).unwrap();
+    ledger
+}
+
+fn named(ledger: &Ledger, node: u8) -> Vec<u8> {
+    let found = ledger.admitted_by_it_alone(&key(1), id(node), 100);
+    let found: Vec<_> = found.unwrap().iter().map(|it| it.node).collect();
+    (1..20).filter(|n| found.contains(&id(*n))).collect()
+}
+
+#[test]
+fn who_is_in_by_the_word_of_a_bad_administrator_alone_is_named_and_goes_with_it() {
+    let mut ledger = let_in();
+    assert_eq!(named(&ledger, 2), [4, 5]);
+    assert_eq!((named(&ledger, 4), named(&ledger, 3)), (vec![5], vec![]));
+    assert_eq!(members(&ledger), [1, 2, 3, 4, 5], "naming changes nothing");
+    let stated = ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert_eq!(stated.len(), 1, "one statement puts out any number");
+    assert_eq!(members(&ledger), [1, 3]);
+    for n in [2, 4, 5] {
+        let word = ledger.expulsion(&id(n)).expect("who is out is told why");
+        assert_eq!(*word, stated[0]);
+    }
+    for n in [1, 3, 9] {
+        assert_eq!(ledger.expulsion(&id(n)), None, "{n}");
+    }
+}
+
+#[test]
+fn a_certificate_of_another_keeps_a_node_in_when_who_admitted_it_first_goes_with_its_own() {
+    let mut ledger = let_in();
+    ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
+    assert_eq!(named(&ledger, 2), [4]);
+    ledger.expel_with_admitted(&key(1), id(2), 70).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 5]);
+    // and what was given by a word that counts no more is gone: the right, and the paths
+    let mut raised = cluster();
+    raised.admit(&key(2), id(3), name(3), true, 40).unwrap();
+    own(&mut raised, 2, "docs", Some(3)).unwrap();
+    assert!(raised.is_admin(&id(3), 100));
+    raised.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&raised), [1, 3]);
+    assert!(!raised.is_admin(&id(3), 100));
+    assert_eq!(owner(&raised, "docs"), None);
+}
+
+#[test]
+fn whom_a_bad_administrator_put_out_stays_out_with_what_it_signed_afterwards() {
+    let mut ledger = cluster();
+    ledger.admit(&key(1), id(6), name(6), true, 40).unwrap();
+    let apart = ledger.clone();
+    ledger.expel(&key(2), id(6), 50).unwrap();
+    ledger.expel(&key(2), id(3), 51).unwrap();
+    // the one that was put out goes on by itself
+    let mut thief = apart;
+    thief.admit(&key(6), id(7), name(7), false, 52).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    let met = merged(&ledger, &thief);
+    assert_eq!(members(&met), [1]);
+}
+
+#[test]
+fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_it() {
+    let mut ledger = let_in();
+    ledger.expel(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4, 5]);
+    assert_eq!(named(&ledger, 2), [4, 5]);
+    // whom it let in has not the right, whoever was in before it has
+    let refused = ledger.expel_with_admitted(&key(4), id(2), 55);
+    assert!(matches!(refused, Err(TrustError::Senior { .. })));
+    assert_eq!(members(&ledger), [1, 3, 4, 5], "nothing was changed");
+    let never_in = ledger.expel_with_admitted(&key(1), id(9), 55);
+    assert!(matches!(never_in, Err(TrustError::NoMember)));
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+    // it comes back with a new certificate, and what it says from then on counts
+    ledger.admit(&key(1), id(2), name(2), true, 70).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3]);
+    ledger.admit(&key(2), id(4), name(4), false, 80).unwrap();
+    assert_eq!(members(&ledger), [1, 2, 3, 4]);
+}
+
+/// So many certificates that node 2 signs, for keys that nobody has.
+fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
+    let mut all: Vec<SignedStatement> = Vec::new();
+    for number in 0..count as u64 {
+        let mut node = [7; 32];
+        node[..8].copy_from_slice(&number.to_be_bytes());
+        let claim = Claim::Admit {
+            node: NodeId::new(node),
+            name: name(7),
+            admin: true,
+            until_s: None,
+            term: 1,
+        };
+        let statement = Statement {
+            cluster: ledger.cluster(),
+            by: id(2),
+            by_term: 1,
+            at_s: 40,
+            before: all.last().map(SignedStatement::id),
+            claim,
+        };
+        all.push(statement.sign(&key(2)));
+    }
+    all
+}
+
+#[test]
+fn thousands_that_a_bad_administrator_let_in_go_by_one_statement() {
+    let mut ledger = cluster();
+    ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
+    assert!(ledger.members().count() > STATEMENTS_PER_ADMIN_MAX);
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+    assert_eq!(ledger.members().count(), 2);
+}
+
+#[test]
+fn a_record_that_bad_administrators_filled_has_room_for_the_founder_to_put_them_out() {
+    let mut ledger = cluster();
+    let one = crowd(&ledger, 1).remove(0);
+    for n in ledger.statements.len() as u32..STATEMENTS_OF_OTHERS_MAX as u32 {
+        let mut number = [0xee; 16];
+        number[..4].copy_from_slice(&n.to_be_bytes());
+        ledger.statements.insert(StatementId(number), one.clone());
+    }
+    let full = ledger.admit(&key(2), id(5), name(5), true, 50);
+    assert!(matches!(full, Err(TrustError::LedgerFull)));
+    ledger.expel_with_admitted(&key(1), id(2), 60).unwrap();
+    ledger.rotate(&key(1), EpochId([1; 8]), 60).unwrap();
+    ledger.admit(&key(1), id(5), name(5), true, 70).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 5]);
+}
