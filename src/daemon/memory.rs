@@ -1,8 +1,8 @@
 //! What the allocator keeps of the memory: few heaps, and what a large job left goes back.
 //!
-//! A share that is walked, or a log that is pulled, takes and frees memory on many threads. By
-//! default glibc gives nearly each of them a heap, and holds what is free between what stays: of
-//! 100,000 names that was a third of the daemon. And what a crash leaves of it: nothing.
+//! A share that is walked, or a log that goes from node to node, takes and frees memory on many
+//! threads. By default glibc gives nearly each of them a heap, and holds what is free between what
+//! stays: of 100,000 names that was a third of the daemon. And what a crash leaves of it: nothing.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::spawn_blocking;
@@ -13,7 +13,9 @@ use tokio::task::spawn_blocking;
 const HEAPS: libc::c_int = 2;
 /// So many names more or less were a large job.
 const MANY_NAMES: u64 = 5_000;
-/// It is over when their number has stayed for so many looks, one a second.
+/// So many bytes of logs that others were given were one too: some ten thousand names.
+const MANY_TOLD_BYTES: u64 = 1 << 20;
+/// It is over when both have stayed for so many looks, one a second.
 const QUIET_LOOKS: u32 = 10;
 
 /// To be called before there are threads.
@@ -34,33 +36,47 @@ pub(super) fn leave_no_core() {
     let _set = setrlimit(Resource::Core, Rlimit { current, maximum });
 }
 
-/// Follows how many names there are.
+/// Follows how many names there are, and how much of them others were told.
 #[derive(Default)]
 pub(super) struct Memory {
-    tidied_at: u64,
-    names: u64,
+    tidied_at: Work,
+    done: Work,
     quiet: u32,
+}
+
+/// What large jobs are made of.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Work {
+    names: u64,
+    told_bytes: u64,
+}
+
+impl Work {
+    fn is_large_since(self, before: Self) -> bool {
+        self.names.abs_diff(before.names) >= MANY_NAMES
+            || self.told_bytes.abs_diff(before.told_bytes) >= MANY_TOLD_BYTES
+    }
 }
 
 impl Memory {
     /// Looks again; gives free memory back where a large job has ended.
-    pub(super) async fn look(&mut self, names: u64) {
-        if self.is_due(names) {
+    pub(super) async fn look(&mut self, names: u64, told_bytes: u64) {
+        if self.is_due(Work { names, told_bytes }) {
             // A task that cannot be waited for ends with the process.
             let _ended = spawn_blocking(give_back).await;
         }
     }
 
-    fn is_due(&mut self, names: u64) -> bool {
-        if names.abs_diff(self.tidied_at) < MANY_NAMES || names != self.names {
-            self.names = names;
+    fn is_due(&mut self, done: Work) -> bool {
+        if !done.is_large_since(self.tidied_at) || done != self.done {
+            self.done = done;
             self.quiet = 0;
             return false;
         }
         self.quiet += 1;
         let due = self.quiet == QUIET_LOOKS;
         if due {
-            self.tidied_at = names;
+            self.tidied_at = done;
         }
         due
     }
@@ -78,9 +94,16 @@ fn give_back() {
 mod tests {
     use super::*;
 
+    fn due_at(memory: &mut Memory, looks: impl Iterator<Item = (u64, u64)>) -> Vec<usize> {
+        let due = |(at, (names, told_bytes))| {
+            let done = Work { names, told_bytes };
+            memory.is_due(done).then_some(at)
+        };
+        looks.enumerate().filter_map(due).collect()
+    }
+
     fn due_after(memory: &mut Memory, looks: &[u64]) -> Vec<usize> {
-        let due = |(at, names): (usize, &u64)| memory.is_due(*names).then_some(at);
-        looks.iter().enumerate().filter_map(due).collect()
+        due_at(memory, looks.iter().map(|names| (*names, 0)))
     }
 
     #[test]
@@ -90,6 +113,15 @@ mod tests {
         assert!(due_after(&mut memory, &coming).is_empty());
         assert_eq!(due_after(&mut memory, &[100_000; 30]), [10]);
         assert_eq!(due_after(&mut memory, &[0; 30]), [10], "and when they went");
+    }
+
+    #[test]
+    fn memory_is_given_back_when_another_node_was_told_many_names() {
+        let mut memory = Memory::default();
+        let telling = (0..60).map(|second| (7, second.min(30) * MANY_TOLD_BYTES));
+        assert_eq!(due_at(&mut memory, telling), [40]);
+        let little = (0..60).map(|second| (7, 30 * MANY_TOLD_BYTES + second / 20));
+        assert!(due_at(&mut memory, little).is_empty());
     }
 
     #[test]

@@ -426,7 +426,8 @@ async fn pulse(service: Arc<Service>) {
         tick.tick().await;
         service.take_rates();
         if let Some(status) = service.publish_status() {
-            memory.look(status.namespace.entries).await;
+            let told_bytes = service.node.told_bytes();
+            memory.look(status.namespace.entries, told_bytes).await;
             let summary = systemd::summary(&status);
             if summary != told {
                 systemd::status(&summary);

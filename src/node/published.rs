@@ -12,6 +12,7 @@ use crate::catalogue::{Change, View};
 use crate::cluster::MemberStatus;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+use crate::wire::native::tcp::LogPart;
 
 /// How often the members are told, changes of their state aside, which are told at once.
 const MEMBERS_EACH: Duration = Duration::from_millis(100);
@@ -41,6 +42,7 @@ pub(super) struct Published {
     /// The members, as [`Roll`] has them told.
     pub(super) members: Arc<ArcSwap<Vec<MemberReport>>>,
     dropped_datagrams: Arc<AtomicU64>,
+    told_bytes: Arc<AtomicU64>,
 }
 
 impl Published {
@@ -57,10 +59,10 @@ impl Published {
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),
             members: Arc::default(),
             dropped_datagrams: Arc::default(),
+            told_bytes: Arc::default(),
         }
     }
 
-    /// Where each member is reached from now on.
     /// Says how many datagrams were dropped since the start.
     pub(super) fn note_dropped(&self, datagrams: u64) {
         self.dropped_datagrams.store(datagrams, Ordering::Relaxed);
@@ -70,6 +72,17 @@ impl Published {
         self.dropped_datagrams.load(Ordering::Relaxed)
     }
 
+    /// A part of a log was given to a member.
+    pub(super) fn note_told(&self, part: &LogPart) {
+        let bytes = part.records.len() as u64;
+        self.told_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn told_bytes(&self) -> u64 {
+        self.told_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where each member is reached from now on.
     pub(super) fn set_addresses(&self, addresses: BTreeMap<NodeId, SocketAddr>) {
         if !addresses.is_empty() {
             let all = addresses.values().copied().collect();

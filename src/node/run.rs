@@ -229,6 +229,9 @@ impl Runner {
         }
         // what is about content was answered beside the loop
         if let Some(response) = self.machine.answer(Instant::now(), from, &request) {
+            if let Response::Log(part) = &response {
+                self.parts.published.note_told(part);
+            }
             reply.send(response);
         }
     }

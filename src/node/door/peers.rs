@@ -64,6 +64,11 @@ impl Node {
         self.running.sent.total()
     }
 
+    /// How many bytes of logs, as they are packed for the way, went to others since the start.
+    pub fn told_bytes(&self) -> u64 {
+        self.published.told_bytes()
+    }
+
     /// The files that are on their way here.
     pub fn fetches(&self) -> Vec<FetchReport> {
         self.running.fetcher.fetches()
