@@ -1,4 +1,5 @@
-//! `ls -l` of a very long directory, beside ext4, and what goes over the network for it.
+//! `ls -l` of a very long directory, of others' files and of own ones, beside ext4, and what goes
+//! over the network for it.
 
 use std::fs;
 use std::io;
@@ -42,11 +43,11 @@ pub fn run() {
     for number in 0..entries {
         fs::write(source.join(format!("name-{number:06}")), b"").unwrap();
     }
-    let seen = nodes[1].mounted("long");
+    let (seen, own) = (nodes[1].mounted("long"), nodes[0].mounted("long"));
     eventually("all are listed", Duration::from_secs(300), || {
-        listed(&nodes[1]) >= entries as u64
+        nodes.iter().all(|node| listed(node) >= entries as u64)
     });
-    let (mut cold, mut warm, mut disk) = (vec![], vec![], vec![]);
+    let (mut cold, mut warm) = (vec![], vec![]);
     let (sent_before, begun) = (packets(), Instant::now());
     for _ in 0..ROUNDS {
         forget_names();
@@ -54,10 +55,13 @@ pub fn run() {
         warm.push(list(&seen));
     }
     let (sent, took) = (packets() - sent_before, begun.elapsed());
+    let (mut own_cold, mut own_warm, mut disk) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         forget_names();
+        own_cold.push(list(&own));
+        own_warm.push(list(&own));
+        forget_names();
         disk.push(list(&source));
-        list(&source);
     }
     // as long again, with nobody who lists
     let (idle_before, begun) = (packets(), Instant::now());
@@ -65,6 +69,16 @@ pub fn run() {
     let idle = packets() - idle_before;
     table::times("ls -l, names asked of the daemon", &cold, GOAL_MS);
     table::times("ls -l again, from the kernel's cache", &warm, GOAL_MS);
+    table::times(
+        "ls -l of own files, forgotten by the disk too",
+        &own_cold,
+        GOAL_MS,
+    );
+    table::times(
+        "ls -l of own files again, each asked anew",
+        &own_warm,
+        GOAL_MS,
+    );
     table::times("ls -l on the disk, for comparison", &disk, GOAL_MS);
     let rate = |packets: u64, time: Duration| packets as f64 / time.as_secs_f64();
     table::note(&format!(

@@ -12,7 +12,7 @@ use crate::support::daemon::set_mode;
 use crate::support::lab::{Lab, far_hosts};
 use crate::support::process::{P2PFS, Running, eventually, run, start};
 use crate::trials::{count_files, make_small_files};
-use crate::{Field, setting};
+use crate::{Field, setting, waste};
 
 const LINK: [&str; 4] = ["--delay", "10ms", "--rate", "800mbit"];
 const SERVER: &str = "10.77.0.1";
@@ -21,6 +21,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const SEARCHED_FILES: usize = 500;
 const COMMITTED_FILES: usize = 100;
 const COMMITS: usize = 10;
+/// What is read one file in ten of.
+const SPARSE: [&str; 2] = ["each", "scattered"];
 
 /// The two hosts, and what runs on them.
 struct Far {
@@ -63,6 +65,7 @@ pub fn far(field: &Field) {
             .collect::<Vec<_>>()
     };
     let (mut copies, mut searches, mut clones) = (figures(), figures(), figures());
+    let mut wastes = waste::figures();
     for round in 0..field.rounds {
         far.publish(&format!("{round}"), round as u64, count);
         for (turn, way) in ways.iter().enumerate() {
@@ -71,6 +74,11 @@ pub fn far(field: &Field) {
             searches[turn].add(far.timed(&["grep", "-r", "no such words"], &at.join("searched")));
             clones[turn].add(far.clone_of(&at.join("repository.git")));
         }
+        for (number, figures) in wastes.iter_mut().enumerate() {
+            let tree = ways[0].mount.join(format!("{round}")).join(SPARSE[number]);
+            let socket = far.path("n2/socket");
+            figures.add(waste::percent(far.lab.on("n2"), &socket, &tree, number));
+        }
     }
     let tenth = "sshfs copied a tenth of them";
     let what = format!("cp -r of {count} cold files of 1 to 16 KiB, 20 ms away; {tenth}");
@@ -78,6 +86,7 @@ pub fn far(field: &Field) {
     let what = format!("grep -r in {SEARCHED_FILES} such files");
     report(&what, Unit::Seconds, &searches);
     report("git clone from there", Unit::Seconds, &clones);
+    report(&waste::what(count), Unit::Percent, &wastes);
     drop(sshfs);
 }
 
@@ -179,6 +188,8 @@ impl Far {
             ("all", count),
             ("tenth", count / 10),
             ("searched", SEARCHED_FILES),
+            (SPARSE[0], count),
+            (SPARSE[1], count),
         ] {
             make_small_files(&staged.join(name), seed * 10 + name.len() as u64, count);
         }
@@ -195,6 +206,7 @@ impl Far {
         .expect_ok();
         fs::rename(&staged, self.path("n1/share").join(round)).unwrap();
         let wanted = ["all", "tenth", "searched", "repository.git"];
+        let wanted = wanted.iter().chain(&SPARSE);
         let share = self.path("n1/share").join(round);
         for name in wanted {
             let files = |root: &Path| {

@@ -16,6 +16,7 @@ pub enum Unit {
     Seconds,
     Milliseconds,
     BytesPerByte,
+    Percent,
 }
 
 impl Unit {
@@ -26,6 +27,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Milliseconds => "ms",
             Self::BytesPerByte => "bytes sent a byte asked",
+            Self::Percent => "%",
         }
     }
 
@@ -36,6 +38,7 @@ impl Unit {
     fn format(self, value: f64) -> String {
         match self {
             Self::MibPerS | Self::ReadsPerS => format!("{value:.0}"),
+            Self::Percent => format!("{value:.1}"),
             Self::Seconds | Self::Milliseconds | Self::BytesPerByte => format!("{value:.2}"),
         }
     }

@@ -13,7 +13,7 @@
 //! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
 //! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
 //! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
-//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,warm,direct,far` those to do | all |
+//! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,ahead,warm,direct,far` those to do | all |
 
 mod far;
 mod figures;
@@ -23,6 +23,7 @@ mod sshd;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod trials;
+mod waste;
 
 use rivals::Rival;
 use support::daemon::{Cluster, Node};

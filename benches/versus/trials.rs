@@ -23,6 +23,7 @@ pub const ALL: &[Trial] = &[
     ("random", random),
     ("first", first),
     ("copy", copy),
+    ("ahead", crate::waste::ahead),
     ("warm", warm),
     ("direct", direct),
     ("far", crate::far::far),
@@ -55,11 +56,11 @@ struct Contestant {
 }
 
 impl Field {
-    fn server(&self) -> &Node {
+    pub fn server(&self) -> &Node {
         &self.nodes[0]
     }
 
-    fn reader(&self) -> &Node {
+    pub fn reader(&self) -> &Node {
         &self.nodes[1]
     }
 
@@ -82,7 +83,7 @@ impl Field {
 
     /// Puts what is at `staged` into the share under `name`, and waits until the reader lists the
     /// files `awaited`.
-    fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
+    pub fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
         fs::rename(staged, self.server().share.join(name)).unwrap();
         awaited
             .iter()
@@ -107,7 +108,7 @@ impl Field {
     }
 
     /// Makes room again.
-    fn withdraw(&self, name: &str) {
+    pub fn withdraw(&self, name: &str) {
         let path = self.server().share.join(name);
         match path.is_dir() {
             true => fs::remove_dir_all(path).unwrap(),
