@@ -93,15 +93,24 @@ pub(super) fn follow(
 }
 
 /// The target as others are told of it: as it stands, or relative where it was absolute and lies
-/// within the share.
+/// within the share; through no directory above both, so that it leads there also for who has the
+/// one below for its root.
 fn as_listed(dir: &Path, link: &SharedPath, target: &[u8]) -> Option<Vec<u8>> {
     if !target.starts_with(b"/") {
         return Some(target.to_vec());
     }
     let rest = within(dir, target)?;
-    let above = link.components().count() - 1;
-    let mut names = vec![b"..".to_vec(); above];
-    names.extend(names_of(rest));
+    let mut there = names_of(rest);
+    let mut up = link.components().count() - 1;
+    for here in link.components().take(up) {
+        if there.front().is_none_or(|name| name != here) {
+            break;
+        }
+        there.pop_front();
+        up -= 1;
+    }
+    let mut names = vec![b"..".to_vec(); up];
+    names.extend(there);
     match names.is_empty() {
         true => Some(b".".to_vec()),
         false => Some(names.join(&b'/')),
@@ -149,7 +158,10 @@ mod tests {
             ("by-way-of-root", "root/etc".to_owned(), None),
             ("beside", format!("{own}-other/x"), None),
             ("current", absolute("/d/e"), Some("d/e")),
-            ("d/e/deep", absolute("/d//e/./f"), Some("../../d/e/f")),
+            ("d/e/deep", absolute("/d//e/./f"), Some("f")),
+            ("d/e/across", absolute("/d/f/e"), Some("../f/e")),
+            ("d/e/up-and-down", absolute("/e/d"), Some("../../e/d")),
+            ("d/e/here", absolute("/d/e"), Some(".")),
             ("whole", absolute(""), Some(".")),
             ("out-and-in", absolute("/../share/d"), None),
             (

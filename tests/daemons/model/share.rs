@@ -6,7 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
@@ -521,10 +521,12 @@ fn leads_out(link: &Path, target: &Path) -> bool {
 
 /// A link into its share by an absolute path is listed as a relative one.
 fn as_listed(link: &Path, within: &str) -> PathBuf {
-    let above = link.components().skip(1).map(|_| "..");
-    let listed: PathBuf = above
-        .chain((!within.is_empty()).then_some(within))
-        .collect();
+    let here = link.parent().into_iter().flat_map(Path::components);
+    let (here, there) = (here.collect::<Vec<_>>(), Path::new(within).components());
+    let same = here.iter().zip(there.clone());
+    let common = same.take_while(|(here, there)| *here == there).count();
+    let up = here[common..].iter().map(|_| Component::ParentDir);
+    let listed: PathBuf = up.chain(there.skip(common)).collect();
     match listed == Path::new("") {
         true => PathBuf::from("."),
         false => listed,
