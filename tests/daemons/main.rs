@@ -24,6 +24,7 @@ mod small_files;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
+mod trees;
 mod trust;
 mod waiting;
 

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
@@ -162,6 +162,41 @@ fn a_current_link_always_leads_to_a_whole_release() {
         seen > 30
     });
     assert!(releases.end() > 1);
+}
+
+/// Larger than what is listed before all that comes later, however long it takes (p2pfs(7), Order).
+const LARGE_BYTES: usize = (64 << 20) + 1;
+/// For so long what comes later waits for it.
+const LARGE_WAIT: Duration = Duration::from_secs(1);
+
+#[apply(promise)]
+fn what_points_to_a_large_linked_file_waits_for_it_as_long_as_is_said() {
+    let mut cluster = Cluster::new();
+    let (writer, reader) = two_nodes(&mut cluster);
+    let source = writer.home.join("source");
+    fs::write(&source, vec![7; LARGE_BYTES]).unwrap();
+    // processes of their own, since what is open here is open in what other tests start, too
+    let in_share = |line: &str| {
+        let mut shell = Command::new("sh");
+        run(shell.args(["-c", line]).current_dir(&writer.share)).expect_ok();
+    };
+    in_share("cp ../source tmp");
+    let begun = Instant::now();
+    in_share("ln tmp large && rm tmp && echo large > next && mv next pointer");
+    let (large, pointer) = (reader.mounted("large"), reader.mounted("pointer"));
+    let is_whole = || {
+        let found = fs::metadata(&large);
+        // never in part
+        found.is_ok_and(|found| found.len() == LARGE_BYTES as u64 || panic!("{found:?}"))
+    };
+    eventually("the pointer comes", PATIENCE, || {
+        is_whole();
+        fs::read_to_string(&pointer).is_ok_and(|text| text == "large\n")
+    });
+    let waited = |elapsed| is_whole() || elapsed >= LARGE_WAIT;
+    assert!(waited(begun.elapsed()), "it was listed first, and at once");
+    eventually("the large file comes", PATIENCE, is_whole);
+    run(Command::new("cmp").arg(&source).arg(&large)).expect_ok();
 }
 
 /// What puts releases in place. A process of its own: a file that is open here for writing is open
