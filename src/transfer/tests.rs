@@ -113,7 +113,7 @@ pub fn read_now(
     range: ByteRange,
 ) -> Result<Bytes, TransferError> {
     let (reply, outcome) = reply();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + LONG / 2;
     fetcher.read(content.hash(), content.size(), range, deadline, reply);
     outcome.recv_timeout(LONG).expect("a read ends")
 }

@@ -281,13 +281,20 @@ async fn a_liar_is_named_and_shunned_and_another_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_liar_alone_is_an_error_at_the_deadline() {
     let content = Content::new(9, 1 << 20);
-    let scene = scene(&content, 1 << 30, &[Manner::Lying]);
-    let (reply, outcome) = reply();
-    let deadline = Instant::now() + Duration::from_millis(200);
-    let range = ByteRange::at(0, 4096);
+    let mut scene = scene(&content, 1 << 30, &[Manner::Lying]);
+    let (hash, range) = (content.hash(), ByteRange::at(0, 4096));
+    let (patient, _unanswered) = reply();
+    let deadline = Instant::now() + LONG;
     scene
         .fetcher
-        .read(content.hash(), content.size(), range, deadline, reply);
+        .read(hash, content.size(), range, deadline, patient);
+    let node = node(1);
+    while scene.events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
+    let (reply, outcome) = reply();
+    let deadline = Instant::now() + Duration::from_millis(200);
+    scene
+        .fetcher
+        .read(hash, content.size(), range, deadline, reply);
     let outcome = tokio::task::spawn_blocking(move || outcome.recv_timeout(LONG).unwrap());
     assert_eq!(outcome.await.unwrap(), Err(PlanError::OnlyLiars.into()));
     assert!(Instant::now() >= deadline);
