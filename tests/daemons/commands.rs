@@ -22,7 +22,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 /// A user of every machine that owns nothing.
 const NOBODY: u32 = 65_534;
 

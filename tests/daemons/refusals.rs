@@ -17,7 +17,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 #[apply(promise)]
 fn a_mount_that_stands_cannot_be_remounted_and_the_refusal_says_what_to_do() {

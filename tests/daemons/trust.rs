@@ -13,7 +13,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// Lets a node join the cluster of another.
 fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {

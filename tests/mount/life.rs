@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::Memory;
 use crate::support::mounted::Mounted;
-use crate::support::process::{PATIENCE, eventually, run_with, wait_child};
+use crate::support::process::{AT_ONCE, PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::fuse::{Mount, MountError, MountOptions};
@@ -133,7 +133,7 @@ fn an_unmount_under_load_lets_everybody_go() {
     content.dead("dead", 64 << 20);
     content.file("alive", noise(1, 64 << 20));
     let mounted = Mounted::start(&content, |options| {
-        options.server.deadlines.read = Duration::from_secs(60);
+        options.server.deadlines.read = Duration::from_secs(600);
     });
     let cat = |name: &str| {
         let script = format!("while cat '{}'; do :; done", mounted.at(name).display());
@@ -149,11 +149,7 @@ fn an_unmount_under_load_lets_everybody_go() {
     let open = File::open(mounted.at("dead")).unwrap();
     let begun = Instant::now();
     mounted.mount.end().unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     for child in &mut readers {
         wait_child(child, PATIENCE);
     }

@@ -186,12 +186,18 @@ fn own_files_are_listed_again_with_their_attributes_and_not_asked_for_one_by_one
         operations.iter().map(|it| it.count).sum()
     };
     // for longer than attributes of own files are believed
-    let begun = Instant::now();
-    while begun.elapsed() < 3 * LISTED_LIVE_LIFETIME {
-        let (before, mut seen) = (requests(), Vec::new());
+    let (begun, mut quick) = (Instant::now(), 0);
+    while begun.elapsed() < 3 * LISTED_LIVE_LIFETIME || quick < 3 {
+        let (before, mut seen, walking) = (requests(), Vec::new(), Instant::now());
         walk(&mounted.at("own"), &mut seen);
         let asked = requests() - before;
-        assert!(seen.len() == 500 && asked < 250, "{asked} requests");
+        assert_eq!(seen.len(), 500);
+        // a walk that takes so long itself believes no more at its end what it was told first
+        if walking.elapsed() < LISTED_LIVE_LIFETIME {
+            assert!(asked < 250, "{asked} requests");
+            quick += 1;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{quick} quick walks");
     }
 }
 

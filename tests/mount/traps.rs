@@ -11,15 +11,12 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{PATIENCE, eventually, wait_child};
+use crate::support::process::{AT_ONCE, PATIENCE, eventually, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
 
 const NEEDS: &[Need] = &[mount_as_root];
-
-/// What takes no time takes less than this, on the slowest machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn count(mounted: &Mounted, operation: &str) -> u64 {
     let operations = mounted.mount.activity().operations;
@@ -38,7 +35,7 @@ fn telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling() {
     content.file("dir/old", b"old".to_vec());
     content.file("beside/file", b"beside".to_vec());
     let late = content.own("dir/late", &own);
-    let deadline = Duration::from_secs(6);
+    let deadline = Duration::from_secs(120);
     let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = deadline);
     assert_eq!(fs::read(mounted.at("dir/old")).unwrap(), b"old");
     content.turn(late, Behaviour::LooksLate);
@@ -77,7 +74,7 @@ fn a_change_of_a_file_whose_reader_is_stuck_is_told() {
     let dead = content.dead("file", 4 << 20);
     content.file("dir/a", b"a".to_vec());
     let mounted = Mounted::start(&content, |o| {
-        o.server.deadlines.read = Duration::from_secs(60);
+        o.server.deadlines.read = Duration::from_secs(600);
     });
     let mut stuck = Command::new("cat");
     stuck.arg(mounted.at("file")).stdout(Stdio::null());
@@ -127,7 +124,7 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
     content.file("file", noise(2, 1 << 20));
     content.executable("program", fs::read("/bin/true").unwrap());
     let mounted = Mounted::start(&content, |o| {
-        o.server.deadlines.read = Duration::from_secs(60);
+        o.server.deadlines.read = Duration::from_secs(600);
     });
     let mut stuck = Command::new("cat");
     stuck.arg(mounted.at("dead")).stdout(Stdio::null());
@@ -190,7 +187,9 @@ fn calls_that_stand_still_keep_nobody_else_waiting() {
         content.behave(&name, hash, 100, Behaviour::OpensLate);
     }
     content.file("beside/file", b"beside".to_vec());
-    let mounted = Mounted::of(&content);
+    let mounted = Mounted::start(&content, |options| {
+        options.server.deadlines.metadata = Duration::from_secs(600);
+    });
     let late = (0..20).map(|number| mounted.at(&format!("late-{number}")));
     let stuck: Vec<_> = late
         .map(|path| thread::spawn(move || File::open(path).map(drop)))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno};
-use crate::support::process::{PATIENCE, eventually, run_with, wait_child};
+use crate::support::process::{AT_ONCE, PATIENCE, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal};
 const NEEDS: &[Need] = &[mount_as_root];
 
 /// Longer than any test waits, so none meets it by accident; a test that hangs ends all the same.
-const NEVER: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(600);
 
 fn patient(content: &Arc<Memory>) -> Mounted {
     Mounted::start(content, |options| options.server.deadlines.read = NEVER)
@@ -100,7 +100,7 @@ fn catch_without_restart(signal: libc::c_int) {
 fn bytes_that_never_come_end_in_eio_at_the_deadline_and_the_repeats_at_once() {
     let content = Memory::new();
     content.dead("dead", 10 << 20);
-    let deadline = Duration::from_millis(500);
+    let deadline = Duration::from_secs(1);
     let mounted = Mounted::start(&content, |o| o.server.deadlines.read = deadline);
     let begun = Instant::now();
     assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
@@ -152,11 +152,7 @@ fn an_open_that_stands_still_ends_at_the_deadline_or_by_a_signal_and_leaks_nothi
     let begun = Instant::now();
     signal(&child, Signal::INT);
     wait_child(&mut child, PATIENCE);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     content.open_gate();
     eventually("what it opened is closed", PATIENCE, || {
         content.open_count() == 0
@@ -186,11 +182,7 @@ fn a_reader_that_is_interrupted_is_gone_at_once() {
         signal(&child, how);
         let status = wait_child(&mut child, PATIENCE);
         assert!(!status.success());
-        assert!(
-            begun.elapsed() < Duration::from_secs(2),
-            "{how:?}: {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < AT_ONCE, "{how:?}: {:?}", begun.elapsed());
     }
 }
 
@@ -205,11 +197,7 @@ fn a_direct_read_that_is_interrupted_is_gone_at_once() {
         let begun = Instant::now();
         signal(&child, how);
         wait_child(&mut child, PATIENCE);
-        assert!(
-            begun.elapsed() < Duration::from_secs(2),
-            "{how:?}: {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < AT_ONCE, "{how:?}: {:?}", begun.elapsed());
     }
     eventually("nothing waits", PATIENCE, || {
         mounted.mount.activity().waiting == 0
@@ -281,7 +269,7 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
         drop(File::open(mounted.at("dead")).unwrap());
         assert_eq!(fs::metadata(mounted.at("dead")).unwrap().len(), 64 << 20);
     }
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < AT_ONCE);
     stuck.kill().unwrap();
     wait_child(&mut stuck, PATIENCE);
     drop(mounted);

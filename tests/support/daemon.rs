@@ -129,7 +129,7 @@ impl Cluster {
         let nodes: Vec<Node> = names.iter().map(|name| self.start(name)).collect();
         let others = (names.len() - 1).to_string();
         for node in &nodes {
-            node.cli(&["wait", "--peers", &others, "--timeout", "60s"])
+            node.cli(&["wait", "--peers", &others, "--timeout", "120s"])
                 .expect_ok();
         }
         nodes
@@ -189,7 +189,7 @@ impl Node {
     #[track_caller]
     pub fn launch(&mut self) {
         let mut running = start(&mut self.daemon_command());
-        let mut wait = vec!["wait", "--timeout", "60s"];
+        let mut wait = vec!["wait", "--timeout", "120s"];
         if self.options.mounted {
             wait.push("--mounted");
         }
@@ -228,7 +228,7 @@ impl Node {
     /// Waits until the path is listed on this node.
     #[track_caller]
     pub fn wait_for_file(&self, path: &str) {
-        self.cli(&["wait", "--file", path, "--timeout", "60s"])
+        self.cli(&["wait", "--file", path, "--timeout", "150s"])
             .expect_ok();
     }
 

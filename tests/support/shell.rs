@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::process::eventually;
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 
 /// A prompt; the end of its keyboard ends it, and that its daemon.
 pub struct Shell {

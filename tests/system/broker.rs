@@ -35,7 +35,7 @@ impl Broker {
             .spawn()
             .unwrap();
         let this = Self { process, folder };
-        eventually("the broker listens", Duration::from_secs(30), || {
+        eventually("the broker listens", Duration::from_secs(90), || {
             this.socket().exists()
         });
         chown(this.socket(), Some(user), None).unwrap();

@@ -173,7 +173,7 @@ fn the_shipped_service_mounts_for_everyone_and_stops_cleanly() {
     assert_eq!(result.trim(), "success");
     let loud = machine.ok("journalctl -q --no-pager -u p2pfs -p warning..emerg -o cat || true");
     assert_eq!(loud, "", "the journal has warnings");
-    eventually("the box settles", Duration::from_secs(30), || {
+    eventually("the box settles", Duration::from_secs(90), || {
         machine.sh("systemctl is-failed p2pfs").text().trim() == "inactive"
     });
 }
@@ -276,10 +276,10 @@ fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
         machine.ok("journalctl --sync");
         machine.ok(&format!("journalctl -q -u p2pfs -o json {fields}"))
     };
-    eventually("the fetch is told", Duration::from_secs(30), || {
+    eventually("the fetch is told", Duration::from_secs(90), || {
         search(fetched).contains("DURATION_USEC")
     });
-    eventually("the peer is named", Duration::from_secs(30), || {
+    eventually("the peer is named", Duration::from_secs(90), || {
         let text = search("PEER_NAME=second");
         text.contains("second is alive") && text.contains("\"PEER\"")
     });
@@ -287,7 +287,7 @@ fn the_journal_has_fields_to_search_by_and_says_what_to_do() {
     machine.write(EXTRA, "listen = \"127.0.0.1:1399\"\n");
     machine.ok("systemctl reload p2pfs");
     let explained = "journalctl -q -x -u p2pfs -p warning --no-pager";
-    eventually("the catalog explains", Duration::from_secs(30), || {
+    eventually("the catalog explains", Duration::from_secs(90), || {
         machine
             .ok(explained)
             .contains("Settings were changed that need a restart")
@@ -373,7 +373,7 @@ fn who_looks_into_an_automount_point_starts_the_daemon_and_sees_the_folder() {
         machine.ok("systemctl stop p2pfs");
         eventually(
             "the automount point waits again",
-            Duration::from_secs(30),
+            Duration::from_secs(90),
             || {
                 machine
                     .sh("systemctl is-active mnt-p2p.mount")

@@ -19,7 +19,7 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const LOOKUP: Duration = Duration::from_secs(3);
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// What a call takes at most that does not wait, on a slow machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
 

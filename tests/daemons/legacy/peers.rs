@@ -17,7 +17,7 @@ const NEEDS: &[Need] = &[];
 
 /// These nodes have no folder; the default one is not theirs to take.
 const NO_MOUNT: &str = "[mount]\nenabled = false\n";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn settings(members: &[&OldPeer], more: &str) -> String {
     let members: Vec<String> = members
@@ -230,8 +230,9 @@ fn a_stranger_waits_and_one_that_answered_us_does_not() {
     let stranger = answer_time();
     assert!(stranger >= Duration::from_millis(1_900), "{stranger:?}");
     get(&node, "theirs").0.expect_ok();
-    let friend = answer_time();
-    assert!(friend < Duration::from_millis(1_500), "{friend:?}");
+    eventually("a friend does not wait", SOON, || {
+        answer_time() < Duration::from_millis(1_500)
+    });
 }
 
 #[apply(promise)]

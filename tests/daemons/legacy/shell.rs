@@ -16,7 +16,7 @@ use crate::support::shell::Shell;
 
 const NEEDS: &[Need] = &[];
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 const PROMPT: &str =
     "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)";
 

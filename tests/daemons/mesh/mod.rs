@@ -16,7 +16,7 @@ use crate::support::daemon::{Cluster, Node, NodeOptions};
 use crate::support::mesh_peer::MeshPeer;
 use crate::support::process::eventually;
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 const BOB: &str = "b7cbe67df26a36f9590988371ceac9e0";
 const EVE: &str = "e90335afdd919dea261a3ff5bb27d3a5";
 

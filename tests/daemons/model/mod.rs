@@ -37,7 +37,7 @@ const BATCHES: u64 = 12;
 const OPERATIONS_PER_BATCH_MAX: usize = 16;
 /// Within two seconds of a change is the promise, and a few more of a death; a loaded machine gets
 /// far more.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
 /// Files that programs keep open from one round to the next, at most.
 const OPEN_FILES_MAX: usize = 12;
 /// Names in the directory that is listed all the while.

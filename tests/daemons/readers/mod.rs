@@ -99,7 +99,7 @@ impl World {
     /// Waits until the process waits for its budget.
     #[track_caller]
     fn wait_for_delay(&self, pid: u32) {
-        eventually("it waits for its budget", 20 * SECOND, || {
+        eventually("it waits for its budget", 60 * SECOND, || {
             let readers = self.top()["readers"].as_array().unwrap().clone();
             let slow = readers.into_iter().find(|it| it["pid"] == pid);
             slow.is_some_and(|it| it["waiting"]["waiting_for"] == "budget")
@@ -128,7 +128,7 @@ impl World {
         let text = format!("{SHORT_DEADLINE}{rules}[cache]\nsize = '{size_bytes}B'\n");
         fs::write(self.reader.home.join("p2pfs.toml"), text).unwrap();
         self.reader.signal(libc::SIGHUP);
-        eventually("the configuration is read again", 20 * SECOND, || {
+        eventually("the configuration is read again", 60 * SECOND, || {
             self.top()["cache"]["budget_bytes"] == size_bytes
         });
     }
@@ -155,11 +155,13 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     let program = world.program("patient-reader");
     world.author.signal(libc::SIGSTOP);
     let running = start(Command::new(&program).arg(&path));
-    let waiting = || world.reader_named("patient-reader");
-    eventually("the reader is seen to wait", 20 * SECOND, || {
-        waiting().is_some_and(|reader| reader["waiting"]["waiting_for"] == "peers")
+    let mut waiting = None;
+    eventually("the reader is seen to wait", 60 * SECOND, || {
+        let reader = world.reader_named("patient-reader");
+        waiting = reader.filter(|it| it["waiting"]["waiting_for"] == "peers");
+        waiting.is_some()
     });
-    let reader = waiting().unwrap();
+    let reader = waiting.unwrap();
     assert_eq!(reader["pid"], running.pid());
     assert_eq!(reader["uid"], rustix::process::getuid().as_raw());
     let file = file_of(&reader, name);
@@ -259,7 +261,7 @@ fn the_live_view_draws_ends_and_gives_the_terminal_back() {
             unsafe { libc::kill(child.id() as i32, signal) };
         }
         let mut status = None;
-        eventually(how, 20 * SECOND, || {
+        eventually(how, 60 * SECOND, || {
             status = child.try_wait().unwrap();
             status.is_some()
         });
@@ -402,7 +404,7 @@ fn a_refusal_is_quick_and_makes_nothing_come() {
     let top = world.top();
     world.author.signal(libc::SIGCONT);
     assert!(
-        took < 20 * SECOND,
+        took < 2 * SECOND * names.len() as u32,
         "each waited for the deadline of 2 s: {took:?}"
     );
     let fetched = top["transfers"].as_array().unwrap().iter();
@@ -445,7 +447,7 @@ fn a_budget_holds_and_slows_nobody_else() {
     // what is cached is not slowed
     world.set_budget("slow-reader", 64 << 10);
     let again = start(Command::new(&program).arg(&path));
-    assert!(again.finish(20 * SECOND).stdout == bytes);
+    assert!(again.finish(60 * SECOND).stdout == bytes);
     world.configure("");
 }
 

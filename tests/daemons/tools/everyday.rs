@@ -80,11 +80,11 @@ fn a_terminal_s_vim_and_less_come_up_and_go() {
                 }
             }
         });
-        let came = shown.recv_timeout(30 * SECOND);
+        let came = shown.recv_timeout(60 * SECOND);
         // each takes one of them for the end
         let _ = keys.write_all(b"q\x1b:q!\r");
         drop(keys);
-        eventually("the viewer goes", 30 * SECOND, || {
+        eventually("the viewer goes", 60 * SECOND, || {
             terminal.try_wait().unwrap().is_some()
         });
         reader.join().unwrap();
@@ -231,7 +231,7 @@ fn append(path: &Path, line: &str) {
 
 #[track_caller]
 fn expect_line(lines: &mpsc::Receiver<String>, wanted: &str) {
-    while let Ok(line) = lines.recv_timeout(30 * SECOND) {
+    while let Ok(line) = lines.recv_timeout(60 * SECOND) {
         if line == wanted {
             return;
         }
@@ -255,7 +255,7 @@ fn tail_follows_what_another_node_appends() {
     append(&source, "three");
     expect_line(&lines, "three");
     tail.signal(libc::SIGTERM);
-    tail.finish(20 * SECOND);
+    tail.finish(60 * SECOND);
     // on the node that shares it, it is the file itself
     let mut tail = Command::new("tail");
     tail.args(["-n", "1", "-f", "-s", "0.1"]);
@@ -264,7 +264,7 @@ fn tail_follows_what_another_node_appends() {
     append(&source, "four");
     expect_line(&lines, "four");
     tail.signal(libc::SIGTERM);
-    tail.finish(20 * SECOND);
+    tail.finish(60 * SECOND);
 }
 
 #[apply(promise)]
