@@ -56,6 +56,7 @@ mod pages;
 mod pins;
 mod proving;
 mod reservation;
+mod room;
 mod store;
 mod verify;
 mod works;
@@ -73,6 +74,7 @@ pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use error::CacheError;
 
 pub use reservation::Reservation;
+pub use room::{Lack, Room};
 pub use verify::VerifyProgress;
 
 use self::core::{Core, Tuning};

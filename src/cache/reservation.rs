@@ -27,20 +27,7 @@ impl Cache {
 
     /// Whether so many bytes could be reserved now, were all evicted that may be. Not a promise.
     pub fn could_hold(&self, bytes: u64) -> bool {
-        let core = self.core();
-        let (fixed_bytes, evictable_bytes, budget_bytes, floor_bytes) = {
-            let index = core.index.lock();
-            let fixed_bytes = index.charged_bytes.saturating_sub(index.evictable_bytes);
-            let limits = (index.budget_bytes, index.floor_bytes);
-            (fixed_bytes, index.evictable_bytes, limits.0, limits.1)
-        };
-        let needed_bytes = bytes.saturating_add(floor_bytes);
-        fixed_bytes.saturating_add(bytes) <= budget_bytes
-            && core
-                .works
-                .disk
-                .free_bytes(&core.works.layout.dir)
-                .is_ok_and(|free_bytes| free_bytes.saturating_add(evictable_bytes) >= needed_bytes)
+        self.room().lack(bytes).is_none()
     }
 }
 

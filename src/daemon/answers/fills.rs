@@ -9,16 +9,13 @@ use super::{Service, failed};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::node::FileError;
-use crate::node::door::{Contents, FILES_MAX};
+use crate::node::door::{Contents, FILES_MAX, Lack, WhyNotPinned};
 use crate::path::SharedPath;
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// Digits of a hash that name a content that is listed no more.
 const HASH_START_MIN: usize = 8;
-/// Why the cache cannot keep a content.
-const NO_ROOM: &str = "there is no room for it beside the rest: see p2pfs cache resize";
-
 /// Why nothing is fetched ahead.
 const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
 const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
@@ -37,9 +34,13 @@ impl Service {
         let pinning = move |service: &Self| Ok(service.node.pin_contents(contents, pinned));
         let (contents, not_pinned) = self.blocking(pinning).await?;
         for it in not_pinned {
-            let why = it
-                .why
-                .map_or_else(|| NO_ROOM.to_owned(), |why| why.to_string());
+            let why = match it.why {
+                WhyNotPinned::Cache(error) => error.to_string(),
+                WhyNotPinned::Lack(lack) => {
+                    let (found, remedy) = lack_words(&lack);
+                    format!("it does not fit: {found}; {remedy}")
+                }
+            };
             touched.without(problem(&it.path, why), it.size_bytes);
         }
         if pinned && !self.node.is_metered() {
@@ -107,18 +108,12 @@ impl Service {
     /// Whether the cache can hold all of it at once, beside what is pinned or open.
     fn check_room(&self, contents: Contents) -> Result<Contents, Failure> {
         let needed_bytes = self.node.room_needed(&contents);
-        if self.node.has_room_for(needed_bytes) {
+        let Some(lack) = self.node.lack_of_room(needed_bytes) else {
             return Ok(contents);
-        }
-        let usage = self.node.cache_usage();
-        let message = format!(
-            "{} do not fit the cache: its budget is {}, of which {} are pinned, or its disk is too \
-             full",
-            write_size(needed_bytes),
-            write_size(usage.budget_bytes),
-            write_size(usage.pinned_bytes)
-        );
-        Err(failed(message).with_remedy("name less, or give it room: p2pfs cache resize SIZE"))
+        };
+        let (found, remedy) = lack_words(&lack);
+        let message = format!("{} do not fit: {found}", write_size(needed_bytes));
+        Err(failed(message).with_remedy(remedy))
     }
 
     fn contents_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
@@ -164,6 +159,36 @@ impl Service {
             }
         }
         count(contents, touched)
+    }
+}
+
+/// Why bytes do not fit the cache, and what helps.
+pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
+    match lack {
+        Lack::Budget {
+            budget_bytes,
+            kept_bytes,
+        } => {
+            let (budget, kept) = (write_size(*budget_bytes), write_size(*kept_bytes));
+            let found = format!("the cache has {budget}, of which {kept} are pinned or in use");
+            (found, "name less, or give it room: p2pfs cache resize SIZE")
+        }
+        Lack::Disk {
+            free_bytes,
+            floor_bytes,
+        } => {
+            let (free, floor) = (write_size(*free_bytes), write_size(*floor_bytes));
+            let found =
+                format!("the cache's disk has {free} for it, and {floor} of them stay free");
+            (
+                found,
+                "name less, free some of that disk, or name another with cache_dir",
+            )
+        }
+        Lack::Refused { why } => {
+            let found = format!("the cache's disk takes no writes: {why}");
+            (found, "make it writable, or name another with cache_dir")
+        }
     }
 }
 

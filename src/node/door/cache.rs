@@ -9,7 +9,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Contents, FileError};
-use crate::cache::{Cache, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
+use crate::cache::{
+    Cache, CacheError, CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress,
+};
 use crate::digest::ContentHash;
 use crate::node::Node;
 use crate::path::SharedPath;
@@ -45,8 +47,16 @@ pub struct NotPinned {
     /// One of the names that it has.
     pub path: SharedPath,
     pub size_bytes: u64,
-    /// What the cache says; none where its budget has no room for it beside the rest.
-    pub why: Option<CacheError>,
+    pub why: WhyNotPinned,
+}
+
+/// Why it was not.
+#[derive(Debug)]
+pub enum WhyNotPinned {
+    /// The cache cannot keep it beside what it keeps already.
+    Lack(Lack),
+    /// What the cache says.
+    Cache(CacheError),
 }
 
 impl Node {
@@ -82,18 +92,25 @@ impl Node {
     /// Whether the cache could hold so many bytes more, were all evicted that may be. Not a
     /// promise. Waits for the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.lack_of_room(bytes).is_none()
+    }
+
+    /// Why the cache could not hold so many bytes more, were all evicted that may be; none where
+    /// it could. Waits for the disk.
+    pub fn lack_of_room(&self, bytes: u64) -> Option<Lack> {
         self.room()(bytes)
     }
 
     /// The same, to be asked on a thread that may wait.
-    pub(super) fn room(&self) -> impl Fn(u64) -> bool + Send + 'static {
+    pub(super) fn room(&self) -> impl Fn(u64) -> Option<Lack> + Send + 'static {
         let (cache, close_idle) = (self.cache.clone(), self.idle_closer());
         move |bytes| {
-            bytes == 0 || cache.could_hold(bytes) || {
+            let lack = cache.room().lack(bytes).filter(|_| bytes > 0);
+            lack.and_then(|_| {
                 // what nobody reads any more holds no room for long, so not now either
                 close_idle();
-                cache.could_hold(bytes)
-            }
+                cache.room().lack(bytes)
+            })
         }
     }
 
@@ -132,24 +149,13 @@ impl Node {
         self.cache.verify(progress)
     }
 
-    /// Keeps contents, or keeps them no longer: each by itself, as far as the budget goes. Gives
-    /// those of which it is so now, and the others. Waits for the disk.
+    /// Keeps contents, or keeps them no longer: each by itself, as far as the budget and the disk
+    /// go. Gives those of which it is so now, and the others. Waits for the disk.
     pub fn pin_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
-        let mut room_bytes = self.cache.usage().budget_bytes;
-        let (mut fitting, mut failed) = (Contents::new(), Vec::new());
-        for (hash, (size_bytes, path)) in contents {
-            if pinned && size_bytes > room_bytes {
-                let why = None;
-                failed.push(NotPinned {
-                    path,
-                    size_bytes,
-                    why,
-                });
-                continue;
-            }
-            room_bytes = room_bytes.saturating_sub(size_bytes);
-            fitting.insert(hash, (size_bytes, path));
-        }
+        let (fitting, mut failed) = match pinned {
+            true => self.fitting(contents),
+            false => (contents, Vec::new()),
+        };
         // the list is written once, not once a content
         if set_all(&self.cache, &named_pins(&fitting), pinned).is_ok() {
             return (fitting, failed);
@@ -162,11 +168,41 @@ impl Node {
                 Err(why) => failed.push(NotPinned {
                     path,
                     size_bytes,
-                    why: Some(why),
+                    why: WhyNotPinned::Cache(why),
                 }),
             }
         }
         (changed, failed)
+    }
+
+    /// Those of the contents that can be kept all at once, taken in their order, and the others.
+    fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
+        let mut room = self.room_to_stay();
+        let (mut fitting, mut failed) = (Contents::new(), Vec::new());
+        for (hash, (size_bytes, path)) in contents {
+            // what is pinned has its room, and an own file needs none
+            let needs_none = self.is_pinned(&hash) || self.shares.holds(&hash);
+            let needed_bytes = if needs_none { 0 } else { size_bytes };
+            match room.lack(needed_bytes).filter(|_| needed_bytes > 0) {
+                Some(lack) => failed.push(NotPinned {
+                    path,
+                    size_bytes,
+                    why: WhyNotPinned::Lack(lack),
+                }),
+                None => {
+                    room.take(needed_bytes);
+                    fitting.insert(hash, (size_bytes, path));
+                }
+            }
+        }
+        (fitting, failed)
+    }
+
+    /// Room beside what is pinned, what is still to come of that included.
+    pub(super) fn room_to_stay(&self) -> Room {
+        let mut room = self.cache.room_to_stay();
+        room.take(self.pinned_bytes_to_come());
+        room
     }
 
     /// What is kept of a path: the pinned ones of the contents that are listed there, and those
@@ -216,11 +252,18 @@ impl Node {
 
     /// The bytes of all that is pinned, those that are still to come included.
     pub fn pinned_bytes(&self) -> u64 {
+        let to_come_bytes = self.pinned_bytes_to_come();
+        self.cache
+            .usage()
+            .pinned_bytes
+            .saturating_add(to_come_bytes)
+    }
+
+    fn pinned_bytes_to_come(&self) -> u64 {
         let missing = |(hash, (size_bytes, _)): (_, &(u64, _))| {
             size_bytes.saturating_sub(self.cache.cached_bytes(hash))
         };
-        let to_come: u64 = self.unfinished_pins().iter().map(missing).sum();
-        self.cache.usage().pinned_bytes.saturating_add(to_come)
+        self.unfinished_pins().iter().map(missing).sum()
     }
 
     /// Goes on fetching what is pinned and not whole yet, for as long as it is polled: a pin

@@ -260,12 +260,12 @@ impl Node {
         contents: &Contents,
         pinned: bool,
     ) -> Result<(), FileError> {
-        let (cache, has_room_for) = (self.cache.clone(), self.room());
+        let (cache, lack_of_room) = (self.cache.clone(), self.room());
         let pins = named_pins(contents);
         let bytes = self.room_needed(contents);
         let path = path.clone();
         let changed = spawn_blocking(move || {
-            if pinned && !has_room_for(bytes) {
+            if pinned && lack_of_room(bytes).is_some() {
                 return Err(FileError::NoRoom { path, bytes });
             }
             let changed = set_all(&cache, &pins, pinned);

@@ -21,7 +21,7 @@ mod sharing;
 mod status;
 
 pub use builder::NodeBuilder;
-pub use cache::NotPinned;
+pub use cache::{NotPinned, WhyNotPinned};
 pub use error::FileError;
 pub use events::EventStream;
 pub use giving::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages};
@@ -35,7 +35,9 @@ pub use status::NodeStatus;
 pub use super::names::in_history;
 
 // what is said above in terms of other modules
-pub use crate::cache::{CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, VerifyProgress};
+pub use crate::cache::{
+    CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, Lack, VerifyProgress,
+};
 pub use crate::catalogue::{Rule, Version};
 pub use crate::cluster::{DownReason, MemberState, MemberStatus};
 pub use crate::fs::{FileVersion, FsError};
