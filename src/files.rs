@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
 
@@ -48,6 +48,42 @@ pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     options.mode(PRIVATE_MODE).open(path)
+}
+
+/// A name beside a file for what it was, which nothing has yet.
+pub(crate) fn aside(file: &Path) -> PathBuf {
+    let named = |end: String| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    (1..u32::MAX)
+        .map(|number| named(format!(".aside-{number}")))
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| named(".aside".to_owned()))
+}
+
+/// Whether a file is wrong in itself, rather than its disk.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// What the system says of a file of the state directory, with what helps where that is clear.
+pub(crate) fn with_remedy(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some of its disk, or name another directory with --state"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; make its filesystem writable, or name another directory with --state"
+        }
+        io::ErrorKind::PermissionDenied => "; let the daemon's user write it",
+        _ => "",
+    };
+    format!("{error}{remedy}")
 }
 
 /// The lock file at this path, locked until it is closed; none where another process has it.

@@ -66,6 +66,11 @@ impl Marks {
         has_room
     }
 
+    /// From now on it is not known of every content without a name.
+    pub fn lose(&mut self) {
+        self.is_full = true;
+    }
+
     /// Whether it was there.
     pub fn remove(&mut self, mark: &Mark) -> bool {
         let was_there = self.all.remove(mark).is_some();

@@ -83,7 +83,7 @@ impl Merged {
 
     /// Whether a node may be given the bytes of a content by this one.
     pub fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
-        if self.private.is_empty() && self.marks.is_empty() {
+        if self.private.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
             return true;
         }
         if self.marks.is_full() && !self.is_listed(hash) {
@@ -232,6 +232,12 @@ impl Catalogue {
                 state.marks.add(mark);
             }
         }
+        self.merge.dirty = true;
+    }
+
+    /// It is not known any more which contents without a name are private: none is given.
+    pub fn lose_marks(&mut self) {
+        self.merge.state.marks.lose();
         self.merge.dirty = true;
     }
 

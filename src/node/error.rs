@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cache::CacheError;
+use crate::files::with_remedy;
 use crate::net::NetError;
 use crate::share::ShareError;
 use crate::trust::TrustError;
@@ -13,7 +14,7 @@ use super::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The state directory cannot be made or read.
-    #[error("cannot use the state directory {}: {source}", dir.display())]
+    #[error("cannot use the state directory {}: {}", dir.display(), state_trouble(source))]
     StateDir {
         dir: PathBuf,
         /// What the system said.
@@ -51,4 +52,16 @@ pub enum NodeError {
     /// The node is stopping or has stopped.
     #[error("the node is stopping")]
     Stopping,
+}
+
+/// What is wrong with a state directory, and what helps where that is clear.
+fn state_trouble(source: &std::io::Error) -> String {
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            "it, or what it is in, is a file; move that away, or name another directory with \
+             --state"
+                .to_owned()
+        }
+        _ => with_remedy(source),
+    }
 }

@@ -82,7 +82,7 @@ pub struct Node {
     pub(super) published: Published,
     pub(super) running: Running,
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
-    pub(super) _state: StateDir,
+    pub(super) state: StateDir,
 }
 
 impl Node {
@@ -104,6 +104,18 @@ impl Node {
     /// The secrets it knows.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// What is to be said of its state directory, where that is not what it was any more: what was
+    /// stored there is lost with the next restart.
+    pub fn trouble_with_state(&self) -> Option<String> {
+        let dir = self.state.path().display();
+        (!self.state.is_in_place()).then(|| {
+            format!(
+                "the state directory {dir} was emptied, moved or replaced while p2pfs runs, and \
+                 with it this node's key"
+            )
+        })
     }
 
     /// The namespace as it is now.

@@ -33,6 +33,7 @@ mod prompt;
 mod published;
 mod pulls;
 mod reach;
+mod recovery;
 mod run;
 mod sockets;
 mod start;

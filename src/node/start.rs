@@ -27,6 +27,7 @@ use super::offenders::Offenders;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
+use super::recovery::{self, Kept};
 use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
@@ -108,12 +109,15 @@ impl Node {
             Some(file) => Keyring::from_secret_file(file)?,
             None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
         });
-        let mut store = Store::open(state.path())?;
-        let empty = Catalogue::of_key(key.clone(), config.name.clone());
-        let mut catalogue = store.load_catalogue(empty)?;
-        for node in store.departed(unix_now_s())? {
-            catalogue.forget(&node);
-        }
+        let empty = || Catalogue::of_key(key.clone(), config.name.clone());
+        let Kept {
+            mut store,
+            mut catalogue,
+            generation,
+            addresses,
+            responders,
+            warnings,
+        } = recovery::open(state.path(), empty, unix_now_s())?;
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
         drop_marks(&mut catalogue, &mut store, &cache)?;
         let open = sockets
@@ -130,10 +134,11 @@ impl Node {
         net.set_invites(invites.clone());
         let (shares, share_events) = ShareSet::open(share_config(&config, &catalogue))?;
         let past = Past {
-            generation: store.generation()?,
-            addresses: store.addresses()?,
-            responders: store.responders(unix_now_s())?,
+            generation,
+            addresses,
+            responders,
             dropped_secret,
+            warnings,
         };
         let builder = Builder {
             config,
@@ -174,6 +179,8 @@ struct Past {
     responders: Responders,
     /// It was in a cluster that it cannot prove to be in any more.
     dropped_secret: bool,
+    /// What of it could not be read.
+    warnings: Vec<String>,
 }
 
 /// The queues that were opened with what fills them.
@@ -229,6 +236,9 @@ impl Builder {
         let server = self.server(&published);
         let events = EventLog::default();
         warn_of_what_was_found(past.dropped_secret, &self.cache, &events);
+        past.warnings
+            .iter()
+            .for_each(|why| events.warn_owner(why.clone()));
         take_up(&past.responders, &fetcher, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
@@ -327,7 +337,7 @@ impl Builder {
             published,
             running,
             changes: Some(changes),
-            _state: self.state,
+            state: self.state,
         }
     }
 

@@ -2,18 +2,22 @@
 //!
 //! Owns its making and its lock. One daemon at a time works there.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
 use crate::files::{locked, make_private_dir};
+
+/// The name of the lock.
+const LOCK_FILE: &str = "lock";
 
 /// A state directory that is ours while this lives.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     /// Closing it gives the lock back, also when the process is killed.
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -28,10 +32,21 @@ impl StateDir {
         };
         make_private_dir(dir).map_err(failed)?;
         let path = dir.to_owned();
-        match locked(&dir.join("lock")).map_err(failed)? {
-            Some(_lock) => Ok(Self { path, _lock }),
+        match locked(&dir.join(LOCK_FILE)).map_err(failed)? {
+            Some(lock) => Ok(Self { path, lock }),
             None => Err(NodeError::StateLocked { dir: path }),
         }
+    }
+
+    /// Whether its lock is where it was made: what is removed or moved under a running node is lost
+    /// with it.
+    pub fn is_in_place(&self) -> bool {
+        let named = fs::metadata(self.path.join(LOCK_FILE));
+        let held = self.lock.metadata();
+        let (Ok(named), Ok(held)) = (named, held) else {
+            return false;
+        };
+        (named.dev(), named.ino()) == (held.dev(), held.ino())
     }
 
     /// Where it is.
@@ -42,7 +57,6 @@ impl StateDir {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -59,6 +73,18 @@ mod tests {
         );
         drop(first);
         assert!(StateDir::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_was_emptied_or_replaced_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let state = StateDir::open(&dir).unwrap();
+        assert!(state.is_in_place());
+        fs::rename(&dir, folder.path().join("moved")).unwrap();
+        assert!(!state.is_in_place());
+        let _other = StateDir::open(&dir).unwrap();
+        assert!(!state.is_in_place(), "that is another's");
     }
 
     #[test]
@@ -79,6 +105,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let refused = StateDir::open(&file).unwrap_err().to_string();
         assert!(refused.contains(file.to_str().unwrap()), "{refused}");
+        assert!(refused.contains("is a file; move that away"), "{refused}");
         assert_eq!(fs::read(&file).unwrap(), b"");
     }
 }

@@ -20,7 +20,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, LogState, LogWrite};
-use crate::files::{PRIVATE_MODE, open_private};
+use crate::files::{PRIVATE_MODE, aside, is_damage, open_private};
 use crate::id::{Generation, NodeId};
 use crate::wire::native::record::{Fact, Record};
 
@@ -60,6 +60,7 @@ const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("values");
 const VERSION_KEY: &str = "version";
 const GENERATION_KEY: &str = "generation";
 const ADDRESSES_KEY: &str = "addresses";
+const MARKS_LOST_KEY: &str = "marks lost";
 
 /// A log's state with the number that its records are stored under.
 #[derive(Serialize, Deserialize)]
@@ -81,10 +82,7 @@ impl Store {
     /// [`StoreError`] naming the file and the remedy; the file is as it was.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(STORE_FILE);
-        let disk = |error: std::io::Error| StoreError::Disk {
-            path: path.clone(),
-            why: error.to_string(),
-        };
+        let disk = |error: std::io::Error| StoreError::disk(&path, &error);
         let file = open_private(&path).map_err(disk)?;
         let mode = Permissions::from_mode(PRIVATE_MODE);
         file.set_permissions(mode).map_err(disk)?;
@@ -95,13 +93,8 @@ impl Store {
             DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
                 damaged(&path, &error)
             }
-            DatabaseError::Storage(StorageError::Io(error))
-                if error.kind() != std::io::ErrorKind::InvalidData =>
-            {
-                StoreError::Disk {
-                    path: path.clone(),
-                    why: error.to_string(),
-                }
+            DatabaseError::Storage(StorageError::Io(error)) if !is_damage(&error) => {
+                StoreError::disk(&path, &error)
             }
             other => damaged(&path, &other),
         })?;
@@ -122,14 +115,8 @@ impl Store {
     /// [`StoreError::Disk`] where it cannot be renamed.
     pub fn set_aside(state_dir: &Path) -> Result<PathBuf, StoreError> {
         let path = state_dir.join(STORE_FILE);
-        let free = (1..)
-            .map(|number: u32| state_dir.join(format!("{STORE_FILE}.aside-{number}")))
-            .find(|aside| !aside.exists())
-            .unwrap_or_else(|| state_dir.join(format!("{STORE_FILE}.aside")));
-        std::fs::rename(&path, &free).map_err(|error| StoreError::Disk {
-            path,
-            why: error.to_string(),
-        })?;
+        let free = aside(&path);
+        std::fs::rename(&path, &free).map_err(|error| StoreError::disk(&path, &error))?;
         Ok(free)
     }
 
@@ -164,7 +151,18 @@ impl Store {
             tracing::debug!(%author, whole, "took a stored log up");
         }
         catalogue.restore_marks(self.marks()?);
+        if self.value(MARKS_LOST_KEY)?.is_some() {
+            catalogue.lose_marks();
+        }
         Ok(catalogue)
+    }
+
+    /// Remembers that it is not known which contents without a name are for some nodes alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn note_marks_lost(&mut self) -> Result<(), StoreError> {
+        self.put_value(MARKS_LOST_KEY, &[])
     }
 
     /// Stores what the catalogue gave out, in one transaction.
@@ -396,15 +394,10 @@ impl Store {
     /// Tells a damaged file from a disk that refuses.
     fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         match error.into() {
-            redb::Error::Io(error) if error.kind() != std::io::ErrorKind::InvalidData => {
-                StoreError::Disk {
-                    path: self.path.clone(),
-                    why: error.to_string(),
-                }
-            }
-            error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => StoreError::Disk {
+            redb::Error::Io(error) if !is_damage(&error) => StoreError::disk(&self.path, &error),
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Disk {
                 path: self.path.clone(),
-                why: error.to_string(),
+                why: "the disk refused a write before".to_owned(),
             },
             error => damaged(&self.path, &error),
         }

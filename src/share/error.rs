@@ -88,11 +88,19 @@ pub enum ShareError {
         path: PathBuf,
     },
     /// What is known of the shares cannot be kept; hashing still works where this comes later.
-    #[error(
-        "cannot keep the state of the shares in {path:?}: {reason}; where it is damaged, move it \
-         aside, and every share is hashed anew"
-    )]
+    #[error("cannot keep the state of the shares in {path:?}: {reason}")]
     State {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// What is known of the shares cannot be read; a restart moves it aside.
+    #[error(
+        "the state of the shares in {path:?} is damaged: {reason}; restart p2pfs, and every share \
+         is hashed anew"
+    )]
+    Damaged {
         /// The file.
         path: PathBuf,
         /// What the database said.

@@ -5,7 +5,9 @@
 //! given out.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +19,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use super::error::ShareError;
 use super::identity::{Identity, Stamp};
 use crate::digest::ContentHash;
+use crate::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
 
+/// The file's name in the state directory.
+pub(super) const LEDGER_FILE: &str = "shares.redb";
 /// How many shares one node can number.
 pub(super) const SHARES_MAX: usize = 4096;
 /// redb's page cache; its default is a gibibyte.
@@ -70,13 +75,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Opens or makes the file, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-        let database = database.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => ShareError::Locked {
-                path: path.to_owned(),
-            },
-            other => state_error(path, other),
-        })?;
+        let database = open_database(path)?;
         let shared = Arc::new(Shared {
             database,
             path: path.to_owned(),
@@ -95,6 +94,19 @@ impl Ledger {
             shared,
             writer: Some(writer),
         })
+    }
+
+    /// Whether all numbers can be read, and some row.
+    fn check(&self) -> Result<(), ShareError> {
+        let read = || -> Result<(), redb::Error> {
+            let reading = self.shared.database.begin_read()?;
+            for row in reading.open_table(SHARES)?.iter()? {
+                row?;
+            }
+            reading.open_table(FILES)?.first()?;
+            Ok(())
+        };
+        read().map_err(|error| state_error(&self.shared.path, error))
     }
 
     /// The number of a directory, the same for ever.
@@ -256,10 +268,58 @@ impl Shared {
     }
 }
 
-fn state_error(path: &Path, error: impl std::fmt::Display) -> ShareError {
-    ShareError::State {
-        path: path.to_owned(),
-        reason: error.to_string(),
+/// The file, made where there is none, its owner's alone.
+fn open_database(path: &Path) -> Result<Database, ShareError> {
+    let failed = |error: std::io::Error| state_error(path, redb::Error::Io(error));
+    let file = open_private(path).map_err(failed)?;
+    let mode = Permissions::from_mode(PRIVATE_MODE);
+    file.set_permissions(mode).map_err(failed)?;
+    let mut builder = Database::builder();
+    let database = builder.set_cache_size(CACHE_BYTES).create_file(file);
+    database.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => ShareError::Locked {
+            path: path.to_owned(),
+        },
+        other => state_error(path, other),
+    })
+}
+
+/// Moves what is remembered of the shares of a state directory aside where it is damaged: where it
+/// is now, and what was wrong with it.
+///
+/// # Errors
+/// Where it cannot be looked at or moved.
+pub(crate) fn set_aside_damaged(state_dir: &Path) -> Result<Option<(PathBuf, String)>, ShareError> {
+    let path = &state_dir.join(LEDGER_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    match Ledger::open(path).and_then(|ledger| ledger.check()) {
+        Ok(()) => Ok(None),
+        Err(ShareError::Damaged { reason, .. }) => {
+            let aside = aside(path);
+            std::fs::rename(path, &aside)?;
+            Ok(Some((aside, reason)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn state_error(path: &Path, error: impl Into<redb::Error>) -> ShareError {
+    let path = path.to_owned();
+    match error.into() {
+        redb::Error::Io(error) if !is_damage(&error) => {
+            let reason = with_remedy(&error);
+            ShareError::State { path, reason }
+        }
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+            let reason = "the disk refused a write before".to_owned();
+            ShareError::State { path, reason }
+        }
+        error => {
+            let reason = error.to_string();
+            ShareError::Damaged { path, reason }
+        }
     }
 }
 

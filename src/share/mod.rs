@@ -84,7 +84,8 @@ use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
 use exclude::Exclude;
 use identity::Seen;
-use ledger::Ledger;
+pub(crate) use ledger::set_aside_damaged;
+use ledger::{LEDGER_FILE, Ledger};
 use outboards::Outboards;
 use scanner::Scanner;
 use shared::Shared;
@@ -427,7 +428,7 @@ fn without_links_above(path: &Path) -> PathBuf {
 fn open_shared(config: ShareConfig) -> Result<Shared, ShareError> {
     make_private_dir(&config.state_dir)?;
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
-    let ledger = Ledger::open(&state_dir.join("shares.redb"))?;
+    let ledger = Ledger::open(&state_dir.join(LEDGER_FILE))?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
     let mut refused = config.refuse_beneath;
     refused.push(state_dir);

@@ -1,9 +1,11 @@
 //! What can go wrong with the store.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::{STORE_VERSION, VALUE_MAX_BYTES};
 use crate::catalogue::CatalogueError;
+use crate::files::with_remedy;
 
 /// Why something could not be stored or loaded. Nothing on disk was lost.
 #[derive(Debug, thiserror::Error)]
@@ -54,4 +56,14 @@ pub enum StoreError {
     /// More nodes are stored than a catalogue takes.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+}
+
+impl StoreError {
+    /// What the disk says, and what helps where that is clear.
+    pub(super) fn disk(path: &Path, error: &io::Error) -> Self {
+        Self::Disk {
+            path: path.to_owned(),
+            why: with_remedy(error),
+        }
+    }
 }
