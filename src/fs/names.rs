@@ -162,6 +162,36 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
     }
 }
 
+/// What a path below the hidden directory names.
+#[derive(Clone, Debug)]
+pub enum Hidden {
+    /// A file: a content by its hash, or one of a node's.
+    File(FileVersion),
+    /// A directory.
+    Directory,
+    /// What only the mount makes, or a link.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a path from the root of the mount names, where it leads below the hidden directory; none
+/// where it does not.
+pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
+    let mut parts = path.split(|byte| *byte == b'/');
+    if parts.next() != Some(HIDDEN_ROOT) {
+        return None;
+    }
+    let found = parts.try_fold(Name::Hidden, |name, part| child(&name, part));
+    let found = found.and_then(|name| resolve(view, &name));
+    Some(match found.map(|found| found.node) {
+        Some(Node::File(file)) => Hidden::File(file),
+        Some(Node::Directory) => Hidden::Directory,
+        Some(_) => Hidden::Other,
+        None => Hidden::Nothing,
+    })
+}
+
 /// The names in a directory, in no particular order.
 pub(super) fn children(view: &View, directory: &Name) -> Vec<HeldName> {
     match directory {

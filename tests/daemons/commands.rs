@@ -110,6 +110,62 @@ fn a_path_from_within_the_mount_means_the_same_in_every_command() {
 }
 
 #[apply(promise)]
+fn a_file_below_the_hidden_directory_is_got_and_explained_by_its_path_there() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("docs/a", b"text");
+    node.wait_for_file("docs/a");
+    let listed = node.cli(&["ls", "docs/a", "--json"]).expect_json();
+    let hash = listed["entries"][0]["hash"].as_str().unwrap().to_owned();
+    let by_hash = format!(".p2pfs/by-hash/{hash}");
+    let absolute = node.mounted(&by_hash);
+    for form in [
+        &*by_hash,
+        absolute.to_str().unwrap(),
+        "/.p2pfs/peers/one/docs/a",
+    ] {
+        let got = node.cli(&["get", form, "-o", "-"]).expect_ok();
+        assert_eq!(got, "text", "{form}");
+        let why = node.cli(&["why", form, "--json"]).expect_json();
+        assert_eq!(why["path"], "docs/a", "{form}");
+    }
+    for (form, told) in [
+        (".p2pfs/peers/one", "is a directory"),
+        (".p2pfs/status.json", "p2pfs status --json"),
+        (".p2pfs/peers/nobody/a", "below .p2pfs are peers/NAME/PATH"),
+        (".p2pfs/by-hash/00", "below .p2pfs are peers/NAME/PATH"),
+    ] {
+        let refused = node.cli(&["get", form, "-o", "-"]);
+        assert_eq!(refused.status.code(), Some(1), "{form}");
+        assert!(refused.stderr.contains(told), "{form}: {}", refused.stderr);
+    }
+}
+
+#[apply(promise)]
+fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let told = || node.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    assert!(!told().contains("state directory"), "{}", told());
+    fs::rename(node.home.join("state"), node.home.join("moved")).unwrap();
+    assert!(
+        told().contains("was emptied, moved or replaced"),
+        "{}",
+        told()
+    );
+    let (code, checkup) = doctor(&node);
+    assert_eq!(code, Some(1));
+    assert!(
+        checkup
+            .to_string()
+            .contains("put it back before the next restart"),
+        "{checkup}"
+    );
+    fs::rename(node.home.join("moved"), node.home.join("state")).unwrap();
+    assert!(!told().contains("state directory"), "{}", told());
+}
+
+#[apply(promise)]
 fn any_user_may_look_and_only_the_owner_may_change() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
@@ -577,7 +633,7 @@ fn a_configuration_is_checked_with_the_files_that_it_names() {
     );
     for (digits, mode) in [(&*good, 0o644), ("5a\n", 0o600)] {
         let wrong = check(digits, mode);
-        assert_eq!(wrong.status.code(), Some(1));
+        assert_eq!(wrong.status.code(), Some(78));
         assert!(
             wrong.stderr.starts_with("p2pfs: secret_file: "),
             "{}",
@@ -588,7 +644,7 @@ fn a_configuration_is_checked_with_the_files_that_it_names() {
     let gone = run(program()
         .args(["daemon", "--check-config", "--config"])
         .arg(&config));
-    assert_eq!(gone.status.code(), Some(1));
+    assert_eq!(gone.status.code(), Some(78));
     assert!(gone.stderr.contains(Path::new("secret").to_str().unwrap()));
 }
 

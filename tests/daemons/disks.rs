@@ -80,6 +80,58 @@ fn a_disk_mounted_over_a_share_is_what_is_shared() {
 }
 
 #[apply(promise)]
+fn what_does_not_fit_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let at = cluster.folder.path().join("reader/cache");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount(&at);
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nsize = '1GiB'\nfloor = '64KiB'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    owner.write("large", &vec![7; 3 << 20]);
+    owner.write("small", b"small");
+    reader.wait_for_file("large");
+    reader.wait_for_file("small");
+    for command in ["pin", "prefetch"] {
+        let refused = reader.cli(&[command, "large"]);
+        assert_eq!(
+            refused.status.code(),
+            Some(1),
+            "{command}: {}",
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("the cache's disk has"),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("free some of that disk"),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            !refused.stderr.contains("cache resize"),
+            "{}",
+            refused.stderr
+        );
+    }
+    reader.cli(&["pin", "small"]).expect_ok();
+    // as full as it gets: the write ends with an error
+    let _ = fs::write(at.join("of somebody else"), vec![1; 1 << 20]);
+    let checkup = reader.cli(&["doctor", "--json"]);
+    let told = String::from_utf8_lossy(&checkup.stdout).into_owned();
+    assert!(
+        told.contains("the cache's disk has") && !told.contains("has room"),
+        "{told}"
+    );
+    drop(reader);
+    drop(disk);
+}
+
+#[apply(promise)]
 fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");

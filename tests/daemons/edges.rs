@@ -345,4 +345,11 @@ fn who_is_invited_by_a_name_is_no_reader_by_another() {
     );
     let refused = one.cli(&["invite", "--name", "a b"]);
     assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    let taken = one.cli(&["invite", "--name", "guest"]);
+    assert_eq!(taken.status.code(), Some(1), "{}", taken.stderr);
+    assert!(
+        taken.stderr.contains("a member is called guest already"),
+        "{}",
+        taken.stderr
+    );
 }

@@ -8,14 +8,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
 use super::handing::{caller_gone, may_have, pipe_to_caller};
-use super::paths::shared_path;
+use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, failed};
 use crate::daemon::control::{
     Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
 };
 use crate::id::NodeId;
 use crate::node::FileError;
-use crate::node::door::{FileVersion, FsError};
+use crate::node::door::{FileVersion, FsError, Hidden};
 
 impl Service {
     /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
@@ -86,6 +86,23 @@ impl Service {
     }
 
     fn file_version(&self, named: &Named) -> Result<FileVersion, Failure> {
+        let bytes = trimmed(named);
+        let shown = bytes.escape_ascii();
+        match self.node.hidden(bytes) {
+            None => {}
+            Some(Hidden::File(file)) => return Ok(file),
+            Some(Hidden::Directory) => {
+                let message = format!("{shown} is a directory, not a file");
+                return Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("name a file in it; ls shows it in the mount"));
+            }
+            Some(Hidden::Other) => {
+                let message = format!("{shown} is made by the mount");
+                return Err(Failure::new(FailureKind::Invalid, message)
+                    .with_remedy("read it there; p2pfs status --json tells the same"));
+            }
+            Some(Hidden::Nothing) => return Err(nothing_hidden(bytes)),
+        }
         let path = shared_path(named)?;
         self.node.version(&path).map_err(|error| match error {
             FileError::NotFound { path } => self.not_listed(&path),

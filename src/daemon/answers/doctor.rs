@@ -1,11 +1,18 @@
 //! What is wrong with how this node is placed: its mount, its rights, its shares.
 
+use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight};
 use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
 
 /// Where programs reach the kernel's side of a mount.
 const FUSE_DEVICE: &str = "/dev/fuse";
+/// What helps where the state directory is gone.
+pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
+                                        new node, which has to be invited";
+
+/// What a cache with room takes at least: some small files.
+const LITTLE_BYTES: u64 = 1 << 20;
 
 impl Service {
     /// Looks at everything that keeps a node from its work. Takes some seconds where others do not
@@ -13,6 +20,8 @@ impl Service {
     pub(super) async fn doctor(&self, sight: Sight) -> Result<Checkup, Failure> {
         let _one_at_a_time = self.checking.lock().await;
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
+        let lost = self.node.trouble_with_state();
+        checks.extend(lost.map(|found| Check::failed("state", found, RESTORE_STATE)));
         checks.extend(self.check_network().await?);
         checks.extend(self.check_shares(sight));
         if alive_of(&self.members().await?) == 0 {
@@ -35,28 +44,27 @@ impl Service {
             (false, _) => Check::ok("mount", "none, by configuration"),
             (true, true) => Check::ok("mount", format!("mounted at {dir}")),
             (true, false) => {
-                let why = mount.problem.unwrap_or_else(|| "not yet".to_owned());
-                let remedy = match device_trouble() {
-                    Some(remedy) => remedy,
-                    None => "restart the daemon: systemctl restart p2pfs".to_owned(),
-                };
+                let problem = mount.problem.unwrap_or_else(|| "not yet".to_owned());
+                let (why, own_remedy) = told(&problem);
+                let own_remedy =
+                    own_remedy.unwrap_or("restart the daemon: systemctl restart p2pfs");
+                let remedy = device_trouble().unwrap_or_else(|| own_remedy.to_owned());
                 Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
             }
         }
     }
 
     fn check_cache(&self) -> Check {
-        let usage = self.cache_usage();
-        if self.node.has_room_for(1) {
+        let budget_bytes = self.node.cache_usage().budget_bytes;
+        let Some(lack) = self.node.lack_of_room(LITTLE_BYTES.min(budget_bytes / 2)) else {
             return Check::ok("cache", "has room");
-        }
-        let found = format!(
-            "no room: {} of {} bytes are used, {} of them pinned, and {} bytes stay free on its \
-             disk",
-            usage.used_bytes, usage.budget_bytes, usage.pinned_bytes, usage.floor_bytes
-        );
-        let remedy = "reads go on uncached; free some of the disk, or: p2pfs cache resize SIZE";
-        Check::warning("cache", found, remedy)
+        };
+        let (found, remedy) = lack_words(&lack);
+        Check::warning(
+            "cache",
+            format!("no room, so reads go on uncached: {found}"),
+            remedy,
+        )
     }
 
     fn check_shares(&self, sight: Sight) -> Vec<Check> {
@@ -65,18 +73,38 @@ impl Service {
             let remedy = "to give files to the others: p2pfs share add DIR";
             return vec![Check::warning("share", "this node shares nothing", remedy)];
         }
-        shares.iter().map(check_share).collect()
+        let saved = self.saved_shares.lock();
+        let is_saved = |share: &ShareInfo| {
+            let dir = share.dir.as_local();
+            saved.iter().any(|saved| saved.dir.as_path() == dir)
+        };
+        shares
+            .iter()
+            .map(|share| check_share(share, is_saved(share)))
+            .collect()
     }
 }
 
-fn check_share(share: &ShareInfo) -> Check {
+/// A sentence that says what is wrong and, behind a semicolon, what helps.
+fn told(problem: &str) -> (&str, Option<&str>) {
+    match problem.split_once("; ") {
+        Some((why, remedy)) => (why, Some(remedy)),
+        None => (problem, None),
+    }
+}
+
+fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     let dir = String::from_utf8_lossy(share.dir.as_bytes());
     let name = format!("share {dir}");
     let problem = share.problems.first();
     if share.state == ShareState::Unreadable {
         let why = problem.map_or("it cannot be read", |problem| &problem.why);
-        let remedy = "make it readable for the daemon's user, or: p2pfs share remove DIR";
-        return Check::failed(name, why, remedy);
+        let away = match is_saved {
+            true => format!("p2pfs share remove {dir}"),
+            false => "take it out of the configuration".to_owned(),
+        };
+        let remedy = format!("make it, or let the daemon's user read it; or {away}");
+        return Check::failed(name, told(why).0, remedy);
     }
     if share.left_out_files > 0 {
         let count = share.left_out_files;

@@ -1,7 +1,7 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
 use super::legacy::older_entry;
-use super::paths::shared_path;
+use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, Sight, calendar_time};
 use crate::daemon::control::{
     EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named, Plane,
@@ -10,8 +10,11 @@ use crate::daemon::control::{
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::FileError;
-use crate::node::door::{Kind, Listed, NextRead, PeerRate, Rule, Version};
+use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Version};
 use crate::path::SharedPath;
+
+/// Where contents are by their hashes.
+const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 
 pub(super) fn not_found(path: &SharedPath) -> Failure {
     let message = format!(
@@ -101,7 +104,8 @@ impl Service {
 
     /// What is left out says which private files there are, so its owner alone is told.
     pub(super) fn why(&self, named: &Named, sight: Sight) -> Result<Provenance, Failure> {
-        let path = self.node.through_links(&shared_path(named)?);
+        let named = self.name_behind(named)?;
+        let path = self.node.through_links(&named);
         let is_owner = sight == Sight::All;
         let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {
@@ -127,6 +131,25 @@ impl Service {
             owner: why.owner.map(|owner| self.node.name_of(&owner)),
             left_out,
         })
+    }
+
+    /// The name in the folder that a path means: of one below `.p2pfs`, that of the same node's
+    /// file, or one that shows the content.
+    fn name_behind(&self, named: &Named) -> Result<SharedPath, Failure> {
+        let bytes = trimmed(named);
+        match self.node.hidden(bytes) {
+            None => shared_path(named),
+            Some(Hidden::File(file)) if bytes.starts_with(BY_HASH) => {
+                let name = self.node.names_of(&file.hash, 1).pop();
+                name.ok_or_else(|| {
+                    let message = format!("no name shows the content {} any more", file.hash);
+                    Failure::new(FailureKind::NotFound, message)
+                        .with_remedy("p2pfs get takes it by its hash, from who has it")
+                })
+            }
+            Some(Hidden::File(file)) => Ok(file.path),
+            Some(_) => Err(nothing_hidden(bytes)),
+        }
     }
 
     /// Why this node does not share what it has under a name.

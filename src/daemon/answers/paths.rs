@@ -3,8 +3,8 @@
 use crate::daemon::control::{Failure, FailureKind, Named};
 use crate::path::SharedPath;
 
-/// The path that a user named, as in the mount; a slash at either end is forgiven.
-pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
+/// What a user named, without slashes at either end.
+pub(super) fn trimmed(named: &Named) -> &[u8] {
     let mut bytes = named.as_bytes();
     while let [b'/', rest @ ..] = bytes {
         bytes = rest;
@@ -12,6 +12,19 @@ pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
     while let [rest @ .., b'/'] = bytes {
         bytes = rest;
     }
+    bytes
+}
+
+/// What is said of a path below `.p2pfs` that names nothing.
+pub(super) fn nothing_hidden(path: &[u8]) -> Failure {
+    let message = format!("{}: there is no such name", path.escape_ascii());
+    Failure::new(FailureKind::NotFound, message)
+        .with_remedy("below .p2pfs are peers/NAME/PATH and by-hash/HASH")
+}
+
+/// The path that a user named, as in the mount; a slash at either end is forgiven.
+pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
+    let bytes = trimmed(named);
     SharedPath::new(bytes).map_err(|error| {
         let message = format!("{}: {error}", named.as_bytes().escape_ascii());
         Failure::new(FailureKind::Invalid, message)

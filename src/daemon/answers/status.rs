@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::doctor::RESTORE_STATE;
 use super::{Service, Sight, node_failure};
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
@@ -22,6 +23,8 @@ impl Service {
         warnings.extend(mount.problem.clone());
         let membership = self.check_membership();
         warnings.extend(membership.map(|check| check.sentence()));
+        let lost = self.node.trouble_with_state();
+        warnings.extend(lost.map(|lost| format!("{lost}; {RESTORE_STATE}")));
         warnings.extend(self.isolation.load().iter().cloned());
         Status {
             name: status.name.to_string(),

@@ -10,7 +10,7 @@ use crate::daemon::control::{
     Admitted, Expelled, Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath,
     Rotated, Trust, TrustStep, TrustedNode,
 };
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeName};
 use crate::node::door::in_history;
 use crate::trust::{Certificate, Claim, Grant, InviteToken, SignedStatement};
 
@@ -23,6 +23,9 @@ impl Service {
             let message = format!("an invitation serves 1 s to a week, not {lifetime_s} s");
             return Err(Failure::new(FailureKind::Invalid, message));
         }
+        if let Some(name) = &grant.name {
+            self.check_free(name)?;
+        }
         let lifetime = Duration::from_secs(lifetime_s);
         let token = self
             .node
@@ -34,6 +37,17 @@ impl Service {
             token: token.encode(),
             expires,
         })
+    }
+
+    /// Two members of one name could not be told apart as readers of a share.
+    fn check_free(&self, name: &NodeName) -> Result<(), Failure> {
+        let members = self.node.keyring().certificates();
+        if members.iter().all(|it| it.name != *name) {
+            return Ok(());
+        }
+        let message = format!("a member is called {name} already");
+        let remedy = "choose another name; or p2pfs expel that one first";
+        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 
     pub(super) async fn join(&self, token: &str) -> Result<Joined, Failure> {

@@ -40,7 +40,7 @@ pub use crate::cache::{
 };
 pub use crate::catalogue::{Rule, Version};
 pub use crate::cluster::{DownReason, MemberState, MemberStatus};
-pub use crate::fs::{FileVersion, FsError};
+pub use crate::fs::{FileVersion, FsError, Hidden};
 pub use crate::share::{
     LeftOut, LeftOutWhy, ShareError, ShareSpec, ShareState, ShareStatus, check_patterns,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::FileError;
 use crate::catalogue::{Found, Rule, Version};
 use crate::digest::ContentHash;
-use crate::fs::FileVersion;
+use crate::fs::{FileVersion, Hidden};
 use crate::id::NodeId;
 use crate::node::Node;
 use crate::path::SharedPath;
@@ -168,6 +168,12 @@ impl Node {
     /// Up to `limit` paths that a content is listed under.
     pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
         self.view().names_of(hash, limit)
+    }
+
+    /// What a path from the root of the mount names, where it leads below `.p2pfs`; none where it
+    /// does not.
+    pub fn hidden(&self, path: &[u8]) -> Option<Hidden> {
+        crate::fs::hidden(&self.view(), path)
     }
 
     /// Every version of a name, and which rule decided.

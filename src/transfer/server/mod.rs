@@ -30,7 +30,7 @@ use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Reque
 pub use askers::ASKERS_MAX;
 use askers::Askers;
 use fair_queue::{FairQueue, Turn};
-use opened::{OPENED_FOR, Opened, Source, Unserved};
+use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 
 /// The largest range that is answered without another thread: as far as the kernel reads ahead
 /// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
@@ -464,7 +464,7 @@ impl Inner {
 
 async fn sweep(inner: Weak<Inner>) {
     loop {
-        tokio::time::sleep(OPENED_FOR).await;
+        tokio::time::sleep(SWEEP_PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
         // to look at a file and to close one touches the disk; a failure to is the cache's to tell
         let swept = tokio::task::spawn_blocking(move || inner.close_old()).await;

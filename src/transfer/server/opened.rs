@@ -19,6 +19,8 @@ use crate::share::{ShareError, ShareFile};
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// For how long after the last question.
 pub(super) const OPENED_FOR: Duration = Duration::from_secs(5);
+/// How often it is looked what was open for long enough, while anything is.
+pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// For how long a shared file that lost its name stays open, as long as small ones are kept.
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
