@@ -449,7 +449,9 @@ mod tests {
         // a child that inherited the handle; nobody has that number
         let other = readers.reader(3, &header(0x7fff_fff0), now).unwrap();
         readers.note_read(&other.reading, 1, 0, now);
-        let reports = readers.report(&Waits::default());
+        let mut reports = readers.report(&Waits::default());
+        // whose rate is the highest comes first, which the clock decides
+        reports.sort_by_key(|it| it.pid);
         let bytes: Vec<_> = reports
             .iter()
             .map(|it| (it.pid, it.given.cache_bytes))
