@@ -1,5 +1,7 @@
 //! What a member says of files, and asks for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use p2pfs::extent::ByteRange;
 
 use super::*;
@@ -59,4 +61,48 @@ fn a_file_that_became_private_is_given_to_no_member_from_then_on() {
         assert!(!is_given(&scene), "a private file was given");
     }
     scene.assert_unharmed();
+}
+
+/// How far ahead of now she dates a file: newer than all that is live, and no farther ahead than
+/// what a clock may be off.
+const AHEAD_S: i64 = 20;
+
+#[apply(promise)]
+fn what_a_killed_member_listed_wins_over_no_live_file_though_caches_have_it_whole() {
+    let scene = scene();
+    let lure = noise(23, 100_000);
+    scene.two.write("lure.bin", &lure);
+    scene.two.write("install.sh", b"true");
+    scene.one.wait_for_file("lure.bin");
+    scene.one.wait_for_file("install.sh");
+    scene.one.cli(&["prefetch", "lure.bin"]).expect_ok();
+    fs::remove_file(scene.two.share.join("lure.bin")).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let (hash, size_bytes) = (ContentHash::of(&lure), lure.len() as u64);
+    let newest = now.as_secs() as i64 + AHEAD_S;
+    scene
+        .eve
+        .say(vec![file("install.sh", hash, size_bytes, newest)]);
+    let shows = |node: &Node, bytes: &[u8]| {
+        let read = fs::read(node.mounted("install.sh"));
+        read.is_ok_and(|it| it == bytes)
+    };
+    for node in [&scene.one, &scene.two] {
+        eventually("of those who are there, the newest wins", SOON, || {
+            shows(node, &lure)
+        });
+    }
+    let Scene {
+        mut one, two, eve, ..
+    } = scene;
+    drop(eve);
+    let live_wins = |node: &Node| {
+        eventually("what is live has the name", SOON, || shows(node, b"true"));
+    };
+    live_wins(&one);
+    live_wins(&two);
+    // nor where what was stored is all that tells of her
+    one.stop();
+    one.launch();
+    live_wins(&one);
 }
