@@ -143,7 +143,8 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// The cache has the bytes, and so all of the content or not.
+    /// The cache has the bytes, and had all of the content then or not. What is stored at once may
+    /// be told of in any order.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
         self.window.remove(&content, range.start);
         if self.cramped_bytes > 0 {
@@ -153,7 +154,8 @@ impl<O: Owner> Session<O> {
             }
         }
         if let Some(file) = self.files.get_mut(&content) {
-            file.is_complete = is_complete;
+            // who stored an earlier part may tell of it after who stored the last one
+            file.is_complete |= is_complete;
             if is_complete && !std::mem::replace(&mut file.told_done, true) {
                 let ContentKey { hash, size_bytes } = content;
                 let done = FetchEvent::Done { hash, size_bytes };
@@ -184,6 +186,9 @@ impl<O: Owner> Session<O> {
             return self.actions.ends.push((read.reader, error));
         }
         read.retries += 1;
+        if let Some(file) = self.files.get_mut(&read.content) {
+            file.is_complete = false;
+        }
         let gap = gap.range.align_out(PAGE_BYTES, u64::MAX);
         self.plan.lost(&read.content, gap);
         // whether it waits, or has ended at once, its owner has no other name for it

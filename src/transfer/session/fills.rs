@@ -68,3 +68,74 @@ impl<O: Owner> Session<O> {
         self.plan.cancel_fill(content);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::extent::ExtentSet;
+    use crate::id::NodeId;
+    use crate::transfer::plan::{PlanConfig, RangeRequest};
+    use crate::transfer::session::{Cached, FillProgress, Holder, verify};
+    use crate::transfer::tests::Content;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// An owner to whom nothing is of use.
+    struct Nobody;
+
+    impl Owner for Nobody {
+        type Reader = ();
+        type Filler = ();
+        type File = ();
+        type Question = ();
+
+        fn tell((): &(), _: FillProgress) {}
+    }
+
+    /// Takes all of a content from its one holder: the ranges that came, none of them stored.
+    fn fetch(session: &mut Session<Nobody>, now: Instant, file: &Content) -> Vec<RangeRequest> {
+        let mut came = Vec::new();
+        loop {
+            let sends = session.actions(now).sends;
+            if sends.is_empty() {
+                return came;
+            }
+            for send in sends {
+                let proof = file.encode(send.request.range).into();
+                let verified: Arc<_> = verify(&send.request, proof).unwrap();
+                session.accept(now, &send.request, &verified);
+                came.push(send.request);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fill_ends_well_in_whatever_order_its_parts_are_told_to_be_stored() {
+        let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+        let content = ContentKey::new(file.hash(), file.size());
+        let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+        let cached = Cached {
+            file: Some(()),
+            present: ExtentSet::new(),
+            is_complete: false,
+        };
+        session.begin(now, content, cached).unwrap();
+        let holder = Holder {
+            node: NodeId::new([2; 32]),
+            address: "127.0.0.1:1".parse().unwrap(),
+            size_bytes: file.size(),
+        };
+        session.holders(now, &content.hash, &[holder]);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, false);
+        let came = fetch(&mut session, now, &file);
+        assert!(came.len() > 1, "{came:?}");
+        for (at, request) in came.iter().rev().enumerate() {
+            assert_eq!(session.actions(now).fills, []);
+            // the last to be stored is the first to be told of
+            session.stored(content, request.range, at == 0);
+        }
+        assert_eq!(session.actions(now).fills, [((), Ok(()))]);
+    }
+}
