@@ -136,6 +136,47 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_go_on() {
     assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
 }
 
+#[apply(promise)]
+fn whom_a_bad_administrator_admitted_is_named_before_it_is_put_out_and_goes_with_it() {
+    let mut cluster = Cluster::with_own_secrets();
+    let [one, mallory, carol, dave] =
+        ["one", "mallory", "carol", "dave"].map(|name| cluster.start(name));
+    invite(&one, &["--admin"], &mallory);
+    invite(&mallory, &[], &carol);
+    invite(&mallory, &[], &dave);
+    // another lets him in, too
+    invite(&one, &[], &dave);
+    carol.write("of-carol.txt", b"carol");
+    for node in [&one, &dave] {
+        node.wait_for_file("of-carol.txt");
+    }
+    let named = one.cli(&["expel", "mallory"]).expect_ok();
+    assert!(named.contains("by the word of mallory alone"), "{named}");
+    assert!(
+        named.contains("carol") && !named.contains("dave"),
+        "{named}"
+    );
+    assert_eq!(members(&one), ["carol", "dave", "one"], "they stay");
+    let expel = ["expel", "mallory", "--with-admitted", "--json"];
+    let expelled = one.cli(&expel).expect_json();
+    assert_eq!(expelled["admitted"][0]["name"], "carol");
+    assert_eq!(expelled["admitted"].as_array().unwrap().len(), 1);
+    for node in [&one, &dave] {
+        eventually("she is no member", HANG_LIMIT, || {
+            members(node) == ["dave", "one"]
+        });
+        eventually("her file is gone", HANG_LIMIT, || {
+            !node.mounted("of-carol.txt").exists()
+        });
+    }
+    eventually("she is told", HANG_LIMIT, || {
+        said(&carol, "status").contains("this node was expelled by one on ")
+    });
+    dave.write("after.txt", b"after");
+    one.wait_for_file("after.txt");
+    assert!(!carol.mounted("after.txt").exists());
+}
+
 /// What a command says, however it is broken over lines.
 fn said(node: &Node, command: &str) -> String {
     let said = node.cli(&[command]).text();
