@@ -67,9 +67,16 @@ pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>, events:
     let _detached = thread.spawn(check);
 }
 
-/// Tells of the clock, of a secret of an earlier version that was dropped, and of the cache.
-pub(super) fn warn_of_what_was_found(dropped_secret: bool, cache: &Cache, events: &EventLog) {
+/// Tells of the clock, of a secret of an earlier version that was dropped, of state that could not
+/// be read, and of the cache.
+pub(super) fn warn_of_what_was_found(
+    dropped_secret: bool,
+    unread: &[String],
+    cache: &Cache,
+    events: &EventLog,
+) {
     warn_of_a_wrong_clock(events);
+    unread.iter().for_each(|why| events.warn_owner(why.clone()));
     if dropped_secret {
         events.warn(DROPPED_SECRET.to_owned());
     }

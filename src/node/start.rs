@@ -235,10 +235,7 @@ impl Builder {
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server(&published);
         let events = EventLog::default();
-        warn_of_what_was_found(past.dropped_secret, &self.cache, &events);
-        past.warnings
-            .iter()
-            .for_each(|why| events.warn_owner(why.clone()));
+        warn_of_what_was_found(past.dropped_secret, &past.warnings, &self.cache, &events);
         take_up(&past.responders, &fetcher, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);

@@ -151,6 +151,7 @@ fn every_field_of_the_control_socket_is_in_the_manual() {
         "peers",
         "file",
         "anyway",
+        "with_admitted",
     ];
     let missing: Vec<_> = missing.iter().filter(|m| !parameters.contains(m)).collect();
     assert!(missing.is_empty(), "not in p2pfs(1): {missing:?}");
