@@ -45,7 +45,7 @@ impl Default for Tuning {
 pub(super) struct Core {
     pub(super) works: Works,
     pub(super) index: Mutex<Index<Handle>>,
-    /// Signalled when a hash is no longer busy, or a file was closed.
+    /// Signalled when a hash is no longer busy, or a file is no longer open.
     pub(super) settled: Condvar,
     /// Held while pins change: whether a failed change left it open what is on disk.
     pins_unclear: Mutex<bool>,
@@ -134,10 +134,16 @@ impl Core {
     /// Charges bytes, evicting others for them; `false` where there is no room.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         loop {
-            let verdict = self.index.lock().reserve(bytes, Instant::now());
+            let mut index = self.index.lock();
+            let verdict = index.reserve(bytes, Instant::now());
+            if matches!(verdict, Verdict::Wait) {
+                self.settled.wait(&mut index);
+            }
+            drop(index);
             match verdict {
                 Verdict::Granted => return true,
                 Verdict::Refused => return false,
+                Verdict::Wait => {}
                 Verdict::Measure => {
                     let Ok(free_bytes) = self.works.disk.free_bytes(&self.works.layout.dir) else {
                         return false;
@@ -189,7 +195,7 @@ impl Core {
     pub(super) fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         loop {
-            let Some(victim) = self.index.lock().take_victim() else {
+            let Some(victim) = self.index_at_rest().take_victim() else {
                 break;
             };
             let Some(given_bytes) = self.evict(victim) else {
@@ -231,7 +237,7 @@ impl Core {
     }
 
     pub(super) fn list(&self) -> Vec<CachedFile> {
-        let index = self.index.lock();
+        let index = self.index_at_rest();
         let now = std::time::SystemTime::now();
         let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
             hash: *hash,

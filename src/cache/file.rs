@@ -57,6 +57,13 @@ impl Files {
         Ok(Self { data, outboard })
     }
 
+    /// Brings what was written to the disk.
+    pub(super) fn sync(&self, works: &Works) -> io::Result<()> {
+        let files = [Some(&self.data), self.outboard.as_ref()];
+        let mut files = files.into_iter().flatten();
+        files.try_for_each(|file| works.disk.sync(file))
+    }
+
     /// Makes the files of a content of which `first` will be written first. What fails leaves
     /// nothing, or what the survey of the next start removes.
     pub(super) fn make(
@@ -184,6 +191,8 @@ impl Shared {
         let state = State {
             present: loaded.present,
             doubt: loaded.doubt,
+            // a small one never is
+            unsynced: loaded.unsynced && !loaded.in_attribute,
             ..State::default()
         };
         let shared = Self {

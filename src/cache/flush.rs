@@ -150,10 +150,7 @@ impl Shared {
                 .write_at(self.outboard()?, &mut [IoSlice::new(&bytes)], offset)?;
         }
         if durable {
-            let files = self.files().into_iter();
-            for file in files.flat_map(|files| [Some(&files.data), files.outboard.as_ref()]) {
-                file.map_or(Ok(()), |file| works.disk.sync(file))?;
-            }
+            self.files().map_or(Ok(()), |files| files.sync(works))?;
         }
         if let Some((present, doubt)) = &batch.whole {
             let boot = if durable { Boot::DURABLE } else { works.boot };

@@ -42,11 +42,8 @@ fn run(core: &Arc<Core>) {
         if flush {
             core.flush_all();
         }
-        if let Some(hash) = sync
-            && let Some(file) = core.existing(&hash)
-        {
-            // What cannot be synced stays marked with this boot, and was counted.
-            let _ = file.shared().sync(&core.works);
+        if let Some(hash) = sync {
+            core.bring_to_disk(&hash);
         }
     }
 }

@@ -75,6 +75,8 @@ pub(super) enum Verdict<H> {
     Evict(Victim<H>),
     /// First measure the free space, then ask again.
     Measure,
+    /// First wait: a file is on its way out, or about to be closed.
+    Wait,
     /// There is no room and none can be made.
     Refused,
 }
@@ -132,6 +134,10 @@ pub(super) struct Index<H> {
     pub(super) evictable_bytes: u64,
     entries: HashMap<ContentHash, Entry<H>>,
     pub(super) busy: HashSet<ContentHash>,
+    /// How many files are being removed.
+    leaving: usize,
+    /// Whether a file is open only for its map to be written.
+    held_for_a_moment: bool,
     pins: Pins,
     /// Those of `entries` that are in use; what the others come to is counted below.
     open: HashSet<ContentHash>,
@@ -150,6 +156,8 @@ impl<H> Index<H> {
             evictable_bytes: 0,
             entries: HashMap::new(),
             busy: HashSet::new(),
+            leaving: 0,
+            held_for_a_moment: false,
             pins,
             open: HashSet::new(),
             closed: Tally::default(),
@@ -165,7 +173,7 @@ impl<H> Index<H> {
             return Verdict::Granted;
         }
         if fixed_bytes.saturating_add(bytes) > self.budget_bytes {
-            return Verdict::Refused;
+            return self.no_room();
         }
         let Some(free_bytes) = self.free_bytes(now) else {
             return Verdict::Measure;
@@ -173,13 +181,31 @@ impl<H> Index<H> {
         let fits = self.charged_bytes.saturating_add(bytes) <= self.budget_bytes
             && free_bytes >= self.floor_bytes.saturating_add(bytes);
         if !fits {
-            return self.take_victim().map_or(Verdict::Refused, Verdict::Evict);
+            let victim = self.take_victim();
+            return victim.map_or_else(|| self.no_room(), Verdict::Evict);
         }
         self.charged_bytes += bytes;
         if let Some((_, free_bytes)) = &mut self.free {
             *free_bytes = free_bytes.saturating_sub(bytes);
         }
         Verdict::Granted
+    }
+
+    /// Nothing more may be evicted, but what is on its way out gives room.
+    fn no_room(&self) -> Verdict<H> {
+        match self.leaving > 0 || self.held_for_a_moment {
+            true => Verdict::Wait,
+            false => Verdict::Refused,
+        }
+    }
+
+    /// Whether a file is open from now on only for its map to be written.
+    pub(super) fn hold_for_a_moment(&mut self, is_held: bool) {
+        self.held_for_a_moment = is_held;
+    }
+
+    pub(super) fn holds_for_a_moment(&self) -> bool {
+        self.held_for_a_moment
     }
 
     /// Gives back, or takes, what a charge turned out to be too much, or too little.
@@ -211,12 +237,14 @@ impl<H> Index<H> {
         self.take_from_evictable(&hash);
         let entry = self.take(&hash)?;
         self.busy.insert(hash);
+        self.leaving += 1;
         Some(Victim { hash, entry })
     }
 
     /// A victim's files are gone.
     pub(super) fn removed(&mut self, victim: &Victim<H>) {
         self.busy.remove(&victim.hash);
+        self.leaving -= 1;
         self.recharge(victim.charge_bytes(), 0);
         self.forget_measure();
     }
@@ -224,6 +252,7 @@ impl<H> Index<H> {
     /// A victim's files cannot be removed: it stays, with its charge.
     pub(super) fn spared(&mut self, victim: Victim<H>) {
         self.busy.remove(&victim.hash);
+        self.leaving -= 1;
         self.insert_closed(victim.hash, victim.entry);
     }
 

@@ -413,6 +413,7 @@ pub(super) fn empty_map(size_bytes: u64) -> LoadedMap {
         doubt,
         records: 0,
         sound: true,
+        unsynced: false,
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) struct LoadedMap {
     pub(super) records: u64,
     /// Whether more can be appended: no record was torn or is of another boot.
     pub(super) sound: bool,
+    /// Whether a power cut would bring some of what is believed into doubt.
+    pub(super) unsynced: bool,
 }
 
 impl LoadedMap {
@@ -143,6 +145,7 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
     let (mut present, mut doubt) = (PageMap::default(), PageMap::default());
     let records = bytes[HEADER_BYTES..].chunks_exact(RECORD_BYTES);
     let mut sound = records.remainder().is_empty();
+    let mut unsynced = false;
     let count = records.len() as u64;
     for bytes in records {
         let Some((block, boot, bits)) = read_record(hash, size_bytes, bytes) else {
@@ -151,6 +154,7 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
         };
         let believed = boot == Boot::DURABLE || boot == now;
         sound &= believed;
+        unsynced |= believed && boot != Boot::DURABLE;
         (if believed { &mut present } else { &mut doubt }).merge(block, bits);
     }
     let doubt = checkable(&present, &doubt, size_bytes);
@@ -161,6 +165,7 @@ pub(super) fn parse(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option<Loade
         doubt,
         records: count,
         sound,
+        unsynced,
     })
 }
 
@@ -218,6 +223,7 @@ pub(super) fn parse_small(hash: &ContentHash, bytes: &[u8], now: Boot) -> Option
         doubt,
         records: 0,
         sound,
+        unsynced: boot == now,
     })
 }
 

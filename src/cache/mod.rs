@@ -27,9 +27,10 @@
 //! after their 64 KiB group was checked against the hash (when it is read, or by
 //! [`Cache::verify`]); groups that are not whole cannot be checked and are dropped. A background
 //! thread syncs files that were completed or closed and then marks their records as durable, so
-//! doubt is rare and nothing on the hot path waits for the disk. Files of up to 64 KiB are not
-//! synced: they are one chunk, and to check it costs less. This relies on the file system keeping
-//! the order of renames and unlinks, as ext4, xfs and btrfs do.
+//! doubt is rare and nothing on the hot path waits for the disk; what it syncs is not in use by
+//! that and may be evicted. Files of up to 64 KiB are not synced: they are one chunk, and to check
+//! it costs less. This relies on the file system keeping the order of renames and unlinks, as
+//! ext4, xfs and btrfs do.
 //!
 //! Nothing of a file is made before its first bytes are written, and a small file is one file: to
 //! make files is what copying many small ones costs most (measured on ext4: 90 to 130 µs for each,
@@ -58,6 +59,7 @@ mod proving;
 mod reservation;
 mod room;
 mod store;
+mod syncing;
 mod verify;
 mod works;
 mod write_behind;
@@ -282,12 +284,12 @@ impl Cache {
         self.core().usage()
     }
 
-    /// All files, least recently used first.
+    /// All files, least recently used first. May wait for the disk.
     pub fn list(&self) -> Vec<CachedFile> {
         self.core().list()
     }
 
-    /// Removes all files that are neither open nor pinned.
+    /// Removes all files that are neither open nor pinned. Waits for the disk.
     pub fn clear(&self) -> Cleared {
         self.core().clear()
     }

@@ -79,7 +79,7 @@ impl Cache {
 
     fn look(&self, kept: impl Fn(u64, u64) -> u64) -> Room {
         let core = self.core();
-        let index = core.index.lock();
+        let index = core.index_at_rest();
         let fixed_bytes = index.charged_bytes.saturating_sub(index.evictable_bytes);
         let kept_bytes = kept(fixed_bytes, index.tally().pinned_bytes);
         let given_up_bytes = index.charged_bytes.saturating_sub(kept_bytes);

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// What the simulated disk loses or keeps as one.
 const SECTOR_BYTES: u64 = 512;
@@ -26,6 +26,15 @@ pub(in crate::cache) struct Faults {
     without_attributes: AtomicBool,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
+    syncs: Mutex<Syncs>,
+    syncs_changed: Condvar,
+}
+
+/// Those that a slow disk keeps waiting.
+struct Syncs {
+    /// How many more are done at once.
+    left: u64,
+    waiting: u64,
 }
 
 impl Faults {
@@ -42,6 +51,11 @@ impl Faults {
             free_bytes: AtomicU64::new(u64::MAX),
             without_attributes: AtomicBool::new(false),
             unsynced: Mutex::default(),
+            syncs: Mutex::new(Syncs {
+                left: u64::MAX,
+                waiting: 0,
+            }),
+            syncs_changed: Condvar::new(),
         }
     }
 
@@ -58,6 +72,31 @@ impl Faults {
     /// The same after some more steps.
     pub(in crate::cache) fn refuse_after(&self, steps: u64) {
         self.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    /// So many syncs more are done at once, and further ones wait for the next call of this.
+    pub(in crate::cache) fn allow_syncs(&self, left: u64) {
+        self.syncs.lock().left = left;
+        self.syncs_changed.notify_all();
+    }
+
+    /// Returns once a sync waits.
+    pub(in crate::cache) fn await_a_sync(&self) {
+        let mut syncs = self.syncs.lock();
+        while syncs.waiting == 0 {
+            self.syncs_changed.wait(&mut syncs);
+        }
+    }
+
+    fn wait_for_the_disk(&self) {
+        let mut syncs = self.syncs.lock();
+        syncs.waiting += 1;
+        self.syncs_changed.notify_all();
+        while syncs.left == 0 {
+            self.syncs_changed.wait(&mut syncs);
+        }
+        syncs.waiting -= 1;
+        syncs.left = syncs.left.saturating_sub(u64::from(syncs.left < u64::MAX));
     }
 
     /// The file system keeps no attributes of files.
@@ -111,6 +150,7 @@ impl Faults {
     }
 
     pub(in crate::cache) fn allow_sync(&self, file: &File) -> io::Result<()> {
+        self.wait_for_the_disk();
         self.allow_change()?;
         let inode = file.metadata()?.ino();
         self.unsynced

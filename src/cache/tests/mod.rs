@@ -7,6 +7,7 @@ mod directory;
 pub(super) mod faults;
 mod model;
 mod reservations;
+mod syncing;
 mod threads;
 
 use std::os::unix::fs::MetadataExt;
@@ -119,6 +120,15 @@ impl Place {
         &self,
         faults: Option<Arc<Faults>>,
     ) -> Result<(Cache, Receiver<CacheEvent>), CacheError> {
+        self.open_on(Disk { faults }, false)
+    }
+
+    /// The same, with or without the thread that writes by time and syncs.
+    pub(super) fn open_on(
+        &self,
+        disk: Disk,
+        background: bool,
+    ) -> Result<(Cache, Receiver<CacheEvent>), CacheError> {
         let config = CacheConfig {
             dir: self.cache_dir(),
             budget_bytes: self.budget_bytes,
@@ -126,11 +136,11 @@ impl Place {
         };
         let boot = Some(Boot::named(self.boot.as_bytes()));
         let tuning = Tuning {
-            background: false,
+            background,
             flush_bytes: 96 << 10,
             boot,
         };
-        Cache::open_with(config, tuning, Disk { faults })
+        Cache::open_with(config, tuning, disk)
     }
 
     pub(super) fn open(&self) -> (Cache, Receiver<CacheEvent>) {

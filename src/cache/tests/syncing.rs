@@ -1,0 +1,128 @@
+//! A disk that takes long to sync, and files that are wanted meanwhile.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const SIZE: usize = 150_000;
+
+/// A cache with room for one file of `SIZE`, on a disk that syncs so often at once and then waits.
+struct Slow {
+    place: Place,
+    faults: Arc<Faults>,
+    cache: Cache,
+    sources: [Source; 2],
+}
+
+impl Slow {
+    fn new(syncs: u64) -> Self {
+        let place = Place::new(250_000);
+        let faults = Arc::new(Faults::none());
+        let disk = Disk {
+            faults: Some(faults.clone()),
+        };
+        let (cache, _events) = place.open_on(disk, true).unwrap();
+        faults.allow_syncs(syncs);
+        Self {
+            place,
+            faults,
+            cache,
+            sources: [1, 2].map(|seed| Source::new(seed, SIZE)),
+        }
+    }
+
+    /// One file is complete and closed, and the disk is at it.
+    fn while_syncing(syncs: u64) -> Self {
+        let slow = Self::new(syncs);
+        assert_eq!(fill(&slow.cache, &slow.sources[0]), Stored::Kept);
+        slow.faults.await_a_sync();
+        slow
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        // the cache waits for its thread, also where a test has failed
+        self.faults.allow_syncs(u64::MAX);
+    }
+}
+
+#[test]
+fn a_file_that_is_on_its_way_to_the_disk_is_not_in_use() {
+    let slow = Slow::while_syncing(0);
+    assert!(!slow.cache.list()[0].open);
+    assert_eq!(slow.cache.room().lack(200_000), None);
+    assert_eq!(fill(&slow.cache, &slow.sources[1]), Stored::Kept);
+    assert!(!slow.cache.is_complete(&slow.sources[0].hash()));
+    assert_eq!(slow.cache.clear().open_files, 0);
+    assert_eq!(slow.cache.usage().used_bytes, 0);
+}
+
+#[test]
+fn who_needs_the_room_of_a_file_whose_map_is_written_waits_for_that() {
+    // the bytes and the hash pairs are there, so it is open for its map
+    let slow = Slow::while_syncing(2);
+    thread::scope(|scope| {
+        let stored = scope.spawn(|| fill(&slow.cache, &slow.sources[1]));
+        let listed = scope.spawn(|| slow.cache.list());
+        slow.faults.allow_syncs(u64::MAX);
+        assert!(
+            listed
+                .join()
+                .unwrap()
+                .iter()
+                .all(|line| line.hash != slow.sources[0].hash() || !line.open)
+        );
+        assert_eq!(stored.join().unwrap(), Stored::Kept);
+    });
+    assert!(slow.cache.is_complete(&slow.sources[1].hash()));
+}
+
+#[test]
+fn a_file_that_was_closed_before_it_was_synced_survives_a_power_cut_without_doubt() {
+    let mut slow = Slow::while_syncing(0);
+    slow.faults.allow_syncs(u64::MAX);
+    let begun = Instant::now();
+    let hash = slow.sources[0].hash();
+    while slow
+        .cache
+        .existing(&hash)
+        .unwrap()
+        .shared()
+        .state
+        .lock()
+        .unsynced
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "it was not synced"
+        );
+        thread::yield_now();
+    }
+    slow.faults.lose_power(1);
+    slow.place.boot = "second";
+    let other = Place::new(1);
+    drop(std::mem::replace(&mut slow.cache, other.open().0));
+    let (cache, _events) = slow.place.open();
+    assert_eq!(
+        slow.sources[0].check_all(&cache.existing(&hash).unwrap()),
+        SIZE as u64
+    );
+    assert_eq!(cache.unverified(), []);
+}
+
+#[test]
+fn a_disk_that_refuses_to_sync_is_not_asked_again_and_again() {
+    let slow = Slow::while_syncing(2);
+    slow.faults.refuse(true);
+    slow.faults.allow_syncs(u64::MAX);
+    while slow.cache.usage().disk_errors == 0 {
+        thread::yield_now();
+    }
+    drop(slow.cache.list());
+    let steps = slow.faults.steps();
+    thread::sleep(Duration::from_millis(50));
+    // its end asks once more at most
+    assert!(slow.faults.steps() < steps + 20);
+}
