@@ -315,7 +315,8 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
         .first()
         .is_some_and(|record| record.sequence <= reach.sequence)
     {
-        return Err(CatalogueError::BadOrder);
+        // an answer that is late: another gave the same meanwhile
+        return Err(CatalogueError::Stale);
     }
     Ok(None)
 }

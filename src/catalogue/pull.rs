@@ -158,6 +158,14 @@ impl Catalogue {
         complete.filter_map(|log| log.head.clone()).collect()
     }
 
+    /// The other nodes of whose logs anything is here, be it a part that waits for the next.
+    pub fn authors(&self) -> Vec<NodeId> {
+        let others = self.logs.iter();
+        let others = others.filter(|(index, log)| **index != self.me && !log.forgotten);
+        let id = |(index, _): (&NodeIndex, &Log)| self.merge.state.node(*index).id;
+        others.map(id).collect()
+    }
+
     /// The signed head of one log that is complete here.
     pub fn head_of(&self, author: &NodeId) -> Option<&SignedHead> {
         let log = self.logs.get(&self.index_of(author)?)?;

@@ -184,6 +184,10 @@ impl Machine {
         from: NodeId,
         part: tcp::LogPart,
     ) {
+        if !self.keyring.is_member(&author) {
+            // it was put out while its log was on its way
+            return self.pulls.finish(author);
+        }
         let Some(part) = decode_part(author, part) else {
             self.counters.bad_parts += 1;
             self.blame(from, Offence::BadLog);

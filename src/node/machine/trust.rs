@@ -49,8 +49,13 @@ impl Machine {
         if is_here || !is_known {
             return false;
         }
-        self.catalogue.forget(node);
+        self.forget_log(node);
         true
+    }
+
+    fn forget_log(&mut self, author: &NodeId) {
+        self.pulls.finish(*author);
+        self.catalogue.forget(author);
     }
 
     /// Where the keyring has changed: tells others, ends what is with those who are out, and asks
@@ -72,16 +77,10 @@ impl Machine {
         self.cluster.enforce_membership(now);
         self.follow_owners();
         self.follow_readers(now);
-        let authors: Vec<NodeId> = self
-            .catalogue
-            .heads()
-            .iter()
-            .map(|it| it.head.author)
-            .collect();
-        for author in authors {
-            if author != self.me && !self.keyring.is_member(&author) {
+        for author in self.catalogue.authors() {
+            if !self.keyring.is_member(&author) {
                 self.set_live(author, false);
-                self.catalogue.forget(&author);
+                self.forget_log(&author);
             }
         }
         if self.keyring.wanted_epoch().is_some() {

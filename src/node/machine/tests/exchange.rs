@@ -117,6 +117,58 @@ fn records_that_do_not_add_up_to_the_signed_head_are_never_listed() {
 }
 
 #[test]
+fn of_a_log_whose_author_is_put_out_while_it_comes_nothing_is_kept_or_asked_for_again() {
+    for comes_later in [false, true] {
+        let (mut bench, question, mut part) = asked();
+        let (now, author) = (bench.now, bench.id(1));
+        let secret = EpochSecret::new([1; 32]);
+        let name = NodeName::new("founder").unwrap();
+        let founder = key(0);
+        let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
+        keyring.admit(&founder, author, name, false).unwrap();
+        bench.machines[0].keyring = Arc::new(keyring);
+        // more is to come, so the first part waits
+        part.last = false;
+        if !comes_later {
+            let response = Some(Response::Log(part.clone()));
+            bench.machines[0].handle_response(now, question.id, response);
+        }
+        let machine = &mut bench.machines[0];
+        machine.keyring.expel(&founder, author).unwrap();
+        machine.membership_changed(now);
+        if comes_later {
+            machine.handle_response(now, question.id, Some(Response::Log(part)));
+        }
+        while machine.sweep(now) {}
+        assert_eq!(machine.catalogue.authors(), []);
+        assert_eq!(machine.pulls.poll_timeout(), None, "nothing is asked for");
+    }
+}
+
+#[test]
+fn who_answers_late_what_another_gave_meanwhile_is_not_blamed() {
+    let (mut bench, question, first) = asked();
+    let now = bench.now;
+    bench.machines[0].handle_response(now, question.id, Some(Response::Log(first)));
+    bench.put(1, "b", "2");
+    bench.run_unanswered(Duration::from_millis(300), false);
+    let (_, question) = bench.take_log_question();
+    assert!(matches!(question.request, Request::Log { after: 1.., .. }));
+    let (now, from, author) = (bench.now, bench.id(0), bench.id(1));
+    let answer = bench.machines[1].answer(now, from, &question.request);
+    let Some(Response::Log(part)) = answer else {
+        panic!("{answer:?}")
+    };
+    for _ in 0..2 {
+        bench.machines[0].handle_log_part(now, author, author, part.clone());
+    }
+    assert!(bench.lists(0, "b"));
+    bench.run(STEP);
+    let is_blamed = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::Offended { .. });
+    assert!(!bench.events.iter().any(is_blamed));
+}
+
+#[test]
 fn an_answer_that_nobody_asked_for_changes_nothing() {
     let (mut bench, question, part) = asked();
     let now = bench.now;
