@@ -25,43 +25,55 @@ impl Catalogue {
     /// # Errors
     /// [`CatalogueError`]; nothing was taken, and the pull may be tried with another node.
     pub fn apply(&mut self, author: NodeId, part: LogPart) -> Result<Applied, CatalogueError> {
+        if let Some(applied) = self.begin_apply(author, part)? {
+            return Ok(applied);
+        }
+        // what came of an earlier one is not asked for
+        self.take_outcome(&author);
+        loop {
+            self.take_turn();
+            if let Some(applied) = self.take_outcome(&author) {
+                return Ok(applied);
+            }
+        }
+    }
+
+    /// The same, but that what is to be taken in waits for [`Catalogue::take_turn`]: none then, and
+    /// [`Catalogue::poll_taken`] tells what came of it. Until then nothing else is taken of that
+    /// author.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn begin_apply(
+        &mut self,
+        author: NodeId,
+        part: LogPart,
+    ) -> Result<Option<Applied>, CatalogueError> {
         let head = &part.head.head;
         if head.author != author || self.index_of(&author) == Some(self.me) {
             return Err(CatalogueError::WrongAuthor);
         }
         check_records(&part)?;
         let index = self.admit(author)?;
+        if self.intakes.has(index) {
+            return Ok(None);
+        }
         let log = self.logs.entry(index).or_default();
         log.drop_staged_unless_continued(&part);
         if let Some(pull) = check_place(log, &part)? {
             log.staged = None;
-            return Ok(Applied::Compacted(pull));
+            return Ok(Some(Applied::Compacted(pull)));
         }
-        let (part, base) = match self.stage(index, part) {
-            Staging::Waits(pull) => return Ok(Applied::More(pull)),
-            Staging::Ready(part, base) => (part, base),
-        };
-        let head = &part.head.head;
-        if part.fresh {
-            self.begin(index, head, base);
+        match self.stage(index, part) {
+            Staging::Waits(pull) => Ok(Some(Applied::More(pull))),
+            Staging::Ready { part, base, parts } => {
+                self.intakes.push(index, part, base, parts);
+                Ok(None)
+            }
         }
-        self.merge.set_name(index, &head.name);
-        if !self.take_records(index, part.records) {
-            return Ok(Applied::OverBudget);
-        }
-        if part.last {
-            return Ok(self.conclude(index, part.head));
-        }
-        let log = self.log_mut(index);
-        log.complete = false;
-        Ok(Applied::More(Pull {
-            author,
-            epoch: log.epoch,
-            after: log.sequence,
-        }))
     }
 
-    /// Takes records in, while there is room for them; whether there was.
+    /// Takes in records that are on the disk, while there is room for them; whether there was.
     pub(super) fn take_records(
         &mut self,
         index: NodeIndex,
@@ -78,7 +90,7 @@ impl Catalogue {
     }
 
     /// Starts a log anew; what is listed of it stays until the new one is complete.
-    fn begin(&mut self, index: NodeIndex, head: &Head, base: u64) {
+    pub(super) fn begin(&mut self, index: NodeIndex, head: &Head, base: u64) {
         let log = self.log_mut(index);
         let outdated = log.begin(head.epoch);
         log.staging = true;
@@ -87,7 +99,7 @@ impl Catalogue {
     }
 
     /// Compares a log with its head, once all of it came.
-    fn conclude(&mut self, index: NodeIndex, signed: SignedHead) -> Applied {
+    pub(super) fn conclude(&mut self, index: NodeIndex, signed: SignedHead) -> Applied {
         let head = signed.head.clone();
         let log = self.log_mut(index);
         if !log.fits(&head) {

@@ -218,11 +218,10 @@ impl Catalogue {
             return false;
         }
         // an earlier life is only listed until the new one is there
-        let log = self.log_mut(index);
-        let old = std::mem::take(&mut log.old);
-        self.drop_rows(old);
-        if !is_over(self) {
-            return false;
+        while self.let_go_of_one(index) > 0 {
+            if !is_over(self) {
+                return false;
+            }
         }
         self.give_way(index, DropCause::OverAuthor);
         true
@@ -272,6 +271,7 @@ impl Catalogue {
         log.head = None;
         log.wanted = None;
         log.gave_way = why == DropCause::Gone;
+        self.intakes.cancel(index);
         self.drop_rows(outdated);
         let author = self.merge.state.node(index).id;
         if self.given_way.waiting.len() == DROPPED_MAX {

@@ -26,6 +26,7 @@ mod early;
 mod facts;
 mod found_again;
 mod held;
+mod intake;
 mod log;
 mod merge;
 mod merged;
@@ -225,4 +226,5 @@ pub struct Catalogue {
     numbers: BTreeMap<ShareIndex, ShareIndex>,
     /// How far the own log is said again under other numbers.
     restating: Option<u64>,
+    intakes: intake::Intakes,
 }

@@ -41,6 +41,7 @@ impl Catalogue {
             given_way: GivenWay::default(),
             numbers: BTreeMap::new(),
             restating: None,
+            intakes: super::intake::Intakes::default(),
         }
     }
 

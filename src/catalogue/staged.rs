@@ -3,8 +3,8 @@
 //! What a node said first must not be missing where what it said later is listed, and a part holds
 //! no moment of its author's log: a name that was said again meanwhile stands behind what was said
 //! after it the first time. So the parts of one pull are kept until the last has come, and then
-//! taken in at once. Of a log that is longer than [`STAGED_MAX_PARTS`] that many are taken in at a
-//! time: it is listed as it comes, and is in order when it is complete.
+//! taken in as one (`intake`). Of a log that is longer than [`STAGED_MAX_PARTS`] that many are
+//! taken in at a time: it is listed as it comes, and is in order when it is complete.
 
 use super::row::NodeIndex;
 use super::{Catalogue, LogPart, Pull};
@@ -42,13 +42,19 @@ pub(super) enum Staging {
     /// It waits for the next.
     Waits(Pull),
     /// It and those before it are to be taken in; the base of a log that begins anew with them.
-    Ready(LogPart, u64),
+    Ready {
+        part: LogPart,
+        base: u64,
+        /// How many they are.
+        parts: usize,
+    },
 }
 
 impl Catalogue {
     /// Keeps a part that was checked, or gives it with all that waited for it.
     pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> Staging {
-        let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
+        let staged: usize = self.logs.values().map(|log| log.staged_parts()).sum();
+        let waiting = staged + self.intakes.parts();
         let LogPart {
             head,
             fresh,
@@ -80,12 +86,16 @@ impl Catalogue {
                 after,
             });
         }
-        let whole = LogPart {
+        let part = LogPart {
             head,
             fresh: staged.fresh,
             records: staged.records,
             last,
         };
-        Staging::Ready(whole, staged.base)
+        Staging::Ready {
+            part,
+            base: staged.base,
+            parts: staged.parts,
+        }
     }
 }

@@ -49,12 +49,14 @@ impl Catalogue {
         log.head = None;
         log.wanted = None;
         log.forgotten = true;
+        self.intakes.cancel(index);
         self.drop_rows(outdated);
         self.advance(self.merge.step_records);
     }
 
-    /// Works on up to about `limit` records of what is left to work in; whether more is left.
-    /// Call it between other work until it says no, and take a view now and then.
+    /// Works on up to about `limit` records of what is left to work in, and directories that end
+    /// with them; whether more is left. Call it between other work until it says no, and take a
+    /// view now and then.
     pub fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
         left -= self.merge.settle_waiting(left);
@@ -80,9 +82,8 @@ impl Catalogue {
         };
         let outdated: Vec<NodeIndex> = self.logs.iter().filter_map(outdated).collect();
         for index in outdated {
-            while let Some(row) = self.log_mut(index).old.pop() {
-                self.merge.change(Some(&row), None);
-                left -= 1;
+            while !self.log_mut(index).old.is_empty() {
+                left = left.saturating_sub(self.let_go_of_one(index));
                 if left == 0 {
                     return true;
                 }
@@ -90,6 +91,17 @@ impl Catalogue {
             self.drop_forgotten(index);
         }
         !self.merge.unsettled.is_empty()
+    }
+
+    /// Takes the last of a log's old rows out of the merge; how many steps that was, with the
+    /// directories that ended.
+    pub(super) fn let_go_of_one(&mut self, index: NodeIndex) -> usize {
+        let Some(row) = self.log_mut(index).old.pop() else {
+            return 0;
+        };
+        let before = self.merge.costs.of(index).directories;
+        self.merge.change(Some(&row), None);
+        1 + before.saturating_sub(self.merge.costs.of(index).directories) as usize
     }
 
     /// Works in a node's liveness to the end.

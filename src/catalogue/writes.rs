@@ -64,6 +64,10 @@ impl Catalogue {
             if left == 0 {
                 break;
             }
+            // it is between two heads, and what was stored of the one before stays until the next
+            if self.intakes.is_amid(index) {
+                continue;
+            }
             let (me, log) = (self.me, self.log_mut(index));
             let due = log.pending.anew || log.pending.state || !log.pending.touched.is_empty();
             if due && (log.complete || index == me) {

@@ -446,7 +446,9 @@ impl Runner {
     fn publish_view(&mut self) {
         let now = Instant::now();
         let has_changes = self.machine.has_changes();
-        if !self.views.is_due(now, has_changes, self.is_sweeping) {
+        let is_due = self.views.is_due(now, has_changes, self.is_sweeping);
+        // what is being taken in is shown when it is whole
+        if !is_due || !has_changes {
             return;
         }
         let permit = match self.parts.changes.try_reserve() {

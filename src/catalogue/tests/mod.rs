@@ -13,6 +13,7 @@ mod persistence;
 mod private;
 mod pulls;
 mod readers;
+mod turns;
 mod worlds;
 
 use bytes::Bytes;

@@ -68,6 +68,9 @@ pub(super) enum Step {
         to: usize,
         limit: usize,
     },
+    TakeTurn {
+        to: usize,
+    },
     Restart {
         to: usize,
     },
@@ -147,6 +150,7 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(to, author, live)| Step::SetLive { to, author, live }),
         1 => (to.clone(), author).prop_map(|(to, author)| Step::Forget { to, author }),
         3 => (to.clone(), 1..9usize).prop_map(|(to, limit)| Step::Advance { to, limit }),
+        8 => to.clone().prop_map(|to| Step::TakeTurn { to }),
         1 => to.clone().prop_map(|to| Step::Restart { to }),
         2 => (to.clone(), owners()).prop_map(|(to, owners)| Step::SetOwners { to, owners }),
         2 => to.prop_map(|to| Step::LookAt { to }),
@@ -163,6 +167,7 @@ impl Observer {
         let mut catalogue = node(number, "observer");
         // so that most things happen while a sweep is under way
         catalogue.merge.step_records = 2;
+        catalogue.intakes.steps = 3;
         Self {
             catalogue,
             pulls: [None; NODES],
@@ -196,11 +201,27 @@ impl Observer {
             self.pulls[author] = None;
             return;
         };
-        self.pulls[author] = match self.catalogue.apply(id, part) {
-            Ok(Applied::Complete | Applied::OverBudget) | Err(_) => None,
-            Ok(Applied::More(next) | Applied::Compacted(next)) => Some(next),
-            Ok(Applied::Mismatch { retry }) => retry,
+        match self.catalogue.begin_apply(id, part) {
+            Ok(None) => {}
+            Ok(Some(applied)) => self.note(author, applied),
+            Err(_) => self.pulls[author] = None,
+        }
+    }
+
+    fn note(&mut self, author: usize, applied: Applied) {
+        self.pulls[author] = match applied {
+            Applied::Complete | Applied::OverBudget => None,
+            Applied::More(next) | Applied::Compacted(next) => Some(next),
+            Applied::Mismatch { retry } => retry,
         };
+    }
+
+    fn take_turn(&mut self) {
+        self.catalogue.take_turn();
+        while let Some((id, applied)) = self.catalogue.poll_taken() {
+            let author = (0..NODES).find(|author| node_id(*author) == id);
+            self.note(author.expect("one of the authors"), applied);
+        }
     }
 
     /// As after a kill: only what was to be written is left.
@@ -302,6 +323,7 @@ impl World {
             Step::Advance { to, limit } => {
                 self.observers[to].catalogue.advance(limit);
             }
+            Step::TakeTurn { to } => self.observers[to].take_turn(),
             Step::Restart { to } => self.observers[to].restart(0xf0 + to as u8, std::iter::empty()),
             Step::SetOwners { to, owners } => self.observers[to].catalogue.set_owners(owners),
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
@@ -316,6 +338,7 @@ impl World {
             for observer in &mut self.observers {
                 for _ in 0..1000 {
                     observer.take_part(author, &self.authors[author], 3);
+                    observer.take_turn();
                     if observer.knows(&head) && observer.pulls[author].is_none() {
                         break;
                     }

@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::node::offence::Offence;
 use crate::node::pulls::LogPosition;
 use crate::trust;
+use crate::wire::native::record::SignedHead;
 use crate::wire::native::tcp::{self, Request, Response};
 
 /// What an answer is to.
@@ -201,15 +202,53 @@ impl Machine {
             return self.pulls.fail(now, author);
         }
         let head = part.head.clone();
-        match self.catalogue.apply(author, part) {
-            Ok(Applied::More(pull) | Applied::Compacted(pull)) => {
+        match self.catalogue.begin_apply(author, part) {
+            Ok(Some(applied)) => self.note_applied(now, (author, from), &head, applied),
+            Ok(None) => {
+                self.taken_in.entry(author).or_insert((from, head));
+                // behind others it waits for `sweep`, so that a view can be taken in between
+                if self.taken_in.len() == 1 {
+                    self.take_in(now);
+                }
+            }
+            Err(error) => {
+                self.counters.bad_parts += 1;
+                self.blame_for_part(author, from, &error);
+                self.pulls.fail(now, author);
+            }
+        }
+    }
+
+    /// Takes in one turn of the logs that came; whether there was any.
+    pub(super) fn take_in(&mut self, now: Instant) -> bool {
+        let was_there = self.catalogue.take_turn();
+        while let Some((author, applied)) = self.catalogue.poll_taken() {
+            if let Some((from, head)) = self.taken_in.remove(&author) {
+                self.note_applied(now, (author, from), &head, applied);
+            }
+            self.note_given_way(now);
+            self.ask_for_logs(now);
+        }
+        was_there
+    }
+
+    /// What a part of a log came to that another gave.
+    fn note_applied(
+        &mut self,
+        now: Instant,
+        (author, from): (NodeId, NodeId),
+        head: &SignedHead,
+        applied: Applied,
+    ) {
+        match applied {
+            Applied::More(pull) | Applied::Compacted(pull) => {
                 self.pulls.advance(now, author, position_of(pull));
             }
-            Ok(Applied::Complete) => {
+            Applied::Complete => {
                 self.pulls.finish(author);
-                self.handle_head(now, &head, Some(from));
+                self.handle_head(now, head, Some(from));
             }
-            Ok(Applied::Mismatch { retry }) => {
+            Applied::Mismatch { retry } => {
                 self.counters.bad_parts += 1;
                 match retry {
                     Some(pull) => self.pulls.restart(now, author, position_of(pull)),
@@ -221,12 +260,7 @@ impl Machine {
                 }
             }
             // `advance` tells of it
-            Ok(Applied::OverBudget) => {}
-            Err(error) => {
-                self.counters.bad_parts += 1;
-                self.blame_for_part(author, from, &error);
-                self.pulls.fail(now, author);
-            }
+            Applied::OverBudget => {}
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::digest::ContentHash;
 use crate::id::{Generation, NodeId, NodeName};
 use crate::path::SharedPath;
 use crate::trust::{Keyring, NodeKey, SignedStatement};
-use crate::wire::native::record::{Entry, Fact, ShareIndex};
+use crate::wire::native::record::{Entry, Fact, ShareIndex, SignedHead};
 use crate::wire::native::tcp::Request;
 use crate::wire::native::udp::{GET_HASHES_MAX, Message, OfferSummary};
 
@@ -174,6 +174,8 @@ pub struct Machine {
     cluster: Cluster,
     catalogue: Catalogue,
     pulls: Pulls,
+    /// Whose logs are being taken in: who gave them, under which head.
+    taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
     asked: BTreeMap<RequestId, answers::Asked>,
     next_request: u64,
     outgoing: VecDeque<Outgoing>,
@@ -220,6 +222,7 @@ impl Machine {
             cluster,
             catalogue,
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
+            taken_in: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_request: 0,
             outgoing: VecDeque::new(),
@@ -281,7 +284,7 @@ impl Machine {
 
     /// Whether the namespace changed since [`Self::view`] was taken.
     pub fn has_changes(&self) -> bool {
-        self.catalogue.is_dirty()
+        self.catalogue.is_dirty() && !self.catalogue.is_taking_in()
     }
 
     /// What of the namespace changed; to be asked after [`Self::view`].
@@ -400,7 +403,7 @@ impl Machine {
     /// Works on what is left of a large change; whether more is left. To be called between other
     /// work.
     pub fn sweep(&mut self, now: Instant) -> bool {
-        let has_more = self.restate(now);
+        let has_more = self.restate(now) | self.take_in(now);
         self.catalogue.advance(SWEEP_STEP_RECORDS) || has_more
     }
 

@@ -20,4 +20,5 @@ mod ownership;
 mod reading;
 mod running;
 mod strangers;
+mod turns;
 mod world;

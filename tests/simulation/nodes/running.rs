@@ -73,6 +73,8 @@ pub struct Node {
     /// What it is a member by, where that is not the secret alone.
     pub keyring: Option<Arc<Keyring>>,
     pub manner: Manner,
+    /// How long it rests after each step of what takes many; none does all of them at once.
+    pub pace: Option<Duration>,
     pub shares: BTreeMap<(ShareIndex, SharedPath), Entry>,
     pub cache: BTreeMap<ContentHash, Cached>,
     pub disk: Disk,
@@ -104,6 +106,8 @@ pub struct Running {
     store_at: Instant,
     /// Something may have to be stored.
     unstored: bool,
+    /// When it goes on with what takes many steps.
+    sweep_at: Option<Instant>,
     pub has_left: bool,
 }
 
@@ -147,6 +151,7 @@ impl Node {
             scan_at: Some(now + scan_after),
             store_at: now,
             unstored: true,
+            sweep_at: None,
             has_left: false,
         });
     }
@@ -245,7 +250,7 @@ impl Node {
             running.session.poll_timeout(),
         ];
         let all = machines.into_iter().chain([running.scan_at, store]);
-        all.flatten().min()
+        all.chain([running.sweep_at]).flatten().min()
     }
 
     /// Carries out what the machine and the session want, until they want nothing; what leaves the
@@ -274,6 +279,13 @@ impl Node {
         let Some(running) = &mut self.running else {
             return false;
         };
+        if running.sweep_at.is_none_or(|at| at <= now) {
+            let mut has_more = running.machine.sweep(now);
+            while has_more && self.pace.is_none() {
+                has_more = running.machine.sweep(now);
+            }
+            running.sweep_at = self.pace.filter(|_| has_more).map(|pace| now + pace);
+        }
         while let Some(outgoing) = running.machine.poll_request() {
             running.wishes.push(Wish {
                 node: outgoing.node,
@@ -289,7 +301,6 @@ impl Node {
             assert!(sent.datagram.len() <= 1200 && sent.datagram[0] >= 0x80);
             running.datagrams.push((sent.to, sent.datagram));
         }
-        while running.machine.sweep(now) {}
         if running.machine.has_changes() {
             running.view = running.machine.view();
             while running.machine.poll_change().is_some() {}

@@ -120,6 +120,7 @@ impl World {
             secret: 1,
             keyring: None,
             manner: Manner::Honest,
+            pace: None,
             shares: BTreeMap::new(),
             cache: BTreeMap::new(),
             disk: Disk::default(),
