@@ -100,20 +100,6 @@ impl Beneath {
         }
     }
 
-    /// Opens a regular file of a share where that takes no look at the disk, since the kernel has
-    /// all of its path in memory, and crosses no mount; else nothing.
-    pub(super) fn open_file_at_once(&self, dir: &Path, path: &SharedPath) -> Option<(File, Seen)> {
-        if self.refusal(dir).is_some() {
-            return None;
-        }
-        let cached = NO_LINKS | ResolveFlags::CACHED;
-        let share = openat2(CWD, dir, DIRECTORY, Mode::empty(), cached).ok()?;
-        let within = cached | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-        let file = openat2(share, path.as_local(), FILE, Mode::empty(), within).ok()?;
-        let seen = Seen::of(&fstat(&file).ok()?);
-        (seen.file_type() == FileType::RegularFile).then(|| (File::from(file), seen))
-    }
-
     /// First without crossing any mount; where one is in the way, it is looked up by name before
     /// it is entered.
     fn open(

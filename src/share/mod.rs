@@ -244,17 +244,6 @@ impl ShareSet {
         Some(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
-    /// The same where that takes no look at the disk.
-    pub fn source_at_once(&self, hash: &ContentHash) -> Option<ShareFile> {
-        let shared = &self.inner.shared;
-        let candidate = self.candidates(hash).into_iter().next()?;
-        let (file, seen) = shared
-            .beneath
-            .open_file_at_once(&candidate.dir, &candidate.path)?;
-        let same = candidate.judge(&seen) == Judged::Same;
-        same.then(|| candidate.file(file, *hash, &seen, shared))
-    }
-
     /// The shared files that are listed with this content.
     fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
         let state = self.inner.shared.lock();

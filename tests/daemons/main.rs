@@ -21,6 +21,7 @@ mod repositories;
 mod responders;
 mod resuming;
 mod small_files;
+mod standing;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::fair_queue::Turn;
+use super::fair_queue::{Asked, Turn};
 use super::opened::Unserved;
 use super::{Inner, Made, Server, UPLOAD_WAIT_MAX};
 use crate::extent::ByteRange;
@@ -16,7 +16,12 @@ use crate::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
 impl Server {
     pub(super) async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
         let size_bytes = files.iter().map(|file| file.size_bytes).sum();
-        let Some(turn) = self.inner.fair_queue.pass(of, size_bytes).await else {
+        let asked = Asked {
+            of,
+            hash: None,
+            bytes: size_bytes,
+        };
+        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
             return Response::Busy;
         };
         let allowed = self.inner.upload.pass(size_bytes, of.0 == Lane::Urgent);

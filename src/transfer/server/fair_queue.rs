@@ -3,14 +3,22 @@
 //! A turn is one answer being made. The bytes of an answer count until they are sent (or thrown
 //! away), for all peers together and for each, so that peers that read slowly hold up themselves
 //! and not the others. What waits is only counted, not made.
+//!
+//! An answer that is made for long stands still, as over a disk that hangs below a share: it takes
+//! no other's turn any more, nor memory until it goes on, and its content is not begun once more.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::ServerLimits;
+use crate::digest::ContentHash;
+use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::wire::native::tcp::Lane;
 
@@ -18,6 +26,11 @@ use crate::wire::native::tcp::Lane;
 const URGENT_RUN_MAX: u32 = 8;
 /// The load at which an offer says 255: so many questions that wait.
 const LOAD_FULL_WAITING: usize = 64;
+
+/// An answer that is made for longer stands still: many times what a slow disk takes for one.
+const STANDS_STILL: Duration = Duration::from_millis(500);
+/// So many may, each on a thread of its own; further ones take the turns of others.
+const STANDING_MAX: usize = 64;
 
 /// Lets peers through in turn. Clones are the same queue.
 #[derive(Clone)]
@@ -27,7 +40,11 @@ pub(super) struct FairQueue {
 
 struct Turns {
     limits: ServerLimits,
-    making: usize,
+    /// By number, so the first is the oldest.
+    making: BTreeMap<u64, Making>,
+    /// What stands still, by number.
+    standing: BTreeMap<u64, Option<ContentHash>>,
+    next_number: u64,
     held_bytes: u64,
     held_of_peer: BTreeMap<(Lane, NodeId), u64>,
     waiting: BTreeMap<(Lane, NodeId), VecDeque<Waiter>>,
@@ -39,16 +56,42 @@ struct Turns {
     urgent_run: u32,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub of: (Lane, NodeId),
+    /// Of one content; nothing for a batch of them.
+    pub hash: Option<ContentHash>,
+    /// What the answer takes.
+    pub bytes: u64,
+}
+
+impl Asked {
+    pub fn of_range(of: (Lane, NodeId), hash: ContentHash, range: ByteRange) -> Self {
+        Self {
+            of,
+            hash: Some(hash),
+            bytes: range.len(),
+        }
+    }
+}
+
+/// An answer that is being made.
+struct Making {
+    since: Instant,
+    asked: Asked,
+}
+
 struct Waiter {
-    bytes: u64,
+    asked: Asked,
     go: oneshot::Sender<Turn>,
 }
 
 /// The right to make one answer; dropping it gives it back.
 pub(super) struct Turn {
     queue: FairQueue,
-    of: (Lane, NodeId),
-    bytes: u64,
+    number: u64,
+    asked: Asked,
     making: bool,
 }
 
@@ -58,7 +101,9 @@ impl Turn {
         if std::mem::replace(&mut self.making, false) {
             let granted = {
                 let mut turns = self.queue.turns.lock();
-                turns.making -= 1;
+                if turns.end_making(self.number) {
+                    turns.hold(&self.asked);
+                }
                 turns.grant(&self.queue)
             };
             drop(granted);
@@ -70,13 +115,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let granted = {
             let mut turns = self.queue.turns.lock();
-            turns.making -= usize::from(self.making);
-            turns.held_bytes -= self.bytes;
-            if let Some(held) = turns.held_of_peer.get_mut(&self.of) {
-                *held -= self.bytes;
-                if *held == 0 {
-                    turns.held_of_peer.remove(&self.of);
-                }
+            let stood_still = self.making && turns.end_making(self.number);
+            if !stood_still {
+                turns.let_go(&self.asked);
             }
             turns.grant(&self.queue)
         };
@@ -88,7 +129,9 @@ impl FairQueue {
     pub fn new(limits: ServerLimits) -> Self {
         let turns = Turns {
             limits,
-            making: 0,
+            making: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            next_number: 0,
             held_bytes: 0,
             held_of_peer: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -102,12 +145,24 @@ impl FairQueue {
         }
     }
 
-    /// Waits for a turn to make an answer of `bytes`. `None` at once where too many wait already.
-    pub async fn pass(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
+    /// Waits for a turn to make an answer, and looks meanwhile what stands still. `None` at once
+    /// where too many wait already, or where another answer of the same content stands still.
+    /// Needs a running tokio runtime.
+    pub async fn pass(&self, asked: Asked) -> Option<Turn> {
+        let mut turn = pin!(self.line_up(asked));
+        loop {
+            match timeout(STANDS_STILL, turn.as_mut()).await {
+                Ok(turn) => return turn,
+                Err(_) => self.look_for_standing(Instant::now()),
+            }
+        }
+    }
+
+    async fn line_up(&self, asked: Asked) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut turns = self.turns.lock();
-            if !turns.line_up(of, Waiter { bytes, go }) {
+            if turns.stands_still(&asked) || !turns.line_up(Waiter { asked, go }) {
                 return None;
             }
             turns.grant(self)
@@ -117,10 +172,21 @@ impl FairQueue {
     }
 
     /// A turn for who need not wait for it: nobody else does, and the limits allow it now.
-    pub fn pass_at_once(&self, of: (Lane, NodeId), bytes: u64) -> Option<Turn> {
+    pub fn pass_at_once(&self, asked: Asked) -> Option<Turn> {
         let mut turns = self.turns.lock();
-        let idle = turns.waiting_count == 0 && turns.making < turns.limits.makers_max;
-        (idle && turns.fits(&of, bytes)).then(|| turns.begin(of, bytes, self))
+        let idle = turns.waiting_count == 0 && turns.making.len() < turns.limits.makers_max;
+        let may = idle && turns.fits(&asked) && !turns.stands_still(&asked);
+        may.then(|| turns.begin(asked, self))
+    }
+
+    /// Lets others have the turns of what stands still by now.
+    fn look_for_standing(&self, now: Instant) {
+        let granted = {
+            let mut turns = self.turns.lock();
+            turns.set_standing(now);
+            turns.grant(self)
+        };
+        drop(granted);
     }
 
     /// How busy this node is, from 0 to 255.
@@ -138,7 +204,8 @@ impl Turns {
         }
     }
 
-    fn line_up(&mut self, of: (Lane, NodeId), waiter: Waiter) -> bool {
+    fn line_up(&mut self, waiter: Waiter) -> bool {
+        let of = waiter.asked.of;
         let of_peer = self.waiting.get(&of).map_or(0, VecDeque::len);
         let full = self.waiting_count >= self.limits.waiting_max;
         if full || of_peer >= self.limits.waiting_of_peer_max {
@@ -157,7 +224,8 @@ impl Turns {
     #[must_use]
     fn grant(&mut self, queue: &FairQueue) -> Vec<Turn> {
         let mut unclaimed = Vec::new();
-        while self.making < self.limits.makers_max {
+        // as many more as stand still: where a whole disk does, it is soon known of what is on it
+        while self.making.len() < self.limits.makers_max.max(self.standing.len()) {
             let first = match self.urgent_run < URGENT_RUN_MAX {
                 true => [Lane::Urgent, Lane::Bulk],
                 false => [Lane::Bulk, Lane::Urgent],
@@ -190,24 +258,61 @@ impl Turns {
         let Some(next) = self.waiting.get(of).and_then(VecDeque::front) else {
             return true;
         };
-        self.fits(of, next.bytes)
+        self.fits(&next.asked)
     }
 
     /// What one lane has made and not sent holds up that lane alone.
-    fn fits(&self, of: &(Lane, NodeId), bytes: u64) -> bool {
+    fn fits(&self, Asked { of, bytes, .. }: &Asked) -> bool {
         let held = self.held_of_peer.get(of).copied().unwrap_or_default();
         let fits = self.held_bytes + bytes <= self.limits.held_max_bytes;
         fits && held + bytes <= self.limits.held_of_peer_max_bytes
     }
 
-    fn begin(&mut self, of: (Lane, NodeId), bytes: u64, queue: &FairQueue) -> Turn {
-        self.making += 1;
-        self.held_bytes += bytes;
-        *self.held_of_peer.entry(of).or_default() += bytes;
+    fn hold(&mut self, asked: &Asked) {
+        self.held_bytes += asked.bytes;
+        *self.held_of_peer.entry(asked.of).or_default() += asked.bytes;
+    }
+
+    fn let_go(&mut self, asked: &Asked) {
+        self.held_bytes -= asked.bytes;
+        if let Some(held) = self.held_of_peer.get_mut(&asked.of) {
+            *held -= asked.bytes;
+            if *held == 0 {
+                self.held_of_peer.remove(&asked.of);
+            }
+        }
+    }
+
+    fn stands_still(&self, asked: &Asked) -> bool {
+        asked.hash.is_some() && self.standing.values().any(|hash| *hash == asked.hash)
+    }
+
+    fn set_standing(&mut self, now: Instant) {
+        while self.standing.len() < STANDING_MAX
+            && let Some(oldest) = self.making.first_entry()
+            && now.saturating_duration_since(oldest.get().since) >= STANDS_STILL
+        {
+            let (number, Making { asked, .. }) = oldest.remove_entry();
+            self.standing.insert(number, asked.hash);
+            self.let_go(&asked);
+        }
+    }
+
+    /// It is made, or given up; whether it stood still, and so holds nothing.
+    fn end_making(&mut self, number: u64) -> bool {
+        self.making.remove(&number).is_none() && self.standing.remove(&number).is_some()
+    }
+
+    fn begin(&mut self, asked: Asked, queue: &FairQueue) -> Turn {
+        let number = self.next_number;
+        self.next_number += 1;
+        let since = Instant::now();
+        self.making.insert(number, Making { since, asked });
+        self.hold(&asked);
         Turn {
             queue: queue.clone(),
-            of,
-            bytes,
+            number,
+            asked,
             making: true,
         }
     }
@@ -220,156 +325,10 @@ impl Turns {
             false => self.turns(of.0).push_back(of.1),
         }
         self.waiting_count -= 1;
-        let turn = self.begin(of, waiter.bytes, queue);
+        let turn = self.begin(waiter.asked, queue);
         waiter.go.send(turn).err()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-    use std::pin::{Pin, pin};
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-
-    fn limits() -> ServerLimits {
-        ServerLimits {
-            makers_max: 2,
-            waiting_max: 10,
-            waiting_of_peer_max: 6,
-            held_max_bytes: 100,
-            held_of_peer_max_bytes: 60,
-        }
-    }
-
-    fn peer(number: u8) -> (Lane, NodeId) {
-        (Lane::Bulk, NodeId::new([number; 32]))
-    }
-
-    fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        match future.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => Some(value),
-            Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
-        let queue = FairQueue::new(limits());
-        let mut greedy: Vec<_> = (0..6).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
-        let mut made: Vec<_> = greedy
-            .iter_mut()
-            .map(|f| now(f.as_mut()).flatten())
-            .collect();
-        assert_eq!(made.iter().flatten().count(), 2);
-        let mut modest = pin!(queue.pass(peer(2), 1));
-        assert!(now(modest.as_mut()).is_none());
-        made[0] = None;
-        made[1] = None;
-        // two turns came free: one for each, though four of the greedy one waited longer
-        let served = greedy.iter_mut().skip(2).map(|f| now(f.as_mut()).flatten());
-        let served: Vec<_> = served.collect();
-        assert_eq!(served.iter().flatten().count(), 1);
-        assert!(now(modest.as_mut()).flatten().is_some());
-    }
-
-    #[test]
-    fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
-        let queue = FairQueue::new(limits());
-        let first = queue.pass_at_once(peer(1), 60);
-        assert!(first.is_some());
-        assert!(queue.pass_at_once(peer(1), 1).is_none(), "its own memory");
-        assert!(queue.pass_at_once(peer(2), 41).is_none(), "everybody's");
-        let second = queue.pass_at_once(peer(2), 1);
-        assert!(second.is_some());
-        assert!(queue.pass_at_once(peer(3), 1).is_none(), "two are made");
-        let mut waiting = Box::pin(queue.pass(peer(4), 100));
-        assert!(now(waiting.as_mut()).is_none());
-        drop(second);
-        assert!(queue.pass_at_once(peer(3), 1).is_none(), "one waits longer");
-        drop((first, waiting));
-        let inner = queue.turns.lock();
-        assert_eq!((inner.making, inner.held_bytes), (0, 0));
-    }
-
-    #[test]
-    fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
-        let queue = FairQueue::new(ServerLimits {
-            makers_max: 1,
-            waiting_of_peer_max: 100,
-            waiting_max: 100,
-            ..limits()
-        });
-        let mut making = now(pin!(queue.pass(peer(1), 1)).as_mut()).flatten();
-        assert!(making.is_some());
-        let mut bulk: Vec<_> = (0..3).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
-        let urgent = (Lane::Urgent, peer(2).1);
-        let mut readers: Vec<_> = (0..20).map(|_| Box::pin(queue.pass(urgent, 1))).collect();
-        assert!(bulk.iter_mut().all(|it| now(it.as_mut()).is_none()));
-        assert!(readers.iter_mut().all(|it| now(it.as_mut()).is_none()));
-        let mut order = String::new();
-        for _ in 0..10 {
-            drop(making.take());
-            let lines = [(&mut readers, 'u'), (&mut bulk, 'b')];
-            for (line, name) in lines {
-                let Some(turn) = now(line[0].as_mut()) else {
-                    continue;
-                };
-                drop(line.remove(0));
-                making = turn;
-                order.push(name);
-                break;
-            }
-        }
-        assert_eq!(order, "uuuuuuuubu");
-    }
-
-    #[test]
-    fn too_many_questions_are_refused_at_once() {
-        let queue = FairQueue::new(limits());
-        let mut all: Vec<_> = (0..9).map(|_| Box::pin(queue.pass(peer(1), 1))).collect();
-        let outcomes: Vec<_> = all.iter_mut().map(|f| now(f.as_mut())).collect();
-        assert_eq!(
-            outcomes.iter().filter(|o| matches!(o, Some(None))).count(),
-            1
-        );
-        assert!(queue.load() > 0);
-    }
-
-    #[test]
-    fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
-        let queue = FairQueue::new(limits());
-        let mut slow = now(pin!(queue.pass(peer(1), 60)).as_mut())
-            .flatten()
-            .unwrap();
-        slow.made();
-        let mut more = pin!(queue.pass(peer(1), 10));
-        assert!(now(more.as_mut()).is_none());
-        assert!(
-            now(pin!(queue.pass(peer(2), 40)).as_mut())
-                .flatten()
-                .is_some()
-        );
-        drop(slow);
-        assert!(now(more.as_mut()).flatten().is_some());
-    }
-
-    #[test]
-    fn who_goes_away_leaves_nothing_behind() {
-        let queue = FairQueue::new(limits());
-        let first = now(pin!(queue.pass(peer(1), 60)).as_mut()).flatten();
-        {
-            let mut gone = Box::pin(queue.pass(peer(1), 60));
-            assert!(now(gone.as_mut()).is_none());
-        }
-        drop(first);
-        let inner = queue.turns.lock();
-        assert_eq!(
-            (inner.making, inner.held_bytes, inner.waiting_count),
-            (0, 0, 0)
-        );
-        assert!(inner.bulk.is_empty() && inner.waiting.is_empty());
-        assert!(inner.held_of_peer.is_empty());
-    }
-}
+mod tests;

@@ -3,7 +3,8 @@
 //!
 //! Work is done on blocking threads, a few at a time, peers in turn; what waits is counted and
 //! bounded, and so is what was made and is not sent yet. A small range of an open file whose bytes
-//! are in memory is answered where it is asked, since a change of thread costs more than that.
+//! are in memory is answered where it is asked, since a change of thread costs more than that; to
+//! open one may wait for a disk or a network, also where the kernel knows its name.
 //! Beyond the limits a peer is told `Busy` and asks another. An error ends one answer.
 
 mod askers;
@@ -29,7 +30,7 @@ use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Reque
 
 pub use askers::ASKERS_MAX;
 use askers::Askers;
-use fair_queue::{FairQueue, Turn};
+use fair_queue::{Asked, FairQueue, Turn};
 use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 
 /// The largest range that is answered without another thread: as far as the kernel reads ahead
@@ -206,7 +207,8 @@ impl Server {
         range: ByteRange,
     ) -> Option<Turn> {
         let askable = is_askable(size_bytes, range);
-        let turn = askable.then(|| self.inner.fair_queue.pass_at_once(of, range.len()))??;
+        let asked = Asked::of_range(of, hash, range);
+        let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
         if !self.inner.upload.pass_at_once(range.len(), is_waited_for) {
             return None;
@@ -238,8 +240,8 @@ impl Server {
         }
     }
 
-    /// Answers a small [`Request::Range`] where that takes no waiting: its file and bytes are in
-    /// memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
+    /// Answers a small [`Request::Range`] where that takes no waiting: its file is open, its bytes
+    /// are in memory, and it is nobody else's turn. Never blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
         let Request::Range {
             hash,
@@ -254,14 +256,12 @@ impl Server {
             return None;
         }
         let now = Instant::now();
-        let source = self.opened_at_once(now, &hash)?;
+        let source = self.inner.opened.lock().get(now, &hash)?;
         if source.size_bytes() != size_bytes {
             return None;
         }
-        let mut turn = self
-            .inner
-            .fair_queue
-            .pass_at_once((lane, from), range.len())?;
+        let asked = Asked::of_range((lane, from), hash, range);
+        let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
         if !self.inner.upload.pass_at_once(range.len(), true) {
             return None;
         }
@@ -270,21 +270,6 @@ impl Server {
         turn.made();
         let proof = Bytes::from_owner(Made { bytes, _turn: turn });
         Some(Response::Data { proof })
-    }
-
-    fn opened_at_once(&self, now: Instant, hash: &ContentHash) -> Option<Source> {
-        if let Some(source) = self.inner.opened.lock().get(now, hash) {
-            return Some(source);
-        }
-        let source = self.inner.shares.source_at_once(hash)?;
-        let source = Source::Shared(source);
-        let closed = self.inner.opened.lock().put(now, *hash, source.clone());
-        if let Some(Source::Cached(file)) = closed {
-            // its map may be due, which touches the disk
-            tokio::task::spawn_blocking(move || drop(file));
-        }
-        self.sweep_later();
-        Some(source)
     }
 
     /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
@@ -336,7 +321,8 @@ impl Server {
             return refused("the range is not one that can be asked for");
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
-        let Some(turn) = self.inner.fair_queue.pass(of, range.len()).await else {
+        let asked = Asked::of_range(of, hash, range);
+        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
             return Response::Busy;
         };
         let is_waited_for = of.0 == Lane::Urgent;
@@ -358,7 +344,8 @@ impl Server {
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
-        let Some(turn) = self.inner.fair_queue.pass(of, 0).await else {
+        let asked = Asked::of_range(of, hash, ByteRange::at(0, 0));
+        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
             return Response::Busy;
         };
         let inner = self.inner.clone();

@@ -1,0 +1,231 @@
+//! Turns, where they are given and where not.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+
+fn limits() -> ServerLimits {
+    ServerLimits {
+        makers_max: 2,
+        waiting_max: 10,
+        waiting_of_peer_max: 6,
+        held_max_bytes: 100,
+        held_of_peer_max_bytes: 60,
+    }
+}
+
+fn peer(number: u8) -> (Lane, NodeId) {
+    (Lane::Bulk, NodeId::new([number; 32]))
+}
+
+fn asked(of: (Lane, NodeId), bytes: u64) -> Asked {
+    Asked {
+        of,
+        hash: None,
+        bytes,
+    }
+}
+
+fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_peer_with_many_questions_lets_the_others_have_their_turn() {
+    let queue = FairQueue::new(limits());
+    let mut greedy: Vec<_> = (0..6)
+        .map(|_| Box::pin(queue.line_up(asked(peer(1), 1))))
+        .collect();
+    let mut made: Vec<_> = greedy
+        .iter_mut()
+        .map(|f| now(f.as_mut()).flatten())
+        .collect();
+    assert_eq!(made.iter().flatten().count(), 2);
+    let mut modest = pin!(queue.line_up(asked(peer(2), 1)));
+    assert!(now(modest.as_mut()).is_none());
+    made[0] = None;
+    made[1] = None;
+    // two turns came free: one for each, though four of the greedy one waited longer
+    let served = greedy.iter_mut().skip(2).map(|f| now(f.as_mut()).flatten());
+    let served: Vec<_> = served.collect();
+    assert_eq!(served.iter().flatten().count(), 1);
+    assert!(now(modest.as_mut()).flatten().is_some());
+}
+
+#[test]
+fn who_would_overtake_or_go_over_a_limit_does_not_pass_at_once() {
+    let queue = FairQueue::new(limits());
+    let first = queue.pass_at_once(asked(peer(1), 60));
+    assert!(first.is_some());
+    assert!(
+        queue.pass_at_once(asked(peer(1), 1)).is_none(),
+        "its own memory"
+    );
+    assert!(
+        queue.pass_at_once(asked(peer(2), 41)).is_none(),
+        "everybody's"
+    );
+    let second = queue.pass_at_once(asked(peer(2), 1));
+    assert!(second.is_some());
+    assert!(
+        queue.pass_at_once(asked(peer(3), 1)).is_none(),
+        "two are made"
+    );
+    let mut waiting = Box::pin(queue.line_up(asked(peer(4), 100)));
+    assert!(now(waiting.as_mut()).is_none());
+    drop(second);
+    assert!(
+        queue.pass_at_once(asked(peer(3), 1)).is_none(),
+        "one waits longer"
+    );
+    drop((first, waiting));
+    let inner = queue.turns.lock();
+    assert_eq!((inner.making.len(), inner.held_bytes), (0, 0));
+}
+
+#[test]
+fn readers_who_wait_come_before_bulk_of_any_peer_but_do_not_starve_it() {
+    let queue = FairQueue::new(ServerLimits {
+        makers_max: 1,
+        waiting_of_peer_max: 100,
+        waiting_max: 100,
+        ..limits()
+    });
+    let mut making = now(pin!(queue.line_up(asked(peer(1), 1))).as_mut()).flatten();
+    assert!(making.is_some());
+    let mut bulk: Vec<_> = (0..3)
+        .map(|_| Box::pin(queue.line_up(asked(peer(1), 1))))
+        .collect();
+    let urgent = (Lane::Urgent, peer(2).1);
+    let mut readers: Vec<_> = (0..20)
+        .map(|_| Box::pin(queue.line_up(asked(urgent, 1))))
+        .collect();
+    assert!(bulk.iter_mut().all(|it| now(it.as_mut()).is_none()));
+    assert!(readers.iter_mut().all(|it| now(it.as_mut()).is_none()));
+    let mut order = String::new();
+    for _ in 0..10 {
+        drop(making.take());
+        let lines = [(&mut readers, 'u'), (&mut bulk, 'b')];
+        for (line, name) in lines {
+            let Some(turn) = now(line[0].as_mut()) else {
+                continue;
+            };
+            drop(line.remove(0));
+            making = turn;
+            order.push(name);
+            break;
+        }
+    }
+    assert_eq!(order, "uuuuuuuubu");
+}
+
+#[test]
+fn too_many_questions_are_refused_at_once() {
+    let queue = FairQueue::new(limits());
+    let mut all: Vec<_> = (0..9)
+        .map(|_| Box::pin(queue.line_up(asked(peer(1), 1))))
+        .collect();
+    let outcomes: Vec<_> = all.iter_mut().map(|f| now(f.as_mut())).collect();
+    assert_eq!(
+        outcomes.iter().filter(|o| matches!(o, Some(None))).count(),
+        1
+    );
+    assert!(queue.load() > 0);
+}
+
+#[test]
+fn answers_that_are_not_sent_yet_hold_up_their_own_peer_first() {
+    let queue = FairQueue::new(limits());
+    let mut slow = now(pin!(queue.line_up(asked(peer(1), 60))).as_mut())
+        .flatten()
+        .unwrap();
+    slow.made();
+    let mut more = pin!(queue.line_up(asked(peer(1), 10)));
+    assert!(now(more.as_mut()).is_none());
+    assert!(
+        now(pin!(queue.line_up(asked(peer(2), 40))).as_mut())
+            .flatten()
+            .is_some()
+    );
+    drop(slow);
+    assert!(now(more.as_mut()).flatten().is_some());
+}
+
+#[test]
+fn who_goes_away_leaves_nothing_behind() {
+    let queue = FairQueue::new(limits());
+    let first = now(pin!(queue.line_up(asked(peer(1), 60))).as_mut()).flatten();
+    {
+        let mut gone = Box::pin(queue.line_up(asked(peer(1), 60)));
+        assert!(now(gone.as_mut()).is_none());
+    }
+    drop(first);
+    let inner = queue.turns.lock();
+    assert_eq!(
+        (inner.making.len(), inner.held_bytes, inner.waiting_count),
+        (0, 0, 0)
+    );
+    assert!(inner.bulk.is_empty() && inner.waiting.is_empty());
+    assert!(inner.held_of_peer.is_empty());
+}
+#[test]
+fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
+    let queue = FairQueue::new(limits());
+    let of_disk = |number: u8| Asked {
+        hash: Some(ContentHash::of(&[number])),
+        ..asked(peer(1), 30)
+    };
+    let mut stuck: Vec<_> = (0..2).map(|n| queue.pass_at_once(of_disk(n))).collect();
+    assert!(stuck.iter().all(Option::is_some));
+    let mut other = pin!(queue.line_up(asked(peer(1), 40)));
+    queue.look_for_standing(Instant::now());
+    assert!(now(other.as_mut()).is_none(), "two are made");
+    queue.look_for_standing(Instant::now() + STANDS_STILL);
+    let mut other = now(other.as_mut()).flatten().expect("they stand still");
+    other.made();
+    assert!(queue.pass_at_once(of_disk(0)).is_none());
+    assert!(
+        now(pin!(queue.line_up(of_disk(1))).as_mut())
+            .unwrap()
+            .is_none()
+    );
+    // it goes on, and is there until it is sent
+    stuck[0].as_mut().unwrap().made();
+    assert_eq!(queue.turns.lock().held_bytes, 70);
+    assert!(
+        queue.pass_at_once(asked(peer(1), 1)).is_none(),
+        "its memory"
+    );
+    drop((stuck, other));
+    let inner = queue.turns.lock();
+    assert!(inner.making.is_empty() && inner.standing.is_empty());
+    assert!(inner.held_bytes == 0 && inner.held_of_peer.is_empty());
+}
+
+#[test]
+fn so_many_may_stand_still_and_no_more() {
+    let queue = FairQueue::new(ServerLimits {
+        waiting_max: 1000,
+        waiting_of_peer_max: 1000,
+        ..limits()
+    });
+    let mut line: Vec<_> = (0..500)
+        .map(|_| Box::pin(queue.line_up(asked(peer(1), 0))))
+        .collect();
+    let mut begun = Vec::new();
+    for _ in 0..20 {
+        line.retain_mut(|it| {
+            now(it.as_mut()).is_none_or(|turn| {
+                begun.push(turn);
+                false
+            })
+        });
+        queue.look_for_standing(Instant::now() + STANDS_STILL);
+    }
+    assert_eq!(begun.len(), 2 * STANDING_MAX);
+}

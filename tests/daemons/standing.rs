@@ -1,0 +1,128 @@
+//! Files of a disk that stands still, as an unplugged one or a server's that is away: who wants
+//! something of them waits, and nobody else.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise, root};
+
+const NEEDS: &[Need] = &[root, mount, files_can_stand_still];
+
+/// More than the threads that answer at first, at either end.
+const STANDING: usize = 12;
+const EVENT_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
+
+/// Files whose opens stand still until this is dropped.
+struct StandingFiles {
+    opens: File,
+    seen: Vec<OwnedFd>,
+}
+
+fn files_can_stand_still() -> Option<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let tried = StandingFiles::new(&[file.path()]);
+    tried
+        .err()
+        .map(|error| format!("no open can be made to wait here: {error}"))
+}
+
+impl StandingFiles {
+    fn new(files: &[impl AsRef<Path>]) -> std::io::Result<Self> {
+        let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+        // SAFETY: takes no pointers.
+        let opens =
+            unsafe { libc::fanotify_init(flags, (libc::O_RDONLY | libc::O_CLOEXEC) as u32) };
+        if opens < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: it was opened just now, and is nobody else's.
+        let opens = unsafe { File::from_raw_fd(opens) };
+        for file in files {
+            let path = std::ffi::CString::new(file.as_ref().as_os_str().as_bytes()).unwrap();
+            let (add, wanted) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM);
+            let (group, cwd) = (opens.as_raw_fd(), libc::AT_FDCWD);
+            // SAFETY: the path ends in a zero and outlives the call.
+            if unsafe { libc::fanotify_mark(group, add, wanted, cwd, path.as_ptr()) } != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(Self {
+            opens,
+            seen: Vec::new(),
+        })
+    }
+
+    /// Waits until so many opens stand still.
+    fn wait_for(&mut self, count: usize) {
+        let patience = Timespec {
+            tv_sec: PATIENCE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        while self.seen.len() < count {
+            let mut ready = [PollFd::new(&self.opens, PollFlags::IN)];
+            let came = poll(&mut ready, Some(&patience)).unwrap();
+            assert!(came > 0, "{} of {count} opens stand still", self.seen.len());
+            let mut events = [0; 16 * EVENT_BYTES];
+            let length = self.opens.read(&mut events).unwrap();
+            for event in events[..length].chunks_exact(EVENT_BYTES) {
+                // SAFETY: the kernel filled it in whole; a copy needs no place of its own.
+                let event: libc::fanotify_event_metadata =
+                    unsafe { std::ptr::read_unaligned(event.as_ptr().cast()) };
+                // SAFETY: the kernel opened it for us.
+                self.seen.push(unsafe { OwnedFd::from_raw_fd(event.fd) });
+            }
+        }
+    }
+}
+
+fn read_all(node: &Node, names: &[String]) -> Vec<Running> {
+    let read = |name: &String| start(std::process::Command::new("cat").arg(node.mounted(name)));
+    names.iter().map(read).collect()
+}
+
+#[apply(promise)]
+fn files_that_stand_still_keep_nobody_waiting_for_others_on_any_node() {
+    let patient = |name: &str| NodeOptions {
+        config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
+        ..NodeOptions::new(name)
+    };
+    let mut cluster = Cluster::new();
+    let sharer = cluster.start_with(patient("sharer"));
+    let reader = cluster.start_with(patient("reader"));
+    let names: Vec<String> = (0..STANDING).map(|n| format!("far-{n}")).collect();
+    for name in names.iter().map(String::as_str).chain(["near", "nearer"]) {
+        sharer.write(name, name.as_bytes());
+        reader.wait_for_file(name);
+    }
+    let paths: Vec<_> = names.iter().map(|name| sharer.share.join(name)).collect();
+    let mut standing = StandingFiles::new(&paths).unwrap();
+    let mut stuck = read_all(&reader, &names);
+    // one at least: it may ask for several at once
+    standing.wait_for(1);
+    let begun = Instant::now();
+    assert_eq!(fs::read(reader.mounted("near")).unwrap(), b"near");
+    stuck.extend(read_all(&sharer, &names));
+    standing.wait_for(STANDING);
+    assert_eq!(fs::read(sharer.mounted("near")).unwrap(), b"near");
+    assert_eq!(fs::read(reader.mounted("nearer")).unwrap(), b"nearer");
+    sharer.cli(&["status"]).expect_ok();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(120), "by a deadline: {took:?}");
+    drop(standing);
+    for (number, cat) in stuck.into_iter().enumerate() {
+        let read = cat.finish(PATIENCE);
+        // the sharer's own opens end with an error when they stood still for long
+        if number < STANDING {
+            assert_eq!(read.expect_ok(), names[number]);
+        }
+    }
+}
