@@ -17,6 +17,7 @@ mod own_versions;
 mod pointers;
 mod readers;
 mod refusals;
+mod replaced;
 mod repositories;
 mod responders;
 mod resuming;

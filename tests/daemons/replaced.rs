@@ -1,0 +1,112 @@
+//! What a node has open of another's file that is replaced, or written to, at its sharer.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise};
+
+const NEEDS: &[Need] = &[mount];
+const PATIENCE: Duration = Duration::from_secs(60);
+const MIB: usize = 1 << 20;
+/// Far more than is read ahead.
+const SIZE: usize = 64 * MIB;
+
+/// One that shares, and one that reads and waits for so long that no answer within a test's
+/// patience came by its deadline.
+fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
+    let sharer = cluster.start("sharer");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    (sharer, reader)
+}
+
+/// The file, open, of which the first bytes were read and no more.
+fn open_begun(reader: &Node, name: &str, old: &[u8]) -> File {
+    reader.wait_for_file(name);
+    let open = File::open(reader.mounted(name)).unwrap();
+    let mut start = vec![0; 64 << 10];
+    open.read_exact_at(&mut start, 0).unwrap();
+    assert!(start == old[..start.len()]);
+    open
+}
+
+fn wait_for_new(reader: &Node, name: &str, new: &[u8]) {
+    eventually("the new version is seen", PATIENCE, || {
+        fs::read(reader.mounted(name)).is_ok_and(|bytes| bytes == new)
+    });
+}
+
+fn is_stale<T>(outcome: &io::Result<T>) -> bool {
+    let error = outcome.as_ref().err();
+    error.and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
+}
+
+#[apply(promise)]
+fn a_file_replaced_at_its_sharer_is_read_to_its_end_by_who_has_it_open_elsewhere() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let old = noise(21, SIZE);
+    sharer.write("file", &old);
+    let next = sharer.home.join("next");
+    fs::write(&next, b"the new one").unwrap();
+    let open = open_begun(&reader, "file", &old);
+    fs::rename(&next, sharer.share.join("file")).unwrap();
+    let mut bytes = vec![0; SIZE];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == old);
+    wait_for_new(&reader, "file", b"the new one");
+    assert!(open.metadata().unwrap().len() == SIZE as u64);
+}
+
+#[apply(promise)]
+fn a_file_emptied_at_its_sharer_is_estale_at_once_for_who_has_it_open_elsewhere() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let old = noise(22, SIZE);
+    sharer.write("file", &old);
+    let open = open_begun(&reader, "file", &old);
+    // the same inode, as `echo > file` does it: nobody has the old bytes any more
+    fs::write(sharer.share.join("file"), b"the new one").unwrap();
+    let begun = Instant::now();
+    let lost = open.read_at(&mut [0; 4096], 60 << 20);
+    let took = begun.elapsed();
+    assert!(is_stale(&lost), "{lost:?}");
+    assert!(took < 2 * PATIENCE, "not by the deadline: {took:?}");
+    wait_for_new(&reader, "file", b"the new one");
+    let again = open.read_at(&mut [0; 4096], 61 << 20);
+    assert!(is_stale(&again), "{again:?}");
+    let mut start = [0; 4096];
+    open.read_exact_at(&mut start, 0).unwrap();
+    assert_eq!(start, old[..4096], "what is cached is there");
+}
+
+#[apply(promise)]
+fn a_file_written_into_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let old = noise(23, SIZE);
+    sharer.write("file", &old);
+    let open = open_begun(&reader, "file", &old);
+    let shared = File::options().write(true).open(sharer.share.join("file"));
+    shared.unwrap().write_all_at(b"another", 60 << 20).unwrap();
+    let begun = Instant::now();
+    let mut page = vec![0; 4096];
+    for place in [60 << 20, 63 << 20, 20 << 20] {
+        let read = open.read_exact_at(&mut page, place as u64);
+        assert!(is_stale(&read) || page == old[place..][..4096], "{read:?}");
+    }
+    let took = begun.elapsed();
+    assert!(took < 2 * PATIENCE, "not by the deadline: {took:?}");
+    let mut new = old;
+    new[60 << 20..][..7].copy_from_slice(b"another");
+    wait_for_new(&reader, "file", &new);
+}
