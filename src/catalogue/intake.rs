@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use super::budget::LOOK_RECORDS;
 use super::row::NodeIndex;
+use super::staged::STAGED_MAX_PARTS;
 use super::{Applied, Catalogue, LogPart, Pull};
 use crate::id::NodeId;
 use crate::wire::native::record::{Fact, Record, SignedHead};
@@ -136,6 +137,11 @@ impl Catalogue {
             None => self.intakes.waiting.push_front(intake),
         }
         true
+    }
+
+    /// Whether so much waits to be taken in that no more should be asked for.
+    pub fn is_behind(&self) -> bool {
+        self.intakes.parts() >= STAGED_MAX_PARTS
     }
 
     /// What became of a log that was taken in; ask until there is none.

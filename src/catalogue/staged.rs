@@ -11,6 +11,7 @@ use super::{Catalogue, LogPart, Pull};
 use crate::wire::native::record::{Head, Record};
 
 /// The most parts that wait, of all logs together: 64 MiB of records at the most, as estimated.
+/// Where as many wait to be taken in, no more is asked for ([`Catalogue::is_behind`]).
 pub(super) const STAGED_MAX_PARTS: usize = 64;
 
 /// The parts of one pull so far.
@@ -53,8 +54,7 @@ pub(super) enum Staging {
 impl Catalogue {
     /// Keeps a part that was checked, or gives it with all that waited for it.
     pub(super) fn stage(&mut self, index: NodeIndex, part: LogPart) -> Staging {
-        let staged: usize = self.logs.values().map(|log| log.staged_parts()).sum();
-        let waiting = staged + self.intakes.parts();
+        let waiting: usize = self.logs.values().map(|log| log.staged_parts()).sum();
         let LogPart {
             head,
             fresh,

@@ -243,7 +243,7 @@ fn logs_are_taken_in_as_they_came_and_between_two_a_view_can_be_taken() {
 }
 
 #[test]
-fn parts_that_wait_to_be_taken_in_count_as_parts_that_wait() {
+fn while_much_is_taken_in_no_more_is_asked_for_and_what_comes_still_waits_for_its_last_part() {
     let mut watcher = watcher();
     let (author, whole) = plain(1, STAGED_MAX_PARTS as i64 + 10);
     let mut pull = pull_of(watcher.handle_head(&whole.head));
@@ -251,20 +251,18 @@ fn parts_that_wait_to_be_taken_in_count_as_parts_that_wait() {
         .begin_apply(id(1), part(&author, pull, 1))
         .expect("it is taken")
     {
+        assert!(!watcher.is_behind());
         pull = next;
     }
     assert_eq!(watcher.intakes.parts(), STAGED_MAX_PARTS + 1);
+    assert!(watcher.is_behind());
     let (another, whole) = plain(5, 3);
     let first = pull_of(watcher.handle_head(&whole.head));
     let begun = watcher.begin_apply(id(5), part(&another, first, 1));
-    assert_eq!(
-        begun,
-        Ok(None),
-        "there is no room to let it wait for its last part"
-    );
-    let (_, _, applied) = take_turns(&mut watcher);
-    assert!(matches!(applied, Applied::More(_)));
-    assert_eq!(watcher.intakes.parts(), 1);
+    assert!(matches!(begun, Ok(Some(Applied::More(_)))), "{begun:?}");
+    let (_, of, applied) = take_turns(&mut watcher);
+    assert!(matches!(applied, Applied::More(_)) && of == id(1));
+    assert!(!watcher.is_behind());
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Machine {
 
     pub(super) fn ask_for_logs(&mut self, now: Instant) {
         let is_due = self.pulls.poll_timeout().is_some_and(|at| at <= now);
-        if !is_due {
+        if !is_due || self.catalogue.is_behind() {
             return;
         }
         let members: BTreeMap<NodeId, SocketAddr> = self
