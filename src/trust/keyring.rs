@@ -241,14 +241,7 @@ impl Keyring {
 
     /// All statements by time, and whether each counts: the audit trail.
     pub fn history(&self) -> Vec<(SignedStatement, bool)> {
-        let all = self.read_ledger(|ledger| {
-            let each = ledger.statements().cloned();
-            each.map(|it| (it.clone(), ledger.counts(&it)))
-                .collect::<Vec<_>>()
-        });
-        let mut all = all.unwrap_or_default();
-        all.sort_by_key(|(signed, _)| signed.statement.at_s);
-        all
+        self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
     /// What this node shows to a member that may not have heard of it; nothing without a ledger.

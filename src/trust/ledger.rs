@@ -22,6 +22,7 @@ use super::{NodeKey, TrustError};
 use crate::id::{EpochId, NodeId, NodeName};
 
 mod admitted;
+mod history;
 mod intake;
 mod walk;
 

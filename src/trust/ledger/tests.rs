@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod admitted;
+mod history;
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_seed(&[n; 32])
