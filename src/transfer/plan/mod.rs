@@ -39,8 +39,6 @@ mod turns;
 #[path = "../../../tests/support/fluid.rs"]
 mod fluid;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 use std::cell::Cell;

@@ -15,5 +15,6 @@ mod disk;
 mod figures;
 mod late;
 mod node;
+mod one_to_many;
 mod sizes;
 mod world;

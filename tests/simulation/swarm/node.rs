@@ -53,6 +53,8 @@ pub struct Reader {
     pub waits: Option<(Option<DemandId>, Instant)>,
     pub longest_wait: Duration,
     pub errors: Vec<TransferError>,
+    /// When its first read was answered.
+    pub first_at: Option<Instant>,
     pub done_at: Option<Instant>,
     /// It ended, or its node did, before it was through.
     pub is_gone: bool,
@@ -67,6 +69,7 @@ impl Reader {
             waits: None,
             longest_wait: Duration::ZERO,
             errors: vec![],
+            first_at: None,
             done_at: None,
             is_gone: false,
         }
@@ -97,6 +100,9 @@ impl Reader {
     pub fn end(&mut self, now: Instant, error: Option<TransferError>) {
         if let Some((_, since)) = self.waits.take() {
             self.longest_wait = self.longest_wait.max(now - since);
+        }
+        if error.is_none() {
+            self.first_at.get_or_insert(now);
         }
         self.errors.extend(error);
         self.at += 1;

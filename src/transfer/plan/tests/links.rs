@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
+use super::bench::{Bench, PATIENCE, Reader};
+use super::peers::SimPeer;
 use super::{LAN, MIB};
 use crate::extent::ByteRange;
-use crate::transfer::plan::simulation::{PATIENCE, Reader, SimPeer, World};
 use crate::transfer::plan::{IN_FLIGHT_MAX_BYTES, PlanEvent};
 
 /// 2 Mbit/s and 256 kbit/s, in bytes.
 const TWO_MBIT: f64 = 250e3;
 const NARROW: f64 = 32e3;
 
-fn assert_all_read(world: &World, what: &str) {
-    for (number, reader) in world.readers.iter().enumerate() {
+fn assert_all_read(bench: &Bench, what: &str) {
+    for (number, reader) in bench.readers.iter().enumerate() {
         let errors = &reader.errors;
         assert!(errors.is_empty(), "{what}: reader {number}: {errors:?}");
         assert!(reader.done_at.is_some(), "{what}: reader {number} waits");
@@ -23,89 +24,69 @@ fn assert_all_read(world: &World, what: &str) {
 #[test]
 fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
     for (readers, size) in [(1, 160 * MIB), (4, 80 * MIB)] {
-        let mut world = World::new(31);
-        world.cache_bytes = 48 * MIB;
-        world.window_bytes = 32 * MIB;
-        let peer = world.peer(1, SimPeer::new(1, LAN));
+        let mut bench = Bench::new(31);
+        bench.cache_bytes = 48 * MIB;
+        bench.window_bytes = 32 * MIB;
+        let peer = bench.peer(1, SimPeer::new(1, LAN));
         for number in 0..readers {
-            let content = world.file(number, size, &[peer]);
-            world.read(Reader::sequential(content, size));
+            let content = bench.file(number, size, &[peer]);
+            bench.read(Reader::sequential(content, size));
         }
-        world.run(Duration::from_secs(120));
-        assert_all_read(&world, "a cache of 48 MiB");
+        bench.run(Duration::from_secs(120));
+        assert_all_read(&bench, "a cache of 48 MiB");
         let all = u64::from(readers) * size;
-        let asked = world.requested_bytes();
+        let asked = bench.requested_bytes();
         assert!(asked <= all * 11 / 10, "{asked} asked for {all}");
     }
 }
 
 #[test]
 fn who_waits_for_bytes_that_are_lost_again_gets_them_after_all() {
-    let mut world = World::new(32);
-    let peer = world.peer(1, SimPeer::new(1, LAN));
-    let content = world.file(1, 4 * MIB, &[peer]);
+    let mut bench = Bench::new(32);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, 4 * MIB, &[peer]);
     let range = ByteRange::new(0, 2 * MIB);
-    let deadline = world.now + PATIENCE;
-    let id = world
+    let deadline = bench.now + PATIENCE;
+    let id = bench
         .plan
-        .demand(world.now, content, range, deadline)
+        .demand(bench.now, content, range, deadline)
         .unwrap();
-    let first = world.plan.poll_request(world.now).unwrap();
-    while world.plan.poll_request(world.now).is_some() {}
-    assert!(world.plan.answered(world.now, first.id));
-    world.plan.lost(&content, first.range);
-    let again = world
+    let first = bench.plan.poll_request(bench.now).unwrap();
+    while bench.plan.poll_request(bench.now).is_some() {}
+    assert!(bench.plan.answered(bench.now, first.id));
+    bench.plan.lost(&content, first.range);
+    let again = bench
         .plan
-        .poll_request(world.now)
+        .poll_request(bench.now)
         .expect("it is asked again");
     assert_eq!(again.range.start, first.range.start);
-    while let Some(event) = world.plan.poll_event() {
+    while let Some(event) = bench.plan.poll_event() {
         assert_ne!(event, PlanEvent::Ready(id));
-    }
-}
-
-#[test]
-fn readers_of_slow_holders_wait_and_get_no_error() {
-    for (readers, rate, size) in [(8, TWO_MBIT, 2 * MIB), (1, NARROW, MIB), (3, NARROW, MIB)] {
-        let mut world = World::new(33);
-        let peer = world.peer(1, SimPeer::new(20, rate));
-        for number in 0..readers {
-            let content = world.file(number, size, &[peer]);
-            world.read(Reader::sequential(content, size));
-        }
-        world.run(Duration::from_secs(1200));
-        let what = format!("{readers} readers at {rate}");
-        assert_all_read(&world, &what);
-        let all = u64::from(readers) * size;
-        assert!(world.requested_bytes() <= all * 11 / 10, "{what}");
-        let took = (world.now - world.start).as_secs_f64();
-        let least = all as f64 / rate;
-        assert!(took <= least * 1.2 + 1.0, "{what}: {took} s for {least} s");
     }
 }
 
 #[test]
 fn eight_readers_of_one_slow_holder_on_eight_machines_get_no_error() {
     // each has an eighth of the link, and begins as if it had all
-    let mut world = World::new(34);
-    let peer = world.peer(1, SimPeer::new(20, TWO_MBIT / 8.0));
-    let content = world.file(1, 4 * MIB, &[peer]);
-    world.read(Reader::sequential(content, 4 * MIB));
-    world.run(Duration::from_secs(1200));
-    assert_all_read(&world, "an eighth of 2 Mbit/s");
-    assert!(world.requested_bytes() <= 4 * MIB * 11 / 10);
+    let mut bench = Bench::new(34);
+    let peer = bench.peer(1, SimPeer::new(20, TWO_MBIT / 8.0));
+    let content = bench.file(1, 4 * MIB, &[peer]);
+    bench.read(Reader::sequential(content, 4 * MIB));
+    bench.run(Duration::from_secs(1200));
+    assert_all_read(&bench, "an eighth of 2 Mbit/s");
+    assert!(bench.requested_bytes() <= 4 * MIB * 11 / 10);
 }
 
 #[test]
 fn a_read_whose_bytes_come_one_by_one_is_given_up_only_when_they_cease() {
-    let mut world = World::new(35);
+    let mut bench = Bench::new(35);
     let mut drip = SimPeer::new(20, 2e3);
     drip.pauses = vec![(Duration::from_secs(40), Duration::from_secs(1000))];
-    let peer = world.peer(1, drip);
-    let content = world.file(1, MIB, &[peer]);
-    world.read(Reader::new(content, vec![ByteRange::at(0, 128 << 10)]));
-    world.run(Duration::from_secs(1200));
-    let reader = &world.readers[0];
+    let peer = bench.peer(1, drip);
+    let content = bench.file(1, MIB, &[peer]);
+    bench.read(Reader::new(content, vec![ByteRange::at(0, 128 << 10)]));
+    bench.run(Duration::from_secs(1200));
+    let reader = &bench.readers[0];
     assert_eq!(reader.errors.len(), 1);
     let wait = reader.longest_wait;
     let ceased = Duration::from_secs(40) + PATIENCE;
@@ -120,18 +101,18 @@ fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
     for rate in [125e3, 1e6] {
         for seed in 0..20 {
             let took = |slow: bool| {
-                let mut world = World::new(seed);
-                let mut peers = vec![world.peer(1, SimPeer::new(2, 25e6))];
+                let mut bench = Bench::new(seed);
+                let mut peers = vec![bench.peer(1, SimPeer::new(2, 25e6))];
                 if slow {
-                    peers.push(world.peer(2, SimPeer::new(2, rate)));
+                    peers.push(bench.peer(2, SimPeer::new(2, rate)));
                 }
-                let content = world.file(1, 64 * MIB, &peers);
-                world.read(Reader::sequential(content, 64 * MIB));
-                world.run(Duration::from_secs(300));
-                assert_all_read(&world, "a slow peer beside a fast one");
-                let asked = world.requested_bytes();
+                let content = bench.file(1, 64 * MIB, &peers);
+                bench.read(Reader::sequential(content, 64 * MIB));
+                bench.run(Duration::from_secs(300));
+                assert_all_read(&bench, "a slow peer beside a fast one");
+                let asked = bench.requested_bytes();
                 assert!(asked <= 64 * MIB * 11 / 10, "{asked}");
-                (world.now - world.start).as_secs_f64()
+                (bench.now - bench.start).as_secs_f64()
             };
             let (alone, beside) = (took(false), took(true));
             assert!(beside <= alone * 1.1, "seed {seed}: {beside} for {alone}");
@@ -142,16 +123,16 @@ fn a_slow_peer_beside_a_fast_one_costs_next_to_nothing() {
 #[test]
 fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
     for seed in 0..20 {
-        let mut world = World::new(seed);
+        let mut bench = Bench::new(seed);
         let peers = [
-            world.peer(1, SimPeer::new(2, 25e6)),
-            world.peer(2, SimPeer::new(2, 125e3)),
+            bench.peer(1, SimPeer::new(2, 25e6)),
+            bench.peer(2, SimPeer::new(2, 125e3)),
         ];
-        let content = world.file(1, 64 * MIB, &peers);
-        world.plan.fill(world.now, content, PATIENCE);
-        world.run(Duration::from_secs(300));
-        assert!(world.events.contains(&PlanEvent::Filled(content)));
-        let took = (world.now - world.start).as_secs_f64();
+        let content = bench.file(1, 64 * MIB, &peers);
+        bench.plan.fill(bench.now, content, PATIENCE);
+        bench.run(Duration::from_secs(300));
+        assert!(bench.events.contains(&PlanEvent::Filled(content)));
+        let took = (bench.now - bench.start).as_secs_f64();
         assert!(took <= 64.0 * 1.048576 / 25.0 * 1.1, "seed {seed}: {took}");
     }
 }
@@ -159,7 +140,7 @@ fn a_fill_from_a_slow_and_a_fast_peer_ends_when_the_fast_one_alone_would() {
 #[test]
 fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
     for seed in 0..20 {
-        let mut world = World::new(seed);
+        let mut bench = Bench::new(seed);
         let pausing = |from_ms: u64| {
             let mut peer = SimPeer::new(2, 3e6);
             peer.pauses = (0..20)
@@ -168,14 +149,14 @@ fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
                 .collect();
             peer
         };
-        let peers = [world.peer(1, pausing(500)), world.peer(2, pausing(2000))];
+        let peers = [bench.peer(1, pausing(500)), bench.peer(2, pausing(2000))];
         for number in 0..8 {
-            let content = world.file(number, 8 * MIB, &peers);
-            world.read(Reader::sequential(content, 8 * MIB));
+            let content = bench.file(number, 8 * MIB, &peers);
+            bench.read(Reader::sequential(content, 8 * MIB));
         }
-        world.run(Duration::from_secs(300));
-        assert_all_read(&world, &format!("seed {seed}"));
-        let moved = world.moved_bytes();
+        bench.run(Duration::from_secs(300));
+        assert_all_read(&bench, &format!("seed {seed}"));
+        let moved = bench.moved_bytes();
         assert!(moved <= 64 * MIB * 12 / 10, "seed {seed}: {moved}");
     }
 }
@@ -183,20 +164,20 @@ fn holders_that_pause_and_go_on_are_not_asked_for_everything_again() {
 #[test]
 fn a_step_costs_what_it_touches_however_much_is_in_flight() {
     let steps_for = |readers: u8| {
-        let mut world = World::new(36);
+        let mut bench = Bench::new(36);
         let mut stalled = SimPeer::new(2, LAN);
         stalled.pauses = vec![(Duration::from_millis(30), Duration::from_secs(5))];
-        let peers: Vec<_> = (1..=4).map(|i| world.peer(i, stalled.clone())).collect();
+        let peers: Vec<_> = (1..=4).map(|i| bench.peer(i, stalled.clone())).collect();
         for number in 0..readers {
-            let content = world.file(number, 4 * MIB, &peers);
-            world.read(Reader::sequential(content, 4 * MIB));
+            let content = bench.file(number, 4 * MIB, &peers);
+            bench.read(Reader::sequential(content, 4 * MIB));
         }
-        world.run(Duration::from_secs(4));
-        let in_flight: u64 = peers.iter().map(|p| world.in_flight_bytes(p)).sum();
+        bench.run(Duration::from_secs(4));
+        let in_flight: u64 = peers.iter().map(|p| bench.in_flight_bytes(p)).sum();
         assert!(in_flight <= IN_FLIGHT_MAX_BYTES);
-        let asked = world.requests.len() as u64;
+        let asked = bench.requests.len() as u64;
         assert!(asked <= 200 + 64 * u64::from(readers), "{asked} requests");
-        world.most_steps
+        bench.most_steps
     };
     let (few, many) = (steps_for(16), steps_for(240));
     assert!(few > 0 && many <= few * 2 + 200, "{few} steps, then {many}");
@@ -204,29 +185,29 @@ fn a_step_costs_what_it_touches_however_much_is_in_flight() {
 
 #[test]
 fn what_comes_as_soon_as_it_would_from_another_is_not_asked_twice() {
-    let mut world = World::new(36);
+    let mut bench = Bench::new(36);
     // one piece takes longer than the longest wait before a hedge is looked at
-    let peers = [1, 2].map(|number| world.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
-    let content = world.file(1, 2 * MIB, &peers);
-    world.read(Reader::sequential(content, 2 * MIB));
-    world.run(Duration::from_secs(120));
-    assert_all_read(&world, "two slow holders");
-    let asked = world.requested_bytes();
+    let peers = [1, 2].map(|number| bench.peer(number, SimPeer::new(5, TWO_MBIT / 2.0)));
+    let content = bench.file(1, 2 * MIB, &peers);
+    bench.read(Reader::sequential(content, 2 * MIB));
+    bench.run(Duration::from_secs(120));
+    assert_all_read(&bench, "two slow holders");
+    let asked = bench.requested_bytes();
     assert!(asked <= 2 * MIB * 11 / 10, "{asked} asked for");
 }
 
 #[test]
 fn what_would_come_much_sooner_from_another_is_asked_twice() {
-    let mut world = World::new(37);
-    let slow = world.peer(1, SimPeer::new(5, NARROW));
-    let content = world.file(1, 4 * MIB, &[slow]);
-    world.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
-    world.run(Duration::from_secs(2));
-    let fast = world.peer(2, SimPeer::new(5, LAN));
-    world.plan.holders(world.now, &content, &[slow, fast]);
-    world.run(Duration::from_secs(20));
-    assert_all_read(&world, "one slow holder and one fast");
-    let took = world.readers[0].done_at.unwrap() - world.start;
+    let mut bench = Bench::new(37);
+    let slow = bench.peer(1, SimPeer::new(5, NARROW));
+    let content = bench.file(1, 4 * MIB, &[slow]);
+    bench.read(Reader::new(content, vec![ByteRange::new(0, MIB)]));
+    bench.run(Duration::from_secs(2));
+    let fast = bench.peer(2, SimPeer::new(5, LAN));
+    bench.plan.holders(bench.now, &content, &[slow, fast]);
+    bench.run(Duration::from_secs(20));
+    assert_all_read(&bench, "one slow holder and one fast");
+    let took = bench.readers[0].done_at.unwrap() - bench.start;
     // the slow one alone needs half a minute
     assert!(took < Duration::from_secs(10), "{took:?}");
 }

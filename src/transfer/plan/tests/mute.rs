@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{MIB, file_named};
+use super::MIB;
+use super::bench::{PATIENCE, file_named, node};
 use crate::digest::ContentKey;
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::id::NodeId;
-use crate::transfer::plan::simulation::{PATIENCE, node};
 use crate::transfer::plan::{Offer, Plan, PlanConfig, PlanEvent, RequestId, URGENT_MAX_BYTES};
 
 const SIZE: u64 = MIB;

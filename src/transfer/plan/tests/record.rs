@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::bench::{Bench, Reader, file_named, node};
+use super::peers::SimPeer;
 use super::{LAN, MIB};
-use crate::transfer::plan::simulation::{Reader, SimPeer, World, file_named, node};
 use crate::transfer::plan::{
     Offer, PEER_RECORDS_MAX, PEERS_MAX, PeerRate, PeerRecord, Plan, PlanConfig, SHUN,
 };
@@ -45,44 +46,44 @@ fn rate_of(plan: &Plan, now: Instant, number: u8) -> Option<PeerRate> {
 
 /// What a life that read from each of two holders leaves behind.
 fn learnt() -> Vec<PeerRecord> {
-    let mut world = World::new(0);
+    let mut bench = Bench::new(0);
     for (number, peer) in [(1, slow()), (2, quick())] {
-        let peer = world.peer(number, peer);
-        let content = world.file(number, 2 * MIB, &[peer]);
-        world.read(Reader::sequential(content, 2 * MIB));
+        let peer = bench.peer(number, peer);
+        let content = bench.file(number, 2 * MIB, &[peer]);
+        bench.read(Reader::sequential(content, 2 * MIB));
     }
-    world.run(Duration::from_secs(60));
-    world.plan.peer_records(world.now)
+    bench.run(Duration::from_secs(60));
+    bench.plan.peer_records(bench.now)
 }
 
 #[test]
 fn after_a_restart_the_first_question_goes_to_the_holder_that_was_quick() {
     let records = learnt();
     for seed in 0..50 {
-        let mut world = World::new(seed);
-        world.plan.recall(world.now, &records);
-        let peers = [world.peer(1, slow()), world.peer(2, quick())];
+        let mut bench = Bench::new(seed);
+        bench.plan.recall(bench.now, &records);
+        let peers = [bench.peer(1, slow()), bench.peer(2, quick())];
         // as the cluster says of everybody who is there after a start
-        peers.iter().for_each(|peer| world.plan.returned(peer));
-        let content = world.file(1, 8 * MIB, &peers);
-        world.read(Reader::sequential(content, 8 * MIB));
-        world.run(Duration::from_secs(60));
-        assert!(world.readers[0].errors.is_empty(), "seed {seed}");
-        assert_eq!(world.requests[0].node, node(2), "seed {seed}");
+        peers.iter().for_each(|peer| bench.plan.returned(peer));
+        let content = bench.file(1, 8 * MIB, &peers);
+        bench.read(Reader::sequential(content, 8 * MIB));
+        bench.run(Duration::from_secs(60));
+        assert!(bench.readers[0].errors.is_empty(), "seed {seed}");
+        assert_eq!(bench.requests[0].node, node(2), "seed {seed}");
     }
 }
 
 #[test]
 fn what_was_learnt_long_ago_gives_way_to_the_first_answer() {
-    let mut world = World::new(3);
+    let mut bench = Bench::new(3);
     // each is now what the other was
-    world.plan.recall(world.now, &learnt());
-    let peers = [world.peer(1, quick()), world.peer(2, slow())];
-    let content = world.file(1, 64 * MIB, &peers);
-    world.read(Reader::sequential(content, 64 * MIB));
-    world.run(Duration::from_secs(60));
-    assert!(world.readers[0].errors.is_empty());
-    let first = &world.plan.peers(world.now)[0];
+    bench.plan.recall(bench.now, &learnt());
+    let peers = [bench.peer(1, quick()), bench.peer(2, slow())];
+    let content = bench.file(1, 64 * MIB, &peers);
+    bench.read(Reader::sequential(content, 64 * MIB));
+    bench.run(Duration::from_secs(60));
+    assert!(bench.readers[0].errors.is_empty());
+    let first = &bench.plan.peers(bench.now)[0];
     assert_eq!(first.node, node(1));
     assert!(first.latency < Some(Duration::from_millis(100)));
 }

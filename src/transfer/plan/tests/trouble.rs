@@ -5,23 +5,22 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::bench::{Bench, PATIENCE, Reader, file_named, node};
+use super::peers::{Death, SimPeer};
 use super::{LAN, MIB, page};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
-use crate::transfer::plan::simulation::{
-    Death, PATIENCE, Reader, SimPeer, World, file_named, node,
-};
 use crate::transfer::plan::{Failure, Offer, PlanError, PlanEvent};
 
 #[test]
 fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
     for seed in 0..100 {
-        let mut world = World::new(seed);
+        let mut bench = Bench::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Reset);
-        let peers = [world.peer(1, dying), world.peer(2, SimPeer::new(1, LAN))];
-        let content = world.file(1, 64 * MIB, &peers);
-        world.read(Reader::sequential(content, 64 * MIB));
-        world.run(Duration::from_secs(60));
-        let reader = &world.readers[0];
+        let peers = [bench.peer(1, dying), bench.peer(2, SimPeer::new(1, LAN))];
+        let content = bench.file(1, 64 * MIB, &peers);
+        bench.read(Reader::sequential(content, 64 * MIB));
+        bench.run(Duration::from_secs(60));
+        let reader = &bench.readers[0];
         assert!(
             reader.errors.is_empty() && reader.done_at.is_some(),
             "seed {seed}"
@@ -36,20 +35,20 @@ fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
 #[test]
 fn a_silent_holder_costs_less_than_two_seconds_where_another_has_the_file() {
     for seed in 0..100 {
-        let mut world = World::new(seed);
+        let mut bench = Bench::new(seed);
         let dying = SimPeer::new(1, LAN).dying(100 + seed * 3, Death::Silence);
-        let peers = [world.peer(1, dying), world.peer(2, SimPeer::new(1, LAN))];
-        let content = world.file(1, 64 * MIB, &peers);
-        world.read(Reader::sequential(content, 64 * MIB));
-        world.run(Duration::from_secs(60));
-        let reader = &world.readers[0];
+        let peers = [bench.peer(1, dying), bench.peer(2, SimPeer::new(1, LAN))];
+        let content = bench.file(1, 64 * MIB, &peers);
+        bench.read(Reader::sequential(content, 64 * MIB));
+        bench.run(Duration::from_secs(60));
+        let reader = &bench.readers[0];
         assert!(
             reader.errors.is_empty() && reader.done_at.is_some(),
             "seed {seed}"
         );
         let wait = reader.longest_wait;
         assert!(wait <= Duration::from_secs(2), "seed {seed}: {wait:?}");
-        let took = world.now - world.start;
+        let took = bench.now - bench.start;
         assert!(took < Duration::from_secs(5), "seed {seed}: {took:?}");
     }
 }
@@ -57,57 +56,57 @@ fn a_silent_holder_costs_less_than_two_seconds_where_another_has_the_file() {
 #[test]
 fn a_liar_is_shunned_at_once_and_another_is_asked() {
     for seed in 0..50 {
-        let mut world = World::new(seed);
+        let mut bench = Bench::new(seed);
         let liar = SimPeer {
             lies: true,
             ..SimPeer::new(1, LAN)
         };
-        let peers = [world.peer(1, liar), world.peer(2, SimPeer::new(1, LAN))];
-        let content = world.file(1, 16 * MIB, &peers);
-        world.read(Reader::sequential(content, 16 * MIB));
-        world.run(Duration::from_secs(60));
-        assert!(world.readers[0].errors.is_empty(), "seed {seed}");
-        let told = world
+        let peers = [bench.peer(1, liar), bench.peer(2, SimPeer::new(1, LAN))];
+        let content = bench.file(1, 16 * MIB, &peers);
+        bench.read(Reader::sequential(content, 16 * MIB));
+        bench.run(Duration::from_secs(60));
+        assert!(bench.readers[0].errors.is_empty(), "seed {seed}");
+        let told = bench
             .events
             .iter()
             .filter(|e| matches!(e, PlanEvent::Liar(..)))
             .count();
         assert!(told <= 1);
-        let shunned = world.plan.peers(world.now).iter().any(|p| p.shunned);
+        let shunned = bench.plan.peers(bench.now).iter().any(|p| p.shunned);
         assert_eq!(shunned, told == 1);
     }
 }
 
 #[test]
 fn a_liar_alone_is_an_error_by_the_deadline() {
-    let mut world = World::new(6);
-    let liar = world.peer(
+    let mut bench = Bench::new(6);
+    let liar = bench.peer(
         1,
         SimPeer {
             lies: true,
             ..SimPeer::new(1, LAN)
         },
     );
-    let content = world.file(1, MIB, &[liar]);
-    world.read(Reader::new(content, vec![page(0)]));
-    world.run(Duration::from_secs(60));
-    assert_eq!(world.readers[0].errors, [PlanError::OnlyLiars]);
-    let wait = world.readers[0].longest_wait;
+    let content = bench.file(1, MIB, &[liar]);
+    bench.read(Reader::new(content, vec![page(0)]));
+    bench.run(Duration::from_secs(60));
+    assert_eq!(bench.readers[0].errors, [PlanError::OnlyLiars]);
+    let wait = bench.readers[0].longest_wait;
     assert!(wait >= PATIENCE && wait <= PATIENCE + Duration::from_millis(100));
-    assert_eq!(world.requests.len(), 1);
+    assert_eq!(bench.requests.len(), 1);
 }
 
 #[test]
 fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeats_at_once() {
-    let mut world = World::new(7);
-    let content = world.file(1, MIB, &[]);
+    let mut bench = Bench::new(7);
+    let content = bench.file(1, MIB, &[]);
     let mut reads = vec![ByteRange::at(0, 131072)];
     reads.extend((0..32).map(page));
-    world.read(Reader::new(content, reads));
-    world.run(Duration::from_secs(60));
-    assert_eq!(world.readers[0].errors, vec![PlanError::NoHolder; 33]);
-    assert_eq!(world.now - world.start, PATIENCE);
-    let gets = world
+    bench.read(Reader::new(content, reads));
+    bench.run(Duration::from_secs(60));
+    assert_eq!(bench.readers[0].errors, vec![PlanError::NoHolder; 33]);
+    assert_eq!(bench.now - bench.start, PATIENCE);
+    let gets = bench
         .events
         .iter()
         .filter(|e| matches!(e, PlanEvent::Wanted(_)))
@@ -117,27 +116,27 @@ fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeats_at_once() {
 
 #[test]
 fn a_holder_that_offers_late_is_asked_at_once() {
-    let mut world = World::new(8);
-    let content = world.file(1, MIB, &[]);
-    world.read(Reader::new(content, vec![page(3), page(9)]));
-    world.run(Duration::from_secs(3));
+    let mut bench = Bench::new(8);
+    let content = bench.file(1, MIB, &[]);
+    bench.read(Reader::new(content, vec![page(3), page(9)]));
+    bench.run(Duration::from_secs(3));
     let ranges = ExtentSet::of(ByteRange::new(0, MIB));
-    let late = world.peer(
+    let late = bench.peer(
         1,
         SimPeer {
             offers: Some(ranges),
             ..SimPeer::new(1, LAN)
         },
     );
-    world.offer(late, content);
-    world.run(Duration::from_millis(100));
-    assert!(world.readers[0].done_at.is_some() && world.readers[0].errors.is_empty());
+    bench.offer(late, content);
+    bench.run(Duration::from_millis(100));
+    assert!(bench.readers[0].done_at.is_some() && bench.readers[0].errors.is_empty());
 }
 
 #[test]
 fn an_offer_of_another_size_or_unasked_is_not_heard() {
-    let mut world = World::new(9);
-    let content = world.file(1, MIB, &[]);
+    let mut bench = Bench::new(9);
+    let content = bench.file(1, MIB, &[]);
     let offer = Offer {
         node: node(1),
         content: file_named(1, 7),
@@ -145,102 +144,102 @@ fn an_offer_of_another_size_or_unasked_is_not_heard() {
         ranges: ExtentSet::new(),
         load: 0,
     };
-    assert!(!world.plan.offer(world.now, &offer));
+    assert!(!bench.plan.offer(bench.now, &offer));
     let unasked = Offer {
         content: file_named(9, MIB),
         ..offer.clone()
     };
-    assert!(!world.plan.offer(world.now, &unasked));
-    assert!(world.plan.offer(world.now, &Offer { content, ..offer }));
+    assert!(!bench.plan.offer(bench.now, &unasked));
+    assert!(bench.plan.offer(bench.now, &Offer { content, ..offer }));
 }
 
 #[test]
 fn a_slow_responder_is_hedged_within_half_a_second() {
-    let mut world = World::new(13);
+    let mut bench = Bench::new(13);
     let peers = [
-        world.peer(1, SimPeer::new(4000, LAN)),
-        world.peer(2, SimPeer::new(1, LAN)),
+        bench.peer(1, SimPeer::new(4000, LAN)),
+        bench.peer(2, SimPeer::new(1, LAN)),
     ];
-    let content = world.file(1, 64 * MIB, &peers);
+    let content = bench.file(1, 64 * MIB, &peers);
     let mut rng = StdRng::seed_from_u64(13);
     let reads = (0..500).map(|_| page(rng.random_range(0..16384))).collect();
-    world.read(Reader::new(content, reads));
-    world.run(Duration::from_secs(60));
-    assert!(world.readers[0].longest_wait <= Duration::from_millis(510));
-    assert!(world.requested_bytes() <= 500 * PAGE_BYTES * 12 / 10);
+    bench.read(Reader::new(content, reads));
+    bench.run(Duration::from_secs(60));
+    assert!(bench.readers[0].longest_wait <= Duration::from_millis(510));
+    assert!(bench.requested_bytes() <= 500 * PAGE_BYTES * 12 / 10);
 }
 
 #[test]
 fn what_is_gone_at_one_holder_is_asked_of_the_next() {
-    let mut world = World::new(14);
+    let mut bench = Bench::new(14);
     let gone = SimPeer {
         gone: true,
         ..SimPeer::new(1, LAN)
     };
-    let peers = [world.peer(1, gone), world.peer(2, SimPeer::new(1, LAN))];
-    let content = world.file(1, 4 * MIB, &peers);
-    world.read(Reader::sequential(content, 4 * MIB));
-    world.run(Duration::from_secs(60));
-    assert!(world.readers[0].errors.is_empty());
-    let asked = world.requests.iter().filter(|r| r.node == node(1)).count();
+    let peers = [bench.peer(1, gone), bench.peer(2, SimPeer::new(1, LAN))];
+    let content = bench.file(1, 4 * MIB, &peers);
+    bench.read(Reader::sequential(content, 4 * MIB));
+    bench.run(Duration::from_secs(60));
+    assert!(bench.readers[0].errors.is_empty());
+    let asked = bench.requests.iter().filter(|r| r.node == node(1)).count();
     assert!(
         asked <= 4,
         "{asked} requests to a node that said it has it no more"
     );
-    assert!(!world.plan.peers(world.now).iter().any(|p| p.shunned));
+    assert!(!bench.plan.peers(bench.now).iter().any(|p| p.shunned));
 }
 
 #[test]
 fn a_slow_link_alone_is_slow_and_not_an_error() {
     for rate in [30e3, 100e3, 400e3] {
-        let mut world = World::new(19);
-        let peer = world.peer(1, SimPeer::new(50, rate));
-        let content = world.file(1, 4 * MIB, &[peer]);
-        world.read(Reader::sequential(content, 4 * MIB));
-        world.run(Duration::from_secs(600));
-        let reader = &world.readers[0];
+        let mut bench = Bench::new(19);
+        let peer = bench.peer(1, SimPeer::new(50, rate));
+        let content = bench.file(1, 4 * MIB, &[peer]);
+        bench.read(Reader::sequential(content, 4 * MIB));
+        bench.run(Duration::from_secs(600));
+        let reader = &bench.readers[0];
         assert!(
             reader.errors.is_empty() && reader.done_at.is_some(),
             "{rate}: {reader:?}"
         );
         assert!(
-            world.requested_bytes() <= 8 * MIB,
+            bench.requested_bytes() <= 8 * MIB,
             "{rate}: {}",
-            world.requested_bytes()
+            bench.requested_bytes()
         );
     }
 }
 
 #[test]
 fn a_peer_that_returned_is_asked_without_waiting_out_its_rest() {
-    let mut world = World::new(21);
-    let peer = world.peer(1, SimPeer::new(1, LAN));
-    let content = world.file(1, MIB, &[peer]);
-    world
+    let mut bench = Bench::new(21);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, MIB, &[peer]);
+    bench
         .plan
-        .demand(world.now, content, page(1), world.now + PATIENCE)
+        .demand(bench.now, content, page(1), bench.now + PATIENCE)
         .unwrap();
-    let request = world.plan.poll_request(world.now).unwrap();
-    world
+    let request = bench.plan.poll_request(bench.now).unwrap();
+    bench
         .plan
-        .failed(world.now, request.id, Failure::Unreachable);
-    assert_eq!(world.plan.poll_request(world.now), None);
-    world.plan.returned(&peer);
-    assert!(world.plan.poll_request(world.now).is_some());
+        .failed(bench.now, request.id, Failure::Unreachable);
+    assert_eq!(bench.plan.poll_request(bench.now), None);
+    bench.plan.returned(&peer);
+    assert!(bench.plan.poll_request(bench.now).is_some());
 }
 
 #[test]
 fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_deadline() {
-    let mut world = World::new(1);
-    let peer = world.peer(1, SimPeer::new(1, 10e6));
+    let mut bench = Bench::new(1);
+    let peer = bench.peer(1, SimPeer::new(1, 10e6));
     for number in 0..200 {
-        let content = world.file(number, MIB, &[peer]);
-        world.read(Reader::sequential(content, MIB));
+        let content = bench.file(number, MIB, &[peer]);
+        bench.read(Reader::sequential(content, MIB));
     }
-    world.run(Duration::from_secs(60));
-    let took = world.now - world.start;
+    bench.run(Duration::from_secs(60));
+    let took = bench.now - bench.start;
     assert!(took > PATIENCE * 2, "{took:?}: none had to wait long");
-    for (number, reader) in world.readers.iter().enumerate() {
+    for (number, reader) in bench.readers.iter().enumerate() {
         let errors = &reader.errors;
         assert!(errors.is_empty(), "reader {number}: {errors:?}");
         assert!(reader.done_at.is_some(), "reader {number}");
@@ -249,15 +248,15 @@ fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_dea
 
 #[test]
 fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
-    let mut world = World::new(1);
+    let mut bench = Bench::new(1);
     let dying = SimPeer::new(1, LAN).dying(1000, Death::Silence);
-    let peer = world.peer(1, dying);
+    let peer = bench.peer(1, dying);
     for number in 0..40 {
-        let content = world.file(number, 4 * MIB, &[peer]);
-        world.read(Reader::new(content, vec![ByteRange::at(0, 4 * MIB)]));
+        let content = bench.file(number, 4 * MIB, &[peer]);
+        bench.read(Reader::new(content, vec![ByteRange::at(0, 4 * MIB)]));
     }
-    world.run(Duration::from_secs(60));
-    let failed = world.readers.iter().filter(|r| !r.errors.is_empty());
+    bench.run(Duration::from_secs(60));
+    let failed = bench.readers.iter().filter(|r| !r.errors.is_empty());
     let longest = failed.map(|reader| reader.longest_wait).max();
     assert!(
         longest.is_some_and(|wait| wait <= PATIENCE + Duration::from_secs(2)),
@@ -267,30 +266,30 @@ fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
 
 #[test]
 fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_after_it() {
-    let mut world = World::new(1);
+    let mut bench = Bench::new(1);
     let lost = || SimPeer {
         gone: true,
         ..SimPeer::new(1, LAN)
     };
-    let peers = [world.peer(1, lost()), world.peer(2, lost())];
-    let content = world.file(1, 64 * MIB, &peers);
-    world.read(Reader::sequential(content, 64 * MIB));
-    world.run(PATIENCE / 2);
-    let reader = &world.readers[0];
+    let peers = [bench.peer(1, lost()), bench.peer(2, lost())];
+    let content = bench.file(1, 64 * MIB, &peers);
+    bench.read(Reader::sequential(content, 64 * MIB));
+    bench.run(PATIENCE / 2);
+    let reader = &bench.readers[0];
     assert!(reader.errors.len() > 1, "it reads on");
     assert!(reader.errors.iter().all(|why| *why == PlanError::Gone));
 }
 
 #[test]
 fn a_version_that_one_holder_has_no_more_comes_from_the_other() {
-    let mut world = World::new(1);
+    let mut bench = Bench::new(1);
     let lost = SimPeer {
         gone: true,
         ..SimPeer::new(1, LAN)
     };
-    let peers = [world.peer(1, lost), world.peer(2, SimPeer::new(1, LAN))];
-    let content = world.file(1, 4 * MIB, &peers);
-    world.read(Reader::sequential(content, 4 * MIB));
-    world.run(Duration::from_secs(30));
-    assert!(world.readers[0].errors.is_empty() && world.readers[0].done_at.is_some());
+    let peers = [bench.peer(1, lost), bench.peer(2, SimPeer::new(1, LAN))];
+    let content = bench.file(1, 4 * MIB, &peers);
+    bench.read(Reader::sequential(content, 4 * MIB));
+    bench.run(Duration::from_secs(30));
+    assert!(bench.readers[0].errors.is_empty() && bench.readers[0].done_at.is_some());
 }

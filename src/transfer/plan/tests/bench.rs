@@ -1,20 +1,18 @@
-//! A world of peers and readers around one plan, in virtual time.
-
-pub mod many;
-mod peers;
+//! What a unit test of the plan needs around it: peers that do as they are told, and readers, in
+//! virtual time and without bytes. Whole nodes and their bytes are `tests/simulation/swarm`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::fluid::{Arrival, Fluid};
-use super::{
-    DemandId, Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
-};
+use super::peers::{Death, SimPeer};
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
-pub use peers::{Death, SimPeer};
+use crate::transfer::plan::fluid::{Arrival, Fluid};
+use crate::transfer::plan::{
+    DemandId, Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId,
+};
 
 /// How long a read waits, as long as by default.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +64,7 @@ enum Happening {
     Dies(NodeId),
 }
 
-pub struct World {
+pub struct Bench {
     pub plan: Plan,
     pub start: Instant,
     pub now: Instant,
@@ -97,7 +95,7 @@ pub fn file_named(number: u8, size: u64) -> ContentKey {
     ContentKey::new(ContentHash::new([number; 32]), size)
 }
 
-impl World {
+impl Bench {
     pub fn new(seed: u64) -> Self {
         let start = Instant::now();
         Self {
@@ -293,11 +291,14 @@ impl World {
 
     fn check(&self, request: &RangeRequest) {
         let size = request.content.size_bytes;
-        assert!(request.range.len() <= super::PIECE_MAX_BYTES && !request.range.is_empty());
+        assert!(
+            request.range.len() <= crate::transfer::plan::PIECE_MAX_BYTES
+                && !request.range.is_empty()
+        );
         assert!(request.range.start.is_multiple_of(4096) && request.range.end <= size);
         assert!(request.range.end.is_multiple_of(4096) || request.range.end == size);
         let total: u64 = self.under_way.values().map(|r| r.range.len()).sum();
-        assert!(total + request.range.len() <= super::IN_FLIGHT_MAX_BYTES);
+        assert!(total + request.range.len() <= crate::transfer::plan::IN_FLIGHT_MAX_BYTES);
         let same = |other: &&RangeRequest| {
             other.content == request.content && !other.range.intersection(&request.range).is_empty()
         };

@@ -1,4 +1,4 @@
-//! What a peer of the world is like.
+//! What a peer of the bench is like.
 
 use std::time::Duration;
 

@@ -1,0 +1,158 @@
+//! One to many: how often a file leaves those that have it, and how long it takes all.
+
+use std::time::Duration;
+
+use p2pfs::digest::ContentKey;
+
+use crate::swarm::node::Node;
+use crate::swarm::world::{Deed, World};
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 32 * MIB;
+/// 50 Mbit/s, as bytes: of every link, each way.
+const RATE: f64 = 6.25e6;
+const AMPLE: u64 = 1 << 30;
+
+fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// What one link needs for the file.
+fn least(rate: f64) -> f64 {
+    SIZE as f64 / rate
+}
+
+/// Nodes that have one file, and nothing else to do.
+fn world_of(holders: usize) -> (World, ContentKey) {
+    let mut world = World::new(1);
+    let holders: Vec<_> = (0..holders).map(|_| world.add(ms(2), RATE, 0)).collect();
+    let content = world.file(1, SIZE, &holders);
+    (world, content)
+}
+
+/// A node that reads the file in order, or wants it whole, from then on.
+fn join(world: &mut World, rate: f64, begins: Duration, content: ContentKey, fills: bool) -> usize {
+    let node = world.add(ms(2), rate, AMPLE);
+    let deed = match fills {
+        true => Deed::Fills(content),
+        false => Deed::Reads(content),
+    };
+    world.later(begins, node, deed);
+    node
+}
+
+/// How long a node took that is through, in seconds from when it began; it got no error.
+fn took(world: &World, node: &Node, begins: Duration) -> f64 {
+    let reader = node.readers.iter().map(|reader| {
+        assert!(reader.errors.is_empty(), "{:?}", reader.errors);
+        reader.done_at
+    });
+    let fill = node.fills.iter().map(|fill| {
+        let (at, outcome) = fill.outcome.as_ref()?;
+        assert_eq!(*outcome, Ok(()));
+        Some(*at)
+    });
+    let ended = reader.chain(fill).next().expect("it wants the file");
+    (ended.expect("it is through") - world.start - begins).as_secs_f64()
+}
+
+/// The longest that any of those took that live, and how often the file left its first holder.
+fn run(world: &mut World, begun: &[(usize, Duration)], what: &str) -> (f64, f64) {
+    world.run(Duration::from_secs(600));
+    let living = |(node, _): &&(usize, Duration)| world.nodes[*node].session.is_some();
+    let through = begun.iter().filter(living);
+    let each = through.map(|(node, begins)| took(world, &world.nodes[*node], *begins));
+    let last = each.fold(0.0, f64::max);
+    let copies = world.links.moved_bytes[&0] / SIZE as f64;
+    println!("{what}: {last:.2} s, {copies:.2} copies");
+    (last, copies)
+}
+
+/// So many that begin at once.
+fn crowd(
+    world: &mut World,
+    content: ContentKey,
+    count: usize,
+    fills: bool,
+) -> Vec<(usize, Duration)> {
+    let mut one = || join(world, RATE, Duration::ZERO, content, fills);
+    (0..count).map(|_| (one(), Duration::ZERO)).collect()
+}
+
+#[test]
+fn many_readers_of_one_file_take_little_longer_than_one() {
+    for (readers, fills) in [(2, false), (2, true), (8, false)] {
+        let (mut world, content) = world_of(1);
+        let begun = crowd(&mut world, content, readers, fills);
+        let what = format!("{readers} readers, fills: {fills}");
+        let (last, copies) = run(&mut world, &begun, &what);
+        assert!(last <= least(RATE) * 1.5, "{what}: {last} s");
+        assert!(copies <= 1.3, "{what}: {copies} copies");
+        let moved: f64 = world.links.moved_bytes.values().sum();
+        let most = readers as f64 * SIZE as f64 * 1.2;
+        assert!(moved <= most, "{what}: {moved} moved");
+    }
+}
+
+#[test]
+fn the_first_bytes_come_at_once_to_each_of_many_readers() {
+    let (mut world, content) = world_of(1);
+    let begun = crowd(&mut world, content, 8, false);
+    run(&mut world, &begun, "first bytes");
+    for node in &world.nodes[1..] {
+        let reader = &node.readers[0];
+        let first = reader.first_at.expect("it read") - world.start;
+        // eight times 128 KiB over the link of the holder
+        assert!(first <= ms(250), "{first:?}");
+        let longest = reader.longest_wait;
+        assert!(longest <= ms(1500), "{longest:?}");
+    }
+}
+
+#[test]
+fn readers_that_come_later_take_little_longer_than_one_and_cost_the_holder_little() {
+    let (mut world, content) = world_of(1);
+    let begins = (0..8).map(|number| ms(number * 650));
+    let begun: Vec<_> = begins
+        .map(|begins| (join(&mut world, RATE, begins, content, false), begins))
+        .collect();
+    let (last, copies) = run(&mut world, &begun, "0 to 5 s late");
+    assert!(last <= least(RATE) * 2.0, "{last}");
+    assert!(copies <= 2.0, "{copies}");
+}
+
+#[test]
+fn readers_that_end_in_the_middle_hold_nobody_up_for_long() {
+    let (mut world, content) = world_of(1);
+    let begun: Vec<_> = (0..8)
+        .map(|number| join(&mut world, RATE, Duration::ZERO, content, number % 2 == 0))
+        .map(|node| (node, Duration::ZERO))
+        .collect();
+    for number in [1, 2, 5] {
+        let when = ms(2000 + number as u64 * 700);
+        world.later(when, begun[number].0, Deed::Dies);
+    }
+    let (last, copies) = run(&mut world, &begun, "three of eight end");
+    assert!(last <= least(RATE) * 2.1, "{last}");
+    assert!(copies <= 2.0, "{copies}");
+}
+
+#[test]
+fn a_narrow_member_holds_nobody_else_up() {
+    let (mut world, content) = world_of(1);
+    let begun = crowd(&mut world, content, 6, false);
+    let narrow = join(&mut world, 125e3, Duration::ZERO, content, false);
+    let (last, _) = run(&mut world, &begun, "beside a narrow one");
+    assert!(last <= least(RATE) * 1.9, "{last}");
+    // it is slow, and that is no error
+    took(&world, &world.nodes[narrow], Duration::ZERO);
+}
+
+#[test]
+fn where_as_many_have_a_file_as_want_it_all_of_them_are_asked() {
+    let (mut world, content) = world_of(4);
+    let mut one = || join(&mut world, RATE * 4.0, Duration::ZERO, content, true);
+    let begun = [(one(), Duration::ZERO), (one(), Duration::ZERO)];
+    let (last, _) = run(&mut world, &begun, "two of four");
+    assert!(last <= least(RATE * 2.0) * 1.3, "{last}");
+}
