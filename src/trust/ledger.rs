@@ -205,8 +205,9 @@ impl Ledger {
         let about = self.statements.values().filter_map(|signed| {
             let statement = &signed.statement;
             match &statement.claim {
-                Claim::Expel { node, term, .. } if node == who && self.counts(signed) => {
-                    Some(((*term, statement.at_s), signed))
+                Claim::Expel { node, term, stands } if node == who && self.counts(signed) => {
+                    // whom the node had let in must see the word that puts them out too
+                    Some(((*term, stands.is_none(), statement.at_s), signed))
                 }
                 _ => None,
             }

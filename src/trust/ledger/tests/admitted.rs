@@ -36,6 +36,19 @@ fn who_is_in_by_the_word_of_a_bad_administrator_alone_is_named_and_goes_with_it(
 }
 
 #[test]
+fn who_goes_with_a_node_that_was_put_out_a_moment_before_is_shown_the_word_that_puts_it_out() {
+    for n in 6..20 {
+        let mut ledger = let_in();
+        ledger.admit(&key(2), id(n), name(n), false, 42).unwrap();
+        let first = ledger.expel(&key(1), id(2), 50).unwrap();
+        let second = ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+        assert_eq!(ledger.expulsion(&id(n)), second.first());
+        assert_eq!(ledger.expulsion(&id(2)), second.first());
+        assert_ne!(second.first(), Some(&first));
+    }
+}
+
+#[test]
 fn a_certificate_of_another_keeps_a_node_in_when_who_admitted_it_first_goes_with_its_own() {
     let mut ledger = let_in();
     ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
