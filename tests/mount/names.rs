@@ -120,13 +120,12 @@ fn a_hundred_thousand_names_are_listed_once_each() {
             .filter(|it| wanted.contains(&it.name));
         counts.map(|it| it.count).sum()
     };
-    let before = listings(mounted.mount.activity());
-    assert_eq!(fs::read_dir(mounted.at("big")).unwrap().count(), 100_000);
-    assert_eq!(
-        listings(mounted.mount.activity()),
-        before,
-        "the kernel asked again"
-    );
+    // a kernel that is short of memory may have let go of a part, and asks for that once
+    eventually("the kernel asks for none of them again", PATIENCE, || {
+        let before = listings(mounted.mount.activity());
+        assert_eq!(fs::read_dir(mounted.at("big")).unwrap().count(), 100_000);
+        listings(mounted.mount.activity()) == before
+    });
 }
 
 /// All that there is below a directory, with what `stat` says of it.
@@ -157,14 +156,16 @@ fn a_second_walk_of_a_tree_asks_the_daemon_nothing() {
         let operations = mounted.mount.activity().operations;
         operations.iter().map(|it| it.count).sum()
     };
-    // the first walk learns the names, the second still asks for listings that were not kept whole
-    let walks = [(); 4].map(|()| {
+    let mut first = Vec::new();
+    walk(mounted.dir(), &mut first);
+    // listings that were not kept whole are asked for again, and so is what a kernel let go of
+    // that is short of memory
+    eventually("a walk asks for nothing", PATIENCE, || {
         let (before, mut seen) = (requests(), Vec::new());
         walk(mounted.dir(), &mut seen);
-        (seen, requests() - before)
+        assert!(seen == first);
+        requests() == before
     });
-    assert!(walks.iter().all(|(seen, _)| *seen == walks[0].0));
-    assert_eq!(walks[3].1, 0, "{:?}", mounted.mount.activity().operations);
     content.file("d1/e1/new", vec![1]);
     content.publish(Some(&mounted.mount));
     eventually("the new name is listed", PATIENCE, || {
