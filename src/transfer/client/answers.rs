@@ -7,17 +7,16 @@ use bytes::Bytes;
 
 use super::asking::failure_of;
 use super::behind::{self, Pending};
-use super::fill::Filler;
 use super::under_way::UnderWay;
 use super::{Inner, ReadReply, read_into};
 use crate::cache::CacheFile;
-use crate::digest::{ContentHash, ContentKey, Verified};
+use crate::digest::{ContentHash, Verified};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use crate::transfer::plan::{self, Failure, RangeRequest};
 use crate::transfer::session::{
-    self, Accepted, Delivery, FillId, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
+    self, Accepted, Delivery, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
 };
 use crate::wire::native::tcp::{Lane, Request, Response};
 
@@ -164,24 +163,7 @@ impl Inner {
         let Delivery { read, sources } = delivery;
         match sources.gather(read.range, read_into) {
             Ok(bytes) => (read.reader)(Ok(bytes)),
-            Err(gap) => self.with(|session, now| session.fell_short(now, read, gap)),
-        }
-    }
-
-    /// Blocking: opens the file in the cache.
-    pub(super) fn begin_fill(self: &Arc<Self>, content: ContentKey, id: FillId, filler: Filler) {
-        match self.open(content) {
-            Ok(file) => {
-                let is_complete = file.is_some_and(|file| file.is_complete());
-                let (filler, patience) = ((id, filler), self.fill_patience);
-                self.with(|session, now| {
-                    session.fill(now, content, filler, patience, is_complete);
-                });
-            }
-            Err(error) => {
-                // the other end may have gone
-                let _ = filler.outcome.send(Err(error));
-            }
+            Err(gap) => self.fell_short(read, gap),
         }
     }
 

@@ -14,6 +14,7 @@ mod asking;
 mod behind;
 mod fill;
 mod metered;
+mod opening;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -29,12 +30,12 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::cache::{Cache, CacheFile, ReadOutcome};
 use crate::digest::{ContentHash, ContentKey};
-use crate::extent::{ByteRange, ExtentSet};
+use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::net::peer::PeerNet;
 use crate::transfer::plan::{Offer, PeerRate, PeerRecord, RequestId};
 use crate::transfer::session::{
-    Actions, Cached, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
+    Actions, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
 use crate::transfer::{FetchReport, Pace, TransferError};
 
@@ -219,7 +220,7 @@ impl Fetcher {
             ahead,
             ..Read::new(content, range, deadline, reply)
         };
-        FetchTicket(self.inner.with(|session, now| session.read(now, read)))
+        FetchTicket(self.inner.ask_for(read))
     }
 
     /// Tells that a range was read from the cache by other means than [`Fetcher::read`], so that
@@ -370,32 +371,6 @@ impl Inner {
         for content in actions.reopens {
             let inner = self.clone();
             self.runtime.spawn_blocking(move || inner.reopen(content));
-        }
-    }
-
-    /// Begins a fetch unless it has begun, and gives the cache's file where there is one.
-    fn open(self: &Arc<Self>, content: ContentKey) -> Result<Option<CacheFile>, TransferError> {
-        if let Some(file) = self.with(|session, now| session.open(now, content))? {
-            return Ok(file);
-        }
-        // an error of the cache is no error of the read: it goes on uncached
-        let file = self.cache.file(content.hash, content.size_bytes).ok();
-        let cached = Cached {
-            file: file.clone(),
-            present: file
-                .as_ref()
-                .map_or_else(ExtentSet::new, CacheFile::present),
-            is_complete: file.as_ref().is_some_and(CacheFile::is_complete),
-        };
-        self.with(|session, now| session.begin(now, content, cached))?;
-        Ok(file)
-    }
-
-    /// Blocking: opens the file in the cache, where that takes it by now.
-    fn reopen(self: &Arc<Self>, content: ContentKey) {
-        if let Ok(file) = self.cache.file(content.hash, content.size_bytes) {
-            let is_complete = file.is_complete();
-            self.with(|session, _| session.reopened(&content, file, is_complete));
         }
     }
 

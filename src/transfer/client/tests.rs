@@ -1,12 +1,14 @@
 //! The fetcher against peers that do as they are told, without a network.
 
 mod fills;
+mod idle;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::asking::{Ask, AskAtOnce};
 use super::*;
+use crate::extent::ExtentSet;
 use crate::transfer::plan::{Failure, PlanError, SHUN};
 use crate::transfer::session::Holder;
 use crate::transfer::tests::{Content, LONG, TestCache, read_now, read_through, reply};

@@ -229,13 +229,18 @@ impl Plan {
     }
 
     fn tell_if_filled(&mut self, content: &ContentKey) {
-        let Some(fetch) = self.fetches.get_mut(content) else {
-            return;
-        };
-        if fetch.filling.is_some() && fetch.is_complete() {
+        let fetch = self.fetches.get(content);
+        if fetch.is_some_and(|fetch| fetch.filling.is_some() && fetch.is_complete()) {
             self.cancel_fill(content);
-            self.events.push_back(PlanEvent::Filled(*content));
+            self.note_filled(content);
         }
+    }
+
+    pub(super) fn note_filled(&mut self, content: &ContentKey) {
+        if let Some(fetch) = self.fetches.get_mut(content) {
+            fetch.is_being_stored = true;
+        }
+        self.events.push_back(PlanEvent::Filled(*content));
     }
 
     /// When the file of a demand last made progress: bytes of it came, or, for a limited time,

@@ -73,6 +73,8 @@ pub(super) struct Fetch {
     pub swarm: Swarm,
     pub begun: Instant,
     pub filling: Option<Filling>,
+    /// All of it came for who wants it whole, who has yet to say that it is stored.
+    pub is_being_stored: bool,
     pub waits: Waits,
     /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
@@ -106,6 +108,7 @@ impl Fetch {
             swarm: Swarm::default(),
             begun: now,
             filling: None,
+            is_being_stored: false,
             waits: Waits::default(),
             hungry: BTreeSet::new(),
             places: [Place::Out; 3],
@@ -148,7 +151,8 @@ impl Fetch {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.waits.count() == 0 && self.asked.is_empty() && self.filling.is_none()
+        let is_wanted_whole = self.filling.is_some() || self.is_being_stored;
+        self.waits.count() == 0 && self.asked.is_empty() && !is_wanted_whole
     }
 
     /// Whether some holder is known to have but a part of it.

@@ -339,14 +339,15 @@ impl Plan {
     }
 
     /// The whole open file is wanted; gives up after `patience` without progress. Ends in
-    /// [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`].
+    /// [`PlanEvent::Filled`], from which on it stays open until [`Plan::cancel_fill`] says that it
+    /// is stored, or in [`PlanEvent::FillFailed`].
     pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return;
         };
         fetch.last_used = now;
         if fetch.is_complete() {
-            self.events.push_back(PlanEvent::Filled(content));
+            self.note_filled(&content);
             return;
         }
         fetch.filling = Some(Filling {
@@ -363,6 +364,7 @@ impl Plan {
     pub fn cancel_fill(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.filling = None;
+            fetch.is_being_stored = false;
         }
         self.take_out(content, Want::Fill);
     }

@@ -26,7 +26,8 @@ impl<O: Owner> Session<O> {
             return self.actions.fills.push((filler, Err(why)));
         }
         if let Some(file) = self.files.get_mut(&content) {
-            file.is_complete = is_complete;
+            // the last of it may have been stored since the cache was asked
+            file.is_complete |= is_complete;
             file.fillers.push((id, filler));
         }
         self.plan.fill(now, content, patience);
