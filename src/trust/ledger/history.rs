@@ -9,18 +9,13 @@ impl Ledger {
     /// and those of one node in the order in which it made them.
     pub fn history(&self) -> Vec<(SignedStatement, bool)> {
         let places = self.places();
-        let each = self.statements().cloned();
-        let mut all: Vec<_> = each.map(|it| (it.clone(), self.counts(&it))).collect();
-        all.sort_by_cached_key(|(signed, _)| {
+        let mut all: Vec<_> = self.statements.iter().collect();
+        all.sort_by_key(|(id, signed)| {
             let (by, at_s) = (signed.statement.by, signed.statement.at_s);
-            (
-                at_s,
-                by != self.founder,
-                by,
-                places.get(&signed.id()).copied(),
-            )
+            (at_s, by != self.founder, by, places.get(id))
         });
-        all
+        let each = all.into_iter().map(|(_, signed)| signed);
+        each.map(|it| (it.clone(), self.counts(it))).collect()
     }
 
     /// How many statements of its issuer's chain stand before each.
