@@ -4,9 +4,21 @@
 //! never less than what the disk has given.
 
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
-use super::pages::Counts;
+use super::pages::{BLOCK_PAGES, Counts, page_count};
 use crate::digest::outboard_bytes;
 use crate::extent::{CHUNK_BYTES, PAGE_BYTES};
+
+/// The bytes of the budget that a file of so many bytes takes once it is whole: its pages, its
+/// proofs and its map. Whatever asks beforehand whether files fit adds this up, not their sizes.
+pub fn cost_bytes(size_bytes: u64) -> u64 {
+    let pages = page_count(size_bytes);
+    let counts = Counts {
+        pages,
+        chunks: size_bytes.div_ceil(CHUNK_BYTES),
+        blocks: pages.div_ceil(BLOCK_PAGES),
+    };
+    charge_bytes(size_bytes, counts)
+}
 
 /// The bytes of disk that a file with these counts takes at most. Grows with each count.
 pub(super) fn charge_bytes(size_bytes: u64, counts: Counts) -> u64 {
@@ -51,6 +63,10 @@ mod tests {
         assert_eq!(charge_bytes(100, one), 2 * PAGE_BYTES);
         assert_eq!(charge_bytes(100, Counts::default()), 0);
         assert_eq!(charge_bytes(0, Counts::default()), PAGE_BYTES);
+        assert_eq!(
+            (cost_bytes(100), cost_bytes(0)),
+            (2 * PAGE_BYTES, PAGE_BYTES)
+        );
     }
 
     #[test]
@@ -66,12 +82,7 @@ mod tests {
     #[test]
     fn a_complete_file_costs_about_its_size() {
         let size = 1u64 << 30;
-        let all = Counts {
-            pages: size >> 12,
-            chunks: size >> 16,
-            blocks: size >> 21,
-        };
-        let cost = charge_bytes(size, all);
+        let cost = cost_bytes(size);
         assert!(cost > size && cost < size + size / 500, "{cost}");
     }
 }

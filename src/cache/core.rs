@@ -324,9 +324,8 @@ impl Core {
         self.index.lock().pins().label(hash).map(Box::from)
     }
 
-    pub(super) fn is_held(&self, hash: &ContentHash) -> bool {
-        let index = self.index.lock();
-        index.get(hash).is_some() && !index.is_evictable(hash)
+    pub(super) fn has_begun(&self, hash: &ContentHash) -> bool {
+        self.index.lock().get(hash).is_some()
     }
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {

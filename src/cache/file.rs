@@ -32,7 +32,9 @@ pub(super) struct Shared {
     complete: AtomicBool,
     cached_bytes: AtomicU64,
     pub(super) backing: OnceLock<Arc<File>>,
-    pub(super) room: Mutex<Room>,
+    /// What stores that are under way will add at most. Held by whoever changes the charge.
+    pub(super) room: Mutex<Counts>,
+    charged_bytes: AtomicU64,
     pub(super) map: Mutex<MapState>,
     pub(super) state: Mutex<State>,
     /// Whose turn it is to write to the data file. Taken with no other lock.
@@ -104,14 +106,6 @@ impl Files {
         };
         Ok(Self { data, outboard })
     }
-}
-
-/// What the file takes of the budget.
-#[derive(Default)]
-pub(super) struct Room {
-    /// What stores that are under way will add at most.
-    pub(super) in_flight: Counts,
-    pub(super) charged_bytes: u64,
 }
 
 /// What is known of a file's map on disk. Its lock is held while the map is written.
@@ -203,10 +197,8 @@ impl Shared {
             complete: AtomicBool::new(false),
             cached_bytes: AtomicU64::new(0),
             backing: OnceLock::new(),
-            room: Mutex::new(Room {
-                in_flight: Counts::default(),
-                charged_bytes,
-            }),
+            room: Mutex::default(),
+            charged_bytes: AtomicU64::new(charged_bytes),
             map: Mutex::new(map),
             state: Mutex::new(state),
             writing: Mutex::new(()),
@@ -261,6 +253,16 @@ impl Shared {
 
     pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
+    }
+
+    /// What the file takes of the budget.
+    pub(super) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says what the file takes; `room` is held meanwhile.
+    pub(super) fn set_charged_bytes(&self, bytes: u64) {
+        self.charged_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn cached_bytes(&self) -> u64 {

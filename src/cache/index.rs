@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 
-use super::budget::charge_bytes;
+use super::budget::{charge_bytes, cost_bytes};
 use super::file::Shared;
 use super::layout::Summary;
 use super::pins::Pins;
@@ -59,6 +59,14 @@ impl<H> Entry<H> {
         }
     }
 
+    /// What it takes of the budget.
+    pub(super) fn charge_bytes(&self) -> u64 {
+        match &self.presence {
+            Presence::Closed => charge_bytes(self.summary.size_bytes, self.summary.counts),
+            Presence::Open(_, shared) => shared.charged_bytes(),
+        }
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         match &self.presence {
             Presence::Closed => self.summary.is_complete(),
@@ -89,7 +97,7 @@ pub(super) struct Victim<H> {
 
 impl<H> Victim<H> {
     pub(super) fn charge_bytes(&self) -> u64 {
-        charge_bytes(self.entry.summary.size_bytes, self.entry.summary.counts)
+        self.entry.charge_bytes()
     }
 
     pub(super) fn was_complete(&self) -> bool {
@@ -102,13 +110,19 @@ impl<H> Victim<H> {
 pub(super) struct Tally {
     pub(super) complete_files: usize,
     pub(super) pinned_bytes: u64,
+    /// What the pinned files take of the budget, and what they will once they are whole.
+    pub(super) pinned_charge_bytes: u64,
+    pub(super) pinned_cost_bytes: u64,
 }
 
 impl Tally {
     fn of<H>(entry: &Entry<H>, is_pinned: bool) -> Self {
+        let of_pinned = |bytes| if is_pinned { bytes } else { 0 };
         Self {
             complete_files: usize::from(entry.is_complete()),
-            pinned_bytes: if is_pinned { entry.cached_bytes() } else { 0 },
+            pinned_bytes: of_pinned(entry.cached_bytes()),
+            pinned_charge_bytes: of_pinned(entry.charge_bytes()),
+            pinned_cost_bytes: of_pinned(cost_bytes(entry.summary.size_bytes)),
         }
     }
 
@@ -116,6 +130,8 @@ impl Tally {
         Self {
             complete_files: self.complete_files + other.complete_files,
             pinned_bytes: self.pinned_bytes + other.pinned_bytes,
+            pinned_charge_bytes: self.pinned_charge_bytes + other.pinned_charge_bytes,
+            pinned_cost_bytes: self.pinned_cost_bytes + other.pinned_cost_bytes,
         }
     }
 
@@ -123,6 +139,8 @@ impl Tally {
         Self {
             complete_files: self.complete_files - other.complete_files,
             pinned_bytes: self.pinned_bytes - other.pinned_bytes,
+            pinned_charge_bytes: self.pinned_charge_bytes - other.pinned_charge_bytes,
+            pinned_cost_bytes: self.pinned_cost_bytes - other.pinned_cost_bytes,
         }
     }
 }
@@ -340,7 +358,7 @@ impl<H> Index<H> {
         };
         let held = entry.is_open() || self.busy.contains(hash) || self.pins.contains(hash);
         if !held {
-            let charge_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
+            let charge_bytes = entry.charge_bytes();
             self.evictable_bytes += charge_bytes;
             self.evictable.put(*hash, charge_bytes);
         }

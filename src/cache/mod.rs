@@ -72,6 +72,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
+pub use budget::cost_bytes;
 pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use error::CacheError;
 
@@ -349,9 +350,9 @@ impl Cache {
         self.core().pin_label(hash)
     }
 
-    /// Whether something of it is here that is not evicted now: it is pinned or open.
-    pub fn is_held(&self, hash: &ContentHash) -> bool {
-        self.core().is_held(hash)
+    /// Whether something of it is here, or about to come.
+    pub fn has_begun(&self, hash: &ContentHash) -> bool {
+        self.core().has_begun(hash)
     }
 
     /// Whether the hash is pinned.

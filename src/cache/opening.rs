@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::budget::charge_bytes;
+use super::budget::{charge_bytes, cost_bytes};
 use super::cached_file::CacheFile;
 use super::core::{Core, Handle};
 use super::file::{Files, MapState, Shared};
@@ -197,8 +197,9 @@ impl Core {
                     return Err(CacheError::io("make", paths.data, source));
                 }
             };
-        let charged_bytes = if self.reserve(charge_of_nothing()) {
-            charge_of_nothing()
+        let cost_bytes = cost_bytes(size_bytes);
+        let charged_bytes = if self.reserve(cost_bytes) {
+            cost_bytes
         } else {
             0
         };
@@ -247,7 +248,7 @@ impl Core {
                 was_complete: true,
             });
         }
-        let charged_bytes = shared.room.lock().charged_bytes;
+        let charged_bytes = shared.charged_bytes();
         let mut index = self.index.lock();
         let Some(summary) = kept else {
             index.recharge(charged_bytes, 0);
@@ -283,9 +284,4 @@ impl LoadedMap {
         let pages = super::pages::page_count(self.size_bytes);
         self.size_bytes == 0 || self.present.contains(pages - 1..pages)
     }
-}
-
-/// What the map of an empty file costs.
-fn charge_of_nothing() -> u64 {
-    charge_bytes(0, super::pages::Counts::default())
 }

@@ -24,11 +24,6 @@ impl Cache {
             charged_bytes: 0,
         }
     }
-
-    /// Whether so many bytes could be reserved now, were all evicted that may be. Not a promise.
-    pub fn could_hold(&self, bytes: u64) -> bool {
-        self.room().lack(bytes).is_none()
-    }
 }
 
 impl Reservation {

@@ -3,8 +3,11 @@
 use rustix::fs::StatVfsMountFlags;
 
 use super::Cache;
+use super::budget::cost_bytes;
 use super::disk::Disk;
+use super::index::Entry;
 use super::layout::Layout;
+use crate::digest::ContentHash;
 
 /// Why bytes do not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,31 +68,71 @@ impl Room {
     }
 }
 
+/// What is not evicted, in bytes of the budget.
+struct Kept {
+    /// Of what is open and not pinned, and what is reserved.
+    in_use_bytes: u64,
+    /// Of what is pinned and begun: what it takes, and what it takes once it is whole.
+    pinned_charge_bytes: u64,
+    pinned_cost_bytes: u64,
+}
+
 impl Cache {
-    /// Room for what is to come now, were all evicted that may be: beside what is pinned or open.
-    /// Waits for the disk.
+    /// Room for what is to come now, were all evicted that may be: beside what is open, and what
+    /// is pinned, which counts as if it were whole. Waits for the disk.
     pub fn room(&self) -> Room {
-        self.look(|kept_bytes, _| kept_bytes)
+        self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
     }
 
     /// Room for what is to stay: beside what is pinned. Waits for the disk.
     pub fn room_to_stay(&self) -> Room {
-        self.look(|_, pinned_bytes| pinned_bytes)
+        self.look(|kept| kept.pinned_cost_bytes)
     }
 
-    fn look(&self, kept: impl Fn(u64, u64) -> u64) -> Room {
+    /// Whether so many bytes could be reserved now, were all evicted that may be. Not a promise.
+    /// Waits for the disk.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        let room = self.look(|kept| kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes));
+        room.lack(bytes).is_none()
+    }
+
+    /// What the pinned contents of which something is here take of the budget once they are whole.
+    pub fn pinned_cost_bytes(&self) -> u64 {
+        self.core().index.lock().tally().pinned_cost_bytes
+    }
+
+    /// What a content takes beside what stays now, were it to be whole.
+    pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
+        let index = self.core().index.lock();
+        let kept = index.get(hash).filter(|_| !index.is_evictable(hash));
+        let kept_bytes = kept.map_or(0, Entry::charge_bytes);
+        cost_bytes(size_bytes).saturating_sub(kept_bytes)
+    }
+
+    fn look(&self, kept: impl Fn(&Kept) -> u64) -> Room {
         let core = self.core();
         let index = core.index_at_rest();
-        let fixed_bytes = index.charged_bytes.saturating_sub(index.evictable_bytes);
-        let kept_bytes = kept(fixed_bytes, index.tally().pinned_bytes);
-        let given_up_bytes = index.charged_bytes.saturating_sub(kept_bytes);
+        let (tally, charged_bytes) = (index.tally(), index.charged_bytes);
+        let passing_bytes = index
+            .evictable_bytes
+            .saturating_add(tally.pinned_charge_bytes);
+        let kept_bytes = kept(&Kept {
+            in_use_bytes: charged_bytes.saturating_sub(passing_bytes),
+            pinned_charge_bytes: tally.pinned_charge_bytes,
+            pinned_cost_bytes: tally.pinned_cost_bytes,
+        });
         let (budget_bytes, floor_bytes) = (index.budget_bytes, index.floor_bytes);
         drop(index);
         let free_bytes = writable_bytes(&core.works.disk, &core.works.layout);
+        // what is charged is given up, but for what is kept, which the disk must yet take
+        let free_bytes = free_bytes.map(|free_bytes| {
+            let in_all_bytes = free_bytes.saturating_add(charged_bytes);
+            in_all_bytes.saturating_sub(kept_bytes)
+        });
         Room {
             budget_bytes,
             kept_bytes,
-            free_bytes: free_bytes.map(|free_bytes| free_bytes.saturating_add(given_up_bytes)),
+            free_bytes,
             floor_bytes,
             taken_bytes: 0,
         }

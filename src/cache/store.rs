@@ -70,32 +70,32 @@ impl Shared {
 
     /// Charges the budget for pages that will be written.
     fn charge(&self, core: &Core, pages: &Range<u64>) -> Option<Counts> {
-        let mut room = self.room.lock();
+        let mut in_flight = self.room.lock();
         let state = self.state.lock();
         let growth = state.present.growth(pages.clone());
-        let counts = state.counts() + room.in_flight + growth;
+        let counts = state.counts() + *in_flight + growth;
         drop(state);
-        let new_bytes = charge_bytes(self.size_bytes, counts);
-        if !core.reserve(new_bytes.saturating_sub(room.charged_bytes)) {
+        let (old_bytes, new_bytes) = (self.charged_bytes(), charge_bytes(self.size_bytes, counts));
+        if !core.reserve(new_bytes.saturating_sub(old_bytes)) {
             return None;
         }
-        room.in_flight = room.in_flight + growth;
-        room.charged_bytes = room.charged_bytes.max(new_bytes);
+        *in_flight = *in_flight + growth;
+        self.set_charged_bytes(old_bytes.max(new_bytes));
         Some(growth)
     }
 
     /// Changes the state and gives back what of the charge was not needed.
     fn settle_room(&self, core: &Core, growth: Counts, change: impl FnOnce(&mut State)) {
-        let mut room = self.room.lock();
+        let mut in_flight = self.room.lock();
         let mut state = self.state.lock();
         change(&mut state);
-        room.in_flight = room.in_flight - growth;
-        let counts = state.counts() + room.in_flight;
+        *in_flight = *in_flight - growth;
+        let counts = state.counts() + *in_flight;
         drop(state);
-        let new_bytes = charge_bytes(self.size_bytes, counts);
-        if new_bytes != room.charged_bytes {
-            core.index.lock().recharge(room.charged_bytes, new_bytes);
-            room.charged_bytes = new_bytes;
+        let (old_bytes, new_bytes) = (self.charged_bytes(), charge_bytes(self.size_bytes, counts));
+        if new_bytes != old_bytes {
+            core.index.lock().recharge(old_bytes, new_bytes);
+            self.set_charged_bytes(new_bytes);
         }
     }
 

@@ -133,6 +133,86 @@ fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
     reader.cli(&["cache", "resize", "512KiB"]).expect_ok();
 }
 
+/// A reader with a cache of so many bytes, and an author of files of these sizes, all listed.
+fn with_cache(cluster: &mut Cluster, size: &str, files: &[(&str, usize)]) -> (Node, Node) {
+    let author = cluster.start("author");
+    let reader = cluster.start_with(NodeOptions {
+        more: vec!["--cache-size".to_owned(), size.to_owned()],
+        ..NodeOptions::new("reader")
+    });
+    for (seed, (name, size)) in (0..).zip(files) {
+        author.write(name, &noise(seed, *size));
+    }
+    for (name, _) in files {
+        reader.wait_for_file(name);
+    }
+    (author, reader)
+}
+
+#[apply(promise)]
+fn what_fits_by_its_bytes_but_not_with_its_proofs_is_refused() {
+    let mut cluster = Cluster::new();
+    let (_author, reader) = with_cache(&mut cluster, "4MiB", &[("film", (4 << 20) - 2048)]);
+    for command in ["prefetch", "pin"] {
+        let refused = reader.cli(&[command, "film"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("cache resize"),
+            "{}",
+            refused.stderr
+        );
+    }
+    reader.cli(&["cache", "resize", "5MiB"]).expect_ok();
+    reader.cli(&["pin", "film"]).expect_ok();
+    await_cached(&reader, "film", (4 << 20) - 2048);
+    let refused = reader.cli(&["cache", "resize", "4MiB"]);
+    assert!(refused.stderr.contains("proofs"), "{}", refused.stderr);
+}
+
+#[apply(promise)]
+fn a_pin_that_is_on_its_way_has_its_room_beside_a_prefetch() {
+    let mut cluster = Cluster::new();
+    let files = [("pinned", 5 << 20), ("other", 4 << 20), ("small", 1 << 20)];
+    let (author, reader) = with_cache(&mut cluster, "8MiB", &files);
+    author.signal(libc::SIGSTOP);
+    reader.cli(&["pin", "pinned"]).expect_ok();
+    let refused = reader.cli(&["prefetch", "other"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    author.signal(libc::SIGCONT);
+    reader.cli(&["prefetch", "small"]).expect_ok();
+    await_cached(&reader, "pinned", 5 << 20);
+    await_cached(&reader, "small", 1 << 20);
+}
+
+#[apply(promise)]
+fn what_is_said_to_be_pinned_comes_whole_however_many_small_files_it_is() {
+    let mut cluster = Cluster::new();
+    let names: Vec<_> = (0..200).map(|number| format!("many/{number}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), 20_000)).collect();
+    // as much as their bytes
+    let (_author, reader) = with_cache(&mut cluster, "4000kB", &files);
+    let pinned = reader.cli(&["pin", "many"]);
+    assert_eq!(pinned.status.code(), Some(1));
+    assert!(pinned.stderr.contains("does not fit"), "{}", pinned.stderr);
+    eventually("all that is pinned is here", HANG_LIMIT, || {
+        let listed = reader.cli(&["cache", "ls", "--json"]).expect_json();
+        let entries = listed["entries"].as_array().unwrap();
+        let whole = entries
+            .iter()
+            .filter(|it| it["pinned"] == true && it["cached_bytes"] == 20_000);
+        let status = reader.cli(&["status", "--json"]).expect_json();
+        let pinned_bytes = status["cache"]["pinned_bytes"].as_u64().unwrap();
+        pinned_bytes > 2_000_000 && pinned_bytes == whole.count() as u64 * 20_000
+    });
+}
+
+fn await_cached(reader: &Node, name: &str, bytes: usize) {
+    eventually("all of it is here", HANG_LIMIT, || {
+        let listed = reader.cli(&["ls", "--json", name]).expect_json();
+        listed["entries"][0]["cached_bytes"] == bytes
+    });
+}
+
 /// The old versions stay for as long as they are pinned, and no longer.
 #[apply(promise)]
 fn a_pin_is_let_go_by_its_name_also_when_that_has_changed_or_is_gone() {
@@ -207,10 +287,7 @@ fn a_pin_counts_whole_and_goes_on_after_a_restart() {
     reader.kill();
     reader.launch();
     reader.wait_for_file("film");
-    eventually("all of it is here", HANG_LIMIT, || {
-        let listed = reader.cli(&["ls", "--json", "film"]).expect_json();
-        listed["entries"][0]["cached_bytes"] == 16 << 20
-    });
+    await_cached(&reader, "film", 16 << 20);
 }
 
 #[apply(promise)]

@@ -7,6 +7,7 @@ mod directory;
 pub(super) mod faults;
 mod model;
 mod reservations;
+mod room;
 mod syncing;
 mod threads;
 

@@ -70,9 +70,13 @@ impl Service {
                 "the cache cannot have 0 bytes",
             ));
         }
-        let pinned_bytes = self.node.pinned_bytes();
-        if budget_bytes < pinned_bytes {
-            let message = format!("{} are pinned", write_size(pinned_bytes));
+        let cost_bytes = self.node.pinned_cost_bytes();
+        if budget_bytes < cost_bytes {
+            let message = format!(
+                "{} are pinned, which take {} with their proofs",
+                write_size(self.node.pinned_bytes()),
+                write_size(cost_bytes)
+            );
             return Err(Failure::new(FailureKind::Invalid, message)
                 .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));
         }

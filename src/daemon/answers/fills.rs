@@ -112,7 +112,10 @@ impl Service {
             return Ok(contents);
         };
         let (found, remedy) = lack_words(&lack);
-        let message = format!("{} do not fit: {found}", write_size(needed_bytes));
+        let message = format!(
+            "they take {} with their proofs, which do not fit: {found}",
+            write_size(needed_bytes)
+        );
         Err(failed(message).with_remedy(remedy))
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Contents, FileError};
 use crate::cache::{
-    Cache, CacheError, CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress,
+    Cache, CacheError, CacheUsage, CachedFile, Cleared, Lack, VerifyProgress, cost_bytes,
 };
 use crate::digest::ContentHash;
 use crate::node::Node;
@@ -95,8 +95,8 @@ impl Node {
         self.lack_of_room(bytes).is_none()
     }
 
-    /// Why the cache could not hold so many bytes more, were all evicted that may be; none where
-    /// it could. Waits for the disk.
+    /// Why the cache could not hold so many bytes more, as [`Node::room_needed`] counts them, were
+    /// all evicted that may be, beside all that is pinned; none where it could. Waits for the disk.
     pub fn lack_of_room(&self, bytes: u64) -> Option<Lack> {
         self.room()(bytes)
     }
@@ -104,12 +104,17 @@ impl Node {
     /// The same, to be asked on a thread that may wait.
     pub(super) fn room(&self) -> impl Fn(u64) -> Option<Lack> + Send + 'static {
         let (cache, close_idle) = (self.cache.clone(), self.idle_closer());
+        let pins_to_begin_bytes = self.pins_to_begin_bytes();
+        let lack = move |bytes| {
+            let mut room = cache.room();
+            room.take(pins_to_begin_bytes);
+            room.lack(bytes)
+        };
         move |bytes| {
-            let lack = cache.room().lack(bytes).filter(|_| bytes > 0);
-            lack.and_then(|_| {
+            lack(bytes).filter(|_| bytes > 0).and_then(|_| {
                 // what nobody reads any more holds no room for long, so not now either
                 close_idle();
-                cache.room().lack(bytes)
+                lack(bytes)
             })
         }
     }
@@ -132,6 +137,7 @@ impl Node {
     /// Gives the cache another budget, in bytes, and evicts what is too much where that may be.
     /// Waits for the disk.
     pub fn resize_cache(&self, budget_bytes: u64) -> CacheUsage {
+        self.idle_closer()();
         self.cache.resize(budget_bytes)
     }
 
@@ -177,12 +183,17 @@ impl Node {
 
     /// Those of the contents that can be kept all at once, taken in their order, and the others.
     fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
-        let mut room = self.room_to_stay();
+        let mut room = self.cache.room_to_stay();
+        room.take(self.pins_to_begin_bytes());
         let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
             // what is pinned has its room, and an own file needs none
             let needs_none = self.is_pinned(&hash) || self.shares.holds(&hash);
-            let needed_bytes = if needs_none { 0 } else { size_bytes };
+            let needed_bytes = if needs_none {
+                0
+            } else {
+                cost_bytes(size_bytes)
+            };
             match room.lack(needed_bytes).filter(|_| needed_bytes > 0) {
                 Some(lack) => failed.push(NotPinned {
                     path,
@@ -198,11 +209,14 @@ impl Node {
         (fitting, failed)
     }
 
-    /// Room beside what is pinned, what is still to come of that included.
-    pub(super) fn room_to_stay(&self) -> Room {
-        let mut room = self.cache.room_to_stay();
-        room.take(self.pinned_bytes_to_come());
-        room
+    /// What the pinned contents cost of which nothing is here yet, and which somebody can give.
+    fn pins_to_begin_bytes(&self) -> u64 {
+        let mut unfinished = self.unfinished_pins();
+        unfinished.retain(|hash, _| !self.cache.has_begun(hash));
+        unfinished
+            .values()
+            .map(|(size_bytes, _)| cost_bytes(*size_bytes))
+            .sum()
     }
 
     /// What is kept of a path: the pinned ones of the contents that are listed there, and those
@@ -259,6 +273,13 @@ impl Node {
             .saturating_add(to_come_bytes)
     }
 
+    /// What all that is pinned takes of the budget once it is whole, in bytes.
+    pub fn pinned_cost_bytes(&self) -> u64 {
+        self.cache
+            .pinned_cost_bytes()
+            .saturating_add(self.pins_to_begin_bytes())
+    }
+
     fn pinned_bytes_to_come(&self) -> u64 {
         let missing = |(hash, (size_bytes, _)): (_, &(u64, _))| {
             size_bytes.saturating_sub(self.cache.cached_bytes(hash))
@@ -279,7 +300,7 @@ impl Node {
             look.tick().await;
             let (cache, unfinished) = (self.cache.clone(), self.unfinished_pins());
             let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
-                cache.could_hold(size_bytes.saturating_sub(cache.cached_bytes(hash)))
+                cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
             };
             // how much is free is asked of the disk
             let missing = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
@@ -293,14 +314,14 @@ impl Node {
         }
     }
 
-    /// How much room contents need that are to be here all at once: all of those that could be
-    /// evicted, and what is missing of those that are pinned or open.
+    /// How much room contents need that are to be here all at once, their proofs included: all of
+    /// those that could be evicted, what is missing of those that are open, and nothing of those
+    /// that are pinned, which have their room.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
-        let foreign = contents.iter().filter(|(hash, _)| !self.shares.holds(hash));
-        let needed = foreign.map(|(hash, (size_bytes, _))| match self.cache.is_held(hash) {
-            true => size_bytes.saturating_sub(self.cache.cached_bytes(hash)),
-            false => *size_bytes,
-        });
+        let has_room = |hash: &ContentHash| self.shares.holds(hash) || self.is_pinned(hash);
+        let others = contents.iter().filter(|(hash, _)| !has_room(hash));
+        let needed =
+            others.map(|(hash, (size_bytes, _))| self.cache.bytes_to_come(hash, *size_bytes));
         needed.sum()
     }
 

@@ -40,7 +40,7 @@ pub enum FileError {
         source: CacheError,
     },
     /// The cache cannot hold that much beside what is pinned or open. A larger budget helps.
-    #[error("{path}: the cache has no room for its {bytes} bytes")]
+    #[error("{path}: the cache has no room for the {bytes} bytes that it takes there")]
     NoRoom {
         /// What was to be kept.
         path: SharedPath,
