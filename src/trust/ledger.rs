@@ -376,12 +376,18 @@ impl Ledger {
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
         self.check_admin(key, now_s)?;
-        if node.is_some_and(|node| self.certificate(&node).is_none()) {
-            return Err(TrustError::NoMember);
-        }
+        let term = match node.map(|node| self.certificate(&node)) {
+            Some(certificate) => certificate.ok_or(TrustError::NoMember)?.term,
+            None => 0,
+        };
         let before = self.standing.owners.get(&path).map_or(0, |it| it.1);
         let number = before.checked_add(1).ok_or(TrustError::LedgerFull)?;
-        let claim = Claim::Own { path, node, number };
+        let claim = Claim::Own {
+            path,
+            node,
+            term,
+            number,
+        };
         if !has_room(&claim) {
             return Err(TrustError::OwnedPath);
         }

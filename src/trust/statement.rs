@@ -70,6 +70,8 @@ pub enum Claim {
         path: Vec<u8>,
         /// Whose it is; none: nobody's in particular.
         node: Option<NodeId>,
+        /// Which membership of that key it is given to; it ends with that. 0 where it is nobody's.
+        term: u32,
         /// Higher than that of what was said of the path before.
         number: u64,
     },

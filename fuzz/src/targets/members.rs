@@ -79,6 +79,7 @@ fn forged(
         _ => Claim::Own {
             path: choose.choose(&PATHS)?.to_vec(),
             node: choose.arbitrary::<bool>()?.then_some(subject),
+            term: choose.int_in_range(0..=3)?,
             number,
         },
     };

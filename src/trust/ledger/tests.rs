@@ -254,6 +254,11 @@ fn who_is_put_out_owns_nothing_and_its_word_on_owners_ends() {
     own(&mut ledger, 1, "docs", Some(3)).unwrap();
     ledger.expel(&key(1), id(3), 60).unwrap();
     assert_eq!(owner(&ledger, "docs"), None);
+    ledger.admit(&key(1), id(3), name(3), false, 65).unwrap();
+    assert_eq!(owner(&ledger, "docs"), None, "nor after it is let in again");
+    own(&mut ledger, 1, "docs", Some(3)).unwrap();
+    assert_eq!(owner(&ledger, "docs"), Some(id(3)));
+    own(&mut ledger, 1, "docs", None).unwrap();
     let mut behind = ledger.clone();
     ledger.expel(&key(1), id(2), 70).unwrap();
     own(&mut behind, 2, "docs", Some(2)).unwrap();
@@ -271,6 +276,7 @@ fn the_longest_claim_to_a_path_fits_a_statement() {
         claim: Claim::Own {
             path: vec![255; OWNED_PATH_MAX_BYTES],
             node: Some(id(2)),
+            term: u32::MAX,
             number: u64::MAX,
         },
     };

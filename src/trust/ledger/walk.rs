@@ -9,8 +9,9 @@ use crate::trust::statement::{Claim, Statement, StatementId};
 
 /// An epoch by what makes it the cluster's: its number, then the seniority of who made it.
 type Rotation = (u64, Reverse<(Rank, StatementId)>, EpochId);
-/// An owner by what makes it one: the number of the claim, then the seniority of who made it.
-type Ownership = (u64, Reverse<(Rank, StatementId)>, Option<NodeId>);
+/// An owner, as a member of which term, by what makes it one: the number of the claim, then the
+/// seniority of who made it.
+type Ownership = (u64, Reverse<(Rank, StatementId)>, Option<(NodeId, u32)>);
 
 /// Going through a ledger from the senior down.
 pub(super) struct Walk<'a> {
@@ -134,8 +135,14 @@ impl<'a> Walk<'a> {
                     let this = (*number, Reverse((rank, id)), *epoch);
                     self.epoch = self.epoch.max(Some(this));
                 }
-                Claim::Own { path, node, number } => {
-                    let this = (*number, Reverse((rank, id)), *node);
+                Claim::Own {
+                    path,
+                    node,
+                    term,
+                    number,
+                } => {
+                    let owner = node.map(|node| (node, *term));
+                    let this = (*number, Reverse((rank, id)), owner);
                     let last = self.owners.entry(path.clone()).or_insert(this);
                     *last = (*last).max(this);
                 }
@@ -193,11 +200,12 @@ impl<'a> Walk<'a> {
             });
             self.standing.members.extend(best.map(|it| (node, it)));
         }
-        // who was put out owns nothing any more
+        // who was put out owns nothing any more, also once it is let in again
         let members = &self.standing.members;
-        let owner = |(path, (number, _, node)): (Vec<u8>, Ownership)| {
-            let node = node.filter(|node| members.contains_key(node));
-            (path, (node, number))
+        let owner = |(path, (number, _, owner)): (Vec<u8>, Ownership)| {
+            let is_in =
+                |(node, term): &(NodeId, u32)| members.get(node).is_some_and(|it| it.term == *term);
+            (path, (owner.filter(is_in).map(|(node, _)| node), number))
         };
         self.standing.owners = self.owners.into_iter().map(owner).collect();
         self.standing.epoch = self.epoch.map(|(number, _, epoch)| (epoch, number));
