@@ -44,6 +44,8 @@ const CALLS_MAX: usize = 256;
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
 /// Threads of the runtime: gossip, connections and control; hashing and disks have their own.
 const WORKER_THREADS: usize = 4;
+/// How the warning begins that a token waits.
+const TOKEN_WAITS: &str = "the token that was left before the start was";
 
 /// Why the daemon stopped other than by being told to: one line, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -462,23 +464,26 @@ async fn use_waiting_token(service: &Service, config: &Config) {
     match outcome {
         Ok(()) => tracing::info!("joined the cluster of the token that was waiting"),
         Err(error @ NodeError::Net(_)) => {
-            service
-                .node
-                .warn(format!("the waiting token was not used yet: {error}"));
-            return;
+            let warning = format!("{TOKEN_WAITS} not used yet: {error}");
+            return service.node.warn(warning);
         }
         Err(error) => {
-            service
-                .node
-                .warn(format!("the waiting token is of no use: {error}"));
+            let warning = format!("the token of before the start is of no use: {error}");
+            service.node.warn(warning);
         }
     }
-    if let Err(error) = saved::forget_token(&config.state_dir) {
-        tracing::warn!("the used token stays in the state directory: {error}");
-    }
+    service.forget_waiting_token();
 }
 
 impl Service {
+    /// The token that waits has no use any more: it was used, or another was.
+    pub(super) fn forget_waiting_token(&self) {
+        if let Err(error) = saved::forget_token(&self.config.state_dir) {
+            tracing::warn!("the used token stays in the state directory: {error}");
+        }
+        self.node.settle_warnings(TOKEN_WAITS);
+    }
+
     pub(super) fn saved_shares(&self) -> Vec<ShareSettings> {
         self.saved_shares.lock().clone()
     }

@@ -290,6 +290,29 @@ fn joining_another_cluster_drops_the_one_before() {
     assert!(!two.mounted("later.txt").exists());
 }
 
+/// What waited would else be tried again and again, and lead into another cluster some day.
+#[apply(promise)]
+fn a_token_that_waits_ends_with_the_warning_of_it_once_another_was_used() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (mut one, mut two, other) = (
+        cluster.start("one"),
+        cluster.start("two"),
+        cluster.start("other"),
+    );
+    let token = one.cli(&["invite"]).expect_ok();
+    one.stop();
+    two.stop();
+    let state = two.home.join("state");
+    two.cli(&["join", token.trim(), "--state", state.to_str().unwrap()])
+        .expect_ok();
+    two.launch();
+    let warned = || two.cli(&["status"]).expect_ok().contains("not used yet");
+    eventually("it is said that the token waits", SOON, warned);
+    invite(&other, &[], &two);
+    assert!(!warned() && !state.join("join-token").exists());
+    assert_eq!(members(&two), ["other", "two"]);
+}
+
 #[apply(promise)]
 fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not() {
     let mut cluster = Cluster::new();

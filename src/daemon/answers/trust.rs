@@ -57,6 +57,7 @@ impl Service {
             .join(&token)
             .await
             .map_err(|error| node_failure(&error))?;
+        self.forget_waiting_token();
         Ok(Joined {
             epoch: self.node.keyring().current().id().to_string(),
             issuer: token.issuer.to_string(),

@@ -30,6 +30,11 @@ impl Node {
         self.running.events.warn(message);
     }
 
+    /// Forgets the warnings that begin so: what they told of is over.
+    pub fn settle_warnings(&self, beginning: &str) {
+        self.running.events.settle(beginning);
+    }
+
     /// Remembers a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.running.events.warn_owner(message);
