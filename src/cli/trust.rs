@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use clap_complete::ArgValueCompleter;
 
 use super::complete;
@@ -67,6 +67,7 @@ pub struct ExpelOptions {
 
 /// The arguments of `p2pfs own`.
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("whose").required(true).args(["peer", "nobody"])))]
 pub struct OwnOptions {
     #[command(flatten)]
     reporting: Reporting,
@@ -74,10 +75,9 @@ pub struct OwnOptions {
     path: OsString,
     /// Whose files alone are listed there, by its name or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
-    #[arg(required_unless_present = "nobody")]
     peer: Option<String>,
     /// Make it nobody's in particular again
-    #[arg(long, conflicts_with = "peer")]
+    #[arg(long)]
     nobody: bool,
 }
 
@@ -289,7 +289,7 @@ fn name_admitted(
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
     let path = Named::new(options.path.as_bytes());
     let peer = options.peer.clone();
-    let name = escape(path.as_bytes());
+    let name = shown(&path);
     let said = match &peer {
         Some(peer) => format!(
             "at and below {name}, only files of {} are listed",
@@ -303,6 +303,14 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
     match options.reporting.json {
         true => output.json(&owned),
         false => output.line(&said),
+    }
+}
+
+/// A path for people; the shared folder itself has none.
+fn shown(path: &Named) -> String {
+    match path.as_bytes() {
+        b"" => "/".to_owned(),
+        path => escape(path),
     }
 }
 
@@ -338,7 +346,7 @@ pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), C
         output.line(&member_line(member))?;
     }
     for owned in &trust.owners {
-        let (path, name) = (escape(owned.path.as_bytes()), printable(&owned.name));
+        let (path, name) = (shown(&owned.path), printable(&owned.name));
         output.line(&format!("{path}: only files of {name} are listed there"))?;
     }
     let gone = trust.history.iter().filter(|step| step.counts);

@@ -39,7 +39,7 @@ impl NodeKey {
         }
         let bad_file = || TrustError::BadFile {
             path: path.clone(),
-            expected: "an Ed25519 key: put the right one back, or move it aside to be a new node",
+            expected: "an Ed25519 key (moved aside, this is a new node from then on)",
         };
         let content = file::read(&path)?.ok_or_else(bad_file)?;
         Self::from_pkcs8(content).ok_or_else(bad_file)

@@ -336,6 +336,18 @@ fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not
     assert!(nameless.stderr.contains("secret"), "{}", nameless.stderr);
 }
 
+#[apply(promise)]
+fn the_entries_of_a_node_that_is_gone_can_be_dropped_by_the_name_that_it_was_admitted_under() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &["--name", "desk"], &two);
+    two.write("a.txt", b"a");
+    one.wait_for_file("a.txt");
+    two.kill();
+    eventually("it is gone", SOON, || !one.mounted("a.txt").exists());
+    one.cli(&["forget", "desk"]).expect_ok();
+}
+
 /// The names in a directory, by `ls`.
 fn listed_in(node: &Node, directory: &str) -> String {
     let listed = node.cli(&["ls", directory]);
@@ -375,13 +387,22 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
         assert_eq!((versions.len(), winners.len()), (2, 1));
         assert_eq!(winners[0]["author"], "one");
     }
+    let kept_out = two.cli(&["why", "docs/more.txt", "--json"]).expect_json();
+    let next_read = kept_out["next_read"].as_str().unwrap();
+    assert!(next_read.ends_with("is listed"), "{next_read}");
     two.stop();
     two.launch();
     eventually("it is so after a restart, too", HANG_LIMIT, || {
         listed_in(&two, "docs") == "guide.txt\n"
     });
     assert_eq!(trust(&two)["owners"][0]["path"], "docs");
+    let whose = one.cli(&["own", "docs"]);
+    assert!(whose.stderr.contains("--nobody"), "{}", whose.stderr);
     one.cli(&["own", "docs", "--nobody"]).expect_ok();
+    let of_all = one.cli(&["own", "/", "one"]).expect_ok();
+    let told = one.cli(&["trust"]).expect_ok();
+    assert!(of_all.contains("below /,") && told.contains("\n/: only"), "{told}");
+    one.cli(&["own", "/", "--nobody"]).expect_ok();
     let history = trust(&one)["history"].clone();
     let steps = history.as_array().unwrap().iter();
     let of_paths: Vec<_> = steps.filter(|it| it["path"] == "docs").collect();

@@ -125,7 +125,10 @@ impl Service {
             path: named_as(&path),
             listed: why.is_listed,
             rule: rule_sentence(why.rule()).to_owned(),
-            next_read: self.next_read(why.next_read),
+            next_read: match why.rule() {
+                Rule::Early | Rule::NotOwner => "nothing: no version of it is listed".to_owned(),
+                _ => self.next_read(why.next_read),
+            },
             versions: versions.map(|version| self.version_info(version)).collect(),
             sent_by: why.sent_by,
             owner: why.owner.map(|owner| self.node.name_of(&owner)),

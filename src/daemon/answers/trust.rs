@@ -156,7 +156,15 @@ impl Service {
         // one that was gone long ago is no member any more, and its entries are still here
         let node = match self.node.author_called(wanted) {
             Some(node) => node,
-            None => self.find_node(wanted).await?.status.member.node,
+            None => match self.find_node(wanted).await {
+                Ok(found) => found.status.member.node,
+                // by the name that it was admitted under, as `p2pfs trust` shows it
+                Err(failure) => {
+                    let member = self.find_member(wanted).ok();
+                    let known = member.or_else(|| self.find_former(wanted));
+                    known.ok_or(failure)?
+                }
+            },
         };
         let forgotten = self.node.forget(node).await;
         match forgotten.map_err(|error| node_failure(&error))? {

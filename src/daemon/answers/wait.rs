@@ -57,7 +57,7 @@ impl Service {
     async fn timed_out(&self, wanted: &Wanted) -> Failure {
         let missing = self.missing(wanted).await.ok().flatten();
         let what = missing.unwrap_or_else(|| "it became so just now".to_owned());
-        Failure::new(FailureKind::TimedOut, format!("not in time: {what}"))
+        Failure::new(FailureKind::TimedOut, what)
             .with_remedy("p2pfs status and p2pfs peers show how things stand")
     }
 

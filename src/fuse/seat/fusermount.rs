@@ -7,6 +7,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -24,7 +25,7 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
         said,
     };
     let (ours, helpers) = UnixStream::pair().map_err(|e| fail(e.to_string()))?;
-    let child = Command::new(HELPER)
+    let child = helper()
         .args(["-o", &options(), "--"])
         .arg(dir)
         // As standard input the socket survives the exec without a close-on-exec dance.
@@ -43,7 +44,7 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
 
 /// Unmounts lazily.
 pub(super) fn unmount(dir: &Path) -> Result<(), MountingError> {
-    let output = Command::new(HELPER)
+    let output = helper()
         .args(["-u", "-z", "--"])
         .arg(dir)
         .stdin(Stdio::null())
@@ -57,6 +58,14 @@ pub(super) fn unmount(dir: &Path) -> Result<(), MountingError> {
         dir: dir.to_owned(),
         why,
     })
+}
+
+/// The helper, out of reach of a signal to all processes of the daemon's group (`timeout`, Ctrl-C),
+/// which would end it half way.
+fn helper() -> Command {
+    let mut command = Command::new(HELPER);
+    command.process_group(0);
+    command
 }
 
 fn options() -> String {
