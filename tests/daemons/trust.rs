@@ -401,7 +401,10 @@ fn nobody_elses_file_wins_below_an_owned_path_on_any_node_and_why_names_the_owne
     one.cli(&["own", "docs", "--nobody"]).expect_ok();
     let of_all = one.cli(&["own", "/", "one"]).expect_ok();
     let told = one.cli(&["trust"]).expect_ok();
-    assert!(of_all.contains("below /,") && told.contains("\n/: only"), "{told}");
+    assert!(
+        of_all.contains("below /,") && told.contains("\n/: only"),
+        "{told}"
+    );
     one.cli(&["own", "/", "--nobody"]).expect_ok();
     let history = trust(&one)["history"].clone();
     let steps = history.as_array().unwrap().iter();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Fetch, Plan, PlanEvent};
+use super::{Fetch, InFlight, Plan, PlanEvent};
 use crate::digest::ContentKey;
 
 /// How long a file stays open unused where others want the room that it takes in the cache: longer
@@ -37,6 +37,29 @@ impl Plan {
             self.events.push_back(PlanEvent::Cancel(id));
         }
         self.close(content);
+    }
+
+    /// Who wanted the whole file has gone. What was asked for it and has not begun to come is taken
+    /// back, unless somebody reads the file: the link is for others now.
+    pub fn leave_fill(&mut self, content: &ContentKey) {
+        self.cancel_fill(content);
+        let fetch = self.fetches.get(content);
+        let is_read = |fetch: &&Fetch| fetch.waits.count() + fetch.streams.established() > 0;
+        let asked = fetch.filter(|fetch| !is_read(fetch));
+        let asked: Vec<_> = asked
+            .map(|fetch| fetch.asked.ids().collect())
+            .unwrap_or_default();
+        for id in asked {
+            let has_begun = |entry: &InFlight| entry.arrived_at.is_some();
+            if self
+                .in_flight
+                .get(&id)
+                .is_some_and(|entry| !has_begun(entry))
+            {
+                self.take_request(id);
+                self.events.push_back(PlanEvent::Cancel(id));
+            }
+        }
     }
 
     /// Lets go of a file.

@@ -83,6 +83,27 @@ fn a_fill_keeps_a_far_fast_peer_busy() {
 }
 
 #[test]
+fn who_stops_wanting_a_whole_file_takes_back_what_has_not_begun_to_come() {
+    let stopped = |read: bool| {
+        let mut bench = Bench::new(1);
+        let peer = bench.peer(1, SimPeer::new(20, LAN));
+        let content = bench.file(1, 256 * MIB, &[peer]);
+        if read {
+            bench.read(Reader::sequential(content, 256 * MIB));
+        }
+        bench.plan.fill(bench.now, content, PATIENCE);
+        bench.run(Duration::from_millis(500));
+        let before = bench.plan.in_flight_bytes;
+        bench.plan.leave_fill(&content);
+        (before, bench.plan.in_flight_bytes)
+    };
+    let (before, after) = stopped(false);
+    assert!(before > 2 * MIB && after <= MIB, "{before} {after}");
+    let (before, after) = stopped(true);
+    assert_eq!(before, after, "a reader goes on");
+}
+
+#[test]
 fn four_holders_give_nearly_the_sum_of_their_links() {
     for sequential in [false, true] {
         let mut bench = Bench::new(3);

@@ -40,7 +40,7 @@ impl<O: Owner> Session<O> {
         };
         file.fillers.retain(|(other, _)| *other != id);
         if file.fillers.is_empty() {
-            self.plan.cancel_fill(content);
+            self.plan.leave_fill(content);
         }
     }
 
