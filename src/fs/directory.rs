@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::looks::{InOrder, LooksAhead};
 use crate::catalogue::{HeldName, View};
 
 /// The cookie of `.`; that of `..` is the next.
@@ -36,6 +37,8 @@ pub struct Listing {
     /// The number of the view that they were taken from.
     view: u64,
     shows_live: AtomicBool,
+    /// Of its own files, which a reader of it takes while it needs them.
+    ahead: Mutex<Option<LooksAhead>>,
 }
 
 /// Kept small, since there may be a million in a directory.
@@ -61,15 +64,20 @@ impl Listing {
             places,
             view: view.number(),
             shows_live: AtomicBool::default(),
+            ahead: Mutex::new(Some(LooksAhead::default())),
         }
     }
 
     /// The names whose cookies are above this one, with their cookies, in order.
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &HeldName)> {
-        let first = self.places.partition_point(|place| place.cookie <= cookie);
-        self.places[first..]
+        self.places[self.place_after(cookie)..]
             .iter()
             .map(|place| (place.cookie, &place.name))
+    }
+
+    /// The place of the first of these names.
+    pub fn place_after(&self, cookie: u64) -> usize {
+        self.places.partition_point(|place| place.cookie <= cookie)
     }
 
     /// Whether what is held of the names is what they stand for in this view.
@@ -85,6 +93,20 @@ impl Listing {
     /// Whether [`Listing::note_live`] was said.
     pub fn shows_live(&self) -> bool {
         self.shows_live.load(Relaxed)
+    }
+}
+
+impl InOrder for Listing {
+    fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    fn name(&self, place: usize) -> Option<&[u8]> {
+        Some(self.places.get(place)?.name.as_bytes())
+    }
+
+    fn ahead(&self) -> &Mutex<Option<LooksAhead>> {
+        &self.ahead
     }
 }
 

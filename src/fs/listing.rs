@@ -12,10 +12,10 @@ use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
+use super::looks::LiveLooks;
 use super::names::{self, Listed};
-use super::traits::{Content, FileVersion, LiveAttributes, LiveLook, Stale};
+use super::traits::{FileVersion, Stale};
 use crate::catalogue::{HeldName, View};
-use crate::wire::native::record::ShareIndex;
 
 /// How long the kernel may believe what a listing says of an own file, whose attributes are live:
 /// long enough for the `stat` that follows at once in `ls -l`.
@@ -94,20 +94,27 @@ impl Filesystem {
             }
         }
         let mut is_end = true;
-        let mut looks = LiveLooks::default();
-        for (cookie, name) in reader.listing.after(cookie.max(DOT_DOT_COOKIE)) {
+        let cookie = cookie.max(DOT_DOT_COOKIE);
+        let mut looks = LiveLooks::new(&self.content, &reader.listing);
+        let first = reader.listing.place_after(cookie);
+        for (at, (cookie, name)) in (first..).zip(reader.listing.after(cookie)) {
             let Some((child, listed)) = self.child(&view, &reader, name) else {
                 continue;
             };
             let name = name.as_bytes();
             let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
-            let look = |file: &FileVersion| looks.look(&*self.content, file);
+            let mut age = Duration::ZERO;
+            let look = |file: &FileVersion| {
+                let (look, looked) = looks.look(at, file)?;
+                age = looked;
+                Some(look)
+            };
             let attributes = self.attributes_by(&child, &listed, look);
             let entry = self.enter_with(Some(ino), child, listed, attributes);
             let mut attributes = entry.attributes;
             if is_own {
                 reader.listing.note_live();
-                attributes.lifetime = LISTED_LIVE_LIFETIME;
+                attributes.lifetime = LISTED_LIVE_LIFETIME.saturating_sub(age);
             }
             let Attributes {
                 ino: child, kind, ..
@@ -205,26 +212,6 @@ impl Filesystem {
     }
 }
 
-/// How the own files of one directory look, each found through its share's directory.
-#[derive(Default)]
-struct LiveLooks(Vec<(ShareIndex, Option<LiveLook>)>);
-
-impl LiveLooks {
-    fn look(&mut self, content: &dyn Content, file: &FileVersion) -> Option<LiveAttributes> {
-        let (share, path) = file.own.as_ref()?;
-        let known = self.0.iter().position(|(known, _)| known == share);
-        let at = known.unwrap_or_else(|| {
-            let look = path.parent().and_then(|dir| content.live_in(*share, &dir));
-            self.0.push((*share, look));
-            self.0.len() - 1
-        });
-        match &self.0[at].1 {
-            Some(look) => look(path.file_name()),
-            None => content.live(file),
-        }
-    }
-}
-
 /// A directory and its names.
 struct Reader {
     ino: u64,
@@ -235,22 +222,29 @@ struct Reader {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::Instant;
 
     use super::*;
     use crate::catalogue::Catalogue;
     use crate::digest::ContentHash;
     use crate::fs::inode::ROOT_INO;
+    use crate::fs::looks::USED_FOR;
     use crate::fs::names::RESOLVED;
-    use crate::fs::traits::{Opened, ReadTicket, Space};
+    use crate::fs::traits::{
+        Content, FileVersion, LiveAttributes, LiveLook, Opened, ReadTicket, Space,
+    };
     use crate::fs::{DEFAULT_MASK, Options};
     use crate::id::{NodeId, NodeName};
     use crate::path::SharedPath;
-    use crate::wire::native::record::{Entry, Kind, Timestamp};
+    use crate::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 
     const FILES: usize = 100;
 
-    /// Names without bytes.
-    struct Names(parking_lot::Mutex<Catalogue>);
+    /// Names without bytes, and as long as all of them are on the disk, if they are there.
+    struct Names(parking_lot::Mutex<Catalogue>, Arc<AtomicU64>);
+
+    const GONE: u64 = u64::MAX;
 
     impl Names {
         fn put(&self, name: &str, content: &[u8]) {
@@ -270,6 +264,16 @@ mod tests {
         }
     }
 
+    fn look(size: &AtomicU64) -> Option<LiveAttributes> {
+        let size_bytes = Some(size.load(Relaxed)).filter(|size| *size != GONE)?;
+        let (mtime, executable) = (Timestamp::default(), false);
+        Some(LiveAttributes {
+            size_bytes,
+            mtime,
+            executable,
+        })
+    }
+
     impl Content for Names {
         fn view(&self) -> Arc<View> {
             self.0.lock().view()
@@ -286,7 +290,12 @@ mod tests {
         }
 
         fn live(&self, _: &FileVersion) -> Option<LiveAttributes> {
-            None
+            look(&self.1)
+        }
+
+        fn live_in(&self, _: ShareIndex, _: &SharedPath) -> Option<LiveLook> {
+            let size = self.1.clone();
+            Some(Box::new(move |_| look(&size)))
         }
 
         fn space(&self) -> Space {
@@ -302,9 +311,14 @@ mod tests {
     }
 
     fn mounted() -> (Arc<Names>, Filesystem) {
+        mounted_with(FILES)
+    }
+
+    fn mounted_with(files: usize) -> (Arc<Names>, Filesystem) {
         let name = NodeName::new("near").unwrap();
-        let names = Names(Catalogue::new(NodeId::new([7; 32]), name).into());
-        (0..FILES).for_each(|n| names.put(&format!("f{n}"), b"1"));
+        let catalogue = Catalogue::new(NodeId::new([7; 32]), name);
+        let names = Names(catalogue.into(), Arc::new(GONE.into()));
+        (0..files).for_each(|n| names.put(&format!("f{n}"), b"1"));
         let names = Arc::new(names);
         let options = Options {
             uid: 0,
@@ -342,6 +356,39 @@ mod tests {
         let of_dots = 2;
         assert_eq!(shown.len(), FILES);
         assert_eq!(RESOLVED.get() - found_before, FILES + of_dots);
+    }
+
+    #[test]
+    fn a_long_listing_shows_own_files_as_the_disk_has_them_and_for_how_long_that_holds() {
+        let (names, fs) = mounted_with(5000);
+        names.1.store(77, Relaxed);
+        let (mut shown, mut cookie) = (BTreeMap::new(), 0);
+        while shown.len() < 5000 {
+            let (part, last) = list(&fs, cookie, 100);
+            assert!(!part.is_empty() && last > cookie);
+            shown.extend(part);
+            cookie = last;
+        }
+        let oldest = LISTED_LIVE_LIFETIME.saturating_sub(USED_FOR);
+        for attributes in shown.values() {
+            assert_eq!(attributes.size_bytes, 77);
+            assert!((oldest..=LISTED_LIVE_LIFETIME).contains(&attributes.lifetime));
+        }
+    }
+
+    #[test]
+    fn who_rests_within_a_long_listing_is_shown_own_files_as_they_are_then() {
+        let (names, fs) = mounted_with(5000);
+        names.1.store(77, Relaxed);
+        let (_, cookie) = list(&fs, 0, 600);
+        names.1.store(78, Relaxed);
+        let rested = Instant::now();
+        while rested.elapsed() <= USED_FOR {
+            std::thread::yield_now();
+        }
+        let (shown, _) = list(&fs, cookie, 5000);
+        assert_eq!(shown.len(), 4400);
+        assert!(shown.values().all(|it| it.size_bytes == 78));
     }
 
     #[test]

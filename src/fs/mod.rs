@@ -22,6 +22,7 @@ mod inherited;
 mod inode;
 mod inodes;
 pub mod listing;
+mod looks;
 mod modes;
 mod names;
 mod older;
