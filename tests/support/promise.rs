@@ -96,18 +96,26 @@ pub fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
     libtest_mimic::run(&arguments, trials.collect())
 }
 
-/// Spreads each module's promises over the whole, in their order: those of one module often wait
-/// for each other, since they share a world.
+/// Spreads the promises of each module and then of each room, the modules below one another, over
+/// the whole: those of one often wait for each other, since they share a world.
 fn mix(promises: &mut [&Promise]) {
+    spread(promises, |it| it.module);
+    spread(promises, |it| {
+        it.module.split("::").nth(1).unwrap_or_default()
+    });
+}
+
+/// Spreads those of one kind evenly over the whole, in their order.
+fn spread(promises: &mut [&Promise], kind: fn(&Promise) -> &'static str) {
     let mut sizes = BTreeMap::<&str, usize>::new();
     for promise in promises.iter() {
-        *sizes.entry(promise.module).or_default() += 1;
+        *sizes.entry(kind(promise)).or_default() += 1;
     }
     let mut seen = BTreeMap::<&str, usize>::new();
     promises.sort_by_cached_key(|it| {
-        let before = seen.entry(it.module).or_default();
+        let before = seen.entry(kind(it)).or_default();
         *before += 1;
-        *before * usize::MAX.isqrt() / sizes[it.module]
+        *before * usize::MAX.isqrt() / sizes[kind(it)]
     });
 }
 
