@@ -1,0 +1,116 @@
+//! Daemons that stop, are killed and come back: what they leave behind, and what is there again.
+
+use std::fs;
+
+use macro_rules_attribute::apply;
+
+use super::{NEEDS, SECOND};
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+#[apply(promise)]
+fn a_killed_daemon_leaves_a_mount_that_its_next_start_cleans() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    node.write("a.txt", b"a");
+    node.wait_for_file("a.txt");
+    node.kill();
+    let error = fs::read_dir(&node.mount).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    node.launch();
+    node.wait_for_file("a.txt");
+    assert_eq!(fs::read(node.mounted("a.txt")).unwrap(), b"a");
+}
+
+#[apply(promise)]
+fn after_a_kill_cached_files_are_checked_again() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let bytes = noise(12, 3 << 20);
+    nodes[0].write("kept.bin", &bytes);
+    nodes[1].wait_for_file("kept.bin");
+    assert!(fs::read(nodes[1].mounted("kept.bin")).unwrap() == bytes);
+    // a clean stop puts all of it on disk
+    nodes[1].stop();
+    nodes[1].launch();
+    nodes[1].kill();
+    let hash = blake3::hash(&bytes).to_hex();
+    let data = nodes[1]
+        .home
+        .join(format!("cache/{}/{hash}.data", &hash[..2]));
+    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"not what was there", 1 << 20).unwrap();
+    nodes[1].launch();
+    eventually("the wrong bytes are found", 60 * SECOND, || {
+        let status = nodes[1].cli(&["status", "--json"]).expect_json();
+        status["warnings"].to_string().contains("wrong")
+    });
+    nodes[1].wait_for_file("kept.bin");
+    assert!(fs::read(nodes[1].mounted("kept.bin")).unwrap() == bytes);
+}
+
+#[apply(promise)]
+fn a_clean_stop_unmounts_and_exits_0() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    assert!(is_mounted(&node.mount));
+    let finished = node.stop();
+    assert!(
+        finished.status.success(),
+        "{:?}: {}",
+        finished.status,
+        finished.stderr
+    );
+    assert!(!is_mounted(&node.mount));
+}
+
+#[apply(promise)]
+fn a_restarted_node_keeps_its_shares_and_its_cache() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    let added = nodes[1].home.join("added");
+    fs::create_dir(&added).unwrap();
+    fs::write(added.join("late.txt"), b"late").unwrap();
+    nodes[1]
+        .cli(&["share", "add", added.to_str().unwrap()])
+        .expect_ok();
+    nodes[0].wait_for_file("late.txt");
+    let bytes = noise(8, 1 << 20);
+    nodes[0].write("cached.bin", &bytes);
+    nodes[1].wait_for_file("cached.bin");
+    assert_eq!(fs::read(nodes[1].mounted("cached.bin")).unwrap(), bytes);
+    nodes[1].stop();
+    nodes[1].launch();
+    nodes[0].kill();
+    assert_eq!(fs::read(nodes[1].mounted("cached.bin")).unwrap(), bytes);
+    nodes[1].wait_for_file("late.txt");
+}
+
+#[apply(promise)]
+fn inode_numbers_are_the_same_after_a_restart_of_the_daemon() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("dir/theirs", b"of another node");
+    std::os::unix::fs::symlink("dir", nodes[0].share.join("link")).unwrap();
+    nodes[1].write("own", b"of its own");
+    let names = ["dir", "dir/theirs", "link", "own"];
+    nodes[1].wait_for_file("dir/theirs");
+    nodes[1].wait_for_file("own");
+    nodes[1].wait_for_file("link");
+    let numbers = |node: &Node| {
+        names.map(|name| {
+            let meta = fs::symlink_metadata(node.mounted(name));
+            meta.map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+                .ok()
+        })
+    };
+    let before = numbers(&nodes[1]);
+    assert!(before.iter().all(Option::is_some));
+    nodes[1].stop();
+    nodes[1].launch();
+    eventually("the same again", 60 * SECOND, || {
+        numbers(&nodes[1]) == before
+    });
+}
