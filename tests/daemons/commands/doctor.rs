@@ -1,0 +1,187 @@
+//! The check-up: what it finds wrong with a node, its cluster, its shares and its folders, and
+//! which remedy it names.
+
+use std::fs;
+use std::time::Duration;
+
+use macro_rules_attribute::apply;
+use serde_json::Value;
+
+use super::{NEEDS, SOON};
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+/// The checks of `doctor` whose name begins so.
+fn checks<'a>(checkup: &'a Value, name: &str) -> Vec<&'a Value> {
+    let all = checkup["checks"].as_array().unwrap();
+    let named = |check: &&Value| check["name"].as_str().unwrap().starts_with(name);
+    all.iter().filter(named).collect()
+}
+
+fn doctor(node: &Node) -> (Option<i32>, Value) {
+    let finished = node.cli(&["doctor", "--json"]);
+    let checkup = serde_json::from_slice(&finished.stdout);
+    let checkup = checkup.unwrap_or_else(|e| panic!("{e}: {}", finished.stderr));
+    (finished.status.code(), checkup)
+}
+
+#[apply(promise)]
+fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let told = || node.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    assert!(!told().contains("state directory"), "{}", told());
+    fs::rename(node.home.join("state"), node.home.join("moved")).unwrap();
+    assert!(
+        told().contains("was emptied, moved or replaced"),
+        "{}",
+        told()
+    );
+    let (code, checkup) = doctor(&node);
+    assert_eq!(code, Some(1));
+    assert!(
+        checkup
+            .to_string()
+            .contains("put it back before the next restart"),
+        "{checkup}"
+    );
+    fs::rename(node.home.join("moved"), node.home.join("state")).unwrap();
+    assert!(!told().contains("state directory"), "{}", told());
+}
+
+#[apply(promise)]
+fn a_healthy_cluster_passes_its_check_up() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let (code, checkup) = doctor(&nodes[1]);
+    assert_eq!(code, Some(0), "{checkup:#}");
+    assert_eq!(
+        checks(&checkup, "peer one")[0]["found"],
+        "is reached, and reaches this node"
+    );
+    assert_eq!(checks(&checkup, "seed ")[0]["found"], "is one");
+    assert_eq!(checks(&checkup, "folder")[0]["state"], "ok");
+    let text = nodes[1].cli(&["doctor"]).expect_ok();
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+}
+
+#[apply(promise)]
+fn the_doctor_tells_seeds_that_are_closed_silent_strange_and_unknown_apart() {
+    let mut strangers = Cluster::new();
+    strangers.change_secret(&"c3".repeat(32));
+    let stranger = strangers.start("stranger");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    // connections are taken by the kernel, and nobody says anything
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = (silent.local_addr().unwrap(), silent);
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start_with(NodeOptions {
+        seeds: vec![closed, silent.0, stranger.address],
+        more: vec!["--seed".into(), "no-such-host.invalid:1".into()],
+        ..NodeOptions::new("one")
+    });
+    let (code, checkup) = doctor(&node);
+    assert_eq!(code, Some(1));
+    let seed = |name: &str| checks(&checkup, &format!("seed {name}"))[0].clone();
+    let expected = [
+        (
+            closed.to_string(),
+            "refuses connections",
+            "start p2pfs there",
+        ),
+        (silent.0.to_string(), "does not answer", "firewall"),
+        (
+            stranger.address.to_string(),
+            "another secret",
+            "p2pfs invite",
+        ),
+        (
+            "no-such-host.invalid".to_owned(),
+            "does not resolve",
+            "mend the name",
+        ),
+    ];
+    for (name, found, remedy) in expected {
+        let check = seed(&name);
+        assert_eq!(check["state"], "failed", "{check}");
+        assert!(check["found"].as_str().unwrap().contains(found), "{check}");
+        assert!(
+            check["remedy"].as_str().unwrap().contains(remedy),
+            "{check}"
+        );
+    }
+    // what isolates a node is in its status too, with the remedy
+    let said = |text: &str| {
+        node.cli(&["status", "--json"]).expect_json()["warnings"]
+            .to_string()
+            .contains(text)
+    };
+    eventually("status warns", Duration::from_secs(60), || {
+        said("refuses connections")
+    });
+    assert!(said("start p2pfs there"));
+    let log = node.stop().stderr;
+    assert!(log.contains("refuses connections"), "{log}");
+}
+
+#[apply(promise)]
+fn the_doctor_says_what_is_not_shared_and_what_to_do() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("private", b"1");
+    set_mode(&node.share.join("private"), 0o600);
+    let mut checkup = Value::Null;
+    eventually("it is left out", SOON, || {
+        checkup = doctor(&node).1;
+        checks(&checkup, "share ")[0]["state"] == "warning"
+    });
+    let remedy = checks(&checkup, "share ")[0]["remedy"].to_string();
+    assert!(remedy.contains("chmod o+r"), "{remedy}");
+    let share = node.share.to_str().unwrap();
+    let moved = node.home.join("elsewhere");
+    fs::rename(share, &moved).unwrap();
+    eventually("the share is gone", Duration::from_secs(90), || {
+        checkup = doctor(&node).1;
+        checks(&checkup, "share ")[0]["state"] == "failed"
+    });
+    fs::rename(&moved, share).unwrap();
+}
+
+#[apply(promise)]
+fn without_a_daemon_the_doctor_says_what_keeps_one_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "short").unwrap();
+    set_mode(&secret, 0o600);
+    let config = folder.path().join("p2pfs.toml");
+    let listen = taken.local_addr().unwrap();
+    let text = format!(
+        "listen = '{listen}'\nsecret_file = '{}'\n",
+        secret.display()
+    );
+    fs::write(&config, text).unwrap();
+    let run_doctor = || {
+        let mut command = program();
+        command.args(["doctor", "--json", "--config"]).arg(&config);
+        command.arg("--socket").arg(folder.path().join("no.sock"));
+        run(&mut command)
+    };
+    let finished = run_doctor();
+    assert_eq!(finished.status.code(), Some(1));
+    let checkup: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    for name in ["daemon", "secret", "port"] {
+        assert_eq!(checks(&checkup, name)[0]["state"], "failed", "{checkup:#}");
+    }
+    assert_eq!(checks(&checkup, "fuse")[0]["state"], "ok");
+    fs::write(&config, "nam = 'x'\n[cache]\nsize = '1'\n").unwrap();
+    let checkup: Value = serde_json::from_slice(&run_doctor().stdout).unwrap();
+    assert_eq!(checks(&checkup, "configuration").len(), 2, "{checkup:#}");
+}

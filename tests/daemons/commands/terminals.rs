@@ -1,0 +1,157 @@
+//! Commands before a person at a terminal: columns, colours, questions, progress and the names that
+//! the shell offers.
+
+use std::fs;
+use std::process::Command;
+
+use macro_rules_attribute::apply;
+
+use super::NEEDS;
+use crate::readers::terminal::Terminal;
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+#[apply(promise)]
+fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("docs/paper one.txt", b"1");
+    nodes[0].write("docs/other", b"1");
+    nodes[1].wait_for_file("docs/paper one.txt");
+    nodes[1].wait_for_file("docs/other");
+    let offered = |words: &[&str]| -> Vec<String> {
+        let mut command = program();
+        command.arg("--").arg("p2pfs").args(words);
+        command
+            .env("COMPLETE", "fish")
+            .env("P2PFS_SOCKET", nodes[1].socket());
+        let said = run(&mut command).expect_ok();
+        let first = |line: &str| line.split('\t').next().unwrap_or_default().to_owned();
+        said.lines().map(first).collect()
+    };
+    assert_eq!(offered(&["get", "d"]), ["docs/"]);
+    assert_eq!(offered(&["pin", "docs/p"]), ["docs/paper one.txt"]);
+    assert_eq!(
+        offered(&["why", "docs/"]),
+        ["docs/other", "docs/paper one.txt"]
+    );
+    assert_eq!(offered(&["ping", ""])[0], "one");
+    let share = nodes[1].share.to_str().unwrap();
+    assert_eq!(offered(&["share", "remove", "/"]), [share]);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(program().args(["completions", shell])).expect_ok();
+        assert!(script.contains("COMPLETE"), "{script}");
+    }
+}
+
+/// Runs a command on a terminal of 80 columns to its end, and gives what it showed.
+fn on_terminal(command: &mut Command) -> String {
+    let mut terminal = Terminal::open(24, 80);
+    let mut child = terminal.run(command);
+    let status = wait_child(&mut child, HANG_LIMIT);
+    assert!(status.success(), "{command:?}: {}", terminal.shown());
+    terminal.settle();
+    terminal.shown()
+}
+
+/// The text without the escapes that colour it.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let end = after.find(|c: char| c.is_ascii_alphabetic()).unwrap();
+        rest = &after[end + 1..];
+    }
+    plain + rest
+}
+
+#[apply(promise)]
+fn what_people_read_fits_80_columns_has_names_and_no_colour_where_none_is_wanted() {
+    let mut cluster = Cluster::new();
+    let mut nodes = cluster.start_all(&["a-machine-with-a-long-name", "two"]);
+    nodes[0].write("docs/paper.txt", &noise(1, 300_000));
+    nodes[0].write("more/paper.txt", &noise(3, 300_000));
+    nodes[1].wait_for_file("more/paper.txt");
+    nodes[0].write("diary", b"1");
+    set_mode(&nodes[0].share.join("diary"), 0o600);
+    nodes[1].wait_for_file("docs/paper.txt");
+    nodes[1].cli(&["prefetch", "docs"]).expect_ok();
+    nodes[1].write("docs/paper.txt", &noise(2, 300_000));
+    (nodes[0].cli(&[
+        "say",
+        "more words than a line of a terminal has room for "
+            .repeat(4)
+            .trim(),
+    ]))
+    .expect_ok();
+    eventually("what was said is told", HANG_LIMIT, || {
+        let events = nodes[1].cli(&["events"]).expect_ok();
+        events.contains("more words")
+    });
+    let key = nodes[0].cli(&["status", "--json"]).expect_json()["node"].to_string();
+    let commands: [&[&str]; 9] = [
+        &["status"],
+        &["peers"],
+        &["ls", "-l", "more"],
+        &["share"],
+        &["why", "docs/paper.txt"],
+        &["cache", "ls"],
+        &["events"],
+        &["ping", "a-machine-with-a-long-name"],
+        &["doctor"],
+    ];
+    for arguments in commands {
+        let shown = on_terminal(&mut nodes[1].cli_command(arguments));
+        for line in plain(&shown).lines() {
+            // the folders of the test are longer than a line themselves
+            let is_long = line.contains("p2pfs-test-") || line.chars().count() <= 80;
+            assert!(is_long, "{arguments:?}: {line}");
+        }
+        assert!(!shown.contains(&key[1..17]), "{arguments:?}: {shown}");
+        let bare = on_terminal(nodes[1].cli_command(arguments).env("NO_COLOR", "1"));
+        assert!(!bare.contains("\x1b["), "{arguments:?}: {bare:?}");
+    }
+    assert!(on_terminal(&mut nodes[1].cli_command(&["doctor"])).contains("\x1b[3"));
+    assert!(nodes[1].is_running());
+}
+
+#[apply(promise)]
+fn leaving_is_asked_about_on_a_terminal_and_nothing_happens_without_a_yes() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    let leave = |answer: &[u8]| {
+        let mut terminal = Terminal::open(24, 80);
+        let mut child = terminal.run(&mut node.cli_command(&["leave"]));
+        terminal.read_until("[y/N] ");
+        terminal.write(answer);
+        wait_child(&mut child, HANG_LIMIT).code()
+    };
+    assert_eq!(leave(b"\n"), Some(1));
+    assert_eq!(leave(b"no\n"), Some(1));
+    assert_eq!(leave(b"y\n"), Some(0));
+    let ended = node.await_end();
+    assert!(ended.status.success(), "{}", ended.stderr);
+}
+
+#[apply(promise)]
+fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let more = cluster.folder.path().join("more");
+    fs::create_dir(&more).unwrap();
+    set_mode(&more, 0o755);
+    let file = more.join("large");
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    set_mode(&file, 0o644);
+    let dir = more.to_str().unwrap();
+    let shown = on_terminal(&mut node.cli_command(&["share", "add", dir]));
+    let shown = plain(&shown);
+    assert!(shown.contains(" of 1.00 GiB read, "), "{shown}");
+    assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
+    assert!(shown.contains("1 files, 1.0 GiB"), "{shown}");
+    // all of it is listed when the command ends
+    assert_eq!(node.cli(&["ls"]).expect_ok(), "large\n");
+}

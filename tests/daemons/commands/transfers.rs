@@ -1,0 +1,102 @@
+//! Commands that bring bytes or hold them back: prefetch and limits.
+
+use std::fs;
+
+use macro_rules_attribute::apply;
+
+use super::{NEEDS, SOON};
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+#[apply(promise)]
+fn a_prefetch_that_cannot_fit_is_refused_before_anything_is_fetched() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start_with(NodeOptions {
+        more: vec!["--cache-size".to_owned(), "4MiB".to_owned()],
+        ..NodeOptions::new("reader")
+    });
+    for number in 0..3 {
+        author.write(&format!("many/{number}"), &noise(number, 2 << 20));
+        reader.wait_for_file(&format!("many/{number}"));
+    }
+    let refused = reader.cli(&["prefetch", "many"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains("do not fit"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("cache resize"),
+        "{}",
+        refused.stderr
+    );
+    let status = reader.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["cache"]["used_bytes"], 0);
+    reader.cli(&["prefetch", "many/0"]).expect_ok();
+}
+
+#[apply(promise)]
+fn a_prefetch_stops_when_it_is_stopped() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start("reader");
+    author.write("large", &noise(1, 64 << 20));
+    reader.wait_for_file("large");
+    author.signal(libc::SIGSTOP);
+    let prefetch = start(&mut reader.cli_command(&["prefetch", "large"]));
+    let wanted = || {
+        let top = reader.cli(&["top", "--once", "--json"]).expect_json();
+        let transfers = top["transfers"].as_array().unwrap().clone();
+        transfers.iter().any(|transfer| transfer["whole"] == true)
+    };
+    eventually("it is being fetched", SOON, wanted);
+    prefetch.signal(libc::SIGINT);
+    prefetch.end_within(SOON);
+    let is_over = || !wanted();
+    eventually("nothing is fetched any more", SOON, is_over);
+    author.signal(libc::SIGCONT);
+}
+
+#[apply(promise)]
+fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[limits]\ndown = '2MiB/s'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    for name in ["down", "up", "free"] {
+        author.write(name, &noise(name.len() as u64, 8 << 20));
+        reader.wait_for_file(name);
+    }
+    let seconds = |name: &str| {
+        let begun = std::time::Instant::now();
+        reader.cli(&["prefetch", name]).expect_ok();
+        begun.elapsed().as_secs_f64()
+    };
+    // 8 MiB at 2 MiB a second, less what may pass at once
+    assert!(seconds("down") > 2.0);
+    let free = reader
+        .cli(&["limits", "--down", "none", "--json"])
+        .expect_json();
+    assert!(free.get("down_bytes_per_s").is_none(), "{free}");
+    assert_eq!(free["configured_down_bytes_per_s"], 2 << 20);
+    author.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
+    assert!(seconds("up") > 2.0);
+    let text = author.cli(&["limits"]).expect_ok();
+    assert!(
+        text.contains("2MiB/s, until the next start; configured: none"),
+        "{text}"
+    );
+    author.cli(&["limits", "--configured"]).expect_ok();
+    reader.cli(&["limits", "--configured"]).expect_ok();
+    let text = reader.cli(&["limits"]).expect_ok();
+    assert!(text.contains("down     2MiB/s, as configured"), "{text}");
+    fs::write(reader.home.join("p2pfs.toml"), "").unwrap();
+    reader.signal(libc::SIGHUP);
+    eventually("the reload lifts the limit", SOON, || {
+        let limits = reader.cli(&["limits", "--json"]).expect_json();
+        limits.get("down_bytes_per_s").is_none()
+    });
+    assert!(fs::read(reader.mounted("free")).unwrap() == noise(4, 8 << 20));
+}
