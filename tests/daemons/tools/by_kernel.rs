@@ -1,0 +1,181 @@
+//! Files that the kernel reads by itself: complete ones and own ones, where the daemon has the
+//! right to it, and a daemon of an ordinary user, which has not.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use macro_rules_attribute::apply;
+
+use super::{NEEDS, SECOND, activity, count, world};
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+/// Whether the kernel may read by itself here; says so where not.
+fn has_passthrough(node: &Node) -> bool {
+    let may = activity(node)["passthrough"].as_bool().unwrap();
+    if !may {
+        let status = node.cli(&["status"]).expect_ok();
+        assert!(status.contains("read through the daemon"), "{status}");
+        eprintln!("SKIPPED: no passthrough here");
+    }
+    may
+}
+
+fn wait_until_closed(node: &Node) {
+    eventually("all files are closed", 60 * SECOND, || {
+        let status = node.cli(&["status", "--json"]).expect_json();
+        status["open_versions"] == 0
+    });
+}
+
+#[apply(promise)]
+fn a_complete_file_is_read_by_the_kernel_itself() {
+    let world = world();
+    if !has_passthrough(&world.reader) {
+        return;
+    }
+    let bytes = fs::read(world.source("kernel.bin")).unwrap();
+    let seen = world.seen("kernel.bin");
+    // it completes while it is open: who has it open keeps asking, and so does who joins
+    let first = File::open(&seen).unwrap();
+    assert!(fs::read(&seen).unwrap() == bytes);
+    let mut page = [0; 4096];
+    first.read_exact_at(&mut page, 1 << 20).unwrap();
+    assert_eq!(page[..], bytes[1 << 20..(1 << 20) + 4096]);
+    drop(first);
+    wait_until_closed(&world.reader);
+    let before = count(&world.reader, "reads");
+    assert!(
+        fs::read(&seen).unwrap() == bytes,
+        "the next open reads it from the disk"
+    );
+    let mapped = run(Command::new("cmp")
+        .arg(&seen)
+        .arg(world.source("kernel.bin")));
+    mapped.expect_ok();
+    assert_eq!(
+        count(&world.reader, "reads"),
+        before,
+        "no read came to the daemon"
+    );
+}
+
+#[apply(promise)]
+fn an_own_file_is_read_by_the_kernel_itself_and_is_live() {
+    let world = world();
+    if !has_passthrough(&world.author) {
+        return;
+    }
+    world.author.write("own.log", b"one\n");
+    world.author.wait_for_file("own.log");
+    let (own, seen) = (world.source("own.log"), world.author.mounted("own.log"));
+    let before = count(&world.author, "reads");
+    let mut open = File::open(&seen).unwrap();
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    fs::write(&own, "one\ntwo\n").unwrap();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "one\ntwo\n", "what is appended is seen at once");
+    assert_eq!(open.metadata().unwrap().len(), 8);
+    // a replacement is another file; who has the old one open keeps it
+    let staging = world.author.home.join("own.log");
+    fs::write(&staging, "another\n").unwrap();
+    fs::rename(&staging, &own).unwrap();
+    eventually("the replacement is read", 60 * SECOND, || {
+        fs::read(&seen).is_ok_and(|bytes| bytes == b"another\n")
+    });
+    let mut old = [0; 8];
+    open.read_exact_at(&mut old, 0).unwrap();
+    assert_eq!(&old, b"one\ntwo\n");
+    assert_eq!(
+        count(&world.author, "reads"),
+        before,
+        "no read came to the daemon"
+    );
+}
+
+#[apply(promise)]
+fn an_open_file_outlives_the_clearing_of_the_cache() {
+    let world = world();
+    let bytes = fs::read(world.source("cleared.bin")).unwrap();
+    let seen = world.seen("cleared.bin");
+    assert!(fs::read(&seen).unwrap() == bytes);
+    wait_until_closed(&world.reader);
+    let open = File::open(&seen).unwrap();
+    world.reader.cli(&["cache", "clear"]).expect_ok();
+    let mut read = vec![0; bytes.len()];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes, "an open file stays");
+    drop(open);
+    world.reader.cli(&["cache", "clear"]).expect_ok();
+    assert!(fs::read(&seen).unwrap() == bytes, "and can be fetched anew");
+}
+
+/// Runs a daemon as an ordinary user, who may open /dev/fuse in a namespace of mounts of its own.
+const AS_A_USER: &str = r#"
+cd "$1" && mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse || exit 77
+mkdir share mnt && echo hello > share/a.txt && cp "$1/../reader/secret" . && chown -R 65534 .
+user="setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=$1"
+$user timeout 60 "$2" daemon --config /dev/null --listen 127.0.0.1:0 --secret-file secret \
+    --state "$1/state" --cache "$1/cache" --socket "$1/s" --mount "$1/mnt" --share "$1/share" \
+    2> log &
+"$2" wait --mounted --file a.txt --timeout 30s --socket "$1/s"
+$user cat mnt/a.txt mnt/a.txt || { $user stat . mnt mnt/a.txt; mount | grep "$1"; cat log; } >&2
+"$2" status --socket "$1/s" | grep ^warning
+cat mnt/a.txt; ls mnt
+kill $!; wait; grep -c WARN log
+"#;
+/// What that daemon and its user said, line by line, and what root was told, who is another;
+/// nothing where there cannot be one here.
+fn daemon_of_a_user(name: &str) -> Option<(Vec<String>, String)> {
+    let world = world();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become an ordinary user");
+        return None;
+    }
+    let home = world.author.home.with_file_name(name);
+    fs::create_dir(&home).unwrap();
+    set_mode(&home, 0o755);
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["-m", "sh", "-c", AS_A_USER, "sh"])
+        .arg(&home)
+        .arg(P2PFS);
+    let ran = run(&mut unshare);
+    if ran.status.code() == Some(77) || !Path::new("/usr/bin/fusermount3").exists() {
+        eprintln!(
+            "SKIPPED: no daemon of an ordinary user here: {}",
+            ran.stderr
+        );
+        return None;
+    }
+    let refused = ran.stderr.clone();
+    let lines = ran.expect_ok().lines().map(str::to_owned).collect();
+    Some((lines, refused))
+}
+
+#[apply(promise)]
+#[takes("unshare", "setpriv", "mknod")]
+fn without_the_right_the_daemon_reads_and_warns_once() {
+    let Some((lines, errors)) = daemon_of_a_user("user") else {
+        return;
+    };
+    assert_eq!(lines[..2], ["hello", "hello"], "{errors}");
+    assert!(lines[2].contains("read through the daemon"), "{lines:?}");
+    assert_eq!(lines[3..], ["1"], "one warning in the log");
+}
+
+#[apply(promise)]
+#[takes("unshare", "setpriv", "mknod")]
+fn a_mount_of_an_ordinary_user_refuses_all_others() {
+    let Some((lines, refused)) = daemon_of_a_user("another-user") else {
+        return;
+    };
+    assert_eq!(lines.iter().filter(|line| *line == "hello").count(), 2);
+    let denied = refused.matches("Permission denied").count();
+    assert_eq!(denied, 2, "a file and the folder itself: {refused}");
+}
