@@ -1,24 +1,24 @@
 //! Who reads in a mount: `p2pfs top` names them, budgets slow them, and those on the list of
 //! `cached_only` make nothing come. Real daemons, real mounts, real processes.
 
+mod budgets;
 pub mod terminal;
+mod top;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use macro_rules_attribute::apply;
 use parking_lot::{Mutex, MutexGuard};
+use serde_json::Value;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
-use serde_json::Value;
 
 const NEEDS: &[Need] = &[mount];
 
@@ -143,133 +143,6 @@ fn file_of<'a>(reader: &'a Value, name: &str) -> &'a Value {
     let files = reader["files"].as_array().unwrap();
     let found = files.iter().find(|file| file["path"] == name);
     found.unwrap_or_else(|| panic!("{name} is not among {files:?}"))
-}
-
-#[apply(promise)]
-#[takes("cat")]
-fn top_names_a_reader_with_its_file_while_it_waits() {
-    let world = world();
-    let name = "wait\u{1b}for-me.bin";
-    let bytes = noise(1, MIB);
-    let path = world.share(name, &bytes);
-    let program = world.program("patient-reader");
-    world.author.signal(libc::SIGSTOP);
-    let running = start(Command::new(&program).arg(&path));
-    let mut waiting = None;
-    eventually("the reader is seen to wait", 60 * SECOND, || {
-        let reader = world.reader_named("patient-reader");
-        waiting = reader.filter(|it| it["waiting"]["waiting_for"] == "peers");
-        waiting.is_some()
-    });
-    let reader = waiting.unwrap();
-    assert_eq!(reader["pid"], running.pid());
-    assert_eq!(reader["uid"], rustix::process::getuid().as_raw());
-    let file = file_of(&reader, name);
-    assert_eq!(
-        (&file["open"], &file["by_kernel"]),
-        (&1.into(), &false.into())
-    );
-    assert!(
-        file["waiting"]["waiting_reads"].as_u64().unwrap() >= 1,
-        "{file}"
-    );
-    let top = world.top();
-    let transfers = top["transfers"].as_array().unwrap();
-    let transfer = transfers.iter().find(|it| it["path"] == name).unwrap();
-    assert_eq!(transfer["size_bytes"], MIB as u64);
-    let text = world.reader.cli(&["top", "--once"]).expect_ok();
-    assert!(text.contains("patient-reader"), "{text}");
-    assert!(text.contains("wait\\u{1b}for-me.bin"), "{text}");
-    assert!(!text.contains('\x1b'), "{text}");
-    world.author.signal(libc::SIGCONT);
-    // the short deadline may have passed meanwhile: that is another promise
-    running.finish(HANG_LIMIT);
-}
-
-#[apply(promise)]
-#[takes("cat")]
-fn top_tells_what_came_from_the_cache_and_what_from_others() {
-    let world = world();
-    let bytes = noise(2, 3 * MIB);
-    let path = world.share("origin.bin", &bytes);
-    let program = world.program("cold-reader");
-    let read = run(Command::new(&program).arg(&path));
-    assert!(read.stdout == bytes);
-    let cold = world.reader_named("cold-reader").unwrap();
-    assert_eq!(cold["from_peers_bytes"], bytes.len(), "{cold}");
-    assert_eq!(cold["from_cache_bytes"], 0, "{cold}");
-    let file = file_of(&cold, "origin.bin");
-    assert_eq!(file["open"], 0, "closed, and still told of: {file}");
-    // whether the kernel reads it or the daemon gives it, nothing comes a second time
-    let warm = run(Command::new(world.program("warm-reader")).arg(&path));
-    assert!(warm.stdout == bytes);
-    let warm = world.reader_named("warm-reader").unwrap();
-    assert_eq!(warm["from_peers_bytes"], 0, "{warm}");
-    let status = world.reader.cli(&["status", "--json"]).expect_json();
-    let passthrough = &status["mount"]["activity"]["passthrough"];
-    assert_eq!(&file_of(&warm, "origin.bin")["by_kernel"], passthrough);
-}
-
-#[apply(promise)]
-fn top_prints_a_line_of_json_for_each_look() {
-    let world = world();
-    let mut command = world
-        .reader
-        .cli_command(&["top", "--json", "--interval", "50ms"]);
-    let (read, write) = io::pipe().unwrap();
-    let mut child = command.stdout(write).spawn().unwrap();
-    drop(command);
-    let lines = io::BufRead::lines(io::BufReader::new(read)).take(3);
-    for line in lines {
-        let look: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        assert_eq!(look["name"], "reader");
-        assert_eq!(look["peers"][0]["name"], "author");
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-#[apply(promise)]
-fn the_live_view_draws_ends_and_gives_the_terminal_back() {
-    let world = world();
-    for (how, keys, signal) in [
-        ("the key q", &b"q"[..], None),
-        ("Ctrl-C", b"\x03", None),
-        ("SIGTERM", b"", Some(libc::SIGTERM)),
-    ] {
-        let mut terminal = terminal::Terminal::open(30, 100);
-        let before = terminal.settings();
-        let mut child = terminal.run(world.reader.cli_command(&["top"]).env("NO_COLOR", "1"));
-        terminal.read_until("q: quit");
-        let shown = terminal.shown();
-        assert!(
-            shown.contains("reader") && shown.contains("author"),
-            "{shown}"
-        );
-        assert!(
-            shown.contains("\x1b[?1049h"),
-            "on a screen of its own: {shown:?}"
-        );
-        for number in (30..38).chain(40..48).chain(90..98) {
-            let coloured = format!("\x1b[{number}m");
-            assert!(!shown.contains(&coloured), "coloured: {shown:?}");
-        }
-        assert!(terminal.settings() != before, "it reads key by key");
-        terminal.write(keys);
-        if let Some(signal) = signal {
-            // SAFETY: the child was not waited for yet, so the pid is still its own.
-            unsafe { libc::kill(child.id() as i32, signal) };
-        }
-        let mut status = None;
-        eventually(how, 60 * SECOND, || {
-            status = child.try_wait().unwrap();
-            status.is_some()
-        });
-        assert_eq!(status.unwrap().code(), Some(0), "{how}");
-        assert_eq!(terminal.settings(), before, "{how}");
-        terminal.read_until("\x1b[?1049l");
-        terminal.read_until("\x1b[?25h");
-    }
 }
 
 /// Opens and reads a file in a thread that has another name than the process.
@@ -413,131 +286,4 @@ fn a_refusal_is_quick_and_makes_nothing_come() {
         .collect();
     assert!(wanted.is_empty(), "{wanted:?}");
     assert_eq!(world.received_bytes(), before, "nothing came for it");
-}
-
-#[apply(promise)]
-#[takes("cat")]
-fn a_budget_holds_and_slows_nobody_else() {
-    let world = world();
-    let bytes = noise(5, 5 * MIB);
-    let path = world.share("budget.bin", &bytes);
-    let other = world.share("no-budget.bin", &noise(6, 2 * MIB));
-    let program = world.program("slow-reader");
-    world.set_budget("slow-reader", MIB as u64 / 8);
-    let mut slow = start(Command::new(&program).arg(&path));
-    world.wait_for_delay(slow.pid());
-    // others are served meanwhile, another file and the same one
-    assert!(run(Command::new("cat").arg(&other)).status.success());
-    assert!(slow.is_running(), "a file of 5 MiB at 128 KiB/s takes 40 s");
-    let first_part = fs::File::open(&path).unwrap();
-    let mut part = vec![0; MIB];
-    io::Read::read_exact(&mut &first_part, &mut part).unwrap();
-    assert!(
-        part == bytes[..MIB],
-        "the same file, to one without a budget"
-    );
-    drop(first_part);
-    world.set_budget("slow-reader", MIB as u64);
-    let finished = slow.finish(HANG_LIMIT);
-    assert!(
-        finished.stdout == bytes,
-        "slow, and right: {}",
-        finished.stderr
-    );
-    // what is cached is not slowed
-    world.set_budget("slow-reader", 64 << 10);
-    let again = start(Command::new(&program).arg(&path));
-    assert!(again.finish(60 * SECOND).stdout == bytes);
-    world.configure("");
-}
-
-#[apply(promise)]
-#[takes("cat")]
-fn a_read_that_waits_for_its_budget_is_no_error_and_can_be_ended() {
-    let world = world();
-    let program = world.program("slowest-reader");
-    world.set_budget("slowest-reader", 64 << 10);
-    // a read of 128 KiB waits 2 s and more, which is the read deadline
-    let bytes = noise(7, 448 << 10);
-    let path = world.share("delayed.bin", &bytes);
-    let begun = Instant::now();
-    let finished = start(Command::new(&program).arg(&path)).finish(HANG_LIMIT);
-    assert!(finished.stdout == bytes, "{}", finished.stderr);
-    assert!(
-        begun.elapsed() > 3 * SECOND,
-        "448 KiB in {:?}",
-        begun.elapsed()
-    );
-    let path = world.share("never-read.bin", &noise(8, 4 * MIB));
-    let slow = start(Command::new(&program).arg(&path));
-    world.wait_for_delay(slow.pid());
-    slow.signal(libc::SIGINT);
-    let begun = Instant::now();
-    slow.finish(HANG_LIMIT);
-    assert!(
-        begun.elapsed() < SECOND,
-        "{:?} after Ctrl-C",
-        begun.elapsed()
-    );
-    world.configure("");
-}
-
-extern "C" fn note_signal(_: libc::c_int) {}
-
-#[apply(promise)]
-#[takes("dd")]
-fn a_signal_that_is_caught_ends_no_wait_for_a_budget_and_a_fatal_one_does() {
-    let world = world();
-    // the test itself, in a thread that is told of a signal and whose call is not begun anew
-    world.set_budget(&own_name(), 64 << 10);
-    let bytes = noise(9, MIB);
-    let path = world.share("signals.bin", &bytes);
-    let pid = std::process::id();
-    // SAFETY: the handler does nothing, and the struct is plain numbers.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = note_signal as *const () as libc::sighandler_t;
-        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
-    }
-    let (tell, told) = std::sync::mpsc::channel();
-    thread::scope(|scope| {
-        let reading = scope.spawn(|| {
-            // SAFETY: the call takes nothing and gives this thread.
-            tell.send(unsafe { libc::pthread_self() }).unwrap();
-            let file = fs::File::open(&path)?;
-            let mut buffer = vec![0; 192 << 10];
-            let first = io::Read::read(&mut &file, &mut buffer)?;
-            let second = io::Read::read(&mut &file, &mut buffer)?;
-            io::Result::Ok((first, second, buffer))
-        });
-        let thread = told.recv().unwrap();
-        world.wait_for_delay(pid);
-        for _ in 0..3 {
-            // SAFETY: the thread is joined only below.
-            unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
-        }
-        let (first, second, buffer) = reading.join().unwrap().unwrap();
-        assert_eq!((first, second), (192 << 10, 192 << 10));
-        assert!(buffer == bytes[first..first + second]);
-    });
-    // a program that catches one signal ends by another all the same
-    let program = world.cluster.folder.path().join("slow-dd");
-    copy_program("/bin/dd", &program);
-    world.set_budget("slow-dd", 64 << 10);
-    let path = world.share("signals-too.bin", &noise(10, 4 * MIB));
-    let from = format!("if={}", path.display());
-    let mut slow = start(Command::new(&program).args([&from, "of=/dev/null", "bs=1M"]));
-    world.wait_for_delay(slow.pid());
-    slow.signal(libc::SIGUSR1);
-    world.wait_for_delay(slow.pid());
-    assert!(slow.is_running());
-    slow.signal(libc::SIGTERM);
-    let begun = Instant::now();
-    slow.finish(HANG_LIMIT);
-    assert!(
-        begun.elapsed() < SECOND,
-        "{:?} after SIGTERM",
-        begun.elapsed()
-    );
-    world.configure("");
 }

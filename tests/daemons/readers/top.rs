@@ -1,0 +1,139 @@
+//! `p2pfs top`: who reads which file, where its bytes come from, and how that is drawn.
+
+use std::io;
+use std::process::Command;
+
+use macro_rules_attribute::apply;
+use serde_json::Value;
+
+use super::{MIB, NEEDS, SECOND, file_of, terminal, world};
+use crate::support::content::noise;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+#[apply(promise)]
+#[takes("cat")]
+fn top_names_a_reader_with_its_file_while_it_waits() {
+    let world = world();
+    let name = "wait\u{1b}for-me.bin";
+    let bytes = noise(1, MIB);
+    let path = world.share(name, &bytes);
+    let program = world.program("patient-reader");
+    world.author.signal(libc::SIGSTOP);
+    let running = start(Command::new(&program).arg(&path));
+    let mut waiting = None;
+    eventually("the reader is seen to wait", 60 * SECOND, || {
+        let reader = world.reader_named("patient-reader");
+        waiting = reader.filter(|it| it["waiting"]["waiting_for"] == "peers");
+        waiting.is_some()
+    });
+    let reader = waiting.unwrap();
+    assert_eq!(reader["pid"], running.pid());
+    assert_eq!(reader["uid"], rustix::process::getuid().as_raw());
+    let file = file_of(&reader, name);
+    assert_eq!(
+        (&file["open"], &file["by_kernel"]),
+        (&1.into(), &false.into())
+    );
+    assert!(
+        file["waiting"]["waiting_reads"].as_u64().unwrap() >= 1,
+        "{file}"
+    );
+    let top = world.top();
+    let transfers = top["transfers"].as_array().unwrap();
+    let transfer = transfers.iter().find(|it| it["path"] == name).unwrap();
+    assert_eq!(transfer["size_bytes"], MIB as u64);
+    let text = world.reader.cli(&["top", "--once"]).expect_ok();
+    assert!(text.contains("patient-reader"), "{text}");
+    assert!(text.contains("wait\\u{1b}for-me.bin"), "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
+    world.author.signal(libc::SIGCONT);
+    // the short deadline may have passed meanwhile: that is another promise
+    running.finish(HANG_LIMIT);
+}
+
+#[apply(promise)]
+#[takes("cat")]
+fn top_tells_what_came_from_the_cache_and_what_from_others() {
+    let world = world();
+    let bytes = noise(2, 3 * MIB);
+    let path = world.share("origin.bin", &bytes);
+    let program = world.program("cold-reader");
+    let read = run(Command::new(&program).arg(&path));
+    assert!(read.stdout == bytes);
+    let cold = world.reader_named("cold-reader").unwrap();
+    assert_eq!(cold["from_peers_bytes"], bytes.len(), "{cold}");
+    assert_eq!(cold["from_cache_bytes"], 0, "{cold}");
+    let file = file_of(&cold, "origin.bin");
+    assert_eq!(file["open"], 0, "closed, and still told of: {file}");
+    // whether the kernel reads it or the daemon gives it, nothing comes a second time
+    let warm = run(Command::new(world.program("warm-reader")).arg(&path));
+    assert!(warm.stdout == bytes);
+    let warm = world.reader_named("warm-reader").unwrap();
+    assert_eq!(warm["from_peers_bytes"], 0, "{warm}");
+    let status = world.reader.cli(&["status", "--json"]).expect_json();
+    let passthrough = &status["mount"]["activity"]["passthrough"];
+    assert_eq!(&file_of(&warm, "origin.bin")["by_kernel"], passthrough);
+}
+
+#[apply(promise)]
+fn top_prints_a_line_of_json_for_each_look() {
+    let world = world();
+    let mut command = world
+        .reader
+        .cli_command(&["top", "--json", "--interval", "50ms"]);
+    let (read, write) = io::pipe().unwrap();
+    let mut child = command.stdout(write).spawn().unwrap();
+    drop(command);
+    let lines = io::BufRead::lines(io::BufReader::new(read)).take(3);
+    for line in lines {
+        let look: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(look["name"], "reader");
+        assert_eq!(look["peers"][0]["name"], "author");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[apply(promise)]
+fn the_live_view_draws_ends_and_gives_the_terminal_back() {
+    let world = world();
+    for (how, keys, signal) in [
+        ("the key q", &b"q"[..], None),
+        ("Ctrl-C", b"\x03", None),
+        ("SIGTERM", b"", Some(libc::SIGTERM)),
+    ] {
+        let mut terminal = terminal::Terminal::open(30, 100);
+        let before = terminal.settings();
+        let mut child = terminal.run(world.reader.cli_command(&["top"]).env("NO_COLOR", "1"));
+        terminal.read_until("q: quit");
+        let shown = terminal.shown();
+        assert!(
+            shown.contains("reader") && shown.contains("author"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("\x1b[?1049h"),
+            "on a screen of its own: {shown:?}"
+        );
+        for number in (30..38).chain(40..48).chain(90..98) {
+            let coloured = format!("\x1b[{number}m");
+            assert!(!shown.contains(&coloured), "coloured: {shown:?}");
+        }
+        assert!(terminal.settings() != before, "it reads key by key");
+        terminal.write(keys);
+        if let Some(signal) = signal {
+            // SAFETY: the child was not waited for yet, so the pid is still its own.
+            unsafe { libc::kill(child.id() as i32, signal) };
+        }
+        let mut status = None;
+        eventually(how, 60 * SECOND, || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(0), "{how}");
+        assert_eq!(terminal.settings(), before, "{how}");
+        terminal.read_until("\x1b[?1049l");
+        terminal.read_until("\x1b[?25h");
+    }
+}
