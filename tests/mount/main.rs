@@ -1,11 +1,13 @@
 //! Real mounts of a content in memory, which takes root and /dev/fuse, in a namespace of mounts
 //! that ends with this process.
 
+mod attributes;
 mod changes;
 mod handles;
 mod life;
 mod names;
 mod posix;
+mod read_only;
 mod reads;
 mod rules;
 #[path = "../support/mod.rs"]

@@ -1,21 +1,21 @@
-//! Real mounts: names, attributes, listings, and how changes are seen.
+//! Real mounts: names, listings, the hidden folder, and how changes are seen.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
+
+use macro_rules_attribute::apply;
+use p2pfs::fs::LISTED_LIVE_LIFETIME;
+use p2pfs::wire::native::record::{Entry, Kind};
 
 use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
-use macro_rules_attribute::apply;
-use p2pfs::fs::LISTED_LIVE_LIFETIME;
-use p2pfs::fuse::MountOptions;
-use p2pfs::wire::native::record::{Entry, Kind};
 
 const NEEDS: &[Need] = &[mount_as_root];
 
@@ -38,29 +38,6 @@ fn the_mount_lists_files_directories_and_links() {
     assert_eq!(names(&mounted.at("empty")), BTreeSet::new());
     assert_eq!(errno(fs::read(mounted.at("deep"))), libc::EISDIR);
     assert_eq!(errno(fs::read_dir(mounted.at("a"))), libc::ENOTDIR);
-}
-
-#[apply(promise)]
-fn attributes_are_true() {
-    let content = Memory::new();
-    content.file("file", vec![1; 5000]);
-    content.executable("program", b"#!/bin/sh\n".to_vec());
-    content.file("empty", Vec::new());
-    content.directory("dir");
-    content.directory("dir/sub");
-    let mounted = Mounted::start(&content, |o| (o.uid, o.gid) = (1234, 4321));
-    let file = fs::metadata(mounted.at("file")).unwrap();
-    assert_eq!((file.len(), file.mode() & 0o7777), (5000, 0o644));
-    assert_eq!(
-        (file.mtime(), file.mtime_nsec()),
-        (MTIME.seconds, 123_456_789)
-    );
-    assert_eq!((file.uid(), file.gid(), file.nlink()), (1234, 4321, 1));
-    let program = fs::metadata(mounted.at("program")).unwrap();
-    assert_eq!(program.permissions().mode() & 0o7777, 0o755);
-    let dir = fs::metadata(mounted.at("dir")).unwrap();
-    assert_eq!((dir.mode() & 0o7777, dir.nlink()), (0o755, 3));
-    assert_eq!(fs::metadata(mounted.at("empty")).unwrap().blocks(), 0);
 }
 
 #[apply(promise)]
@@ -223,20 +200,6 @@ fn the_hidden_folders_show_what_is_there_now() {
 }
 
 #[apply(promise)]
-fn inode_numbers_are_the_same_after_a_restart() {
-    let content = Memory::new();
-    content.file("dir/file", b"bytes".to_vec());
-    let numbers = |mounted: &Mounted| {
-        let number = |name: &str| fs::metadata(mounted.at(name)).unwrap().ino();
-        (number("dir"), number("dir/file"))
-    };
-    let first = Mounted::of(&content);
-    let before = numbers(&first);
-    drop(first);
-    assert_eq!(numbers(&Mounted::of(&content)), before);
-}
-
-#[apply(promise)]
 fn the_hidden_folder_is_reachable_but_not_listed() {
     let content = Memory::new();
     let hash = content.file("dir/file", b"bytes".to_vec());
@@ -268,208 +231,6 @@ fn the_hidden_folder_is_reachable_but_not_listed() {
         errno(fs::read_dir(hidden.join("peers/nobody"))),
         libc::ENOENT
     );
-}
-
-#[apply(promise)]
-fn extended_attributes_tell_hash_holders_and_what_is_cached() {
-    let content = Memory::new();
-    let hash = content.file("file", b"bytes".to_vec());
-    content.directory("dir");
-    let mounted = Mounted::of(&content);
-    content.set_cached(hash, 3);
-    let get = |name: &str| {
-        let mut room = [0; 256];
-        let length = rustix::fs::getxattr(mounted.at("file"), name, &mut room)?;
-        Ok::<_, rustix::io::Errno>(String::from_utf8(room[..length].to_vec()).unwrap())
-    };
-    assert_eq!(get("user.p2pfs.hash"), Ok(hash.to_string()));
-    assert_eq!(get("user.p2pfs.holders"), Ok("far".to_owned()));
-    assert_eq!(get("user.p2pfs.cached"), Ok("3".to_owned()));
-    assert_eq!(get("user.p2pfs.verified"), Ok("blake3".to_owned()));
-    assert_eq!(get("user.other"), Err(rustix::io::Errno::NODATA));
-    assert_eq!(
-        get("security.capability"),
-        Err(rustix::io::Errno::OPNOTSUPP)
-    );
-
-    let mut room = [0; 8];
-    let short = rustix::fs::getxattr(mounted.at("file"), "user.p2pfs.hash", &mut room);
-    assert_eq!(short, Err(rustix::io::Errno::RANGE));
-    let file = std::ffi::CString::new(mounted.at("file").as_os_str().as_bytes()).unwrap();
-    // SAFETY: both names are C strings, and no byte is written where the size is 0.
-    let size = unsafe {
-        libc::getxattr(
-            file.as_ptr(),
-            c"user.p2pfs.hash".as_ptr(),
-            std::ptr::null_mut(),
-            0,
-        )
-    };
-    assert_eq!(size, 64, "asked with no room, it says how much is needed");
-    let mut room = [0; 256];
-    for name in ["user.p2pfs.hash", "user.p2pfs.cached"] {
-        let of_directory = rustix::fs::getxattr(mounted.at("dir"), name, &mut room);
-        assert_eq!(of_directory, Err(rustix::io::Errno::NODATA), "{name}");
-    }
-}
-
-#[apply(promise)]
-fn extended_attributes_are_answered_by_name_and_carried_by_no_copy() {
-    let content = Memory::new();
-    content.file("tree/file", b"bytes".to_vec());
-    let mounted = Mounted::of(&content);
-    for name in ["tree/file", "tree", ""] {
-        for room in [&mut [][..], &mut [0; 256]] {
-            let listed = rustix::fs::listxattr(mounted.at(name), room);
-            assert_eq!(listed, Ok(0), "{name:?}");
-        }
-    }
-    let copy = mounted.beside("copy");
-    let copied = run_with("cp", &[&"-a", &mounted.at("tree"), &copy]);
-    assert!(copied.status.success(), "{copied:?}");
-    let of_copy = rustix::fs::getxattr(copy.join("file"), "user.p2pfs.hash", &mut [0; 256]);
-    assert_eq!(of_copy, Err(rustix::io::Errno::NODATA));
-}
-
-#[apply(promise)]
-fn masks_take_permissions_away_of_files_and_of_directories() {
-    let content = Memory::new();
-    content.file("file", b"bytes".to_vec());
-    content.executable("program", b"#!/bin/sh\n".to_vec());
-    content.symlink("link", "file");
-    content.directory("dir");
-    let masks = |file, directory| {
-        move |options: &mut MountOptions| {
-            (options.file_mask, options.directory_mask) = (file, directory);
-        }
-    };
-    for (file_mask, directory_mask, wanted) in [
-        (0o022, 0o022, [0o644, 0o755, 0o755]),
-        (0o002, 0o077, [0o664, 0o775, 0o700]),
-        (0o137, 0o027, [0o640, 0o640, 0o750]),
-        (0o000, 0o000, [0o666, 0o777, 0o777]),
-    ] {
-        let mounted = Mounted::start(&content, masks(file_mask, directory_mask));
-        let mode = |name| fs::symlink_metadata(mounted.at(name)).unwrap().mode() & 0o7777;
-        assert_eq!(["file", "program", "dir"].map(mode), wanted);
-        let [file, _, directory] = wanted;
-        assert_eq!((mode(""), mode(".p2pfs")), (directory, directory));
-        assert_eq!((mode(".p2pfs/status.json"), mode("link")), (file, 0o777));
-    }
-}
-
-#[apply(promise)]
-fn a_copy_can_be_made_again_changed_and_removed_by_its_owner() {
-    let content = Memory::new();
-    content.file("tree/deep/resume.pdf", b"bytes".to_vec());
-    content.executable("tree/run", b"#!/bin/sh\n".to_vec());
-    content.file("resume.pdf", b"bytes".to_vec());
-    let mounted = Mounted::of(&content);
-    let home = mounted.beside("home");
-    fs::create_dir(&home).unwrap();
-    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
-    let above = home.parent().unwrap();
-    fs::set_permissions(above, fs::Permissions::from_mode(0o755)).unwrap();
-    let script = "umask 022; cd \"$1\" && cp \"$2/resume.pdf\" . && cp \"$2/resume.pdf\" . &&
-        echo more >> resume.pdf && for how in -r -a; do
-            cp $how \"$2/tree\" . && cp $how \"$2/tree\" . && echo >> tree/deep/resume.pdf &&
-            rm -r tree || exit 1; done";
-    let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
-    let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> = Vec::new();
-    arguments.extend(user.iter().map(|it| it as &dyn AsRef<std::ffi::OsStr>));
-    let dir = mounted.dir();
-    arguments.extend([&"sh" as &dyn AsRef<std::ffi::OsStr>, &"-c", &script, &"sh"]);
-    arguments.extend([&home as &dyn AsRef<std::ffi::OsStr>, &dir]);
-    let ran = run_with("setpriv", &arguments);
-    assert!(ran.status.success(), "{ran:?}");
-    assert_eq!(names(&home), BTreeSet::from(["resume.pdf".to_owned()]));
-}
-
-#[apply(promise)]
-fn flags_that_change_nothing_open_a_file_for_reading() {
-    let content = Memory::new();
-    content.file("file", b"bytes".to_vec());
-    let mounted = Mounted::of(&content);
-    for flag in [
-        libc::O_APPEND,
-        libc::O_APPEND | libc::O_SYNC,
-        libc::O_DSYNC,
-        libc::O_NONBLOCK,
-        libc::O_NOATIME,
-        libc::O_CREAT,
-        libc::O_NOCTTY | libc::O_NOFOLLOW,
-    ] {
-        let mut file = fs::File::options();
-        let file = file.read(true).custom_flags(flag).open(mounted.at("file"));
-        let mut file = file.unwrap_or_else(|error| panic!("{flag:o}: {error}"));
-        assert_eq!(std::io::read_to_string(&file).unwrap(), "bytes");
-        let written = std::io::Write::write(&mut file, b"more");
-        assert_eq!(errno(written), libc::EBADF, "{flag:o}");
-        let appending = fs::File::options()
-            .write(true)
-            .custom_flags(flag)
-            .open(mounted.at("file"));
-        assert_eq!(errno(appending), libc::EROFS, "{flag:o}");
-    }
-}
-
-#[apply(promise)]
-fn df_shows_what_is_shared_and_what_the_cache_may_take() {
-    let content = Memory::new();
-    content.file("a", vec![1; 1 << 20]);
-    content.file("same", vec![1; 1 << 20]);
-    let mounted = Mounted::of(&content);
-    let stat = rustix::fs::statvfs(mounted.dir()).unwrap();
-    let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
-    assert_eq!(used, 1 << 20, "the same content counts once");
-    assert_eq!(stat.f_bavail * stat.f_frsize, 6 << 30);
-    assert_eq!((stat.f_namemax, stat.f_files - stat.f_ffree), (255, 2));
-    assert!(stat.f_ffree > 1 << 20, "df -i shows room");
-}
-
-#[apply(promise)]
-fn every_write_is_refused_as_to_a_read_only_filesystem() {
-    let content = Memory::new();
-    content.file("dir/file", b"bytes".to_vec());
-    let mounted = Mounted::of(&content);
-    let file = mounted.at("dir/file");
-    let new = mounted.at("dir/new");
-    let open = |read: bool| fs::File::options().read(read).write(true).open(&file);
-    let mode = fs::Permissions::from_mode(0o777);
-    for (what, outcome) in [
-        ("open for writing", open(false).map(drop)),
-        ("open for both", open(true).map(drop)),
-        (
-            "append",
-            fs::File::options().append(true).open(&file).map(drop),
-        ),
-        (
-            "truncate",
-            fs::File::options()
-                .write(true)
-                .truncate(true)
-                .open(&file)
-                .map(drop),
-        ),
-        ("create", fs::File::create(&new).map(drop)),
-        ("mkdir", fs::create_dir(&new)),
-        ("unlink", fs::remove_file(&file)),
-        ("rmdir", fs::remove_dir(mounted.at("dir"))),
-        ("rename", fs::rename(&file, &new)),
-        ("link", fs::hard_link(&file, &new)),
-        ("symlink", std::os::unix::fs::symlink("x", &new)),
-        ("chmod", fs::set_permissions(&file, mode)),
-        ("chown", std::os::unix::fs::chown(&file, Some(1), None)),
-    ] {
-        assert_eq!(errno(outcome), libc::EROFS, "{what}");
-    }
-    let set = rustix::fs::setxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty());
-    assert_eq!(set, Err(rustix::io::Errno::ROFS));
-    let removed = rustix::fs::removexattr(&file, "user.p2pfs.hash");
-    assert_eq!(removed, Err(rustix::io::Errno::ROFS));
-    let times = run_with("touch", &[&file]);
-    assert!(times.stderr.contains("Read-only"), "{times:?}");
-    assert_eq!(fs::read(&file).unwrap(), b"bytes");
 }
 
 #[apply(promise)]
