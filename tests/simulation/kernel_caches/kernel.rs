@@ -4,22 +4,23 @@
 //! After fs/fuse of Linux 6.9 and later: `dir.c` (lookup, revalidation, notifications),
 //! `readdir.c` (listings), `iomode.c` (which opens may be together), `inode.c` (forgetting).
 
+mod files;
+mod listings;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use p2pfs::fs::{
     Around, Attributes, BackingFile, BackingFiles, Caching, FileKind, Filesystem, FsError,
-    Invalidator, ROOT_INO, Reach, ReadStep, Stale,
+    Invalidator, ROOT_INO, Stale,
 };
 use p2pfs::path::SharedPath;
 use parking_lot::Mutex;
 
-use crate::kernel_caches::world::{World, stored};
+use crate::kernel_caches::world::World;
 
 /// What holds for longer is taken to hold for ever, what holds no longer not at all.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -380,242 +381,8 @@ impl Kernel {
         }
     }
 
-    /// Opens, and holds the kernel's own rule of which opens of an inode may be together.
-    pub fn open(&mut self, ino: u64) {
-        let kind = self.identities[&ino].kind;
-        if kind != FileKind::Regular {
-            return;
-        }
-        let others: Vec<Caching> = (self.files.iter())
-            .filter(|it| it.ino == ino)
-            .map(|it| it.caching)
-            .collect();
-        let backed = |it: &Caching| matches!(it, Caching::Backed(_));
-        let opened = match self.fs.open(ino, libc::O_RDONLY, Reach::Everything) {
-            Ok(opened) => opened,
-            Err(FsError::Gone) if others.iter().any(backed) => return,
-            Err(error) => panic!("open of {:?}: {error}", self.identities[&ino]),
-        };
-        let fits = others.iter().all(|other| match (other, opened.caching) {
-            (Caching::Backed(one), Caching::Backed(two)) => *one == two,
-            (Caching::Backed(_), _) | (_, Caching::Backed(_)) => false,
-            // pages of a version and bytes that change under the same inode
-            (one, two) => *one == two,
-        });
-        assert!(
-            fits,
-            "{others:?} are open of {:?}, then {:?}",
-            self.identities[&ino], opened.caching
-        );
-        assert!(self.passthrough || !backed(&opened.caching));
-        let live = self.world.take_last_opened();
-        let live = match others.is_empty() {
-            true => live,
-            // who joins reads what those before read
-            false => live.and_then(|_| {
-                let first = self.files.iter().find(|it| it.ino == ino);
-                first.and_then(|first| first.live.clone())
-            }),
-        };
-        let hash = self.identities[&ino].version.clone();
-        self.files.push(OpenFile {
-            ino,
-            handle: opened.handle,
-            caching: opened.caching,
-            live,
-            hash: String::from_utf8(hash).unwrap(),
-        });
-    }
-
-    /// Reads a range of a file, as an ordinary read or through a mapping.
-    pub fn read(&mut self, nth: usize, offset: u64, length: usize, mapped: bool) {
-        if self.files.is_empty() {
-            return;
-        }
-        let at = nth % self.files.len();
-        let file = &self.files[at];
-        let expected = |offset: u64, length: usize| -> Vec<u8> {
-            let all = match &file.live {
-                Some(live) => {
-                    let mut bytes = vec![0; live.metadata().unwrap().size() as usize];
-                    live.read_exact_at(&mut bytes, 0).unwrap();
-                    bytes
-                }
-                None => stored(&file.hash.parse().unwrap()).bytes.clone(),
-            };
-            let start = (offset as usize).min(all.len());
-            all[start..(start + length).min(all.len())].to_vec()
-        };
-        let wanted = expected(offset, length);
-        let got = match file.caching {
-            Caching::Backed(backing) => {
-                let mut bytes = vec![0; length];
-                let got = self.backings.get(backing).read_at(&mut bytes, offset);
-                bytes.truncate(got.unwrap());
-                bytes
-            }
-            Caching::Direct if !mapped => self.ask(at, offset, length),
-            _ => self.read_pages(at, offset, wanted.len(), mapped),
-        };
-        let file = &self.files[at];
-        assert!(
-            got == wanted,
-            "{:?} reads other bytes than it opened: {} at {offset} of {:?}",
-            file.caching,
-            got.len(),
-            self.identities[&file.ino]
-        );
-    }
-
-    fn ask(&self, at: usize, offset: u64, length: usize) -> Vec<u8> {
-        let handle = self.fs.handle(self.files[at].handle).unwrap();
-        let mut bytes = vec![0; length];
-        let reach = Reach::Everything;
-        match self
-            .fs
-            .read_now(&handle, offset, &mut bytes, reach)
-            .unwrap()
-        {
-            ReadStep::Done(got) => bytes.truncate(got),
-            ReadStep::Wait(range) => {
-                let (sender, receiver) = std::sync::mpsc::channel();
-                let reply = Box::new(move |result| sender.send(result).unwrap());
-                self.fs.read(&handle, range, reach, reply);
-                bytes = receiver.try_recv().unwrap().unwrap().to_vec();
-            }
-        }
-        bytes
-    }
-
-    /// Through the pages that the inode has; a mapping of a direct file drops them first
-    /// (`fuse_file_mmap`), which does not keep others from finding what it reads in.
-    fn read_pages(&mut self, at: usize, offset: u64, length: usize, mapped: bool) -> Vec<u8> {
-        let ino = self.files[at].ino;
-        if mapped && self.files[at].caching == Caching::Direct {
-            self.inode(ino).pages.clear();
-        }
-        let end = offset as usize + length;
-        let first = offset as usize / PAGE_BYTES;
-        let mut bytes = vec![];
-        for page in first..end.div_ceil(PAGE_BYTES) {
-            let known = self.inode(ino).pages.get(&(page as u64)).cloned();
-            let there = match known {
-                Some(there) => there,
-                None => self.ask(at, (page * PAGE_BYTES) as u64, PAGE_BYTES),
-            };
-            bytes.extend(&there);
-            self.inode(ino).pages.insert(page as u64, there);
-        }
-        let start = offset as usize - first * PAGE_BYTES;
-        bytes[start.min(bytes.len())..(start + length).min(bytes.len())].to_vec()
-    }
-
-    pub fn close(&mut self, nth: usize) {
-        if !self.files.is_empty() {
-            let file = self.files.swap_remove(nth % self.files.len());
-            self.fs.release(file.handle);
-            self.forget_unused();
-        }
-    }
-
     fn shared_path(&self, ino: u64) -> SharedPath {
         SharedPath::new(self.identities[&ino].path.clone()).unwrap_or_else(|_| SharedPath::root())
-    }
-
-    pub fn open_directory(&mut self, ino: u64, plus: bool) {
-        if self.identities[&ino].kind != FileKind::Directory {
-            return;
-        }
-        self.streams.push(Stream {
-            ino,
-            cookie: 0,
-            plus,
-            listings_dropped: self.inodes[&ino].listings_dropped,
-            seen: vec![],
-            always: self.shown_children(ino),
-        });
-    }
-
-    /// A reader of a directory goes on by a few names, to the end.
-    pub fn read_directory(&mut self, nth: usize, count: usize) {
-        if self.streams.is_empty() {
-            return;
-        }
-        let at = nth % self.streams.len();
-        let Stream {
-            ino, cookie, plus, ..
-        } = self.streams[at];
-        let mut got: Vec<(Vec<u8>, u64, u64, Option<Attributes>)> = vec![];
-        let mut take = |name: &[u8], ino, cookie, attributes| {
-            let is_full = got.len() == count;
-            if !is_full {
-                got.push((name.to_vec(), ino, cookie, attributes));
-            }
-            is_full
-        };
-        let listed = if plus {
-            self.fs.readdir_plus(ino, cookie, &mut |entry, it| {
-                take(entry.name, entry.ino, entry.cookie, Some(*it))
-            })
-        } else {
-            self.fs.readdir(ino, cookie, &mut |entry| {
-                take(entry.name, entry.ino, entry.cookie, None)
-            })
-        };
-        listed.unwrap();
-        for (name, entry_ino, cookie, attributes) in &got {
-            self.streams[at].cookie = *cookie;
-            if name == b"." || name == b".." {
-                continue;
-            }
-            self.streams[at].seen.push((name.clone(), *entry_ino));
-            if let Some(attributes) = attributes {
-                self.take_entry((ino, name.clone()), *attributes, attributes.lifetime);
-            }
-        }
-        if got.is_empty() {
-            self.end_stream(at);
-        }
-        self.forget_unused();
-    }
-
-    fn end_stream(&mut self, at: usize) {
-        let stream = self.streams.swap_remove(at);
-        let names: Vec<&Vec<u8>> = stream.seen.iter().map(|it| &it.0).collect();
-        let distinct: BTreeSet<&Vec<u8>> = names.iter().copied().collect();
-        assert_eq!(distinct.len(), names.len(), "a name is listed twice");
-        if !self.identities[&stream.ino].path.starts_with(b".p2pfs") {
-            let missing = stream.always.iter().find(|name| !distinct.contains(name));
-            assert_eq!(missing, None, "was there all the while and is not listed");
-        }
-        let known = self.inode(stream.ino);
-        if known.listings_dropped == stream.listings_dropped {
-            known.listing = Some(stream.seen.into_iter().collect());
-        }
-    }
-
-    /// The names in a directory that are shown already and are still there.
-    fn shown_children(&self, ino: u64) -> BTreeSet<Vec<u8>> {
-        let dir = self.shared_path(ino);
-        let mut names = self.world.children(&dir);
-        names.retain(|name| dir.join(name).is_ok_and(|path| self.fs.shows(&path)));
-        names
-    }
-
-    /// The view is another one: who reads a directory may miss what left it.
-    pub fn view_changed(&mut self) {
-        for at in 0..self.streams.len() {
-            let now = self.shown_children(self.streams[at].ino);
-            self.streams[at].always.retain(|name| now.contains(name));
-        }
-    }
-
-    pub fn close_files(&mut self) {
-        while !self.files.is_empty() {
-            self.close(0);
-        }
-        self.streams.clear();
-        self.forget_unused();
     }
 
     pub fn close_all(&mut self) {

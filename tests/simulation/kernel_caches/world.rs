@@ -1,6 +1,8 @@
 //! The namespace below the filesystem: catalogues of a few nodes, and this node's own files on a
 //! real disk, all changed at random.
 
+mod content;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -10,11 +12,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use p2pfs::catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
 use p2pfs::digest::ContentHash;
-use p2pfs::extent::ByteRange;
-use p2pfs::fs::{
-    Content, FileVersion, FsError, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
-    ReadReply, ReadTicket, Space,
-};
+use p2pfs::fs::LiveAttributes;
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::path::SharedPath;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
@@ -81,13 +79,6 @@ struct State {
     last_opened: Option<Arc<File>>,
     clock: i64,
     own: BTreeSet<SharedPath>,
-}
-
-struct Open {
-    world: Arc<World>,
-    number: u64,
-    hash: ContentHash,
-    live: Option<Arc<File>>,
 }
 
 fn catalogue(id: u8, name: &str) -> Catalogue {
@@ -393,110 +384,6 @@ fn random_entry(random: &mut StdRng) -> Entry {
         mtime: time(random.random_range(0..4)),
         version_time: time(random.random_range(0..8)),
         sent_by: None,
-    }
-}
-
-impl Content for World {
-    fn view(&self) -> Arc<View> {
-        self.lock().view.clone()
-    }
-
-    fn open(self: Arc<Self>, file: &FileVersion) -> Result<Opened, FsError> {
-        let own = file.own.as_ref().map(|(_, path)| self.own_file(path));
-        let live = own.and_then(|own| File::open(own).ok()).map(Arc::new);
-        let is_live = live.is_some();
-        let (number, hash) = {
-            let mut state = self.lock();
-            state.last_handle += 1;
-            let number = state.last_handle;
-            state.last_opened = live.clone();
-            state.open.insert(number, file.hash);
-            (number, file.hash)
-        };
-        let open = Open {
-            world: self,
-            number,
-            hash,
-            live,
-        };
-        Ok(Opened {
-            content: Arc::new(open),
-            live: is_live,
-        })
-    }
-
-    fn cancel(&self, _: ReadTicket) {}
-
-    fn cached_bytes(&self, file: &FileVersion) -> u64 {
-        match file.own {
-            Some(_) => file.size_bytes,
-            None => self.lock().cached.get(&file.hash).copied().unwrap_or(0),
-        }
-    }
-
-    fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
-        let (_, path) = file.own.as_ref()?;
-        LiveAttributes::of(&File::open(self.own_file(path)).ok()?).ok()
-    }
-
-    fn live_in(&self, _: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
-        let (directory, folder) = (directory.clone(), self.own_folder.path().to_owned());
-        Some(Box::new(move |name| {
-            let file = folder.join(own_name(&directory.join(name).ok()?));
-            LiveAttributes::of(&File::open(file).ok()?).ok()
-        }))
-    }
-
-    fn space(&self) -> Space {
-        Space::default()
-    }
-
-    fn status_json(&self) -> Vec<u8> {
-        Vec::new()
-    }
-}
-
-impl OpenContent for Open {
-    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        if let Some(file) = &self.live {
-            return ReadNow::Done(file.read_at(buffer, offset).unwrap());
-        }
-        let state = self.world.lock();
-        let bytes = &stored(&self.hash).bytes;
-        let end = offset + buffer.len() as u64;
-        if end > state.cached.get(&self.hash).copied().unwrap_or(0) {
-            return ReadNow::Wait;
-        }
-        buffer.copy_from_slice(&bytes[offset as usize..end as usize]);
-        ReadNow::Done(buffer.len())
-    }
-
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        {
-            let mut state = self.world.lock();
-            // as if all before it had been fetched too
-            let cached = state.cached.entry(self.hash).or_default();
-            *cached = range.end.max(*cached);
-        }
-        let bytes = &stored(&self.hash).bytes[range.start as usize..range.end as usize];
-        reply(Ok(Bytes::from_static(bytes)));
-        ReadTicket(0)
-    }
-
-    fn backing(&self) -> Option<Arc<File>> {
-        let stored = stored(&self.hash);
-        let cached = self.world.lock().cached.get(&self.hash).copied();
-        let is_complete = cached == Some(stored.bytes.len() as u64);
-        let complete = || is_complete.then(|| stored.file.clone());
-        self.live.clone().or_else(complete)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut state = self.world.lock();
-        state.open.remove(&self.number);
-        state.told.push_back(Told::CachedBytes(self.hash));
     }
 }
 

@@ -1,5 +1,7 @@
 //! All nodes, the network between them, and the time.
 
+mod questions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,22 +12,17 @@ use p2pfs::digest::ContentHash;
 use p2pfs::id::{NodeId, NodeName};
 use p2pfs::node::Machine;
 use p2pfs::path::SharedPath;
-use p2pfs::transfer::plan;
 use p2pfs::trust::NodeKey;
 use p2pfs::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
-use p2pfs::wire::native::tcp::{Frame, FrameHeader, Phase, Request, Response};
+use p2pfs::wire::native::tcp::{FrameHeader, Phase, Response};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::nodes::contents::Library;
 use crate::nodes::disk::Disk;
 use crate::nodes::network::{Due, Network, Parcel, Payload, Weather};
-use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
+use crate::nodes::running::{Manner, Node, Purpose, Running};
 
-/// A peer that does not answer at all is given up after this, as `net::peer` does.
-const SILENT_AFTER: Duration = Duration::from_secs(3);
-/// A peer that lives and does not answer the question, after this.
-const UNANSWERED_AFTER: Duration = Duration::from_secs(30);
 /// The wall clock when a world begins.
 const BEGIN_UNIX_S: u64 = 1_800_000_000;
 
@@ -368,95 +365,6 @@ impl World {
         }
     }
 
-    fn answer(&mut self, index: usize, from: SocketAddr, id: u64, frame: &Frame) {
-        let Some(question) = self.questions.get(&id) else {
-            return;
-        };
-        let (asker, node) = (&self.nodes[question.asker], &self.nodes[index]);
-        let (asker_id, asker_secret) = (asker.id, asker.secret);
-        let to = node.address;
-        // TLS sees to this: only the node that was asked answers, and only to a member
-        let is_proven = node.id == question.asked.0
-            && node.secret == asker_secret
-            && belongs(asker, node.id)
-            && belongs(node, asker.id);
-        if node.running.is_none() || !is_proven {
-            let payload = Payload::Reset(id);
-            let (from, to) = (to, from);
-            return self.network.send(self.now, Parcel { from, to, payload });
-        }
-        let header = FrameHeader::decode(&frame.header, Phase::Requests);
-        let kind = header.expect("the harness sends true frames").kind;
-        let request = Request::decode(kind, frame.body.clone()).expect("a true request");
-        let node = &mut self.nodes[index];
-        if let Some(response) = node.answer(self.now, asker_id, &request, &self.library) {
-            let frame = response.encode(id as u32).expect("within the limits");
-            let payload = Payload::Answer(id, frame);
-            let (from, to) = (to, from);
-            self.network.send(self.now, Parcel { from, to, payload });
-        }
-        self.settle(index);
-    }
-
-    /// Ends a question, with an answer or without.
-    fn conclude(&mut self, id: u64, answer: Option<Response>) {
-        let Some(question) = self.questions.remove(&id) else {
-            return;
-        };
-        self.give_ups.remove(&(question.give_up, id));
-        let now = self.now;
-        let node = &mut self.nodes[question.asker];
-        let same_life = node.lives == question.life;
-        let Some(running) = node.running.as_mut().filter(|_| same_life) else {
-            return;
-        };
-        match question.purpose {
-            Purpose::Machine(id) => running.machine.handle_response(now, id, answer),
-            Purpose::Range(request) => node.take_range(now, request, answer),
-            Purpose::Holdings(hash) => node.take_holdings(now, question.asked, hash, answer),
-        }
-        self.settle(question.asker);
-    }
-
-    /// Nothing comes back for this: whoever waits for it gives up soon.
-    fn fall_silent(&mut self, payload: &Payload) {
-        let (Payload::Question(id, _) | Payload::Answer(id, _)) = payload else {
-            return;
-        };
-        self.hasten(*id);
-    }
-
-    fn hasten(&mut self, id: u64) {
-        let soon = self.now + SILENT_AFTER;
-        if let Some(question) = self.questions.get_mut(&id)
-            && question.give_up > soon
-        {
-            self.give_ups.remove(&(question.give_up, id));
-            question.give_up = soon;
-            self.give_ups.insert((soon, id));
-        }
-    }
-
-    fn break_streams(&mut self, index: usize, death: Death) {
-        let address = self.nodes[index].address;
-        let to_it = self.questions.iter().filter(|(_, q)| q.asked.1 == address);
-        let ids: Vec<(u64, usize)> = to_it.map(|(id, q)| (*id, q.asker)).collect();
-        for (id, asker) in ids {
-            if death == Death::Power {
-                self.hasten(id);
-                continue;
-            }
-            let to = self.nodes[asker].address;
-            let payload = Payload::Reset(id);
-            let parcel = Parcel {
-                from: address,
-                to,
-                payload,
-            };
-            self.network.send(self.now, parcel);
-        }
-    }
-
     /// Takes from a node all that it has to send and to wait for.
     pub fn settle(&mut self, index: usize) {
         let (now, unix_s) = (self.now, self.unix_s());
@@ -543,46 +451,6 @@ impl World {
         }
         self.break_streams(index, Death::Process);
     }
-
-    /// Nobody waits for the answer any more.
-    fn take_back(&mut self, index: usize, request: plan::RequestId) {
-        let is_it = |question: &Question| {
-            let of_life = question.asker == index && question.life == self.nodes[index].lives;
-            of_life && matches!(question.purpose, Purpose::Range(it) if it.id == request)
-        };
-        let found = self.questions.iter().find(|(_, question)| is_it(question));
-        if let Some((id, give_up)) = found.map(|(id, question)| (*id, question.give_up)) {
-            self.questions.remove(&id);
-            self.give_ups.remove(&(give_up, id));
-        }
-    }
-
-    fn ask(&mut self, index: usize, wish: Wish) {
-        let id = self.next_question;
-        self.next_question += 1;
-        let frame = wish.request.encode(id as u32).expect("within the limits");
-        let give_up = self.now + UNANSWERED_AFTER;
-        self.questions.insert(
-            id,
-            Question {
-                asker: index,
-                life: self.nodes[index].lives,
-                asked: (wish.node, wish.address),
-                purpose: wish.purpose,
-                give_up,
-            },
-        );
-        self.give_ups.insert((give_up, id));
-        let parcel = Parcel {
-            from: self.nodes[index].address,
-            to: wish.address,
-            payload: Payload::Question(id, frame),
-        };
-        self.network.send(self.now, parcel);
-        for silenced in std::mem::take(&mut self.network.silenced) {
-            self.hasten(silenced);
-        }
-    }
 }
 
 /// Who is live for a running node, itself left out.
@@ -597,10 +465,4 @@ fn name_of(payload: &Payload) -> String {
         Payload::Answer(id, frame) => format!("answer {id} {}", frame.len_bytes()),
         Payload::Reset(id) => format!("reset {id}"),
     }
-}
-
-/// Whether a node takes another for a member.
-fn belongs(node: &Node, other: NodeId) -> bool {
-    let keyring = node.keyring.as_ref();
-    keyring.is_none_or(|keyring| keyring.is_member(&other))
 }
