@@ -10,6 +10,7 @@ mod cli_manual;
 mod config_layers;
 mod config_refusals;
 mod corpus;
+mod first_page;
 mod json_fields;
 mod limits;
 mod manual;
