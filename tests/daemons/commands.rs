@@ -1,4 +1,5 @@
-//! The commands against real daemons: paths, check-ups, and who may see and do what.
+//! The commands against real daemons: what paths, settings, events and metrics say. The files below
+//! have a subject each.
 
 mod doctor;
 mod rights;
