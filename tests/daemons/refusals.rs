@@ -206,6 +206,29 @@ fn what_is_said_to_be_pinned_comes_whole_however_many_small_files_it_is() {
     });
 }
 
+/// Also right after all of it was read, when it is kept open for the next reader.
+#[apply(promise)]
+fn a_budget_that_is_made_smaller_is_kept_at_once() {
+    let mut cluster = Cluster::new();
+    let names: Vec<_> = (0..20).map(|number| format!("many/{number}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), 400_000)).collect();
+    let (_author, reader) = with_cache(&mut cluster, "64MiB", &files);
+    for name in &names {
+        assert_eq!(fs::read(reader.mounted(name)).unwrap().len(), 400_000);
+    }
+    for name in &names {
+        await_cached(&reader, name, 400_000);
+    }
+    eventually("no program has one open", SOON, || {
+        let status = reader.cli(&["status", "--json"]).expect_json();
+        status["open_versions"] == 0
+    });
+    reader.cli(&["cache", "resize", "2MB"]).expect_ok();
+    let status = reader.cli(&["status", "--json"]).expect_json();
+    let used_bytes = status["cache"]["used_bytes"].as_u64().unwrap();
+    assert!(used_bytes <= 2_000_000, "{used_bytes}");
+}
+
 fn await_cached(reader: &Node, name: &str, bytes: usize) {
     eventually("all of it is here", HANG_LIMIT, || {
         let listed = reader.cli(&["ls", "--json", name]).expect_json();
