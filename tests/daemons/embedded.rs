@@ -202,7 +202,8 @@ fn what_does_not_fit_is_not_pinned() {
         pair.far.share(pair.share_of("far")).await.unwrap();
         small.wait_for(&path("large")).await.unwrap();
         let refused = small.pin(&path("large")).await;
-        assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes == 2 * MIB as u64));
+        // its proofs take some, too
+        assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes > 2 * MIB as u64));
         assert_eq!(small.status().cache.pinned_bytes, 0);
         small.stop(Leave::Away).await;
         pair.stop().await;
