@@ -88,6 +88,24 @@ impl Shared {
         before.saturating_sub(self.cached_bytes())
     }
 
+    /// How many bytes of a range of whole chunks are on disk, doubtful ones too, and how many of
+    /// them can be checked.
+    pub(super) fn bytes_to_check(&self, range: ByteRange) -> (u64, u64) {
+        let state = self.state.lock();
+        let (mut bytes, mut checkable_bytes) = (0, 0);
+        for chunk in self.chunks_of(range) {
+            let pages = pages_around(chunk, self.size_bytes);
+            let doubtful = state.doubt.runs(pages.clone());
+            let runs = state.present.runs(pages.clone()).chain(doubtful);
+            let of_chunk: u64 = runs.map(|run| bytes_of(&run, self.size_bytes).len()).sum();
+            bytes += of_chunk;
+            if state.present.contains(pages.clone()) || state.doubt.touches(pages) {
+                checkable_bytes += of_chunk;
+            }
+        }
+        (bytes, checkable_bytes)
+    }
+
     /// Drops the whole chunks of a range that do not prove themselves.
     pub(super) fn drop_unproven(&self, works: &Works, range: ByteRange) {
         for chunk in self.chunks_of(range) {

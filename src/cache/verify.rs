@@ -18,10 +18,12 @@ pub struct VerifyProgress {
     pub files: usize,
     /// Files to do.
     pub files_total: usize,
-    /// Bytes of files done or looked at.
+    /// Cached bytes of files done or looked at.
     pub bytes: u64,
-    /// Bytes of all files to do.
+    /// Cached bytes of all files to do; more where some come meanwhile.
     pub bytes_total: u64,
+    /// Those of `bytes` that were read and checked: all but pages of chunks that are not whole.
+    pub checked_bytes: u64,
     /// Bytes that were found damaged and dropped.
     pub dropped_bytes: u64,
 }
@@ -34,11 +36,7 @@ impl Cache {
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
-        let files = self
-            .list()
-            .into_iter()
-            .map(|line| (line.hash, line.size_bytes))
-            .collect();
+        let files = self.list().into_iter().map(|line| line.hash).collect();
         self.core().verify_files(files, progress)
     }
 
@@ -47,23 +45,24 @@ impl Cache {
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
-        self.core().verify_files(self.unverified(), progress)
+        let files = self.unverified().into_iter().map(|(hash, _)| hash);
+        self.core().verify_files(files.collect(), progress)
     }
 }
 
 impl Core {
     fn verify_files(
         self: &std::sync::Arc<Self>,
-        files: Vec<(ContentHash, u64)>,
+        files: Vec<ContentHash>,
         mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
-        let bytes_total = files.iter().map(|(_, size_bytes)| size_bytes).sum();
+        let bytes_total = files.iter().map(|hash| self.cached_bytes(hash)).sum();
         let mut done = VerifyProgress {
             files_total: files.len(),
             bytes_total,
             ..VerifyProgress::default()
         };
-        for (hash, _) in files {
+        for hash in files {
             if let Some(file) = self.existing(&hash)
                 && file.verify(&mut done, &mut progress).is_break()
             {
@@ -87,9 +86,12 @@ impl CacheFile {
         let mut start = 0;
         while start < shared.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
+            let (bytes, checked_bytes) = shared.bytes_to_check(stride);
             done.dropped_bytes += shared.settle(&core.works, stride);
             done.dropped_bytes += shared.check(&core.works, stride);
-            done.bytes += stride.len();
+            done.bytes += bytes;
+            done.checked_bytes += checked_bytes;
+            done.bytes_total = done.bytes_total.max(done.bytes);
             start = stride.end;
             progress(done)?;
         }

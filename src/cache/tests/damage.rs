@@ -75,10 +75,31 @@ fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
     });
     assert!(calls == 1 && stopped.files < 2);
     let report = cache.verify(|_| ControlFlow::Continue(()));
-    assert_eq!((report.files, report.bytes), (2, 3_200_000));
+    assert_eq!((report.files, report.checked_bytes), (2, 3_200_000));
     assert_eq!(report.dropped_bytes, 65_536 + (200_000 - 196_608));
     assert!(cache.complete().is_empty());
     assert_eq!(cache.verify(|_| ControlFlow::Continue(())).dropped_bytes, 0);
+}
+
+#[test]
+fn verifying_counts_the_bytes_that_it_checked_and_not_those_that_are_not_cached() {
+    let place = Place::new(8 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 3_000_000);
+    let file = open_file(&cache, &source);
+    // a chunk, and pages of another one, which nothing can be checked by
+    source.store(&file, ByteRange::new(1 << 20, (1 << 20) + 65_536));
+    source.store(&file, ByteRange::new(2 << 20, (2 << 20) + 8192));
+    let mut seen = Vec::new();
+    let report = cache.verify(|progress| {
+        seen.push((progress.bytes, progress.bytes_total));
+        ControlFlow::Continue(())
+    });
+    assert_eq!((report.files, report.checked_bytes), (1, 65_536));
+    let total = 65_536 + 8192;
+    let all = (total, total);
+    assert_eq!(seen, [(0, total), (65_536, total), all, all]);
+    assert_eq!(report.dropped_bytes, 0);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Service {
         match outcome {
             Ok(verified) => reply.done(&CacheVerified {
                 files: verified.files as u64,
-                bytes: verified.bytes,
+                bytes: verified.checked_bytes,
                 dropped_bytes: verified.dropped_bytes,
             }),
             Err(failure) => reply.fail(failure),

@@ -413,7 +413,7 @@ pub struct CacheCleared {
 pub struct CacheVerified {
     /// Files read and hashed.
     pub files: u64,
-    /// Their cached bytes.
+    /// Bytes of them that are cached, and were read and hashed.
     pub bytes: u64,
     /// Bytes that were wrong: they were dropped and will be fetched again.
     pub dropped_bytes: u64,
