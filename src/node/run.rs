@@ -250,6 +250,10 @@ impl Runner {
                 let why = format!("{}: {why}", path.display());
                 self.parts.events.warn_owner(why);
             }
+            ShareEvent::Settled { path, why, .. } => {
+                let why = format!("{}: {why}", path.display());
+                self.parts.events.settle(&why);
+            }
         }
     }
 

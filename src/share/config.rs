@@ -142,6 +142,16 @@ pub enum ShareEvent {
         /// What is the matter, with the remedy where there is one.
         why: String,
     },
+    /// What such a warning told of is over; said also where the budget of a walk let nobody be
+    /// told of it.
+    Settled {
+        /// Which share.
+        share: ShareIndex,
+        /// The path of the warning.
+        path: PathBuf,
+        /// Its words.
+        why: String,
+    },
 }
 
 /// What a share is doing.

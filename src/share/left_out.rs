@@ -54,6 +54,14 @@ pub enum LeftOutWhy {
     Excluded,
 }
 
+impl LeftOut {
+    /// What its owner is told of it.
+    pub(super) fn warning(&self) -> String {
+        let between = if self.remedy.is_empty() { "" } else { "; " };
+        format!("left out: {}{between}{}", self.why, self.remedy)
+    }
+}
+
 impl LeftOutWhy {
     /// What the owner of `path` can do.
     pub(super) fn remedy(self, path: &std::path::Path, directory: bool) -> String {

@@ -74,6 +74,12 @@ impl Share {
         }
     }
 
+    /// The warning that was told of the share's own directory and still holds.
+    pub(super) fn own_warning(&self) -> Option<String> {
+        let private = self.private.then(|| PRIVATE_SHARE.to_owned());
+        self.warning.clone().or(private)
+    }
+
     /// Counts a name that is left out in, or out.
     pub(super) fn count_left_out(&mut self, slot: Slot, why: LeftOutWhy, is_new: bool) {
         let changed = match is_new {

@@ -417,9 +417,10 @@ fn name_of(event: &ShareEvent) -> Option<Name> {
         ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
             Some((*share, path.clone()))
         }
-        ShareEvent::Scanned { .. } | ShareEvent::Warning { .. } | ShareEvent::Readers { .. } => {
-            None
-        }
+        ShareEvent::Scanned { .. }
+        | ShareEvent::Warning { .. }
+        | ShareEvent::Settled { .. }
+        | ShareEvent::Readers { .. } => None,
     }
 }
 

@@ -14,7 +14,7 @@ use super::exclude::Exclude;
 use super::identity::{Identity, Seen, Stamp};
 use super::kept::Kept;
 use super::ledger::Ledger;
-use super::offered::{PRIVATE_SHARE, Share, WARNINGS_PER_WALK_MAX};
+use super::offered::{Share, WARNINGS_PER_WALK_MAX};
 use super::order::Order;
 use super::outcome::Read;
 use super::queue::HashQueue;
@@ -111,7 +111,8 @@ impl State {
         let Some(share) = self.shares.get(&index) else {
             return self.forget_known(index);
         };
-        let root = share.root;
+        let (dir, root, wrong) = (share.dir.to_path_buf(), share.root, share.own_warning());
+        self.settle(index, dir, wrong);
         self.order.step();
         self.clear(root);
         self.drop_watch(root);
@@ -312,6 +313,7 @@ impl State {
             Body::Directory(directory) => directory.listed,
             Body::Symlink => true,
             Body::LeftOut(_) => {
+                self.settle_left_out(slot);
                 self.count(slot, -1);
                 return;
             }
@@ -347,9 +349,11 @@ impl State {
         };
         let (dir, root) = (share.dir.to_path_buf(), share.root);
         if !share.vanished {
+            let wrong_before = share.own_warning();
             share.vanished = true;
             share.private = false;
             share.warning = Some(why.to_owned());
+            self.settle(index, dir.clone(), wrong_before);
             self.warn(index, dir, why);
         }
         self.order.step();
@@ -364,17 +368,22 @@ impl State {
             return false;
         };
         let (dir, root) = (share.dir.to_path_buf(), share.root);
+        let wrong_before = share.own_warning();
         share.vanished = false;
         share.warning = None;
         let private = !share.include_private && !seen.others_may_read();
-        let was_private = std::mem::replace(&mut share.private, private);
+        share.private = private;
+        let wrong = share.own_warning();
         let Identity { dev, ino, .. } = seen.identity;
         let other = |known: &DirectoryBody| (known.dev, known.ino) != (dev, ino);
         if self.tree.directory(root).is_some_and(other) {
             self.replace_directory(root, dev, ino);
         }
-        if private && !was_private {
-            self.warn(index, dir, PRIVATE_SHARE);
+        if wrong != wrong_before {
+            self.settle(index, dir.clone(), wrong_before);
+            wrong
+                .iter()
+                .for_each(|why| self.warn(index, dir.clone(), why));
         }
         if private {
             self.order.step();
@@ -403,6 +412,23 @@ impl State {
         });
     }
 
+    /// What such a warning told of is over, where there was one.
+    fn settle(&mut self, index: u16, path: PathBuf, why: Option<String>) {
+        let share = ShareIndex(index);
+        let event = why.map(|why| ShareEvent::Settled { share, path, why });
+        self.outbox.extend(event);
+    }
+
+    /// A name is left out no more; nothing comes of it where nothing was told.
+    fn settle_left_out(&mut self, slot: Slot) {
+        let index = self.tree.get(slot).map(|node| node.share);
+        let left_out = self.left_out(slot).filter(|l| l.why.warns());
+        if let (Some(index), Some(left_out)) = (index, left_out) {
+            let why = left_out.warning();
+            self.settle(index, left_out.path, Some(why));
+        }
+    }
+
     /// Warns of a name that was just left out, while the budget lasts.
     pub(super) fn warn_of_left_out(&mut self, slot: Slot) {
         let Some(left_out) = self.left_out(slot).filter(|l| l.why.warns()) else {
@@ -418,8 +444,7 @@ impl State {
             return;
         }
         share.warnings_left -= 1;
-        let remedy = if left_out.remedy.is_empty() { "" } else { "; " };
-        let why = format!("left out: {}{remedy}{}", left_out.why, left_out.remedy);
+        let why = left_out.warning();
         self.warn(index, left_out.path, &why);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::{Known, ShareState, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
-use super::offered::{PRIVATE_SHARE, Share, UNWATCHED};
+use super::offered::{Share, UNWATCHED};
 use super::queue::Stage;
 use super::state::State;
 use super::tree::{Body, Slot};
@@ -164,9 +164,8 @@ impl Share {
     }
 
     fn what_is_wrong(&self) -> Option<String> {
-        let private = self.private.then(|| PRIVATE_SHARE.to_owned());
         let unwatched = self.unwatched.then(|| UNWATCHED.to_owned());
-        self.warning.clone().or(private).or(unwatched)
+        self.own_warning().or(unwatched)
     }
 
     /// `due`: a walk through it is to begin.

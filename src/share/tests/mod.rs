@@ -204,6 +204,21 @@ impl Bench {
         };
         self.history.iter().filter_map(warning).collect()
     }
+
+    /// The warnings that were told and not taken back.
+    fn standing_warnings(&self) -> Vec<(PathBuf, String)> {
+        let mut standing = Vec::new();
+        for event in &self.history {
+            match event {
+                ShareEvent::Warning { path, why, .. } => standing.push((path.clone(), why.clone())),
+                ShareEvent::Settled { path, why, .. } => {
+                    standing.retain(|told| (&told.0, &told.1) != (path, why));
+                }
+                _ => {}
+            }
+        }
+        standing
+    }
 }
 
 fn path(name: &str) -> SharedPath {

@@ -343,6 +343,7 @@ fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
     bench.wait_for("back", |b| b.has("d/f", b"f"));
     bench.settle();
     assert_eq!(bench.status().warning, None);
+    assert_eq!(bench.standing_warnings(), []);
     bench.write("d/g", b"g");
     bench.wait_for("watched again", |b| b.has("d/g", b"g"));
 }

@@ -155,6 +155,36 @@ fn the_doctor_says_what_is_not_shared_and_what_to_do() {
 }
 
 #[apply(promise)]
+fn a_warning_about_a_share_ends_when_the_share_is_well_again() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("file", b"1");
+    node.wait_for_file("file");
+    let told = || node.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    let share = node.share.to_str().unwrap();
+    let ends = |what: &str| {
+        eventually(what, HANG_LIMIT, || !told().contains(share));
+        node.wait_for_file("file");
+    };
+    let warns = |words: &str| eventually(words, HANG_LIMIT, || told().contains(words));
+    ends("nothing is wrong at first");
+    set_mode(&node.share, 0o700);
+    warns("others may not read this directory");
+    set_mode(&node.share, 0o755);
+    ends("others may read it again");
+    let moved = node.home.join("elsewhere");
+    fs::rename(share, &moved).unwrap();
+    warns("the share cannot be read");
+    fs::rename(&moved, share).unwrap();
+    ends("the share is back");
+    let link = node.share.join("out");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
+    warns("the link leads out of the share");
+    fs::remove_file(link).unwrap();
+    ends("the link is gone");
+}
+
+#[apply(promise)]
 fn without_a_daemon_the_doctor_says_what_keeps_one_from_starting() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
