@@ -219,6 +219,13 @@ impl EventLog {
             .retain(|(text, _)| !text.starts_with(beginning));
     }
 
+    /// The newest of the warnings that begin so.
+    pub(super) fn standing(&self, beginning: &str) -> Option<String> {
+        let kept = self.kept.lock();
+        let mut texts = kept.warnings.iter().rev().map(|(text, _)| text);
+        texts.find(|text| text.starts_with(beginning)).cloned()
+    }
+
     /// Remembers a warning that names local files.
     pub fn warn_owner(&self, message: String) {
         self.warn_whom(message, Audience::Owner);

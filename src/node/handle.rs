@@ -16,7 +16,7 @@ use super::legacy::Legacy;
 use super::mesh::Mesh;
 use super::names::Names;
 use super::offenders::Offenders;
-use super::persist::unix_now_s;
+use super::persist::{NOT_STORED, unix_now_s};
 use super::published::{MemberReport, Outdated, Published};
 use super::run::Command;
 use super::state_dir::StateDir;
@@ -116,6 +116,11 @@ impl Node {
                  with it this node's key"
             )
         })
+    }
+
+    /// Why the state was not stored, where storing failed last: a full disk, most often.
+    pub fn trouble_with_storing(&self) -> Option<String> {
+        self.running.events.standing(NOT_STORED)
     }
 
     /// The namespace as it is now.

@@ -24,7 +24,7 @@ const BATCH_SPACING: Duration = Duration::from_millis(500);
 /// kind says the same again.
 const WORK_MAX: usize = 16;
 /// How the warning begins that says what was not stored.
-const NOT_STORED: &str = "the state is not stored, to be tried again";
+pub(super) const NOT_STORED: &str = "the state is not stored, to be tried again";
 /// How often it is noted who is reachable though nothing changed: logs are forgotten by days.
 const NOTE_PERIOD: Duration = Duration::from_secs(3600);
 /// How often it is noted how other nodes do as responders: what a crash loses is no more.

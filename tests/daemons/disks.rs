@@ -17,8 +17,12 @@ struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Self {
+        Self::mount_with(at, "size=1m,mode=755")
+    }
+
+    fn mount_with(at: &Path, options: &str) -> Self {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "none"]);
+        mount.args(["-t", "tmpfs", "-o", options, "none"]);
         run(mount.arg(at)).expect_ok();
         Self(at.to_owned())
     }
@@ -128,6 +132,39 @@ fn what_does_not_fit_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
         "{told}"
     );
     drop(reader);
+    drop(disk);
+}
+
+#[apply(promise)]
+fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
+    let mut cluster = Cluster::new();
+    let at = cluster.folder.path().join("one/state");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_with(&at, "size=24m,mode=700");
+    let node = cluster.start("one");
+    let state = || {
+        let finished = node.cli(&["doctor", "--json"]);
+        let checkup: serde_json::Value = serde_json::from_slice(&finished.stdout).unwrap();
+        let mut checks = checkup["checks"].as_array().unwrap().iter();
+        let state = checks.find(|check| check["name"] == "state").cloned();
+        (finished.status.code(), state.unwrap())
+    };
+    assert_eq!(state().1["state"], "ok");
+    // as full as it gets: the write ends with an error
+    let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
+    for number in 0..3000 {
+        fs::write(node.share.join(format!("file{number}")), b"1").unwrap();
+    }
+    let (mut code, mut told) = state();
+    eventually("it is told of", HANG_LIMIT, || {
+        (code, told) = state();
+        told["state"] == "failed"
+    });
+    assert_eq!(code, Some(1));
+    let (found, remedy) = (told["found"].to_string(), told["remedy"].to_string());
+    assert!(found.contains("the state is not stored"), "{found}");
+    assert!(remedy.contains("free some"), "{remedy}");
+    drop(node);
     drop(disk);
 }
 

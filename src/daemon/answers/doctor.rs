@@ -10,6 +10,9 @@ const FUSE_DEVICE: &str = "/dev/fuse";
 /// What helps where the state directory is gone.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
                                         new node, which has to be invited";
+/// What helps where the state directory takes no writes.
+const STORE_STATE: &str = "free some of the state directory's disk, or let the daemon's user \
+                           write there; until then a restart loses what is new";
 
 /// What a cache with room takes at least: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -20,8 +23,7 @@ impl Service {
     pub(super) async fn doctor(&self, sight: Sight) -> Result<Checkup, Failure> {
         let _one_at_a_time = self.checking.lock().await;
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
-        let lost = self.node.trouble_with_state();
-        checks.extend(lost.map(|found| Check::failed("state", found, RESTORE_STATE)));
+        checks.push(self.check_state());
         checks.extend(self.check_network().await?);
         checks.extend(self.check_shares(sight));
         if alive_of(&self.members().await?) == 0 {
@@ -51,6 +53,16 @@ impl Service {
                 let remedy = device_trouble().unwrap_or_else(|| own_remedy.to_owned());
                 Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
             }
+        }
+    }
+
+    fn check_state(&self) -> Check {
+        if let Some(found) = self.node.trouble_with_state() {
+            return Check::failed("state", found, RESTORE_STATE);
+        }
+        match self.node.trouble_with_storing() {
+            Some(found) => Check::failed("state", found, STORE_STATE),
+            None => Check::ok("state", "is stored"),
         }
     }
 
