@@ -110,3 +110,42 @@ fn a_file_written_into_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
     new[60 << 20..][..7].copy_from_slice(b"another");
     wait_for_new(&reader, "file", &new);
 }
+
+/// Each has parts, and knows that the other has some: neither can have the rest from the other.
+#[apply(promise)]
+fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_who_read_it_elsewhere() {
+    let mut cluster = Cluster::new();
+    let (sharer, reader) = two_nodes(&mut cluster);
+    let another = cluster.start_with(NodeOptions {
+        config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
+        ..NodeOptions::new("another")
+    });
+    sharer.write("file", &noise(24, SIZE));
+    sharer.cli(&["limits", "--up", "4MiB/s"]).expect_ok();
+    let begun = Instant::now();
+    let (tell, told) = std::sync::mpsc::channel();
+    let read = |node: &Node| {
+        node.wait_for_file("file");
+        let (open, tell) = (File::open(node.mounted("file")).unwrap(), tell.clone());
+        std::thread::spawn(move || {
+            let mut bytes = vec![0; MIB];
+            (0..SIZE / MIB).try_for_each(|at| {
+                open.read_exact_at(&mut bytes, (at * MIB) as u64)?;
+                let _ = tell.send(());
+                Ok(())
+            })
+        })
+    };
+    let readers = [&reader, &another].map(read);
+    // what both have of it then they had from each other, in part
+    for _ in 0..16 {
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+    fs::write(sharer.share.join("file"), b"the new one").unwrap();
+    for reader in readers {
+        let outcome: io::Result<()> = reader.join().unwrap();
+        assert!(is_stale(&outcome), "{outcome:?}");
+    }
+    let took = begun.elapsed();
+    assert!(took < 3 * PATIENCE, "not by the deadline: {took:?}");
+}

@@ -281,7 +281,7 @@ impl Plan {
         };
         let mut why = PlanError::NoHolder;
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
-            why = reason(now, fetch);
+            why = reason(now, fetch, demand.range);
             for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
             }
@@ -291,11 +291,19 @@ impl Plan {
 
     /// Nobody has to wait for what every holder says that it is gone.
     fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.fetches.get(&content).filter(|f| f.is_gone(now)) else {
+        let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
-        let (why, fills) = (reason(now, fetch), fetch.filling.is_some());
-        let waiting = self.waiting_for(&content, fetch.whole());
+        let whole = fetch.whole();
+        if !fetch.is_gone_in(now, whole) {
+            return;
+        }
+        let (why, fills) = (reason(now, fetch, whole), fetch.filling.is_some());
+        let range_of = |id: &DemandId| self.demands.get(id).map(|demand| demand.range);
+        let is_gone =
+            |id: &DemandId| range_of(id).is_some_and(|range| fetch.is_gone_in(now, range));
+        let waiting = self.waiting_for(&content, whole);
+        let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
         waiting.into_iter().for_each(|id| self.give_up(now, id));
         if fills {
             self.cancel_fill(&content);
@@ -318,7 +326,7 @@ impl Plan {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;
         }
-        let why = reason(now, fetch);
+        let why = reason(now, fetch, fetch.whole());
         self.cancel_fill(&content);
         self.events.push_back(PlanEvent::FillFailed(content, why));
     }
@@ -340,8 +348,8 @@ impl Plan {
     }
 }
 
-fn reason(now: Instant, fetch: &Fetch) -> PlanError {
-    if !fetch.lied_to && fetch.is_gone(now) {
+fn reason(now: Instant, fetch: &Fetch, range: ByteRange) -> PlanError {
+    if !fetch.lied_to && fetch.is_gone_in(now, range) {
         return PlanError::Gone;
     }
     match (fetch.lied_to, fetch.starved || fetch.holders.is_empty()) {

@@ -210,16 +210,28 @@ impl Fetch {
         !self.gone.contains_key(&node) && self.add_holder(node, Coverage::All)
     }
 
-    /// A node has it no more.
+    /// A node has it no more. Of one that had but a part that says nothing of the rest.
     pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
-        if self.holders.remove(&node).is_some() {
+        if self.holders.remove(&node) == Some(Coverage::All) {
             self.gone.insert(node, now + GONE);
         }
     }
 
-    /// Whether all who had it say that they have it no more.
-    pub fn is_gone(&self, now: Instant) -> bool {
-        self.holders.is_empty() && self.gone.values().any(|until| *until > now)
+    /// Whether all who had all of it say that they have it no more, and something of this range
+    /// is neither here nor with anybody who has a part: others who read it wait for the same.
+    pub fn is_gone_in(&self, now: Instant, range: ByteRange) -> bool {
+        if !self.gone.values().any(|until| *until > now) {
+            return false;
+        }
+        let mut left = self.have.missing_in(range);
+        for coverage in self.holders.values() {
+            let Coverage::Part(part) = coverage else {
+                return false;
+            };
+            let without: Vec<_> = left.iter().map(|run| part.missing_in(run)).collect();
+            left = without.iter().flat_map(ExtentSet::iter).collect();
+        }
+        !left.is_empty()
     }
 
     pub fn remember_failure(&mut self, now: Instant, range: ByteRange, why: super::PlanError) {
@@ -251,6 +263,7 @@ impl Fetch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::PAGE_BYTES;
     use crate::transfer::plan::{PlanError, RequestId};
 
     fn fetch() -> (Fetch, Instant) {
@@ -292,17 +305,35 @@ mod tests {
     #[test]
     fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
         let (mut fetch, now) = fetch();
-        assert!(!fetch.is_gone(now), "nobody was asked yet");
+        let page = ByteRange::new(0, PAGE_BYTES);
+        assert!(!fetch.is_gone_in(now, page), "nobody was asked yet");
         let holders = [NodeId::new([1; 32]), NodeId::new([2; 32])];
         for node in holders {
             fetch.add_listed_holder(now, node);
         }
         fetch.remove_holder(now, holders[0]);
-        assert!(!fetch.is_gone(now));
+        assert!(!fetch.is_gone_in(now, page));
         fetch.remove_holder(now, holders[1]);
-        assert!(fetch.is_gone(now) && !fetch.is_gone(now + GONE));
+        assert!(fetch.is_gone_in(now, page) && !fetch.is_gone_in(now + GONE, page));
         fetch.add_holder(NodeId::new([3; 32]), Coverage::All);
-        assert!(!fetch.is_gone(now));
+        assert!(!fetch.is_gone_in(now, page));
+    }
+
+    #[test]
+    fn what_nobody_has_but_who_says_that_it_is_gone_is_gone_beside_holders_of_other_parts() {
+        let (mut fetch, now) = fetch();
+        let [author, reader] = [1, 2].map(|node| NodeId::new([node; 32]));
+        let [first, second] = [0, 1].map(|at| ByteRange::at(at * PAGE_BYTES, PAGE_BYTES));
+        fetch.add_listed_holder(now, author);
+        fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
+        assert!(!fetch.is_gone_in(now, second));
+        fetch.remove_holder(now, author);
+        assert!(fetch.is_gone_in(now, second) && !fetch.is_gone_in(now, first));
+        // who had a part alone says nothing of who may have all of it
+        let (mut fetch, now) = self::fetch();
+        fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
+        fetch.remove_holder(now, reader);
+        assert!(!fetch.is_gone_in(now, second));
     }
 
     #[test]
