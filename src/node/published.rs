@@ -24,6 +24,9 @@ pub struct MemberReport {
     pub status: MemberStatus,
     /// Entries in its log.
     pub entries: u64,
+    /// Whether it has told which logs it knows, and none of those that are to be had is still on
+    /// its way: what the live members list is listed here.
+    pub is_read: bool,
 }
 
 /// What is published. Clones are the same.

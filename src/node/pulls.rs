@@ -20,6 +20,9 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two tries for one log.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// After so many failures in a row nobody waits for a log; it is asked for all the same.
+const HOPELESS: u32 = 3;
+
 /// How long one member may take for one part (1 MiB at most, so 100 KiB/s) before another is asked
 /// as well: one that lives and does not answer must not keep a log from us. What it sends later is
 /// taken all the same.
@@ -199,6 +202,14 @@ impl Pulls {
             from,
             position: pull.position,
         })
+    }
+
+    /// Whether some log is on its way, those left out that cannot be had at the moment.
+    pub fn is_any_coming(&self) -> bool {
+        let is_coming = |pull: &Pull| {
+            pull.failures < HOPELESS && !matches!(pull.state, PullState::PutOff { .. })
+        };
+        self.pulls.values().any(is_coming)
     }
 
     /// When [`Self::next_step`] should be asked again, if nothing else happens.

@@ -37,6 +37,36 @@ fn a_file_that_was_waited_for_is_in_the_folder() {
     });
 }
 
+/// A script that goes on from there with `rsync --delete` is not to take a part for the whole.
+#[apply(promise)]
+fn who_waited_for_another_node_sees_all_that_those_who_are_there_list() {
+    let mut cluster = Cluster::new();
+    let authors = ["one", "two", "three"].map(|name| cluster.start(name));
+    let files = 2000;
+    for (author, name) in authors.iter().zip(["x", "y", "z"]) {
+        let dir = author.share.join(name);
+        fs::create_dir(&dir).unwrap();
+        (0..files).for_each(|number| fs::write(dir.join(number.to_string()), "").unwrap());
+    }
+    for author in &authors {
+        eventually("all is listed among them", HANG_LIMIT, || {
+            let status = author.cli(&["status", "--json"]).expect_json();
+            status["namespace"]["entries"] == authors.len() * (files + 1)
+        });
+    }
+    for number in 0..5 {
+        let fresh = cluster.start(&format!("fresh{number}"));
+        fresh
+            .cli(&["wait", "--mounted", "--peers", "1"])
+            .expect_ok();
+        let listed = ["x", "y", "z"].map(|dir| {
+            let names = fs::read_dir(fresh.mounted(dir));
+            names.map_or(0, Iterator::count)
+        });
+        assert_eq!(listed, [files; 3]);
+    }
+}
+
 /// As in the folder: what is behind a linked directory is there, for those who wait, list and ask.
 #[apply(promise)]
 fn a_path_through_a_linked_directory_is_the_same_in_every_command() {

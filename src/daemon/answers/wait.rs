@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::network::alive_of;
+use super::network::{alive_of, is_alive};
 use super::paths::shared_path;
 use super::{Service, node_failure};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
@@ -95,6 +95,12 @@ impl Service {
                     "{count} of {} other nodes are alive",
                     wanted.peers
                 )));
+            }
+            // who lists the folder next is to see all of it
+            let unread = members.iter().filter(|it| is_alive(it) && !it.is_read);
+            if let Some(unread) = unread.map(|it| it.status.member.node).next() {
+                let name = self.node.name_of(&unread);
+                return Ok(Some(format!("not all that {name} lists is here yet")));
             }
         }
         if let Some(named) = &wanted.file {

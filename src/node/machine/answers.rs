@@ -42,10 +42,13 @@ impl Machine {
                 self.handle_log_part(now, author, from, part);
             }
             (Some(Asked::Log { author, .. }), _) => self.pulls.fail(now, author),
-            (Some(Asked::Heads { from }), Some(Response::Heads { heads })) => {
-                for head in &heads {
-                    self.handle_head(now, head, Some(from));
+            (Some(Asked::Heads { from }), response) => {
+                if let Some(Response::Heads { heads }) = response {
+                    for head in &heads {
+                        self.handle_head(now, head, Some(from));
+                    }
                 }
+                self.told.insert(from);
             }
             (
                 Some(Asked::Trust {

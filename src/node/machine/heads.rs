@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use super::{Machine, NodeEvent, PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
 use crate::catalogue::{CatalogueError, HeadOutcome, Pull};
+use crate::cluster::MemberStatus;
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::offence::Offence;
+use crate::node::published::MemberReport;
 use crate::node::pulls::LogPosition;
 use crate::trust;
 use crate::wire::native::record::{Fact, SignedHead};
@@ -181,6 +183,22 @@ impl Machine {
     fn recover(&mut self, now: Instant, epoch_heard: u64) {
         self.catalogue.recover_own(epoch_heard);
         self.publish_soon(now);
+    }
+
+    /// Every node that is known, each with how many entries its log has, and whether all that it
+    /// has told of is here.
+    pub fn member_reports(&self) -> Vec<MemberReport> {
+        let is_all_read = self.taken_in.is_empty() && !self.pulls.is_any_coming();
+        let report = |status: MemberStatus| {
+            let node = &status.member.node;
+            let head = self.catalogue.head_of(node);
+            MemberReport {
+                entries: head.map_or(0, |signed| signed.head.count),
+                is_read: is_all_read && self.told.contains(node),
+                status,
+            }
+        };
+        self.members().into_iter().map(report).collect()
     }
 
     pub(super) fn want_log(&mut self, now: Instant, pull: Pull, from: Option<NodeId>) {

@@ -17,7 +17,7 @@ mod lists;
 mod readers;
 mod trust;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::offence::Offence;
-use super::published::MemberReport;
 use super::pulls::Pulls;
 use crate::catalogue::{Catalogue, Change, SWEEP_STEP_RECORDS, View};
 use crate::cluster::{
@@ -176,6 +175,8 @@ pub struct Machine {
     pulls: Pulls,
     /// Whose logs are being taken in: who gave them, under which head.
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
+    /// Which live members have said, or could not say, which heads they have.
+    told: BTreeSet<NodeId>,
     asked: BTreeMap<RequestId, answers::Asked>,
     next_request: u64,
     outgoing: VecDeque<Outgoing>,
@@ -223,6 +224,7 @@ impl Machine {
             catalogue,
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
             taken_in: BTreeMap::new(),
+            told: BTreeSet::new(),
             asked: BTreeMap::new(),
             next_request: 0,
             outgoing: VecDeque::new(),
@@ -321,16 +323,6 @@ impl Machine {
     /// Every node that is known.
     pub fn members(&self) -> Vec<MemberStatus> {
         self.cluster.members()
-    }
-
-    /// The same, each with how many entries its log has.
-    pub fn member_reports(&self) -> Vec<MemberReport> {
-        let report = |status: MemberStatus| {
-            let head = self.catalogue.head_of(&status.member.node);
-            let entries = head.map_or(0, |signed| signed.head.count);
-            MemberReport { status, entries }
-        };
-        self.members().into_iter().map(report).collect()
     }
 
     /// Where a living member is reached.
@@ -459,6 +451,7 @@ impl Machine {
 
     fn handle_down(&mut self, now: Instant, node: NodeId, why: DownReason) {
         self.set_live(node, false);
+        self.told.remove(&node);
         self.pulls.forget_member(now, node);
         self.push_event(NodeEvent::PeerDown { node, why });
     }
