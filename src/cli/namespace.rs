@@ -11,7 +11,7 @@ use super::error::CliError;
 use super::mine;
 use super::names::shared_name;
 use super::output::{Colour, Output};
-use super::text::{escape, human_bytes, local_time, percent, printable};
+use super::text::{escape, escape_path, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
 };
@@ -211,10 +211,7 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     } else {
         "not listed"
     };
-    let name = match provenance.path.as_bytes() {
-        b"" => "/".to_owned(),
-        name => escape(name),
-    };
+    let name = escape_path(&provenance.path);
     output.line(&format!("{name}: {listed}"))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::daemon::control::Named;
+
 /// Whether the user wants colours at all (<https://no-color.org>).
 pub(super) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -28,6 +30,14 @@ pub(super) fn escape(name: &[u8]) -> String {
         }
     }
     text
+}
+
+/// A path of the shared folder for a terminal; the folder itself, which has no name, is `/`.
+pub(super) fn escape_path(path: &Named) -> String {
+    match path.as_bytes() {
+        b"" => "/".to_owned(),
+        path => escape(path),
+    }
 }
 
 /// Text from elsewhere as printable text; as [`escape`], but that a backslash stays one.

@@ -15,7 +15,7 @@ use super::daemon::DaemonOptions;
 use super::error::CliError;
 use super::output::Output;
 use super::questions;
-use super::text::{escape, local_time, printable};
+use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
     Admitted, Call, ClientError, Expelled, Invitation, Joined, Named, Nothing, Rotated, Trust,
@@ -289,7 +289,7 @@ fn name_admitted(
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
     let path = Named::new(options.path.as_bytes());
     let peer = options.peer.clone();
-    let name = shown(&path);
+    let name = escape_path(&path);
     let said = match &peer {
         Some(peer) => format!(
             "at and below {name}, only files of {} are listed",
@@ -303,14 +303,6 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
     match options.reporting.json {
         true => output.json(&owned),
         false => output.line(&said),
-    }
-}
-
-/// A path for people; the shared folder itself has none.
-fn shown(path: &Named) -> String {
-    match path.as_bytes() {
-        b"" => "/".to_owned(),
-        path => escape(path),
     }
 }
 
@@ -346,7 +338,7 @@ pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), C
         output.line(&member_line(member))?;
     }
     for owned in &trust.owners {
-        let (path, name) = (shown(&owned.path), printable(&owned.name));
+        let (path, name) = (escape_path(&owned.path), printable(&owned.name));
         output.line(&format!("{path}: only files of {name} are listed there"))?;
     }
     let gone = trust.history.iter().filter(|step| step.counts);
