@@ -26,10 +26,4 @@ pub enum WireError {
         /// What it should have been.
         what: &'static str,
     },
-    /// A version that we do not speak.
-    #[error("version {version} of the protocol is not spoken here")]
-    Version {
-        /// The version byte.
-        version: u8,
-    },
 }

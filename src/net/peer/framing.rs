@@ -195,7 +195,7 @@ async fn write_parts<W: AsyncWrite + Unpin>(stream: &mut W, frame: &Frame) -> io
 pub(super) fn reason_of(error: &WireError) -> DropReason {
     match error {
         WireError::TooLong { .. } => DropReason::Oversized,
-        WireError::Malformed { .. } | WireError::Version { .. } => DropReason::Malformed,
+        WireError::Malformed { .. } => DropReason::Malformed,
     }
 }
 
