@@ -3,6 +3,9 @@
 use super::*;
 use crate::wire::native::udp::STATEMENT_MAX_BYTES;
 
+// what a member may sign, gossip carries
+const _: () = assert!(STATEMENT_MAX_BYTES == crate::trust::STATEMENT_MAX_BYTES);
+
 impl Cluster {
     /// All that is known of members, for another member to merge.
     pub fn export_members(&self) -> Bytes {

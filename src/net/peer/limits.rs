@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wire::native::tcp::Lane;
+use crate::trust::{self, EXCHANGE_MAX_BYTES};
+use crate::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
+
+// what two members say of who is in, and what one shows to be let in, has its place in a frame
+const _: () = assert!(TRUST_MAX_BYTES == EXCHANGE_MAX_BYTES);
+const _: () = assert!(CHAIN_MAX_BYTES == trust::CHAIN_MAX_BYTES);
 
 /// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;

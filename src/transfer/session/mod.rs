@@ -31,10 +31,10 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::transfer::TransferError;
 use crate::transfer::plan::{
-    DemandId, FetchReport, HOLDERS_MAX, Offer, PeerRate, PeerRecord, Plan, PlanConfig, PlanError,
-    PlanEvent, RequestId,
+    DemandId, FetchReport, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerRate, PeerRecord, Plan,
+    PlanConfig, PlanError, PlanEvent, RequestId,
 };
-use crate::wire::native::tcp::Response;
+use crate::wire::native::tcp::{self, Response};
 
 pub use answers::{Accepted, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
@@ -42,6 +42,9 @@ pub use terms::{
     Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read, SendRange,
 };
 use window::Window;
+
+// what the plan asks for at once, the wire lets be asked
+const _: () = assert!(PIECE_MAX_BYTES == tcp::RANGE_MAX_BYTES);
 
 /// The catalogue is asked again who holds a file when a read misses after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -243,6 +243,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::native::udp::HEAD_MAX_BYTES;
 
     #[test]
     fn a_target_stays_inside_by_its_text_or_it_does_not() {
@@ -285,7 +286,7 @@ mod tests {
             head,
             signature: [[255; 32]; 2],
         };
-        assert!(postcard::to_stdvec(&signed).unwrap().len() <= 300);
+        assert!(postcard::to_stdvec(&signed).unwrap().len() <= HEAD_MAX_BYTES);
     }
 
     #[test]

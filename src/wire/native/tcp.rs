@@ -23,6 +23,7 @@ use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 use crate::wire::WireError;
 use crate::wire::native::record::SignedHead;
+use crate::wire::native::udp::{HEAD_MAX_BYTES, STATEMENT_MAX_BYTES};
 
 pub use batch::{
     BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BATCH_MAX_BYTES, BatchPart, PackedBatch, SmallFile,
@@ -40,13 +41,14 @@ pub const RANGE_MAX_BYTES: u64 = 1 << 20;
 /// The longest member list: some 100 bytes a member for ten thousand of them.
 pub const MEMBERS_MAX_BYTES: usize = 1 << 20;
 /// The longest question or answer about who is in: 4096 statements.
-pub const TRUST_MAX_BYTES: usize = 4096 * 320 + 256;
+pub const TRUST_MAX_BYTES: usize = 4096 * STATEMENT_MAX_BYTES + 256;
 /// The longest chain of certificates in a greeting: 16 of them.
-pub const CHAIN_MAX_BYTES: usize = 16 * 320;
+pub const CHAIN_MAX_BYTES: usize = 16 * STATEMENT_MAX_BYTES;
 /// The most heads in one frame; more go in several requests.
 pub const HEADS_MAX: usize = 4096;
-/// The longest frame of heads: 300 bytes a head at most (tested beside the record).
+/// The longest frame of heads.
 pub const HEADS_MAX_BYTES: usize = HEADS_MAX * 300;
+const _: () = assert!(HEADS_MAX_BYTES == HEADS_MAX * HEAD_MAX_BYTES);
 /// The most ranges in one description of what a node holds of a file.
 pub const HOLDINGS_RANGES_MAX: usize = 4096;
 /// The longest description of what a node holds: two varints of at most 10 bytes a range.
