@@ -1,4 +1,7 @@
-//! A token bucket: how much may happen, on the average and at once. The one there is; pure.
+//! A token bucket that counts events: how many may happen, on the average and at once. Pure.
+//!
+//! Bytes a second are paced elsewhere, each by its own rule of who may be ahead: `transfer::pace`
+//! for a node, `fuse::budget` for the programs that read.
 
 use std::time::{Duration, Instant};
 
