@@ -1,6 +1,6 @@
 //! How requests end, and what the passing of time does: answers, failures, deadlines.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -243,13 +243,26 @@ impl Plan {
         self.events.push_back(PlanEvent::Filled(*content));
     }
 
-    /// When the file of a demand last made progress: bytes of it came, or, for a limited time,
-    /// one of its holders was at work for others, so that its turn comes.
-    pub(super) fn latest_progress(&self, now: Instant, demand: &Demand) -> Option<Instant> {
+    /// Until when a demand waits as things are.
+    pub(super) fn patient_until(&self, now: Instant, demand: &Demand) -> Option<Instant> {
         let fetch = self.fetches.get(&demand.content)?;
-        let own = fetch.progress_at.max(Some(demand.since));
-        let in_turn = self.latest_of_holders(now, fetch);
-        own.max(in_turn.min(own.map(|own| own + demand.patience * (TURN_PATIENCE - 1))))
+        Some(self.goes_on_until(now, fetch, demand.since, demand.patience))
+    }
+
+    /// Until when a wait since then for bytes of a file goes on: for as long as it has patience
+    /// after bytes of the file came or, for a limited time, after one of its holders was at work
+    /// for others, so that its turn comes.
+    fn goes_on_until(
+        &self,
+        now: Instant,
+        fetch: &Fetch,
+        since: Instant,
+        patience: Duration,
+    ) -> Instant {
+        let own = fetch.progress_at.map_or(since, |at| at.max(since));
+        let longest = own + patience * (TURN_PATIENCE - 1);
+        let of_holders = self.latest_of_holders(now, fetch);
+        of_holders.map_or(own, |at| at.min(longest).max(own)) + patience
     }
 
     fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
@@ -261,9 +274,7 @@ impl Plan {
 
     fn give_up_unless_it_goes_on(&mut self, now: Instant, id: DemandId) {
         let later = match self.demands.get(&id) {
-            Some(demand) => self
-                .latest_progress(now, demand)
-                .map(|at| at + demand.patience),
+            Some(demand) => self.patient_until(now, demand),
             None => return,
         };
         let Some(later) = later.filter(|later| *later > now) else {
@@ -318,11 +329,8 @@ impl Plan {
         let Some(filling) = &fetch.filling else {
             return;
         };
-        let own = fetch.progress_at.max(Some(filling.since));
-        let limit = own.map(|own| own + filling.patience * (TURN_PATIENCE - 1));
-        let latest = own.max(self.latest_of_holders(now, fetch).min(limit));
-        let later = latest.map(|at| at + filling.patience);
-        if let Some(later) = later.filter(|later| *later > now) {
+        let later = self.goes_on_until(now, fetch, filling.since, filling.patience);
+        if later > now {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;
         }

@@ -393,8 +393,7 @@ impl Plan {
     /// on as bytes of its file arrive.
     pub fn waits_until(&self, now: Instant, id: DemandId) -> Option<Instant> {
         let demand = self.demands.get(&id)?;
-        let later = self.latest_progress(now, demand)? + demand.patience;
-        Some(later.max(demand.deadline))
+        Some(self.patient_until(now, demand)?.max(demand.deadline))
     }
 
     /// How many bytes of an open file are here.
