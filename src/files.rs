@@ -1,8 +1,10 @@
 //! Files and folders as this program makes them: readable by their owner alone, locked, and opened
-//! anew by their descriptor.
+//! anew by their descriptor; and where something is mounted over them.
 //!
 //! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
 //! its owner's. Every call blocks.
+
+pub(crate) mod mountinfo;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;

@@ -1,9 +1,7 @@
 //! What a mount point must be like, and what may already be there.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -11,6 +9,7 @@ use std::time::Duration;
 
 use super::connection::AbortSwitch;
 use super::{Connection, FILESYSTEM_TYPE, MountingError, Unmount, direct};
+use crate::files::mountinfo::{self, MOUNTINFO};
 
 /// How many stale mounts of ours may lie on one another: one for each daemon that was killed.
 const STALE_MOUNTS_MAX: usize = 64;
@@ -77,48 +76,24 @@ pub(super) struct MountEntry {
 
 /// The topmost mount at `dir`.
 pub(super) fn mount_at(dir: &Path) -> Result<Option<MountEntry>, MountingError> {
-    let list =
-        fs::read("/proc/self/mountinfo").map_err(|why| MountingError::NoMountList { why })?;
+    let list = fs::read(MOUNTINFO).map_err(|why| MountingError::NoMountList { why })?;
     Ok(find_mount(&list, dir))
 }
 
 /// The topmost, which is the last, mount at `dir` in a list as of proc_pid_mountinfo(5).
 fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
     list.split(|byte| *byte == b'\n').rev().find_map(|line| {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let dash = fields.iter().position(|field| *field == b"-")?;
-        if unescape(fields.get(4)?) != dir.as_os_str() {
+        if mountinfo::point(line)? != dir {
             return None;
         }
-        let device = std::str::from_utf8(fields.get(2)?).ok()?;
-        let minor = device.split_once(':')?.1.parse().ok()?;
-        let filesystem = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
+        let (filesystem, _) = mountinfo::filesystem(line)?;
+        let device = line.split(|byte| *byte == b' ').nth(2)?;
+        let minor = std::str::from_utf8(device).ok()?.split_once(':')?.1;
         Some(MountEntry {
-            filesystem,
-            connection: Connection(minor),
+            filesystem: String::from_utf8_lossy(filesystem).into_owned(),
+            connection: Connection(minor.parse().ok()?),
         })
     })
-}
-
-/// Undoes the list's `\040` for a space and the like.
-fn unescape(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.get(..3).filter(|_| *first == b'\\');
-        let number = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    OsString::from_vec(bytes)
 }
 
 /// The absolute path without symbolic links. Does not look at the last name itself where that is
@@ -238,13 +213,6 @@ mod tests {
         assert!(find_mount(LIST, Path::new("/mnt/a")).is_none());
         assert!(find_mount(b"", Path::new("/")).is_none());
         assert!(find_mount(b"torn line", Path::new("/")).is_none());
-    }
-
-    #[test]
-    fn a_backslash_that_escapes_nothing_stays() {
-        assert_eq!(unescape(b"a\\b\\0"), OsString::from("a\\b\\0"));
-        assert_eq!(unescape(b"\\134\\012"), OsString::from("\\\n"));
-        assert_eq!(unescape(b"\\999"), OsString::from("\\999"));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! or unmounted, which no inotify tells.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::files::mountinfo::{self, MOUNTINFO};
 
 /// The mount points of p2pfs in this mount namespace, kept up to date by the kernel's word that
 /// the table changed (`proc_pid_mountinfo(5)`: the file polls with POLLPRI).
@@ -22,7 +22,7 @@ impl MountTable {
     /// Reads the table; without `/proc` it stays empty, and only what the caller refuses is known.
     pub(super) fn new() -> Self {
         let mut mounts = Self {
-            table: File::open("/proc/self/mountinfo").ok(),
+            table: File::open(MOUNTINFO).ok(),
             points: vec![],
         };
         mounts.read();
@@ -60,7 +60,7 @@ impl MountChanges {
     /// Without `/proc` there are none, and changes are found by the rescan alone.
     pub(super) fn new() -> Self {
         let mut changes = Self {
-            table: File::open("/proc/self/mountinfo").ok(),
+            table: File::open(MOUNTINFO).ok(),
             told: true,
             mounts: BTreeSet::new(),
         };
@@ -122,48 +122,17 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The number of a mount and its place.
 fn mount(line: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
-    let mut fields = line.split(|b| *b == b' ');
-    let number = fields.next()?.to_vec();
-    let point = unescape(fields.nth(3)?);
-    Some((number, PathBuf::from(OsString::from_vec(point))))
+    let number = line.split(|b| *b == b' ').next()?;
+    Some((number.to_vec(), mountinfo::point(line)?))
 }
 
 /// The mount point of a line of mountinfo, where it is one of p2pfs.
 fn p2pfs_mount_point(line: &[u8]) -> Option<PathBuf> {
-    let mut fields = line.split(|b| *b == b' ');
-    let point = fields.nth(4)?;
-    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
-    let kind = after.next()?;
-    let source = after.next().unwrap_or_default();
-    let ours = kind == b"fuse.p2pfs" || kind == b"p2pfs" || (kind == b"fuse" && source == b"p2pfs");
-    ours.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
-}
-
-/// Undoes the `\040` of mountinfo.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail
-            .get(..3)
-            .filter(|d| first == b'\\' && d.iter().all(|b| *b < b'8'));
-        match octal {
-            Some(digits) => {
-                let value = |d: &[u8]| d.iter().fold(0u32, |n, b| n * 8 + u32::from(b - b'0'));
-                bytes.push(if digits.iter().all(|b| *b >= b'0') {
-                    value(digits) as u8
-                } else {
-                    b'?'
-                });
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
+    let ours = match mountinfo::filesystem(line)? {
+        (b"fuse.p2pfs" | b"p2pfs", _) => true,
+        (kind, source) => kind == b"fuse" && source == b"p2pfs",
+    };
+    mountinfo::point(line).filter(|_| ours)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "fs",
         &["id", "path", "extent", "digest", "wire", "catalogue"],
     ),
-    ("mounting", &[]),
+    ("mounting", &["files::mountinfo"]),
     ("broker", &["mounting"]),
     ("fuse::seat", &["fuse", "mounting", "broker"]),
     ("fuse", &["fs", "id", "extent", "mounting"]),
@@ -378,7 +378,7 @@ fn code_lines(folder: &str) -> usize {
 fn what_runs_with_the_right_to_mount_can_be_read_in_a_sitting() {
     let list = code_lines("src/broker/filter.rs") + code_lines("src/broker/protocol.rs");
     let broker = code_lines("src/broker");
-    let calls = code_lines("src/mounting");
+    let calls = code_lines("src/mounting") + code_lines("src/files/mountinfo.rs");
     assert!(list > 100 && calls > 100, "counted: {list}, {calls}");
     let decides = broker - list;
     assert!(decides < 300, "{decides} lines decide");

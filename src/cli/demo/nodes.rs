@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::ending;
 use super::files::fill_share;
 use super::{DemoError, DemoOptions, is_interrupted};
+use crate::files::mountinfo::{self, MOUNTINFO};
 
 /// How long a daemon may take to say farewell and unmount before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -350,12 +351,8 @@ fn make_folder(named: Option<&Path>) -> Result<PathBuf, DemoError> {
 /// Removes the folder unless something is still mounted beneath: what is seen through a mount
 /// belongs to others.
 fn remove_folder(folder: &Path) -> Result<(), DemoError> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(Path::new);
-    if let Some(left) = mounted.into_iter().find(|at| at.starts_with(folder)) {
+    let list = fs::read(MOUNTINFO).unwrap_or_default();
+    if let Some(left) = mounted_beneath(&list, folder) {
         let what = format!("{} is still mounted: fusermount3 -u it", left.display());
         return Err(DemoError::Broken { what });
     }
@@ -363,6 +360,12 @@ fn remove_folder(folder: &Path) -> Result<(), DemoError> {
         path: folder.to_owned(),
         source,
     })
+}
+
+/// A mount at the folder or beneath it, in a list as of proc_pid_mountinfo(5).
+fn mounted_beneath(list: &[u8], folder: &Path) -> Option<PathBuf> {
+    let mut points = list.split(|byte| *byte == b'\n').filter_map(mountinfo::point);
+    points.find(|point| point.starts_with(folder))
 }
 
 fn write_secret(path: &Path) -> Result<(), DemoError> {
@@ -396,6 +399,14 @@ mod tests {
         let refused = make_folder(Some(folder.path()));
         assert!(matches!(refused, Err(DemoError::FolderInUse { .. })));
         assert!(folder.path().join("mine").exists());
+    }
+
+    #[test]
+    fn a_mount_left_in_a_folder_with_a_space_is_seen() {
+        let list = b"40 22 0:45 / /tmp/a\\040demo/n1/mnt ro - fuse.p2pfs p2pfs ro\n";
+        let left = mounted_beneath(list, Path::new("/tmp/a demo"));
+        assert_eq!(left, Some(PathBuf::from("/tmp/a demo/n1/mnt")));
+        assert_eq!(mounted_beneath(list, Path::new("/tmp/a")), None);
     }
 
     #[test]
