@@ -1,11 +1,10 @@
 //! `p2pfs cache`, `prefetch`, `pin`, `unpin`: what is kept on this machine.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::de::DeserializeOwned;
 
 use super::complete;
@@ -13,6 +12,7 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::names::Names;
 use super::output::Output;
+use super::progress;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
 use crate::daemon::control::{
@@ -137,7 +137,7 @@ fn clear(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
 
 fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
     let mut client = reporting.open_patiently()?;
-    let bar = Bar::new("checked");
+    let bar = Bar(progress::of_kept("checked"));
     let verified: CacheVerified = follow(&mut client, &Call::CacheVerify {}, &bar)?;
     match reporting.json {
         true => output.json(&verified)?,
@@ -198,7 +198,7 @@ pub(super) fn pin(options: &PinOptions, keep: bool, output: &mut Output) -> Resu
 pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
     let mut touched = Touched::default();
-    let (bar, anyway) = (Bar::new("fetched"), options.anyway);
+    let (bar, anyway) = (Bar(progress::of_kept("fetched")), options.anyway);
     for paths in batches(&mut client, &options.paths)? {
         add(
             &mut touched,
@@ -252,20 +252,10 @@ fn conclude(
     )))
 }
 
-/// A progress bar on standard error, where that is a terminal.
+/// The progress bar, gone at the end.
 struct Bar(ProgressBar);
 
 impl Bar {
-    fn new(verb: &'static str) -> Self {
-        if !io::stderr().is_terminal() {
-            return Self(ProgressBar::hidden());
-        }
-        let bar = ProgressBar::new(0).with_message(verb);
-        let style = "{bar:32} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
-        Self(bar)
-    }
-
     fn show(&self, progress: &Progress) {
         self.0.set_length(progress.total_bytes);
         self.0.set_position(progress.done_bytes);

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
+use super::progress;
 use super::text::{escape, human_bytes};
 use crate::daemon::control::{Breaks, Call, Client, ClientError, GetDone, GetStarted, Named};
 use crate::files::link;
@@ -50,7 +51,7 @@ pub(super) fn run(options: &GetOptions) -> Result<(), CliError> {
     let mut breaks = Breaks::default();
     let (started, mut source) = begin(&mut client, &path, &mut breaks)?;
     let target = Target::choose(options.output.as_deref(), &path, &started)?;
-    let bar = progress_bar(started.size_bytes);
+    let bar = progress::of_copied(started.size_bytes);
     let mut copied_bytes = 0;
     let done = loop {
         let copied = copy(&source, &target, &mut copied_bytes, &started, &bar);
@@ -306,18 +307,6 @@ fn try_names<T>(
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn progress_bar(size_bytes: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(size_bytes);
-    let style = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
-                 {binary_bytes_per_sec} {eta}";
-    // the template is fixed, and a test reads it
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
-    bar
 }
 
 fn report(

@@ -26,6 +26,7 @@ mod namespace;
 mod output;
 mod own_daemon;
 mod ping;
+mod progress;
 mod questions;
 mod send;
 mod settings;

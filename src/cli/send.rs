@@ -2,17 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::fstatfs;
 use serde::Serialize;
 
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::Output;
+use super::progress;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{
     Call, Client, ClientError, FailureKind, Named, Said, SendDone, SendProgress,
@@ -124,7 +124,7 @@ fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone,
         to: to.to_vec(),
     };
     client.start_with(&call, &file)?;
-    let bar = progress_bar();
+    let bar = progress::of_copied(0);
     loop {
         let reply = client
             .next_reply()
@@ -169,18 +169,6 @@ fn readable(path: &Path) -> io::Result<File> {
     io::copy(&mut file, &mut copy)?;
     // opened anew, from its beginning, to be read alone
     opened_anew(&copy)
-}
-
-fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(0);
-    let style = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
-                 {binary_bytes_per_sec} {eta}";
-    // the template is fixed, and a test reads it
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
-    bar
 }
 
 fn tell(path: &Named, done: &SendDone, output: &mut Output) -> Result<(), CliError> {

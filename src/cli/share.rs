@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::complete;
 use super::connect::Reporting;
 use super::daemon::absolute;
 use super::error::CliError;
 use super::output::Output;
+use super::progress;
 use super::questions;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareReader, ShareState, Shares};
@@ -133,10 +133,7 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
 /// Shows how far the reading of a new share is, until all of it is listed; whoever stops looking
 /// stops nothing.
 fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Shares, CliError> {
-    let bar = ProgressBar::new(0);
-    let style = "{bar:24} {binary_bytes} of {binary_total_bytes} read, {binary_bytes_per_sec}, \
-                 {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    let bar = progress::of_read();
     let mut shares = first;
     let begun_bytes = shares.read_bytes;
     loop {

@@ -1,0 +1,46 @@
+//! Progress bars: on standard error, where that is a terminal.
+
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Of bytes that are copied: how many, how fast, how long yet.
+const COPIED: &str = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
+                      {binary_bytes_per_sec} {eta}";
+/// Of what is done to the cache, which its message says.
+const KEPT: &str = "{bar:32} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}";
+/// Of a share that is read.
+const READ: &str = "{bar:24} {binary_bytes} of {binary_total_bytes} read, {binary_bytes_per_sec}, \
+                    {eta} left";
+
+pub(super) fn of_copied(size_bytes: u64) -> ProgressBar {
+    bar(size_bytes, COPIED)
+}
+
+pub(super) fn of_kept(verb: &'static str) -> ProgressBar {
+    bar(0, KEPT).with_message(verb)
+}
+
+pub(super) fn of_read() -> ProgressBar {
+    bar(0, READ)
+}
+
+fn bar(total_bytes: u64, template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(total_bytes).with_style(style.unwrap_or(ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_template_is_one() {
+        for template in [COPIED, KEPT, READ] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+}
