@@ -7,7 +7,7 @@
 
 use super::budget::LOOK_RECORDS;
 use super::facts::check_fact;
-use super::log::{Log, rank};
+use super::log::Log;
 use super::merged::Node;
 use super::row::{Class, NodeIndex, Row, Stamp};
 use super::rows::Rows;
@@ -115,7 +115,7 @@ impl Catalogue {
         let newer = log
             .wanted
             .take()
-            .filter(|wanted| rank(wanted) > rank(&head));
+            .filter(|wanted| wanted.rank() > head.rank());
         log.wanted = newer.clone();
         self.raise_floor(index, head.floor);
         self.advance(self.merge.step_records);
@@ -301,9 +301,9 @@ fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError
     let verified = log
         .head
         .as_ref()
-        .map(|signed| rank(&signed.head))
+        .map(|signed| signed.head.rank())
         .unwrap_or_default();
-    if rank(head) < verified.max((reach.epoch, reach.base)) {
+    if head.rank() < verified.max((reach.epoch, reach.base)) {
         return Err(CatalogueError::Stale);
     }
     let held = if part.fresh { 0 } else { reach.records };

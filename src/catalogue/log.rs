@@ -92,11 +92,6 @@ impl Pending {
     }
 }
 
-/// The order of heads of one author: by epoch, then sequence.
-pub(super) fn rank(head: &Head) -> (u64, u64) {
-    (head.epoch, head.sequence)
-}
-
 impl Log {
     /// Takes a row in at the end.
     pub fn push(&mut self, row: Row, fact: &Fact) {

@@ -6,7 +6,7 @@
 //! one that was removed does, unless the log was compacted beyond it, which the asker sees by the
 //! floor in the part's head.
 
-use super::log::{Log, rank};
+use super::log::Log;
 use super::row::NodeIndex;
 use super::{
     Catalogue, CatalogueError, FRESH_PULLS_MAX, HeadOutcome, LogPart, PART_MAX_BYTES,
@@ -63,18 +63,18 @@ impl Catalogue {
         }
         let verified = log.head.as_ref().map(|signed| &signed.head);
         for known in verified.into_iter().chain(&log.wanted) {
-            if rank(known) == rank(head) && known.digest != head.digest {
+            if known.rank() == head.rank() && known.digest != head.digest {
                 return HeadOutcome::CopiedKey {
                     author: head.author,
                 };
             }
         }
-        let verified = verified.map(rank).unwrap_or_default();
-        let wanted = log.wanted.as_ref().map(rank).unwrap_or_default();
-        if rank(head) < wanted || rank(head) <= verified {
+        let verified = verified.map(Head::rank).unwrap_or_default();
+        let wanted = log.wanted.as_ref().map(Head::rank).unwrap_or_default();
+        if head.rank() < wanted || head.rank() <= verified {
             return HeadOutcome::Known;
         }
-        if rank(head) > wanted {
+        if head.rank() > wanted {
             log.wanted = Some(head.clone());
             log.failures = 0;
         }
@@ -86,16 +86,16 @@ impl Catalogue {
 
     fn handle_own_head(&mut self, head: &Head) -> HeadOutcome {
         let own = self.own_head();
-        if rank(head) < rank(&own) || *head == own {
+        if head.rank() < own.rank() || *head == own {
             return HeadOutcome::Known;
         }
-        let copied = rank(head) == rank(&own) && head.digest != own.digest;
+        let copied = head.rank() == own.rank() && head.digest != own.digest;
         if copied || !self.can_recover() {
             return HeadOutcome::CopiedKey {
                 author: head.author,
             };
         }
-        if rank(head) == rank(&own) {
+        if head.rank() == own.rank() {
             return HeadOutcome::Known;
         }
         HeadOutcome::OwnStateLost { epoch: head.epoch }
@@ -117,7 +117,7 @@ impl Catalogue {
     ) -> Option<LogPart> {
         let log = self.logs.get(&self.index_of(author)?)?;
         let head = log.head.as_ref().filter(|_| log.complete)?;
-        let current = rank(&head.head) == (log.epoch, log.sequence);
+        let current = head.head.rank() == (log.epoch, log.sequence);
         let fresh = epoch != log.epoch || after == 0;
         if !current || (!fresh && after > log.sequence) {
             return None;

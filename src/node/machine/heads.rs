@@ -14,21 +14,16 @@ use crate::node::pulls::LogPosition;
 use crate::trust;
 use crate::wire::native::record::{Fact, SignedHead};
 
-/// What tells an older head from a newer one of the same author.
-fn rank(signed: &SignedHead) -> (u64, u64) {
-    (signed.head.epoch, signed.head.sequence)
-}
-
 /// Those of `ours` that are newer than what the other says it has, and those it did not name.
 pub(super) fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
     let known: BTreeMap<NodeId, (u64, u64)> = theirs
         .iter()
-        .map(|signed| (signed.head.author, rank(signed)))
+        .map(|signed| (signed.head.author, signed.head.rank()))
         .collect();
     let is_news = |signed: &SignedHead| {
         known
             .get(&signed.head.author)
-            .is_none_or(|at| *at < rank(signed))
+            .is_none_or(|at| *at < signed.head.rank())
     };
     ours.into_iter().filter(is_news).collect()
 }
@@ -121,9 +116,9 @@ impl Machine {
     fn spread(&mut self, now: Instant, signed: &SignedHead) {
         let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
         // one that is held already needs no spreading, and none is too long: see its own test
-        let _held = self
-            .cluster
-            .set_head(now, signed.head.author, rank(signed), bytes.into());
+        let _held =
+            self.cluster
+                .set_head(now, signed.head.author, signed.head.rank(), bytes.into());
     }
 
     pub(super) fn handle_head_bytes(&mut self, now: Instant, bytes: &[u8]) {

@@ -232,6 +232,11 @@ pub struct SignedHead {
 }
 
 impl Head {
+    /// The order of heads of one author: by epoch, then sequence.
+    pub fn rank(&self) -> (u64, u64) {
+        (self.epoch, self.sequence)
+    }
+
     /// The bytes that the signature covers, with a label so that they can be nothing else.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = b"p2pfs head 1\0".to_vec();
