@@ -18,6 +18,7 @@ use super::credentials::{Credentials, Policy};
 use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::request::ControlRequest;
+use crate::files::remove_stale_socket;
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
 const USER_SHARE: usize = 4;
@@ -78,7 +79,7 @@ impl ControlServer {
                 path: path.to_path_buf(),
             });
         }
-        remove_stale(path).map_err(failed)?;
+        remove_stale_socket(path).map_err(failed)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
         let file = SocketFile::of(path).map_err(failed)?;
@@ -234,21 +235,6 @@ impl Drop for Place {
         match by_user.get_mut(&self.uid) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(by_user.remove(&self.uid)),
-        }
-    }
-}
-
-/// Removes a socket that a dead daemon left; anything else in its place is not ours to remove.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            fs::remove_file(path)
-        }
-        Ok(_) => {
-            let message = "there is something that is not a socket";
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
         }
     }
 }

@@ -7,8 +7,7 @@
 mod families;
 mod http;
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 
 use super::answers::Service;
 use super::config::MetricsAddress;
+use crate::files::remove_stale_socket;
 
 /// Readers at one time; the next one waits.
 const READERS_MAX: usize = 8;
@@ -59,7 +59,7 @@ impl Endpoint {
         match address {
             MetricsAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             MetricsAddress::Unix(path) => {
-                remove_stale(path)?;
+                remove_stale_socket(path)?;
                 let listener = UnixListener::bind(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
                 Ok(Self::Unix(listener))
@@ -104,12 +104,5 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: &Service) 
     .await;
     if let Ok(Err(error)) = answered {
         tracing::debug!("a reader of the metrics was not answered: {error}");
-    }
-}
-
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
-        _ => Ok(()),
     }
 }
