@@ -17,3 +17,4 @@ mod socket;
 
 pub use error::NetError;
 pub use port::PortPair;
+pub use socket::is_own;

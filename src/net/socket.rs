@@ -1,7 +1,7 @@
-//! Sockets as the planes need them, new or of an earlier process.
+//! Sockets as the planes need them, new or of an earlier process, and which addresses are theirs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -72,6 +72,19 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Whether an address is ours: our port, on the address that we listen on or, where that is all of
+/// them, on any of this machine.
+pub fn is_own(bound: SocketAddr, address: SocketAddrV4) -> bool {
+    let ip = IpAddr::V4(*address.ip());
+    address.port() == bound.port()
+        && (ip == bound.ip() || bound.ip().is_unspecified() && is_of_this_machine(ip))
+}
+
+/// Only addresses of this machine can be bound.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +95,15 @@ mod tests {
         assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
         let v6: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
         assert_eq!(canonical(v6), v6);
+    }
+
+    #[test]
+    fn whoever_listens_on_all_addresses_knows_each_of_this_machine_as_its_own() {
+        let is_own = |bound: &str, at: &str| is_own(bound.parse().unwrap(), at.parse().unwrap());
+        assert!(is_own("0.0.0.0:1378", "127.0.0.3:1378"));
+        assert!(!is_own("0.0.0.0:1378", "127.0.0.3:1379"));
+        assert!(!is_own("0.0.0.0:1378", "192.0.2.7:1378"));
+        assert!(is_own("192.0.2.7:1378", "192.0.2.7:1378"));
+        assert!(!is_own("192.0.2.7:1378", "127.0.0.1:1378"));
     }
 }

@@ -41,6 +41,7 @@ mod state_dir;
 pub mod store;
 mod traffic;
 mod views;
+mod wake;
 
 pub use self::mesh::{Parcel, PushError};
 pub use crate::catalogue::Change;

@@ -24,6 +24,7 @@ use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, Outdated, Published, Roll};
 use super::reach::Reaching;
 use super::views::ViewClock;
+use super::wake::sleep_until;
 use crate::cache::CacheEvent;
 use crate::catalogue::Change;
 use crate::cluster::{Leave, MemberState, MemberStatus};
@@ -478,12 +479,5 @@ impl Runner {
             let view = Some(view);
             permit.send(Outdated::Names { view, changes });
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -364,7 +364,9 @@ fn remove_folder(folder: &Path) -> Result<(), DemoError> {
 
 /// A mount at the folder or beneath it, in a list as of proc_pid_mountinfo(5).
 fn mounted_beneath(list: &[u8], folder: &Path) -> Option<PathBuf> {
-    let mut points = list.split(|byte| *byte == b'\n').filter_map(mountinfo::point);
+    let mut points = list
+        .split(|byte| *byte == b'\n')
+        .filter_map(mountinfo::point);
     points.find(|point| point.starts_with(folder))
 }
 

@@ -1,7 +1,7 @@
 //! The task that drives the state machine.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,8 +20,10 @@ use super::{
 use crate::catalogue::Change;
 use crate::legacy::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
 use crate::net::gossip::UdpPort;
+use crate::net::is_own;
 use crate::net::legacy::{Admission, LegacyError, Transfer};
 use crate::net::peer::PeerNet;
+use crate::node::wake::sleep_until;
 use crate::node::{EventLog, NodeContent, Outdated};
 use crate::path::SharedPath;
 use crate::wire::legacy::{MemberName, Name};
@@ -102,11 +104,9 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     parts.net.set_older_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
     let dropped = Arc::new(AtomicU64::new(0));
-    let machine = LegacyMachine::new(
-        machine_config(&parts),
-        is_own(parts.own, parts.net.local_addr()),
-        Instant::now(),
-    );
+    let (own, bound) = (parts.own, parts.net.local_addr());
+    let is_ours = move |at| at == own || is_own(bound, at);
+    let machine = LegacyMachine::new(machine_config(&parts), Box::new(is_ours), Instant::now());
     let plane = Plane {
         machine,
         dropped: dropped.clone(),
@@ -159,22 +159,6 @@ fn machine_config(parts: &LegacyParts) -> LegacyConfig {
         lookup: settings.lookup,
         responder_delay: settings.responder_delay,
     }
-}
-
-/// Whether an address is ours: our port, on the address that is ours or, where we listen on all,
-/// on any of this machine.
-fn is_own(own: SocketAddrV4, bound: SocketAddr) -> crate::legacy::IsOwn {
-    Box::new(move |address| {
-        let ip = IpAddr::V4(*address.ip());
-        address == own
-            || (address.port() == bound.port()
-                && (ip == bound.ip() || (bound.ip().is_unspecified() && is_local(*address.ip()))))
-    })
-}
-
-/// Only addresses of this machine can be bound.
-fn is_local(ip: Ipv4Addr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl Plane {
@@ -478,11 +462,4 @@ async fn ipv4_of(host: &str, port: u16) -> Option<SocketAddrV4> {
             SocketAddr::V6(_) => None,
         })
         .next()
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::session::{Heard, Session, attend};
 use super::{COMMANDS_MAX, Command, HEARD_MAX, Mesh, MeshReport, MeshSettings, Moved, Target};
 use crate::mesh::{
-    ConnId, HANDSHAKES_MAX, IsOwn, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Offence, Pace, Who,
+    ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Offence, Pace, Who,
 };
+use crate::net::is_own;
 use crate::net::mesh::{MeshEnd, MeshSender, dial, listen};
 use crate::node::events::{EventLog, News};
 use crate::node::inbox::Inbox;
@@ -107,8 +108,9 @@ pub(in crate::node) fn start(parts: MeshParts) -> io::Result<Mesh> {
         max_peers: parts.settings.max_peers,
         configured: parts.settings.peers,
     };
+    let is_ours = move |at| is_own(address, at);
     let plane = Plane {
-        machine: MeshMachine::new(config, is_own(address), parts.seed, Instant::now()),
+        machine: MeshMachine::new(config, Box::new(is_ours), parts.seed, Instant::now()),
         links: BTreeMap::new(),
         next_conn: 0,
         inbox: parts.inbox,
@@ -151,21 +153,6 @@ async fn accept_all(
             Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
         }
     }
-}
-
-/// Whether an address is ours: our port, on the address that we listen on or, where that is all of
-/// them, on any of this machine.
-fn is_own(bound: SocketAddr) -> IsOwn {
-    Box::new(move |address: SocketAddrV4| {
-        let ip = IpAddr::V4(*address.ip());
-        let is_here = ip == bound.ip() || (bound.ip().is_unspecified() && is_local(*address.ip()));
-        address.port() == bound.port() && is_here
-    })
-}
-
-/// Only addresses of this machine can be bound.
-fn is_local(ip: Ipv4Addr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl Plane {
