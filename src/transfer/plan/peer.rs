@@ -13,17 +13,19 @@ use crate::extent::CHUNK_BYTES;
 
 /// In flight to a peer of which little is known yet.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
-/// Never less than so many pieces, so that the next is under way while one arrives.
+/// The window is never less than so many pieces, so that the next is under way while one arrives.
 const WINDOW_MIN_PIECES: u64 = 2;
-/// Until it is known better, nor less than what the rate seen so far moves in this time.
+/// Until the window is known better, it is no less than what the rate seen so far moves in this
+/// time.
 const WINDOW_START_TIME: Duration = Duration::from_secs(1);
-/// Never more: 160 ms of 100 MB/s, twice over what a continent needs.
+/// The window is never more than this: 160 ms of 100 MB/s, twice over what a continent needs.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
 /// In flight in bulk to a peer that never answered yet, so that a dead or slow one costs little.
 const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
 /// Small answers that readers wait for go past the window, up to this.
 const URGENT_WINDOW_BYTES: u64 = 4 << 20;
-/// Or to as much of it where the peer is slow: more would only stand in a line there.
+/// How much of small answers may be under way where the window is smaller, as of a slow peer, where
+/// more would only queue.
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
@@ -44,8 +46,8 @@ pub(super) const LATENCY_UNKNOWN: Duration = Duration::from_millis(50);
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
 /// How much later a silent peer is taken to answer.
 const SILENCE_PENALTY: Duration = Duration::from_secs(10);
-/// The distance of a peer is the least latency seen in this time, or in as much before it: what a
-/// line before its door, or a torn network, adds is not distance.
+/// The distance of a peer is the least latency seen in this time, or in as much before it: what
+/// queueing, or a torn network, adds is not distance.
 const DISTANCE_SPAN: Duration = Duration::from_secs(60);
 
 /// What to remember of a request when it is sent.

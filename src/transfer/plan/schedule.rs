@@ -21,10 +21,10 @@ const DEMAND_RESERVE_BYTES: u64 = 16 << 20;
 const UNKNOWN_AT_ONCE_MAX: usize = 4;
 /// One bulk request in so many goes to a peer that is not known yet, though a known one has room.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer is not asked in bulk for what would come too late from it, while another would, although
-/// it is busy, be so many times sooner,
+/// A peer is not asked in bulk for what another, although it is busy, would bring so many times
+/// sooner, and by more than [`WORSE_SLACK`].
 pub(super) const WORSE_MULTIPLE: u32 = 2;
-/// and by more than this.
+/// See [`WORSE_MULTIPLE`]: what is won in less time than this is not worth waiting for.
 pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
 /// Files that are tried for one request; the others follow in the next step.
 const TRIES_MAX: usize = 32;

@@ -18,7 +18,8 @@ pub const AHEAD_OF_ALL_MAX_BYTES: u64 = 128 << 20;
 /// What must be read in sequence before anything is fetched ahead. Below it, random reads of a few
 /// neighbouring pages would cost many times what they ask for.
 const RUN_MIN_BYTES: u64 = 64 << 10;
-/// Or so many reads, each beginning where the one before ended.
+/// So many reads, each beginning where the one before ended, are a run too, however short: what
+/// follows them is fetched ahead.
 const RUN_MIN_READS: u32 = 3;
 
 #[derive(Debug)]

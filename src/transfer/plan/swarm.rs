@@ -30,37 +30,40 @@ use crate::id::NodeId;
 
 /// What belongs to one node: four groups, so that a share is under way for a moment only.
 pub const SHARE_BYTES: u64 = 256 << 10;
-/// How long a reader waits for a share from the node that it belongs to: so many times what a share
-/// takes from a full holder, since what stands in line there for one stands there for all,
+/// A reader waits for a share from the node that it belongs to for so many times what a share takes
+/// from a full holder, since what queues there for one queues there for all.
 const SHARE_PATIENCE_MULTIPLE: u32 = 3;
-/// but no less than the first of these and no more than the other.
+/// The least that a reader waits for a share from the node that it belongs to.
 const SHARE_PATIENCE: Duration = Duration::from_millis(400);
+/// The most that a reader waits for a share from the node that it belongs to.
 const SHARE_PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// A reader that has less of a file than this asks a full holder at once: its first read.
 const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
-/// How many shares are looked at for one request, and how many of them are tried.
+/// How many shares are looked at for one request.
 const SHARES_SEEN_MAX: usize = 96;
+/// How many of the shares that are looked at are tried for one request.
 const SHARES_TRIED_MAX: usize = 8;
 /// What belongs to others is not looked at more often than this.
 const SHARE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a node has no shares whose share did not come in time; it doubles each time, so many
-/// times.
+/// How long a node has no shares whose share did not come in time, the first time.
 const LAGGING: Duration = Duration::from_secs(2);
+/// [`LAGGING`] doubles each time, so many times.
 const LAGS_DOUBLED_MAX: u32 = 4;
 /// How far from a share a node must have something, to be taken for one that is at it: as far as
 /// is fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
-/// A node that has less than this part of what is here already is too slow, or too late, to be
-/// waited for,
+/// A node that has less than one part in so many of what is here already is too slow, or too late,
+/// to be waited for.
 const SLOW_SHARE: u64 = 4;
-/// once so much is here.
+/// No node counts as slow by [`SLOW_SHARE`] before so much is here.
 const BEGUN_BYTES: u64 = 1 << 20;
 /// A node that owes an answer and of which nothing comes for longer than this is not counted on.
 const LIVELY: Duration = Duration::from_millis(200);
 /// How many requests of a file are looked at, to see whether all of them are in vain.
 const ASKED_SEEN_MAX: usize = 32;
-/// Between two questions to a node what it has by now.
+/// The least time between two questions to a node what it has by now.
 const SURVEY_MIN: Duration = Duration::from_millis(100);
+/// The most time between two questions to a node what it has by now.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
 /// How many nodes are asked that at one time, in turn.
 const SURVEYED_AT_ONCE_MAX: usize = 16;
