@@ -103,7 +103,7 @@ impl Plan {
                 Timer::Wanted(content) => self.call_up_all(&content),
                 Timer::Rested(node) => self.wake(node),
                 Timer::Survey(content) => self.survey(now, content),
-                Timer::Share(content) => self.look_at_shares(&content),
+                Timer::Stripe(content) => self.look_at_stripes(&content),
                 Timer::Again => {}
             }
         }

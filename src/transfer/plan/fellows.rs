@@ -8,9 +8,9 @@ use crate::id::NodeId;
 /// A node that wants a file too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fellow {
-    /// Until when it has no shares.
+    /// Until when it has no stripes.
     pub lags_until: Option<Instant>,
-    /// How often in a row its shares were late.
+    /// How often in a row its stripes were late.
     pub lags: u32,
     /// The end of the last range that it has.
     pub furthest: u64,
@@ -26,5 +26,5 @@ pub(super) struct Swarm {
     pub surveyed_last: Option<NodeId>,
     pub had_bytes: u64,
     /// When what belongs to others is looked at again, where that is set.
-    pub share_at: Option<Instant>,
+    pub stripe_at: Option<Instant>,
 }

@@ -60,7 +60,7 @@ pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_MIN_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
-pub use swarm::SHARE_BYTES;
+pub use swarm::STRIPE_BYTES;
 pub use terms::{
     DemandId, Failure, Lane, Offer, PeerRate, PlanConfig, PlanError, PlanEvent, RangeRequest,
     RequestId,
@@ -124,7 +124,7 @@ enum Timer {
     /// Others that want the file are asked what they have by now.
     Survey(ContentKey),
     /// What belongs to others may be asked of full holders.
-    Share(ContentKey),
+    Stripe(ContentKey),
     /// A step left some of its work for the next.
     Again,
 }

@@ -9,7 +9,7 @@ use super::fetch::Coverage;
 use super::turns::{WANTS, Want};
 use super::{
     DemandId, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
-    RequestId, SHARE_BYTES, Timer, URGENT_MAX_BYTES,
+    RequestId, STRIPE_BYTES, Timer, URGENT_MAX_BYTES,
 };
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
@@ -309,7 +309,7 @@ impl Plan {
     ) -> Choice {
         let found = self.candidates(now, content, gap, asking, exclude);
         if found.reserved {
-            self.wait_for_share(now, content, asking.waits_since);
+            self.wait_for_stripe(now, content, asking.waits_since);
         }
         if !found.any {
             return match (found.reserved, found.any_in_part) {
@@ -383,7 +383,7 @@ impl Plan {
             let grain = match lane {
                 _ if hedged => PIECE_MAX_BYTES,
                 Lane::Urgent => peer.piece_bytes().min(URGENT_MAX_BYTES),
-                Lane::Bulk if is_swarm => peer.piece_bytes().min(SHARE_BYTES),
+                Lane::Bulk if is_swarm => peer.piece_bytes().min(STRIPE_BYTES),
                 Lane::Bulk => peer.piece_bytes(),
             };
             let part = ByteRange::new(part.start, part.end.min((part.start / grain + 1) * grain));

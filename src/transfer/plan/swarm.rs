@@ -1,20 +1,20 @@
 //! One to many: when more nodes want a file than have all of it, the uplinks of those few are what
 //! is scarce, so each part should leave them once.
 //!
-//! The file is cut into shares of [`SHARE_BYTES`], and each share belongs to one of the nodes that
-//! want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A node
-//! asks the full holders for its own shares at once, but for those that another has already; it
-//! takes the others from the nodes that they belong to, as those get them, and asks each now and
+//! The file is cut into stripes of [`STRIPE_BYTES`], and each stripe belongs to one of the nodes
+//! that want the file, by a hash of the two that all of them reckon alike (rendezvous hashing). A
+//! node asks the full holders for its own stripes at once, but for those that another has already;
+//! it takes the others from the nodes that they belong to, as those get them, and asks each now and
 //! then what it has by now. Nobody keeps a list: who asks for a file learns of the others by their
 //! questions and by offers.
 //!
-//! A node that reads in sequence asks for its own shares as far ahead as all together would for it,
-//! so that what it asks the full holders for is as much as if it were alone, and everybody finds
-//! the shares of the others there when it comes to them.
+//! A node that reads in sequence asks for its own stripes as far ahead as all together would for
+//! it, so that what it asks the full holders for is as much as if it were alone, and everybody
+//! finds the stripes of the others there when it comes to them.
 //!
 //! Nobody waits long for another: the first bytes of a file are asked for at once by everybody; a
-//! share that a reader waits for is asked of a full holder, whosever it is, after a few times what
-//! a share takes from there, or at once where it would come much later from the node that it
+//! stripe that a reader waits for is asked of a full holder, whosever it is, after a few times what
+//! a stripe takes from there, or at once where it would come much later from the node that it
 //! belongs to; that node has none for a while then.
 
 use std::time::{Duration, Instant};
@@ -28,34 +28,34 @@ use crate::digest::ContentKey;
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use crate::id::NodeId;
 
-/// What belongs to one node: four groups, so that a share is under way for a moment only.
-pub const SHARE_BYTES: u64 = 256 << 10;
-/// A reader waits for a share from the node that it belongs to for so many times what a share takes
-/// from a full holder, since what queues there for one queues there for all.
-const SHARE_PATIENCE_MULTIPLE: u32 = 3;
-/// The least that a reader waits for a share from the node that it belongs to.
-const SHARE_PATIENCE: Duration = Duration::from_millis(400);
-/// The most that a reader waits for a share from the node that it belongs to.
-const SHARE_PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// What belongs to one node: four groups, so that a stripe is under way for a moment only.
+pub const STRIPE_BYTES: u64 = 256 << 10;
+/// A reader waits for a stripe from the node that it belongs to for so many times what a stripe
+/// takes from a full holder, since what queues there for one queues there for all.
+const STRIPE_PATIENCE_MULTIPLE: u32 = 3;
+/// The least that a reader waits for a stripe from the node that it belongs to.
+const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
+/// The most that a reader waits for a stripe from the node that it belongs to.
+const STRIPE_PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// A reader that has less of a file than this asks a full holder at once: its first read.
 const FIRST_BYTES: u64 = super::URGENT_MAX_BYTES;
-/// How many shares are looked at for one request.
-const SHARES_SEEN_MAX: usize = 96;
-/// How many of the shares that are looked at are tried for one request.
-const SHARES_TRIED_MAX: usize = 8;
+/// How many stripes are looked at for one request.
+const STRIPES_SEEN_MAX: usize = 96;
+/// How many of the stripes that are looked at are tried for one request.
+const STRIPES_TRIED_MAX: usize = 8;
 /// What belongs to others is not looked at more often than this.
-const SHARE_AGAIN: Duration = Duration::from_millis(50);
-/// How long a node has no shares whose share did not come in time, the first time.
+const STRIPE_AGAIN: Duration = Duration::from_millis(50);
+/// How long a node has no stripes whose stripe did not come in time, the first time.
 const LAGGING: Duration = Duration::from_secs(2);
 /// [`LAGGING`] doubles each time, so many times.
 const LAGS_DOUBLED_MAX: u32 = 4;
-/// How far from a share a node must have something, to be taken for one that is at it: as far as
+/// How far from a stripe a node must have something, to be taken for one that is at it: as far as
 /// is fetched ahead of a reader.
 const NEAR_BYTES: u64 = super::AHEAD_MAX_BYTES;
 /// A node that has less than one part in so many of what is here already is too slow, or too late,
 /// to be waited for.
-const SLOW_SHARE: u64 = 4;
-/// No node counts as slow by [`SLOW_SHARE`] before so much is here.
+const SLOW_PART: u64 = 4;
+/// No node counts as slow by [`SLOW_PART`] before so much is here.
 const BEGUN_BYTES: u64 = 1 << 20;
 /// A node that owes an answer and of which nothing comes for longer than this is not counted on.
 const LIVELY: Duration = Duration::from_millis(200);
@@ -94,13 +94,13 @@ impl Plan {
                 }
             }
         }
-        self.give_up_shares_of_others(now, content);
+        self.give_up_stripes_of_others(now, content);
         self.call_up_all(content);
     }
 
     /// What was asked of full holders while nobody else was known to want the file, and is none of
     /// this node's business now: it is taken back where nothing of it came and nobody waits for it.
-    fn give_up_shares_of_others(&mut self, now: Instant, content: &ContentKey) {
+    fn give_up_stripes_of_others(&mut self, now: Instant, content: &ContentKey) {
         let me = self.config.me;
         let Some(fetch) = self.fetches.get(content) else {
             return;
@@ -117,7 +117,7 @@ impl Plan {
             let is_begun = entry.arrived_bytes > 0 || entry.request.lane == Lane::Urgent;
             !is_begun
                 && fetch.holders.get(&node) == Some(&Coverage::All)
-                && fetch.owner(now, content, me, range.start / SHARE_BYTES) != me
+                && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
                 && !self.is_waited_for(content, range)
         };
         let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
@@ -136,7 +136,7 @@ impl Plan {
         swarm.survey_each = match (idle, gained) {
             (true, _) => SURVEY_MAX,
             (false, 0) => swarm.survey_each * 2,
-            (false, gained) if gained > 2 * SHARE_BYTES => swarm.survey_each / 2,
+            (false, gained) if gained > 2 * STRIPE_BYTES => swarm.survey_each / 2,
             _ => swarm.survey_each,
         };
         swarm.survey_each = swarm.survey_each.clamp(SURVEY_MIN, SURVEY_MAX);
@@ -176,7 +176,7 @@ impl Plan {
         if !fetch.is_swarm() {
             return true;
         }
-        let owner = fetch.owner(now, content, self.config.me, gap.start / SHARE_BYTES);
+        let owner = fetch.owner(now, content, self.config.me, gap.start / STRIPE_BYTES);
         let is_mine = match owner == self.config.me {
             true => !self.is_at_a_fellow(now, fetch, gap),
             false => self.is_too_slow(fetch, &owner),
@@ -190,7 +190,7 @@ impl Plan {
             None if self.is_asked_in_vain(now, fetch) => fetch.progress_at.unwrap_or(fetch.begun),
             None => return false,
         };
-        since + SHARE_PATIENCE <= now && since + self.share_patience(fetch) <= now
+        since + STRIPE_PATIENCE <= now && since + self.stripe_patience(fetch) <= now
     }
 
     /// Whether nothing of a file is asked, or nothing but of silent peers while one that has all of
@@ -229,7 +229,7 @@ impl Plan {
             let peer = self.peers.get(node);
             peer.is_some_and(|peer| peer.is_lively(now, LIVELY))
         });
-        let usual = lively.filter_map(|(node, _)| self.time_of_a_share(node));
+        let usual = lively.filter_map(|(node, _)| self.time_of_a_stripe(node));
         let of_full = self.least_of_full_holders(fetch);
         let bearable = of_full.map(|it| it * WORSE_MULTIPLE + WORSE_SLACK);
         usual
@@ -237,61 +237,61 @@ impl Plan {
             .is_some_and(|it| bearable.is_none_or(|most| it <= most))
     }
 
-    /// Whether the shares of a node would take much longer from it than all shares of as many nodes
-    /// as there are would take from those that have all: it is no help then.
+    /// Whether the stripes of a node would take much longer from it than all stripes of as many
+    /// nodes as there are would take from those that have all: it is no help then.
     fn is_too_slow(&self, fetch: &Fetch, owner: &NodeId) -> bool {
         let among = fetch.swarm.fellows.len() as u32 + 1;
         let of_full = self.least_of_full_holders(fetch);
         let bearable = of_full.map(|it| it * among * WORSE_MULTIPLE + WORSE_SLACK);
-        let usual = self.time_of_a_share(owner);
+        let usual = self.time_of_a_stripe(owner);
         usual.is_some_and(|it| bearable.is_some_and(|most| it > most))
     }
 
-    /// How long a share takes from a node, where that is known.
-    fn time_of_a_share(&self, node: &NodeId) -> Option<Duration> {
+    /// How long a stripe takes from a node, where that is known.
+    fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
         self.step();
         let peer = self.peers.get(node).filter(|peer| peer.is_known())?;
-        Some(peer.expected(Lane::Bulk, SHARE_BYTES))
+        Some(peer.expected(Lane::Bulk, STRIPE_BYTES))
     }
 
     /// The same of the best of those that have all of the file.
     fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
         let full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
-        full.filter_map(|(node, _)| self.time_of_a_share(node))
+        full.filter_map(|(node, _)| self.time_of_a_stripe(node))
             .min()
     }
 
-    /// How long to wait for a share that belongs to another.
-    fn share_patience(&self, fetch: &Fetch) -> Duration {
+    /// How long to wait for a stripe that belongs to another.
+    fn stripe_patience(&self, fetch: &Fetch) -> Duration {
         let least = self.least_of_full_holders(fetch).unwrap_or_default();
-        (least * SHARE_PATIENCE_MULTIPLE).clamp(SHARE_PATIENCE, SHARE_PATIENCE_MAX)
+        (least * STRIPE_PATIENCE_MULTIPLE).clamp(STRIPE_PATIENCE, STRIPE_PATIENCE_MAX)
     }
 
     /// Something could not be asked because it belongs to others: it is looked at again in time.
-    pub(super) fn wait_for_share(
+    pub(super) fn wait_for_stripe(
         &mut self,
         now: Instant,
         content: &ContentKey,
         waits_since: Option<Instant>,
     ) {
-        let due = (waits_since.unwrap_or(now) + SHARE_PATIENCE).max(now + SHARE_AGAIN);
+        let due = (waits_since.unwrap_or(now) + STRIPE_PATIENCE).max(now + STRIPE_AGAIN);
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        if fetch.swarm.share_at.is_none_or(|at| at > due) {
-            fetch.swarm.share_at = Some(due);
-            self.timers.insert((due, Timer::Share(*content)));
+        if fetch.swarm.stripe_at.is_none_or(|at| at > due) {
+            fetch.swarm.stripe_at = Some(due);
+            self.timers.insert((due, Timer::Stripe(*content)));
         }
     }
 
-    pub(super) fn look_at_shares(&mut self, content: &ContentKey) {
+    pub(super) fn look_at_stripes(&mut self, content: &ContentKey) {
         if let Some(fetch) = self.fetches.get_mut(content) {
-            fetch.swarm.share_at = None;
+            fetch.swarm.stripe_at = None;
         }
         self.call_up_all(content);
     }
 
-    /// Where a full holder is asked for a share that belongs to another, that one is late.
+    /// Where a full holder is asked for a stripe that belongs to another, that one is late.
     pub(super) fn note_if_lagging(
         &mut self,
         now: Instant,
@@ -307,7 +307,7 @@ impl Plan {
         if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
             return;
         }
-        let owner = fetch.owner(now, content, me, start / SHARE_BYTES);
+        let owner = fetch.owner(now, content, me, start / STRIPE_BYTES);
         if let Some(fellow) = fetch.swarm.fellows.get_mut(&owner) {
             fellow.lag(now);
         }
@@ -323,7 +323,7 @@ impl Plan {
 }
 
 impl Fellow {
-    /// It has no shares for a while, longer each time.
+    /// It has no stripes for a while, longer each time.
     fn lag(&mut self, now: Instant) {
         let pause = LAGGING * (1 << self.lags.min(LAGS_DOUBLED_MAX));
         if self.lags_until.is_some_and(|until| until > now) {
@@ -336,7 +336,7 @@ impl Fellow {
 }
 
 impl Fetch {
-    /// How far to fetch one's own shares ahead of a reader for whom `range` would be fetched ahead
+    /// How far to fetch one's own stripes ahead of a reader for whom `range` would be fetched ahead
     /// otherwise, at most `limit_bytes`. No farther before its first bytes are here: those of all
     /// come first.
     pub fn own_ahead(&self, range: ByteRange, limit_bytes: u64) -> ByteRange {
@@ -353,7 +353,7 @@ impl Fetch {
     }
 
     /// The gaps of a range that are worth a try: the first, or, where some belong to others, the
-    /// first of each share that is one's own or that another has already. Beyond `end` but one's
+    /// first of each stripe that is one's own or that another has already. Beyond `end` but one's
     /// own.
     pub fn gaps_to_try(
         &self,
@@ -366,19 +366,19 @@ impl Fetch {
             return self.first_gap(range).into_iter().collect();
         }
         let (mut gaps, mut at) = (Vec::new(), range.start);
-        for _ in 0..SHARES_SEEN_MAX {
+        for _ in 0..STRIPES_SEEN_MAX {
             let Some(gap) = self.first_gap(ByteRange::new(at, range.end.max(at))) else {
                 break;
             };
-            let share = gap.start / SHARE_BYTES;
-            let share_end = (share + 1) * SHARE_BYTES;
-            at = share_end.min(range.end);
-            let part = ByteRange::new(gap.start, gap.end.min(share_end));
+            let stripe = gap.start / STRIPE_BYTES;
+            let stripe_end = (stripe + 1) * STRIPE_BYTES;
+            at = stripe_end.min(range.end);
+            let part = ByteRange::new(gap.start, gap.end.min(stripe_end));
             let is_there = gap.start < end && self.is_in_parts(part);
-            if is_there || self.owner(now, content, me, share) == me {
+            if is_there || self.owner(now, content, me, stripe) == me {
                 gaps.push(part);
             }
-            if gaps.len() == SHARES_TRIED_MAX {
+            if gaps.len() == STRIPES_TRIED_MAX {
                 break;
             }
         }
@@ -420,13 +420,13 @@ impl Fetch {
         partial > 0 && partial + 1 > full.count()
     }
 
-    /// Whose a share is: of those that have come near this part of the file, if any has.
-    fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, share: u64) -> NodeId {
-        let start = share * SHARE_BYTES;
+    /// Whose a stripe is: of those that have come near this part of the file, if any has.
+    fn owner(&self, now: Instant, content: &ContentKey, me: NodeId, stripe: u64) -> NodeId {
+        let start = stripe * STRIPE_BYTES;
         let have = self.have_bytes();
         let begins = have < NEAR_BYTES;
         let is_near = |fellow: &Fellow| {
-            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_SHARE;
+            let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
             !is_slow && (begins || fellow.furthest + NEAR_BYTES >= start)
         };
         let partial = |node: &NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
@@ -435,19 +435,19 @@ impl Fetch {
         });
         let near = lively.filter(|(_, fellow)| is_near(fellow));
         let weighed = near.map(|(node, _)| *node).chain([me]);
-        let weighed = weighed.map(|node| (weight(content, &node, share), node));
+        let weighed = weighed.map(|node| (weight(content, &node, stripe), node));
         weighed.max().map_or(me, |(_, node)| node)
     }
 }
 
 /// The same for all nodes, and without a pattern (SplitMix64's last step).
-fn weight(content: &ContentKey, node: &NodeId, share: u64) -> u64 {
+fn weight(content: &ContentKey, node: &NodeId, stripe: u64) -> u64 {
     let number = |bytes: &[u8; 32]| {
         let (first, _) = bytes.split_first_chunk().expect("32 bytes");
         u64::from_le_bytes(*first)
     };
     let mut mixed = number(content.hash.as_bytes()) ^ number(node.as_bytes()).rotate_left(17);
-    mixed = mixed.wrapping_add(share.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = mixed.wrapping_add(stripe.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
