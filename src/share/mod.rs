@@ -13,15 +13,35 @@
 //! the file is listed at once, hashed once more when it has been at rest, and only then remembered
 //! for good. One taken while somebody had the file open for writing holds until that is closed.
 //!
-//! Errors: a call that fails changes nothing but what [`ShareError`] says; trouble with one name
-//! leaves that name out with a reason in [`ShareStatus`], trouble with a whole share empties it
-//! until it is back.
+//! # The way of a new file
+//!
+//! A program makes `a` in a share, writes it and closes it. Three threads take part: *1* and *3*
+//! are the scanner's, *2* one of the hashers', *4* the node's loop. `Scanner::round` makes the
+//! calls of *1* and *3*.
+//!
+//! | | on | what happens |
+//! |---|---|---|
+//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`Order::step`) → `Checks::note`: the name is to be looked at, once for all that was reported of it |
+//! | | | `Scanner::run_checks` (`looks`): `OpenPlace::look` asks the disk → `take_look`: `Checks::cause_of_file` says whether the writer is done → `State::observe` |
+//! | | | `see_file` → `schedule`: closed, so `State::await_hash` → `Order::await_file` (what is of a later turn waits for it) and `Queue::enqueue`; a writer that is still at it, `State::rest` until it has been quiet |
+//! | 2 | a hasher | `next_jobs` → `Queue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` sees that it did not change meanwhile → the outcome lies in `State::read` → `Shared::wake` |
+//! | 3 | the scanner | `Scanner::take_read` → `State::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `Order::tell` holds a [`ShareEvent::Put`] of its turn |
+//! | | | `Scanner::send_events`: `Order::release` lets go of what nothing earlier keeps back → the channel of [`ShareSet::open`] |
+//! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) notes the fact, and that a head is due in 10 ms |
+//! | | | `Machine::publish_head`: `record_own` puts all that was noted into the log ([`crate::catalogue`]) → the head of it is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all of a small cluster at once, else to some in rounds; who hears of it pulls the rest |
+//!
+//! # Errors
+//!
+//! A call that fails changes nothing but what [`ShareError`] says; trouble with one name leaves
+//! that name out with a reason in [`ShareStatus`], trouble with a whole share empties it until it
+//! is back.
 
 mod beneath;
 mod checks;
 mod config;
 mod error;
 mod exclude;
+mod folder;
 mod hashed;
 mod hasher;
 mod identity;
@@ -83,6 +103,7 @@ use crate::path::{SharedPath, check_name};
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
 use exclude::Exclude;
+use folder::without_links_above;
 use identity::Seen;
 pub(crate) use ledger::set_aside_damaged;
 use ledger::{LEDGER_FILE, Ledger};
@@ -136,7 +157,7 @@ impl ShareSet {
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
-        let dir = self.check_dir(&spec.dir)?;
+        let dir = folder::check(&shared.beneath, &spec.dir)?;
         let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
         let exclude = exclude.map_err(|why| ShareError::BadPattern { why })?;
         let overlaps =
@@ -357,61 +378,10 @@ impl ShareSet {
             .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
         Ok((share.dir.clone(), share.include_private))
     }
-
-    /// The canonical directory, where it can be shared. What is refused is refused by its text
-    /// first, so that our own mount is not touched.
-    fn check_dir(&self, dir: &Path) -> Result<PathBuf, ShareError> {
-        let owned = || dir.to_owned();
-        let beneath = &self.inner.shared.beneath;
-        let absolute = std::path::absolute(dir)?;
-        if let Some(refused) = beneath.refusal(&absolute) {
-            return Err(ShareError::Refused {
-                dir: owned(),
-                refused,
-            });
-        }
-        let canonical = std::fs::canonicalize(dir).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
-            std::io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
-            _ => ShareError::Unreadable {
-                dir: owned(),
-                error,
-            },
-        })?;
-        if let Some(refused) = beneath.refusal(&canonical) {
-            return Err(ShareError::Refused {
-                dir: owned(),
-                refused,
-            });
-        }
-        if !canonical.is_dir() {
-            return Err(ShareError::NotDirectory { dir: owned() });
-        }
-        match beneath.open_share(&canonical) {
-            Ok(_) => Ok(canonical),
-            Err(error) => Err(ShareError::Unreadable {
-                dir: owned(),
-                error: error.into(),
-            }),
-        }
-    }
 }
 
 /// Files of one content that are tried before it counts as not shared.
 const SOURCE_CANDIDATES_MAX: usize = 16;
-
-/// The path with every link but its last name resolved, since the last may be our own mount and
-/// must not be touched.
-fn without_links_above(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (
-        absolute.parent().map(std::fs::canonicalize),
-        absolute.file_name(),
-    ) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => absolute,
-    }
-}
 
 /// What the threads share, with the state that an earlier run left.
 fn open_shared(config: ShareConfig) -> Result<Shared, ShareError> {

@@ -1,0 +1,56 @@
+//! Which folders may be offered.
+
+use std::path::{Path, PathBuf};
+
+use super::beneath::Beneath;
+use super::error::ShareError;
+
+/// The canonical directory, where it can be shared. What is refused is refused by its text
+/// first, so that our own mount is not touched.
+pub(super) fn check(beneath: &Beneath, dir: &Path) -> Result<PathBuf, ShareError> {
+    let owned = || dir.to_owned();
+    let absolute = std::path::absolute(dir)?;
+    if let Some(refused) = beneath.refusal(&absolute) {
+        return Err(ShareError::Refused {
+            dir: owned(),
+            refused,
+        });
+    }
+    let canonical = std::fs::canonicalize(dir).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
+        std::io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
+        _ => ShareError::Unreadable {
+            dir: owned(),
+            error,
+        },
+    })?;
+    if let Some(refused) = beneath.refusal(&canonical) {
+        return Err(ShareError::Refused {
+            dir: owned(),
+            refused,
+        });
+    }
+    if !canonical.is_dir() {
+        return Err(ShareError::NotDirectory { dir: owned() });
+    }
+    match beneath.open_share(&canonical) {
+        Ok(_) => Ok(canonical),
+        Err(error) => Err(ShareError::Unreadable {
+            dir: owned(),
+            error: error.into(),
+        }),
+    }
+}
+
+/// The path with every link but its last name resolved, since the last may be our own mount and
+/// must not be touched.
+pub(super) fn without_links_above(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (
+        absolute.parent().map(std::fs::canonicalize),
+        absolute.file_name(),
+    ) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
