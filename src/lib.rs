@@ -114,7 +114,7 @@
 //! | 1 | no byte that another native node sent reaches a reader or the cache of verified bytes before it is proven; own files are read as they are on the disk; what legacy peers sent cannot be proven, is kept apart and marked | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders; `tests/daemons/legacy` |
 //! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
 //! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
-//! | 4 | every wait of a program for bytes has a deadline, which begins anew with every byte of the file that comes; it ends in data or a documented errno, and a fatal signal ends it at once (which waits a caught signal ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
+//! | 4 | every wait of a program for bytes has a deadline, which begins anew with every byte of the file that comes and, for up to six times as long, with every byte that one of its holders brings other readers here; it ends in data or a documented errno, and a fatal signal ends it at once (which waits a caught signal ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
@@ -146,28 +146,33 @@
 //! | who owns a path | `trust::ledger` takes the word of a member that may invite, `catalogue::owners` holds the merge to it |
 //! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
-//! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams` |
+//! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams`, and how that shrinks where many read: `transfer::plan::ahead` |
+| when a slow holder is hedged, and how often | `transfer::plan::look`; the bounds of the wait before it: `PlanConfig::hedge` |
+| what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
+| who is served first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
+| a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
-//! | how a wait moves on and ends | [`transfer::session`], `transfer::session::window` for many at once |
+//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does |
 //! | what is evicted from the cache | `cache::index` (the order of use), `cache::core` (how room is made), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve` |
 //! | what the broker may ask of the kernel | `broker::filter` |
-//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, and `tests/text/limits.rs` holds the list to the source |
+//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, says which a stranger meets, and `tests/text/limits.rs` holds the list to the source; of a connection that has proven nothing, `net::peer::limits`; of an address, `cluster::config` |
 //! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
-//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, `daemon::answers` for what a command says and advises |
+//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, [`trust::TrustError`], `mounting::MountingError` and `share::ShareError` for what these do, `daemon::answers` for what a command says and advises, `cli::error` for what it says where the daemon does not answer |
 //! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
 //! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |
-//! | a setting | its field in `daemon::config::settings`: its name, variable and kind follow from the type |
+//! | a setting | its field in `daemon::config::settings` (`[mesh]` and `[inbox]`: `daemon::config::giving`), from whose type its name, variable and kind follow; what it does, `daemon::node_config`; whether a reload applies it, `daemon::config::reload` |
 //!
 //! # Where to begin reading
 //!
 //! [`node::door`] is what a program can ask of a node; [`node::Machine`] is a node without its
 //! sockets: all its state machines; [`transfer`] the way of a read, function by function;
-//! [`transfer::session`] who waits for what, and [`transfer::plan`] whom to ask; [`catalogue`] how
-//! the namespace comes about; [`fuse`] why the mount never hangs.
+//! [`transfer::session`] who waits for what, and [`transfer::plan`] whom to ask; [`share`] the way
+//! of a new file, function by function; [`catalogue`] how the namespace comes about; [`fuse`] why
+//! the mount never hangs.
 
 #[cfg(feature = "fuse")]
 #[cfg_attr(not(all_modules), doc(hidden))]

@@ -94,7 +94,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How long a read may wait without a byte of its file coming from anybody.
+    /// How long a read may wait without a byte of its file coming from anybody. It waits up to six
+    /// times as long where somebody that has the file is at work for other reads of this node.
     #[must_use]
     pub fn read_deadline(mut self, deadline: Duration) -> Self {
         self.config.read_deadline = deadline;

@@ -22,5 +22,6 @@ pub const PEER_CONNECTIONS: u32 = 1024;
 pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long a clean stop keeps a node's entries with the others.
 pub const AWAY_GRACE: Duration = cluster::AWAY_GRACE;
-/// How long a read waits without a byte of its file coming from anybody.
+/// How long a read waits without a byte of its file coming from anybody; up to six times as long
+/// where somebody that has the file is at work for other reads of this node.
 pub const READ_DEADLINE: Duration = Duration::from_secs(10);
