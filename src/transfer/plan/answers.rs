@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::fetch::Fetch;
-use super::look::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
+use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
 use super::{
     Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
     Timer,

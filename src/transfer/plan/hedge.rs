@@ -5,10 +5,13 @@
 //! what it hedges, paid out of a credit, whoever it is for, and never goes past what may be in
 //! flight. A request to a peer of which nothing at all comes is not hedged but
 //! taken back (and cancelled at the peer) as soon as another that is alive has the same.
+//!
+//! When the rest of a late answer may be here decides it. A reader whose own link is full finds
+//! everything late, whomever it asks: to ask twice would only make it later still.
 
 use std::time::{Duration, Instant};
 
-use super::peer::Peer;
+use super::peer::{Peer, Sent};
 use super::schedule::{Asking, Choice};
 use super::{Failure, IN_FLIGHT_MAX_BYTES, Lane, Plan, PlanEvent, RangeRequest, RequestId, Timer};
 use crate::digest::ContentKey;
@@ -20,12 +23,15 @@ use crate::id::NodeId;
 pub(super) const HEDGE_CREDIT_MAX_BYTES: u64 = 4 << 20;
 /// See [`HEDGE_CREDIT_MAX_BYTES`].
 pub(super) const HEDGE_SHARE: u64 = 10;
+/// Another is asked for the same where it would bring it in less than one part in so many of the
+/// time that the rest of the answer takes: a hedge that wins little is not worth its bytes.
+const SOONER_MULTIPLE: u32 = 2;
 /// How many peers are asked for one range at one time.
 const ASKED_AT_ONCE_MAX: usize = 3;
 /// A request is looked at after so many times the usual time.
 const LATE_MULTIPLE: u32 = 3;
 /// Who brings nothing for less than this is not silent yet.
-pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
+const SILENT_MIN: Duration = Duration::from_millis(200);
 /// Each look at a request waits twice as long for the next, so many times.
 const LOOKS_DOUBLED_MAX: u32 = 3;
 /// Requests to silent peers that are looked at in one step.
@@ -231,5 +237,47 @@ impl Plan {
         };
         self.events.push_back(PlanEvent::Cancel(id));
         self.failed(now, id, failure);
+    }
+}
+
+impl Plan {
+    /// How long the rest of an answer takes at the pace of what came since it was asked for, of it
+    /// and of what stood in line before it; nothing where nothing comes.
+    fn rest_of(&self, now: Instant, id: RequestId) -> Option<Duration> {
+        let entry = self.in_flight.get(&id)?;
+        let peer = self.peers.get(&entry.request.node)?;
+        if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
+            return None;
+        }
+        let before = match entry.arrived_bytes {
+            0 => peer.left_before(&entry.sent),
+            _ => 0,
+        };
+        let own = entry.request.range.len();
+        let left = before + own.saturating_sub(entry.arrived_bytes);
+        let pace = peer.pace_since(now, &entry.sent)?;
+        Duration::try_from_secs_f64(left as f64 / pace).ok()
+    }
+
+    /// Whether another would bring a late answer so much sooner that it is worth asking twice.
+    fn is_much_sooner(&self, now: Instant, late: &RangeRequest, other: &Peer) -> bool {
+        let expected = other.expected(Lane::Urgent, late.range.len());
+        let rest = self.rest_of(now, late.id);
+        rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
+    }
+}
+
+impl Peer {
+    /// Bytes a second that came since something was asked, if any did.
+    fn pace_since(&self, now: Instant, sent: &Sent) -> Option<f64> {
+        let moved = (self.moved_bytes - sent.moved_bytes) as f64;
+        let took = now.saturating_duration_since(sent.at).as_secs_f64();
+        (moved > 0.0 && took > 0.0).then(|| moved / took)
+    }
+
+    /// What is still to come of what stood in line before something that was asked.
+    fn left_before(&self, sent: &Sent) -> u64 {
+        let moved = self.moved_bytes - sent.moved_bytes;
+        sent.queue_bytes.saturating_sub(moved)
     }
 }
