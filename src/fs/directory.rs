@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::looks::{InOrder, LooksAhead};
+use super::own_attributes::{InOrder, LooksAhead};
 use crate::catalogue::{HeldName, View};
 
 /// The cookie of `.`; that of `..` is the next.

@@ -12,7 +12,7 @@ use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
-use super::looks::LiveLooks;
+use super::own_attributes::LiveLooks;
 use super::names::{self, Listed};
 use super::traits::{FileVersion, Stale};
 use crate::catalogue::{HeldName, View};
@@ -229,7 +229,7 @@ mod tests {
     use crate::catalogue::Catalogue;
     use crate::digest::ContentHash;
     use crate::fs::inode::ROOT_INO;
-    use crate::fs::looks::USED_FOR;
+    use crate::fs::own_attributes::USED_FOR;
     use crate::fs::names::RESOLVED;
     use crate::fs::traits::{
         Content, FileVersion, LiveAttributes, LiveLook, Opened, ReadTicket, Space,

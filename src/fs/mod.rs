@@ -22,7 +22,7 @@ mod inherited;
 mod inode;
 mod inodes;
 pub mod listing;
-mod looks;
+mod own_attributes;
 mod modes;
 mod names;
 mod older;

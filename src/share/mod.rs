@@ -22,7 +22,7 @@
 //! | | on | what happens |
 //! |---|---|---|
 //! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its turn (`Order::step`) → `Checks::note`: the name is to be looked at, once for all that was reported of it |
-//! | | | `Scanner::run_checks` (`looks`): `OpenPlace::look` asks the disk → `take_look`: `Checks::cause_of_file` says whether the writer is done → `State::observe` |
+//! | | | `Scanner::run_checks` (`checking`): `OpenPlace::look` asks the disk → `take_look`: `Checks::cause_of_file` says whether the writer is done → `State::observe` |
 //! | | | `see_file` → `schedule`: closed, so `State::await_hash` → `Order::await_file` (what is of a later turn waits for it) and `Queue::enqueue`; a writer that is still at it, `State::rest` until it has been quiet |
 //! | 2 | a hasher | `next_jobs` → `Queue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` sees that it did not change meanwhile → the outcome lies in `State::read` → `Shared::wake` |
 //! | 3 | the scanner | `Scanner::take_read` → `State::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `Order::tell` holds a [`ShareEvent::Put`] of its turn |
@@ -37,6 +37,7 @@
 //! is back.
 
 mod beneath;
+mod checking;
 mod checks;
 mod config;
 mod error;
@@ -50,7 +51,6 @@ mod ledger;
 mod left_out;
 mod letters;
 mod links;
-mod looks;
 mod mounts;
 mod observe;
 mod offered;
