@@ -48,7 +48,7 @@
 //! An arrow `─▶` is an import: who stands at its tail knows who stands at its point; `node` knows
 //! all that is drawn below it. A dotted line is a talk over a socket, a device or a call. Left out
 //! are the words that all of them use (`id`, `path`, `extent`, `digest`, `trust`, `wire`), that
-//! `fuse::seat` asks the broker to mount where the daemon may not, and that `fs` knows neither a
+//! `fuse::mounter` asks the broker to mount where the daemon may not, and that `fs` knows neither a
 //! node nor the kernel: it declares traits, of which `node` implements `Content`, and `fuse`
 //! `Invalidator` and `BackingFiles`.
 //!

@@ -4,7 +4,7 @@
 //! [`Mount`] is what the daemon holds. [`Server`] serves one mount, given its descriptor, on
 //! threads of its own, and ends by itself when the mount is gone. Neither decides anything: which
 //! names and bytes there are, and which errno stands for what, is `fs`'s; how to mount and unmount
-//! is `mounting`'s, and by which means `seat`'s.
+//! is `mounting`'s, and by which means `mounter`'s.
 //!
 //! # Traps
 //!
@@ -39,7 +39,7 @@ mod pulse;
 mod readers;
 mod reading;
 mod reads;
-mod seat;
+mod mounter;
 mod session;
 mod signals;
 mod table;
@@ -60,14 +60,14 @@ pub use device::{Deadlines, TRANSFER_MAX_BYTES};
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
-pub use seat::has_broker;
+pub use mounter::has_broker;
 pub use session::BACKGROUND_MAX;
 
 use device::Device;
 use greeting::Greeting;
 use notify::Queue;
 use passthrough::Passthrough;
-use seat::Held;
+use mounter::Held;
 use session::Agreed;
 
 use crate::fs::{self, Filesystem, Invalidator};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::seat::{self, Held, Mounted, Seat};
+use super::mounter::{self, Held, Mounted, MountPlace};
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
@@ -45,7 +45,7 @@ impl MountOptions {
     /// For the user who runs this: root's mount is for all, and so is a broker's, which is root's;
     /// a user's is for that user alone.
     pub fn for_this_user() -> Self {
-        let uid = match seat::has_broker() {
+        let uid = match mounter::has_broker() {
             true => rustix::process::Uid::ROOT,
             false => rustix::process::geteuid(),
         };
@@ -82,14 +82,14 @@ pub enum MountError {
 
 /// What could not be served, and why.
 struct NotServed {
-    seat: Seat,
+    place: MountPlace,
     why: io::Error,
 }
 
 impl From<NotServed> for MountError {
     fn from(failed: NotServed) -> Self {
         Self::Serve {
-            dir: failed.seat.dir().to_owned(),
+            dir: failed.place.dir().to_owned(),
             why: failed.why,
         }
     }
@@ -97,7 +97,7 @@ impl From<NotServed> for MountError {
 
 /// A mount that stands; dropping it takes it away.
 pub struct Mount {
-    seat: Seat,
+    place: MountPlace,
     server: Server,
     fs: Arc<Filesystem>,
     not_taken_over: Option<String>,
@@ -120,13 +120,13 @@ impl Mount {
             gid: options.gid,
             allow_other: options.allow_other,
         };
-        let mounted = seat::mount(&request)?;
+        let mounted = mounter::mount(&request)?;
         let is_kept = mounted.is_kept();
         match Self::serve(mounted, content.clone(), options) {
             // Who had it open fails now, and everybody else goes on.
             Err(failed) if is_kept => {
                 tracing::debug!(why = %failed.why, "the mount cannot be taken up");
-                let mounted = failed.seat.mount_anew()?;
+                let mounted = failed.place.mount_anew()?;
                 let mut mount = Self::serve(mounted, content, options).map_err(MountError::from)?;
                 mount.not_taken_over = Some(failed.why.to_string());
                 Ok(mount)
@@ -140,7 +140,7 @@ impl Mount {
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, NotServed> {
-        let Mounted { device, seat, held } = mounted;
+        let Mounted { device, place, held } = mounted;
         let fs_options = Options {
             uid: options.uid,
             gid: options.gid,
@@ -158,17 +158,17 @@ impl Mount {
         match inherited.and_then(|()| start()) {
             Ok(server) => {
                 // Not every mounter may set it, and reads are as right without it.
-                let _ = seat.set_read_ahead(options.read_ahead_bytes);
+                let _ = place.set_read_ahead(options.read_ahead_bytes);
                 Ok(Self {
-                    seat,
+                    place,
                     server,
                     fs,
                     not_taken_over: None,
                 })
             }
             Err(why) => {
-                let _ = seat.unmount();
-                Err(NotServed { seat, why })
+                let _ = place.unmount();
+                Err(NotServed { place, why })
             }
         }
     }
@@ -202,7 +202,7 @@ impl Mount {
 
     /// The mount point, without symbolic links.
     pub fn dir(&self) -> &Path {
-        self.seat.dir()
+        self.place.dir()
     }
 
     /// Notes how much is listed, for the process that may come next: about once a second.
@@ -212,12 +212,12 @@ impl Mount {
 
     /// Whether the mount stands in its place and is served.
     pub fn is_mounted(&self) -> bool {
-        self.server.is_serving() && self.seat.is_mounted()
+        self.server.is_serving() && self.place.is_mounted()
     }
 
     /// Why it is not mounted any more and what to do, for people.
     pub fn why_gone(&self) -> String {
-        match (self.seat.is_mounted(), self.seat.covered_by()) {
+        match (self.place.is_mounted(), self.place.covered_by()) {
             (true, _) => "its connection was aborted; restart the daemon to mount it again".into(),
             (false, Some(other)) => {
                 format!("another filesystem ({other}) is mounted over it: umount that one")
@@ -272,7 +272,7 @@ impl Mount {
     /// # Errors
     /// Where the kernel refuses to unmount; the mount is then still there.
     pub fn end(&self) -> Result<(), MountingError> {
-        match self.seat.outlives_us() {
+        match self.place.outlives_us() {
             true => {
                 self.hand_over();
                 Ok(())
@@ -289,7 +289,7 @@ impl Mount {
 
     /// Also under load: whoever waits in the mount gets an error at once.
     fn unmount(&self) -> Result<(), MountingError> {
-        self.seat.unmount()?;
+        self.place.unmount()?;
         self.server.wait_end(END_TIMEOUT);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use rustix::fs::MemfdFlags;
 
 use super::device::Device;
-use super::seat::Broker;
+use super::mounter::Broker;
 use crate::fs::{BackingFile, BackingFiles};
 use crate::mounting::backing;
 

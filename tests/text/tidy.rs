@@ -48,7 +48,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("mounting", &["files::mountinfo"]),
     ("broker", &["mounting"]),
-    ("fuse::seat", &["fuse", "mounting", "broker"]),
+    ("fuse::mounter", &["fuse", "mounting", "broker"]),
     ("fuse", &["fs", "id", "extent", "mounting"]),
     (
         "node",

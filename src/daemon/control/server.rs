@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_free_again_once_its_connection_ended() {
+    fn a_place_is_free_again_once_its_connection_ended() {
         let admitted = admitted(4);
         for _ in 0..100 {
             assert!(Admitted::place(&admitted, 1000).is_some());

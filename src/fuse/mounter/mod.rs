@@ -19,7 +19,7 @@ pub struct Mounted {
     /// The /dev/fuse descriptor; the first message on it is FUSE_INIT.
     pub device: OwnedFd,
     /// How to take the mount away again.
-    pub seat: Seat,
+    pub place: MountPlace,
     /// What the mount broker keeps for it, where one mounted.
     pub held: Option<Held>,
 }
@@ -34,7 +34,7 @@ impl Mounted {
 
 /// Where a mount stands, and how it was made and so is taken away.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct MountPlace {
     standing: Standing,
     means: Means,
 }
@@ -67,10 +67,10 @@ pub fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
         }
         Err(error) => return Err(error),
     };
-    let seat = Seat { standing, means };
+    let place = MountPlace { standing, means };
     Ok(Mounted {
         device,
-        seat,
+        place,
         held: None,
     })
 }
@@ -87,7 +87,7 @@ fn broker_socket() -> Option<PathBuf> {
     named.or_else(|| (!is_root).then(|| PathBuf::from(broker::SOCKET)))
 }
 
-impl Seat {
+impl MountPlace {
     /// The mount point, without symbolic links.
     pub fn dir(&self) -> &Path {
         self.standing.dir()

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Means, Mounted, Seat};
+use super::{Means, Mounted, MountPlace};
 use crate::broker::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, Standing};
 
@@ -132,7 +132,7 @@ impl Broker {
             return Err(refused(io::ErrorKind::InvalidData.into()));
         };
         let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
-        let seat = Seat {
+        let place = MountPlace {
             standing: Standing::of_another(dir, connection),
             means: Means::Broker(self.clone()),
         };
@@ -143,7 +143,7 @@ impl Broker {
         };
         Ok(Mounted {
             device,
-            seat,
+            place,
             held: Some(held),
         })
     }
