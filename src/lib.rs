@@ -147,10 +147,10 @@
 //! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
 //! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams`, and how that shrinks where many read: `transfer::plan::ahead` |
-| when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `PlanConfig::hedge` |
-| what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
-| who is served first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
-| a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
+//! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `PlanConfig::hedge` |
+//! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
+//! | who is served first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
+//! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
 //! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does |

@@ -12,8 +12,8 @@ use super::directory::{DOT_COOKIE, DOT_DOT_COOKIE, Listing};
 use super::error::FsError;
 use super::filesystem::Filesystem;
 use super::inode::{Inode, Name, Node};
-use super::own_attributes::LiveLooks;
 use super::names::{self, Listed};
+use super::own_attributes::LiveLooks;
 use super::traits::{FileVersion, Stale};
 use crate::catalogue::{HeldName, View};
 
@@ -229,8 +229,8 @@ mod tests {
     use crate::catalogue::Catalogue;
     use crate::digest::ContentHash;
     use crate::fs::inode::ROOT_INO;
-    use crate::fs::own_attributes::USED_FOR;
     use crate::fs::names::RESOLVED;
+    use crate::fs::own_attributes::USED_FOR;
     use crate::fs::traits::{
         Content, FileVersion, LiveAttributes, LiveLook, Opened, ReadTicket, Space,
     };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::mounter::{self, Held, Mounted, MountPlace};
+use super::mounter::{self, Held, MountPlace, Mounted};
 use super::{Activity, ReaderBudget, ReaderReport, Server, ServerOptions};
 use crate::fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, SharedPath, View,
@@ -140,7 +140,11 @@ impl Mount {
         content: Arc<dyn Content>,
         options: &MountOptions,
     ) -> Result<Self, NotServed> {
-        let Mounted { device, place, held } = mounted;
+        let Mounted {
+            device,
+            place,
+            held,
+        } = mounted;
         let fs_options = Options {
             uid: options.uid,
             gid: options.gid,

@@ -49,9 +49,10 @@ mod identity;
 mod kept;
 mod ledger;
 mod left_out;
-mod letters;
+
 mod links;
 mod mounts;
+mod name_arena;
 mod observe;
 mod offered;
 mod order;
@@ -78,7 +79,7 @@ mod tests;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::identity::{Identity, Stamp};
 use super::left_out::LeftOutWhy;
-use super::letters::{Letters, Word};
+use super::name_arena::{NameArena, Word};
 pub(super) use super::packed::FileBody;
 use super::packed::{PackedFile, Packing};
 use super::runs::Runs;
@@ -93,7 +93,7 @@ impl Body {
 pub(super) struct Tree {
     nodes: Vec<Option<Node>>,
     free: Vec<Slot>,
-    letters: Letters,
+    arena: NameArena,
     packing: Packing,
     /// (parent, hash of the name, slot): a name is found, and a directory read, in one search.
     names: Runs<(Slot, u32, Slot)>,
@@ -113,7 +113,7 @@ impl Tree {
         Self {
             nodes: Vec::new(),
             free: Vec::new(),
-            letters: Letters::default(),
+            arena: NameArena::default(),
             packing: Packing::default(),
             names: Runs::new(),
             contents: Runs::new(),
@@ -196,7 +196,7 @@ impl Tree {
         if let Some((dev, ino)) = body.private_file() {
             self.private.insert((dev, ino, slot));
         }
-        let name = self.letters.add(name);
+        let name = self.arena.add(name);
         self.place(
             slot,
             Node {
@@ -215,7 +215,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(slot.0 as usize).and_then(Option::take) else {
             return;
         };
-        let hash = self.hash(self.letters.get(node.name));
+        let hash = self.hash(self.arena.get(node.name));
         self.names.remove(&(node.parent, hash, slot));
         if let Some((dev, ino)) = node.body.private_file() {
             self.private.remove(&(dev, ino, slot));
@@ -224,25 +224,24 @@ impl Tree {
         self.packing.forget(slot.0);
         self.symlinks.remove(&slot);
         self.free.push(slot);
-        self.letters.drop(node.name);
-        if self.letters.is_worn() {
+        self.arena.drop(node.name);
+        if self.arena.is_worn() {
             self.move_names();
         }
     }
 
     /// Leaves the holes between the names behind.
     fn move_names(&mut self) {
-        let mut letters = Letters::default();
+        let mut arena = NameArena::default();
         for node in self.nodes.iter_mut().flatten() {
-            node.name = letters.add(self.letters.get(node.name));
+            node.name = arena.add(self.arena.get(node.name));
         }
-        self.letters = letters;
+        self.arena = arena;
     }
 
     /// The last part of a path; empty at the top of a share, and where there is nothing.
     pub(super) fn name(&self, slot: Slot) -> &[u8] {
-        self.get(slot)
-            .map_or(&[], |node| self.letters.get(node.name))
+        self.get(slot).map_or(&[], |node| self.arena.get(node.name))
     }
 
     /// The version time of a listed file.

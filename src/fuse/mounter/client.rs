@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Means, Mounted, MountPlace};
+use super::{Means, MountPlace, Mounted};
 use crate::broker::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, Standing};
 

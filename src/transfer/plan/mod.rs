@@ -174,7 +174,7 @@ impl Plan {
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             hedges: VecDeque::new(),
-            hedge_credit_bytes: look::HEDGE_CREDIT_MAX_BYTES,
+            hedge_credit_bytes: hedge::HEDGE_CREDIT_MAX_BYTES,
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             next_id: 0,

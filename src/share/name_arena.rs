@@ -11,7 +11,7 @@ const HOLES_KEPT_BYTES: usize = 1 << 16;
 
 /// A buffer of names.
 #[derive(Default)]
-pub(super) struct Letters {
+pub(super) struct NameArena {
     bytes: Vec<u8>,
     holes: usize,
 }
@@ -24,7 +24,7 @@ pub(super) struct Word {
     length: u8,
 }
 
-impl Letters {
+impl NameArena {
     /// Takes a name in. Beyond 255 bytes, which no name has, it is cut.
     pub(super) fn add(&mut self, name: &[u8]) -> Word {
         let name = &name[..name.len().min(usize::from(u8::MAX))];
@@ -64,21 +64,21 @@ mod tests {
 
     #[test]
     fn names_of_every_length_come_back() {
-        let mut letters = Letters::default();
+        let mut arena = NameArena::default();
         let names: Vec<Vec<u8>> = (0..=255).map(|length| vec![length as u8; length]).collect();
-        let words: Vec<Word> = names.iter().map(|name| letters.add(name)).collect();
+        let words: Vec<Word> = names.iter().map(|name| arena.add(name)).collect();
         for (name, word) in names.iter().zip(words) {
-            assert_eq!(letters.get(word), name);
+            assert_eq!(arena.get(word), name);
         }
     }
 
     #[test]
     fn a_buffer_is_worn_where_more_than_half_of_it_is_holes() {
-        let mut letters = Letters::default();
-        let words: Vec<Word> = (0..1000).map(|_| letters.add(&[7; 200])).collect();
-        words[..500].iter().for_each(|word| letters.drop(*word));
-        assert!(!letters.is_worn());
-        letters.drop(words[500]);
-        assert!(letters.is_worn());
+        let mut arena = NameArena::default();
+        let words: Vec<Word> = (0..1000).map(|_| arena.add(&[7; 200])).collect();
+        words[..500].iter().for_each(|word| arena.drop(*word));
+        assert!(!arena.is_worn());
+        arena.drop(words[500]);
+        assert!(arena.is_worn());
     }
 }
