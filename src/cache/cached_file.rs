@@ -62,7 +62,7 @@ impl CacheFile {
         if range.is_empty() {
             return Ok(ReadOutcome::Ready(0));
         }
-        if let Some(gap) = shared.first_missing(&self.handle.core.works, range) {
+        if let Some(gap) = shared.first_missing(&self.handle.core.context, range) {
             return Ok(ReadOutcome::Missing(bytes_of(&gap, shared.size_bytes)));
         }
         let length = range.len() as usize;
@@ -71,7 +71,7 @@ impl CacheFile {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
             Err(_) => {
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
-                shared.drop_range(&self.handle.core.works, lost);
+                shared.drop_range(&self.handle.core.context, lost);
                 Ok(ReadOutcome::Missing(lost))
             }
         }
@@ -124,12 +124,12 @@ impl CacheFile {
         let shared = self.shared();
         let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
         if shared
-            .first_missing(&self.handle.core.works, chunks)
+            .first_missing(&self.handle.core.context, chunks)
             .is_some()
         {
             return Err(CacheError::NotCached { range });
         }
-        shared.prove(&self.handle.core.works, range)
+        shared.prove(&self.handle.core.context, range)
     }
 
     /// The same where that takes no waiting, since the bytes are in memory, and nothing is wrong or

@@ -15,7 +15,7 @@ use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
 use super::pins::Pins;
-use super::works::Works;
+use super::context::Context;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
 
@@ -43,7 +43,7 @@ impl Default for Tuning {
 
 /// See the module. Lives as long as any handle.
 pub(super) struct Core {
-    pub(super) works: Works,
+    pub(super) context: Context,
     pub(super) index: Mutex<Index<Handle>>,
     /// Signalled when a hash is no longer busy, or a file is no longer open.
     pub(super) settled: Condvar,
@@ -88,7 +88,7 @@ impl Core {
         }
         let (events, receiver) = sync_channel(EVENTS_MAX);
         let core = Arc::new(Self {
-            works: Works::new(layout, disk, boot, tuning.flush_bytes, events),
+            context: Context::new(layout, disk, boot, tuning.flush_bytes, events),
             index: Mutex::new(Index::new(config.budget_bytes, config.floor_bytes, pins)),
             settled: Condvar::new(),
             pins_unclear: Mutex::new(false),
@@ -103,7 +103,7 @@ impl Core {
     /// Takes in what was found on disk, in the order of last use.
     fn adopt(&self, mut survey: Survey, was_clean: bool) {
         for hash in survey.broken {
-            self.works.tell(CacheEvent::Evicted {
+            self.context.tell(CacheEvent::Evicted {
                 hash,
                 was_complete: false,
             });
@@ -145,7 +145,7 @@ impl Core {
                 Verdict::Refused => return false,
                 Verdict::Wait => {}
                 Verdict::Measure => {
-                    let Ok(free_bytes) = self.works.disk.free_bytes(&self.works.layout.dir) else {
+                    let Ok(free_bytes) = self.context.disk.free_bytes(&self.context.layout.dir) else {
                         return false;
                     };
                     self.index.lock().measured(free_bytes, Instant::now());
@@ -161,13 +161,13 @@ impl Core {
 
     /// Removes a victim's files; says how many bytes that gave, or `None` where the disk refuses.
     fn evict(&self, victim: Victim<Handle>) -> Option<u64> {
-        let paths = self.works.layout.paths(&victim.hash);
-        let removed = self.works.noted(layout::remove(&self.works.disk, &paths));
+        let paths = self.context.layout.paths(&victim.hash);
+        let removed = self.context.noted(layout::remove(&self.context.disk, &paths));
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
             self.index.lock().removed(&victim);
-            self.works.tell(CacheEvent::Evicted { hash, was_complete });
+            self.context.tell(CacheEvent::Evicted { hash, was_complete });
         } else {
             self.index.lock().spared(victim);
         }
@@ -231,8 +231,8 @@ impl Core {
             pinned_bytes: tally.pinned_bytes,
             files: index.iter().len(),
             complete_files: tally.complete_files,
-            events_lost: self.works.events_lost(),
-            disk_errors: self.works.disk_errors(),
+            events_lost: self.context.events_lost(),
+            disk_errors: self.context.disk_errors(),
         }
     }
 
@@ -302,7 +302,7 @@ impl Core {
             return Ok(());
         }
         *unclear = true;
-        changed.save(&self.works.layout, &self.works.disk)?;
+        changed.save(&self.context.layout, &self.context.disk)?;
         *unclear = false;
         self.index.lock().set_pins(changed, hashes);
         self.shrink();
@@ -340,7 +340,7 @@ impl Core {
     pub(super) fn flush_all(&self) {
         for shared in self.open_files() {
             // What fails stays to be written, and was counted.
-            let _ = shared.flush(&self.works);
+            let _ = shared.flush(&self.context);
         }
     }
 
@@ -358,8 +358,8 @@ impl Drop for Core {
     /// The last handle is gone, so every map is written: the stop was clean, unless the disk
     /// refuses to say so.
     fn drop(&mut self) {
-        if !self.works.disk_refuses() {
-            let _ = self.works.disk.create(&self.works.layout.clean());
+        if !self.context.disk_refuses() {
+            let _ = self.context.disk.create(&self.context.layout.clean());
         }
     }
 }

@@ -15,7 +15,7 @@ use super::disk::open_writable;
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use super::works::Works;
+use super::context::Context;
 use crate::digest::{ContentHash, ReadAt, outboard_bytes};
 use crate::extent::ByteRange;
 
@@ -60,47 +60,47 @@ impl Files {
     }
 
     /// Brings what was written to the disk.
-    pub(super) fn sync(&self, works: &Works) -> io::Result<()> {
+    pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
         let files = [Some(&self.data), self.outboard.as_ref()];
         let mut files = files.into_iter().flatten();
-        files.try_for_each(|file| works.disk.sync(file))
+        files.try_for_each(|file| context.disk.sync(file))
     }
 
     /// Makes the files of a content of which `first` will be written first. What fails leaves
     /// nothing, or what the survey of the next start removes.
     pub(super) fn make(
-        works: &Works,
+        context: &Context,
         paths: &Paths,
         size_bytes: u64,
         first: ByteRange,
     ) -> io::Result<Self> {
-        let made = Self::try_make(works, paths, size_bytes, first);
+        let made = Self::try_make(context, paths, size_bytes, first);
         if made.is_err() {
-            let _ = layout::remove(&works.disk, paths);
+            let _ = layout::remove(&context.disk, paths);
         }
         made
     }
 
     fn try_make(
-        works: &Works,
+        context: &Context,
         paths: &Paths,
         size_bytes: u64,
         first: ByteRange,
     ) -> io::Result<Self> {
         if let Some(shard) = paths.data.parent() {
-            works.disk.make_dir(shard)?;
+            context.disk.make_dir(shard)?;
         }
         // What an earlier life left here is no data of ours.
-        layout::remove(&works.disk, paths)?;
-        let data = works.disk.create(&paths.data)?;
+        layout::remove(&context.disk, paths)?;
+        let data = context.disk.create(&paths.data)?;
         if first.len() < size_bytes {
-            works.disk.set_len(&data, size_bytes)?;
+            context.disk.set_len(&data, size_bytes)?;
         }
         let outboard = match outboard_bytes(size_bytes) {
             0 => None,
             length_bytes => {
-                let outboard = works.disk.create(&paths.outboard)?;
-                works.disk.set_len(&outboard, length_bytes)?;
+                let outboard = context.disk.create(&paths.outboard)?;
+                context.disk.set_len(&outboard, length_bytes)?;
                 Some(outboard)
             }
         };
@@ -208,11 +208,11 @@ impl Shared {
     }
 
     /// The open files, made now where there are none yet. To be called by one thread at a time.
-    pub(super) fn files_for(&self, works: &Works, first: ByteRange) -> io::Result<&Files> {
+    pub(super) fn files_for(&self, context: &Context, first: ByteRange) -> io::Result<&Files> {
         if let Some(files) = self.files.get() {
             return Ok(files);
         }
-        let files = Files::make(works, &self.paths, self.size_bytes, first)?;
+        let files = Files::make(context, &self.paths, self.size_bytes, first)?;
         Ok(self.files.get_or_init(|| files))
     }
 
@@ -236,9 +236,9 @@ impl Shared {
 
     /// Brings a file that is complete or closed to the disk when there is time. Small ones are
     /// not worth it: to check one after a power cut costs less than to sync it.
-    pub(super) fn sync_later(&self, works: &Works) {
+    pub(super) fn sync_later(&self, context: &Context) {
         if !map::is_small(self.size_bytes) {
-            works.write_behind.sync_later(self.hash);
+            context.write_behind.sync_later(self.hash);
         }
     }
 

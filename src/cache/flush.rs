@@ -9,7 +9,7 @@ use super::file::{MapState, Pairs, Shared, State};
 use super::layout::{self, Summary};
 use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
-use super::works::Works;
+use super::context::Context;
 use crate::extent::PAGE_BYTES;
 
 /// What one flush writes.
@@ -23,85 +23,85 @@ struct Batch {
 
 impl Shared {
     /// Writes what has changed.
-    pub(super) fn flush(&self, works: &Works) -> io::Result<()> {
-        self.flush_locked(works, &mut self.map.lock(), false)
+    pub(super) fn flush(&self, context: &Context) -> io::Result<()> {
+        self.flush_locked(context, &mut self.map.lock(), false)
     }
 
     /// The same, unless somebody is at it.
-    pub(super) fn flush_unless_busy(&self, works: &Works) {
+    pub(super) fn flush_unless_busy(&self, context: &Context) {
         if let Some(mut map) = self.map.try_lock() {
             // What fails stays to be written, and was counted.
-            let _ = self.flush_locked(works, &mut map, false);
+            let _ = self.flush_locked(context, &mut map, false);
         }
     }
 
     /// Brings everything to the disk and marks it as durable.
-    pub(super) fn sync(&self, works: &Works) -> io::Result<()> {
+    pub(super) fn sync(&self, context: &Context) -> io::Result<()> {
         if !self.state.lock().unsynced {
             return Ok(());
         }
-        self.flush_locked(works, &mut self.map.lock(), true)
+        self.flush_locked(context, &mut self.map.lock(), true)
     }
 
     /// Writes the map anew after pages were taken out. Where that fails the map goes: better all
     /// is lost than a damaged page believed.
-    pub(super) fn rewrite(&self, works: &Works, map: &mut MapState) {
+    pub(super) fn rewrite(&self, context: &Context, map: &mut MapState) {
         map.must_rewrite = true;
-        if self.flush_locked(works, map, false).is_err() {
-            let _ = works.disk.remove(&self.paths.map);
+        if self.flush_locked(context, map, false).is_err() {
+            let _ = context.disk.remove(&self.paths.map);
             if map.in_attribute {
-                let _ = works.disk.remove(&self.paths.data);
+                let _ = context.disk.remove(&self.paths.data);
             }
         }
     }
 
     /// Ends the life of this open file: what it leaves on disk, if anything, and whether some of
     /// that was never synced.
-    pub(super) fn retire(&self, works: &Works) -> (Option<Summary>, bool) {
+    pub(super) fn retire(&self, context: &Context) -> (Option<Summary>, bool) {
         let mut map = self.map.lock();
-        let written = self.flush_locked(works, &mut map, false);
+        let written = self.flush_locked(context, &mut map, false);
         map.retired = true;
-        self.give_back_stale(works);
+        self.give_back_stale(context);
         let summary = match written {
             Ok(()) if map.on_disk => Some(self.summary()),
             Ok(()) => None,
-            Err(_) => reread(works, self),
+            Err(_) => reread(context, self),
         };
         let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
         let unsynced = self.state.lock().unsynced;
         if summary.is_none() && self.files().is_some() {
-            let _ = works.noted(layout::remove(&works.disk, &self.paths));
+            let _ = context.noted(layout::remove(&context.disk, &self.paths));
         }
         // The time of the last use is kept there; without it the order is older, no more.
         match (summary.is_some(), map.in_attribute) {
-            (true, false) => drop(works.disk.touch(&self.paths.map)),
+            (true, false) => drop(context.disk.touch(&self.paths.map)),
             // what was stored a moment ago has the time of that
-            (true, true) if !unsynced => drop(works.disk.touch(&self.paths.data)),
+            (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data)),
             _ => {}
         }
         (summary, unsynced)
     }
 
     /// Returns the disk space of worthless pages, now that nobody can be reading them.
-    fn give_back_stale(&self, works: &Works) {
+    fn give_back_stale(&self, context: &Context) {
         let stale = std::mem::take(&mut self.state.lock().stale);
         for run in stale.runs(0..page_count(self.size_bytes)) {
             let range = bytes_of(&run, run.end * PAGE_BYTES);
             // A file system without holes keeps them until the file is evicted.
             if let Ok(data) = self.data() {
-                let _ = works.disk.punch(data, range.start, range.len());
+                let _ = context.disk.punch(data, range.start, range.len());
             }
         }
     }
 
-    fn flush_locked(&self, works: &Works, map: &mut MapState, durable: bool) -> io::Result<()> {
+    fn flush_locked(&self, context: &Context, map: &mut MapState, durable: bool) -> io::Result<()> {
         if map.retired {
             return Ok(());
         }
         let Some(batch) = self.take_batch(map, durable) else {
             return Ok(());
         };
-        let result = works.noted(self.write_batch(works, map, &batch, durable));
+        let result = context.noted(self.write_batch(context, map, &batch, durable));
         self.finish_batch(map, batch, result.is_ok());
         result
     }
@@ -139,24 +139,24 @@ impl Shared {
 
     fn write_batch(
         &self,
-        works: &Works,
+        context: &Context,
         map: &mut MapState,
         batch: &Batch,
         durable: bool,
     ) -> io::Result<()> {
         for (offset, bytes) in runs_of(&batch.pairs) {
-            works
+            context
                 .disk
                 .write_at(self.outboard()?, &mut [IoSlice::new(&bytes)], offset)?;
         }
         if durable {
-            self.files().map_or(Ok(()), |files| files.sync(works))?;
+            self.files().map_or(Ok(()), |files| files.sync(context))?;
         }
         if let Some((present, doubt)) = &batch.whole {
-            let boot = if durable { Boot::DURABLE } else { works.boot };
+            let boot = if durable { Boot::DURABLE } else { context.boot };
             if map.in_attribute {
                 let small = map::small(&self.hash, self.size_bytes, boot, present, doubt);
-                match works.disk.set_map_attribute(self.data()?, &small) {
+                match context.disk.set_map_attribute(self.data()?, &small) {
                     Err(error) if has_no_attributes(&error) => map.in_attribute = false,
                     outcome => return outcome,
                 }
@@ -164,17 +164,17 @@ impl Shared {
             let bytes = map::whole(&self.hash, self.size_bytes, boot, present, doubt);
             map.records = (present.counts() + doubt.counts()).blocks;
             let reach = if durable { Reach::Bytes } else { Reach::Memory };
-            return works.disk.replace(&self.paths.map, &bytes, reach);
+            return context.disk.replace(&self.paths.map, &bytes, reach);
         }
         let mut bytes = Vec::new();
         if !map.on_disk {
             bytes.extend(map::header(&self.hash, self.size_bytes));
         }
         for (block, bits) in &batch.blocks {
-            bytes.extend(map::record(&self.hash, *block, works.boot, bits));
+            bytes.extend(map::record(&self.hash, *block, context.boot, bits));
         }
         map.records += batch.blocks.len() as u64;
-        works.disk.append(&self.paths.map, &bytes)
+        context.disk.append(&self.paths.map, &bytes)
     }
 
     /// After a failure, what was taken is to be written again, and the map's end is unknown.
@@ -222,7 +222,7 @@ fn runs_of(pairs: &Pairs) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// What is known of a closed file from its map on disk.
-fn reread(works: &Works, shared: &Shared) -> Option<Summary> {
-    let map = layout::load(&shared.paths, &shared.hash, works.boot).ok()??;
+fn reread(context: &Context, shared: &Shared) -> Option<Summary> {
+    let map = layout::load(&shared.paths, &shared.hash, context.boot).ok()??;
     Some(map.summary())
 }

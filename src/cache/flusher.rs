@@ -19,7 +19,7 @@ impl Flusher {
         let thread = std::thread::Builder::new()
             .name("cache-flusher".to_owned())
             .spawn(move || run(&for_thread))
-            .map_err(|error| CacheError::io("start a thread for", &core.works.layout.dir, error))?;
+            .map_err(|error| CacheError::io("start a thread for", &core.context.layout.dir, error))?;
         Ok(Self {
             core,
             thread: Some(thread),
@@ -29,7 +29,7 @@ impl Flusher {
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.core.works.write_behind.stop();
+        self.core.context.write_behind.stop();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was reported by its hook.
             let _ = thread.join();
@@ -38,7 +38,7 @@ impl Drop for Flusher {
 }
 
 fn run(core: &Arc<Core>) {
-    while let Some((flush, sync)) = core.works.write_behind.next() {
+    while let Some((flush, sync)) = core.context.write_behind.next() {
         if flush {
             core.flush_all();
         }

@@ -43,6 +43,7 @@
 
 mod budget;
 mod cached_file;
+mod context;
 mod core;
 mod disk;
 mod error;
@@ -61,7 +62,6 @@ mod room;
 mod store;
 mod syncing;
 mod verify;
-mod works;
 mod write_behind;
 
 #[cfg(test)]

@@ -118,8 +118,8 @@ impl Core {
         size_bytes: Option<u64>,
     ) -> Result<Arc<Handle>, CacheError> {
         let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
-        let paths = self.works.layout.paths(&hash);
-        let loaded = match layout::load(&paths, &hash, self.works.boot) {
+        let paths = self.context.layout.paths(&hash);
+        let loaded = match layout::load(&paths, &hash, self.context.boot) {
             Ok(loaded) => loaded,
             Err(source) => {
                 self.release(&hash, Some(entry));
@@ -129,7 +129,7 @@ impl Core {
         let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
         let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
         let Some(mut loaded) = usable else {
-            let gone = self.works.noted(layout::remove(&self.works.disk, &paths));
+            let gone = self.context.noted(layout::remove(&self.context.disk, &paths));
             if let Err(source) = gone {
                 self.release(&hash, Some(entry));
                 return Err(CacheError::io("remove", paths.data, source));
@@ -156,7 +156,7 @@ impl Core {
         let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
-            let lost_bytes = shared.settle(&self.works, whole);
+            let lost_bytes = shared.settle(&self.context, whole);
             self.lost_at_open(&shared, lost_bytes);
         }
         Ok(self.publish_open(shared, entry.unchecked && !checks_now))
@@ -165,7 +165,7 @@ impl Core {
     /// What was believed before it was opened is not there: who offered it must hear of that.
     fn lost_at_open(&self, shared: &Shared, lost_bytes: u64) {
         if lost_bytes > 0 {
-            self.works.tell(CacheEvent::Dropped {
+            self.context.tell(CacheEvent::Dropped {
                 hash: shared.hash,
                 range: ByteRange::new(0, shared.size_bytes),
                 was_complete: true,
@@ -179,7 +179,7 @@ impl Core {
         hash: ContentHash,
         size_bytes: u64,
     ) -> Result<Arc<Handle>, CacheError> {
-        let paths = self.works.layout.paths(&hash);
+        let paths = self.context.layout.paths(&hash);
         let loaded = layout::empty_map(size_bytes);
         let map = MapState::fresh(size_bytes);
         if size_bytes > 0 {
@@ -188,8 +188,8 @@ impl Core {
         }
         let files =
             match self
-                .works
-                .noted(Files::make(&self.works, &paths, 0, ByteRange::new(0, 0)))
+                .context
+                .noted(Files::make(&self.context, &paths, 0, ByteRange::new(0, 0)))
             {
                 Ok(files) => files,
                 Err(source) => {
@@ -208,8 +208,8 @@ impl Core {
         if charged_bytes > 0 {
             handle
                 .shared
-                .rewrite(&self.works, &mut handle.shared.map.lock());
-            self.works.tell(CacheEvent::Completed { hash, size_bytes });
+                .rewrite(&self.context, &mut handle.shared.map.lock());
+            self.context.tell(CacheEvent::Completed { hash, size_bytes });
         }
         Ok(handle)
     }
@@ -238,11 +238,11 @@ impl Core {
 
     /// The last handle is gone: writes the map and lets the file be evicted.
     pub(super) fn close(&self, shared: &Arc<Shared>) {
-        let (kept, unsynced) = shared.retire(&self.works);
+        let (kept, unsynced) = shared.retire(&self.context);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.
             let range = ByteRange::new(0, shared.size_bytes);
-            self.works.tell(CacheEvent::Dropped {
+            self.context.tell(CacheEvent::Dropped {
                 hash: shared.hash,
                 range,
                 was_complete: true,
@@ -272,7 +272,7 @@ impl Core {
         drop(index);
         self.settled.notify_all();
         if unsynced {
-            shared.sync_later(&self.works);
+            shared.sync_later(&self.context);
         }
         self.shrink();
     }

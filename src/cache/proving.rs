@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
-use super::works::Works;
+use super::context::Context;
 use super::{CacheError, CacheEvent};
 use crate::digest::{self, DigestError};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 
 impl Shared {
     /// The first pages of a range that are missing, once what is in doubt was settled.
-    pub(super) fn first_missing(&self, works: &Works, range: ByteRange) -> Option<Range<u64>> {
+    pub(super) fn first_missing(&self, context: &Context, range: ByteRange) -> Option<Range<u64>> {
         if self.is_complete() {
             return None;
         }
@@ -26,19 +26,19 @@ impl Shared {
             return Some(missing);
         }
         drop(state);
-        self.settle(works, range);
+        self.settle(context, range);
         self.state.lock().present.first_missing(pages)
     }
 
     /// Proves a range that is all present. What does not prove is dropped.
-    pub(super) fn prove(&self, works: &Works, range: ByteRange) -> Result<Vec<u8>, CacheError> {
+    pub(super) fn prove(&self, context: &Context, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let pairs = PairSource(self);
         let data = self.data().map_err(DigestError::Io)?;
         let proof = digest::encode(self.hash, self.size_bytes, range, data, pairs);
         match proof {
             Ok(proof) => Ok(proof),
             Err(DigestError::LocalMismatch) => {
-                self.drop_unproven(works, range);
+                self.drop_unproven(context, range);
                 Err(CacheError::Damaged { hash: self.hash })
             }
             Err(error) => Err(error.into()),
@@ -47,7 +47,7 @@ impl Shared {
 
     /// Takes a range of whole chunks as missing, on disk first of all. Its bytes stay on disk,
     /// where they cost budget, until they are stored anew.
-    pub(super) fn drop_range(&self, works: &Works, range: ByteRange) {
+    pub(super) fn drop_range(&self, context: &Context, range: ByteRange) {
         let mut map = self.map.lock();
         let pages = pages_around(range, self.size_bytes);
         let mut state = self.state.lock();
@@ -64,10 +64,10 @@ impl Shared {
         let was_complete = self.is_complete();
         self.publish(&state);
         drop(state);
-        self.rewrite(works, &mut map);
+        self.rewrite(context, &mut map);
         drop(map);
         if !lost.is_empty() {
-            works.tell(CacheEvent::Dropped {
+            context.tell(CacheEvent::Dropped {
                 hash: self.hash,
                 range,
                 was_complete,
@@ -76,14 +76,14 @@ impl Shared {
     }
 
     /// Checks the whole chunks of a range; says how many bytes were dropped.
-    pub(super) fn check(&self, works: &Works, range: ByteRange) -> u64 {
+    pub(super) fn check(&self, context: &Context, range: ByteRange) -> u64 {
         let before = self.cached_bytes();
         let pages = pages_around(range, self.size_bytes);
         if self.state.lock().present.contains(pages) {
             // What fails is dropped chunk by chunk inside.
-            let _ = self.prove(works, range);
+            let _ = self.prove(context, range);
         } else {
-            self.drop_unproven(works, range);
+            self.drop_unproven(context, range);
         }
         before.saturating_sub(self.cached_bytes())
     }
@@ -107,19 +107,19 @@ impl Shared {
     }
 
     /// Drops the whole chunks of a range that do not prove themselves.
-    pub(super) fn drop_unproven(&self, works: &Works, range: ByteRange) {
+    pub(super) fn drop_unproven(&self, context: &Context, range: ByteRange) {
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
             let whole = self.state.lock().present.contains(pages);
             if whole && !self.proves(chunk) {
-                self.drop_range(works, chunk);
+                self.drop_range(context, chunk);
             }
         }
     }
 
     /// Makes up its mind about the doubtful chunks of a range: they are present, or worth nothing.
     /// Says how many bytes were worth nothing.
-    pub(super) fn settle(&self, works: &Works, range: ByteRange) -> u64 {
+    pub(super) fn settle(&self, context: &Context, range: ByteRange) -> u64 {
         let mut lost_bytes = 0;
         for chunk in self.chunks_of(range) {
             let pages = pages_around(chunk, self.size_bytes);
@@ -144,10 +144,10 @@ impl Shared {
             let completed = self.publish(&state);
             drop(state);
             if completed {
-                let _ = self.flush(works);
-                self.sync_later(works);
+                let _ = self.flush(context);
+                self.sync_later(context);
                 let size_bytes = self.size_bytes;
-                works.tell(CacheEvent::Completed {
+                context.tell(CacheEvent::Completed {
                     hash: self.hash,
                     size_bytes,
                 });

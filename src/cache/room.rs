@@ -123,7 +123,7 @@ impl Cache {
         });
         let (budget_bytes, floor_bytes) = (index.budget_bytes, index.floor_bytes);
         drop(index);
-        let free_bytes = writable_bytes(&core.works.disk, &core.works.layout);
+        let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
         // what is charged is given up, but for what is kept, which the disk must yet take
         let free_bytes = free_bytes.map(|free_bytes| {
             let in_all_bytes = free_bytes.saturating_add(charged_bytes);

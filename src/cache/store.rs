@@ -11,7 +11,7 @@ use super::cached_file::{CacheFile, Stored};
 use super::core::Core;
 use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
-use super::works::Works;
+use super::context::Context;
 use super::{CacheError, CacheEvent};
 use crate::digest::{HashPair, Verified, outboard_bytes};
 use crate::extent::{ByteRange, PAGE_BYTES};
@@ -42,8 +42,8 @@ impl CacheFile {
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write(&core.works, &bytes, range.start);
-        if core.works.noted(written).is_err() {
+        let written = shared.write(&core.context, &bytes, range.start);
+        if core.context.noted(written).is_err() {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
         }
@@ -52,7 +52,7 @@ impl CacheFile {
             take_in(state, &pages, &verified.pairs);
             completed = shared.publish(state);
         });
-        shared.follow_up(&core.works, completed);
+        shared.follow_up(&core.context, completed);
         Ok(Stored::Kept)
     }
 }
@@ -60,12 +60,12 @@ impl CacheFile {
 impl Shared {
     /// Writes to the data file, one thread at a time: the kernel lets no more in, and whoever waits
     /// for it there does so spinning (`rwsem_spin_on_owner`), which costs what others could use.
-    fn write(&self, works: &Works, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(&self, context: &Context, bytes: &[u8], offset: u64) -> io::Result<()> {
         let _turn = self.writing.lock();
         let mut slices = [IoSlice::new(bytes)];
         let range = ByteRange::at(offset, bytes.len() as u64);
-        let files = self.files_for(works, range)?;
-        works.disk.write_at(&files.data, &mut slices, offset)
+        let files = self.files_for(context, range)?;
+        context.disk.write_at(&files.data, &mut slices, offset)
     }
 
     /// Charges the budget for pages that will be written.
@@ -100,23 +100,23 @@ impl Shared {
     }
 
     /// Writes the map when enough has come together or the file is complete.
-    fn follow_up(&self, works: &Works, completed: bool) {
+    fn follow_up(&self, context: &Context, completed: bool) {
         let state = self.state.lock();
-        let due = state.unflushed_bytes >= works.flush_bytes;
+        let due = state.unflushed_bytes >= context.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);
         if completed || full {
             // What fails stays to be written, and was counted.
-            let _ = self.flush(works);
+            let _ = self.flush(context);
         } else if due {
-            self.flush_unless_busy(works);
+            self.flush_unless_busy(context);
         } else {
-            works.write_behind.wake_to_flush();
+            context.write_behind.wake_to_flush();
         }
         if completed {
-            self.sync_later(works);
+            self.sync_later(context);
             let size_bytes = self.size_bytes;
-            works.tell(CacheEvent::Completed {
+            context.tell(CacheEvent::Completed {
                 hash: self.hash,
                 size_bytes,
             });

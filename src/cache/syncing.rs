@@ -25,15 +25,15 @@ impl Core {
     pub(super) fn bring_to_disk(self: &Arc<Self>, hash: &ContentHash) {
         let synced = match self.bytes_of(hash) {
             None => return,
-            Some(Bytes::Open(shared)) => shared.files().map(|files| files.sync(&self.works)),
-            Some(Bytes::Closed(files)) => Some(files.sync(&self.works)),
+            Some(Bytes::Open(shared)) => shared.files().map(|files| files.sync(&self.context)),
+            Some(Bytes::Closed(files)) => Some(files.sync(&self.context)),
         };
-        if synced.is_some_and(|synced| self.works.noted(synced).is_err()) {
+        if synced.is_some_and(|synced| self.context.noted(synced).is_err()) {
             return;
         }
         self.index.lock().hold_for_a_moment(true);
         if let Some(file) = self.existing(hash) {
-            let synced = file.shared().sync(&self.works);
+            let synced = file.shared().sync(&self.context);
             if synced.is_err() {
                 // its end would ask for the same again, and again
                 file.shared().state.lock().unsynced = false;
@@ -53,7 +53,7 @@ impl Core {
                 Presence::Closed => entry.summary.size_bytes,
             }
         };
-        let files = Files::open(&self.works.layout.paths(hash), size_bytes);
+        let files = Files::open(&self.context.layout.paths(hash), size_bytes);
         files.ok().map(Bytes::Closed)
     }
 

@@ -87,8 +87,8 @@ impl CacheFile {
         while start < shared.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
             let (bytes, checked_bytes) = shared.bytes_to_check(stride);
-            done.dropped_bytes += shared.settle(&core.works, stride);
-            done.dropped_bytes += shared.check(&core.works, stride);
+            done.dropped_bytes += shared.settle(&core.context, stride);
+            done.dropped_bytes += shared.check(&core.context, stride);
             done.bytes += bytes;
             done.checked_bytes += checked_bytes;
             done.bytes_total = done.bytes_total.max(done.bytes);

@@ -69,7 +69,7 @@ fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     cache.flush();
     drop(store(2, 0..2));
     if let Some(file) = &open {
-        let _ = file.shared().sync(&cache.core().works);
+        let _ = file.shared().sync(&cache.core().context);
     }
     drop(store(3, 2..4));
     drop(open);
@@ -77,7 +77,7 @@ fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     drop(store(5, 1..3));
     if let Some(file) = store(5, 0..4) {
         file.shared()
-            .drop_range(&cache.core().works, ByteRange::new(0, 40_000));
+            .drop_range(&cache.core().context, ByteRange::new(0, 40_000));
     }
     drop(store(5, 0..4));
     pin(&mut promised, 3, true);
@@ -85,7 +85,7 @@ fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     pin(&mut promised, 1, false);
     if let Some(file) = store(3, 1..4) {
         file.shared()
-            .drop_range(&cache.core().works, ByteRange::new(65_536, 131_072));
+            .drop_range(&cache.core().context, ByteRange::new(65_536, 131_072));
         let _ = file.store(&files.pieces[3][1]);
     }
     cache.resize(200_000);
@@ -231,7 +231,7 @@ fn what_was_synced_survives_a_power_cut_and_is_believed_at_once() {
     let (cache, _events) = place.try_open(Some(faults.clone())).unwrap();
     let file = open_file(&cache, &source);
     source.store(&file, ByteRange::new(0, 150_000));
-    file.shared().sync(&cache.core().works).unwrap();
+    file.shared().sync(&cache.core().context).unwrap();
     drop((file, cache));
     faults.lose_power(2);
     place.boot = "second";

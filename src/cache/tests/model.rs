@@ -95,7 +95,7 @@ impl<'a> Pair<'a> {
             Step::Flush => self.cache().flush(),
             Step::Sync(n) => {
                 if let Some(file) = self.open.get(&n) {
-                    file.shared().sync(&self.cache().core().works).unwrap();
+                    file.shared().sync(&self.cache().core().context).unwrap();
                 }
             }
             Step::Restart { reboot } => self.restart(reboot),

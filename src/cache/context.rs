@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::map::Boot;
 use super::write_behind::WriteBehind;
 
-pub(super) struct Works {
+pub(super) struct Context {
     pub(super) layout: Layout,
     pub(super) disk: Disk,
     pub(super) boot: Boot,
@@ -24,7 +24,7 @@ pub(super) struct Works {
     disk_refuses: AtomicBool,
 }
 
-impl Works {
+impl Context {
     pub(super) fn new(
         layout: Layout,
         disk: Disk,
