@@ -9,13 +9,13 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::budget::charge_bytes;
+use super::context::Context;
 use super::disk::Disk;
 use super::file::Shared;
 use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
 use super::pins::Pins;
-use super::context::Context;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
 
@@ -145,7 +145,8 @@ impl Core {
                 Verdict::Refused => return false,
                 Verdict::Wait => {}
                 Verdict::Measure => {
-                    let Ok(free_bytes) = self.context.disk.free_bytes(&self.context.layout.dir) else {
+                    let Ok(free_bytes) = self.context.disk.free_bytes(&self.context.layout.dir)
+                    else {
                         return false;
                     };
                     self.index.lock().measured(free_bytes, Instant::now());
@@ -162,12 +163,15 @@ impl Core {
     /// Removes a victim's files; says how many bytes that gave, or `None` where the disk refuses.
     fn evict(&self, victim: Victim<Handle>) -> Option<u64> {
         let paths = self.context.layout.paths(&victim.hash);
-        let removed = self.context.noted(layout::remove(&self.context.disk, &paths));
+        let removed = self
+            .context
+            .noted(layout::remove(&self.context.disk, &paths));
         let (hash, was_complete) = (victim.hash, victim.was_complete());
         let given_bytes = removed.is_ok().then(|| victim.charge_bytes());
         if given_bytes.is_some() {
             self.index.lock().removed(&victim);
-            self.context.tell(CacheEvent::Evicted { hash, was_complete });
+            self.context
+                .tell(CacheEvent::Evicted { hash, was_complete });
         } else {
             self.index.lock().spared(victim);
         }

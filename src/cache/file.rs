@@ -11,11 +11,11 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::context::Context;
 use super::disk::open_writable;
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use super::context::Context;
 use crate::digest::{ContentHash, ReadAt, outboard_bytes};
 use crate::extent::ByteRange;
 

@@ -4,12 +4,12 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use super::context::Context;
 use super::disk::Reach;
 use super::file::{MapState, Pairs, Shared, State};
 use super::layout::{self, Summary};
 use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
-use super::context::Context;
 use crate::extent::PAGE_BYTES;
 
 /// What one flush writes.

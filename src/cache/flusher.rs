@@ -19,7 +19,9 @@ impl Flusher {
         let thread = std::thread::Builder::new()
             .name("cache-flusher".to_owned())
             .spawn(move || run(&for_thread))
-            .map_err(|error| CacheError::io("start a thread for", &core.context.layout.dir, error))?;
+            .map_err(|error| {
+                CacheError::io("start a thread for", &core.context.layout.dir, error)
+            })?;
         Ok(Self {
             core,
             thread: Some(thread),

@@ -129,7 +129,9 @@ impl Core {
         let size_bytes = size_bytes.unwrap_or(entry.summary.size_bytes);
         let usable = loaded.filter(|map| map.size_bytes == size_bytes || map.size_is_proven());
         let Some(mut loaded) = usable else {
-            let gone = self.context.noted(layout::remove(&self.context.disk, &paths));
+            let gone = self
+                .context
+                .noted(layout::remove(&self.context.disk, &paths));
             if let Err(source) = gone {
                 self.release(&hash, Some(entry));
                 return Err(CacheError::io("remove", paths.data, source));
@@ -209,7 +211,8 @@ impl Core {
             handle
                 .shared
                 .rewrite(&self.context, &mut handle.shared.map.lock());
-            self.context.tell(CacheEvent::Completed { hash, size_bytes });
+            self.context
+                .tell(CacheEvent::Completed { hash, size_bytes });
         }
         Ok(handle)
     }

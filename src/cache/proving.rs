@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
+use super::context::Context;
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
-use super::context::Context;
 use super::{CacheError, CacheEvent};
 use crate::digest::{self, DigestError};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};

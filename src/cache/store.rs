@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
+use super::context::Context;
 use super::core::Core;
 use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
-use super::context::Context;
 use super::{CacheError, CacheEvent};
 use crate::digest::{HashPair, Verified, outboard_bytes};
 use crate::extent::{ByteRange, PAGE_BYTES};

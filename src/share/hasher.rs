@@ -6,9 +6,9 @@ use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::outcome::{Outcome, Read};
 use super::queue::{PROMISED_MAX_BYTES, Taken};
 use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_of};
+use super::round_robin::RoundRobin;
 use super::shared::Shared;
 use super::state::State;
-use super::turns::Turns;
 use crate::digest::ContentHash;
 
 /// Small files that are taken at once, so that the lock and the threads' waking cost little.
@@ -18,16 +18,16 @@ const OUTBOX_MAX_EVENTS: usize = 8192;
 
 /// Hashes until the set is dropped. `prompt_only` keeps this thread free of large files.
 pub(super) fn run(shared: &Shared, prompt_only: bool) {
-    let (mut buffer, mut turns) = (Vec::new(), Turns::default());
-    while let Some(jobs) = next_jobs(shared, prompt_only, &turns) {
+    let (mut buffer, mut large) = (Vec::new(), RoundRobin::default());
+    while let Some(jobs) = next_jobs(shared, prompt_only, &large) {
         let mut read = Vec::new();
         for job in jobs {
             match job.taken.size_bytes > PROMISED_MAX_BYTES {
-                true => read.extend(turns.begin(shared, job)),
+                true => read.extend(large.begin(shared, job)),
                 false => read.push(hash_at_once(shared, &job, &mut buffer)),
             }
         }
-        read.extend(turns.step(shared));
+        read.extend(large.step(shared));
         if !read.is_empty() {
             shared.lock().read.extend(read);
             shared.wake();
@@ -48,19 +48,19 @@ fn hash_at_once(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Read {
 }
 
 /// Waits for something to do, if only to go on; none when it is time to stop.
-fn next_jobs(shared: &Shared, prompt_only: bool, turns: &Turns) -> Option<Vec<Job>> {
+fn next_jobs(shared: &Shared, prompt_only: bool, large: &RoundRobin) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
         if shared.is_stopping() {
             return None;
         }
         if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
-            let jobs = take_jobs(&mut state, prompt_only, turns.room_for_bytes());
+            let jobs = take_jobs(&mut state, prompt_only, large.room_for_bytes());
             if !jobs.is_empty() {
                 return Some(jobs);
             }
         }
-        if !turns.is_empty() {
+        if !large.is_empty() {
             return Some(Vec::new());
         }
         shared.hashing.wait(&mut state);

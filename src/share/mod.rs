@@ -62,6 +62,7 @@ mod packed;
 mod part;
 mod queue;
 mod reading;
+mod round_robin;
 mod runs;
 mod scanner;
 mod shared;
@@ -69,7 +70,7 @@ mod source;
 mod state;
 mod status;
 mod tree;
-mod turns;
+
 mod walk;
 mod walk_queue;
 mod watch;

@@ -133,7 +133,8 @@ fn a_small_file_of_an_older_cache_is_read_and_goes_as_a_whole() {
     assert!(cache.is_complete(&small.hash()) && cache.problems().is_empty());
     let file = open_file(&cache, &small);
     assert_eq!(small.check_all(&file), 5_000);
-    file.shared().drop_range(&cache.core().context, small.whole());
+    file.shared()
+        .drop_range(&cache.core().context, small.whole());
     small.store(&file, small.whole());
     drop((file, cache));
     let (cache, _events) = place.open();

@@ -1,9 +1,9 @@
-//! Large files that are hashed in turns: each is read on for a while, then the next, so that one of
-//! any length keeps none of the others waiting for its end.
+//! Large files that are hashed round robin: each is read on for a while, then the next, so that one
+//! of any length keeps none of the others waiting for its end.
 //!
-//! At most [`IN_TURN_MAX`] are under way, and what their outboards take on the disk fits a budget;
-//! where either is used up, the largest makes room for a smaller one and begins anew later. What
-//! goes wrong with one ends that one alone.
+//! At most [`UNDER_WAY_MAX`] are under way, and what their outboards take on the disk fits a
+//! budget; where either is used up, the largest makes room for a smaller one and begins anew later.
+//! What goes wrong with one ends that one alone.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,9 +18,9 @@ use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job, rea
 use super::shared::Shared;
 
 /// Files under way on one thread.
-pub(super) const IN_TURN_MAX: usize = 16;
-/// What is read of a file in its turn: some tenths of a second of a disk.
-pub(super) const TURN_BYTES: u64 = 64 << 20;
+pub(super) const UNDER_WAY_MAX: usize = 16;
+/// What is read of a file in one round: some tenths of a second of a disk.
+pub(super) const ROUND_BYTES: u64 = 64 << 20;
 
 /// One that is under way.
 struct Underway {
@@ -31,19 +31,19 @@ struct Underway {
 
 /// The files of one thread, the next first.
 #[derive(Default)]
-pub(super) struct Turns {
+pub(super) struct RoundRobin {
     files: VecDeque<Underway>,
     buffer: Vec<u8>,
 }
 
-impl Turns {
+impl RoundRobin {
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
     /// The largest file that would be taken in now.
     pub(super) fn room_for_bytes(&self) -> u64 {
-        match self.files.len() < IN_TURN_MAX {
+        match self.files.len() < UNDER_WAY_MAX {
             true => u64::MAX,
             false => self.largest_bytes().saturating_sub(1),
         }
@@ -54,7 +54,7 @@ impl Turns {
         sizes.max().unwrap_or(0)
     }
 
-    /// Takes a file in, whose turn is next; gives those that ended by it, or itself.
+    /// Takes a file in, which is the next to be read on; gives those that ended by it, or itself.
     pub(super) fn begin(&mut self, shared: &Shared, job: Job) -> Vec<Read> {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
@@ -66,7 +66,7 @@ impl Turns {
             // it grew since it was looked at
             return vec![read_of(&job, Outcome::Elsewhere)];
         }
-        if self.files.len() >= IN_TURN_MAX {
+        if self.files.len() >= UNDER_WAY_MAX {
             ended.extend(self.put_back_one_over(size_bytes));
         }
         match self.part(&shared.outboards, size_bytes, &mut ended) {
@@ -142,7 +142,7 @@ impl Underway {
             shared,
             cancel,
         };
-        let read = self.part.read_on(&mut reader, TURN_BYTES, buffer);
+        let read = self.part.read_on(&mut reader, ROUND_BYTES, buffer);
         read.map_err(|trouble| match trouble {
             Trouble::Reading(error) => called_off(&error, &self.opened),
             Trouble::Writing => Outcome::Want,
