@@ -17,7 +17,7 @@ use crate::mounting::{self, MountRequest, Standing};
 pub const ALONE_MAX: Duration = Duration::from_secs(15);
 
 /// A mount, kept from one daemon to the next.
-pub(super) struct Kept {
+pub(super) struct KeptMount {
     pub(super) dir: PathBuf,
     pub(super) standing: Standing,
     pub(super) device: OwnedFd,
@@ -28,7 +28,7 @@ pub(super) struct Kept {
     pub(super) aborted: bool,
 }
 
-impl Kept {
+impl KeptMount {
     pub(super) fn mount(dir: &Path) -> io::Result<Self> {
         // The broker's mount is root's, and for all users.
         let request = MountRequest {

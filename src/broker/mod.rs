@@ -4,14 +4,14 @@
 //! ask of the kernel. Never opens anything beneath a mount, starts no program, and reads no
 //! configuration.
 //!
-//! To know what runs with the right to mount, read `process` and `kept`, which decide (under 300
-//! lines of code together), `protocol`, which is all that it hears and says, and `filter`, a list
-//! of system calls; then the calls themselves, which a daemon that is root makes too: the module
-//! [`crate::mounting`]. All of it together is under 1000 lines, which `tests/text/tidy.rs` holds.
-//! What the daemon says to it is the daemon's: `fuse::mounter`.
+//! To know what runs with the right to mount, read `process` and `kept_mount`, which decide (under
+//! 300 lines of code together), `protocol`, which is all that it hears and says, and `filter`, a
+//! list of system calls; then the calls themselves, which a daemon that is root makes too: the
+//! module [`crate::mounting`]. All of it together is under 1000 lines, which `tests/text/tidy.rs`
+//! holds. What the daemon says to it is the daemon's: `fuse::mounter`.
 
 mod filter;
-mod kept;
+mod kept_mount;
 pub mod process;
 pub mod protocol;
 

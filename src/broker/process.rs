@@ -15,8 +15,8 @@ use rustix::fs::{FileType, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::filter;
-pub use super::kept::ALONE_MAX;
-use super::kept::Kept;
+pub use super::kept_mount::ALONE_MAX;
+use super::kept_mount::KeptMount;
 use super::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, backing};
 
@@ -34,7 +34,7 @@ pub struct Settings {
 struct Process {
     allowed: Vec<PathBuf>,
     socket: PathBuf,
-    kept: Vec<Kept>,
+    kept: Vec<KeptMount>,
     clients: Vec<Client>,
 }
 
@@ -87,13 +87,15 @@ impl Process {
         for index in (0..self.clients.len()).rev() {
             if ready[index + 2] && !self.hear(index) {
                 let gone = self.clients.swap_remove(index);
-                self.kept_of(&gone).into_iter().for_each(Kept::leave_alone);
+                self.kept_of(&gone)
+                    .into_iter()
+                    .for_each(KeptMount::leave_alone);
             }
         }
         if ready[1] {
             self.accept(listener);
         }
-        self.kept.iter_mut().for_each(Kept::end_if_alone);
+        self.kept.iter_mut().for_each(KeptMount::end_if_alone);
         Ok(true)
     }
 
@@ -161,7 +163,7 @@ impl Process {
             Request::Anew => {
                 let dir = kept.dir.clone();
                 kept.standing.unmount().map_err(io::Error::other)?;
-                *kept = Kept::mount(&dir)?;
+                *kept = KeptMount::mount(&dir)?;
                 return Ok(kept.reply());
             }
             Request::Keep { greeting } => kept.greeting = Some(greeting),
@@ -190,7 +192,7 @@ impl Process {
                 allowed.join(", ")
             )));
         }
-        let is_at = |kept: &Kept| kept.dir == dir;
+        let is_at = |kept: &KeptMount| kept.dir == dir;
         let at = match self.kept.iter().position(is_at) {
             Some(at) if self.kept[at].alone_since.is_none() => {
                 let dir = dir.to_owned();
@@ -199,11 +201,11 @@ impl Process {
             Some(at) if self.kept[at].can_be_taken_up() => at,
             Some(at) => {
                 self.kept[at].standing.unmount().map_err(io::Error::other)?;
-                self.kept[at] = Kept::mount(dir)?;
+                self.kept[at] = KeptMount::mount(dir)?;
                 at
             }
             None => {
-                self.kept.push(Kept::mount(dir)?);
+                self.kept.push(KeptMount::mount(dir)?);
                 self.kept.len() - 1
             }
         };
@@ -213,7 +215,7 @@ impl Process {
         Ok(kept.reply())
     }
 
-    fn kept_of(&mut self, client: &Client) -> Option<&mut Kept> {
+    fn kept_of(&mut self, client: &Client) -> Option<&mut KeptMount> {
         let mut kept = self.kept.iter_mut();
         kept.find(|it| client.dir.as_ref() == Some(&it.dir))
     }

@@ -21,9 +21,9 @@ use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{
     ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
+use super::fd_store::Kept;
 use super::in_force::InForce;
 use super::journal::message;
-use super::kept::Kept;
 use super::logging::{self, LogError, LogHandle};
 use super::memory::{self, Memory};
 use super::node_config::{add_shares, inbox_shares, node_config};
