@@ -1,4 +1,4 @@
-//! The mount broker: a process that has the right to mount, and does nothing else.
+//! The broker's process: the loop that hears those who call, and makes their calls.
 //!
 //! It keeps each mount while no daemon serves it, so that the next one takes it up and its readers
 //! only wait. It talks to one user, who owns its socket, and mounts only where it was told at its

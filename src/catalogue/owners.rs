@@ -1,7 +1,7 @@
 //! Paths that have an owner: at and below one, nobody else's version is listed.
 //!
-//! Whose a path is, the owner of the catalogue says; the merge is a function of that as of who is
-//! live.
+//! Whose a path is, the catalogue is told ([`Catalogue::set_owners`]); the merge is a function of
+//! that as of who is live.
 
 use std::sync::Arc;
 

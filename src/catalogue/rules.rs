@@ -6,7 +6,8 @@
 //!
 //! 1. Below a path that has an owner, versions of others are not listed (`owners`).
 //! 2. A version from more than a minute ahead of the clock waits until its time comes (`early`).
-//! 3. What no live node can give, from a share or a cache, is not listed ([`super::View`]).
+//! 3. What no live node can give, from a share or a cache, is not listed (`merged`,
+//!    `is_givable`).
 //! 4. Where a live node lists a directory of the name, the directory has it (`settle`), and files
 //!    get names with `~` and their node's name.
 //! 5. The version that [`rank`] puts first has the name.

@@ -1,7 +1,7 @@
 //! Encoding and decoding of everything that crosses a network, with every size limit.
 //!
 //! Owns the formats and their limits; opens no socket, keeps no state, and trusts nothing: what
-//! decodes is well formed and within limits, not true. The only room with legacy text.
+//! decodes is well formed and within limits, not true. The only module with legacy text.
 
 pub mod legacy;
 pub mod mesh;

@@ -1,4 +1,4 @@
-//! The node of one shell: what is asked of it, and what is told of it.
+//! The node behind the legacy shell: what is asked of it, and what is told of it.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The node of one shell: what is asked of it, and what is told of it.
+//! The node behind the mesh shell: what is asked of it, and what is told of it.
 
 use std::fs::File;
 use std::io::{self, Write};

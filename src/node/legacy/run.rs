@@ -1,4 +1,4 @@
-//! The task that drives the state machine.
+//! The task that drives the state machine of the legacy protocol.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};

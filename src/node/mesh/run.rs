@@ -1,4 +1,4 @@
-//! The task that drives the state machine.
+//! The task that drives the state machine of the mesh protocol.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
