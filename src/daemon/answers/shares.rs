@@ -65,7 +65,7 @@ impl Service {
     /// What leaves this machine, from a place on.
     pub(super) fn mine(&self, after: Option<u32>) -> Mine {
         let (given, next) = self.node.given(after, LS_PAGE_MAX_ENTRIES);
-        let entry = |given: door::Given| {
+        let entry = |given: door::GivenName| {
             let (kind, size_bytes, _) = kind_of(&given.kind);
             MyEntry {
                 path: named_as(&given.path),

@@ -29,7 +29,7 @@ pub use keeping::{Contents, FILES_MAX, Fetched, Prefetch};
 pub use names::{Listed, NextRead, Page, Why};
 pub use peers::{PeerReport, RateLimits};
 pub use reader::Reader;
-pub use sharing::Given;
+pub use sharing::GivenName;
 pub use status::NodeStatus;
 
 pub use super::names::in_history;

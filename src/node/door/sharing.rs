@@ -10,7 +10,7 @@ use crate::wire::native::record::{Kind, ShareIndex, Timestamp};
 
 /// A name that this node gives to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub struct GivenName {
     /// The folder that it is shared from.
     pub share: PathBuf,
     /// As the others see it, unless another version has the name.
@@ -24,13 +24,13 @@ pub struct Given {
 impl Node {
     /// Some of what this node gives to others, at most `limit` names, those after a place that an
     /// earlier call gave, in no order; and the place to go on from, if there is more.
-    pub fn given(&self, after: Option<u32>, limit: usize) -> (Vec<Given>, Option<u32>) {
+    pub fn given(&self, after: Option<u32>, limit: usize) -> (Vec<GivenName>, Option<u32>) {
         let shares = self.shares.list().into_iter();
         let dirs: BTreeMap<ShareIndex, PathBuf> =
             shares.map(|share| (share.index, share.dir)).collect();
         let (listed, next) = self.shares.listed(after, limit);
         let given = |known: Known| {
-            Some(Given {
+            Some(GivenName {
                 share: dirs.get(&known.share)?.clone(),
                 path: known.path,
                 kind: known.entry.kind,
