@@ -156,7 +156,7 @@ pub enum ShareEvent {
 
 /// What a share is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShareState {
+pub enum ShareProgress {
     /// Walking through it.
     Scanning,
     /// Walked; this many files wait to be hashed or to come to rest.
@@ -188,7 +188,7 @@ pub struct ShareStatus {
     /// As given to `add`.
     pub default_excludes: bool,
     /// What it is doing.
-    pub state: ShareState,
+    pub state: ShareProgress,
     /// Files listed.
     pub files: u64,
     /// Directories listed, the share's own not counted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{Known, ShareState, ShareStatus};
+use super::config::{Known, ShareProgress, ShareStatus};
 use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy, remedy_of_excluded};
 use super::offered::{Share, UNWATCHED};
 use super::queue::Stage;
@@ -169,15 +169,15 @@ impl Share {
     }
 
     /// `due`: a walk through it is to begin.
-    fn state(&self, due: bool, files_left: u64) -> ShareState {
+    fn state(&self, due: bool, files_left: u64) -> ShareProgress {
         if self.vanished {
-            ShareState::Vanished
+            ShareProgress::Vanished
         } else if due || self.scanning {
-            ShareState::Scanning
+            ShareProgress::Scanning
         } else if files_left > 0 {
-            ShareState::Hashing { files_left }
+            ShareProgress::Hashing { files_left }
         } else {
-            ShareState::Ready
+            ShareProgress::Ready
         }
     }
 }

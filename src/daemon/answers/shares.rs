@@ -160,10 +160,10 @@ fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Fail
 
 fn share_info(status: door::ShareStatus) -> ShareInfo {
     let (state, pending_files) = match status.state {
-        door::ShareState::Scanning => (ShareState::Scanning, 0),
-        door::ShareState::Hashing { files_left } => (ShareState::Scanning, files_left),
-        door::ShareState::Ready => (ShareState::Ready, 0),
-        door::ShareState::Vanished => (ShareState::Unreadable, 0),
+        door::ShareProgress::Scanning => (ShareState::Scanning, 0),
+        door::ShareProgress::Hashing { files_left } => (ShareState::Scanning, files_left),
+        door::ShareProgress::Ready => (ShareState::Ready, 0),
+        door::ShareProgress::Vanished => (ShareState::Unreadable, 0),
     };
     let whole = status.warning.iter().map(|why| Problem {
         path: Named::from_local(&status.dir),

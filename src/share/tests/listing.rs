@@ -44,7 +44,7 @@ fn files_directories_and_links_inside_are_listed_with_true_attributes() {
         (status.files, status.directories, status.symlinks),
         (2, 2, 1)
     );
-    assert_eq!((status.bytes, status.state), (2, ShareState::Ready));
+    assert_eq!((status.bytes, status.state), (2, ShareProgress::Ready));
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn check(bench: &mut Bench) -> Result<(), TestCaseError> {
     let status = bench.status();
     let counted = status.files + status.directories + status.symlinks;
     prop_assert_eq!(counted, plain.len() as u64);
-    prop_assert_eq!(status.state, ShareState::Ready);
+    prop_assert_eq!(status.state, ShareProgress::Ready);
     Ok(())
 }
 

@@ -332,7 +332,7 @@ fn a_share_that_vanishes_is_emptied_with_a_warning_and_comes_back() {
     let away = bench.home.path().join("away");
     fs::rename(bench.dir(), &away).unwrap();
     bench.wait_for("emptied", |b| b.listing.is_empty());
-    assert_eq!(bench.status().state, ShareState::Vanished);
+    assert_eq!(bench.status().state, ShareProgress::Vanished);
     assert!(
         bench
             .warnings()
