@@ -7,8 +7,8 @@
 //! To know what runs with the right to mount, read `process` and `kept_mount`, which decide (under
 //! 300 lines of code together), `protocol`, which is all that it hears and says, and `filter`, a
 //! list of system calls; then the calls themselves, which a daemon that is root makes too: the
-//! module [`crate::mounting`]. All of it together is under 1000 lines, which `tests/text/tidy.rs`
-//! holds. What the daemon says to it is the daemon's: `fuse::mounter`.
+//! module [`crate::mounting`], with `files::mountinfo`. All of it together is under 1000 lines,
+//! which `tests/text/tidy.rs` holds. What the daemon says to it is the daemon's: `fuse::mounter`.
 
 mod filter;
 mod kept_mount;
