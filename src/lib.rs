@@ -147,7 +147,7 @@
 //! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
 //! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams`, and how that shrinks where many read: `transfer::plan::ahead` |
-//! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `PlanConfig::hedge` |
+//! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `transfer::plan::PlanConfig` |
 //! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
 //! | who is served first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |

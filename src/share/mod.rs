@@ -28,7 +28,7 @@
 //! | 3 | the scanner | `Scanner::take_read` → `State::hashed` → `list_file`: it is listed and in the ledger → `tell_put` → `Order::tell` holds a [`ShareEvent::Put`] of its turn |
 //! | | | `Scanner::send_events`: `Order::release` lets go of what nothing earlier keeps back → the channel of [`ShareSet::open`] |
 //! | 4 | the node's loop | `Runner::handle_share` (`node::run`) → `Machine::put` → `Machine::say` (`node::machine::heads`) notes the fact, and that a head is due in 10 ms |
-//! | | | `Machine::publish_head`: `record_own` puts all that was noted into the log ([`crate::catalogue`]) → the head of it is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all of a small cluster at once, else to some in rounds; who hears of it pulls the rest |
+//! | | | `Machine::publish_head`: `record_own` puts all that was noted into the log (`catalogue`) → the head of it is signed → `Cluster::set_head` → `Cluster::spread` (`cluster::spread`): to all of a small cluster at once, else to some in rounds; who hears of it pulls the rest |
 //!
 //! # Errors
 //!
