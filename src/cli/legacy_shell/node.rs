@@ -119,7 +119,7 @@ impl ShellNode {
         let said = String::from_utf8_lossy(&got.stderr);
         if got.status.success() {
             writeln!(output, "Received file completely!")?;
-        } else if !said.contains("no node shares") {
+        } else if !said.contains("no node shares such a name") {
             let why = said.trim().trim_start_matches("p2pfs: ");
             writeln!(output, "Failed to download file: {why}")?;
         }

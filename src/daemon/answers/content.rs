@@ -16,6 +16,7 @@ use crate::daemon::control::{
 use crate::id::NodeId;
 use crate::node::FileError;
 use crate::node::door::{FileVersion, FsError, Hidden};
+use crate::path::SharedPath;
 
 impl Service {
     /// Gives the caller a descriptor to read a whole file from: a pipe that verified bytes are
@@ -106,6 +107,7 @@ impl Service {
         let path = shared_path(named)?;
         self.node.version(&path).map_err(|error| match error {
             FileError::NotFound { path } => self.not_listed(&path),
+            FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
             FileError::WrongKind { path, what } => {
                 let name = match path.as_bytes() {
                     b"" => "/".to_owned(),
@@ -147,6 +149,13 @@ impl Service {
             .filter_map(gained)
             .collect()
     }
+}
+
+fn link_to_nothing(path: &SharedPath, target: &[u8]) -> Failure {
+    let (path, target) = (path.as_bytes().escape_ascii(), target.escape_ascii());
+    let message = format!("{path} is a link to nothing: no node shares {target}");
+    Failure::new(FailureKind::NotFound, message)
+        .with_remedy("whoever shares the link can share what it leads to, or remove it")
 }
 
 fn fs_failure(error: FsError, named: &Named) -> Failure {

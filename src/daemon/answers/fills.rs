@@ -133,6 +133,12 @@ impl Service {
                         (None, FileError::TooManyLinks { .. }) => {
                             "its links lead on and on".to_owned()
                         }
+                        (None, FileError::LinkToNothing { target, .. }) => {
+                            format!(
+                                "a link to nothing: no node shares {}",
+                                target.escape_ascii()
+                            )
+                        }
                         _ => "no node shares it: p2pfs ls shows what there is".to_owned(),
                     };
                     touched.failed.push(problem(&path, why));

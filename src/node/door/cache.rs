@@ -232,7 +232,11 @@ impl Node {
             return Ok(once);
         }
         let now = match self.contents_of(path) {
-            Err(FileError::NotFound { .. }) if !once.is_empty() => Contents::new(),
+            Err(FileError::NotFound { .. } | FileError::LinkToNothing { .. })
+                if !once.is_empty() =>
+            {
+                Contents::new()
+            }
             found => found?,
         };
         let mut kept = once;

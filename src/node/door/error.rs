@@ -14,6 +14,16 @@ pub enum FileError {
     /// No node shares the name; one that begins later may.
     #[error("{path}: no node shares such a name")]
     NotFound { path: SharedPath },
+    /// It is a link, or leads over one, to what no node shares, or out of the namespace.
+    #[error(
+        "{path} is a link to nothing: no node shares {}",
+        String::from_utf8_lossy(target)
+    )]
+    LinkToNothing {
+        path: SharedPath,
+        /// Where the link that fails leads, as it is written.
+        target: Box<[u8]>,
+    },
     /// It is a directory or a link, where a file was wanted; or no directory, where one was.
     #[error("{path} is {what}")]
     WrongKind {

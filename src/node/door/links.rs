@@ -17,8 +17,8 @@ impl Node {
     /// and is no link, is that; `.` and `..` are understood in links alone.
     ///
     /// # Errors
-    /// [`FileError::NotFound`] where it leads nowhere, or out of the namespace;
-    /// [`FileError::TooManyLinks`] where it leads on and on.
+    /// [`FileError::NotFound`]; [`FileError::LinkToNothing`] where a link leads nowhere, or out of
+    /// the namespace; [`FileError::TooManyLinks`] where it leads on and on.
     pub(super) fn follow_links(&self, path: &SharedPath) -> Result<(SharedPath, Found), FileError> {
         let view = self.view();
         let meant = follow(path, |path| Some(view.lookup(path)?.kind))?;
@@ -51,33 +51,54 @@ fn follow(
     if !matches!(kind_of(path), None | Some(Kind::Symlink { .. })) {
         return Ok(path.clone());
     }
-    let nowhere = || FileError::NotFound { path: path.clone() };
+    let nowhere = |link: Option<&Link>| match link {
+        Some(link) => FileError::LinkToNothing {
+            path: path.clone(),
+            target: link.target.clone(),
+        },
+        None => FileError::NotFound { path: path.clone() },
+    };
     let mut ahead: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
-    let (mut here, mut links) = (SharedPath::root(), 0);
+    let (mut here, mut links, mut within) = (SharedPath::root(), 0, Vec::<Link>::new());
     while let Some(name) = ahead.pop_front() {
+        while within.pop_if(|link| ahead.len() < link.behind).is_some() {}
         match &name[..] {
             b"" | b"." => continue,
             b".." => {
-                here = here.parent().ok_or_else(nowhere)?;
+                here = here.parent().ok_or_else(|| nowhere(within.last()))?;
                 continue;
             }
             _ => {}
         }
-        let next = here.join(&name).map_err(|_| nowhere())?;
-        match kind_of(&next).ok_or_else(nowhere)? {
-            Kind::Symlink { target } if target.starts_with(b"/") => return Err(nowhere()),
+        let next = here.join(&name).map_err(|_| nowhere(within.last()))?;
+        match kind_of(&next).ok_or_else(|| nowhere(within.last()))? {
             Kind::Symlink { .. } if links == LINKS_MAX => {
                 return Err(FileError::TooManyLinks { path: path.clone() });
             }
             Kind::Symlink { target } => {
                 links += 1;
+                let behind = ahead.len();
                 let names = target.split(|byte| *byte == b'/');
                 names.rev().for_each(|name| ahead.push_front(name.to_vec()));
+                let is_absolute = target.starts_with(b"/");
+                let target = target.to_vec().into();
+                let followed = Link { target, behind };
+                if is_absolute {
+                    return Err(nowhere(Some(&followed)));
+                }
+                within.push(followed);
             }
             Kind::File { .. } | Kind::Directory => here = next,
         }
     }
     Ok(here)
+}
+
+/// A link whose target is being followed.
+struct Link {
+    target: Box<[u8]>,
+    /// How many names of the way come after those of the target.
+    behind: usize,
 }
 
 #[cfg(test)]
@@ -111,6 +132,8 @@ mod tests {
             ("out", Some("../file")),
             ("absolute", Some("/d/file")),
             ("nowhere", Some("d/none")),
+            ("over", Some("to-d/none")),
+            ("to-nowhere", Some("to-d/../nowhere")),
             ("loop", Some("loop")),
             ("beyond", Some("d/file/x")),
         ];
@@ -139,11 +162,28 @@ mod tests {
             assert_eq!(leads(path), "d/file", "{path}");
         }
         assert_eq!(leads("to-d"), "d");
-        for path in ["none", "out", "absolute", "nowhere", "beyond"] {
+        for path in ["none", "to-d/none", "d/file/x", "none/to-d"] {
             assert_eq!(leads(path), format!("{path}: no node shares such a name"));
         }
         assert_eq!(leads("loop"), "loop: too many links one after another");
     }
+
+    #[test]
+    fn a_link_to_nothing_is_told_apart_from_a_name_that_nobody_shares() {
+        for (path, target) in [
+            ("out", "../file"),
+            ("absolute", "/d/file"),
+            ("nowhere", "d/none"),
+            ("nowhere/x", "d/none"),
+            ("to-nowhere", "d/none"),
+            ("beyond", "d/file/x"),
+            ("over", "to-d/none"),
+        ] {
+            let told = format!("{path} is a link to nothing: no node shares {target}");
+            assert_eq!(leads(path), told);
+        }
+    }
+
     #[test]
     fn a_path_through_a_linked_directory_means_what_it_means_in_the_mount() {
         for (path, meant) in [

@@ -100,3 +100,26 @@ fn bytes_go_no_faster_than_they_are_limited_either_way_and_as_configured_again()
     });
     assert!(fs::read(reader.mounted("free")).unwrap() == noise(4, 8 << 20));
 }
+
+#[apply(promise)]
+fn get_of_a_link_to_nothing_says_so_and_to_what_it_leads() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("there", b"1");
+    for (name, target) in [("dangling", "gone/away"), ("good", "there")] {
+        std::os::unix::fs::symlink(target, node.share.join(name)).unwrap();
+        node.wait_for_file(name);
+    }
+    let refused = node.cli(&["get", "dangling"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = refused.stderr;
+    let expected = "dangling is a link to nothing: no node shares gone/away";
+    assert!(said.contains(expected), "{said}");
+    let refused = node.cli(&["prefetch", "dangling"]);
+    let said = refused.stderr;
+    assert!(
+        said.contains("a link to nothing: no node shares gone/away"),
+        "{said}"
+    );
+    assert_eq!(node.cli(&["get", "good", "-o", "-"]).expect_ok(), "1");
+}
