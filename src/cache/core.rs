@@ -261,6 +261,11 @@ impl Core {
         self.index.lock().get(hash).map_or(0, Entry::cached_bytes)
     }
 
+    pub(super) fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
+        let index = self.index.lock();
+        index.get(hash).map(|entry| entry.summary.size_bytes)
+    }
+
     pub(super) fn is_complete(&self, hash: &ContentHash) -> bool {
         self.index.lock().get(hash).is_some_and(Entry::is_complete)
     }

@@ -264,6 +264,11 @@ impl Cache {
         self.core().cached_bytes(hash)
     }
 
+    /// How long the file is, where the cache has any of it. From memory.
+    pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
+        self.core().size_bytes(hash)
+    }
+
     /// Whether all of the file is cached. From memory.
     pub fn is_complete(&self, hash: &ContentHash) -> bool {
         self.core().is_complete(hash)

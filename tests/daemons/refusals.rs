@@ -295,6 +295,34 @@ fn a_pin_is_let_go_by_its_name_also_when_that_has_changed_or_is_gone() {
 }
 
 #[apply(promise)]
+fn unpin_tells_the_same_sums_that_pin_told_of_a_tree() {
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start("reader");
+    author.write("tree/one", &noise(1, 300_000));
+    author.write("tree/below/two", &noise(2, 5000));
+    author.write("tree/same", &noise(2, 5000));
+    author.write("tree/empty", b"");
+    reader.write("own", &noise(3, 70_000));
+    for name in [
+        "tree/one",
+        "tree/below/two",
+        "tree/same",
+        "tree/empty",
+        "own",
+    ] {
+        reader.wait_for_file(name);
+    }
+    // nothing comes, so that it counts what is wanted and not what is here
+    reader.cli(&["limits", "--metered", "on"]).expect_ok();
+    for named in ["/", "tree"] {
+        let [pinned, unpinned] =
+            ["pin", "unpin"].map(|call| reader.cli(&[call, named, "--json"]).expect_json());
+        assert_eq!(pinned, unpinned, "of {named}");
+    }
+}
+
+#[apply(promise)]
 fn a_pin_counts_whole_and_goes_on_after_a_restart() {
     let mut cluster = Cluster::new();
     let author = cluster.start("author");

@@ -262,7 +262,13 @@ impl Node {
         let pins = self.cache.labelled_pins().into_iter();
         let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
         let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
-        let sized = |hash: &ContentHash| self.cache.cached_bytes(hash);
+        // of what nobody lists and nothing is here no size is known
+        let view = self.view();
+        let sized = |hash: &ContentHash| {
+            let listed = view.by_hash(hash).map(|content| content.size_bytes);
+            let known = listed.or_else(|| self.cache.size_bytes(hash));
+            known.unwrap_or_default()
+        };
         meant
             .map(|(hash, name)| (hash, (sized(&hash), name.unwrap_or_else(SharedPath::root))))
             .collect()
