@@ -21,6 +21,7 @@ mod reload;
 pub mod run;
 mod seeds;
 mod served;
+mod sharing;
 pub mod systemd;
 mod telling;
 mod watchdog;

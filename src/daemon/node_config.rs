@@ -1,9 +1,6 @@
 //! What the configuration means for the node.
 
 use std::path::Path;
-use std::sync::Arc;
-
-use tokio::task::spawn_blocking;
 
 use super::config::{Config, Group, Seed, ShareSettings, readers_of};
 use super::seeds;
@@ -11,7 +8,7 @@ use crate::node::door::{CacheConfig, ShareSpec};
 use crate::node::inbox::{Accept, InboxSettings};
 use crate::node::legacy::LegacySettings;
 use crate::node::mesh::{MemberName, MeshSettings};
-use crate::node::{GivingSettings, Node, NodeConfig};
+use crate::node::{GivingSettings, NodeConfig};
 
 /// Everything that the node is started with; seeds that are names come later.
 pub(super) fn node_config(config: &Config) -> NodeConfig {
@@ -108,24 +105,4 @@ pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpe
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,
     }
-}
-
-/// Adds shares on a blocking thread; gives back those that could not be, with a warning each.
-pub(super) async fn add_shares(
-    node: &Arc<Node>,
-    wanted: Vec<ShareSettings>,
-    groups: &[Group],
-) -> Vec<ShareSettings> {
-    let (node, groups) = (node.clone(), groups.to_vec());
-    let work = spawn_blocking(move || {
-        let mut failed = Vec::new();
-        for share in wanted {
-            if let Err(error) = node.add_share(share_spec(&share, &groups)) {
-                node.warn_owner(format!("not shared: {error}"));
-                failed.push(share);
-            }
-        }
-        failed
-    });
-    work.await.unwrap_or_default()
 }

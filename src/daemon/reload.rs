@@ -8,8 +8,8 @@ use super::answers::Service;
 use super::config::{Changes, Config, ConfigError, Sources, compare, load};
 use super::journal::{self, message};
 use super::logging::LogHandle;
-use super::node_config::add_shares;
 use super::seeds;
+use super::sharing::{share_all, share_missing, unshare_all};
 
 /// Reads the configuration again and applies what can be applied; the rest is named in the log.
 /// Gives the configuration that is in force afterwards.
@@ -46,7 +46,7 @@ pub(super) async fn apply(
     for address in seeds::addresses(changes.seeds.as_deref().unwrap_or_default()) {
         let _stopping = service.node.add_seed(address).await;
     }
-    change_shares(service, &changes, &new).await;
+    change_shares(service, &changes).await;
     if !changes.restart.is_empty() {
         let settings = changes.restart.join(", ");
         journal::warn(
@@ -57,19 +57,13 @@ pub(super) async fn apply(
     Ok(new)
 }
 
-async fn change_shares(service: &Arc<Service>, changes: &Changes, new: &Config) {
-    let (node, removed) = (service.node.clone(), changes.shares_removed.clone());
-    let work = spawn_blocking(move || {
-        for dir in removed {
-            if let Err(error) = node.remove_share(&dir) {
-                node.warn_owner(format!("still shared: {error}"));
-            }
-        }
-    });
-    let _done = work.await;
+async fn change_shares(service: &Arc<Service>, changes: &Changes) {
+    unshare_all(service, changes.shares_removed.clone()).await;
     let mut added = changes.shares_added.clone();
     if changes.has_other_groups {
         added.extend(service.saved_shares());
     }
-    let _told_in_the_log = add_shares(&service.node, added, &new.groups).await;
+    // who reloads may have mended what is missing
+    share_missing(service).await;
+    share_all(service, added).await;
 }

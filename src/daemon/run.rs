@@ -26,10 +26,11 @@ use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogError, LogHandle};
 use super::memory::{self, Memory};
-use super::node_config::{add_shares, inbox_shares, node_config};
+use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
+use super::sharing::{share_all, share_missing};
 use super::{confine, isolation, journal, metrics, reload, systemd, telling, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
@@ -197,6 +198,7 @@ impl Daemon {
             fetch_rates: FetchRates::default(),
             policy: Policy::of_this_process(),
             saved_shares: Mutex::new(saved_shares),
+            missing_shares: Mutex::default(),
         });
         service.limit_as_configured();
         journal::follow(&service);
@@ -216,16 +218,12 @@ impl Daemon {
 
     /// What goes on beside the calls: shares, a waiting token, the pulse.
     async fn start_tasks(&mut self) {
-        let missing = self.add_shares().await;
-        if missing.is_empty() {
+        self.add_shares().await;
+        if !self.service.has_missing_shares() {
             let node = self.service.node.clone();
             let _done = spawn_blocking(move || node.forget_absent_shares()).await;
         }
-        tokio::spawn(retry_later(
-            self.service.clone(),
-            self.config.clone(),
-            missing,
-        ));
+        tokio::spawn(retry_later(self.service.clone(), self.config.clone()));
         let node = &self.service.node;
         tracing::info!(
             "node {} ({}) on {}",
@@ -241,12 +239,12 @@ impl Daemon {
         tokio::spawn(isolation::watch(self.service.clone()));
     }
 
-    /// Adds the shares of the configuration and those added by command; gives those that failed.
-    async fn add_shares(&self) -> Vec<ShareSettings> {
+    /// Adds the shares of the configuration and those added by command.
+    async fn add_shares(&self) {
         let mut wanted = self.config.share.clone();
         wanted.extend(inbox_shares(&self.config));
         wanted.extend(self.service.saved_shares());
-        add_shares(&self.service.node, wanted, &self.config.groups).await
+        share_all(&self.service, wanted).await;
     }
 
     fn serve_control(&self, control: ControlServer) {
@@ -440,14 +438,11 @@ async fn pulse(service: Arc<Service>) {
 }
 
 /// Tries again what could not be done at the start, until it is.
-async fn retry_later(service: Arc<Service>, config: Config, mut missing: Vec<ShareSettings>) {
+async fn retry_later(service: Arc<Service>, config: Config) {
     let mut tick = tokio::time::interval(RETRY_PERIOD);
     loop {
         tick.tick().await;
-        if !missing.is_empty() {
-            let groups = service.in_force.load().config.groups.clone();
-            missing = add_shares(&service.node, std::mem::take(&mut missing), &groups).await;
-        }
+        share_missing(&service).await;
         use_waiting_token(&service, &config).await;
     }
 }

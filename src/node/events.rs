@@ -231,6 +231,16 @@ impl EventLog {
         self.warn_whom(message, Audience::Owner);
     }
 
+    /// The same, in place of those that begin so.
+    pub fn warn_owner_instead(&self, beginning: &str, message: String) {
+        {
+            let mut kept = self.kept.lock();
+            kept.warnings
+                .retain(|(text, _)| *text == message || !text.starts_with(beginning));
+        }
+        self.warn_owner(message);
+    }
+
     fn warn_whom(&self, message: String, audience: Audience) {
         {
             let mut kept = self.kept.lock();

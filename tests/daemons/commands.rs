@@ -2,6 +2,7 @@
 //! have a subject each.
 
 mod doctor;
+mod missing_shares;
 mod rights;
 mod terminals;
 mod transfers;

@@ -70,6 +70,8 @@ pub struct Service {
     pub policy: Policy,
     /// The shares added by command, as they are kept.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
+    /// Those that could not be shared yet.
+    pub missing_shares: Mutex<Vec<ShareSettings>>,
 }
 
 /// How much of this machine a caller is shown: what belongs to the cluster is everybody's, what its

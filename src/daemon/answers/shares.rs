@@ -87,6 +87,7 @@ impl Service {
         self.node
             .add_share(share_spec(&settings, &groups))
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        self.want_no_more(&settings.dir);
         let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != settings.dir);
         kept.push(settings);
@@ -96,11 +97,15 @@ impl Service {
 
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
         self.refuse_configured(dir)?;
-        self.node
-            .remove_share(dir)
-            .map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
-        let mut kept = self.saved_shares.lock();
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let was_missing = self.want_no_more(dir) | self.want_no_more(&canonical);
+        match self.node.remove_share(dir) {
+            Err(error) if !was_missing => {
+                return Err(Failure::new(FailureKind::NotFound, error.to_string()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let mut kept = self.saved_shares.lock();
         kept.retain(|other| other.dir != dir && other.dir != canonical);
         self.keep(&kept)?;
         Ok(self.shares(Sight::All))

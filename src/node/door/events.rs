@@ -35,9 +35,10 @@ impl Node {
         self.running.events.settle(beginning);
     }
 
-    /// Remembers a warning that names local files.
-    pub fn warn_owner(&self, message: String) {
-        self.running.events.warn_owner(message);
+    /// Remembers a warning that names local files, in place of those that begin so: what they told
+    /// of is now as this one says.
+    pub fn warn_owner_instead(&self, beginning: &str, message: String) {
+        self.running.events.warn_owner_instead(beginning, message);
     }
 }
 

@@ -1,0 +1,78 @@
+//! Shares that are not there when the daemon starts.
+
+use std::fs;
+use std::path::Path;
+
+use macro_rules_attribute::apply;
+
+use super::NEEDS;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::promise;
+
+fn warnings(node: &Node) -> String {
+    node.cli(&["status", "--json"]).expect_json()["warnings"].to_string()
+}
+
+fn reload(node: &Node, config: &str) {
+    fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+    node.signal(libc::SIGHUP);
+}
+
+fn share_with_a_file(dir: &Path, name: &str) {
+    fs::create_dir(dir).unwrap();
+    fs::write(dir.join(name), name).unwrap();
+}
+
+#[apply(promise)]
+fn a_share_that_is_missing_is_told_of_until_it_is_there_or_wanted_no_more() {
+    let mut cluster = Cluster::new();
+    let dir = |name: &str| cluster.folder.path().join(name);
+    let [comes, goes, last] = [dir("comes"), dir("goes"), dir("last")];
+    let share = |dir: &Path| format!("[[share]]\ndir = '{}'\n", dir.display());
+    let node = cluster.start_with(NodeOptions {
+        config: share(&comes) + &share(&goes),
+        ..NodeOptions::new("one")
+    });
+    let not_shared = |dir: &Path| format!("{} is not shared: ", dir.display());
+    for missing in [&comes, &goes] {
+        let told = warnings(&node);
+        assert!(told.contains(&not_shared(missing)), "{told}");
+    }
+    share_with_a_file(&comes, "came");
+    reload(&node, &share(&comes));
+    node.wait_for_file("came");
+    eventually("nothing is missing", HANG_LIMIT, || {
+        !warnings(&node).contains("shared")
+    });
+    // what comes when nobody wants it shared any more stays here
+    share_with_a_file(&goes, "late");
+    share_with_a_file(&last, "last");
+    reload(&node, &(share(&comes) + &share(&last)));
+    node.wait_for_file("last");
+    let shares = node.cli(&["share", "--json"]).expect_json()["shares"].to_string();
+    assert!(!shares.contains(goes.to_str().unwrap()), "{shares}");
+}
+
+#[apply(promise)]
+fn a_share_that_was_added_by_command_and_is_missing_can_be_removed_by_command() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    let added = node.home.join("added");
+    share_with_a_file(&added, "file");
+    node.cli(&["share", "add", added.to_str().unwrap()])
+        .expect_ok();
+    node.stop();
+    fs::rename(&added, node.home.join("away")).unwrap();
+    node.launch();
+    let told = warnings(&node);
+    assert!(told.contains("is not shared"), "{told}");
+    node.cli(&["share", "remove", added.to_str().unwrap()])
+        .expect_ok();
+    let told = warnings(&node);
+    assert!(!told.contains("is not shared"), "{told}");
+    node.stop();
+    node.launch();
+    let told = warnings(&node);
+    assert!(!told.contains("is not shared"), "{told}");
+}
