@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES};
+use super::{DEVICE, FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES};
 
 /// Opens the device and mounts it.
 pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, MountingError> {
@@ -46,7 +46,7 @@ pub fn unmount(dir: &Path) -> Result<(), MountingError> {
 }
 
 fn open_device(dir: &Path) -> Result<OwnedFd, MountingError> {
-    match rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+    match rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         Ok(device) => Ok(device),
         // The setuid helper may open it all the same.
         Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {

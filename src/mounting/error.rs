@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::DEVICE;
+
 /// Why mounting or unmounting failed. Each says what the user can do; none leaves a mount behind.
 #[derive(Debug, thiserror::Error)]
 pub enum MountingError {
@@ -63,10 +65,7 @@ pub enum MountingError {
         connection: u32,
     },
     /// /dev/fuse cannot be opened.
-    #[error(
-        "cannot open /dev/fuse: {why}: load it with 'modprobe fuse', or give the container the \
-         device"
-    )]
+    #[error("cannot open {}: {why}: {}", DEVICE, device_remedy(why))]
     NoDevice { why: io::Error },
     /// This process may not mount directly.
     #[error("no right to mount at {}: run as root, or install fuse3", dir.display())]
@@ -127,4 +126,29 @@ pub enum MountingError {
         dir: PathBuf,
         why: io::Error,
     },
+}
+
+/// What to do about a device that cannot be opened.
+fn device_remedy(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let the daemon's user have it ('chmod 0666 /dev/fuse' as root), or its container, or \
+             run the daemon as root"
+        }
+        _ => "load it with 'modprobe fuse', or give the container the device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_missing_and_one_that_is_forbidden_have_a_remedy_each() {
+        let told = |kind: io::ErrorKind| MountingError::NoDevice { why: kind.into() }.to_string();
+        let missing = told(io::ErrorKind::NotFound);
+        assert!(missing.contains("modprobe fuse"), "{missing}");
+        let forbidden = told(io::ErrorKind::PermissionDenied);
+        assert!(forbidden.contains("chmod 0666 /dev/fuse"), "{forbidden}");
+    }
 }

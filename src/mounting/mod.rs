@@ -26,6 +26,9 @@ pub use error::MountingError;
 /// What the kernel calls our filesystem type in /proc/self/mountinfo.
 pub const FILESYSTEM_TYPE: &str = "fuse.p2pfs";
 
+/// Where the kernel's side of a mount is reached.
+pub const DEVICE: &str = "/dev/fuse";
+
 /// The largest read in bytes that the kernel may ask: FUSE's default limit of 256 pages
 /// (`FUSE_DEFAULT_MAX_PAGES_LIMIT`, fs/fuse/fuse_i.h).
 pub const READ_MAX_BYTES: u32 = 1024 * 1024;

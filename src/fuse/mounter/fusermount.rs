@@ -3,6 +3,7 @@
 //! The helper mounts and sends the device back over a Unix socket that it is told of by the
 //! variable `_FUSE_COMMFD` (libfuse, lib/mount.c).
 
+use std::fs::OpenOptions;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use crate::mounting::{MountingError, READ_MAX_BYTES};
+use crate::mounting::{DEVICE, MountingError, READ_MAX_BYTES};
 
 const HELPER: &str = "fusermount3";
 
@@ -37,7 +38,8 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
         .map_err(|error| spawn_failed(&error, dir))?;
     let output = child.wait_with_output().map_err(|e| fail(e.to_string()))?;
     if !output.status.success() {
-        return Err(fail(first_line(&output.stderr)));
+        let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+        return Err(refused(dir, first_line(&output.stderr), device.err()));
     }
     receive_descriptor(&ours).map_err(|e| fail(format!("it sent no descriptor: {e}")))
 }
@@ -80,6 +82,18 @@ fn spawn_failed(error: &io::Error, dir: &Path) -> MountingError {
         _ => MountingError::Fusermount {
             dir: dir.to_owned(),
             said: error.to_string(),
+        },
+    }
+}
+
+/// Why the helper mounts nothing. It opens the device with the right of who calls it; why that
+/// fails says more than it does itself.
+fn refused(dir: &Path, said: String, device: Option<io::Error>) -> MountingError {
+    match device {
+        Some(why) => MountingError::NoDevice { why },
+        None => MountingError::Fusermount {
+            dir: dir.to_owned(),
+            said,
         },
     }
 }
@@ -138,6 +152,14 @@ mod tests {
         let (ours, helpers) = UnixStream::pair().unwrap();
         drop(helpers);
         assert!(receive_descriptor(&ours).is_err());
+    }
+
+    #[test]
+    fn what_the_helper_cannot_open_is_told_with_the_remedy_and_the_rest_in_its_words() {
+        let told = |device| refused(Path::new("/mnt"), "its words".into(), device).to_string();
+        assert_eq!(told(None), "fusermount3 cannot mount at /mnt: its words");
+        let forbidden = told(Some(io::ErrorKind::PermissionDenied.into()));
+        assert!(forbidden.contains("chmod 0666 /dev/fuse"), "{forbidden}");
     }
 
     #[test]
