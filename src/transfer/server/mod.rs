@@ -256,7 +256,7 @@ impl Server {
             return None;
         }
         let now = Instant::now();
-        let source = self.inner.opened.lock().get(now, &hash)?;
+        let source = self.inner.opened.lock().get(now, &hash, range)?;
         if source.size_bytes() != size_bytes {
             return None;
         }
@@ -401,7 +401,7 @@ impl Inner {
         let mut outcome = Unserved::NotHere;
         // what was open may be gone while another source has the bytes
         for _ in 0..2 {
-            let Some(source) = self.opened(hash) else {
+            let Some(source) = self.opened(hash, range) else {
                 break;
             };
             if source.size_bytes() != size_bytes {
@@ -425,13 +425,15 @@ impl Inner {
     }
 
     /// The source of the last question, or one found anew and kept for the next.
-    fn opened(&self, hash: &ContentHash) -> Option<Source> {
+    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Option<Source> {
         let now = Instant::now();
-        if let Some(source) = self.opened.lock().get(now, hash) {
+        if let Some(source) = self.opened.lock().get(now, hash, range) {
             return Some(source);
         }
         let source = self.find(hash)?;
-        let closed = self.opened.lock().put(now, *hash, source.clone());
+        let mut opened = self.opened.lock();
+        let closed = opened.put(now, *hash, source.clone(), range);
+        drop(opened);
         drop(closed);
         Some(source)
     }

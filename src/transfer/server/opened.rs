@@ -18,7 +18,9 @@ use crate::share::{ShareError, ShareFile};
 /// How many files are kept open.
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// For how long after the last question.
-pub(super) const OPENED_FOR: Duration = Duration::from_secs(5);
+const OPENED_FOR: Duration = Duration::from_secs(5);
+/// The same where the end of the file was asked for at last: whoever read it is done.
+const ENDED_FOR: Duration = Duration::from_secs(1);
 /// How often it is looked what was open for long enough, while anything is.
 pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
@@ -98,7 +100,7 @@ impl Source {
 }
 
 pub(super) struct Opened {
-    files: LruCache<ContentHash, (Source, Instant)>,
+    files: LruCache<ContentHash, (Source, Questions)>,
     nameless: Nameless<Source>,
     /// Whether someone sees to it that old files are closed.
     pub swept: bool,
@@ -113,21 +115,31 @@ impl Opened {
         }
     }
 
-    pub fn get(&mut self, now: Instant, hash: &ContentHash) -> Option<Source> {
+    /// The file for a question about this range.
+    pub fn get(&mut self, now: Instant, hash: &ContentHash, range: ByteRange) -> Option<Source> {
         match self.files.get_mut(hash) {
-            Some((source, used)) => {
-                *used = now;
+            Some((source, questions)) => {
+                questions.note(now, range.end >= source.size_bytes());
                 Some(source.clone())
             }
             None => self.nameless.get(hash).cloned(),
         }
     }
 
-    /// Gives what had to be closed for it, to be dropped without a lock.
+    /// Keeps a file that was opened for a question about this range. Gives what had to be closed
+    /// for it, to be dropped without a lock.
     #[must_use]
-    pub fn put(&mut self, now: Instant, hash: ContentHash, source: Source) -> Option<Source> {
+    pub fn put(
+        &mut self,
+        now: Instant,
+        hash: ContentHash,
+        source: Source,
+        range: ByteRange,
+    ) -> Option<Source> {
+        let mut questions = Questions::new(now);
+        questions.note(now, range.end >= source.size_bytes());
         self.files
-            .push(hash, (source, now))
+            .push(hash, (source, questions))
             .map(|(_, (source, _))| source)
     }
 
@@ -156,19 +168,50 @@ impl Opened {
     /// Takes out what was not asked for lately.
     #[must_use]
     pub fn take_old(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
-        let mut old = Vec::new();
-        while let Some((_, (_, used))) = self.files.peek_lru() {
-            if now.saturating_duration_since(*used) < OPENED_FOR {
-                break;
-            }
-            let oldest = self.files.pop_lru();
-            old.extend(oldest.map(|(hash, (source, _))| (hash, source)));
-        }
-        old
+        let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, Questions))| {
+            questions.kept_until() <= now
+        };
+        let old: Vec<ContentHash> = self.files.iter().filter(is_old).map(|it| *it.0).collect();
+        let closed = old.into_iter().map(|hash| (hash, self.files.pop(&hash)));
+        closed
+            .filter_map(|(hash, file)| Some((hash, file?.0)))
+            .collect()
     }
 
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.nameless.kept.is_empty()
+    }
+}
+
+/// When a file was asked for.
+struct Questions {
+    last: Instant,
+    /// The last question about its end.
+    about_end: Option<Instant>,
+}
+
+impl Questions {
+    fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            about_end: None,
+        }
+    }
+
+    fn note(&mut self, now: Instant, about_end: bool) {
+        self.last = now;
+        if about_end {
+            self.about_end = Some(now);
+        }
+    }
+
+    /// The last questions of one who reads a file through come beside each other, in any order.
+    fn kept_until(&self) -> Instant {
+        let is_last = |end: Instant| self.last.saturating_duration_since(end) < ENDED_FOR;
+        match self.about_end.is_some_and(is_last) {
+            true => self.last + ENDED_FOR,
+            false => self.last + OPENED_FOR,
+        }
     }
 }
 
@@ -226,6 +269,22 @@ impl<S> Nameless<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_to_its_end_is_closed_sooner_than_what_is_still_read() {
+        let begin = Instant::now();
+        let mut questions = Questions::new(begin);
+        questions.note(begin, false);
+        assert_eq!(questions.kept_until(), begin + OPENED_FOR, "in the middle");
+        questions.note(begin, true);
+        assert_eq!(questions.kept_until(), begin + ENDED_FOR);
+        let beside = begin + ENDED_FOR / 2;
+        questions.note(beside, false);
+        assert_eq!(questions.kept_until(), beside + ENDED_FOR, "out of order");
+        let again = begin + 2 * ENDED_FOR;
+        questions.note(again, false);
+        assert_eq!(questions.kept_until(), again + OPENED_FOR, "read once more");
+    }
 
     #[test]
     fn what_lost_its_name_is_kept_for_a_while_and_within_a_budget() {
