@@ -444,6 +444,8 @@ impl Machine {
 
     fn handle_up(&mut self, member: Member) {
         self.set_live(member.node, true);
+        // what came late of an earlier time
+        self.told.remove(&member.node);
         self.ask_for_trust(member.node, member.address, false);
         self.ask_for_heads(member.node, member.address);
         self.push_event(NodeEvent::PeerUp(member));

@@ -361,3 +361,22 @@ fn questions_under_way_and_messages_that_nobody_takes_have_an_end() {
     machine.handle_application(other, &get);
     assert_eq!(machine.events.len(), EVENTS_MAX);
 }
+
+#[test]
+fn what_a_member_told_before_it_went_does_not_count_when_it_is_back() {
+    let mut bench = Bench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    let machine = &mut bench.machines[0];
+    let is_read = |machine: &Machine| {
+        let mut reports = machine.member_reports().into_iter();
+        reports.any(|it| it.status.member.node == peer && it.is_read)
+    };
+    assert!(is_read(machine));
+    let member = machine.cluster.live().next().unwrap();
+    machine.ask_for_heads(peer, member.address);
+    let late = machine.poll_request().unwrap().id;
+    machine.handle_down(now, peer, DownReason::Failed);
+    machine.handle_response(now, late, None);
+    machine.handle_up(member);
+    assert!(!is_read(machine));
+}

@@ -154,6 +154,13 @@ impl Plan {
         Some(entry)
     }
 
+    /// Takes a request back: nobody needs its answer, or not from there.
+    pub(super) fn take_back(&mut self, id: RequestId) -> Option<InFlight> {
+        let entry = self.take_request(id)?;
+        self.events.push_back(PlanEvent::Cancel(id));
+        Some(entry)
+    }
+
     /// The others that were asked for a range that is here now.
     fn cancel_twins(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.fetches.get(content) else {
@@ -162,13 +169,12 @@ impl Plan {
         let twins: Vec<_> = fetch.asked.touching(range).collect();
         for id in twins {
             self.step();
-            let Some(entry) = self.take_request(id) else {
+            let Some(entry) = self.take_back(id) else {
                 continue;
             };
             if let Some(peer) = self.peers.get_mut(&entry.request.node) {
                 peer.note_slow(now, &entry.sent);
             }
-            self.events.push_back(PlanEvent::Cancel(id));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Fetch, InFlight, Plan, PlanEvent};
+use super::{Fetch, Plan, PlanEvent};
 use crate::digest::ContentKey;
 
 /// How long a file stays open unused where others want the room that it takes in the cache: longer
@@ -33,8 +33,7 @@ impl Plan {
         let asked = self.fetches.get(content).map(|fetch| fetch.asked.ids());
         let asked: Vec<_> = asked.into_iter().flatten().collect();
         for id in asked {
-            self.take_request(id);
-            self.events.push_back(PlanEvent::Cancel(id));
+            self.take_back(id);
         }
         self.close(content);
     }
@@ -50,14 +49,9 @@ impl Plan {
             .map(|fetch| fetch.asked.ids().collect())
             .unwrap_or_default();
         for id in asked {
-            let has_begun = |entry: &InFlight| entry.arrived_at.is_some();
-            if self
-                .in_flight
-                .get(&id)
-                .is_some_and(|entry| !has_begun(entry))
-            {
-                self.take_request(id);
-                self.events.push_back(PlanEvent::Cancel(id));
+            let entry = self.in_flight.get(&id);
+            if entry.is_some_and(|entry| entry.arrived_at.is_none()) {
+                self.take_back(id);
             }
         }
     }

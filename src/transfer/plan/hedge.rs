@@ -208,8 +208,7 @@ impl Plan {
 
     /// Takes a request back, so that its range can be asked elsewhere.
     pub(super) fn abandon(&mut self, id: RequestId) {
-        if let Some(entry) = self.take_request(id) {
-            self.events.push_back(PlanEvent::Cancel(id));
+        if let Some(entry) = self.take_back(id) {
             self.ask_again(&entry.request.content, entry.request.range);
         }
     }
