@@ -16,6 +16,15 @@ fn warns(machine: &SystemdBox) -> bool {
         .contains("the state is not stored")
 }
 
+/// Whether the check-up finds nothing wrong with the state.
+fn is_well(machine: &SystemdBox) -> bool {
+    let checkup = machine.ok("p2pfs doctor --json || true");
+    let checkup: serde_json::Value = serde_json::from_str(&checkup).unwrap();
+    let mut checks = checkup["checks"].as_array().unwrap().iter();
+    let state = checks.find(|check| check["name"] == "state").unwrap();
+    state["state"] == "ok"
+}
+
 #[apply(promise)]
 fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
     let machine = boot_cluster();
@@ -26,9 +35,11 @@ fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
          for i in $(seq 3000); do echo $i > /srv/shared/$i; done; chmod -R a+r /srv/shared",
     );
     eventually("the full disk is told of", HANG_LIMIT, || warns(&machine));
+    assert!(!is_well(&machine), "by the doctor, too");
     machine.ok("ls /mnt/p2p/resume.pdf");
     machine.ok("rm /var/lib/p2pfs/ballast");
     eventually("the warning ends", HANG_LIMIT, || !warns(&machine));
+    assert!(is_well(&machine), "by the doctor, too");
     machine.ok("p2pfs wait --file 3000 --timeout 60s");
     // what was stored since is taken up, and without a complaint
     let pid = property(&machine, "MainPID");
