@@ -1,8 +1,8 @@
-//! Bytes of files, and how they are known again.
+//! Names and bytes of files, and how they are known again.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that no compression or sharing makes smaller, the same for the same seed.
 pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
@@ -19,4 +19,22 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut fs::File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// All that is below a directory, by its way from there, in order.
+pub fn names_below(dir: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        // what has gone since it was listed has no names
+        for entry in fs::read_dir(&next).into_iter().flatten() {
+            let entry = entry.unwrap();
+            names.push(entry.path().strip_prefix(dir).unwrap().to_owned());
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    names.sort();
+    names
 }

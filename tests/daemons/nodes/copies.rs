@@ -8,8 +8,8 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, names_below};
-use crate::support::content::{hash_of, noise};
+use super::{NEEDS, SECOND};
+use crate::support::content::{hash_of, names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;

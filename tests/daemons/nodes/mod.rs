@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
-use crate::support::content::noise;
+use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
@@ -26,23 +26,6 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn names_below(dir: &Path) -> Vec<PathBuf> {
-    let mut names = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(next) = open.pop() {
-        // what has gone since it was listed has no names
-        for entry in fs::read_dir(&next).into_iter().flatten() {
-            let entry = entry.unwrap();
-            names.push(entry.path().strip_prefix(dir).unwrap().to_owned());
-            if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    names.sort();
-    names
-}
 
 #[apply(promise)]
 fn each_mount_lists_the_union_of_what_all_nodes_share() {

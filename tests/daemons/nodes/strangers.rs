@@ -5,8 +5,8 @@ use std::fs;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, listener, names_below};
-use crate::support::content::noise;
+use super::{NEEDS, SECOND, listener};
+use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, names_below};
-use crate::support::content::noise;
+use super::{NEEDS, SECOND};
+use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;

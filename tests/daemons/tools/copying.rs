@@ -9,8 +9,8 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, assert_same_trees, names_below, world};
-use crate::support::content::hash_of;
+use super::{NEEDS, assert_same_trees, world};
+use crate::support::content::{hash_of, names_below};
 use crate::support::process::*;
 use crate::support::promise::promise;
 

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{MANY, NEEDS, SECOND, count, names_below, world};
-use crate::support::content::hash_of;
+use super::{MANY, NEEDS, SECOND, count, world};
+use crate::support::content::{hash_of, names_below};
 use crate::support::process::*;
 use crate::support::promise::promise;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::support::content::noise;
+use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount};
@@ -200,23 +200,6 @@ fn fill_by_tools(share: &Path) {
     git("init -q -b main");
     git("add -A");
     git("commit -q -m first");
-}
-
-fn names_below(dir: &Path) -> Vec<PathBuf> {
-    let mut names = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(next) = open.pop() {
-        // what has gone since it was listed has no names
-        for entry in fs::read_dir(&next).into_iter().flatten() {
-            let entry = entry.unwrap();
-            names.push(entry.path().strip_prefix(dir).unwrap().to_owned());
-            if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    names.sort();
-    names
 }
 
 fn assert_same_trees(one: &Path, other: &Path) {
