@@ -11,7 +11,7 @@ use super::NodeError;
 use super::store::{Responders, Store, StoreError};
 use crate::catalogue::Catalogue;
 use crate::id::Generation;
-use crate::share;
+use crate::share::{self, Ledger};
 
 /// What an earlier run left.
 pub(super) struct Kept {
@@ -32,7 +32,7 @@ pub(super) fn open(
     dir: &Path,
     empty: impl Fn() -> Catalogue,
     unix_s: u64,
-) -> Result<Kept, NodeError> {
+) -> Result<(Kept, Ledger), NodeError> {
     let mut kept = match read(dir, &empty, unix_s) {
         Err(StoreError::Damaged { why, .. }) => {
             let aside = Store::set_aside(dir)?;
@@ -42,7 +42,8 @@ pub(super) fn open(
         }
         read => read?,
     };
-    if let Some((aside, why)) = share::set_aside_damaged(dir)? {
+    let (ledger, damaged) = share::open_sound(dir)?;
+    if let Some((aside, why)) = damaged {
         // the numbers of the shares are gone, so that nothing stored under them means anything
         let (generation, addresses) = (kept.generation, kept.addresses);
         let mut warnings = kept.warnings;
@@ -55,7 +56,7 @@ pub(super) fn open(
         warnings.push(lost_shares(&aside, &why));
         kept.warnings = warnings;
     }
-    Ok(kept)
+    Ok((kept, ledger))
 }
 
 fn begin_anew(dir: &Path, empty: &impl Fn() -> Catalogue, unix_s: u64) -> Result<Kept, StoreError> {
@@ -117,7 +118,7 @@ mod tests {
     /// A state directory with something in it.
     fn state() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let mut kept = open(dir.path(), empty, 1).unwrap();
+        let mut kept = open(dir.path(), empty, 1).unwrap().0;
         assert_eq!(kept.warnings, Vec::<String>::new());
         kept.store.set_generation(Generation(7)).unwrap();
         kept.store.set_addresses(&[address()]).unwrap();
@@ -141,14 +142,14 @@ mod tests {
         for damaged in cut.into_iter().chain(garbage) {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join(STORE_FILE), &damaged).unwrap();
-            let kept = open(dir.path(), empty, 1).unwrap();
+            let kept = open(dir.path(), empty, 1).unwrap().0;
             let told = kept.warnings.join(" ");
             assert!(told.contains("catalogue.redb.aside-1"), "{told}");
             assert!(told.contains("name a seed"), "{told}");
             let aside = dir.path().join("catalogue.redb.aside-1");
             assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
             drop(kept);
-            let again = open(dir.path(), empty, 1).unwrap();
+            let again = open(dir.path(), empty, 1).unwrap().0;
             assert_eq!(again.warnings, Vec::<String>::new(), "told once");
             assert_eq!(set_aside(dir.path()), 1);
         }
@@ -159,12 +160,12 @@ mod tests {
         let dir = state();
         let hash = crate::digest::ContentHash::of(b"without a name");
         let asker = NodeId::new([9; 32]);
-        let mut kept = open(dir.path(), empty, 1).unwrap();
+        let mut kept = open(dir.path(), empty, 1).unwrap().0;
         assert!(kept.catalogue.view().admits(&asker, &hash));
         drop(kept);
         fs::write(dir.path().join(STORE_FILE), "no store").unwrap();
         for _ in 0..2 {
-            let mut kept = open(dir.path(), empty, 1).unwrap();
+            let mut kept = open(dir.path(), empty, 1).unwrap().0;
             assert!(!kept.catalogue.view().admits(&asker, &hash));
         }
     }
@@ -173,7 +174,7 @@ mod tests {
     fn damaged_numbers_of_shares_keep_what_else_is_known() {
         let dir = state();
         fs::write(dir.path().join("shares.redb"), "no ledger".repeat(999)).unwrap();
-        let kept = open(dir.path(), empty, 1).unwrap();
+        let kept = open(dir.path(), empty, 1).unwrap().0;
         assert!(
             kept.warnings[0].contains("shares.redb.aside-1"),
             "{:?}",

@@ -110,6 +110,7 @@ impl Node {
             None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
         });
         let empty = || Catalogue::of_key(key.clone(), config.name.clone());
+        let (kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
         let Kept {
             mut store,
             mut catalogue,
@@ -117,7 +118,7 @@ impl Node {
             addresses,
             responders,
             warnings,
-        } = recovery::open(state.path(), empty, unix_now_s())?;
+        } = kept;
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
         drop_marks(&mut catalogue, &mut store, &cache)?;
         let open = sockets
@@ -132,7 +133,8 @@ impl Node {
         let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
         let invites = Arc::new(Invites::new());
         net.set_invites(invites.clone());
-        let (shares, share_events) = ShareSet::open(share_config(&config, &catalogue))?;
+        let (shares, share_events) =
+            ShareSet::open_with(share_config(&config, &catalogue), ledger)?;
         let past = Past {
             generation,
             addresses,

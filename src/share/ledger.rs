@@ -67,7 +67,7 @@ struct Shared {
 }
 
 /// The ledger; dropping it writes what waits.
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
@@ -284,26 +284,27 @@ fn open_database(path: &Path) -> Result<Database, ShareError> {
     })
 }
 
-/// Moves what is remembered of the shares of a state directory aside where it is damaged: where it
-/// is now, and what was wrong with it.
+/// Opens what is remembered of the shares of a state directory. Where that is damaged it is moved
+/// aside and made anew: where it is now, and what was wrong with it.
 ///
 /// # Errors
-/// Where it cannot be looked at or moved.
-pub(crate) fn set_aside_damaged(state_dir: &Path) -> Result<Option<(PathBuf, String)>, ShareError> {
+/// Where it cannot be opened, made or moved.
+pub(crate) fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareError> {
     let path = &state_dir.join(LEDGER_FILE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    match Ledger::open(path).and_then(|ledger| ledger.check()) {
-        Ok(()) => Ok(None),
+    let opened = Ledger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));
+    match opened {
+        Ok(ledger) => Ok((ledger, None)),
         Err(ShareError::Damaged { reason, .. }) => {
             let aside = aside(path);
             std::fs::rename(path, &aside)?;
-            Ok(Some((aside, reason)))
+            Ok((Ledger::open(path)?, Some((aside, reason))))
         }
         Err(error) => Err(error),
     }
 }
+
+/// Where a damaged file is now, and what was wrong with it.
+type Aside = (PathBuf, String);
 
 fn state_error(path: &Path, error: impl Into<redb::Error>) -> ShareError {
     let path = path.to_owned();

@@ -107,8 +107,8 @@ use beneath::Beneath;
 use exclude::Exclude;
 use folder::without_links_above;
 use identity::Seen;
-pub(crate) use ledger::set_aside_damaged;
-use ledger::{LEDGER_FILE, Ledger};
+use ledger::LEDGER_FILE;
+pub(crate) use ledger::{Ledger, open_sound};
 use outboards::Outboards;
 use scanner::Scanner;
 use shared::Shared;
@@ -136,8 +136,18 @@ impl ShareSet {
     /// # Errors
     /// [`ShareError::Locked`], [`ShareError::State`], [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
+        make_private_dir(&config.state_dir)?;
+        let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE))?;
+        Self::open_with(config, ledger)
+    }
+
+    /// The same, with what is remembered in that state directory.
+    pub(crate) fn open_with(
+        config: ShareConfig,
+        ledger: Ledger,
+    ) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         let (watch_limit, hash_threads) = (config.watch_limit, config.hash_threads);
-        let shared = Arc::new(open_shared(config)?);
+        let shared = Arc::new(open_shared(config, ledger)?);
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_EVENTS);
         let inner = Inner {
             shared,
@@ -386,10 +396,8 @@ impl ShareSet {
 const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// What the threads share, with the state that an earlier run left.
-fn open_shared(config: ShareConfig) -> Result<Shared, ShareError> {
-    make_private_dir(&config.state_dir)?;
+fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError> {
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
-    let ledger = Ledger::open(&state_dir.join(LEDGER_FILE))?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
     let mut refused = config.refuse_beneath;
     refused.push(state_dir);

@@ -28,7 +28,9 @@ impl Rounds {
             quiet: QUIET,
             ..ShareConfig::new(home.path().join("state"))
         };
-        let shared = Arc::new(open_shared(config).unwrap());
+        make_private_dir(&config.state_dir).unwrap();
+        let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE)).unwrap();
+        let shared = Arc::new(open_shared(config, ledger).unwrap());
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(dir.clone());
         shared.lock().add_share(0, &dir, &spec, exclude);
