@@ -9,7 +9,7 @@ use super::config::{Changes, Config, ConfigError, Sources, compare, load};
 use super::journal::{self, message};
 use super::logging::LogHandle;
 use super::seeds;
-use super::sharing::{share_all, share_missing, unshare_all};
+use super::sharing::{share_all, unshare_all};
 
 /// Reads the configuration again and applies what can be applied; the rest is named in the log.
 /// Gives the configuration that is in force afterwards.
@@ -63,7 +63,5 @@ async fn change_shares(service: &Arc<Service>, changes: &Changes) {
     if changes.has_other_groups {
         added.extend(service.saved_shares());
     }
-    // who reloads may have mended what is missing
-    share_missing(service).await;
     share_all(service, added).await;
 }

@@ -1,7 +1,7 @@
 //! What this node is to share, by the configuration or by command, and cannot yet.
 //!
-//! Owns which shares those are: each is tried again now and then, and told of in the warnings, until
-//! it is shared or nobody wants it any more.
+//! Owns which shares those are: each is tried again now and then, and told of in the warnings,
+//! until it is shared or nobody wants it any more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +12,15 @@ use super::answers::Service;
 use super::config::ShareSettings;
 use super::node_config::share_spec;
 
-/// Shares these, on a thread that may wait for the disk; what cannot be is missing from now on.
+/// Shares these, on a thread that may wait for the disk, and what was missing, which whoever asks
+/// for more may have mended; what cannot be shared is missing from now on.
 pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>) {
-    let service = service.clone();
-    let work = spawn_blocking(move || {
-        for share in wanted {
-            let mut missing = service.missing_shares.lock();
-            service.try_to_share(&mut missing, share);
-        }
-    });
-    let _stopping = work.await;
+    {
+        let mut missing = service.missing_shares.lock();
+        missing.retain(|old| !wanted.iter().any(|new| new.dir == old.dir));
+        missing.extend(wanted);
+    }
+    share_missing(service).await;
 }
 
 /// Tries those again that are missing.
@@ -29,12 +28,10 @@ pub(super) async fn share_missing(service: &Arc<Service>) {
     let service = service.clone();
     let work = spawn_blocking(move || {
         let tried = service.missing_shares.lock().clone();
-        for share in tried {
-            let mut missing = service.missing_shares.lock();
-            if missing.contains(&share) {
-                service.try_to_share(&mut missing, share);
-            }
-        }
+        tried
+            .into_iter()
+            .filter(|share| service.is_missing(share))
+            .for_each(|share| service.try_to_share(&share));
     });
     let _stopping = work.await;
 }
@@ -68,17 +65,28 @@ impl Service {
         missing.len() < before
     }
 
-    fn try_to_share(&self, missing: &mut Vec<ShareSettings>, share: ShareSettings) {
+    fn is_missing(&self, share: &ShareSettings) -> bool {
+        self.missing_shares.lock().contains(share)
+    }
+
+    /// Nothing is locked while the disk is asked, which may hang: other shares are added and
+    /// removed beside it.
+    fn try_to_share(&self, share: &ShareSettings) {
         let groups = self.in_force.load().config.groups.clone();
-        let outcome = self.node.add_share(share_spec(&share, &groups));
-        let beginning = not_shared(&share.dir);
-        missing.retain(|other| other.dir != share.dir);
+        let outcome = self.node.add_share(share_spec(share, &groups));
+        if !self.is_missing(share) {
+            // wanted no more since
+            if outcome.is_ok() {
+                let _ = self.node.remove_share(&share.dir);
+            }
+            return;
+        }
         match outcome {
-            Ok(()) => self.node.settle_warnings(&beginning),
+            Ok(()) => drop(self.want_no_more(&share.dir)),
             Err(error) => {
+                let beginning = not_shared(&share.dir);
                 let warning = format!("{beginning}{error}");
                 self.node.warn_owner_instead(&beginning, warning);
-                missing.push(share);
             }
         }
     }
