@@ -201,6 +201,7 @@ impl State {
                 identity: seen.identity,
             };
             self.leave_out(parent, name, known, body);
+            self.loops.extend(self.tree.child(parent, name));
             return None;
         }
         let slot = match known {
@@ -223,6 +224,32 @@ impl State {
         // one made anew may get the number of the inode that was deleted, but not its watch
         let unwatched = self.tree.directory(slot).is_some_and(|d| d.watch.is_none());
         (replaced || unwatched).then_some(slot)
+    }
+
+    /// Has a directory that was left out as a loop looked at again once none above it is the same:
+    /// what was above it when it was found had been moved already, and was yet to be looked at.
+    pub(super) fn recheck_loops(&mut self) {
+        for slot in std::mem::take(&mut self.loops) {
+            let Some(node) = self.tree.get(slot) else {
+                continue;
+            };
+            let Body::LeftOut(LeftOutBody {
+                why: LeftOutWhy::Loop,
+                directory: true,
+                identity,
+            }) = &node.body
+            else {
+                continue;
+            };
+            if self
+                .tree
+                .is_within_itself(node.parent, identity.dev, identity.ino)
+            {
+                self.loops.insert(slot);
+            } else {
+                self.recheck(slot, Cause::Closed);
+            }
+        }
     }
 
     /// Whether a name is left out since it leads back to itself.

@@ -117,6 +117,7 @@ impl Scanner {
         self.run_checks();
         self.take_read(read);
         self.advance();
+        self.shared.lock().recheck_loops();
         self.send_events();
     }
 

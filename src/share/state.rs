@@ -4,7 +4,7 @@
 //! listed gives its event to the `order` in the same step, which holds it until its turn, so the
 //! events always add up to the listing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) unwatched: Vec<(i32, Slot)>,
     /// Names that the scanner should look at.
     pub(super) rechecks: Vec<Recheck>,
+    /// Directories that are left out since one above them seemed to be the same.
+    pub(super) loops: BTreeSet<Slot>,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,
     /// What the log has of shares that were not added yet.
@@ -71,6 +73,7 @@ impl State {
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),
+            loops: BTreeSet::new(),
             scans: Vec::new(),
             absent,
             ledger: Arc::new(ledger),

@@ -201,3 +201,27 @@ fn a_walk_tells_a_link_after_what_was_only_reported_since() {
     let link = rounds.told_at(|e| is_put(e, "current", leads_to("releases")));
     assert!(page < link, "{:?}", rounds.told);
 }
+
+#[test]
+fn a_directory_that_was_moved_into_what_it_held_is_listed_at_once() {
+    let mut rounds = Rounds::new();
+    fs::create_dir_all(rounds.at("a/b")).unwrap();
+    fs::write(rounds.at("a/file"), b"bytes").unwrap();
+    rounds.run();
+    // what was a/b holds what was a, and lies where it lay
+    fs::create_dir(rounds.at("new")).unwrap();
+    for (from, to) in [("a/b", "new/b"), ("a", "new/b/c"), ("new", "a")] {
+        fs::rename(rounds.at(from), rounds.at(to)).unwrap();
+    }
+    rounds.told.clear();
+    rounds.run_and_hash();
+    let is_file = |kind: &Kind| matches!(kind, Kind::File { .. });
+    assert!(
+        rounds
+            .told
+            .iter()
+            .any(|event| is_put(event, "a/b/c/file", is_file)),
+        "{:?}",
+        rounds.told
+    );
+}
