@@ -106,11 +106,7 @@ impl Checks {
             check.since = self.reading_since;
             check.unlinked = cause == Cause::Unlinked;
         }
-        // what is made under the name is another file than the one that was closed under it
-        check.cause = match cause {
-            Cause::Created => cause,
-            _ => cause.max(check.cause),
-        };
+        check.cause = check.cause.then(cause);
         check.closed |= cause == Cause::Closed;
     }
 
@@ -127,9 +123,7 @@ impl Checks {
             return false;
         }
         again.closed |= was.closed;
-        if again.cause != Cause::Created {
-            again.cause = again.cause.max(was.cause);
-        }
+        again.cause = was.cause.then(again.cause);
         true
     }
 

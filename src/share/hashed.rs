@@ -73,8 +73,10 @@ impl State {
         }
         let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
         let closed = again == Some(Cause::Closed);
-        match read.outcome {
-            Outcome::Hashed { seen, hash, trust } => {
+        match read.settled(again) {
+            Outcome::Hashed {
+                seen, hash, trust, ..
+            } => {
                 let racy = trust == Trust::Racy;
                 if !read.overtaken {
                     self.order.note_hashed(slot, seen.identity);

@@ -171,6 +171,7 @@ impl State {
         match cause {
             Cause::Closed => self.await_hash(slot, size_bytes, true, now),
             Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, false),
+            Cause::Reopened => self.await_hash(slot, size_bytes, false, now),
             Cause::Walk | Cause::Unlinked => {
                 let waits = matches!(
                     self.queue.stage(slot),

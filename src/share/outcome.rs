@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::identity::{Identity, Seen};
 use super::tree::Slot;
+use super::watch::Cause;
 use crate::digest::ContentHash;
 
 /// How the reading of a file ended.
@@ -14,6 +15,8 @@ pub(super) enum Outcome {
         seen: Seen,
         hash: ContentHash,
         trust: Trust,
+        /// Nobody had it open for writing, neither when it began to be read nor at the end.
+        unwritten: bool,
     },
     /// It changed while it was read, or reading it was called off.
     Changed,
@@ -50,4 +53,17 @@ pub(super) struct Read {
     pub(super) bytes: Option<Arc<[u8]>>,
     /// Something was reported of its name since it was asked for, which was not looked at yet.
     pub(super) overtaken: bool,
+}
+
+impl Read {
+    /// What it came to, where `again` is what was noticed of the file meanwhile. Where it was
+    /// written to, or may have been, what was read may be in the middle of it, so that it only
+    /// counts if nobody had it open for writing.
+    pub(super) fn settled(&self, again: Option<Cause>) -> Outcome {
+        let is_written = self.overtaken || again.is_some_and(Cause::is_of_writer);
+        match self.outcome {
+            Outcome::Hashed { unwritten, .. } if is_written && !unwritten => Outcome::Changed,
+            outcome => outcome,
+        }
+    }
 }

@@ -172,7 +172,7 @@ impl HashQueue {
         let Some(Stage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
             return false;
         };
-        *again = (*again).max(Some(cause));
+        *again = Some(again.map_or(cause, |before| before.then(cause)));
         if cause >= Cause::Modified {
             cancel.store(true, Ordering::Relaxed);
         }

@@ -43,6 +43,8 @@ pub(super) struct Opened {
     pub(super) file: File,
     seen: Seen,
     started: Stamp,
+    /// Nobody had it open for writing, or has written lately.
+    unwritten: bool,
 }
 
 impl Opened {
@@ -56,13 +58,15 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let started = Stamp::now();
     let recent = is_recent(seen.identity.mtime, started, shared.quiet);
-    if recent && !job.taken.sure && writers_of(&file) != Writers::None {
+    let unwritten = !recent || writers_of(&file) == Writers::None;
+    if !unwritten && !job.taken.sure {
         return Err(Outcome::BeingWritten);
     }
     Ok(Opened {
         file,
         seen,
         started,
+        unwritten,
     })
 }
 
@@ -70,11 +74,15 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
 pub(super) fn conclude(shared: &Shared, job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
     let seen = opened.seen;
     match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
-        Ok(after) if after.identity == seen.identity => Outcome::Hashed {
-            seen,
-            hash,
-            trust: trust_in(job, opened, shared.quiet),
-        },
+        Ok(after) if after.identity == seen.identity => {
+            let writers = writers_of(&opened.file);
+            Outcome::Hashed {
+                seen,
+                hash,
+                trust: trust_in(job, opened, writers, shared.quiet),
+                unwritten: opened.unwritten && writers == Writers::None,
+            }
+        }
         _ => Outcome::Changed,
     }
 }
@@ -82,11 +90,11 @@ pub(super) fn conclude(shared: &Shared, job: &Job, opened: &Opened, hash: Conten
 /// Git's rule for racily clean files: modified so shortly before we read that another write could
 /// have come after, within the same tick of the file's clock. And who still has the file open may
 /// write through a mapping.
-fn trust_in(job: &Job, opened: &Opened, window: Duration) -> Trust {
+fn trust_in(job: &Job, opened: &Opened, writers: Writers, window: Duration) -> Trust {
     if is_recent(opened.seen.identity.mtime, opened.started, window) {
         return Trust::Racy;
     }
-    match writers_of(&opened.file) {
+    match writers {
         Writers::None => Trust::Sure,
         Writers::Unknown if !job.taken.unclosed => Trust::Sure,
         Writers::Some | Writers::Unknown => Trust::UntilClosed,

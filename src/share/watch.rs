@@ -35,7 +35,7 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::EXCL_UNLINK)
     .union(WatchFlags::ONLYDIR);
 
-/// What made us look at a name; where several did, the greatest counts.
+/// What made us look at a name; where several did, see [`Cause::then`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     /// A walk, or new attributes: its writer may or may not be done.
@@ -46,8 +46,28 @@ pub(super) enum Cause {
     Created,
     /// It was written to: its writer is at it.
     Modified,
+    /// It was written to after a close: its writer may or may not be done.
+    Reopened,
     /// Its writer closed it, or it was moved here whole.
     Closed,
+}
+
+impl Cause {
+    /// What is known of a name of which `later` was reported after this. What is made under a name
+    /// is another file than the one that was closed under it, and what is written to after a close
+    /// is not what was closed; apart from that the greatest counts.
+    pub(super) fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Closed | Self::Reopened, Self::Modified) => Self::Reopened,
+            (_, Self::Created) => later,
+            _ => self.max(later),
+        }
+    }
+
+    /// It may have been written to, or be another file.
+    pub(super) fn is_of_writer(self) -> bool {
+        self >= Self::Created
+    }
 }
 
 /// What the kernel reported.

@@ -3,10 +3,13 @@
 //! The kernel makes a change first and reports it then; between the two anybody may look. Here a
 //! change is made while its directory is not watched, so its report never comes.
 
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::share::hasher;
+use crate::share::queue::Stage;
+use crate::share::state::State;
 use crate::share::tree::Slot;
 
 /// A share whose scanner runs when it is told to.
@@ -17,15 +20,27 @@ struct Rounds {
     events: Receiver<ShareEvent>,
     root: Slot,
     told: Vec<ShareEvent>,
+    hasher: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.hasher.take().map(std::thread::JoinHandle::join);
+    }
 }
 
 impl Rounds {
     fn new() -> Self {
+        Self::with_quiet(QUIET)
+    }
+
+    fn with_quiet(quiet: Duration) -> Self {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("share");
         fs::create_dir(&dir).unwrap();
         let config = ShareConfig {
-            quiet: QUIET,
+            quiet,
             ..ShareConfig::new(home.path().join("state"))
         };
         make_private_dir(&config.state_dir).unwrap();
@@ -43,6 +58,7 @@ impl Rounds {
             events,
             root,
             told: Vec::new(),
+            hasher: None,
         };
         rounds.run();
         rounds
@@ -62,21 +78,40 @@ impl Rounds {
             .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
     }
 
-    /// The same with somebody who hashes, until all is told.
-    fn run_and_hash(&mut self) {
+    /// Somebody hashes from now on.
+    fn begin_hashing(&mut self) {
         let shared = self.shared.clone();
-        let hasher = std::thread::spawn(move || hasher::run(&shared, false));
-        loop {
-            self.run();
-            let state = self.shared.lock();
-            if state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty() {
-                break;
-            }
-            drop(state);
+        let hash = || std::thread::spawn(move || hasher::run(&shared, false));
+        self.hasher.get_or_insert_with(hash);
+    }
+
+    /// The same with somebody who hashes, until it is so.
+    fn run_and_hash_until(&mut self, is_so: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        self.begin_hashing();
+        self.run();
+        while !is_so(&self.shared.lock()) {
+            assert!(Instant::now() < deadline, "told: {:?}", self.told);
             std::thread::yield_now();
+            self.run();
         }
-        self.shared.stop();
-        hasher.join().unwrap();
+    }
+
+    /// The same until all is told.
+    fn run_and_hash(&mut self) {
+        self.run_and_hash_until(|state| {
+            state.queue.files_left() == 0 && state.read.is_empty() && state.order.is_empty()
+        });
+    }
+
+    /// The same until this file in the share's own directory is left alone for its writer.
+    fn run_and_hash_until_at_rest(&mut self, name: &str) {
+        let root = self.root;
+        self.run_and_hash_until(|state| {
+            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            let stage = state.queue.stage(slot);
+            matches!(stage, Some(Stage::Resting { verify: false, .. }))
+        });
     }
 
     /// Makes a change in the share's own directory of which no report comes.
@@ -101,6 +136,15 @@ impl Rounds {
     fn replace(&self, name: &str, bytes: &[u8]) {
         fs::write(self.at("next"), bytes).unwrap();
         fs::rename(self.at("next"), self.at(name)).unwrap();
+    }
+
+    /// How often something was told of a file.
+    fn told_count(&self, name: &str) -> usize {
+        let puts = self
+            .told
+            .iter()
+            .filter(|event| is_put(event, name, |_| true));
+        puts.count()
     }
 
     fn told_at(&self, what: impl Fn(&ShareEvent) -> bool) -> usize {
@@ -161,12 +205,8 @@ fn a_file_replaced_before_its_report_is_told_after_what_was_there_first() {
     fs::write(rounds.at("objects/object"), b"object").unwrap();
     rounds.unreported(|rounds| rounds.replace("ref", b"second"));
     rounds.run_and_hash();
-    let has = |bytes: &'static [u8]| {
-        let hash = ContentHash::of(bytes);
-        move |kind: &Kind| matches!(kind, Kind::File { hash: it, .. } if *it == hash)
-    };
-    let object = rounds.told_at(|e| is_put(e, "objects/object", has(b"object")));
-    let pointer = rounds.told_at(|e| is_put(e, "ref", has(b"second")));
+    let object = rounds.told_at(|e| is_put(e, "objects/object", holds(b"object")));
+    let pointer = rounds.told_at(|e| is_put(e, "ref", holds(b"second")));
     assert!(object < pointer, "{:?}", rounds.told);
 }
 
@@ -224,4 +264,63 @@ fn a_directory_that_was_moved_into_what_it_held_is_listed_at_once() {
         "{:?}",
         rounds.told
     );
+}
+
+fn holds(bytes: &[u8]) -> impl Fn(&Kind) -> bool + use<> {
+    let hash = ContentHash::of(bytes);
+    move |kind| matches!(kind, Kind::File { hash: it, .. } if *it == hash)
+}
+
+/// Opens a file to write over its first bytes, which are not all that are to be written.
+fn begin_writing(at: &Path, half: &[u8]) -> fs::File {
+    let mut writer = fs::OpenOptions::new().write(true).open(at).unwrap();
+    writer.write_all(half).unwrap();
+    writer
+}
+
+#[test]
+fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_before() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let mut writer = begin_writing(&rounds.at("f"), b"22");
+    rounds.run_and_hash_until_at_rest("f");
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    writer.write_all(b"22").unwrap();
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2222")));
+    assert_eq!(rounds.told_count("f"), 1, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    assert_eq!(rounds.shared.lock().queue.files_left(), 1);
+    let writer = begin_writing(&rounds.at("f"), b"22");
+    // it is read, whole and at once, before the write is heard of
+    rounds.begin_hashing();
+    while rounds.shared.lock().read.is_empty() {
+        std::thread::yield_now();
+    }
+    rounds.run_and_hash_until_at_rest("f");
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_read() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    drop(begin_writing(&rounds.at("f"), b"22"));
+    rounds.begin_hashing();
+    while rounds.shared.lock().read.is_empty() {
+        std::thread::yield_now();
+    }
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
 }

@@ -1,5 +1,6 @@
 //! Changes appear: by the kernel's word at once, by the rescan at last.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
@@ -35,6 +36,35 @@ fn a_file_that_is_never_closed_is_listed_when_it_was_quiet() {
     bench.wait_for("quiet", |b| b.has("f", b"so far"));
     file.write_all(b", and more").unwrap();
     bench.wait_for("quiet again", |b| b.has("f", b"so far, and more"));
+}
+
+#[test]
+fn of_a_file_rewritten_in_place_over_and_over_only_whole_versions_are_listed() {
+    const PIECE_BYTES: usize = 32 * 1024;
+    let mut bench = Bench::new();
+    bench.write("f", &[0; 4 * PIECE_BYTES]);
+    let at = bench.at("f");
+    let writer = std::thread::spawn(move || {
+        for version in 1..=200 {
+            let mut file = fs::OpenOptions::new().write(true).open(&at).unwrap();
+            for _ in 0..4 {
+                file.write_all(&[version; PIECE_BYTES]).unwrap();
+                std::thread::yield_now();
+            }
+        }
+    });
+    let last = [200; 4 * PIECE_BYTES];
+    bench.wait_for("the last version", |b| b.has("f", &last));
+    writer.join().unwrap();
+    let whole = |version| ContentHash::of(&[version; 4 * PIECE_BYTES]);
+    let versions: BTreeSet<ContentHash> = (0..=200).map(whole).collect();
+    for event in &bench.history {
+        if let ShareEvent::Put { entry, .. } = event
+            && let Kind::File { hash, .. } = entry.kind
+        {
+            assert!(versions.contains(&hash), "half written: {event:?}");
+        }
+    }
 }
 
 #[test]
