@@ -5,6 +5,7 @@ use clap::Args;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::Output;
+use super::text::on_or_off;
 use crate::daemon::config::RateLimit;
 use crate::daemon::control::{Call, Limits};
 
@@ -71,12 +72,4 @@ fn print_one(what: &str, now: &str, configured: &str, output: &mut Output) -> Re
         false => format!("until the next start; configured: {configured}"),
     };
     output.paragraph(&format!("{what:<9}"), &format!("{now}, {note}"))
-}
-
-fn on_or_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("write on or off".to_owned()),
-    }
 }

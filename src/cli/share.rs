@@ -15,7 +15,7 @@ use super::error::CliError;
 use super::output::Output;
 use super::progress;
 use super::questions;
-use super::text::{escape, human_bytes, printable};
+use super::text::{escape, human_bytes, on_or_off, printable};
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareReader, ShareState, Shares};
 
 /// How often it is looked how far a share is.
@@ -41,26 +41,8 @@ enum Change {
         reporting: Reporting,
         /// The folder
         dir: PathBuf,
-        /// Share also what others on this machine may not read
-        #[arg(long)]
-        include_private: bool,
-        /// Give its files to legacy peers, too
-        #[arg(long)]
-        legacy: bool,
-        /// Share it with these nodes alone: names or keys, with commas between; groups with an @
-        #[arg(
-            long,
-            value_name = "NODE",
-            value_delimiter = ',',
-            conflicts_with = "legacy"
-        )]
-        readers: Option<Vec<String>>,
-        /// Keep back what fits this pattern, as in a .gitignore; may be given many times
-        #[arg(long, value_name = "PATTERN")]
-        exclude: Vec<String>,
-        /// Share also files that hold secrets and what editors leave behind
-        #[arg(long)]
-        no_default_excludes: bool,
+        #[command(flatten)]
+        how: How,
         /// Share it without a question, also a folder of the system or a whole home
         #[arg(long)]
         yes: bool,
@@ -75,6 +57,46 @@ enum Change {
     },
 }
 
+/// How a folder is shared; what is not given stays as it is.
+#[derive(Debug, Clone, Args)]
+struct How {
+    /// Share also what others on this machine may not read
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    include_private: Option<bool>,
+    /// Give its files to legacy peers, too
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    legacy: Option<bool>,
+    /// Share it with these alone: names, keys or @groups, with commas between; '*' is all
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    readers: Option<Vec<String>>,
+    /// Keep back what fits this pattern, as in a .gitignore; may be given many times; '' is none
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Option<Vec<String>>,
+    /// Share also files that hold secrets and what editors leave behind
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    no_default_excludes: Option<bool>,
+}
+
+impl How {
+    fn call(self, dir: Named) -> Call {
+        let patterns = |mut all: Vec<String>| {
+            all.retain(|pattern| !pattern.is_empty());
+            all
+        };
+        Call::ShareAdd {
+            dir,
+            include_private: self.include_private,
+            legacy: self.legacy,
+            readers: self.readers,
+            exclude: self.exclude.map(patterns),
+            no_default_excludes: self.no_default_excludes,
+        }
+    }
+}
+
 pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliError> {
     let (reporting, call) = match options.change {
         None => (options.reporting, Call::Shares {}),
@@ -82,29 +104,14 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         Some(Change::Add {
             reporting,
             dir,
-            include_private,
-            legacy,
-            readers,
-            exclude,
-            no_default_excludes,
+            how,
             yes,
         }) => {
             let dir = folder(&dir)?;
             // whoever has no daemon is told so, and not asked
             let _there = reporting.open()?;
             questions::ask_before_sharing(&dir, yes)?;
-            let dir = Named::from_local(&dir);
-            (
-                reporting,
-                Call::ShareAdd {
-                    dir,
-                    include_private,
-                    legacy,
-                    readers,
-                    exclude,
-                    no_default_excludes,
-                },
-            )
+            (reporting, how.call(Named::from_local(&dir)))
         }
         Some(Change::Remove { reporting, dir }) => {
             // a folder that is gone can still be taken off the list
@@ -118,16 +125,56 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         }
     };
     let mut client = reporting.open()?;
+    let Call::ShareAdd { dir, .. } = &call else {
+        let shares: Shares = client.call(&call)?;
+        return match reporting.json {
+            true => output.json(&shares),
+            false => print(&shares, output),
+        };
+    };
+    let before: Shares = client.call(&Call::Shares {})?;
     let mut shares: Shares = client.call(&call)?;
-    if let Call::ShareAdd { dir, .. } = &call
-        && io::stderr().is_terminal()
-    {
+    if io::stderr().is_terminal() {
         shares = follow_hashing(&mut client, dir, shares)?;
     }
-    match reporting.json {
-        true => output.json(&shares),
-        false => print(&shares, output),
+    if reporting.json {
+        return output.json(&shares);
     }
+    if let (Some(before), Some(now)) = (share_of(&before, dir), share_of(&shares, dir)) {
+        print_changes(before, now, output)?;
+    }
+    print(&shares, output)
+}
+
+fn share_of<'a>(shares: &'a Shares, dir: &Named) -> Option<&'a ShareInfo> {
+    shares.shares.iter().find(|share| share.dir == *dir)
+}
+
+/// Says what is otherwise with a folder that was shared before.
+fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Result<(), CliError> {
+    let how = |share: &ShareInfo| {
+        let included = |it: bool, what: &str| format!("{what} {}", if it { "in" } else { "out" });
+        let patterns = share.exclude.iter().map(|it| printable(it));
+        let patterns: Vec<_> = patterns.collect();
+        [
+            readers(share),
+            included(share.include_private, "private files"),
+            included(share.legacy, "legacy peers"),
+            format!("excluded: {}", patterns.join(", ")),
+            included(!share.default_excludes, "what is kept back by default"),
+        ]
+    };
+    let pairs = how(before).into_iter().zip(how(now));
+    let changed = pairs.filter(|(before, now)| before != now);
+    let mut said: Vec<String> = changed
+        .map(|(before, now)| format!("{now} (before: {before})"))
+        .collect();
+    if said.is_empty() {
+        said.push("as before".to_owned());
+    }
+    let dir = escape(now.dir.as_bytes());
+    let line = format!("{dir} was shared already, and is now {}", said.join("; "));
+    output.paragraph("", &line)
 }
 
 /// Shows how far the reading of a new share is, until all of it is listed; whoever stops looking
@@ -137,8 +184,7 @@ fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Sha
     let mut shares = first;
     let begun_bytes = shares.read_bytes;
     loop {
-        let share = shares.shares.iter().find(|share| share.dir == *dir);
-        let Some(share) = share.filter(|share| is_being_read(share)) else {
+        let Some(share) = share_of(&shares, dir).filter(|share| is_being_read(share)) else {
             bar.finish_and_clear();
             return Ok(shares);
         };

@@ -83,6 +83,15 @@ pub(super) fn local_time(time: Timestamp) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// The value of an option that is switched.
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".to_owned()),
+    }
+}
+
 /// How much of a whole, in per cent; of nothing, all.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     match whole {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::config::{Config, Group, Seed, ShareSettings, readers_of};
+use super::config::{ALL_NODES, Config, Group, Seed, ShareSettings, readers_of};
 use super::seeds;
 use crate::node::door::{CacheConfig, ShareSpec};
 use crate::node::inbox::{Accept, InboxSettings};
@@ -47,9 +47,6 @@ pub(super) fn inbox_shares(config: &Config) -> Vec<ShareSettings> {
         .map(|(_, dir)| ShareSettings::new(dir.to_owned()))
         .collect()
 }
-
-/// The word for every node.
-const ALL_NODES: &str = "*";
 
 fn giving_settings(config: &Config) -> GivingSettings {
     let from = &config.inbox.from;

@@ -4,6 +4,7 @@
 mod doctor;
 mod missing_shares;
 mod rights;
+mod shared_again;
 mod terminals;
 mod transfers;
 

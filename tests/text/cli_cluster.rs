@@ -72,14 +72,18 @@ fn a_share_is_added_by_its_real_path() {
     let dir = Named::from_local(&real);
     assert_eq!(
         daemon.asked(),
-        [Call::ShareAdd {
-            dir,
-            include_private: true,
-            exclude: vec!["*.log".to_owned(), "/build/".to_owned()],
-            no_default_excludes: true,
-            legacy: false,
-            readers: None
-        }]
+        [
+            // to say what is otherwise
+            Call::Shares {},
+            Call::ShareAdd {
+                dir,
+                include_private: Some(true),
+                exclude: Some(vec!["*.log".to_owned(), "/build/".to_owned()]),
+                no_default_excludes: Some(true),
+                legacy: None,
+                readers: None
+            }
+        ]
     );
 }
 

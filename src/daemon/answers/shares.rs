@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::names::{kind_of, named_as};
 use super::{Service, Sight, calendar_time, failed, reply_with, unanswered};
-use crate::daemon::config::{Group, ShareSettings, check_readers, missing_group, saved};
+use crate::daemon::config::{ALL_NODES, Group, ShareSettings, check_readers, missing_group, saved};
 use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
     PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
@@ -31,15 +31,16 @@ impl Service {
                 exclude,
                 no_default_excludes,
             } => {
-                let share = ShareSettings {
-                    dir: dir.as_local().to_owned(),
+                let dir = dir.as_local().to_owned();
+                let asked = AskedOfShare {
                     include_private,
                     legacy,
                     readers,
                     exclude,
-                    default_excludes: !no_default_excludes,
+                    default_excludes: no_default_excludes.map(|it| !it),
                 };
-                reply_with(reply, self.blocking(move |s| s.add_share(share)).await);
+                let done = self.blocking(move |s| s.add_share(&dir, asked)).await;
+                reply_with(reply, done);
             }
             Call::ShareRemove { dir } => {
                 let dir: PathBuf = dir.as_local().to_owned();
@@ -79,9 +80,10 @@ impl Service {
         Mine { entries, next }
     }
 
-    /// Shares a folder from now on; it is kept only once the node has taken it.
-    pub(super) fn add_share(&self, settings: ShareSettings) -> Result<Shares, Failure> {
-        self.refuse_configured(&settings.dir)?;
+    /// Shares a folder from now on, or changes how; it is kept only once the node has taken it.
+    fn add_share(&self, dir: &Path, asked: AskedOfShare) -> Result<Shares, Failure> {
+        self.refuse_configured(dir)?;
+        let settings = asked.of(self.added_before(dir));
         let groups = self.in_force.load().config.groups.clone();
         refuse_readers(&settings, &groups)?;
         self.node
@@ -93,6 +95,14 @@ impl Service {
         kept.push(settings);
         self.keep(&kept)?;
         Ok(self.shares(Sight::All))
+    }
+
+    /// How a folder that was added by command is shared, by whatever name it is meant, so that
+    /// nobody gives up its readers by another; as a new one where there is none.
+    fn added_before(&self, dir: &Path) -> ShareSettings {
+        let kept = self.saved_shares.lock();
+        let found = kept.iter().find(|share| is_of(share, dir));
+        found.map_or_else(|| ShareSettings::new(dir.to_owned()), ShareSettings::clone)
     }
 
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
@@ -127,9 +137,7 @@ impl Service {
 
     /// What the configuration shares is changed there alone.
     fn refuse_configured(&self, dir: &Path) -> Result<(), Failure> {
-        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        let is_it = |share: &ShareSettings| share.dir == dir || share.dir == canonical;
-        if !self.config.share.iter().any(is_it) {
+        if !self.config.share.iter().any(|share| is_of(share, dir)) {
             return Ok(());
         }
         let message = format!("{} is shared by the configuration", dir.display());
@@ -143,6 +151,38 @@ impl Service {
     }
 }
 
+/// What a caller says of a share; what it does not say stays as it is.
+struct AskedOfShare {
+    include_private: Option<bool>,
+    legacy: Option<bool>,
+    readers: Option<Vec<String>>,
+    exclude: Option<Vec<String>>,
+    default_excludes: Option<bool>,
+}
+
+impl AskedOfShare {
+    fn of(self, before: ShareSettings) -> ShareSettings {
+        let readers = match self.readers {
+            None => before.readers,
+            Some(all) if all == [ALL_NODES] => None,
+            listed => listed,
+        };
+        ShareSettings {
+            dir: before.dir,
+            include_private: self.include_private.unwrap_or(before.include_private),
+            legacy: self.legacy.unwrap_or(before.legacy),
+            readers,
+            exclude: self.exclude.unwrap_or(before.exclude),
+            default_excludes: self.default_excludes.unwrap_or(before.default_excludes),
+        }
+    }
+}
+
+/// Whether a share is of this folder, by the name given or by its real path.
+fn is_of(share: &ShareSettings, dir: &Path) -> bool {
+    share.dir == dir || dir.canonicalize().is_ok_and(|real| share.dir == real)
+}
+
 /// Readers that are none are told before anything is shared.
 fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Failure> {
     let invalid = |why: String| Failure::new(FailureKind::Invalid, why);
@@ -152,7 +192,8 @@ fn refuse_readers(settings: &ShareSettings, groups: &[Group]) -> Result<(), Fail
     check_readers(readers).map_err(|error| invalid(error.to_string()))?;
     if settings.legacy {
         let why = "a share that has readers is not for legacy peers, who can be told from nobody";
-        return Err(invalid(why.to_owned()).with_remedy("leave --legacy or --readers out"));
+        return Err(invalid(why.to_owned())
+            .with_remedy("say which it is to be: --readers '*' or --legacy=off"));
     }
     match missing_group(readers, groups) {
         None => Ok(()),

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::units::written_as_text;
 use crate::id::{NodeId, NodeName};
 
+/// The word for every node.
+pub const ALL_NODES: &str = "*";
+
 /// Stands before the name of a group.
 const GROUP_MARK: char = '@';
 

@@ -37,7 +37,7 @@ mod variables;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use giving::{InboxSettings, MeshSettings};
-pub use group::{Group, GroupError, check_readers, missing_group, readers_of};
+pub use group::{ALL_NODES, Group, GroupError, check_readers, missing_group, readers_of};
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use mask::{ModeMask, ModeMaskError};

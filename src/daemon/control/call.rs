@@ -125,26 +125,28 @@ pub enum Call {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u32>,
     },
-    /// Shares a folder from now on and across restarts: [`super::Shares`].
+    /// Shares a folder from now on and across restarts: [`super::Shares`]. Of one that was added
+    /// before, what is absent stays as it is.
     ShareAdd {
         /// An absolute local path.
         #[serde(flatten)]
         dir: Named,
-        /// Whether to share what others may not read.
-        #[serde(default)]
-        include_private: bool,
-        /// Whether to give its files to legacy peers.
-        #[serde(default)]
-        legacy: bool,
-        /// Who reads it: names and keys of nodes, and groups behind `@`; absent: everybody.
+        /// Whether to share what others may not read; of a new one absent: no.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        include_private: Option<bool>,
+        /// Whether to give its files to legacy peers; of a new one absent: no.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        legacy: Option<bool>,
+        /// Who reads it: names and keys of nodes, and groups behind `@`, or `*` alone: all
+        /// members, as of a new one absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         readers: Option<Vec<String>>,
-        /// Patterns of what is kept back.
-        #[serde(default)]
-        exclude: Vec<String>,
-        /// Whether to share also what is kept back by default.
-        #[serde(default)]
-        no_default_excludes: bool,
+        /// Patterns of what is kept back, all of them; of a new one absent: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exclude: Option<Vec<String>>,
+        /// Whether to share also what is kept back by default; of a new one absent: no.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        no_default_excludes: Option<bool>,
     },
     /// Shares a folder no more: [`super::Shares`].
     ShareRemove {
