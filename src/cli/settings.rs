@@ -9,7 +9,7 @@ use super::daemon::DaemonOptions;
 use super::error::CliError;
 use super::output::Output;
 use super::text::printable;
-use crate::daemon::config::load;
+use crate::daemon::config::{Environment, load};
 use crate::daemon::control::{Call, ClientError, SettingInfo, Settings};
 
 /// The arguments of `p2pfs config`.
@@ -54,8 +54,12 @@ fn settings(options: ShowOptions) -> Result<Settings, CliError> {
             Err(error) => return Err(error.into()),
         }
     }
+    // said here, not to the flag: a running daemon has read what it was started with
+    let environment = Environment::of_this_process();
+    let named = options.config;
+    let named = named.or_else(|| environment.path("P2PFS_CONFIG").map(Into::into));
     let daemon = DaemonOptions {
-        config: options.config,
+        config: named,
         ..DaemonOptions::default()
     };
     let loaded = load(&daemon.sources()?).map_err(Box::new)?;

@@ -282,6 +282,24 @@ fn check_config_prints_what_the_settings_come_to() {
 }
 
 #[test]
+fn without_a_daemon_config_show_takes_the_file_that_the_environment_names() {
+    let dir = dir();
+    let config = dir.path().join("other.toml");
+    fs::write(&config, "name = 'named'\n").unwrap();
+    let mut command = p2pfs(dir.path());
+    command
+        .args(["config", "show"])
+        .env("P2PFS_CONFIG", &config);
+    let output = command.output().unwrap();
+    let shown = stdout(&output);
+    assert!(
+        shown.contains("name = \"named\""),
+        "{shown}{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_wrong_configuration_stops_the_start_with_its_place() {
     let dir = dir();
     let config = dir.path().join("p2pfs.toml");
