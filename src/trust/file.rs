@@ -1,9 +1,9 @@
 //! Files that hold secrets: mode 0600, written whole or not at all, refused when others can read
 //! them.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -33,7 +33,10 @@ pub(super) fn read_up_to(
     path: &Path,
     most_bytes: u64,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-    let file = match File::open(path) {
+    // a pipe that nobody writes to would hold the start up for ever; a file does not care
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", path, error)),
@@ -41,6 +44,10 @@ pub(super) fn read_up_to(
     let metadata = file
         .metadata()
         .map_err(|error| failed("read", path, error))?;
+    if !metadata.is_file() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(failed("read", path, error));
+    }
     if metadata.mode() & OTHERS != 0 {
         return Err(TrustError::Exposed {
             path: path.into(),

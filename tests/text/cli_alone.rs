@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// The command with an environment of its own, in a directory of its own.
 fn p2pfs(dir: &Path) -> Command {
@@ -335,6 +336,25 @@ fn a_secret_file_of_no_use_is_a_wrong_configuration() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_secret_that_is_no_file_is_refused_and_not_waited_for() {
+    let dir = dir();
+    let secret = dir.path().join("secret");
+    let mode = Mode::from_raw_mode(0o600);
+    mknodat(CWD, &secret, FileType::Fifo, mode, 0).unwrap();
+    for place in [secret.as_path(), dir.path()] {
+        let mut command = p2pfs(dir.path());
+        command
+            .args(["daemon", "--check-config", "--secret-file"])
+            .arg(place)
+            .timeout(Duration::from_secs(20));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("it is no regular file"), "{said}");
+    }
 }
 
 #[test]
