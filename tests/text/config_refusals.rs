@@ -135,8 +135,24 @@ fn every_wrong_item_of_a_list_is_told_with_its_place() {
 }
 
 #[test]
-fn what_is_wrong_beyond_the_errors_that_are_told_is_counted() {
-    let wrong: String = (0..27).map(|n| format!("wrong{n} = 1\n")).collect();
+fn all_that_is_wrong_is_told_at_once_however_much() {
+    let keys: String = (0..27).map(|n| format!("wrong{n} = 1\n")).collect();
+    let shares: String = (0..27)
+        .map(|n| format!("[[share]]\nwrong{n} = 1\n"))
+        .collect();
+    let error = file_error(&(keys + &shares));
+    for wrong in 0..27 {
+        assert_eq!(
+            error.matches(&format!("`wrong{wrong}`")).count(),
+            2,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn of_a_file_that_is_no_toml_the_first_lines_are_told_and_the_others_counted() {
+    let wrong: String = (0..27).map(|n| format!("line {n} of a text\n")).collect();
     let error = file_error(&wrong);
     assert_eq!(error.lines().count(), 21);
     assert!(error.ends_with("p2pfs.toml: and 7 more"), "{error}");

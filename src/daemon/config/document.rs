@@ -11,8 +11,9 @@ use toml::{Spanned, Table, Value};
 use super::error::{ConfigError, is_leading_zero, line_and_column, one_line};
 use super::layer::check_alone;
 
-/// Errors told of one file, at most.
-const ERRORS_MAX: usize = 20;
+/// Errors told of a file that is no TOML, at most: one that was never meant to be is wrong in every
+/// line. All are told of one whose values are wrong.
+const PARSE_ERRORS_MAX: usize = 20;
 /// A folder that any share could be, to check the other keys of one with.
 const ANY_DIR: &str = "/";
 
@@ -21,8 +22,10 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
     let mut document = Document {
         path,
         text,
+        source: Arc::new(NamedSource::new(path.to_string_lossy(), text.to_owned())),
         errors: Vec::new(),
     };
+    let mut most = usize::MAX;
     let (parsed, wrong) = DeTable::parse_recoverable(text);
     let table: Result<Table, _> = toml::from_str(text);
     let table = match (wrong.is_empty(), table) {
@@ -37,11 +40,13 @@ pub(super) fn read(path: &Path, text: &str) -> (Table, Vec<ConfigError>) {
             let zeros = wrong.iter().filter(|it| is_leading_zero(it.message()));
             if !wrong.is_empty() && zeros.count() == wrong.len() {
                 document.check(parsed.get_ref(), recovered(parsed.get_ref()));
+            } else {
+                most = PARSE_ERRORS_MAX;
             }
             Table::new()
         }
     };
-    (table, document.told())
+    (table, document.told(most))
 }
 
 /// What of a file with a wrong value can be checked.
@@ -76,17 +81,19 @@ fn recovered_value(value: &DeValue<'_>) -> Option<Value> {
 struct Document<'a> {
     path: &'a Path,
     text: &'a str,
+    /// The same, for every error to show its place in.
+    source: Arc<NamedSource<String>>,
     errors: Vec<ConfigError>,
 }
 
 impl Document<'_> {
-    /// All that is wrong, in the order of the lines, as far as anyone reads.
-    fn told(self) -> Vec<ConfigError> {
+    /// What is wrong, in the order of the lines, and how much more than can be told.
+    fn told(self, most: usize) -> Vec<ConfigError> {
         let mut errors = self.errors;
         errors.sort_by_key(ConfigError::line);
-        let more = errors.len().saturating_sub(ERRORS_MAX);
+        let more = errors.len().saturating_sub(most);
         if more > 0 {
-            errors.truncate(ERRORS_MAX);
+            errors.truncate(most);
             let path = self.path.to_path_buf();
             errors.push(ConfigError::More { path, more });
         }
@@ -221,14 +228,13 @@ impl Document<'_> {
         if self.errors.iter().any(|known| known.is_no_toml_at(line)) {
             return false;
         }
-        let name = self.path.to_string_lossy();
         self.errors.push(ConfigError::File {
             path: self.path.to_path_buf(),
             line,
             column,
             key: keys.join("."),
             message: one_line(&message),
-            text: Arc::new(NamedSource::new(name, self.text.to_owned())),
+            text: self.source.clone(),
             span: SourceSpan::from(span),
             is_toml: true,
         });
