@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use rustix::fs::fstatfs;
 use serde::Serialize;
 
@@ -42,7 +43,14 @@ pub struct SayOptions {
     reporting: Reporting,
     /// What; several words are one line
     #[arg(required = true, value_name = "TEXT")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(utf_8))]
     text: Vec<String>,
+}
+
+/// Names are bytes, but what is said is text, for others to read.
+fn utf_8(said: OsString) -> Result<String, String> {
+    let refused = |_| "what is said is text, in UTF-8, which this is not".to_owned();
+    said.into_string().map_err(refused)
 }
 
 /// What became of one file, as `--json` tells it.

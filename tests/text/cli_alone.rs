@@ -1,6 +1,8 @@
 //! The command line where no daemon runs: misuse, help, and what each failure says.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
@@ -407,6 +409,17 @@ fn asking_for_the_legacy_peers_is_refused_and_not_ignored() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let output = run(dir.path(), &["daemon", "--legacy", "--check-config"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_said_and_is_no_text_is_refused_by_what_it_is() {
+    let dir = dir();
+    let mut command = p2pfs(dir.path());
+    command.arg("say").arg(OsStr::from_bytes(b"caf\xe9"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("what is said is text, in UTF-8"), "{said}");
 }
 
 #[test]
