@@ -1,6 +1,6 @@
 //! The settings in force: those of the start, and what reloads changed of them.
 
-use super::config::{Config, Loaded, Shown};
+use super::config::{Config, Loaded, ShareSettings, Shown};
 use super::control::{SettingInfo, Settings};
 
 /// The settings as they are used now.
@@ -22,6 +22,15 @@ impl InForce {
                 settings: loaded.shown.iter().map(|shown| info(shown, None)).collect(),
             },
         }
+    }
+
+    /// What set a share of the configuration; none where it has no such share.
+    pub fn origin_of_share(&self, is_it: impl Fn(&ShareSettings) -> bool) -> Option<&str> {
+        let shown = self.shown.settings.iter();
+        let origins = shown.filter(|info| info.key == "share");
+        let mut shares = self.config.share.iter().zip(origins);
+        let found = shares.find(|(share, _)| is_it(share));
+        found.map(|(_, info)| info.origin.as_str())
     }
 
     /// Those after a reload, of which the keys in `restart` wait for the next start.

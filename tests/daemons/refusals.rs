@@ -367,6 +367,18 @@ fn what_the_configuration_shares_is_not_changed_by_share_add() {
 }
 
 #[apply(promise)]
+fn what_the_command_line_shares_is_refused_by_that_name() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    let place = node.share.to_str().unwrap();
+    for verb in ["add", "remove"] {
+        let refused = node.cli(&["share", verb, place]).stderr;
+        assert!(refused.contains("(--share)"), "{verb}: {refused}");
+        assert!(!refused.contains("configuration file"), "{verb}: {refused}");
+    }
+}
+
+#[apply(promise)]
 fn get_ends_quietly_when_its_reader_does() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");

@@ -13,6 +13,11 @@ use crate::daemon::control::{
 use crate::daemon::node_config::share_spec;
 use crate::node::door;
 
+/// What a setting's origin is called where a flag set a share.
+const BY_FLAG: &str = "set by --share";
+/// And where a variable did.
+const BY_ENVIRONMENT: &str = "set in the environment";
+
 impl Service {
     /// The calls about what this node shares.
     pub(super) async fn answer_about_shares(
@@ -135,14 +140,28 @@ impl Service {
         }
     }
 
-    /// What the configuration shares is changed there alone.
+    /// What the configuration shares is changed there alone, be that a file or the command line.
     fn refuse_configured(&self, dir: &Path) -> Result<(), Failure> {
-        if !self.config.share.iter().any(|share| is_of(share, dir)) {
+        let in_force = self.in_force.load();
+        let Some(origin) = in_force.origin_of_share(|share| is_of(share, dir)) else {
             return Ok(());
-        }
-        let message = format!("{} is shared by the configuration", dir.display());
-        Err(Failure::new(FailureKind::Invalid, message)
-            .with_remedy("change it in the configuration file and reload the daemon"))
+        };
+        let (by, remedy) = match origin {
+            BY_FLAG => (
+                "the daemon's command line (--share)",
+                "start the daemon without that, and add it with p2pfs share add",
+            ),
+            BY_ENVIRONMENT => (
+                "a variable of the daemon's environment",
+                "start the daemon without that, and add it with p2pfs share add",
+            ),
+            _ => (
+                "the configuration",
+                "change it in the configuration file and reload the daemon",
+            ),
+        };
+        let message = format!("{} is shared by {by}", dir.display());
+        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 
     fn keep(&self, kept: &[ShareSettings]) -> Result<(), Failure> {
