@@ -63,8 +63,7 @@ pub enum RunError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// What was kept by command cannot be read.
-    #[error("cannot read the shares kept in {}: {source}; mend or remove shares.toml there",
-        dir.display())]
+    #[error("cannot read the shares kept in {}: {source}; {}", .dir.display(), mend(.source))]
     Saved {
         /// The state directory.
         dir: PathBuf,
@@ -110,6 +109,14 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     // a thread that still waits for a disk must not hold up the end
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// What helps where the shares that were kept cannot be read.
+fn mend(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotADirectory => "name a directory with --state",
+        _ => "mend or remove shares.toml there",
+    }
 }
 
 async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {

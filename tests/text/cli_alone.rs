@@ -341,6 +341,24 @@ fn a_secret_file_of_no_use_is_a_wrong_configuration() {
 }
 
 #[test]
+fn a_state_directory_that_is_a_file_is_blamed_itself() {
+    let dir = dir();
+    fs::write(dir.path().join("state"), "").unwrap();
+    let options = ["--state", "--cache", "--socket", "--mount"];
+    let places = ["state", "c", "s", "m"];
+    let mut command = p2pfs(dir.path());
+    command.args(["daemon", "--listen", "127.0.0.1:0"]);
+    for (option, place) in options.iter().zip(places) {
+        command.args([option, place]);
+    }
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.ends_with("name a directory with --state\n"), "{said}");
+    assert!(!said.contains("shares.toml"), "{said}");
+}
+
+#[test]
 fn a_secret_that_is_no_file_is_refused_and_not_waited_for() {
     let dir = dir();
     let secret = dir.path().join("secret");
