@@ -12,6 +12,8 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::names::Names;
 use super::output::Output;
+#[cfg(test)]
+use super::output::{COLUMN_GAP, LINE_COLUMNS};
 use super::progress;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use crate::daemon::config::units;
@@ -19,6 +21,10 @@ use crate::daemon::control::{
     Breaks, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Call, Client,
     ClientError, Limits, Named, PATHS_MAX, Progress, Touched,
 };
+
+const HEADING: [&str; 5] = ["SIZE", "CACHED", "KEPT", "USED", "NAME"];
+/// Digits of the hash of a content without a name; `p2pfs unpin` takes as many, and the line fits.
+const HASH_START: usize = 8;
 
 /// The arguments of `p2pfs cache`.
 #[derive(Debug, Clone, Args)]
@@ -95,7 +101,7 @@ fn list(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
         return output.json(&serde_json::json!({"entries": entries}));
     }
     let rows = entries.iter().map(cache_row).collect();
-    output.table(&["SIZE", "CACHED", "KEPT", "USED", "NAME"], &[0, 1], rows)
+    output.table(&HEADING, &[0, 1], rows)
 }
 
 fn cache_row(entry: &CacheEntry) -> Vec<String> {
@@ -105,7 +111,7 @@ fn cache_row(entry: &CacheEntry) -> Vec<String> {
         (false, true) => "open",
         (false, false) => "-",
     };
-    let start: String = entry.hash.chars().take(16).collect();
+    let start: String = entry.hash.chars().take(HASH_START).collect();
     let unlisted = || match &entry.pinned_as {
         Some(name) => format!("{}, listed no more so", escape(name.as_bytes())),
         None => format!("listed no more: {start}…"),
@@ -291,5 +297,32 @@ fn follow_once<T: DeserializeOwned>(
             return reply.decode();
         }
         bar.show(&reply.decode()?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_without_a_name_fits_a_line_however_it_is_kept() {
+        let entry = CacheEntry {
+            hash: "0123456789abcdef".repeat(4),
+            size_bytes: 1023 << 20,
+            cached_bytes: 1023 << 20,
+            pinned: true,
+            open: true,
+            last_used: Some(jiff::Timestamp::UNIX_EPOCH),
+            names: Vec::new(),
+            pinned_as: None,
+        };
+        let row = cache_row(&entry);
+        let cells = row.iter().map(|cell| cell.chars().count());
+        let columns = HEADING
+            .iter()
+            .zip(cells)
+            .map(|(head, cell)| cell.max(head.len()));
+        let gaps = (row.len() - 1) * COLUMN_GAP;
+        assert!(columns.sum::<usize>() + gaps <= LINE_COLUMNS, "{row:?}");
     }
 }

@@ -45,11 +45,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use completions::answer_shell;
 pub use error::CliError;
-use output::Output;
+use output::{LINE_COLUMNS, Output};
 
 /// The files that a group of machines share, as one folder on each of them.
 #[derive(Debug, Parser)]
-#[command(name = "p2pfs", version, max_term_width = 100)]
+#[command(name = "p2pfs", version, max_term_width = LINE_COLUMNS)]
 #[command(after_help = "See p2pfs(1), p2pfs.toml(5) and p2pfs(8).")]
 struct Cli {
     #[command(subcommand)]

@@ -11,10 +11,10 @@ use super::error::CliError;
 use super::text::{colour_wanted, escape};
 
 /// The columns that text for people keeps within: those of a terminal that nobody made wider.
-const LINE_COLUMNS: usize = 80;
+pub(super) const LINE_COLUMNS: usize = 80;
 
 /// The blanks between two columns of a table.
-const COLUMN_GAP: usize = 2;
+pub(super) const COLUMN_GAP: usize = 2;
 /// What is left of a name in a table at least.
 const NAME_COLUMNS_MIN: usize = 12;
 

@@ -359,6 +359,23 @@ fn a_state_directory_that_is_a_file_is_blamed_itself() {
 }
 
 #[test]
+fn help_fits_a_line() {
+    fn each(command: &clap::Command, words: &mut Vec<String>, dir: &Path) {
+        let asked = words.iter().map(String::as_str).chain(["--help"]);
+        let output = run(dir, &asked.collect::<Vec<_>>());
+        let help = stdout(&output);
+        let long: Vec<&str> = help.lines().filter(|it| it.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{words:?}: {long:?}");
+        for inner in command.get_subcommands() {
+            words.push(inner.get_name().to_owned());
+            each(inner, words, dir);
+            words.pop();
+        }
+    }
+    each(&p2pfs::cli::command(), &mut Vec::new(), dir().path());
+}
+
+#[test]
 fn a_secret_that_is_no_file_is_refused_and_not_waited_for() {
     let dir = dir();
     let secret = dir.path().join("secret");
