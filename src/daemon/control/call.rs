@@ -327,7 +327,6 @@ impl Call {
             | Self::Ping { .. }
             | Self::Doctor { .. }
             | Self::Settings { .. }
-            | Self::Limits { .. }
             | Self::Top { .. }
             | Self::Ls { .. }
             | Self::Get { .. }
@@ -335,12 +334,13 @@ impl Call {
             | Self::Why { .. }
             | Self::Events { .. }
             | Self::Shares { .. }
-            | Self::Mine { .. }
-            | Self::CacheLs { .. } => Right::Read,
-            Self::SetLimits { .. }
+            | Self::Mine { .. } => Right::Read,
+            Self::Limits { .. }
+            | Self::SetLimits { .. }
             | Self::Send { .. }
             | Self::Say { .. }
             | Self::Mesh { .. }
+            | Self::CacheLs { .. }
             | Self::CacheClear { .. }
             | Self::CacheVerify { .. }
             | Self::CacheResize { .. }

@@ -49,8 +49,7 @@ fn any_user_may_look_and_only_the_owner_may_change() {
     let mut node = cluster.start("one");
     node.write("a", b"text");
     node.wait_for_file("a");
-    let reading: [&[&str]; 12] = [
-        &["limits"],
+    let reading: [&[&str]; 11] = [
         &["status"],
         &["peers"],
         &["ls", "-l"],
@@ -71,11 +70,13 @@ fn any_user_may_look_and_only_the_owner_may_change() {
             finished.stderr
         );
     }
-    let of_the_group: [&[&str]; 7] = [
+    let of_the_group: [&[&str]; 9] = [
+        &["limits"],
         &["limits", "--up", "1MiB/s"],
         &["pin", "a"],
         &["unpin", "a"],
         &["prefetch", "a"],
+        &["cache", "ls"],
         &["cache", "clear"],
         &["cache", "verify"],
         &["cache", "resize", "1GiB"],
