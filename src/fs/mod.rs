@@ -42,7 +42,7 @@ pub use filesystem::{DEFAULT_MASK, Filesystem, Options};
 pub use handles::Reach;
 pub use inode::ROOT_INO;
 pub use listing::{DirectoryEntry, LISTED_LIVE_LIFETIME};
-pub use names::{Hidden, LIFETIME, hidden};
+pub use names::{Hidden, LIFETIME, hidden, hidden_children};
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LaterReply,
     LiveAttributes, LiveLook, OlderFile, OpenContent, Opened, ReadNow, ReadReply, ReadTicket,

@@ -17,6 +17,8 @@ use crate::wire::native::record::{Kind, Timestamp};
 pub const LIFETIME: Duration = Duration::from_secs(60);
 /// The names in `.p2pfs`.
 const HIDDEN_NAMES: [&[u8]; 3] = [b"by-hash", b"peers", b"status.json"];
+/// Those of them that are directories.
+const HIDDEN_DIRECTORIES: [&[u8]; 2] = [HIDDEN_NAMES[0], HIDDEN_NAMES[1]];
 /// How many names are asked of the view at once.
 const PART_NAMES: usize = 4096;
 
@@ -178,18 +180,52 @@ pub enum Hidden {
 /// What a path from the root of the mount names, where it leads below the hidden directory; none
 /// where it does not.
 pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
-    let mut parts = path.split(|byte| *byte == b'/');
-    if parts.next() != Some(HIDDEN_ROOT) {
-        return None;
-    }
-    let found = parts.try_fold(Name::Hidden, |name, part| child(&name, part));
-    let found = found.and_then(|name| resolve(view, &name));
+    let found = hidden_name(path)?.and_then(|name| resolve(view, &name));
     Some(match found.map(|found| found.node) {
         Some(Node::File(file)) => Hidden::File(file),
         Some(Node::Directory) => Hidden::Directory,
         Some(_) => Hidden::Other,
         None => Hidden::Nothing,
     })
+}
+
+/// The names in a directory that a path from the root of the mount leads to below the hidden one,
+/// ascending, those after `after`; contents by their hashes are not listed, and what only the mount
+/// makes is left out.
+pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>) -> Vec<Child> {
+    let root = SharedPath::root();
+    let mut directories: Vec<Child> = match hidden_name(path).flatten() {
+        Some(Name::Peer(peer, path)) => {
+            return view.peer_children(&peer, &path, after, usize::MAX);
+        }
+        Some(Name::Hidden) => {
+            let found = view.lookup(&root).into_iter();
+            let both = found.flat_map(|found| HIDDEN_DIRECTORIES.map(|name| (name, found.clone())));
+            both.map(|(name, found)| directory(name, found)).collect()
+        }
+        Some(Name::Peers) => {
+            let names = view.peer_names().into_iter();
+            let found =
+                |name: String| Some(directory(name.as_bytes(), view.peer_lookup(&name, &root)?));
+            names.filter_map(found).collect()
+        }
+        _ => Vec::new(),
+    };
+    directories.retain(|child| after.is_none_or(|after| &*child.name > after));
+    directories
+}
+
+fn directory(name: &[u8], found: Found) -> Child {
+    let name = name.into();
+    Child { name, found }
+}
+
+/// What a path from the root of the mount is called, where it leads below the hidden directory;
+/// within that none where nothing can have such a name.
+fn hidden_name(path: &[u8]) -> Option<Option<Name>> {
+    let mut parts = path.split(|byte| *byte == b'/');
+    let leads_there = parts.next() == Some(HIDDEN_ROOT);
+    leads_there.then(|| parts.try_fold(Name::Hidden, |name, part| child(&name, part)))
 }
 
 /// The names in a directory, in no particular order.

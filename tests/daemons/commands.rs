@@ -2,6 +2,7 @@
 //! have a subject each.
 
 mod doctor;
+mod hidden_paths;
 mod missing_shares;
 mod rights;
 mod shared_again;

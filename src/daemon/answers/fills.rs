@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::legacy::not_kept;
-use super::paths::shared_path;
+use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, failed};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
@@ -123,6 +123,10 @@ impl Service {
         let mut contents = Contents::new();
         let mut touched = Touched::default();
         for named in paths {
+            if let Some(hidden) = self.hidden_contents(named)? {
+                contents.extend(hidden);
+                continue;
+            }
             let path = shared_path(named)?;
             match self.node.contents_of(&path) {
                 Ok(found) => contents.extend(found),
@@ -148,6 +152,19 @@ impl Service {
         count(contents, touched)
     }
 
+    /// What a path below `.p2pfs` stands for; none where it leads elsewhere.
+    fn hidden_contents(&self, named: &Named) -> Result<Option<Contents>, Failure> {
+        let path = trimmed(named);
+        if self.node.hidden(path).is_none() {
+            return Ok(None);
+        }
+        match self.node.hidden_contents(path) {
+            Ok(None) => Err(nothing_hidden(path)),
+            Ok(found) => Ok(found),
+            Err(_) => Err(too_many()),
+        }
+    }
+
     /// What is kept of the names, and of hashes as `p2pfs cache ls` shows them.
     fn kept_of(&self, paths: &[Named]) -> Result<(Contents, Touched), Failure> {
         let mut contents = Contents::new();
@@ -156,6 +173,11 @@ impl Service {
             let by_hash = hash_start(named).map(|start| self.node.kept_with(start));
             if let Some(kept) = by_hash.filter(|kept| !kept.is_empty()) {
                 contents.extend(kept);
+                continue;
+            }
+            if let Ok(Some(mut hidden)) = self.hidden_contents(named) {
+                hidden.retain(|hash, _| self.node.is_pinned(hash));
+                contents.extend(hidden);
                 continue;
             }
             match shared_path(named).map(|path| self.node.kept_of(&path)) {

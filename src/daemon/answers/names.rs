@@ -10,7 +10,7 @@ use crate::daemon::control::{
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::FileError;
-use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Version};
+use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version};
 use crate::path::SharedPath;
 
 /// Where contents are by their hashes.
@@ -26,6 +26,9 @@ pub(super) fn not_found(path: &SharedPath) -> Failure {
 
 impl Service {
     pub(super) fn list(&self, named: &Named, after: Option<&Named>) -> Result<Listing, Failure> {
+        if let Some(hidden) = self.node.hidden(trimmed(named)) {
+            return self.list_hidden(trimmed(named), hidden, after);
+        }
         let path = self.node.through_links(&shared_path(named)?);
         let after = after.map(shared_path).transpose()?;
         let after_name = after.as_ref().map(SharedPath::file_name);
@@ -65,6 +68,51 @@ impl Service {
         })
     }
 
+    /// A path below `.p2pfs`: a node's own directory or file, or a content by its hash.
+    fn list_hidden(
+        &self,
+        path: &[u8],
+        hidden: Hidden,
+        after: Option<&Named>,
+    ) -> Result<Listing, Failure> {
+        let file = match hidden {
+            Hidden::Directory => None,
+            Hidden::File(file) => Some(file),
+            Hidden::Other | Hidden::Nothing => return Err(nothing_hidden(path)),
+        };
+        if let Some(file) = file {
+            let cached_bytes = match file.own {
+                Some(_) => file.size_bytes,
+                None => self.node.here_bytes(&file.hash, file.size_bytes),
+            };
+            let kind = Kind::File {
+                hash: file.hash,
+                size_bytes: file.size_bytes,
+                executable: file.executable,
+            };
+            return Ok(only(self.entry(
+                Named::new(path),
+                &kind,
+                file.mtime,
+                cached_bytes,
+            )));
+        }
+        let after = after.map(|last| last.as_bytes());
+        let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
+        let mut listed = self.node.list_hidden(path, after_name);
+        let more = listed.len() > LS_PAGE_MAX_ENTRIES;
+        listed.truncate(LS_PAGE_MAX_ENTRIES);
+        let entries = listed.into_iter().map(|it| {
+            let path = Named::new([path, b"/", &it.name].concat());
+            self.entry(path, &it.kind, it.mtime, it.cached_bytes)
+        });
+        Ok(Listing {
+            entries: entries.collect(),
+            being_read: Vec::new(),
+            more,
+        })
+    }
+
     /// Why there is no such name.
     pub(super) fn not_listed(&self, path: &SharedPath) -> Failure {
         if !self.node.is_being_read(path) {
@@ -79,18 +127,23 @@ impl Service {
     }
 
     fn ls_entry(&self, listed: &Listed) -> LsEntry {
-        let (kind, size_bytes, hash) = kind_of(&listed.kind);
-        let executable = matches!(listed.kind, Kind::File { executable, .. } if executable);
+        let path = named_as(&listed.path);
+        self.entry(path, &listed.kind, listed.mtime, listed.cached_bytes)
+    }
+
+    fn entry(&self, path: Named, kind: &Kind, mtime: Timestamp, cached_bytes: u64) -> LsEntry {
+        let executable = matches!(kind, Kind::File { executable, .. } if *executable);
+        let (kind, size_bytes, hash) = kind_of(kind);
         let holders = hash.map(|hash| self.names_in_order(&self.node.holders(&hash)));
         LsEntry {
-            path: named_as(&listed.path),
+            path,
             kind,
             size_bytes,
-            modified: calendar_time(listed.mtime),
+            modified: calendar_time(mtime),
             executable,
             hash: hash.map(|hash| hash.to_string()),
             holders: holders.unwrap_or_default(),
-            cached_bytes: listed.cached_bytes,
+            cached_bytes,
             pinned: hash.is_some_and(|hash| self.node.is_pinned(&hash)),
             plane: Plane::Native,
         }

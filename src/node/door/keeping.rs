@@ -16,6 +16,7 @@ use super::FileError;
 use super::cache::{Here, named_pins, set_all};
 use crate::catalogue::{Found, View};
 use crate::digest::ContentHash;
+use crate::fs::{Hidden, hidden_children};
 use crate::id::NodeId;
 use crate::node::{Node, NodeError};
 use crate::path::SharedPath;
@@ -286,6 +287,26 @@ impl Node {
         collect(&self.view(), path, &found, &mut contents)?;
         Ok(contents)
     }
+
+    /// The different contents beneath a path below `.p2pfs`, each with its name in the folder; none
+    /// where the path leads elsewhere or names nothing that can be kept.
+    ///
+    /// # Errors
+    /// [`FileError::TooMany`].
+    pub fn hidden_contents(&self, path: &[u8]) -> Result<Option<Contents>, FileError> {
+        let mut contents = Contents::new();
+        match self.hidden(path) {
+            Some(Hidden::File(file)) => {
+                let name = within_peer(path);
+                let name = name.or_else(|| self.names_of(&file.hash, 1).pop());
+                let name = name.unwrap_or_else(SharedPath::root);
+                contents.insert(file.hash, (file.size_bytes, name));
+            }
+            Some(Hidden::Directory) => collect_hidden(&self.view(), path, &mut contents)?,
+            _ => return Ok(None),
+        }
+        Ok(Some(contents))
+    }
 }
 
 /// A file beside its name, gone unless it gets that name.
@@ -296,6 +317,32 @@ fn part_beside(file: &Path) -> io::Result<NamedTempFile> {
         .prefix(".p2pfs-")
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(dir.unwrap_or(Path::new(".")))
+}
+
+/// The path in the folder of one below `.p2pfs/peers/NAME`.
+fn within_peer(path: &[u8]) -> Option<SharedPath> {
+    let within = path.splitn(4, |byte| *byte == b'/').nth(3)?;
+    SharedPath::new(within).ok()
+}
+
+fn collect_hidden(view: &View, dir: &[u8], contents: &mut Contents) -> Result<(), FileError> {
+    for child in hidden_children(view, dir, None) {
+        let path = [dir, b"/", &child.name].concat();
+        match child.found.kind {
+            Kind::File {
+                hash, size_bytes, ..
+            } => {
+                let name = within_peer(&path).unwrap_or_else(SharedPath::root);
+                contents.insert(hash, (size_bytes, name));
+            }
+            Kind::Directory => collect_hidden(view, &path, contents)?,
+            Kind::Symlink { .. } => {}
+        }
+    }
+    match contents.len() > FILES_MAX {
+        true => Err(FileError::TooMany),
+        false => Ok(()),
+    }
 }
 
 fn collect(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::FileError;
-use crate::catalogue::{Found, Rule, Version};
+use crate::catalogue::{Child, Found, Rule, Version};
 use crate::digest::ContentHash;
 use crate::fs::{FileVersion, Hidden};
 use crate::id::NodeId;
@@ -36,6 +36,19 @@ pub struct Page {
     pub listed: Vec<Listed>,
     /// The last name that was looked at, where there may be more behind it.
     pub more_behind: Option<Box<[u8]>>,
+}
+
+/// A name in a directory below `.p2pfs`.
+#[derive(Clone, Debug)]
+pub struct HiddenEntry {
+    /// The last part of its path.
+    pub name: Box<[u8]>,
+    /// A file (with size, hash and executable bit), a directory or a link.
+    pub kind: Kind,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// How many of its bytes can be read here without another node.
+    pub cached_bytes: u64,
 }
 
 /// Why a name shows what it shows.
@@ -176,6 +189,19 @@ impl Node {
         crate::fs::hidden(&self.view(), path)
     }
 
+    /// The names of a directory below `.p2pfs`, in the order of their bytes, those behind the name
+    /// `after`; none of what is no such directory.
+    pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>) -> Vec<HiddenEntry> {
+        let children = crate::fs::hidden_children(&self.view(), dir, after);
+        let entry = |child: Child| HiddenEntry {
+            cached_bytes: self.cached_of(&child.found),
+            name: child.name,
+            kind: child.found.kind,
+            mtime: child.found.mtime,
+        };
+        children.into_iter().map(entry).collect()
+    }
+
     /// Every version of a name, and which rule decided.
     ///
     /// # Errors
@@ -262,18 +288,21 @@ impl Node {
     }
 
     fn listed(&self, path: SharedPath, found: Found) -> Listed {
-        let cached_bytes = match &found.kind {
+        Listed {
+            path,
+            cached_bytes: self.cached_of(&found),
+            kind: found.kind,
+            mtime: found.mtime,
+        }
+    }
+
+    fn cached_of(&self, found: &Found) -> u64 {
+        match &found.kind {
             Kind::File { size_bytes, .. } if found.own.is_some() => *size_bytes,
             Kind::File {
                 hash, size_bytes, ..
             } => self.here_bytes(hash, *size_bytes),
             Kind::Directory | Kind::Symlink { .. } => 0,
-        };
-        Listed {
-            path,
-            kind: found.kind,
-            mtime: found.mtime,
-            cached_bytes,
         }
     }
 }
