@@ -1,7 +1,9 @@
 //! Answers about the local cache.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -27,6 +29,9 @@ impl Service {
             .transpose()
             .map_err(|_| Failure::new(FailureKind::Invalid, "not a content hash"))?;
         let mut files = self.node.cached();
+        let here: BTreeSet<ContentHash> = files.iter().map(|file| file.hash).collect();
+        let to_come = self.node.pins_to_come().into_iter();
+        files.extend(to_come.filter(|file| !here.contains(&file.hash)));
         files.retain(|file| after.is_none_or(|after| file.hash > after));
         files.sort_by_key(|file| file.hash);
         let more = files.len() > LS_PAGE_MAX_ENTRIES;
@@ -37,6 +42,7 @@ impl Service {
 
     fn cache_entry(&self, file: &CachedFile) -> CacheEntry {
         let names = self.node.names_of(&file.hash, NAMES_MAX);
+        let is_begun = file.last_use != SystemTime::UNIX_EPOCH;
         let is_unlisted = file.pinned && names.is_empty();
         let pinned_as = is_unlisted.then(|| self.node.pinned_as(&file.hash));
         CacheEntry {
@@ -45,7 +51,9 @@ impl Service {
             cached_bytes: file.cached_bytes,
             pinned: file.pinned,
             open: file.open,
-            last_used: Timestamp::try_from(file.last_use).ok(),
+            last_used: is_begun
+                .then(|| Timestamp::try_from(file.last_use).ok())
+                .flatten(),
             names: names
                 .iter()
                 .map(|path| Named::new(path.as_bytes()))

@@ -92,7 +92,7 @@ impl Service {
             used_bytes: usage.used_bytes,
             budget_bytes: usage.budget_bytes,
             floor_bytes: self.config.cache.floor_bytes,
-            pinned_bytes: usage.pinned_bytes,
+            pinned_bytes: self.node.pinned_bytes(),
             files: usage.files as u64,
             complete_files: usage.complete_files as u64,
         }

@@ -3,7 +3,7 @@
 //! Owns the answer to "is it here", for names, fetches and pins alike; it is given from memory.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -82,6 +82,22 @@ impl Node {
     pub fn cached(&self) -> Vec<CachedFile> {
         self.idle_closer()();
         self.cache.list()
+    }
+
+    /// What is pinned, not whole here and can be given by somebody, each as if it was last used
+    /// when time began.
+    pub fn pins_to_come(&self) -> Vec<CachedFile> {
+        let to_come = self.unfinished_pins().into_iter();
+        let none_yet = to_come.map(|(hash, (size_bytes, _))| CachedFile {
+            hash,
+            size_bytes,
+            cached_bytes: self.cache.cached_bytes(&hash),
+            complete: false,
+            pinned: true,
+            open: false,
+            last_use: SystemTime::UNIX_EPOCH,
+        });
+        none_yet.collect()
     }
 
     /// Whether a content is kept.

@@ -123,3 +123,22 @@ fn get_of_a_link_to_nothing_says_so_and_to_what_it_leads() {
     );
     assert_eq!(node.cli(&["get", "good", "-o", "-"]).expect_ok(), "1");
 }
+
+#[apply(promise)]
+fn what_is_pinned_is_told_at_once_whatever_of_it_is_here() {
+    let mut cluster = Cluster::new();
+    let (author, reader) = (cluster.start("author"), cluster.start("reader"));
+    author.write("file", &noise(1, 8 << 20));
+    reader.wait_for_file("file");
+    // nothing of it comes
+    author.signal(libc::SIGSTOP);
+    reader.cli(&["pin", "file"]).expect_ok();
+    let listed = reader.cli(&["cache", "ls", "--json"]).expect_json();
+    let status = reader.cli(&["status", "--json"]).expect_json();
+    author.signal(libc::SIGCONT);
+    let entry = &listed["entries"][0];
+    assert_eq!(entry["pinned"], true, "{listed}");
+    assert_eq!(entry["size_bytes"], 8 << 20, "{listed}");
+    assert_eq!(entry["names"][0]["path"], "file", "{listed}");
+    assert_eq!(status["cache"]["pinned_bytes"], 8 << 20, "{status}");
+}
