@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
 use clap_complete::ArgValueCompleter;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::complete;
 use super::connect::Reporting;
@@ -18,8 +22,8 @@ use super::questions;
 use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
-    Admitted, Call, ClientError, Expelled, Invitation, Joined, Named, Nothing, Rotated, Trust,
-    TrustedNode,
+    Admitted, Call, ClientError, Expelled, Invitation, Joined, Named, Nothing, Rotated, Status,
+    Trust, TrustedNode,
 };
 use crate::id::NodeName;
 
@@ -27,6 +31,8 @@ use crate::id::NodeName;
 const TOKEN_PREFIX: &str = "p2pfs1-";
 /// The longest token that is looked at, in bytes.
 const TOKEN_MAX_BYTES: usize = 4096;
+/// How long the daemon's end is waited for.
+const END_MAX: Duration = Duration::from_secs(15);
 
 /// The flags of `p2pfs invite`.
 #[derive(Debug, Clone, Args)]
@@ -232,10 +238,35 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
             "answer y, or give --yes, to leave",
         )?;
     }
+    let status: Status = client.call(&Call::Status {})?;
+    let daemon = process(status.pid);
     let left: Nothing = client.call(&Call::Leave {})?;
-    match options.reporting.json {
-        true => output.json(&left),
-        false => output.line("left the cluster; to join one again: p2pfs join TOKEN"),
+    let goes_on = daemon.is_some_and(|daemon| !ends(&daemon, END_MAX));
+    if options.reporting.json {
+        return output.json(&left);
+    }
+    if goes_on {
+        output.line("the daemon is still stopping: it may wait for a disk")?;
+    }
+    output.line("left the cluster; to join one again: p2pfs join TOKEN")
+}
+
+/// A process that runs, to be waited for.
+fn process(number: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Waits until a process has ended; whether it did in time.
+fn ends(process: &OwnedFd, within: Duration) -> bool {
+    let until = Instant::now() + within;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut asked = [PollFd::new(process, PollFlags::IN)];
+        match poll(&mut asked, Timespec::try_from(left).ok().as_ref()) {
+            Err(Errno::INTR) => {}
+            said => return said.is_ok_and(|ready| ready > 0),
+        }
     }
 }
 

@@ -437,3 +437,12 @@ fn a_crash_leaves_no_core_with_secrets_in_it() {
     let soft = cores.unwrap().split_whitespace().next();
     assert_eq!(soft, Some("0"), "{limits}");
 }
+
+#[apply(promise)]
+fn leave_returns_when_the_daemon_has_ended() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    node.cli(&["leave"]).expect_ok();
+    assert!(!node.is_running());
+    assert!(!is_mounted(&node.mounted("")));
+}
