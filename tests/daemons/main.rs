@@ -12,6 +12,7 @@ mod legacy;
 mod mesh;
 mod metered;
 mod model;
+mod mount_helper;
 mod nodes;
 mod own_versions;
 mod pointers;
