@@ -21,6 +21,9 @@ use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
 const READ_BYTES: usize = 64 * 1024;
 /// How often a daemon that went is looked for.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the next daemon is waited for where the one before was killed and left its socket to
+/// nobody: a service manager keeps it, and who starts daemons otherwise does so at once.
+const ABANDONED_MAX: Duration = Duration::from_secs(2);
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,8 @@ fn list(sockets: &[PathBuf]) -> String {
 #[derive(Debug)]
 pub struct Client {
     sockets: Vec<PathBuf>,
+    /// The one of them that it is connected to.
+    socket: PathBuf,
     patience: Option<Duration>,
     waits_for_restarts: bool,
     stream: UnixStream,
@@ -103,6 +108,7 @@ impl Client {
                     let (inbox, descriptors) = (Inbox::default(), VecDeque::new());
                     return Ok(Self {
                         sockets: sockets.to_vec(),
+                        socket: path.clone(),
                         patience: None,
                         waits_for_restarts: false,
                         stream,
@@ -135,7 +141,8 @@ impl Client {
     }
 
     /// Connects anew where the error says that the daemon ends, and this caller waits for the
-    /// next: the question can then be asked again. Waits 15 s at most.
+    /// next: the question can then be asked again. Waits 15 s at most, and 2 s for one that was
+    /// killed and whose socket nobody kept.
     ///
     /// # Errors
     /// The error itself where asking again is no use; [`ClientError::NotRunning`] where no daemon
@@ -149,10 +156,18 @@ impl Client {
         let Some(until) = breaks.wait_until().filter(|_| self.waits_for_restarts) else {
             return Err(error);
         };
+        let abandoned = until.min(Instant::now() + ABANDONED_MAX);
         loop {
             sleep(RECONNECT_PAUSE);
             match self.reconnect() {
-                Err(ClientError::NotRunning { .. }) if Instant::now() < until => {}
+                Err(error @ ClientError::NotRunning { .. }) => {
+                    // one that was stopped has removed its socket
+                    let is_abandoned = self.socket.exists();
+                    let until = if is_abandoned { abandoned } else { until };
+                    if Instant::now() >= until {
+                        return Err(error);
+                    }
+                }
                 outcome => return outcome,
             }
         }

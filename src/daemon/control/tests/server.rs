@@ -247,6 +247,29 @@ async fn what_may_not_be_done_twice_is_not_asked_again_and_nothing_is_for_ever()
     assert!(matches!(closed, Err(ClientError::Closed)), "{closed:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_killed_and_whose_socket_nobody_kept_is_not_waited_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        assert!(caller.read(&mut [0; 4096]).unwrap() > 0);
+    });
+    let begun = std::time::Instant::now();
+    let asked = blocking(move || {
+        let mut client = Client::connect(&[path]).unwrap();
+        client.wait_for_restarts();
+        client.call::<Peers>(&Call::Peers {})
+    })
+    .await;
+    assert!(
+        matches!(asked, Err(ClientError::NotRunning { .. })),
+        "{asked:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
 #[tokio::test]
 async fn a_socket_of_another_place_is_not_taken_up() {
     let dir = tempfile::tempdir().unwrap();
