@@ -139,7 +139,7 @@ pub struct CacheUsage {
     pub budget_bytes: u64,
     /// What it leaves free on its filesystem.
     pub floor_bytes: u64,
-    /// Of those in use, what is pinned.
+    /// What is pinned, here or still to come.
     pub pinned_bytes: u64,
     /// Files, whole or in part.
     pub files: u64,

@@ -141,7 +141,7 @@ fn content(families: &mut Families, status: &Status) {
     );
     families.gauge(
         "cache_pinned_bytes",
-        "Bytes in it that are pinned",
+        "Bytes that are pinned, here or still to come",
         cache.pinned_bytes,
     );
     families.gauge("cache_files", "Files in it, whole or in part", cache.files);
