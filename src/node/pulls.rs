@@ -128,9 +128,13 @@ impl Pulls {
         );
     }
 
-    /// An answer came and more of the log is to come.
+    /// An answer came and more of the log is to come. One that brought nothing nearer came from a
+    /// node that has not what is wanted: another is asked, after a pause.
     pub fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
         if let Some(pull) = self.pulls.get_mut(&author) {
+            if pull.position == position {
+                return self.fail(now, author);
+            }
             pull.position = position;
             pull.failures = 0;
             pull.state = PullState::Waiting { until: now };
@@ -313,6 +317,21 @@ mod tests {
         }
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
         assert_eq!(pauses.last(), Some(&RETRY_MAX));
+    }
+
+    #[test]
+    fn an_answer_that_brings_nothing_nearer_is_asked_of_another_after_a_pause() {
+        let mut now = Instant::now();
+        let mut pulls = pulls();
+        pulls.want(now, node(1), START, None);
+        let members = [node(1), node(2)];
+        // an author with an older log than the one that it told of: two machines with one key
+        for from in [node(1), node(2), node(1)] {
+            assert_eq!(pulls.next_step(now, &members).unwrap().from, from);
+            pulls.advance(now, node(1), START);
+            assert_eq!(pulls.next_step(now, &members), None);
+            now = pulls.poll_timeout().unwrap();
+        }
     }
 
     #[test]
