@@ -88,7 +88,7 @@ pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
 /// a newer head starts it again.
 pub const FRESH_PULLS_MAX: u32 = 3;
 /// How often in one life this node goes on from a higher epoch; more often means that another
-/// node has our key and does the same.
+/// node has our key and does the same. Counted anew once that one is gone.
 pub const OWN_RECOVERIES_MAX: u32 = 3;
 /// Changes kept for [`Catalogue::poll_change`]; more become one [`Change::Everything`].
 pub const CHANGES_MAX: usize = 4096;

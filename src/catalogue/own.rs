@@ -225,6 +225,11 @@ impl Catalogue {
         self.recoveries < OWN_RECOVERIES_MAX
     }
 
+    /// May be tried again as often as at first: who else had our key is gone.
+    pub fn forget_recoveries(&mut self) {
+        self.recoveries = 0;
+    }
+
     /// Goes on above an epoch of our own that we do not remember; everything is published anew.
     pub fn recover_own(&mut self, epoch_heard: u64) {
         self.recoveries += 1;

@@ -53,11 +53,15 @@ pub enum Event {
         /// What this node is from now on.
         generation: Generation,
     },
-    /// Another process uses this node's key, at this address: it is not talked to.
+    /// Two processes use one key. Comes again where one of them is heard at another address.
     CopiedKey {
-        /// Where it is.
-        address: SocketAddr,
+        /// Whose: where it is this node's, the other process is not talked to.
+        node: NodeId,
+        /// Where the other process is; of another node's, where either is.
+        addresses: Vec<SocketAddr>,
     },
+    /// One of the two that used this node's key, or another's, was not heard for a while.
+    CopyGone { node: NodeId },
     /// A statement about who is in that was not heard before: the owner checks it, and where it is
     /// news calls [`super::Cluster::spread_statement`].
     Statement {

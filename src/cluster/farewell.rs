@@ -69,6 +69,10 @@ impl Cluster {
             self.links
                 .send(now, member.address, Frame::Rumors(vec![rumor.clone()]));
         }
+        for address in self.own_copies() {
+            self.links
+                .send(now, address, Frame::Rumors(vec![rumor.clone()]));
+        }
         if last {
             self.events.push_back(Event::Left);
         }

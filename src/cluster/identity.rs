@@ -38,6 +38,14 @@ impl Life {
     }
 }
 
+/// Whether a life of a node is a later one than this, or one of another process at the same time:
+/// a process takes a new generation with each address.
+pub(super) fn is_beyond(heard: &Contact, than: &Contact) -> bool {
+    let is_known = |it: &Contact| !it.address.ip().is_unspecified();
+    let elsewhere = is_known(heard) && is_known(than) && heard.address != than.address;
+    heard.generation > than.generation || (heard.generation == than.generation && elsewhere)
+}
+
 impl Identity for Life {
     type Addr = NodeId;
 

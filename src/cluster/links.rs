@@ -62,6 +62,8 @@ pub(super) enum Arrival {
     /// A proven peer says something.
     Frame {
         from: Contact,
+        /// Its process.
+        salt: Salt,
         address: SocketAddr,
         frame: Frame,
     },
@@ -72,6 +74,8 @@ pub(super) enum Arrival {
 pub(super) struct Introduction {
     /// The peer; an unspecified address is replaced by the one that it was seen at.
     pub(super) who: Contact,
+    /// Its process.
+    pub(super) salt: Salt,
     /// Where it was proven.
     pub(super) address: SocketAddr,
     /// Whether we said hello, rather than it.
@@ -182,8 +186,12 @@ impl Links {
 
     /// The peer that is proven to be at `address`.
     pub(super) fn proven(&self, address: SocketAddr) -> Option<Contact> {
+        self.speaker_at(address).map(|(who, _)| who)
+    }
+
+    fn speaker_at(&self, address: SocketAddr) -> Option<(Contact, Salt)> {
         let salt = self.links.get(&address)?.salt?;
-        self.sessions.get(&salt).map(|session| session.who)
+        self.sessions.get(&salt).map(|session| (session.who, salt))
     }
 
     /// How many links there are.

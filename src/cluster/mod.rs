@@ -15,6 +15,7 @@
 //! | `seeds` | whom to greet when, for ever |
 //! | `rumors` | heads and departures, passed on for a few rounds |
 //! | `farewell` | leaving, and members that are away |
+//! | `copies` | which processes speak as which node: keys that are used twice |
 //!
 //! What a datagram says is believed as far as its sender can know it: a link proves who sends, and
 //! where a node lives, which life it is in and that it goes is believed only as that node signed it
@@ -44,6 +45,7 @@ use crate::trust::{Keyring, NodeKey};
 use crate::wire::native::udp::{Farewell, Frame, HEAD_MAX_BYTES, PAYLOAD_MAX_BYTES, Rumor};
 
 mod config;
+mod copies;
 mod counters;
 mod event;
 mod farewell;
@@ -65,6 +67,7 @@ use config::{
     BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, EVENTS_MAX, KNOCKS_AT_ONCE, KNOCKS_PER_S,
     SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };
+use copies::Copies;
 use farewell::{Absence, Leaving};
 use links::Links;
 use roster::{Change, Roster};
@@ -121,7 +124,7 @@ pub struct Cluster {
     leaving: Option<Leaving>,
     small: bool,
     broadcasts: TokenBucket,
-    copied_key_reports: TokenBucket,
+    copies: Copies,
     push_pull: Option<Instant>,
     push_pulls: usize,
     head: spread::OwnHead,
@@ -172,7 +175,7 @@ impl Cluster {
             leaving: None,
             small: true,
             broadcasts: TokenBucket::per_second(per_s, per_s, now),
-            copied_key_reports: TokenBucket::one_in(Duration::from_secs(60), 3, now),
+            copies: Copies::new(now),
             push_pull: None,
             push_pulls: 0,
             head: spread::OwnHead::new(now),
@@ -209,6 +212,7 @@ impl Cluster {
         self.greet_seeds(now);
         self.spread(now);
         self.end_absences(now);
+        self.review_copies(now);
         self.ask_for_push_pull(now);
         self.settle(now);
     }
@@ -232,6 +236,7 @@ impl Cluster {
             self.roster.poll_timeout(),
             self.rumors.poll_timeout(),
             self.absence_timeout(),
+            self.copies_timeout(),
             self.head.poll_timeout(),
             self.push_pull,
         ];
@@ -361,26 +366,6 @@ impl Cluster {
         }
     }
 
-    fn greet_seeds(&mut self, now: Instant) {
-        if now < self.seeds.poll_timeout() {
-            return;
-        }
-        let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
-        for address in self.seeds.due(now, &members, &mut self.rng) {
-            self.approach(now, address);
-        }
-    }
-
-    /// Makes whoever is at `address` take us in, if it is not a member here.
-    fn approach(&mut self, now: Instant, address: SocketAddr) {
-        match self.links.proven(address) {
-            Some(peer) if peer.node == self.links.me().node => {}
-            Some(peer) if self.roster.live().contains_key(&peer.node) => {}
-            Some(peer) => self.roster.announce(now, peer),
-            None => self.links.greet(now, address),
-        }
-    }
-
     fn ask_for_push_pull(&mut self, now: Instant) {
         if self.push_pull.is_none_or(|at| now < at) {
             return;
@@ -408,6 +393,9 @@ impl Cluster {
         loop {
             while let Some(change) = self.roster.poll_change() {
                 self.note(now, change);
+            }
+            while let Some((life, contradicted)) = self.roster.poll_other_life() {
+                self.note_later_life(now, &life, contradicted);
             }
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;

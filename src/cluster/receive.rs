@@ -1,6 +1,7 @@
 //! What arrives over proven links, and what follows from it.
 
 use super::event::Offence;
+use super::identity::is_beyond;
 use super::rumors::Departure;
 use super::vouch::Doubt;
 use super::*;
@@ -11,14 +12,28 @@ use roster::Refused;
 impl Cluster {
     pub(super) fn receive(&mut self, now: Instant, arrival: Arrival) {
         match arrival {
-            Arrival::Proven(introduction) => self.meet(now, introduction),
-            // another process with our key says nothing that counts
-            Arrival::Frame { from, .. } if from.node == self.links.me().node => {}
+            Arrival::Proven(it) => {
+                self.note_speaker(now, it.who.node, it.salt, it.address);
+                self.meet(now, it);
+            }
             Arrival::Frame {
                 from,
+                salt,
                 address,
                 frame,
-            } => self.hear(now, from, address, frame),
+            } => {
+                let farewell = farewell_of(&frame, &from.node);
+                match farewell {
+                    Some(_) => self.speaker_left(now, from.node, salt),
+                    None => self.note_speaker(now, from.node, salt, address),
+                }
+                if from.node != self.links.me().node {
+                    self.hear(now, from, address, frame);
+                } else if let Some(farewell) = farewell {
+                    // what else another process with our key says does not count
+                    self.hear_rumor(now, from.node, farewell);
+                }
+            }
         }
     }
 
@@ -32,15 +47,7 @@ impl Cluster {
 
     fn meet(&mut self, now: Instant, peer: Introduction) {
         let me = self.links.me();
-        if peer.who.node == me.node {
-            if self.copied_key_reports.take(1, now) {
-                self.events.push_back(Event::CopiedKey {
-                    address: peer.address,
-                });
-            }
-            return;
-        }
-        if self.leaving.is_some() {
+        if peer.who.node == me.node || self.leaving.is_some() {
             return;
         }
         if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
@@ -83,6 +90,7 @@ impl Cluster {
             }
             Frame::Swim(packet) => self.hear_swim(now, from, address, &packet),
             Frame::Outlived { known } => {
+                self.roster.refused_by(now, &from.node);
                 if self.outlive(now, from.node, &known) {
                     self.roster.announce(now, from);
                 }
@@ -175,7 +183,7 @@ impl Cluster {
     /// where this node did not sign it, or where it happened too often lately.
     pub(super) fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
         let (me, heard) = (self.links.me(), known.contact);
-        if heard.node != me.node || heard.generation <= me.generation {
+        if heard.node != me.node || !is_beyond(&heard, &me) {
             return false;
         }
         if let Err(doubt) = self.vouchers.check_life(known) {
@@ -184,7 +192,9 @@ impl Cluster {
             }
             return false;
         }
-        self.contradict(now, heard.generation)
+        let contradicts = self.contradict(now, heard.generation);
+        self.note_later_life(now, &heard, contradicts);
+        contradicts
     }
 
     /// Goes on after `known`; false where that happened too often lately.
@@ -196,4 +206,14 @@ impl Cluster {
         self.roster.outlive(now, known);
         true
     }
+}
+
+/// That a node itself says that it goes.
+fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Rumor> {
+    let Frame::Rumors(rumors) = frame else {
+        return None;
+    };
+    let mut rumors = rumors.iter();
+    let own = rumors.find(|it| matches!(it, Rumor::Departure { who, .. } if who.node == *from));
+    own.cloned()
 }

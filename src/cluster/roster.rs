@@ -26,19 +26,17 @@ use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
 
 mod packet;
+mod quarrel;
 mod timers;
 
 use packet::{SENDS_MIN, decode, encode, engine_config, is_reachable};
+use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
 use timers::Timers;
 
 type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
 type Update = foca::Member<Life>;
 type Header = foca::Header<Life>;
 
-/// How fast this node may go on as a new generation: some at once for a hard restart, then slowly,
-/// so that two processes with one key do not fill the network with their quarrel.
-const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
-const RENEWALS_AT_ONCE: u32 = 6;
 /// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
 const ROUND_TRIP_WEIGHT: u32 = 8;
 
@@ -78,6 +76,9 @@ pub(super) struct Roster {
     pings: BTreeMap<NodeId, (foca::ProbeNumber, Instant)>,
     round_trips: BTreeMap<NodeId, Duration>,
     renewals: TokenBucket,
+    /// Whether another process is known to use this node's key.
+    quarrels: bool,
+    other_lives: VecDeque<OtherLife>,
     sends: VecDeque<(Contact, Bytes)>,
     changes: VecDeque<Change>,
 }
@@ -104,6 +105,8 @@ impl Roster {
             pings: BTreeMap::new(),
             round_trips: BTreeMap::new(),
             renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
+            quarrels: false,
+            other_lives: VecDeque::new(),
             sends: VecDeque::new(),
             changes: VecDeque::new(),
         }
@@ -172,7 +175,7 @@ impl Roster {
             return Ok(None);
         };
         let sender = packet.header.src.0;
-        if let Some(later) = self.vouchers.later(&sender.node, sender.generation) {
+        if let Some(later) = self.vouchers.later(&sender) {
             return Err(Refused::Outlived(Box::new(later)));
         }
         if !self.vouchers.knows(&sender) {
@@ -180,20 +183,22 @@ impl Roster {
         }
         let (mut updates, blame) = self.believed(from, &packet.updates);
         updates.retain(|update| is_member(&update.id().0.node));
-        let only_believed = (updates.len() < packet.updates.len())
-            .then(|| encode(&packet.header, &updates, &self.vouchers));
-        let data = only_believed.as_deref().unwrap_or(data);
         if !self.has_room(&updates) {
             counters.too_many_members += 1;
             return Ok(blame);
         }
-        if !self.may_contradict(now, &packet.header, &updates) {
+        if !self.contradicts_in_time(now, &packet.header, &mut updates) {
             counters.too_many_renewals += 1;
-            return Ok(blame);
+            if packet.header.message == foca::Message::TurnUndead {
+                return Ok(blame);
+            }
         }
+        let only_believed = (updates.len() < packet.updates.len())
+            .then(|| encode(&packet.header, &updates, &self.vouchers));
+        let data = only_believed.as_deref().unwrap_or(data);
         self.measure(now, &packet.header);
         if let Some(later) = self.later_self(&updates) {
-            self.outlive(now, later);
+            self.go_on_after(now, later, true);
         }
         if self.engine.handle_data(data, &mut self.runtime).is_err() {
             counters.bad_swim += 1;
@@ -228,22 +233,6 @@ impl Roster {
         });
         let believed = believed.map(|(update, _)| update.clone()).collect();
         (believed, blame)
-    }
-
-    /// Goes on as the life after `heard`, where that is a later one than this.
-    pub(super) fn outlive(&mut self, now: Instant, heard: Generation) {
-        let me = *self.engine.identity();
-        if heard < me.0.generation {
-            return;
-        }
-        if let Some(next) = me.after(heard) {
-            self.become_life(now, next);
-        }
-    }
-
-    /// Whether a contradiction is allowed now; takes it from the allowance.
-    pub(super) fn take_renewal(&mut self, now: Instant) -> bool {
-        self.renewals.take(1, now)
     }
 
     /// Goes on at another address.
@@ -301,11 +290,9 @@ impl Roster {
         let (mut updates, _) = self.believed(NodeId::new([0; 32]), &signed);
         let me = self.engine.identity().0;
         if let Some(later) = self.later_self(&updates) {
-            if self.take_renewal(now) {
-                self.outlive(now, later);
-            } else {
-                counters.too_many_renewals += 1;
-            }
+            let may = self.take_renewal(now);
+            counters.too_many_renewals += u64::from(!may);
+            self.go_on_after(now, later, may);
         }
         updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
         if !self.has_room(&updates) {
@@ -369,28 +356,6 @@ impl Roster {
             .filter(|u| self.generation_of(&u.id().0.node).is_none())
             .count();
         held + new < MEMBERS_MAX
-    }
-
-    /// Where the packet makes us go on as another generation, whether that is allowed yet.
-    fn may_contradict(&mut self, now: Instant, header: &Header, updates: &[Update]) -> bool {
-        let me = *self.engine.identity();
-        let buried = |u: &Update| *u.id() == me && u.state() == State::Down;
-        let forced = header.message == foca::Message::TurnUndead
-            || updates.iter().any(buried)
-            || self.later_self(updates).is_some();
-        !forced || self.take_renewal(now)
-    }
-
-    /// A later life of this very node among the updates.
-    fn later_self(&self, updates: &[Update]) -> Option<Generation> {
-        let me = self.engine.identity().0;
-        let own = updates
-            .iter()
-            .map(|u| u.id().0)
-            .filter(|contact| contact.node == me.node);
-        own.map(|contact| contact.generation)
-            .filter(|g| *g > me.generation)
-            .max()
     }
 
     fn measure(&mut self, now: Instant, header: &Header) {
@@ -483,7 +448,7 @@ impl Roster {
         self.tuned_for = size;
         let decades = (size as f64).log10();
         let mut config = self.base.clone();
-        config.suspect_to_down_after = self.suspicion.mul_f64(decades.max(1.0));
+        config.suspect_to_down_after = self.patience().mul_f64(decades.max(1.0));
         config.max_transmissions =
             NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));
         let _ = self.engine.set_config(config);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
+use super::Cluster;
 use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
 use super::links::canonical;
 use crate::bucket::TokenBucket;
@@ -121,6 +122,28 @@ impl Seeds {
             self.greeted_alone = 0;
             self.next = now + self.period;
             strangers.choose(rng).copied().into_iter().collect()
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn greet_seeds(&mut self, now: Instant) {
+        if now < self.seeds.poll_timeout() {
+            return;
+        }
+        let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
+        for address in self.seeds.due(now, &members, &mut self.rng) {
+            self.approach(now, address);
+        }
+    }
+
+    /// Makes whoever is at `address` take us in, if it is not a member here.
+    pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
+        match self.links.proven(address) {
+            Some(peer) if peer.node == self.links.me().node => {}
+            Some(peer) if self.roster.live().contains_key(&peer.node) => {}
+            Some(peer) => self.roster.announce(now, peer),
+            None => self.links.greet(now, address),
         }
     }
 }

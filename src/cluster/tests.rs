@@ -308,12 +308,13 @@ fn another_process_with_our_key_is_reported_and_not_talked_to() {
     let copy = Cluster::new(config, key(1), address(2), Generation(7), keyring, 7, now);
     let mut table = Table::with([(address(1), original), (address(2), copy)].into(), now);
     table.run(Duration::from_secs(30));
-    assert!(table.told(1).contains(&Event::CopiedKey {
-        address: address(2)
-    }));
-    assert!(table.told(2).contains(&Event::CopiedKey {
-        address: address(1)
-    }));
+    for (n, other) in [(1, 2), (2, 1)] {
+        let copied = Event::CopiedKey {
+            node: node(1),
+            addresses: vec![address(other)],
+        };
+        assert!(table.told(n).contains(&copied));
+    }
     assert_eq!(table.seat(1).live().count(), 0);
     assert!(
         table.recorded.len() < 200,

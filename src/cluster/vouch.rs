@@ -13,7 +13,7 @@ use foca::{Codec, Header, Member, PostcardCodec};
 use parking_lot::Mutex;
 
 use super::config::MEMBERS_MAX;
-use super::identity::Life;
+use super::identity::{Life, is_beyond};
 use crate::id::{Generation, NodeId};
 use crate::trust::{NodeKey, verify};
 use crate::wire::native::udp::{
@@ -131,7 +131,7 @@ impl Vouchers {
         let mut table = self.table.lock();
         let node = signed.contact.node;
         let known = table.known.get(&node).map(|known| known.contact.generation);
-        if known.is_none_or(|known| known <= signed.contact.generation) {
+        if known.is_none_or(|known| known < signed.contact.generation) {
             if known.is_none() && table.known.len() >= 2 * MEMBERS_MAX {
                 table.known.pop_first();
             }
@@ -146,20 +146,27 @@ impl Vouchers {
         known.is_some_and(|known| known.contact.generation == contact.generation)
     }
 
-    /// A later life of a node than this one, where one is known.
-    pub(super) fn later(&self, node: &NodeId, than: Generation) -> Option<SignedContact> {
+    /// A life of a node beyond this one, where one is known.
+    pub(super) fn later(&self, than: &Contact) -> Option<SignedContact> {
         let table = self.table.lock();
-        let known = table.known.get(node).copied();
-        known.filter(|known| known.contact.generation > than)
+        let known = table.known.get(&than.node).copied();
+        known.filter(|known| is_beyond(&known.contact, than))
     }
 
     fn signature_of(&self, contact: &Contact) -> Option<Signature> {
         if contact.node == self.key.node_id() {
             return Some(self.sign(*contact).signature);
         }
-        let table = self.table.lock();
-        let known = table.known.get(&contact.node)?;
-        (known.contact.generation == contact.generation).then_some(known.signature)
+        let known = *self.table.lock().known.get(&contact.node)?;
+        if known.contact.generation != contact.generation {
+            return None;
+        }
+        // two processes with one key may have signed one generation at two addresses
+        let signed = SignedContact {
+            contact: *contact,
+            ..known
+        };
+        self.check_life(&signed).is_ok().then_some(known.signature)
     }
 }
 

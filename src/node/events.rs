@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::copied::CopiedKey;
 use super::machine::NodeEvent;
 use crate::catalogue::{Change, Found, View};
 use crate::cluster::DownReason;
@@ -233,12 +234,16 @@ impl EventLog {
 
     /// The same, in place of those that begin so.
     pub fn warn_owner_instead(&self, beginning: &str, message: String) {
+        self.warn_instead(beginning, message, Audience::Owner);
+    }
+
+    fn warn_instead(&self, beginning: &str, message: String, audience: Audience) {
         {
             let mut kept = self.kept.lock();
             kept.warnings
                 .retain(|(text, _)| *text == message || !text.starts_with(beginning));
         }
-        self.warn_owner(message);
+        self.warn_whom(message, audience);
     }
 
     fn warn_whom(&self, message: String, audience: Audience) {
@@ -269,7 +274,7 @@ impl EventLog {
         let _nobody_follows = self.live.send(noted);
     }
 
-    pub(super) fn note_node(&self, event: &NodeEvent, view: &View) {
+    pub(super) fn note_node(&self, me: NodeId, event: &NodeEvent, view: &View) {
         let who = |node: &NodeId| Who {
             node: *node,
             name: view.label(node),
@@ -278,11 +283,12 @@ impl EventLog {
             NodeEvent::PeerUp(member) => self.note(News::PeerUp(who(&member.node))),
             NodeEvent::PeerAway { node } => self.note(News::PeerAway(who(node))),
             NodeEvent::PeerDown { node, why } => self.note(News::PeerDown(who(node), *why)),
-            NodeEvent::CopiedKey { node, how } => self.warn(format!(
-                "the key of node {} is used by two machines ({how}): give one of them a new state \
-                 directory",
-                node.short(8)
-            )),
+            NodeEvent::CopiedKey { node, addresses } => {
+                let key = CopiedKey::of(node, &me);
+                let warning = key.warning(view.label(node), addresses);
+                self.warn_instead(&key.beginning(), warning, Audience::Everybody);
+            }
+            NodeEvent::CopyGone { node } => self.settle(&CopiedKey::of(node, &me).beginning()),
             NodeEvent::Stated(signed) => self.note_statement(signed, &who),
             NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
             NodeEvent::NamesRefused => self.warn(

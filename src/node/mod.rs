@@ -12,6 +12,7 @@ mod ahead;
 mod checks;
 mod claims;
 mod content;
+mod copied;
 mod courier;
 pub mod door;
 mod error;

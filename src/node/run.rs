@@ -392,11 +392,16 @@ impl Runner {
             NodeEvent::MembershipChanged => self.parts.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
             NodeEvent::Offended { node, what } => self.parts.offenders.note(*node, *what),
-            NodeEvent::CopiedKey { .. } | NodeEvent::Stated(_) | NodeEvent::NamesRefused => {}
+            NodeEvent::CopiedKey { .. }
+            | NodeEvent::CopyGone { .. }
+            | NodeEvent::Stated(_)
+            | NodeEvent::NamesRefused => {}
             NodeEvent::Left => self.has_left = true,
         }
         let view = self.parts.published.view.load();
-        self.parts.events.note_node(&event, &view);
+        self.parts
+            .events
+            .note_node(self.machine.cluster().me().node, &event, &view);
     }
 
     fn knock(&mut self, address: SocketAddr) {

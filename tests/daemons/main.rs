@@ -2,6 +2,7 @@
 //! signals, by the programs that they have. One promise at a time.
 
 mod commands;
+mod copied_keys;
 mod demo;
 mod disks;
 mod edges;

@@ -18,14 +18,7 @@ fn peer(node: &Node, name: &str) -> Value {
 }
 
 fn start_unmounted(cluster: &mut Cluster, names: &[&str]) -> Vec<Node> {
-    let start = |name: &&str| {
-        let unmounted = NodeOptions {
-            mounted: false,
-            config: "[mount]\nenabled = false\n".to_owned(),
-            ..NodeOptions::new(name)
-        };
-        cluster.start_with(unmounted)
-    };
+    let start = |name: &&str| cluster.start_with(NodeOptions::unmounted(name));
     names.iter().map(start).collect()
 }
 

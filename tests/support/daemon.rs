@@ -34,6 +34,15 @@ impl NodeOptions {
             config: String::new(),
         }
     }
+
+    /// The same without a mount.
+    pub fn unmounted(name: &str) -> Self {
+        Self {
+            mounted: false,
+            config: "[mount]\nenabled = false\n".to_owned(),
+            ..Self::new(name)
+        }
+    }
 }
 
 /// A daemon of its own folder.
@@ -207,6 +216,11 @@ impl Node {
         self.address = status["address"].as_str().unwrap().parse().unwrap();
         self.options.listen = self.address.to_string();
         self.running = Some(running);
+    }
+
+    /// Its next start is at another address.
+    pub fn take_any_port(&mut self) {
+        self.options.listen = "127.0.0.1:0".to_owned();
     }
 
     pub fn socket(&self) -> PathBuf {

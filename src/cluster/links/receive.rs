@@ -153,13 +153,14 @@ impl Links {
         };
         link.heard = now;
         link.token = None;
-        let Some(from) = self.proven(address) else {
+        let Some((from, salt)) = self.speaker_at(address) else {
             return Vec::new();
         };
         match frame {
             Frame::Nothing => Vec::new(),
             frame => vec![Arrival::Frame {
                 from,
+                salt,
                 address,
                 frame,
             }],
@@ -186,6 +187,7 @@ impl Links {
         self.flush(from);
         let mut arrivals = vec![Arrival::Proven(Introduction {
             who,
+            salt,
             address: from,
             greeted: false,
             reached: proof.reached,
@@ -225,6 +227,7 @@ impl Links {
         self.flush(from);
         Ok(Arrival::Proven(Introduction {
             who,
+            salt,
             address: from,
             greeted: true,
             reached,
@@ -338,7 +341,7 @@ impl Links {
             token: self.cookies.token(now, from, salt),
             who: Box::new(self.credentials),
             reached: from,
-            known: self.vouchers.later(&who.node, who.generation).map(Box::new),
+            known: self.vouchers.later(who).map(Box::new),
         };
         self.transmit(from, &unbound(salt, frame), Some(&pair));
     }

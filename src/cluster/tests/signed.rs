@@ -58,7 +58,7 @@ fn a_life_that_its_node_did_not_sign_is_refused_in_gossip_lists_and_answers() {
         contact: forged,
         signature: liar.sign(forged).signature,
     });
-    let known = liar.later(&node(3), Generation(0)).unwrap();
+    let known = liar.later(&who).unwrap();
     node_1_says(&mut table, &[3], &Frame::Outlived { known });
     let now = table.now;
     let me = table.seat(1).me();

@@ -35,6 +35,7 @@ impl Service {
             }
         }
         // what is to be done first stands first
+        checks.splice(..0, self.check_copied_keys());
         checks.splice(..0, self.check_membership());
         Ok(Checkup { checks })
     }
@@ -98,7 +99,7 @@ impl Service {
 }
 
 /// A sentence that says what is wrong and, behind a semicolon, what helps.
-fn told(problem: &str) -> (&str, Option<&str>) {
+pub(super) fn told(problem: &str) -> (&str, Option<&str>) {
     match problem.split_once("; ") {
         Some((why, remedy)) => (why, Some(remedy)),
         None => (problem, None),

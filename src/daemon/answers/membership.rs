@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::Service;
+use super::doctor::told;
 use super::trust::time_of;
-use crate::daemon::control::Check;
+use crate::daemon::control::{Check, CheckState};
 use crate::daemon::seeds;
 use crate::id::NodeId;
 use crate::node::Probed;
@@ -32,6 +33,31 @@ impl Service {
             let found = format!("this node was expelled by {by} on {at}");
             Check::failed("membership", found, COME_BACK)
         })
+    }
+
+    /// Keys that two machines use, this node's first.
+    pub(super) fn check_copied_keys(&self) -> Vec<Check> {
+        let copied = self.node.copied_keys();
+        let check = |said: &String| {
+            let (found, remedy) = told(said);
+            Check::failed("key", found, remedy.unwrap_or_default())
+        };
+        copied.iter().map(check).collect()
+    }
+
+    /// What is found about the others, where it may be the other machine with this node's key that
+    /// they mean: then no firewall is to blame.
+    pub(super) fn unless_copied(&self, mut checks: Vec<Check>) -> Vec<Check> {
+        let is_copied = self.node.is_copied();
+        let is_of_others =
+            |check: &Check| check.name.starts_with("seed ") || check.name.starts_with("peer ");
+        let doubtful = checks
+            .iter_mut()
+            .filter(|it| is_copied && it.state == CheckState::Failed && is_of_others(it));
+        doubtful.for_each(|check| {
+            check.remedy = Some("do what the line of the key says".to_owned());
+        });
+        checks
     }
 
     /// Whether a node that refused this one is a member by what is known here.

@@ -149,12 +149,8 @@ impl Machine {
             HeadOutcome::Known => {}
             HeadOutcome::Pull(pull) => self.want_log(now, pull, from),
             HeadOutcome::CopiedKey { author } => {
-                let how = "two different logs carry the same number".to_owned();
-                self.push_event(NodeEvent::CopiedKey { node: author, how });
-                if author == self.me && self.catalogue.can_recover() {
-                    // or our own state went back, as a restored disk does: what is said from now
-                    // on is above both
-                    self.recover(now, signed.head.epoch);
+                if author == self.me {
+                    self.handle_other_own_log(now, signed.head.epoch);
                 }
                 return;
             }
@@ -172,6 +168,32 @@ impl Machine {
         }
         if author != self.me {
             self.spread(now, signed);
+        }
+    }
+
+    /// Another log of ours is as new as this one. Once, that is what a restored disk makes of
+    /// itself, and what is said from now on is above both; again and again, somebody else goes on.
+    fn handle_other_own_log(&mut self, now: Instant, epoch_heard: u64) {
+        if self.catalogue.can_recover() {
+            self.recover(now, epoch_heard);
+        } else if !self.cluster.is_copied(&self.me) {
+            self.push_event(NodeEvent::CopiedKey {
+                node: self.me,
+                addresses: Vec::new(),
+            });
+        }
+    }
+
+    /// A key is used once again. Where it is ours, what the other one said last may stand above
+    /// what we say: any member knows.
+    pub(super) fn handle_copy_gone(&mut self, node: NodeId) {
+        self.push_event(NodeEvent::CopyGone { node });
+        if node == self.me {
+            self.catalogue.forget_recoveries();
+            let member = self.cluster.live().next();
+            if let Some(member) = member {
+                self.ask_for_heads(member.node, member.address);
+            }
         }
     }
 

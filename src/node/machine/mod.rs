@@ -123,12 +123,15 @@ pub enum NodeEvent {
         /// What it is now.
         generation: Generation,
     },
-    /// Another machine uses a node's key: a person must look.
+    /// Two machines use one key: a person must look. Comes again with every further address.
     CopiedKey {
         node: NodeId,
-        /// How it showed.
-        how: String,
+        /// Where the other machine is, or of another node's key, where either is, as far as that
+        /// is known.
+        addresses: Vec<SocketAddr>,
     },
+    /// One of the two was not heard for a while.
+    CopyGone { node: NodeId },
     /// Another node breaks the rules of the cluster: a person should know.
     Offended { node: NodeId, what: Offence },
     /// A member has stated who comes or goes; told where it was news.
@@ -429,10 +432,10 @@ impl Machine {
             ClusterEvent::Renewed { generation } => {
                 self.push_event(NodeEvent::Renewed { generation });
             }
-            ClusterEvent::CopiedKey { address } => {
-                let how = format!("another process with this node's key answers at {address}");
-                self.push_event(NodeEvent::CopiedKey { node: self.me, how });
+            ClusterEvent::CopiedKey { node, addresses } => {
+                self.push_event(NodeEvent::CopiedKey { node, addresses });
             }
+            ClusterEvent::CopyGone { node } => self.handle_copy_gone(node),
             ClusterEvent::Statement { from, bytes } => self.hear_statement(now, from, &bytes),
             ClusterEvent::Stranger { address } => self.push_event(NodeEvent::Knock { address }),
             ClusterEvent::Offended { node, what } => {

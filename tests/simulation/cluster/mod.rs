@@ -5,6 +5,7 @@
 //! order, so the same seed replays exactly, and a failing seed is the whole report.
 
 mod chaos;
+mod copies;
 mod membership;
 mod network;
 mod world;

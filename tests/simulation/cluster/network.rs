@@ -1,6 +1,6 @@
 //! What is between the nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,7 @@ pub struct Network {
     rng: StdRng,
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
+    blocked: BTreeSet<[SocketAddr; 2]>,
     in_flight: BTreeMap<(Instant, u64), Parcel>,
     count: u64,
     /// Bytes of datagrams that each address has sent, without IP and UDP headers.
@@ -76,6 +77,7 @@ impl Network {
             rng: StdRng::seed_from_u64(seed),
             weather,
             parts: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             count: 0,
             sent_bytes: BTreeMap::new(),
@@ -108,6 +110,11 @@ impl Network {
         self.parts = parts;
     }
 
+    /// These two do not reach each other from now on.
+    pub fn block(&mut self, one: SocketAddr, other: SocketAddr) {
+        self.blocked.extend([[one, other], [other, one]]);
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
@@ -118,7 +125,8 @@ impl Network {
             && entry.key().0 <= now
         {
             let parcel = entry.remove();
-            if self.parts.get(&parcel.from) == self.parts.get(&parcel.to) {
+            let is_blocked = self.blocked.contains(&[parcel.from, parcel.to]);
+            if !is_blocked && self.parts.get(&parcel.from) == self.parts.get(&parcel.to) {
                 return Some(parcel);
             }
         }

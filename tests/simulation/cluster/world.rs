@@ -27,6 +27,8 @@ pub struct Node {
     /// The newest head that it holds of each author.
     pub heads: Heads,
     generation: u64,
+    /// Whose key it has; its own, unless it is a copy.
+    keyed_as: usize,
     wake: Option<Instant>,
 }
 
@@ -44,6 +46,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     seed: u64,
     secret: u8,
+    /// How many processes lived as this generation of a node.
+    lives: BTreeMap<(NodeId, Generation), u64>,
     wakes: BTreeSet<(Instant, usize)>,
     by_address: BTreeMap<SocketAddr, usize>,
     trace: blake3::Hasher,
@@ -59,6 +63,7 @@ impl World {
             nodes: Vec::new(),
             seed,
             secret: 1,
+            lives: BTreeMap::new(),
             wakes: BTreeSet::new(),
             by_address: BTreeMap::new(),
             trace: blake3::Hasher::new(),
@@ -98,10 +103,25 @@ impl World {
             events,
             heads,
             generation,
+            keyed_as: index,
             wake: None,
         });
         self.by_address.insert(address, index);
         index
+    }
+
+    /// Adds a node that is down and has the key of another, and the number of its next life.
+    pub fn add_copy(&mut self, of: usize, seeds: &[usize]) -> usize {
+        let copy = self.add(seeds, ClusterConfig::default());
+        self.nodes[copy].keyed_as = of;
+        self.nodes[copy].id = self.nodes[of].id;
+        self.nodes[copy].generation = self.nodes[of].generation;
+        copy
+    }
+
+    fn has_copies(&self) -> bool {
+        let mut nodes = self.nodes.iter().enumerate();
+        nodes.any(|(index, node)| node.keyed_as != index)
     }
 
     /// Starts a node as its next generation.
@@ -116,13 +136,17 @@ impl World {
         let node = &mut self.nodes[index];
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
         let (config, address) = (node.config.clone(), node.address);
+        // what a process has by chance it shares with no other one
+        let lives = self.lives.entry((node.id, generation)).or_default();
+        let seed = self.seed + *lives;
+        *lives += 1;
         let cluster = Cluster::new(
             config,
-            key(index),
+            key(node.keyed_as),
             address,
             generation,
             keyring,
-            self.seed,
+            seed,
             self.now,
         );
         node.cluster = Some(cluster);
@@ -131,6 +155,14 @@ impl World {
         if let Some(&(_, rank)) = self.nodes[index].heads.get(&self.nodes[index].id) {
             self.set_head(index, rank);
         }
+    }
+
+    /// A node's machine has another address from now on.
+    pub fn relocate(&mut self, index: usize, address: SocketAddr) {
+        self.by_address.remove(&self.nodes[index].address);
+        self.by_address.insert(address, index);
+        self.nodes[index].address = address;
+        self.with(index, |cluster, now| cluster.move_to(now, address));
     }
 
     /// Kills a node: nobody hears of it.
@@ -313,6 +345,8 @@ impl World {
             self.trace
                 .update(format!("{at:?} {index} {event:?}\n").as_bytes());
             ended |= event == Event::Left;
+            let copied = matches!(event, Event::CopiedKey { .. });
+            assert!(!copied || self.has_copies(), "{at:?}: {index} {event:?}");
             self.act_on(index, &event);
             self.nodes[index].events.push((self.now, event));
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2pfs::cluster::Leave;
 use p2pfs::id::NodeId;
 use p2pfs::node::machine::NodeEvent;
 use rand::RngExt;
@@ -169,5 +170,37 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
             })
         };
         assert!(world.run_until(2 * SECOND, shown).is_some());
+    });
+}
+
+#[test]
+fn a_node_whose_copy_is_gone_is_listed_with_all_that_it_shares() {
+    each_seed(12, |seed| {
+        let mut world = furnished(4, seed, Weather::calm());
+        let twin = world.add();
+        world.nodes[twin].key = world.nodes[2].key.clone();
+        world.nodes[twin].id = world.nodes[2].id;
+        world.nodes[twin].disk = world.nodes[2].disk.clone();
+        world.boot(twin);
+        // for as long as it takes until neither outbids the other's log any more
+        world.run_for(90 * SECOND);
+        match seed % 2 {
+            0 => world.crash(twin, Death::Process),
+            _ => world.leave(twin, Leave::Away),
+        }
+        world.run_for(180 * SECOND);
+        let hash = world.content(3000);
+        world.put(2, "after all", hash);
+        let listed = |world: &World| {
+            [0, 1, 3].iter().all(|n| {
+                let view = &world.running(*n).view;
+                ["after all", "of2/file0"].iter().all(|name| {
+                    let path = crate::nodes::world::path(name);
+                    view.lookup(&path).is_some()
+                })
+            })
+        };
+        let took = world.run_until(5 * SECOND, listed);
+        assert!(took.is_some(), "seed {seed}: {}", explain(&world));
     });
 }

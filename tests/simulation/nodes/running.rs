@@ -334,6 +334,7 @@ impl Node {
             NodeEvent::Renewed { generation } => self.disk.generation = generation.0,
             NodeEvent::Knock { address } => running.knocks.push(*address),
             NodeEvent::CopiedKey { .. }
+            | NodeEvent::CopyGone { .. }
             | NodeEvent::Offended { .. }
             | NodeEvent::NamesRefused
             | NodeEvent::Stated(_)

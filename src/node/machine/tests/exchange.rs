@@ -323,7 +323,7 @@ fn a_head_of_our_own_that_we_do_not_remember_is_outbid() {
 }
 
 #[test]
-fn a_second_log_under_our_own_number_is_reported_and_outbid_a_few_times() {
+fn a_second_log_under_our_own_number_is_outbid_a_few_times_and_then_reported() {
     let mut bench = Bench::new(1);
     bench.put(0, "a", "1");
     bench.run(Duration::from_secs(1));
@@ -340,9 +340,11 @@ fn a_second_log_under_our_own_number_is_reported_and_outbid_a_few_times() {
         bench.run(Duration::from_secs(1));
         epochs.push(bench.machines[0].catalogue().own_head().epoch);
     }
-    assert_eq!(bench.events.len(), 6);
+    // a disk that was restored makes one too
+    let outbid = crate::catalogue::OWN_RECOVERIES_MAX as usize;
+    assert_eq!(bench.events.len(), 6 - outbid);
     let copied = |(_, event): &(usize, NodeEvent)| matches!(event, NodeEvent::CopiedKey { .. });
     assert!(bench.events.iter().all(copied));
     epochs.dedup();
-    assert_eq!(epochs.len(), crate::catalogue::OWN_RECOVERIES_MAX as usize);
+    assert_eq!(epochs.len(), outbid);
 }
