@@ -5,7 +5,7 @@
 
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
 use super::pages::{BLOCK_PAGES, Counts, page_count};
-use crate::digest::outboard_bytes;
+use crate::digest::Grain;
 use crate::extent::{CHUNK_BYTES, PAGE_BYTES};
 
 /// The bytes of the budget that a file of so many bytes takes once it is whole: its pages, its
@@ -38,7 +38,8 @@ fn outboard_charge_bytes(size_bytes: u64, chunks: u64) -> u64 {
             .trailing_zeros(),
     );
     let paths = chunks.saturating_mul(levels).saturating_mul(PAGE_BYTES);
-    outboard_bytes(size_bytes)
+    Grain::CHUNK
+        .outboard_bytes(size_bytes)
         .next_multiple_of(PAGE_BYTES)
         .min(paths)
 }

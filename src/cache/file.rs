@@ -16,7 +16,7 @@ use super::disk::open_writable;
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use crate::digest::{ContentHash, ReadAt, outboard_bytes};
+use crate::digest::{ContentHash, Grain, ReadAt};
 use crate::extent::ByteRange;
 
 /// Hash pairs by their offset in the outboard.
@@ -52,7 +52,7 @@ impl Files {
     /// Opens those that are there.
     pub(super) fn open(paths: &Paths, size_bytes: u64) -> io::Result<Self> {
         let data = open_writable(&paths.data)?;
-        let outboard = match outboard_bytes(size_bytes) {
+        let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
             0 => None,
             _ => Some(open_writable(&paths.outboard)?),
         };
@@ -96,7 +96,7 @@ impl Files {
         if first.len() < size_bytes {
             context.disk.set_len(&data, size_bytes)?;
         }
-        let outboard = match outboard_bytes(size_bytes) {
+        let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
             0 => None,
             length_bytes => {
                 let outboard = context.disk.create(&paths.outboard)?;

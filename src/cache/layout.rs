@@ -13,7 +13,7 @@ use super::disk::{Disk, Reach, map_attribute, open_writable, replacement};
 use super::map::{self, Boot, LoadedMap};
 use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
-use crate::digest::{ContentHash, outboard_bytes};
+use crate::digest::{ContentHash, Grain};
 use crate::extent::PAGE_BYTES;
 use crate::files::{locked, make_private_dir};
 
@@ -336,7 +336,7 @@ pub(super) fn load(paths: &Paths, hash: &ContentHash, now: Boot) -> io::Result<O
     };
     let lengths = [
         (&paths.data, map.size_bytes),
-        (&paths.outboard, outboard_bytes(map.size_bytes)),
+        (&paths.outboard, Grain::CHUNK.outboard_bytes(map.size_bytes)),
     ];
     // a file of one chunk has no outboard, though an older cache made an empty one
     let needed = if lengths[1].1 == 0 { 1 } else { 2 };

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
-use crate::digest::{HashPair, Verified, outboard_bytes};
+use crate::digest::{Grain, HashPair, Verified};
 use crate::extent::{ByteRange, PAGE_BYTES};
 
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
@@ -153,7 +153,7 @@ fn give_up(state: &mut State, pages: &Range<u64>) {
 /// Whether the bytes are those of the range, within the file.
 fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
-    let pairs_end = outboard_bytes(size_bytes);
+    let pairs_end = Grain::CHUNK.outboard_bytes(size_bytes);
     let fits = |pair: &HashPair| pair.offset.is_multiple_of(64) && pair.offset < pairs_end;
     let inside = range.end <= size_bytes && verified.pairs.iter().all(fits);
     if inside && range.len() == verified.bytes.len() as u64 {

@@ -3,24 +3,26 @@
 
 use std::io;
 
-use super::ContentHash;
 use super::walk::{NodeHash, halves, hash_bytes, hash_pair};
-use crate::extent::{ByteRange, CHUNK_BYTES};
+use super::{ContentHash, Grain};
+use crate::extent::ByteRange;
 
 /// A file that is being hashed from its start.
 #[derive(Debug)]
 pub struct Growing {
     size_bytes: u64,
+    grain: Grain,
     done_bytes: u64,
     /// The largest whole subtrees of what is done, from left to right: one a level at most.
     subtrees: Vec<(ByteRange, NodeHash)>,
 }
 
 impl Growing {
-    /// Begins a file of this size.
-    pub fn new(size_bytes: u64) -> Self {
+    /// Begins a file of this size, for an outboard of this grain.
+    pub fn new(size_bytes: u64, grain: Grain) -> Self {
         Self {
             size_bytes,
+            grain,
             done_bytes: 0,
             subtrees: Vec::new(),
         }
@@ -43,11 +45,14 @@ impl Growing {
         bytes: &[u8],
         mut save: impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
     ) -> io::Result<()> {
-        for group in bytes.chunks(CHUNK_BYTES as usize) {
+        for group in bytes.chunks(self.grain.bytes() as usize) {
             let range = ByteRange::at(self.done_bytes, group.len() as u64);
             assert!(range.end <= self.size_bytes, "more bytes than the file has");
             let is_last = range.end == self.size_bytes;
-            assert!(is_last || range.len() == CHUNK_BYTES, "part of a group");
+            assert!(
+                is_last || range.len() == self.grain.bytes(),
+                "part of a group"
+            );
             let is_root = range.len() == self.size_bytes;
             let hash = hash_bytes(range.start, group, is_root);
             self.done_bytes = range.end;
@@ -89,7 +94,7 @@ impl Growing {
                 (at, index) = (left, index + 1);
             } else {
                 // the left half has a pair less than it has groups
-                (at, index) = (right, index + left.len() / CHUNK_BYTES);
+                (at, index) = (right, index + left.len() / self.grain.bytes());
             }
         }
         index * 64
@@ -109,11 +114,12 @@ impl Growing {
 mod tests {
     use super::super::Outboard;
     use super::*;
+    use crate::extent::CHUNK_BYTES;
 
-    fn grown(bytes: &[u8], step: usize) -> (Option<ContentHash>, Vec<u8>) {
+    fn grown(bytes: &[u8], grain: Grain, step: usize) -> (Option<ContentHash>, Vec<u8>) {
         let size_bytes = bytes.len() as u64;
-        let mut pairs = vec![0xee; super::super::outboard_bytes(size_bytes) as usize];
-        let mut growing = Growing::new(size_bytes);
+        let mut pairs = vec![0xee; grain.outboard_bytes(size_bytes) as usize];
+        let mut growing = Growing::new(size_bytes, grain);
         for some in bytes.chunks(step * CHUNK_BYTES as usize) {
             let save = |place: u64, pair: &[u8; 64]| {
                 pairs[place as usize..][..64].copy_from_slice(pair);
@@ -133,18 +139,20 @@ mod tests {
         let larger = [5 * group + 17, 8 * group, 9 * group, 13 * group - 1];
         for size in sizes.into_iter().chain(larger) {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 31 + i / 251) as u8).collect();
-            let whole = Outboard::of(&bytes);
-            for step in [1, 3] {
-                let (hash, pairs) = grown(&bytes, step);
-                assert_eq!(hash, Some(whole.hash), "{size}");
-                assert!(pairs == whole.pairs, "{size}");
+            for grain in [Grain::CHUNK, Grain::FINEST] {
+                let whole = Outboard::compute(&bytes[..], size as u64, grain).unwrap();
+                for step in [1, 3] {
+                    let (hash, pairs) = grown(&bytes, grain, step);
+                    assert_eq!(hash, Some(whole.hash), "{size}");
+                    assert!(pairs == whole.pairs, "{size}");
+                }
             }
         }
     }
 
     #[test]
     fn there_is_no_hash_before_all_of_it_came() {
-        let mut growing = Growing::new(3 * CHUNK_BYTES);
+        let mut growing = Growing::new(3 * CHUNK_BYTES, Grain::CHUNK);
         let group = vec![7; CHUNK_BYTES as usize];
         growing.take(&group, |_, _| Ok(())).unwrap();
         assert_eq!(growing.left_bytes(), 2 * CHUNK_BYTES);
@@ -155,7 +163,7 @@ mod tests {
     fn what_cannot_be_saved_ends_it() {
         let bytes = vec![7; 2 * CHUNK_BYTES as usize];
         let full = |_: u64, _: &[u8; 64]| Err(io::ErrorKind::StorageFull.into());
-        let failed = Growing::new(bytes.len() as u64).take(&bytes, full);
+        let failed = Growing::new(bytes.len() as u64, Grain::CHUNK).take(&bytes, full);
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

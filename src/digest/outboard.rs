@@ -5,13 +5,7 @@ use std::io::{self, Read};
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bao_tree::io::sync as bao;
 
-use super::{ContentHash, tree};
-
-/// How many bytes the outboard of a file of `size_bytes` has: 64 for each group of 64 KiB but one,
-/// about a thousandth of the file.
-pub fn outboard_bytes(size_bytes: u64) -> u64 {
-    tree(size_bytes).outboard_size()
-}
+use super::{ContentHash, Grain};
 
 /// A complete outboard in memory: hash pairs in pre-order, no size prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,18 +14,18 @@ pub struct Outboard {
     pub hash: ContentHash,
     /// The size of the file in bytes.
     pub size_bytes: u64,
-    /// The pairs, [`outboard_bytes`] long.
+    /// The pairs, [`Grain::outboard_bytes`] long.
     pub pairs: Vec<u8>,
 }
 
 impl Outboard {
-    /// Hashes `size_bytes` bytes read from `data`.
+    /// Hashes `size_bytes` bytes read from `data`, for an outboard of this grain.
     ///
     /// # Errors
     /// What `data` fails with; an early end is [`io::ErrorKind::UnexpectedEof`]. A reader that can
     /// be stopped ends this by failing.
-    pub fn compute(data: impl Read, size_bytes: u64) -> io::Result<Self> {
-        let tree = tree(size_bytes);
+    pub fn compute(data: impl Read, size_bytes: u64, grain: Grain) -> io::Result<Self> {
+        let tree = grain.tree(size_bytes);
         let length = usize::try_from(tree.outboard_size()).map_err(io::Error::other)?;
         let mut outboard = PreOrderMemOutboard {
             root: blake3::Hash::from([0; 32]),
@@ -46,8 +40,9 @@ impl Outboard {
         })
     }
 
-    /// Hashes bytes in memory.
+    /// Hashes bytes in memory, for an outboard of [`Grain::CHUNK`].
     pub fn of(bytes: &[u8]) -> Self {
-        Self::compute(bytes, bytes.len() as u64).expect("reading memory does not fail")
+        Self::compute(bytes, bytes.len() as u64, Grain::CHUNK)
+            .expect("reading memory does not fail")
     }
 }

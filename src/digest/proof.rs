@@ -10,8 +10,8 @@ use std::io;
 use bytes::Bytes;
 
 use super::walk::{Expected, Pair, Step, Walk, halves, hash_bytes};
-use super::{ContentHash, DigestError, ReadAt};
-use crate::extent::{ByteRange, CHUNK_BYTES};
+use super::{ContentHash, DigestError, Grain, ReadAt};
+use crate::extent::ByteRange;
 
 /// A hash pair of the outboard that a proof carried, and where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Verified {
 }
 
 /// Encodes `range` of a file with the proof that it belongs to `hash`, checking every byte against
-/// the outboard on the way: bytes that would not verify are never sent.
+/// the outboard, one of [`Grain::CHUNK`], on the way: bytes that would not verify are never sent.
 ///
 /// # Errors
 /// [`DigestError::LocalMismatch`] where the file changed under its hash,
@@ -60,12 +60,27 @@ pub fn encode(
     data: impl ReadAt,
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
+    encode_from(Grain::CHUNK, hash, size_bytes, range, data, outboard)
+}
+
+/// The same from an outboard of this grain.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_from(
+    grain: Grain,
+    hash: ContentHash,
+    size_bytes: u64,
+    range: ByteRange,
+    data: impl ReadAt,
+    outboard: impl ReadAt,
+) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
-    let walk = Walk::new(size_bytes, range);
+    let walk = Walk::new(size_bytes, range, grain);
     let pairs_bytes = walk.pairs_bytes();
     let mut encoded = vec![0; pairs_bytes + walk.range.len() as usize];
     let (pairs, bytes) = encoded.split_at_mut(pairs_bytes);
-    let mut source = Source::read(&data, size_bytes, walk.range, bytes)?;
+    let mut source = Source::read(&data, size_bytes, walk.range, grain, bytes)?;
     let mut pairs = pairs.chunks_exact_mut(64);
     let mut expected = Expected::new(*hash.as_bytes());
     for step in &walk.steps {
@@ -92,7 +107,8 @@ pub fn encode(
     Ok(encoded)
 }
 
-/// Decodes what [`encode`] made for the same hash, size and range. The bytes are not copied.
+/// Decodes what [`encode`] made for the same hash, size and range. The bytes are not copied. The
+/// pairs are those of an outboard of [`Grain::CHUNK`].
 ///
 /// # Errors
 /// [`DigestError::ProofFailed`] where any byte is wrong, missing or left over: whoever sent them is
@@ -104,7 +120,7 @@ pub fn decode(
     mut encoded: Bytes,
 ) -> Result<Verified, DigestError> {
     check_range(size_bytes, range)?;
-    let walk = Walk::new(size_bytes, range);
+    let walk = Walk::new(size_bytes, range, Grain::CHUNK);
     let pairs_bytes = walk.pairs_bytes();
     if encoded.len() as u64 != pairs_bytes as u64 + walk.range.len() {
         return Err(DigestError::ProofFailed);
@@ -140,56 +156,59 @@ pub fn decode(
     })
 }
 
-/// The bytes to be proven, in their place, and the chunks at the two ends of which only a part is
-/// wanted: their other bytes are needed too, for their hashes.
+/// The bytes to be proven, in their place, and the leaves of the outboard at the two ends of which
+/// only a part is wanted: their other bytes are needed too, for their hashes.
 struct Source<'a, D> {
     data: &'a D,
     size_bytes: u64,
     range: ByteRange,
+    grain: Grain,
     bytes: &'a mut [u8],
-    chunk: Vec<u8>,
-    chunk_range: ByteRange,
+    leaf: Vec<u8>,
+    leaf_range: ByteRange,
 }
 
 impl<'a, D: ReadAt> Source<'a, D> {
-    /// Reads the whole chunks of the range to where they belong, at once. The rest comes when its
+    /// Reads the whole leaves of the range to where they belong, at once. The rest comes when its
     /// pairs are hashed, so that no byte is sent that was read apart from those that it was
     /// checked with.
     fn read(
         data: &'a D,
         size_bytes: u64,
         range: ByteRange,
+        grain: Grain,
         bytes: &'a mut [u8],
     ) -> Result<Self, DigestError> {
-        let whole = range.align_in(CHUNK_BYTES, size_bytes);
+        let whole = range.align_in(grain.bytes(), size_bytes);
         if !whole.is_empty() {
             let start = (whole.start - range.start) as usize;
             let place = &mut bytes[start..start + whole.len() as usize];
             data.read_exact_at(whole.start, place)
                 .map_err(read_failure)?;
         }
-        let (chunk, chunk_range) = (Vec::new(), ByteRange::new(0, 0));
+        let (leaf, leaf_range) = (Vec::new(), ByteRange::new(0, 0));
         Ok(Self {
             data,
             size_bytes,
             range,
+            grain,
             bytes,
-            chunk,
-            chunk_range,
+            leaf,
+            leaf_range,
         })
     }
 
-    /// Hashes the halves of a subtree that is within a chunk. What is wanted of the chunk is put
-    /// in its place.
+    /// Hashes the halves of a subtree that is within a leaf. What is wanted of the leaf is put in
+    /// its place.
     fn hash_pair(&mut self, step: &Pair) -> Result<[u8; 64], DigestError> {
-        if !self.chunk_range.contains(&step.range) {
-            self.read_chunk(step.range.align_out(CHUNK_BYTES, self.size_bytes))?;
+        if !self.leaf_range.contains(&step.range) {
+            self.read_leaf(step.range.align_out(self.grain.bytes(), self.size_bytes))?;
         }
         let hash = |half: ByteRange| {
-            let start = (half.start - self.chunk_range.start) as usize;
+            let start = (half.start - self.leaf_range.start) as usize;
             hash_bytes(
                 half.start,
-                &self.chunk[start..start + half.len() as usize],
+                &self.leaf[start..start + half.len() as usize],
                 false,
             )
         };
@@ -200,17 +219,17 @@ impl<'a, D: ReadAt> Source<'a, D> {
         Ok(pair)
     }
 
-    fn read_chunk(&mut self, chunk: ByteRange) -> Result<(), DigestError> {
-        self.chunk.resize(chunk.len() as usize, 0);
+    fn read_leaf(&mut self, leaf: ByteRange) -> Result<(), DigestError> {
+        self.leaf.resize(leaf.len() as usize, 0);
         self.data
-            .read_exact_at(chunk.start, &mut self.chunk)
+            .read_exact_at(leaf.start, &mut self.leaf)
             .map_err(read_failure)?;
-        self.chunk_range = chunk;
-        let wanted = chunk.intersection(&self.range);
-        let from = (wanted.start - chunk.start) as usize;
+        self.leaf_range = leaf;
+        let wanted = leaf.intersection(&self.range);
+        let from = (wanted.start - leaf.start) as usize;
         let to = (wanted.start - self.range.start) as usize;
         let length = wanted.len() as usize;
-        self.bytes[to..to + length].copy_from_slice(&self.chunk[from..from + length]);
+        self.bytes[to..to + length].copy_from_slice(&self.leaf[from..from + length]);
         Ok(())
     }
 
@@ -256,7 +275,7 @@ mod tests {
     use bao_tree::{ChunkNum, ChunkRanges};
     use proptest::prelude::*;
 
-    use super::super::{Outboard, tree};
+    use super::super::Outboard;
     use super::*;
     use crate::extent::CHUNK_BYTES;
 
@@ -271,7 +290,7 @@ mod tests {
     /// The same proof as the bao crate makes it, which mixes pairs and bytes.
     fn pairs_then_bytes(data: &[u8], outboard: &Outboard, range: ByteRange) -> Vec<u8> {
         let root = blake3::Hash::from_bytes(*outboard.hash.as_bytes());
-        let tree = tree(outboard.size_bytes);
+        let tree = Grain::CHUNK.tree(outboard.size_bytes);
         let chunks = ChunkNum(range.start / 1024)..ChunkNum(range.end.div_ceil(1024));
         let chunks = ChunkRanges::from(chunks);
         let stored = PreOrderOutboard {
@@ -314,9 +333,57 @@ mod tests {
             assert_eq!(outboard.hash, ContentHash::of(&data), "size {size}");
             assert_eq!(
                 outboard.pairs.len() as u64,
-                super::super::outboard_bytes(size as u64)
+                Grain::CHUNK.outboard_bytes(size as u64)
             );
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_proof_is_the_same_whatever_the_grain_of_its_outboard(
+            size in 0_usize..400_000,
+            ends in [0.0..=1.0, 0.0..=1.0],
+        ) {
+            let data = content(size);
+            let [start, end] = ends.map(|end: f64| (end * size as f64) as u64);
+            let range = ByteRange::new(start.min(end), start.max(end));
+            prop_assume!(!range.is_empty());
+            let prove = |grain: Grain| {
+                let size_bytes = size as u64;
+                let outboard = Outboard::compute(&data[..], size_bytes, grain).unwrap();
+                let pairs = &outboard.pairs[..];
+                encode_from(grain, outboard.hash, size_bytes, range, &data[..], pairs).unwrap()
+            };
+            let proof = prove(Grain::CHUNK);
+            prop_assert!(proof == prove(Grain::FINEST));
+            let middle = Grain::within(size as u64, Grain::FINEST.outboard_bytes(size as u64) / 2);
+            prop_assert!(proof == prove(middle));
+        }
+    }
+
+    #[test]
+    fn a_byte_beyond_what_is_wanted_is_only_checked_as_far_as_the_grain() {
+        let mut data = content(4 * CHUNK_BYTES as usize);
+        let size_bytes = data.len() as u64;
+        let outboards = [Grain::CHUNK, Grain::FINEST].map(|grain| {
+            let outboard = Outboard::compute(&data[..], size_bytes, grain).unwrap();
+            (grain, outboard)
+        });
+        let range = ByteRange::at(CHUNK_BYTES, 4096);
+        let proves = |data: &[u8], (grain, outboard): &(Grain, Outboard)| {
+            let pairs = &outboard.pairs[..];
+            encode_from(*grain, outboard.hash, size_bytes, range, data, pairs).is_ok()
+        };
+        data[(CHUNK_BYTES + Grain::FINEST.bytes()) as usize] ^= 1;
+        assert_eq!(
+            outboards.each_ref().map(|it| proves(&data, it)),
+            [false, true]
+        );
+        data[(CHUNK_BYTES + Grain::FINEST.bytes() - 1) as usize] ^= 1;
+        assert_eq!(
+            outboards.each_ref().map(|it| proves(&data, it)),
+            [false, false]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use blake3::hazmat::{HasherExt, Mode};
 use blake3::hazmat::{left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
-use super::LEAF_BYTES;
+use super::{Grain, LEAF_BYTES};
 use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// The hash of a subtree, or of the whole file.
@@ -28,7 +28,7 @@ pub(super) enum Step {
 pub(super) struct Pair {
     /// All bytes beneath it.
     pub range: ByteRange,
-    /// Its place in the outboard, in bytes; the outboard has none that are within a chunk.
+    /// Its place in the outboard, in bytes; the outboard has none that are within its grain.
     pub offset: Option<u64>,
     pub is_root: bool,
     /// Whether the left half has bytes that are wanted.
@@ -42,14 +42,20 @@ pub(super) struct Walk {
     /// What is proven: the range, in whole leaves.
     pub range: ByteRange,
     pub steps: Vec<Step>,
+    grain: Grain,
 }
 
 impl Walk {
-    /// The way to `range` of a file of `size_bytes`, which must be within it.
-    pub fn new(size_bytes: u64, range: ByteRange) -> Self {
+    /// The way to `range` of a file of `size_bytes`, which must be within it. The steps are the
+    /// same whatever the grain of the outboard; how many of them are in it is not.
+    pub fn new(size_bytes: u64, range: ByteRange, grain: Grain) -> Self {
         let range = range.align_out(LEAF_BYTES, size_bytes);
         let steps = Vec::new();
-        let mut walk = Self { range, steps };
+        let mut walk = Self {
+            range,
+            steps,
+            grain,
+        };
         walk.visit(ByteRange::new(0, size_bytes), 0, true);
         walk
     }
@@ -65,9 +71,8 @@ impl Walk {
 
     /// `index` is the subtree's place among the pairs of the outboard, where it has one.
     fn visit(&mut self, subtree: ByteRange, index: u64, is_root: bool) {
-        let in_outboard = subtree.len() > CHUNK_BYTES;
         let wanted_whole = self.range.contains(&subtree);
-        if subtree.len() <= LEAF_BYTES || (wanted_whole && !in_outboard) {
+        if subtree.len() <= LEAF_BYTES || (wanted_whole && subtree.len() <= CHUNK_BYTES) {
             let range = subtree;
             return self.steps.push(Step::Bytes { range, is_root });
         }
@@ -75,7 +80,7 @@ impl Walk {
         let is_wanted = |half: ByteRange| !half.intersection(&self.range).is_empty();
         let pair = Pair {
             range: subtree,
-            offset: in_outboard.then_some(index * 64),
+            offset: (subtree.len() > self.grain.bytes()).then_some(index * 64),
             is_root,
             left: is_wanted(left),
             right: is_wanted(right),
@@ -85,8 +90,8 @@ impl Walk {
             self.visit(left, index + 1, false);
         }
         if pair.right {
-            // The left half has a pair less than it has chunks.
-            self.visit(right, index + left.len() / CHUNK_BYTES, false);
+            // The left half has a pair less than it has leaves in the outboard.
+            self.visit(right, index + left.len() / self.grain.bytes(), false);
         }
     }
 }
@@ -164,7 +169,7 @@ mod tests {
             Step::Pair(pair) => Some(*pair),
             Step::Bytes { .. } => None,
         };
-        Walk::new(size_bytes, range)
+        Walk::new(size_bytes, range, Grain::CHUNK)
             .steps
             .iter()
             .filter_map(pair)
@@ -181,7 +186,7 @@ mod tests {
                     .collect();
                 let all: Vec<_> = (0..chunks - 1).map(|index| Some(index * 64)).collect();
                 assert_eq!(offsets, all, "{size} bytes");
-                assert_eq!(super::super::outboard_bytes(size), (chunks - 1) * 64);
+                assert_eq!(Grain::CHUNK.outboard_bytes(size), (chunks - 1) * 64);
             }
         }
     }
@@ -190,7 +195,7 @@ mod tests {
     fn the_bytes_of_a_walk_are_the_range_without_a_gap() {
         let size = 9 * CHUNK_BYTES + 300;
         for (start, end) in [(0, size), (1, 2), (70_000, 400_000), (size - 1, size)] {
-            let walk = Walk::new(size, ByteRange::new(start, end));
+            let walk = Walk::new(size, ByteRange::new(start, end), Grain::CHUNK);
             let mut next = walk.range.start;
             for step in &walk.steps {
                 if let Step::Bytes { range, .. } = step {

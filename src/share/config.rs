@@ -12,8 +12,9 @@ pub const RESCAN_DEFAULT: Duration = Duration::from_secs(60);
 /// How long a file must rest before it is read where no close was seen (p2pfs(7)), and how far
 /// back a modification makes a hash racy (git's rule for racily clean files).
 pub const QUIET_DEFAULT: Duration = Duration::from_secs(2);
-/// What the outboards on disk may take together: enough for a tebibyte of shared files.
-pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 1 << 30;
+/// What the outboards on disk may take together: enough for a tebibyte of files of up to 256 MiB,
+/// or four of files over 512 MiB.
+pub const OUTBOARD_BUDGET_DEFAULT_BYTES: u64 = 4 << 30;
 /// Files hashed at a time: one thread is kept for small files, which are promised to be listed
 /// within 2 s.
 pub const HASH_THREADS_DEFAULT: usize = 2;

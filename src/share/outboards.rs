@@ -15,8 +15,8 @@ use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::ShareError;
-use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble};
-use crate::digest::{ContentHash, outboard_bytes};
+use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble, outboard_bytes};
+use crate::digest::ContentHash;
 
 /// Files up to this size have no outboard on disk: hashing them takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -268,6 +268,7 @@ impl io::Read for Sequential<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::part::grain_of;
     use super::*;
     use crate::digest::{Outboard, ReadAt};
 
@@ -285,7 +286,7 @@ mod tests {
         Sample {
             _dir: dir,
             file,
-            outboard: Outboard::of(&bytes),
+            outboard: Outboard::compute(&bytes[..], size as u64, grain_of(size as u64)).unwrap(),
         }
     }
 
@@ -400,7 +401,8 @@ mod tests {
         let loaded = outboards.load(hash, size_bytes, &file).unwrap();
         for pairs in [&made, &loaded] {
             assert!(matches!(pairs, Pairs::Disk(_)));
-            let proof = crate::digest::encode(
+            let proof = crate::digest::encode_from(
+                grain_of(size_bytes),
                 hash,
                 size_bytes,
                 crate::extent::ByteRange::at(777 << 20, 5000),

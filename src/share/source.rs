@@ -10,9 +10,9 @@ use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 use super::error::ShareError;
 use super::identity::{Identity, Seen};
 use super::outboards::Outboards;
-use super::part::Pairs;
+use super::part::{Pairs, grain_of, outboard_bytes};
 use super::shared::Shared;
-use crate::digest::{ContentHash, InMemory, encode, outboard_bytes};
+use crate::digest::{ContentHash, DigestError, InMemory, ReadAt, encode_from};
 use crate::extent::ByteRange;
 use crate::path::SharedPath;
 
@@ -132,10 +132,9 @@ impl ShareFile {
         if !self.may_be_read() {
             return Err(ShareError::NotHere);
         }
-        let encoded = self.pairs().and_then(|pairs| {
-            let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
-            Ok(encode(hash, size_bytes, range, &self.inner.file, pairs)?)
-        });
+        let encoded = self
+            .pairs()
+            .and_then(|pairs| Ok(self.encode_with(range, &self.inner.file, pairs)?));
         if matches!(encoded, Err(ShareError::Gone)) {
             self.withdraw();
         }
@@ -145,16 +144,26 @@ impl ShareFile {
     /// The same where that takes no waiting, since the bytes and the outboard are in memory; where
     /// it does, or anything is wrong, nothing.
     pub fn encode_at_once(&self, range: ByteRange) -> Option<Vec<u8>> {
-        let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
         if !self.might_be_read() {
             return None;
         }
-        let pairs = match (outboard_bytes(size_bytes), self.inner.pairs.get()) {
+        let pairs = match (outboard_bytes(self.size_bytes()), self.inner.pairs.get()) {
             (0, _) => &[],
             (_, Some(Pairs::Memory(pairs))) => &pairs[..],
             _ => return None,
         };
-        encode(hash, size_bytes, range, InMemory(&self.inner.file), pairs).ok()
+        let data = InMemory(&self.inner.file);
+        self.encode_with(range, data, pairs).ok()
+    }
+
+    fn encode_with(
+        &self,
+        range: ByteRange,
+        data: impl ReadAt,
+        pairs: impl ReadAt,
+    ) -> Result<Vec<u8>, DigestError> {
+        let (hash, size_bytes) = (self.inner.hash, self.size_bytes());
+        encode_from(grain_of(size_bytes), hash, size_bytes, range, data, pairs)
     }
 
     /// Whether its mode lets others read it now.
@@ -176,7 +185,7 @@ impl ShareFile {
     /// # Errors
     /// [`ShareError::Io`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
-        Ok(self.inner.file.read_at(buffer, offset)?)
+        Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
     }
 
     fn pairs(&self) -> Result<&Pairs, ShareError> {
