@@ -64,11 +64,15 @@ impl Room {
             old,
             shown: Mutex::default(),
         };
-        // each is addressed by its name once that is known
+        // each is addressed, and spoken of, by its name once that is known
         let mut again = tokio::time::interval(Duration::from_millis(20));
-        for name in ["bob", "old"] {
+        for (node, name) in [
+            (&room.alice, "bob"),
+            (&room.alice, "old"),
+            (&room.bob, "alice"),
+        ] {
             let to = [name.to_owned()];
-            while room.alice.send_bytes("".into(), &to).await.is_err() {
+            while node.send_bytes("".into(), &to).await.is_err() {
                 again.tick().await;
             }
         }
