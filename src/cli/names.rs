@@ -30,7 +30,12 @@ impl Names {
 
     /// The name that an argument means: `docs/a`, `/docs/a` and `/mnt/p2p/docs/a` are the same
     /// where the folder is mounted on `/mnt/p2p`, and so is `a` from within `/mnt/p2p/docs`.
+    /// An empty one, such as of a variable that is not set, is nothing's, as with other programs.
     pub(super) fn of(&self, argument: &OsStr) -> Result<Named, CliError> {
+        if argument.is_empty() {
+            let remedy = "name a path as p2pfs ls shows it; / is the whole folder";
+            return Err(CliError::new("an empty path names nothing", remedy));
+        }
         let path = Path::new(argument);
         let within = match (path.is_absolute(), &self.here) {
             (true, _) => self.beneath_mount(path),
@@ -142,6 +147,14 @@ mod tests {
         }
         assert_eq!(within.of(OsStr::new(".")).unwrap(), Named::new("docs"));
         assert_eq!(within.of(OsStr::new("..")).unwrap(), Named::new(""));
+    }
+
+    #[test]
+    fn an_empty_path_is_not_the_whole_folder() {
+        for names in [names(None), names(Some("docs"))] {
+            assert!(names.of(OsStr::new("")).is_err());
+            assert_eq!(names.of(OsStr::new("/")).unwrap(), Named::new(""));
+        }
     }
 
     #[test]
