@@ -46,7 +46,7 @@ mod wake;
 
 pub use self::mesh::{Parcel, PushError};
 pub use crate::catalogue::Change;
-pub use crate::cluster::Leave;
+pub use crate::cluster::{GENERATION_AHEAD_MAX_S, Leave};
 pub use crate::net::NetError;
 pub use crate::net::peer::Probed;
 pub use content::NodeContent;

@@ -13,7 +13,7 @@ use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
 use crate::id::NodeId;
 use crate::node::door::MemberState;
-use crate::node::{MemberReport, NetError, NodeError, Probed, Reached};
+use crate::node::{GENERATION_AHEAD_MAX_S, MemberReport, NetError, NodeError, Probed, Reached};
 
 /// Peers that are looked at one by one; of more, these say enough.
 const PEERS_MAX: usize = 16;
@@ -183,12 +183,9 @@ impl Service {
             }
             sleep(LOOK_PERIOD).await;
         }
-        let port = address.port();
-        Check::failed(
-            name,
-            "answers over TCP, and no datagram goes to and fro",
-            format!("let UDP port {port} through the firewalls of both machines, both ways"),
-        )
+        let reached = self.node.ask_to_dial_back(node, address).await;
+        let gap = reached.ok().and_then(|it| ClockGap::of(&it, now_ms()));
+        silence(name, address.port(), gap.as_ref())
     }
 
     /// Some of the living peers: dialled, and asked to dial back.
@@ -289,21 +286,60 @@ fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) 
             ),
         ),
     }];
-    let gap_ms = reached.unix_ms.map(|theirs| now_ms.abs_diff(theirs));
-    let far = gap_ms.filter(|gap_ms| u128::from(*gap_ms) > CLOCK_GAP_MAX.as_millis());
-    if let (Some(gap_ms), Some(theirs)) = (far, reached.unix_ms) {
-        let way = if theirs > now_ms {
-            "behind"
-        } else {
-            "ahead of"
-        };
+    let gap = ClockGap::of(reached, now_ms);
+    if let Some(gap) = gap.filter(|gap| gap.length > CLOCK_GAP_MAX) {
         checks.push(Check::failed(
             format!("clock of {name}"),
-            format!("this machine's is {} s {way} it", gap_ms / 1000),
+            format!(
+                "this machine's is {} s {} it",
+                gap.length.as_secs(),
+                gap.way
+            ),
             "set whichever is wrong: timedatectl set-ntp true",
         ));
     }
     checks
+}
+
+/// How far this machine's clock is from another's.
+struct ClockGap {
+    length: Duration,
+    /// In which direction this machine's is off, before "it".
+    way: &'static str,
+}
+
+impl ClockGap {
+    fn of(reached: &Reached, now_ms: u64) -> Option<Self> {
+        let theirs = reached.unix_ms?;
+        Some(Self {
+            length: Duration::from_millis(now_ms.abs_diff(theirs)),
+            way: match theirs > now_ms {
+                true => "behind",
+                false => "ahead of",
+            },
+        })
+    }
+}
+
+/// Why no datagram comes from a member that answers over TCP.
+fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
+    match gap.filter(|gap| gap.length.as_secs() > GENERATION_AHEAD_MAX_S) {
+        Some(gap) => Check::failed(
+            name,
+            format!(
+                "answers over TCP, but this machine's clock is {} hours {} it, and starts of more \
+                 than a day from now are refused",
+                gap.length.as_secs() / 3600,
+                gap.way
+            ),
+            "set whichever is wrong (timedatectl set-ntp true), and start p2pfs anew there",
+        ),
+        None => Check::failed(
+            name,
+            "answers over TCP, and no datagram goes to and fro",
+            format!("let UDP port {port} through the firewalls of both machines, both ways"),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -329,6 +365,23 @@ mod tests {
             told(900_000).unwrap(),
             "this machine's is 100 s ahead of it"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_a_day_wrong_is_blamed_for_silence_and_not_a_firewall() {
+        let told = |hours: u64| {
+            let reached = Reached {
+                unix_ms: Some(hours * 3_600_000),
+                trouble: None,
+            };
+            let gap = ClockGap::of(&reached, 100 * 3_600_000);
+            silence("seed a".to_owned(), 1378, gap.as_ref()).sentence()
+        };
+        assert!(told(70).contains("30 hours ahead of it"), "{}", told(70));
+        assert!(told(130).contains("30 hours behind it"), "{}", told(130));
+        assert!(told(99).contains("firewalls"), "{}", told(99));
+        let unknown = silence("seed a".to_owned(), 1378, None).sentence();
+        assert!(unknown.contains("firewalls"), "{unknown}");
     }
 
     #[test]
