@@ -490,6 +490,3 @@ fn bridge(events: std_mpsc::Receiver<CacheEvent>) -> mpsc::Receiver<CacheEvent> 
         .expect("a process that just started can start a thread");
     from
 }
-
-#[cfg(test)]
-mod tests;
