@@ -62,13 +62,13 @@ impl View {
         self.peer_listing(node, id)
             .into_iter()
             .filter(|(name, _)| after.is_none_or(|after| name.as_slice() > after))
-            .take(limit)
             .filter_map(|(name, shared)| {
                 Some(Child {
                     name: name.into(),
                     found: self.peer_found(node, shared)?,
                 })
             })
+            .take(limit)
             .collect()
     }
 

@@ -190,13 +190,13 @@ pub fn hidden(view: &View, path: &[u8]) -> Option<Hidden> {
 }
 
 /// The names in a directory that a path from the root of the mount leads to below the hidden one,
-/// ascending, those after `after`; contents by their hashes are not listed, and what only the mount
-/// makes is left out.
-pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>) -> Vec<Child> {
+/// ascending, those after `after`, at most `limit`; contents by their hashes are not listed, and
+/// what only the mount makes is left out.
+pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Child> {
     let root = SharedPath::root();
     let mut directories: Vec<Child> = match hidden_name(path).flatten() {
         Some(Name::Peer(peer, path)) => {
-            return view.peer_children(&peer, &path, after, usize::MAX);
+            return view.peer_children(&peer, &path, after, limit);
         }
         Some(Name::Hidden) => {
             let found = view.lookup(&root).into_iter();
@@ -212,6 +212,7 @@ pub fn hidden_children(view: &View, path: &[u8], after: Option<&[u8]>) -> Vec<Ch
         _ => Vec::new(),
     };
     directories.retain(|child| after.is_none_or(|after| &*child.name > after));
+    directories.truncate(limit);
     directories
 }
 

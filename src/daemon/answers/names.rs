@@ -99,7 +99,9 @@ impl Service {
         }
         let after = after.map(|last| last.as_bytes());
         let after_name = after.and_then(|last| last.rsplit(|byte| *byte == b'/').next());
-        let mut listed = self.node.list_hidden(path, after_name);
+        let mut listed = self
+            .node
+            .list_hidden(path, after_name, LS_PAGE_MAX_ENTRIES + 1);
         let more = listed.len() > LS_PAGE_MAX_ENTRIES;
         listed.truncate(LS_PAGE_MAX_ENTRIES);
         let entries = listed.into_iter().map(|it| {

@@ -326,7 +326,7 @@ fn within_peer(path: &[u8]) -> Option<SharedPath> {
 }
 
 fn collect_hidden(view: &View, dir: &[u8], contents: &mut Contents) -> Result<(), FileError> {
-    for child in hidden_children(view, dir, None) {
+    for child in hidden_children(view, dir, None, usize::MAX) {
         let path = [dir, b"/", &child.name].concat();
         match child.found.kind {
             Kind::File {

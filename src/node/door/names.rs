@@ -190,9 +190,9 @@ impl Node {
     }
 
     /// The names of a directory below `.p2pfs`, in the order of their bytes, those behind the name
-    /// `after`; none of what is no such directory.
-    pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>) -> Vec<HiddenEntry> {
-        let children = crate::fs::hidden_children(&self.view(), dir, after);
+    /// `after`, at most `limit`; none of what is no such directory.
+    pub fn list_hidden(&self, dir: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<HiddenEntry> {
+        let children = crate::fs::hidden_children(&self.view(), dir, after, limit);
         let entry = |child: Child| HiddenEntry {
             cached_bytes: self.cached_of(&child.found),
             name: child.name,
