@@ -65,13 +65,20 @@ impl SharedPath {
     /// [`PathError`] where `name` is no name, or the whole is too long.
     pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
         check_name(name)?;
-        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
+        let length_bytes = self.0.len() + usize::from(!self.is_root()) + name.len();
+        if length_bytes > PATH_MAX_BYTES {
+            return Err(PathError::TooLong { length_bytes });
+        }
+        if self.is_root() && name == HIDDEN_ROOT {
+            return Err(PathError::Hidden);
+        }
+        let mut bytes = Vec::with_capacity(length_bytes);
         if !self.is_root() {
             bytes.extend_from_slice(&self.0);
             bytes.push(b'/');
         }
         bytes.extend_from_slice(name);
-        Self::new(bytes)
+        Ok(Self(bytes.into()))
     }
 
     /// The containing directory; none for the root.
@@ -250,6 +257,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn join_takes_and_refuses_what_the_whole_path_would(
+            directory in "[a/.]{0,6}|(\\.p2pfs)?|a{250}(/a{250}){14,15}",
+            name in "[a/.\0]{0,6}|\\.p2pfs|a{90}|a{254,257}",
+        ) {
+            let Ok(parent) = SharedPath::new(directory.clone().into_bytes()) else {
+                return Ok(());
+            };
+            let joined = match parent.is_root() {
+                true => name.clone(),
+                false => format!("{directory}/{name}"),
+            };
+            let name = name.as_bytes();
+            let whole = check_name(name).and_then(|()| SharedPath::new(joined.into_bytes()));
+            prop_assert_eq!(parent.join(name), whole);
+        }
+
         #[test]
         fn every_accepted_path_survives_the_wire(
             bytes in proptest::collection::vec(any::<u8>(), 0..64)

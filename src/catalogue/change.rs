@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::CHANGES_MAX;
+use super::merged::Merged;
+use super::row::DirId;
 use crate::path::SharedPath;
 
 /// One thing that somebody who looked before would now see differently. Told after the view that
@@ -27,12 +29,47 @@ pub(super) struct Changes {
     order: BTreeMap<u64, Change>,
     noted: u64,
     overflown: bool,
+    /// The directory that was noted last, and its path. A name that is settled is followed by the
+    /// directories above it, one after the other: the path of each is the beginning of this one.
+    last: Option<(DirId, SharedPath)>,
 }
 
 impl Changes {
-    /// Whether a further change would be kept; who makes paths for them may save the work.
-    pub fn is_open(&self) -> bool {
-        !self.overflown
+    /// Notes a change of a name in a directory; of the directory itself where the name is empty.
+    pub fn note_in(
+        &mut self,
+        state: &Merged,
+        dir: DirId,
+        name: &[u8],
+        change: fn(SharedPath) -> Change,
+    ) {
+        if self.overflown {
+            return;
+        }
+        let directory = self.path_of(state, dir);
+        let path = match name {
+            b"" => directory.clone(),
+            _ => directory
+                .join(name)
+                .expect("what is known came by shared paths"),
+        };
+        self.note(change(path));
+    }
+
+    fn path_of(&mut self, state: &Merged, dir: DirId) -> &SharedPath {
+        let path = match self.last.take() {
+            Some((last, path)) if last == dir => path,
+            Some((last, path)) if state.dir(last).parent == dir => {
+                path.parent().unwrap_or_default()
+            }
+            _ => state.path_of(dir, &[]),
+        };
+        &self.last.insert((dir, path)).1
+    }
+
+    /// Another directory may have this number next.
+    pub fn directory_ended(&mut self, dir: DirId) {
+        self.last.take_if(|last| last.0 == dir);
     }
 
     pub fn note(&mut self, change: Change) {
@@ -92,7 +129,7 @@ mod tests {
     fn more_changes_than_are_kept_become_everything_once() {
         let mut changes = Changes::default();
         (0..=CHANGES_MAX + 5).for_each(|n| changes.note(entry(n)));
-        assert!(!changes.is_open());
+        assert!(changes.overflown);
         assert_eq!(changes.poll(), Some(Change::Everything));
         assert_eq!(changes.poll(), None);
         changes.note(entry(7));

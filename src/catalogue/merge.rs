@@ -221,6 +221,7 @@ impl Merge {
             self.dir_mut(parent).absent_dirs.remove(&place);
             self.state.dirs.set(id.0 as usize, None);
             self.free.push(id);
+            self.changes.directory_ended(id);
             self.conflicts.remove(&id);
             self.stale_aliases.remove(&id);
             self.stale_times.remove(&id);
@@ -374,9 +375,7 @@ impl Merge {
     /// Notes a change of a name; of the directory itself where the name is empty.
     pub(super) fn note(&mut self, dir: DirId, name: &[u8], change: fn(SharedPath) -> Change) {
         self.dirty = true;
-        if self.changes.is_open() {
-            self.changes.note(change(self.state.path_of(dir, name)));
-        }
+        self.changes.note_in(&self.state, dir, name, change);
     }
 
     pub(super) fn raise_time(&mut self, dir: DirId, time: Timestamp) {

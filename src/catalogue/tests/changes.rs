@@ -92,3 +92,30 @@ fn very_many_changes_become_everything() {
     (0..=CHANGES_MAX).for_each(|n| put(&mut me, &n.to_string(), file("", 1)));
     assert_eq!(drain(&mut me), [Change::Everything]);
 }
+
+#[test]
+fn the_directories_above_a_name_are_told_by_their_own_paths_also_where_others_ended() {
+    let mut me = node(1, "x");
+    let tree = |top: &str, leaf: &str| format!("{top}{}/{leaf}", "/d".repeat(40));
+    let told_of = |top: &str, leaf: &str| {
+        let mut told = vec![entry(&tree(top, leaf)), listing_of("")];
+        for depth in 0..=40 {
+            let here = format!("{top}{}", "/d".repeat(depth));
+            told.extend([entry(&here), listing_of(&here)]);
+        }
+        told.sort();
+        told
+    };
+    let sorted = |node: &mut Catalogue| {
+        let mut told = drain(node);
+        told.sort();
+        told
+    };
+    put(&mut me, &tree("first", "f"), file("one", 1));
+    assert_eq!(sorted(&mut me), told_of("first", "f"));
+    me.remove(SHARE, &path(&tree("first", "f")));
+    assert_eq!(sorted(&mut me), told_of("first", "f"));
+    // its numbers are given to others
+    put(&mut me, &tree("second", "other"), file("two", 1));
+    assert_eq!(sorted(&mut me), told_of("second", "other"));
+}
