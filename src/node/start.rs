@@ -459,6 +459,9 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
     let mut shares = ShareConfig::new(&config.state_dir);
     shares.refuse_beneath.clone_from(&config.refuse_beneath);
     shares.refuse_beneath.push(config.cache.dir.clone());
+    let giving = &config.giving;
+    let inboxes = [&giving.inbox, &giving.mesh_inbox].into_iter().flatten();
+    shares.inboxes = inboxes.map(|inbox| inbox.dir.clone()).collect();
     shares.known = catalogue
         .all_own_entries()
         .map(|(share, path, entry)| crate::share::Known { share, path, entry })

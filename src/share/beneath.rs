@@ -32,6 +32,7 @@ const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_
 /// The way to shared names; holds what must never be entered.
 pub(super) struct Beneath {
     refused: Vec<PathBuf>,
+    inboxes: Vec<PathBuf>,
     mounts: Mutex<MountTable>,
 }
 
@@ -39,13 +40,24 @@ impl Beneath {
     pub(super) fn new(refused: Vec<PathBuf>) -> Self {
         Self {
             refused,
+            inboxes: Vec::new(),
             mounts: Mutex::new(MountTable::new()),
         }
+    }
+
+    /// The same, with the directories that files of others come into.
+    pub(super) fn with_inboxes(self, inboxes: Vec<PathBuf>) -> Self {
+        Self { inboxes, ..self }
     }
 
     /// What p2pfs's own `path` lies in, if anything.
     pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
         self.find_refused(|refused| path.starts_with(refused))
+    }
+
+    /// Whether files of others come into the directory `dir`.
+    pub(super) fn is_inbox(&self, dir: &Path) -> bool {
+        self.inboxes.iter().any(|inbox| inbox == dir)
     }
 
     /// The names right in the directory `dir` that must not be touched.

@@ -39,6 +39,9 @@ pub struct ShareConfig {
     /// Nothing at or beneath these is ever shared or opened: our own mounts, state and cache. The
     /// state directory is always added.
     pub refuse_beneath: Vec<PathBuf>,
+    /// Where files of others come in: what is not whole there is no part of the share yet, and is
+    /// not told to be left out either.
+    pub inboxes: Vec<PathBuf>,
     /// What the node's log says that its shares hold: what is unchanged makes no event, what is
     /// gone makes a [`ShareEvent::Removed`].
     pub known: Vec<Known>,
@@ -55,6 +58,7 @@ impl ShareConfig {
             hash_threads: HASH_THREADS_DEFAULT,
             watch_limit: usize::MAX,
             refuse_beneath: Vec::new(),
+            inboxes: Vec::new(),
             known: Vec::new(),
         }
     }

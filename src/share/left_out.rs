@@ -49,6 +49,9 @@ pub enum LeftOutWhy {
     /// A mount of p2pfs, or a directory of the node's own.
     #[error("it is a mount of p2pfs or this node's own state")]
     OwnMount,
+    /// The name [`crate::path::ARRIVING`], outside of an inbox.
+    #[error("it has the name of what is still on its way into an inbox")]
+    Arriving,
     /// A pattern of the share, or of all shares by default, keeps it back.
     #[error("a pattern excludes it")]
     Excluded,
@@ -75,7 +78,7 @@ impl LeftOutWhy {
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
             Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
-            Self::BadName => "rename it".to_owned(),
+            Self::BadName | Self::Arriving => "rename it".to_owned(),
             Self::TooLarge => "split it".to_owned(),
             // which pattern is known to the share
             Self::Special | Self::Loop | Self::OwnMount | Self::Excluded => String::new(),

@@ -402,7 +402,11 @@ fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError
     let mut refused = config.refuse_beneath;
     refused.push(state_dir);
     let refused = refused.iter().map(|path| without_links_above(path));
-    let beneath = Beneath::new(refused.collect());
+    let inboxes = config.inboxes.iter().map(|path| {
+        let real = path.canonicalize();
+        real.unwrap_or_else(|_| without_links_above(path))
+    });
+    let beneath = Beneath::new(refused.collect()).with_inboxes(inboxes.collect());
     let state = State::new(ledger, config.quiet, config.known);
     let (quiet, rescan) = (config.quiet, config.rescan);
     Ok(Shared::new(state, beneath, outboards, quiet, rescan)?)

@@ -42,21 +42,24 @@ pub(super) struct OpenPlace {
     pub(super) fd: OwnedFd,
     /// Names in it that are never touched.
     refused: Vec<Vec<u8>>,
+    is_inbox: bool,
 }
 
 impl OpenPlace {
     pub(super) fn open(beneath: &Beneath, place: Place, share: OwnedFd) -> Result<Self, Errno> {
         let fd = beneath.open_directory(&place.dir, share.as_fd(), &place.path)?;
-        let refused = beneath.refused_in(&place.dir.join(place.path.as_local()));
+        let dir = place.dir.join(place.path.as_local());
+        let (refused, is_inbox) = (beneath.refused_in(&dir), beneath.is_inbox(&dir));
         Ok(Self {
             place,
             share,
             fd,
             refused,
+            is_inbox,
         })
     }
 
-    /// What a name in this directory is now; what is on its way into an inbox is nothing yet.
+    /// What a name in this directory is now.
     pub(super) fn look(&self, beneath: &Beneath, name: &[u8]) -> Found {
         let left_out = |why, directory, identity| {
             Found::LeftOut(LeftOutBody {
@@ -65,9 +68,6 @@ impl OpenPlace {
                 identity,
             })
         };
-        if name == ARRIVING.as_bytes() {
-            return Found::Nothing;
-        }
         if self.refused.iter().any(|refused| refused == name) {
             return left_out(LeftOutWhy::OwnMount, true, Identity::default());
         }
@@ -84,6 +84,13 @@ impl OpenPlace {
         };
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;
+        if name == ARRIVING.as_bytes() {
+            return match self.is_inbox {
+                // what is on its way into an inbox is nothing yet
+                true => Found::Nothing,
+                false => left_out(LeftOutWhy::Arriving, directory, seen.identity),
+            };
+        }
         if self.place.exclude.keeps_back(&path, directory) {
             return left_out(LeftOutWhy::Excluded, directory, seen.identity);
         }

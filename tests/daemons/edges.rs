@@ -84,6 +84,39 @@ fn what_is_excluded_leaves_no_machine_and_disappears_after_a_reload() {
     assert!(!reader.cli(&["get", "y.log"]).status.success());
 }
 
+#[apply(promise)]
+fn what_has_the_name_of_what_is_on_its_way_is_told_to_be_left_out_but_in_the_inbox() {
+    let mut cluster = Cluster::new();
+    let home = cluster.folder.path().join("one");
+    let inbox = folder(&cluster, "one/inbox");
+    fs::create_dir_all(inbox.join(".p2pfs-arriving")).unwrap();
+    let node = cluster.start_with(NodeOptions {
+        config: format!("[inbox]\ndir = '{}'\nfrom = ['*']\n", inbox.display()),
+        ..NodeOptions::new("one")
+    });
+    node.write("d/.p2pfs-arriving", b"a user's own");
+    node.write("last", b"last");
+    node.wait_for_file("last");
+    let why = node
+        .cli(&["why", "--json", "d/.p2pfs-arriving"])
+        .expect_json();
+    let said = why["left_out"].as_str().unwrap();
+    assert!(
+        said.contains("on its way into an inbox: rename it"),
+        "{said}"
+    );
+    assert_eq!(why["listed"], false);
+    assert!(!why["rule"].to_string().contains("being read"), "{why}");
+    // the inbox's own is nothing that anybody looks for
+    let why = node.cli(&["why", "--json", ".p2pfs-arriving"]);
+    assert!(why.stderr.contains("no node shares such a name"), "{why:?}");
+    let told = node.cli(&["share", "--json"]).expect_json();
+    for share in told["shares"].as_array().unwrap() {
+        let own = share["path"] == home.join("share").to_str().unwrap();
+        assert_eq!(share["left_out_files"], u64::from(own), "{share}");
+    }
+}
+
 fn key_of(node: &Node) -> String {
     let status = node.cli(&["status", "--json"]).expect_json();
     status["node"].as_str().unwrap().to_owned()

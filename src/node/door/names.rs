@@ -8,7 +8,7 @@ use crate::digest::ContentHash;
 use crate::fs::{FileVersion, Hidden};
 use crate::id::NodeId;
 use crate::node::Node;
-use crate::path::SharedPath;
+use crate::path::{ARRIVING, SharedPath};
 use crate::wire::native::record::{Kind, Timestamp};
 
 /// Names read from a directory at a time.
@@ -166,7 +166,8 @@ impl Node {
     /// Whether a name that is not listed is there in a share of this node, to be listed soon. Asks
     /// the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
-        if path.is_root() || !self.shares().left_out_at(path).is_empty() {
+        let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
+        if path.is_root() || is_arriving || !self.shares().left_out_at(path).is_empty() {
             return false;
         }
         let mut shares = self.shares().list().into_iter();

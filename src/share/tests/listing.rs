@@ -291,6 +291,42 @@ fn special_files_and_links_out_are_left_out_with_a_warning_that_names_them() {
 }
 
 #[test]
+fn what_has_the_name_of_what_is_on_its_way_is_left_out_with_a_warning_but_in_an_inbox() {
+    let mut bench = Bench::bare();
+    bench.mkdir("inbox");
+    bench.config.inboxes = vec![bench.at("inbox")];
+    for name in ["sub", "sub/deep", "inbox/.p2pfs-arriving"] {
+        bench.mkdir(name);
+    }
+    bench.mkdir("sub/.p2pfs-arriving");
+    bench.write("sub/.p2pfs-arriving/inner", b"i");
+    bench.write("sub/deep/.p2pfs-arriving", b"file");
+    bench.write("inbox/.p2pfs-arriving/half", b"h");
+    bench.start();
+    assert_eq!(bench.names(), ["inbox", "sub", "sub/deep"]);
+    let status = bench.status();
+    assert_eq!(status.left_out_counts, [(LeftOutWhy::Arriving, 2)]);
+    for name in ["sub/.p2pfs-arriving", "sub/deep/.p2pfs-arriving"] {
+        let warned = |(path, _): &(PathBuf, String)| *path == bench.at(name);
+        assert!(bench.warnings().iter().any(warned), "{name}");
+    }
+    let inner = bench.set().left_out_at(&path("sub/.p2pfs-arriving/inner"));
+    assert_eq!(inner[0].path, bench.at("sub/.p2pfs-arriving"));
+    assert!(inner[0].remedy.contains("rename it"));
+    // once it is renamed there is nothing to tell
+    fs::rename(
+        bench.at("sub/deep/.p2pfs-arriving"),
+        bench.at("sub/deep/found"),
+    )
+    .unwrap();
+    bench.wait_for("the renamed file", |bench| {
+        bench.has("sub/deep/found", b"file")
+    });
+    bench.settle();
+    assert_eq!(left_out_count(&bench.status()), 1);
+}
+
+#[test]
 fn many_left_out_names_are_counted_but_neither_listed_nor_warned_of_without_end() {
     let mut bench = Bench::bare();
     for number in 0..300 {
