@@ -99,7 +99,7 @@ impl View {
                 () if at == 0 && is_contested => Rule::Owner,
                 () => self.rule_of(at, &ranked),
             };
-            versions.extend(self.version(dir, row, &rows, rule));
+            versions.extend(self.version(row, &rows, rule));
         }
         versions.extend(lost.filter_map(|row| {
             let rule = match () {
@@ -107,7 +107,7 @@ impl View {
                 () if self.merged.is_early(&row) => Rule::Early,
                 () => Rule::NotGivable,
             };
-            self.version(dir, &row, &rows, rule)
+            self.version(&row, &rows, rule)
         }));
         versions
     }
@@ -117,7 +117,7 @@ impl View {
         self.merged.owner_of(path)
     }
 
-    fn version(&self, dir: DirId, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
+    fn version(&self, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
         let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
         same.sort_by(|a, b| {
             let (a_id, b_id) = (self.merged.node_of(a), self.merged.node_of(b));
@@ -139,10 +139,15 @@ impl View {
                 .map(|r| (*self.merged.node_of(r), self.merged.share_of(r)))
                 .collect(),
             holders,
-            listed_as: listed_name(self.merged.dir(dir), row)
-                .map(|name| self.merged.path_of(dir, name)),
+            listed_as: self.listed_path(row),
             rule,
         })
+    }
+
+    /// Where a file or link is listed, under its own name or beside that.
+    pub(super) fn listed_path(&self, row: &Row) -> Option<SharedPath> {
+        let name = listed_name(self.merged.dir(row.dir), row)?;
+        Some(self.merged.path_of(row.dir, name))
     }
 
     fn directory_version(&self, dir: DirId, name: &[u8]) -> Option<Version> {

@@ -156,16 +156,16 @@ impl View {
         self.merged.files_of(*hash).next().is_some()
     }
 
-    /// Up to `limit` paths that live nodes share a content under.
+    /// Up to `limit` paths that a content is listed under, conflict names included; where there is
+    /// none, that live nodes share it under.
     pub fn names_of(&self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
-        let rows = self
-            .merged
-            .files_of(*hash)
-            .filter(|row| self.merged.is_live(row));
-        let mut names: Vec<SharedPath> = rows
-            .take(limit)
-            .map(|row| self.merged.path_of(row.dir, row.name()))
-            .collect();
+        let rows = || self.merged.files_of(*hash);
+        let listed = rows().filter_map(|row| self.listed_path(row));
+        let mut names: Vec<SharedPath> = listed.take(limit).collect();
+        if names.is_empty() {
+            let live = rows().filter(|row| self.merged.is_live(row)).take(limit);
+            names.extend(live.map(|row| self.merged.path_of(row.dir, row.name())));
+        }
         names.sort();
         names.dedup();
         names

@@ -363,3 +363,23 @@ fn what_only_caches_have_of_a_departed_node_wins_over_nothing_that_a_live_one_sh
     live.set_live(id(1), true).unwrap();
     assert_eq!(live.view().versions(&path("f"))[0].authors[0].0, id(1));
 }
+
+#[test]
+fn a_content_is_named_as_it_is_listed_also_beside_its_name_and_when_its_author_is_gone() {
+    let (mut one, mut two) = (node(1, "n1"), node(2, "n2"));
+    put(&mut one, "v.txt", file("newer", 9));
+    put(&mut two, "v.txt", file("older", 1));
+    put(&mut two, "only.txt", file("kept", 1));
+    share(&mut two, &mut one);
+    let named = |node: &mut Catalogue, content: &str| node.view().names_of(&hash(content), 9);
+    assert_eq!(named(&mut one, "newer"), [path("v.txt")]);
+    assert_eq!(named(&mut one, "older"), [path("v~n2.txt")]);
+    one.have(hash("older"), 5).unwrap();
+    one.have(hash("kept"), 4).unwrap();
+    one.set_live(id(2), false).unwrap();
+    assert_eq!(names(&one.view()), ["only.txt", "v.txt", "v~n2.txt"]);
+    assert_eq!(named(&mut one, "older"), [path("v~n2.txt")]);
+    assert_eq!(named(&mut one, "kept"), [path("only.txt")]);
+    one.have_not(hash("kept"));
+    assert!(named(&mut one, "kept").is_empty(), "it is listed no more");
+}
