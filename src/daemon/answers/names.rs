@@ -10,7 +10,7 @@ use crate::daemon::control::{
 use crate::digest::ContentHash;
 use crate::id::NodeId;
 use crate::node::FileError;
-use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version};
+use crate::node::door::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
 use crate::path::SharedPath;
 
 /// Where contents are by their hashes.
@@ -179,7 +179,7 @@ impl Service {
         Ok(Provenance {
             path: named_as(&path),
             listed: why.is_listed,
-            rule: rule_sentence(why.rule()).to_owned(),
+            rule: rule_in_words(&why, |node| self.node.name_of(node)),
             next_read: match why.rule() {
                 Rule::Early | Rule::NotOwner => "nothing: no version of it is listed".to_owned(),
                 _ => self.next_read(why.next_read),
@@ -339,6 +339,21 @@ fn has_name(version: &Version) -> bool {
     }
 }
 
+/// The rule that decided; what waits for its time beside that took no part in it.
+fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
+    let decided = rule_sentence(why.rule());
+    let mut behind = why.versions.iter().skip(1);
+    let waiting = behind.find(|version| version.rule == Rule::Early);
+    match waiting.and_then(|version| version.authors.first()) {
+        Some((author, _)) => format!(
+            "{decided}; beside it, that of {} is from ahead of this node's clock and waits for its \
+             time",
+            name_of(author)
+        ),
+        None => decided.to_owned(),
+    }
+}
+
 fn rule_sentence(rule: Rule) -> &'static str {
     match rule {
         Rule::Only => "there is one version",
@@ -353,5 +368,43 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::NotGivable => "no live node can give it",
         Rule::Owner => "its author owns the path: no other version is listed",
         Rule::NotOwner => "another node owns the path: this version is not listed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(rules: &[Rule]) -> String {
+        let share = Default::default();
+        let version = |(number, rule): (u8, &Rule)| Version {
+            kind: Kind::Symlink { target: "x".into() },
+            mtime: Timestamp::default(),
+            version_time: Timestamp::default(),
+            authors: vec![(NodeId::new([number; 32]), share)],
+            holders: Vec::new(),
+            listed_as: None,
+            rule: *rule,
+        };
+        let why = Why {
+            is_listed: true,
+            versions: (0..).zip(rules).map(version).collect(),
+            sent_by: None,
+            next_read: NextRead::NoFile,
+            owner: None,
+        };
+        rule_in_words(&why, |node| format!("n{}", node.as_bytes()[0]))
+    }
+
+    #[test]
+    fn a_version_from_ahead_of_the_clock_is_said_to_wait_also_beside_the_one_that_has_the_name() {
+        let waits =
+            "beside it, that of n1 is from ahead of this node's clock and waits for its time";
+        let beside = told(&[Rule::Only, Rule::Early]);
+        assert_eq!(beside, format!("there is one version; {waits}"));
+        let contested = told(&[Rule::Newest, Rule::Early, Rule::NotGivable]);
+        assert_eq!(contested, format!("the newest version time wins; {waits}"));
+        assert!(told(&[Rule::Early, Rule::Early]).starts_with("its time is ahead"));
+        assert_eq!(told(&[Rule::Only]), "there is one version");
     }
 }
