@@ -1,6 +1,9 @@
 //! Daemons that stop, are killed and come back: what they leave behind, and what is there again.
 
 use std::fs;
+use std::io::Read;
+use std::sync::mpsc;
+use std::thread;
 
 use macro_rules_attribute::apply;
 
@@ -22,6 +25,45 @@ fn a_killed_daemon_leaves_a_mount_that_its_next_start_cleans() {
     node.launch();
     node.wait_for_file("a.txt");
     assert_eq!(fs::read(node.mounted("a.txt")).unwrap(), b"a");
+}
+
+#[apply(promise)]
+fn who_reads_when_a_daemon_without_a_broker_is_killed_fails_at_once_as_the_manual_says() {
+    const READERS: usize = 6;
+    let mut cluster = Cluster::new();
+    let mut nodes = ["far", "near"].map(|name| {
+        cluster.start_with(NodeOptions {
+            config: "[mount]\nread_deadline = '300s'\n".to_owned(),
+            ..NodeOptions::new(name)
+        })
+    });
+    let names: Vec<String> = (0..READERS).map(|number| format!("{number}.bin")).collect();
+    for (seed, name) in names.iter().enumerate() {
+        nodes[0].write(name, &noise(seed as u64, 4 << 20));
+        nodes[1].wait_for_file(name);
+    }
+    let open = |name: &String| fs::File::open(nodes[1].mounted(name)).unwrap();
+    let files: Vec<fs::File> = names.iter().map(open).collect();
+    nodes[0].signal(libc::SIGSTOP);
+    let (told, ended) = mpsc::channel();
+    for mut file in files {
+        let told = told.clone();
+        thread::spawn(move || told.send(file.read(&mut [0; 4096])));
+    }
+    eventually("they wait", PATIENCE, || {
+        let status = nodes[1].cli(&["status", "--json"]).expect_json();
+        status["waiting_reads"].as_u64() >= Some(READERS as u64)
+    });
+    nodes[1].kill();
+    for _ in 0..READERS {
+        let error = ended.recv_timeout(AT_ONCE).unwrap().unwrap_err();
+        // what the daemon had been asked already, and what is asked after its end
+        let errors = [libc::ECONNABORTED, libc::ENOTCONN].map(Some);
+        assert!(errors.contains(&error.raw_os_error()), "{error}");
+    }
+    let error = fs::read_dir(&nodes[1].mount).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    nodes[0].signal(libc::SIGCONT);
 }
 
 #[apply(promise)]
