@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// The mode of a file that is its owner's alone.
 pub(crate) const PRIVATE_MODE: u32 = 0o600;
@@ -91,6 +93,9 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
 
 /// What the system says of a file of the state directory, with what helps where that is clear.
 pub(crate) fn with_remedy(error: &io::Error) -> String {
+    if let Some(limit) = limit_of_open_files(error) {
+        return limit;
+    }
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some of its disk, or name another directory with --state"
@@ -104,6 +109,24 @@ pub(crate) fn with_remedy(error: &io::Error) -> String {
     format!("{error}{remedy}")
 }
 
+/// What keeps this process from opening files, and what helps, where a limit of their number does.
+pub(crate) fn limit_of_open_files(error: &io::Error) -> Option<String> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => {
+            let limit = getrlimit(Resource::Nofile).current;
+            let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
+            Some(format!(
+                "this process has as many files open as it may{limit}; raise LimitNOFILE= of its \
+                 unit, or ulimit -n where it is started by hand"
+            ))
+        }
+        Errno::NFILE => Some(
+            "the system has as many files open as it may; raise fs.file-max (sysctl)".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 /// The lock file at this path, locked until it is closed; none where another process has it.
 pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
     let file = open_private(path)?;
@@ -111,5 +134,25 @@ pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_a_limit_of_open_files_its_number_is_told_and_how_it_is_raised() {
+        let said = |errno: Errno| limit_of_open_files(&errno.into());
+        let most = getrlimit(Resource::Nofile).current.unwrap();
+        let own = said(Errno::MFILE).unwrap();
+        assert!(own.contains(&format!("({most})")), "{own}");
+        assert!(
+            own.contains("LimitNOFILE=") && own.contains("ulimit -n"),
+            "{own}"
+        );
+        assert!(said(Errno::NFILE).unwrap().contains("fs.file-max"));
+        assert_eq!(said(Errno::NOSPC), None);
+        assert!(with_remedy(&Errno::MFILE.into()).contains("LimitNOFILE="));
     }
 }

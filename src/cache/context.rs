@@ -5,11 +5,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use parking_lot::Mutex;
+
 use super::CacheEvent;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
 use super::write_behind::WriteBehind;
+use crate::files::limit_of_open_files;
 
 pub(super) struct Context {
     pub(super) layout: Layout,
@@ -22,6 +25,8 @@ pub(super) struct Context {
     events_lost: AtomicU64,
     disk_errors: AtomicU64,
     disk_refuses: AtomicBool,
+    /// Whether a refusal was told of, and no end of it yet.
+    trouble_told: Mutex<bool>,
 }
 
 impl Context {
@@ -42,6 +47,7 @@ impl Context {
             events_lost: AtomicU64::new(0),
             disk_errors: AtomicU64::new(0),
             disk_refuses: AtomicBool::new(false),
+            trouble_told: Mutex::new(false),
         }
     }
 
@@ -52,7 +58,7 @@ impl Context {
         }
     }
 
-    /// Counts a failed change of the disk, and tells of the first in a row.
+    /// Counts a failed change of the disk, and tells of the first since all was well.
     pub(super) fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
             // Asked first: this is on the path of every store, and a load shares the cache line.
@@ -62,14 +68,30 @@ impl Context {
             Ok(_) => {}
             Err(error) => {
                 self.disk_errors.fetch_add(1, Ordering::Relaxed);
-                if !self.disk_refuses.swap(true, Ordering::Relaxed) {
-                    self.tell(CacheEvent::DiskTrouble {
-                        why: error.to_string(),
-                    });
+                self.disk_refuses.store(true, Ordering::Relaxed);
+                let mut is_told = self.trouble_told.lock();
+                if !std::mem::replace(&mut *is_told, true) {
+                    let limit = limit_of_open_files(error);
+                    let why = limit
+                        .unwrap_or_else(|| format!("the cache's disk refuses writes: {error}"));
+                    self.tell(CacheEvent::DiskTrouble { why });
+                    self.write_behind.look_again(true);
                 }
             }
         }
         result
+    }
+
+    /// Tries whether the disk takes writes again, of which it was told that it does not: that
+    /// nobody stores anything says nothing, and that one small thing was stored not enough.
+    pub(super) fn look_at_disk(&self) {
+        if self.disk.try_out(&self.layout.trial()).is_ok() {
+            let mut is_told = self.trouble_told.lock();
+            self.write_behind.look_again(false);
+            if std::mem::replace(&mut *is_told, false) {
+                self.tell(CacheEvent::DiskRecovered);
+            }
+        }
     }
 
     /// How many events nobody read in time.

@@ -16,6 +16,9 @@ use rustix::io::Errno;
 use super::map::SMALL_BYTES;
 use crate::files::{make_private_dir, open_private};
 
+/// What is written to try a disk: about what one store brings.
+const TRIAL_BYTES: usize = 128 << 10;
+
 /// How far a file that is put in place of another must have come when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -109,6 +112,13 @@ impl Disk {
             Some(dir) if reach == Reach::Name => self.sync(&File::open(dir)?),
             _ => Ok(()),
         }
+    }
+
+    /// Writes something and removes it: fails where changes are refused now.
+    pub(super) fn try_out(&self, path: &Path) -> io::Result<()> {
+        let file = self.create(path)?;
+        let written = self.write_at(&file, &mut [IoSlice::new(&[0; TRIAL_BYTES])], 0);
+        self.remove(path).and(written)
     }
 
     pub(super) fn sync(&self, file: &File) -> io::Result<()> {

@@ -1,5 +1,6 @@
-//! The thread behind the cache: writes maps a little after stores, and syncs what was completed or
-//! closed. It sleeps while there is nothing to do; without it nothing is wrong, only later.
+//! The thread behind the cache: writes maps a little after stores, syncs what was completed or
+//! closed, and looks after a disk that refused a write. It sleeps while there is nothing to do;
+//! without it nothing is wrong, only later.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,12 +41,15 @@ impl Drop for Flusher {
 }
 
 fn run(core: &Arc<Core>) {
-    while let Some((flush, sync)) = core.context.write_behind.next() {
-        if flush {
+    while let Some(work) = core.context.write_behind.next() {
+        if work.flush {
             core.flush_all();
         }
-        if let Some(hash) = sync {
+        if let Some(hash) = work.sync {
             core.bring_to_disk(&hash);
+        }
+        if work.look {
+            core.context.look_at_disk();
         }
     }
 }

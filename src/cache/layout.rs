@@ -24,13 +24,14 @@ const VERSION_WORD: &str = "p2pfs-cache";
 /// the waiting of a cold disk.
 const SHARDS_PER_THREAD: usize = 64;
 /// The names that are ours in the directory itself, besides the 256 subdirectories.
-const OUR_FILES: [&str; 7] = [
+const OUR_FILES: [&str; 8] = [
     "version",
     "version.new",
     "lock",
     "pins",
     "pins.new",
     "clean",
+    "trial",
     LEGACY_DIR,
 ];
 
@@ -131,6 +132,11 @@ impl Layout {
 
     pub(super) fn clean(&self) -> PathBuf {
         self.dir.join("clean")
+    }
+
+    /// What is written to see whether the disk takes writes.
+    pub(super) fn trial(&self) -> PathBuf {
+        self.dir.join("trial")
     }
 
     /// When the last stop was, where it was a clean one.

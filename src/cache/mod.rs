@@ -14,6 +14,7 @@
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
 //! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
+//! | `trial` | there for a moment, where the disk refused a write: whether it takes one again |
 //! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with these |
 //!
 //! Anything else in the directory is left alone and reported by [`Cache::problems`].
@@ -39,7 +40,8 @@
 //! # Errors
 //!
 //! See [`CacheError`]. A full or failing disk is not an error but [`Stored::Full`]: reads go on
-//! uncached, and [`CacheEvent::DiskTrouble`] says so once.
+//! uncached, and [`CacheEvent::DiskTrouble`] says so once,
+//! [`CacheEvent::DiskRecovered`] when it is over.
 
 mod budget;
 mod cached_file;
@@ -135,12 +137,14 @@ pub enum CacheEvent {
         /// Whether the file had been complete.
         was_complete: bool,
     },
-    /// The disk refused a write: nothing more is cached until it recovers. Sent once for each
-    /// time that it begins.
+    /// The disk refused a write, or no file could be opened for one: nothing more is cached until
+    /// that is over. Sent once for each time that it begins.
     DiskTrouble {
-        /// What the file system said.
+        /// What is wrong, in words, and what helps where that is clear.
         why: String,
     },
+    /// What was told so is over.
+    DiskRecovered,
 }
 
 /// What the cache takes and may take.

@@ -2,7 +2,7 @@
 //! completed or closed.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -10,9 +10,19 @@ use crate::digest::ContentHash;
 
 /// How long a stored page may wait for its map: what a kill can lose of a slow stream.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// How often a disk that refused a write is looked at again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How many files wait to be synced; further ones are not, which costs a check of them after a
 /// power cut.
 const SYNCS_MAX: usize = 1024;
+
+/// What is to be done next.
+pub(super) struct Work {
+    pub(super) flush: bool,
+    pub(super) sync: Option<ContentHash>,
+    /// Look at the disk.
+    pub(super) look: bool,
+}
 
 /// What there is to do.
 #[derive(Default)]
@@ -25,6 +35,8 @@ pub(super) struct WriteBehind {
 struct List {
     flush: bool,
     sync: VecDeque<ContentHash>,
+    /// When the disk is to be looked at.
+    look_at: Option<Instant>,
     stop: bool,
 }
 
@@ -47,17 +59,34 @@ impl WriteBehind {
         }
     }
 
-    /// Waits for work; gives whether to flush and what to sync. `None` is the end.
-    pub(super) fn next(&self) -> Option<(bool, Option<ContentHash>)> {
+    /// The disk is to be looked at from time to time, or no more.
+    pub(super) fn look_again(&self, look: bool) {
+        self.list.lock().look_at = look.then(|| Instant::now() + LOOK_AGAIN_AFTER);
+        self.changed.notify_one();
+    }
+
+    /// Waits for work. `None` is the end.
+    pub(super) fn next(&self) -> Option<Work> {
         let mut list = self.list.lock();
-        while !list.stop && !list.flush && list.sync.is_empty() {
-            self.changed.wait(&mut list);
+        while !list.stop && !list.flush && list.sync.is_empty() && !list.is_look_due() {
+            match list.look_at {
+                Some(at) => drop(self.changed.wait_until(&mut list, at)),
+                None => self.changed.wait(&mut list),
+            }
         }
         if !list.stop && list.flush && list.sync.is_empty() {
             let idle = |list: &mut List| !list.stop && list.sync.is_empty();
             self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
         }
-        let work = (std::mem::take(&mut list.flush), list.sync.pop_front());
+        let look = list.is_look_due();
+        if look {
+            list.look_at = Some(Instant::now() + LOOK_AGAIN_AFTER);
+        }
+        let work = Work {
+            flush: std::mem::take(&mut list.flush),
+            sync: list.sync.pop_front(),
+            look,
+        };
         (!list.stop).then_some(work)
     }
 
@@ -65,5 +94,11 @@ impl WriteBehind {
     pub(super) fn stop(&self) {
         self.list.lock().stop = true;
         self.changed.notify_one();
+    }
+}
+
+impl List {
+    fn is_look_due(&self) -> bool {
+        self.look_at.is_some_and(|at| at <= Instant::now())
     }
 }

@@ -31,6 +31,14 @@ pub enum NetError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+    /// This process, or the system, may open no more files, and a connection is one.
+    #[error("cannot reach {address}: {why}")]
+    OpenFiles {
+        /// Where we would have dialled.
+        address: SocketAddr,
+        /// Which limit, and how it is raised.
+        why: String,
+    },
     /// Who answers there is not the node that we want, or does not speak our protocol.
     #[error("{address} is not the node that was expected there: {why}")]
     WrongNode {
@@ -91,6 +99,7 @@ impl NetError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::TooManyConnections => true,
+            Self::OpenFiles { .. } => true,
             Self::WrongNode { .. } | Self::NotMember { .. } => true,
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
             Self::NotAllowed | Self::OwnIdentity | Self::Older => false,

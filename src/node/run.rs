@@ -43,6 +43,8 @@ use crate::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
 const SHARE_BATCH: usize = 1024;
 /// Datagrams taken at once before everything else has its turn.
 const DATAGRAM_BATCH: usize = 64;
+/// How the warning begins that the cache takes nothing in.
+const NOT_CACHED: &str = "nothing more is cached: ";
 /// Answers of other nodes that wait for the loop.
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Commands that wait for the loop.
@@ -284,9 +286,9 @@ impl Runner {
             }
             CacheEvent::Evicted { .. } | CacheEvent::Dropped { .. } => {}
             CacheEvent::DiskTrouble { why } => {
-                let why = format!("the cache's disk refuses writes: {why}");
-                self.parts.events.warn(why);
+                self.parts.events.warn(format!("{NOT_CACHED}{why}"));
             }
+            CacheEvent::DiskRecovered => self.parts.events.settle(NOT_CACHED),
         }
     }
 

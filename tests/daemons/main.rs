@@ -15,6 +15,7 @@ mod metered;
 mod model;
 mod mount_helper;
 mod nodes;
+mod open_files;
 mod own_versions;
 mod pointers;
 mod readers;

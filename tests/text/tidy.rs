@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "share",
         &["id", "files", "path", "extent", "digest", "wire"],
     ),
-    ("net", &["id", "bucket", "trust", "wire"]),
+    ("net", &["id", "bucket", "files", "trust", "wire"]),
     ("transfer::plan", &["id", "extent", "digest"]),
     (
         "transfer::session",

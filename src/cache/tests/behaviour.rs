@@ -256,6 +256,30 @@ fn a_full_disk_is_told_once_and_reads_go_on() {
 }
 
 #[test]
+fn the_end_of_a_disk_s_trouble_is_told_also_when_nobody_stores_anything() {
+    let place = Place::new(1 << 20);
+    let faults = Arc::new(Faults::none());
+    let disk = Disk {
+        faults: Some(faults.clone()),
+    };
+    let (cache, events) = place.open_on(disk, true).unwrap();
+    let source = Source::new(1, 100_000);
+    let file = open_file(&cache, &source);
+    faults.refuse(true);
+    assert_eq!(source.store(&file, source.whole()), Stored::Full);
+    let told = || events.recv_timeout(Duration::from_secs(60)).unwrap();
+    let CacheEvent::DiskTrouble { why } = told() else {
+        panic!("no trouble is told");
+    };
+    assert!(why.contains("the cache's disk refuses writes"), "{why}");
+    faults.refuse(false);
+    assert_eq!(told(), CacheEvent::DiskRecovered);
+    faults.refuse(true);
+    assert_eq!(source.store(&file, source.whole()), Stored::Full);
+    assert!(matches!(told(), CacheEvent::DiskTrouble { .. }));
+}
+
+#[test]
 fn a_disk_that_refuses_to_evict_costs_no_file() {
     let place = Place::new(250_000);
     let faults = Arc::new(Faults::none());

@@ -2,7 +2,7 @@
 
 use super::fills::lack_words;
 use super::network::alive_of;
-use super::{Service, Sight};
+use super::{Service, Sight, told};
 use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
 
 /// Where programs reach the kernel's side of a mount.
@@ -95,14 +95,6 @@ impl Service {
             .iter()
             .map(|share| check_share(share, is_saved(share)))
             .collect()
-    }
-}
-
-/// A sentence that says what is wrong and, behind a semicolon, what helps.
-pub(super) fn told(problem: &str) -> (&str, Option<&str>) {
-    match problem.split_once("; ") {
-        Some((why, remedy)) => (why, Some(remedy)),
-        None => (problem, None),
     }
 }
 

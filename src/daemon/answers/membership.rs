@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
-use super::Service;
-use super::doctor::told;
 use super::trust::time_of;
+use super::{Service, told};
 use crate::daemon::control::{Check, CheckState};
 use crate::daemon::seeds;
 use crate::id::NodeId;

@@ -257,6 +257,14 @@ fn unanswered(call: &Call, reply: ReplySink) {
     reply.fail(failed(format!("a fault of p2pfs: nobody answers {method}")));
 }
 
+/// A sentence that says what is wrong and, behind a semicolon, what helps.
+fn told(problem: &str) -> (&str, Option<&str>) {
+    match problem.split_once("; ") {
+        Some((why, remedy)) => (why, Some(remedy)),
+        None => (problem, None),
+    }
+}
+
 fn failed(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Failed, message)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Service, node_failure};
+use super::{Service, node_failure, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
 use crate::daemon::seeds::resolve;
@@ -243,10 +243,11 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
             format!("{address} does not answer"),
             format!("turn it on, or let TCP and UDP port {port} through its firewall"),
         ),
-        Probed::Unreachable(kind) => (
-            format!("{address}: {kind}"),
-            "mend the network, or the address in seeds".to_owned(),
-        ),
+        Probed::Unreachable(why) => {
+            let (why, remedy) = told(why);
+            let remedy = remedy.unwrap_or("mend the network, or the address in seeds");
+            (format!("{address}: {why}"), remedy.to_owned())
+        }
         Probed::Other => (
             format!("what answers on {address} is not p2pfs"),
             "mend the address in seeds".to_owned(),
@@ -261,6 +262,11 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
 
 /// What it means that a peer could not be asked.
 fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
+    let name = format!("peer {name}");
+    if let NodeError::Net(NetError::OpenFiles { why, .. }) = error {
+        let (why, remedy) = told(why);
+        return Check::failed(name, why, remedy.unwrap_or_default());
+    }
     let remedy = match error {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
@@ -269,7 +275,7 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
         },
         _ => "ask again; if it stays so, p2pfs doctor there looks for the reason".to_owned(),
     };
-    Check::failed(format!("peer {name}"), error.to_string(), remedy)
+    Check::failed(name, error.to_string(), remedy)
 }
 
 /// What it means that a peer was asked to dial back.
@@ -396,8 +402,14 @@ mod tests {
         );
         let down = told(unreachable(ErrorKind::ConnectionRefused));
         assert!(down.contains("start p2pfs there"), "{down}");
+        let limited = told(NetError::OpenFiles {
+            address,
+            why: "it may open no more; raise the limit".to_owned(),
+        });
+        assert!(limited.contains("raise the limit"), "{limited}");
         for other in [
             down,
+            limited,
             told(unreachable(ErrorKind::NetworkUnreachable)),
             told(NetError::TooManyConnections),
         ] {

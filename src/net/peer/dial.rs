@@ -20,6 +20,7 @@ use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::mark::Markable;
 use super::outbound::Outbound;
 use super::tls::{nameless, peer_of, speaks_batches, write_ahead};
+use crate::files::limit_of_open_files;
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
@@ -282,7 +283,10 @@ async fn connect_with(
     };
     let stream = timeout(shared.limits.dial, TcpStream::connect(addr)).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
-    let stream = stream.map_err(|error| unreachable(error.kind()))?;
+    let stream = stream.map_err(|error| match limit_of_open_files(&error) {
+        Some(why) => NetError::OpenFiles { address: addr, why },
+        None => unreachable(error.kind()),
+    })?;
     let _ = stream.set_nodelay(true);
     let stream = BufReader::with_capacity(read_buffer_bytes, stream);
     let handshake = connector.connect(nameless(), stream);

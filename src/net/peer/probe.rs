@@ -1,6 +1,6 @@
 //! A look at an address: who answers there, and whether it takes us for a member.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::counters::DropReason;
 use super::greet::{Ends, prove};
 use super::limits::SERVE_READ_BYTES;
 use super::tls::{nameless, peer_of};
+use crate::files::limit_of_open_files;
 use crate::id::NodeId;
 use crate::wire::native::tcp::Lane;
 
@@ -32,15 +33,15 @@ pub enum Probed {
     Closed,
     /// Nothing came back in time.
     Silent,
-    /// The system knows no way there.
-    Unreachable(ErrorKind),
+    /// The system knows no way there, or has none to give: why.
+    Unreachable(String),
 }
 
 /// Dials, greets and hangs up.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
         Err(_) => return Probed::Silent,
-        Ok(Err(error)) => return not_connected(error.kind()),
+        Ok(Err(error)) => return not_connected(&error),
         Ok(Ok(stream)) => BufReader::with_capacity(SERVE_READ_BYTES, stream),
     };
     let Ok(connector) = shared.tls.connector_to_any() else {
@@ -77,10 +78,13 @@ pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
     }
 }
 
-fn not_connected(kind: ErrorKind) -> Probed {
-    match kind {
+fn not_connected(error: &io::Error) -> Probed {
+    match error.kind() {
         ErrorKind::ConnectionRefused => Probed::Closed,
         ErrorKind::TimedOut => Probed::Silent,
-        kind => Probed::Unreachable(kind),
+        kind => {
+            let limit = limit_of_open_files(error);
+            Probed::Unreachable(limit.unwrap_or_else(|| kind.to_string()))
+        }
     }
 }
