@@ -82,15 +82,12 @@ impl Context {
         result
     }
 
-    /// Tries whether the disk takes writes again, of which it was told that it does not: that
-    /// nobody stores anything says nothing, and that one small thing was stored not enough.
-    pub(super) fn look_at_disk(&self) {
-        if self.disk.try_out(&self.layout.trial()).is_ok() {
-            let mut is_told = self.trouble_told.lock();
-            self.write_behind.look_again(false);
-            if std::mem::replace(&mut *is_told, false) {
-                self.tell(CacheEvent::DiskRecovered);
-            }
+    /// Tells that what was told of the disk is over.
+    pub(super) fn tell_of_recovery(&self) {
+        let mut is_told = self.trouble_told.lock();
+        self.write_behind.look_again(false);
+        if std::mem::replace(&mut *is_told, false) {
+            self.tell(CacheEvent::DiskRecovered);
         }
     }
 

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::budget::charge_bytes;
 use super::context::Context;
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::file::Shared;
 use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
@@ -177,6 +177,33 @@ impl Core {
         }
         self.settled.notify_all();
         given_bytes
+    }
+
+    /// Evicts so many bytes, or what there is; `false` where nothing may go.
+    pub(super) fn give_up(&self, bytes: u64) -> bool {
+        let mut given_bytes = 0;
+        while given_bytes < bytes {
+            let victim = self.index.lock().take_victim();
+            let Some(more_bytes) = victim.and_then(|victim| self.evict(victim)) else {
+                break;
+            };
+            given_bytes += more_bytes;
+        }
+        given_bytes > 0
+    }
+
+    /// Tries whether the disk takes writes again, of which it was told that it does not: that
+    /// nobody stores anything says nothing, and that one small thing was stored not enough.
+    pub(super) fn look_at_disk(&self) {
+        let tried = self.context.disk.try_out(&self.context.layout.trial());
+        let is_well = match tried {
+            // who stores something makes room
+            Err(error) if is_full(&error) => self.index.lock().evictable_bytes > 0,
+            tried => tried.is_ok(),
+        };
+        if is_well {
+            self.context.tell_of_recovery();
+        }
     }
 
     /// Evicts until the budget is kept or nothing more may go.

@@ -175,6 +175,10 @@ impl Disk {
             return Ok(free_bytes);
         }
         let stat = rustix::fs::statvfs(dir)?;
+        if stat.f_blocks == 0 {
+            // one that counts nothing, as ramfs
+            return Ok(u64::MAX);
+        }
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
@@ -248,6 +252,14 @@ pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// The most slices that one `pwritev` takes (`UIO_MAXIOV`, linux/uio.h).
 const SLICES_MAX: usize = 1024;
+
+/// Whether an error says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
 
 /// The name under which a file is written that will take the place of `path`.
 pub(super) fn replacement(path: &Path) -> PathBuf {

@@ -49,7 +49,7 @@ fn run(core: &Arc<Core>) {
             core.bring_to_disk(&hash);
         }
         if work.look {
-            core.context.look_at_disk();
+            core.look_at_disk();
         }
     }
 }

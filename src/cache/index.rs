@@ -241,9 +241,6 @@ impl<H> Index<H> {
     }
 
     fn free_bytes(&self, now: Instant) -> Option<u64> {
-        if self.floor_bytes == 0 {
-            return Some(u64::MAX);
-        }
         let fresh = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < FREE_GOOD_FOR;
         self.free.filter(fresh).map(|(_, free_bytes)| free_bytes)
     }

@@ -10,6 +10,7 @@ use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::context::Context;
 use super::core::Core;
+use super::disk::is_full;
 use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
@@ -42,7 +43,7 @@ impl CacheFile {
         };
         let range = bytes_of(&pages, shared.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
-        let written = shared.write(&core.context, &bytes, range.start);
+        let written = shared.write_making_room(core, &bytes, range.start);
         if core.context.noted(written).is_err() {
             shared.settle_room(core, growth, |state| give_up(state, &pages));
             return Ok(Stored::Full);
@@ -66,6 +67,18 @@ impl Shared {
         let range = ByteRange::at(offset, bytes.len() as u64);
         let files = self.files_for(context, range)?;
         context.disk.write_at(&files.data, &mut slices, offset)
+    }
+
+    /// The same; where the disk has no room all the same, since others write to it or it has a
+    /// quota, what was used least recently goes for it.
+    fn write_making_room(&self, core: &Core, bytes: &[u8], offset: u64) -> io::Result<()> {
+        loop {
+            let written = self.write(&core.context, bytes, offset);
+            let is_full = written.as_ref().err().is_some_and(is_full);
+            if !is_full || !core.give_up(bytes.len() as u64) {
+                return written;
+            }
+        }
     }
 
     /// Charges the budget for pages that will be written.

@@ -137,6 +137,44 @@ fn what_does_not_fit_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
 }
 
 #[apply(promise)]
+fn a_cache_without_a_floor_that_is_larger_than_its_disk_gives_up_what_is_old() {
+    const FILES: u64 = 16;
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let at = cluster.folder.path().join("reader/cache");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_with(&at, "size=8m,mode=755");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nsize = '1GiB'\nfloor = '0B'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    let read = |number: u64| {
+        let name = number.to_string();
+        let bytes = noise(number, 1 << 20);
+        owner.write(&name, &bytes);
+        reader.wait_for_file(&name);
+        reader.cli(&["prefetch", &name]).expect_ok();
+        let listed = reader.cli(&["ls", &name, "--json"]).expect_json();
+        assert_eq!(
+            listed["entries"][0]["cached_bytes"],
+            bytes.len(),
+            "{listed}"
+        );
+        assert!(fs::read(reader.mounted(&name)).unwrap() == bytes);
+    };
+    (0..FILES).for_each(read);
+    // as full as it gets: the write ends with an error
+    let _ = fs::write(at.join("of somebody else"), vec![1; 8 << 20]);
+    (FILES..FILES + 3).for_each(read);
+    eventually("nothing is said of the disk", PATIENCE, || {
+        let status = reader.cli(&["status", "--json"]).expect_json();
+        status["warnings"].as_array().is_some_and(Vec::is_empty)
+    });
+    drop(reader);
+    drop(disk);
+}
+
+#[apply(promise)]
 fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
     let mut cluster = Cluster::new();
     let at = cluster.folder.path().join("one/state");

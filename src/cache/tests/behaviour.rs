@@ -280,6 +280,53 @@ fn the_end_of_a_disk_s_trouble_is_told_also_when_nobody_stores_anything() {
 }
 
 #[test]
+fn a_cache_without_a_floor_evicts_for_what_its_disk_has_no_room_for() {
+    let place = Place::new(1 << 30);
+    let faults = Arc::new(Faults::none());
+    let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
+    let (old, new) = (Source::new(1, 250_000), Source::new(2, 250_000));
+    fill(&cache, &old);
+    faults.set_free_bytes(100_000);
+    cache.core().index.lock().forget_measure();
+    let file = open_file(&cache, &new);
+    assert_eq!(new.store(&file, ByteRange::new(0, 8192)), Stored::Kept);
+    assert_eq!(cache.cached_bytes(&old.hash()), 250_000);
+    assert_eq!(new.store(&file, new.whole()), Stored::Full);
+    assert_eq!(
+        cache.cached_bytes(&old.hash()),
+        0,
+        "it went for it, in vain"
+    );
+    assert!(!events.try_iter().any(is_trouble));
+}
+
+#[test]
+fn a_disk_that_is_full_all_the_same_has_room_once_something_was_evicted() {
+    let place = Place::new(1 << 30);
+    let faults = Arc::new(Faults::none());
+    let (cache, events) = place.try_open(Some(faults.clone())).unwrap();
+    let (old, new) = (Source::new(1, 250_000), Source::new(2, 250_000));
+    fill(&cache, &old);
+    let file = open_file(&cache, &new);
+    assert_eq!(new.store(&file, ByteRange::new(0, 8192)), Stored::Kept);
+    faults.fill();
+    let next = ByteRange::new(8192, 12_288);
+    assert_eq!(new.store(&file, next), Stored::Kept);
+    assert_eq!(cache.cached_bytes(&old.hash()), 0, "it gave its room");
+    assert!(!events.try_iter().any(is_trouble));
+    // with nothing to give up, it is told
+    faults.fill();
+    let next = ByteRange::new(12_288, 16_384);
+    assert_eq!(new.store(&file, next), Stored::Full);
+    assert!(events.try_iter().any(is_trouble));
+    assert_eq!(new.check_all(&file), 12_288);
+}
+
+fn is_trouble(event: CacheEvent) -> bool {
+    matches!(event, CacheEvent::DiskTrouble { .. })
+}
+
+#[test]
 fn a_disk_that_refuses_to_evict_costs_no_file() {
     let place = Place::new(250_000);
     let faults = Arc::new(Faults::none());

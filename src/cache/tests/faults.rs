@@ -23,6 +23,7 @@ pub(in crate::cache) struct Faults {
     /// How many steps are left before the disk refuses all.
     steps_left: AtomicU64,
     free_bytes: AtomicU64,
+    is_full: AtomicBool,
     without_attributes: AtomicBool,
     /// The synced bytes of each sector that was written since.
     unsynced: Mutex<Unsynced>,
@@ -49,6 +50,7 @@ impl Faults {
             torn_eighths,
             steps_left: AtomicU64::new(u64::MAX),
             free_bytes: AtomicU64::new(u64::MAX),
+            is_full: AtomicBool::new(false),
             without_attributes: AtomicBool::new(false),
             unsynced: Mutex::default(),
             syncs: Mutex::new(Syncs {
@@ -111,6 +113,12 @@ impl Faults {
         }
     }
 
+    /// The disk has no room for a write, whatever it says, until something is changed otherwise:
+    /// removed.
+    pub(in crate::cache) fn fill(&self) {
+        self.is_full.store(true, Ordering::SeqCst);
+    }
+
     pub(in crate::cache) fn set_free_bytes(&self, free_bytes: u64) {
         self.free_bytes.store(free_bytes, Ordering::SeqCst);
     }
@@ -140,6 +148,9 @@ impl Faults {
         length_bytes: usize,
     ) -> io::Result<usize> {
         let killed_now = self.step()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let allowed = if killed_now {
             length_bytes * self.torn_eighths / 8
         } else {
@@ -160,6 +171,7 @@ impl Faults {
     }
 
     pub(in crate::cache) fn allow_change(&self) -> io::Result<()> {
+        self.is_full.store(false, Ordering::SeqCst);
         if self.step()? {
             Err(io::Error::other("killed"))
         } else {
