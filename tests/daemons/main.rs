@@ -35,7 +35,7 @@ mod waiting;
 
 /// So many promises are tried at once: they wait for each other's clocks more than they compute,
 /// also on two processors.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 5;
 
 fn main() {
     let conclusion = support::promise::run(Some(AT_ONCE), vec![]);

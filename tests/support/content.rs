@@ -1,7 +1,7 @@
 //! Names and bytes of files, and how they are known again.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes that no compression or sharing makes smaller, the same for the same seed.
@@ -12,6 +12,16 @@ pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
         .finalize_xof();
     reader.fill(&mut bytes);
     bytes
+}
+
+/// Writes a file of such bytes, however large, through little memory: what a test holds is copied
+/// for each program that it starts.
+pub fn write_noise(path: &Path, seed: u64, length_bytes: u64) {
+    let noise = blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof();
+    let mut file = fs::File::create(path).unwrap();
+    io::copy(&mut noise.take(length_bytes), &mut file).unwrap();
 }
 
 /// The hash of a file, read in pieces.

@@ -250,6 +250,13 @@ impl Node {
         self.running.as_ref().unwrap().signal(signal);
     }
 
+    /// Makes the daemon stand still until what is given here is dropped, also by a test that fails:
+    /// others may share this daemon.
+    pub fn hold(&self) -> Held<'_> {
+        self.signal(libc::SIGSTOP);
+        Held(self)
+    }
+
     /// Stops the daemon as a service manager would; says what it printed.
     #[track_caller]
     pub fn stop(&mut self) -> Finished {
@@ -288,6 +295,15 @@ impl Node {
 
     pub fn mounted(&self, path: &str) -> PathBuf {
         self.mount.join(path)
+    }
+}
+
+/// A daemon that stands still.
+pub struct Held<'a>(&'a Node);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.signal(libc::SIGCONT);
     }
 }
 

@@ -71,7 +71,11 @@ pub struct Running {
 /// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
 /// tied to this process.
 pub fn start(command: &mut Command) -> Running {
-    let mut running = start_as_it_is(command.stdout(Stdio::piped()));
+    collected(command, tied)
+}
+
+fn collected(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) -> Running {
+    let mut running = begun(command.stdout(Stdio::piped()), begin);
     let out = running.child.stdout.take().unwrap();
     running.readers.insert(0, collect(out));
     running
@@ -79,15 +83,24 @@ pub fn start(command: &mut Command) -> Running {
 
 /// The same, its output written where somebody reads it as it comes.
 pub fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
-    let mut running = start_as_it_is(command.stdout(out));
+    let mut running = begun(command.stdout(out), tied);
     // the other end is at its end when the command is: no copy of it stays here
     command.stdout(Stdio::null());
     running.readers.insert(0, collect(io::empty()));
     running
 }
 
-fn start_as_it_is(command: &mut Command) -> Running {
+fn begun(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) -> Running {
     command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = begin(command).unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let err = child.stderr.take().unwrap();
+    Running {
+        child,
+        readers: vec![collect(err)],
+    }
+}
+
+fn tied(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
         command.pre_exec(|| {
@@ -96,12 +109,7 @@ fn start_as_it_is(command: &mut Command) -> Running {
             Ok(())
         });
     }
-    let mut child = fork(command).unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let err = child.stderr.take().unwrap();
-    Running {
-        child,
-        readers: vec![collect(err)],
-    }
+    fork(command)
 }
 
 /// Starts a command from the one thread that lives as long as this process: the kernel kills a
@@ -192,10 +200,11 @@ impl Running {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, which is not tied to this process: what is done before the exec for
+/// that would have all memory of the tests mapped once more for each of thousands of commands.
 #[track_caller]
 pub fn run(command: &mut Command) -> Finished {
-    start(command).finish(HANG_LIMIT)
+    collected(command, Command::spawn).finish(HANG_LIMIT)
 }
 
 /// Runs a program to its end: one by its name, or by its path.

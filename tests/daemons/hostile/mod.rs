@@ -148,10 +148,15 @@ impl Scene {
             assert!(node.is_running());
             let kib = memory_kib(node);
             assert!(kib < MEMORY_MAX_KIB, "{}: {kib} KiB", node.name);
-            // every attribute of the root's names can be had
-            for entry in fs::read_dir(&node.mount).unwrap() {
-                let entry = entry.unwrap();
-                fs::symlink_metadata(entry.path()).unwrap();
+            // every attribute of the root's names can be had; hers may go while they are read
+            let paths = || {
+                fs::read_dir(&node.mount)
+                    .unwrap()
+                    .map(|it| it.unwrap().path())
+            };
+            for path in paths() {
+                let is_there = fs::symlink_metadata(&path).is_ok();
+                assert!(is_there || paths().all(|it| it != path), "{path:?}");
             }
         }
     }

@@ -19,7 +19,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     let bytes = noise(1, MIB);
     let path = world.share(name, &bytes);
     let program = world.program("patient-reader");
-    world.author.signal(libc::SIGSTOP);
+    let held = world.author.hold();
     let running = start(Command::new(&program).arg(&path));
     let mut waiting = None;
     eventually("the reader is seen to wait", 60 * SECOND, || {
@@ -47,7 +47,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     assert!(text.contains("patient-reader"), "{text}");
     assert!(text.contains("wait\\u{1b}for-me.bin"), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
-    world.author.signal(libc::SIGCONT);
+    drop(held);
     // the short deadline may have passed meanwhile: that is another promise
     running.finish(HANG_LIMIT);
 }
