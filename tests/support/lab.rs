@@ -3,17 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use parking_lot::{Mutex, MutexGuard};
+
 use super::process::{Finished, run};
 
-/// Hosts that are taken down when this is dropped.
-pub struct Lab;
+/// The hosts have the same names and addresses each time.
+static HOSTS: Mutex<()> = Mutex::new(());
+
+/// Hosts that are taken down when this is dropped; there are no others meanwhile.
+pub struct Lab(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Lab {
     /// So many hosts; `more` are options of `netlab up`.
     pub fn up(hosts: &str, more: &[&str]) -> Self {
+        let this = Self(HOSTS.lock());
         let arguments = [&["up", hosts], more].concat();
         netlab(&arguments).expect_ok();
-        Self
+        this
     }
 
     /// A command on a host.
@@ -41,6 +47,7 @@ pub fn far_hosts() -> Option<String> {
 }
 
 fn tried(arguments: &[&str]) -> Option<String> {
+    let _no_others = HOSTS.lock();
     let tried = netlab(arguments);
     netlab(&["down"]);
     let why = tried.stderr.trim();

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+use parking_lot::Mutex;
 
 /// Says why this machine lacks something, with the remedy; nothing where it has it.
 pub type Need = fn() -> Option<String>;
@@ -59,9 +60,17 @@ impl Promise {
 
     fn obstacle(&self) -> Option<String> {
         let missing = self.programs.iter().find(|program| !is_in_path(program));
-        (self.needs.iter().find_map(|need| need()))
+        (self.needs.iter().find_map(|need| found(*need)))
             .or_else(|| missing.map(|program| format!("{program} is not installed")))
     }
+}
+
+/// What a need says: it is asked once, since a machine is not another for the next test, and to
+/// try may take as long as a test.
+fn found(need: Need) -> Option<String> {
+    static FOUND: Mutex<BTreeMap<usize, Option<String>>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock();
+    found.entry(need as usize).or_insert_with(need).clone()
 }
 
 /// A test that is ignored where something is in its way.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
@@ -35,8 +36,10 @@ pub(crate) struct SystemdBox {
 
 impl SystemdBox {
     pub(crate) fn up() -> Self {
+        static BOOTED: AtomicU32 = AtomicU32::new(0);
+        let number = BOOTED.fetch_add(1, Ordering::Relaxed);
         let this = Self {
-            name: format!("p2pfs-{}", std::process::id()),
+            name: format!("p2pfs-{}-{number}", std::process::id()),
         };
         this.tool(&["up"]).expect_ok();
         this
