@@ -231,9 +231,10 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
 }
 
 fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliError> {
-    let verdict = match version.won {
-        true => output.paint("won ", Colour::Green),
-        false => output.paint("lost", Colour::Yellow),
+    let verdict = match (version.won, version.waits) {
+        (true, _) => output.paint("won ", Colour::Green),
+        (false, true) => output.paint("wait", Colour::Yellow),
+        (false, false) => output.paint("lost", Colour::Yellow),
     };
     let shown_as = version.shown_as.as_ref().map_or_else(
         || "under no name".to_owned(),

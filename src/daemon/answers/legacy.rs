@@ -98,6 +98,7 @@ impl Service {
             versions: vec![VersionInfo {
                 shown_as: Some(entry.path),
                 won: true,
+                waits: false,
                 author: peer,
                 author_node: String::new(),
                 kind: entry.kind,

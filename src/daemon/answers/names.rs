@@ -230,6 +230,7 @@ impl Service {
         VersionInfo {
             shown_as: version.listed_as.as_ref().map(named_as),
             won: has_name(version),
+            waits: version.rule == Rule::Early,
             author: author.map_or_else(String::new, |node| self.node.name_of(&node)),
             author_node: author.map_or_else(String::new, |node| node.to_string()),
             kind,

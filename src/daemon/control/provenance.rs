@@ -39,6 +39,9 @@ pub struct VersionInfo {
     pub shown_as: Option<Named>,
     /// Whether the plain name shows this one.
     pub won: bool,
+    /// Whether its time is ahead of this node's clock: it is not ranked before that.
+    #[serde(default)]
+    pub waits: bool,
     /// The name of the node that wrote it into its log.
     pub author: String,
     /// The key of that node, 64 hexadecimal digits.

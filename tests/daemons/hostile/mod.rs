@@ -238,6 +238,14 @@ fn a_file_dated_2286_wins_nowhere_and_who_dates_it_is_named() {
     for node in [&scene.one, &scene.two] {
         assert_eq!(fs::read(node.mounted("install.sh")).unwrap(), b"true");
     }
+    let provenance = scene
+        .one
+        .cli(&["why", "install.sh", "--json"])
+        .expect_json();
+    let versions = provenance["versions"].as_array().unwrap().iter();
+    let standing: Vec<_> = versions.map(|it| (&it["won"], &it["waits"])).collect();
+    let (yes, no) = (&Value::Bool(true), &Value::Bool(false));
+    assert_eq!(standing, [(yes, no), (no, yes)], "{provenance}");
     scene.assert_unharmed();
     scene.assert_journal_names(how);
 }
