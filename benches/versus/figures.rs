@@ -39,7 +39,8 @@ impl Unit {
         match self {
             Self::MibPerS | Self::ReadsPerS => format!("{value:.0}"),
             Self::Percent => format!("{value:.1}"),
-            Self::Seconds | Self::Milliseconds | Self::BytesPerByte => format!("{value:.2}"),
+            Self::Milliseconds => format!("{value:.3}"),
+            Self::Seconds | Self::BytesPerByte => format!("{value:.2}"),
         }
     }
 }

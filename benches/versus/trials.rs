@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::figures::{Figures, Unit, quantile, report};
+use crate::figures::{Figures, Unit, median, quantile, report};
 use crate::machine::{cpu_seconds, sent_bytes, settle, wait_for_rest};
 use crate::rivals::Rival;
 use crate::support::content::noise;
@@ -195,17 +195,22 @@ fn scattered(count: u64, size_mib: usize) -> impl Iterator<Item = u64> {
     (0..count).map(move |number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages)
 }
 
-fn read_pages(path: &Path, pages: impl Iterator<Item = u64>) {
+/// Reads pages one after the other; what each took, in milliseconds.
+fn read_pages(path: &Path, pages: impl Iterator<Item = u64>) -> Vec<f64> {
     let file = File::open(path).unwrap();
     let mut page = [0; PAGE];
-    for number in pages {
+    let read = |number| {
+        let begun = Instant::now();
         file.read_exact_at(&mut page, number * PAGE as u64).unwrap();
-    }
+        begun.elapsed().as_secs_f64() * 1000.0
+    };
+    pages.map(read).collect()
 }
 
 fn random(field: &Field) {
     let contestants = field.contestants();
     let (mut rates, mut sent) = (figures_of(&contestants), figures_of(&contestants));
+    let mut halves = figures_of(&contestants);
     for round in 0..field.rounds {
         let name = format!("random-{round}.bin");
         field.publish_file(&name, 100 + round as u64, RANDOM_MIB);
@@ -215,8 +220,9 @@ fn random(field: &Field) {
             wait_until_seen(&path);
             field.settle(RANDOM_MIB);
             let (sent_before, begun) = (sent_bytes(one.port), Instant::now());
-            read_pages(&path, scattered(RANDOM_READS, RANDOM_MIB));
+            let took_ms = read_pages(&path, scattered(RANDOM_READS, RANDOM_MIB));
             rates[turn].add(RANDOM_READS as f64 / begun.elapsed().as_secs_f64());
+            halves[turn].add(median(&took_ms));
             let asked_bytes = (RANDOM_READS * PAGE as u64) as f64;
             let more = sent_bytes(one.port).saturating_sub(sent_before);
             sent[turn].add(more as f64 / asked_bytes);
@@ -224,6 +230,8 @@ fn random(field: &Field) {
         field.withdraw(&name);
     }
     report("cold random reads of 4 KiB", Unit::ReadsPerS, &rates);
+    // a machine that stands still now and then spoils the sum, and not this
+    report("one of them, p50", Unit::Milliseconds, &halves);
     report("what these sent", Unit::BytesPerByte, &sent);
 }
 
