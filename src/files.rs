@@ -91,15 +91,21 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// What the system says of a file of the state directory, with what helps where that is clear.
 pub(crate) fn with_remedy(error: &io::Error) -> String {
     if let Some(limit) = limit_of_open_files(error) {
         return limit;
     }
     let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free some of its disk, or name another directory with --state"
-        }
+        _ if is_full(error) => "; free some of its disk, or name another directory with --state",
         io::ErrorKind::ReadOnlyFilesystem => {
             "; make its filesystem writable, or name another directory with --state"
         }

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::budget::charge_bytes;
 use super::context::Context;
-use super::disk::{Disk, is_full};
+use super::disk::Disk;
 use super::file::Shared;
 use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
@@ -18,6 +18,7 @@ use super::map::Boot;
 use super::pins::Pins;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
+use crate::files::is_full;
 
 /// What tests set otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +181,7 @@ impl Core {
     }
 
     /// Evicts so many bytes, or what there is; `false` where nothing may go.
-    pub(super) fn give_up(&self, bytes: u64) -> bool {
+    pub(super) fn evict_bytes(&self, bytes: u64) -> bool {
         let mut given_bytes = 0;
         while given_bytes < bytes {
             let victim = self.index.lock().take_victim();

@@ -253,14 +253,6 @@ pub(super) fn map_attribute(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// The most slices that one `pwritev` takes (`UIO_MAXIOV`, linux/uio.h).
 const SLICES_MAX: usize = 1024;
 
-/// Whether an error says that there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
-}
-
 /// The name under which a file is written that will take the place of `path`.
 pub(super) fn replacement(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

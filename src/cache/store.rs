@@ -10,12 +10,12 @@ use super::budget::charge_bytes;
 use super::cached_file::{CacheFile, Stored};
 use super::context::Context;
 use super::core::Core;
-use super::disk::is_full;
 use super::file::{Shared, State};
 use super::pages::{Counts, bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use crate::digest::{Grain, HashPair, Verified};
 use crate::extent::{ByteRange, PAGE_BYTES};
+use crate::files::is_full;
 
 /// How many hash pairs of a file wait in memory at most (1 MiB) before they are written with the
 /// map.
@@ -75,7 +75,7 @@ impl Shared {
         loop {
             let written = self.write(&core.context, bytes, offset);
             let is_full = written.as_ref().err().is_some_and(is_full);
-            if !is_full || !core.give_up(bytes.len() as u64) {
+            if !is_full || !core.evict_bytes(bytes.len() as u64) {
                 return written;
             }
         }

@@ -17,6 +17,7 @@ use super::outcome::{Outcome, Read, Trust};
 use super::queue::Taken;
 use super::shared::Shared;
 use crate::digest::ContentHash;
+use crate::files::is_full;
 use crate::path::SharedPath;
 
 /// A file to read.
@@ -119,7 +120,7 @@ fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
 pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => Outcome::Changed,
-        io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull => Outcome::Want,
+        _ if is_full(error) => Outcome::Want,
         _ => Outcome::Unreadable(opened.seen.identity),
     }
 }

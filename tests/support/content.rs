@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 /// Bytes that no compression or sharing makes smaller, the same for the same seed.
 pub fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; length_bytes];
-    let mut reader = blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof();
-    reader.fill(&mut bytes);
+    endless_noise(seed).fill(&mut bytes);
     bytes
 }
 
 /// Writes a file of such bytes, however large, through little memory: what a test holds is copied
 /// for each program that it starts.
 pub fn write_noise(path: &Path, seed: u64, length_bytes: u64) {
-    let noise = blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof();
     let mut file = fs::File::create(path).unwrap();
-    io::copy(&mut noise.take(length_bytes), &mut file).unwrap();
+    io::copy(&mut endless_noise(seed).take(length_bytes), &mut file).unwrap();
+}
+
+fn endless_noise(seed: u64) -> blake3::OutputReader {
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
 }
 
 /// The hash of a file, read in pieces.
