@@ -98,13 +98,16 @@ impl Field {
         self.publish(&staged, name, &[name.to_owned()]);
     }
 
-    /// Before a turn in which `read_mib` are read: they may be kept twice, in a cache file and in
-    /// the page cache of the mount.
-    fn settle(&self, read_mib: usize) {
+    /// Before a turn in which `read_mib` of what is shared under `name` are read: they may be kept
+    /// twice, in a cache file and in the page cache of the mount. Whoever serves them finds them in
+    /// the page cache: rclone lets go of what it served (`POSIX_FADV_DONTNEED`), and who comes
+    /// after it would read the disk for all.
+    fn settle(&self, name: &str, read_mib: usize) {
         let rivals = self.rivals.iter().flat_map(Rival::pids);
         let ours = self.nodes.iter().map(Node::pid);
         wait_for_rest(&ours.chain(rivals).collect::<Vec<_>>());
         settle(&self.server().home.join("scratch"), 2 * read_mib);
+        read_all(&self.server().share.join(name));
     }
 
     /// Makes room again.
@@ -159,7 +162,7 @@ fn sequential(field: &Field) {
             if turn != get {
                 wait_until_seen(&path);
             }
-            field.settle(size_mib);
+            field.settle(&names[usize::from(turn == get)], size_mib);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             match turn == get {
                 true => get_file(field.reader(), &names[1]),
@@ -176,6 +179,16 @@ fn sequential(field: &Field) {
 
 fn get_file(node: &Node, name: &str) {
     node.cli(&["get", name, "-o", "/dev/null"]).expect_ok();
+}
+
+/// Reads a file, or every file beneath a directory.
+fn read_all(path: &Path) {
+    match path.is_dir() {
+        true => fs::read_dir(path)
+            .unwrap()
+            .for_each(|entry| read_all(&entry.unwrap().path())),
+        false => read_file(path),
+    }
 }
 
 fn read_file(path: &Path) {
@@ -218,7 +231,7 @@ fn random(field: &Field) {
             let one = &contestants[turn];
             let path = one.mount.join(&name);
             wait_until_seen(&path);
-            field.settle(RANDOM_MIB);
+            field.settle(&name, RANDOM_MIB);
             let (sent_before, begun) = (sent_bytes(one.port), Instant::now());
             let took_ms = read_pages(&path, scattered(RANDOM_READS, RANDOM_MIB));
             rates[turn].add(RANDOM_READS as f64 / begun.elapsed().as_secs_f64());
@@ -253,7 +266,7 @@ fn first(field: &Field) {
         for turn in turns(contestants.len(), round) {
             let mount = &contestants[turn].mount;
             wait_until_seen(&mount.join(names.last().unwrap()));
-            field.settle(FIRST_FILES * FIRST_MIB);
+            field.settle(&dir, FIRST_FILES * FIRST_MIB);
             let pages = scattered(FIRST_FILES as u64, FIRST_MIB);
             let took_ms: Vec<f64> = names
                 .iter()
@@ -291,7 +304,7 @@ fn copy(field: &Field) {
         for turn in turns(contestants.len(), round) {
             let one = &contestants[turn];
             wait_until_seen(&one.mount.join(&name));
-            field.settle(COPIED_MIB);
+            field.settle(&name, COPIED_MIB);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             let mut cp = std::process::Command::new("cp");
             run(cp.arg("-r").arg(one.mount.join(&name)).arg(&target)).expect_ok();
@@ -338,7 +351,7 @@ fn direct(field: &Field) {
                 let size_mib = if read_bytes == PAGE { 16 } else { DIRECT_MIB };
                 let name = format!("direct-{number}.bin");
                 field.publish_file(&name, 9000 + number, size_mib);
-                field.settle(size_mib);
+                field.settle(&name, size_mib);
                 let mut file = open_with(&field.reader().mounted(&name), ways[turn].1);
                 let (mut buffer, begun) = (vec![0; read_bytes], Instant::now());
                 while file.read(&mut buffer).unwrap() > 0 {}
@@ -353,7 +366,7 @@ fn direct(field: &Field) {
     for round in 0..field.rounds {
         let name = format!("direct-random-{round}.bin");
         field.publish_file(&name, 9900 + round as u64, RANDOM_MIB);
-        field.settle(RANDOM_MIB);
+        field.settle(&name, RANDOM_MIB);
         for turn in turns(ways.len(), round) {
             let file = open_with(&field.reader().mounted(&name), ways[turn].1);
             let (mut page, begun) = ([0; PAGE], Instant::now());
