@@ -10,7 +10,7 @@ use super::context::Context;
 use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
 use super::{CacheError, CacheEvent};
-use crate::digest::{self, DigestError};
+use crate::digest::{self, DigestError, OnDisk};
 use crate::extent::{ByteRange, CHUNK_BYTES, ChunkIndex};
 
 impl Shared {
@@ -34,7 +34,7 @@ impl Shared {
     pub(super) fn prove(&self, context: &Context, range: ByteRange) -> Result<Vec<u8>, CacheError> {
         let pairs = PairSource(self);
         let data = self.data().map_err(DigestError::Io)?;
-        let proof = digest::encode(self.hash, self.size_bytes, range, data, pairs);
+        let proof = digest::encode(self.hash, self.size_bytes, range, OnDisk(data), pairs);
         match proof {
             Ok(proof) => Ok(proof),
             Err(DigestError::LocalMismatch) => {
@@ -165,7 +165,7 @@ impl Shared {
     /// Whether a chunk on disk matches the hash.
     fn proves(&self, chunk: ByteRange) -> bool {
         let pairs = PairSource(self);
-        let proves = |data| digest::encode(self.hash, self.size_bytes, chunk, data, pairs).is_ok();
-        self.data().is_ok_and(proves)
+        let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
+        self.data().is_ok_and(|data| encode(data).is_ok())
     }
 }

@@ -9,17 +9,17 @@
 mod grain;
 mod growing;
 mod hash;
-mod in_memory;
 mod outboard;
 mod proof;
+mod source;
 mod walk;
 
 pub use grain::Grain;
 pub use growing::Growing;
 pub use hash::{ContentHash, ContentKey, DigestError};
-pub use in_memory::InMemory;
 pub use outboard::Outboard;
 pub use proof::{HashPair, Verified, decode, encode, encode_from};
+pub use source::{AppendAt, InMemory, OnDisk};
 
 /// A byte source that is read at any offset: what [`encode`] takes.
 pub use bao_tree::io::sync::ReadAt;

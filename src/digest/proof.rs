@@ -10,7 +10,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::walk::{Expected, Pair, Step, Walk, halves, hash_bytes};
-use super::{ContentHash, DigestError, Grain, ReadAt};
+use super::{AppendAt, ContentHash, DigestError, Grain, ReadAt};
 use crate::extent::ByteRange;
 
 /// A hash pair of the outboard that a proof carried, and where it belongs.
@@ -57,7 +57,7 @@ pub fn encode(
     hash: ContentHash,
     size_bytes: u64,
     range: ByteRange,
-    data: impl ReadAt,
+    data: impl AppendAt,
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
     encode_from(Grain::CHUNK, hash, size_bytes, range, data, outboard)
@@ -72,15 +72,18 @@ pub fn encode_from(
     hash: ContentHash,
     size_bytes: u64,
     range: ByteRange,
-    data: impl ReadAt,
+    data: impl AppendAt,
     outboard: impl ReadAt,
 ) -> Result<Vec<u8>, DigestError> {
     check_range(size_bytes, range)?;
     let walk = Walk::new(size_bytes, range, grain);
     let pairs_bytes = walk.pairs_bytes();
-    let mut encoded = vec![0; pairs_bytes + walk.range.len() as usize];
+    let mut encoded = Vec::with_capacity(pairs_bytes + walk.range.len() as usize);
+    encoded.resize(pairs_bytes, 0);
+    let whole = walk.range.align_in(grain.bytes(), size_bytes);
+    append_whole(&data, walk.range, whole, &mut encoded).map_err(read_failure)?;
     let (pairs, bytes) = encoded.split_at_mut(pairs_bytes);
-    let mut source = Source::read(&data, size_bytes, walk.range, grain, bytes)?;
+    let mut source = Source::new(&data, size_bytes, walk.range, grain, bytes);
     let mut pairs = pairs.chunks_exact_mut(64);
     let mut expected = Expected::new(*hash.as_bytes());
     for step in &walk.steps {
@@ -168,26 +171,34 @@ struct Source<'a, D> {
     leaf_range: ByteRange,
 }
 
+/// Puts the whole leaves of a range to where they belong, at once, and room for the rest, which
+/// comes when its pairs are hashed, so that no byte is sent that was read apart from those that it
+/// was checked with.
+fn append_whole(
+    data: &impl AppendAt,
+    range: ByteRange,
+    whole: ByteRange,
+    encoded: &mut Vec<u8>,
+) -> io::Result<()> {
+    let end = encoded.len() + range.len() as usize;
+    if !whole.is_empty() {
+        encoded.resize(encoded.len() + (whole.start - range.start) as usize, 0);
+        data.append_exact_at(whole.start, whole.len() as usize, encoded)?;
+    }
+    encoded.resize(end, 0);
+    Ok(())
+}
+
 impl<'a, D: ReadAt> Source<'a, D> {
-    /// Reads the whole leaves of the range to where they belong, at once. The rest comes when its
-    /// pairs are hashed, so that no byte is sent that was read apart from those that it was
-    /// checked with.
-    fn read(
+    fn new(
         data: &'a D,
         size_bytes: u64,
         range: ByteRange,
         grain: Grain,
         bytes: &'a mut [u8],
-    ) -> Result<Self, DigestError> {
-        let whole = range.align_in(grain.bytes(), size_bytes);
-        if !whole.is_empty() {
-            let start = (whole.start - range.start) as usize;
-            let place = &mut bytes[start..start + whole.len() as usize];
-            data.read_exact_at(whole.start, place)
-                .map_err(read_failure)?;
-        }
+    ) -> Self {
         let (leaf, leaf_range) = (Vec::new(), ByteRange::new(0, 0));
-        Ok(Self {
+        Self {
             data,
             size_bytes,
             range,
@@ -195,7 +206,7 @@ impl<'a, D: ReadAt> Source<'a, D> {
             bytes,
             leaf,
             leaf_range,
-        })
+        }
     }
 
     /// Hashes the halves of a subtree that is within a leaf. What is wanted of the leaf is put in

@@ -270,7 +270,7 @@ impl io::Read for Sequential<'_> {
 mod tests {
     use super::super::part::grain_of;
     use super::*;
-    use crate::digest::{Outboard, ReadAt};
+    use crate::digest::{OnDisk, Outboard, ReadAt};
 
     struct Sample {
         _dir: tempfile::TempDir,
@@ -406,7 +406,7 @@ mod tests {
                 hash,
                 size_bytes,
                 crate::extent::ByteRange::at(777 << 20, 5000),
-                &file,
+                OnDisk(&file),
                 pairs,
             );
             assert!(proof.is_ok());

@@ -12,7 +12,7 @@ use super::identity::{Identity, Seen};
 use super::outboards::Outboards;
 use super::part::{Pairs, grain_of, outboard_bytes};
 use super::shared::Shared;
-use crate::digest::{ContentHash, DigestError, InMemory, ReadAt, encode_from};
+use crate::digest::{AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_from};
 use crate::extent::ByteRange;
 use crate::path::SharedPath;
 
@@ -134,7 +134,7 @@ impl ShareFile {
         }
         let encoded = self
             .pairs()
-            .and_then(|pairs| Ok(self.encode_with(range, &self.inner.file, pairs)?));
+            .and_then(|pairs| Ok(self.encode_with(range, OnDisk(&self.inner.file), pairs)?));
         if matches!(encoded, Err(ShareError::Gone)) {
             self.withdraw();
         }
@@ -159,7 +159,7 @@ impl ShareFile {
     fn encode_with(
         &self,
         range: ByteRange,
-        data: impl ReadAt,
+        data: impl AppendAt,
         pairs: impl ReadAt,
     ) -> Result<Vec<u8>, DigestError> {
         let (hash, size_bytes) = (self.inner.hash, self.size_bytes());

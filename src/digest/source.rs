@@ -1,0 +1,94 @@
+//! What a proof is made of: bytes read at any offset, to where they will be sent from.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsFd;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::{ReadWriteFlags, pread, preadv2, retry_on_intr};
+
+use super::ReadAt;
+
+/// A byte source that a range of is read from to the end of a buffer.
+pub trait AppendAt: ReadAt {
+    /// Reads as many bytes from `offset` on, to the end of `buffer`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where there are fewer, and whatever the source says; what
+    /// the buffer has after its old end is not said then.
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let start = buffer.len();
+        buffer.resize(start + length, 0);
+        self.read_exact_at(offset, &mut buffer[start..])
+    }
+}
+
+impl AppendAt for &[u8] {}
+
+/// An open file, read as long as its disk takes.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk<'a, F>(pub &'a F);
+
+impl<F: AsFd> ReadAt for OnDisk<'_, F> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(pread(self.0, buffer, offset)?)
+    }
+}
+
+/// To fill a megabyte with zeros that are then read over costs a third of hashing it, so the kernel
+/// is given memory that nothing was written to.
+impl<F: AsFd> AppendAt for OnDisk<'_, F> {
+    fn append_exact_at(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let (start, end) = (buffer.len(), buffer.len() + length);
+        buffer.reserve(length);
+        while buffer.len() < end {
+            let place = offset + (buffer.len() - start) as u64;
+            if retry_on_intr(|| pread(self.0, spare_capacity(buffer), place))? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        // what the buffer has room for beyond these bytes may have been read too
+        buffer.truncate(end);
+        Ok(())
+    }
+}
+
+/// What of an open file the kernel has in memory. What it has not is
+/// [`io::ErrorKind::WouldBlock`]; a filesystem that cannot tell gives an error of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory<'a, F>(pub &'a F);
+
+impl<F: AsFd> ReadAt for InMemory<'_, F> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        Ok(preadv2(
+            self.0,
+            &mut buffers,
+            offset,
+            ReadWriteFlags::NOWAIT,
+        )?)
+    }
+}
+
+impl<F: AsFd> AppendAt for InMemory<'_, F> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gives_just_the_bytes_that_are_asked_for_or_says_that_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let file = OnDisk(&file);
+        for room in [0, 7, 100] {
+            let mut buffer = Vec::with_capacity(room);
+            buffer.extend_from_slice(b"head ");
+            file.append_exact_at(3, 4, &mut buffer).unwrap();
+            assert_eq!(buffer, b"head 3456");
+            let error = file.append_exact_at(8, 3, &mut buffer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+}
