@@ -3,9 +3,10 @@
 
 use std::io;
 
-use super::walk::{NodeHash, halves, hash_bytes, hash_pair};
-use super::{ContentHash, Grain};
-use crate::extent::ByteRange;
+use super::hash::NodeHash;
+use super::walk::{halves, hash_bytes, hash_pair};
+use super::{ContentHash, Grain, marks};
+use crate::extent::{ByteRange, CHUNK_BYTES};
 
 /// A file that is being hashed from its start.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl Growing {
         bytes: &[u8],
         mut save: impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
     ) -> io::Result<()> {
+        let start = self.done_bytes;
         for group in bytes.chunks(self.grain.bytes() as usize) {
             let range = ByteRange::at(self.done_bytes, group.len() as u64);
             assert!(range.end <= self.size_bytes, "more bytes than the file has");
@@ -57,32 +59,44 @@ impl Growing {
             let hash = hash_bytes(range.start, group, is_root);
             self.done_bytes = range.end;
             self.subtrees.push((range, hash));
-            self.join(is_last, &mut save)?;
+            self.mark(start, bytes);
+            while let Some((range, pair)) = self.join(is_last) {
+                save(self.place_of(range), &pair)?;
+                self.mark(start, bytes);
+            }
         }
         Ok(())
     }
 
-    /// Joins neighbours that are the halves of one subtree: those of one length, and at the end of
-    /// the file all.
-    fn join(
-        &mut self,
-        is_end: bool,
-        save: &mut impl FnMut(u64, &[u8; 64]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        while let [.., (left, left_hash), (right, right_hash)] = &self.subtrees[..] {
-            if !is_end && left.len() != right.len() {
-                break;
-            }
-            let range = ByteRange::new(left.start, right.end);
-            let mut pair = [0; 64];
-            pair[..32].copy_from_slice(left_hash);
-            pair[32..].copy_from_slice(right_hash);
-            save(self.place_of(range), &pair)?;
-            let hash = hash_pair(&pair, range.len() == self.size_bytes);
-            self.subtrees.truncate(self.subtrees.len() - 2);
-            self.subtrees.push((range, hash));
+    /// Joins the last two neighbours if they are the halves of one subtree: those of one length,
+    /// and at the end of the file all. Gives their pair and what is beneath it.
+    fn join(&mut self, is_end: bool) -> Option<(ByteRange, [u8; 64])> {
+        let [.., (left, left_hash), (right, right_hash)] = &self.subtrees[..] else {
+            return None;
+        };
+        if !is_end && left.len() != right.len() {
+            return None;
         }
-        Ok(())
+        let range = ByteRange::new(left.start, right.end);
+        let mut pair = [0; 64];
+        pair[..32].copy_from_slice(left_hash);
+        pair[32..].copy_from_slice(right_hash);
+        let hash = hash_pair(&pair, range.len() == self.size_bytes);
+        self.subtrees.truncate(self.subtrees.len() - 2);
+        self.subtrees.push((range, hash));
+        Some((range, pair))
+    }
+
+    /// Notes the last subtree where it is a chunk of these bytes, which begin at `start`: it is
+    /// proven without being hashed again then.
+    fn mark(&self, start: u64, bytes: &[u8]) {
+        let Some((range, hash)) = self.subtrees.last() else {
+            return;
+        };
+        if range.len() == CHUNK_BYTES && range.start >= start {
+            let from = (range.start - start) as usize;
+            marks::note(hash, &bytes[from..from + CHUNK_BYTES as usize]);
+        }
     }
 
     /// Where the pair of a subtree is in the outboard, in bytes.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{from_hex, to_hex};
 
+/// The hash of a subtree of a file, or of all of it.
+pub(super) type NodeHash = [u8; 32];
+
 /// The BLAKE3 hash of a file's bytes: the file's identity, whatever it is called, whoever has it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash([u8; 32]);

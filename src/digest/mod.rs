@@ -2,13 +2,15 @@
 //! proofs themselves.
 //!
 //! Owns the choice of hash and of group size. Pure computation over byte sources; it opens no file
-//! and knows no peer. The tree is that of the bao encoding (BLAKE3 paper, section 6.4) with groups
+//! and knows no peer. All that it keeps is a memory of chunks that were hashed (`marks`), which
+//! changes no answer. The tree is that of the bao encoding (BLAKE3 paper, section 6.4) with groups
 //! of a [`Grain`] as leaves of what is stored, and proofs down to BLAKE3's own 1 KiB chunks. The
 //! proof of a range is the same whatever the grain of the outboard that it was made from.
 
 mod grain;
 mod growing;
 mod hash;
+mod marks;
 mod outboard;
 mod proof;
 mod source;

@@ -49,6 +49,7 @@ impl Verified {
 
 /// Encodes `range` of a file with the proof that it belongs to `hash`, checking every byte against
 /// the outboard, one of [`Grain::CHUNK`], on the way: bytes that would not verify are never sent.
+/// A chunk that this process has hashed before is known again by its code (`marks`).
 ///
 /// # Errors
 /// [`DigestError::LocalMismatch`] where the file changed under its hash,
@@ -100,7 +101,7 @@ pub fn encode_from(
                 expected.take_pair(step, &pair)
             }
             Step::Bytes { range, is_root } => {
-                expected.take_bytes(*range, source.bytes(*range), *is_root)
+                expected.take_own_bytes(*range, source.bytes(*range), *is_root)
             }
         };
         if !fits {

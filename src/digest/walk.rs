@@ -4,11 +4,9 @@
 use blake3::hazmat::{HasherExt, Mode};
 use blake3::hazmat::{left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 
-use super::{Grain, LEAF_BYTES};
+use super::hash::NodeHash;
+use super::{Grain, LEAF_BYTES, marks};
 use crate::extent::{ByteRange, CHUNK_BYTES};
-
-/// The hash of a subtree, or of the whole file.
-pub(super) type NodeHash = [u8; 32];
 
 /// One step, a parent before its children and the left child before the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +155,13 @@ impl Expected {
     /// Whether the bytes are those that come next.
     pub fn take_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
         self.0.pop() == Some(hash_bytes(range.start, bytes, is_root))
+    }
+
+    /// The same for bytes of our own, of which it may be known without hashing them.
+    pub fn take_own_bytes(&mut self, range: ByteRange, bytes: &[u8], is_root: bool) -> bool {
+        let hashed = || hash_bytes(range.start, bytes, is_root);
+        let expected = self.0.pop();
+        expected.is_some_and(|hash| marks::has_hash(&hash, bytes, hashed))
     }
 }
 

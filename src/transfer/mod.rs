@@ -23,7 +23,7 @@
 //! | | | `Session::open` gives the cache's file, which has nothing of the range → [`Session::read`](session::Session::read) → `Plan::demand` |
 //! | | | [`Session::actions`](session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, prompt |
 //! | | | `Inner::begin` → `ask_at_once` → `PeerNet::request_at_once` seals the question and writes it to the socket; the thread takes the next read |
-//! | 2 | the server's task of that connection | reads the question → [`Server::serve`] → [`Server::answer_at_once`]: the file is open, it is nobody else's turn (`FairQueue::pass_at_once`) → `Source::encode_at_once` reads, hashes and proves → `ReplyTo::send` |
+//! | 2 | the server's task of that connection | reads the question → [`Server::serve`] → [`Server::answer_at_once`]: the file is open, it is nobody else's turn (`FairQueue::pass_at_once`) → `Source::encode_at_once` reads, checks and proves → `ReplyTo::send` |
 //! | 3 | the asker's task of that connection | reads the answer → `Inner::take_prompt_answer` → [`session::verify`] hashes (80 µs) → [`Session::accept`](session::Session::accept): the bytes are in the window, the demand is ready |
 //! | | | `Inner::deliver` → `Sources::gather` gives a part of the answer, not copied → `Device::answer_read` writes to `/dev/fuse` |
 //! | 4 | a blocking thread, 2 ms later | `Inner::store_pending` writes what came meanwhile in one go → [`Session::stored`](session::Session::stored): the window lets go of it |

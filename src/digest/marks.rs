@@ -1,0 +1,138 @@
+//! A memory of chunks that were hashed by this process, so that to serve one again, or soon after
+//! its file was hashed, costs a message authentication code and not the hash.
+//!
+//! Whoever proves bytes of its own checks them first, since a file may be changed under its hash,
+//! and a node that sends what does not verify is taken for a liar. That check is nobody's proof: it
+//! must find what is changed, also by somebody who wants the node to look like a liar. A code under
+//! a key that only this process knows does that, for a fifth of what the hash takes.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::rand;
+
+use super::hash::NodeHash;
+use crate::extent::CHUNK_BYTES;
+
+/// How many chunks are remembered, in 8 bytes each: those of 32 GiB. A power of two.
+const SLOTS: usize = 1 << 19;
+/// Marks no chunk.
+const FREE: u64 = 0;
+
+/// The process's memory: whoever hashes adds to it.
+static MARKS: LazyLock<Option<Marks>> = LazyLock::new(Marks::new);
+
+/// For each chunk the code of its hash and its bytes, in a slot that the hash names; a newer one
+/// takes the place of an older.
+struct Marks {
+    key: LessSafeKey,
+    slots: Box<[AtomicU64]>,
+}
+
+impl Marks {
+    /// Nothing where the system has no random bytes.
+    fn new() -> Option<Self> {
+        let mut key = [0; 16];
+        rand::fill(&mut key).ok()?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).ok()?);
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(FREE)).collect();
+        Some(Self { key, slots })
+    }
+
+    /// GMAC (NIST SP 800-38D): the hash is the nonce, the bytes are what is authenticated. Codes
+    /// are shown to nobody, so it does no harm that bytes which have the hash and others which do
+    /// not share a nonce.
+    fn code(&self, hash: &NodeHash, bytes: &[u8]) -> Option<u64> {
+        let (nonce, _) = hash.split_first_chunk::<NONCE_LEN>()?;
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let sealed = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(bytes), &mut []);
+        let (code, _) = sealed.as_ref().ok()?.as_ref().split_first_chunk()?;
+        Some(u64::from_ne_bytes(*code).max(FREE + 1))
+    }
+
+    fn slot(&self, hash: &NodeHash) -> &AtomicU64 {
+        let (_, index) = hash.split_last_chunk::<8>().expect("a hash has 32 bytes");
+        &self.slots[u64::from_le_bytes(*index) as usize % SLOTS]
+    }
+}
+
+/// Whether these bytes have this hash, found by `hashed` where the memory does not know it.
+pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> NodeHash) -> bool {
+    let marks = MARKS.as_ref().filter(|_| bytes.len() as u64 == CHUNK_BYTES);
+    let marked = marks.and_then(|marks| Some((marks.slot(hash), marks.code(hash, bytes)?)));
+    let Some((slot, code)) = marked else {
+        return hashed() == *hash;
+    };
+    if slot.load(Ordering::Relaxed) == code {
+        return true;
+    }
+    let has = hashed() == *hash;
+    if has {
+        slot.store(code, Ordering::Relaxed);
+    }
+    has
+}
+
+/// Remembers a chunk that was just hashed; anything that is not a whole chunk is left out.
+pub(super) fn note(hash: &NodeHash, bytes: &[u8]) {
+    let marks = MARKS.as_ref().filter(|_| bytes.len() as u64 == CHUNK_BYTES);
+    if let Some((marks, code)) = marks.and_then(|marks| Some((marks, marks.code(hash, bytes)?))) {
+        marks.slot(hash).store(code, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash_of(bytes: &[u8]) -> NodeHash {
+        *blake3::hash(bytes).as_bytes()
+    }
+
+    fn chunk(seed: u8) -> Vec<u8> {
+        (0..CHUNK_BYTES).map(|at| (at / 5) as u8 ^ seed).collect()
+    }
+
+    #[test]
+    fn what_was_hashed_once_is_not_hashed_again_and_what_is_changed_is() {
+        let mut bytes = chunk(1);
+        let hash = hash_of(&bytes);
+        note(&hash, &bytes);
+        assert!(has_hash(&hash, &bytes, || unreachable!("it is known")));
+        for place in [0, 12_345, bytes.len() - 1] {
+            bytes[place] ^= 1;
+            let mut hashed = false;
+            assert!(!has_hash(&hash, &bytes, || {
+                hashed = true;
+                hash_of(&bytes)
+            }));
+            assert!(hashed, "byte {place}");
+            bytes[place] ^= 1;
+        }
+        assert!(has_hash(&hash, &bytes, || unreachable!(
+            "nothing changed it"
+        )));
+    }
+
+    #[test]
+    fn the_same_bytes_under_another_hash_are_not_known() {
+        let bytes = chunk(2);
+        let hash = hash_of(&bytes);
+        note(&hash, &bytes);
+        let mut other = hash;
+        other[0] ^= 1;
+        assert!(!has_hash(&other, &bytes, || hash));
+    }
+
+    #[test]
+    fn what_is_less_than_a_chunk_is_always_hashed() {
+        let bytes = &chunk(3)[1..];
+        let hash = hash_of(bytes);
+        note(&hash, bytes);
+        assert!(!has_hash(&hash, bytes, || [7; 32]));
+        assert!(has_hash(&hash, bytes, || hash));
+    }
+}
