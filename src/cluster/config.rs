@@ -26,9 +26,9 @@ pub const EVENTS_MAX: usize = 8192;
 pub const MEMBERS_MAX: usize = 4096;
 /// The longest exported member list in bytes; a longer one is refused.
 pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
-/// Seeds that are remembered; a further one is ignored.
+/// Seeds that are remembered, and lost members that are looked for; a further one is ignored.
 pub const SEEDS_MAX: usize = 1024;
-/// Seeds that are greeted at once while nobody is known.
+/// Seeds and lost members that are greeted at once while nobody is known.
 pub const GREETINGS_MAX: usize = 16;
 /// Authors whose heads are held; beyond it the one that changed longest ago is forgotten, which
 /// costs one repeated event.
@@ -75,7 +75,7 @@ pub struct ClusterConfig {
     pub away_grace: Duration,
     /// How long a node that is down is remembered, and now and then looked for.
     pub remember_down: Duration,
-    /// How often one seed that is no member is greeted, for ever.
+    /// How often one seed that is no member is greeted, and one lost member, for ever.
     pub announce_period: Duration,
     /// How often member lists are exchanged over TCP.
     pub push_pull_period: Duration,

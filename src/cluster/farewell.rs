@@ -104,6 +104,7 @@ impl Cluster {
             self.roster.take_as_down(now, who);
         } else if how == Farewell::Final {
             self.away.remove(&who.node);
+            self.seeds.find(&who.node);
             self.events.push_back(Event::Down {
                 node: who.node,
                 why: DownReason::Left,
@@ -115,6 +116,9 @@ impl Cluster {
     pub(super) fn end_membership(&mut self, now: Instant, member: Member) {
         let node = member.node;
         let farewell = self.rumors.farewell_of(&node, member.generation);
+        if farewell != Some(Farewell::Final) {
+            self.seeds.lose(node, member.address);
+        }
         let event = match farewell {
             _ if !self.keyring.is_member(&node) => Event::Down {
                 node,

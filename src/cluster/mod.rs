@@ -431,6 +431,7 @@ impl Cluster {
 
     fn note_up(&mut self, now: Instant, member: Member) {
         self.away.remove(&member.node);
+        self.seeds.find(&member.node);
         self.rumors.returned(&member.node, member.generation);
         self.events.push_back(Event::Up(member));
         self.introduce_head(now, member);

@@ -1,7 +1,9 @@
 //! Whom to greet when: addresses to join through, tried for ever.
 //!
-//! While nobody is known the seeds are greeted often, then ever less often. When somebody is known
-//! one seed that is no member is still greeted now and then, without end: a join packet that was
+//! While nobody is known the seeds are greeted often, then ever less often, and with them the
+//! members that were lost: the engine looks for nobody while it is alone, and those who met through
+//! a seed that is gone have no other way to each other. When somebody is known one seed that is no
+//! member and one lost member are still greeted now and then, without end: a join packet that was
 //! lost, or a partition that outlasted all memory of the other side, must not split a cluster for
 //! good.
 
@@ -16,6 +18,7 @@ use super::Cluster;
 use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
 use super::links::canonical;
 use crate::bucket::TokenBucket;
+use crate::id::NodeId;
 
 /// The pauses between greetings while nobody is known; the last one repeats.
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];
@@ -30,6 +33,8 @@ const HINTS_MAX: usize = 32;
 /// The seeds, and when to greet them.
 pub(super) struct Seeds {
     addresses: BTreeSet<SocketAddr>,
+    /// Members that are down, and where they were last.
+    lost: BTreeMap<NodeId, SocketAddr>,
     hinted: BTreeMap<SocketAddr, Instant>,
     hints: TokenBucket,
     period: Duration,
@@ -42,6 +47,7 @@ impl Seeds {
     pub(super) fn new(addresses: &[SocketAddr], period: Duration, now: Instant) -> Self {
         let mut seeds = Self {
             addresses: BTreeSet::new(),
+            lost: BTreeMap::new(),
             hinted: BTreeMap::new(),
             hints: TokenBucket::per_second(HINTS_PER_S, 4 * HINTS_PER_S, now),
             period,
@@ -60,6 +66,23 @@ impl Seeds {
         if self.addresses.len() < SEEDS_MAX && self.addresses.insert(address) {
             self.start_over(now);
         }
+    }
+
+    /// A member is down, and may be back where it was; beyond the limit it is not remembered.
+    pub(super) fn lose(&mut self, node: NodeId, address: SocketAddr) {
+        if self.lost.len() < SEEDS_MAX || self.lost.contains_key(&node) {
+            self.lost.insert(node, canonical(address));
+        }
+    }
+
+    /// Looks for this one no more: it is back.
+    pub(super) fn find(&mut self, node: &NodeId) {
+        self.lost.remove(node);
+    }
+
+    /// Looks for those alone who are members still.
+    pub(super) fn look_only_for(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+        self.lost.retain(|node, _| is_member(node));
     }
 
     /// Greet soon and often again.
@@ -107,21 +130,30 @@ impl Seeds {
             return Vec::new();
         }
         self.forget_old_hints(now);
-        let mut strangers: Vec<_> = self.addresses.difference(members).copied().collect();
+        let strangers = self.addresses.difference(members).copied();
+        let mut strangers: Vec<_> = strangers.collect();
+        let lost: BTreeSet<_> = self.lost.values().copied().collect();
+        let is_new = |it: &SocketAddr| !members.contains(it) && !self.addresses.contains(it);
+        let mut lost: Vec<_> = lost.into_iter().filter(is_new).collect();
         if members.is_empty() {
-            let hinted = self.hinted.keys().filter(|it| !self.addresses.contains(it));
-            strangers.extend(hinted);
+            let hinted = self.hinted.keys().copied();
+            strangers.extend(hinted.filter(|it| is_new(it) && !lost.contains(it)));
             let last = ALONE_GAPS_MS.len() - 1;
             let gap_ms = ALONE_GAPS_MS[self.greeted_alone.min(last)];
             self.greeted_alone += 1;
             self.next = now + Duration::from_millis(gap_ms);
             strangers.shuffle(rng);
-            strangers.truncate(GREETINGS_MAX);
+            lost.shuffle(rng);
+            // many of the one leave room for the other
+            strangers.truncate(GREETINGS_MAX - lost.len().min(GREETINGS_MAX / 2));
+            lost.truncate(GREETINGS_MAX - strangers.len());
+            strangers.extend(lost);
             strangers
         } else {
             self.greeted_alone = 0;
             self.next = now + self.period;
-            strangers.choose(rng).copied().into_iter().collect()
+            let one_of_each = strangers.choose(rng).into_iter().chain(lost.choose(rng));
+            one_of_each.copied().collect()
         }
     }
 }
@@ -132,6 +164,8 @@ impl Cluster {
             return;
         }
         let members: BTreeSet<_> = self.roster.live().values().map(|m| m.address).collect();
+        let keyring = &self.keyring;
+        self.seeds.look_only_for(|node| keyring.is_member(node));
         for address in self.seeds.due(now, &members, &mut self.rng) {
             self.approach(now, address);
         }
@@ -198,6 +232,25 @@ mod tests {
         let members = BTreeSet::from([address(0), address(1)]);
         let times = greetings(&mut seeds, &members, start + Duration::from_secs(3000));
         assert_eq!(times.len(), 101);
+    }
+
+    #[test]
+    fn many_lost_members_leave_room_for_the_seeds_and_go_when_they_are_members_no_more() {
+        let start = Instant::now();
+        let node = |n: u16| NodeId::new([n as u8; 32]);
+        let mut seeds = Seeds::new(&[address(1)], Duration::from_secs(30), start);
+        (100..200).for_each(|n| seeds.lose(node(n), address(n)));
+        let mut rng = StdRng::seed_from_u64(1);
+        let greeted = seeds.due(start, &BTreeSet::new(), &mut rng);
+        assert!(greeted.len() == GREETINGS_MAX && greeted.contains(&address(1)));
+        seeds.find(&node(150));
+        seeds.look_only_for(|it| *it == node(150) || *it == node(151));
+        let later = start + Duration::from_secs(1);
+        let greeted = seeds.due(later, &BTreeSet::new(), &mut rng);
+        assert_eq!(greeted, [address(1), address(151)]);
+        let known = BTreeSet::from([address(7)]);
+        let greeted = seeds.due(later + Duration::from_secs(60), &known, &mut rng);
+        assert_eq!(greeted, [address(1), address(151)]);
     }
 
     #[test]

@@ -121,6 +121,59 @@ fn a_parted_network_heals() {
     println!("healed: {took:?}");
 }
 
+/// Nodes that all met through the first one, and forget in half a minute who is down.
+fn met_through_the_first(count: usize, seed: u64) -> World {
+    let mut world = World::new(seed, Weather::calm());
+    for _ in 0..count {
+        let config = ClusterConfig {
+            remember_down: 30 * SECOND,
+            ..ClusterConfig::default()
+        };
+        let node = world.add(&[0], config);
+        world.boot(node);
+    }
+    converge(&mut world, 3 * SECOND, "start");
+    world
+}
+
+#[test]
+fn nodes_that_lost_each_other_meet_again_without_the_one_they_met_through() {
+    for parted in [20 * SECOND, 200 * SECOND] {
+        let mut world = met_through_the_first(3, 11);
+        world.crash(0);
+        world.part(&[&[1], &[2]]);
+        world.run_for(parted);
+        for node in [1, 2] {
+            let cluster = world.nodes[node].cluster.as_ref().unwrap();
+            assert_eq!(cluster.live().count(), 0);
+        }
+        world.heal();
+        converge(&mut world, 60 * SECOND, "healed without a seed");
+    }
+}
+
+#[test]
+fn a_node_that_moved_while_it_was_alone_finds_the_others() {
+    let mut world = met_through_the_first(3, 12);
+    world.part(&[&[0], &[1], &[2]]);
+    world.run_for(40 * SECOND);
+    world.relocate(0, World::address(100));
+    world.heal();
+    converge(&mut world, 60 * SECOND, "moved");
+}
+
+#[test]
+fn islands_that_forgot_each_other_become_one_without_a_seed() {
+    let mut world = met_through_the_first(5, 13);
+    world.crash(0);
+    world.part(&[&[1, 2], &[3, 4]]);
+    world.run_for(200 * SECOND);
+    let cluster = world.nodes[1].cluster.as_ref().unwrap();
+    assert_eq!(cluster.live().count(), 1);
+    world.heal();
+    converge(&mut world, 120 * SECOND, "islands");
+}
+
 #[test]
 fn halves_that_never_met_become_one_when_the_seed_can_be_reached() {
     let mut world = World::new(4, Weather::calm());
