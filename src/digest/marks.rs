@@ -7,10 +7,10 @@
 //! a key that only this process knows does that, for a fifth of what the hash takes.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use parking_lot::Mutex;
 
 use super::hash::NodeHash;
 use crate::extent::CHUNK_BYTES;
@@ -24,10 +24,10 @@ const FREE: u64 = 0;
 static MARKS: LazyLock<Option<Marks>> = LazyLock::new(Marks::new);
 
 /// For each chunk the code of its hash and its bytes, in a slot that the hash names; a newer one
-/// takes the place of an older.
+/// takes the place of an older. Slots that were never used are pages that were never touched.
 struct Marks {
     key: LessSafeKey,
-    slots: Box<[AtomicU64]>,
+    slots: Mutex<Vec<u64>>,
 }
 
 impl Marks {
@@ -36,7 +36,7 @@ impl Marks {
         let mut key = [0; 16];
         rand::fill(&mut key).ok()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).ok()?);
-        let slots = (0..SLOTS).map(|_| AtomicU64::new(FREE)).collect();
+        let slots = Mutex::new(vec![FREE; SLOTS]);
         Some(Self { key, slots })
     }
 
@@ -53,34 +53,48 @@ impl Marks {
         Some(u64::from_ne_bytes(*code).max(FREE + 1))
     }
 
-    fn slot(&self, hash: &NodeHash) -> &AtomicU64 {
-        let (_, index) = hash.split_last_chunk::<8>().expect("a hash has 32 bytes");
-        &self.slots[u64::from_le_bytes(*index) as usize % SLOTS]
+    fn knows(&self, hash: &NodeHash, code: u64) -> bool {
+        self.slots.lock()[slot_of(hash)] == code
     }
+
+    fn note(&self, hash: &NodeHash, code: u64) {
+        self.slots.lock()[slot_of(hash)] = code;
+    }
+}
+
+fn slot_of(hash: &NodeHash) -> usize {
+    let (_, index) = hash.split_last_chunk::<8>().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*index) as usize % SLOTS
+}
+
+/// The memory, and the code of a chunk in it; nothing for anything that is not a whole chunk.
+fn marked(hash: &NodeHash, bytes: &[u8]) -> Option<(&'static Marks, u64)> {
+    if bytes.len() as u64 != CHUNK_BYTES {
+        return None;
+    }
+    let marks = MARKS.as_ref()?;
+    Some((marks, marks.code(hash, bytes)?))
 }
 
 /// Whether these bytes have this hash, found by `hashed` where the memory does not know it.
 pub(super) fn has_hash(hash: &NodeHash, bytes: &[u8], hashed: impl FnOnce() -> NodeHash) -> bool {
-    let marks = MARKS.as_ref().filter(|_| bytes.len() as u64 == CHUNK_BYTES);
-    let marked = marks.and_then(|marks| Some((marks.slot(hash), marks.code(hash, bytes)?)));
-    let Some((slot, code)) = marked else {
+    let Some((marks, code)) = marked(hash, bytes) else {
         return hashed() == *hash;
     };
-    if slot.load(Ordering::Relaxed) == code {
+    if marks.knows(hash, code) {
         return true;
     }
     let has = hashed() == *hash;
     if has {
-        slot.store(code, Ordering::Relaxed);
+        marks.note(hash, code);
     }
     has
 }
 
 /// Remembers a chunk that was just hashed; anything that is not a whole chunk is left out.
 pub(super) fn note(hash: &NodeHash, bytes: &[u8]) {
-    let marks = MARKS.as_ref().filter(|_| bytes.len() as u64 == CHUNK_BYTES);
-    if let Some((marks, code)) = marks.and_then(|marks| Some((marks, marks.code(hash, bytes)?))) {
-        marks.slot(hash).store(code, Ordering::Relaxed);
+    if let Some((marks, code)) = marked(hash, bytes) {
+        marks.note(hash, code);
     }
 }
 
