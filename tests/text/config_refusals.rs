@@ -184,6 +184,15 @@ fn a_number_out_of_its_range_is_told_what_it_may_be() {
 }
 
 #[test]
+fn what_is_no_list_is_told_how_one_is_written() {
+    let error = file_error("seeds = 'a:1'\n[share]\ndir = '/srv'\n");
+    assert!(error.contains("expected a list in brackets"), "{error}");
+    assert!(error.contains("two brackets, as in [[share]]"), "{error}");
+    let error = file_error("seeds = [127.0.0.1:1378]\n");
+    assert!(error.contains("put a text in quotes"), "{error}");
+}
+
+#[test]
 fn a_wait_without_end_is_refused_and_the_longest_is_said() {
     let error = file_error("[mount]\nread_deadline = '999999999d'\n");
     assert!(error.contains("is too long: at most 365d"), "{error}");

@@ -13,7 +13,7 @@ pub(super) fn check_alone(table: &Table) -> Result<(), String> {
     let config: Result<Config, toml::de::Error> = table.clone().try_into();
     config
         .map(drop)
-        .map_err(|e| in_numbers(one_line(e.message())))
+        .map_err(|e| in_brackets(in_numbers(one_line(e.message()))))
 }
 
 /// Says which numbers a type takes, where the message only names the type.
@@ -32,6 +32,19 @@ fn in_numbers(message: String) -> String {
         ))
     });
     named.unwrap_or(message)
+}
+
+/// Says how a list is written, where the message only says that there is none.
+fn in_brackets(message: String) -> String {
+    if message.starts_with("invalid type: map, expected a sequence") {
+        return "each of them is a section by itself: write its name in two brackets, as in \
+                [[share]]"
+            .to_owned();
+    }
+    match message.strip_suffix("expected a sequence") {
+        Some(before) => format!("{before}expected a list in brackets, such as [\"a\", \"b\"]"),
+        None => message,
+    }
 }
 
 /// Lays a table over another: tables merge, shares add up (the later one of a folder stands), and

@@ -38,7 +38,7 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// The system will not have it.
-    #[error("cannot listen on {}: {source}", .path.display())]
+    #[error("cannot listen on {}: {source}; choose another with --socket", .path.display())]
     Bind {
         /// The socket.
         path: PathBuf,
