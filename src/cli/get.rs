@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -193,7 +193,7 @@ impl Target {
             Some(file) => file.to_path_buf(),
         };
         let opened = match output {
-            Some(dash) if dash == Path::new("-") => standard_output(),
+            Some(file) if is_standard_output(file) => standard_output(),
             _ => Self::open(&place, started.executable),
         };
         let (file, unfinished) = opened.map_err(|e| {
@@ -252,6 +252,21 @@ impl Target {
         }
         hidden.0 = None;
         Ok(())
+    }
+}
+
+/// Whether it is a dash, or a name that leads to what standard output is, as `/dev/stdout` does: a
+/// file put in the place of that name would take the name from all programs.
+fn is_standard_output(place: &Path) -> bool {
+    if place == Path::new("-") {
+        return true;
+    }
+    let Ok((output, _)) = standard_output() else {
+        return false;
+    };
+    match (place.metadata(), output.metadata()) {
+        (Ok(named), Ok(output)) => (named.dev(), named.ino()) == (output.dev(), output.ino()),
+        _ => false,
     }
 }
 
@@ -316,7 +331,7 @@ fn report(
     done: &GetDone,
     elapsed: Duration,
 ) -> Result<(), CliError> {
-    let to_stdout = options.output.as_deref() == Some(Path::new("-"));
+    let to_stdout = options.output.as_deref().is_some_and(is_standard_output);
     if options.reporting.json && !to_stdout {
         let report = serde_json::json!({
             "file": path,

@@ -1,6 +1,8 @@
 //! Commands that bring bytes or hold them back: prefetch and limits.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use macro_rules_attribute::apply;
 
@@ -33,6 +35,23 @@ fn a_prefetch_that_cannot_fit_is_refused_before_anything_is_fetched() {
     let status = reader.cli(&["status", "--json"]).expect_json();
     assert_eq!(status["cache"]["used_bytes"], 0);
     reader.cli(&["prefetch", "many/0"]).expect_ok();
+}
+
+#[apply(promise)]
+fn get_to_a_name_of_standard_output_writes_there_and_leaves_the_name() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("docs/a", b"text");
+    node.wait_for_file("docs/a");
+    let (name, got) = (node.home.join("stdout"), node.home.join("got"));
+    symlink("/proc/self/fd/1", &name).unwrap();
+    let mut get = node.cli_command(&["get", "docs/a", "--json"]);
+    get.arg("-o").arg(&name);
+    get.stdout(File::create(&got).unwrap());
+    assert!(get.status().unwrap().success());
+    assert_eq!(fs::read(&got).unwrap(), b"text");
+    let left = fs::read_link(&name).unwrap();
+    assert_eq!(left, Path::new("/proc/self/fd/1"));
 }
 
 #[apply(promise)]
