@@ -8,6 +8,7 @@ use p2pfs::{cli, daemon};
 
 fn main() -> ExitCode {
     cli::answer_shell();
+    cli::outlive_the_limit_of_files();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(code) => return code,

@@ -10,12 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::error::CliError;
 
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
+/// A write beyond the largest file that this process may make (`ulimit -f`) is an error from now
+/// on, of which there is something to say, and not the end of the process.
+pub fn outlive_the_limit_of_files() {
+    // where it cannot be had, all is as it is without
+    let _as_it_was = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
 
 /// Whether the user wants it to end: from now on these signals only set this.
 ///

@@ -44,6 +44,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use completions::answer_shell;
+pub use ending::outlive_the_limit_of_files;
 pub use error::CliError;
 use output::{LINE_COLUMNS, Output};
 

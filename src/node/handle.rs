@@ -18,7 +18,7 @@ use super::names::Names;
 use super::offenders::Offenders;
 use super::persist::{NOT_STORED, unix_now_s};
 use super::published::{MemberReport, Outdated, Published};
-use super::run::Command;
+use super::run::{Command, NOT_CACHED};
 use super::state_dir::StateDir;
 use super::traffic::SentBytes;
 use crate::cache::Cache;
@@ -121,6 +121,11 @@ impl Node {
     /// Why the state was not stored, where storing failed last: a full disk, most often.
     pub fn trouble_with_storing(&self) -> Option<String> {
         self.running.events.standing(NOT_STORED)
+    }
+
+    /// Why the cache takes nothing in, where its disk refused the last write.
+    pub fn trouble_with_caching(&self) -> Option<String> {
+        self.running.events.standing(NOT_CACHED)
     }
 
     /// The namespace as it is now.

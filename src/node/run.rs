@@ -44,7 +44,7 @@ const SHARE_BATCH: usize = 1024;
 /// Datagrams taken at once before everything else has its turn.
 const DATAGRAM_BATCH: usize = 64;
 /// How the warning begins that the cache takes nothing in.
-const NOT_CACHED: &str = "nothing more is cached: ";
+pub(super) const NOT_CACHED: &str = "nothing more is cached: ";
 /// Answers of other nodes that wait for the loop.
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Commands that wait for the loop.

@@ -8,6 +8,7 @@ mod disks;
 mod edges;
 mod embedded;
 mod exports;
+mod file_sizes;
 mod hostile;
 mod legacy;
 mod mesh;

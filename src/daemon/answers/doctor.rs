@@ -13,6 +13,8 @@ pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or 
 /// What helps where the state directory takes no writes.
 const STORE_STATE: &str = "free some of the state directory's disk, or let the daemon's user \
                            write there; until then a restart loses what is new";
+/// What helps where the cache's disk refuses writes though it seems to have room.
+const MEND_CACHE: &str = "see to that disk, or name another with cache_dir; reads go on meanwhile";
 
 /// What a cache with room takes at least: some small files.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -70,7 +72,10 @@ impl Service {
     fn check_cache(&self) -> Check {
         let budget_bytes = self.node.cache_usage().budget_bytes;
         let Some(lack) = self.node.lack_of_room(LITTLE_BYTES.min(budget_bytes / 2)) else {
-            return Check::ok("cache", "has room");
+            return match self.node.trouble_with_caching() {
+                Some(found) => Check::warning("cache", told(&found).0, MEND_CACHE),
+                None => Check::ok("cache", "has room"),
+            };
         };
         let (found, remedy) = lack_words(&lack);
         Check::warning(
