@@ -18,6 +18,10 @@ use crate::wire::native::tcp::Response;
 /// Nodes that are dialled back at one time since they asked for it; others are told to ask again.
 const REACHES_AT_ONCE: usize = 4;
 
+/// What a member is told that is not known to be anywhere: one whose datagrams do not arrive, or
+/// whose clock is so far ahead that its start is refused, which the time in the answer shows it.
+const UNHEARD: &str = "no datagram of it is taken";
+
 /// How many are dialled back.
 pub(super) struct Reaching(Arc<Semaphore>);
 
@@ -37,14 +41,20 @@ impl Reaching {
         from: NodeId,
         reply: ReplyTo,
     ) {
-        let address = published.addresses.load().get(&from).copied();
-        let permit = self.0.clone().try_acquire_owned();
-        let (Some(address), Ok(permit)) = (address, permit) else {
+        let Some(address) = published.addresses.load().get(&from).copied() else {
+            return reply.send(unheard());
+        };
+        let Ok(permit) = self.0.clone().try_acquire_owned() else {
             return reply.send(Response::Busy);
         };
         let dialling = dial_back(net.clone(), from, address, permit);
         tasks.spawn(async move { reply.send(dialling.await) });
     }
+}
+
+/// What is answered who was not heard: what time it is here may say why.
+fn unheard() -> Response {
+    reached(UNHEARD.to_owned())
 }
 
 /// Dials the asker and says how it went.
@@ -63,9 +73,28 @@ async fn dial_back(
             format!("another node answers on {address}")
         }
     };
+    reached(trouble)
+}
+
+/// How it went, and what time it is here.
+fn reached(trouble: String) -> Response {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let unix_ms = now.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     });
     Response::Reached { unix_ms, trouble }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_heard_is_told_so_and_what_time_it_is_here() {
+        let Response::Reached { unix_ms, trouble } = unheard() else {
+            panic!("it is no answer to the question");
+        };
+        assert!(unix_ms > 1_700_000_000_000, "{unix_ms}");
+        assert_eq!(trouble, UNHEARD);
+    }
 }
