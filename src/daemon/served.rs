@@ -69,6 +69,12 @@ impl Served {
         self.mount().is_none_or(|mount| mount.shows(path))
     }
 
+    /// Whether a program that looks into the folder finds all that is known by now; true where
+    /// nobody can look.
+    pub fn is_up_to_date(&self) -> bool {
+        self.mount().is_none_or(|mount| mount.is_up_to_date())
+    }
+
     fn mount(&self) -> Option<Arc<Mount>> {
         self.0.get().and_then(Weak::upgrade)
     }

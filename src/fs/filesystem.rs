@@ -152,6 +152,13 @@ impl Filesystem {
         self.resolve(&self.view(), &name).is_some()
     }
 
+    /// Whether what is shown is the newest that there is.
+    pub fn is_up_to_date(&self) -> bool {
+        let newest = self.content.view();
+        let shown = self.shown.of(newest.clone(), Instant::now());
+        !newest.is_newer_than(&shown)
+    }
+
     /// The namespace that is shown.
     pub(super) fn view(&self) -> Arc<View> {
         self.shown.of(self.content.view(), Instant::now())

@@ -194,6 +194,11 @@ impl Mount {
         self.fs.shows(path)
     }
 
+    /// Whether a program that looks finds all that is known by now.
+    pub fn is_up_to_date(&self) -> bool {
+        self.fs.is_up_to_date()
+    }
+
     /// Tells the kernel that another part of a content is cached than before (`st_blocks`).
     pub fn cached_changed(&self, hash: &ContentHash) {
         self.fs.cached_changed(hash);

@@ -102,6 +102,10 @@ impl Service {
                 let name = self.node.name_of(&unread);
                 return Ok(Some(format!("not all that {name} lists is here yet")));
             }
+            if !self.served.is_up_to_date() {
+                let late = "not all that the others list is in the folder yet";
+                return Ok(Some(late.to_owned()));
+            }
         }
         if let Some(named) = &wanted.file {
             let path = self.node.through_links(&shared_path(named)?);

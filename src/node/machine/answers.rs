@@ -243,6 +243,7 @@ impl Machine {
         head: &SignedHead,
         applied: Applied,
     ) {
+        self.unshown = true;
         match applied {
             Applied::More(pull) | Applied::Compacted(pull) => {
                 self.pulls.advance(now, author, position_of(pull));

@@ -203,9 +203,10 @@ impl Machine {
     }
 
     /// Every node that is known, each with how many entries its log has, and whether all that it
-    /// has told of is here.
+    /// has told of is here and in the last view.
     pub fn member_reports(&self) -> Vec<MemberReport> {
-        let is_all_read = self.taken_in.is_empty() && !self.pulls.is_any_coming();
+        let is_all_taken = self.taken_in.is_empty() && !self.pulls.is_any_coming();
+        let is_all_read = is_all_taken && !(self.unshown && self.catalogue.is_dirty());
         let report = |status: MemberStatus| {
             let node = &status.member.node;
             let head = self.catalogue.head_of(node);

@@ -178,6 +178,8 @@ pub struct Machine {
     pulls: Pulls,
     /// Whose logs are being taken in: who gave them, under which head.
     taken_in: BTreeMap<NodeId, (NodeId, SignedHead)>,
+    /// Whether something of another's log was taken in since the last view.
+    unshown: bool,
     /// Which live members have said, or could not say, which heads they have.
     told: BTreeSet<NodeId>,
     asked: BTreeMap<RequestId, answers::Asked>,
@@ -227,6 +229,7 @@ impl Machine {
             catalogue,
             pulls: Pulls::new(StdRng::seed_from_u64(config.seed)),
             taken_in: BTreeMap::new(),
+            unshown: false,
             told: BTreeSet::new(),
             asked: BTreeMap::new(),
             next_request: 0,
@@ -299,6 +302,7 @@ impl Machine {
 
     /// The namespace as it is now.
     pub fn view(&mut self) -> Arc<View> {
+        self.unshown = false;
         self.catalogue.view()
     }
 

@@ -362,15 +362,34 @@ fn questions_under_way_and_messages_that_nobody_takes_have_an_end() {
     assert_eq!(machine.events.len(), EVENTS_MAX);
 }
 
+fn is_read(machine: &Machine, peer: NodeId) -> bool {
+    let mut reports = machine.member_reports().into_iter();
+    reports.any(|it| it.status.member.node == peer && it.is_read)
+}
+
+#[test]
+fn what_a_member_told_counts_once_a_view_shows_it() {
+    let mut bench = Bench::new(2);
+    let peer = bench.id(1);
+    bench.machines[0].view();
+    assert!(is_read(&bench.machines[0], peer));
+    bench.put(1, "docs", "text");
+    bench.run(Duration::from_secs(2));
+    assert!(!is_read(&bench.machines[0], peer));
+    bench.put(0, "own", "text");
+    let view = bench.machines[0].view();
+    assert!(view.lookup(&path("docs")).is_some());
+    bench.put(0, "of this node's own", "text");
+    assert!(is_read(&bench.machines[0], peer));
+}
+
 #[test]
 fn what_a_member_told_before_it_went_does_not_count_when_it_is_back() {
     let mut bench = Bench::new(2);
     let (now, peer) = (bench.now, bench.id(1));
     let machine = &mut bench.machines[0];
-    let is_read = |machine: &Machine| {
-        let mut reports = machine.member_reports().into_iter();
-        reports.any(|it| it.status.member.node == peer && it.is_read)
-    };
+    let is_read = |machine: &Machine| is_read(machine, peer);
+    machine.view();
     assert!(is_read(machine));
     let member = machine.cluster.live().next().unwrap();
     machine.ask_for_heads(peer, member.address);
