@@ -339,11 +339,34 @@ impl Core {
             return Ok(());
         }
         *unclear = true;
-        changed.save(&self.context.layout, &self.context.disk)?;
+        match changed.save(&self.context.layout, &self.context.disk) {
+            Err(error) if error.is_full() => self.save_making_room(changed, hashes)?,
+            saved => {
+                saved?;
+                self.index.lock().set_pins(changed, hashes);
+            }
+        }
         *unclear = false;
-        self.index.lock().set_pins(changed, hashes);
         self.shrink();
         Ok(())
+    }
+
+    /// Puts pins on a disk without room: what may go makes some, so that who lets go of files to
+    /// have room is not refused for want of it. Where that fails all stays pinned as it was.
+    fn save_making_room(&self, changed: Pins, hashes: &[ContentHash]) -> Result<(), CacheError> {
+        let known = self.index.lock().pins().clone();
+        self.index.lock().set_pins(changed.clone(), hashes);
+        loop {
+            let has_room = self.evict_bytes(1);
+            match changed.save(&self.context.layout, &self.context.disk) {
+                Err(error) if error.is_full() && has_room => {}
+                Err(error) => {
+                    self.index.lock().set_pins(known, hashes);
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     pub(super) fn pins(&self) -> Vec<ContentHash> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::digest::{ContentHash, DigestError};
 use crate::extent::ByteRange;
+use crate::files::is_full;
 
 /// Every failure of the cache. None of them leaves a wrong byte readable: what a failed call did
 /// not finish is as if it had not begun.
@@ -105,6 +106,11 @@ impl CacheError {
             source,
         }
     }
+
+    /// Whether the disk has no room.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
 }
 
 /// What to do about what the file system said, where that is clear.
@@ -116,6 +122,7 @@ fn remedy(source: &io::Error) -> &'static str {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             "; move that file away, or choose another directory with --cache"
         }
+        _ if is_full(source) => "; free some of its disk, or choose another directory with --cache",
         _ => "",
     }
 }

@@ -227,3 +227,27 @@ fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
     });
     eventually("its files leave", PATIENCE, || names(&seen).is_empty());
 }
+
+#[apply(promise)]
+fn what_is_pinned_on_a_disk_that_others_filled_can_be_let_go_of() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let at = cluster.folder.path().join("reader/cache");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_with(&at, "size=16m,mode=755");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nsize = '1GiB'\nfloor = '64KiB'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    owner.write("large", &noise(1, 4 << 20));
+    reader.wait_for_file("large");
+    reader.cli(&["prefetch", "large"]).expect_ok();
+    reader.cli(&["pin", "large"]).expect_ok();
+    // as full as it gets: the write ends with an error
+    let _ = fs::write(at.join("of somebody else"), vec![1; 16 << 20]);
+    reader.cli(&["unpin", "large"]).expect_ok();
+    let status = reader.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["cache"]["pinned_bytes"], 0, "{status}");
+    drop(reader);
+    drop(disk);
+}
