@@ -251,3 +251,28 @@ fn what_is_pinned_on_a_disk_that_others_filled_can_be_let_go_of() {
     drop(reader);
     drop(disk);
 }
+
+#[apply(promise)]
+fn doctor_does_not_say_that_a_cache_whose_writes_fail_has_room() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let at = cluster.folder.path().join("reader/cache");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_with(&at, "size=16m,nr_inodes=64,mode=755");
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nfloor = '64KiB'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    owner.write("docs", b"text");
+    reader.wait_for_file("docs");
+    // bytes it has left, but can make no file
+    let mut made = (0..64).map(|number| fs::write(at.join(format!("of others {number}")), b""));
+    assert!(made.any(|made| made.is_err()));
+    assert_eq!(fs::read(reader.mounted("docs")).unwrap(), b"text");
+    eventually("doctor tells of it", PATIENCE, || {
+        let told = reader.cli(&["doctor"]).text();
+        told.contains("refuses writes") && !told.contains("has room")
+    });
+    drop(reader);
+    drop(disk);
+}
