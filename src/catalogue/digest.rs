@@ -12,58 +12,55 @@ use crate::wire::native::record::Fact;
 const LANES: usize = 1024;
 /// The bytes of all lanes.
 pub const SET_DIGEST_BYTES: usize = LANES * 2;
+/// The highest bit of each of four lanes.
+const TOP_BITS: u64 = 0x8000_8000_8000_8000;
 /// Keeps these hashes apart from all others.
 const CONTEXT: &str = "p2pfs catalogue set digest 1";
 
-/// The sum over a set of facts.
+/// The sum over a set of facts: its lanes as they are hashed and kept, the lower byte first.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SetDigest(Box<[u16; LANES]>);
+pub struct SetDigest(Box<[u8; SET_DIGEST_BYTES]>);
 
 impl Default for SetDigest {
     fn default() -> Self {
-        Self(Box::new([0; LANES]))
+        Self(Box::new([0; SET_DIGEST_BYTES]))
     }
 }
 
 impl SetDigest {
     /// Takes a fact into the set.
     pub fn add(&mut self, fact: &Fact) {
-        let lanes = expand(fact);
-        for (sum, lane) in self.0.iter_mut().zip(lanes.as_chunks::<2>().0) {
-            *sum = sum.wrapping_add(u16::from_le_bytes(*lane));
-        }
+        self.change(fact, lanes_plus);
     }
 
     /// Takes a fact that is in the set out of it.
     pub fn remove(&mut self, fact: &Fact) {
+        self.change(fact, lanes_minus);
+    }
+
+    fn change(&mut self, fact: &Fact, changed: impl Fn(u64, u64) -> u64) {
         let lanes = expand(fact);
-        for (sum, lane) in self.0.iter_mut().zip(lanes.as_chunks::<2>().0) {
-            *sum = sum.wrapping_sub(u16::from_le_bytes(*lane));
+        let sums = self.0.as_chunks_mut::<8>().0;
+        for (sum, lanes) in sums.iter_mut().zip(lanes.as_chunks::<8>().0) {
+            *sum = changed(u64::from_le_bytes(*sum), u64::from_le_bytes(*lanes)).to_le_bytes();
         }
     }
 
     /// What a head says of the set.
     pub fn digest(&self) -> [u8; 32] {
-        *blake3::hash(&self.to_bytes()).as_bytes()
+        *blake3::hash(&self.0[..]).as_bytes()
     }
 
     /// All lanes, to go on from after a restart.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|lane| lane.to_le_bytes()).collect()
+        self.0.to_vec()
     }
 
     /// The inverse of [`to_bytes`](Self::to_bytes); none where the length is not
     /// `SET_DIGEST_BYTES`.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (lanes, rest) = bytes.as_chunks::<2>();
-        if lanes.len() != LANES || !rest.is_empty() {
-            return None;
-        }
-        let mut sum = Self::default();
-        for (to, from) in sum.0.iter_mut().zip(lanes) {
-            *to = u16::from_le_bytes(*from);
-        }
-        Some(sum)
+        let lanes: [u8; SET_DIGEST_BYTES] = bytes.try_into().ok()?;
+        Some(Self(Box::new(lanes)))
     }
 }
 
@@ -71,6 +68,16 @@ impl std::fmt::Debug for SetDigest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SetDigest({})", &crate::id::to_hex(&self.digest())[..8])
     }
+}
+
+/// The sums of four lanes each, of which none carries into the next.
+fn lanes_plus(one: u64, other: u64) -> u64 {
+    ((one & !TOP_BITS) + (other & !TOP_BITS)) ^ ((one ^ other) & TOP_BITS)
+}
+
+/// The differences of four lanes each, of which none borrows from the next.
+fn lanes_minus(one: u64, other: u64) -> u64 {
+    ((one | TOP_BITS) - (other & !TOP_BITS)) ^ ((one ^ !other) & TOP_BITS)
 }
 
 fn expand(fact: &Fact) -> [u8; SET_DIGEST_BYTES] {
@@ -119,6 +126,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn each_lane_is_a_number_of_its_own(one: [u16; 4], other: [u16; 4]) {
+            let word = |lanes: [u16; 4]| lanes.iter().rev().fold(0, |w, l| w << 16 | u64::from(*l));
+            let each = |reckon: fn(u16, u16) -> u16| {
+                word(std::array::from_fn(|i| reckon(one[i], other[i])))
+            };
+            prop_assert_eq!(lanes_plus(word(one), word(other)), each(u16::wrapping_add));
+            prop_assert_eq!(lanes_minus(word(one), word(other)), each(u16::wrapping_sub));
+        }
+
         #[test]
         fn neither_order_nor_detours_change_the_digest(
             facts in Just((0u8..24).collect::<Vec<_>>()).prop_shuffle(),
