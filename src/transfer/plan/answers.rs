@@ -272,7 +272,7 @@ impl Plan {
     }
 
     fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
-        let holders = fetch.holders.keys();
+        let holders = fetch.holders().keys();
         holders
             .filter_map(|node| self.peers.get(node)?.delivered_at(now))
             .max()
@@ -366,7 +366,7 @@ fn reason(now: Instant, fetch: &Fetch, range: ByteRange) -> PlanError {
     if !fetch.lied_to && fetch.is_gone_in(now, range) {
         return PlanError::Gone;
     }
-    match (fetch.lied_to, fetch.starved || fetch.holders.is_empty()) {
+    match (fetch.lied_to, fetch.starved || fetch.holders().is_empty()) {
         (true, _) => PlanError::OnlyLiars,
         (false, true) => PlanError::NoHolder,
         (false, false) => PlanError::TimedOut,

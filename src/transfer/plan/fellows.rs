@@ -16,6 +16,8 @@ pub(super) struct Fellow {
     pub furthest: u64,
     /// How much it has.
     pub has_bytes: u64,
+    /// Whether it is a holder that has but a part of the file, as far as is known.
+    pub is_partial: bool,
 }
 
 /// The nodes that want a file too.
@@ -27,4 +29,13 @@ pub(super) struct Swarm {
     pub had_bytes: u64,
     /// When what belongs to others is looked at again, where that is set.
     pub stripe_at: Option<Instant>,
+}
+
+impl Swarm {
+    /// Whether a node, if it is one of these, has but a part of the file.
+    pub fn note_partial(&mut self, node: &NodeId, is_partial: bool) {
+        if let Some(fellow) = self.fellows.get_mut(node) {
+            fellow.is_partial = is_partial;
+        }
+    }
 }

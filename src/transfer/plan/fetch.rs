@@ -68,7 +68,8 @@ pub(super) struct Fetch {
     have: ExtentSet,
     have_bytes: u64,
     pub asked: Asked,
-    pub holders: BTreeMap<NodeId, Coverage>,
+    holders: BTreeMap<NodeId, Coverage>,
+    full_holders: usize,
     pub streams: Streams,
     pub swarm: Swarm,
     pub begun: Instant,
@@ -104,6 +105,7 @@ impl Fetch {
             have: present,
             asked: Asked::default(),
             holders: BTreeMap::new(),
+            full_holders: 0,
             streams: Streams::default(),
             swarm: Swarm::default(),
             begun: now,
@@ -155,10 +157,32 @@ impl Fetch {
         self.waits.count() == 0 && self.asked.is_empty() && !is_wanted_whole
     }
 
+    pub fn holders(&self) -> &BTreeMap<NodeId, Coverage> {
+        &self.holders
+    }
+
+    /// How many of them have all of it.
+    pub fn full_holders(&self) -> usize {
+        self.full_holders
+    }
+
     /// Whether some holder is known to have but a part of it.
     pub fn has_partial_holders(&self) -> bool {
-        let part = |coverage: &Coverage| matches!(coverage, Coverage::Part(_));
-        self.holders.values().any(part)
+        self.full_holders < self.holders.len()
+    }
+
+    /// Sets what a node has, or that it is no holder any more; gives what was known of it.
+    fn set_holder(&mut self, node: NodeId, coverage: Option<Coverage>) -> Option<Coverage> {
+        let is_full = coverage == Some(Coverage::All);
+        self.swarm
+            .note_partial(&node, coverage.is_some() && !is_full);
+        let known = match coverage {
+            Some(coverage) => self.holders.insert(node, coverage),
+            None => self.holders.remove(&node),
+        };
+        self.full_holders += usize::from(is_full);
+        self.full_holders -= usize::from(known == Some(Coverage::All));
+        known
     }
 
     /// Whether it is filled, and all that is left is asked.
@@ -198,7 +222,7 @@ impl Fetch {
         if known == Some(&coverage) {
             return false;
         }
-        self.holders.insert(node, coverage);
+        self.set_holder(node, Some(coverage));
         self.failures.clear();
         self.wanted_pause = WANTED_MIN;
         true
@@ -212,7 +236,7 @@ impl Fetch {
 
     /// A node has it no more. Of one that had but a part that says nothing of the rest.
     pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
-        if self.holders.remove(&node) == Some(Coverage::All) {
+        if self.set_holder(node, None) == Some(Coverage::All) {
             self.gone.insert(node, now + GONE);
         }
     }
@@ -352,5 +376,22 @@ mod tests {
             fetch.add_holder(NodeId::new([i; 32]), Coverage::All);
         }
         assert_eq!(fetch.holders.len(), HOLDERS_MAX);
+    }
+
+    #[test]
+    fn holders_of_all_are_counted_as_they_come_and_go() {
+        let (mut fetch, now) = fetch();
+        let [one, other] = [1, 2].map(|node| NodeId::new([node; 32]));
+        let part = || Coverage::Part([ByteRange::at(0, PAGE_BYTES)].into_iter().collect());
+        fetch.add_holder(one, part());
+        fetch.add_holder(other, Coverage::All);
+        assert!(fetch.full_holders() == 1 && fetch.has_partial_holders());
+        fetch.add_holder(one, Coverage::All);
+        fetch.add_holder(other, part());
+        assert!(fetch.full_holders() == 2 && !fetch.has_partial_holders());
+        for _ in 0..2 {
+            fetch.remove_holder(now, one);
+            assert!(fetch.full_holders() == 1 && !fetch.has_partial_holders());
+        }
     }
 }

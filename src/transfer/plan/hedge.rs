@@ -190,7 +190,7 @@ impl Plan {
         let Some(fetch) = self.fetches.get(&request.content) else {
             return;
         };
-        let elsewhere = fetch.holders.iter().any(|(node, coverage)| {
+        let elsewhere = fetch.holders().iter().any(|(node, coverage)| {
             self.step();
             let has = coverage.first_in(request.range);
             let has = has.is_some_and(|part| part.start == request.range.start);

@@ -229,7 +229,7 @@ impl Plan {
         };
         for node in nodes {
             fetch.add_listed_holder(now, *node);
-            if fetch.holders.contains_key(node) && self.peers.len() < PEERS_MAX {
+            if fetch.holders().contains_key(node) && self.peers.len() < PEERS_MAX {
                 self.peers.entry(*node).or_default();
             }
         }
@@ -245,7 +245,7 @@ impl Plan {
     pub fn is_holder(&self, content: &ContentKey, node: &NodeId) -> bool {
         self.fetches
             .get(content)
-            .is_some_and(|fetch| fetch.holders.contains_key(node))
+            .is_some_and(|fetch| fetch.holders().contains_key(node))
     }
 
     /// A node says what it has. Says whether that was of use: an offer of another size, for a file

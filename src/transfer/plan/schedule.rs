@@ -271,7 +271,7 @@ impl Plan {
             Coverage::All => None,
         };
         let left_bytes = fetch.size_bytes - fetch.have_bytes();
-        let gaps: Vec<_> = fetch.holders.values().filter_map(gap_of).collect();
+        let gaps: Vec<_> = fetch.holders().values().filter_map(gap_of).collect();
         for gap in gaps {
             let choice = self.choose(now, content, gap, Asking::ahead(left_bytes), &[]);
             if let Choice::Ask(node, part) = choice {
@@ -360,7 +360,7 @@ impl Plan {
             !is_swarm || self.may_ask_full_holders(now, fetch, content, gap, asking.waits_since);
         // a full holder is asked in time for what the silent alone have beside it
         let in_time = !of_full && self.has_lively_full_holder(now, fetch);
-        for (node, coverage) in &fetch.holders {
+        for (node, coverage) in fetch.holders() {
             self.step();
             let (Some(peer), Some(part)) = (self.peers.get(node), coverage.first_in(gap)) else {
                 continue;

@@ -84,9 +84,14 @@ impl Plan {
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
             // beyond the limit of holders it is none
-            if fetch.holders.contains_key(&node) {
+            if let Some(coverage) = fetch.holders().get(&node) {
+                let is_partial = *coverage != Coverage::All;
                 let first = fetch.swarm.fellows.is_empty();
-                fetch.swarm.fellows.insert(node, Fellow::default());
+                let fellow = Fellow {
+                    is_partial,
+                    ..Fellow::default()
+                };
+                fetch.swarm.fellows.insert(node, fellow);
                 fetch.swarm.survey_each = SURVEY_MIN;
                 if first {
                     self.timers
@@ -116,7 +121,7 @@ impl Plan {
             self.step();
             let is_begun = entry.arrived_bytes > 0 || entry.request.lane == Lane::Urgent;
             !is_begun
-                && fetch.holders.get(&node) == Some(&Coverage::All)
+                && fetch.holders().get(&node) == Some(&Coverage::All)
                 && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
                 && !self.is_waited_for(content, range)
         };
@@ -148,7 +153,7 @@ impl Plan {
         if idle {
             return;
         }
-        let partial: Vec<_> = fetch.partial_fellows().collect();
+        let partial: Vec<_> = fetch.partial_fellows().map(|(node, _)| *node).collect();
         let after = fetch.swarm.surveyed_last;
         let begin = partial
             .iter()
@@ -207,7 +212,7 @@ impl Plan {
 
     /// Whether one that has all of a file may be asked and is not silent.
     pub(super) fn has_lively_full_holder(&self, now: Instant, fetch: &Fetch) -> bool {
-        let mut full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
+        let mut full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
         full.any(|(node, _)| {
             self.step();
             let peer = self.peers.get(node);
@@ -223,7 +228,7 @@ impl Plan {
             Coverage::Part(ranges) => ranges.contains(first),
             Coverage::All => false,
         };
-        let having = fetch.holders.iter().filter(|(_, it)| has(it));
+        let having = fetch.holders().iter().filter(|(_, it)| has(it));
         let lively = having.filter(|(node, _)| {
             self.step();
             let peer = self.peers.get(node);
@@ -256,7 +261,7 @@ impl Plan {
 
     /// The same of the best of those that have all of the file.
     fn least_of_full_holders(&self, fetch: &Fetch) -> Option<Duration> {
-        let full = fetch.holders.iter().filter(|(_, c)| **c == Coverage::All);
+        let full = fetch.holders().iter().filter(|(_, c)| **c == Coverage::All);
         full.filter_map(|(node, _)| self.time_of_a_stripe(node))
             .min()
     }
@@ -303,7 +308,7 @@ impl Plan {
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
-        let of_full = fetch.holders.get(&asked) == Some(&Coverage::All);
+        let of_full = fetch.holders().get(&asked) == Some(&Coverage::All);
         if !of_full || !fetch.is_swarm() || fetch.have_bytes() < FIRST_BYTES {
             return;
         }
@@ -395,29 +400,30 @@ impl Fetch {
             Coverage::Part(ranges) => ranges.contains(ByteRange::at(range.start, 1)),
             Coverage::All => false,
         };
-        self.holders.values().any(has)
+        self.holders().values().any(has)
     }
 
     /// A node said what it has.
     pub fn note_furthest(&mut self, node: &NodeId) {
-        if let (Some(fellow), Some(Coverage::Part(ranges))) =
-            (self.swarm.fellows.get_mut(node), self.holders.get(node))
-        {
-            fellow.furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-            fellow.has_bytes = ranges.len();
+        let Some(Coverage::Part(ranges)) = self.holders().get(node) else {
+            return;
+        };
+        let furthest = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let has_bytes = ranges.len();
+        if let Some(fellow) = self.swarm.fellows.get_mut(node) {
+            (fellow.furthest, fellow.has_bytes) = (furthest, has_bytes);
         }
     }
 
-    fn partial_fellows(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let partial = |node: &&NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
-        self.swarm.fellows.keys().filter(partial).copied()
+    fn partial_fellows(&self) -> impl Iterator<Item = (&NodeId, &Fellow)> {
+        let fellows = self.swarm.fellows.iter();
+        fellows.filter(|(_, fellow)| fellow.is_partial)
     }
 
     /// Whether more nodes want it, this one included, than have all of it.
     pub fn is_swarm(&self) -> bool {
         let partial = self.partial_fellows().count();
-        let full = self.holders.values().filter(|c| **c == Coverage::All);
-        partial > 0 && partial + 1 > full.count()
+        partial > 0 && partial + 1 > self.full_holders()
     }
 
     /// Whose a stripe is: of those that have come near this part of the file, if any has.
@@ -429,10 +435,9 @@ impl Fetch {
             let is_slow = have > BEGUN_BYTES && fellow.has_bytes < have / SLOW_PART;
             !is_slow && (begins || fellow.furthest + NEAR_BYTES >= start)
         };
-        let partial = |node: &NodeId| matches!(self.holders.get(node), Some(Coverage::Part(_)));
-        let lively = self.swarm.fellows.iter().filter(|(node, fellow)| {
-            fellow.lags_until.is_none_or(|until| until <= now) && partial(node)
-        });
+        let lively = self
+            .partial_fellows()
+            .filter(|(_, fellow)| fellow.lags_until.is_none_or(|until| until <= now));
         let near = lively.filter(|(_, fellow)| is_near(fellow));
         let weighed = near.map(|(node, _)| *node).chain([me]);
         let weighed = weighed.map(|node| (weight(content, &node, stripe), node));

@@ -106,7 +106,7 @@ impl Plan {
             Want::Ahead | Want::Fill => self.next_turn,
         };
         self.next_turn += 1;
-        for node in fetch.holders.keys() {
+        for node in fetch.holders().keys() {
             if let Some(peer) = self.peers.get_mut(node) {
                 peer.parked[want as usize].insert((number, *content));
             }
@@ -123,7 +123,7 @@ impl Plan {
             Place::Out => return,
             Place::Called(number) => drop(self.called[want as usize].remove(&(number, *content))),
             Place::Parked(number) => {
-                for node in fetch.holders.keys() {
+                for node in fetch.holders().keys() {
                     if let Some(peer) = self.peers.get_mut(node) {
                         peer.parked[want as usize].remove(&(number, *content));
                     }
