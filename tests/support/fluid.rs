@@ -24,6 +24,29 @@ struct Queue {
     rate: f64,
 }
 
+impl Queue {
+    /// What of the first frame is to be told now: all of it where it is whole, which ends it.
+    fn arrival<N>(&mut self, line: Line<N>, tell: bool) -> Option<Arrival<N>> {
+        let first = self.frames.front_mut()?;
+        let (id, whole) = (first.id, first.left < 0.5);
+        let told = tell && first.untold >= 1.0;
+        if !whole && !told {
+            return None;
+        }
+        let bytes = first.untold.round() as u64;
+        first.untold -= bytes as f64;
+        if whole {
+            self.frames.pop_front();
+        }
+        Some(Arrival {
+            line,
+            id,
+            bytes,
+            whole,
+        })
+    }
+}
+
 /// What came over a line since the last look.
 #[derive(Debug, PartialEq)]
 pub struct Arrival<N> {
@@ -31,6 +54,33 @@ pub struct Arrival<N> {
     pub id: u64,
     pub bytes: u64,
     pub whole: bool,
+}
+
+/// How many lines there are at each end, and at which ends that changed since rates were shared.
+struct Ends<N> {
+    out: BTreeMap<N, f64>,
+    into: BTreeMap<N, f64>,
+    changed_out: Vec<N>,
+    changed_into: Vec<N>,
+}
+
+impl<N: Copy + Ord> Ends<N> {
+    fn new() -> Self {
+        Self {
+            out: BTreeMap::new(),
+            into: BTreeMap::new(),
+            changed_out: Vec::new(),
+            changed_into: Vec::new(),
+        }
+    }
+
+    /// A line came, or went.
+    fn change(&mut self, (from, to, _): &Line<N>, by: f64) {
+        *self.out.entry(*from).or_default() += by;
+        *self.into.entry(*to).or_default() += by;
+        self.changed_out.push(*from);
+        self.changed_into.push(*to);
+    }
 }
 
 /// The links between nodes.
@@ -43,6 +93,7 @@ pub struct Fluid<N> {
     /// Bytes a second of any one connection out of a node, where that is less.
     pub each: BTreeMap<N, f64>,
     lines: BTreeMap<Line<N>, Queue>,
+    ends: Ends<N>,
     pub moved_bytes: BTreeMap<N, f64>,
 }
 
@@ -55,6 +106,7 @@ impl<N: Copy + Ord> Fluid<N> {
             down: BTreeMap::new(),
             each: BTreeMap::new(),
             lines: BTreeMap::new(),
+            ends: Ends::new(),
             moved_bytes: BTreeMap::new(),
         }
     }
@@ -67,8 +119,12 @@ impl<N: Copy + Ord> Fluid<N> {
             untold: 0.0,
             begun: false,
         };
-        self.lines.entry(line).or_default().frames.push_back(frame);
-        self.share();
+        let ends = &mut self.ends;
+        let queue = self.lines.entry(line).or_insert_with(|| {
+            ends.change(&line, 1.0);
+            Queue::default()
+        });
+        queue.frames.push_back(frame);
     }
 
     /// Takes a frame back that has not begun to be sent; the rest of one that has still crosses.
@@ -77,34 +133,40 @@ impl<N: Copy + Ord> Fluid<N> {
         if let Some(queue) = self.lines.get_mut(&line) {
             queue.frames.retain(|frame| frame.id != id || frame.begun);
         }
-        self.share();
     }
 
     /// All lines of a node break.
     pub fn cut(&mut self, now: Instant, node: N) {
         self.flow(now);
-        self.lines
-            .retain(|(from, to, _), _| *from != node && *to != node);
-        self.share();
+        let ends = &mut self.ends;
+        self.lines.retain(|line, _| {
+            let stays = line.0 != node && line.1 != node;
+            if !stays {
+                ends.change(line, -1.0);
+            }
+            stays
+        });
     }
 
     pub fn set_up(&mut self, now: Instant, node: N, rate: f64) {
         self.flow(now);
         self.up.insert(node, rate);
-        self.share();
+        self.ends.changed_out.push(node);
     }
 
     /// When something of note happens next.
-    pub fn next_at(&self) -> Option<Instant> {
-        let soonest = self.lines.values().filter_map(|queue| {
-            let first = queue.frames.front().filter(|_| queue.rate > 0.0)?;
-            Some(
-                self.now
-                    + Duration::from_secs_f64(first.left / queue.rate)
-                    + Duration::from_nanos(1),
-            )
-        });
-        let soonest = soonest.min()?;
+    pub fn next_at(&mut self) -> Option<Instant> {
+        self.share();
+        let mut soonest = f64::INFINITY;
+        for queue in self.lines.values().filter(|queue| queue.rate > 0.0) {
+            if let Some(first) = queue.frames.front() {
+                soonest = soonest.min(first.left / queue.rate);
+            }
+        }
+        if soonest.is_infinite() {
+            return None;
+        }
+        let soonest = self.now + Duration::from_secs_f64(soonest) + Duration::from_nanos(1);
         Some(soonest.min(self.told_at + TELL_EACH))
     }
 
@@ -116,35 +178,25 @@ impl<N: Copy + Ord> Fluid<N> {
             self.told_at = now;
         }
         let mut arrivals = Vec::new();
-        for (line, queue) in &mut self.lines {
-            let Some(first) = queue.frames.front_mut() else {
-                continue;
-            };
-            let whole = first.left < 0.5;
-            if whole || tell && first.untold >= 1.0 {
-                let bytes = first.untold.round() as u64;
-                first.untold -= bytes as f64;
-                let (line, id) = (*line, first.id);
-                arrivals.push(Arrival {
-                    line,
-                    id,
-                    bytes,
-                    whole,
-                });
+        let ends = &mut self.ends;
+        self.lines.retain(|line, queue| {
+            arrivals.extend(queue.arrival(*line, tell));
+            if queue.frames.is_empty() {
+                ends.change(line, -1.0);
             }
-            if whole {
-                queue.frames.pop_front();
-            }
-        }
-        self.lines.retain(|_, queue| !queue.frames.is_empty());
-        self.share();
+            !queue.frames.is_empty()
+        });
         arrivals
     }
 
     /// Lets time pass over what is under way.
     fn flow(&mut self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.now).as_secs_f64();
-        self.now = self.now.max(now);
+        if now <= self.now {
+            return;
+        }
+        self.share();
+        let seconds = (now - self.now).as_secs_f64();
+        self.now = now;
         for ((from, ..), queue) in &mut self.lines {
             if let Some(first) = queue.frames.front_mut() {
                 let moved = (queue.rate * seconds).min(first.left);
@@ -156,20 +208,25 @@ impl<N: Copy + Ord> Fluid<N> {
         }
     }
 
-    /// Each line gets its part of the narrower of its two ends.
+    /// Each line gets its part of the narrower of its two ends. Only lines that meet one that came
+    /// or went have another part than before.
     fn share(&mut self) {
-        let (mut out, mut into) = (BTreeMap::new(), BTreeMap::new());
-        for (from, to, _) in self.lines.keys() {
-            *out.entry(*from).or_insert(0.0) += 1.0;
-            *into.entry(*to).or_insert(0.0) += 1.0;
+        let ends = &mut self.ends;
+        if ends.changed_out.is_empty() && ends.changed_into.is_empty() {
+            return;
         }
         for ((from, to, _), queue) in &mut self.lines {
+            if !ends.changed_out.contains(from) && !ends.changed_into.contains(to) {
+                continue;
+            }
             let part = |rates: &BTreeMap<N, f64>, node, lines: &BTreeMap<N, f64>| {
                 rates.get(node).map_or(1e12, |rate| rate / lines[node])
             };
             let each = self.each.get(from).copied().unwrap_or(1e12);
-            let shared = part(&self.up, from, &out).min(part(&self.down, to, &into));
+            let shared = part(&self.up, from, &ends.out).min(part(&self.down, to, &ends.into));
             queue.rate = shared.min(each);
         }
+        ends.changed_out.clear();
+        ends.changed_into.clear();
     }
 }

@@ -151,7 +151,7 @@ impl World {
         self.now = end;
     }
 
-    fn next_at(&self) -> Option<Instant> {
+    fn next_at(&mut self) -> Option<Instant> {
         let happening = self.queue.peek().map(|Reverse((at, ..))| *at);
         let sessions = self.nodes.iter().filter_map(|node| node.session.as_ref());
         let timeout = sessions.filter_map(|session| session.poll_timeout()).min();
