@@ -221,8 +221,8 @@ impl World {
         self.running()
             .filter_map(|n| n.cluster.as_ref())
             .all(|cluster| {
-                let seen: BTreeMap<_, _> = cluster.live().map(|m| (m.node, m)).collect();
-                seen.len() + 1 == lives.len() && seen.iter().all(|(id, m)| lives.get(id) == Some(m))
+                cluster.live().count() + 1 == lives.len()
+                    && cluster.live().all(|m| lives.get(&m.node) == Some(&m))
             })
     }
 
