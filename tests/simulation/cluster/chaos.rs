@@ -11,7 +11,7 @@ use crate::cluster::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How many seeds each run tries; `P2PFS_SEEDS` asks for another number.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 120;
 
 /// One stroke of fate.
 fn disturb(world: &mut World, rng: &mut StdRng) {

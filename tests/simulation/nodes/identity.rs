@@ -31,7 +31,7 @@ fn told_of_copy(world: &World, node: NodeId) -> Vec<usize> {
 
 #[test]
 fn a_node_that_lost_its_state_goes_on_from_a_higher_epoch_and_is_right_everywhere() {
-    each_seed(100, |seed| {
+    each_seed(50, |seed| {
         let weather = Weather::stormy((seed % 3) as f64 / 10.0);
         let mut world = furnished(4, seed, weather);
         let before = epoch_of(&mut world, 2);
@@ -67,7 +67,7 @@ fn a_node_that_lost_its_state_goes_on_from_a_higher_epoch_and_is_right_everywher
 
 #[test]
 fn a_node_whose_disk_went_back_to_an_older_state_is_right_everywhere() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let mut world = furnished(4, seed, Weather::stormy(0.1));
         world.run_for(2 * SECOND);
         let old: Disk = world.nodes[2].disk.clone();
@@ -91,7 +91,7 @@ fn a_node_whose_disk_went_back_to_an_older_state_is_right_everywhere() {
 
 #[test]
 fn a_disk_that_goes_back_to_one_state_each_time_is_right_everywhere() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         world.run_for(2 * SECOND);
         let old: Disk = world.nodes[2].disk.clone();
@@ -110,7 +110,7 @@ fn a_disk_that_goes_back_to_one_state_each_time_is_right_everywhere() {
 
 #[test]
 fn a_node_that_crashes_again_and_again_is_right_everywhere_and_no_copy() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let mut world = furnished(3, seed, Weather::calm());
         for change in 0..6 {
             let hash = world.content(30 + change);

@@ -52,7 +52,7 @@ pub fn settle(world: &mut World, limit: Duration) -> Duration {
 
 #[test]
 fn a_file_is_listed_by_all_within_two_seconds_of_its_change() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let mut world = furnished(3 + seed as usize % 4, seed, Weather::calm());
         let count = world.nodes.len();
         for change in 0..4 {
@@ -122,7 +122,7 @@ fn names_that_come_and_go_by_the_thousand_leave_nothing_behind() {
 
 #[test]
 fn a_member_that_never_answers_keeps_no_names_from_a_newcomer_for_long() {
-    each_seed(30, |seed| {
+    each_seed(15, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         world.nodes[3].manner = crate::nodes::running::Manner::Mute;
         let newcomer = world.add();
@@ -155,7 +155,7 @@ fn a_log_of_several_parts_is_listed_whole_though_its_author_dies_on_the_way() {
 
 #[test]
 fn though_a_fifth_of_the_datagrams_is_lost_a_change_is_listed_within_ten_seconds() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(5, seed, Weather::stormy(0.2));
         let hash = world.content(5000);
         world.put(2, "new/file", hash);
@@ -167,7 +167,7 @@ fn though_a_fifth_of_the_datagrams_is_lost_a_change_is_listed_within_ten_seconds
 
 #[test]
 fn the_entries_of_a_dead_node_leave_within_ten_seconds() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let death = [Death::Process, Death::Power][seed as usize % 2];
         world.crash(3, death);
@@ -179,7 +179,7 @@ fn the_entries_of_a_dead_node_leave_within_ten_seconds() {
 
 #[test]
 fn the_entries_of_a_dead_node_that_a_live_cache_holds_stay_and_can_be_read() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let kept = world.content(150_000);
         world.put(3, "of3/kept", kept);
@@ -207,7 +207,7 @@ fn the_entries_of_a_dead_node_that_a_live_cache_holds_stay_and_can_be_read() {
 
 #[test]
 fn the_entries_of_a_node_that_went_away_stay_for_the_time_of_grace() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::stormy(0.1));
         let hash = world.content(10);
         world.put(3, "of3/mark", hash);
@@ -225,7 +225,7 @@ fn the_entries_of_a_node_that_went_away_stay_for_the_time_of_grace() {
 
 #[test]
 fn the_entries_of_a_node_that_restarts_in_time_are_never_missing() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::calm());
         let hash = world.content(10);
         world.put(3, "of3/mark", hash);
@@ -246,7 +246,7 @@ fn the_entries_of_a_node_that_restarts_in_time_are_never_missing() {
 
 #[test]
 fn the_entries_of_a_node_that_left_for_good_are_gone_within_two_seconds() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(4, seed, Weather::stormy(0.1));
         world.leave(3, Leave::Final);
         let gone = |world: &World| is_listed_by_none(world, "of3/file0");
@@ -256,7 +256,7 @@ fn the_entries_of_a_node_that_left_for_good_are_gone_within_two_seconds() {
 
 #[test]
 fn a_newcomer_lists_everything_within_two_seconds() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let mut world = furnished(5, seed, Weather::calm());
         let newcomer = world.add();
         world.boot(newcomer);

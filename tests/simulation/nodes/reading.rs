@@ -33,7 +33,7 @@ fn outcome(world: &World, reader: usize) -> Option<Result<(), PlanError>> {
 
 #[test]
 fn a_file_is_read_from_whoever_has_it() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let size = [0, 1, 4096, 65_536, 200_001, 1_500_000][seed as usize % 6];
         let weather = Weather::stormy((seed % 3) as f64 / 10.0);
         let (mut world, hash) = with_holders(4, seed, weather, size);
@@ -47,7 +47,7 @@ fn a_file_is_read_from_whoever_has_it() {
 
 #[test]
 fn with_another_holder_alive_a_read_completes_though_holders_die_lie_or_fall_silent() {
-    each_seed(120, |seed| {
+    each_seed(60, |seed| {
         let size = world_size(seed);
         let (mut world, hash) = with_holders(5, seed, Weather::calm(), size);
         world.network.weather.rate = 5e6;
@@ -81,7 +81,7 @@ fn world_size(seed: u64) -> usize {
 
 #[test]
 fn who_sends_wrong_bytes_is_shunned_and_not_asked_again() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let (mut world, hash) = with_holders(3, seed, Weather::calm(), 700_000);
         let next = world.content(700_000);
         for node in 1..3 {
@@ -105,7 +105,7 @@ fn who_sends_wrong_bytes_is_shunned_and_not_asked_again() {
 
 #[test]
 fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
-    each_seed(30, |seed| {
+    each_seed(15, |seed| {
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 300_000);
         (1..4).for_each(|node| world.nodes[node].manner = Manner::Liar);
         let begun = world.now;
@@ -116,7 +116,7 @@ fn where_all_lie_a_reader_has_an_error_by_the_deadline() {
 
 #[test]
 fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 2_000_000);
         world.network.weather.rate = 1e6;
         let reader = world.read(0, hash);
@@ -140,7 +140,7 @@ fn where_every_holder_is_gone_a_reader_has_an_error_by_the_deadline() {
 
 #[test]
 fn a_file_that_changed_is_never_read_as_what_it_was() {
-    each_seed(40, |seed| {
+    each_seed(20, |seed| {
         let (mut world, hash) = with_holders(3, seed, Weather::calm(), 1_000_000);
         world.network.weather.rate = 2e6;
         let reader = world.read(0, hash);
@@ -159,7 +159,7 @@ fn a_file_that_changed_is_never_read_as_what_it_was() {
 
 #[test]
 fn a_part_of_a_file_in_a_cache_is_served_when_its_owner_is_gone() {
-    each_seed(30, |seed| {
+    each_seed(15, |seed| {
         let mut world = World::of(3, seed, Weather::calm());
         let hash = world.content(1_200_000);
         world.put(2, "large", hash);

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// When all that can happen to a node has happened.
 const TROUBLE: u64 = 4_000;
 /// What comes to whole fetches, as a multiple of what they want, where nodes die, fall silent and
-/// pause in the middle of answers: 1.049 when this was written.
+/// pause in the middle of answers: 1.023 when this was written, 1.043 of twice as many schedules.
 const WHOLE_MULTIPLE_MAX: f64 = 1.1;
 
 fn ms(number: u64) -> Duration {
@@ -130,7 +130,7 @@ fn fetched_whole(world: &World) -> (u64, u64) {
 #[test]
 fn in_any_swarm_with_an_honest_holder_every_fetch_ends_in_right_bytes() {
     let (came, wanted) = (Cell::new(0), Cell::new(0));
-    each_seed(60, |seed| {
+    each_seed(30, |seed| {
         let mut world = swarm(seed);
         world.run(Duration::from_secs(3600));
         let of_one = fetched_whole(&world);
