@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use p2pfs::{fuse, transfer};
+
 use crate::tidy::{Source, sources};
 
 /// Where what others send is read, kept, queued or counted.
@@ -249,6 +251,11 @@ fn each_limit_names_a_test_that_tries_it_or_says_why_none_does() {
     let untried = entries.iter().filter(|(_, text)| text.contains(UNTRIED));
     let untried: Vec<&str> = untried.map(|(limit, _)| limit.as_str()).collect();
     assert_eq!(untried, UNTRIED_LIMITS, "none more, and none that is tried");
+}
+
+#[test]
+fn each_read_ahead_that_the_kernel_may_have_under_way_can_wait_for_its_bytes() {
+    const { assert!(transfer::plan::DEMANDS_MAX > fuse::BACKGROUND_MAX as usize) };
 }
 
 #[test]

@@ -70,12 +70,13 @@ pub const PIECE_MAX_BYTES: u64 = 1 << 20;
 /// Demands up to this size travel apart from bulk: as far as the kernel reads ahead unless told
 /// otherwise.
 pub const URGENT_MAX_BYTES: u64 = 128 << 10;
-/// A file up to this size is asked for as a whole, whatever is read of it: one group.
+/// A file up to this size is asked for as a whole, whatever is read of it: one chunk.
 const WHOLE_MAX_BYTES: u64 = CHUNK_BYTES;
 /// In flight to all peers together; bounds the memory of the transfer.
 pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
-/// Readers that may wait at one time; the kernel's own limit is `max_background`, below this.
-pub const DEMANDS_MAX: usize = 4096;
+/// Reads that may wait at one time; one more fails. More than the kernel may have under way: its
+/// read-aheads (`fuse::BACKGROUND_MAX`), and one for each thread of a machine.
+pub const DEMANDS_MAX: usize = 1 << 16;
 /// Files on their way at one time; more displace those that nobody waits for.
 pub const FETCHES_MAX: usize = 1024;
 /// Peers of which figures are kept.
