@@ -104,6 +104,11 @@
 //! | demand, fill | a range that a reader waits for; a whole file that is brought into the cache for nobody's read (pin, prefetch) |
 //! | fellow | another node that fetches the same content at the same time, and can give its parts |
 //! | grain | the size that ranges are rounded to: a *page* of 4 KiB in the cache, a *chunk* of 64 KiB between nodes |
+//! | lane | one of the two connections to a node: the *urgent* one is for what readers wait for, the *bulk* one for the rest |
+//! | window | what was verified and is kept in memory: until the cache has it, or where that has no room, until readers have it |
+//! | stranger | who has proven nothing: a connection before its proof, an address that is no member's, a legacy peer that is none of ours |
+//! | shunned | asked no more, because it sent wrong bytes |
+//! | tombstone, floor | in a log: that a name was removed; up to where its author forgot what came before. The *floor* of the cache is what it leaves free of its disk |
 //! | outboard | the tree of hashes of a file, kept beside its bytes, from which a range is proven |
 //! | slot, turn, unit | in `share`: the place of a name in the tree; the place of a change in the order in which changes are told; several that are told together |
 //!
@@ -116,7 +121,7 @@
 //! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
 //! | 4 | every wait of a program for bytes has a deadline, which begins anew with every byte of the file that comes and, for up to six times as long, with every byte that one of its holders brings other readers here; it ends in data or a documented errno, and a fatal signal ends it at once (which waits a caught signal ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
-//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
+//! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, and versions dated ahead of their clocks) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
 //! | 8 | one error enum a layer; errno is chosen in one table | `fs::error` |
 //! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
@@ -153,23 +158,26 @@
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
-//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does |
+//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::run` derives from the read deadline |
 //! | what is evicted from the cache | `cache::index` (the order of use), `cache::core` (how room is made), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
+//! | how long it is remembered that a name was removed, and what a node listed that is gone | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store` |
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
-//! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve` |
+//! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve`; how often it may ask, `legacy::rate` |
 //! | what the broker may ask of the kernel | `broker::filter` |
-//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, says which a stranger meets, and `tests/text/limits.rs` holds the list to the source; of a connection that has proven nothing, `net::peer::limits`; of an address, `cluster::config` |
+//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, says which a stranger meets, and `tests/text/limits.rs` holds the list to the source; of a connection that has proven nothing, `PeerLimits` in `net::peer::limits`; of an address that sends datagrams, `cluster::config` |
 //! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
-//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting, [`node::NodeError`] and [`node::FileError`] for a node, [`trust::TrustError`], `mounting::MountingError` and `share::ShareError` for what these do, `daemon::answers` for what a command says and advises, `cli::error` for what it says where the daemon does not answer |
+//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting (an unknown key is found in `daemon::config::layer`, in serde's words), [`node::NodeError`] and [`node::FileError`] for a node, `fs::FsError` for a file that cannot be read, [`trust::TrustError`], `mounting::MountingError` and `share::ShareError` for what these do; what a command says and advises is in the file of `daemon::answers` of its subject (`content` for `get`, `names` for a path that is not listed, `trust` for a member that is not known), and in `cli::error` where the daemon does not answer |
 //! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
+//! | a field of `--json` | its type in `daemon::control` (`types`, or the file of its subject), `org.p2pfs.Control.varlink`, `man/p2pfs.1`; what fills it, `daemon::answers` |
+//! | what `p2pfs events` tells | `node::events` (what happens), `daemon::answers::news` (as it is told), `EventKind` in `daemon::control::provenance` (as JSON), `cli::events` (as a line); the journal's lines, `daemon::journal` |
 //! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |
 //! | a setting | its field in `daemon::config::settings` (`[mesh]` and `[inbox]`: `daemon::config::giving`), from whose type its name, variable and kind follow; what it does, `daemon::node_config`; whether a reload applies it, `daemon::config::reload` |
 //!
 //! # Where to begin reading
 //!
-//! [`node::door`] is what a program can ask of a node; [`node::Machine`] is a node without its
-//! sockets: all its state machines; [`transfer`] the way of a read, function by function;
+//! [`node::door`] is what a program can ask of a node; [`node::Machine`] is its
+//! membership and catalogue without sockets; [`transfer`] the way of a read, function by function;
 //! [`transfer::session`] who waits for what, and [`transfer::plan`] whom to ask; [`share`] the way
 //! of a new file, function by function; [`catalogue`] how the namespace comes about; [`fuse`] why
 //! the mount never hangs.

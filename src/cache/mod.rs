@@ -25,8 +25,8 @@
 //! takes the map away first: a killed process can lose work, never invent bytes. A power cut can
 //! also lose writes that were never synced, so each map record names the boot it was written in; a
 //! record of another boot is *in doubt*: its pages count against the budget but are read only
-//! after their 64 KiB group was checked against the hash (when it is read, or by
-//! [`Cache::verify`]); groups that are not whole cannot be checked and are dropped. A background
+//! after their chunk was checked against the hash (when it is read, or by
+//! [`Cache::verify`]); chunks that are not whole cannot be checked and are dropped. A background
 //! thread syncs files that were completed or closed and then marks their records as durable, so
 //! doubt is rare and nothing on the hot path waits for the disk; what it syncs is not in use by
 //! that and may be evicted. Files of up to 64 KiB are not synced: they are one chunk, and to check
@@ -115,14 +115,9 @@ pub struct CacheConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheEvent {
     /// The last missing page of a file was stored, or it was found whole again.
-    Completed {
-        /// The content.
-        hash: ContentHash,
-        size_bytes: u64,
-    },
+    Completed { hash: ContentHash, size_bytes: u64 },
     /// A file left the cache for room, or because its map was broken.
     Evicted {
-        /// The content.
         hash: ContentHash,
         /// Whether it had been complete (others may have been told so).
         was_complete: bool,
@@ -130,11 +125,9 @@ pub enum CacheEvent {
     /// Bytes on our disk were found damaged, or the disk refused to write down that they are
     /// there; they are missing now.
     Dropped {
-        /// The content.
         hash: ContentHash,
         /// What is missing now.
         range: ByteRange,
-        /// Whether the file had been complete.
         was_complete: bool,
     },
     /// The disk refused a write, or no file could be opened for one: nothing more is cached until
@@ -172,9 +165,7 @@ pub struct CacheUsage {
 /// One line of `p2pfs cache ls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedFile {
-    /// The content.
     pub hash: ContentHash,
-    /// Its size in bytes.
     pub size_bytes: u64,
     /// How many of them can be read from the cache.
     pub cached_bytes: u64,

@@ -2,15 +2,17 @@
 //!
 //! Owns the logs (each node is the only writer of its own), their set digests, the rule by which
 //! versions of one path win or stand aside (`rules`, which says all of them in order), and the
-//! immutable [`View`] that the filesystem's threads read. Pure: it knows no socket, clock or file.
+//! immutable [`View`] that the filesystem's threads read. Pure: it knows no socket or file, and
+//! reads no clock.
 //! The owner feeds it facts, signed heads and parts of logs, tells it who is alive, and asks it for
 //! views, changes and what to persist.
 //!
 //! It never checks a signature (the owner has, before it hands a head in), never decides when to
 //! pull, and never lists a name whose content no live node can give.
 //!
-//! The merge is a function of the logs held and of who is live, and of nothing else: not of the
-//! order in which facts came. `tests::model` holds it to that against a merge from scratch.
+//! The merge is a function of the logs held, of who is live, of the owners of paths, of the time
+//! that it was told and of the budgets: not of the order in which facts came. `tests::model` holds
+//! it to that against a merge from scratch.
 //!
 //! After an error the catalogue is as it was before the call, unless the variant says otherwise.
 

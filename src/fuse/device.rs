@@ -43,8 +43,8 @@ const CONTENT_GRACE: Duration = Duration::from_secs(2);
 /// By when the device answers what nobody else has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For bytes of a file. The content has its own, shorter deadline, which knows of progress: a
-    /// read of which it says that it goes on has more time.
+    /// For bytes of a file. The content has its own, shorter deadline, which moves on with
+    /// progress: a read of which it says that it goes on has more time.
     pub read: Duration,
     /// For everything else, which never waits but for a fault of ours.
     pub metadata: Duration,

@@ -8,11 +8,11 @@
 //!
 //! # Traps
 //!
-//! A mount stands still by these, and each has a test that stands still with it.
+//! Each of these can hang a mount; the test named beside it hangs without the cure.
 //!
 //! | trap | cure | test |
 //! |---|---|---|
-//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, always | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
+//! | an open waits, deaf to SIGKILL, for the pages that others are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
 //! | telling the kernel of a change takes the locks that a request of ours holds | a thread of its own, which holds nothing | `tests/mount/traps.rs telling_of_a_change_waits_for_no_request_and_no_request_for_the_telling` |
 //! | telling of a file's pages waits for a reader of it that is stuck | new bytes are a new inode; of an old one only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_whose_reader_is_stuck_is_told` |
 //! | a dozen read-aheads of a dead file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |

@@ -1,7 +1,8 @@
 //! A node: its state machines put together, and the loop that feeds them.
 //!
 //! Owns the event loop ([`Node::start`] begins it), the order in which everything is opened, and
-//! what the filesystem reads ([`NodeContent`]). [`Machine`] is all of it that can be pure. Knows
+//! what the filesystem reads ([`NodeContent`]). [`Machine`] is its pure part for native members:
+//! membership, catalogue and pulls. Knows
 //! nothing of FUSE, of the control socket or of how it is configured; it never mounts.
 //!
 //! Errors end a start and leave nothing running; afterwards what goes wrong is a warning in the

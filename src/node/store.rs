@@ -41,7 +41,7 @@ pub const STORE_VERSION: u64 = 1;
 /// The most memory for redb's pages; its own default is 1 GiB. Logs are written in their order and
 /// read once, so that more would only hold what nobody asks for.
 pub const PAGE_CACHE_BYTES: usize = 1 << 20;
-/// The log of a node that was not live for so long is forgotten (DESIGN.md: 30 days).
+/// The log of a node that was not live for so long is forgotten.
 pub const FORGET_AFTER_SECONDS: u64 = 30 * 24 * 3600;
 /// The most addresses kept; more than members can be known.
 pub const ADDRESSES_MAX: usize = 4096;

@@ -19,18 +19,19 @@
 //!
 //! | | on | what happens |
 //! |---|---|---|
-//! | 1 | a thread of the mount | `Device::take_read` → `Filesystem::read_now` finds that the bytes are not here → `Device::begin_read` → `NodeContent::fetch` → [`Fetcher::read`] |
+//! | 1 | a thread of the mount | `Device::take_read` → `Filesystem::read_now` finds that the bytes are not here → `Device::wait_read` puts the request into the table of those that wait, with its deadline → `Device::begin_read` → `Filesystem::read` → `OpenVersion::fetch` → `NodeContent::fetch` → [`Fetcher::read`] |
 //! | | | `Session::open` gives the cache's file, which has nothing of the range → [`Session::read`](session::Session::read) → `Plan::demand` |
-//! | | | [`Session::actions`](session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, prompt |
-//! | | | `Inner::begin` → `ask_at_once` → `PeerNet::request_at_once` seals the question and writes it to the socket; the thread takes the next read |
-//! | 2 | the server's task of that connection | reads the question → [`Server::serve`] → [`Server::answer_at_once`]: the file is open, it is nobody else's turn (`FairQueue::pass_at_once`) → `Source::encode_at_once` reads, checks and proves → `ReplyTo::send` |
-//! | 3 | the asker's task of that connection | reads the answer → `Inner::take_prompt_answer` → [`session::verify`] hashes (80 µs) → [`Session::accept`](session::Session::accept): the bytes are in the window, the demand is ready |
-//! | | | `Inner::deliver` → `Sources::gather` gives a part of the answer, not copied → `Device::answer_read` writes to `/dev/fuse` |
-//! | 4 | a blocking thread, 2 ms later | `Inner::store_pending` writes what came meanwhile in one go → [`Session::stored`](session::Session::stored): the window lets go of it |
+//! | | | [`Session::actions`](session::Session::actions) → `Plan::poll_request` chooses the holder: one range, on the urgent lane, for the short way (`is_prompt`) |
+//! | | | `client::Inner::begin` → `ask_at_once` → `PeerNet::request_at_once` encrypts the question and writes it to the socket; the thread takes the next read |
+//! | 2 | the server's task of that connection | reads the question → `node::prompt::answer_beside` → [`Server::serve`] → [`Server::answer_at_once`]: the file is open, it is nobody else's turn (`FairQueue::pass_at_once`) → `Source::encode_at_once` reads, checks and proves → `ReplyTo::send` |
+//! | 3 | the asker's task of that connection | reads the answer → `client::Inner::take_prompt_answer` → [`session::verify`] hashes (80 µs) → [`Session::accept`](session::Session::accept): the bytes are in the window, the demand is ready |
+//! | | | `client::Inner::deliver` → `Sources::gather` gives a part of the answer, not copied → `Device::answer_read` writes to `/dev/fuse` |
+//! | 4 | a blocking thread, 2 ms later | `client::Inner::store_pending` writes what came meanwhile in one go → [`Session::stored`](session::Session::stored): the window lets go of it |
 //!
 //! What is larger, what nobody waits for yet, and the first of a file or of a connection take the
-//! long way: the question is a task (`Inner::ask_range`), the server works on a blocking thread
-//! (`Inner::make`), and so does the asker verify and store (`Inner::take_answer`).
+//! long way: the question is a task (`client::Inner::ask_range`), the server works on a blocking
+//! thread (`server::Inner::make`), and on one the asker stores (`client::Inner::take_answer`), and
+//! verifies there what is larger than 128 KiB.
 
 pub mod batches;
 pub mod client;
@@ -76,7 +77,6 @@ pub enum TransferError {
         start: u64,
         /// One past the last.
         end: u64,
-        /// The file's size.
         size_bytes: u64,
     },
     /// The fetcher is shutting down.

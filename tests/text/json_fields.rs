@@ -14,33 +14,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// The sources of the types that replies are made of.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     include_str!("../../src/daemon/control/types.rs"),
     include_str!("../../src/daemon/control/shares.rs"),
     include_str!("../../src/daemon/control/names.rs"),
     include_str!("../../src/daemon/control/top.rs"),
     include_str!("../../src/daemon/control/provenance.rs"),
     include_str!("../../src/daemon/control/health.rs"),
-];
-/// Every kind of event.
-const EVENTS: [&str; 17] = [
-    "peer-up",
-    "peer-down",
-    "peer-shunned",
-    "file-added",
-    "file-removed",
-    "file-changed",
-    "fetch-started",
-    "fetch-done",
-    "fetch-failed",
-    "give-started",
-    "give-done",
-    "mesh-up",
-    "chat",
-    "bytes",
-    "membership",
-    "warning",
-    "lost",
+    include_str!("../../src/daemon/control/giving.rs"),
+    include_str!("../../src/daemon/control/membership.rs"),
 ];
 
 type Fields = Vec<(String, String)>;
@@ -201,12 +183,22 @@ fn replies(method: &str, sample: &Map<String, Value>) -> Vec<Value> {
 }
 
 fn events(sample: &Map<String, Value>) -> Vec<Value> {
-    let told = EVENTS.into_iter().map(|event| {
+    let told = kinds_of_event().into_iter().map(|event| {
         let mut sample = sample.clone();
         sample.insert("event".to_owned(), json!(event));
         through::<Event>(&sample)
     });
     told.collect()
+}
+
+/// Every kind that there is: the type names them all to whoever asks for another.
+fn kinds_of_event() -> Vec<String> {
+    let another = json!({ "event": "", "time": "1970-01-01T00:00:00Z" });
+    let refused = serde_json::from_value::<Event>(another).unwrap_err();
+    let refused = refused.to_string();
+    let (_, kinds) = refused.split_once("expected one of ").unwrap();
+    let quoted = kinds.split('`').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
 }
 
 /// Every field, each with the way to it.

@@ -1,10 +1,10 @@
 //! What a program that embeds a node does with it: begin one, look at names, read, fetch, keep,
 //! share, give files, bytes and talk to others, and hear of what happens.
 //!
-//! Everything here is asked of a running [`Node`](super::Node) and may be called from any task of
-//! its runtime. It owns no state but what its callers hold ([`Reader`], [`Prefetch`],
-//! [`Delivery`], [`EventStream`], [`Messages`]); dropping one of those takes back what it asked
-//! for.
+//! All but the builder and its [`defaults`] is asked of a running [`Node`](super::Node) and may be
+//! called from any task of its runtime. It owns no state but what its callers hold ([`Reader`],
+//! [`Prefetch`], [`Delivery`], [`EventStream`], [`Messages`]); dropping one of those takes back
+//! what it asked for.
 
 mod builder;
 mod cache;

@@ -9,7 +9,7 @@ use crate::extent::ByteRange;
 
 impl Plan {
     /// A reader has read, or is about to read, `range` of an open file: keep ahead of it.
-    pub fn read_ahead(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+    pub fn note_read(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let limit = self.ahead_limit_bytes();
         let Some(fetch) = self.fetches.get_mut(content) else {
             return;

@@ -1,15 +1,16 @@
 //! Which range to ask of which peer next, over many files and several peers. Pure.
 //!
-//! The plan is told what readers wait for ([`Plan::demand`]), what they have read
-//! ([`Plan::read_ahead`]), which files are wanted whole ([`Plan::fill`]), who has what
+//! The plan is told what readers wait for ([`Plan::demand`]), what they read otherwise
+//! ([`Plan::note_read`]), which files are wanted whole ([`Plan::fill`]), who has what
 //! ([`Plan::holders`], [`Plan::offer`]), what arrives ([`Plan::arrived`]) and how requests ended
 //! ([`Plan::answered`], [`Plan::failed`]). It says what to ask ([`Plan::poll_request`]), what
 //! became of the wishes ([`Plan::poll_event`]) and when to wake it ([`Plan::poll_timeout`]).
 //!
 //! Demands come first, then read-ahead, then fills. A range is asked once, however many wait for
-//! it; only a hedge asks it twice, and hedges have a budget. Progress is bytes that arrive, not
-//! answers that end: while bytes of a file come from anybody, however slowly, nobody who waits for
-//! it is given up. No step costs more than what it touches and the logarithm of what is in flight.
+//! it; only hedges ask others for it too, of three nodes in all, and they have a budget. Progress
+//! is bytes that arrive, not answers that end: while bytes of a file come from anybody, however
+//! slowly, nobody who waits for it is given up. No step costs more than what it touches and the
+//! logarithm of what is in flight.
 //! The plan moves no bytes, verifies nothing and knows no address; its randomness is seeded, its
 //! time handed in, and its iteration order fixed, so one seed gives one run. An error leaves the
 //! plan as it was before the call.
@@ -288,7 +289,7 @@ impl Plan {
         range: ByteRange,
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
-        self.read_ahead(now, &content, range);
+        self.note_read(now, &content, range);
         self.demand_just(now, content, range, deadline)
     }
 

@@ -229,7 +229,7 @@ fn nothing_more_is_asked_for_a_reader_that_has_gone() {
     for i in 0..4 {
         bench
             .plan
-            .read_ahead(bench.now, &content, ByteRange::at(i * 131072, 131072));
+            .note_read(bench.now, &content, ByteRange::at(i * 131072, 131072));
     }
     let range = ByteRange::at(4 * 131072, 131072);
     let id = bench
@@ -326,7 +326,7 @@ fn what_is_fetched_ahead_of_very_many_readers_together_is_bounded() {
     for step in 0..100 {
         for content in &contents {
             let range = ByteRange::at(step * 131072, 131072);
-            bench.plan.read_ahead(bench.now, content, range);
+            bench.plan.note_read(bench.now, content, range);
         }
     }
     let ahead = |bench: &Bench| -> u64 {
@@ -358,7 +358,7 @@ fn without_room_in_the_cache_read_ahead_is_bounded_for_all_readers_together() {
     for step in 0..200 {
         for reader in 0..4 {
             let range = ByteRange::at(reader * (200 * MIB) + step * 131072, 131072);
-            bench.plan.read_ahead(bench.now, &content, range);
+            bench.plan.note_read(bench.now, &content, range);
         }
     }
     let ahead = bench.plan.fetches[&content].streams.ahead(MIB);

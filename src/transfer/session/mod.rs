@@ -5,9 +5,9 @@
 //! open, where their holders are reached, what was asked, and the verified bytes in memory. It is
 //! told what happens (a read, an offer, an answer, a store, the passing of time), and each telling
 //! is followed by [`Session::actions`]: what to send, whose question to take back, whom to give
-//! bytes to, what ended, which files to close, for what to look for holders; and
-//! [`Session::poll_timeout`] says when to wake it. Its owner carries that out, in any order, and
-//! tells it what came of it. So the daemon's client and the simulator are two owners of one
+//! bytes to, what ended, which files to close, for what to look for holders ([`Actions`] has all);
+//! and [`Session::poll_timeout`] says when to wake it. Its owner carries that out, in any order,
+//! and tells it what came of it. So the daemon's client and the simulator are two owners of one
 //! machine.
 //!
 //! It names no socket, file, runtime or clock. What its owner keeps with a read, a fill, a file or
@@ -309,7 +309,7 @@ impl<O: Owner> Session<O> {
 
     /// A range was read from the cache, so that read-ahead moves on.
     pub fn read_on(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
-        self.plan.read_ahead(now, content, range);
+        self.plan.note_read(now, content, range);
     }
 
     /// Until when a read waits if nothing more comes; nothing where it waits no more.

@@ -419,7 +419,7 @@ impl Bench {
                 .get(&reader.content)
                 .map(|f| f.have().contains(range));
             if here == Some(true) {
-                self.plan.read_ahead(self.now, &reader.content, range);
+                self.plan.note_read(self.now, &reader.content, range);
                 reader.at += 1;
                 continue;
             }
