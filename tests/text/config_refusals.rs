@@ -1,5 +1,7 @@
 //! What a wrong setting is answered with.
 
+use std::fs;
+
 use p2pfs::daemon::config::{Environment, Sources, load};
 
 use super::config_layers::{Files, file_error, from_environment, nothing_set};
@@ -83,6 +85,25 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_accepted() {
 fn a_file_that_is_no_toml_is_refused_with_the_place() {
     assert!(file_error("name = 'a'\n[cache\nsize = 1\n").starts_with("p2pfs.toml:2:7: "));
     assert!(!file_error("= 3").contains('\n'));
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_refused_with_the_line() {
+    let files = Files::new("");
+    let text = b"name = 'a'\n\nstate_dir = '/srv/caf\xe9'\n";
+    fs::write(files.dir.path().join("p2pfs.toml"), text).unwrap();
+    let error = files.error();
+    assert!(
+        error.starts_with("p2pfs.toml: cannot be read: line 3 is not UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_group_that_is_there_twice_is_refused_and_named() {
+    let error = file_error("groups = ['office=a', 'lab=c', 'office=b']\n");
+    assert!(error.contains("two groups \"office\""), "{error}");
+    assert!(!error.contains("lab"), "{error}");
 }
 
 #[test]

@@ -160,10 +160,49 @@ fn link_to_nothing(path: &SharedPath, target: &[u8]) -> Failure {
 
 fn fs_failure(error: FsError, named: &Named) -> Failure {
     let message = format!("{}: {error}", named.as_bytes().escape_ascii());
+    if error == FsError::Stopping {
+        return Failure::new(FailureKind::Stopping, message);
+    }
+    match remedy_of(error) {
+        Some(remedy) => failed(message).with_remedy(remedy),
+        None => failed(message),
+    }
+}
+
+fn remedy_of(error: FsError) -> Option<&'static str> {
     match error {
-        FsError::Unreachable | FsError::DeadlinePassed => failed(message)
-            .with_remedy("p2pfs why says who has it, p2pfs peers whether they answer; try again"),
-        FsError::Stopping => Failure::new(FailureKind::Stopping, message),
-        _ => failed(message),
+        FsError::Unreachable | FsError::DeadlinePassed => {
+            Some("p2pfs why says who has it, p2pfs peers whether they answer; try again")
+        }
+        FsError::Unverified => {
+            Some("p2pfs peers names who sent them; try again once another has it")
+        }
+        FsError::Gone => Some("it was replaced or removed meanwhile: get it anew"),
+        FsError::TooManyHandles => Some("try again when fewer files are open"),
+        FsError::NoRoom => Some("p2pfs cache resize gives it more, p2pfs cache clear empties it"),
+        FsError::Disk => Some("p2pfs doctor says which disk, and what helps"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_get_that_ends_without_its_bytes_says_what_to_do() {
+        let named = Named::new(*b"a file");
+        for error in [
+            FsError::Unreachable,
+            FsError::DeadlinePassed,
+            FsError::Unverified,
+            FsError::Gone,
+            FsError::TooManyHandles,
+            FsError::NoRoom,
+            FsError::Disk,
+        ] {
+            let failure = fs_failure(error, &named);
+            assert!(failure.remedy.is_some(), "{failure:?}");
+        }
     }
 }

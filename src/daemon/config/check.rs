@@ -18,7 +18,12 @@ const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// naming the setting and where it was set.
 pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<ConfigError> {
     let single = [legacy(config), socket(config), period(config), mesh(config)];
-    let several = [inboxes(config), readers(config), folders(config)];
+    let several = [
+        inboxes(config),
+        groups(config),
+        readers(config),
+        folders(config),
+    ];
     let broken = single.into_iter().flatten();
     let broken = broken.chain(several.into_iter().flatten());
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
@@ -37,6 +42,21 @@ fn legacy(config: &Config) -> Broken {
                    legacy.enabled, --legacy and P2P_CLUSTER out";
     let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
     is_impossible.then(|| ("listen", message.to_owned()))
+}
+
+/// Of two lists of one name only one could hold, and who is only in the other would read nothing.
+fn groups(config: &Config) -> Vec<(&'static str, String)> {
+    let groups = config.groups.iter().enumerate();
+    let again = groups.filter(|(at, group)| {
+        let mut before = config.groups[..*at].iter();
+        before.any(|other| other.name == group.name)
+    });
+    let broken = again.map(|(_, group)| {
+        let name = &group.name;
+        let message = format!("there are two groups {name:?}: write all members into one");
+        ("groups", message)
+    });
+    broken.collect()
 }
 
 /// Legacy peers can be told from nobody, and a group is one that is there.

@@ -159,7 +159,13 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     if length_bytes > FILE_MAX_BYTES {
         return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + right.iter().filter(|byte| **byte == b'\n').count();
+        let why = format!("line {line} is not UTF-8, which TOML is written in");
+        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, why))
+    })
 }
 
 /// The layers so far, and where each key was set last.
