@@ -107,7 +107,7 @@ pub enum MountingError {
     Fusermount {
         /// The mount point.
         dir: PathBuf,
-        /// Its own words, or what went wrong with it.
+        /// Its own words with what to do, or what went wrong with it.
         said: String,
     },
     /// The mount is not in the list of mounts although mounting went well.

@@ -93,8 +93,36 @@ fn refused(dir: &Path, said: String, device: Option<io::Error>) -> MountingError
         Some(why) => MountingError::NoDevice { why },
         None => MountingError::Fusermount {
             dir: dir.to_owned(),
-            said,
+            said: with_remedy(said),
         },
+    }
+}
+
+/// The helper's words (libfuse, util/fusermount.c) with what to do, where they do not say it.
+fn with_remedy(said: String) -> String {
+    const REMEDIES: [(&str, &str); 4] = [
+        (
+            "mount failed: Operation not permitted",
+            "the helper is not set-uid root ('apt install --reinstall fuse3'), or this is a \
+             container without the right to mount (--cap-add SYS_ADMIN --device /dev/fuse)",
+        ),
+        (
+            "no write access to mountpoint",
+            "mount at a folder of yours (mount.dir, --mount)",
+        ),
+        (
+            "not owned by user",
+            "mount at a folder of yours (mount.dir, --mount)",
+        ),
+        (
+            "is forbidden",
+            "mount at a folder on a disk (mount.dir, --mount)",
+        ),
+    ];
+    let remedy = REMEDIES.iter().find(|(words, _)| said.contains(words));
+    match remedy {
+        Some((_, remedy)) => format!("{said}: {remedy}"),
+        None => said,
     }
 }
 
@@ -160,6 +188,33 @@ mod tests {
         assert_eq!(told(None), "fusermount3 cannot mount at /mnt: its words");
         let forbidden = told(Some(io::ErrorKind::PermissionDenied.into()));
         assert!(forbidden.contains("chmod 0666 /dev/fuse"), "{forbidden}");
+    }
+
+    #[test]
+    fn what_the_helper_refuses_without_a_remedy_is_given_one() {
+        for (said, helps) in [
+            (
+                "fusermount3: mount failed: Operation not permitted",
+                "set-uid root",
+            ),
+            (
+                "fusermount3: user has no write access to mountpoint /srv",
+                "a folder of yours",
+            ),
+            (
+                "fusermount3: mountpoint /srv not owned by user",
+                "a folder of yours",
+            ),
+            (
+                "fusermount3: mounting over filesystem type 0x00009fa0 is forbidden",
+                "on a disk",
+            ),
+        ] {
+            let told = refused(Path::new("/srv"), said.to_owned(), None).to_string();
+            assert!(told.contains(said) && told.contains(helps), "{told}");
+        }
+        let own = "fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc";
+        assert_eq!(with_remedy(own.to_owned()), own);
     }
 
     #[test]
