@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueHint};
+use clap_complete::ArgValueCompleter;
 use rustix::fs::fstatfs;
 use serde::Serialize;
 
+use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::Output;
@@ -29,10 +31,11 @@ pub struct SendOptions {
     #[command(flatten)]
     reporting: Reporting,
     /// Files, and directories, which go as the files in them
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     files: Vec<OsString>,
     /// To whom, by name, key, ID or address [default: everyone]
     #[arg(long, value_name = "NODE", num_args = 1..)]
+    #[arg(add = ArgValueCompleter::new(complete::peers))]
     to: Vec<String>,
 }
 

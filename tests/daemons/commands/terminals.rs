@@ -46,6 +46,69 @@ fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
     }
 }
 
+/// What bash offers where a line is typed so far, of which it replaces `replaced`.
+const COMPLETES: &str = r#"
+eval "$("$PROGRAM" completions bash)"
+p2pfs() { "$PROGRAM" "$@"; }
+set -- "$1" "$2" $(complete -p p2pfs)
+while [ "$3" != -F ]; do set -- "$1" "$2" "${@:4}"; done
+COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9 COMP_WORDS=($1) COMP_CWORD=2
+"$4" p2pfs "$2" get 2>/dev/null
+printf '%s\0' "${COMPREPLY[@]}"
+"#;
+
+#[apply(promise)]
+fn a_name_that_bash_completes_is_one_word_of_the_line_whatever_is_in_it() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let names = [
+        "odd/$(touch evil)",
+        "odd/`touch evil`",
+        "odd/a file's name",
+        "odd/colon:name",
+        "odd/semicolon;touch evil",
+    ];
+    for name in names {
+        nodes[0].write(name, b"1");
+        nodes[1].wait_for_file(name);
+    }
+    nodes[0].write("odd/break\ntouch evil", b"1");
+    nodes[1].wait_for_file("odd/break\ntouch evil");
+    let bash = |script: &str, line: &str, replaced: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", script, "bash", line, replaced])
+            .env("PROGRAM", program().get_program())
+            .env("P2PFS_SOCKET", nodes[1].socket())
+            .current_dir(cluster.folder.path());
+        run(&mut bash).expect_ok()
+    };
+    let offered = |line: &str, replaced: &str| -> Vec<String> {
+        let offered = bash(COMPLETES, line, replaced);
+        let offered = offered.split_terminator('\0').map(str::to_owned);
+        offered.collect()
+    };
+    // what the shell makes of the line, once what is offered is in it
+    let meant = |before: &str, offer: &str, after: &str| -> String {
+        let line = format!("printf %s {before}{offer}{after}");
+        bash(&line, "", "")
+    };
+    let all = offered("p2pfs get odd/", "odd/");
+    let all: Vec<String> = all.iter().map(|offer| meant("", offer, "")).collect();
+    assert_eq!(all, names);
+    for (before, replaced, after, name) in [
+        ("", r"odd/a\ fi", "", names[2]),
+        ("'", "odd/a fi", "'", names[2]),
+        ("\"", "odd/$(t", "\"", names[0]),
+        ("odd/colon:", "na", "", names[3]),
+    ] {
+        let line = format!("p2pfs get {before}{replaced}");
+        let offers = offered(&line, replaced);
+        assert_eq!(offers.len(), 1, "{line}: {offers:?}");
+        assert_eq!(meant(before, &offers[0], after), name, "{line}");
+    }
+    assert!(!cluster.folder.path().join("evil").exists());
+}
+
 /// Runs a command on a terminal of 80 columns to its end, and gives what it showed.
 fn on_terminal(command: &mut Command) -> String {
     let mut terminal = Terminal::open(24, 80);

@@ -2,16 +2,17 @@
 //!
 //! The script asks the program itself what to offer, so that names of the cluster are offered too.
 
-use clap::{Args, ValueEnum};
-use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+mod shells;
+mod words;
 
+use clap::{Args, ValueEnum};
+
+use self::shells::{BASH, FISH, SHELLS, ZSH};
 use super::error::CliError;
 use super::output::Output;
 
 /// The variable by which the script asks.
 const ASKED_BY: &str = "COMPLETE";
-/// What is completed, and what is asked.
-const PROGRAM: &str = "p2pfs";
 
 /// The arguments of `p2pfs completions`.
 #[derive(Debug, Clone, Copy, Args)]
@@ -29,19 +30,18 @@ enum KnownShell {
 }
 
 pub(super) fn run(options: CompletionsOptions, output: &mut Output) -> Result<(), CliError> {
-    let shell: &dyn EnvCompleter = match options.shell {
-        KnownShell::Bash => &Bash,
-        KnownShell::Zsh => &Zsh,
-        KnownShell::Fish => &Fish,
+    let script = match options.shell {
+        KnownShell::Bash => BASH.text,
+        KnownShell::Zsh => ZSH.text,
+        KnownShell::Fish => FISH.text,
     };
-    let mut script = Vec::new();
-    shell.write_registration(ASKED_BY, PROGRAM, PROGRAM, PROGRAM, &mut script)?;
-    output.bytes(&script)
+    output.bytes(script.as_bytes())
 }
 
 /// Answers the script, where it is the one that runs the program; the process then ends here.
 pub fn answer_shell() {
     clap_complete::CompleteEnv::with_factory(super::command)
+        .shells(SHELLS)
         .var(ASKED_BY)
         .complete();
 }

@@ -1,0 +1,8 @@
+# The program knows its own commands, and the names of the cluster. The shell quotes what it is
+# offered.
+function __p2pfs_offers
+    set -l before (commandline --current-process --tokenize --cut-at-cursor)
+    set -l current (commandline --current-token --cut-at-cursor)
+    COMPLETE=fish p2pfs -- $before "$current" 2>/dev/null
+end
+complete --keep-order --no-files --command p2pfs --arguments "(__p2pfs_offers)"

@@ -1,0 +1,147 @@
+//! How each shell asks what to offer, and how it is answered.
+//!
+//! A name of the cluster may have anything in it that a name may have, and whoever types it did not
+//! choose it: bash takes an offer for a piece of the line, so it is quoted here; zsh and fish quote
+//! by themselves.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use clap::Command;
+use clap_complete::engine::{CompletionCandidate, complete};
+use clap_complete::env::{EnvCompleter, Shells};
+
+use super::words::{meant, quoted, typed};
+
+/// Those that there is a script for.
+pub(super) const SHELLS: Shells<'static> = Shells(&[&BASH, &ZSH, &FISH]);
+pub(super) const BASH: Script = Script {
+    name: "bash",
+    text: include_str!("p2pfs.bash"),
+    answer: bash,
+};
+pub(super) const ZSH: Script = Script {
+    name: "zsh",
+    text: include_str!("p2pfs.zsh"),
+    answer: described,
+};
+pub(super) const FISH: Script = Script {
+    name: "fish",
+    text: include_str!("p2pfs.fish"),
+    answer: described,
+};
+
+/// A shell: its script, and how what the script asks is answered.
+pub(super) struct Script {
+    name: &'static str,
+    pub(super) text: &'static str,
+    answer: fn(Asked<'_>) -> io::Result<Vec<Vec<u8>>>,
+}
+
+/// What a script hands over.
+struct Asked<'a> {
+    command: &'a mut Command,
+    words: Vec<OsString>,
+    directory: Option<&'a Path>,
+}
+
+impl Asked<'_> {
+    /// What fits at the end of these words. A name with a line break or what else would move the
+    /// cursor is not offered: it cannot be shown as it is.
+    fn fitting(self, words: Vec<OsString>) -> io::Result<Vec<CompletionCandidate>> {
+        let last = words.len().saturating_sub(1);
+        let mut fitting = complete(self.command, words, last, self.directory)?;
+        let is_shown = |value: &OsStr| !value.to_string_lossy().contains(char::is_control);
+        fitting.retain(|candidate| is_shown(candidate.get_value()));
+        Ok(fitting)
+    }
+}
+
+/// Of the line up to the cursor, and the piece of it that is replaced: without the quote before it,
+/// and what is before a colon or an equals sign, where bash begins anew.
+fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut handed = std::mem::take(&mut asked.words).into_iter();
+    let line = handed.next().unwrap_or_default();
+    let replaced = handed.next().unwrap_or_default();
+    let typed = typed(line.as_bytes());
+    let last = typed.last().copied().unwrap_or_default();
+    let Some(kept) = last.strip_suffix(replaced.as_bytes()) else {
+        return Ok(Vec::new());
+    };
+    let (kept, quotes) = meant(kept);
+    let words = typed.iter().map(|word| OsString::from_vec(meant(word).0));
+    let words = words.collect();
+    let fitting = asked.fitting(words)?;
+    let rests = fitting.iter().filter_map(|candidate| {
+        let value = candidate.get_value().as_bytes();
+        let rest = value.strip_prefix(&kept[..])?;
+        // quoted it would stand for no home
+        match rest.strip_prefix(b"~") {
+            Some(rest) if last.starts_with(b"~") => {
+                Some([b"~", &quoted(rest, quotes)[..]].concat())
+            }
+            _ => Some(quoted(rest, quotes)),
+        }
+    });
+    Ok(rests.collect())
+}
+
+/// Of words, of which the last one is as it was typed: each offer with what it is, behind a tab.
+fn described(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut words = std::mem::take(&mut asked.words);
+    if let Some(last) = words.last_mut() {
+        *last = OsString::from_vec(meant(last.as_bytes()).0);
+    }
+    let described = |candidate: &CompletionCandidate| {
+        let mut offer = candidate.get_value().as_bytes().to_vec();
+        let help = candidate.get_help().map(ToString::to_string);
+        if let Some(first) = help.as_deref().and_then(|help| help.lines().next()) {
+            offer.push(b'\t');
+            offer.extend(first.as_bytes());
+        }
+        offer
+    };
+    Ok(asked.fitting(words)?.iter().map(described).collect())
+}
+
+impl EnvCompleter for Script {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is(&self, name: &str) -> bool {
+        name == self.name
+    }
+
+    fn write_registration(
+        &self,
+        _var: &str,
+        _name: &str,
+        _bin: &str,
+        _completer: &str,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        buf.write_all(self.text.as_bytes())
+    }
+
+    fn write_complete(
+        &self,
+        command: &mut Command,
+        words: Vec<OsString>,
+        directory: Option<&Path>,
+        buf: &mut dyn Write,
+    ) -> io::Result<()> {
+        let asked = Asked {
+            command,
+            words,
+            directory,
+        };
+        for offer in (self.answer)(asked)? {
+            buf.write_all(&offer)?;
+            buf.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+}
