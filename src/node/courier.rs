@@ -21,6 +21,7 @@ use super::traffic::SentBytes;
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{Lane, PeerNet};
+use crate::transfer::Pace;
 use crate::wire::mesh::sent_name;
 use crate::wire::native::tcp::{GIVEN_MAX_BYTES, Push, Request, Response, SAID_MAX_BYTES};
 
@@ -98,6 +99,8 @@ pub struct Courier {
     pub(super) events: EventLog,
     pub(super) mailbox: Mailbox,
     pub(super) sent: SentBytes,
+    /// How fast files go to nodes, with all else that is sent to them.
+    pub(super) upload: Pace,
 }
 
 impl Recipient {
@@ -334,6 +337,7 @@ impl Giving<'_> {
         while to_bytes < parcel.size_bytes {
             while asked.len() < WINDOW && next < parcel.size_bytes {
                 let length = (GIVEN_MAX_BYTES as u64).min(parcel.size_bytes - next);
+                self.courier.upload.pass(length, false).await;
                 let bytes = self.read(next, length).await?;
                 let give = Push::Give {
                     hash: parcel.hash,

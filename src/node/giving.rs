@@ -15,6 +15,7 @@ use super::published::Published;
 use super::traffic::SentBytes;
 use crate::id::{NodeId, NodeName};
 use crate::net::peer::PeerNet;
+use crate::transfer::Pace;
 use crate::trust::Keyring;
 
 /// How giving and taking are set; see `[inbox]` and `[mesh]` in the configuration.
@@ -40,6 +41,9 @@ pub(super) struct GivingParts<'a> {
     pub(super) keyring: &'a Arc<Keyring>,
     pub(super) events: &'a EventLog,
     pub(super) sent: &'a SentBytes,
+    /// The limits that fetching keeps to as well.
+    pub(super) upload: &'a Pace,
+    pub(super) download: &'a Pace,
 }
 
 /// Both directions.
@@ -78,6 +82,7 @@ pub(super) fn start(
         events: events.clone(),
         mailbox: mailbox.clone(),
         names,
+        download: parts.download.clone(),
     };
     let pushes = Pushes::new(taking);
     let courier = Courier {
@@ -88,6 +93,7 @@ pub(super) fn start(
         events: events.clone(),
         mailbox,
         sent: parts.sent.clone(),
+        upload: parts.upload.clone(),
     };
     Giving {
         courier,

@@ -257,7 +257,7 @@ impl Builder {
         let sent = SentBytes::default();
         let giving = giving::start(
             &self.config.giving,
-            &self.giving_parts(&published, &events, &sent),
+            &self.giving_parts(&published, &events, &sent, &server, &fetcher),
             receivers.mesh.take(),
         );
         let offenders = Offenders::watch(&self.net, &events, &published.view);
@@ -300,6 +300,8 @@ impl Builder {
         published: &'a Published,
         events: &'a EventLog,
         sent: &'a SentBytes,
+        server: &'a Server,
+        fetcher: &'a Fetcher,
     ) -> GivingParts<'a> {
         GivingParts {
             me: self.key.node_id(),
@@ -310,6 +312,8 @@ impl Builder {
             keyring: &self.keyring,
             events,
             sent,
+            upload: server.upload(),
+            download: fetcher.download(),
         }
     }
 

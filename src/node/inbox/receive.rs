@@ -19,6 +19,7 @@ use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
 use crate::node::mailbox::Mailbox;
 use crate::node::names::Names;
+use crate::transfer::Pace;
 use crate::wire::native::record::Sender;
 use crate::wire::native::tcp::{Push, Response};
 
@@ -28,6 +29,9 @@ pub const COMING_MAX: usize = 64;
 pub const COMING_OF_NODE_MAX: usize = 8;
 /// How long a file may rest until it is given up: the time to mend a network.
 pub const COMING_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a piece waits at the limit of what may come: its sender takes a node that says nothing
+/// for 30 s for one that is gone.
+const PACE_PATIENCE: Duration = Duration::from_secs(20);
 /// Files whose arrival is remembered, for a sender that did not hear of it.
 const ARRIVED_MAX: usize = 256;
 /// Lines that a node may say at once, and each takes [`SAID_EACH`] to be allowed again.
@@ -60,6 +64,8 @@ pub(in crate::node) struct PushParts {
     pub(in crate::node) events: EventLog,
     pub(in crate::node) mailbox: Mailbox,
     pub(in crate::node) names: Names,
+    /// How fast files of nodes come, with all else that comes from them.
+    pub(in crate::node) download: Pace,
 }
 
 struct Inner {
@@ -102,6 +108,11 @@ impl Pushes {
 
     /// Answers what a proven member pushes. Needs a running tokio runtime.
     pub async fn answer(&self, from: NodeId, push: Push) -> Response {
+        if let Push::Give { bytes, .. } = &push {
+            // who gives sends no more before it has an answer
+            let passed = self.inner.parts.download.pass(bytes.len() as u64, false);
+            let _late = tokio::time::timeout(PACE_PATIENCE, passed).await;
+        }
         let inner = self.inner.clone();
         let answer = tokio::task::spawn_blocking(move || inner.answer(from, push));
         answer.await.unwrap_or(Response::Busy)

@@ -1,6 +1,7 @@
 //! Files and talk between nodes of one cluster.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
@@ -299,4 +300,24 @@ fn a_line_is_heard_by_every_node_of_the_cluster() {
     assert_eq!(said, "heard by open\n");
     let told = open.cli(&["events"]).expect_ok();
     assert!(told.contains("anna says: lunch?"), "{told}");
+}
+
+#[apply(promise)]
+fn a_file_that_is_sent_keeps_to_the_limits_of_both_ends() {
+    let mut cluster = Cluster::new();
+    let anna = start(&mut cluster, "anna", "");
+    let bert = start(&mut cluster, "bert", "'*'");
+    meet(&[&anna, &bert]);
+    for (seed, limited, way) in [(1, &anna, "--up"), (2, &bert, "--down")] {
+        let file = cluster.folder.path().join(format!("gift-{seed}"));
+        fs::write(&file, noise(seed, 8 << 20)).unwrap();
+        limited.cli(&["limits", way, "2MiB/s"]).expect_ok();
+        let begun = Instant::now();
+        anna.cli(&["send", file.to_str().unwrap(), "--to", "bert"])
+            .expect_ok();
+        // of four seconds, half of one may pass at once
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_secs(3), "{way}: {took:?}");
+        limited.cli(&["limits", "--configured"]).expect_ok();
+    }
 }

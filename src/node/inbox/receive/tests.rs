@@ -8,6 +8,7 @@ use crate::node::inbox::InboxSettings;
 use crate::node::inbox::coming::NOTED_EVERY_BYTES;
 use crate::node::published::Published;
 use crate::path::ARRIVING;
+use crate::transfer::Pace;
 use crate::trust::{EpochSecret, Keyring};
 use crate::wire::native::tcp::GIVEN_MAX_BYTES;
 
@@ -47,6 +48,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
         events: events.clone(),
         mailbox: Mailbox::new(events.clone()),
         names,
+        download: Pace::default(),
     });
     World {
         folder,
