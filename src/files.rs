@@ -18,6 +18,8 @@ use rustix::process::{Resource, getrlimit};
 
 /// The mode of a file that is its owner's alone.
 pub(crate) const PRIVATE_MODE: u32 = 0o600;
+/// Descriptors that are left for connections, at most: as many as meet at one time at all.
+const DESCRIPTORS_LEFT_MAX: u64 = 512;
 
 /// A path that means what is open, whatever its name is by now, or where it has none (proc(5)).
 pub(crate) fn path_of(open: impl AsFd) -> String {
@@ -113,6 +115,21 @@ pub(crate) fn with_remedy(error: &io::Error) -> String {
         _ => "",
     };
     format!("{error}{remedy}")
+}
+
+/// Refuses a file that takes one of the last descriptors that this process may have, for the sake
+/// of what cannot do without: a connection to whom the bytes are with, a process that asks.
+pub(crate) fn leave_descriptors(file: &File) -> io::Result<()> {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return Ok(());
+    };
+    let left_to_others = (limit / 4).min(DESCRIPTORS_LEFT_MAX);
+    // the kernel gives the lowest number that is free
+    let number = u64::try_from(file.as_raw_fd()).unwrap_or_default();
+    if number < limit - left_to_others {
+        return Ok(());
+    }
+    Err(Errno::MFILE.into())
 }
 
 /// What keeps this process from opening files, and what helps, where a limit of their number does.

@@ -18,6 +18,7 @@ use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
 use crate::digest::{ContentHash, Grain, ReadAt};
 use crate::extent::ByteRange;
+use crate::files::leave_descriptors;
 
 /// Hash pairs by their offset in the outboard.
 pub(super) type Pairs = BTreeMap<u64, [u8; 64]>;
@@ -52,6 +53,7 @@ impl Files {
     /// Opens those that are there.
     pub(super) fn open(paths: &Paths, size_bytes: u64) -> io::Result<Self> {
         let data = open_writable(&paths.data)?;
+        leave_descriptors(&data)?;
         let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
             0 => None,
             _ => Some(open_writable(&paths.outboard)?),
@@ -93,6 +95,7 @@ impl Files {
         // What an earlier life left here is no data of ours.
         layout::remove(&context.disk, paths)?;
         let data = context.disk.create(&paths.data)?;
+        leave_descriptors(&data)?;
         if first.len() < size_bytes {
             context.disk.set_len(&data, size_bytes)?;
         }

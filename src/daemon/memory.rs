@@ -2,9 +2,8 @@
 //!
 //! A share that is walked, or a log that goes from node to node, takes and frees memory on many
 //! threads. By default glibc gives nearly each of them a heap, and holds what is free between what
-//! stays: of 100,000 names that was a third of the daemon. And what a crash leaves of it: nothing.
+//! stays: of 100,000 names that was a third of the daemon.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::spawn_blocking;
 
 /// Heaps for all threads. Small pieces are taken from each thread's own store first, and large
@@ -25,15 +24,6 @@ pub(super) fn use_few_heaps() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, HEAPS);
     }
-}
-
-/// Secrets are in memory: a crash writes none of them to a disk. Who looks for the crash itself
-/// can set the limit of the running process again (prlimit(1)).
-pub(super) fn leave_no_core() {
-    let maximum = getrlimit(Resource::Core).maximum;
-    let current = Some(0);
-    // less is always allowed
-    let _set = setrlimit(Resource::Core, Rlimit { current, maximum });
 }
 
 /// Follows how many names there are, and how much of them others were told.

@@ -12,6 +12,7 @@ mod fd_store;
 mod in_force;
 mod isolation;
 mod journal;
+mod limits;
 pub mod logging;
 mod memory;
 mod metrics;

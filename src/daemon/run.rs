@@ -31,7 +31,7 @@ use super::rates::{FetchRates, Rates};
 use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{share_all, share_missing};
-use super::{confine, isolation, journal, metrics, reload, systemd, telling, watchdog};
+use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
 use crate::fuse::{Mount, MountError, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
@@ -85,7 +85,8 @@ pub enum RunError {
 /// [`RunError`] saying what failed and what to do.
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     memory::use_few_heaps();
-    memory::leave_no_core();
+    limits::leave_no_core();
+    limits::open_many_files();
     let log = logging::start(loaded.config.log.level)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -1,6 +1,7 @@
 //! A daemon that may open no more files: what it says of that, and what stays of it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 
 use macro_rules_attribute::apply;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -14,6 +15,9 @@ const NEEDS: &[Need] = &[mount];
 
 /// Fewer than every daemon has open.
 const LIMIT: u64 = 10;
+/// What leaves room for some files, and those that a program has open at one time.
+const FEW: u64 = 64;
+const MANY: u64 = 400;
 
 /// Lets a daemon have so many files open, and says how many it might before.
 fn limit_open_files(node: &Node, current: Option<u64>) -> Option<u64> {
@@ -51,4 +55,26 @@ fn at_the_limit_of_open_files_it_is_named_and_when_it_is_over_nothing_is_said_of
     });
     let said = nodes[1].stop().stderr;
     assert!(!said.contains("the folder is gone"), "{said}");
+}
+
+#[apply(promise)]
+fn a_program_that_keeps_more_files_open_than_the_daemon_may_reads_all_of_them() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["owner", "reader"]);
+    let files: Vec<_> = (0..MANY).map(|seed| noise(seed, 20 << 10)).collect();
+    for (n, bytes) in files.iter().enumerate() {
+        nodes[0].write(&format!("many/{n}"), bytes);
+    }
+    eventually("all are listed", PATIENCE, || {
+        let listed = fs::read_dir(nodes[1].mounted("many"));
+        listed.is_ok_and(|listed| listed.count() == files.len())
+    });
+    limit_open_files(&nodes[1], Some(FEW));
+    let open = |n| File::open(nodes[1].mounted(&format!("many/{n}"))).unwrap();
+    let mut opened: Vec<_> = (0..files.len()).map(open).collect();
+    for (n, (file, bytes)) in opened.iter_mut().zip(&files).enumerate() {
+        let mut read = Vec::new();
+        let said = file.read_to_end(&mut read);
+        assert!(said.is_ok() && read == *bytes, "many/{n}: {said:?}");
+    }
 }
