@@ -340,6 +340,10 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
         elsewhere.stderr
     );
     machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
+    let mask = mount_with("umask=9");
+    assert!(mask.contains("\"9\" is no mask"), "{mask}");
+    // and what was refused is nothing that the next start would have to do with
+    machine.ok("systemctl start p2pfs && systemctl stop p2pfs");
     machine.write(EXTRA, "nonsense = 1\n");
     let broken = mount_with("ro,nosuid,nodev");
     let (place, mislead) = ("extra.toml:1:1", "mounts nothing");
@@ -347,7 +351,9 @@ fn mount_and_a_line_of_fstab_mount_the_folder() {
         broken.contains(place) && !broken.contains(mislead),
         "{broken}"
     );
+    assert!(!machine.sh("systemctl start p2pfs").status.success());
     machine.ok(&format!("rm {EXTRA}"));
+    machine.ok("mount -t p2pfs none /mnt/p2p && umount /mnt/p2p");
     machine.ok("systemctl start mnt-p2p.mount");
     machine.ok("p2pfs wait --file resume.pdf --timeout 30s && ls /mnt/p2p/resume.pdf");
 }
