@@ -190,15 +190,20 @@ impl Courier {
         sent: &Arc<AtomicU64>,
     ) -> Result<(), PushError> {
         self.tell(parcel, to, PushStage::Started);
+        let mut ending = Ending {
+            courier: self,
+            parcel,
+            to,
+            stage: PushStage::Failed("it was stopped".to_owned()),
+        };
         let outcome = match &to.route {
             Route::Mesh(target) => target.push(parcel, sent).await,
             Route::Native(node) => self.give(parcel, *node, sent).await,
         };
-        let stage = match &outcome {
+        ending.stage = match &outcome {
             Ok(()) => PushStage::Done,
             Err(why) => PushStage::Failed(why.to_string()),
         };
-        self.tell(parcel, to, stage);
         outcome
     }
 
@@ -290,6 +295,20 @@ impl Courier {
             size_bytes: parcel.size_bytes,
             stage,
         }));
+    }
+}
+
+/// Tells how a push ended, also where nobody waits for it any more.
+struct Ending<'a> {
+    courier: &'a Courier,
+    parcel: &'a Parcel,
+    to: &'a Recipient,
+    stage: PushStage,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.courier.tell(self.parcel, self.to, self.stage.clone());
     }
 }
 

@@ -321,3 +321,20 @@ fn a_file_that_is_sent_keeps_to_the_limits_of_both_ends() {
         limited.cli(&["limits", "--configured"]).expect_ok();
     }
 }
+
+#[apply(promise)]
+fn a_send_that_is_stopped_is_told_of_as_failed() {
+    let mut cluster = Cluster::new();
+    let anna = start(&mut cluster, "anna", "");
+    let open = start(&mut cluster, "open", "'*'");
+    meet(&[&anna, &open]);
+    let file = cluster.folder.path().join("gift.bin");
+    fs::write(&file, noise(5, 8 << 20)).unwrap();
+    anna.cli(&["limits", "--up", "64KiB/s"]).expect_ok();
+    let sending = start_send(&anna, file.to_str().unwrap());
+    let told = |what: &str| anna.cli(&["events"]).expect_ok().contains(what);
+    eventually("it begins", SOON, || told("sending gift.bin"));
+    sending.signal(libc::SIGTERM);
+    sending.finish(HANG_LIMIT);
+    eventually("its end is told", SOON, || told("did not send gift.bin"));
+}
