@@ -104,7 +104,8 @@ fn with_remedy(said: String) -> String {
         (
             "mount failed: Operation not permitted",
             "the helper is not set-uid root ('apt install --reinstall fuse3'), or this is a \
-             container without the right to mount (--cap-add SYS_ADMIN --device /dev/fuse)",
+             container without the right to mount (--cap-add SYS_ADMIN --device /dev/fuse), where \
+             a daemon also does without a mount (mount.enabled = false)",
         ),
         (
             "no write access to mountpoint",
