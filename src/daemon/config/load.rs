@@ -161,8 +161,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
-        let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + right.iter().filter(|byte| **byte == b'\n').count();
+        let (text, wrong) = (error.as_bytes(), error.utf8_error().valid_up_to());
+        let (line, _) = line_and_column(&String::from_utf8_lossy(text), wrong);
         let why = format!("line {line} is not UTF-8, which TOML is written in");
         unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, why))
     })

@@ -100,6 +100,7 @@ fn refused(dir: &Path, said: String, device: Option<io::Error>) -> MountingError
 
 /// The helper's words (libfuse, util/fusermount.c) with what to do, where they do not say it.
 fn with_remedy(said: String) -> String {
+    const OWN_FOLDER: &str = "mount at a folder of yours (mount.dir, --mount)";
     const REMEDIES: [(&str, &str); 4] = [
         (
             "mount failed: Operation not permitted",
@@ -107,14 +108,8 @@ fn with_remedy(said: String) -> String {
              container without the right to mount (--cap-add SYS_ADMIN --device /dev/fuse), where \
              a daemon also does without a mount (mount.enabled = false)",
         ),
-        (
-            "no write access to mountpoint",
-            "mount at a folder of yours (mount.dir, --mount)",
-        ),
-        (
-            "not owned by user",
-            "mount at a folder of yours (mount.dir, --mount)",
-        ),
+        ("no write access to mountpoint", OWN_FOLDER),
+        ("not owned by user", OWN_FOLDER),
         (
             "is forbidden",
             "mount at a folder on a disk (mount.dir, --mount)",
