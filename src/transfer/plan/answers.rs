@@ -179,7 +179,7 @@ impl Plan {
     }
 
     /// The demands that touch a range.
-    fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
+    pub(super) fn waiting_for(&self, content: &ContentKey, range: ByteRange) -> Vec<DemandId> {
         let Some(fetch) = self.fetches.get(content) else {
             return vec![];
         };

@@ -19,6 +19,7 @@ mod ahead;
 mod answers;
 mod beside;
 mod closing;
+mod demands;
 mod fellows;
 mod fetch;
 mod hedge;
@@ -93,6 +94,9 @@ struct Demand {
     content: ContentKey,
     range: ByteRange,
     since: Instant,
+    /// Where its reader can go on no farther, since nothing of it is asked of anybody, and since
+    /// when.
+    stuck: Option<(u64, Instant)>,
     /// How long to wait without progress.
     patience: Duration,
     /// When that is looked at next.
@@ -329,6 +333,7 @@ impl Plan {
             content,
             range,
             since: now,
+            stuck: None,
             patience: deadline.saturating_duration_since(now),
             deadline,
         };

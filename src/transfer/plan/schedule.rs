@@ -1,6 +1,5 @@
 //! The next request: demands in their order, then read-ahead and fills, each file in turn.
 
-use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -8,8 +7,8 @@ use rand::RngExt;
 use super::fetch::Coverage;
 use super::turns::{WANTS, Want};
 use super::{
-    DemandId, IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest,
-    RequestId, STRIPE_BYTES, Timer, URGENT_MAX_BYTES,
+    IN_FLIGHT_MAX_BYTES, InFlight, Lane, PIECE_MAX_BYTES, Plan, PlanEvent, RangeRequest, RequestId,
+    STRIPE_BYTES, Timer, URGENT_MAX_BYTES,
 };
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
@@ -28,8 +27,6 @@ pub(super) const WORSE_MULTIPLE: u32 = 2;
 pub(super) const WORSE_SLACK: Duration = Duration::from_millis(50);
 /// Files that are tried for one request; the others follow in the next step.
 const TRIES_MAX: usize = 32;
-/// Demands of one file that are tried for one request, where its holders have different parts.
-const DEMANDS_TRIED_MAX: usize = 16;
 
 /// Whom to ask for the beginning of a gap.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,40 +154,6 @@ impl Plan {
                 }
             }
         }
-        None
-    }
-
-    /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
-    fn next_demanded(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
-        let mut last: Option<DemandId> = None;
-        for _ in 0..DEMANDS_TRIED_MAX {
-            let fetch = self.fetches.get_mut(content)?;
-            let after = last.map_or(Unbounded, Excluded);
-            let Some(id) = fetch.hungry.range((after, Unbounded)).next().copied() else {
-                break;
-            };
-            last = Some(id);
-            let demand = self.demands.get(&id);
-            let gap = demand.and_then(|it| Some((fetch.first_gap(it.range)?, it.since)));
-            let Some((gap, since)) = gap else {
-                fetch.hungry.remove(&id);
-                self.call_up(content, Want::Demand);
-                return None;
-            };
-            let in_parts = fetch.has_partial_holders();
-            match self.choose(now, content, gap, Asking::waiting(since), &[]) {
-                Choice::Ask(node, part) => {
-                    return Some(self.issue(now, node, Lane::Urgent, *content, part, true));
-                }
-                Choice::Full | Choice::Reserved => {}
-                Choice::Nobody | Choice::InParts => self.starve(now, content),
-            }
-            // what cannot be asked for one demand cannot for the next where all have all
-            if !in_parts {
-                break;
-            }
-        }
-        self.park(content, Want::Demand);
         None
     }
 

@@ -119,14 +119,22 @@ impl Plan {
             };
             let (node, range) = (entry.request.node, entry.request.range);
             self.step();
-            let is_begun = entry.arrived_bytes > 0 || entry.request.lane == Lane::Urgent;
-            !is_begun
+            entry.arrived_bytes == 0
                 && fetch.holders().get(&node) == Some(&Coverage::All)
                 && fetch.owner(now, content, me, range.start / STRIPE_BYTES) != me
-                && !self.is_waited_for(content, range)
+                && !self.is_next_to_be_read(content, range)
         };
         let ids: Vec<_> = fetch.asked.ids().filter(is_of_others).collect();
         ids.into_iter().for_each(|id| self.abandon(id));
+    }
+
+    /// Whether a range is among the first that a reader waits for.
+    fn is_next_to_be_read(&self, content: &ContentKey, range: ByteRange) -> bool {
+        let waiting = self.waiting_for(content, range);
+        let demands = waiting.iter().filter_map(|id| self.demands.get(id));
+        demands
+            .filter(|demand| range.start < demand.range.start + FIRST_BYTES)
+            .any(|demand| !self.is_preceded(demand))
     }
 
     /// Asks those that want a file too what they have by now, the more often the faster it comes.

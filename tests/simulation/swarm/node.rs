@@ -19,6 +19,11 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's largest read.
 pub const READ_BYTES: u64 = 128 << 10;
 
+/// What a command that copies a whole file asks for in one step, and how many steps at one time
+/// (`node::door::reader`).
+const STEP_BYTES: u64 = 1 << 20;
+const STEPS_AT_ONCE: usize = 4;
+
 /// What a session keeps for a node of a swarm: readers, fills and questions by number.
 pub struct InSwarm;
 
@@ -50,6 +55,8 @@ pub struct Reader {
     pub content: ContentKey,
     reads: Vec<ByteRange>,
     at: usize,
+    /// One of several that read a file by turns: the first of them.
+    first_of_turns: Option<usize>,
     pub waits: Option<(Option<DemandId>, Instant)>,
     pub longest_wait: Duration,
     pub errors: Vec<TransferError>,
@@ -66,6 +73,7 @@ impl Reader {
             content,
             reads,
             at: 0,
+            first_of_turns: None,
             waits: None,
             longest_wait: Duration::ZERO,
             errors: vec![],
@@ -80,6 +88,20 @@ impl Reader {
         let starts = (0..size).step_by(READ_BYTES as usize);
         let reads = starts.map(|start| ByteRange::new(start, (start + READ_BYTES).min(size)));
         Self::new(content, reads.collect())
+    }
+
+    /// What a command that copies a whole file asks for: one reader for each of the steps that are
+    /// on their way at one time. `first` is the number of the first of them.
+    pub fn copying(content: ContentKey, first: usize) -> impl Iterator<Item = Self> {
+        let size = content.size_bytes;
+        (0..STEPS_AT_ONCE as u64).map(move |turn| {
+            let starts = (turn * STEP_BYTES..size).step_by(STEPS_AT_ONCE * STEP_BYTES as usize);
+            let steps = starts.map(|start| ByteRange::new(start, (start + STEP_BYTES).min(size)));
+            Self {
+                first_of_turns: Some(first),
+                ..Self::new(content, steps.collect())
+            }
+        })
     }
 
     /// Whether it read its content from the beginning to the end.
@@ -228,7 +250,7 @@ impl Node {
     /// Lets a reader go on until it waits; whether it did anything.
     pub fn step_reader(&mut self, now: Instant, index: usize) -> bool {
         let mut acted = false;
-        while self.readers[index].is_at_work() {
+        while self.readers[index].is_at_work() && self.is_at_turn(index) {
             acted = true;
             let content = self.readers[index].content;
             let Some(range) = self.readers[index].range() else {
@@ -250,6 +272,17 @@ impl Node {
             self.readers[index].waits = Some((id.flatten(), now));
         }
         acted
+    }
+
+    /// Whether all was read that comes before the steps that may be on their way at one time.
+    fn is_at_turn(&self, index: usize) -> bool {
+        let Some(first) = self.readers[index].first_of_turns else {
+            return true;
+        };
+        let at = self.readers[index].at;
+        let before = &self.readers[first..index];
+        let behind = &self.readers[index..first + STEPS_AT_ONCE];
+        before.iter().all(|one| one.at >= at) && behind.iter().all(|one| one.at + 1 >= at)
     }
 
     /// A reader ends in the middle of a read.

@@ -44,6 +44,8 @@ type Asker = (usize, u64);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deed {
     Reads(ContentKey),
+    /// Asks for long steps of it, several at one time, as commands do that copy a whole file.
+    Copies(ContentKey),
     ReadsParts(ContentKey, Vec<(u64, u64)>),
     Fills(ContentKey),
     /// The process ends: its connections break, and are refused from then on.

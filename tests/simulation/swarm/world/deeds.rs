@@ -16,6 +16,10 @@ impl World {
         let node = &mut self.nodes[index];
         match deed {
             Deed::Reads(content) => node.readers.push(Reader::sequential(content)),
+            Deed::Copies(content) => {
+                let first = node.readers.len();
+                node.readers.extend(Reader::copying(content, first));
+            }
             Deed::ReadsParts(content, parts) => {
                 let parts = parts
                     .iter()

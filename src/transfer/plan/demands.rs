@@ -1,0 +1,102 @@
+//! The next request for what a reader waits for.
+//!
+//! A reader that has asked for much at one time, as a command does that copies a whole file, waits
+//! for the first of it that is not here. That alone is asked of full holders in a swarm whosever it
+//! is, when its time has come; of the rest what need not wait for others.
+
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Instant;
+
+use super::schedule::{Asking, Choice};
+use super::turns::Want;
+use super::{Demand, DemandId, Lane, Plan, RangeRequest};
+use crate::digest::ContentKey;
+use crate::extent::ByteRange;
+
+/// Demands of one file that are tried for one request, where its holders have different parts.
+const DEMANDS_TRIED_MAX: usize = 16;
+
+impl Plan {
+    /// Asks for the oldest demand of a file that can be asked for; parks the file where none can.
+    pub(super) fn next_demanded(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+    ) -> Option<RangeRequest> {
+        let mut last: Option<DemandId> = None;
+        for _ in 0..DEMANDS_TRIED_MAX {
+            let fetch = self.fetches.get_mut(content)?;
+            let after = last.map_or(Unbounded, Excluded);
+            let Some(id) = fetch.hungry.range((after, Unbounded)).next().copied() else {
+                break;
+            };
+            last = Some(id);
+            let range = self.demands.get(&id).map(|demand| demand.range);
+            let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
+            let Some((range, first)) = gap else {
+                fetch.hungry.remove(&id);
+                self.call_up(content, Want::Demand);
+                return None;
+            };
+            let in_parts = fetch.has_partial_holders();
+            for (gap, asking) in self.gaps_of_demand(now, content, id, range, first) {
+                match self.choose(now, content, gap, asking, &[]) {
+                    Choice::Ask(node, part) => {
+                        return Some(self.issue(now, node, Lane::Urgent, *content, part, true));
+                    }
+                    Choice::Full | Choice::Reserved => {}
+                    Choice::Nobody | Choice::InParts => self.starve(now, content),
+                }
+            }
+            // what cannot be asked for one demand cannot for the next where all have all
+            if !in_parts {
+                break;
+            }
+        }
+        self.park(content, Want::Demand);
+        None
+    }
+
+    /// What of a demand to try: its first gap, which its reader waits for if it has come there, and
+    /// in a swarm those behind it that need not wait for others.
+    fn gaps_of_demand(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        id: DemandId,
+        range: ByteRange,
+        first: ByteRange,
+    ) -> Vec<(ByteRange, Asking)> {
+        let since = self.stuck_since(now, id, first.start);
+        let asking = since.map_or(Asking::new(Lane::Urgent), Asking::waiting);
+        let mut tried = vec![(first, asking)];
+        let Some(fetch) = self.fetches.get(content).filter(|it| it.is_swarm()) else {
+            return tried;
+        };
+        let gaps = fetch.gaps_to_try(now, content, self.config.me, (range, range.end));
+        let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
+        tried.extend(behind.map(|gap| (gap, Asking::new(Lane::Urgent))));
+        tried
+    }
+
+    /// Since when the reader of a demand has come to a gap in it; nothing while it waits for
+    /// something before.
+    fn stuck_since(&mut self, now: Instant, id: DemandId, gap: u64) -> Option<Instant> {
+        let demand = self.demands.get(&id)?;
+        let have = self.fetches.get(&demand.content)?.have();
+        let missing = have.missing_in(demand.range);
+        let is_asked_before = missing.iter().next().is_some_and(|it| it.start < gap);
+        let is_here = !is_asked_before && !self.is_preceded(demand);
+        let known = demand.stuck.filter(|(at, _)| *at == gap);
+        let stuck = is_here.then(|| known.unwrap_or((gap, now)));
+        self.demands.get_mut(&id)?.stuck = stuck;
+        stuck.map(|(_, since)| since)
+    }
+
+    /// Whether somebody waits for what comes just before a demand: its reader has not come to it.
+    pub(super) fn is_preceded(&self, demand: &Demand) -> bool {
+        let start = demand.range.start;
+        let before = ByteRange::new(start.saturating_sub(1), start);
+        self.is_waited_for(&demand.content, before)
+    }
+}
