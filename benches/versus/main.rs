@@ -13,8 +13,10 @@
 //! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
 //! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
 //! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
+//! | `P2PFS_BENCH_BEFORE` | another `p2pfs` that takes part, such as one of before a change | none |
 //! | `P2PFS_BENCH_ONLY` | of `sequential,random,first,copy,ahead,warm,direct,far` those to do | all |
 
+mod before;
 mod far;
 mod figures;
 mod machine;
@@ -50,6 +52,9 @@ fn main() {
             Ok(rival) => rivals.push(rival),
             Err(why) => missing.push(why),
         }
+    }
+    if let Some(program) = std::env::var_os("P2PFS_BENCH_BEFORE") {
+        rivals.push(before::before(program.as_ref(), &folder, &nodes[0].share));
     }
     let field = Field {
         nodes,

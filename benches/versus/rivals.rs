@@ -20,6 +20,22 @@ pub struct Rival {
 }
 
 impl Rival {
+    /// One that is these processes, and serves from this port.
+    pub fn of_processes(
+        name: &'static str,
+        mount: PathBuf,
+        port: u16,
+        processes: Vec<Running>,
+    ) -> Self {
+        Self {
+            name,
+            mount,
+            port,
+            processes,
+            sshd: None,
+        }
+    }
+
     /// The processes that do its work, as far as they are known now; they have children.
     pub fn pids(&self) -> Vec<u32> {
         let sshd = self.sshd.iter().map(Sshd::pid);
@@ -40,7 +56,7 @@ impl Drop for Rival {
     }
 }
 
-fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
+pub fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf; N] {
     let dirs = names.map(|name| home.join(name));
     dirs.iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
     dirs
@@ -98,11 +114,11 @@ pub fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
     mounter.args(["--read-only", "--cache-dir"]).arg(&cache);
     let client = process::start(&mut mounter);
     eventually("rclone has mounted", START_LIMIT, || is_mounted(&mount));
-    Ok(Rival {
-        name: "rclone, plain http",
+    let processes = vec![client, server];
+    Ok(Rival::of_processes(
+        "rclone, plain http",
         mount,
         port,
-        processes: vec![client, server],
-        sshd: None,
-    })
+        processes,
+    ))
 }

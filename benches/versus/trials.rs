@@ -297,13 +297,11 @@ fn copy(field: &Field) {
         let staged = field.server().home.join(&name);
         make_small_files(&staged, round as u64, count);
         field.publish(&staged, &name, &[]);
-        let source = field.reader().mount.join(&name);
-        eventually("all small files are listed", SEEN_LIMIT, || {
-            count_files(&source) == count
-        });
         for turn in turns(contestants.len(), round) {
             let one = &contestants[turn];
-            wait_until_seen(&one.mount.join(&name));
+            eventually("all small files are listed", SEEN_LIMIT, || {
+                count_files(&one.mount.join(&name)) == count
+            });
             field.settle(&name, COPIED_MIB);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
             let mut cp = std::process::Command::new("cp");
