@@ -291,9 +291,11 @@ fn copy(field: &Field) {
     let count = setting("P2PFS_BENCH_FILES", 5000);
     let contestants = field.contestants();
     let mut figures = figures_of(&contestants);
-    let target = field.reader().home.join("copied");
+    let targets = field.reader().home.join("copied");
+    fs::create_dir(&targets).unwrap();
+    let name_of = |round| format!("small-{round}");
     for round in 0..field.rounds {
-        let name = format!("small-{round}");
+        let name = name_of(round);
         let staged = field.server().home.join(&name);
         make_small_files(&staged, round as u64, count);
         field.publish(&staged, &name, &[]);
@@ -304,15 +306,18 @@ fn copy(field: &Field) {
             });
             field.settle(&name, COPIED_MIB);
             let (cpu, begun) = (cpu_seconds(&one.pids), Instant::now());
+            let target = targets.join(format!("{round}-{turn}"));
             let mut cp = std::process::Command::new("cp");
             run(cp.arg("-r").arg(one.mount.join(&name)).arg(&target)).expect_ok();
             figures[turn].add(begun.elapsed().as_secs_f64());
             figures[turn].add_cpu(cpu_seconds(&one.pids) - cpu);
             assert_eq!(count_files(&target), count, "{} copied", one.name);
-            fs::remove_dir_all(&target).unwrap();
         }
-        field.withdraw(&name);
     }
+    // not before: ext4 looks long for an inode that was not freed a moment ago, and whoever makes
+    // files after so many are removed would pay for that
+    fs::remove_dir_all(&targets).unwrap();
+    (0..field.rounds).for_each(|round| field.withdraw(&name_of(round)));
     let what = format!("cp -r of {count} cold files of 1 to 16 KiB");
     report(&what, Unit::Seconds, &figures);
 }
