@@ -110,7 +110,9 @@ impl Field {
         read_all(&self.server().share.join(name));
     }
 
-    /// Makes room again.
+    /// Makes room again. Of many files after the last round alone: ext4 looks long for an inode
+    /// that was not freed a moment ago, and whoever makes files after so many are removed pays for
+    /// that.
     pub fn withdraw(&self, name: &str) {
         let path = self.server().share.join(name);
         match path.is_dir() {
@@ -251,8 +253,9 @@ fn random(field: &Field) {
 fn first(field: &Field) {
     let contestants = field.contestants();
     let (mut halves, mut slowest) = (figures_of(&contestants), figures_of(&contestants));
+    let dir_of = |round| format!("first-{round}");
     for round in 0..field.rounds {
-        let dir = format!("first-{round}");
+        let dir = dir_of(round);
         let staged = field.server().home.join(&dir);
         fs::create_dir(&staged).unwrap();
         let names: Vec<String> = (0..FIRST_FILES).map(|n| format!("{dir}/{n:03}")).collect();
@@ -280,8 +283,8 @@ fn first(field: &Field) {
             halves[turn].add(quantile(&took_ms, 0.5));
             slowest[turn].add(quantile(&took_ms, 0.99));
         }
-        field.withdraw(&dir);
     }
+    (0..field.rounds).for_each(|round| field.withdraw(&dir_of(round)));
     let what = "open and first 4 KiB at a random place of a cold file";
     report(&format!("{what}, p50"), Unit::Milliseconds, &halves);
     report(&format!("{what}, p99"), Unit::Milliseconds, &slowest);
@@ -314,8 +317,6 @@ fn copy(field: &Field) {
             assert_eq!(count_files(&target), count, "{} copied", one.name);
         }
     }
-    // not before: ext4 looks long for an inode that was not freed a moment ago, and whoever makes
-    // files after so many are removed would pay for that
     fs::remove_dir_all(&targets).unwrap();
     (0..field.rounds).for_each(|round| field.withdraw(&name_of(round)));
     let what = format!("cp -r of {count} cold files of 1 to 16 KiB");
