@@ -93,10 +93,12 @@ impl Plan {
         stuck.map(|(_, since)| since)
     }
 
-    /// Whether somebody waits for what comes just before a demand: its reader has not come to it.
+    /// Whether somebody waits for what ends where a demand begins: its reader has not come to it.
     pub(super) fn is_preceded(&self, demand: &Demand) -> bool {
         let start = demand.range.start;
         let before = ByteRange::new(start.saturating_sub(1), start);
-        self.is_waited_for(&demand.content, before)
+        let waiting = self.waiting_for(&demand.content, before);
+        let mut waiting = waiting.iter().filter_map(|id| self.demands.get(id));
+        waiting.any(|other| other.range.end == start)
     }
 }
