@@ -124,8 +124,7 @@ impl Service {
     async fn check_address(&self) -> Check {
         let address = self.node.address();
         if address.ip().is_loopback() {
-            let remedy = "for other machines: listen = \"0.0.0.0:1378\" in the configuration";
-            return Check::warning("address", format!("{address}: this machine alone"), remedy);
+            return loopback_alone(address, self.in_force.load().config.listen);
         }
         match self.node.probe(address).await {
             Probed::Ourselves => Check::ok("address", address.to_string()),
@@ -278,6 +277,23 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
     Check::failed(name, error.to_string(), remedy)
 }
 
+/// No other machine reaches the address that a node has, by where it was told to listen.
+fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
+    let found = format!("{address}: this machine alone");
+    match listen.ip().is_unspecified() {
+        true => Check::warning(
+            "address",
+            format!("{found}, which has no other address"),
+            "connect this machine to a network: it is told to the others once there is one",
+        ),
+        false => Check::warning(
+            "address",
+            found,
+            "for other machines: listen = \"0.0.0.0:1378\" in the configuration",
+        ),
+    }
+}
+
 /// What it means that a peer was asked to dial back.
 fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) -> Vec<Check> {
     let peer = format!("peer {name}");
@@ -352,6 +368,20 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
 mod tests {
     use super::*;
     use crate::daemon::control::CheckState;
+
+    #[test]
+    fn nobody_is_told_to_listen_where_the_node_listens_already() {
+        let here: SocketAddr = "127.0.0.1:1378".parse().unwrap();
+        for (listen, advised) in [
+            ("127.0.0.1:1378", true),
+            ("0.0.0.0:1378", false),
+            ("[::]:1378", false),
+        ] {
+            let check = loopback_alone(here, listen.parse().unwrap());
+            let remedy = check.remedy.unwrap();
+            assert_eq!(remedy.contains("listen ="), advised, "{listen}: {remedy}");
+        }
+    }
 
     #[test]
     fn a_clock_is_told_of_from_half_a_minute_on_and_which_way_it_is_off() {
