@@ -32,12 +32,12 @@
 //! ```text
 //!   p2pfs status | get | why …         /dev/fuse            a program that embeds a node
 //!                ┊                         ┊                               ┊
-//!               cli ─▶ daemon ─────────▶ fuse ─▶ mounting ◀─ broker        ┊
+//!       main ─▶ cli ─▶ daemon ─────────▶ fuse ─▶ mounting ◀─ broker        ┊
 //!                        │                 │                               ┊
 //!                        ▼                 │                               ┊
 //!       ┌────────────── node ◀┄┄┄┄┄┄┄┄┄┄┄┄ │ ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┘
-//!       │                │                 │
-//!       │                ▼                 ▼
+//!       │                │└───────────────┐│
+//!       │                ▼                ▼▼
 //!       │      pure: cluster, legacy,     fs ─▶ catalogue
 //!       │            mesh, catalogue, transfer::session
 //!       ▼
@@ -46,11 +46,12 @@
 //! ```
 //!
 //! An arrow `─▶` is an import: who stands at its tail knows who stands at its point; `node` knows
-//! all that is drawn below it. A dotted line is a talk over a socket, a device or a call. Left out
-//! are the words that all of them use (`id`, `path`, `extent`, `digest`, `trust`, `wire`), that
-//! `fuse::mounter` asks the broker to mount where the daemon may not, and that `fs` knows neither a
-//! node nor the kernel: it declares traits, of which `node` implements `Content`, and `fuse`
-//! `Invalidator` and `BackingFiles`.
+//! all that is drawn below it. Of `daemon`, `cli` knows `control` and `config` alone: `src/main.rs`
+//! hands it what runs a daemon (`daemon::run`) and a broker. A dotted line is a talk over a socket,
+//! a device or a call. Left out are the small modules at the top of the table below, down to `wire`
+//! (`IMPORTS` in `tests/text/tidy.rs` has who uses which), that `fuse::mounter` asks the broker to
+//! mount where the daemon may not, and that `fs` knows neither a node nor the kernel: it declares
+//! traits, of which `node` implements `Content`, and `fuse` `Invalidator` and `BackingFiles`.
 //!
 //! # Modules
 //!
@@ -63,15 +64,15 @@
 //! | `files` | files that are their owner's alone, locked, or opened anew by their descriptor |
 //! | `offences` | who broke a protocol's rules, how often and how last |
 //! | [`trust`] | keys, secrets, invitations, proofs of membership |
-//! | [`wire`] | every format that crosses a network, with every size limit |
-//! | [`cluster`] | membership: who is alive, and what gossip carries; pure |
-//! | [`catalogue`] | what every node says it has, merged into one namespace; pure |
-//! | [`legacy`] | the legacy peers' discovery protocol: members, answers, questions; pure |
-//! | [`mesh`] | the legacy peers' mesh protocol: handshake, peers, talk, pushed files; pure |
+//! | [`wire`] | every format that crosses a network, and how large a frame, a datagram and what is in them may be |
+//! | [`cluster`] | membership: who is alive, and what gossip carries |
+//! | [`catalogue`] | what every node says it has, merged into one namespace |
+//! | [`legacy`] | the legacy peers' discovery protocol: members, answers, questions |
+//! | [`mesh`] | the legacy peers' mesh protocol: handshake, peers, talk, pushed files |
 //! | [`share`] | the folders that this node offers: scanned, watched, hashed |
 //! | [`cache`] | verified bytes of others, on the local disk |
 //! | [`net`] | sockets, TLS, connections, mDNS |
-//! | [`transfer`] | fetching, as one state machine ([`transfer::session`], pure) over one choice of which range from whom ([`transfer::plan`], pure), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
+//! | [`transfer`] | fetching, as one state machine ([`transfer::session`]) over one choice of which range from whom ([`transfer::plan`]), the I/O around it, many small files at once ([`transfer::batches`]), and serving |
 //! | [`fs`] | inodes, handles, attributes, the one errno table; which small files a program will open next |
 //! | [`fuse`] | the device, the protocol, the kernel's caches |
 //! | [`mounting`] | the calls that need privilege: what a mount point must be like, mount(2), the way out of a dead mount |
@@ -80,10 +81,11 @@
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! A pure module names no socket, file, runtime or clock: it is handed messages, answers and the
-//! time, and gives
-//! what to send, what happened and when to wake it. Its randomness is seeded, so a cluster of them
-//! runs in one test, in virtual time, from one number.
+//! Pure are `id`, `bucket`, `offences`, `path`, `extent`, `digest`, `wire`, `cluster`, `catalogue`,
+//! `legacy`, `mesh`, `transfer::plan` and `transfer::session` (`tests/text/tidy.rs` holds them to
+//! it). A pure module names no socket, file, runtime or clock: it is handed messages, answers and
+//! the time, and gives what to send, what happened and when to wake it. Its randomness is seeded,
+//! so a cluster of them runs in one test, in virtual time, from one number.
 //!
 //! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other modules that it
 //! meets there are in [`node::door`] too. The modules behind promise nothing to anybody outside and
@@ -95,20 +97,31 @@
 //! | word | meaning |
 //! |---|---|
 //! | node, peer | a process that takes part; a peer is another one, a *legacy peer* a program of one of the two predecessors |
+//! | cluster, member | the nodes that were let in, by a token or by a secret file; one of them |
 //! | plane | one protocol and who speaks it: the *native* one, the *legacy* text protocol (UDP questions, plain TCP; [`legacy`]), the *mesh* (chat and pushed files; [`mesh`]) |
 //! | generation | one life of a node in the membership: a restart has a higher one |
 //! | epoch | of a cluster: the time for which one secret holds (`trust`); of a log: its life, higher after its author lost it (`catalogue`) |
-//! | log, head | the list of what one node shares; the short signed statement of how far it goes and what it comes to |
+//! | log, head | the list of what one node shares; the short signed statement of how far it goes and what it comes to, which gossip carries |
+//! | author | of a log, an entry or a version: the node that says it, of what it shares itself |
 //! | version | one content under one path; of several, one wins the name |
+//! | owner of a path | the node whose files alone are listed at and below it (`p2pfs own`) |
+//! | readers | of a share: the nodes that it is for, where it is not for all; elsewhere who reads, a program |
 //! | holder, offer | who has bytes of a content; its word, in answer to a question, about which |
 //! | demand, fill | a range that a reader waits for; a whole file that is brought into the cache for nobody's read (pin, prefetch) |
+//! | pin | that a file is to be brought into the cache, and stays there |
+//! | hedge | the same request to another holder, because the first one is late |
 //! | fellow | another node that fetches the same content at the same time, and can give its parts |
+//! | swarm, stripe | many nodes that fetch one file at once; the part of it that one of them asks the full holders for, and gives the others (`transfer::plan::swarm`) |
 //! | grain | the size that ranges are rounded to: a *page* of 4 KiB in the cache, a *chunk* of 64 KiB between nodes |
 //! | lane | one of the two connections to a node: the *urgent* one is for what readers wait for, the *bulk* one for the rest |
 //! | window | what was verified and is kept in memory: until the cache has it, or where that has no room, until readers have it |
+//! | seed | an address that is in the settings, where a node looks for the others; in a test, the number that all its chance comes from |
 //! | stranger | who has proven nothing: a connection before its proof, an address that is no member's, a legacy peer that is none of ours |
 //! | shunned | asked no more, because it sent wrong bytes |
 //! | tombstone, floor | in a log: that a name was removed; up to where its author forgot what came before. The *floor* of the cache is what it leaves free of its disk |
+//! | inbox | the folder for files that others send to this node |
+//! | mask | the permissions that nobody has in the mount, as umask(2) takes them away |
+//! | passthrough | that the kernel reads a local file by itself, without the daemon |
 //! | outboard | the tree of hashes of a file, kept beside its bytes, from which a range is proven |
 //! | slot, turn, unit | in `share`: the place of a name in the tree; the place of a change in the order in which changes are told; several that are told together |
 //!
@@ -123,7 +136,7 @@
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, and versions dated ahead of their clocks) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
-//! | 8 | one error enum a layer; errno is chosen in one table | `fs::error` |
+//! | 8 | one error enum a subject; errno is chosen in one table | `fs::error` |
 //! | 9 | no std lock is held across an await; library code logs at DEBUG at most | review, `tests/text/tidy.rs` |
 //! | 10 | a test waits for an event or runs in virtual time | `tests/text/tidy.rs` |
 //!
@@ -147,32 +160,39 @@
 //!
 //! | to change | go to |
 //! |---|---|
-//! | which version of a path wins, and what the others are called | `catalogue::rules`, which has the ranking, and says in their order the rules before it and where they are; `why` says them in words in `daemon::answers::names` |
+//! | which version of a path wins, and what the others are called | `catalogue::rules`, which has the ranking, and says in their order the rules before it and where they are; `why` says them in words in `daemon::answers::names`. A rule has a variant of `Rule` in `catalogue::versions` and its sentence in p2pfs(7), Conflicts; the ranking is repeated in the models of the tests, `src/catalogue/tests/model.rs`, `tests/simulation/nodes/model.rs` and `tests/daemons/model/namespace.rs` |
 //! | who owns a path | `trust::ledger` takes the word of a member that may invite, `catalogue::owners` holds the merge to it |
-//! | how long a read waits, and what else [`node::door::defaults`] names | there: the builder and the settings' types in `daemon::config::settings` begin from it |
+//! | how long a read waits by default | `READ_DEADLINE` in [`node::door::defaults`]; it is said in p2pfs(7), ERRORS, p2pfs.toml(5) and `packaging/p2pfs.toml` too |
+//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::run` derives from the read deadline |
+//! | another default of [`node::door::defaults`] | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
 //! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams`, and how that shrinks where many read: `transfer::plan::ahead` |
+//! | which holder is asked first | `transfer::plan::schedule` (`choose`, `candidates`), by the figure in `transfer::plan::peer` (`score`); in a swarm, `transfer::plan::swarm` |
 //! | when a slow holder is hedged, and how often | `transfer::plan::hedge`; the bounds of the wait before it: `transfer::plan::PlanConfig` |
 //! | what the kernel reads by itself (passthrough) | `fuse::passthrough` (whether we may), `fs::files` and `fs::modes` (each open) |
-//! | who is served first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
+//! | which asker this node serves first, and how fast | `transfer::server::fair_queue`; limits in bytes a second, both ways: `transfer::pace` |
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
-//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::run` derives from the read deadline |
-//! | what is evicted from the cache | `cache::index` (the order of use), `cache::core` (how room is made), `cache::budget` (what a file costs) |
+//! | what is evicted from the cache | `cache::index` (`take_victim`: what was used least recently goes first, never what is pinned or open), `cache::opening` (what counts as a use), `cache::core` (`evict`; the order after a restart, `adopt`), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
 //! | how long it is remembered that a name was removed, and what a node listed that is gone | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store` |
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve`; how often it may ask, `legacy::rate` |
 //! | what the broker may ask of the kernel | `broker::filter` |
-//! | what a stranger can make this node allocate | the constant of that name: p2pfs(8), LIMITS, lists those that are public, with their modules, says which a stranger meets, and `tests/text/limits.rs` holds the list to the source; of a connection that has proven nothing, `PeerLimits` in `net::peer::limits`; of an address that sends datagrams, `cluster::config` |
+//! | what a stranger can make this node allocate | a constant of the module that is named with it in `man/p2pfs.8`, LIMITS, whose second paragraph has what a stranger meets (`tests/text/limits.rs` holds the list to the source); of a connection that has proven nothing, `PeerLimits` in `net::peer::limits`; of an address that sends datagrams, `cluster::config` |
 //! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
-//! | the text of another error | the enum of its layer: `daemon::config::error` for a setting (an unknown key is found in `daemon::config::layer`, in serde's words), [`node::NodeError`] and [`node::FileError`] for a node, `fs::FsError` for a file that cannot be read, [`trust::TrustError`], `mounting::MountingError` and `share::ShareError` for what these do; what a command says and advises is in the file of `daemon::answers` of its subject (`content` for `get`, `names` for a path that is not listed, `trust` for a member that is not known), and in `cli::error` where the daemon does not answer |
+//! | the text of an error of a setting | `daemon::config::error`; an unknown key is found in `daemon::config::layer`, in serde's words; what cannot be together, in `daemon::config::check` |
+//! | … of the mount | `fuse::mount` (`MountError`) and `mounting::MountingError` |
+//! | … of a read | `fs::FsError`; which of them a failed transfer becomes, `read_failure` in `node::content`; what failed there, `transfer::TransferError` with `transfer::plan::PlanError`, and `cache::CacheError` |
+//! | … of the network | `net::NetError`, and `net::legacy::LegacyError` for legacy peers; what `doctor` says of it, `daemon::answers::network` |
+//! | … of a node, a share, an invitation | [`node::NodeError`] and [`node::FileError`]; `share::ShareError`; [`trust::TrustError`] |
+//! | … of a command | in `daemon::answers` the file of its subject (`content` for `get`, `names` for a path that is not listed, `trust` for a member that is not known); `cli::error` where the daemon does not answer |
 //! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
 //! | a field of `--json` | its type in `daemon::control` (`types`, or the file of its subject), `org.p2pfs.Control.varlink`, `man/p2pfs.1`; what fills it, `daemon::answers` |
 //! | what `p2pfs events` tells | `node::events` (what happens), `daemon::answers::news` (as it is told), `EventKind` in `daemon::control::provenance` (as JSON), `cli::events` (as a line); the journal's lines, `daemon::journal` |
 //! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |
-//! | a setting | its field in `daemon::config::settings` (`[mesh]` and `[inbox]`: `daemon::config::giving`), from whose type its name, variable and kind follow; what it does, `daemon::node_config`; whether a reload applies it, `daemon::config::reload` |
+//! | a setting | its field in `daemon::config::settings` (`[mesh]` and `[inbox]`: `daemon::config::giving`), from whose type its name, variable and kind follow; what it does, `daemon::node_config`; whether a reload applies it, `daemon::config::reload`; `CONTRIBUTING.md` has the steps, and the tests |
 //!
 //! # Where to begin reading
 //!

@@ -1,4 +1,5 @@
-//! All files of the cache in memory, what they cost together, and which goes next.
+//! All files of the cache in memory, what they cost together, and which goes next: the least
+//! recently used one.
 //!
 //! Pure bookkeeping under one lock, which is never held during I/O: a hash whose files are being
 //! opened, closed or removed is *busy* meanwhile, and whoever wants it waits for the end of that.

@@ -15,6 +15,17 @@
 //! it to that against a merge from scratch.
 //!
 //! After an error the catalogue is as it was before the call, unless the variant says otherwise.
+//!
+//! | what | files |
+//! |---|---|
+//! | one node's log | `log`, `rows`, `row`, `facts`, `digest`; this node's own: `own` |
+//! | how logs come, go and are kept | `pull`, `intake`, `staged`, `apply`, `writes` |
+//! | the merge | `merge`, `merged`, `settle`; nodes that come and go: `sweep` |
+//! | who has a name, and why | `rules`, `versions`, `aliases`, `owners`; `clock` and `early` for what is dated ahead |
+//! | shares with readers | `sealed`, `audience`, `private` |
+//! | how much is kept | `budget` |
+//! | what is looked at | `view`, `dir`, `peers`, `change`, `found_again` |
+//! | what rows and names are kept in | `orders`, `sorted`, `held` |
 
 mod aliases;
 mod apply;

@@ -306,7 +306,9 @@ impl Daemon {
                 directory_mask: settings.dmask.unwrap_or(settings.umask).0,
                 ..defaults
             };
-            // the device gives up after the node has: it is the net below it
+            // The device gives up after the node has: it is the net below it. This is its first
+            // look; what says until when it waits is given more (`Device::more_time`), so that the
+            // four bound only a read that does not, as one of a legacy peer's bytes.
             options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
             if legacy.enabled {
                 // a lookup may wait for legacy peers, then an open for a transfer's header

@@ -1,4 +1,5 @@
-//! The one error of this module.
+//! Why something could not be sent, asked or opened. What legacy peers do wrong has its own error
+//! in `net::legacy`.
 
 use std::io;
 use std::net::SocketAddr;

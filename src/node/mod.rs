@@ -2,11 +2,23 @@
 //!
 //! Owns the event loop ([`Node::start`] begins it), the order in which everything is opened, and
 //! what the filesystem reads ([`NodeContent`]). [`Machine`] is its pure part for native members:
-//! membership, catalogue and pulls. Knows
-//! nothing of FUSE, of the control socket or of how it is configured; it never mounts.
+//! membership, catalogue and pulls. Knows nothing of FUSE, of the control socket or of how it is
+//! configured; it never mounts.
 //!
 //! Errors end a start and leave nothing running; afterwards what goes wrong is a warning in the
 //! [`EventLog`] and the node goes on.
+//!
+//! | what | files |
+//! |---|---|
+//! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
+//! | the event loop, what it keeps and what it publishes | `run`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | what is answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
+//! | where this node can be reached | `address`, `reach` |
+//! | what the filesystem reads | `content`, `ahead` |
+//! | what is given and taken unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
+//! | legacy peers | `legacy` |
+//! | what others do wrong, and two machines with one key | `offence`, `offenders`, `copied` |
+//! | what a program and the daemon hold | `door`, `handle`, `events` |
 
 mod address;
 mod ahead;

@@ -11,6 +11,8 @@ use crate::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
 const _: () = assert!(TRUST_MAX_BYTES == EXCHANGE_MAX_BYTES);
 const _: () = assert!(CHAIN_MAX_BYTES == trust::CHAIN_MAX_BYTES);
 
+/// Proven connections that are accepted from all peers where no setting says otherwise.
+pub const ACCEPTED_CONNECTIONS: u32 = 1024;
 /// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 /// The same for an answer that was asked for: a link of 256 kbit/s that four readers share.
@@ -27,7 +29,7 @@ pub(super) const SERVE_READ_BYTES: usize = 16 << 10;
 /// How much TLS encrypts ahead of the socket, so that one system call takes many records.
 pub(super) const TLS_WRITE_BYTES: usize = 256 << 10;
 
-/// Every limit of the TCP side. The defaults are the ones of the design; tests shorten the times.
+/// Every limit of the TCP side. Tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
     /// Until a TCP connection stands.
@@ -61,7 +63,8 @@ pub struct PeerLimits {
     pub accepted_per_peer: usize,
     /// Proven connections accepted from one IP address; the oldest gives way to the next.
     pub accepted_per_ip: usize,
-    /// Connections that have proven nothing yet; the oldest gives way to the next.
+    /// Connections that have proven nothing yet; the oldest gives way to the next. Each has a
+    /// buffer of `SERVE_READ_BYTES`, and in TLS up to 64 KiB of an unfinished message.
     pub unproven: usize,
     /// Of these, how many places are kept for addresses where gossip has proven members to be.
     pub unproven_for_members: usize,
@@ -92,7 +95,7 @@ impl Default for PeerLimits {
             frame_grace: Duration::from_secs(5),
             in_flight_urgent: 64,
             in_flight_bulk: 16,
-            accepted: 1024,
+            accepted: ACCEPTED_CONNECTIONS as usize,
             accepted_per_peer: 8,
             accepted_per_ip: 512,
             unproven: 128,

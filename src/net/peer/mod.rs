@@ -22,7 +22,7 @@ mod tls;
 
 pub use counters::{DropReason, PeerCounters};
 pub use dial::Asked;
-pub use limits::PeerLimits;
+pub use limits::{ACCEPTED_CONNECTIONS, PeerLimits};
 pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
 pub use serve::{AnswerBeside, Incoming, ReplyTo};

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::cluster;
+use crate::net::peer;
 
 /// What the cache may take: 10 GiB.
 pub const CACHE_BYTES: u64 = 10 << 30;
@@ -17,7 +18,7 @@ pub const MESH_PEERS: u32 = 20;
 /// How often another node is probed.
 pub const PROBE_PERIOD: Duration = cluster::PROBE_PERIOD;
 /// Connections of others at one time.
-pub const PEER_CONNECTIONS: u32 = 1024;
+pub const PEER_CONNECTIONS: u32 = peer::ACCEPTED_CONNECTIONS;
 /// How packets in bulk are marked: Lower Effort (RFC 8622).
 pub const BULK_CODE_POINT: Option<u8> = Some(1);
 /// How long a clean stop keeps a node's entries with the others.

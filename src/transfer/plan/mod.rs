@@ -14,6 +14,15 @@
 //! The plan moves no bytes, verifies nothing and knows no address; its randomness is seeded, its
 //! time handed in, and its iteration order fixed, so one seed gives one run. An error leaves the
 //! plan as it was before the call.
+//!
+//! | what | files |
+//! |---|---|
+//! | its words | `terms` |
+//! | what is known of a file on its way, and of who reads it | `fetch`, `places`, `streams` |
+//! | what is known of a peer | `peer`, `silence`, `past`, `record` |
+//! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `swarm` and `fellows` where many want one file, `metered` |
+//! | what becomes of requests | `answers`, `hedge`, `beside`, `closing` |
+//! | what people are told | `report` |
 
 mod ahead;
 mod answers;

@@ -1,4 +1,5 @@
-//! The next request: demands in their order, then read-ahead and fills, each file in turn.
+//! The next request: demands in their order, then read-ahead and fills, each file in turn; and
+//! which holder is asked.
 
 use std::time::{Duration, Instant};
 
