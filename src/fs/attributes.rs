@@ -72,7 +72,7 @@ impl Node {
     pub fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,
-            Self::File(_) | Self::Status | Self::Older => FileKind::Regular,
+            Self::File(_) | Self::Status | Self::Legacy => FileKind::Regular,
             Self::Symlink(_) => FileKind::Symlink,
         }
     }

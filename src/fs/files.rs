@@ -89,8 +89,8 @@ impl Filesystem {
             }
             Node::Directory => Err(FsError::IsADirectory),
             Node::Symlink(_) => Err(FsError::Unsupported),
-            // opened by `open_older`, which can wait
-            Node::Older => Err(FsError::Fault),
+            // opened by `open_legacy`, which can wait
+            Node::Legacy => Err(FsError::Fault),
         }
     }
 

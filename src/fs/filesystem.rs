@@ -114,14 +114,14 @@ impl Filesystem {
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
         match names::resolve(&view, &child) {
             Some(listed) => Ok(self.enter(Some(parent), child, listed)),
-            None => self.lookup_older(child),
+            None => self.lookup_legacy(child),
         }
     }
 
     /// For how long the kernel may believe that a directory does not have a name.
     pub fn absence_lifetime(&self, parent: u64) -> Duration {
         // what is absent now may come from a legacy peer a moment later
-        if parent == ROOT_INO && self.content.asks_older() {
+        if parent == ROOT_INO && self.content.asks_legacy() {
             return Duration::ZERO;
         }
         match self.inodes.get(parent).map(|inode| inode.name) {
@@ -192,7 +192,7 @@ impl Filesystem {
         mut attributes: Attributes,
     ) -> Entry {
         let lifetime = match listed.node {
-            Node::Older => Duration::ZERO,
+            Node::Legacy => Duration::ZERO,
             _ => names::lifetime(&name),
         };
         let node = listed.node;

@@ -61,7 +61,7 @@ pub enum Node {
     /// The daemon's status, made anew for each open.
     Status,
     /// Only a legacy peer may have it.
-    Older,
+    Legacy,
 }
 
 /// A name and what it stood for when the kernel looked it up.
@@ -133,7 +133,7 @@ impl Inode {
                 .update(file.hash.as_bytes()),
             Node::Symlink(target) => hasher.update(b"\0l").update(target),
             Node::Status => hasher.update(b"\0s"),
-            Node::Older => hasher.update(b"\0o"),
+            Node::Legacy => hasher.update(b"\0o"),
         };
         let hash = hasher.update(&[salt]).finalize();
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();

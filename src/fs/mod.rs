@@ -21,10 +21,10 @@ pub mod handles;
 mod inherited;
 mod inode;
 mod inodes;
+mod legacy;
 pub mod listing;
 mod modes;
 mod names;
-mod older;
 mod order;
 mod own_attributes;
 mod places;
@@ -44,9 +44,9 @@ pub use inode::ROOT_INO;
 pub use listing::{DirectoryEntry, LISTED_LIVE_LIFETIME};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
 pub use traits::{
-    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LaterReply,
-    LiveAttributes, LiveLook, OlderFile, OpenContent, Opened, ReadNow, ReadReply, ReadTicket,
-    Space, Stale, WholeFile,
+    Around, BackingFile, BackingFiles, Content, FileVersion, Invalidator, LaterReply, LegacyFile,
+    LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply, ReadTicket, Space, Stale,
+    WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

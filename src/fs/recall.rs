@@ -93,9 +93,9 @@ impl Filesystem {
 
     /// What is neither file nor directory and can be named, but for links.
     fn other_names(&self) -> Vec<Name> {
-        let older = self.content.older_names().into_iter();
-        let older = older.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
-        older.chain([Name::Status]).collect()
+        let legacy = self.content.legacy_names().into_iter();
+        let legacy = legacy.filter_map(|name| SharedPath::new(name).ok().map(Name::Union));
+        legacy.chain([Name::Status]).collect()
     }
 }
 

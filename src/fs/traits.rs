@@ -75,34 +75,34 @@ pub trait Content: Send + Sync + 'static {
     fn status_json(&self) -> Vec<u8>;
 
     /// Whether legacy peers are asked for names of the root that no native node shares.
-    fn asks_older(&self) -> bool {
+    fn asks_legacy(&self) -> bool {
         false
     }
 
     /// Whether such a name is worth asking for now.
-    fn older_may_have(&self, _name: &[u8]) -> bool {
+    fn legacy_may_have(&self, _name: &[u8]) -> bool {
         false
     }
 
     /// What is known of a legacy peer's file.
-    fn older_file(&self, _name: &[u8]) -> Option<OlderFile> {
+    fn legacy_file(&self, _name: &[u8]) -> Option<LegacyFile> {
         None
     }
 
     /// The names that legacy peers are known to have.
-    fn older_names(&self) -> Vec<Box<[u8]>> {
+    fn legacy_names(&self) -> Vec<Box<[u8]>> {
         Vec::new()
     }
 
     /// Asks the legacy peers; calls `reply` exactly once, by its own deadline, with
     /// [`FsError::NotFound`] where nobody had it.
-    fn find_older(&self, _name: &[u8], reply: LaterReply<OlderFile>) {
+    fn find_legacy(&self, _name: &[u8], reply: LaterReply<LegacyFile>) {
         reply(Err(FsError::NotFound));
     }
 
     /// Opens a legacy peer's file, asking for it first where it is not known; gives its size as
     /// well. Calls `reply` exactly once, by its own deadline.
-    fn open_older(self: Arc<Self>, _name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+    fn open_legacy(self: Arc<Self>, _name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         reply(Err(FsError::NotFound));
     }
 }
@@ -219,7 +219,7 @@ pub struct WholeFile {
 
 /// A file of a legacy peer, whose bytes nothing can verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OlderFile {
+pub struct LegacyFile {
     /// Its size, as its peer says.
     pub size_bytes: u64,
     /// When it was first seen here: that protocol has no times.

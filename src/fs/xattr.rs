@@ -31,7 +31,7 @@ impl Filesystem {
         let inode = self.inode(ino)?;
         let file = match self.current(&view, ino, &inode) {
             Node::File(file) => file,
-            Node::Older => return self.older_attribute(&inode, name),
+            Node::Legacy => return self.legacy_attribute(&inode, name),
             _ => return Err(FsError::NoAttribute),
         };
         Ok(match name {
@@ -47,8 +47,8 @@ impl Filesystem {
     }
 
     /// What a legacy peer gives has no hash, so nothing of it is verified.
-    fn older_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        let known = self.older_file_of(&inode.name);
+    fn legacy_attribute(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let known = self.legacy_file_of(&inode.name);
         match (name, known) {
             (VERIFIED, _) => Ok(b"none".to_vec()),
             (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),

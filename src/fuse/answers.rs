@@ -31,7 +31,7 @@ impl Device {
         message: &[u8],
         begun: Instant,
     ) -> bool {
-        if header.opcode != opcode::LOOKUP && self.fs.is_older(header.nodeid) {
+        if header.opcode != opcode::LOOKUP && self.fs.is_legacy(header.nodeid) {
             return false;
         }
         let deadline = begun + self.deadlines.metadata;

@@ -107,7 +107,7 @@ impl fuser::Filesystem for Handlers {
         };
         let handle = fh.map(|handle| handle.0);
         self.fs
-            .getattr_older(ino.0, handle, may_ask, Box::new(answer));
+            .getattr_legacy(ino.0, handle, may_ask, Box::new(answer));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {

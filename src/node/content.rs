@@ -21,7 +21,7 @@ use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::fs::{
-    Content, FileVersion, FsError, LaterReply, LiveAttributes, LiveLook, OlderFile, OpenContent,
+    Content, FileVersion, FsError, LaterReply, LegacyFile, LiveAttributes, LiveLook, OpenContent,
     Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use crate::path::SharedPath;
@@ -48,7 +48,7 @@ pub struct NodeContent {
     open: AtomicUsize,
     waiting: Arc<AtomicU64>,
     /// The legacy peers, where their plane is on.
-    pub(super) older: OnceLock<Legacy>,
+    pub(super) legacy: OnceLock<Legacy>,
 }
 
 /// An open version, which counts until it is dropped.
@@ -64,7 +64,7 @@ enum Source {
     /// A fixed content.
     Fixed(FixedVersion),
     /// A file of a legacy peer, as one transfer gives it.
-    Older(RemoteBytes),
+    Legacy(RemoteBytes),
 }
 
 pub(super) struct FixedVersion {
@@ -100,7 +100,7 @@ impl NodeContent {
             read_deadline,
             open: AtomicUsize::new(0),
             waiting: Arc::default(),
-            older: OnceLock::new(),
+            legacy: OnceLock::new(),
         }
     }
 
@@ -188,13 +188,13 @@ impl OpenVersion {
     }
 
     fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
-        match (&self.source, self.content.older.get()) {
+        match (&self.source, self.content.legacy.get()) {
             (Source::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
-            (Source::Older(bytes), Some(older)) => {
-                older.read(bytes.clone(), range, self.content.read_deadline, reply);
+            (Source::Legacy(bytes), Some(legacy)) => {
+                legacy.read(bytes.clone(), range, self.content.read_deadline, reply);
                 ReadTicket(0)
             }
-            (Source::Live(_) | Source::Older(_), _) => {
+            (Source::Live(_) | Source::Legacy(_), _) => {
                 reply(Err(FsError::BadHandle));
                 ReadTicket(0)
             }
@@ -236,7 +236,7 @@ impl OpenContent for OpenVersion {
     fn read_here(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         match &self.source {
             Source::Live(file) => read_live(file, offset, buffer),
-            Source::Older(bytes) => bytes.read_now(offset, buffer),
+            Source::Legacy(bytes) => bytes.read_now(offset, buffer),
             Source::Fixed(version) => version.read_local(offset, buffer),
         }
     }
@@ -264,7 +264,7 @@ impl OpenContent for OpenVersion {
         match &self.source {
             Source::Fixed(version) if version.here.contains(range) => 0,
             Source::Fixed(version) => version.here.missing_in(range).len(),
-            Source::Older(_) => range.len(),
+            Source::Legacy(_) => range.len(),
             Source::Live(_) => 0,
         }
     }
@@ -275,7 +275,7 @@ impl OpenContent for OpenVersion {
             // The kernel and those who write to it share its pages: what it reads is live.
             Source::Live(file) => Some(file.clone()),
             // whose bytes nothing verified, and which may change under the reader
-            Source::Older(_) => None,
+            Source::Legacy(_) => None,
         }
     }
 }
@@ -356,42 +356,44 @@ impl Content for NodeContent {
         self.published.status.load().as_ref().clone()
     }
 
-    fn asks_older(&self) -> bool {
-        self.older.get().is_some()
+    fn asks_legacy(&self) -> bool {
+        self.legacy.get().is_some()
     }
 
-    fn older_may_have(&self, name: &[u8]) -> bool {
-        self.older.get().is_some_and(|older| older.may_have(name))
+    fn legacy_may_have(&self, name: &[u8]) -> bool {
+        self.legacy
+            .get()
+            .is_some_and(|legacy| legacy.may_have(name))
     }
 
-    fn older_file(&self, name: &[u8]) -> Option<OlderFile> {
-        self.older.get()?.known(name)
+    fn legacy_file(&self, name: &[u8]) -> Option<LegacyFile> {
+        self.legacy.get()?.known(name)
     }
 
-    fn older_names(&self) -> Vec<Box<[u8]>> {
-        self.older.get().map(Legacy::names).unwrap_or_default()
+    fn legacy_names(&self) -> Vec<Box<[u8]>> {
+        self.legacy.get().map(Legacy::names).unwrap_or_default()
     }
 
-    fn find_older(&self, name: &[u8], reply: LaterReply<OlderFile>) {
-        match self.older.get() {
-            Some(older) => older.find_later(name, reply),
+    fn find_legacy(&self, name: &[u8], reply: LaterReply<LegacyFile>) {
+        match self.legacy.get() {
+            Some(legacy) => legacy.find_later(name, reply),
             None => reply(Err(FsError::NotFound)),
         }
     }
 
-    fn open_older(self: Arc<Self>, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+    fn open_legacy(self: Arc<Self>, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         let content = self.clone();
-        let Some(older) = self.older.get() else {
+        let Some(legacy) = self.legacy.get() else {
             return reply(Err(FsError::NotFound));
         };
         let opened = move |bytes: Result<RemoteBytes, FsError>| {
             reply(bytes.and_then(|bytes| {
                 let size_bytes = bytes.size_bytes();
-                let open = OpenVersion::new(content, Source::Older(bytes))?;
+                let open = OpenVersion::new(content, Source::Legacy(bytes))?;
                 Ok((open as Arc<dyn OpenContent>, size_bytes))
             }));
         };
-        older.open_later(name, Box::new(opened));
+        legacy.open_later(name, Box::new(opened));
     }
 }
 

@@ -408,7 +408,7 @@ impl Builder {
             },
             settings,
         });
-        let _first = around.content.older.set(started.0.clone());
+        let _first = around.content.legacy.set(started.0.clone());
         Some(started)
     }
 

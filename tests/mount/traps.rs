@@ -1,6 +1,6 @@
 //! Real mounts: the traps of FUSE in which a mount once stood still. Each of these hangs, or ends
-//! at its limit, without its cure; the others are in `mount_waits`, `mount_changes` and
-//! `older_mount`, and the documentation of `fuse` has the table.
+//! at its limit, without its cure; the others are in `waits`, `changes` and
+//! `tests/daemons/legacy/mount.rs`, and the documentation of `fuse` has the table.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -100,8 +100,8 @@ fn every_setting_and_every_variable_is_in_the_manual() {
             setting.variable()
         );
     }
-    for older in ["HOST", "PORT", "PERIOD", "WAITING", "FOLDER", "CLUSTER"] {
-        assert!(words.contains(&*format!("P2P_{older}")), "P2P_{older}");
+    for legacy in ["HOST", "PORT", "PERIOD", "WAITING", "FOLDER", "CLUSTER"] {
+        assert!(words.contains(&*format!("P2P_{legacy}")), "P2P_{legacy}");
     }
 }
 

@@ -95,7 +95,7 @@ fn said() -> Vec<Said> {
     frames(&mut said);
     datagrams(&mut said);
     trust(&mut said);
-    older(&mut said);
+    planes(&mut said);
     let call = br#"{"method":"org.p2pfs.Control.Why","parameters":{"path":"a/b"}}"#;
     said.push(("control_calls", "why".into(), call.to_vec()));
     let config = fs::read(folder().join("../packaging/p2pfs.toml")).unwrap();
@@ -317,7 +317,7 @@ fn trust(said: &mut Vec<Said>) {
     said.push(("trust_tokens", "token".into(), token.encode().into()));
 }
 
-fn older(said: &mut Vec<Said>) {
+fn planes(said: &mut Vec<Said>) {
     let name = Name::new(b"a file.txt").unwrap();
     let header = TransferHeader::new(name.clone(), 7).unwrap();
     let own = "10.0.0.1:1378".parse().unwrap();

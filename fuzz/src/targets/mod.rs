@@ -7,7 +7,7 @@ mod cluster;
 mod disk;
 mod members;
 mod node;
-mod older;
+mod planes;
 mod session;
 #[cfg(feature = "cli")]
 mod sockets;
@@ -43,8 +43,8 @@ pub const TARGETS: &[Target] = &[
     ("machine_cluster", |bytes| steer(bytes, cluster::drive)),
     ("machine_session", |bytes| steer(bytes, session::drive)),
     ("machine_node", |bytes| steer(bytes, node::drive)),
-    ("machine_legacy", |bytes| steer(bytes, older::legacy)),
-    ("machine_mesh", |bytes| steer(bytes, older::mesh)),
+    ("machine_legacy", |bytes| steer(bytes, planes::legacy)),
+    ("machine_mesh", |bytes| steer(bytes, planes::mesh)),
 ];
 
 /// Lets bytes decide what happens; their end is the end of it.

@@ -132,8 +132,8 @@ impl Service {
                 Ok(found) => contents.extend(found),
                 Err(FileError::TooMany) => return Err(too_many()),
                 Err(error) => {
-                    let why = match (self.older_file(&path), error) {
-                        (Some(older), _) => not_kept(&older),
+                    let why = match (self.legacy_file(&path), error) {
+                        (Some(legacy), _) => not_kept(&legacy),
                         (None, FileError::TooManyLinks { .. }) => {
                             "its links lead on and on".to_owned()
                         }

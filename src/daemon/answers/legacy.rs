@@ -60,7 +60,7 @@ impl Service {
     }
 
     /// A file that only a legacy peer is known to have, under its name in the root.
-    pub(super) fn older_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
+    pub(super) fn legacy_file(&self, path: &SharedPath) -> Option<Arc<RemoteFile>> {
         let legacy = self.node.legacy()?;
         if path.components().count() != 1 {
             return None;
@@ -69,20 +69,20 @@ impl Service {
     }
 
     /// The names of the root that only legacy peers are known to have.
-    pub(super) fn older_entries(&self) -> Vec<LsEntry> {
+    pub(super) fn legacy_entries(&self) -> Vec<LsEntry> {
         let files = self.node.legacy().map(|legacy| legacy.files().all());
         let is_native = |file: &RemoteFile| {
             let path = SharedPath::new(file.name.as_bytes());
             path.is_ok_and(|path| self.node.find(&path).is_ok())
         };
         let files = files.iter().flatten();
-        let older = files.filter(|file| !is_native(file));
-        older.map(|file| older_entry(file)).collect()
+        let legacy = files.filter(|file| !is_native(file));
+        legacy.map(|file| legacy_entry(file)).collect()
     }
 
     /// Why a legacy peer's name shows what it shows.
-    pub(super) fn older_provenance(&self, file: &RemoteFile) -> Provenance {
-        let entry = older_entry(file);
+    pub(super) fn legacy_provenance(&self, file: &RemoteFile) -> Provenance {
+        let entry = legacy_entry(file);
         let peer = file.peer.to_string();
         Provenance {
             path: entry.path.clone(),
@@ -91,7 +91,7 @@ impl Service {
                 "no p2pfs node shares it: the legacy peer {peer} said first that it has it, and \
                  nothing verifies its bytes"
             ),
-            next_read: self.next_older_read(file),
+            next_read: self.next_legacy_read(file),
             sent_by: None,
             left_out: None,
             owner: None,
@@ -113,7 +113,7 @@ impl Service {
         }
     }
 
-    fn next_older_read(&self, file: &RemoteFile) -> String {
+    fn next_legacy_read(&self, file: &RemoteFile) -> String {
         let (here, size_bytes, peer) = (file.cached_bytes(), file.size_bytes, file.peer);
         if here == size_bytes && here > 0 {
             return "read from the copy of a moment ago".to_owned();
@@ -146,13 +146,13 @@ impl Service {
         members
             .iter()
             .map(|member| legacy_peer(member, entries(member)))
-            .filter(|older| native.iter().all(|peer| peer.address != older.address))
+            .filter(|legacy| native.iter().all(|peer| peer.address != legacy.address))
             .collect()
     }
 }
 
 /// What is known of a legacy peer's file. Its time is when it was first heard of.
-pub(super) fn older_entry(file: &RemoteFile) -> LsEntry {
+pub(super) fn legacy_entry(file: &RemoteFile) -> LsEntry {
     LsEntry {
         path: Named::new(file.name.as_bytes()),
         kind: EntryKind::File,

@@ -1,6 +1,6 @@
 //! Answers about names: listings, and why a name shows what it shows.
 
-use super::legacy::older_entry;
+use super::legacy::legacy_entry;
 use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, Sight, calendar_time};
 use crate::daemon::control::{
@@ -39,20 +39,20 @@ impl Service {
                 return Ok(only(self.ls_entry(&listed)));
             }
             Err(_) => {
-                let older = self.older_file(&path);
-                let older = older.ok_or_else(|| self.not_listed(&path))?;
-                return Ok(only(older_entry(&older)));
+                let legacy = self.legacy_file(&path);
+                let legacy = legacy.ok_or_else(|| self.not_listed(&path))?;
+                return Ok(only(legacy_entry(&legacy)));
             }
         };
         let mut more = page.more_behind.is_some();
         let mut entries: Vec<LsEntry> = page.listed.iter().map(|it| self.ls_entry(it)).collect();
         if path.is_root() {
             let last = page.more_behind.as_deref();
-            let is_here = |older: &LsEntry| {
-                let name = older.path.as_bytes();
+            let is_here = |legacy: &LsEntry| {
+                let name = legacy.path.as_bytes();
                 after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
             };
-            entries.extend(self.older_entries().into_iter().filter(is_here));
+            entries.extend(self.legacy_entries().into_iter().filter(is_here));
             entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
             more |= entries.len() > LS_PAGE_MAX_ENTRIES;
             entries.truncate(LS_PAGE_MAX_ENTRIES);
@@ -164,8 +164,8 @@ impl Service {
         let is_owner = sight == Sight::All;
         let left_out = is_owner.then(|| self.why_left_out(&path)).flatten();
         let Ok(why) = self.node.why(&path) else {
-            if let Some(older) = self.older_file(&path) {
-                return Ok(self.older_provenance(&older));
+            if let Some(legacy) = self.legacy_file(&path) {
+                return Ok(self.legacy_provenance(&legacy));
             }
             return match left_out {
                 Some(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),

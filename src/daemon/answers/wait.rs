@@ -109,7 +109,7 @@ impl Service {
         }
         if let Some(named) = &wanted.file {
             let path = self.node.through_links(&shared_path(named)?);
-            if self.node.find(&path).is_err() && self.older_file(&path).is_none() {
+            if self.node.find(&path).is_err() && self.legacy_file(&path).is_none() {
                 let shown = path.as_bytes().escape_ascii();
                 return Ok(Some(format!("{shown} is not listed")));
             }

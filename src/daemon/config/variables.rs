@@ -27,7 +27,7 @@ impl Environment {
     /// All that is right in it as one layer, and what is wrong.
     pub(super) fn layer(&self) -> (Table, Vec<ConfigError>) {
         let settings = SETTINGS.iter().filter(|it| it.section() != "share");
-        let tables = self.older_names().into_iter();
+        let tables = self.legacy_names().into_iter();
         let tables = tables.chain(settings.map(|setting| self.setting(setting)));
         let (mut layer, mut errors) = (Table::new(), Vec::new());
         for table in tables.chain([self.shares()]) {
@@ -55,26 +55,26 @@ impl Environment {
     }
 
     /// `P2P_HOST` and its kin: what the legacy peers' users have in their scripts.
-    fn older_names(&self) -> Vec<Result<Table, ConfigError>> {
+    fn legacy_names(&self) -> Vec<Result<Table, ConfigError>> {
         vec![
-            self.older_listen(),
-            self.older_seconds("P2P_PERIOD", "period"),
-            self.older_seconds("P2P_WAITING", "waiting"),
+            self.legacy_listen(),
+            self.legacy_seconds("P2P_PERIOD", "period"),
+            self.legacy_seconds("P2P_WAITING", "waiting"),
             self.older_folder(),
-            self.older_cluster(),
+            self.legacy_cluster(),
         ]
     }
 
-    fn older_listen(&self) -> Result<Table, ConfigError> {
+    fn legacy_listen(&self) -> Result<Table, ConfigError> {
         let (host, port) = (self.text("P2P_HOST")?, self.text("P2P_PORT")?);
         let Some((name, _)) = host.as_ref().or(port.as_ref()) else {
             return Ok(Table::new());
         };
-        let listen = self.older_address(host.as_ref(), port.as_ref())?;
+        let listen = self.legacy_address(host.as_ref(), port.as_ref())?;
         self.checked(name, table("", "listen", Value::from(listen.to_string())))
     }
 
-    fn older_seconds(&self, name: &str, key: &str) -> Result<Table, ConfigError> {
+    fn legacy_seconds(&self, name: &str, key: &str) -> Result<Table, ConfigError> {
         let Some((name, seconds)) = self.text(name)? else {
             return Ok(Table::new());
         };
@@ -98,7 +98,7 @@ impl Environment {
         self.checked(&name, share)
     }
 
-    fn older_cluster(&self) -> Result<Table, ConfigError> {
+    fn legacy_cluster(&self) -> Result<Table, ConfigError> {
         let Some((name, members)) = self.text("P2P_CLUSTER")? else {
             return Ok(Table::new());
         };
@@ -108,7 +108,7 @@ impl Environment {
     }
 
     /// The older programs take any host; one that is a name makes them listen on all addresses.
-    fn older_address(
+    fn legacy_address(
         &self,
         host: Option<&(String, String)>,
         port: Option<&(String, String)>,

@@ -49,7 +49,7 @@ pub struct Status {
     pub shares: Vec<ShareInfo>,
     /// Whether legacy peers are spoken to.
     pub legacy: bool,
-    /// Where peers of the older mesh connect, where it is on.
+    /// Where legacy peers of the mesh connect, where it is on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mesh: Option<String>,
     /// What the user should know and can do about it, one line each; what names local files is

@@ -28,7 +28,7 @@ impl Handlers {
             }
             Err(error) => reply.error(errno(error)),
         };
-        self.fs.open_older(ino.0, flags.0, Box::new(answer));
+        self.fs.open_legacy(ino.0, flags.0, Box::new(answer));
     }
 
     /// Who begins to list a directory may open its files next.

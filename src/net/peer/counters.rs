@@ -116,7 +116,7 @@ pub struct PeerCounters {
     /// Connections dialled and proven.
     pub dialled: u64,
     /// Connections handed to a legacy plane.
-    pub older_plane: u64,
+    pub legacy_plane: u64,
     /// Requests answered `Busy` since the node's queue was full.
     pub overloaded: u64,
     /// Ended connections by reason, in the order of [`DropReason::ALL`].
@@ -134,7 +134,7 @@ impl PeerCounters {
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) dialled: AtomicU64,
-    pub(super) older_plane: AtomicU64,
+    pub(super) legacy_plane: AtomicU64,
     pub(super) overloaded: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
@@ -153,7 +153,7 @@ impl Counters {
         PeerCounters {
             accepted: read(&self.accepted),
             dialled: read(&self.dialled),
-            older_plane: read(&self.older_plane),
+            legacy_plane: read(&self.legacy_plane),
             overloaded: read(&self.overloaded),
             dropped: std::array::from_fn(|index| read(&self.dropped[index])),
         }

@@ -55,7 +55,7 @@ use register::Register;
 use tls::Tls;
 
 /// An accepted connection that does not begin as TLS, its first byte still unread.
-pub type OlderConnection = (TcpStream, SocketAddr);
+pub type LegacyConnection = (TcpStream, SocketAddr);
 
 /// Told which proven peer broke the protocol, and how. Called on the task of its connection, so it
 /// must not wait for anything.
@@ -69,7 +69,7 @@ struct Shared {
     keyring: Arc<Keyring>,
     allow: ArcSwap<AllowList>,
     invites: ArcSwapOption<Invites>,
-    older_plane: ArcSwapOption<mpsc::Sender<OlderConnection>>,
+    legacy_plane: ArcSwapOption<mpsc::Sender<LegacyConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
     on_breach: ArcSwapOption<OnBreach>,
     limits: PeerLimits,
@@ -147,7 +147,7 @@ impl PeerNet {
             keyring,
             allow: ArcSwap::default(),
             invites: ArcSwapOption::empty(),
-            older_plane: ArcSwapOption::empty(),
+            legacy_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
             on_breach: ArcSwapOption::empty(),
             limits,
@@ -341,8 +341,8 @@ impl PeerNet {
 
     /// Hands accepted connections that do not begin as TLS to a legacy plane; where its queue is
     /// full, or there is none, they are dropped and counted.
-    pub fn set_older_plane(&self, plane: Option<mpsc::Sender<OlderConnection>>) {
-        self.owner.shared.older_plane.store(plane.map(Arc::new));
+    pub fn set_legacy_plane(&self, plane: Option<mpsc::Sender<LegacyConnection>>) {
+        self.owner.shared.legacy_plane.store(plane.map(Arc::new));
     }
 
     /// Keeps room from now on for connections from where these members are.

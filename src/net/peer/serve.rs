@@ -127,10 +127,10 @@ async fn serve_socket(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, 
 }
 
 fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
-    let older_plane = shared.older_plane.load_full();
-    let taken = older_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
+    let legacy_plane = shared.legacy_plane.load_full();
+    let taken = legacy_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
     if taken {
-        Counters::add(&shared.counters.older_plane);
+        Counters::add(&shared.counters.legacy_plane);
     } else {
         shared.counters.drop_for(DropReason::NotTls);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
 use crate::extent::ByteRange;
-use crate::fs::{FsError, LaterReply, OlderFile, ReadReply, Timestamp};
+use crate::fs::{FsError, LaterReply, LegacyFile, ReadReply, Timestamp};
 use crate::legacy::{Absence, NEGATIVE, Patience, is_probe};
 use crate::wire::legacy::Name;
 
@@ -36,7 +36,7 @@ impl Legacy {
     }
 
     /// A file that is known.
-    pub fn known(&self, name: &[u8]) -> Option<OlderFile> {
+    pub fn known(&self, name: &[u8]) -> Option<LegacyFile> {
         let file = self.files.get(&Name::new(name).ok()?)?;
         Some(shown(&file))
     }
@@ -51,7 +51,7 @@ impl Legacy {
     }
 
     /// Asks for a file, as a lookup does.
-    pub fn find_later(&self, name: &[u8], reply: LaterReply<OlderFile>) {
+    pub fn find_later(&self, name: &[u8], reply: LaterReply<LegacyFile>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
@@ -145,12 +145,12 @@ impl Legacy {
     }
 }
 
-fn shown(file: &RemoteFile) -> OlderFile {
+fn shown(file: &RemoteFile) -> LegacyFile {
     let since = file
         .first_seen
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    OlderFile {
+    LegacyFile {
         size_bytes: file.size_bytes,
         mtime: Timestamp {
             seconds: since.as_secs().cast_signed(),

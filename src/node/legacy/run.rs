@@ -101,7 +101,7 @@ pub(in crate::node) fn start(parts: LegacyParts) -> (Legacy, Inlet) {
     let (outcomes, outcome_queue) = mpsc::channel(OUTCOMES_MAX);
     let failures = parts.files.take_failures();
     let refusals = Refusals::new(parts.events.clone());
-    parts.net.set_older_plane(Some(connections));
+    parts.net.set_legacy_plane(Some(connections));
     let missed = Arc::new(AtomicBool::new(true));
     let dropped = Arc::new(AtomicU64::new(0));
     let (own, bound) = (parts.own, parts.net.local_addr());

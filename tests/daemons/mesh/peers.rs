@@ -1,4 +1,4 @@
-//! A node and peers of the older mesh, by commands and by bytes.
+//! A node and legacy peers of the mesh, by commands and by bytes.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! The machines of the two older protocols: datagrams and lines of anybody, in any order.
+//! The machines of the two legacy protocols: datagrams and lines of anybody, in any order.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};

@@ -16,47 +16,47 @@ use super::filesystem::Filesystem;
 use super::handles::{FileState, Handle, OpenFile};
 use super::inode::{Name, Node, ROOT_INO};
 use super::names::{self, Listed};
-use super::traits::{LaterReply, OlderFile, OpenContent};
+use super::traits::{LaterReply, LegacyFile, OpenContent};
 use crate::catalogue::{HeldName, View};
 
 impl Filesystem {
     /// Whether GETATTR and OPEN of this inode may have to wait.
-    pub fn is_older(&self, ino: u64) -> bool {
-        self.older_name(ino).is_some()
+    pub fn is_legacy(&self, ino: u64) -> bool {
+        self.legacy_name(ino).is_some()
     }
 
     /// The attributes, after asking the legacy peers where nothing is known; without `may_ask`, for
     /// a program that is given cached bytes only, an unknown name is absent.
-    pub fn getattr_older(
+    pub fn getattr_legacy(
         self: &Arc<Self>,
         ino: u64,
         handle: Option<u64>,
         may_ask: bool,
         reply: LaterReply<Attributes>,
     ) {
-        let Some(name) = self.older_name(ino) else {
+        let Some(name) = self.legacy_name(ino) else {
             return reply(Err(FsError::NotFound));
         };
-        if let Some(open) = handle.and_then(|number| self.open_older_file(number)) {
-            return reply(Ok(self.older_attributes(ino, &open)));
+        if let Some(open) = handle.and_then(|number| self.open_legacy_file(number)) {
+            return reply(Ok(self.legacy_attributes(ino, &open)));
         }
         let fs = self.clone();
-        let answer = move |found: Result<OlderFile, FsError>| {
-            reply(found.map(|file| fs.older_attributes(ino, &file)));
+        let answer = move |found: Result<LegacyFile, FsError>| {
+            reply(found.map(|file| fs.legacy_attributes(ino, &file)));
         };
-        match self.content.older_file(&name) {
+        match self.content.legacy_file(&name) {
             Some(known) => answer(Ok(known)),
             None if !may_ask => answer(Err(FsError::NotFound)),
-            None => self.content.find_older(&name, Box::new(answer)),
+            None => self.content.find_legacy(&name, Box::new(answer)),
         }
     }
 
     /// Opens for reading, after asking the legacy peers where nothing is known.
-    pub fn open_older(self: &Arc<Self>, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
+    pub fn open_legacy(self: &Arc<Self>, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
         if let Err(error) = super::files::check_reading(flags) {
             return reply(Err(error));
         }
-        let Some(name) = self.older_name(ino) else {
+        let Some(name) = self.legacy_name(ino) else {
             return reply(Err(FsError::NotFound));
         };
         let fs = self.clone();
@@ -71,16 +71,16 @@ impl Filesystem {
                 })
             }));
         };
-        self.content.clone().open_older(&name, Box::new(opened));
+        self.content.clone().open_legacy(&name, Box::new(opened));
     }
 
     /// A name that no native node shares, if a legacy peer has it or may have it.
-    pub(super) fn lookup_older(&self, child: Name) -> Result<Entry, FsError> {
+    pub(super) fn lookup_legacy(&self, child: Name) -> Result<Entry, FsError> {
         let name = in_root(&child).ok_or(FsError::NotFound)?;
-        if self.content.older_file(name).is_none() && !self.content.older_may_have(name) {
+        if self.content.legacy_file(name).is_none() && !self.content.legacy_may_have(name) {
             return Err(FsError::NotFound);
         }
-        let listed = self.older_listed();
+        let listed = self.legacy_listed();
         Ok(self.enter(Some(ROOT_INO), child, listed))
     }
 
@@ -88,8 +88,8 @@ impl Filesystem {
     pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<Listed> {
         let native = names::resolve(view, name);
         native.or_else(|| {
-            let known = self.content.older_file(in_root(name)?);
-            known.map(|_| self.older_listed())
+            let known = self.content.legacy_file(in_root(name)?);
+            known.map(|_| self.legacy_listed())
         })
     }
 
@@ -101,57 +101,57 @@ impl Filesystem {
                 let child = names::child(directory, name);
                 child.is_none_or(|child| names::resolve(view, &child).is_some())
             };
-            let older = self.content.older_names().into_iter();
-            children.extend(older.filter(|name| !is_native(name)).map(HeldName::from));
+            let legacy = self.content.legacy_names().into_iter();
+            children.extend(legacy.filter(|name| !is_native(name)).map(HeldName::from));
         }
         children
     }
 
     /// The attributes of a name in a listing, or while nothing is known: an empty file.
-    pub(super) fn older_attributes_of(&self, name: &Name) -> Attributes {
-        let known = in_root(name).and_then(|name| self.content.older_file(name));
-        let file = known.unwrap_or(OlderFile {
+    pub(super) fn legacy_attributes_of(&self, name: &Name) -> Attributes {
+        let known = in_root(name).and_then(|name| self.content.legacy_file(name));
+        let file = known.unwrap_or(LegacyFile {
             size_bytes: 0,
             mtime: self.started,
             cached_bytes: 0,
             holder: String::new(),
         });
-        self.older_attributes(0, &file)
+        self.legacy_attributes(0, &file)
     }
 
     /// The file that is known under the inode's name.
-    pub(super) fn older_file_of(&self, name: &Name) -> Option<OlderFile> {
-        self.content.older_file(in_root(name)?)
+    pub(super) fn legacy_file_of(&self, name: &Name) -> Option<LegacyFile> {
+        self.content.legacy_file(in_root(name)?)
     }
 
-    fn older_listed(&self) -> Listed {
+    fn legacy_listed(&self) -> Listed {
         Listed {
-            node: Node::Older,
+            node: Node::Legacy,
             mtime: self.started,
             subdirectories: 0,
             said: None,
         }
     }
 
-    fn older_name(&self, ino: u64) -> Option<Box<[u8]>> {
+    fn legacy_name(&self, ino: u64) -> Option<Box<[u8]>> {
         let inode = self.inodes.get(ino)?;
         match inode.node {
-            Node::Older => in_root(&inode.name).map(Box::from),
+            Node::Legacy => in_root(&inode.name).map(Box::from),
             _ => None,
         }
     }
 
     /// What is open stays what it is, also when its peer is gone.
-    fn open_older_file(&self, handle: u64) -> Option<OlderFile> {
+    fn open_legacy_file(&self, handle: u64) -> Option<LegacyFile> {
         match &*self.handles.get(handle).ok()? {
             Handle::File(open) => {
                 let size_bytes = match open.state {
                     FileState::Version { size_bytes } => size_bytes,
                     _ => return None,
                 };
-                let known = self.older_name(open.ino);
-                let known = known.and_then(|name| self.content.older_file(&name));
-                Some(OlderFile {
+                let known = self.legacy_name(open.ino);
+                let known = known.and_then(|name| self.content.legacy_file(&name));
+                Some(LegacyFile {
                     size_bytes,
                     mtime: known.as_ref().map_or(self.started, |file| file.mtime),
                     cached_bytes: known.map_or(0, |file| file.cached_bytes),
@@ -162,7 +162,7 @@ impl Filesystem {
         }
     }
 
-    fn older_attributes(&self, ino: u64, file: &OlderFile) -> Attributes {
+    fn legacy_attributes(&self, ino: u64, file: &LegacyFile) -> Attributes {
         Attributes {
             ino,
             kind: FileKind::Regular,
