@@ -73,7 +73,6 @@ impl State {
         }
         let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
         let closed = again == Some(Cause::Closed);
-        let reopened = again == Some(Cause::Reopened);
         match read.settled(again) {
             Outcome::Hashed {
                 seen, hash, trust, ..
@@ -96,10 +95,6 @@ impl State {
             // a chmod after the close, for one: what is unsure is asked for its writers
             Outcome::Changed if !written_to => {
                 return self.queue.enqueue(slot, size_bytes, closed);
-            }
-            // the writer that was met may be who closed it since, and a date have been set after
-            Outcome::BeingWritten if reopened => {
-                return self.queue.enqueue(slot, size_bytes, false);
             }
             _ if closed => {}
             Outcome::Changed | Outcome::BeingWritten | Outcome::Want => {

@@ -312,23 +312,6 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
 }
 
 #[test]
-fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_not_wait() {
-    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
-    fs::write(rounds.at("f"), b"1111").unwrap();
-    let writer = begin_writing(&rounds.at("f"), b"22");
-    rounds.run();
-    // it has a writer still, which is all that is found out this time
-    rounds.begin_hashing();
-    while rounds.shared.lock().read.is_empty() {
-        std::thread::yield_now();
-    }
-    drop(writer);
-    date(&rounds.at("f"), 1_000_000);
-    rounds.run_and_hash();
-    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
-}
-
-#[test]
 fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_read() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
