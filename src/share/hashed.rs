@@ -1,12 +1,12 @@
 //! What becomes of a file when it was hashed, and what it takes to be hashed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::identity::{Identity, Seen, Stamp};
 use super::ledger::Row;
 use super::order::{LARGE_WAIT, Met};
 use super::outcome::{Outcome, Read, Trust};
-use super::queue::{PROMISED_MAX_BYTES, Stage};
+use super::queue::{PROMISED_MAX_BYTES, Rest};
 use super::state::State;
 use super::tree::{Body, FileBody, Slot};
 use super::watch::Cause;
@@ -15,6 +15,11 @@ use crate::digest::ContentHash;
 /// Names of one content that are searched for other names of a changed file; the rescan finds the
 /// rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
+
+/// How long a file is left alone that is open for writing though its close was reported. The kernel
+/// reports a close some microseconds before it takes the writer off its count, or milliseconds
+/// where its thread has to wait between the two.
+const CLOSING_WAIT: Duration = Duration::from_millis(20);
 
 impl State {
     /// Lets a file be read in this turn; `sure` says that its writer is known to be done.
@@ -49,9 +54,9 @@ impl State {
     }
 
     /// Leaves a file alone for a while; nothing waits for it.
-    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, verify: bool) {
+    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, now: Instant, why: Rest) {
         self.order.forget_file(slot);
-        self.queue.rest(slot, size_bytes, now + self.quiet, verify);
+        self.queue.rest(slot, size_bytes, now + self.quiet, why);
     }
 
     /// A file is not to be read any more.
@@ -73,6 +78,7 @@ impl State {
         }
         let written_to = matches!(again, Some(Cause::Created | Cause::Modified));
         let closed = again == Some(Cause::Closed);
+        let reopened = again == Some(Cause::Reopened);
         match read.settled(again) {
             Outcome::Hashed {
                 seen, hash, trust, ..
@@ -88,7 +94,12 @@ impl State {
                 }
                 self.list_file(slot, &seen, hash, trust != Trust::Sure);
                 if (written_to || racy) && !closed {
-                    self.rest(slot, seen.identity.size_bytes, now, !written_to);
+                    let why = if written_to {
+                        Rest::Written
+                    } else {
+                        Rest::Verify
+                    };
+                    self.rest(slot, seen.identity.size_bytes, now, why);
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
             }
@@ -96,9 +107,18 @@ impl State {
             Outcome::Changed if !written_to => {
                 return self.queue.enqueue(slot, size_bytes, closed);
             }
+            // the writer that was met may be who closed it since, and a date have been set after
+            Outcome::BeingWritten if reopened => {
+                return self.queue.enqueue(slot, size_bytes, false);
+            }
             _ if closed => {}
+            Outcome::BeingWritten if read.sure && !written_to => {
+                // what comes later waits for it still
+                let until = now + CLOSING_WAIT.min(self.quiet);
+                return self.queue.rest(slot, size_bytes, until, Rest::Closing);
+            }
             Outcome::Changed | Outcome::BeingWritten | Outcome::Want => {
-                self.rest(slot, size_bytes, now, false);
+                self.rest(slot, size_bytes, now, Rest::Written);
             }
             Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
             Outcome::Unreadable(identity) => self.become_unreadable(slot, identity, false),
@@ -232,16 +252,14 @@ impl State {
             };
             let directory = self.tree.directory(node.parent);
             let watched = directory.is_some_and(|directory| directory.watch.is_some());
-            let verify = matches!(
-                self.queue.stage(slot),
-                Some(Stage::Resting { verify: true, .. })
-            );
-            if verify {
-                self.queue.enqueue_verify(slot, size_bytes, watched);
-            } else {
-                self.order.step();
-                self.await_hash(slot, size_bytes, watched, now);
-                self.queue.note_unclosed(slot);
+            match self.queue.why_resting(slot) {
+                Some(Rest::Verify) => self.queue.enqueue_verify(slot, size_bytes, watched),
+                Some(Rest::Closing) => self.queue.enqueue(slot, size_bytes, false),
+                Some(Rest::Written) | None => {
+                    self.order.step();
+                    self.await_hash(slot, size_bytes, watched, now);
+                    self.queue.note_unclosed(slot);
+                }
             }
         }
     }

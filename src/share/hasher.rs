@@ -115,7 +115,7 @@ fn hash(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
         cancel: &job.taken.cancel,
     };
     match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
-        Ok(hash) => conclude(shared, job, &opened, hash),
+        Ok(hash) => conclude(job, &opened, hash),
         Err(error) => called_off(&error, &opened),
     }
 }

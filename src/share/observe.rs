@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::left_out::LeftOutWhy;
-use super::queue::Stage;
+use super::queue::{Rest, Stage};
 use super::state::{Recheck, State};
 use super::tree::{Body, DirectoryBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
@@ -126,10 +126,7 @@ impl State {
         if listed.is_some_and(|file| file.identity == seen.identity) {
             // written again within a tick of the clock, or through a mapping that dates nothing:
             // the hash was in doubt, and now we know
-            let verify = matches!(
-                self.queue.stage(slot),
-                Some(Stage::Resting { verify: true, .. })
-            );
+            let verify = self.queue.why_resting(slot) == Some(Rest::Verify);
             if cause == Cause::Closed && (verify || self.is_doubted(seen)) {
                 self.await_hash(slot, seen.identity.size_bytes, true, now);
             }
@@ -170,13 +167,13 @@ impl State {
         }
         match cause {
             Cause::Closed => self.await_hash(slot, size_bytes, true, now),
-            Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, false),
+            Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, Rest::Written),
             Cause::Reopened => self.await_hash(slot, size_bytes, false, now),
             Cause::Walk | Cause::Unlinked => {
-                let waits = matches!(
-                    self.queue.stage(slot),
-                    Some(Stage::Queued { .. } | Stage::Resting { verify: false, .. })
-                );
+                let waits = match self.queue.stage(slot) {
+                    Some(Stage::Resting { why, .. }) => *why != Rest::Verify,
+                    stage => matches!(stage, Some(Stage::Queued { .. })),
+                };
                 match (waits, recent) {
                     (true, _) => {}
                     (false, true) => self.await_hash(slot, size_bytes, false, now),

@@ -48,6 +48,8 @@ pub(super) struct Read {
     pub(super) slot: Slot,
     /// Which reading of it.
     pub(super) number: u64,
+    /// The close of its writer was reported, or it had been at rest, when it was to be read.
+    pub(super) sure: bool,
     pub(super) outcome: Outcome,
     /// All of it, where it is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,

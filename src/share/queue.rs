@@ -22,12 +22,11 @@ const ROOM_KEPT: usize = 1 << 10;
 
 /// Where a file is on its way to a hash.
 pub(super) enum Stage {
-    /// It must be left alone until then. `verify` says that it is listed and only to be hashed once
-    /// more, because its hash was racy.
+    /// It must be left alone until then.
     Resting {
         until: Instant,
         size_bytes: u64,
-        verify: bool,
+        why: Rest,
     },
     /// It may be read. `sure` says that its writer is known to be done or at rest.
     Queued {
@@ -42,6 +41,18 @@ pub(super) enum Stage {
         cancel: Arc<AtomicBool>,
         again: Option<Cause>,
     },
+}
+
+/// Why a file is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It was written to, or somebody has it open for writing.
+    Written,
+    /// Its close was reported, and yet it is open for writing: who closed it may be about to be
+    /// done with that, or another may have it open.
+    Closing,
+    /// It is listed and only to be hashed once more, because its hash was racy.
+    Verify,
 }
 
 /// What is read first: by lane, then by when it came or changed, or by size where it is large.
@@ -95,6 +106,14 @@ impl HashQueue {
         self.stages.get(&slot)
     }
 
+    /// Why a file is left alone, where it is.
+    pub(super) fn why_resting(&self, slot: Slot) -> Option<Rest> {
+        match self.stages.get(&slot) {
+            Some(Stage::Resting { why, .. }) => Some(*why),
+            _ => None,
+        }
+    }
+
     /// Lets a file be read that was just written.
     pub(super) fn enqueue(&mut self, slot: Slot, size_bytes: u64, sure: bool) {
         self.numbers += 1;
@@ -136,16 +155,16 @@ impl HashQueue {
     }
 
     /// Leaves the file alone for a while.
-    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, verify: bool) {
+    pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, why: Rest) {
         self.withdraw(slot);
         self.resting.insert((until, slot));
-        if verify {
+        if why == Rest::Verify {
             self.verifying.insert(slot);
         }
         let stage = Stage::Resting {
             until,
             size_bytes,
-            verify,
+            why,
         };
         self.stages.insert(slot, stage);
     }
@@ -166,13 +185,14 @@ impl HashQueue {
         }
     }
 
-    /// Notes that something happened to a file while it is being read; one that is written to need
-    /// not be read to its end. Says whether it is being read.
+    /// Notes that something happened to a file while it is being read, so that it is not listed as
+    /// it is; one that is written to need not be read to its end. Says whether it is being read.
     pub(super) fn note_change(&mut self, slot: Slot, cause: Cause) -> bool {
         let Some(Stage::Hashing { cancel, again, .. }) = self.stages.get_mut(&slot) else {
             return false;
         };
         *again = Some(again.map_or(cause, |before| before.then(cause)));
+        self.verifying.remove(&slot);
         if cause >= Cause::Modified {
             cancel.store(true, Ordering::Relaxed);
         }
@@ -338,17 +358,28 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_file_that_changes_while_it_is_read_once_more_is_left_to_be_read() {
+        let [a, ..] = slots();
+        let mut queue = HashQueue::default();
+        queue.enqueue_verify(a, 1, true);
+        let _taken = queue.take(false, u64::MAX).unwrap();
+        assert_eq!(queue.files_left(), 0);
+        assert!(queue.note_change(a, Cause::Modified));
+        assert_eq!(queue.files_left(), 1);
+    }
+
+    #[test]
     fn a_resting_file_is_due_when_its_time_is_over_and_not_before() {
         let [a, b, ..] = slots();
         let mut queue = HashQueue::default();
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
-        queue.rest(a, 7, later(2), false);
-        queue.rest(b, 8, later(5), true);
+        queue.rest(a, 7, later(2), Rest::Written);
+        queue.rest(b, 8, later(5), Rest::Verify);
         assert_eq!(queue.files_left(), 1);
         assert!(queue.rested(later(1)).is_empty());
         assert_eq!(queue.rested(later(2)), [(a, 7)]);
-        queue.rest(a, 7, later(9), false);
+        queue.rest(a, 7, later(9), Rest::Written);
         assert_eq!(queue.rested(later(5)), [(b, 8)]);
         assert_eq!(queue.next_rested(), Some(later(5)));
         queue.withdraw(b);

@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rustix::fs::fstat;
 
@@ -34,6 +33,7 @@ pub(super) fn read_of(job: &Job, outcome: Outcome) -> Read {
         bytes: None,
         slot: job.taken.slot,
         number: job.taken.number,
+        sure: job.taken.sure,
         outcome,
         overtaken: false,
     }
@@ -43,7 +43,8 @@ pub(super) fn read_of(job: &Job, outcome: Outcome) -> Read {
 pub(super) struct Opened {
     pub(super) file: File,
     seen: Seen,
-    started: Stamp,
+    /// It was written to lately.
+    recent: bool,
     /// Nobody had it open for writing, or has written lately.
     unwritten: bool,
 }
@@ -57,30 +58,38 @@ impl Opened {
 /// Opens a file to be read, where it is at rest.
 pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
-    let started = Stamp::now();
-    let recent = is_recent(seen.identity.mtime, started, shared.quiet);
-    let unwritten = !recent || writers_of(&file) == Writers::None;
-    if !unwritten && !job.taken.sure {
-        return Err(Outcome::BeingWritten);
+    let recent = is_recent(seen.identity.mtime, Stamp::now(), shared.quiet);
+    let writers = match recent {
+        true => writers_of(&file),
+        false => Writers::None,
+    };
+    match writers {
+        Writers::Some => return Err(Outcome::BeingWritten),
+        Writers::Unknown if !job.taken.sure => return Err(Outcome::BeingWritten),
+        Writers::Unknown | Writers::None => {}
     }
     Ok(Opened {
         file,
         seen,
-        started,
-        unwritten,
+        recent,
+        unwritten: writers == Writers::None,
     })
 }
 
 /// What it means that a file has this hash: nothing, where it changed while it was read.
-pub(super) fn conclude(shared: &Shared, job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
+pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome {
     let seen = opened.seen;
     match fstat(&opened.file).map(|stat| Seen::of(&stat)) {
         Ok(after) if after.identity == seen.identity => {
             let writers = writers_of(&opened.file);
+            // who came since may have written within the tick of the clock that dated it
+            if opened.recent && writers == Writers::Some {
+                return Outcome::BeingWritten;
+            }
             Outcome::Hashed {
                 seen,
                 hash,
-                trust: trust_in(job, opened, writers, shared.quiet),
+                trust: trust_in(job, opened, writers),
                 unwritten: opened.unwritten && writers == Writers::None,
             }
         }
@@ -91,8 +100,8 @@ pub(super) fn conclude(shared: &Shared, job: &Job, opened: &Opened, hash: Conten
 /// Git's rule for racily clean files: modified so shortly before we read that another write could
 /// have come after, within the same tick of the file's clock. And who still has the file open may
 /// write through a mapping.
-fn trust_in(job: &Job, opened: &Opened, writers: Writers, window: Duration) -> Trust {
-    if is_recent(opened.seen.identity.mtime, opened.started, window) {
+fn trust_in(job: &Job, opened: &Opened, writers: Writers) -> Trust {
+    if opened.recent {
         return Trust::Racy;
     }
     match writers {

@@ -122,9 +122,7 @@ impl RoundRobin {
                     shared.outboards.keep(hash, opened.size_bytes(), &made);
                     hash
                 });
-                let outcome = hash.map_or(Outcome::Changed, |hash| {
-                    conclude(shared, &job, &opened, hash)
-                });
+                let outcome = hash.map_or(Outcome::Changed, |hash| conclude(&job, &opened, hash));
                 return Some(read_of(&job, outcome));
             }
             Err(outcome) => outcome,

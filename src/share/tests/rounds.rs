@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::share::hasher;
-use crate::share::queue::Stage;
+use crate::share::queue::Rest;
 use crate::share::state::State;
 use crate::share::tree::Slot;
 
@@ -105,12 +105,11 @@ impl Rounds {
     }
 
     /// The same until this file in the share's own directory is left alone for its writer.
-    fn run_and_hash_until_at_rest(&mut self, name: &str) {
+    fn run_and_hash_until_at_rest(&mut self, name: &str, why: Rest) {
         let root = self.root;
         self.run_and_hash_until(|state| {
             let slot = state.tree.child(root, name.as_bytes()).unwrap();
-            let stage = state.queue.stage(slot);
-            matches!(stage, Some(Stage::Resting { verify: false, .. }))
+            state.queue.why_resting(slot) == Some(why)
         });
     }
 
@@ -283,7 +282,7 @@ fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_befo
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     let mut writer = begin_writing(&rounds.at("f"), b"22");
-    rounds.run_and_hash_until_at_rest("f");
+    rounds.run_and_hash_until_at_rest("f", Rest::Written);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     writer.write_all(b"22").unwrap();
     drop(writer);
@@ -304,11 +303,55 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
     while rounds.shared.lock().read.is_empty() {
         std::thread::yield_now();
     }
-    rounds.run_and_hash_until_at_rest("f");
+    rounds.run_and_hash_until_at_rest("f", Rest::Written);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
     rounds.run_and_hash();
     rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_not_wait() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let writer = begin_writing(&rounds.at("f"), b"22");
+    rounds.run();
+    // it has a writer still, which is all that is found out this time
+    rounds.begin_hashing();
+    while rounds.shared.lock().read.is_empty() {
+        std::thread::yield_now();
+    }
+    drop(writer);
+    date(&rounds.at("f"), 1_000_000);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn what_is_half_written_is_not_listed_though_its_write_was_not_reported_yet() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    let mut writer = None;
+    rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"22")));
+    rounds.run_and_hash_until_at_rest("f", Rest::Written);
+    assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
+    drop(writer);
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
+}
+
+#[test]
+fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run();
+    let mut writer = None;
+    rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"")));
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
+    rounds.unreported(|_| drop(writer.take()));
+    rounds.run_and_hash();
+    rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
 }
 
 #[test]
