@@ -169,24 +169,20 @@ impl State {
             first_seen: version,
             doubted,
         };
-        if self.ledger.get(row.identity.dev, row.identity.ino) != Some(row) {
+        let known = self.ledger.get(row.identity.dev, row.identity.ino);
+        if known != Some(row) {
             self.ledger.put(row);
         }
         if before != self.entry(slot) {
             self.tell_put(slot);
         }
         if seen.linked_again {
-            if old.listed && old.hash != hash {
-                self.recheck_links(file.identity, &old.hash);
-            }
-            self.recheck_links(file.identity, &hash);
+            // what the file was under this name, and what it was last under any
+            let before = old.listed.then_some(old.hash);
+            let before = before.into_iter().chain(known.map(|row| row.hash));
+            self.recheck_other_names(file.identity, before.chain([hash]));
         }
-        let Identity { dev, ino, .. } = file.identity;
-        let left_out = self.tree.private_names(dev, ino).take(LINKS_LOOKED_AT_MAX);
-        let left_out: Vec<Slot> = left_out.collect();
-        left_out
-            .into_iter()
-            .for_each(|slot| self.recheck(slot, Cause::Walk));
+        self.recheck_private_names(slot, &file.identity);
     }
 
     /// A name does not show a content any more.
@@ -194,6 +190,32 @@ impl State {
         self.tree.drop_content(slot, hash);
         if self.tree.with_content(hash).next().is_none() {
             self.kept.note_shown(hash, false, Instant::now());
+        }
+    }
+
+    /// Others may read a file by names that were left out now, or by this one not any more, where
+    /// it has such names.
+    fn recheck_private_names(&mut self, slot: Slot, identity: &Identity) {
+        let left_out = self.tree.private_names(identity.dev, identity.ino);
+        let mut doubtful: Vec<Slot> = left_out.take(LINKS_LOOKED_AT_MAX).collect();
+        if !doubtful.is_empty() {
+            doubtful.push(slot);
+        }
+        for slot in doubtful {
+            self.recheck(slot, Cause::Walk);
+        }
+    }
+
+    /// Other names of a file that had one of these contents.
+    fn recheck_other_names(
+        &mut self,
+        identity: Identity,
+        contents: impl Iterator<Item = ContentHash>,
+    ) {
+        let mut contents: Vec<ContentHash> = contents.collect();
+        contents.dedup();
+        for hash in contents {
+            self.recheck_links(identity, &hash);
         }
     }
 

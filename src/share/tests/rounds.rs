@@ -355,6 +355,44 @@ fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() 
 }
 
 #[test]
+fn what_was_withdrawn_by_one_name_while_it_was_read_by_another_is_listed_by_neither() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    rounds.run();
+    rounds.begin_hashing();
+    while rounds.shared.lock().read.len() < 2 {
+        std::thread::yield_now();
+    }
+    chmod(&rounds.at("g"), 0o600);
+    rounds.run_and_hash();
+    let gone = |event: &ShareEvent| match event {
+        ShareEvent::Removed { path, .. } => path.to_string() == "f",
+        _ => false,
+    };
+    let last = rounds.told.iter().rposition(|e| is_put(e, "f", |_| true));
+    assert!(
+        last < rounds.told.iter().rposition(gone),
+        "{:?}",
+        rounds.told
+    );
+    assert_eq!(rounds.told_count("g"), 0, "{:?}", rounds.told);
+}
+
+#[test]
+fn what_was_written_by_a_name_that_was_just_linked_is_seen_by_the_name_that_it_has() {
+    let mut rounds = Rounds::with_quiet(PATIENCE * 10);
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    rounds.run_and_hash();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    drop(begin_writing(&rounds.at("g"), b"22"));
+    rounds.run_and_hash();
+    for name in ["f", "g"] {
+        rounds.told_at(|event| is_put(event, name, holds(b"2211")));
+    }
+}
+
+#[test]
 fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_read() {
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
