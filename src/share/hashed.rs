@@ -16,9 +16,9 @@ use crate::digest::ContentHash;
 /// rest.
 const LINKS_LOOKED_AT_MAX: usize = 256;
 
-/// How long a file is left alone that is open for writing though its close was reported. The kernel
-/// reports a close some microseconds before it takes the writer off its count, or milliseconds
-/// where its thread has to wait between the two.
+/// How long a file is left alone at first that is open for writing though its close was reported.
+/// The kernel reports a close some microseconds before it takes the writer off its count, or
+/// milliseconds where its thread has to wait between the two.
 const CLOSING_WAIT: Duration = Duration::from_millis(20);
 
 impl State {
@@ -59,6 +59,16 @@ impl State {
         self.queue.rest(slot, size_bytes, now + self.quiet, why);
     }
 
+    /// Leaves a file alone that was closed and is open for writing: for as long as nobody has
+    /// written to it. What comes later waits for who is about to be done, not for who goes on.
+    fn rest_closing(&mut self, slot: Slot, size_bytes: u64, now: Instant, age: Duration) {
+        let wait = age.min(self.quiet / 2).max(CLOSING_WAIT);
+        if wait > CLOSING_WAIT {
+            self.order.forget_file(slot);
+        }
+        self.queue.rest(slot, size_bytes, now + wait, Rest::Closing);
+    }
+
     /// A file is not to be read any more.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.order.forget_file(slot);
@@ -94,11 +104,7 @@ impl State {
                 }
                 self.list_file(slot, &seen, hash, trust != Trust::Sure);
                 if (written_to || racy) && !closed {
-                    let why = if written_to {
-                        Rest::Written
-                    } else {
-                        Rest::Verify
-                    };
+                    let why = [Rest::Verify, Rest::Written][usize::from(written_to)];
                     self.rest(slot, seen.identity.size_bytes, now, why);
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));
@@ -108,16 +114,14 @@ impl State {
                 return self.queue.enqueue(slot, size_bytes, closed);
             }
             // the writer that was met may be who closed it since, and a date have been set after
-            Outcome::BeingWritten if reopened => {
+            Outcome::BeingWritten(_) if reopened => {
                 return self.queue.enqueue(slot, size_bytes, false);
             }
             _ if closed => {}
-            Outcome::BeingWritten if read.sure && !written_to => {
-                // what comes later waits for it still
-                let until = now + CLOSING_WAIT.min(self.quiet);
-                return self.queue.rest(slot, size_bytes, until, Rest::Closing);
+            Outcome::BeingWritten(age) if read.sure && !written_to => {
+                return self.rest_closing(slot, size_bytes, now, age);
             }
-            Outcome::Changed | Outcome::BeingWritten | Outcome::Want => {
+            Outcome::Changed | Outcome::BeingWritten(_) | Outcome::Want => {
                 self.rest(slot, size_bytes, now, Rest::Written);
             }
             Outcome::Elsewhere => self.recheck(slot, Cause::Walk),
@@ -276,7 +280,7 @@ impl State {
             let watched = directory.is_some_and(|directory| directory.watch.is_some());
             match self.queue.why_resting(slot) {
                 Some(Rest::Verify) => self.queue.enqueue_verify(slot, size_bytes, watched),
-                Some(Rest::Closing) => self.queue.enqueue(slot, size_bytes, false),
+                Some(Rest::Closing) => self.queue.enqueue(slot, size_bytes, true),
                 Some(Rest::Written) | None => {
                     self.order.step();
                     self.await_hash(slot, size_bytes, watched, now);

@@ -1,6 +1,7 @@
 //! What reading a file for its hash came to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::identity::{Identity, Seen};
 use super::tree::Slot;
@@ -20,8 +21,8 @@ pub(super) enum Outcome {
     },
     /// It changed while it was read, or reading it was called off.
     Changed,
-    /// Someone has it open for writing.
-    BeingWritten,
+    /// Someone has it open for writing; it was written to so long ago.
+    BeingWritten(Duration),
     /// It is not there, not a file or not ours to share any more: a look will tell.
     Elsewhere,
     /// It cannot be read.

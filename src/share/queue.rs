@@ -48,8 +48,8 @@ pub(super) enum Stage {
 pub(super) enum Rest {
     /// It was written to, or somebody has it open for writing.
     Written,
-    /// Its close was reported, and yet it is open for writing: who closed it may be about to be
-    /// done with that, or another may have it open.
+    /// Its close was reported, and yet it is open for writing and was written to lately: who closed
+    /// it may be about to be done with that, or another may have it open.
     Closing,
     /// It is listed and only to be hashed once more, because its hash was racy.
     Verify,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::fstat;
 
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
-use super::identity::{Identity, Seen, Stamp, is_recent};
+use super::identity::{Identity, Seen, Stamp};
 use super::outcome::{Outcome, Read, Trust};
 use super::queue::Taken;
 use super::shared::Shared;
@@ -58,15 +58,20 @@ impl Opened {
 /// Opens a file to be read, where it is at rest.
 pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let (file, seen) = open(&shared.beneath, job)?;
-    let recent = is_recent(seen.identity.mtime, Stamp::now(), shared.quiet);
+    let age = seen.identity.mtime.distance(Stamp::now());
+    let recent = age < shared.quiet;
     let writers = match recent {
         true => writers_of(&file),
         false => Writers::None,
     };
-    match writers {
-        Writers::Some => return Err(Outcome::BeingWritten),
-        Writers::Unknown if !job.taken.sure => return Err(Outcome::BeingWritten),
-        Writers::Unknown | Writers::None => {}
+    let is_done = match writers {
+        Writers::None => true,
+        // another than the one who closed it, and idle
+        Writers::Some => job.taken.sure && age >= shared.quiet / 2,
+        Writers::Unknown => job.taken.sure,
+    };
+    if !is_done {
+        return Err(Outcome::BeingWritten(age));
     }
     Ok(Opened {
         file,
@@ -83,8 +88,8 @@ pub(super) fn conclude(job: &Job, opened: &Opened, hash: ContentHash) -> Outcome
         Ok(after) if after.identity == seen.identity => {
             let writers = writers_of(&opened.file);
             // who came since may have written within the tick of the clock that dated it
-            if opened.recent && writers == Writers::Some {
-                return Outcome::BeingWritten;
+            if opened.recent && opened.unwritten && writers == Writers::Some {
+                return Outcome::BeingWritten(seen.identity.mtime.distance(Stamp::now()));
             }
             Outcome::Hashed {
                 seen,

@@ -334,7 +334,7 @@ fn what_is_half_written_is_not_listed_though_its_write_was_not_reported_yet() {
     rounds.run();
     let mut writer = None;
     rounds.unreported(|rounds| writer = Some(begin_writing(&rounds.at("f"), b"22")));
-    rounds.run_and_hash_until_at_rest("f", Rest::Written);
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
     rounds.run_and_hash();
@@ -352,6 +352,24 @@ fn what_still_counts_as_open_just_after_the_report_of_its_close_does_not_wait() 
     rounds.unreported(|_| drop(writer.take()));
     rounds.run_and_hash();
     rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
+}
+
+#[test]
+fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    let idle = begin_writing(&rounds.at("f"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let root = rounds.root;
+    rounds.run_and_hash_until(|state| {
+        // which would be until it was quiet
+        let slot = state.tree.child(root, b"f").unwrap();
+        assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+        state.queue.files_left() == 0 && state.order.is_empty()
+    });
+    rounds.run();
+    rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
+    drop(idle);
 }
 
 #[test]
