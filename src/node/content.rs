@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::legacy::{Legacy, RemoteBytes};
+use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
 use super::names::Names;
 use super::published::{Outdated, Published};
 use crate::cache::{Cache, CacheFile, ReadOutcome};
@@ -191,8 +191,7 @@ impl OpenVersion {
         match (&self.source, self.content.legacy.get()) {
             (Source::Fixed(version), _) => self.content.fetch(version, range, ahead, reply),
             (Source::Legacy(bytes), Some(legacy)) => {
-                legacy.read(bytes.clone(), range, self.content.read_deadline, reply);
-                ReadTicket(0)
+                legacy.read(bytes.clone(), range, self.content.read_deadline, reply)
             }
             (Source::Live(_) | Source::Legacy(_), _) => {
                 reply(Err(FsError::BadHandle));
@@ -308,6 +307,10 @@ impl Content for NodeContent {
     }
 
     fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
+        if ticket == LEGACY_READ {
+            // it ends by itself where nothing comes
+            return Some(Instant::now() + self.read_deadline);
+        }
         if Batches::is_ours(ticket.0) {
             return self.batches.waits_until(ticket.0);
         }

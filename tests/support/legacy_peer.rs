@@ -25,6 +25,8 @@ pub enum Gives {
     Endless(u64),
     /// A header that announces so much, then a byte now and then until the other side closes.
     Drip(u64),
+    /// Header, bytes one by one, close.
+    Slowly(Vec<u8>),
     /// A close without a word, though it was offered.
     Nothing,
     /// The connection stays open and silent.
@@ -247,6 +249,13 @@ impl Inside {
                 send(header(size, name), b"");
                 while stream.write_all(b"x").is_ok() {
                     wait(Duration::from_millis(200));
+                }
+            }
+            Some(Gives::Slowly(bytes)) => {
+                send(header(bytes.len() as u64, name), b"");
+                for byte in bytes.chunks(1) {
+                    wait(Duration::from_millis(200));
+                    let _gone = stream.write_all(byte);
                 }
             }
             Some(Gives::Silence) => {

@@ -34,6 +34,7 @@ pub use crate::wire::legacy::{Name, printable};
 pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
+pub(super) use mount::LEGACY_READ;
 pub(super) use offered::Sources;
 use refusals::Refusals;
 pub(super) use run::{LegacyParts, start};

@@ -5,9 +5,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
 use crate::extent::ByteRange;
-use crate::fs::{FsError, LaterReply, LegacyFile, ReadReply, Timestamp};
+use crate::fs::{FsError, LaterReply, LegacyFile, ReadReply, ReadTicket, Timestamp};
 use crate::legacy::{Absence, NEGATIVE, Patience, is_probe};
 use crate::wire::legacy::Name;
+
+/// The ticket of every read of a legacy peer's file, which nobody can take back: its transfer alone
+/// ends it, with the bytes or where none come. No read of another file has this number.
+pub const LEGACY_READ: ReadTicket = ReadTicket(1 << 62);
 
 /// Names that are remembered as absent.
 const ABSENT_MAX: usize = 4096;
@@ -75,12 +79,19 @@ impl Legacy {
     }
 
     /// Reads, for as long as the transfer moves.
-    pub fn read(&self, bytes: RemoteBytes, range: ByteRange, patience: Duration, reply: ReadReply) {
+    pub fn read(
+        &self,
+        bytes: RemoteBytes,
+        range: ByteRange,
+        patience: Duration,
+        reply: ReadReply,
+    ) -> ReadTicket {
         self.runtime.spawn(async move {
             let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
             let read = bytes.read(range.start, length, patience);
             reply(read.await.map_err(|error| error.as_fs_error()));
         });
+        LEGACY_READ
     }
 
     async fn look_up(&self, name: Name) -> Result<Arc<RemoteFile>, FsError> {

@@ -408,6 +408,26 @@ fn a_file_of_a_legacy_peer_that_is_larger_than_the_cache_is_read_past_it() {
 }
 
 #[apply(promise)]
+fn a_read_of_a_legacy_peer_s_file_goes_on_while_its_bytes_come() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    // a read of which nothing more is known ends after four times that and 5 s
+    let deadline = "\n[mount]\nread_deadline = '300ms'\n";
+    let node = cluster.start_with(NodeOptions {
+        more: vec!["--legacy".to_owned()],
+        config: settings(&[&peer]) + deadline,
+        ..NodeOptions::new("lab")
+    });
+    let bytes = noise(5, 40);
+    peer.gives("slow", Gives::Slowly(bytes.clone()));
+    assert!(fs::read(node.mounted("slow")).unwrap() == bytes);
+    // and ends where they do
+    peer.gives("stuck", Gives::Announcing(40, bytes[1..].to_vec()));
+    let error = fs::read(node.mounted("stuck")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+#[apply(promise)]
 fn programs_that_are_given_cached_bytes_only_get_no_legacy_peers_file() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
