@@ -19,9 +19,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Asks the daemon where it mounts.
+    /// Asks the daemon where it mounts. A next one is to know the names that this one knows.
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
+        client.wait_for_others(status.peers.alive);
         let mount = real_path(status.mount.dir.as_local());
         let here = env::current_dir().ok();
         let here = here.and_then(|here| Some(here.strip_prefix(&mount).ok()?.to_owned()));

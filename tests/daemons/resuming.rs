@@ -103,6 +103,41 @@ fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
     assert!(received <= SIZE * 5 / 4, "{received} bytes came of {SIZE}");
 }
 
+/// The next daemon of the reader comes while the holder stands still, and so knows nothing of it.
+fn restart_away_from_the_holder(nodes: &mut [Node]) {
+    let (holder, reader) = nodes.split_at_mut(1);
+    let _held = holder[0].hold();
+    reader[0].stop();
+    reader[0].launch();
+    // who asks for the first time now is told so at once
+    let unknown = run(&mut get(&reader[0]));
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(unknown.stderr.contains("no node"), "{}", unknown.stderr);
+    let alone = reader[0].cli(&["wait", "--peers", "1", "--timeout", "1s"]);
+    assert_eq!(alone.status.code(), Some(1));
+}
+
+#[apply(promise)]
+fn a_get_that_meets_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
+    let (_cluster, mut nodes, bytes) = slow_holder();
+    let get = half_way(&nodes[1]);
+    restart_away_from_the_holder(&mut nodes);
+    get.finish(LONG).expect_ok();
+    assert!(fs::read(nodes[1].home.join("copy")).unwrap() == bytes);
+}
+
+#[apply(promise)]
+fn a_prefetch_that_meets_a_restart_brings_what_the_next_daemon_has_yet_to_hear_of() {
+    let (_cluster, mut nodes, _bytes) = slow_holder();
+    let prefetch = start(&mut nodes[1].cli_command(&["prefetch", "/"]));
+    eventually("half of it is here", LONG, || {
+        traffic(&nodes[1], "received_bytes") >= SIZE / 2
+    });
+    restart_away_from_the_holder(&mut nodes);
+    let said = prefetch.finish(LONG).expect_ok();
+    assert!(said.starts_with("1 files"), "{said}");
+}
+
 /// A holder that gives slowly, and a reader whose cache has room for one of its files at a time.
 fn small_cache() -> (Cluster, Node, Node) {
     let mut cluster = Cluster::new();

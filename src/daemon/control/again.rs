@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 const AWAY_MAX: Duration = Duration::from_secs(15);
 /// How often one question may break off: it may be what the daemon breaks at.
 const BREAKS_MAX: u32 = 3;
+/// How long the next daemon has to meet the other nodes and hear what they list.
+const MEETING_MAX: Duration = Duration::from_secs(15);
 
 /// How often one question broke off, and since when.
 #[derive(Debug, Default)]
 pub struct Breaks {
     count: u32,
     since: Option<Instant>,
+    /// Since when there is a next daemon.
+    back: Option<Instant>,
 }
 
 impl Breaks {
@@ -25,5 +29,16 @@ impl Breaks {
     /// The daemon went with the question unanswered.
     pub(super) fn count(&mut self) {
         self.count += 1;
+    }
+
+    /// There is a next daemon.
+    pub(super) fn is_back(&mut self) {
+        self.back = Some(Instant::now());
+    }
+
+    /// For how long yet the next daemon may not know what the one before knew; none where there
+    /// was no other before.
+    pub(super) fn left_to_meet(&self) -> Option<Duration> {
+        MEETING_MAX.checked_sub(self.back?.elapsed())
     }
 }

@@ -19,7 +19,7 @@ use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
-/// How often a daemon that went is looked for.
+/// How often a daemon that went is looked for, and the next asked for what it does not know yet.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the next daemon is waited for where the one before was killed and left its socket to
 /// nobody: a service manager keeps it, and who starts daemons otherwise does so at once.
@@ -70,6 +70,8 @@ pub struct Client {
     socket: PathBuf,
     patience: Option<Duration>,
     waits_for_restarts: bool,
+    /// Other nodes that the next daemon has to meet before it is asked.
+    others: u64,
     stream: UnixStream,
     inbox: Inbox,
     descriptors: VecDeque<OwnedFd>,
@@ -111,6 +113,7 @@ impl Client {
                         socket: path.clone(),
                         patience: None,
                         waits_for_restarts: false,
+                        others: 0,
                         stream,
                         inbox,
                         descriptors,
@@ -140,9 +143,16 @@ impl Client {
         self.waits_for_restarts = true;
     }
 
+    /// From now on the next daemon is asked again once it has met so many other nodes and taken in
+    /// what they list, or has had the time for it.
+    pub fn wait_for_others(&mut self, count: u64) {
+        self.others = count;
+    }
+
     /// Connects anew where the error says that the daemon ends, and this caller waits for the
     /// next: the question can then be asked again. Waits 15 s at most, and 2 s for one that was
-    /// killed and whose socket nobody kept.
+    /// killed and whose socket nobody kept. What the next one does not find may be what it has not
+    /// heard of yet: it is asked for that until it has had the time to.
     ///
     /// # Errors
     /// The error itself where asking again is no use; [`ClientError::NotRunning`] where no daemon
@@ -151,6 +161,11 @@ impl Client {
         match &error {
             ClientError::Closed => breaks.count(),
             ClientError::Refused(failure) if failure.kind == FailureKind::Stopping => {}
+            ClientError::Refused(failure) if failure.kind == FailureKind::NotFound => {
+                let left = breaks.left_to_meet().ok_or(error)?;
+                sleep(RECONNECT_PAUSE.min(left));
+                return Ok(());
+            }
             _ => return Err(error),
         }
         let Some(until) = breaks.wait_until().filter(|_| self.waits_for_restarts) else {
@@ -168,8 +183,31 @@ impl Client {
                         return Err(error);
                     }
                 }
-                outcome => return outcome,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    breaks.is_back();
+                    return self.await_others(breaks);
+                }
             }
+        }
+    }
+
+    /// Waits until the next daemon has met the others, or has had the time for it; where it ends,
+    /// too, the question that follows tells.
+    fn await_others(&mut self, breaks: &Breaks) -> Result<(), ClientError> {
+        let left = breaks.left_to_meet().filter(|_| self.others > 0);
+        let Some(left) = left else {
+            return Ok(());
+        };
+        let met = Call::Wait {
+            mounted: false,
+            peers: self.others,
+            file: None,
+            timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        };
+        match self.start(&met).and_then(|()| self.next_reply()) {
+            Ok(_) | Err(ClientError::Refused(_) | ClientError::Closed) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -178,6 +216,7 @@ impl Client {
         let mut anew = Self::connect(&self.sockets)?;
         anew.set_patience(self.patience)?;
         anew.waits_for_restarts = self.waits_for_restarts;
+        anew.others = self.others;
         *self = anew;
         Ok(())
     }
