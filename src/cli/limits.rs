@@ -21,7 +21,7 @@ pub struct LimitsOptions {
     #[arg(long, value_name = "RATE", conflicts_with = "configured")]
     down: Option<RateLimit>,
     /// Whether the network costs by the byte, so that nothing is fetched that no program reads
-    #[arg(long, value_name = "on|off", value_parser = on_or_off, conflicts_with = "configured")]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off(), conflicts_with = "configured")]
     metered: Option<bool>,
     /// Set all as the configuration has them
     #[arg(long)]

@@ -62,11 +62,11 @@ enum Change {
 struct How {
     /// Share also what others on this machine may not read
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off())]
     include_private: Option<bool>,
     /// Give its files to legacy peers, too
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off())]
     legacy: Option<bool>,
     /// Share it with these alone: names, keys or @groups, with commas between; '*' is all
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
@@ -76,7 +76,7 @@ struct How {
     exclude: Option<Vec<String>>,
     /// Share also files that hold secrets and what editors leave behind
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "on", value_parser = on_or_off)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off())]
     no_default_excludes: Option<bool>,
 }
 

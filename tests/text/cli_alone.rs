@@ -166,6 +166,12 @@ fn completions_are_there_for_three_shells() {
         .env("COMPLETE", "fish")
         .args(["--", "p2pfs", "pref"]);
     assert!(stdout(&offered.output().unwrap()).starts_with("prefetch\t"));
+    let mut switched = p2pfs(dir.path());
+    let switched =
+        switched
+            .env("COMPLETE", "fish")
+            .args(["--", "p2pfs", "limits", "--metered", ""]);
+    assert_eq!(stdout(&switched.output().unwrap()), "on\noff\n");
     for place in ["", "x/"] {
         let mut offered = p2pfs(dir.path());
         let offered = offered
