@@ -157,6 +157,10 @@ impl State {
         } else {
             cause
         };
+        if cause == Cause::Created {
+            // what was closed under this name is another file
+            self.queue.forget_closed(slot);
+        }
         let size_bytes = seen.identity.size_bytes;
         if self.queue.note_change(slot, cause) {
             if cause > Cause::Walk {

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::asking::failure_of;
 use super::behind::{self, Pending};
@@ -19,6 +21,10 @@ use crate::transfer::session::{
     self, Accepted, Delivery, SHORT_WAY_MAX_BYTES, SendRange, lane_of, proof_of, question,
 };
 use crate::wire::native::tcp::{Lane, Request, Response};
+
+/// How long a question waits to be allowed, where fetching is limited; then it is put anew, perhaps
+/// to another and for less. Well within the patience of who reads.
+const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Verified bytes to be stored, and where.
 type ToStore = (Arc<Verified>, CacheFile);
@@ -101,7 +107,11 @@ impl Inner {
         };
         let lane = lane_of(request.lane);
         let is_waited_for = request.lane == plan::Lane::Urgent;
-        self.download.pass(request.range.len(), is_waited_for).await;
+        let allowed = self.download.pass(request.range.len(), is_waited_for);
+        if timeout(ALLOWED_WITHIN, allowed).await.is_err() {
+            // nobody's fault, and no reason to give up: as if its holder had no time
+            return self.fail(&request, Failure::Busy);
+        }
         let (node, progress) = (request.node, self.progress(&request));
         let answer = (self.asking.ask)(node, address, lane, question(&request), progress).await;
         match proof_of(answer) {

@@ -117,7 +117,8 @@ impl Plan {
         };
         let until = match failure {
             Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
-            Failure::Busy | Failure::Ours => peer.rest_busy(now, jitter),
+            Failure::Busy => peer.rest_busy(now, jitter, true),
+            Failure::Ours => peer.rest_busy(now, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
                 self.take_out_all(&content);
@@ -274,7 +275,7 @@ impl Plan {
     fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {
         let holders = fetch.holders().keys();
         holders
-            .filter_map(|node| self.peers.get(node)?.delivered_at(now))
+            .filter_map(|node| self.peers.get(node)?.worked_at(now))
             .max()
     }
 

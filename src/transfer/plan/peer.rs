@@ -81,8 +81,8 @@ pub(super) struct Peer {
     pub parked: [Line; 3],
     /// When anything of it last came.
     pub(super) heard_at: Option<Instant>,
-    /// When bytes of it last came.
-    delivered_at: Option<Instant>,
+    /// When bytes of it last came, or it said that it is busy.
+    worked_at: Option<Instant>,
     /// Since when something is asked of it without a pause.
     busy_since: Option<Instant>,
     pub silence: Silence,
@@ -234,7 +234,7 @@ impl Peer {
     /// Bytes came, of use or not.
     pub fn moved(&mut self, now: Instant, bytes: u64) {
         self.moved_bytes += bytes;
-        (self.heard_at, self.delivered_at) = (Some(now), Some(now));
+        (self.heard_at, self.worked_at) = (Some(now), Some(now));
         self.silence = Silence::default();
     }
 
@@ -305,9 +305,9 @@ impl Peer {
             && (idle || self.quiet_for(now, since) < limit)
     }
 
-    /// When bytes of it last came, whoever they were for; nothing where it may not be asked.
-    pub fn delivered_at(&self, now: Instant) -> Option<Instant> {
-        self.delivered_at.filter(|_| !self.is_shunned(now))
+    /// When it was last known to be at work, for whomever; nothing where it may not be asked.
+    pub fn worked_at(&self, now: Instant) -> Option<Instant> {
+        self.worked_at.filter(|_| !self.is_shunned(now))
     }
 
     /// Another was sooner: it takes at least as long as it has taken so far.
@@ -351,8 +351,10 @@ impl Peer {
         until
     }
 
-    pub fn rest_busy(&mut self, now: Instant, jitter: f64) -> Instant {
+    /// Nothing is held against it; where it says itself that it is busy, our turn will come.
+    pub fn rest_busy(&mut self, now: Instant, jitter: f64, says_so: bool) -> Instant {
         self.heard_at = Some(now);
+        self.worked_at = if says_so { Some(now) } else { self.worked_at };
         self.busy += 1;
         let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
         let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);

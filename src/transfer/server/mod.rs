@@ -37,8 +37,8 @@ use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 /// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
 const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// How long an answer waits for its bytes to be allowed, where sending is limited; then its asker
-/// is told to ask another.
-const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
+/// is told that we are busy, well before its patience ends.
+const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// What serving may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -247,6 +247,31 @@ fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_dea
 }
 
 #[test]
+fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+    let mut bench = Bench::new(1);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, MIB, &[peer]);
+    let (begun, deadline) = (bench.now, bench.now + PATIENCE);
+    bench
+        .plan
+        .demand(begun, content, page(1), deadline)
+        .unwrap();
+    let failed_at = loop {
+        if let Some(request) = bench.plan.poll_request(bench.now) {
+            bench.now += Duration::from_secs(4);
+            bench.plan.failed(bench.now, request.id, Failure::Busy);
+        }
+        bench.now += Duration::from_millis(100);
+        bench.plan.handle_timeout(bench.now);
+        let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+            break bench.now;
+        }
+    };
+    assert!((4..=6).contains(&((failed_at - begun).as_secs() / PATIENCE.as_secs())));
+}
+
+#[test]
 fn a_holder_that_brings_nothing_to_anybody_is_given_up_at_the_deadline() {
     let mut bench = Bench::new(1);
     let dying = SimPeer::new(1, LAN).dying(1000, Death::Silence);
