@@ -61,7 +61,13 @@ impl State {
 
     /// Leaves a file alone that was closed and is open for writing: for as long as nobody has
     /// written to it. What comes later waits for who is about to be done, not for who goes on.
-    fn rest_closing(&mut self, slot: Slot, size_bytes: u64, now: Instant, age: Duration) {
+    pub(super) fn rest_closing(
+        &mut self,
+        slot: Slot,
+        size_bytes: u64,
+        now: Instant,
+        age: Duration,
+    ) {
         let wait = age.min(self.quiet / 2).max(CLOSING_WAIT);
         if wait > CLOSING_WAIT {
             self.order.forget_file(slot);
@@ -98,6 +104,7 @@ impl State {
                     self.order.note_hashed(slot, seen.identity);
                 }
                 self.order.set_seen(seen.identity);
+                self.queue.forget_closed(slot);
                 self.become_file(slot);
                 if let Some(bytes) = read.bytes {
                     self.kept.put(hash, bytes);
@@ -115,11 +122,16 @@ impl State {
             }
             // the writer that was met may be who closed it since, and a date have been set after
             Outcome::BeingWritten(_) if reopened => {
+                self.queue.note_closed(slot, now);
                 return self.queue.enqueue(slot, size_bytes, false);
             }
             _ if closed => {}
             Outcome::BeingWritten(age) if read.sure && !written_to => {
                 return self.rest_closing(slot, size_bytes, now, age);
+            }
+            Outcome::BeingWritten(_) | Outcome::Changed if self.queue.is_closed(slot) => {
+                self.order.forget_file(slot);
+                return self.rest_closing(slot, size_bytes, now, Duration::ZERO);
             }
             Outcome::Changed | Outcome::BeingWritten(_) | Outcome::Want => {
                 self.rest(slot, size_bytes, now, Rest::Written);
@@ -129,7 +141,10 @@ impl State {
         }
         match closed {
             // what was closed meanwhile is read in the turn of its close
-            true => self.queue.enqueue(slot, size_bytes, true),
+            true => {
+                self.queue.note_closed(slot, now);
+                self.queue.enqueue(slot, size_bytes, true);
+            }
             false => self.order.forget_file(slot),
         }
     }

@@ -1,6 +1,6 @@
 //! What becomes of a name when it was looked at.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::left_out::LeftOutWhy;
@@ -134,10 +134,14 @@ impl State {
         }
         if let Some(row) = self.ledger.get(seen.identity.dev, seen.identity.ino)
             && row.identity == seen.identity
-            && !row.doubted
+            && (!row.doubted || cause == Cause::Walk && seen.linked_again)
         {
             self.withdraw(slot);
-            self.list_file(slot, seen, row.hash, false);
+            self.list_file(slot, seen, row.hash, row.doubted);
+            if row.doubted {
+                // as the name is by which it was read
+                self.rest(slot, seen.identity.size_bytes, now, Rest::Verify);
+            }
             return;
         }
         self.schedule(slot, seen, cause, now);
@@ -170,9 +174,22 @@ impl State {
             return;
         }
         match cause {
-            Cause::Closed => self.await_hash(slot, size_bytes, true, now),
+            Cause::Closed => {
+                self.queue.note_closed(slot, now);
+                self.await_hash(slot, size_bytes, true, now);
+            }
+            // a close that waits does so no longer for that
+            Cause::Modified if self.queue.is_closed(slot) => {
+                self.order.forget_file(slot);
+                if self.queue.stage(slot).is_none() {
+                    self.rest_closing(slot, size_bytes, now, Duration::ZERO);
+                }
+            }
             Cause::Created | Cause::Modified => self.rest(slot, size_bytes, now, Rest::Written),
-            Cause::Reopened => self.await_hash(slot, size_bytes, false, now),
+            Cause::Reopened => {
+                self.queue.note_closed(slot, now);
+                self.await_hash(slot, size_bytes, false, now);
+            }
             Cause::Walk | Cause::Unlinked => {
                 let waits = match self.queue.stage(slot) {
                     Some(Stage::Resting { why, .. }) => *why != Rest::Verify,

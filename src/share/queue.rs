@@ -75,6 +75,8 @@ pub(super) struct Taken {
     pub(super) sure: bool,
     /// It was at rest, and no close was reported since it was written to.
     pub(super) unclosed: bool,
+    /// Since when a close of it waits for others who write to it.
+    pub(super) closed_at: Option<Instant>,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -87,6 +89,8 @@ pub(super) struct HashQueue {
     verifying: HashSet<Slot>,
     /// Files to be read that nobody was seen closing.
     unclosed: HashSet<Slot>,
+    /// Since when a close waits that was reported, of files that others write to.
+    closed: HashMap<Slot, Instant>,
     numbers: u64,
 }
 
@@ -140,7 +144,7 @@ impl HashQueue {
     }
 
     fn insert(&mut self, lane: Lane, at: i64, slot: Slot, size_bytes: u64, sure: bool) {
-        self.withdraw(slot);
+        self.take_out(slot);
         let key = match size_bytes > PROMISED_MAX_BYTES {
             true => (Lane::Large, size_bytes.cast_signed(), slot),
             false => (lane, at, slot),
@@ -156,7 +160,7 @@ impl HashQueue {
 
     /// Leaves the file alone for a while.
     pub(super) fn rest(&mut self, slot: Slot, size_bytes: u64, until: Instant, why: Rest) {
-        self.withdraw(slot);
+        self.take_out(slot);
         self.resting.insert((until, slot));
         if why == Rest::Verify {
             self.verifying.insert(slot);
@@ -169,8 +173,28 @@ impl HashQueue {
         self.stages.insert(slot, stage);
     }
 
+    /// A close of the file waits, from now on unless one does already.
+    pub(super) fn note_closed(&mut self, slot: Slot, now: Instant) {
+        self.closed.entry(slot).or_insert(now);
+    }
+
+    /// Whether a close of the file waits.
+    pub(super) fn is_closed(&self, slot: Slot) -> bool {
+        self.closed.contains_key(&slot)
+    }
+
+    /// No close of the file waits any more: it was read.
+    pub(super) fn forget_closed(&mut self, slot: Slot) {
+        self.closed.remove(&slot);
+    }
+
     /// Takes the file out, wherever it is; a hashing that goes on counts for nothing.
     pub(super) fn withdraw(&mut self, slot: Slot) {
+        self.closed.remove(&slot);
+        self.take_out(slot);
+    }
+
+    fn take_out(&mut self, slot: Slot) {
         self.verifying.remove(&slot);
         self.unclosed.remove(&slot);
         match self.stages.remove(&slot) {
@@ -230,6 +254,7 @@ impl HashQueue {
             size_bytes,
             sure,
             unclosed: self.unclosed.remove(&slot),
+            closed_at: self.closed.get(&slot).copied(),
             cancel,
         })
     }
@@ -250,6 +275,7 @@ impl HashQueue {
                 if self.stages.is_empty() {
                     self.stages.shrink_to(ROOM_KEPT);
                     self.verifying.shrink_to(ROOM_KEPT);
+                    self.closed.shrink_to(ROOM_KEPT);
                 }
                 Some(finished)
             }

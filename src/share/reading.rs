@@ -66,8 +66,8 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     };
     let is_done = match writers {
         Writers::None => true,
-        // another than the one who closed it, and idle
-        Writers::Some => job.taken.sure && age >= shared.quiet / 2,
+        // another than the one who closed it, who is idle, or must not keep it waiting any longer
+        Writers::Some => job.taken.sure && (age >= shared.quiet / 2 || is_overdue(shared, job)),
         Writers::Unknown => job.taken.sure,
     };
     if !is_done {
@@ -79,6 +79,12 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
         recent,
         unwritten: writers == Writers::None,
     })
+}
+
+/// Whether a close has waited long enough for others who write to the file.
+fn is_overdue(shared: &Shared, job: &Job) -> bool {
+    let closed_at = job.taken.closed_at;
+    closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
 }
 
 /// What it means that a file has this hash: nothing, where it changed while it was read.

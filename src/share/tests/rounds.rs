@@ -282,7 +282,7 @@ fn what_is_half_written_is_not_listed_though_its_last_writer_closed_it_just_befo
     let mut rounds = Rounds::with_quiet(PATIENCE * 10);
     fs::write(rounds.at("f"), b"1111").unwrap();
     let mut writer = begin_writing(&rounds.at("f"), b"22");
-    rounds.run_and_hash_until_at_rest("f", Rest::Written);
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     writer.write_all(b"22").unwrap();
     drop(writer);
@@ -303,7 +303,7 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
     while rounds.shared.lock().read.is_empty() {
         std::thread::yield_now();
     }
-    rounds.run_and_hash_until_at_rest("f", Rest::Written);
+    rounds.run_and_hash_until_at_rest("f", Rest::Closing);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
     rounds.run_and_hash();
@@ -370,6 +370,49 @@ fn what_was_closed_by_one_writer_is_listed_while_another_has_it_open_and_is_idle
     rounds.run();
     rounds.told_at(|event| is_put(event, "f", holds(b"1111")));
     drop(idle);
+}
+
+#[test]
+fn what_was_closed_by_one_name_is_listed_by_both_while_another_has_it_open_and_is_idle() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
+    rounds.run_and_hash();
+    let idle = begin_writing(&rounds.at("g"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let root = rounds.root;
+    rounds.run_and_hash_until(|state| {
+        for name in ["f", "g"] {
+            let slot = state.tree.child(root, name.as_bytes()).unwrap();
+            assert_ne!(state.queue.why_resting(slot), Some(Rest::Written));
+        }
+        let left = state.queue.files_left() + state.rechecks.len();
+        left == 0 && state.order.is_empty() && state.read.is_empty()
+    });
+    rounds.run();
+    for name in ["f", "g"] {
+        rounds.told_at(|event| is_put(event, name, holds(b"1111")));
+    }
+    drop(idle);
+}
+
+#[test]
+fn what_one_program_closes_is_listed_though_another_goes_on_writing_to_it() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"0000").unwrap();
+    rounds.run_and_hash();
+    let mut other = begin_writing(&rounds.at("f"), b"");
+    fs::write(rounds.at("f"), b"1111").unwrap();
+    let (root, deadline) = (rounds.root, Instant::now() + PATIENCE);
+    while rounds.told_count("f") == 1 {
+        assert!(Instant::now() < deadline, "told: {:?}", rounds.told);
+        rounds.run();
+        let state = rounds.shared.lock();
+        let slot = state.tree.child(root, b"f").unwrap();
+        if state.queue.why_resting(slot) == Some(Rest::Closing) {
+            other.write_all(b"2").unwrap();
+        }
+    }
 }
 
 #[test]
