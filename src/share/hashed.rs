@@ -111,7 +111,10 @@ impl State {
                 }
                 self.list_file(slot, &seen, hash, trust != Trust::Sure);
                 if (written_to || racy) && !closed {
-                    let why = [Rest::Verify, Rest::Written][usize::from(written_to)];
+                    let why = match written_to {
+                        true => Rest::Written,
+                        false => Rest::Verify,
+                    };
                     self.rest(slot, seen.identity.size_bytes, now, why);
                 }
                 again.inspect(|cause| self.recheck(slot, *cause));

@@ -85,7 +85,15 @@ impl Rounds {
         self.hasher.get_or_insert_with(hash);
     }
 
-    /// The same with somebody who hashes, until it is so.
+    /// Somebody hashes, until so many files were read that the scanner has yet to hear of.
+    fn hash_until_read(&mut self, count: usize) {
+        self.begin_hashing();
+        while self.shared.lock().read.len() < count {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Rounds beside somebody who hashes, until it is so.
     fn run_and_hash_until(&mut self, is_so: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         self.begin_hashing();
@@ -299,10 +307,7 @@ fn what_is_written_to_again_before_it_is_read_is_not_listed_half_written() {
     assert_eq!(rounds.shared.lock().queue.files_left(), 1);
     let writer = begin_writing(&rounds.at("f"), b"22");
     // it is read, whole and at once, before the write is heard of
-    rounds.begin_hashing();
-    while rounds.shared.lock().read.is_empty() {
-        std::thread::yield_now();
-    }
+    rounds.hash_until_read(1);
     rounds.run_and_hash_until_at_rest("f", Rest::Closing);
     assert_eq!(rounds.told_count("f"), 0, "{:?}", rounds.told);
     drop(writer);
@@ -317,10 +322,7 @@ fn a_file_dated_after_the_close_that_came_while_it_was_opened_to_be_read_does_no
     let writer = begin_writing(&rounds.at("f"), b"22");
     rounds.run();
     // it has a writer still, which is all that is found out this time
-    rounds.begin_hashing();
-    while rounds.shared.lock().read.is_empty() {
-        std::thread::yield_now();
-    }
+    rounds.hash_until_read(1);
     drop(writer);
     date(&rounds.at("f"), 1_000_000);
     rounds.run_and_hash();
@@ -421,10 +423,7 @@ fn what_was_withdrawn_by_one_name_while_it_was_read_by_another_is_listed_by_neit
     fs::write(rounds.at("f"), b"1111").unwrap();
     fs::hard_link(rounds.at("f"), rounds.at("g")).unwrap();
     rounds.run();
-    rounds.begin_hashing();
-    while rounds.shared.lock().read.len() < 2 {
-        std::thread::yield_now();
-    }
+    rounds.hash_until_read(2);
     chmod(&rounds.at("g"), 0o600);
     rounds.run_and_hash();
     let gone = |event: &ShareEvent| match event {
@@ -459,10 +458,7 @@ fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_
     fs::write(rounds.at("f"), b"1111").unwrap();
     rounds.run();
     drop(begin_writing(&rounds.at("f"), b"22"));
-    rounds.begin_hashing();
-    while rounds.shared.lock().read.is_empty() {
-        std::thread::yield_now();
-    }
+    rounds.hash_until_read(1);
     rounds.run();
     rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
 }

@@ -354,7 +354,9 @@ impl Peer {
     /// Nothing is held against it; where it says itself that it is busy, our turn will come.
     pub fn rest_busy(&mut self, now: Instant, jitter: f64, says_so: bool) -> Instant {
         self.heard_at = Some(now);
-        self.worked_at = if says_so { Some(now) } else { self.worked_at };
+        if says_so {
+            self.worked_at = Some(now);
+        }
         self.busy += 1;
         let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
         let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);
