@@ -101,6 +101,15 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Whether an error is this process's want of something that may be free again soon: descriptors,
+/// memory, or a turn at what others change (`open(2)`, ERRORS).
+pub(crate) fn is_want(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+    )
+}
+
 /// What the system says of a file of the state directory, with what helps where that is clear.
 pub(crate) fn with_remedy(error: &io::Error) -> String {
     if let Some(limit) = limit_of_open_files(error) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::digest::{ContentHash, DigestError};
 use crate::extent::ByteRange;
-use crate::files::is_full;
+use crate::files::{is_full, is_want};
 
 /// Every failure of the cache. None of them leaves a wrong byte readable: what a failed call did
 /// not finish is as if it had not begun.
@@ -105,6 +105,11 @@ impl CacheError {
             path: path.into(),
             source,
         }
+    }
+
+    /// Whether it was this process's want alone: the same call may succeed a moment later.
+    pub fn is_want(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_want(source))
     }
 
     /// Whether the disk has no room.

@@ -249,8 +249,11 @@ impl Cache {
         self.core().file(hash, size_bytes)
     }
 
-    /// Opens a file that the cache has some of.
-    pub fn existing(&self, hash: &ContentHash) -> Option<CacheFile> {
+    /// Opens a file, where the cache has some of it.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    pub fn existing(&self, hash: &ContentHash) -> Result<Option<CacheFile>, CacheError> {
         self.core().existing(hash)
     }
 

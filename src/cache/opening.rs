@@ -53,17 +53,22 @@ impl Core {
         Ok(CacheFile { handle })
     }
 
-    pub(super) fn existing(self: &Arc<Self>, hash: &ContentHash) -> Option<CacheFile> {
-        self.index.lock().get(hash)?;
+    pub(super) fn existing(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        if self.index.lock().get(hash).is_none() {
+            return Ok(None);
+        }
         let handle = match self.claim(hash) {
             Found::Open(handle) => handle,
-            Found::Closed(entry) => self.reopen(*hash, entry, None).ok()?,
+            Found::Closed(entry) => self.reopen(*hash, entry, None)?,
             Found::Absent => {
                 self.release(hash, None);
-                return None;
+                return Ok(None);
             }
         };
-        Some(CacheFile { handle })
+        Ok(Some(CacheFile { handle }))
     }
 
     /// Waits until the hash is not busy, and takes it unless it is open.

@@ -32,7 +32,7 @@ impl Core {
             return;
         }
         self.index.lock().hold_for_a_moment(true);
-        if let Some(file) = self.existing(hash) {
+        if let Ok(Some(file)) = self.existing(hash) {
             let synced = file.shared().sync(&self.context);
             if synced.is_err() {
                 // its end would ask for the same again, and again

@@ -63,7 +63,7 @@ impl Core {
             ..VerifyProgress::default()
         };
         for hash in files {
-            if let Some(file) = self.existing(&hash)
+            if let Ok(Some(file)) = self.existing(&hash)
                 && file.verify(&mut done, &mut progress).is_break()
             {
                 return done;

@@ -1,18 +1,10 @@
 //! Small files that come before they are read: asked for in batches, and read from there until the
 //! cache has them.
 
-use super::content::{FixedVersion, NodeContent};
+use super::content::NodeContent;
+use super::fixed::FixedVersion;
 use crate::fs::{ReadNow, WholeFile};
 use crate::transfer::batches::SmallFile;
-
-impl FixedVersion {
-    pub(super) fn small(&self) -> SmallFile {
-        SmallFile {
-            hash: self.hash,
-            size_bytes: self.size_bytes,
-        }
-    }
-}
 
 impl NodeContent {
     /// Lets go of the cached files that are held for who was expected to read them.

@@ -13,19 +13,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::fixed::FixedVersion;
 use super::legacy::{LEGACY_READ, Legacy, RemoteBytes};
 use super::names::Names;
 use super::published::{Outdated, Published};
-use crate::cache::{Cache, CacheFile, ReadOutcome};
+use crate::cache::Cache;
 use crate::catalogue::View;
 use crate::digest::{ContentHash, ContentKey};
-use crate::extent::{ByteRange, ExtentSet};
+use crate::extent::ByteRange;
 use crate::fs::{
     Content, FileVersion, FsError, LaterReply, LegacyFile, LiveAttributes, LiveLook, OpenContent,
     Opened, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use crate::path::SharedPath;
-use crate::share::{ShareFile, ShareSet};
+use crate::share::ShareSet;
 use crate::transfer::batches::Batches;
 use crate::transfer::plan::PlanError;
 use crate::transfer::{FetchTicket, Fetcher, TransferError};
@@ -67,17 +68,6 @@ enum Source {
     Legacy(RemoteBytes),
 }
 
-pub(super) struct FixedVersion {
-    pub(super) hash: ContentHash,
-    pub(super) size_bytes: u64,
-    /// Held so that it is not evicted while open; absent where the cache could not make room.
-    cached: Option<CacheFile>,
-    /// A file of our own shares with the same content.
-    local: Option<ShareFile>,
-    /// What was here when it was opened, where that was not all.
-    here: ExtentSet,
-}
-
 impl NodeContent {
     /// Content over the given parts; what the event loop publishes is read where it is needed.
     pub(super) fn new(
@@ -114,34 +104,13 @@ impl NodeContent {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn open_fixed(&self, file: &FileVersion) -> Source {
-        // what is here proved its size; a version that says another is not what is here
-        let local = self.shares.source(&file.hash);
-        let local = local.filter(|local| local.size_bytes() == file.size_bytes);
-        let kept = self.cache.existing(&file.hash);
-        let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
-        // a local copy needs no room in the cache
-        let cached = match (&local, kept) {
-            (_, Some(kept)) => Some(kept),
-            (Some(_), None) => None,
-            (None, None) => self.cache.file(file.hash, file.size_bytes).ok(),
-        };
-        let mut version = FixedVersion {
-            hash: file.hash,
-            size_bytes: file.size_bytes,
-            cached,
-            local,
-            here: ExtentSet::new(),
-        };
-        if version.is_partial() {
-            version.here = version
-                .cached
-                .as_ref()
-                .map_or_else(ExtentSet::new, CacheFile::present);
-        } else {
-            version.here.insert(ByteRange::new(0, file.size_bytes));
+    fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
+        let version = FixedVersion::open(file, &self.cache, &self.shares);
+        // what another node has can be read without a descriptor
+        match version.wants() && self.published.view.load().is_mine_alone(&file.hash) {
+            true => Err(FsError::TooManyHandles),
+            false => Ok(version),
         }
-        Source::Fixed(version)
     }
 
     fn fetch(
@@ -151,7 +120,7 @@ impl NodeContent {
         ahead: bool,
         reply: ReadReply,
     ) -> ReadTicket {
-        let (hash, view) = (version.hash, Arc::clone(&self.published.view));
+        let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
         // nobody else has it, and what was not here would be here: its file changed
         if view.load().is_mine_alone(&hash) {
             reply(Err(FsError::Gone));
@@ -163,7 +132,7 @@ impl NodeContent {
             reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
         });
         let deadline = Instant::now() + self.read_deadline;
-        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes);
+        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
         let answer = match self.batches.read(version.small(), range, deadline, answer) {
             Ok(ticket) => return ReadTicket(ticket),
             Err(answer) => answer,
@@ -208,7 +177,7 @@ impl Drop for OpenVersion {
             && version.is_partial()
         {
             // what was fetched for it shows in its blocks from now on
-            let changed = Outdated::CachedBytes(version.hash);
+            let changed = Outdated::CachedBytes(version.hash());
             let _busy = self.content.changes.try_send(changed);
         }
     }
@@ -226,7 +195,7 @@ impl OpenContent for OpenVersion {
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
             // what the cache gives moves the reader on: its read-ahead must know
             let range = ByteRange::at(offset, buffer.len() as u64);
-            let content = ContentKey::new(version.hash, version.size_bytes);
+            let content = ContentKey::new(version.hash(), version.size_bytes());
             self.content.fetcher.note_read(content, range);
         }
         read
@@ -250,10 +219,7 @@ impl OpenContent for OpenVersion {
 
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
-            Source::Fixed(version) if version.is_partial() => {
-                let cached = version.cached.as_ref();
-                cached.map_or(range.len(), |cached| cached.missing_in(range).len())
-            }
+            Source::Fixed(version) if version.is_partial() => version.missing_bytes(range),
             // one open of a legacy peer's file is one transfer of all of it
             _ => 0,
         }
@@ -261,8 +227,7 @@ impl OpenContent for OpenVersion {
 
     fn arrived_bytes(&self, range: ByteRange) -> u64 {
         match &self.source {
-            Source::Fixed(version) if version.here.contains(range) => 0,
-            Source::Fixed(version) => version.here.missing_in(range).len(),
+            Source::Fixed(version) => version.arrived_bytes(range),
             Source::Legacy(_) => range.len(),
             Source::Live(_) => 0,
         }
@@ -270,7 +235,7 @@ impl OpenContent for OpenVersion {
 
     fn backing(&self) -> Option<Arc<File>> {
         match &self.source {
-            Source::Fixed(version) => version.cached.as_ref()?.backing(),
+            Source::Fixed(version) => version.backing(),
             // The kernel and those who write to it share its pages: what it reads is live.
             Source::Live(file) => Some(file.clone()),
             // whose bytes nothing verified, and which may change under the reader
@@ -292,7 +257,7 @@ impl Content for NodeContent {
         let is_live = live.is_some();
         let source = match live {
             Some(file) => Source::Live(Arc::new(file)),
-            None => self.open_fixed(file),
+            None => Source::Fixed(self.open_fixed(file)?),
         };
         Ok(Opened {
             content: OpenVersion::new(self, source)?,
@@ -405,49 +370,6 @@ fn live_attributes(now: crate::share::Attributes) -> LiveAttributes {
         size_bytes: now.size_bytes,
         mtime: now.mtime,
         executable: now.executable,
-    }
-}
-
-impl FixedVersion {
-    /// Whether some of it may have to come from other nodes yet.
-    fn is_partial(&self) -> bool {
-        self.local.is_none()
-            && self
-                .cached
-                .as_ref()
-                .is_none_or(|cached| !cached.is_complete())
-    }
-
-    /// What is here without waiting.
-    fn read_local(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let wanted = ByteRange::at(offset, buffer.len() as u64);
-        if wanted.end > self.size_bytes {
-            return ReadNow::Failed(FsError::Fault);
-        }
-        if let Some(ReadNow::Done(length)) = self.read_cached(offset, buffer) {
-            return ReadNow::Done(length);
-        }
-        match &self.local {
-            Some(local) => read_unchanged(local, offset, buffer),
-            None => ReadNow::Wait,
-        }
-    }
-
-    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
-        match self.cached.as_ref()?.read_at(offset, buffer) {
-            Ok(ReadOutcome::Ready(length)) => Some(ReadNow::Done(length)),
-            // a disk that fails under the cache is no reason not to ask another node
-            Ok(ReadOutcome::Missing(_)) | Err(_) => None,
-        }
-    }
-}
-
-/// A file of our own that has this content is only as good as its last look: it is looked at again
-/// after the read, so that what was written meanwhile is not taken for the version.
-fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
-    match local.read_at(offset, buffer) {
-        Ok(length) if length == buffer.len() && local.is_current() => ReadNow::Done(length),
-        _ => ReadNow::Wait,
     }
 }
 

@@ -14,7 +14,7 @@
 //! | the event loop, what it keeps and what it publishes | `run`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
 //! | what is answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
 //! | where this node can be reached | `address`, `reach` |
-//! | what the filesystem reads | `content`, `ahead` |
+//! | what the filesystem reads | `content`, `fixed`, `ahead` |
 //! | what is given and taken unasked | `giving`, `courier`, `mailbox`, `inbox`, `mesh` |
 //! | legacy peers | `legacy` |
 //! | what others do wrong, and two machines with one key | `offence`, `offenders`, `copied` |
@@ -30,6 +30,7 @@ mod courier;
 pub mod door;
 mod error;
 mod events;
+mod fixed;
 mod generation;
 mod giving;
 mod handle;

@@ -160,12 +160,9 @@ pub(super) fn is_absence(error: Errno) -> bool {
     )
 }
 
-/// Whether the error is this process's want of something that may be free again soon.
+/// As [`crate::files::is_want`].
 pub(super) fn is_want(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR
-    )
+    crate::files::is_want(&error.into())
 }
 
 /// The libc crate has all of `fcntl(2)` but this (asm-generic/fcntl.h).

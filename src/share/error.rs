@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::digest::DigestError;
+use crate::files::is_want;
 
 /// Why a call on a share failed. No call that fails changes what is shared, but for
 /// [`ShareError::Gone`], which withdraws the content that was found changed.
@@ -106,6 +107,13 @@ pub enum ShareError {
         /// What the database said.
         reason: String,
     },
+}
+
+impl ShareError {
+    /// Whether it was this process's want alone: the same call may succeed a moment later.
+    pub fn is_want(&self) -> bool {
+        matches!(self, Self::Io(error) if is_want(error))
+    }
 }
 
 impl From<DigestError> for ShareError {

@@ -6,7 +6,7 @@
 //! stays there, the least recently written going first.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,11 +87,11 @@ impl Kept {
 }
 
 /// A file in memory, which is served as one on the disk is.
-pub(super) fn in_memory(bytes: &[u8]) -> Option<File> {
-    let file = memfd_create("p2pfs-kept", MemfdFlags::CLOEXEC).ok()?;
+pub(super) fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let file = memfd_create("p2pfs-kept", MemfdFlags::CLOEXEC)?;
     let mut file = File::from(file);
-    file.write_all(bytes).ok()?;
-    Some(file)
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 #[cfg(test)]

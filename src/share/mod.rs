@@ -251,30 +251,49 @@ impl ShareSet {
     /// A shared file with this content that looks as it did when it was hashed, opened; or, where
     /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
     /// harm, unless others may not read it any more: what is served is checked against the hash.
-    pub fn source(&self, hash: &ContentHash) -> Option<ShareFile> {
+    ///
+    /// # Errors
+    /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
+    /// where one could not be opened that may be the one.
+    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
-        let mut denied = false;
+        let (mut denied, mut want) = (false, None);
         for candidate in self.candidates(hash) {
             let Candidate { dir, path, .. } = &candidate;
             let opened = shared
                 .beneath
                 .open_share(dir)
                 .and_then(|share| shared.beneath.open_file(dir, share.as_fd(), path));
-            let Ok((file, seen)) = opened else { continue };
+            let (file, seen) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    want = want.or(beneath::is_want(error).then_some(error));
+                    continue;
+                }
+            };
             match candidate.judge(&seen) {
-                Judged::Same => return Some(candidate.file(file, *hash, &seen, shared)),
+                Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
                 Judged::Denied => denied = true,
                 Judged::Other => {}
             }
         }
         if denied {
             shared.lock().kept.forget(hash);
-            return None;
+            return Err(ShareError::NotHere);
         }
-        let bytes = shared.lock().kept.get(hash, Instant::now())?;
-        let file = kept::in_memory(&bytes)?;
-        let seen = Seen::of(&fstat(&file).ok()?);
-        Some(ShareFile::new(file, *hash, seen.identity, true, shared))
+        match want {
+            Some(error) => Err(error.into()),
+            None => self.replaced(hash),
+        }
+    }
+
+    /// What a small file was that was replaced a moment ago.
+    fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        let shared = &self.inner.shared;
+        let bytes = shared.lock().kept.get(hash, Instant::now());
+        let file = kept::in_memory(&bytes.ok_or(ShareError::NotHere)?)?;
+        let seen = Seen::of(&fstat(&file)?);
+        Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
     }
 
     /// The shared files that are listed with this content.

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::error::ShareError;
 use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble, outboard_bytes};
 use crate::digest::ContentHash;
+use crate::files::is_want;
 
 /// Files up to this size have no outboard on disk: hashing them takes a millisecond.
 pub(super) const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -127,7 +128,7 @@ impl Outboards {
     /// The pairs for a content, from memory, disk, or by hashing `file` again.
     ///
     /// # Errors
-    /// [`ShareError::Gone`] where `file` does not have the content any more.
+    /// [`ShareError::Gone`] where `file` does not have the content any more; [`ShareError::Io`].
     pub(super) fn load(
         &self,
         hash: ContentHash,
@@ -143,7 +144,10 @@ impl Outboards {
             return Ok(pairs);
         }
         let _alone = self.rebuilding[lane].lock();
-        if let Some(pairs) = self.recall(&hash).or_else(|| self.read(&hash, size_bytes)) {
+        if let Some(pairs) = self.recall(&hash) {
+            return Ok(pairs);
+        }
+        if let Some(pairs) = self.read(&hash, size_bytes)? {
             return Ok(self.note_in_memory(hash, pairs));
         }
         let made = self.make(&mut Sequential { file, offset: 0 }, size_bytes);
@@ -179,13 +183,17 @@ impl Outboards {
         self.lock().memory.get(hash).cloned().map(Pairs::Memory)
     }
 
-    fn read(&self, hash: &ContentHash, size_bytes: u64) -> Option<Pairs> {
-        self.lock().disk.get(hash)?;
-        let pairs = read_pairs(&self.path(hash), outboard_bytes(size_bytes));
-        if pairs.is_none() {
-            self.forget(hash);
+    /// Forgets one that cannot be read, but not where that was our own want.
+    fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<Pairs>> {
+        if self.lock().disk.get(hash).is_none() {
+            return Ok(None);
         }
-        pairs
+        match read_pairs(&self.path(hash), outboard_bytes(size_bytes)) {
+            Ok(Some(pairs)) => return Ok(Some(pairs)),
+            Err(error) if is_want(&error) => return Err(error),
+            Ok(None) | Err(_) => self.forget(hash),
+        }
+        Ok(None)
     }
 
     /// Under its name only when it is whole.
@@ -242,14 +250,15 @@ impl Outboards {
 }
 
 /// A stored outboard of that length; a large one stays where it is.
-fn read_pairs(path: &Path, bytes: u64) -> Option<Pairs> {
+fn read_pairs(path: &Path, bytes: u64) -> io::Result<Option<Pairs>> {
     if bytes <= IN_MEMORY_MAX_BYTES {
-        let pairs = std::fs::read(path).ok()?;
-        return (pairs.len() as u64 == bytes).then(|| Pairs::Memory(pairs.into()));
+        let pairs = std::fs::read(path)?;
+        let is_whole = pairs.len() as u64 == bytes;
+        return Ok(is_whole.then(|| Pairs::Memory(pairs.into())));
     }
-    let file = File::open(path).ok()?;
-    let is_whole = file.metadata().is_ok_and(|stat| stat.len() == bytes);
-    is_whole.then(|| Pairs::Disk(Arc::new(file)))
+    let file = File::open(path)?;
+    let is_whole = file.metadata()?.len() == bytes;
+    Ok(is_whole.then(|| Pairs::Disk(Arc::new(file))))
 }
 
 /// Reads a file from the start without moving its own position, which others may use.

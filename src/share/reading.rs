@@ -16,7 +16,7 @@ use super::outcome::{Outcome, Read, Trust};
 use super::queue::Taken;
 use super::shared::Shared;
 use crate::digest::ContentHash;
-use crate::files::is_full;
+use crate::files::{self, is_full};
 use crate::path::SharedPath;
 
 /// A file to read.
@@ -140,7 +140,7 @@ fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
 pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => Outcome::Changed,
-        _ if is_full(error) => Outcome::Want,
+        _ if is_full(error) || files::is_want(error) => Outcome::Want,
         _ => Outcome::Unreadable(opened.seen.identity),
     }
 }

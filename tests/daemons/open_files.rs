@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::thread;
 
 use macro_rules_attribute::apply;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -76,5 +77,35 @@ fn a_program_that_keeps_more_files_open_than_the_daemon_may_reads_all_of_them() 
         let mut read = Vec::new();
         let said = file.read_to_end(&mut read);
         assert!(said.is_ok() && read == *bytes, "many/{n}: {said:?}");
+    }
+}
+
+#[apply(promise)]
+fn a_holder_at_its_limit_of_open_files_is_waited_for_and_its_own_readers_are_told_of_the_limit() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["owner", "reader"]);
+    let [small, large] = [20 << 10, 3 << 20].map(|length| noise(7, length));
+    nodes[0].write("first", b"for which a connection is made");
+    nodes[0].write("small", &small);
+    nodes[0].write("large", &large);
+    for name in ["first", "small", "large"] {
+        nodes[1].wait_for_file(name);
+    }
+    fs::read(nodes[1].mounted("first")).unwrap();
+    let before = limit_open_files(&nodes[0], Some(LIMIT));
+    let own = File::open(nodes[0].mounted("small")).unwrap_err();
+    assert_eq!(own.raw_os_error(), Some(libc::ENFILE), "{own}");
+    let reading = [("small", small), ("large", large)].map(|(name, bytes)| {
+        let path = nodes[1].mounted(name);
+        thread::spawn(move || assert!(fs::read(path).expect(name) == bytes))
+    });
+    // what was asked before each of these is answered
+    for _ in 0..3 {
+        nodes[1].cli(&["ping", "owner", "--count", "1"]).expect_ok();
+    }
+    assert!(reading.iter().all(|reading| !reading.is_finished()));
+    limit_open_files(&nodes[0], before);
+    for reading in reading {
+        reading.join().unwrap();
     }
 }

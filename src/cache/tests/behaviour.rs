@@ -128,7 +128,7 @@ fn the_least_recently_used_file_goes_first_also_after_a_restart() {
     for source in &sources[..3] {
         fill(&cache, source);
     }
-    drop(cache.existing(&sources[0].hash()));
+    drop(cache.existing(&sources[0].hash()).unwrap());
     drop(cache);
     // A file system may count time in ticks: set what the order is about to be sure of it.
     let layout = super::super::layout::Layout {

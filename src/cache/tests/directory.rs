@@ -35,7 +35,7 @@ fn everything_is_there_again_after_a_restart() {
     let (cache, _events) = place.open();
     assert_eq!(cache.usage(), before);
     for source in &sources {
-        let file = cache.existing(&source.hash()).unwrap();
+        let file = cache.existing(&source.hash()).unwrap().unwrap();
         assert_eq!(source.check_all(&file), 33 * PAGE_BYTES);
         file.encode(ByteRange::new(65_536, 131_072)).unwrap();
     }

@@ -189,7 +189,7 @@ impl<'a> Pair<'a> {
         }
         self.cache().verify(|_| std::ops::ControlFlow::Continue(()));
         for (n, source) in self.sources.iter().enumerate() {
-            let Some(file) = self.cache().existing(&source.hash()) else {
+            let Some(file) = self.cache().existing(&source.hash()).unwrap() else {
                 self.pages.remove(&n);
                 continue;
             };

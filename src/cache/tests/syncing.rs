@@ -89,6 +89,7 @@ fn a_file_that_was_closed_before_it_was_synced_survives_a_power_cut_without_doub
         .cache
         .existing(&hash)
         .unwrap()
+        .unwrap()
         .shared()
         .state
         .lock()
@@ -106,7 +107,7 @@ fn a_file_that_was_closed_before_it_was_synced_survives_a_power_cut_without_doub
     drop(std::mem::replace(&mut slow.cache, other.open().0));
     let (cache, _events) = slow.place.open();
     assert_eq!(
-        slow.sources[0].check_all(&cache.existing(&hash).unwrap()),
+        slow.sources[0].check_all(&cache.existing(&hash).unwrap().unwrap()),
         SIZE as u64
     );
     assert_eq!(cache.unverified(), []);

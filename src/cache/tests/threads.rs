@@ -96,7 +96,7 @@ fn many_threads_in_little_room_never_see_a_wrong_byte() {
     let (cache, _events) = Cache::open(config).unwrap();
     for (hash, cached_bytes) in before {
         let source = sources.iter().find(|source| source.hash() == hash).unwrap();
-        let file = cache.existing(&hash).unwrap();
+        let file = cache.existing(&hash).unwrap().unwrap();
         assert_eq!(source.check_all(&file), cached_bytes);
     }
 }

@@ -127,7 +127,7 @@ impl Node {
         match &version.own {
             Some((share, path)) => self.shares.own(*share, path).ok(),
             None => {
-                let cached = self.cache.existing(&version.hash)?;
+                let cached = self.cache.existing(&version.hash).ok()??;
                 opened_anew(&*cached.backing()?).ok()
             }
         }

@@ -160,7 +160,7 @@ impl Offered {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
         // a share for some nodes alone is none for legacy peers, whatever it says
-        let is_offered = shares.contains(share) && self.shares.source(&file.hash).is_some();
+        let is_offered = shares.contains(share) && self.shares.source(&file.hash).is_ok();
         is_offered.then_some(file)
     }
 

@@ -122,7 +122,7 @@ fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
     bench.start();
     assert_eq!(bench.names(), ["a.log", "build", "build/out", "kept"]);
     let hash = ContentHash::of(b"log");
-    assert!(bench.set().source(&hash).is_some());
+    assert!(bench.set().source(&hash).is_ok());
     let spec = ShareSpec {
         exclude: ["*.log", "/build/"].map(str::to_owned).to_vec(),
         ..ShareSpec::new(bench.dir())
@@ -131,7 +131,7 @@ fn what_is_excluded_after_it_was_listed_disappears_and_comes_back() {
     bench.settle();
     assert_eq!(bench.names(), ["kept"]);
     assert!(
-        bench.set().source(&hash).is_none(),
+        bench.set().source(&hash).is_err(),
         "it is not served either"
     );
     bench.write("b.log", b"new");
@@ -409,7 +409,7 @@ fn a_removed_share_takes_all_its_entries_with_it() {
     bench.settle();
     assert!(bench.listing.is_empty());
     assert!(bench.set().list().is_empty());
-    assert!(bench.set().source(&ContentHash::of(b"f")).is_none());
+    assert!(bench.set().source(&ContentHash::of(b"f")).is_err());
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
     bench.wait_for("back", |b| b.has("d/f", b"f"));
 }

@@ -19,7 +19,7 @@ fn an_unchanged_share_is_known_again_without_an_event() {
     assert_eq!(bench.start(), index);
     assert_eq!(bench.history, [ShareEvent::Scanned { share: index }]);
     assert_eq!(bench.listing, before);
-    assert!(bench.set().source(&ContentHash::of(b"f")).is_some());
+    assert!(bench.set().source(&ContentHash::of(b"f")).is_ok());
 }
 
 #[test]

@@ -78,11 +78,11 @@ fn a_file_that_changed_unseen_is_gone_and_comes_back_as_what_it_is() {
     assert!(!file.is_current());
     let result = file.encode(ByteRange::new(100_000, 200_000));
     assert!(matches!(result, Err(ShareError::Gone)), "{result:?}");
-    assert!(bench.set().source(&ContentHash::of(&old)).is_none());
+    assert!(bench.set().source(&ContentHash::of(&old)).is_err());
     bench.wait_for("rehashed", |b| b.has("f", &new) && b.has("copy", &new));
     let removed = |e: &&ShareEvent| matches!(e, ShareEvent::Removed { .. });
     assert_eq!(bench.history.iter().filter(removed).count(), 2);
-    assert!(bench.set().source(&ContentHash::of(&new)).is_some());
+    assert!(bench.set().source(&ContentHash::of(&new)).is_ok());
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn another_name_of_the_same_content_takes_over() {
     bench.write("b", b"same");
     bench.wait_for("listed", |b| b.has("a", b"same") && b.has("b", b"same"));
     for name in ["a", "b"] {
-        assert!(bench.set().source(&ContentHash::of(b"same")).is_some());
+        assert!(bench.set().source(&ContentHash::of(b"same")).is_ok());
         fs::remove_file(bench.at(name)).unwrap();
         bench.settle();
     }
@@ -263,7 +263,7 @@ fn a_small_file_that_was_replaced_a_moment_ago_is_served_as_it_was() {
     assert_eq!(served(&old, range, &after), &old[1000..200_000]);
     fs::remove_file(bench.at("f")).unwrap();
     bench.wait_for("gone", |b| b.entry("f").is_none());
-    assert!(bench.set().source(&ContentHash::of(&new)).is_some());
+    assert!(bench.set().source(&ContentHash::of(&new)).is_ok());
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn what_others_may_not_read_any_more_is_not_served_before_a_watcher_tells() {
     bench.chmod("large", 0o640);
     for bytes in [&small, &large] {
         let hash = ContentHash::of(bytes);
-        assert!(bench.set().source(&hash).is_none());
+        assert!(bench.set().source(&hash).is_err());
     }
     let range = ByteRange::at(0, 100);
     assert!(
@@ -296,9 +296,9 @@ fn what_was_kept_of_a_file_is_not_served_once_others_may_not_read_it() {
     bench.wait_for("listed", |b| b.has("f", b"told by mistake"));
     bench.chmod("f", 0o600);
     let hash = ContentHash::of(b"told by mistake");
-    assert!(bench.set().source(&hash).is_none());
+    assert!(bench.set().source(&hash).is_err());
     bench.wait_for("withdrawn", |b| b.entry("f").is_none());
-    assert!(bench.set().source(&hash).is_none());
+    assert!(bench.set().source(&hash).is_err());
 }
 
 #[test]

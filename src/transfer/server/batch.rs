@@ -53,7 +53,8 @@ impl Inner {
             match whole {
                 Ok(proof) => packed.push_here(&proof),
                 Err(Unserved::Gone) => packed.push_gone(),
-                Err(Unserved::NotHere) => packed.push_not_here(),
+                // it is asked for alone then, and told more
+                Err(Unserved::NotHere | Unserved::Busy) => packed.push_not_here(),
             }
         }
         turn.made();
@@ -63,7 +64,7 @@ impl Inner {
     }
 
     fn whole(&self, file: &SmallFile) -> Result<Vec<u8>, Unserved> {
-        let source = self.find(&file.hash).ok_or(Unserved::NotHere)?;
+        let source = self.find(&file.hash)?;
         if source.size_bytes() != file.size_bytes {
             return Err(Unserved::NotHere);
         }

@@ -280,7 +280,7 @@ impl Server {
         }
         let askers = self.askers(hash, &from);
         self.inner.askers.lock().note(Instant::now(), *hash, from);
-        let source = self.inner.find(hash)?;
+        let source = self.inner.find(hash).ok()?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
         let ranges = if all {
             ExtentSet::new()
@@ -351,14 +351,15 @@ impl Server {
         let inner = self.inner.clone();
         let found = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let source = inner.find(&hash)?;
-            let ranges = longest(source.ranges(), HOLDINGS_RANGES_MAX);
-            Some(Response::Holdings {
-                ranges,
-                size_bytes: source.size_bytes(),
-            })
+            match inner.find(&hash) {
+                Ok(source) => Response::Holdings {
+                    ranges: longest(source.ranges(), HOLDINGS_RANGES_MAX),
+                    size_bytes: source.size_bytes(),
+                },
+                Err(why) => why.into(),
+            }
         });
-        found.await.ok().flatten().unwrap_or(Response::NotHere)
+        found.await.unwrap_or(Response::Busy)
     }
 
     /// Sees to it that what was opened for this answer is closed again.
@@ -401,8 +402,10 @@ impl Inner {
         let mut outcome = Unserved::NotHere;
         // what was open may be gone while another source has the bytes
         for _ in 0..2 {
-            let Some(source) = self.opened(hash, range) else {
-                break;
+            let source = match self.opened(hash, range) {
+                Ok(source) => source,
+                Err(Unserved::NotHere) => break,
+                Err(why) => return why.into(),
             };
             if source.size_bytes() != size_bytes {
                 return Response::NotHere;
@@ -418,36 +421,37 @@ impl Inner {
             let stale = self.opened.lock().remove(hash);
             drop(stale);
         }
-        match outcome {
-            Unserved::Gone => Response::Gone,
-            Unserved::NotHere => Response::NotHere,
-        }
+        outcome.into()
     }
 
     /// The source of the last question, or one found anew and kept for the next.
-    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Option<Source> {
+    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, Unserved> {
         let now = Instant::now();
         if let Some(source) = self.opened.lock().get(now, hash, range) {
-            return Some(source);
+            return Ok(source);
         }
         let source = self.find(hash)?;
         let mut opened = self.opened.lock();
         let closed = opened.put(now, *hash, source.clone(), range);
         drop(opened);
         closed.into_iter().for_each(close_beside);
-        Some(source)
+        Ok(source)
     }
 
     /// A whole source first, else a part of one.
-    fn find(&self, hash: &ContentHash) -> Option<Source> {
-        let cached = || self.cache.existing(hash).map(Source::Cached);
+    fn find(&self, hash: &ContentHash) -> Result<Source, Unserved> {
+        let cached = || match self.cache.existing(hash)? {
+            Some(file) => Ok(Source::Cached(file)),
+            None => Err(Unserved::NotHere),
+        };
         if self.cache.is_complete(hash) {
             return cached();
         }
-        self.shares.source(hash).map(Source::Shared).or_else(|| {
-            let some = self.cache.cached_bytes(hash) > 0;
-            some.then(cached).flatten()
-        })
+        match self.shares.source(hash) {
+            Ok(file) => Ok(Source::Shared(file)),
+            Err(_) if self.cache.cached_bytes(hash) > 0 => cached(),
+            Err(why) => Err(why.into()),
+        }
     }
 }
 

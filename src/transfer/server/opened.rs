@@ -14,6 +14,7 @@ use crate::cache::{CacheError, CacheFile};
 use crate::digest::ContentHash;
 use crate::extent::{ByteRange, ExtentSet};
 use crate::share::{ShareError, ShareFile};
+use crate::wire::native::tcp::Response;
 
 /// How many files are kept open.
 const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -43,6 +44,38 @@ pub(super) enum Unserved {
     Gone,
     /// This part of it is not here.
     NotHere,
+    /// It may well be here: what is missing is a descriptor, or memory.
+    Busy,
+}
+
+impl From<CacheError> for Unserved {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Damaged { .. } => Self::Gone,
+            error if error.is_want() => Self::Busy,
+            _ => Self::NotHere,
+        }
+    }
+}
+
+impl From<ShareError> for Unserved {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Gone => Self::Gone,
+            error if error.is_want() => Self::Busy,
+            _ => Self::NotHere,
+        }
+    }
+}
+
+impl From<Unserved> for Response {
+    fn from(why: Unserved) -> Self {
+        match why {
+            Unserved::Gone => Self::Gone,
+            Unserved::NotHere => Self::NotHere,
+            Unserved::Busy => Self::Busy,
+        }
+    }
 }
 
 impl Source {
@@ -79,14 +112,8 @@ impl Source {
     /// The range with its proof. Blocking: reads and hashes.
     pub fn encode(&self, range: ByteRange) -> Result<Vec<u8>, Unserved> {
         match self {
-            Self::Cached(file) => file.encode(range).map_err(|error| match error {
-                CacheError::Damaged { .. } => Unserved::Gone,
-                _ => Unserved::NotHere,
-            }),
-            Self::Shared(file) => file.encode(range).map_err(|error| match error {
-                ShareError::Gone => Unserved::Gone,
-                _ => Unserved::NotHere,
-            }),
+            Self::Cached(file) => Ok(file.encode(range)?),
+            Self::Shared(file) => Ok(file.encode(range)?),
         }
     }
 

@@ -1,0 +1,143 @@
+//! An open version with a fixed content, and what of it is on this machine.
+//!
+//! Owns the order in which a content is looked for here: the cache, then a shared file of our own
+//! that has it. Never asks another node, and never gives a byte that is not of the version.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::cache::{Cache, CacheError, CacheFile, ReadOutcome};
+use crate::digest::ContentHash;
+use crate::extent::{ByteRange, ExtentSet};
+use crate::fs::{FileVersion, FsError, ReadNow};
+use crate::share::{ShareError, ShareFile, ShareSet};
+use crate::transfer::batches::SmallFile;
+
+pub(super) struct FixedVersion {
+    hash: ContentHash,
+    size_bytes: u64,
+    /// Held so that it is not evicted while open; absent where the cache could not make room.
+    cached: Option<CacheFile>,
+    /// A file of our own shares with the same content.
+    local: Option<ShareFile>,
+    /// What was here when it was opened, where that was not all.
+    here: ExtentSet,
+    wants: bool,
+}
+
+impl FixedVersion {
+    /// Opens what is here of it. Asks the disk.
+    pub fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
+        let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
+        let wants = kept.as_ref().is_err_and(CacheError::is_want)
+            || local.as_ref().is_err_and(ShareError::is_want);
+        // what is here proved its size; a version that says another is not what is here
+        let kept = kept.ok().flatten();
+        let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
+        let local = local.ok();
+        let local = local.filter(|local| local.size_bytes() == file.size_bytes);
+        // a local copy needs no room in the cache
+        let cached = match (&local, kept) {
+            (_, Some(kept)) => Some(kept),
+            (Some(_), None) => None,
+            (None, None) => cache.file(file.hash, file.size_bytes).ok(),
+        };
+        let mut version = Self {
+            hash: file.hash,
+            size_bytes: file.size_bytes,
+            cached,
+            local,
+            here: ExtentSet::new(),
+            wants,
+        };
+        if version.is_partial() {
+            version.here = version
+                .cached
+                .as_ref()
+                .map_or_else(ExtentSet::new, CacheFile::present);
+        } else {
+            version.here.insert(ByteRange::new(0, file.size_bytes));
+        }
+        version
+    }
+
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub fn small(&self) -> SmallFile {
+        SmallFile {
+            hash: self.hash,
+            size_bytes: self.size_bytes,
+        }
+    }
+
+    /// Whether some of it may have to come from other nodes yet.
+    pub fn is_partial(&self) -> bool {
+        self.local.is_none()
+            && self
+                .cached
+                .as_ref()
+                .is_none_or(|cached| !cached.is_complete())
+    }
+
+    /// Whether some of it may be here that could not be opened, for want of descriptors or memory.
+    pub fn wants(&self) -> bool {
+        self.wants && self.is_partial()
+    }
+
+    /// How much of a range would have to come from other nodes now.
+    pub fn missing_bytes(&self, range: ByteRange) -> u64 {
+        let cached = self.cached.as_ref();
+        cached.map_or(range.len(), |cached| cached.missing_in(range).len())
+    }
+
+    /// How much of a range was not here when the version was opened.
+    pub fn arrived_bytes(&self, range: ByteRange) -> u64 {
+        match self.here.contains(range) {
+            true => 0,
+            false => self.here.missing_in(range).len(),
+        }
+    }
+
+    /// The file of the cache, where the kernel may read it without us.
+    pub fn backing(&self) -> Option<Arc<File>> {
+        self.cached.as_ref()?.backing()
+    }
+
+    /// What is here without waiting.
+    pub fn read_local(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let wanted = ByteRange::at(offset, buffer.len() as u64);
+        if wanted.end > self.size_bytes {
+            return ReadNow::Failed(FsError::Fault);
+        }
+        if let Some(ReadNow::Done(length)) = self.read_cached(offset, buffer) {
+            return ReadNow::Done(length);
+        }
+        match &self.local {
+            Some(local) => read_unchanged(local, offset, buffer),
+            None => ReadNow::Wait,
+        }
+    }
+
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> Option<ReadNow> {
+        match self.cached.as_ref()?.read_at(offset, buffer) {
+            Ok(ReadOutcome::Ready(length)) => Some(ReadNow::Done(length)),
+            // a disk that fails under the cache is no reason not to ask another node
+            Ok(ReadOutcome::Missing(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// A file of our own that has this content is only as good as its last look: it is looked at again
+/// after the read, so that what was written meanwhile is not taken for the version.
+fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    match local.read_at(offset, buffer) {
+        Ok(length) if length == buffer.len() && local.is_current() => ReadNow::Done(length),
+        _ => ReadNow::Wait,
+    }
+}
