@@ -97,10 +97,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
 /// Regular files, those of directories in the order of their names; links are not followed within
 /// them, and what is no file is left out.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
-    let unreadable = |error: io::Error| {
-        let name = escape(path.as_os_str().as_encoded_bytes());
-        CliError::plain(format!("{name}: {error}"))
-    };
+    let unreadable = |error: io::Error| unreadable(path, &error);
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if found.is_file() {
         files.push(path.to_path_buf());
@@ -108,9 +105,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
     }
     if !found.is_dir() {
         let name = escape(path.as_os_str().as_encoded_bytes());
-        return Err(CliError::plain(format!(
-            "{name} is neither file nor directory"
-        )));
+        let message = format!("{name} is neither file nor directory");
+        return Err(CliError::new(message, "name one that is"));
     }
     let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
     let mut entries = entries.map_err(unreadable)?;
@@ -124,12 +120,17 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
     Ok(())
 }
 
-fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone, CliError> {
-    let unreadable = |error: io::Error| {
-        let name = escape(path.as_os_str().as_encoded_bytes());
-        CliError::plain(format!("{name}: {error}"))
+fn unreadable(path: &Path, error: &io::Error) -> CliError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "name a file that is there; who is to have it comes after --to",
+        _ => "name a file that you may read",
     };
-    let file = readable(path).map_err(unreadable)?;
+    let name = escape(path.as_os_str().as_encoded_bytes());
+    CliError::new(format!("cannot send {name}: {error}"), remedy)
+}
+
+fn send_one(client: &mut Client, path: &Path, to: &[String]) -> Result<SendDone, CliError> {
+    let file = readable(path).map_err(|error| unreadable(path, &error))?;
     let call = Call::Send {
         name: Named::from_local(path),
         to: to.to_vec(),
@@ -234,7 +235,8 @@ mod tests {
         let mut files = Vec::new();
         collect(folder.path(), &mut files).unwrap();
         assert_eq!(files, [at("a"), at("b"), at("d/c")]);
-        assert!(collect(&at("nothing"), &mut files).is_err());
+        let error = collect(&at("nothing"), &mut files).unwrap_err();
+        assert!(error.to_string().contains("--to"), "{error}");
         assert!(collect(Path::new("/dev/null"), &mut files).is_err());
     }
 

@@ -167,7 +167,10 @@ impl Inner {
     }
 
     fn takes_from(&self, from: &NodeId) -> Result<&Inbox, String> {
-        let closed = || "its inbox is closed to this node".to_owned();
+        let closed = || {
+            let opens = "who runs it can name this node under [inbox], from";
+            format!("its inbox is closed to this node; {opens}")
+        };
         let inbox = self.parts.inbox.as_ref().ok_or_else(closed)?;
         let is_open = match &self.parts.accept {
             Accept::Nobody => false,

@@ -267,7 +267,11 @@ async fn wrong_bytes_and_too_many_are_refused_and_leave_nothing() {
 async fn an_inbox_is_closed_or_open_to_those_listed() {
     let closed = world(Accept::Nobody, 100);
     let refused = closed.offer(1, b"a", b"x", false).await;
-    assert_eq!(reason(refused), "its inbox is closed to this node");
+    let said = reason(refused);
+    assert!(
+        said.starts_with("its inbox is closed to this node"),
+        "{said}"
+    );
     let listed = world(Accept::Listed(vec![node(2).to_string()]), 100);
     assert!(matches!(
         listed.offer(1, b"a", b"x", false).await,
