@@ -300,6 +300,8 @@ fn a_token_that_waits_ends_with_the_warning_of_it_once_another_was_used() {
         cluster.start("other"),
     );
     let token = one.cli(&["invite"]).expect_ok();
+    let own = one.cli(&["join", token.trim()]).stderr;
+    assert!(own.contains("on the machine that is to come in"), "{own}");
     one.stop();
     two.stop();
     let state = two.home.join("state");

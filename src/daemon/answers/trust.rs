@@ -53,6 +53,11 @@ impl Service {
     pub(super) async fn join(&self, token: &str) -> Result<Joined, Failure> {
         let token = InviteToken::parse(token)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        if token.issuer == self.node.id() {
+            let remedy = "join with it on the machine that is to come in";
+            let own = Failure::new(FailureKind::Invalid, "this node itself made that token");
+            return Err(own.with_remedy(remedy));
+        }
         self.node
             .join(&token)
             .await
