@@ -70,6 +70,9 @@ pub enum ShareError {
         /// As given.
         index: u16,
     },
+    /// The node begins, and not all of its shares were added yet; soon it is known.
+    #[error("the shares are being added")]
+    Beginning,
     /// The name is not, or no longer, a thing that is shared.
     #[error("the name is not shared any more")]
     NotHere,
@@ -112,7 +115,11 @@ pub enum ShareError {
 impl ShareError {
     /// Whether it was this process's want alone: the same call may succeed a moment later.
     pub fn is_want(&self) -> bool {
-        matches!(self, Self::Io(error) if is_want(error))
+        match self {
+            Self::Io(error) => is_want(error),
+            Self::Beginning => true,
+            _ => false,
+        }
     }
 }
 

@@ -86,7 +86,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FileType, fstat, statat};
+use rustix::fs::{AtFlags, FileType, statat};
 use tokio::sync::mpsc;
 
 pub use config::{
@@ -112,8 +112,11 @@ pub(crate) use ledger::{Ledger, open_sound};
 use outboards::Outboards;
 use scanner::Scanner;
 use shared::Shared;
-use source::{Candidate, Judged};
 use state::State;
+
+/// For how long a set waits for its first shares, where nobody says that all were added: a folder
+/// on a disk that hangs must not make the node tell others to wait for ever.
+const BEGINNING_MAX: Duration = Duration::from_secs(10);
 
 /// All folders that this node offers. Clones are the same set; the last one dropped stops its
 /// threads and writes what is to be remembered.
@@ -124,6 +127,8 @@ pub struct ShareSet {
 
 struct Inner {
     shared: Arc<Shared>,
+    /// Until when a content that is not found may be in a share that is still to be added.
+    begins_until: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// One change of the shares at a time, since a check and what it allows belong together.
     changing: Mutex<()>,
@@ -151,6 +156,7 @@ impl ShareSet {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE_EVENTS);
         let inner = Inner {
             shared,
+            begins_until: Mutex::new(Some(Instant::now() + BEGINNING_MAX)),
             threads: Mutex::default(),
             changing: Mutex::default(),
         };
@@ -225,6 +231,17 @@ impl ShareSet {
         }
     }
 
+    /// All shares that the node begins with were added, or cannot be now: what is not found from
+    /// now on is not here.
+    pub fn all_added(&self) {
+        *self.inner.begins_until.lock() = None;
+    }
+
+    fn begins(&self) -> bool {
+        let until = *self.inner.begins_until.lock();
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Removes what the log still has of shares that were not added: to be called once all shares
     /// of the configuration are.
     pub fn forget_absent(&self) {
@@ -246,70 +263,6 @@ impl ShareSet {
     /// Whether a content is in shares that have readers and in no other; from memory.
     pub fn is_restricted(&self, hash: &ContentHash) -> bool {
         self.inner.shared.lock().is_restricted(hash)
-    }
-
-    /// A shared file with this content that looks as it did when it was hashed, opened; or, where
-    /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
-    /// harm, unless others may not read it any more: what is served is checked against the hash.
-    ///
-    /// # Errors
-    /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
-    /// where one could not be opened that may be the one.
-    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        let shared = &self.inner.shared;
-        let (mut denied, mut want) = (false, None);
-        for candidate in self.candidates(hash) {
-            let Candidate { dir, path, .. } = &candidate;
-            let opened = shared
-                .beneath
-                .open_share(dir)
-                .and_then(|share| shared.beneath.open_file(dir, share.as_fd(), path));
-            let (file, seen) = match opened {
-                Ok(opened) => opened,
-                Err(error) => {
-                    want = want.or(beneath::is_want(error).then_some(error));
-                    continue;
-                }
-            };
-            match candidate.judge(&seen) {
-                Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
-                Judged::Denied => denied = true,
-                Judged::Other => {}
-            }
-        }
-        if denied {
-            shared.lock().kept.forget(hash);
-            return Err(ShareError::NotHere);
-        }
-        match want {
-            Some(error) => Err(error.into()),
-            None => self.replaced(hash),
-        }
-    }
-
-    /// What a small file was that was replaced a moment ago.
-    fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        let shared = &self.inner.shared;
-        let bytes = shared.lock().kept.get(hash, Instant::now());
-        let file = kept::in_memory(&bytes.ok_or(ShareError::NotHere)?)?;
-        let seen = Seen::of(&fstat(&file)?);
-        Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
-    }
-
-    /// The shared files that are listed with this content.
-    fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
-        let state = self.inner.shared.lock();
-        let listed = state.tree.with_content(hash).filter_map(|slot| {
-            let file = state.tree.file(slot)?;
-            let share = state.shares.get(&state.tree.get(slot)?.share)?;
-            Some(Candidate {
-                dir: share.dir.clone(),
-                include_private: share.include_private,
-                path: state.tree.path(slot)?,
-                identity: file.identity,
-            })
-        });
-        listed.take(SOURCE_CANDIDATES_MAX).collect()
     }
 
     /// Opens a shared file for live reads, whatever is in it now.
@@ -410,9 +363,6 @@ impl ShareSet {
         Ok((share.dir.clone(), share.include_private))
     }
 }
-
-/// Files of one content that are tried before it counts as not shared.
-const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// What the threads share, with the state that an earlier run left.
 fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<Shared, ShareError> {

@@ -1,9 +1,11 @@
 //! Serving from a shared file: verified ranges of what it was when it was hashed.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, StatxFlags, fstat, statx};
 
@@ -12,9 +14,13 @@ use super::identity::{Identity, Seen};
 use super::outboards::Outboards;
 use super::part::{Pairs, grain_of, outboard_bytes};
 use super::shared::Shared;
+use super::{ShareSet, beneath, kept};
 use crate::digest::{AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_from};
 use crate::extent::ByteRange;
 use crate::path::SharedPath;
+
+/// Files of one content that are tried before it counts as not shared.
+const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// A name that is listed with a content that is asked for.
 pub(super) struct Candidate {
@@ -61,6 +67,76 @@ impl Candidate {
         let known = self.identity.ino != 0;
         let identity = if known { self.identity } else { seen.identity };
         ShareFile::new(file, hash, identity, self.include_private, shared)
+    }
+}
+
+impl ShareSet {
+    /// A shared file with this content that looks as it did when it was hashed, opened; or, where
+    /// it was small and was replaced a moment ago, what it was. A chmod or rename since does no
+    /// harm, unless others may not read it any more: what is served is checked against the hash.
+    ///
+    /// # Errors
+    /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
+    /// where one could not be opened that may be the one, or was not added yet.
+    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        let shared = &self.inner.shared;
+        let (mut denied, mut want) = (false, None);
+        for candidate in self.candidates(hash) {
+            let Candidate { dir, path, .. } = &candidate;
+            let opened = shared
+                .beneath
+                .open_share(dir)
+                .and_then(|share| shared.beneath.open_file(dir, share.as_fd(), path));
+            let (file, seen) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    want = want.or(beneath::is_want(error).then_some(error));
+                    continue;
+                }
+            };
+            match candidate.judge(&seen) {
+                Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
+                Judged::Denied => denied = true,
+                Judged::Other => {}
+            }
+        }
+        if denied {
+            shared.lock().kept.forget(hash);
+            return Err(ShareError::NotHere);
+        }
+        match want {
+            Some(error) => Err(error.into()),
+            None => self.replaced(hash),
+        }
+    }
+
+    /// What a small file was that was replaced a moment ago.
+    fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        let shared = &self.inner.shared;
+        let bytes = shared.lock().kept.get(hash, Instant::now());
+        let absent = || match self.begins() {
+            true => ShareError::Beginning,
+            false => ShareError::NotHere,
+        };
+        let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
+        let seen = Seen::of(&fstat(&file)?);
+        Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
+    }
+
+    /// The shared files that are listed with this content.
+    fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
+        let state = self.inner.shared.lock();
+        let listed = state.tree.with_content(hash).filter_map(|slot| {
+            let file = state.tree.file(slot)?;
+            let share = state.shares.get(&state.tree.get(slot)?.share)?;
+            Some(Candidate {
+                dir: share.dir.clone(),
+                include_private: share.include_private,
+                path: state.tree.path(slot)?,
+                identity: file.identity,
+            })
+        });
+        listed.take(SOURCE_CANDIDATES_MAX).collect()
     }
 }
 

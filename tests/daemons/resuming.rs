@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
@@ -101,6 +102,24 @@ fn a_get_whose_only_holder_was_killed_goes_on_from_what_the_cache_has() {
     get_again(&nodes[1], &bytes);
     let received = traffic(&nodes[1], "received_bytes");
     assert!(received <= SIZE * 5 / 4, "{received} bytes came of {SIZE}");
+}
+
+/// A holder that begins is asked before it knows again what is in its folders.
+#[apply(promise)]
+fn who_reads_goes_on_when_the_only_holder_restarts() {
+    let (_cluster, mut nodes, bytes) = slow_holder();
+    nodes[0].cli(&["limits", "--up", "none"]).expect_ok();
+    nodes[1].cli(&["limits", "--down", "16MiB/s"]).expect_ok();
+    let path = nodes[1].mounted("file");
+    let reading = thread::spawn(move || fs::read(path));
+    for restart in 1..=3 {
+        eventually("more of it is here", LONG, || {
+            traffic(&nodes[1], "received_bytes") >= restart * SIZE / 8
+        });
+        nodes[0].stop();
+        nodes[0].launch();
+    }
+    assert!(reading.join().unwrap().expect("a reader waits") == bytes);
 }
 
 /// The next daemon of the reader comes while the holder stands still, and so knows nothing of it.

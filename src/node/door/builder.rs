@@ -170,6 +170,7 @@ impl NodeBuilder {
         for dir in self.shares.into_iter().chain(inbox) {
             node.share(dir).await?;
         }
+        node.all_shares_added();
         Ok(node)
     }
 }

@@ -216,6 +216,12 @@ impl Node {
         self.shares.remove(dir)
     }
 
+    /// All shares that this node begins with were added, or are missing for now. Until then, and
+    /// for 10 s at most, others who ask for what is not found are told to ask again.
+    pub fn all_shares_added(&self) {
+        self.shares.all_added();
+    }
+
     /// Lists no more what is known of folders that were shared once and were not added since the
     /// start; waits for the disk.
     pub fn forget_absent_shares(&self) {

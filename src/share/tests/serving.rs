@@ -315,3 +315,15 @@ fn what_was_listed_before_a_restart_is_served_before_the_walk_comes_by() {
     let range = ByteRange::new(0, 300_000);
     assert_eq!(served(&bytes, range, &file), bytes);
 }
+
+/// Who reads what this node alone has waits for its shares where it restarts.
+#[test]
+fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
+    let bench = Bench::new();
+    let hash = ContentHash::of(b"in a share that is still to be added");
+    let found = bench.set().source(&hash).map(drop).unwrap_err();
+    assert!(found.is_want(), "{found}");
+    bench.set().all_added();
+    let found = bench.set().source(&hash).map(drop).unwrap_err();
+    assert!(matches!(found, ShareError::NotHere), "{found}");
+}
