@@ -96,6 +96,11 @@ impl Served {
     }
 }
 
+/// Why there can be no mount for want of the device, as what to do about it.
+pub(super) fn device_trouble() -> Option<String> {
+    crate::fuse::device_trouble().map(|trouble| trouble.to_string())
+}
+
 fn reader_info(report: ReaderReport) -> ReaderInfo {
     let files = report.files.into_iter().take(FILES_TOLD_MAX);
     ReaderInfo {

@@ -1,7 +1,8 @@
 //! Why there is no mount, and what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::DEVICE;
 
@@ -130,10 +131,22 @@ pub enum MountingError {
 
 /// What to do about a device that cannot be opened.
 fn device_remedy(why: &io::Error) -> &'static str {
-    match why.kind() {
+    let is_for_all = std::fs::metadata(DEVICE).is_ok_and(|it| it.mode() & 0o6 == 0o6);
+    // which is seen also where the device itself is hidden
+    let is_loaded = Path::new("/sys/class/misc/fuse").exists();
+    remedy_where(why.kind(), is_for_all, is_loaded)
+}
+
+fn remedy_where(why: io::ErrorKind, is_for_all: bool, is_loaded: bool) -> &'static str {
+    match why {
+        io::ErrorKind::PermissionDenied if is_for_all => {
+            "its mode allows it; container, unit (DeviceAllow=/dev/fuse rw), Landlock must too"
+        }
         io::ErrorKind::PermissionDenied => {
-            "let the daemon's user have it ('chmod 0666 /dev/fuse' as root), or its container, or \
-             run the daemon as root"
+            "let the daemon's user have it ('chmod 0666 /dev/fuse' as root), or run it as root"
+        }
+        io::ErrorKind::NotFound if is_loaded => {
+            "hidden by the container, or by the unit (PrivateDevices=): start p2pfs-broker.socket"
         }
         _ => "load it with 'modprobe fuse', or give the container the device",
     }
@@ -144,11 +157,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_missing_and_one_that_is_forbidden_have_a_remedy_each() {
-        let told = |kind: io::ErrorKind| MountingError::NoDevice { why: kind.into() }.to_string();
-        let missing = told(io::ErrorKind::NotFound);
-        assert!(missing.contains("modprobe fuse"), "{missing}");
-        let forbidden = told(io::ErrorKind::PermissionDenied);
-        assert!(forbidden.contains("chmod 0666 /dev/fuse"), "{forbidden}");
+    fn a_device_that_is_missing_hidden_or_forbidden_has_a_remedy_each_that_is_true() {
+        let denied = io::ErrorKind::PermissionDenied;
+        let missing = io::ErrorKind::NotFound;
+        for (why, is_for_all, is_loaded, helps, misleads) in [
+            (missing, false, false, "modprobe fuse", "PrivateDevices="),
+            (missing, false, true, "PrivateDevices=", "modprobe"),
+            (denied, false, true, "chmod 0666 /dev/fuse", "modprobe"),
+            (denied, true, true, "DeviceAllow=/dev/fuse rw", "chmod"),
+        ] {
+            let told = remedy_where(why, is_for_all, is_loaded);
+            assert!(told.contains(helps) && !told.contains(misleads), "{told}");
+        }
+        let told = MountingError::NoDevice {
+            why: missing.into(),
+        }
+        .to_string();
+        assert!(told.starts_with("cannot open /dev/fuse: "), "{told}");
     }
 }

@@ -4,9 +4,8 @@ use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight, told};
 use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
+use crate::daemon::served::device_trouble;
 
-/// Where programs reach the kernel's side of a mount.
-const FUSE_DEVICE: &str = "/dev/fuse";
 /// What helps where the state directory is gone.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
                                         new node, which has to be invited";
@@ -150,22 +149,4 @@ fn rights() -> Check {
     }
     let found = format!("the daemon runs as user {}", user.as_raw());
     Check::ok("rights", found)
-}
-
-/// Why the device cannot be used, as what to do about it.
-fn device_trouble() -> Option<String> {
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(FUSE_DEVICE);
-    let error = opened.err()?;
-    Some(match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("{FUSE_DEVICE} is missing: load the module (modprobe fuse)")
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            format!("{FUSE_DEVICE} may not be opened: run the daemon as root, or chmod 0666 it")
-        }
-        _ => format!("{FUSE_DEVICE} cannot be opened ({error}): load the module (modprobe fuse)"),
-    })
 }

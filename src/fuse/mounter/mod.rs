@@ -4,11 +4,13 @@
 mod client;
 mod fusermount;
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use client::{Broker, Held};
+use rustix::fs::Access;
 
 use crate::broker;
 use crate::mounting::{self, MountRequest, MountingError, Standing};
@@ -77,14 +79,34 @@ pub fn mount(request: &MountRequest) -> Result<Mounted, MountingError> {
 
 /// Whether a broker mounts for this process.
 pub fn has_broker() -> bool {
-    broker_socket().is_some_and(|socket| socket.exists())
+    broker_socket().is_some()
 }
 
-/// Where the broker for this process would be; root needs none.
+/// Why this process, which has no broker, cannot open the device, if it cannot; with what helps.
+pub fn device_trouble() -> Option<MountingError> {
+    if has_broker() {
+        return None;
+    }
+    let why = open_device().err()?;
+    Some(MountingError::NoDevice { why })
+}
+
+fn open_device() -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).open(mounting::DEVICE)
+}
+
+/// The socket of the broker for this process; root needs none. One that this process may not write
+/// to, which is what connect(2) asks for, is another user's: of the service of the whole machine.
 fn broker_socket() -> Option<PathBuf> {
-    let named = std::env::var_os("P2PFS_BROKER").map(PathBuf::from);
-    let is_root = rustix::process::geteuid().is_root();
-    named.or_else(|| (!is_root).then(|| PathBuf::from(broker::SOCKET)))
+    let socket = match std::env::var_os("P2PFS_BROKER") {
+        Some(none) if none.is_empty() => return None,
+        Some(named) => PathBuf::from(named),
+        None if rustix::process::geteuid().is_root() => return None,
+        None => PathBuf::from(broker::SOCKET),
+    };
+    let is_ours = rustix::fs::access(&socket, Access::WRITE_OK).is_ok();
+    is_ours.then_some(socket)
 }
 
 impl MountPlace {

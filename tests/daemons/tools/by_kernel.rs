@@ -117,21 +117,31 @@ fn an_open_file_outlives_the_clearing_of_the_cache() {
 
 /// Runs a daemon as an ordinary user, who may open /dev/fuse in a namespace of mounts of its own.
 const AS_A_USER: &str = r#"
+eval "$3"
 cd "$1" && mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse || exit 77
 mkdir share mnt && echo hello > share/a.txt && cp "$1/../reader/secret" . && chown -R 65534 .
-user="setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=$1"
+user="setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=$1 $4"
 $user timeout 60 "$2" daemon --config /dev/null --listen 127.0.0.1:0 --secret-file secret \
     --state "$1/state" --cache "$1/cache" --socket "$1/s" --mount "$1/mnt" --share "$1/share" \
-    2> log &
-"$2" wait --mounted --file a.txt --timeout 30s --socket "$1/s"
+    2> log & daemon=$!
+"$2" wait --mounted --file a.txt --timeout 30s --socket "$1/s" || cat log >&2
 $user cat mnt/a.txt mnt/a.txt || { $user stat . mnt mnt/a.txt; mount | grep "$1"; cat log; } >&2
 "$2" status --socket "$1/s" | grep ^warning
 cat mnt/a.txt; ls mnt
-kill $!; wait; grep -c WARN log
+kill $daemon; wait $daemon; grep -c WARN log
 "#;
+/// Before it, the broker of a service of this machine, whose socket is not for this user.
+const BESIDE_A_SERVICE: &str = r#"
+mount -t tmpfs none /run || exit 77
+"$2" mount-broker --socket /run/p2pfs-broker.sock --allow "$1/theirs" & broker=$!
+trap 'kill $broker' EXIT
+until test -S /run/p2pfs-broker.sock; do sleep 0.02; done
+chmod 600 /run/p2pfs-broker.sock
+"#;
+
 /// What that daemon and its user said, line by line, and what root was told, who is another;
 /// nothing where there cannot be one here.
-fn daemon_of_a_user(name: &str) -> Option<(Vec<String>, String)> {
+fn daemon_of_a_user(name: &str, before: &str, variable: &str) -> Option<(Vec<String>, String)> {
     let world = world();
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can become an ordinary user");
@@ -144,7 +154,8 @@ fn daemon_of_a_user(name: &str) -> Option<(Vec<String>, String)> {
     unshare
         .args(["-m", "sh", "-c", AS_A_USER, "sh"])
         .arg(&home)
-        .arg(P2PFS);
+        .arg(P2PFS)
+        .args([before, variable]);
     let ran = run(&mut unshare);
     if ran.status.code() == Some(77) || !Path::new("/usr/bin/fusermount3").exists() {
         eprintln!(
@@ -161,7 +172,7 @@ fn daemon_of_a_user(name: &str) -> Option<(Vec<String>, String)> {
 #[apply(promise)]
 #[takes("unshare", "setpriv", "mknod")]
 fn without_the_right_the_daemon_reads_and_warns_once() {
-    let Some((lines, errors)) = daemon_of_a_user("user") else {
+    let Some((lines, errors)) = daemon_of_a_user("user", "", "") else {
         return;
     };
     assert_eq!(lines[..2], ["hello", "hello"], "{errors}");
@@ -172,10 +183,21 @@ fn without_the_right_the_daemon_reads_and_warns_once() {
 #[apply(promise)]
 #[takes("unshare", "setpriv", "mknod")]
 fn a_mount_of_an_ordinary_user_refuses_all_others() {
-    let Some((lines, refused)) = daemon_of_a_user("another-user") else {
+    let Some((lines, refused)) = daemon_of_a_user("another-user", "", "") else {
         return;
     };
     assert_eq!(lines.iter().filter(|line| *line == "hello").count(), 2);
     let denied = refused.matches("Permission denied").count();
     assert_eq!(denied, 2, "a file and the folder itself: {refused}");
+}
+
+#[apply(promise)]
+#[takes("unshare", "setpriv", "mknod")]
+fn a_user_mounts_beside_the_service_of_the_machine_whose_broker_is_not_the_users() {
+    for (name, variable) in [("beside", ""), ("brokerless", "P2PFS_BROKER=")] {
+        let Some((lines, errors)) = daemon_of_a_user(name, BESIDE_A_SERVICE, variable) else {
+            return;
+        };
+        assert_eq!(lines[..2], ["hello", "hello"], "{name}: {errors}");
+    }
 }
