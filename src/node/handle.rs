@@ -228,7 +228,7 @@ impl Node {
         let question = Request::Reach;
         let answer = self
             .net
-            .request(node, address, Lane::Urgent, question)
+            .request_surely(node, address, Lane::Urgent, question)
             .await?;
         Ok(match answer {
             Response::Reached { unix_ms, trouble } => Reached {

@@ -38,6 +38,9 @@ pub struct PeerLimits {
     pub first_byte: Duration,
     /// From then until both sides have proven membership.
     pub handshake: Duration,
+    /// Between two looks at an address where the other end hung up on the first: a node that stops
+    /// listens no more by then.
+    pub look_again: Duration,
     /// Silence on a connection with unanswered requests until we ask whether anyone is there.
     pub ping_after: Duration,
     /// The same until the connection counts as dead, and its requests fail.
@@ -87,6 +90,7 @@ impl Default for PeerLimits {
             dial: Duration::from_secs(3),
             first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(5),
+            look_again: Duration::from_secs(1),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
             unanswered_after: Duration::from_secs(30),

@@ -191,6 +191,26 @@ impl PeerNet {
         self.request_telling(node, addr, lane, request, None).await
     }
 
+    /// As [`PeerNet::request`], where [`NetError::NotMember`] is sure: it is not given for one that
+    /// hung up since it stopped just then.
+    ///
+    /// # Errors
+    /// As [`PeerNet::request`].
+    pub async fn request_surely(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+    ) -> Result<Response, NetError> {
+        let answer = self.request(node, addr, lane, request.clone()).await;
+        let is_refused = matches!(answer, Err(NetError::NotMember { .. }));
+        if !is_refused || matches!(self.probe(addr).await, Probed::Stranger(_)) {
+            return answer;
+        }
+        self.request(node, addr, lane, request).await
+    }
+
     /// As [`PeerNet::request`], telling of bytes that come before the answer is whole.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
@@ -37,44 +37,66 @@ pub enum Probed {
     Unreachable(String),
 }
 
-/// Dials, greets and hangs up.
+/// Dials, greets and hangs up. Who is hung up on is refused without a word, or met one that stops
+/// in this moment: it looks again, and only who is hung up on then as well is refused.
 pub(super) async fn probe(shared: &Arc<Shared>, addr: SocketAddr) -> Probed {
+    match look(shared, addr).await {
+        Look::Sure(probed) => probed,
+        Look::HungUp(_) => {
+            sleep(shared.limits.look_again).await;
+            match look(shared, addr).await {
+                Look::Sure(probed) | Look::HungUp(probed) => probed,
+            }
+        }
+    }
+}
+
+/// What one look has shown.
+enum Look {
+    Sure(Probed),
+    /// The other end hung up before it was done, and what that means unless it happens to stop.
+    HungUp(Probed),
+}
+
+async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
     let stream = match timeout(shared.limits.dial, TcpStream::connect(addr)).await {
-        Err(_) => return Probed::Silent,
-        Ok(Err(error)) => return not_connected(&error),
+        Err(_) => return Look::Sure(Probed::Silent),
+        Ok(Err(error)) => return Look::Sure(not_connected(&error)),
         Ok(Ok(stream)) => BufReader::with_capacity(SERVE_READ_BYTES, stream),
     };
     let Ok(connector) = shared.tls.connector_to_any() else {
-        return Probed::Other;
+        return Look::Sure(Probed::Other);
     };
     let handshake = connector.connect(nameless(), stream);
-    let mut stream = match timeout(shared.limits.handshake, handshake).await {
-        Err(_) => return Probed::Silent,
-        Ok(Err(_)) => return Probed::Other,
+    let stream = match timeout(shared.limits.handshake, handshake).await {
+        Err(_) => return Look::Sure(Probed::Silent),
+        // what is said and is no TLS
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+            return Look::Sure(Probed::Other);
+        }
+        Ok(Err(_)) => return Look::HungUp(Probed::Other),
         Ok(Ok(stream)) => TlsStream::from(stream),
     };
-    let Some(node) = peer_of(&stream) else {
-        return Probed::Other;
-    };
-    if node == shared.me {
-        return Probed::Ourselves;
+    match peer_of(&stream) {
+        None => Look::Sure(Probed::Other),
+        Some(node) if node == shared.me => Look::Sure(Probed::Ourselves),
+        Some(node) => greet(shared, stream, node).await,
     }
+}
+
+async fn greet(shared: &Shared, mut stream: TlsStream<BufReader<TcpStream>>, node: NodeId) -> Look {
     let ends = Ends {
         client: shared.me,
         server: node,
     };
-    let greeting = prove(
-        &mut stream,
-        ends,
-        &shared.keyring,
-        Lane::Urgent,
-        &shared.limits,
-    );
-    let greeted = timeout(shared.limits.handshake, greeting).await;
+    let (keyring, limits) = (&shared.keyring, &shared.limits);
+    let greeting = prove(&mut stream, ends, keyring, Lane::Urgent, limits);
+    let greeted = timeout(limits.handshake, greeting).await;
     match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
-        Ok(()) => Probed::Member(node),
-        Err(DropReason::SlowGreeting) => Probed::Silent,
-        Err(_) => Probed::Stranger(node),
+        Ok(()) => Look::Sure(Probed::Member(node)),
+        Err(DropReason::SlowGreeting) => Look::Sure(Probed::Silent),
+        Err(DropReason::PeerClosed | DropReason::Broken) => Look::HungUp(Probed::Stranger(node)),
+        Err(_) => Look::Sure(Probed::Stranger(node)),
     }
 }
 

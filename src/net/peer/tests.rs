@@ -5,5 +5,6 @@ mod failures;
 mod harness;
 mod hostile;
 mod mark;
+mod probing;
 mod requests;
 mod strangers;

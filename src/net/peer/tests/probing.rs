@@ -1,0 +1,95 @@
+//! What a look at an address shows, where the other end hangs up in the middle of it.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::super::serve::serve_stream;
+use super::super::*;
+use super::harness::*;
+
+/// How far a node comes with who dials it before it stops.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    InTheHandshake,
+    InTheGreeting,
+}
+
+/// Who looks again at once.
+fn asker() -> Node {
+    let look_again = Duration::from_millis(1);
+    Node::with_limits(
+        1,
+        PeerLimits {
+            look_again,
+            ..PeerLimits::default()
+        },
+    )
+}
+
+/// Stops as it meets who dials first, `times` over, each time with the sockets that stay open as a
+/// service manager keeps them; then serves, or is gone where it comes not back.
+async fn stopping(stops: Vec<Stop>, node: &Node, comes_back: bool) -> (SocketAddr, JoinHandle<()>) {
+    let shared = Arc::clone(node.shared());
+    let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        for stop in stops {
+            let (stream, _) = listener.accept().await.unwrap();
+            if matches!(stop, Stop::InTheGreeting) {
+                shared.tls.acceptor().accept(stream).await.unwrap();
+            }
+        }
+        if !comes_back {
+            return;
+        }
+        loop {
+            let (stream, addr) = listener.accept().await.unwrap();
+            let (place, _) = shared.register.enter(addr.ip(), &shared.limits).unwrap();
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move { serve_stream(&shared, stream, addr, place).await });
+        }
+    });
+    (addr, serving)
+}
+
+#[tokio::test]
+async fn who_stops_in_the_middle_of_a_look_refuses_nobody_and_is_closed_or_back_then() {
+    for stop in [Stop::InTheHandshake, Stop::InTheGreeting] {
+        let (asker, node) = (asker(), Node::new(1));
+        let (addr, gone) = stopping(vec![stop], &node, false).await;
+        assert_eq!(asker.net.probe(addr).await, Probed::Closed, "{stop:?}");
+        gone.await.unwrap();
+        let (addr, _serving) = stopping(vec![stop], &node, true).await;
+        let found = asker.net.probe(addr).await;
+        assert_eq!(found, Probed::Member(node.id), "{stop:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_up_each_time_refuses_and_so_does_one_with_another_secret() {
+    let (asker, node) = (asker(), Node::new(2));
+    let found = asker.net.probe(node.addr()).await;
+    assert_eq!(found, Probed::Stranger(node.id));
+    for (stop, means) in [
+        (Stop::InTheGreeting, Probed::Stranger(node.id)),
+        (Stop::InTheHandshake, Probed::Other),
+    ] {
+        let (addr, _gone) = stopping(vec![stop; 2], &node, false).await;
+        assert_eq!(asker.net.probe(addr).await, means);
+    }
+}
+
+#[tokio::test]
+async fn a_question_to_one_that_stops_is_asked_again_before_it_is_called_a_refusal() {
+    let (asker, node) = (asker(), Node::new(1));
+    let (addr, _serving) = stopping(vec![Stop::InTheGreeting], &node, true).await;
+    let (seen, _net, _answering) = node.answer_all();
+    let ask = |id, addr| asker.net.request_surely(id, addr, Lane::Urgent, question());
+    assert!(ask(seen.id, addr).await.is_ok());
+    let stranger = Node::new(2);
+    let address = stranger.addr();
+    let refused = ask(stranger.id, address).await;
+    assert_eq!(refused, Err(NetError::NotMember { address }));
+}
