@@ -20,6 +20,8 @@ pub struct NodeOptions {
     pub mounted: bool,
     pub more: Vec<String>,
     pub config: String,
+    /// Of the daemon's process.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl NodeOptions {
@@ -32,6 +34,7 @@ impl NodeOptions {
             mounted: true,
             more: vec![],
             config: String::new(),
+            environment: vec![],
         }
     }
 
@@ -52,7 +55,8 @@ pub struct Node {
     pub mount: PathBuf,
     pub share: PathBuf,
     pub address: SocketAddr,
-    options: NodeOptions,
+    /// What its next start is by.
+    pub options: NodeOptions,
     running: Option<Running>,
 }
 
@@ -191,6 +195,8 @@ impl Node {
             command.arg("--share").arg(share);
         });
         command.args(&self.options.more);
+        let environment = self.options.environment.iter();
+        command.envs(environment.map(|(name, value)| (name, value)));
         command
     }
 

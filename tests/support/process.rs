@@ -2,9 +2,10 @@
 //! fails it.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
@@ -271,4 +272,13 @@ pub fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitSt
         panic!("the child is still there after {patience:?}");
     }
     child.wait().unwrap()
+}
+
+/// What gives a program another clock (Debian's package faketime).
+pub fn fake_clock() -> Option<PathBuf> {
+    let mut places = fs::read_dir("/usr/lib").ok()?.flatten();
+    places.find_map(|place| {
+        let library = place.path().join("faketime/libfaketime.so.1");
+        library.exists().then_some(library)
+    })
 }

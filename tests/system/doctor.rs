@@ -2,7 +2,7 @@
 //! neighbours of their own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use macro_rules_attribute::apply;
@@ -165,15 +165,6 @@ fn the_doctor_finds_seeds_that_are_closed_silent_or_of_another_cluster_and_so_do
     assert!(said.contains("1 left out: private"), "{said}");
     assert!(said.contains("share/private: "), "{said}");
     stop([stranger, alone]);
-}
-
-/// What gives a program another clock (Debian's package faketime).
-fn fake_clock() -> Option<PathBuf> {
-    let mut places = fs::read_dir("/usr/lib").ok()?.flatten();
-    places.find_map(|place| {
-        let library = place.path().join("faketime/libfaketime.so.1");
-        library.exists().then_some(library)
-    })
 }
 
 #[apply(promise)]

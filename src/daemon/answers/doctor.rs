@@ -28,11 +28,11 @@ impl Service {
         checks.extend(self.check_network().await?);
         checks.extend(self.check_shares(sight));
         if alive_of(&self.members().await?) == 0 {
-            let refusals = self.check_refusals().await;
+            let last_known = self.check_last_known().await;
             let seedless = self.in_force.load().config.seeds.is_empty();
             match self.check_membership() {
-                None if refusals.is_empty() && seedless => checks.push(self.check_peerless()),
-                _ => checks.extend(refusals),
+                None if last_known.is_empty() && seedless => checks.push(self.check_peerless()),
+                _ => checks.extend(last_known),
             }
         }
         // what is to be done first stands first

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
+use super::network::{ClockGap, unheard};
 use super::trust::time_of;
 use super::{Service, told};
 use crate::daemon::control::{Check, CheckState};
@@ -80,8 +81,9 @@ impl Service {
         }
     }
 
-    /// Those who were there last and are no seeds, where they refuse this node now.
-    pub(super) async fn check_refusals(&self) -> Vec<Check> {
+    /// Those who were there last and are no seeds: whether they refuse this node now, and where
+    /// they answer over TCP, why nothing else comes from them.
+    pub(super) async fn check_last_known(&self) -> Vec<Check> {
         if !self.node.keyring().has_ledger() {
             return vec![];
         }
@@ -91,17 +93,29 @@ impl Service {
         let mut asked = JoinSet::new();
         for address in known.into_iter().take(ASKED_WHEN_ALONE) {
             let node = self.node.clone();
-            asked.spawn(async move { (address, node.probe(address).await) });
+            asked.spawn(async move {
+                let probed = node.probe(address).await;
+                let reached = match probed {
+                    Probed::Member(there) => node.ask_to_dial_back(there, address).await.ok(),
+                    _ => None,
+                };
+                (address, probed, reached.and_then(|it| ClockGap::now(&it)))
+            });
         }
         let answers = asked.join_all().await.into_iter();
-        let refusing = answers.filter_map(|(address, probed)| match probed {
+        let found = answers.filter_map(|(address, probed, gap)| match probed {
             Probed::Stranger(node) if self.refuses(&node) => {
                 let name = format!("peer {}", self.node.name_of(&node));
                 Some(self.refused(name, address))
             }
+            Probed::Member(node) => Some(unheard(
+                &self.node.name_of(&node),
+                address.port(),
+                gap.as_ref(),
+            )),
             _ => None,
         });
-        refusing.collect()
+        found.collect()
     }
 
     /// What to say where nobody is there and no seed is named.

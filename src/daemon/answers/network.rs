@@ -102,7 +102,7 @@ impl Service {
     /// Why nobody is there.
     pub(in crate::daemon) async fn check_why_alone(&self) -> Vec<Check> {
         let mut checks = self.check_seeds().await;
-        checks.extend(self.check_refusals().await);
+        checks.extend(self.check_last_known().await);
         match self.check_membership() {
             // which says all, and is in every answer by itself
             Some(_) => vec![],
@@ -183,7 +183,7 @@ impl Service {
             sleep(LOOK_PERIOD).await;
         }
         let reached = self.node.ask_to_dial_back(node, address).await;
-        let gap = reached.ok().and_then(|it| ClockGap::of(&it, now_ms()));
+        let gap = reached.ok().and_then(|it| ClockGap::now(&it));
         silence(name, address.port(), gap.as_ref())
     }
 
@@ -309,28 +309,40 @@ fn reached_checks(name: &str, here: SocketAddr, reached: &Reached, now_ms: u64) 
         ),
     }];
     let gap = ClockGap::of(reached, now_ms);
-    if let Some(gap) = gap.filter(|gap| gap.length > CLOCK_GAP_MAX) {
-        checks.push(Check::failed(
-            format!("clock of {name}"),
-            format!(
-                "this machine's is {} s {} it",
-                gap.length.as_secs(),
-                gap.way
-            ),
-            "set whichever is wrong: timedatectl set-ntp true",
-        ));
-    }
+    checks.extend(gap.and_then(|gap| gap.check(name)));
     checks
 }
 
 /// How far this machine's clock is from another's.
-struct ClockGap {
+pub(super) struct ClockGap {
     length: Duration,
     /// In which direction this machine's is off, before "it".
     way: &'static str,
 }
 
 impl ClockGap {
+    pub(super) fn now(reached: &Reached) -> Option<Self> {
+        Self::of(reached, now_ms())
+    }
+
+    /// Where it is worth a word.
+    fn check(&self, name: &str) -> Option<Check> {
+        (self.length > CLOCK_GAP_MAX).then(|| {
+            let found = format!(
+                "this machine's is {} s {} it",
+                self.length.as_secs(),
+                self.way
+            );
+            let remedy = "set whichever is wrong: timedatectl set-ntp true";
+            Check::failed(format!("clock of {name}"), found, remedy)
+        })
+    }
+
+    /// Whether one of the two takes the other's start for one that cannot have been yet.
+    fn is_refused(&self) -> bool {
+        self.length.as_secs() > GENERATION_AHEAD_MAX_S
+    }
+
     fn of(reached: &Reached, now_ms: u64) -> Option<Self> {
         let theirs = reached.unix_ms?;
         Some(Self {
@@ -345,7 +357,7 @@ impl ClockGap {
 
 /// Why no datagram comes from a member that answers over TCP.
 fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
-    match gap.filter(|gap| gap.length.as_secs() > GENERATION_AHEAD_MAX_S) {
+    match gap.filter(|gap| gap.is_refused()) {
         Some(gap) => Check::failed(
             name,
             format!(
@@ -361,6 +373,23 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
             "answers over TCP, and no datagram goes to and fro",
             format!("let UDP port {port} through the firewalls of both machines, both ways"),
         ),
+    }
+}
+
+/// Why a member that was there once and answers over TCP is not there. It may be found any moment,
+/// since who is alone greets those that it knew now and then only.
+pub(super) fn unheard(name: &str, port: u16, gap: Option<&ClockGap>) -> Check {
+    let peer = format!("peer {name}");
+    match gap {
+        Some(gap) if gap.is_refused() => silence(peer, port, Some(gap)),
+        _ => gap.and_then(|gap| gap.check(name)).unwrap_or_else(|| {
+            let found = "answers over TCP, and no datagram of it came yet";
+            let remedy = format!(
+                "wait for half a minute; if it stays so, let UDP port {port} through the firewalls \
+                 of both machines, both ways"
+            );
+            Check::warning(peer, found, remedy)
+        }),
     }
 }
 

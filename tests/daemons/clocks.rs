@@ -1,0 +1,64 @@
+//! What daemons say whose machines do not agree on the time.
+
+use macro_rules_attribute::apply;
+
+use crate::support::daemon::*;
+use crate::support::process::{HANG_LIMIT, eventually, fake_clock};
+use crate::support::promise::{Need, promise};
+
+const NEEDS: &[Need] = &[];
+
+/// The next start is by a clock that is so far from this machine's.
+fn set_clock(node: &mut Node, gap: &str) {
+    let library = fake_clock().unwrap();
+    node.options.environment = vec![
+        ("LD_PRELOAD", library.to_str().unwrap().to_owned()),
+        ("FAKETIME", gap.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[apply(promise)]
+#[takes("faketime")]
+fn a_start_by_a_clock_a_day_wrong_is_named_by_both_sides_also_where_no_seed_is() {
+    let mut cluster = Cluster::with_own_secrets();
+    let one = cluster.start_with(NodeOptions::unmounted("one"));
+    let mut two = cluster.start_with(NodeOptions::unmounted("two"));
+    let token = one.cli(&["invite"]).expect_ok();
+    two.cli(&["join", token.trim()]).expect_ok();
+    for node in [&one, &two] {
+        node.cli(&["wait", "--peers", "1", "--timeout", "120s"])
+            .expect_ok();
+    }
+    two.stop();
+    two.options.seeds.clear();
+    for (gap, there, here) in [
+        ("+25h", "ahead of it", "behind it"),
+        ("-25h", "behind it", "ahead of it"),
+    ] {
+        set_clock(&mut two, gap);
+        two.launch();
+        for (node, way, other) in [(&two, there, "one"), (&one, here, "two")] {
+            let named = |said: &str| {
+                let said = in_one_line(said);
+                let hours = ["24", "25"].map(|hours| format!("clock is {hours} hours {way}"));
+                said.contains(&format!("peer {other}: answers over TCP, but"))
+                    && hours.iter().any(|words| said.contains(words))
+            };
+            eventually(
+                &format!("status of {} names the clock at {gap}", node.name),
+                HANG_LIMIT,
+                || named(&node.cli(&["status"]).expect_ok()),
+            );
+            let doctor = node.cli(&["doctor"]);
+            assert_eq!(doctor.status.code(), Some(1));
+            assert!(named(&doctor.text()), "{gap}: {}", doctor.text());
+            assert!(!doctor.text().contains("start p2pfs on one"), "{gap}");
+        }
+        two.stop();
+    }
+}
