@@ -149,9 +149,8 @@ impl Connection {
     }
 
     async fn enqueue(&self, request: ControlRequest) -> Result<(), Failure> {
-        let busy = |message| {
-            Err(Failure::new(FailureKind::Busy, message).with_remedy("try again in a moment"))
-        };
+        let refused =
+            |kind, message| Err(Failure::new(kind, message).with_remedy("try again in a moment"));
         match timeout(QUEUE_WAIT_MAX, self.shared.requests.reserve()).await {
             Ok(Ok(place)) => {
                 place.send(request);
@@ -159,11 +158,12 @@ impl Connection {
             }
             Ok(Err(_)) => {
                 request.reply.abandon();
-                busy("the daemon is stopping")
+                // by this kind a caller knows that it may ask the next daemon
+                refused(FailureKind::Stopping, "the daemon is stopping")
             }
             Err(_) => {
                 request.reply.abandon();
-                busy("the daemon has too much to do")
+                refused(FailureKind::Busy, "the daemon has too much to do")
             }
         }
     }

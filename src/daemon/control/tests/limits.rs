@@ -152,7 +152,7 @@ async fn a_node_that_stops_says_so() {
     let mut line = line(stranger());
     line.requests.close();
     let reply = line.ask(json!({"method": method("Status")})).await;
-    assert_eq!(reply["error"], "org.p2pfs.Control.Busy");
+    assert_eq!(reply["error"], "org.p2pfs.Control.Stopping");
     assert_eq!(reply["parameters"]["message"], "the daemon is stopping");
 }
 
