@@ -1,0 +1,124 @@
+//! What is learnt of a peer, and how long it is left alone.
+
+use super::*;
+
+const ID: RequestId = RequestId(0);
+
+fn answer(peer: &mut Peer, now: Instant, id: RequestId, sent: (&Sent, Lane), bytes: u64) {
+    peer.ended(id, sent.1, bytes);
+    peer.moved(now, bytes);
+    peer.answered(now, sent.0, bytes);
+}
+
+/// A peer that answers one piece after another at a fixed rate and distance.
+fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
+    let mut peer = Peer::default();
+    let mut now = Instant::now();
+    let mut queue = std::collections::VecDeque::new();
+    let (mut link_free, mut next) = (now, 0);
+    for _ in 0..pieces {
+        while peer.has_room(Lane::Bulk, PIECE_MAX_BYTES) && queue.len() < 64 {
+            let bytes = peer.piece_bytes();
+            let id = RequestId(next);
+            next += 1;
+            let sent = peer.sent(now, id, Lane::Bulk, bytes);
+            let moving = Duration::from_secs_f64(bytes as f64 / rate);
+            link_free = link_free.max(now + latency) + moving;
+            queue.push_back((link_free, id, sent, bytes));
+        }
+        let (at, id, sent, bytes) = queue.pop_front().unwrap();
+        now = at;
+        answer(&mut peer, now, id, (&sent, Lane::Bulk), bytes);
+    }
+    peer
+}
+
+#[test]
+fn the_window_covers_the_round_trip_of_a_fast_far_peer() {
+    let peer = trained(Duration::from_millis(20), 100e6, 200);
+    assert!(
+        peer.window_bytes() as f64 >= 100e6 * 0.020 * 1.5,
+        "{}",
+        peer.window_bytes()
+    );
+    let rate = peer.rate().unwrap();
+    assert!((80e6..130e6).contains(&rate), "{rate}");
+}
+
+#[test]
+fn a_slow_peer_gets_small_pieces_and_a_small_window() {
+    let peer = trained(Duration::from_millis(5), 300e3, 60);
+    assert_eq!(peer.piece_bytes(), CHUNK_BYTES);
+    assert!(peer.window_bytes() <= 512 << 10, "{}", peer.window_bytes());
+}
+
+#[test]
+fn failures_rest_longer_and_longer_and_an_answer_ends_it() {
+    let (mut peer, now) = (Peer::default(), Instant::now());
+    let mut last = Duration::ZERO;
+    for step in 0..20 {
+        let now = now + Duration::from_secs(step);
+        let rest = peer.rest(now, now, 0.5) - now;
+        assert!(rest >= last && rest <= BACKOFF_MAX);
+        last = rest;
+    }
+    let now = now + Duration::from_secs(20);
+    assert_eq!(last, BACKOFF_MAX);
+    let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+    let later = now + Duration::from_millis(1);
+    answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
+    assert_eq!(peer.resting_until(now), None);
+}
+
+#[test]
+fn a_liar_stays_out_for_its_whole_time_whatever_it_answers() {
+    let (mut peer, now) = (Peer::default(), Instant::now());
+    let sent = peer.sent(now, ID, Lane::Bulk, 4096);
+    peer.shun(now);
+    answer(&mut peer, now, ID, (&sent, Lane::Bulk), 4096);
+    assert!(peer.is_shunned(now + SHUN - Duration::from_secs(1)));
+    assert!(!peer.is_shunned(now + SHUN));
+}
+
+#[test]
+fn small_reads_do_not_lower_what_is_known_of_the_rate() {
+    let mut peer = trained(Duration::from_millis(20), 100e6, 200);
+    while peer.in_flight_bytes() > 0 {
+        let bytes = peer.in_flight_bytes();
+        peer.ended(ID, Lane::Bulk, bytes);
+    }
+    let (before, now) = (peer.rate().unwrap(), Instant::now());
+    for _ in 0..100 {
+        let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+        let later = now + Duration::from_millis(20);
+        answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
+    }
+    assert!(peer.rate().unwrap() >= before);
+}
+
+#[test]
+fn one_broken_connection_with_many_requests_on_it_is_one_failure() {
+    let (mut peer, sent_at) = (Peer::default(), Instant::now());
+    let now = sent_at + Duration::from_secs(1);
+    let rests: Vec<_> = (0..4).map(|_| peer.rest(now, sent_at, 0.5)).collect();
+    assert_eq!(peer.failures_total, 1);
+    assert!(rests.iter().all(|until| *until <= now + BACKOFF_MIN));
+    peer.rest(now + BACKOFF_MIN, now + BACKOFF_MIN, 0.5);
+    assert_eq!(peer.failures_total, 2, "what was asked later is another");
+}
+
+#[test]
+fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
+    let mut peer = trained(Duration::from_millis(1), 25e6, 400);
+    let before = peer.window_bytes();
+    let now = Instant::now() + Duration::from_secs(30);
+    for _ in 0..20 {
+        let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+        let later = now + Duration::from_secs(3);
+        answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
+    }
+    assert!(peer.latency().unwrap() > Duration::from_secs(1));
+    assert!(peer.window_bytes() <= before * 2, "{}", peer.window_bytes());
+    peer.rested();
+    assert!(peer.latency().unwrap() <= LATENCY_UNKNOWN);
+}
