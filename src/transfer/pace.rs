@@ -10,10 +10,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+use crate::extent::CHUNK_BYTES;
+
 /// What may pass at once after a pause, in time: enough for the largest request at a slow limit.
 const BURST: Duration = Duration::from_millis(500);
 /// What urgent bytes may be ahead of the limit, in time; then they wait too.
 const DEBT_MAX: Duration = Duration::from_secs(4);
+
+/// What nobody waits for comes in parts that take no longer than this: a larger one would be paid
+/// for by all that follows it, for just as long.
+const PART_MAX: Duration = Duration::from_secs(1);
 
 /// A limit in bytes a second. Clones are the same limit.
 #[derive(Clone, Default)]
@@ -24,8 +30,9 @@ pub struct Pace {
 #[derive(Default)]
 struct Inner {
     bucket: Mutex<Bucket>,
-    /// One waits for its bytes at a time; the others stand behind it, in order.
-    line: tokio::sync::Mutex<()>,
+    /// One waits for its bytes at a time, the others stand behind it in order: what is urgent, and
+    /// the rest.
+    lines: [tokio::sync::Mutex<()>; 2],
     changed: Notify,
 }
 
@@ -71,6 +78,9 @@ impl Pace {
     /// Whether so many bytes may pass now, and then they have; `urgent` where somebody waits for
     /// them.
     pub fn pass_at_once(&self, bytes: u64, urgent: bool) -> bool {
+        if !urgent && self.is_too_much(bytes) {
+            return false;
+        }
         let ahead = if urgent { DEBT_MAX } else { BURST };
         self.inner
             .bucket
@@ -79,16 +89,25 @@ impl Pace {
             .is_none()
     }
 
+    /// Whether so many bytes that nobody waits for are too much to pass in one part; a chunk never
+    /// is.
+    pub fn is_too_much(&self, bytes: u64) -> bool {
+        let most = |bytes_per_s: u64| (bytes_per_s as f64 * PART_MAX.as_secs_f64()) as u64;
+        let limit = self.bytes_per_s().map(most);
+        limit.is_some_and(|most| bytes > most.max(CHUNK_BYTES))
+    }
+
     /// Waits until so many bytes may pass. Dropping it passes nothing.
     pub async fn pass(&self, bytes: u64, urgent: bool) {
         let is_free = self.bytes_per_s().is_none();
         if is_free || urgent && self.pass_at_once(bytes, true) {
             return;
         }
-        let _in_line = self.inner.line.lock().await;
+        let ahead = if urgent { DEBT_MAX } else { BURST };
+        let _in_line = self.inner.lines[usize::from(urgent)].lock().await;
         loop {
             let changed = self.inner.changed.notified();
-            let wait = self.inner.bucket.lock().pass(Instant::now(), bytes, BURST);
+            let wait = self.inner.bucket.lock().pass(Instant::now(), bytes, ahead);
             let Some(wait) = wait else { return };
             tokio::select! {
                 () = sleep_until((Instant::now() + wait).into()) => {}
@@ -145,6 +164,33 @@ mod tests {
             bucket.pass(now, MIB, DEBT_MAX).is_some(),
             "urgent bytes are limited too"
         );
+    }
+
+    #[test]
+    fn what_nobody_waits_for_passes_in_parts_of_a_second_and_a_chunk_always_may() {
+        let pace = Pace::default();
+        assert!(!pace.is_too_much(u64::MAX), "there is no limit");
+        for (limit, most) in [(4 * MIB, 4 * MIB), (1, CHUNK_BYTES)] {
+            pace.set(Some(limit));
+            assert!(!pace.is_too_much(most));
+            assert!(pace.is_too_much(most + 1));
+            assert!(!pace.pass_at_once(most + 1, false));
+            assert!(pace.pass_at_once(most + 1, true), "somebody waits for it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_stands_behind_nothing_that_is_not() {
+        let pace = Pace::default();
+        pace.set(Some(MIB));
+        pace.pass(5 * MIB, true).await;
+        let filling = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.pass(1, false).await }
+        });
+        tokio::task::yield_now().await;
+        pace.pass(1, true).await;
+        assert!(!filling.is_finished());
     }
 
     #[tokio::test(start_paused = true)]

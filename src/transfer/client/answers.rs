@@ -107,8 +107,10 @@ impl Inner {
         };
         let lane = lane_of(request.lane);
         let is_waited_for = request.lane == plan::Lane::Urgent;
-        let allowed = self.download.pass(request.range.len(), is_waited_for);
-        if timeout(ALLOWED_WITHIN, allowed).await.is_err() {
+        let bytes = request.range.len();
+        let too_much = !is_waited_for && self.download.is_too_much(bytes);
+        let allowed = self.download.pass(bytes, is_waited_for);
+        if too_much || timeout(ALLOWED_WITHIN, allowed).await.is_err() {
             // nobody's fault, and no reason to give up: as if its holder had no time
             return self.fail(&request, Failure::Busy);
         }

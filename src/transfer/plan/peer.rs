@@ -24,9 +24,12 @@ pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
 const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
 /// Small answers that readers wait for go past the window, up to this.
 const URGENT_WINDOW_BYTES: u64 = 4 << 20;
-/// How much of small answers may be under way where the window is smaller, as of a slow peer, where
-/// more would only queue.
+/// How much of small answers may be under way where the window is smaller, unless that takes longer
+/// than [`URGENT_WINDOW_TIME`]: of a slow peer more would only queue, and not in the order in which
+/// it is waited for.
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
+/// See [`URGENT_WINDOW_MIN_BYTES`]; two chunks always may be under way.
+const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.
@@ -39,6 +42,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(3);
 const BUSY_MIN: Duration = Duration::from_millis(25);
 /// The longest pause after `Busy`: a busy peer is a live one.
 const BUSY_MAX: Duration = Duration::from_millis(800);
+/// A busy peer is taken to give so many times less than before, until it answers.
+const BUSY_RATE_DIVISOR: f64 = 4.0;
 /// A wrong byte keeps a peer out for this long.
 pub const SHUN: Duration = Duration::from_secs(600);
 /// What an unknown peer is taken for where a figure is needed.
@@ -90,6 +95,7 @@ pub(super) struct Peer {
     failures: u32,
     pub(super) failed_at: Option<Instant>,
     busy: u32,
+    busy_at: Option<Instant>,
     pub failures_total: u64,
     not_before: Option<Instant>,
     pub shunned_until: Option<Instant>,
@@ -158,7 +164,11 @@ impl Peer {
         match lane {
             Lane::Urgent => {
                 let window = self.window_bytes() * 2;
-                let most = window.clamp(URGENT_WINDOW_MIN_BYTES, URGENT_WINDOW_BYTES);
+                let least = self.rate.map_or(URGENT_WINDOW_MIN_BYTES, |rate| {
+                    let moved = (rate * URGENT_WINDOW_TIME.as_secs_f64()) as u64;
+                    moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES)
+                });
+                let most = window.clamp(least, URGENT_WINDOW_BYTES);
                 self.urgent_bytes == 0 || self.urgent_bytes + bytes <= most
             }
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
@@ -351,12 +361,21 @@ impl Peer {
         until
     }
 
-    /// Nothing is held against it; where it says itself that it is busy, our turn will come.
-    pub fn rest_busy(&mut self, now: Instant, jitter: f64, says_so: bool) -> Instant {
+    /// Nothing is held against it; where it says itself that it is busy, our turn will come, for
+    /// less: it may have a limit by now that what it gave before says nothing of. What was asked
+    /// before it said so last tells nothing new.
+    pub fn rest_busy(&mut self, now: Instant, sent: &Sent, jitter: f64, says_so: bool) -> Instant {
         self.heard_at = Some(now);
         if says_so {
             self.worked_at = Some(now);
         }
+        if let (Some(at), Some(until)) = (self.busy_at, self.not_before)
+            && sent.at < at
+        {
+            return until;
+        }
+        self.busy_at = Some(now);
+        self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
         self.busy += 1;
         let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
         let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);

@@ -4,11 +4,10 @@
 //! Its files are not kept open: who asks for a file whole does not come back for more of it.
 
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use super::fair_queue::{Asked, Turn};
 use super::opened::Unserved;
-use super::{Inner, Made, Server, UPLOAD_WAIT_MAX};
+use super::{Inner, Made, Server};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::wire::native::tcp::{Lane, PackedBatch, Response, SmallFile};
@@ -21,13 +20,9 @@ impl Server {
             hash: None,
             bytes: size_bytes,
         };
-        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
+        let Some(turn) = self.turn_within_limit(asked).await else {
             return Response::Busy;
         };
-        let allowed = self.inner.upload.pass(size_bytes, of.0 == Lane::Urgent);
-        if timeout(UPLOAD_WAIT_MAX, allowed).await.is_err() {
-            return Response::Busy;
-        }
         let inner = self.inner.clone();
         let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
         let made = tokio::task::spawn_blocking(making).await;

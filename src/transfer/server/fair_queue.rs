@@ -158,7 +158,8 @@ impl FairQueue {
         }
     }
 
-    async fn line_up(&self, asked: Asked) -> Option<Turn> {
+    /// Waits for a turn, however long.
+    pub async fn line_up(&self, asked: Asked) -> Option<Turn> {
         let (go, turn) = oneshot::channel();
         let unclaimed = {
             let mut turns = self.turns.lock();

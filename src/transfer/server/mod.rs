@@ -10,14 +10,14 @@
 mod askers;
 mod batch;
 mod fair_queue;
+mod limited;
 mod opened;
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::digest::ContentHash;
@@ -31,15 +31,12 @@ use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Reque
 pub use askers::ASKERS_MAX;
 use askers::Askers;
 use fair_queue::{Asked, FairQueue, Turn};
+use limited::Limited;
 use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 
 /// The largest range that is answered without another thread: as far as the kernel reads ahead
 /// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
 const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
-/// How long an answer waits for its bytes to be allowed, where sending is limited; then its asker
-/// is told that we are busy, well before its patience ends.
-const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(4);
-
 /// What serving may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -102,7 +99,7 @@ struct Inner {
     shares: ShareSet,
     admits: Admits,
     fair_queue: FairQueue,
-    upload: Pace,
+    upload: Limited,
     askers: Mutex<Askers>,
     opened: Mutex<Opened>,
 }
@@ -127,8 +124,8 @@ impl Server {
             cache,
             shares,
             admits,
+            upload: Limited::new(&limits),
             fair_queue: FairQueue::new(limits),
-            upload: Pace::default(),
             askers: Mutex::new(Askers::new()),
             opened: Mutex::new(Opened::new()),
         };
@@ -139,7 +136,7 @@ impl Server {
 
     /// How much is sent a second.
     pub fn upload(&self) -> &Pace {
-        &self.inner.upload
+        &self.inner.upload.pace
     }
 
     /// Sees to a question about content, and gives any other back. Called on the task of the
@@ -210,7 +207,12 @@ impl Server {
         let asked = Asked::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
-        if !self.inner.upload.pass_at_once(range.len(), is_waited_for) {
+        if !self
+            .inner
+            .upload
+            .pace
+            .pass_at_once(range.len(), is_waited_for)
+        {
             return None;
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
@@ -262,7 +264,7 @@ impl Server {
         }
         let asked = Asked::of_range((lane, from), hash, range);
         let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
-        if !self.inner.upload.pass_at_once(range.len(), true) {
+        if !self.inner.upload.pace.pass_at_once(range.len(), true) {
             return None;
         }
         let bytes = source.encode_at_once(range)?;
@@ -322,14 +324,9 @@ impl Server {
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
         let asked = Asked::of_range(of, hash, range);
-        let Some(turn) = self.inner.fair_queue.pass(asked).await else {
+        let Some(turn) = self.turn_within_limit(asked).await else {
             return Response::Busy;
         };
-        let is_waited_for = of.0 == Lane::Urgent;
-        let allowed = self.inner.upload.pass(range.len(), is_waited_for);
-        if timeout(UPLOAD_WAIT_MAX, allowed).await.is_err() {
-            return Response::Busy;
-        }
         let server = self.clone();
         let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
         made.await.unwrap_or(Response::Busy)

@@ -122,3 +122,31 @@ fn what_a_torn_network_added_to_its_answers_does_not_widen_its_window() {
     peer.rested();
     assert!(peer.latency().unwrap() <= LATENCY_UNKNOWN);
 }
+
+/// Where it has a limit that one large piece would go past for long, it says that it is busy.
+#[test]
+fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
+    let (mut peer, mut now) = (
+        trained(Duration::from_millis(1), 50e6, 200),
+        Instant::now() + Duration::from_secs(60),
+    );
+    assert_eq!(peer.piece_bytes(), PIECE_MAX_BYTES);
+    let at_once = [0; 8].map(|_| peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES));
+    let mut rounds = 0;
+    while peer.piece_bytes() > CHUNK_BYTES {
+        let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
+        now += Duration::from_millis(1);
+        let until = peer.rest_busy(now, &sent, 0.5, true);
+        for sent in &at_once {
+            assert_eq!(peer.rest_busy(now, sent, 0.5, true), until, "said once");
+        }
+        (now, rounds) = (until, rounds + 1);
+    }
+    assert!(rounds <= 5, "{rounds}");
+    for _ in 0..20 {
+        let sent = peer.sent(now, ID, Lane::Bulk, CHUNK_BYTES);
+        now += Duration::from_millis(2);
+        answer(&mut peer, now, ID, (&sent, Lane::Bulk), CHUNK_BYTES);
+    }
+    assert_eq!(peer.piece_bytes(), PIECE_MAX_BYTES);
+}
