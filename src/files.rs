@@ -5,6 +5,9 @@
 //! its owner's. Every call blocks.
 
 pub(crate) mod mountinfo;
+mod refused;
+
+pub(crate) use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;

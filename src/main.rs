@@ -15,7 +15,10 @@ fn main() -> ExitCode {
     };
     let programs = cli::Programs {
         daemon: |sources, loaded| {
-            daemon::run::run(sources, loaded).map_err(|e| cli::CliError::plain(e.to_string()))
+            daemon::run::run(sources, loaded).map_err(|error| match error.is_permanent() {
+                true => cli::CliError::Unusable(error.to_string()),
+                false => cli::CliError::plain(error.to_string()),
+            })
         },
         broker: |socket, allowed| {
             let ran = process::run(process::Settings { socket, allowed });

@@ -22,7 +22,7 @@ pub enum CliError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] Box<ConfigError>),
-    /// What the configuration names is of no use.
+    /// What the configuration names, or what is stored, is of no use until somebody mends it.
     #[error("{0}")]
     Unusable(String),
     /// Our own output cannot be written.
@@ -58,8 +58,8 @@ impl CliError {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The exit status that tells it: 78, as `EX_CONFIG` of sysexits.h, for a wrong configuration,
-    /// since starting again does not mend that; 1 for all else.
+    /// The exit status that tells it: 78, as `EX_CONFIG` of sysexits.h, for a wrong configuration
+    /// and for files that are of no use, since starting again does not mend that; 1 for all else.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Unusable(_) => 78,

@@ -20,6 +20,7 @@ mod node_config;
 mod rates;
 mod reload;
 pub mod run;
+mod run_error;
 mod seeds;
 mod served;
 mod sharing;

@@ -4,7 +4,6 @@
 //! runs), then the node, its shares, the mount, and readiness; backwards at the end. A start that
 //! fails leaves nothing mounted and nothing running.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +17,11 @@ use tokio::task::spawn_blocking;
 
 use super::answers::Service;
 use super::config::{Config, Loaded, ShareSettings, Sources, saved};
-use super::control::{
-    ControlError, ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState,
-};
+use super::control::{ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState};
 use super::fd_store::Kept;
 use super::in_force::InForce;
 use super::journal::message;
-use super::logging::{self, LogError, LogHandle};
+use super::logging::{self, LogHandle};
 use super::memory::{self, Memory};
 use super::node_config::{inbox_shares, node_config};
 use super::rates::{FetchRates, Rates};
@@ -32,9 +29,11 @@ use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{share_all, share_missing};
 use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
-use crate::fuse::{Mount, MountError, MountOptions};
+use crate::fuse::{Mount, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
+
+pub use super::run_error::RunError;
 
 /// How often status and rates are taken.
 const TICK: Duration = Duration::from_secs(1);
@@ -47,37 +46,6 @@ const RETRY_PERIOD: Duration = Duration::from_secs(30);
 const WORKER_THREADS: usize = 4;
 /// How the warning begins that a token waits.
 const TOKEN_WAITS: &str = "the token that was left before the start was";
-
-/// Why the daemon stopped other than by being told to: one line, with the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// The mount.
-    #[error(transparent)]
-    Mount(#[from] MountError),
-    /// The control socket.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// What was kept by command cannot be read.
-    #[error("cannot read the shares kept in {}: {source}; {}", .dir.display(), mend(.source))]
-    Saved {
-        /// The state directory.
-        dir: PathBuf,
-        source: std::io::Error,
-    },
-    /// The system refuses something basic.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What it said.
-        source: std::io::Error,
-    },
-}
 
 /// Runs the daemon in the foreground until it is told to stop. `sources` are kept for reloads.
 ///
@@ -110,14 +78,6 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     // a thread that still waits for a disk must not hold up the end
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
-}
-
-/// What helps where the shares that were kept cannot be read.
-fn mend(source: &std::io::Error) -> &'static str {
-    match source.kind() {
-        std::io::ErrorKind::NotADirectory => "name a directory with --state",
-        _ => "mend or remove shares.toml there",
-    }
 }
 
 async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cache::CacheError;
-use crate::files::with_remedy;
+use crate::files::{stays_refused, with_remedy};
 use crate::net::NetError;
 use crate::share::ShareError;
 use crate::trust::TrustError;
@@ -52,6 +52,30 @@ pub enum NodeError {
     /// The node is stopping or has stopped.
     #[error("the node is stopping")]
     Stopping,
+}
+
+impl NodeError {
+    /// Whether every next start ends in the same until somebody mends something: where what is
+    /// stored is of no use, or a place cannot be used by this user. What may pass by itself does
+    /// not: a disk that is mounted later, an address in use, a device that fails.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::StateDir { dir, source } => stays_refused(dir, source),
+            Self::Trust(error) => match error {
+                TrustError::File { path, source, .. } => stays_refused(path, source),
+                TrustError::Exposed { .. } | TrustError::BadFile { .. } => true,
+                TrustError::NoSecretFile { .. } => true,
+                _ => false,
+            },
+            Self::Cache(error) => match error {
+                CacheError::Io { path, source, .. } => stays_refused(path, source),
+                CacheError::NewerVersion { .. } | CacheError::NotACache { .. } => true,
+                _ => false,
+            },
+            Self::Store(error) => matches!(error, StoreError::Version { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// What is wrong with a state directory, and what helps where that is clear.

@@ -63,6 +63,7 @@ pub(super) fn read_up_to(
         return Err(TrustError::BadFile {
             path: path.into(),
             expected: "a key or secret",
+            or: "",
         });
     }
     Ok(Some(content))

@@ -66,12 +66,14 @@ pub enum TrustError {
         mode: u32,
     },
     /// A file does not hold what it should.
-    #[error("{path} does not hold {expected}: put back a copy of it that does")]
+    #[error("{path} does not hold {expected}: put back a copy of it that does{or}")]
     BadFile {
         /// Which file.
         path: PathBuf,
         /// What was expected.
         expected: &'static str,
+        /// What else helps.
+        or: &'static str,
     },
     /// The secret is to be read from a file that is not there.
     #[error(

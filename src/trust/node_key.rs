@@ -39,7 +39,8 @@ impl NodeKey {
         }
         let bad_file = || TrustError::BadFile {
             path: path.clone(),
-            expected: "an Ed25519 key (moved aside, this is a new node from then on)",
+            expected: "an Ed25519 key",
+            or: ", or move it aside, and join the cluster again as a new node",
         };
         let content = file::read(&path)?.ok_or_else(bad_file)?;
         Self::from_pkcs8(content).ok_or_else(bad_file)
@@ -148,7 +149,14 @@ mod tests {
         let path = directory.path().join(FILE_NAME);
         file::create(&path, b"garbage").unwrap();
         let refused = NodeKey::load_or_create(directory.path());
-        assert!(matches!(refused, Err(TrustError::BadFile { .. })));
+        let said = refused.unwrap_err().to_string();
+        assert!(
+            said.ends_with(
+                "node.key does not hold an Ed25519 key: put back a copy of it that does, or move \
+                 it aside, and join the cluster again as a new node"
+            ),
+            "{said}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"garbage");
     }
 

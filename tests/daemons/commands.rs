@@ -234,6 +234,46 @@ fn a_configuration_is_checked_with_the_files_that_it_names() {
     assert!(gone.stderr.contains(Path::new("secret").to_str().unwrap()));
 }
 
+#[apply(promise)]
+fn a_start_that_nothing_but_a_hand_can_mend_ends_with_78_and_one_that_may_pass_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let config = "listen = '127.0.0.1:0'\n[mount]\nenabled = false\n";
+    fs::write(at("p2pfs.toml"), config).unwrap();
+    let start = |cache: &Path, more: &[&str]| {
+        let mut command = program();
+        command.args(["daemon", "--config"]).arg(at("p2pfs.toml"));
+        for (flag, place) in [("--state", at("state")), ("--socket", at("sock"))] {
+            command.arg(flag).arg(place);
+        }
+        run(command.arg("--cache").arg(cache).args(more))
+    };
+    let refused = |more: &[&str]| start(&at("cache"), more);
+    let other = refused(&["--listen", "192.0.2.1:1378"]);
+    assert_eq!(other.status.code(), Some(1), "{}", other.stderr);
+    fs::write(at("file"), b"").unwrap();
+    for (name, damage) in [
+        ("node.key", &b"cut"[..]),
+        ("members", b"garbage"),
+        ("secrets", b"garbage"),
+    ] {
+        let _none = fs::remove_dir_all(at("state"));
+        // the first start makes all of them, and ends at the cache
+        let ended = start(&at("file").join("cache"), &[]);
+        assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+        fs::write(at("state").join(name), damage).unwrap();
+        let ended = refused(&[]);
+        assert_eq!(ended.status.code(), Some(78), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains("put back a copy"), "{}", ended.stderr);
+    }
+    fs::remove_dir_all(at("state")).unwrap();
+    fs::write(at("secret"), "abc\n").unwrap();
+    fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let secret = at("secret");
+    let ended = refused(&["--secret-file", secret.to_str().unwrap()]);
+    assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+}
+
 /// One reading of the metrics, over a connection of its own.
 fn reading(mut stream: impl Read + std::io::Write) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -359,7 +359,7 @@ fn a_state_directory_that_is_a_file_is_blamed_itself() {
     }
     let output = command.output().unwrap();
     let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.ends_with("name a directory with --state\n"), "{said}");
     assert!(!said.contains("shares.toml"), "{said}");
 }

@@ -16,7 +16,8 @@ pub(super) fn read_ledger(path: &Path, bytes: &[u8]) -> Result<Ledger, TrustErro
     let ledger = SignedStatement::decode_all(bytes, STATEMENTS_MAX).and_then(Ledger::of);
     ledger.ok_or_else(|| TrustError::BadFile {
         path: path.into(),
-        expected: "a list of members: move it aside and join the cluster again",
+        expected: "a list of members",
+        or: ", or move it aside, and join the cluster again",
     })
 }
 
@@ -32,6 +33,7 @@ pub(super) fn read_secret(path: &Path) -> Result<EpochSecret, TrustError> {
     let bad_file = || TrustError::BadFile {
         path: path.into(),
         expected: EXPECTED,
+        or: "",
     };
     let missing = || TrustError::NoSecretFile { path: path.into() };
     let content = file::read(path)?.ok_or_else(missing)?;
