@@ -9,6 +9,7 @@ pub mod config;
 mod confine;
 pub mod control;
 mod fd_store;
+mod folder;
 mod in_force;
 mod isolation;
 mod journal;

@@ -13,12 +13,13 @@ use landlock::RulesetStatus;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::answers::Service;
 use super::config::{Config, Loaded, ShareSettings, Sources, saved};
 use super::control::{ControlServer, MountActivity, MountStatus, Named, Policy, ServiceState};
 use super::fd_store::Kept;
+use super::folder::Folder;
 use super::in_force::InForce;
 use super::journal::message;
 use super::logging::{self, LogHandle};
@@ -29,7 +30,6 @@ use super::seeds::NamedSeeds;
 use super::served::Served;
 use super::sharing::{share_all, share_missing};
 use super::{confine, isolation, journal, limits, metrics, reload, systemd, telling, watchdog};
-use crate::fuse::{Mount, MountOptions};
 use crate::node::{Leave, Node, NodeError, Outdated};
 use crate::trust::InviteToken;
 
@@ -125,7 +125,8 @@ struct Daemon {
     config: Config,
     state: watch::Sender<ServiceState>,
     mount_status: watch::Sender<MountStatus>,
-    mount: Option<Arc<Mount>>,
+    /// With what looks at it.
+    folder: Option<(JoinHandle<()>, Arc<Folder>)>,
     leave_asked: mpsc::Receiver<()>,
     changes: Option<mpsc::Receiver<Outdated>>,
     seeds: Arc<NamedSeeds>,
@@ -176,7 +177,7 @@ impl Daemon {
             config,
             state,
             mount_status,
-            mount: None,
+            folder: None,
             leave_asked,
             changes,
         };
@@ -228,61 +229,12 @@ impl Daemon {
             tokio::spawn(async move { while let Some(Some(_seen)) = take(&mut changes).await {} });
             return Ok(());
         }
-        let mount = self.start_mount().await?;
-        self.mount_status.send_modify(|status| {
-            status.mounted = true;
-            status.dir = Named::from_local(mount.dir());
-        });
-        tracing::info!("mounted at {}", mount.dir().display());
-        if let Some(why) = mount.not_taken_over() {
-            tracing::warn!(
-                "the mount of the daemon before cannot be taken over: {why}; this is a new one, \
-                 and what was open in the other fails with ENOTCONN"
-            );
-        }
-        if let Some(why) = mount.passthrough_refusal() {
-            self.service.node.warn(format!(
-                "files are read through the daemon, not by the kernel itself: {why}; all works, \
-                 but local reads are slower"
-            ));
-        }
-        self.service.served.set(&mount, &self.config.readers);
+        let folder = Folder::mount(&self.service, &self.config, &self.mount_status).await?;
         if let Some(changes) = changes {
-            tokio::spawn(telling::tell(mount.clone(), changes));
+            tokio::spawn(telling::tell(folder.newest(), changes));
         }
-        self.mount = Some(mount);
+        self.folder = Some((folder.keep(), folder));
         Ok(())
-    }
-
-    async fn start_mount(&self) -> Result<Arc<Mount>, RunError> {
-        let settings = self.config.mount.clone();
-        let content = self.service.node.content();
-        let legacy = self.config.legacy.clone();
-        let started = spawn_blocking(move || {
-            let defaults = MountOptions::for_this_user();
-            let mut options = MountOptions {
-                uid: settings.uid.unwrap_or(defaults.uid),
-                gid: settings.gid.unwrap_or(defaults.gid),
-                file_mask: settings.fmask.unwrap_or(settings.umask).0,
-                directory_mask: settings.dmask.unwrap_or(settings.umask).0,
-                ..defaults
-            };
-            // The device gives up after the node has: it is the net below it. This is its first
-            // look; what says until when it waits is given more (`Device::more_time`), so that the
-            // four bound only a read that does not, as one of a legacy peer's bytes.
-            options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
-            if legacy.enabled {
-                // a lookup may wait for legacy peers, then an open for a transfer's header
-                let deadline = &mut options.server.deadlines.metadata;
-                *deadline = (*deadline).max(legacy.lookup + Duration::from_secs(30));
-            }
-            Mount::start(&settings.dir, content, &options)
-        });
-        let mount = started.await.map_err(|error| RunError::System {
-            what: "cannot mount",
-            source: std::io::Error::other(error),
-        })??;
-        Ok(Arc::new(mount))
     }
 
     fn announce_ready(&self) {
@@ -293,14 +245,12 @@ impl Daemon {
 
     /// Serves until it is told to end; says how to leave.
     async fn attend(&mut self, mut signals: Signals, sources: &Sources, log: &LogHandle) -> Leave {
-        let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return Leave::Away,
                 _ = signals.interrupt.recv() => return Leave::Away,
                 Some(()) = self.leave_asked.recv() => return Leave::Final,
                 _ = signals.reload.recv() => self.reload(sources, log).await,
-                _ = tick.tick() => self.look_at_mount(),
             }
         }
     }
@@ -325,29 +275,6 @@ impl Daemon {
         systemd::ready();
     }
 
-    /// Somebody may have unmounted it by hand.
-    fn look_at_mount(&self) {
-        self.mount.iter().for_each(|mount| mount.note_listed());
-        let is_mounted = self.mount.as_ref().is_some_and(|mount| mount.is_mounted());
-        self.mount_status.send_if_modified(|status| {
-            let changed = status.mounted != is_mounted;
-            if changed && !is_mounted {
-                let gone = self.mount.as_ref().map(|mount| mount.why_gone());
-                let problem = gone.unwrap_or_else(|| "it was never mounted".to_owned());
-                journal::warn(
-                    message::FOLDER_GONE,
-                    &format!("the folder is gone: {problem}"),
-                );
-                status.problem = Some(problem);
-            } else if changed {
-                // what lay over it is gone
-                status.problem = None;
-            }
-            status.mounted = is_mounted;
-            changed
-        });
-    }
-
     /// Whoever left for good is no member again at the next start, unless the configuration says
     /// so.
     fn forget_cluster(&self) {
@@ -364,9 +291,12 @@ impl Daemon {
         if leave == Leave::Final {
             self.forget_cluster();
         }
-        let mount = self.mount.take();
-        let unmounted = spawn_blocking(move || match mount {
-            Some(mount) => mount.end().map_err(|error| error.to_string()),
+        let folder = self.folder.take();
+        let unmounted = spawn_blocking(move || match folder {
+            Some((keeper, folder)) => {
+                keeper.abort();
+                folder.end()
+            }
             None => Ok(()),
         });
         let ((), unmounted) = tokio::join!(self.service.node.stop(leave), unmounted);

@@ -1,7 +1,9 @@
 //! What the mount does, for those who ask how the node is.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::config::{ProgramBudget, ReaderSettings};
 use super::control::{
@@ -13,12 +15,12 @@ use crate::path::SharedPath;
 
 /// The mount that is served, once there is one. Holding this does not keep it.
 #[derive(Default)]
-pub struct Served(OnceLock<Weak<Mount>>);
+pub struct Served(Mutex<Weak<Mount>>);
 
 impl Served {
-    /// There is one now, with these rules for its readers. Only the first call counts.
+    /// This is it from now on, with these rules for its readers.
     pub fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
-        let _ = self.0.set(Arc::downgrade(mount));
+        *self.0.lock() = Arc::downgrade(mount);
         self.set_cached_only(rules.cached_only.clone());
         self.set_budgets(&rules.budgets);
     }
@@ -75,8 +77,17 @@ impl Served {
         self.mount().is_none_or(|mount| mount.is_up_to_date())
     }
 
+    /// Why there can be no mount for want of the device, which a mount broker has for its daemon;
+    /// with what to do about it.
+    pub fn device_trouble(&self) -> Option<String> {
+        match self.mount() {
+            Some(mount) if mount.is_brokers() => None,
+            _ => crate::fuse::device_trouble().map(|trouble| trouble.to_string()),
+        }
+    }
+
     fn mount(&self) -> Option<Arc<Mount>> {
-        self.0.get().and_then(Weak::upgrade)
+        self.0.lock().upgrade()
     }
 
     /// What it has done since it began; nothing where there is none.
@@ -94,11 +105,6 @@ impl Served {
             passthrough: mount.passthrough_refusal().is_none(),
         }
     }
-}
-
-/// Why there can be no mount for want of the device, as what to do about it.
-pub(super) fn device_trouble() -> Option<String> {
-    crate::fuse::device_trouble().map(|trouble| trouble.to_string())
 }
 
 fn reader_info(report: ReaderReport) -> ReaderInfo {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::fuse::Mount;
@@ -19,8 +19,12 @@ const GATHERED_FOR: Duration = Duration::from_millis(500);
 /// Beyond so many contents they are told of at once.
 const GATHERED_MAX: usize = 4096;
 
-/// Tells until the node is gone.
-pub(super) async fn tell(mount: Arc<Mount>, mut changes: mpsc::Receiver<Outdated>) {
+/// Tells the newest mount until the node is gone.
+pub(super) async fn tell(
+    mounts: watch::Receiver<Arc<Mount>>,
+    mut changes: mpsc::Receiver<Outdated>,
+) {
+    let mount = || mounts.borrow().clone();
     let mut cached = HashSet::new();
     let mut due = Instant::now();
     loop {
@@ -28,13 +32,14 @@ pub(super) async fn tell(mount: Arc<Mount>, mut changes: mpsc::Receiver<Outdated
         let change = tokio::select! {
             change = changes.recv() => change,
             () = wait, if !cached.is_empty() => {
+                let mount = mount();
                 cached.drain().for_each(|hash| mount.cached_changed(&hash));
                 continue;
             }
         };
         match change {
             None => return,
-            Some(Outdated::Names { view, changes }) => mount.invalidate(view, changes),
+            Some(Outdated::Names { view, changes }) => mount().invalidate(view, changes),
             Some(Outdated::CachedBytes(hash)) => {
                 if cached.is_empty() {
                     due = Instant::now() + GATHERED_FOR;

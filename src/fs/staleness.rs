@@ -47,6 +47,11 @@ impl Filesystem {
         }
     }
 
+    /// The same of everything, and of the newest namespace.
+    pub fn everything_changed(self: &Arc<Self>) {
+        self.namespace_changed(Some(self.content.view()), vec![Change::Everything]);
+    }
+
     /// What the kernel knows that these changes made wrong.
     fn outdated_by(&self, newest: &View, changes: &[Change]) -> Vec<Stale> {
         let mut stale = Outdated::default();

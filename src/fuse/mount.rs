@@ -120,7 +120,28 @@ impl Mount {
             gid: options.gid,
             allow_other: options.allow_other,
         };
-        let mounted = mounter::mount(&request)?;
+        Self::take(mounter::mount(&request)?, content, options)
+    }
+
+    /// Mounts anew, at `dir` again, where the mount broker ended and the mount with it. Blocks as
+    /// the start does.
+    ///
+    /// # Errors
+    /// As at the start; also where no broker came after that one.
+    pub fn start_again(
+        &self,
+        dir: &Path,
+        content: Arc<dyn Content>,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
+        Self::take(self.place.mount_by_next(dir)?, content, options)
+    }
+
+    fn take(
+        mounted: Mounted,
+        content: Arc<dyn Content>,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
         let is_kept = mounted.is_kept();
         match Self::serve(mounted, content.clone(), options) {
             // Who had it open fails now, and everybody else goes on.
@@ -189,6 +210,12 @@ impl Mount {
         self.fs.namespace_changed(view, changes);
     }
 
+    /// Has the kernel look at everything again, which may have changed while nobody told this
+    /// mount. Never waits.
+    pub fn invalidate_all(&self) {
+        self.fs.everything_changed();
+    }
+
     /// Whether a program that looks finds this name now.
     pub fn shows(&self, path: &SharedPath) -> bool {
         self.fs.shows(path)
@@ -222,6 +249,22 @@ impl Mount {
     /// Whether the mount stands in its place and is served.
     pub fn is_mounted(&self) -> bool {
         self.server.is_serving() && self.place.is_mounted()
+    }
+
+    /// Whether a mount broker made it.
+    pub fn is_brokers(&self) -> bool {
+        self.place.outlives_us()
+    }
+
+    /// Looks whether the mount broker still is there: about once a second. Never waits.
+    pub fn look_at_broker(&self) {
+        self.place.look_at_broker();
+    }
+
+    /// Whether it is gone because its mount broker ended, so that it can be mounted anew without
+    /// undoing what somebody did by hand. Waits for the broker's answer.
+    pub fn broker_ended(&self) -> bool {
+        self.place.broker_ended()
     }
 
     /// Why it is not mounted any more and what to do, for people.

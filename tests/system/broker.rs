@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Signal;
 
-use crate::support::process::{P2PFS, eventually, run};
+use crate::support::process::{Finished, P2PFS, eventually, run};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
@@ -26,20 +27,33 @@ impl Broker {
     fn start(user: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let process = Command::new(P2PFS)
-            .arg("mount-broker")
-            .arg("--socket")
-            .arg(folder.path().join("socket"))
-            .arg("--allow")
-            .arg(folder.path().join("mnt"))
-            .spawn()
-            .unwrap();
-        let this = Self { process, folder };
+        let process = Self::spawn(folder.path());
+        chown(folder.path().join("socket"), Some(user), None).unwrap();
+        Self { process, folder }
+    }
+
+    fn spawn(folder: &Path) -> Child {
+        let socket = folder.join("socket");
+        let mut broker = Command::new(P2PFS);
+        broker.arg("mount-broker").arg("--socket").arg(&socket);
+        broker.arg("--allow").arg(folder.join("mnt"));
+        let process = broker.spawn().unwrap();
         eventually("the broker listens", Duration::from_secs(90), || {
-            this.socket().exists()
+            socket.exists()
         });
-        chown(this.socket(), Some(user), None).unwrap();
-        this
+        process
+    }
+
+    /// Ends it by this signal.
+    fn end(&mut self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let _gone = rustix::process::kill_process(pid, signal);
+        let _ended = self.process.wait();
+        let _absent = fs::remove_file(self.socket());
+    }
+
+    fn start_again(&mut self) {
+        self.process = Self::spawn(self.folder.path());
     }
 
     fn socket(&self) -> PathBuf {
@@ -67,9 +81,71 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.process);
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.end(Signal::TERM);
+    }
+}
+
+/// A daemon that mounts by this broker.
+struct Daemon {
+    process: Child,
+    home: PathBuf,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
         let _ended = self.process.wait();
+    }
+}
+
+impl Daemon {
+    fn start(broker: &Broker) -> Self {
+        let home = broker.folder.path().to_owned();
+        fs::create_dir(home.join("share")).unwrap();
+        fs::write(home.join("share/file"), "bytes").unwrap();
+        fs::write(home.join("p2pfs.toml"), "").unwrap();
+        let mut daemon = Command::new(P2PFS);
+        daemon.args(["daemon", "--listen", "127.0.0.1:0"]);
+        for (flag, name) in [
+            ("--config", "p2pfs.toml"),
+            ("--state", "state"),
+            ("--cache", "cache"),
+            ("--socket", "control"),
+            ("--mount", "mnt"),
+            ("--share", "share"),
+        ] {
+            daemon.arg(flag).arg(home.join(name));
+        }
+        let log = fs::File::create(home.join("log")).unwrap();
+        daemon.env("P2PFS_BROKER", broker.socket()).stderr(log);
+        let process = daemon.spawn().unwrap();
+        Self { process, home }
+    }
+
+    fn command(&self, words: &[&str]) -> Finished {
+        let mut command = Command::new(P2PFS);
+        command.args(words).arg("--socket");
+        run(command.arg(self.home.join("control")))
+    }
+
+    fn wait_until_mounted(&self) -> Finished {
+        self.command(&["wait", "--mounted", "--timeout", "60s"])
+    }
+
+    /// Waits until it says this of its mount.
+    fn says(&self, what: &str) {
+        eventually(what, Duration::from_secs(90), || {
+            let status = self.command(&["status", "--json"]).text();
+            status.contains(what)
+        });
+    }
+
+    /// Ends it, and gives its log.
+    fn stop(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, Signal::TERM).unwrap();
+        self.process.wait().unwrap();
+        fs::read_to_string(self.home.join("log")).unwrap()
     }
 }
 
@@ -168,36 +244,90 @@ fn a_mount_that_cannot_be_taken_over_is_said_and_mounted_anew() {
     rustix::net::recv(&other, &mut reply[..], RecvFlags::empty()).unwrap();
     drop(other);
 
-    let home = broker.folder.path();
-    let at = |name: &str| home.join(name).to_str().unwrap().to_owned();
-    fs::create_dir(home.join("share")).unwrap();
-    fs::write(home.join("p2pfs.toml"), "").unwrap();
-    let mut daemon = Command::new(P2PFS);
-    daemon.args(["daemon", "--listen", "127.0.0.1:0"]);
-    for (flag, name) in [
-        ("--config", "p2pfs.toml"),
-        ("--state", "state"),
-        ("--cache", "cache"),
-        ("--socket", "control"),
-        ("--mount", "mnt"),
-        ("--share", "share"),
-    ] {
-        daemon.arg(flag).arg(at(name));
-    }
-    let log = fs::File::create(home.join("log")).unwrap();
-    daemon.env("P2PFS_BROKER", broker.socket()).stderr(log);
-    let mut daemon = daemon.spawn().unwrap();
-    let wait = ["wait", "--mounted", "--timeout", "60s", "--socket"];
-    let waited = run(Command::new(P2PFS).args(wait).arg(at("control")));
-    let listed = run(Command::new("timeout").args(["60", "ls"]).arg(at("mnt")));
-    let pid = rustix::process::Pid::from_child(&daemon);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    daemon.wait().unwrap();
+    let daemon = Daemon::start(&broker);
+    let waited = daemon.wait_until_mounted();
+    let listed = run(Command::new("timeout")
+        .args(["60", "ls"])
+        .arg(broker.mount_point()));
+    let said = daemon.stop();
     waited.expect_ok();
     listed.expect_ok();
-    let said = fs::read_to_string(home.join("log")).unwrap();
     assert!(
         said.contains("cannot be taken over: a p2pfs of another version kept it"),
         "{said}"
     );
+}
+
+/// Waits until the file can be read in the folder.
+fn await_file(broker: &Broker) {
+    let file = broker.mount_point().join("file");
+    eventually("the file is read", Duration::from_secs(90), || {
+        fs::read(&file).is_ok_and(|it| it == b"bytes")
+    });
+}
+
+fn unmount_by_hand(broker: &Broker) {
+    run(Command::new("umount").arg(broker.mount_point())).expect_ok();
+}
+
+#[apply(promise)]
+fn where_the_broker_stops_and_comes_back_the_daemon_mounts_anew() {
+    let mut broker = Broker::start(0);
+    let daemon = Daemon::start(&broker);
+    daemon.wait_until_mounted().expect_ok();
+    for _ in 0..2 {
+        await_file(&broker);
+        broker.end(Signal::TERM);
+        daemon.says("its mount broker ended, and it cannot be mounted again yet: the mount broker");
+        assert!(!broker.is_mounted(&broker.mount_point()));
+        // all of it is true: of the device that a broker's daemon needs not, nothing is said
+        let said = daemon.command(&["doctor"]).text();
+        let said: Vec<_> = said.split_whitespace().collect();
+        let said = said.join(" ");
+        assert!(said.contains("its mount broker ended"), "{said}");
+        assert!(!said.contains("/dev/fuse"), "{said}");
+        broker.start_again();
+        await_file(&broker);
+        daemon.says("\"mounted\": true");
+    }
+    fs::write(daemon.home.join("share/later"), "later").unwrap();
+    let later = broker.mount_point().join("later");
+    eventually("changes are told", Duration::from_secs(90), || {
+        later.exists()
+    });
+    let said = daemon.stop();
+    assert_eq!(said.matches("INFO mounted at").count(), 3, "{said}");
+    assert!(!said.contains("by hand"), "{said}");
+}
+
+#[apply(promise)]
+fn what_was_unmounted_by_hand_stays_so_also_where_the_broker_then_starts_anew() {
+    let mut broker = Broker::start(0);
+    let daemon = Daemon::start(&broker);
+    daemon.wait_until_mounted().expect_ok();
+    await_file(&broker);
+    unmount_by_hand(&broker);
+    daemon.says("it was unmounted by hand");
+    broker.end(Signal::TERM);
+    broker.start_again();
+    assert!(!broker.is_mounted(&broker.mount_point()));
+    daemon.says("it was unmounted by hand");
+    let said = daemon.stop();
+    assert_eq!(said.matches("INFO mounted at").count(), 1, "{said}");
+    assert!(!said.contains("its mount broker ended"), "{said}");
+}
+
+#[apply(promise)]
+fn a_killed_broker_leaves_a_mount_that_goes_on() {
+    let mut broker = Broker::start(0);
+    let daemon = Daemon::start(&broker);
+    daemon.wait_until_mounted().expect_ok();
+    broker.end(Signal::KILL);
+    broker.start_again();
+    await_file(&broker);
+    let said = daemon.stop();
+    assert_eq!(said.matches("INFO mounted at").count(), 1, "{said}");
+    assert!(!said.contains("its mount broker ended"), "{said}");
+    // who served it is gone, and so is who kept it
+    unmount_by_hand(&broker);
 }

@@ -222,3 +222,42 @@ fn who_connects_while_the_daemon_restarts_or_is_killed_is_not_refused() {
     machine.ok("systemctl stop p2pfs");
     assert_eq!(property(&machine, "NFileDescriptorStore"), "0");
 }
+
+#[apply(promise)]
+fn where_the_brokers_service_is_restarted_alone_the_daemon_mounts_anew() {
+    let machine = boot_cluster();
+    start(&machine);
+    let pid = property(&machine, "MainPID");
+    let mounted = |times: usize| {
+        eventually("it is mounted anew", Duration::from_secs(60), || {
+            let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat");
+            said.matches("mounted at /mnt/p2p").count() == times
+        });
+        machine.ok("cmp /mnt/p2p/resume.pdf /root/second/share/resume.pdf");
+        let mounts = machine.ok("grep -c ' /mnt/p2p ' /proc/self/mountinfo");
+        assert_eq!(mounts.trim(), "1");
+    };
+    machine.ok("systemctl restart p2pfs-broker");
+    mounted(2);
+    // its socket starts it again
+    machine.ok("systemctl stop p2pfs-broker");
+    mounted(3);
+    let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat");
+    assert!(
+        said.contains("the folder is gone: its mount broker ended"),
+        "{said}"
+    );
+    assert!(!said.contains("by hand"), "{said}");
+
+    machine.ok("umount /mnt/p2p");
+    eventually("it is said", Duration::from_secs(60), || {
+        machine.ok("p2pfs status").contains("by hand")
+    });
+    let said = machine.sh("p2pfs doctor").text();
+    assert!(
+        said.contains("unmounted by hand") && !said.contains("/dev/fuse"),
+        "{said}"
+    );
+    machine.ok("systemctl restart p2pfs-broker && p2pfs status | grep 'by hand'");
+    assert_eq!(property(&machine, "MainPID"), pid, "the daemon went on");
+}

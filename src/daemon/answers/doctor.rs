@@ -4,7 +4,6 @@ use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight, told};
 use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, ShareState};
-use crate::daemon::served::device_trouble;
 
 /// What helps where the state directory is gone.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
@@ -52,7 +51,8 @@ impl Service {
                 let (why, own_remedy) = told(&problem);
                 let own_remedy =
                     own_remedy.unwrap_or("restart the daemon: systemctl restart p2pfs");
-                let remedy = device_trouble().unwrap_or_else(|| own_remedy.to_owned());
+                let remedy = self.served.device_trouble();
+                let remedy = remedy.unwrap_or_else(|| own_remedy.to_owned());
                 Check::failed("mount", format!("{dir} is not mounted: {why}"), remedy)
             }
         }

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -25,6 +27,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Broker {
     socket: Mutex<OwnedFd>,
+    path: PathBuf,
+    /// It went without taking the mount away, as it does where it is killed.
+    left_the_mount: AtomicBool,
 }
 
 /// What the broker keeps for a mount from one daemon to the next.
@@ -60,9 +65,27 @@ impl Broker {
             Err(why) => return Err(failed(why)),
         }
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME)).map_err(failed)?;
-        Ok(Some(Arc::new(Self {
+        Ok(Some(Arc::new(Self::at(path, socket))))
+    }
+
+    fn at(path: &Path, socket: OwnedFd) -> Self {
+        Self {
             socket: Mutex::new(socket),
-        })))
+            path: path.to_owned(),
+            left_the_mount: AtomicBool::new(false),
+        }
+    }
+
+    /// The broker that came after this one, which has ended.
+    ///
+    /// # Errors
+    /// [`MountingError::NoBroker`] where none is there yet.
+    pub fn reach_next(&self) -> Result<Arc<Self>, MountingError> {
+        let next = Self::reach(&self.path)?;
+        next.ok_or_else(|| MountingError::NoBroker {
+            socket: self.path.clone(),
+            why: Errno::NOENT.into(),
+        })
     }
 
     /// The mount at `dir`: the one that stands, with what the last daemon left, or a new one.
@@ -117,6 +140,44 @@ impl Broker {
         self.call(&Request::ReadAhead { bytes }, &[]).map(drop)
     }
 
+    /// Notes where it is gone and its mount stands: it unmounts before it hangs up, so that what
+    /// becomes of this mount is somebody else's doing. Never waits.
+    pub fn look(&self, is_mounted: impl Fn() -> bool) {
+        if self.has_hung_up() && is_mounted() {
+            self.left_the_mount.store(true, Relaxed);
+        }
+    }
+
+    fn has_hung_up(&self) -> bool {
+        // where somebody waits for its answer, the next look sees it
+        let Some(socket) = self.socket.try_lock() else {
+            return false;
+        };
+        let mut looked_at = [PollFd::new(&*socket, PollFlags::empty())];
+        let now = Timespec::default();
+        poll(&mut looked_at, Some(&now)).is_ok() && looked_at[0].revents().contains(PollFlags::HUP)
+    }
+
+    /// Whether it ended and took the mount with it. Waits for its answer: one that is about to end
+    /// has unmounted and not yet hung up, and answers no more.
+    pub fn ended_the_mount(&self) -> bool {
+        !self.left_the_mount.load(Relaxed) && !self.lives()
+    }
+
+    fn lives(&self) -> bool {
+        let socket = self.socket.lock();
+        // there is no such file: it says so, and does nothing
+        let nothing = Request::Release { number: 0 };
+        let sent = send(socket.as_fd(), &nothing, &[]);
+        match sent.and_then(|()| receive::<Reply>(socket.as_fd())) {
+            Ok(answer) => answer.is_some(),
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ),
+        }
+    }
+
     fn mounted(self: &Arc<Self>, request: &Request) -> Result<Mounted, MountingError> {
         let refused = |why: io::Error| MountingError::Refused { why };
         let (reply, descriptors) = self.call(request, &[]).map_err(refused)?;
@@ -156,11 +217,66 @@ impl Broker {
         // A panic elsewhere leaves no half of a message: each is sent and received whole.
         let socket = self.socket.lock();
         send(socket.as_fd(), request, descriptors)?;
-        match receive(socket.as_fd())? {
+        match receive(socket.as_fd()).map_err(in_words)? {
             Some((Reply::Refused { errno: 0, why }, _)) => Err(io::Error::other(why)),
             Some((Reply::Refused { errno, .. }, _)) => Err(io::Error::from_raw_os_error(errno)),
             Some(answer) => Ok(answer),
             None => Err(io::ErrorKind::ConnectionReset.into()),
         }
+    }
+}
+
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::other("the mount broker does not answer: systemctl restart p2pfs-broker")
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected() -> (Broker, OwnedFd) {
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None);
+        let (ours, theirs) = pair.unwrap();
+        (Broker::at(Path::new("/nowhere"), ours), theirs)
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_has_ended_and_its_mount_with_it_unless_that_was_seen_to_stand() {
+        let (broker, theirs) = connected();
+        broker.look(|| true);
+        drop(theirs);
+        assert!(broker.ended_the_mount());
+        broker.look(|| false);
+        assert!(broker.ended_the_mount());
+        broker.look(|| true);
+        assert!(!broker.ended_the_mount());
+    }
+
+    #[test]
+    fn a_broker_that_answers_has_not_ended() {
+        let (broker, theirs) = connected();
+        let answering = std::thread::spawn(move || {
+            let heard = receive::<Request>(theirs.as_fd()).unwrap();
+            assert!(matches!(heard, Some((Request::Release { number: 0 }, _))));
+            let why = "no such file".to_owned();
+            send(theirs.as_fd(), &Reply::Refused { errno: 22, why }, &[]).unwrap();
+            theirs
+        });
+        assert!(!broker.ended_the_mount());
+        drop(answering.join().unwrap());
+    }
+
+    #[test]
+    fn a_broker_that_ends_in_the_middle_of_a_question_has_ended() {
+        let (broker, theirs) = connected();
+        let ending = std::thread::spawn(move || drop(receive::<Request>(theirs.as_fd())));
+        assert!(broker.ended_the_mount());
+        ending.join().unwrap();
     }
 }

@@ -139,6 +139,35 @@ impl MountPlace {
         }
     }
 
+    /// A new mount, asked for at `dir`, by the broker that came after the one that has ended.
+    ///
+    /// # Errors
+    /// [`MountingError`] where there is no broker, or in its words.
+    pub fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
+        match &self.means {
+            Means::Broker(broker) => broker.reach_next()?.mount(dir),
+            Means::Direct | Means::Fusermount => Err(MountingError::Vanished {
+                dir: self.dir().to_owned(),
+            }),
+        }
+    }
+
+    /// Whether the broker ended and took the mount with it; waits for its answer.
+    pub fn broker_ended(&self) -> bool {
+        match &self.means {
+            Means::Broker(broker) => broker.ended_the_mount(),
+            Means::Direct | Means::Fusermount => false,
+        }
+    }
+
+    /// Looks whether the broker still is there: about once a second, so that what ends the mount
+    /// can be told. Never waits.
+    pub fn look_at_broker(&self) {
+        if let Means::Broker(broker) = &self.means {
+            broker.look(|| self.is_mounted());
+        }
+    }
+
     /// Whether the mount outlives its daemon.
     pub fn outlives_us(&self) -> bool {
         matches!(self.means, Means::Broker(_))
