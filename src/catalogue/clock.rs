@@ -47,6 +47,11 @@ impl Catalogue {
         self.merge.early.len()
     }
 
+    /// Whether versions wait for their time, and not only times of directories.
+    pub fn has_early_versions(&self) -> bool {
+        self.merge.early.has_versions()
+    }
+
     /// Somebody whose versions came from ahead of the clock since this was asked last.
     pub fn poll_dated_ahead(&mut self) -> Option<NodeId> {
         let index = self.merge.dated_ahead.pop_first()?;

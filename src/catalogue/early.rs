@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use super::row::{NodeIndex, Row};
+use super::row::{Class, NodeIndex, Row};
 use crate::wire::native::record::Timestamp;
 
 /// The rows that wait, the first to be shown first.
 #[derive(Default)]
 pub(super) struct Early {
     rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
+    /// How many of them are versions of files and symlinks.
+    versions: usize,
 }
 
 impl Early {
@@ -24,13 +26,21 @@ impl Early {
         self.rows.len()
     }
 
+    /// Whether versions wait, and not only times of directories.
+    pub fn has_versions(&self) -> bool {
+        self.versions > 0
+    }
+
     pub fn insert(&mut self, row: &Row) {
-        self.rows.insert(place(row), row.clone());
+        let before = self.rows.insert(place(row), row.clone());
+        self.versions += usize::from(is_version(row));
+        self.versions -= before.iter().filter(|row| is_version(row)).count();
     }
 
     pub fn remove(&mut self, row: &Row) {
         if !self.rows.is_empty() {
-            self.rows.remove(&place(row));
+            let gone = self.rows.remove(&place(row));
+            self.versions -= gone.iter().filter(|row| is_version(row)).count();
         }
     }
 
@@ -40,10 +50,14 @@ impl Early {
             nanoseconds: 0,
         };
         let later = self.rows.split_off(&(beyond, NodeIndex(0), 0));
-        std::mem::replace(&mut self.rows, later)
-            .into_values()
-            .collect()
+        let due = std::mem::replace(&mut self.rows, later);
+        self.versions -= due.values().filter(|row| is_version(row)).count();
+        due.into_values().collect()
     }
+}
+
+fn is_version(row: &Row) -> bool {
+    matches!(row.class, Class::File | Class::Symlink)
 }
 
 fn place(row: &Row) -> (Timestamp, NodeIndex, u64) {

@@ -220,6 +220,12 @@ impl EventLog {
             .retain(|(text, _)| !text.starts_with(beginning));
     }
 
+    /// Forgets the warnings that say this: it is over.
+    pub(super) fn settle_saying(&self, words: &str) {
+        let mut kept = self.kept.lock();
+        kept.warnings.retain(|(text, _)| !text.contains(words));
+    }
+
     /// The newest of the warnings that begin so.
     pub(super) fn standing(&self, beginning: &str) -> Option<String> {
         let kept = self.kept.lock();

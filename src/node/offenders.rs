@@ -5,6 +5,7 @@
 //! from it: who drops or shuns a node does so by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ pub struct Offenders {
     ledger: Arc<Mutex<Ledger<NodeId, Offence>>>,
     events: EventLog,
     view: Arc<ArcSwap<View>>,
+    /// Somebody was told to list files that are dated ahead.
+    dated_ahead: Arc<AtomicBool>,
 }
 
 impl Offenders {
@@ -33,6 +36,7 @@ impl Offenders {
             ledger: Arc::new(Mutex::new(Ledger::new(Instant::now()))),
             events: events.clone(),
             view: view.clone(),
+            dated_ahead: Arc::default(),
         };
         let told = offenders.clone();
         let note = move |node, reason| told.note(node, Offence::Breach(reason));
@@ -50,6 +54,16 @@ impl Offenders {
             let name = self.view.load().label(&node);
             let name = name.unwrap_or_else(|| short.clone());
             self.events.warn(format!("{name} {what} (node {short})"));
+            if what == Offence::DatesAhead {
+                self.dated_ahead.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// No version waits for its time any more: that some did is warned of no longer.
+    pub(super) fn settle_dates(&self) {
+        if self.dated_ahead.swap(false, Ordering::Relaxed) {
+            self.events.settle_saying(&Offence::DatesAhead.to_string());
         }
     }
 

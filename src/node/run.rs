@@ -140,6 +140,9 @@ impl Runner {
             self.machine.keyring().tick(unix_now_s());
             self.machine.set_clock(believable_now_s());
             self.settle(&inputs.udp);
+            if !self.machine.catalogue().has_early_versions() {
+                self.parts.offenders.settle_dates();
+            }
             let timeout = self.next_timeout();
             tokio::select! {
                 received = inputs.udp.recv(&mut datagram) => {

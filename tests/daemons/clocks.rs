@@ -1,5 +1,7 @@
 //! What daemons say whose machines do not agree on the time.
 
+use std::fs;
+
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
@@ -18,6 +20,21 @@ fn set_clock(node: &mut Node, gap: &str) {
     ];
 }
 
+/// Two nodes by tokens; the second has seen the file of the first, is stopped and has no seed.
+fn one_and_two(cluster: &mut Cluster) -> (Node, Node) {
+    let one = cluster.start_with(NodeOptions::unmounted("one"));
+    one.write("file", b"of one");
+    let mut two = cluster.start_with(NodeOptions::unmounted("two"));
+    let token = one.cli(&["invite"]).expect_ok();
+    two.cli(&["join", token.trim()]).expect_ok();
+    one.cli(&["wait", "--peers", "1", "--timeout", "120s"])
+        .expect_ok();
+    two.wait_for_file("file");
+    two.stop();
+    two.options.seeds.clear();
+    (one, two)
+}
+
 fn in_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -26,16 +43,7 @@ fn in_one_line(text: &str) -> String {
 #[takes("faketime")]
 fn a_start_by_a_clock_a_day_wrong_is_named_by_both_sides_also_where_no_seed_is() {
     let mut cluster = Cluster::with_own_secrets();
-    let one = cluster.start_with(NodeOptions::unmounted("one"));
-    let mut two = cluster.start_with(NodeOptions::unmounted("two"));
-    let token = one.cli(&["invite"]).expect_ok();
-    two.cli(&["join", token.trim()]).expect_ok();
-    for node in [&one, &two] {
-        node.cli(&["wait", "--peers", "1", "--timeout", "120s"])
-            .expect_ok();
-    }
-    two.stop();
-    two.options.seeds.clear();
+    let (one, mut two) = one_and_two(&mut cluster);
     for (gap, there, here) in [
         ("+25h", "ahead of it", "behind it"),
         ("-25h", "behind it", "ahead of it"),
@@ -61,4 +69,28 @@ fn a_start_by_a_clock_a_day_wrong_is_named_by_both_sides_also_where_no_seed_is()
         }
         two.stop();
     }
+}
+
+#[apply(promise)]
+#[takes("faketime")]
+fn files_dated_after_now_are_warned_of_until_the_clock_is_set() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (_one, mut two) = one_and_two(&mut cluster);
+    let clock = two.home.join("clock");
+    fs::write(&clock, "-2d\n").unwrap();
+    set_clock(&mut two, "");
+    let environment = &mut two.options.environment;
+    environment.retain(|(name, _)| *name != "FAKETIME");
+    let file = clock.to_str().unwrap().to_owned();
+    environment.push(("FAKETIME_TIMESTAMP_FILE", file));
+    environment.push(("FAKETIME_NO_CACHE", "1".to_owned()));
+    two.launch();
+    let warns = || {
+        let said = two.cli(&["status"]).expect_ok();
+        in_one_line(&said).contains("dated after now")
+    };
+    eventually("it is warned of", HANG_LIMIT, warns);
+    fs::write(&clock, "+0\n").unwrap();
+    eventually("it is warned of no more", HANG_LIMIT, || !warns());
+    two.stop();
 }
