@@ -113,6 +113,22 @@ pub(crate) fn is_want(error: &io::Error) -> bool {
     )
 }
 
+/// What helps where a filesystem is read-only: which for a unit all of them may be
+/// (`ProtectSystem=strict`), however they are mounted.
+pub(crate) fn read_only_remedy() -> &'static str {
+    read_only_remedy_of(std::env::var_os("INVOCATION_ID").is_some())
+}
+
+fn read_only_remedy_of(is_unit: bool) -> &'static str {
+    match is_unit {
+        true => {
+            "name that directory in ReadWritePaths= of its unit (systemctl edit p2pfs), or make \
+             its filesystem writable"
+        }
+        false => "make its filesystem writable",
+    }
+}
+
 /// What the system says of a file of the state directory, with what helps where that is clear.
 pub(crate) fn with_remedy(error: &io::Error) -> String {
     if let Some(limit) = limit_of_open_files(error) {
@@ -121,7 +137,8 @@ pub(crate) fn with_remedy(error: &io::Error) -> String {
     let remedy = match error.kind() {
         _ if is_full(error) => "; free some of its disk, or name another directory with --state",
         io::ErrorKind::ReadOnlyFilesystem => {
-            "; make its filesystem writable, or name another directory with --state"
+            let remedy = read_only_remedy();
+            return format!("{error}; {remedy}, or name another directory with --state");
         }
         io::ErrorKind::PermissionDenied => "; let the daemon's user write it",
         _ => "",
@@ -175,6 +192,13 @@ pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_unit_runs_the_daemon_a_read_only_place_is_mended_in_the_unit() {
+        let of_unit = read_only_remedy_of(true);
+        assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
+        assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
+    }
 
     #[test]
     fn at_a_limit_of_open_files_its_number_is_told_and_how_it_is_raised() {

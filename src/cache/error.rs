@@ -1,11 +1,12 @@
 //! What can go wrong in the cache, and whose fault it is.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use crate::digest::{ContentHash, DigestError};
 use crate::extent::ByteRange;
-use crate::files::{is_full, is_want};
+use crate::files::{is_full, is_want, read_only_remedy};
 
 /// Every failure of the cache. None of them leaves a wrong byte readable: what a failed call did
 /// not finish is as if it had not begun.
@@ -119,17 +120,19 @@ impl CacheError {
 }
 
 /// What to do about what the file system said, where that is clear.
-fn remedy(source: &io::Error) -> &'static str {
-    match source.kind() {
+fn remedy(source: &io::Error) -> Cow<'static, str> {
+    let remedy = match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
-            "; make its filesystem writable, or choose another directory with --cache"
+            let remedy = read_only_remedy();
+            return format!("; {remedy}, or choose another directory with --cache").into();
         }
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             "; move that file away, or choose another directory with --cache"
         }
         _ if is_full(source) => "; free some of its disk, or choose another directory with --cache",
         _ => "",
-    }
+    };
+    remedy.into()
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! What can go wrong with a share.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::digest::DigestError;
 use crate::files::is_want;
+use crate::files::mountinfo::{self, MOUNTINFO};
 
 /// Why a call on a share failed. No call that fails changes what is shared, but for
 /// [`ShareError::Gone`], which withdraws the content that was found changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
     /// The directory is not there; the owner's to mend.
-    #[error("the share {dir:?} does not exist; make it, or name another")]
+    #[error("the share {dir:?} does not exist{}", missing(dir))]
     NotFound {
         /// As given.
         dir: PathBuf,
@@ -136,5 +137,44 @@ impl From<DigestError> for ShareError {
 impl From<rustix::io::Errno> for ShareError {
     fn from(error: rustix::io::Errno) -> Self {
         Self::Io(error.into())
+    }
+}
+
+/// What helps where a folder is not there.
+fn missing(dir: &Path) -> &'static str {
+    let mounts = std::fs::read(MOUNTINFO).unwrap_or_default();
+    match is_in_own_tmp(&mounts, dir) {
+        true => {
+            " for the daemon, which has a /tmp of its own (PrivateTmp= of its unit); move it, or \
+             name another"
+        }
+        false => "; make it, or name another",
+    }
+}
+
+/// Whether what is at `dir` is hidden by a directory that the service manager made in its place,
+/// by a list as of `proc_pid_mountinfo(5)`.
+fn is_in_own_tmp(mounts: &[u8], dir: &Path) -> bool {
+    let mut lines = mounts.split(|byte| *byte == b'\n');
+    lines.any(|line| {
+        let root = line.split(|byte| *byte == b' ').nth(3).unwrap_or_default();
+        let is_private = String::from_utf8_lossy(root).contains("/systemd-private-");
+        is_private && mountinfo::point(line).is_some_and(|point| dir.starts_with(point))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_hidden_by_a_tmp_of_ones_own_is_told_from_one_that_is_not_there() {
+        let mounts = b"22 1 0:21 / / rw - ext4 /dev/vda rw\n\
+            40 22 0:21 /tmp/systemd-private-1f-p2pfs.service-x/tmp /tmp rw shared:3 - ext4 x rw\n\
+            41 22 0:46 / /srv rw - tmpfs none rw\n";
+        assert!(is_in_own_tmp(mounts, Path::new("/tmp/foo")));
+        assert!(!is_in_own_tmp(mounts, Path::new("/srv/tmp/foo")));
+        assert!(!is_in_own_tmp(mounts, Path::new("/tmpfoo")));
+        assert!(!is_in_own_tmp(b"torn line", Path::new("/tmp/foo")));
     }
 }
