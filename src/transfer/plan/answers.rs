@@ -70,10 +70,6 @@ impl Plan {
         }
         self.tell_readers(&content, range);
         self.tell_if_filled(&content);
-        if entry.is_hedge {
-            // what its reader waits for next is as late
-            self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
-        }
         true
     }
 
@@ -171,11 +167,7 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let in_range = |id: &RequestId| {
-            let entry = self.in_flight.get(id);
-            entry.is_some_and(|entry| range.contains(&entry.request.range))
-        };
-        let twins: Vec<_> = fetch.asked.touching(range).filter(in_range).collect();
+        let twins: Vec<_> = fetch.asked.touching(range).collect();
         for id in twins {
             self.step();
             let Some(entry) = self.take_back(id) else {
