@@ -93,20 +93,18 @@ mod tests {
         let turns = FairQueue::new(limits);
         limited.pace.set(Some(2 * CHUNK_BYTES));
         let hash = ContentHash::of(b"one content");
-        let answers = (0..5).map(|number| {
+        let asked = |at, bytes| {
             let of = (Lane::Bulk, NodeId::new([1; 32]));
-            let range = ByteRange::at(number * CHUNK_BYTES, CHUNK_BYTES);
-            let asked = Asked::of_range(of, hash, range);
+            Asked::of_range(of, hash, ByteRange::at(at, bytes))
+        };
+        let answers = (0..5).map(|number| {
+            let asked = asked(number * CHUNK_BYTES, CHUNK_BYTES);
             let (limited, turns) = (limited.clone(), turns.clone());
             async move { limited.pass(asked).await && turns.pass(asked).await.is_some() }
         });
         let answered = answers.collect::<JoinSet<bool>>().join_all().await;
         assert_eq!(answered, [true; 5]);
-        let large = Asked::of_range(
-            (Lane::Bulk, NodeId::new([1; 32])),
-            hash,
-            ByteRange::at(0, 3 * CHUNK_BYTES),
-        );
+        let large = asked(0, 3 * CHUNK_BYTES);
         assert!(
             !limited.pass(large).await,
             "nobody else would pass for long"

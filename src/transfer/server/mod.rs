@@ -37,6 +37,7 @@ use opened::{Opened, SWEEP_PERIOD, Source, Unserved};
 /// The largest range that is answered without another thread: as far as the kernel reads ahead
 /// unless told otherwise, some 80 microseconds' work where its bytes are in memory.
 const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
+
 /// What serving may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -207,12 +208,7 @@ impl Server {
         let asked = Asked::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
-        if !self
-            .inner
-            .upload
-            .pace
-            .pass_at_once(range.len(), is_waited_for)
-        {
+        if !self.upload().pass_at_once(range.len(), is_waited_for) {
             return None;
         }
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
@@ -264,7 +260,7 @@ impl Server {
         }
         let asked = Asked::of_range((lane, from), hash, range);
         let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
-        if !self.inner.upload.pace.pass_at_once(range.len(), true) {
+        if !self.upload().pass_at_once(range.len(), true) {
             return None;
         }
         let bytes = source.encode_at_once(range)?;
