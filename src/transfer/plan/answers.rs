@@ -56,7 +56,6 @@ impl Plan {
         }
         let credit = self.hedge_credit_bytes + range.len() / HEDGE_SHARE;
         self.hedge_credit_bytes = credit.min(HEDGE_CREDIT_MAX_BYTES);
-        self.cancel_twins(now, &content, range);
         let Some(fetch) = self.fetches.get_mut(&content) else {
             return false;
         };
@@ -68,6 +67,7 @@ impl Plan {
         if fetch.is_complete() {
             self.forget_streams(&content);
         }
+        self.cancel_what_is_here(now, &content, range);
         self.tell_readers(&content, range);
         self.tell_if_filled(&content);
         true
@@ -149,7 +149,7 @@ impl Plan {
             peer.ended(id, request.lane, request.range.len());
         }
         if let Some(fetch) = self.fetches.get_mut(&request.content) {
-            fetch.asked.remove(request.range, id);
+            fetch.asked.remove(id);
         }
         self.wake(request.node);
         Some(entry)
@@ -162,12 +162,17 @@ impl Plan {
         Some(entry)
     }
 
-    /// The others that were asked for a range that is here now.
-    fn cancel_twins(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
+    /// A range came: the others that were asked for it and have nothing more to bring.
+    fn cancel_what_is_here(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let twins: Vec<_> = fetch.asked.touching(range).collect();
+        let is_here = |id: &RequestId| {
+            let entry = self.in_flight.get(id);
+            entry.is_some_and(|entry| fetch.have().contains(entry.request.range))
+        };
+        let mut twins = fetch.asked.touching(range);
+        twins.retain(is_here);
         for id in twins {
             self.step();
             let Some(entry) = self.take_back(id) else {
@@ -184,17 +189,8 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return vec![];
         };
-        let touches = |id: &DemandId| {
-            self.step();
-            let demand: Option<&Demand> = self.demands.get(id);
-            demand.is_some_and(|d| !d.range.intersection(&range).is_empty())
-        };
-        fetch
-            .waits
-            .near(range)
-            .into_iter()
-            .filter(touches)
-            .collect()
+        let waiting = fetch.waits.touching(range).into_iter();
+        waiting.inspect(|_| self.step()).collect()
     }
 
     pub(super) fn is_waited_for(&self, content: &ContentKey, range: ByteRange) -> bool {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::fellows::Swarm;
-use super::places::{Asked, Waits};
+use super::places::Places;
 use super::streams::Streams;
 use super::turns::Place;
-use super::{DemandId, PIECE_MAX_BYTES};
+use super::{DemandId, PIECE_MAX_BYTES, RequestId};
 use crate::extent::{ByteRange, ExtentSet};
 use crate::id::NodeId;
 
@@ -67,7 +67,7 @@ pub(super) struct Fetch {
     /// Verified and kept.
     have: ExtentSet,
     have_bytes: u64,
-    pub asked: Asked,
+    pub asked: Places<RequestId>,
     holders: BTreeMap<NodeId, Coverage>,
     full_holders: usize,
     pub streams: Streams,
@@ -76,7 +76,7 @@ pub(super) struct Fetch {
     pub filling: Option<Filling>,
     /// All of it came for who wants it whole, who has yet to say that it is stored.
     pub is_being_stored: bool,
-    pub waits: Waits,
+    pub waits: Places<DemandId>,
     /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
     /// Where it stands for its demands, its read-ahead and its filling.
@@ -103,7 +103,7 @@ impl Fetch {
             size_bytes,
             have_bytes: present.len(),
             have: present,
-            asked: Asked::default(),
+            asked: Places::default(),
             holders: BTreeMap::new(),
             full_holders: 0,
             streams: Streams::default(),
@@ -111,7 +111,7 @@ impl Fetch {
             begun: now,
             filling: None,
             is_being_stored: false,
-            waits: Waits::default(),
+            waits: Places::default(),
             hungry: BTreeSet::new(),
             places: [Place::Out; 3],
             last_used: now,
@@ -154,7 +154,7 @@ impl Fetch {
 
     pub fn is_idle(&self) -> bool {
         let is_wanted_whole = self.filling.is_some() || self.is_being_stored;
-        self.waits.count() == 0 && self.asked.is_empty() && !is_wanted_whole
+        self.waits.is_empty() && self.asked.is_empty() && !is_wanted_whole
     }
 
     pub fn holders(&self) -> &BTreeMap<NodeId, Coverage> {
@@ -288,7 +288,7 @@ impl Fetch {
 mod tests {
     use super::*;
     use crate::extent::PAGE_BYTES;
-    use crate::transfer::plan::{PlanError, RequestId};
+    use crate::transfer::plan::PlanError;
 
     fn fetch() -> (Fetch, Instant) {
         let now = Instant::now();

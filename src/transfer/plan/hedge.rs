@@ -57,7 +57,7 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let asked: Vec<_> = fetch.asked.touching(range).collect();
+        let asked = fetch.asked.touching(range);
         for id in asked {
             let Some(entry) = self.in_flight.get_mut(&id) else {
                 continue;
@@ -135,7 +135,9 @@ impl Plan {
             return;
         };
         let asked = fetch.asked.touching(range);
-        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
+        let nodes = asked
+            .iter()
+            .filter_map(|id| Some(self.in_flight.get(id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;

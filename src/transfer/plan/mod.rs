@@ -390,7 +390,7 @@ impl Plan {
             return;
         };
         let fetch = self.fetches.get(&demand.content);
-        if fetch.is_some_and(|fetch| fetch.waits.count() == 0) {
+        if fetch.is_some_and(|fetch| fetch.waits.is_empty()) {
             self.forget_streams(&demand.content);
         }
     }
@@ -430,7 +430,7 @@ impl Plan {
         let demand = self.demands.remove(&id)?;
         self.timers.remove(&(demand.deadline, Timer::Deadline(id)));
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
-            fetch.waits.remove(demand.range, id);
+            fetch.waits.remove(id);
             fetch.hungry.remove(&id);
         }
         Some(demand)

@@ -43,7 +43,11 @@ impl Reader {
     }
 
     pub fn sequential(content: ContentKey, size: u64) -> Self {
-        let step = 128 << 10;
+        Self::in_reads_of(128 << 10, content, size)
+    }
+
+    /// One that reads a file through, so much at a time.
+    pub fn in_reads_of(step: u64, content: ContentKey, size: u64) -> Self {
         let reads = (0..size.div_ceil(step))
             .map(|i| ByteRange::new(i * step, ((i + 1) * step).min(size)))
             .collect();
@@ -161,6 +165,7 @@ impl Bench {
                 self.step_readers();
             }
             self.send_requests();
+            self.check_readers();
             let idle = self.readers.iter().all(|r| r.done_at.is_some());
             let filled =
                 |e: &PlanEvent| matches!(e, PlanEvent::Filled(_) | PlanEvent::FillFailed(..));
@@ -314,6 +319,22 @@ impl Bench {
             have.present_in(request.range).is_empty(),
             "asked for what is here"
         );
+    }
+
+    /// What a reader waits for is under way, or is asked for as soon as it can be.
+    fn check_readers(&self) {
+        for (id, demand) in &self.plan.demands {
+            let fetch = &self.plan.fetches[&demand.content];
+            if fetch.hungry.contains(id) {
+                continue;
+            }
+            let mut comes = fetch.have().clone();
+            let asked = self.plan.in_flight.values().map(|it| it.request);
+            for request in asked.filter(|it| it.content == demand.content) {
+                comes.insert(request.range);
+            }
+            assert!(comes.contains(demand.range), "{demand:?} waits in vain");
+        }
     }
 
     fn take(&mut self, event: PlanEvent) {

@@ -11,6 +11,10 @@ use super::{MIB, page};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use crate::transfer::plan::RangeRequest;
 
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
 /// A bench in which anything may be wrong with any peer but one.
 fn chaotic(seed: u64) -> Bench {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -23,12 +27,18 @@ fn chaotic(seed: u64) -> Bench {
             10f64.powf(rng.random_range(5.5..8.5)),
         );
         let after = rng.random_range(0..1500);
-        match rng.random_range(0..6) {
+        match rng.random_range(0..8) {
             0 => peer = peer.dying(after, Death::Reset),
             1 => peer = peer.dying(after, Death::Silence),
             2 => peer.lies = true,
             3 => peer.gone = true,
             4 => peer.offers = Some(ExtentSet::of(ByteRange::new(0, size / 131072 * 65536))),
+            5 => {
+                for _ in 0..rng.random_range(1..4) {
+                    let from = ms(rng.random_range(0..3000));
+                    peer.pauses.push((from, ms(rng.random_range(50..900))));
+                }
+            }
             _ => {}
         }
         let offers = peer.offers.is_some();
@@ -40,9 +50,10 @@ fn chaotic(seed: u64) -> Bench {
     listed.push(bench.peer(99, SimPeer::new(rng.random_range(0..50), 20e6)));
     let content = bench.file(1, size, &listed);
     for _ in 0..rng.random_range(1..4) {
-        let reader = match rng.random_bool(0.6) {
-            true => Reader::sequential(content, size),
-            false => {
+        let reader = match rng.random_range(0..10) {
+            0..4 => Reader::sequential(content, size),
+            4..6 => Reader::in_reads_of(rng.random_range(1..9) * MIB, content, size),
+            _ => {
                 let whole = size.div_ceil(PAGE_BYTES);
                 let pages = (0..100).map(|_| page(rng.random_range(0..whole)));
                 let cut = |range: ByteRange| range.intersection(&ByteRange::new(0, size));
