@@ -70,6 +70,10 @@ impl Plan {
         self.cancel_what_is_here(now, &content, range);
         self.tell_readers(&content, range);
         self.tell_if_filled(&content);
+        if entry.is_hedge {
+            // what its reader waits for next is as late
+            self.hurry_what_is_asked(now, &content, ByteRange::at(range.end, 1));
+        }
         true
     }
 

@@ -124,9 +124,23 @@ impl Plan {
         }
     }
 
-    /// Asks another peer for the same, where that is much sooner and the budget allows it.
+    /// What of a range a reader waits for first, and is not here.
+    fn first_waited(&self, content: &ContentKey, range: ByteRange) -> Option<ByteRange> {
+        let waiting = self.waiting_for(content, range);
+        let demands = waiting.iter().filter_map(|id| self.demands.get(id));
+        let parts = demands.map(|demand| demand.range.intersection(&range));
+        let first = parts.min_by_key(|part| part.start).unwrap_or(range);
+        let have = self.fetches.get(content)?.have();
+        have.missing_in(first).iter().next()
+    }
+
+    /// Asks another peer for what a reader waits for of the same, where that is much sooner and the
+    /// budget allows it: who brings less may be long over all of it.
     fn hedge(&mut self, now: Instant, request: &RangeRequest, asked_at: Instant) {
-        let (content, range) = (&request.content, request.range);
+        let content = &request.content;
+        let Some(range) = self.first_waited(content, request.range) else {
+            return;
+        };
         let in_flight_bytes = self.in_flight_bytes + range.len();
         if self.hedge_credit_bytes < range.len() || in_flight_bytes > IN_FLIGHT_MAX_BYTES {
             return;
@@ -148,13 +162,17 @@ impl Plan {
         match self.choose(now, content, range, asking, &nodes) {
             Choice::Ask(node, range) => {
                 let other = self.peers.get(&node);
-                let is_vain =
-                    |other: &Peer| other.is_silent() || !self.is_much_sooner(now, request, other);
+                let is_vain = |other: &Peer| {
+                    other.is_silent() || !self.is_much_sooner(now, request, range, other)
+                };
                 if other.is_some_and(is_vain) {
                     return;
                 }
                 self.hedge_credit_bytes -= range.len();
                 let twin = self.issue(now, node, Lane::Urgent, *content, range, true);
+                if let Some(entry) = self.in_flight.get_mut(&twin.id) {
+                    entry.is_hedge = true;
+                }
                 self.hedges.push_back(twin);
             }
             Choice::Nobody => self.starve(now, content),
@@ -261,8 +279,14 @@ impl Plan {
     }
 
     /// Whether another would bring a late answer so much sooner that it is worth asking twice.
-    fn is_much_sooner(&self, now: Instant, late: &RangeRequest, other: &Peer) -> bool {
-        let expected = other.expected(Lane::Urgent, late.range.len());
+    fn is_much_sooner(
+        &self,
+        now: Instant,
+        late: &RangeRequest,
+        part: ByteRange,
+        other: &Peer,
+    ) -> bool {
+        let expected = other.expected(Lane::Urgent, part.len());
         let rest = self.rest_of(now, late.id);
         rest.is_none_or(|rest| expected * SOONER_MULTIPLE < rest)
     }

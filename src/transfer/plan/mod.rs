@@ -123,6 +123,8 @@ struct InFlight {
     /// What came of its answer so far, and when that last was.
     arrived_bytes: u64,
     arrived_at: Option<Instant>,
+    /// Whether it hedges another.
+    is_hedge: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

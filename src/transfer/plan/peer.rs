@@ -42,6 +42,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(3);
 const BUSY_MIN: Duration = Duration::from_millis(25);
 /// The longest pause after `Busy`: a busy peer is a live one.
 const BUSY_MAX: Duration = Duration::from_millis(800);
+/// A peer that brings so much and then nothing for as long as that took is on the way to silence.
+const RECORDS_BYTES: f64 = 3.0 * 16_384.0;
 /// A busy peer is taken to give so many times less than before, until it answers.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
 /// A wrong byte keeps a peer out for this long.
@@ -306,10 +308,13 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
-    /// Whether it may be counted on: it is not silent, nor on the way to it.
+    /// Whether it may be counted on: it is not silent, nor on the way to it. Bytes come in records
+    /// (RFC 8446, 5.1): one that brings few a second is quiet between them.
     pub fn is_lively(&self, now: Instant, limit: Duration) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
+        let record = |rate: f64| Duration::try_from_secs_f64(RECORDS_BYTES / rate).ok();
+        let limit = limit.max(self.rate.and_then(record).unwrap_or_default());
         !self.is_silent()
             && self.resting_until(now).is_none()
             && (idle || self.quiet_for(now, since) < limit)

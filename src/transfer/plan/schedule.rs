@@ -337,7 +337,7 @@ impl Plan {
                 found.reserved = true;
                 continue;
             }
-            // a hedge asks for just what was asked before
+            // a hedge asks whom one question is enough of
             let hedged = !exclude.is_empty();
             if hedged && part != gap {
                 found.any_in_part = true;
@@ -345,7 +345,6 @@ impl Plan {
             }
             found.any = true;
             let grain = match lane {
-                _ if hedged => PIECE_MAX_BYTES,
                 Lane::Urgent => peer.piece_bytes().min(URGENT_MAX_BYTES),
                 Lane::Bulk if is_swarm => peer.piece_bytes().min(STRIPE_BYTES),
                 Lane::Bulk => peer.piece_bytes(),
@@ -417,6 +416,7 @@ impl Plan {
                 expire_at,
                 arrived_bytes: 0,
                 arrived_at: None,
+                is_hedge: false,
             },
         );
         request

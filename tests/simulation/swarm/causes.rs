@@ -173,3 +173,22 @@ fn a_holder_that_ceases_is_an_error_at_the_deadline_and_not_before() {
         "{wait:?}"
     );
 }
+
+/// What is asked of a fast holder at one time is more than a slow one brings in long.
+#[test]
+fn a_fast_holder_that_falls_silent_beside_a_slow_one_holds_no_reader_up_for_long() {
+    each_seed(12, |seed| {
+        let mut world = World::new(seed);
+        let fast = world.add(ms(2), 6.25e6, 0);
+        let slow = world.add(ms(2), 125e3, 0);
+        let content = world.file(1, 64 * MIB, &[fast, slow]);
+        let reader = world.add(ms(2), LAN, AMPLE);
+        world.later(Duration::ZERO, reader, Deed::Reads(content));
+        world.later(ms(600 + seed * 40), fast, Deed::GoesOff);
+        world.run(Duration::from_secs(40));
+        let reader = &world.nodes[reader].readers[0];
+        assert!(reader.errors.is_empty(), "{:?}", reader.errors);
+        let wait = reader.longest_wait;
+        assert!(wait <= Duration::from_secs(4), "{wait:?}");
+    });
+}
