@@ -32,6 +32,9 @@ const ASKED_AT_ONCE_MAX: usize = 3;
 const LATE_MULTIPLE: u32 = 3;
 /// Who brings nothing for less than this is not silent yet.
 const SILENT_MIN: Duration = Duration::from_millis(200);
+/// Who brings nothing for less than this is still at its part of a file that many want: where many
+/// begin at once, each is quiet for longer than [`SILENT_MIN`] now and then.
+const LOST_MIN: Duration = Duration::from_secs(1);
 /// Each look at a request waits twice as long for the next, so many times.
 const LOOKS_DOUBLED_MAX: u32 = 3;
 /// Requests to silent peers that are looked at in one step.
@@ -97,7 +100,9 @@ impl Plan {
         let quiet = quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at));
         if quiet >= span {
             self.fell_silent(now, request.node);
-            self.lose_fellow(now, &request.content, request.node);
+            if quiet >= LOST_MIN {
+                self.lose_fellow(now, &request.content, request.node);
+            }
             self.rescue(now, id);
         }
         let doubled = span * (1 << looks.min(LOOKS_DOUBLED_MAX));
