@@ -26,6 +26,8 @@ pub struct VerifyProgress {
     pub checked_bytes: u64,
     /// Bytes that were found damaged and dropped.
     pub dropped_bytes: u64,
+    /// Those of `files` that could not be opened, so that nothing of them was checked.
+    pub unopened_files: usize,
 }
 
 impl Cache {
@@ -63,10 +65,11 @@ impl Core {
             ..VerifyProgress::default()
         };
         for hash in files {
-            if let Ok(Some(file)) = self.existing(&hash)
-                && file.verify(&mut done, &mut progress).is_break()
-            {
-                return done;
+            match self.existing(&hash) {
+                Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
+                // what was removed meanwhile is not there to be checked
+                Ok(_) => {}
+                Err(_) => done.unopened_files += 1,
             }
             done.files += 1;
         }

@@ -153,10 +153,16 @@ fn verify(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
             human_bytes(verified.bytes)
         ))?,
     }
-    if verified.dropped_bytes == 0 {
+    if verified.dropped_bytes == 0 && verified.unopened_files == 0 {
         return Ok(());
     }
     output.flush()?;
+    if verified.dropped_bytes == 0 {
+        return Err(CliError::new(
+            format!("{} files could not be opened", verified.unopened_files),
+            "nothing of them was checked; see that the daemon may write to the disk of its cache",
+        ));
+    }
     Err(CliError::new(
         format!(
             "{} were wrong and were dropped",

@@ -344,6 +344,7 @@ fn cache_verify_fails_where_bytes_were_wrong() {
                 files: 2,
                 bytes: 20,
                 dropped_bytes: 4096,
+                unopened_files: 0,
             });
         }
         Call::CacheResize { budget_bytes } => {

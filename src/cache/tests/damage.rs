@@ -82,6 +82,20 @@ fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
 }
 
 #[test]
+fn verifying_counts_what_it_could_not_open() {
+    let place = Place::new(8 << 20);
+    let source = Source::new(1, 3_000_000);
+    let (cache, _events) = place.open();
+    assert_eq!(fill(&cache, &source), Stored::Kept);
+    let data = paths(&place, &source).data;
+    std::fs::remove_file(&data).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let report = cache.verify(|_| ControlFlow::Continue(()));
+    assert_eq!((report.files, report.unopened_files), (1, 1));
+    assert_eq!((report.checked_bytes, report.dropped_bytes), (0, 0));
+}
+
+#[test]
 fn verifying_counts_the_bytes_that_it_checked_and_not_those_that_are_not_cached() {
     let place = Place::new(8 << 20);
     let (cache, _events) = place.open();

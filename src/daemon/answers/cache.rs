@@ -120,6 +120,7 @@ impl Service {
                 files: verified.files as u64,
                 bytes: verified.checked_bytes,
                 dropped_bytes: verified.dropped_bytes,
+                unopened_files: verified.unopened_files as u64,
             }),
             Err(failure) => reply.fail(failure),
         }

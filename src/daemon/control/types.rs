@@ -417,4 +417,6 @@ pub struct CacheVerified {
     pub bytes: u64,
     /// Bytes that were wrong: they were dropped and will be fetched again.
     pub dropped_bytes: u64,
+    /// Those of `files` that could not be opened, so that nothing of them was checked.
+    pub unopened_files: u64,
 }
