@@ -78,6 +78,8 @@ impl CliError {
             false => GraphicalTheme::unicode_nocolor(),
         };
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
+        // paths are copied from it
+        let handler = handler.with_wrap_lines(false);
         let drawn = error.each().iter().filter(|it| it.source_code().is_some());
         for error in drawn {
             handler.render_report(&mut drawing, error).ok()?;

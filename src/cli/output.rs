@@ -59,14 +59,8 @@ impl Output {
     /// between words, the later ones as far in as the first.
     pub(super) fn paragraph(&mut self, lead: &str, text: &str) -> Result<(), CliError> {
         // a colour takes no columns
-        let width = textwrap::core::display_width(lead);
-        let indent = " ".repeat(width);
-        let options = textwrap::Options::new(LINE_COLUMNS)
-            .initial_indent(&indent)
-            .subsequent_indent(&indent)
-            .break_words(false)
-            .word_splitter(textwrap::WordSplitter::NoHyphenation);
-        for (number, line) in textwrap::wrap(text, options).iter().enumerate() {
+        let indent = " ".repeat(textwrap::core::display_width(lead));
+        for (number, line) in broken(text, &indent).iter().enumerate() {
             match number {
                 0 => self.line(&format!("{lead}{}", line.trim_start()))?,
                 _ => self.line(line)?,
@@ -147,6 +141,18 @@ impl Output {
     }
 }
 
+/// A sentence in lines, broken at its blanks alone: a path may be longer than a line, and is copied
+/// from here into a command.
+fn broken<'a>(text: &'a str, indent: &'a str) -> Vec<Cow<'a, str>> {
+    let options = textwrap::Options::new(LINE_COLUMNS)
+        .initial_indent(indent)
+        .subsequent_indent(indent)
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options)
+}
+
 /// Shortens the first column where the table would be wider than a line, as far as a name is still
 /// one.
 pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
@@ -167,5 +173,22 @@ pub(super) fn fit_first(heading: &[&str], rows: &mut [Vec<String>]) {
             let kept = cell.chars().take(room - 1);
             *cell = kept.chain(['…']).collect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_a_sentence_is_never_broken() {
+        let path = format!("/srv/{}a-b.txt", "photos-of-the-year/".repeat(6));
+        assert!(path.len() > LINE_COLUMNS);
+        let text = format!("1 left out: may not be read; let others: chmod o+r {path} and again");
+        let lines = broken(&text, "         ");
+        let whole: Vec<_> = lines.iter().filter(|it| it.trim() == path).collect();
+        assert_eq!(whole.len(), 1, "{lines:#?}");
+        // and the rest is, where a line is full
+        assert_eq!(lines.len(), 3, "{lines:#?}");
     }
 }
