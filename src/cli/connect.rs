@@ -9,9 +9,12 @@ use super::error::CliError;
 use crate::daemon::config::{Environment, Place};
 use crate::daemon::control::{Client, ClientError};
 
-/// How long a command that has only to be looked up waits for its answer. Joining dials another
-/// machine, which takes the longest.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command waits for an answer that has to be found out. Joining dials another machine,
+/// which takes the longest.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long for one that the daemon has at hand, such as how it is: as long as one that restarts is
+/// waited for. One that hangs is asked for that above all.
+const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
 /// What every command that asks the daemon takes.
 #[derive(Debug, Clone, Args)]
@@ -45,20 +48,17 @@ impl Connection {
         }
     }
 
-    /// Connects; each answer is waited for a while.
-    fn try_open(&self) -> Result<Client, ClientError> {
+    /// Connects; each answer is waited for so long, or for as long as it takes.
+    fn try_open(&self, patience: Option<Duration>) -> Result<Client, ClientError> {
         let mut client = Client::connect(&self.sockets())?;
-        client.set_patience(Some(PATIENCE))?;
+        client.set_patience(patience)?;
         client.wait_for_restarts();
         Ok(client)
     }
 
     /// Connects for answers that take as long as they take.
     pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
-        let mut client = Client::connect(&self.sockets())?;
-        client.set_patience(None)?;
-        client.wait_for_restarts();
-        Ok(client)
+        Ok(self.try_open(None)?)
     }
 }
 
@@ -70,12 +70,22 @@ impl Reporting {
 
     /// Connects; each answer is waited for a while.
     pub(super) fn open(&self) -> Result<Client, CliError> {
-        Ok(self.connection.try_open()?)
+        Ok(self.try_open()?)
+    }
+
+    /// Connects for answers that the daemon has at hand.
+    pub(super) fn open_at_hand(&self) -> Result<Client, CliError> {
+        Ok(self.try_open_at_hand()?)
     }
 
     /// The same, for a caller that has an answer to there being no daemon.
     pub(super) fn try_open(&self) -> Result<Client, ClientError> {
-        self.connection.try_open()
+        self.connection.try_open(Some(PATIENCE))
+    }
+
+    /// [`Self::open_at_hand`], for such a caller.
+    pub(super) fn try_open_at_hand(&self) -> Result<Client, ClientError> {
+        self.connection.try_open(Some(PATIENCE_AT_HAND))
     }
 
     /// Connects for answers that take as long as they take.

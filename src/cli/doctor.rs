@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::connect::Reporting;
+use super::connect::{PATIENCE, Reporting};
 use super::daemon::DaemonOptions;
-use super::error::CliError;
+use super::error::{CliError, LOOK_AT_IT, START};
 use super::output::{Colour, Output};
 use super::text::printable;
 use crate::daemon::config::{Config, inspect, load};
@@ -45,11 +45,7 @@ pub struct DoctorOptions {
 
 pub(super) fn run(options: DoctorOptions, output: &mut Output) -> Result<(), CliError> {
     let json = options.reporting.json;
-    let checks = match options.reporting.try_open() {
-        Ok(client) => of_running(client)?,
-        Err(error @ ClientError::NotRunning { .. }) => of_stopped(&error, options.config)?,
-        Err(error) => return Err(error.into()),
-    };
+    let checks = look(options.reporting.try_open_at_hand(), options.config)?;
     let failed = checks
         .iter()
         .filter(|check| check.state == CheckState::Failed)
@@ -70,6 +66,20 @@ pub(super) fn run(options: DoctorOptions, output: &mut Output) -> Result<(), Cli
     }
 }
 
+fn look(
+    asked: Result<Client, ClientError>,
+    config: Option<PathBuf>,
+) -> Result<Vec<Check>, CliError> {
+    match asked.and_then(of_running) {
+        Err(error @ ClientError::NotRunning { .. }) => of_stopped(&error, config),
+        Err(error @ ClientError::Silent) => {
+            let silent = Check::failed("daemon", error.to_string(), LOOK_AT_IT);
+            Ok(vec![silent])
+        }
+        looked => Ok(looked?),
+    }
+}
+
 fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
     for check in &checkup.checks {
         let word = match check.state {
@@ -83,7 +93,7 @@ fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn of_running(mut client: Client) -> Result<Vec<Check>, CliError> {
+fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     let status: Status = client.call(&Call::Status {})?;
     let version = env!("CARGO_PKG_VERSION");
     let mut checks = vec![match status.version == version {
@@ -97,6 +107,8 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, CliError> {
             "restart it: systemctl restart p2pfs",
         ),
     }];
+    // it asks other machines
+    client.set_patience(Some(PATIENCE))?;
     let checkup: Checkup = client.call(&Call::Doctor {})?;
     checks.extend(checkup.checks);
     if status.mount.mounted {
@@ -139,8 +151,7 @@ fn read_status(dir: &Path) -> io::Result<Option<u32>> {
 
 /// What keeps a daemon from starting, or from doing its work once it runs.
 fn of_stopped(error: &ClientError, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
-    let start = "start it: systemctl start p2pfs, or p2pfs daemon";
-    let mut checks = vec![Check::failed("daemon", error.to_string(), start), device()];
+    let mut checks = vec![Check::failed("daemon", error.to_string(), START), device()];
     let options = DaemonOptions {
         config,
         ..DaemonOptions::default()
@@ -213,5 +224,29 @@ fn port(listen: SocketAddr) -> Check {
             format!("{listen}: {error}"),
             "stop what uses it (ss -tulpn), or set listen to another",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_is_there_and_says_nothing_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        // who calls is connected, and hears nothing
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let mut client = Client::connect(&[socket]).unwrap();
+        client
+            .set_patience(Some(Duration::from_millis(10)))
+            .unwrap();
+        let checks = look(Ok(client), None).unwrap();
+        let said: Vec<_> = checks.iter().map(Check::sentence).collect();
+        assert_eq!(checks[0].state, CheckState::Failed);
+        assert!(said[0].contains("journalctl -u p2pfs"), "{said:?}");
+        assert!(!said[0].contains("systemctl start"), "{said:?}");
     }
 }

@@ -8,6 +8,12 @@ use super::text::{colour_wanted, printable};
 use crate::daemon::config::ConfigError;
 use crate::daemon::control::{ClientError, Failure};
 
+/// What to do where nobody answers.
+pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon";
+/// What to do where the daemon is there and says nothing.
+pub(super) const LOOK_AT_IT: &str =
+    "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -102,10 +108,8 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match error {
-            ClientError::NotRunning { .. } => {
-                Self::new(message, "start it: systemctl start p2pfs, or p2pfs daemon")
-            }
-            ClientError::Silent => Self::new(message, "see what it is at: journalctl -u p2pfs"),
+            ClientError::NotRunning { .. } => Self::new(message, START),
+            ClientError::Silent => Self::new(message, LOOK_AT_IT),
             ClientError::Closed => Self::new(
                 message,
                 "it may be done or not: see p2pfs status, then try again",

@@ -27,7 +27,7 @@ pub struct PeersOptions {
 }
 
 pub(super) fn status(options: &StatusOptions, output: &mut Output) -> Result<(), CliError> {
-    let status: Status = options.reporting.open()?.call(&Call::Status {})?;
+    let status: Status = options.reporting.open_at_hand()?.call(&Call::Status {})?;
     match options.reporting.json {
         true => output.json(&status),
         false => print_status(&status, output),
@@ -136,7 +136,7 @@ fn peer_counts(status: &Status) -> String {
 }
 
 pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), CliError> {
-    let peers: Peers = options.reporting.open()?.call(&Call::Peers {})?;
+    let peers: Peers = options.reporting.open_at_hand()?.call(&Call::Peers {})?;
     if options.reporting.json {
         return output.json(&peers);
     }

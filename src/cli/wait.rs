@@ -8,7 +8,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::connect::Reporting;
-use super::error::CliError;
+use super::error::{CliError, START};
 use super::names::Names;
 use super::output::Output;
 use crate::daemon::config::units;
@@ -59,7 +59,7 @@ pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliE
             Err(Tried::Again(why)) => why,
         };
         if left().is_zero() {
-            return Err(too_late(options, &why));
+            return Err(too_late(options, why));
         }
         std::thread::sleep(RETRY.min(left()));
     }
@@ -97,10 +97,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
         Ok(Nothing {}) => Ok(()),
         Err(ClientError::Refused(failure)) => match failure.kind {
             FailureKind::Busy | FailureKind::Stopping => Err(Tried::Again(failure.into())),
-            FailureKind::TimedOut => Err(Tried::Failed(too_late(
-                options,
-                &ClientError::Refused(failure),
-            ))),
+            FailureKind::TimedOut => Err(Tried::Failed(too_late(options, failure.into()))),
             _ => Err(Tried::Failed(failure.into())),
         },
         Err(error @ ClientError::Malformed { .. }) => Err(Tried::Failed(error.into())),
@@ -108,16 +105,18 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
     }
 }
 
-fn too_late(options: &WaitOptions, why: &ClientError) -> CliError {
+fn too_late(options: &WaitOptions, why: ClientError) -> CliError {
     let waited = units::write_duration(options.timeout);
+    let message = format!("not so within {waited}: {why}");
     match why {
-        ClientError::Refused(failure) => CliError::new(
-            format!("not so within {waited}: {failure}"),
-            "see how it is: p2pfs status, p2pfs peers",
-        ),
-        _ => CliError::new(
-            format!("not so within {waited}: {why}"),
-            "start it: systemctl start p2pfs, or p2pfs daemon",
-        ),
+        ClientError::Refused(_) => {
+            CliError::new(message, "see how it is: p2pfs status, p2pfs peers")
+        }
+        // it went, and none came
+        ClientError::Closed => CliError::new(message, START),
+        why => match CliError::from(why) {
+            CliError::Failed { remedy, .. } => CliError::Failed { message, remedy },
+            other => other,
+        },
     }
 }
