@@ -63,8 +63,9 @@ impl NodeError {
             Self::StateDir { dir, source } => stays_refused(dir, source),
             Self::Trust(error) => match error {
                 TrustError::File { path, source, .. } => stays_refused(path, source),
-                TrustError::Exposed { .. } | TrustError::BadFile { .. } => true,
-                TrustError::NoSecretFile { .. } => true,
+                TrustError::Exposed { .. }
+                | TrustError::BadFile { .. }
+                | TrustError::NoSecretFile { .. } => true,
                 _ => false,
             },
             Self::Cache(error) => match error {

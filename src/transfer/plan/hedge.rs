@@ -60,8 +60,7 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let asked = fetch.asked.touching(range);
-        for id in asked {
+        for id in fetch.asked.touching(range) {
             let Some(entry) = self.in_flight.get_mut(&id) else {
                 continue;
             };
@@ -153,10 +152,8 @@ impl Plan {
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
-        let asked = fetch.asked.touching(range);
-        let nodes = asked
-            .iter()
-            .filter_map(|id| Some(self.in_flight.get(id)?.request.node));
+        let asked = fetch.asked.touching(range).into_iter();
+        let nodes = asked.filter_map(|id| Some(self.in_flight.get(&id)?.request.node));
         let nodes: Vec<_> = nodes.collect();
         if nodes.len() >= ASKED_AT_ONCE_MAX {
             return;

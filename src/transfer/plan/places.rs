@@ -100,8 +100,6 @@ fn cells(range: ByteRange) -> std::ops::Range<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
