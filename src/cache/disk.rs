@@ -75,8 +75,8 @@ impl Disk {
             let written = match rustix::io::pwritev(file, &slices[..batch], offset) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => written,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(as_of_disk(errno)),
             };
             left -= written;
             offset += written as u64;
@@ -165,7 +165,7 @@ impl Disk {
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(rustix::fs::fallocate(file, mode, offset, length_bytes)?)
+        rustix::fs::fallocate(file, mode, offset, length_bytes).map_err(as_of_disk)
     }
 
     /// How many bytes the file system of `dir` still has for us.
@@ -269,6 +269,24 @@ fn torn_write(file: &File, slices: &[IoSlice<'_>], offset: u64, allowed: usize) 
         .collect();
     file.write_all_at(&bytes, offset)?;
     Err(ErrorKind::WriteZero.into())
+}
+
+/// What a change of a file says that could be opened for reading only: the kernel blames the
+/// descriptor (EBADF of pwrite(2) and fallocate(2)), but it is the disk that refuses.
+fn as_of_disk(errno: Errno) -> io::Error {
+    match errno {
+        Errno::BADF => Errno::ROFS.into(),
+        errno => errno.into(),
+    }
+}
+
+/// Whether a file could not be opened for writing though it may be readable: its disk was turned
+/// read-only, as by the kernel after an error of it, or the file was protected.
+pub(super) fn may_be_readable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+    )
 }
 
 /// Opens an existing file for reading and writing.

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::context::Context;
-use super::disk::open_writable;
+use super::disk::{may_be_readable, open_writable};
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
@@ -50,13 +51,29 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens those that are there.
-    pub(super) fn open(paths: &Paths, size_bytes: u64) -> io::Result<Self> {
-        let data = open_writable(&paths.data)?;
+    /// Opens those that are there: for reading alone, which is noted, where the disk refuses more.
+    /// What is complete is none the worse for that, and the rest is as on a full disk.
+    pub(super) fn open(context: &Context, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
+        match Self::open_with(open_writable, paths, size_bytes) {
+            Err(error) if may_be_readable(&error) => {
+                let files = Self::open_with(|path| File::open(path), paths, size_bytes)?;
+                let _ = context.noted::<()>(Err(error));
+                Ok(files)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(
+        open: impl Fn(&Path) -> io::Result<File>,
+        paths: &Paths,
+        size_bytes: u64,
+    ) -> io::Result<Self> {
+        let data = open(&paths.data)?;
         leave_descriptors(&data)?;
         let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
             0 => None,
-            _ => Some(open_writable(&paths.outboard)?),
+            _ => Some(open(&paths.outboard)?),
         };
         Ok(Self { data, outboard })
     }

@@ -147,7 +147,7 @@ impl Core {
         let summary = loaded.summary();
         let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
         self.index.lock().recharge(old_bytes, new_bytes);
-        let files = match Files::open(&paths, summary.size_bytes) {
+        let files = match Files::open(&self.context, &paths, summary.size_bytes) {
             Ok(files) => files,
             Err(source) => {
                 self.release(&hash, Some(Entry { summary, ..entry }));

@@ -53,7 +53,7 @@ impl Core {
                 Presence::Closed => entry.summary.size_bytes,
             }
         };
-        let files = Files::open(&self.context.layout.paths(hash), size_bytes);
+        let files = Files::open(&self.context, &self.context.layout.paths(hash), size_bytes);
         files.ok().map(Bytes::Closed)
     }
 

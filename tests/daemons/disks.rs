@@ -13,12 +13,28 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-/// A filesystem in memory, mounted until the end.
+/// A filesystem in memory or in a file, mounted until the end.
 struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Self {
         Self::mount_with(at, "size=1m,mode=755")
+    }
+
+    /// An ext4 in a file.
+    fn mount_image(image: &Path, at: &Path) -> Self {
+        let made = fs::File::create(image).and_then(|file| file.set_len(64 << 20));
+        made.unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image)).expect_ok();
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", "loop"]).arg(image).arg(at)).expect_ok();
+        Self(at.to_owned())
+    }
+
+    /// Turns it read-only below those who write to it, as an error of the disk does.
+    fn break_down(&self) {
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", "remount,abort"]).arg(&self.0)).expect_ok();
     }
 
     fn mount_with(at: &Path, options: &str) -> Self {
@@ -33,6 +49,14 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+fn images_can_be_mounted() -> Option<String> {
+    let can = Command::new("sh")
+        .args(["-c", "command -v mkfs.ext4 && losetup -f"])
+        .output();
+    let can = can.is_ok_and(|tried| tried.status.success());
+    (!can).then(|| "needs mkfs.ext4 (apt install e2fsprogs) and a free loop device".to_owned())
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -275,4 +299,54 @@ fn doctor_does_not_say_that_a_cache_whose_writes_fail_has_room() {
     });
     drop(reader);
     drop(disk);
+}
+
+mod of_the_cache {
+    use super::*;
+
+    const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
+
+    #[apply(promise)]
+    fn what_is_cached_is_read_also_after_the_caches_disk_turned_read_only() {
+        let mut cluster = Cluster::new();
+        let mut owner = cluster.start("owner");
+        let at = cluster.folder.path().join("reader/cache");
+        fs::create_dir_all(&at).unwrap();
+        let disk = Disk::mount_image(&cluster.folder.path().join("image"), &at);
+        let mut reader = cluster.start_with(NodeOptions {
+            config: "[cache]\nfloor = '64KiB'\n".to_owned(),
+            ..NodeOptions::new("reader")
+        });
+        // without hash pairs, with its map in an attribute; with both; with all in files
+        let files = [("note", 9_000), ("photo", 90_000), ("film", 3 << 20)];
+        let bytes_of = |(name, length): (&str, usize)| noise(name.len() as u64, length);
+        for (name, length) in files {
+            owner.write(name, &bytes_of((name, length)));
+            reader.wait_for_file(name);
+            reader.cli(&["pin", name]).expect_ok();
+        }
+        owner.write("late", &noise(1, 90_000));
+        // none of them is open then
+        reader.stop();
+        reader.launch();
+        reader.wait_for_file("late");
+        disk.break_down();
+        reader.cli(&["cache", "verify"]).expect_ok();
+        assert!(fs::read(reader.mounted("late")).unwrap() == noise(1, 90_000));
+        eventually("it is told", PATIENCE, || {
+            let status = reader.cli(&["status"]).expect_ok();
+            status.contains("refuses writes") && status.contains("Read-only")
+        });
+        let refused = reader.cli(&["prefetch", "late"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let why = refused.stderr;
+        assert!(why.contains("refuses writes"), "{why}");
+        owner.stop();
+        for file in files {
+            let read = fs::read(reader.mounted(file.0));
+            assert!(read.unwrap() == bytes_of(file), "{}", file.0);
+        }
+        drop(reader);
+        drop(disk);
+    }
 }

@@ -1,15 +1,16 @@
 //! Answers that bring content into the cache and keep it there.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::legacy::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
-use super::{Service, failed};
+use super::{Service, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::node::FileError;
-use crate::node::door::{Contents, FILES_MAX, Lack, WhyNotPinned};
+use crate::node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
 use crate::path::SharedPath;
 
 /// How often a caller is told how far it is: as often as a person sees a difference.
@@ -89,8 +90,8 @@ impl Service {
                 ended = fetches.next() => {
                     let Some(ended) = ended else { break };
                     progress.done_files += 1;
-                    if let Err(error) = ended.outcome {
-                        let why = format!("{error}: p2pfs why says who has it");
+                    if let Err(error) = &ended.outcome {
+                        let why = self.why_not_fetched(&ended, error);
                         touched.without(problem(&ended.path, why), ended.size_bytes);
                     }
                 }
@@ -103,6 +104,14 @@ impl Service {
             }
         }
         reply.done(&touched);
+    }
+
+    fn why_not_fetched(&self, ended: &Fetched, error: &impl Display) -> String {
+        let trouble = self.node.trouble_with_caching();
+        match trouble.filter(|_| ended.is_not_kept()) {
+            Some(trouble) => format!("{}: p2pfs doctor says what helps", told(&trouble).0),
+            None => format!("{error}: p2pfs why says who has it"),
+        }
     }
 
     /// Whether the cache can hold all of it at once, beside what is pinned or open.

@@ -59,6 +59,13 @@ pub struct Fetched {
     pub outcome: Result<(), TransferError>,
 }
 
+impl Fetched {
+    /// Whether all that is wrong is that our cache did not keep it.
+    pub fn is_not_kept(&self) -> bool {
+        self.outcome == Err(TransferError::CacheFull)
+    }
+}
+
 impl Prefetch {
     /// How many files were not here; those of the same content count once.
     pub fn files(&self) -> usize {
