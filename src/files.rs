@@ -21,6 +21,9 @@ use rustix::process::{Resource, getrlimit};
 
 /// The mode of a file that is its owner's alone.
 pub(crate) const PRIVATE_MODE: u32 = 0o600;
+/// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
+#[cfg(feature = "cli")]
+pub(crate) const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Descriptors that are left for connections, at most: as many as meet at one time at all.
 const DESCRIPTORS_LEFT_MAX: u64 = 512;
 

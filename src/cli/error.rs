@@ -109,6 +109,14 @@ impl From<ClientError> for CliError {
         let message = error.to_string();
         match error {
             ClientError::NotRunning { .. } => Self::new(message, START),
+            ClientError::TooLong { .. } => Self::new(
+                message,
+                "name it by a shorter one, such as a relative one: --socket, or P2PFS_SOCKET",
+            ),
+            ClientError::NoSocket { .. } => Self::new(
+                message,
+                "name the control socket of the daemon, or none: --socket, or P2PFS_SOCKET",
+            ),
             ClientError::Silent => Self::new(message, LOOK_AT_IT),
             ClientError::Closed => Self::new(
                 message,

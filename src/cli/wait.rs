@@ -50,7 +50,7 @@ pub(super) fn run(options: &WaitOptions, output: &mut Output) -> Result<(), CliE
     };
     loop {
         let tried = Client::connect(&sockets)
-            .map_err(Tried::Again)
+            .map_err(not_connected)
             .and_then(|client| ask(options, client, left()));
         let why = match tried {
             Ok(()) if options.reporting.json => return output.json(&Nothing {}),
@@ -71,6 +71,13 @@ enum Tried {
     Again(ClientError),
     /// There is no use in trying again.
     Failed(CliError),
+}
+
+fn not_connected(error: ClientError) -> Tried {
+    match error {
+        ClientError::TooLong { .. } | ClientError::NoSocket { .. } => Tried::Failed(error.into()),
+        error => Tried::Again(error),
+    }
 }
 
 fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), Tried> {

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -23,11 +22,11 @@ fn p2pfs(dir: &Path) -> Command {
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     p2pfs(dir).args(arguments).output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -35,7 +34,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn dir() -> tempfile::TempDir {
+pub(crate) fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
@@ -195,22 +194,6 @@ fn wait_gives_up_at_its_timeout() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 1);
-}
-
-#[test]
-fn a_daemon_that_is_there_and_says_nothing_is_not_told_to_be_started() {
-    let dir = dir();
-    // who calls is connected, and hears nothing
-    let _silent = UnixListener::bind(dir.path().join("no.sock")).unwrap();
-    let output = run(dir.path(), &["wait", "--mounted", "--timeout", "200ms"]);
-    assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
-    assert!(
-        said.starts_with("p2pfs: not so within 200ms: the daemon does not answer; see what"),
-        "{said}"
-    );
-    assert!(said.contains("journalctl -u p2pfs"), "{said}");
-    assert!(!said.contains("systemctl start"), "{said}");
 }
 
 #[test]

@@ -8,9 +8,8 @@ use super::error::ConfigError;
 use super::group::missing_group;
 use super::settings::Config;
 use super::units::write_duration;
+use crate::files::SOCKET_PATH_MAX_BYTES;
 
-/// The longest path of a Unix socket in bytes: `sun_path` without its NUL (unix(7)).
-const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// The shortest time between two probes of the membership.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 

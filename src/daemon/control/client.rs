@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::call::Call;
 use super::descriptor;
 use super::failure::{Failure, FailureKind, FailureParameters};
 use super::framing::{Inbox, REPLY_MAX_BYTES, ReplyMessage, encode_call};
+use crate::files::SOCKET_PATH_MAX_BYTES;
 
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -33,6 +35,22 @@ pub enum ClientError {
     NotRunning {
         /// Where it was looked for.
         sockets: Vec<PathBuf>,
+    },
+    /// No socket can have this path.
+    #[error(
+        "{}: a socket's path has at most {SOCKET_PATH_MAX_BYTES} bytes, and this one {}",
+        .path.display(),
+        .path.as_os_str().len()
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("{} is no socket", .path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
     },
     /// The socket cannot be used.
     #[error("cannot use the control socket: {0}")]
@@ -102,8 +120,9 @@ impl Client {
     /// Connects to the first of the sockets that somebody listens on.
     ///
     /// # Errors
-    /// [`ClientError::NotRunning`], or what the system says.
+    /// Why the first cannot be used of those that cannot, else [`ClientError::NotRunning`].
     pub fn connect(sockets: &[PathBuf]) -> Result<Self, ClientError> {
+        let mut unusable = None;
         for path in sockets {
             match UnixStream::connect(path) {
                 Ok(stream) => {
@@ -119,13 +138,12 @@ impl Client {
                         descriptors,
                     });
                 }
-                Err(e) if is_absent(&e) => {}
-                Err(e) => return Err(e.into()),
+                Err(error) => unusable = unusable.or_else(|| why_unusable(path, error)),
             }
         }
-        Err(ClientError::NotRunning {
+        Err(unusable.unwrap_or_else(|| ClientError::NotRunning {
             sockets: sockets.to_vec(),
-        })
+        }))
     }
 
     /// How long to wait for each reply from now on; none is for ever.
@@ -308,12 +326,20 @@ impl Client {
     }
 }
 
-/// Whether nobody listens there, as against a socket that we may not use.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
+/// What is wrong with a socket, but that nobody listens on it. Of another file the system says no
+/// more than that.
+fn why_unusable(path: &Path, error: io::Error) -> Option<ClientError> {
+    if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
+        return Some(ClientError::TooLong { path: path.into() });
+    }
+    if path.metadata().is_ok_and(|it| !it.file_type().is_socket()) {
+        return Some(ClientError::NoSocket { path: path.into() });
+    }
+    let is_absent = matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
-    )
+    );
+    (!is_absent).then(|| error.into())
 }
 
 fn failure(name: &str, parameters: Value) -> Failure {

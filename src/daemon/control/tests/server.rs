@@ -176,6 +176,18 @@ fn a_client_without_a_daemon_says_where_it_looked() {
 }
 
 #[test]
+fn a_place_where_no_socket_can_be_keeps_nobody_from_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [long, file, socket] = ["s".repeat(200), "file".into(), "socket".into()];
+    let sockets = [&long, &file, &socket].map(|name| dir.path().join(name));
+    std::fs::write(&sockets[1], "").unwrap();
+    let refused = Client::connect(&sockets[..2]).unwrap_err();
+    assert!(matches!(refused, ClientError::TooLong { .. }), "{refused}");
+    let _listener = std::os::unix::net::UnixListener::bind(&sockets[2]).unwrap();
+    assert!(Client::connect(&sockets).is_ok());
+}
+
+#[test]
 fn a_client_does_not_wait_longer_than_its_patience() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

@@ -1,0 +1,39 @@
+//! The command line before a socket where no daemon answers, or none can.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use super::cli_alone::{dir, run, stderr};
+
+#[test]
+fn a_daemon_that_is_there_and_says_nothing_is_not_told_to_be_started() {
+    let dir = dir();
+    // who calls is connected, and hears nothing
+    let _silent = UnixListener::bind(dir.path().join("no.sock")).unwrap();
+    let output = run(dir.path(), &["wait", "--mounted", "--timeout", "200ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.starts_with("p2pfs: not so within 200ms: the daemon does not answer; see what"),
+        "{said}"
+    );
+    assert!(said.contains("journalctl -u p2pfs"), "{said}");
+    assert!(!said.contains("systemctl start"), "{said}");
+}
+
+#[test]
+fn a_socket_that_can_be_none_is_told_of_with_what_to_name_instead() {
+    let dir = dir();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let long = "s".repeat(200);
+    for command in ["status", "wait", "doctor"] {
+        let said = stderr(&run(dir.path(), &[command, "--socket", &long]));
+        let wanted = ": a socket's path has at most 107 bytes, and this one 200; name it by a";
+        assert!(said.contains(wanted), "{command}: {said}");
+        for other in ["file", "."] {
+            let said = stderr(&run(dir.path(), &[command, "--socket", other]));
+            let wanted = format!("p2pfs: {other} is no socket; name the control socket of");
+            assert!(said.starts_with(&wanted), "{command}: {said}");
+        }
+    }
+}
