@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -121,6 +121,12 @@ impl ShareSet {
         let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
         let seen = Seen::of(&fstat(&file)?);
         Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
+    }
+
+    /// The folders of the shares that have a content; from memory.
+    pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
+        let candidates = self.candidates(hash).into_iter();
+        candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
     /// The shared files that are listed with this content.

@@ -126,3 +126,35 @@ fn files_that_stand_still_keep_nobody_waiting_for_others_on_any_node() {
         }
     }
 }
+
+#[apply(promise)]
+fn a_node_says_which_of_its_disks_does_not_answer() {
+    let patient = NodeOptions {
+        config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
+        ..NodeOptions::new("reader")
+    };
+    let mut cluster = Cluster::new();
+    let sharer = cluster.start("sharer");
+    let reader = cluster.start_with(patient);
+    sharer.write("far", b"far");
+    reader.wait_for_file("far");
+    let mut standing = StandingFiles::new(&[sharer.share.join("far")]).unwrap();
+    let stuck = read_all(&reader, &["far".to_owned()]);
+    standing.wait_for(1);
+    let share = sharer.share.display().to_string();
+    let warned = || {
+        let status = sharer.cli(&["status", "--json"]).expect_json();
+        let warnings = status["warnings"].to_string();
+        warnings.contains(&share) && warnings.contains("does not answer")
+    };
+    eventually("status tells of it", PATIENCE, warned);
+    let doctor = sharer.cli(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("its disk does not answer"), "{told}");
+    drop(standing);
+    for cat in stuck {
+        assert_eq!(cat.finish(PATIENCE).expect_ok(), "far");
+    }
+    eventually("status is quiet", PATIENCE, || !warned());
+}

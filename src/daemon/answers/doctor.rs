@@ -90,6 +90,7 @@ impl Service {
             let remedy = "to give files to the others: p2pfs share add DIR";
             return vec![Check::warning("share", "this node shares nothing", remedy)];
         }
+        let standing = self.node.standing_shares();
         let saved = self.saved_shares.lock();
         let is_saved = |share: &ShareInfo| {
             let dir = share.dir.as_local();
@@ -97,9 +98,22 @@ impl Service {
         };
         shares
             .iter()
-            .map(|share| check_share(share, is_saved(share)))
+            .map(|share| match standing.contains(share.dir.as_local()) {
+                true => stands_still(share),
+                false => check_share(share, is_saved(share)),
+            })
             .collect()
     }
+}
+
+fn stands_still(share: &ShareInfo) -> Check {
+    let name = format!("share {}", String::from_utf8_lossy(share.dir.as_bytes()));
+    let remedy = "look at that disk, or at the server that it is of; or stop sharing it";
+    Check::failed(
+        name,
+        "its disk does not answer, and others wait for it",
+        remedy,
+    )
 }
 
 fn check_share(share: &ShareInfo, is_saved: bool) -> Check {

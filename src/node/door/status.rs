@@ -1,6 +1,8 @@
 //! How a node is.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::cache::CacheUsage;
 use crate::id::{EpochId, NodeId, NodeName};
@@ -62,8 +64,26 @@ impl Node {
             open_versions: self.content.open_versions(),
             dropped_datagrams: self.published.dropped_datagrams() + legacy_datagrams,
             dropped_connections: self.net.counters().dropped.iter().sum(),
-            warnings: self.running.events.warnings(),
+            warnings: self.warnings(),
             public_warnings: self.running.events.public_warnings(),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let standing = self.standing_shares().into_iter();
+        let standing = standing.map(|dir| {
+            format!(
+                "the disk of {} does not answer: who reads its files waits in vain; look at it, \
+                 or stop sharing it",
+                dir.display()
+            )
+        });
+        let warnings = self.running.events.warnings();
+        warnings.into_iter().chain(standing).collect()
+    }
+
+    /// The shares whose disks gave nothing for long though others wait for it.
+    pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
+        self.running.server.standing_shares()
     }
 }

@@ -122,7 +122,7 @@ impl Plan {
         let until = match failure {
             Failure::Unreachable => peer.rest(now, entry.sent.at, jitter),
             Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
-            Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
+            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
                 self.take_out_all(&content);

@@ -112,6 +112,9 @@ pub enum Failure {
     Gone,
     /// The bytes did not match the hash.
     Lied,
+    /// The peer is alive, and does not answer this: its disk stands still, or it makes nothing of
+    /// the question. Others may.
+    Refused,
     /// It is our own fault, so nothing is held against the peer.
     Ours,
 }

@@ -43,7 +43,7 @@ struct Turns {
     /// By number, so the first is the oldest.
     making: BTreeMap<u64, Making>,
     /// What stands still, by number.
-    standing: BTreeMap<u64, Option<ContentHash>>,
+    standing: BTreeMap<u64, Making>,
     next_number: u64,
     held_bytes: u64,
     held_of_peer: BTreeMap<(Lane, NodeId), u64>,
@@ -180,6 +180,19 @@ impl FairQueue {
         may.then(|| turns.begin(asked, self))
     }
 
+    /// Whether an answer of the same content stands still, so that no other is begun.
+    pub fn stands_still(&self, asked: &Asked) -> bool {
+        self.turns.lock().stands_still(asked)
+    }
+
+    /// The contents of which an answer is made for as long as that, or longer.
+    pub fn standing_for(&self, time: Duration, now: Instant) -> Vec<ContentHash> {
+        let turns = self.turns.lock();
+        let making = turns.standing.values().chain(turns.making.values());
+        let long = making.filter(|it| now.saturating_duration_since(it.since) >= time);
+        long.filter_map(|it| it.asked.hash).collect()
+    }
+
     /// Lets others have the turns of what stands still by now.
     fn look_for_standing(&self, now: Instant) {
         let granted = {
@@ -285,7 +298,8 @@ impl Turns {
     }
 
     fn stands_still(&self, asked: &Asked) -> bool {
-        asked.hash.is_some() && self.standing.values().any(|hash| *hash == asked.hash)
+        let mut standing = self.standing.values();
+        asked.hash.is_some() && standing.any(|it| it.asked.hash == asked.hash)
     }
 
     fn set_standing(&mut self, now: Instant) {
@@ -293,9 +307,9 @@ impl Turns {
             && let Some(oldest) = self.making.first_entry()
             && now.saturating_duration_since(oldest.get().since) >= STANDS_STILL
         {
-            let (number, Making { asked, .. }) = oldest.remove_entry();
-            self.standing.insert(number, asked.hash);
-            self.let_go(&asked);
+            let (number, making) = oldest.remove_entry();
+            self.let_go(&making.asked);
+            self.standing.insert(number, making);
         }
     }
 

@@ -5,13 +5,15 @@
 //! bounded, and so is what was made and is not sent yet. A small range of an open file whose bytes
 //! are in memory is answered where it is asked, since a change of thread costs more than that; to
 //! open one may wait for a disk or a network, also where the kernel knows its name.
-//! Beyond the limits a peer is told `Busy` and asks another. An error ends one answer.
+//! Beyond the limits a peer is told `Busy` and asks another; what stands still, as over a disk that
+//! hangs, is refused. An error ends one answer.
 
 mod askers;
 mod batch;
 mod fair_queue;
 mod limited;
 mod opened;
+mod standing;
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -321,7 +323,7 @@ impl Server {
         self.inner.askers.lock().note(Instant::now(), hash, of.1);
         let asked = Asked::of_range(of, hash, range);
         let Some(turn) = self.turn_within_limit(asked).await else {
-            return Response::Busy;
+            return self.without_turn(&asked);
         };
         let server = self.clone();
         let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
@@ -339,7 +341,7 @@ impl Server {
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
         let asked = Asked::of_range(of, hash, ByteRange::at(0, 0));
         let Some(turn) = self.inner.fair_queue.pass(asked).await else {
-            return Response::Busy;
+            return self.without_turn(&asked);
         };
         let inner = self.inner.clone();
         let found = tokio::task::spawn_blocking(move || {

@@ -64,6 +64,7 @@ pub fn proof_of(answer: Result<Response, Failure>) -> Result<Bytes, Failure> {
         Response::Data { proof } => Ok(proof),
         Response::Gone | Response::NotHere => Err(Failure::Gone),
         Response::Busy => Err(Failure::Busy),
+        Response::Refused { .. } => Err(Failure::Refused),
         _ => Err(Failure::Unreachable),
     }
 }

@@ -246,8 +246,8 @@ fn readers_of_a_holder_that_is_at_work_for_others_wait_their_turn_beyond_the_dea
     }
 }
 
-#[test]
-fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+/// How many times its patience a reader of one page waits where each answer is a failure.
+fn patience_with(failure: Failure) -> u64 {
     let mut bench = Bench::new(1);
     let peer = bench.peer(1, SimPeer::new(1, LAN));
     let content = bench.file(1, MIB, &[peer]);
@@ -256,19 +256,28 @@ fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_
         .plan
         .demand(begun, content, page(1), deadline)
         .unwrap();
-    let failed_at = loop {
+    loop {
         if let Some(request) = bench.plan.poll_request(bench.now) {
             bench.now += Duration::from_secs(4);
-            bench.plan.failed(bench.now, request.id, Failure::Busy);
+            bench.plan.failed(bench.now, request.id, failure);
         }
         bench.now += Duration::from_millis(100);
         bench.plan.handle_timeout(bench.now);
         let mut events = std::iter::from_fn(|| bench.plan.poll_event());
         if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
-            break bench.now;
+            return (bench.now - begun).as_secs() / PATIENCE.as_secs();
         }
-    };
-    assert!((4..=6).contains(&((failed_at - begun).as_secs() / PATIENCE.as_secs())));
+    }
+}
+
+#[test]
+fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+    assert!((4..=6).contains(&patience_with(Failure::Busy)));
+}
+
+#[test]
+fn a_holder_whose_disk_stands_still_is_not_waited_for_beyond_the_deadline() {
+    assert_eq!(patience_with(Failure::Refused), 1);
 }
 
 #[test]

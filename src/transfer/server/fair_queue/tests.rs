@@ -189,6 +189,12 @@ fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let mut other = now(other.as_mut()).flatten().expect("they stand still");
     other.made();
     assert!(queue.pass_at_once(of_disk(0)).is_none());
+    assert!(queue.stands_still(&of_disk(1)) && !queue.stands_still(&of_disk(2)));
+    let long = |now| queue.standing_for(STANDS_STILL, now).len();
+    assert_eq!(
+        (long(Instant::now()), long(Instant::now() + STANDS_STILL)),
+        (0, 2)
+    );
     assert!(
         now(pin!(queue.line_up(of_disk(1))).as_mut())
             .unwrap()
