@@ -141,7 +141,7 @@ pub(super) fn lifetime(name: &Name) -> Duration {
 
 /// What a name stands for now.
 pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
-    let hidden = |node| {
+    let hidden = |node, subdirectories: usize| {
         let mtime = view
             .lookup(&SharedPath::root())
             .map(|root| root.mtime)
@@ -149,14 +149,16 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
         Listed {
             node,
             mtime,
-            subdirectories: 0,
+            subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
             said: None,
         }
     };
     match name {
         Name::Union(path) => view.lookup(path).map(|found| listed(view, path, found)),
-        Name::Hidden | Name::Hashes | Name::Peers => Some(hidden(Node::Directory)),
-        Name::Status => Some(hidden(Node::Status)),
+        Name::Hidden => Some(hidden(Node::Directory, HIDDEN_DIRECTORIES.len())),
+        Name::Peers => Some(hidden(Node::Directory, view.peer_names().len())),
+        Name::Hashes => Some(hidden(Node::Directory, 0)),
+        Name::Status => Some(hidden(Node::Status, 0)),
         Name::Hash(hash) => by_hash(view, *hash),
         Name::Peer(peer, path) => view
             .peer_lookup(peer, path)

@@ -114,6 +114,13 @@ pub fn cases() -> Vec<Case> {
             let links = |name: &str| fs::metadata(place.at(name)).unwrap().nlink();
             assert_eq!((links("dir"), links("dir/sub"), links("many")), (4, 2, 2));
             assert_eq!(fs::metadata(&place.root).unwrap().nlink(), 2 + 3);
+            // those below the hidden one are as good
+            let peers = fs::read_dir(place.root.join(".p2pfs/peers")).unwrap();
+            let peers = peers.count() as u64;
+            let hidden = |name| fs::metadata(place.root.join(name)).unwrap().nlink();
+            assert_eq!(hidden(".p2pfs"), 2 + 2);
+            assert_eq!(hidden(".p2pfs/peers"), 2 + peers);
+            assert_eq!(hidden(".p2pfs/by-hash"), 2);
         }),
     ]
 }
