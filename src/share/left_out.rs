@@ -40,9 +40,15 @@ pub enum LeftOutWhy {
     /// A symbolic link that leads to itself, or a directory that contains itself.
     #[error("it leads back to itself")]
     Loop,
-    /// A name or path that the namespace cannot carry.
-    #[error("its path is too long or too deep, or is the mount's own name")]
-    BadName,
+    /// A path beyond [`crate::path::PATH_MAX_BYTES`], from the share on.
+    #[error("its path is longer than 4095 bytes")]
+    TooLong,
+    /// A path beyond [`crate::wire::native::record::PATH_MAX_DEPTH`].
+    #[error("it is below more than 255 directories")]
+    TooDeep,
+    /// [`crate::path::HIDDEN_ROOT`], at the top of the share.
+    #[error("it has the name of what the mount itself adds")]
+    Hidden,
     /// A file beyond [`FILE_MAX_BYTES`].
     #[error("it is larger than 1 TiB")]
     TooLarge,
@@ -78,7 +84,9 @@ impl LeftOutWhy {
             }
             Self::Unreadable => "let the daemon's user read it".to_owned(),
             Self::LinkOut => "share what it points to, or let it point into its share".to_owned(),
-            Self::BadName | Self::Arriving => "rename it".to_owned(),
+            Self::TooLong => "give it, or what it lies in, shorter names".to_owned(),
+            Self::TooDeep => "move it further up".to_owned(),
+            Self::Hidden | Self::Arriving => "rename it".to_owned(),
             Self::TooLarge => "split it".to_owned(),
             // which pattern is known to the share
             Self::Special | Self::Loop | Self::OwnMount | Self::Excluded => String::new(),

@@ -16,7 +16,7 @@ use super::links::{Leads, follow};
 use super::observe::Found;
 use super::order::Turn;
 use super::tree::{LeftOutBody, Slot};
-use crate::path::{ARRIVING, SharedPath};
+use crate::path::{ARRIVING, PathError, SharedPath};
 use crate::wire::native::record::PATH_MAX_DEPTH;
 
 /// Names looked at before the next step: new events are never kept waiting by a large directory.
@@ -59,6 +59,17 @@ impl OpenPlace {
         })
     }
 
+    /// The path of a name in this directory, where it can have one.
+    fn path_of(&self, name: &[u8]) -> Result<SharedPath, LeftOutWhy> {
+        match self.place.path.join(name) {
+            Ok(path) if path.components().count() > PATH_MAX_DEPTH => Err(LeftOutWhy::TooDeep),
+            Ok(path) => Ok(path),
+            Err(PathError::Hidden) => Err(LeftOutWhy::Hidden),
+            // what the disk calls it is a name
+            Err(_) => Err(LeftOutWhy::TooLong),
+        }
+    }
+
     /// What a name in this directory is now.
     pub(super) fn look(&self, beneath: &Beneath, name: &[u8]) -> Found {
         let left_out = |why, directory, identity| {
@@ -71,12 +82,10 @@ impl OpenPlace {
         if self.refused.iter().any(|refused| refused == name) {
             return left_out(LeftOutWhy::OwnMount, true, Identity::default());
         }
-        let Ok(path) = self.place.path.join(name) else {
-            return left_out(LeftOutWhy::BadName, false, Identity::default());
+        let path = match self.path_of(name) {
+            Ok(path) => path,
+            Err(why) => return left_out(why, false, Identity::default()),
         };
-        if path.components().count() > PATH_MAX_DEPTH {
-            return left_out(LeftOutWhy::BadName, false, Identity::default());
-        }
         let seen = match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Seen::of(&stat),
             Err(Errno::NOENT | Errno::NOTDIR) => return Found::Nothing,

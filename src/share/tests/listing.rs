@@ -3,7 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+
 use super::*;
+use crate::wire::native::record::PATH_MAX_DEPTH;
 
 fn why(status: &ShareStatus, name: &Path) -> Option<LeftOutWhy> {
     status
@@ -353,7 +356,33 @@ fn the_mount_s_own_name_and_what_is_refused_are_never_entered() {
     assert_eq!(bench.names(), ["d", "d/.p2pfs", "into"]);
     let status = bench.status();
     assert_eq!(why(&status, &bench.at("mnt")), Some(LeftOutWhy::OwnMount));
-    assert_eq!(why(&status, &bench.at(".p2pfs")), Some(LeftOutWhy::BadName));
+    assert_eq!(why(&status, &bench.at(".p2pfs")), Some(LeftOutWhy::Hidden));
+}
+
+#[test]
+fn what_is_too_long_or_too_deep_is_left_out_and_told_as_that() {
+    for (name, levels, wanted) in [
+        ("d".to_owned(), PATH_MAX_DEPTH, LeftOutWhy::TooDeep),
+        ("d".repeat(255), 4096 / 256, LeftOutWhy::TooLong),
+    ] {
+        let mut bench = Bench::bare();
+        let mut dir = fs::File::open(bench.dir()).unwrap();
+        for _ in 0..=levels {
+            mkdirat(&dir, &name, Mode::from(0o755)).unwrap();
+            dir = openat(&dir, &name, OFlags::RDONLY, Mode::empty())
+                .unwrap()
+                .into();
+        }
+        bench.start();
+        assert_eq!(bench.names().len(), levels);
+        let left_out = bench.status().left_out;
+        let last = vec![&name[..]; levels + 1].join("/");
+        assert_eq!(left_out.len(), 1);
+        assert_eq!(
+            (left_out[0].why, &left_out[0].path),
+            (wanted, &bench.at(&last))
+        );
+    }
 }
 
 #[test]
