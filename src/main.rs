@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use p2pfs::broker::process;
-use p2pfs::{cli, daemon};
+use p2pfs::{cli, daemon, fuse};
 
 fn main() -> ExitCode {
     cli::answer_shell();
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             let ran = process::run(process::Settings { socket, allowed });
             ran.map_err(|e| cli::CliError::plain(format!("the mount broker ended: {e}")))
         },
+        device: fuse::look_at_device,
     };
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,9 @@ const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
 /// Where programs reach the kernel's side of a mount.
 const FUSE_DEVICE: &str = "/dev/fuse";
 
+/// Whether this process can open that; why not, and what helps.
+pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
+
 /// The flags of `p2pfs doctor`.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorOptions {
@@ -43,9 +46,14 @@ pub struct DoctorOptions {
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(options: DoctorOptions, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn run(
+    options: DoctorOptions,
+    device: LookAtDevice,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let json = options.reporting.json;
-    let checks = look(options.reporting.try_open_at_hand(), options.config)?;
+    let asked = options.reporting.try_open_at_hand();
+    let checks = look(asked, options.config, device)?;
     let failed = checks
         .iter()
         .filter(|check| check.state == CheckState::Failed)
@@ -69,9 +77,15 @@ pub(super) fn run(options: DoctorOptions, output: &mut Output) -> Result<(), Cli
 fn look(
     asked: Result<Client, ClientError>,
     config: Option<PathBuf>,
+    device: LookAtDevice,
 ) -> Result<Vec<Check>, CliError> {
     match asked.and_then(of_running) {
-        Err(error @ ClientError::NotRunning { .. }) => of_stopped(&error, config),
+        Err(error @ ClientError::NotRunning { .. }) => {
+            let mut checks = vec![Check::failed("daemon", error.to_string(), START)];
+            checks.push(device_as_seen(device()));
+            checks.extend(before_a_start(config)?);
+            Ok(checks)
+        }
         Err(error @ ClientError::Silent) => {
             let silent = Check::failed("daemon", error.to_string(), LOOK_AT_IT);
             Ok(vec![silent])
@@ -149,9 +163,9 @@ fn read_status(dir: &Path) -> io::Result<Option<u32>> {
         .and_then(|pid| u32::try_from(pid).ok()))
 }
 
-/// What keeps a daemon from starting, or from doing its work once it runs.
-fn of_stopped(error: &ClientError, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
-    let mut checks = vec![Check::failed("daemon", error.to_string(), START), device()];
+/// What in its settings keeps a daemon from starting, or from doing its work once it runs.
+fn before_a_start(config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
+    let mut checks = Vec::new();
     let options = DaemonOptions {
         config,
         ..DaemonOptions::default()
@@ -197,20 +211,10 @@ fn has_mount_helper() -> bool {
     std::env::split_paths(&path).any(|dir| dir.join("fusermount3").is_file())
 }
 
-fn device() -> Check {
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(FUSE_DEVICE);
+fn device_as_seen(opened: Result<(), (io::Error, &'static str)>) -> Check {
     match opened {
-        Ok(_) => Check::ok("fuse", format!("{FUSE_DEVICE} can be opened")),
-        Err(error) => {
-            let remedy = match error.kind() {
-                ErrorKind::NotFound => "load the module: modprobe fuse",
-                _ => "run the daemon as root, or let its user open it",
-            };
-            Check::failed("fuse", format!("{FUSE_DEVICE}: {error}"), remedy)
-        }
+        Ok(()) => Check::ok("fuse", format!("{FUSE_DEVICE} can be opened")),
+        Err((why, remedy)) => Check::failed("fuse", format!("{FUSE_DEVICE}: {why}"), remedy),
     }
 }
 
@@ -243,7 +247,7 @@ mod tests {
         client
             .set_patience(Some(Duration::from_millis(10)))
             .unwrap();
-        let checks = look(Ok(client), None).unwrap();
+        let checks = look(Ok(client), None, || Ok(())).unwrap();
         let said: Vec<_> = checks.iter().map(Check::sentence).collect();
         assert_eq!(checks[0].state, CheckState::Failed);
         assert!(said[0].contains("journalctl -u p2pfs"), "{said:?}");

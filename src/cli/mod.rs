@@ -11,7 +11,7 @@ mod completions;
 mod connect;
 pub mod daemon;
 pub mod demo;
-mod doctor;
+pub mod doctor;
 mod ending;
 mod error;
 mod events;
@@ -162,13 +162,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     }
 }
 
-/// What runs the daemon and the mount broker themselves, which this module knows nothing of.
+/// What runs the daemon and the mount broker themselves, which this module knows nothing of, nor of
+/// how one mounts.
 #[derive(Clone, Copy)]
 pub struct Programs {
     /// The daemon.
     pub daemon: daemon::RunDaemon,
     /// The broker.
     pub broker: mount_broker::RunBroker,
+    /// Whether a mount can be had at all.
+    pub device: doctor::LookAtDevice,
 }
 
 /// Runs a command.
@@ -193,7 +196,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Status(options) => status::status(&options, &mut output),
         Command::Peers(options) => status::peers(&options, &mut output),
         Command::Ping(options) => ping::run(&options, &mut output),
-        Command::Doctor(options) => doctor::run(options, &mut output),
+        Command::Doctor(options) => doctor::run(options, programs.device, &mut output),
         Command::Config(options) => settings::run(options, &mut output),
         Command::Limits(options) => limits::run(&options, &mut output),
         Command::Top(options) => top::run(&options, &mut output),

@@ -1,8 +1,7 @@
 //! Why there is no mount, and what to do about it.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::DEVICE;
 
@@ -130,11 +129,11 @@ pub enum MountingError {
 }
 
 /// What to do about a device that cannot be opened.
-fn device_remedy(why: &io::Error) -> &'static str {
-    let is_for_all = std::fs::metadata(DEVICE).is_ok_and(|it| it.mode() & 0o6 == 0o6);
+pub fn device_remedy(why: &io::Error) -> &'static str {
+    let is_for_all = rustix::fs::stat(DEVICE).is_ok_and(|it| it.st_mode & 0o6 == 0o6);
     // which is seen also where the device itself is hidden
-    let is_loaded = Path::new("/sys/class/misc/fuse").exists();
-    remedy_where(why.kind(), is_for_all, is_loaded)
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    remedy_where(why.kind(), is_for_all, known.contains("\tfuse\n"))
 }
 
 fn remedy_where(why: io::ErrorKind, is_for_all: bool, is_loaded: bool) -> &'static str {
@@ -146,9 +145,10 @@ fn remedy_where(why: io::ErrorKind, is_for_all: bool, is_loaded: bool) -> &'stat
             "let the daemon's user have it ('chmod 0666 /dev/fuse' as root), or run it as root"
         }
         io::ErrorKind::NotFound if is_loaded => {
-            "hidden by the container, or by the unit (PrivateDevices=): start p2pfs-broker.socket"
+            "hidden by the container (start it with --device /dev/fuse) or by the unit (start \
+             p2pfs-broker.socket), or its node is gone (mknod -m 666 /dev/fuse c 10 229)"
         }
-        _ => "load it with 'modprobe fuse', or give the container the device",
+        _ => "load its module ('modprobe fuse'), or give the container the device",
     }
 }
 
@@ -161,8 +161,16 @@ mod tests {
         let denied = io::ErrorKind::PermissionDenied;
         let missing = io::ErrorKind::NotFound;
         for (why, is_for_all, is_loaded, helps, misleads) in [
-            (missing, false, false, "modprobe fuse", "PrivateDevices="),
-            (missing, false, true, "PrivateDevices=", "modprobe"),
+            (
+                missing,
+                false,
+                false,
+                "modprobe fuse",
+                "p2pfs-broker.socket",
+            ),
+            (missing, false, true, "p2pfs-broker.socket", "modprobe"),
+            (missing, false, true, "--device /dev/fuse", "modprobe"),
+            (missing, false, true, "mknod", "modprobe"),
             (denied, false, true, "chmod 0666 /dev/fuse", "modprobe"),
             (denied, true, true, "DeviceAllow=/dev/fuse rw", "chmod"),
         ] {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use connection::{AbortSwitch, Connection};
 pub use direct::unmount;
-pub use error::MountingError;
+pub use error::{MountingError, device_remedy};
 
 /// What the kernel calls our filesystem type in /proc/self/mountinfo.
 pub const FILESYSTEM_TYPE: &str = "fuse.p2pfs";

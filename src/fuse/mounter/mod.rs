@@ -91,6 +91,18 @@ pub fn device_trouble() -> Option<MountingError> {
     Some(MountingError::NoDevice { why })
 }
 
+/// Whether this process can open the device; why not, and what helps.
+///
+/// # Errors
+/// What the system says, and what to do about it.
+pub fn look_at_device() -> Result<(), (std::io::Error, &'static str)> {
+    let opened = open_device().map(drop);
+    opened.map_err(|why| {
+        let remedy = mounting::device_remedy(&why);
+        (why, remedy)
+    })
+}
+
 fn open_device() -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).open(mounting::DEVICE)
