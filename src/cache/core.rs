@@ -75,18 +75,12 @@ impl Core {
         let layout = Layout { dir: config.dir };
         let boot = tuning.boot.unwrap_or_else(layout::this_boot);
         let claim = layout.claim(&disk)?;
-        let (pins, bad_lines) = Pins::load(&layout)?;
+        let (pins, damage) = Pins::open(&layout, &disk)?;
         let stopped_at = layout.stopped_at();
         disk.remove(&layout.clean())
             .map_err(|error| CacheError::io("remove", layout.clean(), error))?;
         let mut survey = layout.survey(&disk, Start { boot, stopped_at })?;
-        if bad_lines > 0 {
-            let pins = layout.pins();
-            survey.problems.push(format!(
-                "{}: {bad_lines} lines are no hashes",
-                pins.display()
-            ));
-        }
+        survey.problems.extend(damage);
         let (events, receiver) = sync_channel(EVENTS_MAX);
         let core = Arc::new(Self {
             context: Context::new(layout, disk, boot, tuning.flush_bytes, events),

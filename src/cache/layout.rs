@@ -35,6 +35,9 @@ const OUR_FILES: [&str; 8] = [
     LEGACY_DIR,
 ];
 
+/// How the names begin of what was in the place of the pins and could not be read.
+const PINS_ASIDE: &str = "pins.aside-";
+
 /// The files of one content; a small one has the data alone.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
@@ -201,7 +204,7 @@ impl Layout {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if is_dir && is_shard(&name) {
                 shards.push(entry.path());
-            } else if !OUR_FILES.contains(&name.as_str()) {
+            } else if !OUR_FILES.contains(&name.as_str()) && !name.starts_with(PINS_ASIDE) {
                 survey.problem(strange(&entry.path()));
             }
         }

@@ -14,6 +14,7 @@
 //! | `ab/HEX.outboard` | hash pairs in pre-order, sparse; none for a file of up to 64 KiB |
 //! | `ab/HEX.map` | which pages are present, each record with a checksum bound to the hash; of a file of up to 64 KiB it is the attribute `user.p2pfs.map` of the data, where the file system has such |
 //! | `pins`, `version`, `lock`, `clean` | pinned hashes; the format; who works here; a clean stop |
+//! | `pins.aside-1` | pins as they were found damaged, for whoever wants to look what they were |
 //! | `trial` | there for a moment, where the disk refused a write: whether it takes one again |
 //! | `legacy/` | reserved for bytes of legacy peers, which have no hash and never mix with these |
 //!

@@ -1,5 +1,6 @@
 //! The pinned hashes and their file: a line each, with what its user calls it, replaced as a whole
-//! and synced, so that a crash at any point leaves the old list or the new one.
+//! and synced, so that a crash at any point leaves the old list or the new one. Its first line has
+//! how many there are and what they hash to, so that what the disk loses of it is noticed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +12,10 @@ use super::disk::{Disk, Reach};
 use super::layout::Layout;
 use super::{CacheError, PINS_MAX};
 use crate::digest::ContentHash;
+use crate::files::aside;
+
+/// How the first line begins.
+const HEAD: &str = "pins ";
 
 /// The set of pins, as on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,23 +25,67 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Reads the list; says how many lines of it are no hashes.
-    pub(super) fn load(layout: &Layout) -> Result<(Self, usize), CacheError> {
+    /// Reads the list. Of one that is damaged what can be read holds from now on, and the file is
+    /// kept beside; gives what is to be told of that.
+    pub(super) fn open(layout: &Layout, disk: &Disk) -> Result<(Self, Option<String>), CacheError> {
         let path = layout.pins();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Self::default(), None));
+            }
             Err(error) => return Err(CacheError::io("read", path, error)),
         };
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.lines().take(PINS_MAX);
-        let (good, bad): (Vec<_>, Vec<_>) = lines.map(pin_of_line).partition(Option::is_some);
-        Ok((
-            Self {
-                hashes: good.into_iter().flatten().collect(),
-            },
-            bad.len(),
-        ))
+        let (pins, damage) = Self::read(&bytes);
+        let told = damage.map(|damage| {
+            let aside = aside(&path);
+            let kept = disk.replace(&aside, &bytes, Reach::Name);
+            let now = match kept.is_ok() && pins.save(layout, disk).is_ok() {
+                true => format!("; the file is now {}", aside.display()),
+                // the next start finds it as this one did
+                false => String::new(),
+            };
+            let path = path.display();
+            format!(
+                "{path} was damaged: {damage}{now}; p2pfs cache ls shows what is pinned: pin what \
+                 is missing"
+            )
+        });
+        Ok((pins, told))
+    }
+
+    /// What a file holds, and what is wrong with it: what is whole is as it would be written, or
+    /// as it was before there were first lines.
+    fn read(bytes: &[u8]) -> (Self, Option<String>) {
+        let text = String::from_utf8_lossy(bytes);
+        let head = text.lines().next().and_then(|it| it.strip_prefix(HEAD));
+        let lines = text.lines().skip(usize::from(head.is_some()));
+        let pins = Self {
+            hashes: lines.take(PINS_MAX).filter_map(pin_of_line).collect(),
+        };
+        let is_old = !bytes.is_empty() && pins.lines().as_bytes() == bytes;
+        if is_old || pins.text().as_bytes() == bytes {
+            return (pins, None);
+        }
+        let count = pins.hashes.len();
+        let said = head.and_then(|head| head.split(' ').next()?.parse().ok());
+        let damage = match said {
+            _ if bytes.is_empty() => "it is empty".to_owned(),
+            Some(said) if count < said => format!("{count} of its {said} pins can be read"),
+            _ => format!("{count} pins can be read, perhaps not all as they were"),
+        };
+        (pins, Some(damage))
+    }
+
+    fn lines(&self) -> String {
+        self.iter().map(line_of_pin).collect()
+    }
+
+    /// The whole file.
+    fn text(&self) -> String {
+        let (count, lines) = (self.hashes.len(), self.lines());
+        let sum = ContentHash::of(lines.as_bytes());
+        format!("{HEAD}{count} {sum}\n{lines}")
     }
 
     /// The set with the hashes and their labels added; one that is empty takes none away.
@@ -65,8 +114,7 @@ impl Pins {
 
     /// Puts the list on disk.
     pub(super) fn save(&self, layout: &Layout, disk: &Disk) -> Result<(), CacheError> {
-        let text: String = self.iter().map(line_of_pin).collect();
-        disk.replace(&layout.pins(), text.as_bytes(), Reach::Name)
+        disk.replace(&layout.pins(), self.text().as_bytes(), Reach::Name)
             .map_err(|error| CacheError::io("write", layout.pins(), error))
     }
 

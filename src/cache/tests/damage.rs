@@ -272,17 +272,80 @@ fn data_cut_short_under_an_open_file_is_missing_not_zero() {
 }
 
 #[test]
-fn broken_lines_among_the_pins_do_not_cost_the_others() {
+fn damaged_pins_cost_only_what_is_damaged_and_are_told_of_once_and_kept_beside() {
     let place = Place::new(1 << 20);
+    let hashes: Vec<_> = (0..8_u8).map(|byte| ContentHash::of(&[byte])).collect();
+    let label = Box::from(&b"docs/a"[..]);
+    let labelled = |hash: &ContentHash| (*hash, Box::clone(&label));
+    let all: Vec<_> = hashes.iter().map(labelled).collect();
     let (cache, _events) = place.open();
-    let hash = ContentHash::of(b"pinned");
-    cache.pin(hash, true).unwrap();
+    cache.pin_all(&all).unwrap();
     drop(cache);
     let pins = place.cache_dir().join("pins");
-    let mut text = fs::read(&pins).unwrap();
-    text.extend(b"\xff\xfe garbage\n");
-    fs::write(&pins, text).unwrap();
+    let sound = fs::read(&pins).unwrap();
+    let line = (sound.len() - 1) / 9;
+    let before_last = sound[..sound.len() - 1]
+        .iter()
+        .rposition(|byte| *byte == b'\n');
+    let lost_a_line = before_last.unwrap() + 1;
+    let mut rotten = sound.clone();
+    // a digit of a hash: another hash, and nothing of the line tells
+    let digit = rotten.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    rotten[digit] = if rotten[digit] == b'0' { b'1' } else { b'0' };
+    let damages = [
+        (
+            sound[..lost_a_line].to_vec(),
+            7,
+            "7 of its 8 pins can be read",
+        ),
+        (
+            sound[..sound.len() - 3].to_vec(),
+            8,
+            "8 pins can be read, perhaps not all as they were",
+        ),
+        (sound[..line].to_vec(), 0, "can be read"),
+        (
+            rotten,
+            8,
+            "8 pins can be read, perhaps not all as they were",
+        ),
+        (
+            [&sound[..], b"\xff\xfe garbage\n"].concat(),
+            8,
+            "perhaps not all",
+        ),
+        (Vec::new(), 0, "it is empty"),
+    ];
+    for (number, (damaged, left, told)) in (1..).zip(damages) {
+        fs::write(&pins, &damaged).unwrap();
+        let aside = place.cache_dir().join(format!("pins.aside-{number}"));
+        let (cache, _events) = place.open();
+        assert_eq!(cache.pins().len(), left);
+        let problems = cache.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        for word in [told, pins.to_str().unwrap(), aside.to_str().unwrap()] {
+            assert!(problems[0].contains(word), "{problems:?}");
+        }
+        assert_eq!(fs::read(aside).unwrap(), damaged);
+        drop(cache);
+        let (cache, _events) = place.open();
+        assert_eq!((cache.pins().len(), cache.problems()), (left, vec![]));
+    }
+}
+
+#[test]
+fn pins_of_before_they_had_a_sum_are_read() {
+    let place = Place::new(1 << 20);
+    let hashes = [b"a", b"b"].map(|text| ContentHash::of(text));
     let (cache, _events) = place.open();
-    assert_eq!(cache.pins(), [hash]);
-    assert_eq!(cache.problems().len(), 1);
+    for hash in hashes {
+        cache.pin(hash, true).unwrap();
+    }
+    drop(cache);
+    let pins = place.cache_dir().join("pins");
+    let text = fs::read_to_string(&pins).unwrap();
+    let (_sum, lines) = text.split_once('\n').unwrap();
+    fs::write(&pins, lines).unwrap();
+    let (cache, _events) = place.open();
+    assert_eq!((cache.pins().len(), cache.problems()), (2, vec![]));
 }
