@@ -17,6 +17,7 @@ mod limits;
 pub mod logging;
 mod memory;
 mod metrics;
+mod missing;
 mod node_config;
 mod rates;
 mod reload;

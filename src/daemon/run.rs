@@ -188,8 +188,10 @@ impl Daemon {
     /// What goes on beside the calls: shares, a waiting token, the pulse.
     async fn start_tasks(&mut self) {
         self.add_shares().await;
-        self.service.node.all_shares_added();
-        if !self.service.has_missing_shares() {
+        if !self.service.missing_shares.lock().awaits_any() {
+            self.service.node.all_shares_added();
+        }
+        if self.service.missing_shares.lock().wanted().is_empty() {
             let node = self.service.node.clone();
             let _done = spawn_blocking(move || node.forget_absent_shares()).await;
         }

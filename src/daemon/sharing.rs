@@ -3,37 +3,49 @@
 //! Owns which shares those are: each is tried again now and then, and told of in the warnings,
 //! until it is shared or nobody wants it any more.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::answers::Service;
 use super::config::ShareSettings;
 use super::node_config::share_spec;
 
-/// Shares these, on a thread that may wait for the disk, and what was missing, which whoever asks
-/// for more may have mended; what cannot be shared is missing from now on.
+/// How long those who add shares wait for their disks: one that was at rest turns later, and is
+/// not waited for by all else.
+const DISKS_WITHIN: Duration = Duration::from_secs(3);
+/// What each share has of that at least, so that one disk that stands still does not make others
+/// late that are well.
+const DISK_WITHIN: Duration = Duration::from_millis(200);
+
+/// Shares these, and what was missing, which whoever asks for more may have mended; what cannot be
+/// shared is missing from now on. Waits for disks that answer soon: the others' shares come once
+/// they do.
 pub(super) async fn share_all(service: &Arc<Service>, wanted: Vec<ShareSettings>) {
-    {
-        let mut missing = service.missing_shares.lock();
-        missing.retain(|old| !wanted.iter().any(|new| new.dir == old.dir));
-        missing.extend(wanted);
-    }
+    service.missing_shares.lock().want(wanted);
     share_missing(service).await;
 }
 
-/// Tries those again that are missing.
+/// Tries those again that are missing, in their order: of shares within each other the first
+/// counts.
 pub(super) async fn share_missing(service: &Arc<Service>) {
-    let service = service.clone();
-    let work = spawn_blocking(move || {
-        let tried = service.missing_shares.lock().clone();
-        tried
-            .into_iter()
-            .filter(|share| service.is_missing(share))
-            .for_each(|share| service.try_to_share(&share));
-    });
-    let _stopping = work.await;
+    let until = Instant::now() + DISKS_WITHIN;
+    let wanted = service.missing_shares.lock().wanted().to_vec();
+    for share in wanted {
+        let (of_thread, dir) = (service.clone(), share.dir.clone());
+        if !service.missing_shares.lock().begin_to_try(&dir) {
+            continue;
+        }
+        let trying = spawn_blocking(move || of_thread.try_to_share(&share));
+        let left = until.saturating_duration_since(Instant::now());
+        if timeout(left.max(DISK_WITHIN), trying).await.is_err() {
+            service.tell_of_disk(&dir);
+        }
+    }
 }
 
 /// Shares these no more, whether they were shared or missing, on a thread that may wait for the
@@ -51,22 +63,12 @@ pub(super) async fn unshare_all(service: &Arc<Service>, dirs: Vec<PathBuf>) {
 }
 
 impl Service {
-    /// Whether something is missing that is to be shared.
-    pub(super) fn has_missing_shares(&self) -> bool {
-        !self.missing_shares.lock().is_empty()
-    }
-
     /// Nobody wants this folder shared any more, or it is shared now; whether it was missing.
     pub(super) fn want_no_more(&self, dir: &Path) -> bool {
         let mut missing = self.missing_shares.lock();
-        let before = missing.len();
-        missing.retain(|share| share.dir != dir);
+        let was_missing = missing.want_no_more(dir);
         self.node.settle_warnings(&not_shared(dir));
-        missing.len() < before
-    }
-
-    fn is_missing(&self, share: &ShareSettings) -> bool {
-        self.missing_shares.lock().contains(share)
+        was_missing
     }
 
     /// Nothing is locked while the disk is asked, which may hang: other shares are added and
@@ -74,21 +76,39 @@ impl Service {
     fn try_to_share(&self, share: &ShareSettings) {
         let groups = self.in_force.load().config.groups.clone();
         let outcome = self.node.add_share(share_spec(share, &groups));
-        if !self.is_missing(share) {
-            // wanted no more since
-            if outcome.is_ok() {
-                let _ = self.node.remove_share(&share.dir);
-            }
-            return;
-        }
+        let mut missing = self.missing_shares.lock();
+        missing.end_try(&share.dir);
+        let is_wanted = missing.wanted().contains(share);
         match outcome {
-            Ok(()) => drop(self.want_no_more(&share.dir)),
-            Err(error) => {
-                let beginning = not_shared(&share.dir);
-                let warning = format!("{beginning}{error}");
-                self.node.warn_owner_instead(&beginning, warning);
+            Ok(()) if is_wanted => {
+                drop(missing);
+                self.want_no_more(&share.dir);
             }
+            Ok(()) => {
+                drop(missing);
+                let _wanted_no_more_since = self.node.remove_share(&share.dir);
+            }
+            Err(error) if is_wanted => self.tell_not_shared(&share.dir, &error),
+            Err(_) => {}
         }
+    }
+
+    /// Says that a disk keeps a share waiting, if it still does.
+    fn tell_of_disk(&self, dir: &Path) {
+        let missing = self.missing_shares.lock();
+        if missing.is_awaited(dir) {
+            self.tell_not_shared(
+                dir,
+                &"its disk does not answer; look at it, or stop sharing it",
+            );
+        }
+    }
+
+    /// To be called with the list locked, so that it is not told of what is shared by then.
+    fn tell_not_shared(&self, dir: &Path, why: &dyn Display) {
+        let beginning = not_shared(dir);
+        let warning = format!("{beginning}{why}");
+        self.node.warn_owner_instead(&beginning, warning);
     }
 }
 

@@ -173,9 +173,10 @@ impl ShareSet {
     /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
     /// [`ShareError::BadPattern`], [`ShareError::State`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
-        let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
+        // a disk that stands still holds up this one alone
         let dir = folder::check(&shared.beneath, &spec.dir)?;
+        let _alone = self.inner.changing.lock();
         let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
         let exclude = exclude.map_err(|why| ShareError::BadPattern { why })?;
         let overlaps =
@@ -208,27 +209,27 @@ impl ShareSet {
     /// # Errors
     /// [`ShareError::NotShared`].
     pub fn remove(&self, dir: &Path) -> Result<(), ShareError> {
+        // its own name first: that needs no disk, which may stand still
+        if self.remove_named(dir) || self.remove_named(&without_links_above(dir)) {
+            return Ok(());
+        }
+        Err(ShareError::NotShared {
+            dir: dir.to_owned(),
+        })
+    }
+
+    fn remove_named(&self, dir: &Path) -> bool {
         let _alone = self.inner.changing.lock();
         let shared = &self.inner.shared;
         let mut state = shared.lock();
-        let canonical = without_links_above(dir);
-        let named = |share: &offered::Share| *share.dir == *dir || *share.dir == *canonical;
-        let index = state
-            .shares
-            .iter()
-            .find(|(_, share)| named(share))
-            .map(|(index, _)| *index);
-        let index = index.or_else(|| state.ledger.known_share(&canonical));
+        let mut shares = state.shares.iter();
+        let offered = shares.find(|(_, share)| *share.dir == *dir);
+        let index = offered.map(|(index, _)| *index);
+        let index = index.or_else(|| state.ledger.known_share(dir));
         let removed = index.is_some_and(|index| state.remove_share(index));
         drop(state);
         shared.wake();
-        if removed {
-            Ok(())
-        } else {
-            Err(ShareError::NotShared {
-                dir: dir.to_owned(),
-            })
-        }
+        removed
     }
 
     /// All shares that the node begins with were added, or cannot be now: what is not found from

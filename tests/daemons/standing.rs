@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
@@ -47,7 +47,7 @@ impl StandingFiles {
         // SAFETY: it was opened just now, and is nobody else's.
         let opens = unsafe { File::from_raw_fd(opens) };
         for file in files {
-            let path = std::ffi::CString::new(file.as_ref().as_os_str().as_bytes()).unwrap();
+            let path = c_string(file.as_ref());
             let (add, wanted) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM);
             let (group, cwd) = (opens.as_raw_fd(), libc::AT_FDCWD);
             // SAFETY: the path ends in a zero and outlives the call.
@@ -82,6 +82,49 @@ impl StandingFiles {
             }
         }
     }
+}
+
+/// A disk that answers nothing at all until this is dropped: a FUSE mount whose server says no
+/// word.
+struct StandingDisk {
+    at: PathBuf,
+    server: Option<File>,
+}
+
+impl StandingDisk {
+    fn mount(at: &Path) -> Self {
+        let server = File::options().read(true).write(true).open("/dev/fuse");
+        let server = server.unwrap();
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            server.as_raw_fd()
+        );
+        let [source, kind] = [c"p2pfs-test", c"fuse"];
+        let target = c_string(at);
+        let options = std::ffi::CString::new(options).unwrap();
+        // SAFETY: strings that end in a zero and outlive the call.
+        let mounted = unsafe {
+            let options = options.as_ptr().cast();
+            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options)
+        };
+        assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+        Self {
+            at: at.to_owned(),
+            server: Some(server),
+        }
+    }
+}
+
+impl Drop for StandingDisk {
+    fn drop(&mut self) {
+        // whoever waits has an error by that
+        self.server = None;
+        detach(&self.at);
+    }
+}
+
+fn c_string(path: &Path) -> std::ffi::CString {
+    std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
 fn read_all(node: &Node, names: &[String]) -> Vec<Running> {
@@ -157,4 +200,54 @@ fn a_node_says_which_of_its_disks_does_not_answer() {
         assert_eq!(cat.finish(PATIENCE).expect_ok(), "far");
     }
     eventually("status is quiet", PATIENCE, || !warned());
+}
+
+#[apply(promise)]
+fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
+    let mut cluster = Cluster::new();
+    let reader = cluster.start("reader");
+    let [far, farther, near] = ["far", "farther", "near"].map(|name| {
+        let share = cluster.folder.path().join(name);
+        fs::create_dir(&share).unwrap();
+        fs::write(share.join(name), b"text").unwrap();
+        share
+    });
+    let mut sharer = cluster.start_with(NodeOptions {
+        shares: vec![far.clone(), near.clone()],
+        ..NodeOptions::new("sharer")
+    });
+    let farther_named = farther.to_str().unwrap();
+    sharer.cli(&["share", "add", farther_named]).expect_ok();
+    reader.wait_for_file("farther");
+    sharer.stop();
+    let disks = [&far, &farther].map(|at| StandingDisk::mount(at));
+    sharer.launch();
+    fs::write(near.join("nearer"), b"text").unwrap();
+    reader.wait_for_file("nearer");
+    assert_eq!(fs::read(reader.mounted("nearer")).unwrap(), b"text");
+    let warnings = || sharer.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    let told = warnings();
+    for share in [&far, &farther] {
+        let expected = format!(
+            "{} is not shared: its disk does not answer",
+            share.display()
+        );
+        assert!(told.contains(&expected), "{told}");
+    }
+    sharer.signal(libc::SIGHUP);
+    let removed = sharer.cli(&["share", "remove", farther_named]);
+    assert!(removed.status.success(), "{}", removed.stderr);
+    assert!(!warnings().contains(farther_named));
+    drop(disks);
+    eventually("nothing is told of them", PATIENCE, || {
+        // sooner than by itself
+        sharer.signal(libc::SIGHUP);
+        !warnings().contains("not shared")
+    });
+    let listed = sharer.cli(&["share"]).expect_ok();
+    assert!(
+        listed.contains(far.to_str().unwrap()) && !listed.contains(farther_named),
+        "{listed}"
+    );
+    assert!(sharer.stop().status.success());
 }

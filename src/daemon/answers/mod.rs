@@ -35,6 +35,7 @@ use super::control::{
     ServiceState,
 };
 use super::in_force::InForce;
+use super::missing::Missing;
 use super::rates::{FetchRates, Rates};
 use super::served::Served;
 use crate::node::door::Timestamp as FileTime;
@@ -71,7 +72,7 @@ pub struct Service {
     /// The shares added by command, as they are kept.
     pub saved_shares: Mutex<Vec<ShareSettings>>,
     /// Those that could not be shared yet.
-    pub missing_shares: Mutex<Vec<ShareSettings>>,
+    pub missing_shares: Mutex<Missing>,
 }
 
 /// How much of this machine a caller is shown: what belongs to the cluster is everybody's, what its

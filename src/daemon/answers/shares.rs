@@ -87,8 +87,9 @@ impl Service {
 
     /// Shares a folder from now on, or changes how; it is kept only once the node has taken it.
     fn add_share(&self, dir: &Path, asked: AskedOfShare) -> Result<Shares, Failure> {
-        self.refuse_configured(dir)?;
-        let settings = asked.of(self.added_before(dir));
+        let real = self.real_name(dir);
+        self.refuse_configured(&[dir, &real])?;
+        let settings = asked.of(self.added_before(dir, &real));
         let groups = self.in_force.load().config.groups.clone();
         refuse_readers(&settings, &groups)?;
         self.node
@@ -104,16 +105,28 @@ impl Service {
 
     /// How a folder that was added by command is shared, by whatever name it is meant, so that
     /// nobody gives up its readers by another; as a new one where there is none.
-    fn added_before(&self, dir: &Path) -> ShareSettings {
+    fn added_before(&self, dir: &Path, real: &Path) -> ShareSettings {
         let kept = self.saved_shares.lock();
-        let found = kept.iter().find(|share| is_of(share, dir));
+        let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
         found.map_or_else(|| ShareSettings::new(dir.to_owned()), ShareSettings::clone)
     }
 
+    /// What the disk calls it; a name that a share has is not asked of a disk, which may stand
+    /// still just then.
+    fn real_name(&self, dir: &Path) -> PathBuf {
+        let mut saved = self.saved_shares.lock().clone().into_iter();
+        let in_force = self.in_force.load();
+        let configured = in_force.origin_of_share(|share| share.dir == dir);
+        if configured.is_some() || saved.any(|share| share.dir == dir) {
+            return dir.to_owned();
+        }
+        dir.canonicalize().unwrap_or_else(|_| dir.to_owned())
+    }
+
     pub(super) fn remove_share(&self, dir: &Path) -> Result<Shares, Failure> {
-        self.refuse_configured(dir)?;
-        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        let was_missing = self.want_no_more(dir) | self.want_no_more(&canonical);
+        let real = self.real_name(dir);
+        self.refuse_configured(&[dir, &real])?;
+        let was_missing = self.want_no_more(dir) | self.want_no_more(&real);
         match self.node.remove_share(dir) {
             Err(error) if !was_missing => {
                 return Err(Failure::new(FailureKind::NotFound, error.to_string()));
@@ -121,7 +134,7 @@ impl Service {
             Ok(()) | Err(_) => {}
         }
         let mut kept = self.saved_shares.lock();
-        kept.retain(|other| other.dir != dir && other.dir != canonical);
+        kept.retain(|other| other.dir != dir && other.dir != real);
         self.keep(&kept)?;
         Ok(self.shares(Sight::All))
     }
@@ -140,10 +153,12 @@ impl Service {
         }
     }
 
-    /// What the configuration shares is changed there alone, be that a file or the command line.
-    fn refuse_configured(&self, dir: &Path) -> Result<(), Failure> {
+    /// What the configuration shares, by the name given or by its real one, is changed there alone,
+    /// be that a file or the command line.
+    fn refuse_configured(&self, names: &[&Path; 2]) -> Result<(), Failure> {
         let in_force = self.in_force.load();
-        let Some(origin) = in_force.origin_of_share(|share| is_of(share, dir)) else {
+        let is_one = |share: &ShareSettings| names.contains(&share.dir.as_path());
+        let Some(origin) = in_force.origin_of_share(is_one) else {
             return Ok(());
         };
         let (by, remedy) = match origin {
@@ -160,7 +175,7 @@ impl Service {
                 "change it in the configuration file and reload the daemon",
             ),
         };
-        let message = format!("{} is shared by {by}", dir.display());
+        let message = format!("{} is shared by {by}", names[0].display());
         Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 
@@ -195,11 +210,6 @@ impl AskedOfShare {
             default_excludes: self.default_excludes.unwrap_or(before.default_excludes),
         }
     }
-}
-
-/// Whether a share is of this folder, by the name given or by its real path.
-fn is_of(share: &ShareSettings, dir: &Path) -> bool {
-    share.dir == dir || dir.canonicalize().is_ok_and(|real| share.dir == real)
 }
 
 /// Readers that are none are told before anything is shared.

@@ -1,0 +1,104 @@
+//! Which shares are missing, and of which a thread waits for the disk.
+
+use std::path::{Path, PathBuf};
+
+use super::config::ShareSettings;
+
+/// What is to be shared and is not yet.
+#[derive(Default)]
+pub(super) struct Missing {
+    /// In their order, each folder once.
+    wanted: Vec<ShareSettings>,
+    /// The folders that are tried just now, also those that nobody wants any more.
+    tried: Vec<PathBuf>,
+}
+
+impl Missing {
+    pub fn wanted(&self) -> &[ShareSettings] {
+        &self.wanted
+    }
+
+    /// Whether some thread waits for a disk.
+    pub fn awaits_any(&self) -> bool {
+        !self.tried.is_empty()
+    }
+
+    /// These are wanted, as they are now; of two for one folder the first.
+    pub fn want(&mut self, shares: Vec<ShareSettings>) {
+        for share in &shares {
+            self.want_no_more(&share.dir);
+        }
+        for share in shares {
+            if !self.is_wanted(&share.dir) {
+                self.wanted.push(share);
+            }
+        }
+    }
+
+    /// Whether it was wanted.
+    pub fn want_no_more(&mut self, dir: &Path) -> bool {
+        let before = self.wanted.len();
+        self.wanted.retain(|share| share.dir != dir);
+        self.wanted.len() < before
+    }
+
+    /// Whether it is wanted, and nobody tries it yet; now the caller does.
+    pub fn begin_to_try(&mut self, dir: &Path) -> bool {
+        let begins = self.is_wanted(dir) && !self.is_tried(dir);
+        if begins {
+            self.tried.push(dir.to_owned());
+        }
+        begins
+    }
+
+    pub fn end_try(&mut self, dir: &Path) {
+        self.tried.retain(|tried| tried != dir);
+    }
+
+    /// Whether it is wanted, and tried.
+    pub fn is_awaited(&self, dir: &Path) -> bool {
+        self.is_wanted(dir) && self.is_tried(dir)
+    }
+
+    fn is_wanted(&self, dir: &Path) -> bool {
+        self.wanted.iter().any(|share| share.dir == dir)
+    }
+
+    fn is_tried(&self, dir: &Path) -> bool {
+        self.tried.iter().any(|tried| tried == dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(include_private: bool) -> ShareSettings {
+        ShareSettings {
+            include_private,
+            ..ShareSettings::new("/srv".into())
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_says_of_a_folder_counts_before_what_was_added_and_news_before_both() {
+        let mut missing = Missing::default();
+        missing.want(vec![share(true), share(false)]);
+        assert_eq!(missing.wanted(), [share(true)]);
+        missing.want(vec![share(false)]);
+        assert_eq!(missing.wanted(), [share(false)]);
+    }
+
+    #[test]
+    fn a_folder_is_tried_by_one_at_a_time_though_nobody_wants_it_meanwhile() {
+        let (mut missing, dir) = (Missing::default(), Path::new("/srv"));
+        assert!(!missing.begin_to_try(dir));
+        missing.want(vec![share(true)]);
+        assert!(missing.begin_to_try(dir) && missing.is_awaited(dir));
+        assert!(missing.want_no_more(dir) && !missing.is_awaited(dir) && missing.awaits_any());
+        missing.want(vec![share(true)]);
+        assert!(!missing.begin_to_try(dir));
+        missing.end_try(dir);
+        assert!(missing.begin_to_try(dir));
+    }
+}
