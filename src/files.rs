@@ -12,7 +12,7 @@ pub(crate) use refused::stays_refused;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
@@ -190,6 +190,15 @@ pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Whether the file that this name has is the open one: a lock that was removed or moved, or its
+/// directory, is no more where it was made.
+pub(crate) fn is_in_place(open: &File, path: &Path) -> bool {
+    let (Ok(named), Ok(open)) = (path.metadata(), open.metadata()) else {
+        return false;
+    };
+    (named.dev(), named.ino()) == (open.dev(), open.ino())
 }
 
 #[cfg(test)]

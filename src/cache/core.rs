@@ -2,6 +2,7 @@
 //! all files together.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use super::map::Boot;
 use super::pins::Pins;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
-use crate::files::is_full;
+use crate::files::{is_full, is_in_place};
 
 /// What tests set otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +52,7 @@ pub(super) struct Core {
     /// Held while pins change: whether a failed change left it open what is on disk.
     pins_unclear: Mutex<bool>,
     problems: Vec<String>,
-    _lock: File,
+    lock: File,
 }
 
 /// The one hold on an open file; its end closes the file.
@@ -88,7 +89,7 @@ impl Core {
             settled: Condvar::new(),
             pins_unclear: Mutex::new(false),
             problems: std::mem::take(&mut survey.problems),
-            _lock: claim,
+            lock: claim,
         });
         core.adopt(survey, stopped_at.is_some());
         core.shrink();
@@ -384,6 +385,11 @@ impl Core {
 
     pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.index.lock().pins().contains(hash)
+    }
+
+    pub(super) fn lost_dir(&self) -> Option<&Path> {
+        let layout = &self.context.layout;
+        (!is_in_place(&self.lock, &layout.lock_file())).then_some(&layout.dir)
     }
 
     pub(super) fn problems(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::digest::{ContentHash, DigestError};
 use crate::extent::ByteRange;
@@ -43,7 +43,7 @@ pub enum CacheError {
         dir: PathBuf,
     },
     /// The file system refused. Retrying helps only after its cause is gone.
-    #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(path, source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -120,7 +120,7 @@ impl CacheError {
 }
 
 /// What to do about what the file system said, where that is clear.
-fn remedy(source: &io::Error) -> Cow<'static, str> {
+fn remedy(path: &Path, source: &io::Error) -> Cow<'static, str> {
     let remedy = match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
             let remedy = read_only_remedy();
@@ -128,6 +128,9 @@ fn remedy(source: &io::Error) -> Cow<'static, str> {
         }
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             "; move that file away, or choose another directory with --cache"
+        }
+        io::ErrorKind::NotFound if path.parent().is_some_and(|dir| !dir.exists()) => {
+            "; its directory is gone: put it back, or restart p2pfs, which makes it anew"
         }
         _ if is_full(source) => "; free some of its disk, or choose another directory with --cache",
         _ => "",

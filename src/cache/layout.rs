@@ -164,8 +164,12 @@ impl Layout {
         Ok(lock)
     }
 
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
     fn lock(&self) -> Result<File, CacheError> {
-        let path = self.dir.join("lock");
+        let path = self.lock_file();
         let lock = locked(&path).map_err(|error| CacheError::io("lock", &path, error))?;
         lock.ok_or_else(|| CacheError::Locked {
             dir: self.dir.clone(),

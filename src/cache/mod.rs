@@ -70,7 +70,7 @@ mod write_behind;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
@@ -362,6 +362,11 @@ impl Cache {
     /// Whether the hash is pinned.
     pub fn is_pinned(&self, hash: &ContentHash) -> bool {
         self.core().is_pinned(hash)
+    }
+
+    /// Its directory, where that was emptied, moved or replaced since it was opened.
+    pub fn lost_dir(&self) -> Option<&Path> {
+        self.core().lost_dir()
     }
 
     /// What was strange in the directory when it was opened: at most [`PROBLEMS_MAX`] lines, each

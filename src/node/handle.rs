@@ -118,6 +118,14 @@ impl Node {
         })
     }
 
+    /// The same of its cache directory: what was kept and pinned there.
+    pub fn trouble_with_cache_dir(&self) -> Option<String> {
+        let dir = self.cache.lost_dir()?.display();
+        Some(format!(
+            "the cache directory {dir} was emptied, moved or replaced while p2pfs runs"
+        ))
+    }
+
     /// Why the state was not stored, where storing failed last: a full disk, most often.
     pub fn trouble_with_storing(&self) -> Option<String> {
         self.running.events.standing(NOT_STORED)

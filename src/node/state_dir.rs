@@ -2,12 +2,11 @@
 //!
 //! Owns its making and its lock. One daemon at a time works there.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
-use crate::files::{locked, make_private_dir};
+use crate::files::{is_in_place, locked, make_private_dir};
 
 /// The name of the lock.
 const LOCK_FILE: &str = "lock";
@@ -41,12 +40,7 @@ impl StateDir {
     /// Whether its lock is where it was made: what is removed or moved under a running node is lost
     /// with it.
     pub fn is_in_place(&self) -> bool {
-        let named = fs::metadata(self.path.join(LOCK_FILE));
-        let held = self.lock.metadata();
-        let (Ok(named), Ok(held)) = (named, held) else {
-            return false;
-        };
-        (named.dev(), named.ino()) == (held.dev(), held.ino())
+        is_in_place(&self.lock, &self.path.join(LOCK_FILE))
     }
 
     /// Where it is.
@@ -57,6 +51,7 @@ impl StateDir {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

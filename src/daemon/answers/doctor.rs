@@ -8,6 +8,9 @@ use crate::daemon::control::{Check, Checkup, Failure, ShareInfo, ShareReader, Sh
 /// What helps where the state directory is gone.
 pub(super) const RESTORE_STATE: &str = "put it back before the next restart, or this becomes a \
                                         new node, which has to be invited";
+/// What helps where the cache directory is gone.
+pub(super) const RENEW_CACHE: &str = "put it back, or restart p2pfs, which begins a new one, \
+                                      without pins; reads go on meanwhile";
 /// What helps where the state directory takes no writes.
 const STORE_STATE: &str = "free some of the state directory's disk, or let the daemon's user \
                            write there; until then a restart loses what is new";
@@ -69,6 +72,9 @@ impl Service {
     }
 
     fn check_cache(&self) -> Check {
+        if let Some(found) = self.node.trouble_with_cache_dir() {
+            return Check::warning("cache", found, RENEW_CACHE);
+        }
         let budget_bytes = self.node.cache_usage().budget_bytes;
         let Some(lack) = self.node.lack_of_room(LITTLE_BYTES.min(budget_bytes / 2)) else {
             return match self.node.trouble_with_caching() {

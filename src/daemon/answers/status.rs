@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::doctor::RESTORE_STATE;
+use super::doctor::{RENEW_CACHE, RESTORE_STATE};
 use super::{Service, Sight, node_failure};
 use crate::daemon::control::{
     CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
@@ -25,6 +25,8 @@ impl Service {
         warnings.extend(membership.map(|check| check.sentence()));
         let lost = self.node.trouble_with_state();
         warnings.extend(lost.map(|lost| format!("{lost}; {RESTORE_STATE}")));
+        let lost = self.node.trouble_with_cache_dir();
+        warnings.extend(lost.map(|lost| format!("{lost}; {RENEW_CACHE}")));
         warnings.extend(self.isolation.load().iter().cloned());
         Status {
             name: status.name.to_string(),

@@ -51,6 +51,34 @@ fn a_state_directory_that_goes_while_p2pfs_runs_is_told_of() {
 }
 
 #[apply(promise)]
+fn a_cache_directory_that_goes_while_p2pfs_runs_is_told_of() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("a", b"text");
+    node.wait_for_file("a");
+    node.cli(&["pin", "a"]).expect_ok();
+    let told = || node.cli(&["status", "--json"]).expect_json()["warnings"].to_string();
+    assert!(!told().contains("cache directory"), "{}", told());
+    fs::rename(node.home.join("cache"), node.home.join("moved")).unwrap();
+    assert!(
+        told().contains("was emptied, moved or replaced"),
+        "{}",
+        told()
+    );
+    let (_, checkup) = doctor(&node);
+    let cache = checks(&checkup, "cache")[0];
+    assert_eq!(cache["state"], "warning");
+    assert!(cache.to_string().contains("restart p2pfs"), "{cache}");
+    let refused = node.cli(&["unpin", "a"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let remedy = "its directory is gone: put it back, or restart p2pfs";
+    assert!(refused.stderr.contains(remedy), "{}", refused.stderr);
+    fs::rename(node.home.join("moved"), node.home.join("cache")).unwrap();
+    assert!(!told().contains("cache directory"), "{}", told());
+    node.cli(&["unpin", "a"]).expect_ok();
+}
+
+#[apply(promise)]
 fn a_healthy_cluster_passes_its_check_up() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["one", "two"]);
