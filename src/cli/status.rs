@@ -135,6 +135,12 @@ fn peer_counts(status: &Status) -> String {
     )
 }
 
+/// So many failures in a row, of a node that is alive, are no accident.
+const MUTE_MIN: u32 = 3;
+const MUTE: &str = "alive, but left the last questions for files without an answer: a firewall \
+                    that lets one direction through, or a path that loses large packets (a VPN: \
+                    lower the MTU); p2pfs ping shows whether it answers at all";
+
 pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), CliError> {
     let peers: Peers = options.reporting.open_at_hand()?.call(&Call::Peers {})?;
     if options.reporting.json {
@@ -148,6 +154,11 @@ pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), C
     fit_first(&heading, &mut rows);
     output.table(&heading, &[4, 5, 6], rows)?;
     for peer in &peers.peers {
+        if peer.state == PeerState::Alive && peer.unanswered >= MUTE_MIN {
+            let word = output.paint("mute", Colour::Red).into_owned();
+            let said = format!("{}: {MUTE}", printable(&peer.name));
+            output.paragraph(&format!("{word} "), &said)?;
+        }
         if let Some(why) = &peer.shunned {
             let word = output.paint("shunned", Colour::Red).into_owned();
             let said = format!("{}: {}", printable(&peer.name), printable(why));

@@ -96,6 +96,39 @@ fn a_daemon_that_starts_before_its_network_is_found_and_read_from_once_there_is_
     stop([early, late]);
 }
 
+/// As behind a firewall that lets UDP through and TCP not.
+#[apply(promise)]
+fn a_node_that_is_alive_and_answers_no_question_for_files_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    let home = folder.path().join("n1");
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(P2PFS);
+        command
+            .arg(arguments[0])
+            .arg("--socket")
+            .arg(home.join("sock"));
+        run(command.args(&arguments[1..]))
+    };
+    let wait = ["wait", "--mounted", "--file", "n2.txt", "--timeout", "60s"];
+    command(&wait).expect_ok();
+    assert!(!command(&["peers"]).expect_ok().contains("mute"));
+    let rule = ["rule", "add", "ipproto", "tcp", "blackhole"];
+    run(lab.on("n1").arg("ip").args(rule)).expect_ok();
+    let read = run(lab.on("n1").arg("cat").arg(home.join("mnt/n2.txt")));
+    assert!(!read.status.success());
+    let told = command(&["peers"]).expect_ok();
+    assert!(
+        told.contains("alive") && told.contains("mute n2: alive, but"),
+        "{told}"
+    );
+    let why = command(&["why", "n2.txt"]).expect_ok();
+    assert!(why.contains("without an answer"), "{why}");
+    stop(nodes);
+}
+
 pub fn stop(nodes: impl IntoIterator<Item = Running>) {
     for node in nodes {
         node.signal(libc::SIGTERM);

@@ -136,6 +136,7 @@ fn mesh_peer(report: MeshReport) -> PeerInfo {
         rate_bytes_per_s: report.rate_bytes_per_s.map(|rate| rate as u64),
         latency_ms: None,
         failures: 0,
+        unanswered: 0,
         lies: 0,
         priority: None,
         received_bytes: report.received_bytes,

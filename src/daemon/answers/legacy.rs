@@ -192,6 +192,7 @@ fn legacy_peer(member: &LegacyMember, entries: u64) -> PeerInfo {
         rate_bytes_per_s: None,
         latency_ms: None,
         failures: 0,
+        unanswered: 0,
         lies: 0,
         priority: member.priority.then_some(1),
         received_bytes: 0,

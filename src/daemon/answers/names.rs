@@ -270,6 +270,12 @@ impl Service {
 
 /// What speaks for a responder.
 fn why_first(rate: Option<&PeerRate>) -> String {
+    if let Some(PeerRate {
+        unanswered: 1.., ..
+    }) = rate
+    {
+        return "it is alive, but left the last questions without an answer".to_owned();
+    }
     let figures = rate.and_then(|rate| Some((rate.latency?, rate.rate_bytes_per_s?)));
     match figures {
         Some((latency, rate)) => format!(

@@ -148,6 +148,7 @@ impl Service {
                 .and_then(|rate| rate.latency)
                 .map(|time| time.as_secs_f64() * 1e3),
             failures: rate.map_or(0, |rate| rate.failures),
+            unanswered: rate.map_or(0, |rate| rate.unanswered),
             lies: rate.map_or(0, |rate| rate.lies),
             priority: rate.and_then(|rate| u32::try_from(rate.priority).ok()),
             received_bytes: rate.map_or(0, |rate| rate.delivered_bytes),

@@ -195,6 +195,9 @@ pub struct PeerInfo {
     /// How often it failed to answer.
     #[serde(default)]
     pub failures: u64,
+    /// How often in a row until now.
+    #[serde(default)]
+    pub unanswered: u32,
     /// How often it was shunned for wrong bytes, within the last 30 days.
     #[serde(default)]
     pub lies: u64,

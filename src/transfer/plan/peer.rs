@@ -123,6 +123,11 @@ impl Peer {
         self.silence.is_kept()
     }
 
+    /// Failures since the last answer.
+    pub fn unanswered(&self) -> u32 {
+        self.failures
+    }
+
     pub fn in_flight_bytes(&self) -> u64 {
         self.bulk_bytes + self.urgent_bytes
     }

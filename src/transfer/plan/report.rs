@@ -96,6 +96,7 @@ impl Plan {
             delivered_bytes: peer.delivered_bytes,
             in_flight_bytes: peer.in_flight_bytes(),
             failures: peer.failures_total,
+            unanswered: peer.unanswered(),
             lies: peer.past.lies,
             shunned: peer.is_shunned(now),
         };

@@ -158,6 +158,8 @@ pub struct PeerRate {
     pub in_flight_bytes: u64,
     /// How often it failed.
     pub failures: u64,
+    /// How often since its last answer; what broke at one time counts once.
+    pub unanswered: u32,
     /// How often it was shunned for wrong bytes, within the last 30 days.
     pub lies: u64,
     /// Whether it is kept out for wrong bytes.
