@@ -264,12 +264,21 @@ fn what_is_pinned_on_a_disk_that_others_filled_can_be_let_go_of() {
         ..NodeOptions::new("reader")
     });
     owner.write("large", &noise(1, 4 << 20));
-    reader.wait_for_file("large");
-    reader.cli(&["prefetch", "large"]).expect_ok();
-    reader.cli(&["pin", "large"]).expect_ok();
+    owner.write("small", b"stays pinned");
+    for file in ["large", "small"] {
+        reader.wait_for_file(file);
+        reader.cli(&["prefetch", file]).expect_ok();
+        reader.cli(&["pin", file]).expect_ok();
+    }
     // as full as it gets: the write ends with an error
     let _ = fs::write(at.join("of somebody else"), vec![1; 16 << 20]);
     reader.cli(&["unpin", "large"]).expect_ok();
+    let listed = reader.cli(&["cache", "ls"]).expect_ok();
+    assert!(
+        listed.contains("small") && !listed.contains("large"),
+        "{listed}"
+    );
+    reader.cli(&["unpin", "small"]).expect_ok();
     let status = reader.cli(&["status", "--json"]).expect_json();
     assert_eq!(status["cache"]["pinned_bytes"], 0, "{status}");
     drop(reader);

@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// Closes what is kept open for the next reader, on a thread that may wait for the disk.
-    fn idle_closer(&self) -> impl Fn() + Send + 'static {
+    pub(super) fn idle_closer(&self) -> impl Fn() + Send + 'static {
         let (fetcher, content) = (self.running.fetcher.clone(), self.content.clone());
         move || {
             fetcher.close_idle();
@@ -178,14 +178,15 @@ impl Node {
             true => self.fitting(contents),
             false => (contents, Vec::new()),
         };
+        let close_idle = self.idle_closer();
         // the list is written once, not once a content
-        if set_all(&self.cache, &named_pins(&fitting), pinned).is_ok() {
+        if set_all(&self.cache, &named_pins(&fitting), pinned, &close_idle).is_ok() {
             return (fitting, failed);
         }
         let mut changed = Contents::new();
         for (hash, (size_bytes, path)) in fitting {
             let one = Contents::from([(hash, (size_bytes, path.clone()))]);
-            match set_all(&self.cache, &named_pins(&one), pinned) {
+            match set_all(&self.cache, &named_pins(&one), pinned, &close_idle) {
                 Ok(()) => changed.extend(one),
                 Err(why) => failed.push(NotPinned {
                     path,
@@ -378,9 +379,15 @@ pub(super) fn set_all(
     cache: &Cache,
     pins: &[(ContentHash, Box<[u8]>)],
     pinned: bool,
+    close_idle: impl Fn(),
 ) -> Result<(), CacheError> {
-    match pinned {
+    let set = || match pinned {
         true => cache.pin_all(pins),
         false => cache.unpin_all(&pins.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()),
-    }
+    };
+    // on a full disk what is kept open for the next reader makes room for the list
+    set().or_else(|_| {
+        close_idle();
+        set()
+    })
 }

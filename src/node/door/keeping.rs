@@ -275,6 +275,7 @@ impl Node {
         pinned: bool,
     ) -> Result<(), FileError> {
         let (cache, lack_of_room) = (self.cache.clone(), self.room());
+        let close_idle = self.idle_closer();
         let pins = named_pins(contents);
         let bytes = self.room_needed(contents);
         let path = path.clone();
@@ -282,7 +283,7 @@ impl Node {
             if pinned && lack_of_room(bytes).is_some() {
                 return Err(FileError::NoRoom { path, bytes });
             }
-            let changed = set_all(&cache, &pins, pinned);
+            let changed = set_all(&cache, &pins, pinned, close_idle);
             changed.map_err(|source| FileError::NotKept { path, source })
         });
         // ends otherwise only when the runtime does
