@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::checks::{Check, Checks, Look};
+use super::disk_thread::Looking;
 use super::observe::Found;
 use super::scanner::{Scanner, Visit, place_of};
 use super::state::State;
 use super::tree::Slot;
-use super::walk::OpenPlace;
+use super::walk::{OpenPlace, Place};
 
 impl Scanner {
     /// Looks at every name that something was reported of, and takes in what it finds in the order
@@ -58,29 +61,17 @@ impl Scanner {
         shared.hashing.notify_all();
     }
 
-    fn look_at_names(&self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
+    fn look_at_names(&mut self, slot: Slot, names: Vec<(Box<[u8]>, Check)>, looks: &mut Vec<Look>) {
         let Some(place) = place_of(&self.shared.lock(), slot) else {
             return;
         };
         let index = place.index;
-        let share = match self.shared.beneath.open_share(&place.dir) {
-            Ok(share) => share,
-            Err(_) => {
-                self.shared.lock().scans.push(index);
-                return;
-            }
-        };
-        // a directory that cannot be opened is its parent's to look at
-        let Ok(open) = OpenPlace::open(&self.shared.beneath, place, share) else {
-            return;
-        };
-        let place = Arc::new(open.place.clone());
-        looks.extend(names.into_iter().map(|(name, check)| Look {
-            found: open.look(&self.shared.beneath, &name),
-            place: place.clone(),
-            name,
-            check,
-        }));
+        match self.disk.look(index, |disk| look_into(disk, place, names)) {
+            Some(Ok(found)) => looks.extend(found),
+            Some(Err(_)) => self.shared.lock().scans.push(index),
+            // all of it is walked once it answers
+            None => {}
+        }
     }
 
     /// Takes in what a look found, in the turn that is set.
@@ -113,6 +104,30 @@ impl Scanner {
             self.queue_visit(state, visit);
         }
     }
+}
+
+/// What those names of a directory are now.
+///
+/// # Errors
+/// The share's own directory cannot be opened.
+fn look_into(
+    disk: &Looking<'_>,
+    place: Place,
+    names: Vec<(Box<[u8]>, Check)>,
+) -> Result<Vec<Look>, Errno> {
+    let share = disk.beneath.open_share(&place.dir)?;
+    // a directory that cannot be opened is its parent's to look at
+    let Ok(open) = OpenPlace::open(disk.beneath, place, share) else {
+        return Ok(Vec::new());
+    };
+    let place = Arc::new(open.place.clone());
+    let look = |(name, check): (Box<[u8]>, Check)| Look {
+        found: open.look(disk, &name),
+        place: place.clone(),
+        name,
+        check,
+    };
+    Ok(names.into_iter().map(look).collect())
 }
 
 /// Whether what was found can point to anything else, or be told to be gone: it is a link, or its

@@ -209,6 +209,8 @@ pub struct ShareStatus {
     /// How many are left out, for each reason that there is; of a directory that is left out, what
     /// is in it is not counted.
     pub left_out_counts: Vec<(LeftOutWhy, u64)>,
+    /// Whether its disk does not answer, so that what is listed may not be true any more.
+    pub stands_still: bool,
     /// What is the matter with the share as a whole.
     pub warning: Option<String>,
 }

@@ -40,6 +40,7 @@ mod beneath;
 mod checking;
 mod checks;
 mod config;
+mod disk_thread;
 mod error;
 mod exclude;
 mod folder;

@@ -34,6 +34,8 @@ pub(super) struct Share {
     /// Another one was asked for meanwhile.
     pub(super) scan_again: bool,
     pub(super) vanished: bool,
+    /// Its disk does not answer: nothing is looked at there until it does.
+    pub(super) stands_still: bool,
     /// Others may not enter the share's own directory, so that nothing is listed.
     pub(super) private: bool,
     /// Some of its directories are seen by the rescan alone.
@@ -61,6 +63,7 @@ impl Share {
             scanning: false,
             scan_again: false,
             vanished: false,
+            stands_still: false,
             private: false,
             unwatched: false,
             warning: None,

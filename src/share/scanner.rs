@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::checks::{Checks, Look};
 use super::config::ShareEvent;
+use super::disk_thread::DiskThread;
 use super::identity::Stamp;
 use super::left_out::LeftOutWhy;
 use super::mounts::{MountChanges, says_changed};
@@ -63,6 +64,7 @@ pub(super) struct Scanner {
     pub(super) fresh: WalkQueue,
     /// All others.
     pub(super) scan: WalkQueue,
+    pub(super) disk: DiskThread,
     mounts: MountChanges,
     rescan_at: Instant,
     retry_at: Instant,
@@ -75,6 +77,7 @@ impl Scanner {
         let now = Instant::now();
         let (rescan_at, retry_at) = (now + shared.rescan, now + VANISHED_RETRY);
         Self {
+            disk: DiskThread::new(shared.clone()),
             shared,
             events,
             watches: Watches::new(watch_limit),
@@ -430,10 +433,14 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
     }
 }
 
-/// Which directory that is, for a look at the disk without the state.
+/// Which directory that is, for a look at the disk without the state; nothing where that disk
+/// stands still.
 pub(super) fn place_of(state: &State, slot: Slot) -> Option<Place> {
     let node = state.tree.get(slot)?;
     let share = state.shares.get(&node.share)?;
+    if share.stands_still {
+        return None;
+    }
     let number = match &node.body {
         Body::Directory(directory) => Some(directory.number),
         Body::LeftOut(body) if body.directory && body.why == LeftOutWhy::Unreadable => None,

@@ -45,6 +45,7 @@ impl State {
             bytes_left: of(index).1,
             left_out: self.first_left_out(share),
             left_out_counts: share.left_out_counts(),
+            stands_still: share.stands_still,
             warning: share.what_is_wrong(),
         };
         self.shares.iter().map(status).collect()

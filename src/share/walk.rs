@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::beneath::Beneath;
+use super::disk_thread::Looking;
 use super::exclude::Exclude;
 use super::identity::{Identity, Seen};
 use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
@@ -71,7 +72,9 @@ impl OpenPlace {
     }
 
     /// What a name in this directory is now.
-    pub(super) fn look(&self, beneath: &Beneath, name: &[u8]) -> Found {
+    pub(super) fn look(&self, disk: &Looking<'_>, name: &[u8]) -> Found {
+        disk.step();
+        let beneath = disk.beneath;
         let left_out = |why, directory, identity| {
             Found::LeftOut(LeftOutBody {
                 why,
@@ -157,22 +160,30 @@ pub(super) struct Walk {
 pub(super) type Looks = Vec<(Box<[u8]>, Found)>;
 
 impl Walk {
-    pub(super) fn new(open: OpenPlace, full: bool, turn: Option<Turn>) -> Result<Self, Errno> {
+    /// Begins to read a directory; with the first names.
+    pub(super) fn begin(
+        disk: &Looking<'_>,
+        open: OpenPlace,
+        full: bool,
+        turn: Option<Turn>,
+    ) -> Result<(Self, Result<Looks, Errno>), Errno> {
         let entries = Dir::read_from(&open.fd)?;
-        Ok(Self {
+        let mut walk = Self {
             open,
             full,
             met: HashSet::new(),
             entries,
             turn,
-        })
+        };
+        let first = walk.next_batch(disk);
+        Ok((walk, first))
     }
 
     /// The next names; empty at the end.
     ///
     /// # Errors
     /// Reading failed: what was not met may be there all the same.
-    pub(super) fn next_batch(&mut self, beneath: &Beneath) -> Result<Looks, Errno> {
+    pub(super) fn next_batch(&mut self, disk: &Looking<'_>) -> Result<Looks, Errno> {
         let mut looks = Looks::new();
         while looks.len() < BATCH_MAX_NAMES {
             let Some(entry) = self.entries.read() else {
@@ -181,7 +192,7 @@ impl Walk {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                looks.push((name.into(), self.open.look(beneath, name)));
+                looks.push((name.into(), self.open.look(disk, name)));
             }
         }
         Ok(looks)

@@ -6,15 +6,47 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
+use super::disk_thread::Looking;
 use super::identity::{Identity, Seen};
 use super::offered::UNWATCHED;
 use super::order::Turn;
 use super::scanner::{Scanner, Visit, WalkQueue, place_of};
-use super::walk::{OpenPlace, Place, Walk};
+use super::walk::{Looks, OpenPlace, Place, Walk};
 use super::watch::{Cause, Unwatched};
 
 /// Steps through new directories before everything else has its turn.
 const FRESH_STEPS_MAX: usize = 64;
+
+/// What opening a directory showed.
+struct Opened {
+    /// The share's own directory.
+    share: Option<Seen>,
+    open: Result<OpenPlace, Errno>,
+    /// The directory.
+    seen: Option<Seen>,
+}
+
+impl Opened {
+    /// # Errors
+    /// The share's own directory cannot be opened.
+    fn at(disk: &Looking<'_>, place: Place) -> Result<Self, Errno> {
+        let share = disk.beneath.open_share(&place.dir)?;
+        disk.step();
+        let of_share = seen(&share);
+        let open = OpenPlace::open(disk.beneath, place, share);
+        disk.step();
+        let seen = open.as_ref().ok().and_then(|open| seen(&open.fd));
+        Ok(Self {
+            share: of_share,
+            open,
+            seen,
+        })
+    }
+}
+
+fn seen(fd: &OwnedFd) -> Option<Seen> {
+    Some(Seen::of(&fstat(fd).ok()?))
+}
 
 impl Scanner {
     /// Some steps of the walks: all through new directories, which others wait for, up to a bound,
@@ -37,10 +69,13 @@ impl Scanner {
             queue.walk = self.read_on(walk);
         } else if let Some(visit) = queue.visits.pop_front() {
             let (index, turn) = (visit.index, visit.turn);
-            queue.walk = self.begin_walk(visit);
-            if queue.walk.is_none() {
-                self.end_walk(index, turn);
-            }
+            queue.walk = match self.begin_walk(visit) {
+                Some((walk, first)) => self.take_batch(walk, first),
+                None => {
+                    self.end_walk(index, turn);
+                    None
+                }
+            };
         }
         // depth first, so that what waits is never much more than one directory's
         let mut met = std::mem::take(&mut grown(self).visits);
@@ -58,102 +93,126 @@ impl Scanner {
     }
 
     fn read_on(&mut self, mut walk: Walk) -> Option<Walk> {
-        let place = walk.open.place.clone();
-        let more = match walk.next_batch(&self.shared.beneath) {
-            Ok(looks) if looks.is_empty() => {
-                self.look_for_unmet(&walk);
-                false
+        let (index, turn) = (walk.open.place.index, walk.turn);
+        let read = self.disk.look(index, move |disk| {
+            let batch = walk.next_batch(disk);
+            (walk, batch)
+        });
+        match read {
+            Some((walk, batch)) => self.take_batch(walk, batch),
+            None => {
+                self.end_walk(index, turn);
+                None
             }
-            Ok(looks) => self.take_in(&place, looks, Some(&mut walk)),
-            Err(_) => false,
-        };
-        if more {
-            return Some(walk);
         }
-        self.end_walk(place.index, walk.turn);
+    }
+
+    fn take_batch(&mut self, mut walk: Walk, batch: Result<Looks, Errno>) -> Option<Walk> {
+        let place = walk.open.place.clone();
+        let turn = walk.turn;
+        match batch {
+            Ok(looks) if looks.is_empty() => self.look_for_unmet(walk),
+            Ok(looks) => {
+                if self.take_in(&place, looks, Some(&mut walk)) {
+                    return Some(walk);
+                }
+            }
+            Err(_) => {}
+        }
+        self.end_walk(place.index, turn);
         None
     }
 
     /// Names that the state has and the walk did not meet are gone, or came while it read.
-    fn look_for_unmet(&mut self, walk: &Walk) {
+    fn look_for_unmet(&mut self, walk: Walk) {
+        let Walk { open, met, .. } = walk;
+        let place = open.place.clone();
         let state = self.shared.lock();
-        let unmet = state
-            .tree
-            .children(walk.open.place.slot)
-            .filter(|s| !walk.met.contains(s));
+        let unmet = state.tree.children(place.slot).filter(|s| !met.contains(s));
         let names = unmet.map(|slot| state.tree.name(slot).into());
         let names: Vec<Box<[u8]>> = names.collect();
         drop(state);
-        let look = |name: Box<[u8]>| {
-            let found = walk.open.look(&self.shared.beneath, &name);
-            (name, found)
-        };
-        let looks = names.into_iter().map(look).collect();
-        self.take_in(&walk.open.place, looks, None);
+        if names.is_empty() {
+            return;
+        }
+        let looks = self.disk.look(place.index, move |disk| {
+            let looks = names.into_iter().map(|name| {
+                let found = open.look(disk, &name);
+                (name, found)
+            });
+            looks.collect()
+        });
+        if let Some(looks) = looks {
+            self.take_in(&place, looks, None);
+        }
     }
 
-    /// Opens and watches a directory that is to be read.
-    fn begin_walk(&mut self, visit: Visit) -> Option<Walk> {
+    /// Opens and watches a directory that is to be read, and reads the first of it.
+    fn begin_walk(&mut self, visit: Visit) -> Option<(Walk, Result<Looks, Errno>)> {
         let mut place = place_of(&self.shared.lock(), visit.slot)?;
         if place.index != visit.index {
             return None;
         }
-        let share = self.shared.beneath.open_share(&place.dir);
-        let share = share.map_err(|error| self.lose_share(&place, error)).ok()?;
-        let private = place.path.is_root() && !self.enter_share(&mut place, &share);
-        let open = OpenPlace::open(&self.shared.beneath, place.clone(), share);
-        let mut open = open
+        let asked = place.clone();
+        let opened = self
+            .disk
+            .look(place.index, |disk| Opened::at(disk, asked))?;
+        let opened = opened
+            .map_err(|error| self.lose_share(&place, error))
+            .ok()?;
+        let private = place.path.is_root() && !self.enter_share(&mut place, opened.share);
+        let mut open = opened
+            .open
             .map_err(|error| self.lose_directory(&place, error))
             .ok()?;
-        self.take_up(&mut open);
+        open.place.number = place.number;
+        self.take_up(&mut open, opened.seen);
         self.watch(&open);
-        self.date_directory(&open);
+        let read = self.disk.look(place.index, move |disk| {
+            let seen = seen(&open.fd);
+            let walk = (!private).then(|| Walk::begin(disk, open, visit.full, visit.turn));
+            (seen, walk)
+        });
+        let (seen, walk) = read?;
+        self.date_directory(&place, seen);
         if private {
-            self.enter_share_opened_meanwhile(&open);
-            return None;
+            self.enter_share_opened_meanwhile(&place, seen);
         }
-        Walk::new(open, visit.full, visit.turn)
+        walk?
             .map_err(|error| self.lose_directory(&place, error))
             .ok()
     }
 
-    fn enter_share(&self, place: &mut Place, share: &OwnedFd) -> bool {
-        let Ok(stat) = fstat(share) else { return false };
+    fn enter_share(&self, place: &mut Place, share: Option<Seen>) -> bool {
+        let Some(seen) = share else { return false };
         let mut state = self.shared.lock();
-        let open = state.enter_share(place.index, &Seen::of(&stat));
+        let open = state.enter_share(place.index, &seen);
         place.number = state.tree.directory(place.slot).map(|d| d.number);
         open
     }
 
     /// The watch tells of new names from now on; the mtime may have changed since it was looked at.
-    fn date_directory(&self, open: &OpenPlace) {
-        if let Ok(stat) = fstat(&open.fd)
-            && !open.place.path.is_root()
-        {
-            let mtime = Seen::of(&stat).identity.mtime;
+    fn date_directory(&self, place: &Place, seen: Option<Seen>) {
+        if let Some(seen) = seen.filter(|_| !place.path.is_root()) {
             let mut state = self.shared.lock();
             state.order.step();
-            state.list_directory(open.place.slot, mtime);
+            state.list_directory(place.slot, seen.identity.mtime);
         }
     }
 
     /// The watch tells of a chmod from now on; one that came just before it is looked for.
-    fn enter_share_opened_meanwhile(&self, open: &OpenPlace) {
-        let seen = fstat(&open.fd).map(|stat| Seen::of(&stat));
-        if seen.is_ok_and(|seen| seen.others_may_read()) {
-            self.shared.lock().scans.push(open.place.index);
+    fn enter_share_opened_meanwhile(&self, place: &Place, seen: Option<Seen>) {
+        if seen.is_some_and(|seen| seen.others_may_read()) {
+            self.shared.lock().scans.push(place.index);
         }
     }
 
     /// A directory that could not be read before can be now.
-    fn take_up(&self, open: &mut OpenPlace) {
-        if open.place.number.is_some() {
-            return;
-        }
-        if let Ok(stat) = fstat(&open.fd) {
+    fn take_up(&self, open: &mut OpenPlace, seen: Option<Seen>) {
+        if let Some(seen) = seen.filter(|_| open.place.number.is_none()) {
             let mut state = self.shared.lock();
             state.order.step();
-            open.place.number = state.become_directory(open.place.slot, &Seen::of(&stat));
+            open.place.number = state.become_directory(open.place.slot, &seen);
         }
     }
 

@@ -251,3 +251,40 @@ fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
     );
     assert!(sharer.stop().status.success());
 }
+
+#[apply(promise)]
+fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
+    let mut cluster = Cluster::new();
+    let reader = cluster.start("reader");
+    let [far, near] = ["far", "near"].map(|name| {
+        let share = cluster.folder.path().join(name);
+        fs::create_dir(&share).unwrap();
+        fs::write(share.join(name), b"text").unwrap();
+        share
+    });
+    let mut sharer = cluster.start_with(NodeOptions {
+        shares: vec![far.clone(), near.clone()],
+        ..NodeOptions::new("sharer")
+    });
+    reader.wait_for_file("far");
+    reader.wait_for_file("near");
+    let disk = StandingDisk::mount(&far);
+    for name in ["later", "still-later"] {
+        fs::write(near.join(name), b"text").unwrap();
+        reader.wait_for_file(name);
+    }
+    let warned = || {
+        let status = sharer.cli(&["status", "--json"]).expect_json();
+        status["warnings"].to_string().contains("does not answer")
+    };
+    eventually("it is told of", PATIENCE, warned);
+    assert_eq!(sharer.cli(&["doctor"]).status.code(), Some(1));
+    reader.cli(&["ls", "far"]).expect_ok();
+    drop(disk);
+    eventually("it is told of no more", PATIENCE, || !warned());
+    fs::write(far.join("again"), b"text").unwrap();
+    reader.wait_for_file("again");
+    let _again = StandingDisk::mount(&far);
+    eventually("it is told of again", PATIENCE, warned);
+    assert!(sharer.stop().status.success());
+}

@@ -115,11 +115,7 @@ impl Service {
 fn stands_still(share: &ShareInfo) -> Check {
     let name = format!("share {}", String::from_utf8_lossy(share.dir.as_bytes()));
     let remedy = "look at that disk, or at the server that it is of; or stop sharing it";
-    Check::failed(
-        name,
-        "its disk does not answer, and others wait for it",
-        remedy,
-    )
+    Check::failed(name, "its disk does not answer", remedy)
 }
 
 fn check_share(share: &ShareInfo, is_saved: bool) -> Check {

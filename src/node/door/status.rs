@@ -73,8 +73,8 @@ impl Node {
         let standing = self.standing_shares().into_iter();
         let standing = standing.map(|dir| {
             format!(
-                "the disk of {} does not answer: who reads its files waits in vain; look at it, \
-                 or stop sharing it",
+                "the disk of {} does not answer: its files are listed as they were, and who reads \
+                 them waits in vain; look at it, or stop sharing it",
                 dir.display()
             )
         });
@@ -82,8 +82,11 @@ impl Node {
         warnings.into_iter().chain(standing).collect()
     }
 
-    /// The shares whose disks gave nothing for long though others wait for it.
+    /// The shares whose disks do not answer, where they were looked at or others wait for them.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
-        self.running.server.standing_shares()
+        let mut standing = self.running.server.standing_shares();
+        let looked_at = self.shared().into_iter().filter(|share| share.stands_still);
+        standing.extend(looked_at.map(|share| share.dir));
+        standing
     }
 }

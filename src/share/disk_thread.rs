@@ -1,0 +1,159 @@
+//! The scanner's looks at disks, any of which may stand still for ever: a server that went away,
+//! a stick that was pulled out. They are made on a thread of their own; where nothing comes of one
+//! for long, the thread is left to it and the others' shares have a new one. No more than one look
+//! at a share stands still, as nothing else is begun there until it is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::beneath::Beneath;
+use super::shared::Shared;
+use super::state::State;
+
+/// A look that comes no further for so long stands still: longer than a disk takes for one name,
+/// and about what one at rest takes to turn.
+const STANDS_STILL: Duration = Duration::from_secs(3);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// What a look works with.
+pub(super) struct Looking<'a> {
+    pub(super) beneath: &'a Beneath,
+    steps: &'a AtomicU64,
+}
+
+impl Looking<'_> {
+    /// It came a step further.
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+enum Outcome<T> {
+    Awaited,
+    Here(T),
+    /// Nobody waits for it any more.
+    GivenUp,
+}
+
+struct Look<T> {
+    outcome: Mutex<Outcome<T>>,
+    over: Condvar,
+    steps: AtomicU64,
+}
+
+pub(super) struct DiskThread {
+    shared: Arc<Shared>,
+    /// To the thread, where one is at hand.
+    work: Option<Sender<Work>>,
+}
+
+impl DiskThread {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, work: None }
+    }
+
+    /// What came of a look at the disk of a share; nothing where it stands still, which the state
+    /// knows then, and is told of once it is over.
+    pub(super) fn look<T: Send + 'static>(
+        &mut self,
+        index: u16,
+        look: impl FnOnce(&Looking<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let shown = Arc::new(Look {
+            outcome: Mutex::new(Outcome::Awaited),
+            over: Condvar::new(),
+            steps: AtomicU64::new(0),
+        });
+        let (shared, of_thread) = (self.shared.clone(), shown.clone());
+        self.begin(Box::new(move || {
+            let looking = Looking {
+                beneath: &shared.beneath,
+                steps: &of_thread.steps,
+            };
+            let found = look(&looking);
+            if of_thread.is_given_up(found) {
+                shared.lock().answers_again(index);
+                shared.wake();
+            }
+        }))?;
+        let found = shown.wait(|| self.shared.lock().stands_still(index));
+        if found.is_none() {
+            // it is with that look
+            self.work = None;
+        }
+        found
+    }
+
+    /// Nothing where no thread can be had.
+    fn begin(&mut self, mut work: Work) -> Option<()> {
+        if let Some(thread) = &self.work {
+            match thread.send(work) {
+                Ok(()) => return Some(()),
+                Err(back) => work = back.0,
+            }
+        }
+        let (sender, queue) = channel::<Work>();
+        let run = move || queue.into_iter().for_each(|work| work());
+        let name = "share-disk".to_owned();
+        Builder::new().name(name).spawn(run).ok()?;
+        sender.send(work).ok()?;
+        self.work = Some(sender);
+        Some(())
+    }
+}
+
+impl State {
+    /// A look at the disk of a share came to nothing, and goes on. What is listed stays listed.
+    pub(super) fn stands_still(&mut self, index: u16) {
+        if let Some(share) = self.shares.get_mut(&index) {
+            share.stands_still = true;
+        }
+    }
+
+    /// That look is over, and all that was not seen meanwhile is looked for.
+    pub(super) fn answers_again(&mut self, index: u16) {
+        if let Some(share) = self.shares.get_mut(&index) {
+            share.stands_still = false;
+            self.scans.push(index);
+        }
+    }
+}
+
+impl<T> Look<T> {
+    /// Waits as long as it comes further. `give_up` is called before anybody hears of its end.
+    fn wait(&self, give_up: impl FnOnce()) -> Option<T> {
+        let mut outcome = self.outcome.lock();
+        let mut steps = self.steps.load(Ordering::Relaxed);
+        loop {
+            if let Outcome::Here(found) = std::mem::replace(&mut *outcome, Outcome::Awaited) {
+                return Some(found);
+            }
+            if !self.over.wait_for(&mut outcome, STANDS_STILL).timed_out() {
+                continue;
+            }
+            let steps_now = self.steps.load(Ordering::Relaxed);
+            if matches!(*outcome, Outcome::Awaited) && steps == steps_now {
+                give_up();
+                *outcome = Outcome::GivenUp;
+                return None;
+            }
+            steps = steps_now;
+        }
+    }
+
+    fn is_given_up(&self, found: T) -> bool {
+        let mut outcome = self.outcome.lock();
+        if matches!(*outcome, Outcome::GivenUp) {
+            return true;
+        }
+        *outcome = Outcome::Here(found);
+        self.over.notify_all();
+        false
+    }
+}
