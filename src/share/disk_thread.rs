@@ -17,7 +17,7 @@ use super::state::State;
 
 /// A look that comes no further for so long stands still: longer than a disk takes for one name,
 /// and about what one at rest takes to turn.
-const STANDS_STILL: Duration = Duration::from_secs(3);
+const STANDS_STILL: Duration = Duration::from_secs(5);
 
 type Work = Box<dyn FnOnce() + Send>;
 

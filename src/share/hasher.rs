@@ -1,11 +1,15 @@
-//! The threads that read files and hash them.
+//! The threads that read files and hash them. One that stands still over a disk is replaced.
 
 use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
+use super::at_work::AtWork;
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::outcome::{Outcome, Read};
 use super::queue::{PROMISED_MAX_BYTES, Taken};
-use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_of};
+use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_as, read_of};
 use super::round_robin::RoundRobin;
 use super::shared::Shared;
 use super::state::State;
@@ -16,27 +20,76 @@ const BATCH_MAX_FILES: usize = 64;
 /// Files read and events that wait to be sent; when there are more, no more files are taken.
 const OUTBOX_MAX_EVENTS: usize = 8192;
 
-/// Hashes until the set is dropped. `prompt_only` keeps this thread free of large files.
-pub(super) fn run(shared: &Shared, prompt_only: bool) {
+/// Begins a thread that hashes until the set is dropped. `prompt_only` keeps it free of large
+/// files.
+pub(super) fn spawn(shared: &Arc<Shared>, prompt_only: bool) -> io::Result<JoinHandle<()>> {
+    let at_work = Arc::new(AtWork::new(prompt_only));
+    let (of_thread, shared_of_thread) = (at_work.clone(), shared.clone());
+    let builder = Builder::new().name("share-hash".to_owned());
+    let thread = builder.spawn(move || run(&shared_of_thread, &of_thread))?;
+    shared.hashers.add(at_work);
+    Ok(thread)
+}
+
+/// Leaves the threads that stand still over a disk to it, and begins others in their place.
+pub(super) fn replace_standing(shared: &Arc<Shared>) {
+    for standing in shared.hashers.take_standing(Instant::now()) {
+        let mut state = shared.lock();
+        state.stands_still(standing.share);
+        let left = standing.files.into_iter();
+        state
+            .read
+            .extend(left.map(|file| read_as(&file, Outcome::Want)));
+        drop(state);
+        // without a thread more the others do it
+        let _detached = spawn(shared, standing.prompt_only);
+    }
+}
+
+fn run(shared: &Shared, at_work: &AtWork) {
     let (mut buffer, mut large) = (Vec::new(), RoundRobin::default());
-    while let Some(jobs) = next_jobs(shared, prompt_only, &large) {
+    while let Some(jobs) = next_jobs(shared, at_work, &large) {
         let mut read = Vec::new();
         for job in jobs {
+            let share = job.share;
+            at_work.begin(share);
             match job.taken.size_bytes > PROMISED_MAX_BYTES {
+                _ if job.stands_still => read.push(read_of(&job, Outcome::Want)),
                 true => read.extend(large.begin(shared, job)),
-                false => read.push(hash_at_once(shared, &job, &mut buffer)),
+                false => read.push(hash_at_once(shared, at_work, &job, &mut buffer)),
+            }
+            if is_left(shared, at_work) {
+                return;
             }
         }
-        read.extend(large.step(shared));
+        if let Some(share) = large.next_share() {
+            at_work.begin(share);
+            read.extend(large.step(shared, at_work));
+            if is_left(shared, at_work) {
+                return;
+            }
+        }
         if !read.is_empty() {
+            let numbers: Vec<u64> = read.iter().map(|read| read.number).collect();
+            at_work.give_back(&numbers);
             shared.lock().read.extend(read);
             shared.wake();
         }
     }
 }
 
-fn hash_at_once(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Read {
-    let mut read = read_of(job, hash(shared, job, buffer));
+/// What it was at is over. Whether it was left to that: all that it had taken went to others.
+fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
+    let left = at_work.end();
+    if let Some(share) = left {
+        shared.lock().answers_again(share);
+        shared.wake();
+    }
+    left.is_some()
+}
+
+fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Read {
+    let mut read = read_of(job, hash(shared, at_work, job, buffer));
     let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
     if let Outcome::Hashed { seen, .. } = &read.outcome
         && small
@@ -48,15 +101,16 @@ fn hash_at_once(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Read {
 }
 
 /// Waits for something to do, if only to go on; none when it is time to stop.
-fn next_jobs(shared: &Shared, prompt_only: bool, large: &RoundRobin) -> Option<Vec<Job>> {
+fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Vec<Job>> {
     let mut state = shared.lock();
     loop {
         if shared.is_stopping() {
             return None;
         }
         if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
-            let jobs = take_jobs(&mut state, prompt_only, large.room_for_bytes());
+            let jobs = take_jobs(&mut state, at_work.prompt_only, large.room_for_bytes());
             if !jobs.is_empty() {
+                at_work.take(jobs.iter().map(Job::held));
                 return Some(jobs);
             }
         }
@@ -93,6 +147,8 @@ fn job(state: &mut State, taken: Taken) -> Option<Job> {
     let (dir, include_private) = (share.dir.clone(), share.include_private);
     let path = state.tree.path(taken.slot)?;
     Some(Job {
+        share: node.share,
+        stands_still: share.stands_still,
         taken,
         dir,
         include_private,
@@ -100,7 +156,7 @@ fn job(state: &mut State, taken: Taken) -> Option<Job> {
     })
 }
 
-fn hash(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
+fn hash(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
     let opened = match open_job(shared, job) {
         Ok(opened) => opened,
         Err(outcome) => return outcome,
@@ -113,6 +169,7 @@ fn hash(shared: &Shared, job: &Job, buffer: &mut Vec<u8>) -> Outcome {
         file: &opened.file,
         shared,
         cancel: &job.taken.cancel,
+        at_work,
     };
     match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
         Ok(hash) => conclude(job, &opened, hash),

@@ -36,6 +36,7 @@
 //! that name out with a reason in [`ShareStatus`], trouble with a whole share empties it until it
 //! is back.
 
+mod at_work;
 mod beneath;
 mod checking;
 mod checks;
@@ -118,6 +119,10 @@ use state::State;
 /// For how long a set waits for its first shares, where nobody says that all were added: a folder
 /// on a disk that hangs must not make the node tell others to wait for ever.
 const BEGINNING_MAX: Duration = Duration::from_secs(10);
+/// How long the threads have to end; one that stands still over a disk does not.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have.
+const END_PERIOD: Duration = Duration::from_millis(1);
 
 /// All folders that this node offers. Clones are the same set; the last one dropped stops its
 /// threads and writes what is to be remembered.
@@ -397,9 +402,7 @@ impl Inner {
         let mut threads = self.threads.lock();
         threads.push(scanner);
         for number in 0..hash_threads.max(2) {
-            let shared = self.shared.clone();
-            let hasher = Builder::new().name(format!("share-hash-{number}"));
-            threads.push(hasher.spawn(move || hasher::run(&shared, number == 0))?);
+            threads.push(hasher::spawn(&self.shared, number == 0)?);
         }
         Ok(())
     }
@@ -409,9 +412,15 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.stop();
         let mut threads = self.threads.lock();
+        let until = Instant::now() + ENDS_WITHIN;
         for thread in threads.drain(..) {
-            // a thread that panicked has said so itself
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::park_timeout(END_PERIOD);
+            }
+            // one that waits for a disk ends with the process; one that panicked has said so
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::fstat;
 
+use super::at_work::{AtWork, Held};
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
 use super::identity::{Identity, Seen, Stamp};
 use super::outcome::{Outcome, Read, Trust};
@@ -22,18 +23,36 @@ use crate::path::SharedPath;
 /// A file to read.
 pub(super) struct Job {
     pub(super) taken: Taken,
+    pub(super) share: u16,
+    /// Its disk does not answer.
+    pub(super) stands_still: bool,
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
 }
 
+impl Job {
+    pub(super) fn held(&self) -> Held {
+        Held {
+            slot: self.taken.slot,
+            number: self.taken.number,
+            sure: self.taken.sure,
+        }
+    }
+}
+
 /// How the reading of a file ended.
 pub(super) fn read_of(job: &Job, outcome: Outcome) -> Read {
+    read_as(&job.held(), outcome)
+}
+
+/// The same of one that another thread had taken.
+pub(super) fn read_as(held: &Held, outcome: Outcome) -> Read {
     Read {
         bytes: None,
-        slot: job.taken.slot,
-        number: job.taken.number,
-        sure: job.taken.sure,
+        slot: held.slot,
+        number: held.number,
+        sure: held.sure,
         outcome,
         overtaken: false,
     }
@@ -150,6 +169,7 @@ pub(super) struct Stoppable<'a> {
     pub(super) file: &'a File,
     pub(super) shared: &'a Shared,
     pub(super) cancel: &'a AtomicBool,
+    pub(super) at_work: &'a AtWork,
 }
 
 impl io::Read for Stoppable<'_> {
@@ -159,6 +179,7 @@ impl io::Read for Stoppable<'_> {
         }
         let mut file = self.file;
         let length = file.read(buffer)?;
+        self.at_work.step();
         let read_bytes = &self.shared.read_bytes;
         read_bytes.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)

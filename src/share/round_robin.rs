@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::at_work::AtWork;
 use super::left_out::FILE_MAX_BYTES;
 use super::outboards::Outboards;
 use super::outcome::{Outcome, Read};
@@ -108,10 +109,15 @@ impl RoundRobin {
         Some(read_of(&given_up.job, Outcome::Changed))
     }
 
+    /// Of which share the next file is.
+    pub(super) fn next_share(&self) -> Option<u16> {
+        self.files.front().map(|file| file.job.share)
+    }
+
     /// Reads the next file on; gives it where that was its end.
-    pub(super) fn step(&mut self, shared: &Shared) -> Option<Read> {
+    pub(super) fn step(&mut self, shared: &Shared, at_work: &AtWork) -> Option<Read> {
         let mut file = self.files.pop_front()?;
-        let outcome = match file.read_on(shared, &mut self.buffer) {
+        let outcome = match file.read_on(shared, at_work, &mut self.buffer) {
             Ok(()) if file.part.left_bytes() > 0 => {
                 self.files.push_back(file);
                 return None;
@@ -132,13 +138,19 @@ impl RoundRobin {
 }
 
 impl Underway {
-    fn read_on(&mut self, shared: &Shared, buffer: &mut Vec<u8>) -> Result<(), Outcome> {
+    fn read_on(
+        &mut self,
+        shared: &Shared,
+        at_work: &AtWork,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Outcome> {
         let file: &File = &self.opened.file;
         let cancel = &self.job.taken.cancel;
         let mut reader = Stoppable {
             file,
             shared,
             cancel,
+            at_work,
         };
         let read = self.part.read_on(&mut reader, ROUND_BYTES, buffer);
         read.map_err(|trouble| match trouble {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use super::checks::{Checks, Look};
 use super::config::ShareEvent;
 use super::disk_thread::DiskThread;
+use super::hasher;
 use super::identity::Stamp;
 use super::left_out::LeftOutWhy;
 use super::mounts::{MountChanges, says_changed};
@@ -120,6 +121,7 @@ impl Scanner {
         self.run_checks();
         self.take_read(read);
         self.advance();
+        hasher::replace_standing(&self.shared);
         self.shared.lock().recheck_loops();
         self.send_events();
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::at_work::Hashers;
 use super::beneath::Beneath;
 use super::outboards::Outboards;
 use super::state::State;
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     settling: Mutex<Settling>,
     settled: Condvar,
     pub(super) waker: OwnedFd,
+    pub(super) hashers: Hashers,
     stopping: AtomicBool,
     pub(super) beneath: Beneath,
     pub(super) outboards: Arc<Outboards>,
@@ -51,6 +53,7 @@ impl Shared {
             settling: Mutex::default(),
             settled: Condvar::new(),
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            hashers: Hashers::default(),
             stopping: AtomicBool::new(false),
             beneath,
             outboards: Arc::new(outboards),

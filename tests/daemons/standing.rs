@@ -48,7 +48,9 @@ impl StandingFiles {
         let opens = unsafe { File::from_raw_fd(opens) };
         for file in files {
             let path = c_string(file.as_ref());
-            let (add, wanted) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_PERM);
+            // of a directory: of the files in it
+            let wanted = libc::FAN_OPEN_PERM | libc::FAN_EVENT_ON_CHILD;
+            let add = libc::FAN_MARK_ADD;
             let (group, cwd) = (opens.as_raw_fd(), libc::AT_FDCWD);
             // SAFETY: the path ends in a zero and outlives the call.
             if unsafe { libc::fanotify_mark(group, add, wanted, cwd, path.as_ptr()) } != 0 {
@@ -287,4 +289,42 @@ fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
     let _again = StandingDisk::mount(&far);
     eventually("it is told of again", PATIENCE, warned);
     assert!(sharer.stop().status.success());
+}
+
+#[apply(promise)]
+fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed() {
+    let mut cluster = Cluster::new();
+    let reader = cluster.start("reader");
+    let [far, near, outside] = ["far", "near", "outside"].map(|name| {
+        let dir = cluster.folder.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        dir
+    });
+    let mut sharer = cluster.start_with(NodeOptions {
+        shares: vec![far.clone(), near.clone()],
+        ..NodeOptions::new("sharer")
+    });
+    let mut standing = StandingFiles::new(&[&far]).unwrap();
+    // not opened here, where that would wait too
+    let put = |share: &Path, name: &str, length: usize| {
+        fs::write(outside.join(name), vec![7; length]).unwrap();
+        fs::rename(outside.join(name), share.join(name)).unwrap();
+    };
+    for number in 0..STANDING {
+        put(&far, &format!("small-{number}"), 100);
+    }
+    put(&far, "large", 70 << 20);
+    standing.wait_for(2);
+    put(&near, "near-small", 100);
+    put(&near, "near-large", 70 << 20);
+    reader.wait_for_file("near-small");
+    reader.wait_for_file("near-large");
+    let stop_while_they_stand = sharer.stop();
+    assert!(stop_while_they_stand.status.success());
+    drop(standing);
+    sharer.launch();
+    for number in 0..STANDING {
+        reader.wait_for_file(&format!("small-{number}"));
+    }
+    reader.wait_for_file("large");
 }

@@ -81,7 +81,7 @@ impl Rounds {
     /// Somebody hashes from now on.
     fn begin_hashing(&mut self) {
         let shared = self.shared.clone();
-        let hash = || std::thread::spawn(move || hasher::run(&shared, false));
+        let hash = || hasher::spawn(&shared, false).unwrap();
         self.hasher.get_or_insert_with(hash);
     }
 

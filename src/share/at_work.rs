@@ -1,0 +1,175 @@
+//! What each hashing thread is at, so that one that stands still over a disk is known: it is left
+//! to that, and what else it had taken is given to others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::tree::Slot;
+
+/// A thread that reads nothing for so long stands still.
+const STANDS_STILL: Duration = Duration::from_secs(5);
+
+/// A file that was taken to be read, and by which reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) slot: Slot,
+    pub(super) number: u64,
+    pub(super) sure: bool,
+}
+
+/// What one thread is at.
+#[derive(Default)]
+pub(super) struct AtWork {
+    /// It takes no large files.
+    pub(super) prompt_only: bool,
+    steps: AtomicU64,
+    held: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    files: Vec<Held>,
+    /// The share of the file that it reads just now.
+    share: Option<u16>,
+    /// How far it was, and since when.
+    seen: Option<(u64, Instant)>,
+    is_left: bool,
+}
+
+impl AtWork {
+    pub(super) fn new(prompt_only: bool) -> Self {
+        Self {
+            prompt_only,
+            ..Self::default()
+        }
+    }
+
+    /// It read something.
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn take(&self, files: impl IntoIterator<Item = Held>) {
+        self.held.lock().files.extend(files);
+    }
+
+    /// Reads a file of that share from now on.
+    pub(super) fn begin(&self, share: u16) {
+        self.step();
+        self.held.lock().share = Some(share);
+    }
+
+    /// It did; the share, where it was left to that.
+    pub(super) fn end(&self) -> Option<u16> {
+        let mut held = self.held.lock();
+        let share = held.share.take();
+        share.filter(|_| held.is_left)
+    }
+
+    /// Those readings ended.
+    pub(super) fn give_back(&self, numbers: &[u64]) {
+        let mut held = self.held.lock();
+        held.files.retain(|file| !numbers.contains(&file.number));
+    }
+
+    /// The share over which it stands still and all that it had taken, where it does; it is left
+    /// then. To be asked now and then.
+    fn leave_standing(&self, now: Instant) -> Option<(u16, Vec<Held>)> {
+        let steps = self.steps.load(Ordering::Relaxed);
+        let mut held = self.held.lock();
+        let share = held.share?;
+        let seen = *held.seen.get_or_insert((steps, now));
+        if seen.0 != steps {
+            held.seen = Some((steps, now));
+            return None;
+        }
+        if now.saturating_duration_since(seen.1) < STANDS_STILL || held.is_left {
+            return None;
+        }
+        held.is_left = true;
+        Some((share, std::mem::take(&mut held.files)))
+    }
+}
+
+/// All hashing threads that were not left.
+#[derive(Default)]
+pub(super) struct Hashers(Mutex<Vec<Arc<AtWork>>>);
+
+/// One that stands still.
+pub(super) struct Standing {
+    pub(super) share: u16,
+    pub(super) files: Vec<Held>,
+    pub(super) prompt_only: bool,
+}
+
+impl Hashers {
+    pub(super) fn add(&self, one: Arc<AtWork>) {
+        self.0.lock().push(one);
+    }
+
+    /// Those that stand still since a while; each once.
+    pub(super) fn take_standing(&self, now: Instant) -> Vec<Standing> {
+        let mut standing = Vec::new();
+        self.0.lock().retain(|one| match one.leave_standing(now) {
+            Some((share, files)) => {
+                standing.push(Standing {
+                    share,
+                    files,
+                    prompt_only: one.prompt_only,
+                });
+                false
+            }
+            None => true,
+        });
+        standing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_nothing_for_long_is_left_once_and_who_goes_on_is_not() {
+        let (hashers, now) = (Hashers::default(), Instant::now());
+        let [stuck, busy, idle] = [0, 1, 2].map(|_| Arc::new(AtWork::new(false)));
+        for one in [&stuck, &busy, &idle] {
+            hashers.add(one.clone());
+        }
+        stuck.begin(7);
+        busy.begin(8);
+        let count_after = |quarters| {
+            let standing = hashers.take_standing(now + STANDS_STILL / 4 * quarters);
+            standing.iter().map(|it| it.share).collect::<Vec<_>>()
+        };
+        assert!(count_after(0).is_empty());
+        busy.step();
+        assert_eq!(count_after(5), [7]);
+        busy.step();
+        assert!(count_after(10).is_empty());
+        assert_eq!((stuck.end(), busy.end(), idle.end()), (Some(7), None, None));
+        assert!(count_after(25).is_empty());
+    }
+
+    #[test]
+    fn what_it_had_taken_beside_is_given_to_others() {
+        let (hashers, now) = (Hashers::default(), Instant::now());
+        let one = Arc::new(AtWork::new(true));
+        hashers.add(one.clone());
+        let held = |number| Held {
+            slot: Slot::FIRST,
+            number,
+            sure: true,
+        };
+        one.take([1, 2, 3].map(held));
+        one.give_back(&[2]);
+        one.begin(0);
+        assert!(hashers.take_standing(now).is_empty());
+        let standing = hashers.take_standing(now + STANDS_STILL);
+        assert_eq!(standing[0].files, [held(1), held(3)]);
+        assert!(standing[0].prompt_only);
+    }
+}
