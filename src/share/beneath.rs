@@ -55,6 +55,11 @@ impl Beneath {
         self.find_refused(|refused| path.starts_with(refused))
     }
 
+    /// Whether the disk of a share, or of a part of it, may wait for a server.
+    pub(super) fn is_far(&self, dir: &Path) -> bool {
+        self.mounts.lock().is_far(dir)
+    }
+
     /// Whether files of others come into the directory `dir`.
     pub(super) fn is_inbox(&self, dir: &Path) -> bool {
         self.inboxes.iter().any(|inbox| inbox == dir)

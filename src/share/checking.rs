@@ -65,10 +65,13 @@ impl Scanner {
         let Some(place) = place_of(&self.shared.lock(), slot) else {
             return;
         };
-        let index = place.index;
-        match self.disk.look(index, |disk| look_into(disk, place, names)) {
+        let asked = place.clone();
+        let found = self.disk.look(place.index, &place.dir, |disk| {
+            look_into(disk, asked, names)
+        });
+        match found {
             Some(Ok(found)) => looks.extend(found),
-            Some(Err(_)) => self.shared.lock().scans.push(index),
+            Some(Err(_)) => self.shared.lock().scans.push(place.index),
             // all of it is walked once it answers
             None => {}
         }

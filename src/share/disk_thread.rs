@@ -1,8 +1,12 @@
-//! The scanner's looks at disks, any of which may stand still for ever: a server that went away,
-//! a stick that was pulled out. They are made on a thread of their own; where nothing comes of one
-//! for long, the thread is left to it and the others' shares have a new one. No more than one look
-//! at a share stands still, as nothing else is begun there until it is over.
+//! The scanner's looks at disks that may stand still for ever, since their server went away. They
+//! are made on a thread of their own; where nothing comes of one for long, the thread is left to
+//! it and the others' shares have a new one. No more than one look at a share stands still, as
+//! nothing else is begun there until it is over.
+//!
+//! Looks at local disks are made at once: what they need is in memory most often, and a way to
+//! another thread and back takes as long as the rest of a small directory.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -58,13 +62,19 @@ impl DiskThread {
         Self { shared, work: None }
     }
 
-    /// What came of a look at the disk of a share; nothing where it stands still, which the state
-    /// knows then, and is told of once it is over.
+    /// What came of a look at the disk of a share, which is at `dir`; nothing where it stands
+    /// still, which the state knows then, and is told of once it is over.
     pub(super) fn look<T: Send + 'static>(
         &mut self,
         index: u16,
+        dir: &Path,
         look: impl FnOnce(&Looking<'_>) -> T + Send + 'static,
     ) -> Option<T> {
+        let beneath = &self.shared.beneath;
+        if !beneath.is_far(dir) {
+            let steps = &AtomicU64::new(0);
+            return Some(look(&Looking { beneath, steps }));
+        }
         let shown = Arc::new(Look {
             outcome: Mutex::new(Outcome::Awaited),
             over: Condvar::new(),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -16,7 +16,14 @@ use crate::files::mountinfo::{self, MOUNTINFO};
 pub(super) struct MountTable {
     table: Option<File>,
     points: Vec<PathBuf>,
+    /// Of all that is not of [`LOCAL`].
+    far: Vec<PathBuf>,
 }
+
+/// Filesystems that wait for this machine's disks and memory alone; any other may wait for a
+/// server, which may be away.
+const LOCAL: &[u8] = b"ext2 ext3 ext4 xfs btrfs bcachefs f2fs zfs jfs tmpfs ramfs rootfs overlay \
+    squashfs erofs vfat exfat ntfs3 iso9660 udf";
 
 impl MountTable {
     /// Reads the table; without `/proc` it stays empty, and only what the caller refuses is known.
@@ -24,6 +31,7 @@ impl MountTable {
         let mut mounts = Self {
             table: File::open(MOUNTINFO).ok(),
             points: vec![],
+            far: vec![],
         };
         mounts.read();
         mounts
@@ -37,6 +45,15 @@ impl MountTable {
         &self.points
     }
 
+    /// Whether something is mounted at, above or below a directory that may wait for a server.
+    pub(super) fn is_far(&mut self, dir: &Path) -> bool {
+        if self.has_changed() {
+            self.read();
+        }
+        let mut far = self.far.iter();
+        far.any(|point| point.starts_with(dir) || dir.starts_with(point))
+    }
+
     fn has_changed(&self) -> bool {
         self.table.as_ref().is_some_and(has_changed)
     }
@@ -44,6 +61,7 @@ impl MountTable {
     fn read(&mut self) {
         if let Some(text) = self.table.as_mut().and_then(read_table) {
             self.points = lines(&text).filter_map(p2pfs_mount_point).collect();
+            self.far = lines(&text).filter_map(far_mount_point).collect();
         }
     }
 }
@@ -135,6 +153,12 @@ fn p2pfs_mount_point(line: &[u8]) -> Option<PathBuf> {
     mountinfo::point(line).filter(|_| ours)
 }
 
+fn far_mount_point(line: &[u8]) -> Option<PathBuf> {
+    let (kind, _) = mountinfo::filesystem(line)?;
+    let mut local = LOCAL.split(|byte| *byte == b' ');
+    mountinfo::point(line).filter(|_| local.all(|it| it != kind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +180,25 @@ mod tests {
         let mut changes = MountChanges::new();
         changes.note();
         assert!(changes.take().is_empty());
+    }
+
+    #[test]
+    fn a_mount_that_may_wait_for_a_server_is_far_and_one_of_a_local_disk_is_not() {
+        let line = |kind: &str| format!("36 35 0:9 / /srv/far rw - {kind} x rw").into_bytes();
+        for kind in ["nfs4", "cifs", "fuse.sshfs", "fuse", "9p", "ceph"] {
+            assert!(far_mount_point(&line(kind)).is_some(), "{kind}");
+        }
+        for kind in ["ext4", "xfs", "btrfs", "tmpfs", "overlay"] {
+            assert_eq!(far_mount_point(&line(kind)), None, "{kind}");
+        }
+        let mut table = MountTable {
+            table: None,
+            points: vec![],
+            far: vec![PathBuf::from("/srv/far")],
+        };
+        for (dir, is_far) in [("/srv", true), ("/srv/far/a", true), ("/srv/near", false)] {
+            assert_eq!(table.is_far(Path::new(dir)), is_far, "{dir}");
+        }
     }
 
     #[test]

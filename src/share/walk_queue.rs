@@ -93,15 +93,15 @@ impl Scanner {
     }
 
     fn read_on(&mut self, mut walk: Walk) -> Option<Walk> {
-        let (index, turn) = (walk.open.place.index, walk.turn);
-        let read = self.disk.look(index, move |disk| {
+        let (place, turn) = (walk.open.place.clone(), walk.turn);
+        let read = self.disk.look(place.index, &place.dir, move |disk| {
             let batch = walk.next_batch(disk);
             (walk, batch)
         });
         match read {
             Some((walk, batch)) => self.take_batch(walk, batch),
             None => {
-                self.end_walk(index, turn);
+                self.end_walk(place.index, turn);
                 None
             }
         }
@@ -135,7 +135,7 @@ impl Scanner {
         if names.is_empty() {
             return;
         }
-        let looks = self.disk.look(place.index, move |disk| {
+        let looks = self.disk.look(place.index, &place.dir, move |disk| {
             let looks = names.into_iter().map(|name| {
                 let found = open.look(disk, &name);
                 (name, found)
@@ -156,7 +156,7 @@ impl Scanner {
         let asked = place.clone();
         let opened = self
             .disk
-            .look(place.index, |disk| Opened::at(disk, asked))?;
+            .look(place.index, &place.dir, |disk| Opened::at(disk, asked))?;
         let opened = opened
             .map_err(|error| self.lose_share(&place, error))
             .ok()?;
@@ -168,7 +168,7 @@ impl Scanner {
         open.place.number = place.number;
         self.take_up(&mut open, opened.seen);
         self.watch(&open);
-        let read = self.disk.look(place.index, move |disk| {
+        let read = self.disk.look(place.index, &place.dir, move |disk| {
             let seen = seen(&open.fd);
             let walk = (!private).then(|| Walk::begin(disk, open, visit.full, visit.turn));
             (seen, walk)

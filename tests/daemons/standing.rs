@@ -314,7 +314,7 @@ fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed
         put(&far, &format!("small-{number}"), 100);
     }
     put(&far, "large", 70 << 20);
-    standing.wait_for(2);
+    standing.wait_for(1);
     put(&near, "near-small", 100);
     put(&near, "near-large", 70 << 20);
     reader.wait_for_file("near-small");
