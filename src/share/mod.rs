@@ -13,6 +13,14 @@
 //! the file is listed at once, hashed once more when it has been at rest, and only then remembered
 //! for good. One taken while somebody had the file open for writing holds until that is closed.
 //!
+//! # Disks that stand still
+//!
+//! A server that went away leaves whoever asks its filesystem waiting, for ever perhaps. Nothing
+//! here waits with it but one thread: the scanner looks at such filesystems through a
+//! `disk_thread`, which it leaves to a look of which nothing comes; hashers that read nothing for
+//! long, of any disk, are left and replaced (`at_work`). The share is passed over until that thread
+//! is back, and then walked.
+//!
 //! # The way of a new file
 //!
 //! A program makes `a` in a share, writes it and closes it. Three threads take part: *1* and *3*
