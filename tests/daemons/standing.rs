@@ -129,6 +129,16 @@ fn c_string(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
+/// Folders to be shared, each with a file of its name.
+fn folders<const N: usize>(cluster: &Cluster, names: [&str; N]) -> [PathBuf; N] {
+    names.map(|name| {
+        let dir = cluster.folder.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(name), b"text").unwrap();
+        dir
+    })
+}
+
 fn read_all(node: &Node, names: &[String]) -> Vec<Running> {
     let read = |name: &String| start(std::process::Command::new("cat").arg(node.mounted(name)));
     names.iter().map(read).collect()
@@ -208,12 +218,7 @@ fn a_node_says_which_of_its_disks_does_not_answer() {
 fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
-    let [far, farther, near] = ["far", "farther", "near"].map(|name| {
-        let share = cluster.folder.path().join(name);
-        fs::create_dir(&share).unwrap();
-        fs::write(share.join(name), b"text").unwrap();
-        share
-    });
+    let [far, farther, near] = folders(&cluster, ["far", "farther", "near"]);
     let mut sharer = cluster.start_with(NodeOptions {
         shares: vec![far.clone(), near.clone()],
         ..NodeOptions::new("sharer")
@@ -258,12 +263,7 @@ fn a_share_whose_disk_stands_still_keeps_the_daemon_from_nothing_else() {
 fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
-    let [far, near] = ["far", "near"].map(|name| {
-        let share = cluster.folder.path().join(name);
-        fs::create_dir(&share).unwrap();
-        fs::write(share.join(name), b"text").unwrap();
-        share
-    });
+    let [far, near] = folders(&cluster, ["far", "near"]);
     let mut sharer = cluster.start_with(NodeOptions {
         shares: vec![far.clone(), near.clone()],
         ..NodeOptions::new("sharer")
@@ -295,11 +295,7 @@ fn a_share_whose_disk_comes_to_stand_still_keeps_no_other_from_being_listed() {
 fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed() {
     let mut cluster = Cluster::new();
     let reader = cluster.start("reader");
-    let [far, near, outside] = ["far", "near", "outside"].map(|name| {
-        let dir = cluster.folder.path().join(name);
-        fs::create_dir(&dir).unwrap();
-        dir
-    });
+    let [far, near, outside] = folders(&cluster, ["far", "near", "outside"]);
     let mut sharer = cluster.start_with(NodeOptions {
         shares: vec![far.clone(), near.clone()],
         ..NodeOptions::new("sharer")
