@@ -19,10 +19,10 @@ const FRESH_STEPS_MAX: usize = 64;
 
 /// What opening a directory showed.
 struct Opened {
-    /// The share's own directory.
+    /// What the share's own directory is, where that is to be read.
     share: Option<Seen>,
     open: Result<OpenPlace, Errno>,
-    /// The directory.
+    /// What the directory is, where it was left out until now.
     seen: Option<Seen>,
 }
 
@@ -32,10 +32,12 @@ impl Opened {
     fn at(disk: &Looking<'_>, place: Place) -> Result<Self, Errno> {
         let share = disk.beneath.open_share(&place.dir)?;
         disk.step();
-        let of_share = seen(&share);
+        let of_share = place.path.is_root().then(|| seen(&share)).flatten();
+        let is_new = place.number.is_none();
         let open = OpenPlace::open(disk.beneath, place, share);
         disk.step();
-        let seen = open.as_ref().ok().and_then(|open| seen(&open.fd));
+        let opened = open.as_ref().ok().filter(|_| is_new);
+        let seen = opened.and_then(|open| seen(&open.fd));
         Ok(Self {
             share: of_share,
             open,
