@@ -4,6 +4,7 @@
 //! Knows the system calls and no path: what is in a file, and what is to be said of an error, is
 //! its owner's. Every call blocks.
 
+mod held_lock;
 pub(crate) mod mountinfo;
 mod refused;
 
@@ -12,12 +13,14 @@ pub(crate) use refused::stays_refused;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+
+pub(crate) use held_lock::{HeldLock, Whereabouts};
 
 /// The mode of a file that is its owner's alone.
 pub(crate) const PRIVATE_MODE: u32 = 0o600;
@@ -182,23 +185,14 @@ pub(crate) fn limit_of_open_files(error: &io::Error) -> Option<String> {
     }
 }
 
-/// The lock file at this path, locked until it is closed; none where another process has it.
-pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
+/// The lock file at this path, locked until it is dropped; none where another process has it.
+pub(crate) fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
     let file = open_private(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => HeldLock::new(file, path.to_owned()).map(Some),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Whether the file that this name has is the open one: a lock that was removed or moved, or its
-/// directory, is no more where it was made.
-pub(crate) fn is_in_place(open: &File, path: &Path) -> bool {
-    let (Ok(named), Ok(open)) = (path.metadata(), open.metadata()) else {
-        return false;
-    };
-    (named.dev(), named.ino()) == (open.dev(), open.ino())
 }
 
 #[cfg(test)]

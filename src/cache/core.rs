@@ -1,7 +1,6 @@
 //! The cache behind its handles: opening the directory, making room, pins, and what is asked of
 //! all files together.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -19,7 +18,7 @@ use super::map::Boot;
 use super::pins::Pins;
 use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
 use crate::digest::ContentHash;
-use crate::files::{is_full, is_in_place};
+use crate::files::{HeldLock, Whereabouts, is_full};
 
 /// What tests set otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +51,7 @@ pub(super) struct Core {
     /// Held while pins change: whether a failed change left it open what is on disk.
     pins_unclear: Mutex<bool>,
     problems: Vec<String>,
-    lock: File,
+    lock: HeldLock,
 }
 
 /// The one hold on an open file; its end closes the file.
@@ -387,9 +386,12 @@ impl Core {
         self.index.lock().pins().contains(hash)
     }
 
-    pub(super) fn lost_dir(&self) -> Option<&Path> {
-        let layout = &self.context.layout;
-        (!is_in_place(&self.lock, &layout.lock_file())).then_some(&layout.dir)
+    pub(super) fn dir(&self) -> &Path {
+        &self.context.layout.dir
+    }
+
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        self.lock.whereabouts()
     }
 
     pub(super) fn problems(&self) -> Vec<String> {

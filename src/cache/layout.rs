@@ -15,7 +15,7 @@ use super::pages::{Counts, PageMap, bytes_of, page_count};
 use super::{CacheError, LEGACY_DIR, PROBLEMS_MAX};
 use crate::digest::{ContentHash, Grain};
 use crate::extent::PAGE_BYTES;
-use crate::files::{locked, make_private_dir};
+use crate::files::{HeldLock, locked, make_private_dir};
 
 /// The format of this directory; a higher one is left alone.
 const FORMAT: u64 = 1;
@@ -148,7 +148,7 @@ impl Layout {
     }
 
     /// Makes the directory, locks it and checks its format.
-    pub(super) fn claim(&self, disk: &Disk) -> Result<File, CacheError> {
+    pub(super) fn claim(&self, disk: &Disk) -> Result<HeldLock, CacheError> {
         let dir = &self.dir;
         make_private_dir(dir)
             .map_err(|error| CacheError::io("make the cache directory", dir, error))?;
@@ -168,7 +168,7 @@ impl Layout {
         self.dir.join("lock")
     }
 
-    fn lock(&self) -> Result<File, CacheError> {
+    fn lock(&self) -> Result<HeldLock, CacheError> {
         let path = self.lock_file();
         let lock = locked(&path).map_err(|error| CacheError::io("lock", &path, error))?;
         lock.ok_or_else(|| CacheError::Locked {

@@ -86,6 +86,7 @@ pub use verify::VerifyProgress;
 use self::core::{Core, Tuning};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
+use crate::files::Whereabouts;
 use disk::Disk;
 use flusher::Flusher;
 
@@ -364,9 +365,14 @@ impl Cache {
         self.core().is_pinned(hash)
     }
 
-    /// Its directory, where that was emptied, moved or replaced since it was opened.
-    pub fn lost_dir(&self) -> Option<&Path> {
-        self.core().lost_dir()
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.core().dir()
+    }
+
+    /// Whether that is where it was when it was opened.
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        self.core().whereabouts()
     }
 
     /// What was strange in the directory when it was opened: at most [`PROBLEMS_MAX`] lines, each

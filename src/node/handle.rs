@@ -25,6 +25,7 @@ use crate::cache::Cache;
 use crate::catalogue::View;
 use crate::cluster::Leave;
 use crate::digest::ContentHash;
+use crate::files::Whereabouts;
 use crate::id::{EpochId, NodeId, NodeName};
 use crate::net::lan::Lan;
 use crate::net::peer::{Joining, PeerNet, Probed};
@@ -109,21 +110,16 @@ impl Node {
     /// What is to be said of its state directory, where that is not what it was any more: what was
     /// stored there is lost with the next restart.
     pub fn trouble_with_state(&self) -> Option<String> {
-        let dir = self.state.path().display();
-        (!self.state.is_in_place()).then(|| {
-            format!(
-                "the state directory {dir} was emptied, moved or replaced while p2pfs runs, and \
-                 with it this node's key"
-            )
-        })
+        let place = format!("the state directory {}", self.state.path().display());
+        let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
+        trouble_with_place(self.state.whereabouts(), &place, moved)
     }
 
     /// The same of its cache directory: what was kept and pinned there.
     pub fn trouble_with_cache_dir(&self) -> Option<String> {
-        let dir = self.cache.lost_dir()?.display();
-        Some(format!(
-            "the cache directory {dir} was emptied, moved or replaced while p2pfs runs"
-        ))
+        let place = format!("the cache directory {}", self.cache.dir().display());
+        let moved = "was emptied, moved or replaced while p2pfs runs";
+        trouble_with_place(self.cache.whereabouts(), &place, moved)
     }
 
     /// Why the state was not stored, where storing failed last: a full disk, most often.
@@ -399,5 +395,13 @@ impl Node {
             .send(command)
             .await
             .map_err(|_| NodeError::Stopping)
+    }
+}
+
+fn trouble_with_place(now: Whereabouts, place: &str, moved: &str) -> Option<String> {
+    match now {
+        Whereabouts::InPlace => None,
+        Whereabouts::Lost => Some(format!("{place} {moved}")),
+        Whereabouts::Unknown => Some(format!("the disk of {place} does not answer")),
     }
 }

@@ -2,11 +2,10 @@
 //!
 //! Owns its making and its lock. One daemon at a time works there.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
-use crate::files::{is_in_place, locked, make_private_dir};
+use crate::files::{HeldLock, Whereabouts, locked, make_private_dir};
 
 /// The name of the lock.
 const LOCK_FILE: &str = "lock";
@@ -15,8 +14,7 @@ const LOCK_FILE: &str = "lock";
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Closing it gives the lock back, also when the process is killed.
-    lock: File,
+    lock: HeldLock,
 }
 
 impl StateDir {
@@ -37,10 +35,10 @@ impl StateDir {
         }
     }
 
-    /// Whether its lock is where it was made: what is removed or moved under a running node is lost
-    /// with it.
-    pub fn is_in_place(&self) -> bool {
-        is_in_place(&self.lock, &self.path.join(LOCK_FILE))
+    /// Whether it is where it was made: what is removed or moved under a running node is lost with
+    /// it.
+    pub fn whereabouts(&self) -> Whereabouts {
+        self.lock.whereabouts()
     }
 
     /// Where it is.
@@ -75,11 +73,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
         let state = StateDir::open(&dir).unwrap();
-        assert!(state.is_in_place());
+        assert_eq!(state.whereabouts(), Whereabouts::InPlace);
         fs::rename(&dir, folder.path().join("moved")).unwrap();
-        assert!(!state.is_in_place());
+        assert_eq!(state.whereabouts(), Whereabouts::Lost);
         let _other = StateDir::open(&dir).unwrap();
-        assert!(!state.is_in_place(), "that is another's");
+        assert_eq!(state.whereabouts(), Whereabouts::Lost, "that is another's");
     }
 
     #[test]

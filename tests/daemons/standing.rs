@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
@@ -323,4 +324,38 @@ fn files_that_stand_still_while_they_are_hashed_keep_no_others_from_being_listed
         reader.wait_for_file(&format!("small-{number}"));
     }
     reader.wait_for_file("large");
+}
+
+#[apply(promise)]
+fn a_cache_whose_disk_stands_still_keeps_nobody_from_what_is_not_in_it() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let [cached, other] = [noise(1, 300_000), noise(2, 300_000)];
+    owner.write("cached", &cached);
+    owner.write("other", &other);
+    reader.wait_for_file("cached");
+    reader.wait_for_file("other");
+    reader.cli(&["prefetch", "cached"]).expect_ok();
+    let disk = StandingDisk::mount(&reader.home.join("cache"));
+    let told = || {
+        let status = reader.cli(&["status", "--json"]).expect_json();
+        status["warnings"].to_string()
+    };
+    eventually("it is told of", PATIENCE, || {
+        told().contains("does not answer")
+    });
+    let doctor = reader.cli(&["doctor"]);
+    let doctor = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.contains("does not answer"), "{doctor}");
+    assert!(fs::read(reader.mounted("other")).unwrap() == other);
+    owner.write("late", b"late");
+    reader.wait_for_file("late");
+    reader.write("own", b"own");
+    owner.wait_for_file("own");
+    assert_eq!(fs::read(owner.mounted("own")).unwrap(), b"own");
+    drop(disk);
+    eventually("it is told of no more", PATIENCE, || {
+        !told().contains("does not answer")
+    });
 }
