@@ -92,8 +92,9 @@ pub enum TrustError {
     },
     /// There is no ledger to write in.
     #[error(
-        "the members are those who have the secret of {path}: to leave one out, give the others a \
-         new file; to admit and expel nodes, take the setting out and join with tokens"
+        "the members are those who have the secret of {path}: to let one in, give it that file; to \
+         leave one out, give the others a new file; to admit and expel nodes, take the setting out \
+         and join with tokens"
     )]
     NoLedger {
         /// The file that gives the secret.

@@ -333,9 +333,21 @@ fn the_entries_of_a_node_that_is_gone_can_be_dropped_and_of_one_that_is_here_not
     let refused = one.cli(&["expel", "two"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("secret"), "{}", refused.stderr);
-    let nameless = one.cli(&["invite", "--name", "desk"]);
-    assert_eq!(nameless.status.code(), Some(1));
-    assert!(nameless.stderr.contains("secret"), "{}", nameless.stderr);
+}
+
+#[apply(promise)]
+fn in_a_cluster_of_a_secret_file_no_token_is_made_that_could_let_nobody_in() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start("one");
+    let file = one.home.join("secret");
+    for flags in [&[][..], &["--name", "desk"], &["--admin"]] {
+        let refused = one.cli(&[&["invite"], flags].concat());
+        assert_eq!(refused.status.code(), Some(1), "{flags:?}");
+        assert!(refused.stdout.is_empty(), "{flags:?}");
+        let told = refused.stderr.replace('\n', " ");
+        assert!(told.contains(file.to_str().unwrap()), "{told}");
+        assert!(told.contains("give it that file"), "{told}");
+    }
 }
 
 #[apply(promise)]
