@@ -3,8 +3,12 @@
 //!
 //! Owns the patterns; what a walk does with a name that one of them fits is `walk`'s.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
 
 use crate::path::SharedPath;
 
@@ -95,14 +99,24 @@ impl Exclude {
     /// Whether a path of the share is kept back. What is beneath a directory that is kept back is
     /// not asked about: nothing looks there.
     pub(super) fn keeps_back(&self, path: &SharedPath, directory: bool) -> bool {
-        self.patterns
-            .matched(path.as_local(), directory)
-            .is_ignore()
+        self.matched(path, directory).is_ignore()
+    }
+
+    /// What came twice to an inbox is kept back as what came first is: by the name that was sent.
+    fn matched(&self, path: &SharedPath, directory: bool) -> Match<&Glob> {
+        let by_name = self.patterns.matched(path.as_local(), directory);
+        match unnumbered(path.as_bytes()) {
+            Some(sent) if by_name.is_none() => {
+                let sent = Path::new(OsStr::from_bytes(&sent));
+                self.patterns.matched(sent, directory)
+            }
+            _ => by_name,
+        }
     }
 
     /// By which pattern: the last one that fits.
     pub(super) fn pattern_of(&self, path: &SharedPath, directory: bool) -> Option<ExcludedBy> {
-        let Match::Ignore(glob) = self.patterns.matched(path.as_local(), directory) else {
+        let Match::Ignore(glob) = self.matched(path, directory) else {
             return None;
         };
         let pattern = glob.original().to_owned();
@@ -111,6 +125,21 @@ impl Exclude {
             pattern,
         })
     }
+}
+
+/// The path without the number that an inbox gives to a name that came before, `-(1)` before its
+/// last ending; none where there is no such number.
+fn unnumbered(path: &[u8]) -> Option<Vec<u8>> {
+    let name = path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let dot = path
+        .iter()
+        .rposition(|b| *b == b'.')
+        .filter(|at| *at >= name);
+    let end = dot.unwrap_or(path.len());
+    let digits = path[name..end].strip_suffix(b")")?;
+    let start = digits.iter().rposition(|b| !b.is_ascii_digit())?;
+    let is_number = start + 1 < digits.len() && digits[..=start].ends_with(b"-(");
+    is_number.then(|| [&path[..name + start - 1], &path[end..]].concat())
 }
 
 fn build(own: &[String], defaults: bool) -> Result<Gitignore, String> {
@@ -153,6 +182,31 @@ mod tests {
 
     fn path(text: &str) -> SharedPath {
         SharedPath::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_came_twice_to_an_inbox_is_kept_back_as_what_came_first_is() {
+        let by_default = exclude(&[], true);
+        for name in [
+            "-(1).env",
+            "d/-(12).netrc",
+            "id_rsa-(1)",
+            "d/x-(2).key",
+            ".env-(1).local",
+        ] {
+            assert!(by_default.keeps_back(&path(name), false), "{name}");
+        }
+        assert!(by_default.keeps_back(&path("-(1).ssh"), true));
+        for name in [
+            "id_rsa-()",
+            "id_rsa(1)",
+            "note-(1).txt",
+            ".env-(1).example",
+            "-(1)",
+            "(1).env",
+        ] {
+            assert!(!by_default.keeps_back(&path(name), false), "{name}");
+        }
     }
 
     #[test]
