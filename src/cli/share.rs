@@ -114,8 +114,8 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
             (reporting, how.call(Named::from_local(&dir)))
         }
         Some(Change::Remove { reporting, dir }) => {
-            // a folder that is gone can still be taken off the list
-            let dir = dir.canonicalize().or_else(|_| absolute(&dir))?;
+            // one that is gone, or a link by now, can still be taken off the list
+            let dir = without_links_above(&dir)?;
             (
                 reporting,
                 Call::ShareRemove {
@@ -202,6 +202,17 @@ fn is_being_read(share: &ShareInfo) -> bool {
 }
 
 /// The folder by its real path, so that it is known by one name only.
+/// The path with its links resolved but for the last name.
+fn without_links_above(dir: &Path) -> Result<PathBuf, CliError> {
+    let dir = absolute(dir)?;
+    Ok(
+        match (dir.parent().map(Path::canonicalize), dir.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => dir,
+        },
+    )
+}
+
 fn folder(dir: &Path) -> Result<PathBuf, CliError> {
     let real = dir.canonicalize().map_err(|e| {
         CliError::new(

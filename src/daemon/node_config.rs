@@ -95,6 +95,7 @@ fn legacy_settings(config: &Config) -> Option<LegacySettings> {
 /// A configured share, as the node takes it.
 pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpec {
     ShareSpec {
+        is_resolved: false,
         dir: settings.dir.clone(),
         include_private: settings.include_private,
         legacy: settings.legacy,

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::answers::Service;
 use super::config::ShareSettings;
 use super::node_config::share_spec;
+use crate::node::door::ShareSpec;
 
 /// How long those who add shares wait for their disks: one that was at rest turns later, and is
 /// not waited for by all else.
@@ -75,7 +76,13 @@ impl Service {
     /// removed beside it.
     fn try_to_share(&self, share: &ShareSettings) {
         let groups = self.in_force.load().config.groups.clone();
-        let outcome = self.node.add_share(share_spec(share, &groups));
+        // whoever wrote the configuration may have meant a link
+        let is_resolved = self.saved_shares().contains(share);
+        let spec = share_spec(share, &groups);
+        let outcome = self.node.add_share(ShareSpec {
+            is_resolved,
+            ..spec
+        });
         let mut missing = self.missing_shares.lock();
         missing.end_try(&share.dir);
         let is_wanted = missing.wanted().contains(share);

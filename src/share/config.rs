@@ -80,6 +80,9 @@ pub struct Known {
 pub struct ShareSpec {
     /// An existing directory.
     pub dir: PathBuf,
+    /// Whether its path had no links when it was chosen: one with a link in it is refused then, as
+    /// whoever put that there may mean any folder.
+    pub is_resolved: bool,
     /// Offer what others than its owner may not read, too.
     pub include_private: bool,
     /// Offer it to legacy peers, too; only carried here for [`super::ShareSet::list`].
@@ -98,6 +101,7 @@ impl ShareSpec {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            is_resolved: false,
             include_private: false,
             legacy: false,
             readers: None,

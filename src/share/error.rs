@@ -23,6 +23,17 @@ pub enum ShareError {
         /// As given.
         dir: PathBuf,
     },
+    /// There is a link in the path now, which had none when it was chosen to be shared.
+    #[error(
+        "the share {dir:?} leads to {to:?} by now, through a link that was none when it was added; \
+         put the folder back, or take the share out and share the other by its own name"
+    )]
+    LeadsElsewhere {
+        /// As given.
+        dir: PathBuf,
+        /// Where it leads.
+        to: PathBuf,
+    },
     /// It may not be read; the owner's to mend.
     #[error("the share {dir:?} cannot be read ({error}); let the daemon's user read it")]
     Unreadable {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::beneath::Beneath;
+use super::config::ShareSpec;
 use super::error::ShareError;
 
 /// The canonical directory, where it can be shared. What is refused is refused by its text
 /// first, so that our own mount is not touched.
-pub(super) fn check(beneath: &Beneath, dir: &Path) -> Result<PathBuf, ShareError> {
+pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, ShareError> {
+    let dir = &spec.dir;
     let owned = || dir.to_owned();
     let absolute = std::path::absolute(dir)?;
     if let Some(refused) = beneath.refusal(&absolute) {
@@ -24,6 +26,12 @@ pub(super) fn check(beneath: &Beneath, dir: &Path) -> Result<PathBuf, ShareError
             error,
         },
     })?;
+    if spec.is_resolved && canonical != absolute {
+        return Err(ShareError::LeadsElsewhere {
+            dir: owned(),
+            to: canonical,
+        });
+    }
     if let Some(refused) = beneath.refusal(&canonical) {
         return Err(ShareError::Refused {
             dir: owned(),

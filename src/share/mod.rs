@@ -189,7 +189,7 @@ impl ShareSet {
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let shared = &self.inner.shared;
         // a disk that stands still holds up this one alone
-        let dir = folder::check(&shared.beneath, &spec.dir)?;
+        let dir = folder::check(&shared.beneath, &spec)?;
         let _alone = self.inner.changing.lock();
         let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
         let exclude = exclude.map_err(|why| ShareError::BadPattern { why })?;

@@ -10,7 +10,7 @@ use crate::daemon::control::{
     Call, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, LeftOutCount, Mine, MyEntry, Named,
     PROBLEMS_MAX, Problem, ReplySink, ShareInfo, ShareReader, ShareState, Shares,
 };
-use crate::daemon::node_config::share_spec;
+use crate::daemon::node_config::{inbox_shares, share_spec};
 use crate::node::door;
 
 /// What a setting's origin is called where a flag set a share.
@@ -108,7 +108,7 @@ impl Service {
     fn added_before(&self, dir: &Path, real: &Path) -> ShareSettings {
         let kept = self.saved_shares.lock();
         let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
-        found.map_or_else(|| ShareSettings::new(dir.to_owned()), ShareSettings::clone)
+        found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
     }
 
     /// What the disk calls it; a name that a share has is not asked of a disk, which may stand
@@ -127,7 +127,9 @@ impl Service {
         let real = self.real_name(dir);
         self.refuse_configured(&[dir, &real])?;
         let was_missing = self.want_no_more(dir) | self.want_no_more(&real);
-        match self.node.remove_share(dir) {
+        self.refuse_inbox(&[dir, &real])?;
+        let removed = self.node.remove_share(dir);
+        match removed.or_else(|_| self.node.remove_share(&real)) {
             Err(error) if !was_missing => {
                 return Err(Failure::new(FailureKind::NotFound, error.to_string()));
             }
@@ -176,6 +178,18 @@ impl Service {
             ),
         };
         let message = format!("{} is shared by {by}", names[0].display());
+        Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
+    }
+
+    /// An inbox is shared for as long as it is open.
+    fn refuse_inbox(&self, names: &[&Path; 2]) -> Result<(), Failure> {
+        let mut inboxes = inbox_shares(&self.config).into_iter();
+        if !inboxes.any(|inbox| names.contains(&inbox.dir.as_path())) {
+            return Ok(());
+        }
+        let message = format!("{} is this node's inbox", names[0].display());
+        let remedy = "take from out of [inbox] in the configuration, or put the inbox elsewhere \
+                      with its dir; then restart the daemon";
         Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
     }
 

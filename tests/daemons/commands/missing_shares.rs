@@ -76,3 +76,60 @@ fn a_share_that_was_added_by_command_and_is_missing_can_be_removed_by_command() 
     let told = warnings(&node);
     assert!(!told.contains("is not shared"), "{told}");
 }
+
+#[apply(promise)]
+fn a_folder_that_became_a_link_since_it_was_added_by_command_is_not_followed() {
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start("one");
+    let (added, private) = (node.home.join("added"), node.home.join("private"));
+    share_with_a_file(&added, "file");
+    share_with_a_file(&private, "nobody's");
+    let name = added.to_str().unwrap();
+    node.cli(&["share", "add", name]).expect_ok();
+    node.stop();
+    fs::rename(&added, node.home.join("away")).unwrap();
+    std::os::unix::fs::symlink(&private, &added).unwrap();
+    node.launch();
+    let told = warnings(&node);
+    assert!(
+        told.contains("leads to") && told.contains("private"),
+        "{told}"
+    );
+    node.write("last", b"last");
+    node.wait_for_file("last");
+    assert!(!node.cli(&["ls"]).expect_ok().contains("nobody's"));
+    node.cli(&["share", "remove", name]).expect_ok();
+    assert!(!warnings(&node).contains("leads to"));
+    node.stop();
+    node.launch();
+    assert!(!warnings(&node).contains("leads to"));
+    // a link that leads to a share is a name of it
+    let other = node.home.join("other");
+    share_with_a_file(&other, "others");
+    let by_link = node.home.join("link");
+    std::os::unix::fs::symlink(&other, &by_link).unwrap();
+    let by_link = by_link.to_str().unwrap();
+    node.cli(&["share", "add", by_link]).expect_ok();
+    node.wait_for_file("others");
+    node.cli(&["share", "remove", by_link]).expect_ok();
+    node.stop();
+    node.launch();
+    assert!(!node.cli(&["share"]).expect_ok().contains("other"));
+}
+
+#[apply(promise)]
+fn an_inbox_is_not_taken_off_the_list_by_command() {
+    let mut cluster = Cluster::new();
+    let inbox = cluster.folder.path().join("inbox");
+    let node = cluster.start_with(NodeOptions {
+        config: format!("[inbox]\ndir = {inbox:?}\nfrom = ['*']\n"),
+        ..NodeOptions::new("one")
+    });
+    let refused = node.cli(&["share", "remove", inbox.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("is this node's inbox"),
+        "{}",
+        refused.stderr
+    );
+}
