@@ -10,6 +10,9 @@ use super::error::CliError;
 use super::text::escape;
 use crate::daemon::control::{Call, Client, ClientError, Named, Status};
 
+/// Links that are followed one after the other, as the kernel does (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
 /// Turns arguments into names of the shared folder, with one question to the daemon for all.
 pub(super) struct Names {
     /// Where the folder is mounted, by its real path.
@@ -58,8 +61,9 @@ impl Names {
         if let Ok(rest) = path.strip_prefix(&self.mount) {
             return Some(rest.to_owned());
         }
-        let mut above = path.ancestors();
-        above.find_map(|top| {
+        // from above, so that nothing is asked of who serves what is below the mount
+        let above: Vec<&Path> = path.ancestors().collect();
+        above.into_iter().rev().find_map(|top| {
             let rest = path.strip_prefix(top).ok()?;
             (real_path(top) == self.mount).then(|| rest.to_owned())
         })
@@ -71,14 +75,22 @@ pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named
     Names::ask(client)?.of(argument)
 }
 
-/// The path without links, but for its last part: whoever serves what is mounted there is not
-/// asked anything.
+/// The path without links. Of its last part no more is asked than whether it is one, which the
+/// kernel knows of a mount point by itself: whoever serves what is mounted there is not asked.
 fn real_path(path: &Path) -> PathBuf {
-    let real = path.parent().and_then(|parent| parent.canonicalize().ok());
-    match (real, path.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => path.to_owned(),
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let real = path.parent().and_then(|parent| parent.canonicalize().ok());
+        let (Some(parent), Some(name)) = (real, path.file_name()) else {
+            return path;
+        };
+        let named = parent.join(name);
+        match named.read_link() {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return named,
+        }
     }
+    path
 }
 
 /// Resolves `.` and `..` by their text; none where it leads above the folder.
@@ -148,6 +160,35 @@ mod tests {
         }
         assert_eq!(within.of(OsStr::new(".")).unwrap(), Named::new("docs"));
         assert_eq!(within.of(OsStr::new("..")).unwrap(), Named::new(""));
+    }
+
+    #[test]
+    fn links_to_the_mount_and_through_it_are_ways_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(dir.join("real/p2p")).unwrap();
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, dir.join(name)).unwrap();
+        };
+        link("real", "above");
+        link("real/p2p", "itself");
+        link("itself", "twice");
+        link("loop", "loop");
+        let by_link = Names {
+            mount: real_path(&dir.join("itself")),
+            here: None,
+        };
+        let of = |given: &str| by_link.of(dir.join(given).as_os_str()).unwrap();
+        for given in [
+            "real/p2p/docs/a",
+            "above/p2p/docs/a",
+            "itself/docs/a",
+            "twice/docs/a",
+        ] {
+            assert_eq!(of(given), Named::new("docs/a"), "{given}");
+        }
+        assert_eq!(of("itself"), Named::new(""));
+        assert_ne!(of("loop/docs/a"), Named::new("docs/a"));
     }
 
     #[test]
