@@ -17,7 +17,7 @@ use super::events::{EventLog, News, Push as Told, PushStage};
 use super::mailbox::Mailbox;
 use super::mesh::{Mesh, Parcel, PushError, Target};
 use super::published::Published;
-use super::traffic::SentBytes;
+use super::traffic::PeerBytes;
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::net::peer::{Lane, PeerNet};
@@ -98,7 +98,7 @@ pub struct Courier {
     pub(super) mesh: Option<Mesh>,
     pub(super) events: EventLog,
     pub(super) mailbox: Mailbox,
-    pub(super) sent: SentBytes,
+    pub(super) sent: PeerBytes,
     /// How fast files go to nodes, with all else that is sent to them.
     pub(super) upload: Pace,
 }

@@ -12,7 +12,7 @@ use super::mailbox::Mailbox;
 use super::mesh::{self, Mesh, MeshParts, MeshSettings};
 use super::names::Names;
 use super::published::Published;
-use super::traffic::SentBytes;
+use super::traffic::Traffic;
 use crate::id::{NodeId, NodeName};
 use crate::net::peer::PeerNet;
 use crate::transfer::Pace;
@@ -40,7 +40,7 @@ pub(super) struct GivingParts<'a> {
     pub(super) published: &'a Published,
     pub(super) keyring: &'a Arc<Keyring>,
     pub(super) events: &'a EventLog,
-    pub(super) sent: &'a SentBytes,
+    pub(super) traffic: &'a Traffic,
     /// The limits that fetching keeps to as well.
     pub(super) upload: &'a Pace,
     pub(super) download: &'a Pace,
@@ -83,6 +83,7 @@ pub(super) fn start(
         mailbox: mailbox.clone(),
         names,
         download: parts.download.clone(),
+        taken: parts.traffic.taken.clone(),
     };
     let pushes = Pushes::new(taking);
     let courier = Courier {
@@ -92,7 +93,7 @@ pub(super) fn start(
         mesh,
         events: events.clone(),
         mailbox,
-        sent: parts.sent.clone(),
+        sent: parts.traffic.sent.clone(),
         upload: parts.upload.clone(),
     };
     Giving {

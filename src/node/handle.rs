@@ -20,7 +20,7 @@ use super::persist::{NOT_STORED, unix_now_s};
 use super::published::{MemberReport, Outdated, Published};
 use super::run::{Command, NOT_CACHED};
 use super::state_dir::StateDir;
-use super::traffic::SentBytes;
+use super::traffic::Traffic;
 use crate::cache::Cache;
 use crate::catalogue::View;
 use crate::cluster::Leave;
@@ -57,7 +57,7 @@ pub struct Reached {
 pub(super) struct Running {
     pub(super) fetcher: Fetcher,
     pub(super) server: Server,
-    pub(super) sent: SentBytes,
+    pub(super) traffic: Traffic,
     pub(super) events: EventLog,
     pub(super) offenders: Offenders,
     pub(super) commands: mpsc::Sender<Command>,

@@ -78,4 +78,4 @@ pub use published::MemberReport;
 pub use published::Outdated;
 pub use sockets::Sockets;
 pub use start::NodeConfig;
-pub use traffic::SentBytes;
+pub use traffic::PeerBytes;

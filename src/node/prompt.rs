@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::inbox::Pushes;
-use super::traffic::SentBytes;
+use super::traffic::PeerBytes;
 use crate::net::peer::{AnswerBeside, Incoming};
 use crate::transfer::{OnSent, Server};
 use crate::wire::native::tcp::Request;
 
 /// Sees to questions about content and to pushes beside the loop, and counts what is sent.
-pub(super) fn answer_beside(server: &Server, sent: &SentBytes, pushes: Pushes) -> AnswerBeside {
+pub(super) fn answer_beside(server: &Server, sent: &PeerBytes, pushes: Pushes) -> AnswerBeside {
     let (server, sent) = (server.clone(), sent.clone());
     let sent: OnSent = Arc::new(move |to, bytes| sent.add(to, bytes));
     Arc::new(move |incoming: Incoming| {

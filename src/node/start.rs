@@ -32,7 +32,7 @@ use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::store::{Responders, Store};
-use super::traffic::SentBytes;
+use super::traffic::Traffic;
 use crate::cache::{Cache, CacheConfig, CacheEvent};
 use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
@@ -254,10 +254,10 @@ impl Builder {
                 changes: &changes.0,
             })
             .unzip();
-        let sent = SentBytes::default();
+        let traffic = Traffic::default();
         let giving = giving::start(
             &self.config.giving,
-            &self.giving_parts(&published, &events, &sent, &server, &fetcher),
+            &self.giving_parts(&published, &events, &traffic, &server, &fetcher),
             receivers.mesh.take(),
         );
         let offenders = Offenders::watch(&self.net, &events, &published.view);
@@ -275,7 +275,7 @@ impl Builder {
             offenders: offenders.clone(),
         };
         self.net
-            .set_answer_beside(answer_beside(&server, &sent, giving.pushes));
+            .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
         let machine = self.machine(catalogue, address, generation, &past.addresses);
         let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
         tokio::spawn(Runner::new(machine, parts).run(inputs));
@@ -283,7 +283,7 @@ impl Builder {
         let running = Running {
             fetcher,
             server,
-            sent,
+            traffic,
             events,
             offenders,
             commands,
@@ -299,7 +299,7 @@ impl Builder {
         &'a self,
         published: &'a Published,
         events: &'a EventLog,
-        sent: &'a SentBytes,
+        traffic: &'a Traffic,
         server: &'a Server,
         fetcher: &'a Fetcher,
     ) -> GivingParts<'a> {
@@ -311,7 +311,7 @@ impl Builder {
             published,
             keyring: &self.keyring,
             events,
-            sent,
+            traffic,
             upload: server.upload(),
             download: fetcher.download(),
         }

@@ -81,7 +81,7 @@ impl Service {
     pub(in crate::daemon) fn take_rates(&self) {
         let now = Instant::now();
         self.rates
-            .record(now, self.received_bytes(), self.node.sent_bytes());
+            .record(now, self.node.received_bytes(), self.node.sent_bytes());
         let fetches = self.node.fetches();
         let received = fetches.iter().map(|it| (it.hash, it.received_bytes()));
         self.fetch_rates.record(now, received);
@@ -101,7 +101,7 @@ impl Service {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        let (received_bytes, sent_bytes) = (self.received_bytes(), self.node.sent_bytes());
+        let (received_bytes, sent_bytes) = (self.node.received_bytes(), self.node.sent_bytes());
         let now = Instant::now();
         let (received, sent) = self.rates.per_second(now, received_bytes, sent_bytes);
         Traffic {
@@ -111,11 +111,6 @@ impl Service {
             send_bytes_per_s: sent,
             metered: self.node.is_metered(),
         }
-    }
-
-    fn received_bytes(&self) -> u64 {
-        let rates = self.node.rates();
-        rates.iter().map(|rate| rate.delivered_bytes).sum()
     }
 
     pub(super) async fn peers(&self) -> Result<Peers, Failure> {
@@ -151,7 +146,7 @@ impl Service {
             unanswered: rate.map_or(0, |rate| rate.unanswered),
             lies: rate.map_or(0, |rate| rate.lies),
             priority: rate.and_then(|rate| u32::try_from(rate.priority).ok()),
-            received_bytes: rate.map_or(0, |rate| rate.delivered_bytes),
+            received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,
             entries: member.entries,
             shunned: rate.filter(|rate| rate.shunned).map(|_| LIED.to_owned()),

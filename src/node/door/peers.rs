@@ -19,6 +19,8 @@ pub struct PeerReport {
     pub member: MemberReport,
     /// What came from it and how fast; none where nothing was asked of it.
     pub rate: Option<PeerRate>,
+    /// How many bytes of files came from it, fetched or pushed by it.
+    pub received_bytes: u64,
     /// How many bytes of files went to it.
     pub sent_bytes: u64,
     /// How often it broke a rule, and how last.
@@ -44,9 +46,12 @@ impl Node {
         let rates = self.rates();
         let report = |member: MemberReport| {
             let node = member.status.member.node;
+            let rate = rates.iter().find(|rate| rate.node == node).cloned();
+            let fetched_bytes = rate.as_ref().map_or(0, |rate| rate.delivered_bytes);
             PeerReport {
-                rate: rates.iter().find(|rate| rate.node == node).cloned(),
-                sent_bytes: self.running.sent.to(&node),
+                received_bytes: fetched_bytes + self.running.traffic.taken.of(&node),
+                rate,
+                sent_bytes: self.running.traffic.sent.of(&node),
                 offences: self.running.offenders.of(&node),
                 member,
             }
@@ -59,9 +64,16 @@ impl Node {
         self.running.fetcher.peers()
     }
 
+    /// How many bytes of files came from others since the start, fetched or pushed by them.
+    pub fn received_bytes(&self) -> u64 {
+        let rates = self.rates();
+        let fetched_bytes: u64 = rates.iter().map(|rate| rate.delivered_bytes).sum();
+        fetched_bytes + self.running.traffic.taken.total()
+    }
+
     /// How many bytes of files went to others since the start.
     pub fn sent_bytes(&self) -> u64 {
-        self.running.sent.total()
+        self.running.traffic.sent.total()
     }
 
     /// How many bytes of logs, as they are packed for the way, went to others since the start.

@@ -19,6 +19,7 @@ use crate::id::NodeId;
 use crate::node::events::{EventLog, News, Push as Told, PushStage};
 use crate::node::mailbox::Mailbox;
 use crate::node::names::Names;
+use crate::node::traffic::PeerBytes;
 use crate::transfer::Pace;
 use crate::wire::native::record::Sender;
 use crate::wire::native::tcp::{Push, Response};
@@ -66,6 +67,8 @@ pub(in crate::node) struct PushParts {
     pub(in crate::node) names: Names,
     /// How fast files of nodes come, with all else that comes from them.
     pub(in crate::node) download: Pace,
+    /// What came from whom.
+    pub(in crate::node) taken: PeerBytes,
 }
 
 struct Inner {
@@ -235,6 +238,7 @@ impl Inner {
         if let Err(why) = coming.take(offset, bytes) {
             return Err(self.give_up(key, &mut coming, &why.to_string()));
         }
+        self.parts.taken.add(key.0, bytes.len() as u64);
         if coming.prefix() == coming.size_bytes {
             return self.finish(key, &mut coming).map(Some);
         }

@@ -58,6 +58,12 @@ fn a_sent_file_lands_in_open_inboxes_and_whoever_refused_it_is_named() {
     );
     let inbox = open.home.join("inbox");
     assert!(fs::read(inbox.join("gift.bin")).unwrap() == bytes);
+    let of_peers = open.cli(&["peers", "--json"]).expect_json();
+    let mut of_peers = of_peers["peers"].as_array().unwrap().iter();
+    let of_anna = of_peers.find(|peer| peer["name"] == "anna").unwrap();
+    assert_eq!(of_anna["received_bytes"], bytes.len());
+    let status = open.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["traffic"]["received_bytes"], bytes.len());
     // it is a share like any other
     picky.wait_for_file("gift.bin");
     let all = anna.cli(&["send", gift]);

@@ -49,6 +49,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Wor
         mailbox: Mailbox::new(events.clone()),
         names,
         download: Pace::default(),
+        taken: PeerBytes::default(),
     });
     World {
         folder,
