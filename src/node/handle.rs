@@ -82,6 +82,8 @@ pub struct Node {
     pub(super) content: Arc<NodeContent>,
     pub(super) published: Published,
     pub(super) running: Running,
+    /// Told of each change of what is pinned.
+    pub(super) pins: watch::Sender<()>,
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
     pub(super) state: StateDir,
 }

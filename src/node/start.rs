@@ -339,6 +339,7 @@ impl Builder {
             content,
             published,
             running,
+            pins: watch::Sender::default(),
             changes: Some(changes),
             state: self.state,
         }

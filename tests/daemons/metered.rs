@@ -5,6 +5,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
+use serde_json::Value;
 
 use crate::support::content::noise;
 use crate::support::daemon::*;
@@ -57,4 +58,74 @@ fn on_a_metered_network_what_nobody_reads_waits_and_says_so() {
     eventually("what is pinned has come", LONG, || {
         received(reader) >= came + 2 * (SIZE - 16)
     });
+}
+
+/// What of a file is on its way, or asked of somebody.
+fn transfer(node: &Node, name: &str) -> Option<Value> {
+    let top = node.cli(&["top", "--once", "--json"]).expect_json();
+    let transfers = top["transfers"].as_array().unwrap().iter();
+    transfers.clone().find(|it| it["path"] == name).cloned()
+}
+
+fn cached(node: &Node, name: &str) -> usize {
+    let listed = node.cli(&["ls", "--json", name]).expect_json();
+    listed["entries"][0]["cached_bytes"].as_u64().unwrap() as usize
+}
+
+/// A node that has begun to fetch what it pinned, so slowly that it is far from the end.
+fn slowly_pinning(cluster: &mut Cluster, names: &[&str]) -> Vec<Node> {
+    let nodes = cluster.start_all(&["holder", "reader"]);
+    let reader = &nodes[1];
+    for (seed, name) in (0..).zip(names) {
+        nodes[0].write(name, &noise(seed, SIZE));
+        reader.wait_for_file(name);
+    }
+    reader.cli(&["limits", "--down", "64KiB/s"]).expect_ok();
+    reader.cli(&[&["pin"], names].concat()).expect_ok();
+    for name in names {
+        eventually("it is on its way", LONG, || {
+            transfer(reader, name).is_some_and(|it| it["whole"] == true)
+        });
+    }
+    nodes
+}
+
+#[apply(promise)]
+fn a_pin_that_is_under_way_waits_from_when_the_network_is_metered_until_it_is_no_more() {
+    let mut cluster = Cluster::new();
+    let nodes = slowly_pinning(&mut cluster, &["pinned"]);
+    let reader = &nodes[1];
+    reader.cli(&["limits", "--metered", "on"]).expect_ok();
+    eventually("nothing of it is asked for", LONG, || {
+        transfer(reader, "pinned").is_none()
+    });
+    let came = cached(reader, "pinned");
+    assert!(came < SIZE, "all of it came");
+    // what is pinned now waits too, and wakes nothing
+    reader.cli(&["pin", "pinned"]).expect_ok();
+    reader.cli(&["limits", "--down", "none"]).expect_ok();
+    assert_eq!(
+        (transfer(reader, "pinned"), cached(reader, "pinned")),
+        (None, came)
+    );
+    reader.cli(&["limits", "--metered", "off"]).expect_ok();
+    eventually("it has come", LONG, || cached(reader, "pinned") == SIZE);
+}
+
+#[apply(promise)]
+fn what_is_pinned_no_more_is_fetched_no_further_and_the_rest_of_the_pins_goes_on() {
+    let mut cluster = Cluster::new();
+    let nodes = slowly_pinning(&mut cluster, &["dropped", "kept"]);
+    let reader = &nodes[1];
+    reader.cli(&["unpin", "dropped"]).expect_ok();
+    eventually("nothing of it is asked for", LONG, || {
+        transfer(reader, "dropped").is_none()
+    });
+    let came = cached(reader, "dropped");
+    assert!(came < SIZE, "all of it came");
+    reader.cli(&["limits", "--down", "none"]).expect_ok();
+    eventually("the other has come", LONG, || {
+        cached(reader, "kept") == SIZE
+    });
+    assert_eq!(cached(reader, "dropped"), came);
 }

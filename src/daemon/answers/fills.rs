@@ -33,7 +33,8 @@ impl Service {
             false => self.kept_of(paths)?,
         };
         let pinning = move |service: &Self| Ok(service.node.pin_contents(contents, pinned));
-        let (contents, not_pinned) = self.blocking(pinning).await?;
+        // what is not here yet comes by Node::keep_pins
+        let (_, not_pinned) = self.blocking(pinning).await?;
         for it in not_pinned {
             let why = match it.why {
                 WhyNotPinned::Cache(error) => error.to_string(),
@@ -43,12 +44,6 @@ impl Service {
                 }
             };
             touched.without(problem(&it.path, why), it.size_bytes);
-        }
-        if pinned && !self.node.is_metered() {
-            let mut fetches = self.node.fetch(contents);
-            // what fails is fetched again as long as it is pinned, and so is all of it where the
-            // network is metered now
-            tokio::spawn(async move { while fetches.next().await.is_some() {} });
         }
         Ok(touched)
     }

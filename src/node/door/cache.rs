@@ -174,6 +174,12 @@ impl Node {
     /// Keeps contents, or keeps them no longer: each by itself, as far as the budget and the disk
     /// go. Gives those of which it is so now, and the others. Waits for the disk.
     pub fn pin_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
+        let changed = self.set_each(contents, pinned);
+        self.pins.send_replace(());
+        changed
+    }
+
+    fn set_each(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
         let (fitting, mut failed) = match pinned {
             true => self.fitting(contents),
             false => (contents, Vec::new()),
@@ -314,31 +320,47 @@ impl Node {
         self.unfinished_pins().iter().map(missing).sum()
     }
 
-    /// Goes on fetching what is pinned and not whole yet, for as long as it is polled: a pin
-    /// outlives the process, its holders and a cache that was too small. While the network is
-    /// metered it waits.
+    /// Fetches what is pinned and not whole yet, for as long as it is polled: a pin outlives the
+    /// process, its holders and a cache that was too small. What is pinned no more is fetched no
+    /// further, and while the network is metered all of it waits.
     pub async fn keep_pins(&self) {
         let mut look = interval(PINS_LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut metered = self.running.fetcher.metered();
+        let mut pins = self.pins.subscribe();
+        let mut fetches = None;
         loop {
-            // an error would be the node's end
-            drop(metered.wait_for(|metered| !metered).await);
-            look.tick().await;
-            let (cache, unfinished) = (self.cache.clone(), self.unfinished_pins());
-            let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
-                cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
+            if self.is_metered() {
+                fetches = None;
+                // an error would be the node's end
+                drop(metered.wait_for(|metered| !metered).await);
+            }
+            pins.mark_unchanged();
+            let mut anew = self.fetch(self.pins_that_fit().await);
+            // begun before those of the last round are cancelled: what both have goes on
+            let _came_meanwhile = anew.begin();
+            let fetches = fetches.insert(anew);
+            let all_ended = async {
+                while fetches.next().await.is_some() {}
+                // what failed, or was cut short, is looked at again
+                look.tick().await;
             };
-            // how much is free is asked of the disk
-            let missing = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
-            let mut fetches = self.fetch(missing.await.unwrap_or_default());
-            // what fails, or is cut short, is looked at again
-            let all_ended = async { while fetches.next().await.is_some() {} };
             tokio::select! {
                 () = all_ended => {}
+                _pins = pins.changed() => {}
                 _metered = metered.wait_for(|metered| *metered) => {}
             }
         }
+    }
+
+    async fn pins_that_fit(&self) -> Contents {
+        let (cache, unfinished) = (self.cache.clone(), self.unfinished_pins());
+        let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
+            cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
+        };
+        // how much is free is asked of the disk
+        let fitting = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
+        fitting.await.unwrap_or_default()
     }
 
     /// How much room contents need that are to be here all at once, their proofs included: all of

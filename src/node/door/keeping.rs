@@ -86,6 +86,20 @@ impl Prefetch {
     /// The next file that has ended; none once all have. May be dropped before it is done: nothing
     /// is lost by that.
     pub async fn next(&mut self) -> Option<Fetched> {
+        if let Some(came) = self.begin() {
+            return Some(came);
+        }
+        // a task of ours neither panics nor is aborted while this lives
+        let (hash, fetched) = self.running.join_next().await?.ok()?;
+        self.on_their_way.remove(&hash);
+        if fetched.outcome.is_ok() {
+            self.come_bytes += fetched.size_bytes;
+        }
+        Some(fetched)
+    }
+
+    /// Begins as many as go at a time, or gives the first of them that is here after all.
+    pub(super) fn begin(&mut self) -> Option<Fetched> {
         while self.running.len() < FILLS_AT_ONCE
             && let Some((hash, (size_bytes, path))) = self.waiting.next()
         {
@@ -111,13 +125,7 @@ impl Prefetch {
                 (hash, fetched)
             });
         }
-        // a task of ours neither panics nor is aborted while this lives
-        let (hash, fetched) = self.running.join_next().await?.ok()?;
-        self.on_their_way.remove(&hash);
-        if fetched.outcome.is_ok() {
-            self.come_bytes += fetched.size_bytes;
-        }
-        Some(fetched)
+        None
     }
 
     /// Waits until all have ended.
@@ -279,11 +287,13 @@ impl Node {
         let pins = named_pins(contents);
         let bytes = self.room_needed(contents);
         let path = path.clone();
+        let told = self.pins.clone();
         let changed = spawn_blocking(move || {
             if pinned && lack_of_room(bytes).is_some() {
                 return Err(FileError::NoRoom { path, bytes });
             }
             let changed = set_all(&cache, &pins, pinned, close_idle);
+            told.send_replace(());
             changed.map_err(|source| FileError::NotKept { path, source })
         });
         // ends otherwise only when the runtime does
