@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use super::tree::Slot;
 
-/// A thread that reads nothing for so long stands still.
-const STANDS_STILL: Duration = Duration::from_secs(5);
+/// A thread that reads nothing for so long stands still: not one over a slow way to a server, which
+/// brings what is read with one call in less.
+const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// A file that was taken to be read, and by which reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

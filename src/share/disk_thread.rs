@@ -6,6 +6,7 @@
 //! Looks at local disks are made at once: what they need is in memory most often, and a way to
 //! another thread and back takes as long as the rest of a small directory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,9 @@ use super::state::State;
 /// A look that comes no further for so long stands still: longer than a disk takes for one name,
 /// and about what one at rest takes to turn.
 const STANDS_STILL: Duration = Duration::from_secs(5);
+/// A share that stood still has twice as long the next time, so that one that is only slow, as a
+/// large directory over a slow way, is seen to its end; and no longer than this.
+const STANDS_STILL_MAX: Duration = Duration::from_secs(300);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -55,11 +59,17 @@ pub(super) struct DiskThread {
     shared: Arc<Shared>,
     /// To the thread, where one is at hand.
     work: Option<Sender<Work>>,
+    /// How long the shares have that stood still before.
+    patience: BTreeMap<u16, Duration>,
 }
 
 impl DiskThread {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, work: None }
+        Self {
+            shared,
+            work: None,
+            patience: BTreeMap::new(),
+        }
     }
 
     /// What came of a look at the disk of a share, which is at `dir`; nothing where it stands
@@ -92,8 +102,11 @@ impl DiskThread {
                 shared.wake();
             }
         }))?;
-        let found = shown.wait(|| self.shared.lock().stands_still(index));
+        let patience = self.patience.get(&index).copied().unwrap_or(STANDS_STILL);
+        let found = shown.wait(patience, || self.shared.lock().stands_still(index));
         if found.is_none() {
+            let longer = (patience * 2).min(STANDS_STILL_MAX);
+            self.patience.insert(index, longer);
             // it is with that look
             self.work = None;
         }
@@ -137,14 +150,14 @@ impl State {
 
 impl<T> Look<T> {
     /// Waits as long as it comes further. `give_up` is called before anybody hears of its end.
-    fn wait(&self, give_up: impl FnOnce()) -> Option<T> {
+    fn wait(&self, patience: Duration, give_up: impl FnOnce()) -> Option<T> {
         let mut outcome = self.outcome.lock();
         let mut steps = self.steps.load(Ordering::Relaxed);
         loop {
             if let Outcome::Here(found) = std::mem::replace(&mut *outcome, Outcome::Awaited) {
                 return Some(found);
             }
-            if !self.over.wait_for(&mut outcome, STANDS_STILL).timed_out() {
+            if !self.over.wait_for(&mut outcome, patience).timed_out() {
                 continue;
             }
             let steps_now = self.steps.load(Ordering::Relaxed);

@@ -164,6 +164,9 @@ pub(super) fn called_off(error: &io::Error, opened: &Opened) -> Outcome {
     }
 }
 
+/// What is read with one call, so that one that goes on is told from one that stands still.
+pub(super) const READ_MAX_BYTES: usize = 128 << 10;
+
 /// Reads until it is told to stop.
 pub(super) struct Stoppable<'a> {
     pub(super) file: &'a File,
@@ -177,8 +180,9 @@ impl io::Read for Stoppable<'_> {
         if self.cancel.load(Ordering::Relaxed) || self.shared.is_stopping() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        let most = buffer.len().min(READ_MAX_BYTES);
         let mut file = self.file;
-        let length = file.read(buffer)?;
+        let length = file.read(&mut buffer[..most])?;
         self.at_work.step();
         let read_bytes = &self.shared.read_bytes;
         read_bytes.fetch_add(length as u64, Ordering::Relaxed);
