@@ -112,18 +112,19 @@ async fn small_files_come_in_batches_with_the_right_bytes_and_are_kept() {
     let node = serving(&cluster, &contents, honest);
     let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
     reader.batches.ask(&all_of(&contents));
-    reader.read_all(&contents).await;
-    // on a slow machine some are not waited for
-    let alone = reader.fetcher.fetches().len();
-    assert!(alone < contents.len(), "{alone} were fetched alone");
     let all = || {
         contents
             .iter()
             .all(|it| reader.cache.cache.is_complete(&it.hash()))
     };
+    // who reads meanwhile waits for a moment, and a slow machine takes longer
     while !all() {
         tokio::task::yield_now().await;
     }
+    reader.read_all(&contents).await;
+    let fetches = reader.fetcher.fetches();
+    let alone = fetches.iter().filter(|it| it.received_bytes() > 0).count();
+    assert_eq!(alone, 0, "came alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
