@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno};
-use crate::support::process::{AT_ONCE, PATIENCE, eventually, run_with, wait_child};
+use crate::support::process::{
+    AT_ONCE, PATIENCE, eventually, hearing_interrupts, run_with, wait_child,
+};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs::digest::ContentHash;
@@ -37,7 +39,7 @@ fn reader(program: &str, file: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    command.spawn().unwrap()
+    hearing_interrupts(&mut command).spawn().unwrap()
 }
 
 /// A process that reads a file past the page cache.
@@ -54,9 +56,8 @@ fn direct_reader(file: &Path) -> Child {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::piped());
+    hearing_interrupts(&mut command).spawn().unwrap()
 }
 
 fn opens(mounted: &Mounted) -> u64 {

@@ -101,11 +101,22 @@ fn begun(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) ->
     }
 }
 
-fn tied(command: &mut Command) -> io::Result<Child> {
+/// SIGINT as a terminal would leave it: what a shell runs in the background ignores it.
+pub fn hearing_interrupts(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
         command.pre_exec(|| {
             libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    }
+}
+
+fn tied(command: &mut Command) -> io::Result<Child> {
+    hearing_interrupts(command);
+    // SAFETY: between fork and exec only async-signal-safe calls are made.
+    unsafe {
+        command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             Ok(())
         });
