@@ -185,6 +185,19 @@ pub(crate) fn limit_of_open_files(error: &io::Error) -> Option<String> {
     }
 }
 
+/// The path with every link but its last name resolved, since the last may be our own mount and
+/// must not be touched.
+pub(crate) fn without_links_above(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (
+        absolute.parent().map(std::fs::canonicalize),
+        absolute.file_name(),
+    ) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => absolute,
+    }
+}
+
 /// The lock file at this path, locked until it is dropped; none where another process has it.
 pub(crate) fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
     let file = open_private(path)?;

@@ -10,13 +10,13 @@ use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::connect::Reporting;
-use super::daemon::absolute;
 use super::error::CliError;
 use super::output::Output;
 use super::progress;
 use super::questions;
 use super::text::{escape, human_bytes, on_or_off, printable};
 use crate::daemon::control::{Call, Client, Named, ShareInfo, ShareReader, ShareState, Shares};
+use crate::files::without_links_above;
 
 /// How often it is looked how far a share is.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
@@ -115,7 +115,7 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         }
         Some(Change::Remove { reporting, dir }) => {
             // one that is gone, or a link by now, can still be taken off the list
-            let dir = without_links_above(&dir)?;
+            let dir = without_links_above(&dir);
             (
                 reporting,
                 Call::ShareRemove {
@@ -202,17 +202,6 @@ fn is_being_read(share: &ShareInfo) -> bool {
 }
 
 /// The folder by its real path, so that it is known by one name only.
-/// The path with its links resolved but for the last name.
-fn without_links_above(dir: &Path) -> Result<PathBuf, CliError> {
-    let dir = absolute(dir)?;
-    Ok(
-        match (dir.parent().map(Path::canonicalize), dir.file_name()) {
-            (Some(Ok(parent)), Some(name)) => parent.join(name),
-            _ => dir,
-        },
-    )
-}
-
 fn folder(dir: &Path) -> Result<PathBuf, CliError> {
     let real = dir.canonicalize().map_err(|e| {
         CliError::new(

@@ -1,6 +1,6 @@
 //! Which folders may be offered.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::beneath::Beneath;
 use super::config::ShareSpec;
@@ -47,18 +47,5 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
             dir: owned(),
             error: error.into(),
         }),
-    }
-}
-
-/// The path with every link but its last name resolved, since the last may be our own mount and
-/// must not be touched.
-pub(super) fn without_links_above(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (
-        absolute.parent().map(std::fs::canonicalize),
-        absolute.file_name(),
-    ) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => absolute,
     }
 }

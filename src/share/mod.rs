@@ -110,12 +110,11 @@ pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use source::ShareFile;
 
 use crate::digest::ContentHash;
-use crate::files::make_private_dir;
+use crate::files::{make_private_dir, without_links_above};
 use crate::path::{SharedPath, check_name};
 use crate::wire::native::record::ShareIndex;
 use beneath::Beneath;
 use exclude::Exclude;
-use folder::without_links_above;
 use identity::Seen;
 use ledger::LEDGER_FILE;
 pub(crate) use ledger::{Ledger, open_sound};

@@ -50,12 +50,14 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let legacy_datagrams = self.legacy().map_or(0, |legacy| legacy.dropped());
         let totals = self.view().totals();
+        let shares = self.shared();
+        let warnings = self.warnings(&shares);
         NodeStatus {
             id: self.id(),
             name: self.name().clone(),
             address: self.address(),
             members: self.published.members.load().to_vec(),
-            shares: self.shared(),
+            shares,
             cache: self.cache_usage(),
             entries: totals.entries,
             unique_bytes: totals.unique_bytes,
@@ -64,13 +66,13 @@ impl Node {
             open_versions: self.content.open_versions(),
             dropped_datagrams: self.published.dropped_datagrams() + legacy_datagrams,
             dropped_connections: self.net.counters().dropped.iter().sum(),
-            warnings: self.warnings(),
+            warnings,
             public_warnings: self.running.events.public_warnings(),
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
-        let standing = self.standing_shares().into_iter();
+    fn warnings(&self, shares: &[ShareStatus]) -> Vec<String> {
+        let standing = self.standing_of(shares).into_iter();
         let standing = standing.map(|dir| {
             format!(
                 "the disk of {} does not answer: its files are listed as they were, and who reads \
@@ -84,9 +86,13 @@ impl Node {
 
     /// The shares whose disks do not answer, where they were looked at or others wait for them.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
+        self.standing_of(&self.shared())
+    }
+
+    fn standing_of(&self, shares: &[ShareStatus]) -> BTreeSet<PathBuf> {
         let mut standing = self.running.server.standing_shares();
-        let looked_at = self.shared().into_iter().filter(|share| share.stands_still);
-        standing.extend(looked_at.map(|share| share.dir));
+        let looked_at = shares.iter().filter(|share| share.stands_still);
+        standing.extend(looked_at.map(|share| share.dir.clone()));
         standing
     }
 }
