@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::answers::Service;
 use crate::digest::ContentHash;
-use crate::node::{News, Push, PushStage, Who};
+use crate::node::{Fetched, News, Push, PushStage, Who};
 
 /// Fetches whose beginning is remembered, to tell how long they took; the rest is told without.
 const FETCHES_TIMED_MAX: usize = 4096;
@@ -98,13 +98,14 @@ impl Teller {
             News::Added(path) => tracing::debug!(path = ?path, "added {path:?}"),
             News::Removed(path) => tracing::debug!(path = ?path, "removed {path:?}"),
             News::Changed(path) => tracing::debug!(path = ?path, "changed {path:?}"),
-            News::FetchStarted(hash, _) => self.begin(*hash),
-            News::FetchDone(hash, bytes) => {
-                let (path, duration_usec) = (self.path(hash), self.end(hash));
+            News::FetchStarted(fetched) => self.begin(fetched),
+            News::FetchDone(fetched) => {
+                let (path, duration_usec) = (path(fetched), self.end(&fetched.hash));
+                let bytes = fetched.size_bytes;
                 tracing::debug!(path, bytes, duration_usec, "fetched {path}");
             }
-            News::FetchFailed(hash, why) => {
-                let (path, duration_usec) = (self.path(hash), self.end(hash));
+            News::FetchFailed(fetched, why) => {
+                let (path, duration_usec) = (path(fetched), self.end(&fetched.hash));
                 let errno = libc::EIO;
                 tracing::info!(path, errno, duration_usec, "a read of {path} failed: {why}");
             }
@@ -131,11 +132,11 @@ impl Teller {
         }
     }
 
-    fn begin(&mut self, hash: ContentHash) {
+    fn begin(&mut self, fetched: &Fetched) {
         if self.begun.len() < FETCHES_TIMED_MAX {
-            self.begun.insert(hash, Instant::now());
+            self.begun.insert(fetched.hash, Instant::now());
         }
-        let path = self.path(&hash);
+        let path = path(fetched);
         tracing::debug!(path, "fetching {path}");
     }
 
@@ -145,16 +146,15 @@ impl Teller {
         let took = begun.map_or(0, |begun| begun.elapsed().as_micros());
         u64::try_from(took).unwrap_or(u64::MAX)
     }
+}
 
-    /// A name of the content for people; its hash where it has none any more.
-    fn path(&self, hash: &ContentHash) -> String {
-        let named = self.service.node.names_of(hash, 1);
-        let first = named.first();
-        first.map_or_else(
-            || hash.to_string(),
-            |path| one_line(&String::from_utf8_lossy(path.as_bytes())),
-        )
-    }
+/// What is fetched by the name that it had then; its hash where it had none.
+fn path(fetched: &Fetched) -> String {
+    let name = fetched.name.as_ref();
+    name.map_or_else(
+        || fetched.hash.to_string(),
+        |path| one_line(&String::from_utf8_lossy(path.as_bytes())),
+    )
 }
 
 fn tell_push(way: &str, push: &Push) {

@@ -64,11 +64,11 @@ pub enum News {
     /// A name shows another content.
     Changed(SharedPath),
     /// A fetch began.
-    FetchStarted(ContentHash, u64),
+    FetchStarted(Fetched),
     /// A content is complete in the cache.
-    FetchDone(ContentHash, u64),
-    /// Bytes did not come.
-    FetchFailed(ContentHash, String),
+    FetchDone(Fetched),
+    /// Bytes did not come, and why.
+    FetchFailed(Fetched, String),
     /// A legacy peer begins to be given a file, or has got the whole of it.
     Given(Given),
     /// A peer of the mesh is there.
@@ -116,6 +116,17 @@ pub enum Audience {
     Everybody,
     /// Root and the user that the node runs as: it names local files.
     Owner,
+}
+
+/// What is fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The hash of its bytes.
+    pub hash: ContentHash,
+    /// Its length; 0 where that is not known.
+    pub size_bytes: u64,
+    /// A name that it had then, which may be another file's by now.
+    pub name: Option<SharedPath>,
 }
 
 /// What a legacy peer gets.
@@ -328,13 +339,20 @@ impl EventLog {
     }
 
     pub(super) fn note_fetch(&self, event: &FetchEvent, view: &View) {
+        let fetched = |hash: &ContentHash, size_bytes| Fetched {
+            hash: *hash,
+            size_bytes,
+            name: view.names_of(hash, 1).pop(),
+        };
         match event {
             FetchEvent::Started { hash, size_bytes } => {
-                self.note(News::FetchStarted(*hash, *size_bytes));
+                self.note(News::FetchStarted(fetched(hash, *size_bytes)));
             }
-            FetchEvent::Done { hash, size_bytes } => self.note(News::FetchDone(*hash, *size_bytes)),
+            FetchEvent::Done { hash, size_bytes } => {
+                self.note(News::FetchDone(fetched(hash, *size_bytes)));
+            }
             FetchEvent::Failed { hash, why, .. } => {
-                self.note(News::FetchFailed(*hash, why.to_string()));
+                self.note(News::FetchFailed(fetched(hash, 0), why.to_string()));
             }
             FetchEvent::Liar { node, .. } => {
                 self.note(News::PeerShunned(Who {
@@ -408,12 +426,20 @@ mod tests {
     #[test]
     fn the_memory_is_bounded_and_keeps_the_newest() {
         let log = EventLog::default();
-        for size in 0..EVENTS_KEPT as u64 + 10 {
-            log.note(News::FetchDone(ContentHash::of(b"x"), size));
+        let learned = |count| News::MeshLearned {
+            from: mesh::Who {
+                id: "1".into(),
+                name: "desk".into(),
+                address: "192.0.2.1:1378".parse().unwrap(),
+            },
+            count,
+        };
+        for number in 0..EVENTS_KEPT + 10 {
+            log.note(learned(number));
         }
         let (events, _) = log.follow();
         assert_eq!(events.len(), EVENTS_KEPT);
-        assert_eq!(events[0].news, News::FetchDone(ContentHash::of(b"x"), 10));
+        assert_eq!(events[0].news, learned(10));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub use content::NodeContent;
 pub use courier::{Courier, Recipient, SendError};
 pub use door::{Delivered, Delivery, EventStream, FileError, Messages, NodeBuilder, Reader};
 pub use error::NodeError;
-pub use events::{Audience, EventLog, Given, News, Noted, Push, PushStage, Who};
+pub use events::{Audience, EventLog, Fetched, Given, News, Noted, Push, PushStage, Who};
 pub use giving::GivingSettings;
 pub use handle::{Node, Reached};
 pub use machine::{Machine, MachineConfig};

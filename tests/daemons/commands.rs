@@ -192,6 +192,25 @@ fn events_speak_of_files_by_name() {
 }
 
 #[apply(promise)]
+fn a_past_event_keeps_the_name_that_its_file_had_then() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    nodes[0].write("draft.txt", &noise(1, 200_000));
+    nodes[1].wait_for_file("draft.txt");
+    nodes[1].cli(&["prefetch", "draft.txt"]).expect_ok();
+    let told = || nodes[1].cli(&["events"]).expect_ok();
+    eventually("the fetch is told", SOON, || {
+        told().contains("fetched draft.txt")
+    });
+    let share = &nodes[0].share;
+    fs::rename(share.join("draft.txt"), share.join("final.txt")).unwrap();
+    nodes[1].wait_for_file("final.txt");
+    let told = told();
+    assert!(told.contains("fetched draft.txt"), "{told}");
+    assert!(!told.contains("fetched final.txt"), "{told}");
+}
+
+#[apply(promise)]
 fn a_configuration_is_checked_with_the_files_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");

@@ -8,10 +8,9 @@ use super::{Service, Sight};
 use crate::daemon::control::{
     Event, EventKind, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing, PushInfo, ReplySink,
 };
-use crate::digest::ContentHash;
 use crate::node::door::DownReason;
 use crate::node::mesh::Who as MeshWho;
-use crate::node::{Audience, Given, News, Noted, Push, PushStage, Who};
+use crate::node::{Audience, Fetched, Given, News, Noted, Push, PushStage, Who};
 
 /// How long a node that is new may take to say what it is called.
 const NAMING_TIME: Duration = Duration::from_secs(2);
@@ -43,7 +42,7 @@ impl Service {
                 continue;
             }
             let noted = self.with_name(noted, follow).await;
-            if reply.more(&self.event(noted)).await.is_err() {
+            if reply.more(&event(noted)).await.is_err() {
                 return;
             }
         }
@@ -73,28 +72,6 @@ impl Service {
             }
         }
         who
-    }
-
-    /// An event with the name of what is fetched, where it has one by now.
-    fn event(&self, noted: Noted) -> Event {
-        let fetched = match &noted.news {
-            News::FetchStarted(hash, _) | News::FetchDone(hash, _) => Some(*hash),
-            News::FetchFailed(hash, _) => Some(*hash),
-            _ => None,
-        };
-        let mut event = event(noted);
-        let names = fetched.map(|hash| self.node.names_of(&hash, 1));
-        let name = names
-            .unwrap_or_default()
-            .first()
-            .map(|path| Named::new(path.as_bytes()));
-        if let EventKind::FetchStarted(fetch)
-        | EventKind::FetchDone(fetch)
-        | EventKind::FetchFailed(fetch) = &mut event.what
-        {
-            fetch.name = name;
-        }
-        event
     }
 }
 
@@ -137,9 +114,9 @@ pub(in crate::daemon) fn event(noted: Noted) -> Event {
         News::Added(path) => EventKind::FileAdded(named(&path)),
         News::Removed(path) => EventKind::FileRemoved(named(&path)),
         News::Changed(path) => EventKind::FileChanged(named(&path)),
-        News::FetchStarted(hash, size) => EventKind::FetchStarted(fetch(hash, size, None)),
-        News::FetchDone(hash, size) => EventKind::FetchDone(fetch(hash, size, None)),
-        News::FetchFailed(hash, why) => EventKind::FetchFailed(fetch(hash, 0, Some(why))),
+        News::FetchStarted(fetched) => EventKind::FetchStarted(fetch(&fetched, None)),
+        News::FetchDone(fetched) => EventKind::FetchDone(fetch(&fetched, None)),
+        News::FetchFailed(fetched, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
         News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
         News::Given(given) => EventKind::GiveStarted(give(&given)),
         News::MeshUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {
@@ -226,11 +203,11 @@ fn down_reason(why: DownReason) -> &'static str {
     }
 }
 
-fn fetch(hash: ContentHash, size_bytes: u64, why: Option<String>) -> FetchInfo {
+fn fetch(fetched: &Fetched, why: Option<String>) -> FetchInfo {
     FetchInfo {
-        hash: hash.to_string(),
-        size_bytes,
-        name: None,
+        hash: fetched.hash.to_string(),
+        size_bytes: fetched.size_bytes,
+        name: (fetched.name.as_ref()).map(|path| Named::new(path.as_bytes())),
         why,
     }
 }
