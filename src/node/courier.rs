@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -31,6 +31,9 @@ const WINDOW: usize = 8;
 const TRIES_MAX: u32 = 6;
 /// The first wait before that; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(500);
+/// How long a node may be busy with other files: longer than one of them that nothing more comes
+/// of stands in the way (`node::inbox::receive`, `COMING_PATIENCE`).
+const BUSY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long a node may take to hear a line.
 const SAY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a node may take to get a message.
@@ -264,6 +267,7 @@ impl Courier {
         sent: &Arc<AtomicU64>,
     ) -> Result<(), PushError> {
         let (mut failures, mut best, mut again) = (0, 0, false);
+        let until = Instant::now() + BUSY_PATIENCE;
         loop {
             let giving = Giving {
                 courier: self,
@@ -274,6 +278,8 @@ impl Courier {
             match giving.run(again).await {
                 Ok(()) => return Ok(()),
                 Err(Broken::ForGood(why)) => return Err(why),
+                Err(Broken::Busy) if Instant::now() > until => return Err(PushError::Busy),
+                Err(Broken::Busy) => tokio::time::sleep(RETRY_MIN).await,
                 Err(Broken::ForNow { to_bytes }) => {
                     // what got further begins to count anew
                     failures = if to_bytes > best { 1 } else { failures + 1 };
@@ -325,10 +331,12 @@ impl Recipient {
 /// How an attempt ended.
 enum Broken {
     ForGood(PushError),
-    /// The connection broke, or the node is busy, when it had so much.
+    /// The connection broke when it had so much.
     ForNow {
         to_bytes: u64,
     },
+    /// It has its hands full of other files.
+    Busy,
 }
 
 /// One attempt to give a file to a node.
@@ -412,6 +420,7 @@ fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Broken>
         Ok(Response::Refused { reason }) => {
             Err(Broken::ForGood(PushError::Refused { why: reason }))
         }
+        Ok(Response::Busy) => Err(Broken::Busy),
         Ok(_) => Err(Broken::ForNow { to_bytes: before }),
         Err(error) if error.is_retryable() => Err(Broken::ForNow { to_bytes: before }),
         Err(error) => Err(Broken::ForGood(PushError::Refused {

@@ -83,6 +83,19 @@ struct State {
     said: HashMap<NodeId, TokenBucket>,
 }
 
+/// Why something is not taken.
+enum No {
+    /// As many files are on their way as may be: once some have come it is.
+    Now,
+    Never(String),
+}
+
+impl From<String> for No {
+    fn from(reason: String) -> Self {
+        Self::Never(reason)
+    }
+}
+
 /// A file that has its name.
 struct Arrived {
     key: Key,
@@ -157,15 +170,16 @@ impl Inner {
                 hash,
                 offset,
                 bytes,
-            } => self.given((from, hash), offset, &bytes),
-            Push::Say { text } => self.said(from, text).map(Some),
-            Push::Message { bytes } => self.messaged(from, bytes).map(Some),
+            } => self.given((from, hash), offset, &bytes).map_err(No::Never),
+            Push::Say { text } => self.said(from, text).map(Some).map_err(No::Never),
+            Push::Message { bytes } => self.messaged(from, bytes).map(Some).map_err(No::Never),
         };
         match answered {
             Ok(Some(to_bytes)) => Response::Taken { to_bytes },
             // it was given up, or this node was started anew: it is to be offered again
             Ok(None) => Response::NotHere,
-            Err(reason) => Response::Refused { reason },
+            Err(No::Now) => Response::Busy,
+            Err(No::Never(reason)) => Response::Refused { reason },
         }
     }
 
@@ -186,7 +200,7 @@ impl Inner {
         is_open.then_some(inbox).ok_or_else(closed)
     }
 
-    fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, String> {
+    fn offered(&self, key: Key, name: &Bytes, size: u64, again: bool) -> Result<u64, No> {
         let inbox = self.takes_from(&key.0)?;
         let mut state = self.state.lock();
         if again && state.arrived.iter().any(|arrived| arrived.key == key) {
@@ -204,7 +218,7 @@ impl Inner {
         }
         let of_node = state.coming.keys().filter(|(node, _)| *node == key.0);
         if of_node.count() >= COMING_OF_NODE_MAX || state.coming.len() >= COMING_MAX {
-            return Err("too many files are on their way to it already".to_owned());
+            return Err(No::Now);
         }
         let coming = Coming::begin(inbox, key, name, size).map_err(|why| why.to_string())?;
         let coming = Arc::new(Mutex::new(coming));
@@ -213,7 +227,7 @@ impl Inner {
         let mut coming = coming.lock();
         self.tell(key.0, &coming, PushStage::Started);
         match size {
-            0 => self.finish(key, &mut coming),
+            0 => self.finish(key, &mut coming).map_err(No::Never),
             _ => Ok(0),
         }
     }

@@ -48,8 +48,11 @@ pub enum PushError {
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Disk(#[from] io::Error),
+    /// As many files are on their way to the peer as it takes at once, for long.
+    #[error("too many files are on their way to it: send this one when some of them have come")]
+    Busy,
     /// The peer says no.
-    #[error("it takes no such file: {why}")]
+    #[error("it refused: {why}")]
     Refused {
         /// In its own words.
         why: String,

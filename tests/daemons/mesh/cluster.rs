@@ -344,3 +344,27 @@ fn a_send_that_is_stopped_is_told_of_as_failed() {
     sending.finish(HANG_LIMIT);
     eventually("its end is told", SOON, || told("did not send gift.bin"));
 }
+
+#[apply(promise)]
+fn more_files_than_an_inbox_takes_at_once_are_sent_one_after_the_other() {
+    const FILES: usize = 24;
+    let mut cluster = Cluster::new();
+    let anna = start(&mut cluster, "anna", "");
+    let open = start(&mut cluster, "open", "'*'");
+    meet(&[&anna, &open]);
+    // as slow that all of them are on their way together
+    anna.cli(&["limits", "--up", "4MiB/s"]).expect_ok();
+    let names: Vec<String> = (0..FILES)
+        .map(|number| format!("gift-{number:02}"))
+        .collect();
+    let sending = names.iter().zip(0..).map(|(name, seed)| {
+        let file = cluster.folder.path().join(name);
+        fs::write(&file, noise(seed, 512 << 10)).unwrap();
+        start_send(&anna, file.to_str().unwrap())
+    });
+    let sending: Vec<Running> = sending.collect();
+    for sent in sending {
+        sent.finish(HANG_LIMIT).expect_ok();
+    }
+    assert_eq!(names_in(&open.home.join("inbox")), names);
+}
