@@ -315,11 +315,12 @@ impl Cluster {
         self.roster.live().values().copied()
     }
 
-    /// Every node that is remembered, by node.
+    /// Every node that is remembered, by node; none of a cluster that this node was in before.
     pub fn members(&self) -> Vec<MemberStatus> {
         let mut members: Vec<_> = self
             .roster
             .members()
+            .filter(|(member, _)| self.keyring.was_member(&member.node))
             .map(|(member, state)| MemberStatus {
                 member,
                 state: self.state_of(&member, state),

@@ -209,6 +209,12 @@ impl Keyring {
             .unwrap_or(true)
     }
 
+    /// Whether the node is a member or was one; anyone where there is no ledger.
+    pub fn was_member(&self, node: &NodeId) -> bool {
+        self.read_ledger(|ledger| ledger.certificate(node).is_some() || ledger.is_expelled(node))
+            .unwrap_or(true)
+    }
+
     /// Whether a node that is no member any more went by its own word.
     pub fn has_resigned(&self, node: &NodeId) -> bool {
         self.read_ledger(|ledger| ledger.has_resigned(node)) == Some(true)

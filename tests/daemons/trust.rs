@@ -288,6 +288,13 @@ fn joining_another_cluster_drops_the_one_before() {
     other.write("last.txt", b"last");
     two.wait_for_file("last.txt");
     assert!(!two.mounted("later.txt").exists());
+    let peers = two.cli(&["peers"]).expect_ok();
+    assert!(peers.contains("other"), "{peers}");
+    let before = one.cli(&["status", "--json"]).expect_json()["node"].to_string();
+    assert!(
+        !peers.contains("expelled") && !peers.contains(&before[1..9]),
+        "nobody of the cluster before: {peers}"
+    );
 }
 
 /// What waited would else be tried again and again, and lead into another cluster some day.
