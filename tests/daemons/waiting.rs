@@ -101,3 +101,29 @@ fn events_tell_of_a_node_that_comes_for_the_first_time_by_its_name() {
         });
     }
 }
+
+/// One that hangs, or was stopped by a signal: no shell is to wait for it.
+#[apply(promise)]
+fn a_daemon_that_does_not_answer_is_told_of_by_each_command_that_waits_for_it() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.write("film", b"film");
+    node.wait_for_file("film");
+    let file = node.share.join("film");
+    let send = ["send", file.to_str().unwrap(), "--to", "two"];
+    let commands: [&[&str]; 5] = [
+        &["events", "--follow"],
+        &["get", "film"],
+        &["pin", "film"],
+        &["prefetch", "film"],
+        &send,
+    ];
+    node.signal(libc::SIGSTOP);
+    let asking = commands.map(|command| start(&mut node.cli_command(command)));
+    for (command, asking) in commands.iter().zip(asking) {
+        let ended = asking.finish(HANG_LIMIT);
+        let told = ended.stderr.contains("the daemon does not answer");
+        assert!(told, "{command:?}: {}", ended.stderr);
+    }
+    node.signal(libc::SIGCONT);
+}

@@ -27,6 +27,12 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// nobody: a service manager keeps it, and who starts daemons otherwise does so at once.
 const ABANDONED_MAX: Duration = Duration::from_secs(2);
 
+/// How long nothing may come before the daemon is asked whether it is there at all: one that was
+/// stopped, or hangs, would else be waited for as one that has much to do.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+/// How long it may take to say so.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -146,12 +152,13 @@ impl Client {
         }))
     }
 
-    /// How long to wait for each reply from now on; none is for ever.
+    /// How long to wait for each reply from now on; none is for as long as the daemon is there.
     ///
     /// # Errors
     /// What the system says.
     pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ClientError> {
-        self.stream.set_read_timeout(patience)?;
+        let look = patience.map_or(LOOK_AFTER, |patience| patience.min(LOOK_AFTER));
+        self.stream.set_read_timeout(Some(look))?;
         self.patience = patience;
         Ok(())
     }
@@ -301,6 +308,7 @@ impl Client {
 
     fn next_message(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut buffer = vec![0; READ_BYTES];
+        let mut since = Instant::now();
         loop {
             if let Some(message) = self.inbox.next_message() {
                 return Ok(message);
@@ -314,15 +322,34 @@ impl Client {
                 Ok((length, descriptor)) => {
                     self.inbox.bytes_mut().extend_from_slice(&buffer[..length]);
                     self.descriptors.extend(descriptor);
+                    since = Instant::now();
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(ClientError::Silent),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let is_over = |patience| since.elapsed() >= patience;
+                    if self.patience.is_some_and(is_over) || !self.is_daemon_there() {
+                        return Err(ClientError::Silent);
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
                     return Err(ClientError::Closed);
                 }
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+}
+
+impl Client {
+    /// Whether the daemon answers what it has at hand. One that ends is there: it closes this
+    /// connection, too.
+    fn is_daemon_there(&self) -> bool {
+        let asked = Self::connect(std::slice::from_ref(&self.socket)).and_then(|mut other| {
+            other.set_patience(Some(LOOK_PATIENCE))?;
+            other.start(&Call::Limits {})?;
+            other.next_reply()
+        });
+        !matches!(asked, Err(ClientError::Silent))
     }
 }
 

@@ -60,6 +60,27 @@ async fn the_client_gets_what_the_node_answers() {
 }
 
 #[tokio::test]
+async fn an_answer_that_takes_long_is_waited_for_while_the_daemon_is_there() {
+    let held = parking_lot::Mutex::new(None);
+    let (_dir, sockets) = served(move |request| match request.call {
+        Call::Peers {} => *held.lock() = Some(request.reply),
+        // the client asks whether anybody is there
+        _ => {
+            request.reply.done(&Limits::default());
+            let reply: Option<ReplySink> = held.lock().take();
+            reply.unwrap().done(&Peers::default());
+        }
+    });
+    blocking(move || {
+        let mut client = Client::connect(&sockets).unwrap();
+        client.set_patience(None).unwrap();
+        let answer = client.call::<Peers>(&Call::Peers {});
+        assert_eq!(answer.unwrap(), Peers::default());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_file_comes_through_a_descriptor_at_full_length() {
     const SIZE_BYTES: usize = 8 << 20;
     let (_dir, sockets) = served(|request| {
