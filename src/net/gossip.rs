@@ -18,12 +18,19 @@ const BUFFER_BYTES: usize = 4 << 20;
 /// A UDP socket that never blocks its sender. Clones share it.
 #[derive(Clone, Debug)]
 pub struct UdpPort {
-    socket: Arc<UdpSocket>,
+    socket: Arc<std::net::UdpSocket>,
     local: SocketAddr,
 }
 
+/// Where what comes to a [`UdpPort`] is waited for: by the runtime that it was opened in.
+#[derive(Debug)]
+pub struct UdpInlet {
+    port: UdpPort,
+    socket: UdpSocket,
+}
+
 impl UdpPort {
-    /// Binds a socket. Needs a running tokio runtime.
+    /// Binds a socket.
     ///
     /// # Errors
     /// [`NetError::Bind`] names the address and the remedy.
@@ -48,7 +55,6 @@ impl UdpPort {
     }
 
     fn over(socket: std::net::UdpSocket) -> io::Result<Self> {
-        let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         Ok(Self {
             socket: Arc::new(socket),
@@ -61,6 +67,37 @@ impl UdpPort {
         self.local
     }
 
+    /// The receiving end. Needs a running tokio runtime, which is then told of what comes; one such
+    /// end at a time.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn inlet(&self) -> io::Result<UdpInlet> {
+        Ok(UdpInlet {
+            port: self.clone(),
+            socket: UdpSocket::from_std(self.socket.try_clone()?)?,
+        })
+    }
+
+    /// Hands a datagram to the kernel if it takes it now, else drops it: the protocol above repeats
+    /// what matters. True where it was taken.
+    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        let to = self.of_our_family(to).into();
+        SockRef::from(&*self.socket).send_to(datagram, &to).is_ok()
+    }
+
+    /// A socket for both families reaches IPv4 through mapped addresses.
+    fn of_our_family(&self, to: SocketAddr) -> SocketAddr {
+        match (self.local, to.ip()) {
+            (SocketAddr::V6(_), IpAddr::V4(ip)) => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
+            }
+            _ => to,
+        }
+    }
+}
+
+impl UdpInlet {
     /// Waits for the next datagram; gives how much of `buffer` it fills and who sent it. What does
     /// not fit is cut off, so the buffer should be one byte longer than the longest good datagram.
     /// Dropping the future loses nothing.
@@ -79,26 +116,14 @@ impl UdpPort {
 
     /// The next datagram, if one has come already.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let (length, from) = self.socket.try_recv_from(buffer).ok()?;
+        // straight from the kernel: the runtime's own call has none until it was told of readiness
+        let (length, from) = self.port.socket.recv_from(buffer).ok()?;
         Some((length, canonical(from)))
     }
 
-    /// Hands a datagram to the kernel if it takes it now, else drops it: the protocol above repeats
-    /// what matters. True where it was taken.
+    /// As [`UdpPort::send`].
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        // Straight to the kernel: the runtime's own call refuses until it was told of readiness.
-        let to = self.of_our_family(to).into();
-        SockRef::from(&*self.socket).send_to(datagram, &to).is_ok()
-    }
-
-    /// A socket for both families reaches IPv4 through mapped addresses.
-    fn of_our_family(&self, to: SocketAddr) -> SocketAddr {
-        match (self.local, to.ip()) {
-            (SocketAddr::V6(_), IpAddr::V4(ip)) => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
-            }
-            _ => to,
-        }
+        self.port.send(to, datagram)
     }
 }
 
@@ -133,7 +158,8 @@ mod tests {
         let (a, b) = (port("127.0.0.1:0"), port("127.0.0.1:0"));
         assert!(a.send(b.local_addr(), b"hello"));
         let mut buffer = [0; 16];
-        assert_eq!(b.recv(&mut buffer).await.unwrap(), (5, a.local_addr()));
+        let inlet = b.inlet().unwrap();
+        assert_eq!(inlet.recv(&mut buffer).await.unwrap(), (5, a.local_addr()));
         assert_eq!(&buffer[..5], b"hello");
     }
 
@@ -145,7 +171,8 @@ mod tests {
         a.send(gone, b"x");
         a.send(a.local_addr(), b"to myself");
         let mut buffer = [0; 16];
-        assert_eq!(a.recv(&mut buffer).await.unwrap(), (9, a.local_addr()));
+        let inlet = a.inlet().unwrap();
+        assert_eq!(inlet.recv(&mut buffer).await.unwrap(), (9, a.local_addr()));
     }
 
     #[tokio::test]
@@ -163,8 +190,12 @@ mod tests {
         let four = port("127.0.0.1:0");
         assert!(any.send(four.local_addr(), b"hi"));
         let mut buffer = [0; 4];
-        let (_, from) = four.recv(&mut buffer).await.unwrap();
+        let (_, from) = four.inlet().unwrap().recv(&mut buffer).await.unwrap();
         assert!(four.send(from, b"back"));
-        assert_eq!(any.recv(&mut buffer).await.unwrap(), (4, four.local_addr()));
+        let inlet = any.inlet().unwrap();
+        assert_eq!(
+            inlet.recv(&mut buffer).await.unwrap(),
+            (4, four.local_addr())
+        );
     }
 }

@@ -11,7 +11,7 @@
 //! | what | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
-//! | the event loop, what it keeps and what it publishes | `run`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | the event loop, what it keeps and what it publishes | `run`, `own_thread`, `receivers`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
 //! | what is answered beside the loop | `prompt`, `claims`, `offers`, `traffic` |
 //! | where this node can be reached | `address`, `reach` |
 //! | what the filesystem reads | `content`, `fixed`, `ahead` |
@@ -43,11 +43,13 @@ mod names;
 mod offence;
 mod offenders;
 mod offers;
+mod own_thread;
 mod persist;
 mod prompt;
 mod published;
 mod pulls;
 mod reach;
+mod receivers;
 mod recovery;
 mod run;
 mod sockets;

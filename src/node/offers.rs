@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 
+use super::own_thread::Beside;
 use crate::digest::{ContentHash, ContentKey};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
@@ -36,13 +36,7 @@ impl Offers {
     }
 
     /// Looks what is here of some contents, for a node that wants them.
-    pub fn look(
-        &self,
-        server: Server,
-        tasks: &mut JoinSet<()>,
-        from: NodeId,
-        hashes: Vec<ContentHash>,
-    ) {
+    pub fn look(&self, server: Server, tasks: &mut Beside, from: NodeId, hashes: Vec<ContentHash>) {
         let Ok(permit) = Arc::clone(&self.looks).try_acquire_owned() else {
             return;
         };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
 
+use super::own_thread::Beside;
 use super::published::Published;
 use crate::id::NodeId;
 use crate::net::peer::{PeerNet, Probed, ReplyTo};
@@ -37,7 +37,7 @@ impl Reaching {
         &self,
         net: &PeerNet,
         published: &Published,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Beside,
         from: NodeId,
         reply: ReplyTo,
     ) {

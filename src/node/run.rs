@@ -1,4 +1,4 @@
-//! The event loop: one task that owns the state machine and feeds it what happens.
+//! The event loop, which owns the state machine and feeds it what happens.
 //!
 //! Owns the state machine, the receiving ends of every queue, and the publishing of views and
 //! changes. It never waits for a peer or a disk: questions, offers and storing run beside it and
@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
 use super::checks::believable_now_s;
 use super::events::EventLog;
@@ -20,6 +19,7 @@ use super::machine::{Machine, NodeEvent, Outgoing, RequestId};
 use super::offence::Offence;
 use super::offenders::Offenders;
 use super::offers::{Offers, offer_of};
+use super::own_thread::Beside;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, Outdated, Published, Roll};
 use super::reach::Reaching;
@@ -30,7 +30,7 @@ use crate::catalogue::Change;
 use crate::cluster::{Leave, MemberState, MemberStatus};
 use crate::digest::ContentHash;
 use crate::id::NodeId;
-use crate::net::gossip::UdpPort;
+use crate::net::gossip::UdpInlet;
 use crate::net::lan::LanEvent;
 use crate::net::peer::{Incoming, PeerNet};
 use crate::share::ShareEvent;
@@ -69,7 +69,6 @@ pub(super) enum Command {
 
 /// The queues that feed the loop.
 pub(super) struct Inputs {
-    pub udp: UdpPort,
     pub incoming: mpsc::Receiver<Incoming>,
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheEvent>,
@@ -100,7 +99,7 @@ pub(super) struct Runner {
     parts: Parts,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     knocked: (mpsc::Sender<Knocked>, mpsc::Receiver<Knocked>),
-    tasks: JoinSet<()>,
+    tasks: Beside,
     views: ViewClock,
     roll: Roll,
     /// A large change is being worked in, a step each round.
@@ -121,7 +120,7 @@ impl Runner {
             parts,
             answers: mpsc::channel(ANSWERS_MAX),
             knocked: mpsc::channel(ANSWERS_MAX),
-            tasks: JoinSet::new(),
+            tasks: Beside::new(),
             views: ViewClock::new(Instant::now()),
             roll: Roll::default(),
             is_sweeping: true,
@@ -132,21 +131,21 @@ impl Runner {
     }
 
     /// Runs until the farewell is said or nobody holds the node any more.
-    pub(super) async fn run(mut self, mut inputs: Inputs) {
+    pub(super) async fn run(mut self, mut inputs: Inputs, udp: UdpInlet) {
         let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let mut shares_open = true;
         while !self.has_left {
             self.machine.keyring().tick(unix_now_s());
             self.machine.set_clock(believable_now_s());
-            self.settle(&inputs.udp);
+            self.settle(&udp);
             if !self.machine.catalogue().has_early_versions() {
                 self.parts.offenders.settle_dates();
             }
             let timeout = self.next_timeout();
             tokio::select! {
-                received = inputs.udp.recv(&mut datagram) => {
-                    self.handle_datagrams(received.ok(), &mut datagram, &inputs.udp);
+                received = udp.recv(&mut datagram) => {
+                    self.handle_datagrams(received.ok(), &mut datagram, &udp);
                 }
                 Some(incoming) = inputs.incoming.recv() => self.handle_incoming(incoming),
                 count = inputs.shares.recv_many(&mut share_events, SHARE_BATCH), if shares_open => {
@@ -165,21 +164,22 @@ impl Runner {
                 Some((to, offer)) = self.offers.next() => {
                     self.machine.send(Instant::now(), to, &Message::Offer(offer));
                 }
-                Some(_ended) = self.tasks.join_next() => {}
+                () = self.tasks.ended() => {}
                 command = inputs.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => break,
                 },
                 () = sleep_until(timeout) => {
                     // after a pause, answers that are here must not count as missing
-                    let first = inputs.udp.try_recv(&mut datagram);
-                    self.handle_datagrams(first, &mut datagram, &inputs.udp);
+                    let first = udp.try_recv(&mut datagram);
+                    self.handle_datagrams(first, &mut datagram, &udp);
                     self.machine.handle_timeout(Instant::now());
                 }
-                () = std::future::ready(()), if self.is_sweeping => {}
+                // the thread looks at its socket meanwhile
+                () = tokio::task::yield_now(), if self.is_sweeping => {}
             }
         }
-        self.settle(&inputs.udp);
+        self.settle(&udp);
         let responders = self.parts.fetcher.peer_records();
         let catalogue = self.machine.catalogue();
         self.parts.persister.finish(catalogue, responders);
@@ -208,7 +208,7 @@ impl Runner {
         &mut self,
         first: Option<(usize, SocketAddr)>,
         buffer: &mut [u8],
-        udp: &UdpPort,
+        udp: &UdpInlet,
     ) {
         let mut next = first;
         for _ in 0..DATAGRAM_BATCH {
@@ -339,7 +339,7 @@ impl Runner {
     }
 
     /// Hands on everything that the state machine has to give after an event.
-    fn settle(&mut self, udp: &UdpPort) {
+    fn settle(&mut self, udp: &UdpInlet) {
         // events first: what is done about them makes questions and datagrams
         while let Some(event) = self.machine.poll_event() {
             self.handle_event(event);

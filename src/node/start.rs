@@ -3,11 +3,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
@@ -24,30 +23,30 @@ use super::legacy::{self, Inlet, Legacy, LegacyParts, LegacySettings};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::offenders::Offenders;
+use super::own_thread::OwnThread;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
+use super::receivers::Receivers;
 use super::recovery::{self, Kept};
-use super::run::{COMMANDS_MAX, Command, Inputs, Parts, Runner};
+use super::run::{COMMANDS_MAX, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::store::{Responders, Store};
 use super::traffic::Traffic;
-use crate::cache::{Cache, CacheConfig, CacheEvent};
+use crate::cache::{Cache, CacheConfig};
 use crate::catalogue::Catalogue;
 use crate::cluster::ClusterConfig;
 use crate::id::{Generation, NodeName};
 use crate::net::PortPair;
 use crate::net::gossip::UdpPort;
 use crate::net::lan::{Lan, LanEvent};
-use crate::net::peer::{Incoming, PeerLimits, PeerNet};
-use crate::share::{ShareConfig, ShareEvent, ShareSet};
+use crate::net::peer::{PeerLimits, PeerNet};
+use crate::share::{ShareConfig, ShareSet};
 use crate::transfer::batches::Batches;
 use crate::transfer::{FetchConfig, FetchEvent, Fetcher, Server, ServerLimits};
 use crate::trust::{Invites, Keyring, NodeKey};
 
-/// Cache events on their way to the loop.
-const CACHE_EVENTS_MAX: usize = 4096;
 /// What is outdated on its way to the kernel's caches.
 const CHANGES_MAX: usize = 256;
 
@@ -153,6 +152,7 @@ impl Node {
             shares,
         };
         let receivers = Receivers {
+            own_thread: OwnThread::prepare(&udp)?,
             udp,
             incoming,
             shares: share_events,
@@ -185,15 +185,6 @@ struct Past {
     warnings: Vec<String>,
 }
 
-/// The queues that were opened with what fills them.
-struct Receivers {
-    udp: UdpPort,
-    incoming: mpsc::Receiver<Incoming>,
-    shares: mpsc::Receiver<ShareEvent>,
-    cache: std_mpsc::Receiver<CacheEvent>,
-    mesh: Option<TcpListener>,
-}
-
 /// What the legacy peers' plane takes part in.
 struct Surroundings<'a> {
     udp: &'a UdpPort,
@@ -202,25 +193,6 @@ struct Surroundings<'a> {
     content: &'a Arc<NodeContent>,
     events: &'a EventLog,
     changes: &'a mpsc::Sender<Outdated>,
-}
-
-impl Receivers {
-    fn into_inputs(
-        self,
-        fetches: mpsc::Receiver<FetchEvent>,
-        lan: mpsc::Receiver<LanEvent>,
-        commands: mpsc::Receiver<Command>,
-    ) -> Inputs {
-        Inputs {
-            udp: self.udp,
-            incoming: self.incoming,
-            shares: self.shares,
-            cache: bridge(self.cache),
-            fetches,
-            lan,
-            commands,
-        }
-    }
 }
 
 impl Builder {
@@ -277,8 +249,8 @@ impl Builder {
         self.net
             .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
         let machine = self.machine(catalogue, address, generation, &past.addresses);
-        let inputs = receivers.into_inputs(fetches, lan_events, command_queue);
-        tokio::spawn(Runner::new(machine, parts).run(inputs));
+        let runner = Runner::new(machine, parts);
+        receivers.feed(runner, fetches, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
         let running = Running {
             fetcher,
@@ -480,21 +452,4 @@ fn start_lan(config: &NodeConfig, bound: SocketAddr) -> (Option<Lan>, mpsc::Rece
         return (Some(lan), events);
     }
     (None, mpsc::channel(1).1)
-}
-
-/// The cache tells its events to a thread; the loop is a task.
-fn bridge(events: std_mpsc::Receiver<CacheEvent>) -> mpsc::Receiver<CacheEvent> {
-    let (to, from) = mpsc::channel(CACHE_EVENTS_MAX);
-    let forward = move || {
-        while let Ok(event) = events.recv() {
-            if to.blocking_send(event).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("cache-events".to_owned())
-        .spawn(forward)
-        .expect("a process that just started can start a thread");
-    from
 }

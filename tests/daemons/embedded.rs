@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use macro_rules_attribute::apply;
-use p2pfs::node::{FileError, Leave, News, Node, NodeBuilder};
+use p2pfs::node::{FileError, Leave, News, Node, NodeBuilder, Who};
 use p2pfs::path::SharedPath;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
@@ -257,4 +257,68 @@ fn names_events_and_reasons_are_told_by_the_node_itself() {
         assert_eq!(pair.near.prefetch(&path("docs")).unwrap().files(), 0);
         pair.stop().await;
     });
+}
+
+fn came(news: &News) -> Option<&Who> {
+    match news {
+        News::PeerUp(who) => Some(who),
+        _ => None,
+    }
+}
+
+fn went(news: &News) -> Option<&Who> {
+    match news {
+        News::PeerDown(who, _) => Some(who),
+        _ => None,
+    }
+}
+
+/// On a machine with more to do than processors, the threads that move bytes wait for their turn.
+#[apply(promise)]
+fn a_node_whose_threads_have_no_time_is_not_taken_for_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let runtime = || {
+        let one_thread = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        one_thread.unwrap()
+    };
+    let (here, busy) = (runtime(), runtime());
+    let near = here.block_on(builder(folder.path(), "near").start());
+    let near = near.unwrap();
+    let start = |runtime: &Runtime, name| {
+        let node = builder(folder.path(), name).seed(near.address()).start();
+        runtime.block_on(node).unwrap()
+    };
+    let far = start(&busy, "far");
+    let mut events = near.follow();
+    let mut next = |wanted: fn(&News) -> Option<&Who>| {
+        here.block_on(async {
+            loop {
+                let noted = events.next().await.expect("the node runs");
+                if let Some(who) = wanted(&noted.news) {
+                    return who.node;
+                }
+            }
+        })
+    };
+    assert_eq!(next(came), far.id());
+    let (is_held, holding) = std::sync::mpsc::channel();
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    busy.spawn(async move {
+        is_held.send(()).unwrap();
+        let _freed = held.recv();
+    });
+    holding.recv().unwrap();
+    // far would be given up no later than these
+    for name in ["third", "fourth"] {
+        let gone = runtime();
+        let dead = start(&gone, name);
+        assert_eq!(next(came), dead.id());
+        gone.shutdown_background();
+        assert_eq!(next(went), dead.id());
+    }
+    drop(free);
 }

@@ -14,7 +14,7 @@ use p2pfs::cluster::{Cluster as Membership, ClusterConfig, Event, Member};
 use p2pfs::digest::ContentHash;
 use p2pfs::id::{Generation, NodeId};
 use p2pfs::net::PortPair;
-use p2pfs::net::gossip::UdpPort;
+use p2pfs::net::gossip::UdpInlet;
 use p2pfs::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
 use p2pfs::path::SharedPath;
 use p2pfs::trust::{Claim, Keyring, NodeKey, SignedStatement, Statement};
@@ -158,7 +158,7 @@ impl Hostile {
         );
         let life = Life {
             membership,
-            udp: ports.udp,
+            udp: ports.udp.inlet().unwrap(),
             incoming,
             queue,
             said: said.clone(),
@@ -352,7 +352,7 @@ impl Hostile {
 
 struct Life {
     membership: Membership,
-    udp: UdpPort,
+    udp: UdpInlet,
     incoming: mpsc::Receiver<Incoming>,
     queue: mpsc::UnboundedReceiver<Order>,
     said: Arc<Mutex<Said>>,
