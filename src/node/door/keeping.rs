@@ -1,10 +1,11 @@
 //! Bringing files here and keeping them, and sharing folders.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::vec;
 
 use tempfile::NamedTempFile;
 use tokio::fs::File;
@@ -40,7 +41,8 @@ pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
 pub struct Prefetch {
     fetcher: Fetcher,
     here: Here,
-    waiting: btree_map::IntoIter<ContentHash, (u64, SharedPath)>,
+    /// The smallest first: none of them waits behind a large one for long.
+    waiting: vec::IntoIter<(ContentHash, (u64, SharedPath))>,
     running: JoinSet<(ContentHash, Fetched)>,
     /// How far those that run are.
     on_their_way: BTreeMap<ContentHash, watch::Receiver<FillProgress>>,
@@ -263,11 +265,12 @@ impl Node {
     pub fn fetch(&self, contents: Contents) -> Prefetch {
         let here = self.here();
         let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
-        let contents: Contents = missing.collect();
+        let mut contents: Vec<_> = missing.collect();
+        contents.sort_by_key(|(_, (size_bytes, _))| *size_bytes);
         Prefetch {
             fetcher: self.running.fetcher.clone(),
             files: contents.len(),
-            bytes: contents.values().map(|(size, _)| size).sum(),
+            bytes: contents.iter().map(|(_, (size_bytes, _))| size_bytes).sum(),
             waiting: contents.into_iter(),
             running: JoinSet::new(),
             on_their_way: BTreeMap::new(),

@@ -161,3 +161,33 @@ fn what_is_pinned_is_told_at_once_whatever_of_it_is_here() {
     assert_eq!(entry["names"][0]["path"], "file", "{listed}");
     assert_eq!(status["cache"]["pinned_bytes"], 8 << 20, "{status}");
 }
+
+#[apply(promise)]
+fn what_is_pinned_later_does_not_wait_behind_large_pins() {
+    const LARGE: usize = 6;
+    let mut cluster = Cluster::new();
+    let author = cluster.start("author");
+    let reader = cluster.start("reader");
+    for number in 0..LARGE {
+        author.write(&format!("large/{number}"), &noise(number as u64, 8 << 20));
+        reader.wait_for_file(&format!("large/{number}"));
+    }
+    author.write("small", &noise(77, 60_000));
+    reader.wait_for_file("small");
+    // all of it takes a minute and a half
+    author.cli(&["limits", "--up", "512KiB/s"]).expect_ok();
+    reader.cli(&["pin", "large"]).expect_ok();
+    reader.cli(&["pin", "small"]).expect_ok();
+    let cached = |name: &str| {
+        let listed = reader.cli(&["ls", "--json", name]).expect_json();
+        let entries = listed["entries"].as_array().unwrap().clone();
+        let bytes = entries
+            .iter()
+            .map(|it| it["cached_bytes"].as_u64().unwrap());
+        bytes.sum::<u64>()
+    };
+    eventually("the small one is here", HANG_LIMIT, || {
+        cached("small") == 60_000
+    });
+    assert!(cached("large") < (LARGE as u64) << 22, "most are not");
+}
