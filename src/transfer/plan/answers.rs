@@ -105,11 +105,23 @@ impl Plan {
                 Timer::FillDeadline(content) => self.give_up_filling(now, content),
                 Timer::Idle(content) => self.close_if_idle(now, content),
                 Timer::Wanted(content) => self.call_up_all(&content),
+                Timer::GetAnyway(content) => self.get_anyway(&content),
                 Timer::Rested(node) => self.wake(node),
                 Timer::Survey(content) => self.survey(now, content),
                 Timer::Stripe(content) => self.look_at_stripes(&content),
                 Timer::Again => {}
             }
+        }
+    }
+
+    /// Looks for holders beside those that are known, or later where nothing is wanted just now.
+    fn get_anyway(&mut self, content: &ContentKey) {
+        let Some(fetch) = self.fetches.get_mut(content) else {
+            return;
+        };
+        match fetch.is_idle() {
+            true => fetch.is_to_get = !fetch.is_complete(),
+            false => self.events.push_back(PlanEvent::Wanted(*content)),
         }
     }
 

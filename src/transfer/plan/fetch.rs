@@ -91,6 +91,8 @@ pub(super) struct Fetch {
     gone: BTreeMap<NodeId, Instant>,
     wanted_next: Instant,
     wanted_pause: Duration,
+    /// Other holders are to be looked for once something of it is wanted for more than a moment.
+    pub is_to_get: bool,
     /// Some bytes that are wanted can be asked of nobody who is known: other holders are looked
     /// for.
     pub starved: bool,
@@ -121,6 +123,7 @@ impl Fetch {
             gone: BTreeMap::new(),
             wanted_next: now,
             wanted_pause: WANTED_MIN,
+            is_to_get: false,
             starved: false,
             lied_to: false,
         }

@@ -94,6 +94,9 @@ pub const FETCHES_MAX: usize = 1024;
 pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
+/// How long after something of it is wanted: a short read of a holder that is known is over by
+/// then, and the question would only be in its way.
+const GET_ANYWAY_AFTER: Duration = Duration::from_millis(3);
 /// A reader whose file makes no progress waits for its turn at a holder that is at work for others,
 /// but not beyond so many times its patience.
 const TURN_PATIENCE: u32 = 6;
@@ -134,6 +137,8 @@ enum Timer {
     Deadline(DemandId),
     FillDeadline(ContentKey),
     Wanted(ContentKey),
+    /// Other holders are looked for if something of the file is still wanted.
+    GetAnyway(ContentKey),
     Idle(ContentKey),
     /// A peer's rest is over.
     Rested(NodeId),
@@ -228,10 +233,8 @@ impl Plan {
                 .map(|(content, _)| *content);
             self.close(&oldest.ok_or(PlanError::TooMany)?);
         }
-        let fetch = Fetch::new(content.size_bytes, present, now);
-        if content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete() {
-            self.events.push_back(PlanEvent::Wanted(content));
-        }
+        let mut fetch = Fetch::new(content.size_bytes, present, now);
+        fetch.is_to_get = content.size_bytes > GET_ANYWAY_BYTES && !fetch.is_complete();
         self.fetches.insert(content, fetch);
         self.timers
             .insert((now + self.config.idle, Timer::Idle(content)));
@@ -340,6 +343,7 @@ impl Plan {
         }
         fetch.waits.insert(range, id);
         fetch.hungry.insert(id);
+        let gets = std::mem::take(&mut fetch.is_to_get);
         let demand = Demand {
             content,
             range,
@@ -350,6 +354,7 @@ impl Plan {
         };
         self.demands.insert(id, demand);
         self.timers.insert((deadline, Timer::Deadline(id)));
+        self.get_soon(now, content, gets);
         self.call_up(&content, Want::Demand);
         self.hurry_what_is_asked(now, &content, range);
         Ok(id)
@@ -372,9 +377,18 @@ impl Plan {
             since: now,
             patience,
         });
+        let gets = std::mem::take(&mut fetch.is_to_get);
         self.timers
             .insert((now + patience, Timer::FillDeadline(content)));
+        self.get_soon(now, content, gets);
         self.call_up(&content, Want::Fill);
+    }
+
+    fn get_soon(&mut self, now: Instant, content: ContentKey, gets: bool) {
+        if gets {
+            let at = now + GET_ANYWAY_AFTER;
+            self.timers.insert((at, Timer::GetAnyway(content)));
+        }
     }
 
     /// Nobody wants the whole file any more; what is asked already may still come.

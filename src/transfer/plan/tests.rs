@@ -238,8 +238,21 @@ fn nothing_more_is_asked_for_a_reader_that_has_gone() {
         .unwrap();
     bench.plan.cancel(id);
     assert_eq!(bench.plan.poll_request(bench.now), None);
-    assert_eq!(bench.plan.poll_event(), Some(PlanEvent::Wanted(content)));
     assert_eq!(bench.plan.poll_event(), None);
+}
+
+#[test]
+fn a_short_read_of_a_known_holder_asks_nobody_else_and_a_longer_one_does() {
+    let mut bench = Bench::new(15);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, 64 * MIB, &[peer]);
+    let has_asked = |bench: &Bench| bench.events.contains(&PlanEvent::Wanted(content));
+    bench.read(Reader::new(content, vec![page(700)]));
+    bench.run(Duration::from_secs(1));
+    assert!(bench.readers[0].done_at.is_some() && !has_asked(&bench));
+    bench.read(Reader::sequential(content, 16 * MIB));
+    bench.run(Duration::from_secs(1));
+    assert!(has_asked(&bench));
 }
 
 #[test]

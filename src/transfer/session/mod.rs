@@ -60,6 +60,7 @@ struct OpenFile<O: Owner> {
     fillers: Vec<(FillId, O::Filler)>,
     /// The plan has all of it; the cache may still be storing.
     filled: bool,
+    told_start: bool,
     told_done: bool,
     /// Whether its end was seen, which proves its size.
     is_proven: bool,
@@ -108,6 +109,7 @@ impl<O: Owner> Session<O> {
         self.take_events(now);
         while let Some(request) = self.plan.poll_request(now).filter(|_| !self.stopped) {
             self.take_events(now);
+            self.tell_start(&request.content);
             let file = self.files.get(&request.content);
             let address = file.and_then(|file| file.addresses.get(&request.node));
             self.actions.sends.push(SendRange {
@@ -118,6 +120,17 @@ impl<O: Owner> Session<O> {
         }
         self.take_events(now);
         std::mem::take(&mut self.actions)
+    }
+
+    /// A fetch begins with its first request, which those who are told of it do not hold up.
+    fn tell_start(&mut self, content: &ContentKey) {
+        let file = self.files.get_mut(content).filter(|it| !it.told_start);
+        if let Some(file) = file {
+            file.told_start = true;
+            let ContentKey { hash, size_bytes } = *content;
+            let started = FetchEvent::Started { hash, size_bytes };
+            self.actions.events.push(started);
+        }
     }
 
     /// When to call [`Session::handle_timeout`] at the latest.
@@ -174,11 +187,6 @@ impl<O: Owner> Session<O> {
         let end = ByteRange::new(content.size_bytes.saturating_sub(1), content.size_bytes);
         let is_proven = !end.is_empty() && cached.present.contains(end);
         self.plan.open(now, content, cached.present)?;
-        if !cached.is_complete {
-            let ContentKey { hash, size_bytes } = content;
-            let started = FetchEvent::Started { hash, size_bytes };
-            self.actions.events.push(started);
-        }
         let file = OpenFile {
             cache: cached.file,
             is_complete: cached.is_complete,
@@ -186,6 +194,7 @@ impl<O: Owner> Session<O> {
             looked_at: now,
             fillers: Vec::new(),
             filled: false,
+            told_start: cached.is_complete,
             told_done: cached.is_complete,
             is_proven,
             is_disputed: false,
