@@ -154,6 +154,7 @@
 //! | a notification that crosses an answer drops nothing | it is sent again | `fuse::notify::again` |
 //! | somebody may write to the cache's files while no daemon runs | a clean stop vouches for a file only with its change time, which nobody can set back | `cache::layout` |
 //! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
+//! | threads that encrypt and hash have used up their share where others want the processors too, and wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!
 //! # Where to change what
