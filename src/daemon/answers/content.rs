@@ -177,7 +177,9 @@ fn remedy_of(error: FsError) -> Option<&'static str> {
         FsError::Unverified => {
             Some("p2pfs peers names who sent them; try again once another has it")
         }
-        FsError::Gone => Some("it was replaced or removed meanwhile: get it anew"),
+        FsError::Gone => Some(
+            "it was replaced or removed meanwhile, or who had it is no member any more: get it anew",
+        ),
         FsError::TooManyHandles => Some("try again when fewer files are open"),
         FsError::NoRoom => Some("p2pfs cache resize gives it more, p2pfs cache clear empties it"),
         FsError::Disk => Some("p2pfs doctor says which disk, and what helps"),
