@@ -304,10 +304,11 @@ impl Ledger {
         }
     }
 
-    /// Admits a node.
+    /// Admits a node. One that went out with who had let it in comes back as a new member: nothing
+    /// counts again of what it signed or owned before.
     ///
     /// # Errors
-    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`].
+    /// [`TrustError::NotAdmin`], [`TrustError::LedgerFull`]; nothing was changed then.
     pub fn admit(
         &mut self,
         key: &NodeKey,
@@ -317,7 +318,12 @@ impl Ledger {
         now_s: u64,
     ) -> Result<SignedStatement, TrustError> {
         self.check_admin(key, now_s)?;
-        let over = self.standing.over.get(&node).copied().unwrap_or(0);
+        let mut after = self.clone();
+        if let Some(term) = self.fallen_term(&node) {
+            let stands = None;
+            after.state(key, Claim::Expel { node, term, stands }, now_s)?;
+        }
+        let over = after.standing.over.get(&node).copied().unwrap_or(0);
         let claim = Claim::Admit {
             node,
             name,
@@ -325,7 +331,9 @@ impl Ledger {
             until_s: None,
             term: over.saturating_add(1),
         };
-        self.state(key, claim, now_s)
+        let admitted = after.state(key, claim, now_s)?;
+        *self = after;
+        Ok(admitted)
     }
 
     /// Puts a node out; of itself a node says so that it goes.

@@ -79,6 +79,20 @@ impl Ledger {
         named.max_by_key(|(at_s, _)| *at_s).map(|it| it.1.clone())
     }
 
+    /// The last term of a node that went out with who had let it in, and whose own membership
+    /// nobody has ended. None of a member.
+    pub(super) fn fallen_term(&self, who: &NodeId) -> Option<u32> {
+        self.fell_with(who)?;
+        let all = self.statements.values().map(|signed| &signed.statement);
+        let terms = all.filter_map(|statement| match &statement.claim {
+            Claim::Admit { node, term, .. } if node == who => Some(*term),
+            _ => None,
+        });
+        let last = terms.max()?;
+        let over = self.standing.over.get(who).copied().unwrap_or(0);
+        (last > over).then_some(last)
+    }
+
     /// The word by which those are out whose certificate counts no more, so that this node's does
     /// not either; none of a member, and of one that nobody ever admitted.
     pub(super) fn fell_with(&self, who: &NodeId) -> Option<&SignedStatement> {

@@ -102,6 +102,31 @@ fn whom_one_that_is_out_let_in_can_be_put_out_later_by_anybody_who_could_expel_i
     assert_eq!(members(&ledger), [1, 2, 3, 4]);
 }
 
+#[test]
+fn who_went_out_with_another_and_is_let_in_again_brings_back_nobody_and_owns_nothing() {
+    let mut ledger = let_in();
+    own(&mut ledger, 1, "docs", Some(4)).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    assert_eq!(members(&ledger), [1, 3]);
+    ledger.admit(&key(1), id(4), name(4), true, 60).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4], "whom it had let in stays out");
+    assert_eq!(owner(&ledger, "docs"), None);
+    assert!(ledger.is_admin(&id(4), 100));
+    // in whatever order the statements are heard
+    let mut backwards: Vec<_> = ledger.statements().cloned().collect();
+    backwards[1..].reverse();
+    let heard = Ledger::of(backwards).unwrap();
+    assert_eq!(members(&heard), [1, 3, 4]);
+    // what it says from now on counts
+    ledger.admit(&key(4), id(5), name(5), false, 70).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4, 5]);
+    // and it can be put out and come back as any other
+    ledger.expel(&key(1), id(4), 80).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 5]);
+    ledger.admit(&key(1), id(4), name(4), false, 90).unwrap();
+    assert_eq!(members(&ledger), [1, 3, 4, 5]);
+}
+
 /// So many certificates that node 2 signs, for keys that nobody has.
 fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
     let mut all: Vec<SignedStatement> = Vec::new();
