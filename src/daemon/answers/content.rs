@@ -178,7 +178,7 @@ fn remedy_of(error: FsError) -> Option<&'static str> {
             Some("p2pfs peers names who sent them; try again once another has it")
         }
         FsError::Gone => Some(
-            "it was replaced or removed meanwhile, or who had it is no member any more: get it anew",
+            "it was replaced or removed meanwhile, or who had it left the cluster: get it anew",
         ),
         FsError::TooManyHandles => Some("try again when fewer files are open"),
         FsError::NoRoom => Some("p2pfs cache resize gives it more, p2pfs cache clear empties it"),
