@@ -75,6 +75,10 @@ impl Owner for Client {
     }
 }
 
+/// A session that is woken so much too late was in a process that did not run: it was stopped or
+/// frozen, or others had the processors. Far less than a reader has patience.
+const PAUSE: Duration = Duration::from_secs(1);
+
 struct State {
     session: Session<Client>,
     /// When the session will be woken.
@@ -233,8 +237,9 @@ impl Fetcher {
     /// Until when a read waits if nothing more comes; nothing where it waits no more. It moves on
     /// as bytes of the file arrive.
     pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
-        let now = Instant::now();
-        self.inner.state.lock().session.waits_until(now, ticket.0?)
+        let mut state = self.inner.state.lock();
+        let now = state.now();
+        state.session.waits_until(now, ticket.0?)
     }
 
     /// Takes a read back: its reply is called with [`TransferError::Cancelled`], unless it was
@@ -328,7 +333,7 @@ impl Inner {
     fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut Session<Client>, Instant) -> R) -> R {
         let (result, actions, is_sooner) = {
             let mut state = self.state.lock();
-            let now = Instant::now();
+            let now = state.now();
             let result = tell(&mut state.session, now);
             let actions = state.session.actions(now);
             (result, actions, state.rearm())
@@ -382,6 +387,16 @@ impl Inner {
 }
 
 impl State {
+    /// The time; where the session should have been woken long ago, this node did not run.
+    fn now(&mut self) -> Instant {
+        let now = Instant::now();
+        let late = self.armed.map(|at| now.saturating_duration_since(at));
+        if let Some(late) = late.filter(|late| *late >= PAUSE) {
+            self.session.note_pause(now, late);
+        }
+        now
+    }
+
     /// Whether the session wants to be woken sooner than it will be.
     fn rearm(&mut self) -> bool {
         let Some(next) = self.session.poll_timeout() else {

@@ -281,7 +281,9 @@ impl Plan {
         let own = fetch.progress_at.map_or(since, |at| at.max(since));
         let longest = own + patience * (TURN_PATIENCE - 1);
         let of_holders = self.latest_of_holders(now, fetch);
-        of_holders.map_or(own, |at| at.min(longest).max(own)) + patience
+        let until = of_holders.map_or(own, |at| at.min(longest).max(own)) + patience;
+        self.excused_until(patience)
+            .map_or(until, |excused| until.max(excused))
     }
 
     fn latest_of_holders(&self, now: Instant, fetch: &Fetch) -> Option<Instant> {

@@ -20,6 +20,7 @@
 //! | its words | `terms` |
 //! | what is known of a file on its way, and of who reads it | `fetch`, `places`, `streams` |
 //! | what is known of a peer | `peer`, `silence`, `past`, `record` |
+//! | times in which this node did not run | `pause` |
 //! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `swarm` and `fellows` where many want one file, `metered` |
 //! | what becomes of requests | `answers`, `hedge`, `beside`, `closing` |
 //! | what people are told | `report` |
@@ -34,6 +35,7 @@ mod fetch;
 mod hedge;
 mod metered;
 mod past;
+mod pause;
 mod peer;
 mod places;
 mod record;
@@ -178,6 +180,8 @@ pub struct Plan {
     metered: bool,
     /// Looks at one thing, all calls together.
     steps: Cell<u64>,
+    /// When this node last did not run for a while.
+    pause: Option<pause::Pause>,
 }
 
 impl Plan {
@@ -200,6 +204,7 @@ impl Plan {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             next_id: 0,
+            pause: None,
             established_streams: 0,
             ahead_budget_bytes: None,
             metered: false,

@@ -256,6 +256,31 @@ fn a_short_read_of_a_known_holder_asks_nobody_else_and_a_longer_one_does() {
 }
 
 #[test]
+fn the_time_in_which_this_node_did_not_run_counts_for_no_reader() {
+    let mut bench = Bench::new(15);
+    let peer = bench.peer(1, SimPeer::new(20, 1e6));
+    let content = bench.file(1, 64 * MIB, &[peer]);
+    let (range, deadline) = (page(7), bench.now + PATIENCE);
+    let demand = bench.plan.demand(bench.now, content, range, deadline);
+    let id = demand.unwrap();
+    while bench.plan.poll_request(bench.now).is_some() {}
+    // it is stopped for longer than a reader has patience
+    let woken = bench.now + PATIENCE + PATIENCE / 4;
+    bench.plan.note_pause(woken, PATIENCE + PATIENCE / 4);
+    assert!(bench.plan.waits_until(woken, id) > Some(woken));
+    let has_failed = |plan: &mut Plan| {
+        let mut events = std::iter::from_fn(|| plan.poll_event());
+        events.any(|event| matches!(event, PlanEvent::Failed(..)))
+    };
+    bench.plan.handle_timeout(woken);
+    assert!(!has_failed(&mut bench.plan));
+    // and where nothing comes afterwards either, there is an end
+    let end = woken + PATIENCE;
+    bench.plan.handle_timeout(end);
+    assert!(has_failed(&mut bench.plan));
+}
+
+#[test]
 fn an_unused_fetch_is_forgotten() {
     let mut bench = Bench::new(16);
     let peer = bench.peer(1, SimPeer::new(1, LAN));

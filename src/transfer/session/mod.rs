@@ -138,6 +138,11 @@ impl<O: Owner> Session<O> {
         self.plan.poll_timeout()
     }
 
+    /// This node did not run for so long until now: no wait counts that.
+    pub fn note_pause(&mut self, now: Instant, took: Duration) {
+        self.plan.note_pause(now, took);
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.plan.handle_timeout(now);
