@@ -211,8 +211,11 @@ impl Keyring {
 
     /// Whether the node is a member or was one; anyone where there is no ledger.
     pub fn was_member(&self, node: &NodeId) -> bool {
-        self.read_ledger(|ledger| ledger.certificate(node).is_some() || ledger.is_expelled(node))
-            .unwrap_or(true)
+        // by its own end or that of who had let it in
+        let was_in = |ledger: &Ledger| {
+            ledger.certificate(node).is_some() || ledger.expulsion(node).is_some()
+        };
+        self.read_ledger(was_in).unwrap_or(true)
     }
 
     /// Whether a node that is no member any more went by its own word.

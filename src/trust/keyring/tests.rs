@@ -106,6 +106,20 @@ fn what_does_not_make_this_node_a_member_is_not_joined() {
 }
 
 #[test]
+fn who_went_out_with_another_was_a_member_and_a_stranger_never_was() {
+    let one = founded(1);
+    let id = |n| key(n).node_id();
+    one.admit(&key(1), id(2), name(2), true).unwrap();
+    one.state(|ledger| ledger.admit(&key(2), id(3), name(3), false, 100))
+        .unwrap();
+    one.expel_with_admitted(&key(1), id(2)).unwrap();
+    for n in [1, 2, 3] {
+        assert!(one.was_member(&id(n)), "{n}");
+    }
+    assert!(!one.is_member(&id(3)) && !one.was_member(&id(9)));
+}
+
+#[test]
 fn after_an_expulsion_the_others_have_a_fresh_secret_and_the_old_one_ends() {
     let (one, two, out) = (founded(1), founded(2), founded(3));
     join(&one, 1, &two, 2);
