@@ -338,9 +338,7 @@ impl Client {
             }
         }
     }
-}
 
-impl Client {
     /// Whether the daemon answers what it has at hand. One that ends is there: it closes this
     /// connection, too.
     fn is_daemon_there(&self) -> bool {
