@@ -85,6 +85,10 @@ pub enum ShareError {
     /// The node begins, and not all of its shares were added yet; soon it is known.
     #[error("the shares are being added")]
     Beginning,
+    /// Its name is gone, or was taken by another, a moment ago; soon it is known whether it has a
+    /// new one.
+    #[error("the file is looked for under another name")]
+    Missed,
     /// The name is not, or no longer, a thing that is shared.
     #[error("the name is not shared any more")]
     NotHere,
@@ -129,7 +133,7 @@ impl ShareError {
     pub fn is_want(&self) -> bool {
         match self {
             Self::Io(error) => is_want(error),
-            Self::Beginning => true,
+            Self::Beginning | Self::Missed => true,
             _ => false,
         }
     }

@@ -185,6 +185,7 @@ impl State {
         self.count(slot, 1);
         self.tree.note_content(slot, &hash);
         self.kept.note_shown(&hash, true, Instant::now());
+        self.moved.forget(&hash);
         let row = Row {
             identity: seen.identity,
             hash,
@@ -276,6 +277,7 @@ impl State {
     /// The bytes of a content were found changed: every entry with it goes until it was read again.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
         self.order.step();
+        self.moved.forget(hash);
         let slots: Vec<Slot> = self.tree.with_content(hash).collect();
         for slot in slots {
             let Some(file) = self.tree.file(slot) else {

@@ -72,6 +72,7 @@ mod packed;
 mod part;
 mod queue;
 mod reading;
+mod renamed;
 mod round_robin;
 mod runs;
 mod scanner;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::identity::{Identity, Seen, Stamp, is_recent};
 use super::left_out::LeftOutWhy;
 use super::queue::{Rest, Stage};
+use super::renamed::NewName;
 use super::state::{Recheck, State};
 use super::tree::{Body, DirectoryBody, LeftOutBody, Slot, SymlinkBody};
 use super::watch::Cause;
@@ -144,7 +145,21 @@ impl State {
             }
             return;
         }
+        if listed.is_none() {
+            self.note_moved(slot, &seen.identity);
+        }
         self.schedule(slot, seen, cause, now);
+    }
+
+    /// A file that was read under another name: until it is read under this one, it is served as
+    /// what it was, which is checked.
+    fn note_moved(&mut self, slot: Slot, seen: &Identity) {
+        if let Some(row) = self.ledger.get(seen.dev, seen.ino)
+            && row.identity.same_but_ctime(seen)
+        {
+            let identity = row.identity;
+            self.moved.note(row.hash, NewName { slot, identity });
+        }
     }
 
     /// Whether the file was hashed while it may have been written to.

@@ -102,6 +102,9 @@ impl Scanner {
             if self.has_work() {
                 continue;
             }
+            if self.watches.next_due().is_none() {
+                self.shared.note_looked(asked);
+            }
             if self.has_told_all() {
                 self.shared.note_settled(asked);
                 self.tidy_ledger();

@@ -1,5 +1,6 @@
 //! What the threads of the shares have in common.
 
+use std::hash::Hash;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::at_work::Hashers;
 use super::beneath::Beneath;
 use super::outboards::Outboards;
+use super::renamed::Missed;
 use super::state::State;
+use crate::digest::ContentHash;
 
 /// The scanner changes what a look at the disk found, the hashers what reading a file found, and
 /// callers what is shared at all; each under the one lock of the state, none while it waits for
@@ -22,6 +25,7 @@ pub(super) struct Shared {
     pub(super) hashing: Condvar,
     settling: Mutex<Settling>,
     settled: Condvar,
+    missed: Mutex<Missed>,
     pub(super) waker: OwnedFd,
     pub(super) hashers: Hashers,
     stopping: AtomicBool,
@@ -36,6 +40,9 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Settling {
     asked: u64,
+    /// Up to here all that was reported was looked at.
+    looked: u64,
+    /// Up to here it was read, too, and told.
     reached: u64,
 }
 
@@ -52,6 +59,7 @@ impl Shared {
             hashing: Condvar::new(),
             settling: Mutex::default(),
             settled: Condvar::new(),
+            missed: Mutex::new(Missed::new()),
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             hashers: Hashers::default(),
             stopping: AtomicBool::new(false),
@@ -91,6 +99,30 @@ impl Shared {
     /// What was asked to settle so far; to be read before anything is looked at.
     pub(super) fn settling_asked(&self) -> u64 {
         self.lock_settling().asked
+    }
+
+    /// All that was reported when `asked` was asked has been looked at.
+    pub(super) fn note_looked(&self, asked: u64) {
+        let mut settling = self.lock_settling();
+        settling.looked = settling.looked.max(asked);
+    }
+
+    /// The looks that were done so far; to be read before names are taken from the listing.
+    pub(super) fn looked(&self) -> u64 {
+        self.lock_settling().looked
+    }
+
+    /// Whether a content that was not found under the `names` that it is listed under may be found
+    /// under another, which the scanner has yet to look at, and is made to.
+    pub(super) fn may_be_renamed(&self, hash: &ContentHash, names: impl Hash, looked: u64) -> bool {
+        let ask = || {
+            let mut settling = self.lock_settling();
+            settling.asked += 1;
+            self.wake();
+            settling.asked
+        };
+        let mut missed = self.missed.lock();
+        missed.is_looked_for(hash, names, looked, ask, Instant::now())
     }
 
     /// All that was there to be seen when `asked` was asked has been told.

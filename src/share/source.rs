@@ -77,10 +77,12 @@ impl ShareSet {
     ///
     /// # Errors
     /// [`ShareError::NotHere`] where there is none; an error that [is a want](ShareError::is_want)
-    /// where one could not be opened that may be the one, or was not added yet.
+    /// where one could not be opened that may be the one, was not added yet, or may just have been
+    /// renamed.
     pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
         let shared = &self.inner.shared;
-        let (mut denied, mut want) = (false, None);
+        let looked = shared.looked();
+        let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
         for candidate in self.candidates(hash) {
             let Candidate { dir, path, .. } = &candidate;
             let opened = shared
@@ -91,13 +93,16 @@ impl ShareSet {
                 Ok(opened) => opened,
                 Err(error) => {
                     want = want.or(beneath::is_want(error).then_some(error));
+                    if beneath::is_absence(error) {
+                        missed.push((candidate.dir, candidate.path));
+                    }
                     continue;
                 }
             };
             match candidate.judge(&seen) {
                 Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
                 Judged::Denied => denied = true,
-                Judged::Other => {}
+                Judged::Other => missed.push((candidate.dir, candidate.path)),
             }
         }
         if denied {
@@ -106,7 +111,13 @@ impl ShareSet {
         }
         match want {
             Some(error) => Err(error.into()),
-            None => self.replaced(hash),
+            None => self.replaced(hash).map_err(|error| {
+                let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
+                match is_absent && shared.may_be_renamed(hash, &missed, looked) {
+                    true => ShareError::Missed,
+                    false => error,
+                }
+            }),
         }
     }
 
@@ -129,20 +140,23 @@ impl ShareSet {
         candidates.map(|it| it.dir.to_path_buf()).collect()
     }
 
-    /// The shared files that are listed with this content.
+    /// The shared files that are listed with this content, and the one that may be soon.
     fn candidates(&self, hash: &ContentHash) -> Vec<Candidate> {
         let state = self.inner.shared.lock();
-        let listed = state.tree.with_content(hash).filter_map(|slot| {
-            let file = state.tree.file(slot)?;
+        let listed = state.tree.with_content(hash);
+        let listed = listed.filter_map(|slot| Some((slot, state.tree.file(slot)?.identity)));
+        let moved = state.moved.get(hash).map(|to| (to.slot, to.identity));
+        let candidate = |(slot, identity)| {
             let share = state.shares.get(&state.tree.get(slot)?.share)?;
             Some(Candidate {
                 dir: share.dir.clone(),
                 include_private: share.include_private,
                 path: state.tree.path(slot)?,
-                identity: file.identity,
+                identity,
             })
-        });
-        listed.take(SOURCE_CANDIDATES_MAX).collect()
+        };
+        let all = listed.chain(moved).filter_map(candidate);
+        all.take(SOURCE_CANDIDATES_MAX).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use super::offered::{Share, WARNINGS_PER_WALK_MAX};
 use super::order::Order;
 use super::outcome::Read;
 use super::queue::HashQueue;
+use super::renamed::Moved;
 use super::tree::{Body, DirectoryBody, FileBody, Node, Slot, SymlinkBody, Tree};
 use super::watch::Cause;
 use crate::path::SharedPath;
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) order: Order,
     /// What small files were that were just written.
     pub(super) kept: Kept,
+    /// Files with new names, under which they are to be read.
+    pub(super) moved: Moved,
     /// Files that were read since the scanner looked.
     pub(super) read: Vec<Read>,
     /// Watches whose directories are gone.
@@ -70,6 +73,7 @@ impl State {
             outbox: Vec::new(),
             order: Order::default(),
             kept: Kept::new(),
+            moved: Moved::new(),
             read: Vec::new(),
             unwatched: Vec::new(),
             rechecks: Vec::new(),

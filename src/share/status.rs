@@ -56,7 +56,8 @@ impl State {
         if self.shares.values().all(|share| share.readers.is_none()) {
             return false;
         }
-        let slots = self.tree.with_content(hash);
+        let moved = self.moved.get(hash).map(|to| to.slot);
+        let slots = self.tree.with_content(hash).chain(moved);
         let nodes = slots.filter_map(|slot| self.tree.get(slot));
         let shares = nodes.filter_map(|node| self.shares.get(&node.share));
         let mut shares = shares.peekable();

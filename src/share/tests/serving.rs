@@ -327,3 +327,59 @@ fn what_is_not_found_is_no_absence_until_all_shares_were_added() {
     let found = bench.set().source(&hash).map(drop).unwrap_err();
     assert!(matches!(found, ShareError::NotHere), "{found}");
 }
+
+/// A reader that has it open is not to be told that it is gone.
+#[test]
+fn a_file_that_is_renamed_is_found_under_one_name_or_the_other_or_soon() {
+    let mut bench = Bench::new();
+    // too large to be kept in memory
+    let bytes = content(30 << 20, 1);
+    let hash = ContentHash::of(&bytes);
+    bench.mkdir("d");
+    bench.write("a", &bytes);
+    bench.settle();
+    bench.set().all_added();
+    let mut name = "a".to_owned();
+    for round in 0..100 {
+        let next = [format!("b{round}"), format!("d/c{round}")][round % 2].clone();
+        fs::rename(bench.at(&name), bench.at(&next)).unwrap();
+        name = next;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = bench.set().source(&hash) {
+            assert!(error.is_want(), "{round}: {error}");
+            assert!(Instant::now() < deadline, "{round}: not found as {name}");
+            std::thread::yield_now();
+        }
+    }
+    // and where another file has taken the name that it had
+    bench.write("next", b"another");
+    fs::rename(bench.at(&name), bench.at("old")).unwrap();
+    fs::rename(bench.at("next"), bench.at(&name)).unwrap();
+    while let Err(error) = bench.set().source(&hash) {
+        assert!(error.is_want(), "replaced: {error}");
+    }
+}
+
+#[test]
+fn what_is_gone_for_good_is_said_to_be_also_where_nothing_is_watched() {
+    for watch_limit in [0, 100] {
+        let mut bench = Bench::bare();
+        bench.config.watch_limit = watch_limit;
+        bench.start();
+        let bytes = content(30 << 20, 1);
+        bench.write("f", &bytes);
+        bench.set().rescan();
+        bench.settle();
+        bench.set().all_added();
+        fs::rename(bench.at("f"), bench.home.path().join("f")).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let hash = ContentHash::of(&bytes);
+        let found = loop {
+            match bench.set().source(&hash) {
+                Err(error) if error.is_want() => assert!(Instant::now() < deadline),
+                found => break found,
+            }
+        };
+        assert!(matches!(found.map(drop), Err(ShareError::NotHere)));
+    }
+}
