@@ -28,6 +28,7 @@ impl Cluster {
                     None => self.note_speaker(now, from.node, salt, address),
                 }
                 if from.node != self.links.me().node {
+                    self.roster.heard(now, from.node);
                     self.hear(now, from, address, frame);
                 } else if let Some(farewell) = farewell {
                     // what else another process with our key says does not count

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foca::{
-    AccumulatingRuntime, Codec, Foca, NoCustomBroadcast, OwnedNotification, PostcardCodec, State,
-    Timer,
+    AccumulatingRuntime, Codec, Foca, Incarnation, NoCustomBroadcast, OwnedNotification,
+    PostcardCodec, State, Timer,
 };
 use rand::rngs::StdRng;
 
@@ -25,10 +25,12 @@ use crate::bucket::TokenBucket;
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
 
+mod answers;
 mod packet;
 mod quarrel;
 mod timers;
 
+use answers::Answers;
 use packet::{SENDS_MIN, decode, encode, engine_config, is_reachable};
 use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
 use timers::Timers;
@@ -36,9 +38,6 @@ use timers::Timers;
 type Engine = Foca<Life, LifeCodec, StdRng, NoCustomBroadcast>;
 type Update = foca::Member<Life>;
 type Header = foca::Header<Life>;
-
-/// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
-const ROUND_TRIP_WEIGHT: u32 = 8;
 
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +72,7 @@ pub(super) struct Roster {
     suspicion: Duration,
     tuned_for: usize,
     live: BTreeMap<NodeId, Contact>,
-    pings: BTreeMap<NodeId, (foca::ProbeNumber, Instant)>,
-    round_trips: BTreeMap<NodeId, Duration>,
+    answers: Answers,
     renewals: TokenBucket,
     /// Whether another process is known to use this node's key.
     quarrels: bool,
@@ -102,8 +100,7 @@ impl Roster {
             suspicion: config.suspicion,
             tuned_for: 1,
             live: BTreeMap::new(),
-            pings: BTreeMap::new(),
-            round_trips: BTreeMap::new(),
+            answers: Answers::default(),
             renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
             quarrels: false,
             other_lives: VecDeque::new(),
@@ -142,13 +139,17 @@ impl Roster {
 
     /// The moving average of this member's answers to probes.
     pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
-        self.round_trips.get(node).copied()
+        self.answers.round_trip(node)
     }
 
     /// Takes a measure in.
     pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
-        let average = self.round_trips.entry(node).or_insert(round_trip);
-        *average = (*average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT;
+        self.answers.measured(node, round_trip);
+    }
+
+    /// Something of a member came, whatever it says.
+    pub(super) fn heard(&mut self, now: Instant, node: NodeId) {
+        self.answers.heard(node, now);
     }
 
     /// Asks this life to take us in.
@@ -315,9 +316,47 @@ impl Roster {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.timers.excuse_pause(now);
         while let Some(timer) = self.timers.take_due(now) {
+            if let Some(until) = self.puts_off(now, &timer) {
+                self.timers.insert(until, timer);
+                continue;
+            }
             let _ = self.engine.handle_timer(timer, &mut self.runtime);
             self.drain(now);
         }
+    }
+
+    /// Until when the end of a suspect is put off, where this timer is to bring it.
+    fn puts_off(&mut self, now: Instant, timer: &Timer<Life>) -> Option<Instant> {
+        let Timer::ChangeSuspectToDown {
+            member_id: Life(suspect),
+            incarnation,
+            ..
+        } = timer
+        else {
+            return None;
+        };
+        let as_told = (*suspect, *incarnation, State::Suspect);
+        let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
+        let is_suspect = self.engine.iter_membership_state().any(is_it);
+        let node = is_suspect.then_some(suspect.node)?;
+        let until = self.answers.put_off(&node, *incarnation, now)?;
+        self.confront(now, *suspect, *incarnation);
+        Some(until)
+    }
+
+    /// Tells a suspect that it is one, and asks it for a word: by that it contradicts.
+    fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
+        let header = Header {
+            src: *self.engine.identity(),
+            // what it knows of this node is as late, or later
+            src_incarnation: Incarnation::default(),
+            dst: Life(suspect),
+            message: foca::Message::Gossip,
+        };
+        let suspicion = Update::new(Life(suspect), incarnation, State::Suspect);
+        let told = encode(&header, &[suspicion], &self.vouchers);
+        self.sends.push_back((suspect, told.into()));
+        self.announce(now, suspect);
     }
 
     /// The next packet to send.
@@ -359,16 +398,8 @@ impl Roster {
     }
 
     fn measure(&mut self, now: Instant, header: &Header) {
-        let foca::Message::Ack(number) = header.message else {
-            return;
-        };
-        let node = header.src.0.node;
-        if let Some((sent_number, sent)) = self.pings.get(&node)
-            && *sent_number == number
-        {
-            let round_trip = now.saturating_duration_since(*sent);
-            self.pings.remove(&node);
-            self.measured(node, round_trip);
+        if let foca::Message::Ack(number) = header.message {
+            self.answers.answered(header.src.0.node, number, now);
         }
     }
 
@@ -376,6 +407,15 @@ impl Roster {
     fn drain(&mut self, now: Instant) {
         while self.runtime.backlog() > 0 {
             while let Some((after, timer)) = self.runtime.to_schedule() {
+                if let Timer::ChangeSuspectToDown {
+                    member_id,
+                    incarnation,
+                    ..
+                } = &timer
+                {
+                    let node = member_id.0.node;
+                    self.answers.suspect(node, *incarnation, now);
+                }
                 self.timers.insert(now + after, timer);
             }
             while let Some(note) = self.runtime.to_notify() {
@@ -392,7 +432,7 @@ impl Roster {
         let header: Result<Header, _> = PostcardCodec.decode_header(&data[..]);
         match header.map(|header| header.message) {
             Ok(foca::Message::Ping(number)) => {
-                self.pings.insert(to.node, (number, now));
+                self.answers.probed(to.node, number, now);
             }
             // foca 2.0 tells a suspect that it is down when its time is over, also where it has
             // contradicted meanwhile; that would make it begin a new life for nothing
@@ -417,8 +457,7 @@ impl Roster {
             }
             OwnedNotification::MemberDown(life) => {
                 if let Some(contact) = self.live.remove(&life.0.node) {
-                    self.round_trips.remove(&contact.node);
-                    self.pings.remove(&contact.node);
+                    self.answers.forget(&contact.node);
                     self.changes.push_back(Change::Down(contact));
                 }
             }

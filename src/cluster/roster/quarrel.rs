@@ -79,12 +79,12 @@ impl Roster {
                 .engine
                 .apply_many(std::iter::once(there), false, &mut self.runtime);
         }
-        if let Some((number, _)) = self.pings.get(member) {
+        if let Some(number) = self.answers.unanswered(member) {
             let answer = Header {
                 src: *known.id(),
                 src_incarnation: incarnation,
                 dst: *self.engine.identity(),
-                message: foca::Message::Ack(*number),
+                message: foca::Message::Ack(number),
             };
             let answer = encode(&answer, &[], &self.vouchers);
             let _ = self.engine.handle_data(&answer, &mut self.runtime);

@@ -109,6 +109,44 @@ fn a_living_node_is_hardly_ever_given_up_even_under_heavy_loss() {
 }
 
 #[test]
+fn a_living_node_whose_link_holds_seconds_of_queue_is_not_given_up() {
+    for (count, loss) in [(2, 0.0), (3, 0.0), (4, 0.3), (16, 0.1)] {
+        for seed in 0..10 {
+            let mut world = World::of(count, seed, Weather::calm());
+            converge(&mut world, 10 * SECOND, "start");
+            world.run_for(Duration::from_millis(3000 + 137 * seed));
+            // it fills, stays full for a minute, and runs empty
+            let steps = [100, 300, 700, 1300, 2000, 2000].map(Duration::from_millis);
+            let stays = [1, 1, 1, 1, 1, 60].map(|s| s * SECOND);
+            for (queue, stay) in steps.into_iter().zip(stays) {
+                world.network.fill_queue(World::address(1), queue, loss);
+                world.run_for(stay);
+            }
+            world
+                .network
+                .fill_queue(World::address(1), Duration::ZERO, 0.0);
+            world.run_for(5 * SECOND);
+            for (index, node) in world.nodes.iter().enumerate() {
+                let told = world.told_down(node.id, world.start);
+                assert!(told.is_empty(), "{count}, {seed}, {index}: {told:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_heard_and_hears_nothing_is_given_up_all_the_same() {
+    for count in [2, 4] {
+        let mut world = World::of(count, 7, Weather::calm());
+        converge(&mut world, 3 * SECOND, "start");
+        world.network.deafen(World::address(1));
+        world.run_for(30 * SECOND);
+        let told = world.told_down(world.nodes[1].id, world.start);
+        assert!(told.len() >= count - 1, "{count} nodes: {told:?}");
+    }
+}
+
+#[test]
 fn a_parted_network_heals() {
     let mut world = World::of(8, 9, Weather::calm());
     converge(&mut world, 3 * SECOND, "start");

@@ -63,6 +63,8 @@ pub struct Network {
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
     blocked: BTreeSet<[SocketAddr; 2]>,
+    queues: BTreeMap<SocketAddr, (Duration, f64)>,
+    deaf: BTreeSet<SocketAddr>,
     in_flight: BTreeMap<(Instant, u64), Parcel>,
     count: u64,
     /// Bytes of datagrams that each address has sent, without IP and UDP headers.
@@ -78,6 +80,8 @@ impl Network {
             weather,
             parts: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            queues: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             count: 0,
             sent_bytes: BTreeMap::new(),
@@ -93,12 +97,14 @@ impl Network {
                 recording.push(parcel.clone());
             }
         }
-        if datagram && self.rng.random_bool(self.weather.loss) {
+        let (queue, dropped) = self.queues.get(&parcel.from).copied().unwrap_or_default();
+        let loss = self.weather.loss.max(dropped);
+        if datagram && self.rng.random_bool(loss) {
             return;
         }
         let copies = 1 + usize::from(datagram && self.rng.random_bool(self.weather.doubled));
         for _ in 0..copies {
-            let delay = self.rng.random_range(self.weather.delay.clone());
+            let delay = queue + self.rng.random_range(self.weather.delay.clone());
             self.count += 1;
             self.in_flight
                 .insert((now + delay, self.count), parcel.clone());
@@ -115,6 +121,17 @@ impl Network {
         self.blocked.extend([[one, other], [other, one]]);
     }
 
+    /// What this one sends from now on stands so long in its link's queue, which has no place for
+    /// this part of it.
+    pub fn fill_queue(&mut self, of: SocketAddr, queue: Duration, dropped: f64) {
+        self.queues.insert(of, (queue, dropped));
+    }
+
+    /// Nothing reaches this one from now on, and others still hear it.
+    pub fn deafen(&mut self, who: SocketAddr) {
+        self.deaf.insert(who);
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
@@ -125,7 +142,8 @@ impl Network {
             && entry.key().0 <= now
         {
             let parcel = entry.remove();
-            let is_blocked = self.blocked.contains(&[parcel.from, parcel.to]);
+            let is_blocked =
+                self.blocked.contains(&[parcel.from, parcel.to]) || self.deaf.contains(&parcel.to);
             if !is_blocked && self.parts.get(&parcel.from) == self.parts.get(&parcel.to) {
                 return Some(parcel);
             }

@@ -1,0 +1,240 @@
+//! What members answer, how late, and whether they are heard at all: a link whose queue holds
+//! seconds brings every answer, and each too late for its probe.
+//!
+//! Owns the probes that are under way, the round trips that they measure, and for how long the end
+//! of a suspect is put off. A node that is gone is not heard after the probe that it did not
+//! answer, so nothing is put off for it. Who is heard and hears nothing never contradicts, and has
+//! [`PUT_OFF_MAX`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use foca::{Incarnation, ProbeNumber};
+
+use crate::id::NodeId;
+
+/// The weight of the newest measure in a round trip's moving average, as in RFC 6298: 1/8.
+const ROUND_TRIP_WEIGHT: u32 = 8;
+/// Probes of one member that are remembered until they are answered: those of some seconds, where
+/// there is but one member to probe.
+const PROBES_MAX: usize = 8;
+/// How long a suspect that was heard is waited for, and then asked again: longer than the queue of
+/// a link that still is one (seconds, in routers with too much memory; Gettys and Nichols 2011).
+const ASK_AGAIN: Duration = Duration::from_secs(4);
+/// For how long the end of a suspect is put off at most. It hears of the suspicion and contradicts
+/// within a round trip or two, or is not to be reached.
+const PUT_OFF_MAX: Duration = Duration::from_secs(12);
+/// An answer is waited for so many times longer than the last one took.
+const LATE_MULTIPLE: u32 = 2;
+/// Where so many answers were late one after the other, whoever gave them, the link is this node's
+/// (the local health of Lifeguard, Dadgar et al. 2018, by another measure).
+const OWN_ANSWERS: usize = 4;
+
+/// What is known of one member.
+#[derive(Debug, Default)]
+struct Known {
+    probes: VecDeque<(ProbeNumber, Instant)>,
+    average: Option<Duration>,
+    /// How long its last answer took.
+    last: Duration,
+    heard: Option<Instant>,
+    suspicion: Option<Suspicion>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// Who contradicts has another.
+    incarnation: Incarnation,
+    /// When it was asked what it did not answer in time.
+    asked: Instant,
+    /// Since when its end is put off.
+    put_off: Option<Instant>,
+}
+
+/// What is known of the members.
+#[derive(Default)]
+pub(super) struct Answers {
+    members: BTreeMap<NodeId, Known>,
+    /// How long the last answers took.
+    last: VecDeque<Duration>,
+}
+
+impl Answers {
+    /// A member is probed.
+    pub(super) fn probed(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+        let probes = &mut self.members.entry(node).or_default().probes;
+        probes.push_back((number, now));
+        if probes.len() > PROBES_MAX {
+            probes.pop_front();
+        }
+    }
+
+    /// The last probe of a member that it did not answer yet.
+    pub(super) fn unanswered(&self, node: &NodeId) -> Option<ProbeNumber> {
+        let (number, _) = self.members.get(node)?.probes.back()?;
+        Some(*number)
+    }
+
+    /// A member answers a probe, in time or late.
+    pub(super) fn answered(&mut self, node: NodeId, number: ProbeNumber, now: Instant) {
+        let probes = &mut self.members.entry(node).or_default().probes;
+        let Some(place) = probes.iter().position(|probe| probe.0 == number) else {
+            return;
+        };
+        // those before it were answered too late, or never
+        let answered = probes.drain(..=place).next_back();
+        if let Some((_, sent)) = answered {
+            self.measured(node, now.saturating_duration_since(sent));
+        }
+    }
+
+    /// Takes a measure in.
+    pub(super) fn measured(&mut self, node: NodeId, round_trip: Duration) {
+        let known = self.members.entry(node).or_default();
+        let average = known.average.unwrap_or(round_trip);
+        known.average = Some((average * (ROUND_TRIP_WEIGHT - 1) + round_trip) / ROUND_TRIP_WEIGHT);
+        known.last = round_trip;
+        self.last.push_back(round_trip);
+        if self.last.len() > OWN_ANSWERS {
+            self.last.pop_front();
+        }
+    }
+
+    /// The moving average of a member's answers.
+    pub(super) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
+        self.members.get(node)?.average
+    }
+
+    /// Something that a member sealed came.
+    pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
+        self.members.entry(node).or_default().heard = Some(now);
+    }
+
+    /// A member did not answer its last probe in time.
+    pub(super) fn suspect(&mut self, node: NodeId, incarnation: Incarnation, now: Instant) {
+        let known = self.members.entry(node).or_default();
+        let asked = known.probes.back().map_or(now, |(_, sent)| *sent);
+        known.suspicion = Some(Suspicion {
+            incarnation,
+            asked,
+            put_off: None,
+        });
+    }
+
+    /// A member is one no more.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.members.remove(node);
+    }
+
+    /// Until when the end of a suspect whose time is over is put off; it is to be asked again now.
+    pub(super) fn put_off(
+        &mut self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        now: Instant,
+    ) -> Option<Instant> {
+        let own = self.last.iter().min().copied().unwrap_or_default();
+        let known = self.members.get_mut(node)?;
+        let suspicion = known.suspicion.as_mut();
+        let suspicion = suspicion.filter(|it| it.incarnation == incarnation)?;
+        let begun = *suspicion.put_off.get_or_insert(now);
+        let until = match known.heard > Some(suspicion.asked) {
+            true => now + ASK_AGAIN,
+            false => suspicion.asked + known.last.max(own) * LATE_MULTIPLE,
+        };
+        suspicion.asked = now;
+        (until > now && now < begun + PUT_OFF_MAX).then_some(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn node() -> NodeId {
+        NodeId::new([7; 32])
+    }
+
+    #[test]
+    fn an_answer_measures_the_probe_that_it_is_for_however_late_it_is() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        for number in 0..4 {
+            let at = start + u32::from(number) * SECOND;
+            answers.probed(node(), number, at);
+        }
+        answers.answered(node(), 1, start + 3 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
+        answers.answered(node(), 0, start + 100 * SECOND);
+        answers.answered(node(), 1, start + 100 * SECOND);
+        assert_eq!(answers.round_trip(&node()), Some(2 * SECOND));
+        assert_eq!(answers.unanswered(&node()), Some(3));
+    }
+
+    #[test]
+    fn who_is_not_heard_after_the_probe_has_no_more_time() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.measured(node(), Duration::from_millis(1));
+        answers.heard(node(), start);
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        assert_eq!(answers.put_off(&node(), 0, start + 2 * SECOND), None);
+        let stranger = NodeId::new([8; 32]);
+        assert_eq!(answers.put_off(&stranger, 0, start), None);
+    }
+
+    #[test]
+    fn who_is_heard_after_the_probe_has_more_time_and_not_for_ever() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        let (first, mut rounds) = (start + 2 * SECOND, 0);
+        let mut now = first;
+        loop {
+            answers.heard(node(), now);
+            let Some(until) = answers.put_off(&node(), 0, now) else {
+                break;
+            };
+            (now, rounds) = (until, rounds + 1);
+        }
+        assert_eq!((now - first, rounds), (PUT_OFF_MAX, 3));
+        // it contradicted, and is suspected again
+        answers.probed(node(), 9, now);
+        answers.suspect(node(), 1, now);
+        answers.heard(node(), now + SECOND);
+        assert!(answers.put_off(&node(), 1, now + SECOND).is_some());
+        assert_eq!(answers.put_off(&node(), 0, now + SECOND), None);
+    }
+
+    #[test]
+    fn where_everybody_answers_late_it_is_this_nodes_own_link_and_others_have_time() {
+        let others = (1..=4).map(|n| NodeId::new([n; 32])).collect::<Vec<_>>();
+        for [one, rest, expected] in [[2000, 2000, 4000], [1, 2000, 2]] {
+            let (mut answers, start) = (Answers::default(), Instant::now());
+            let ms = Duration::from_millis;
+            answers.measured(others[0], ms(one));
+            others[1..]
+                .iter()
+                .for_each(|n| answers.measured(*n, ms(rest)));
+            answers.probed(node(), 1, start);
+            answers.suspect(node(), 0, start + SECOND);
+            let until = answers.put_off(&node(), 0, start + ms(1));
+            assert_eq!(until, Some(start + ms(expected)));
+        }
+    }
+
+    #[test]
+    fn who_answered_late_before_is_given_twice_as_long_to_answer() {
+        let (mut answers, start) = (Answers::default(), Instant::now());
+        answers.measured(node(), 2 * SECOND);
+        answers.probed(node(), 1, start);
+        answers.suspect(node(), 0, start + SECOND);
+        let until = start + 4 * SECOND;
+        assert_eq!(answers.put_off(&node(), 0, start + 3 * SECOND), Some(until));
+        // and then as long again from when it was asked again, and no longer
+        let last = start + 7 * SECOND;
+        assert_eq!(answers.put_off(&node(), 0, until), Some(last));
+        assert_eq!(answers.put_off(&node(), 0, last + SECOND), None);
+    }
+}
