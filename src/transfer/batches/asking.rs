@@ -7,7 +7,7 @@ use super::table::Batch;
 use super::{BATCH_TARGET_BYTES, Inner, REST, Reading};
 use crate::cache::Stored;
 use crate::digest::{self, ContentKey, DigestError, Verified};
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, CHUNK_BYTES};
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::transfer::Holder;
@@ -90,7 +90,10 @@ impl Inner {
         self.fetcher.download().pass(size_bytes, false).await;
         let files = batch.files.clone();
         let asked = Request::Batch { files };
-        let answer = self.net.request(node, address, Lane::Bulk, asked).await;
+        let answer = self
+            .net
+            .request(node, address, lane_of(size_bytes), asked)
+            .await;
         let parts = match answer {
             Ok(Response::Batch { packed }) => unpack_batch(&packed).unwrap_or_default(),
             Err(NetError::Older) => {
@@ -187,6 +190,14 @@ impl Inner {
     pub(super) fn let_go(&self, before: Instant) {
         let closed = self.table.lock().let_go(before);
         drop(closed);
+    }
+}
+
+/// Who opens one small file does not wait for the large answers that are on their way.
+fn lane_of(size_bytes: u64) -> Lane {
+    match size_bytes <= CHUNK_BYTES {
+        true => Lane::Urgent,
+        false => Lane::Bulk,
     }
 }
 

@@ -22,6 +22,9 @@ const WINDOW_START_TIME: Duration = Duration::from_secs(1);
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
 /// In flight in bulk to a peer that never answered yet, so that a dead or slow one costs little.
 const WINDOW_UNKNOWN_BYTES: u64 = 256 << 10;
+/// In flight for readers to a peer that never answered yet: two of the kernel's read-aheads. It may
+/// have a slow link, where more would stand before whatever is asked next.
+const URGENT_UNKNOWN_BYTES: u64 = 256 << 10;
 /// Small answers that readers wait for go past the window, up to this.
 const URGENT_WINDOW_BYTES: u64 = 4 << 20;
 /// How much of small answers may be under way where the window is smaller, unless that takes longer
@@ -30,6 +33,11 @@ const URGENT_WINDOW_BYTES: u64 = 4 << 20;
 const URGENT_WINDOW_MIN_BYTES: u64 = 1 << 20;
 /// See [`URGENT_WINDOW_MIN_BYTES`]; two chunks always may be under way.
 const URGENT_WINDOW_TIME: Duration = Duration::from_secs(1);
+/// Requests of a page or less are sent beside the window, up to this: who opens a small file of a
+/// slow peer does not wait until the read-aheads that it brings are through.
+const SMALL_BESIDE_BYTES: u64 = 64 << 10;
+/// See [`SMALL_BESIDE_BYTES`].
+const SMALL_BYTES: u64 = 4 << 10;
 /// What the window holds beside two round trips: room for a peer's pauses.
 const WINDOW_SLACK: Duration = Duration::from_millis(50);
 /// A piece should take no longer than this, so that a slow peer gets small ones.
@@ -82,6 +90,8 @@ pub(super) struct Peer {
     pub(super) moved_bytes: u64,
     bulk_bytes: u64,
     urgent_bytes: u64,
+    /// Of these, what is asked for in requests of a page or less.
+    small_bytes: u64,
     /// What is asked of it.
     pub asked: BTreeSet<RequestId>,
     /// Files that wait until it has room, for each kind of wish.
@@ -170,13 +180,14 @@ impl Peer {
     pub fn has_room(&self, lane: Lane, bytes: u64) -> bool {
         match lane {
             Lane::Urgent => {
-                let window = self.window_bytes() * 2;
-                let least = self.rate.map_or(URGENT_WINDOW_MIN_BYTES, |rate| {
+                let most = self.rate.map_or(URGENT_UNKNOWN_BYTES, |rate| {
                     let moved = (rate * URGENT_WINDOW_TIME.as_secs_f64()) as u64;
-                    moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES)
+                    let least = moved.clamp(2 * CHUNK_BYTES, URGENT_WINDOW_MIN_BYTES);
+                    (self.window_bytes() * 2).clamp(least, URGENT_WINDOW_BYTES)
                 });
-                let most = window.clamp(least, URGENT_WINDOW_BYTES);
-                self.urgent_bytes == 0 || self.urgent_bytes + bytes <= most
+                // the other end sends a small answer before the large ones that wait there
+                let beside = is_small(lane, bytes) && self.small_bytes < SMALL_BESIDE_BYTES;
+                self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
             }
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
         }
@@ -229,6 +240,9 @@ impl Peer {
             Lane::Urgent => self.urgent_bytes += bytes,
             Lane::Bulk => self.bulk_bytes += bytes,
         }
+        if is_small(lane, bytes) {
+            self.small_bytes += bytes;
+        }
         let app_limited = self.in_flight_bytes() * 2 < self.window_bytes();
         Sent {
             at: now,
@@ -245,6 +259,9 @@ impl Peer {
         match lane {
             Lane::Urgent => self.urgent_bytes -= bytes,
             Lane::Bulk => self.bulk_bytes -= bytes,
+        }
+        if is_small(lane, bytes) {
+            self.small_bytes -= bytes;
         }
     }
 
@@ -400,6 +417,11 @@ impl Peer {
         self.shunned_until = Some(until);
         until
     }
+}
+
+/// Whether a request is for no more than a page that somebody waits for.
+fn is_small(lane: Lane, bytes: u64) -> bool {
+    lane == Lane::Urgent && bytes <= SMALL_BYTES
 }
 
 #[cfg(test)]
