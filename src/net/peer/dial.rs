@@ -19,6 +19,7 @@ use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BY
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::mark::Markable;
 use super::outbound::Outbound;
+use super::polite::{LastReading, Polite};
 use super::tls::{nameless, peer_of, speaks_batches, write_ahead};
 use crate::files::limit_of_open_files;
 use crate::id::NodeId;
@@ -27,6 +28,8 @@ use crate::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, R
 
 /// How often is told that bytes of an answer came which takes its time.
 const TELL_EACH: Duration = Duration::from_millis(50);
+/// What the kernel said longer ago is asked for again before a connection is given up.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A proven connection to a node, for one lane.
 pub(super) struct Connection {
@@ -66,15 +69,22 @@ impl Connection {
                 DropReason::TlsFailed => NetError::NotMember { address: addr },
                 reason => NetError::Lost { reason },
             })?;
+        let link = stream.get_ref().0.get_ref();
         if let Some(code_point) = shared.limits.code_point(lane) {
-            let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+            let _unmarked = link.mark(code_point);
         }
+        let link = link.last_reading();
         write_ahead(&mut stream, TLS_WRITE_BYTES);
-        Ok(Self::start(shared, stream, lane))
+        Ok(Self::start(shared, stream, lane, link))
     }
 
     /// Starts the task of a connection that is proven.
-    pub(super) fn start<S>(shared: &Arc<Shared>, stream: TlsStream<S>, lane: Lane) -> Self
+    pub(super) fn start<S>(
+        shared: &Arc<Shared>,
+        stream: TlsStream<S>,
+        lane: Lane,
+        link: LastReading,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -85,14 +95,14 @@ impl Connection {
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
         let (reading, writing) = split(stream);
-        let outbound = Arc::new(Outbound::new(writing));
+        let outbound = Arc::new(Outbound::new(writing, link.clone()));
         let end = End {
             peer,
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
             outbound: Arc::clone(&outbound),
         };
-        let task = tokio::spawn(run(end, reading));
+        let task = tokio::spawn(run(end, reading, link));
         Self {
             line,
             outbound,
@@ -246,7 +256,7 @@ pub(super) async fn connect(
     node: NodeId,
     addr: SocketAddr,
     read_buffer_bytes: usize,
-) -> Result<TlsStream<BufReader<TcpStream>>, NetError> {
+) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(node)?;
     let stream = connect_with(shared, connector, addr, read_buffer_bytes).await?;
     match peer_of(&stream) == Some(node) {
@@ -259,7 +269,7 @@ pub(super) async fn connect(
 pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
-) -> Result<(TlsStream<BufReader<TcpStream>>, NodeId), NetError> {
+) -> Result<(TlsStream<BufReader<Polite<TcpStream>>>, NodeId), NetError> {
     let connector = shared.tls.connector_to_any()?;
     let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
@@ -276,7 +286,7 @@ async fn connect_with(
     connector: TlsConnector,
     addr: SocketAddr,
     read_buffer_bytes: usize,
-) -> Result<TlsStream<BufReader<TcpStream>>, NetError> {
+) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
         kind,
@@ -288,7 +298,7 @@ async fn connect_with(
         None => unreachable(error.kind()),
     })?;
     let _ = stream.set_nodelay(true);
-    let stream = BufReader::with_capacity(read_buffer_bytes, stream);
+    let stream = BufReader::with_capacity(read_buffer_bytes, Polite::new(stream));
     let handshake = connector.connect(nameless(), stream);
     let stream = timeout(shared.limits.handshake, handshake).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
@@ -321,12 +331,16 @@ impl Drop for End {
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: ReadHalf<TlsStream<S>>) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    end: End,
+    reading: ReadHalf<TlsStream<S>>,
+    link: LastReading,
+) {
     let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
     let reason = tokio::select! {
         reason = read_answers(reading, line, limits) => reason,
         reason = outbound.write_rest(limits) => reason,
-        reason = watch(line, limits, outbound) => reason,
+        reason = watch(line, limits, outbound, &link) => reason,
     };
     line.fail(reason);
 }
@@ -368,16 +382,29 @@ async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
-    let mut pinged = None;
+/// Looks at the clock until the connection is dead by it. Each ping is written, and so tells anew
+/// what the kernel knows: before the end it is asked once more.
+async fn watch(
+    line: &Line,
+    limits: &PeerLimits,
+    outbound: &Outbound,
+    link: &LastReading,
+) -> DropReason {
+    let (mut pinged, mut asked) = (None, Instant::now());
     loop {
-        match line.check(Instant::now(), &mut pinged, limits) {
+        let now = Instant::now();
+        match line.check(now, &mut pinged, limits, link) {
+            Check::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
             Check::End(reason) => return reason,
-            Check::Ping => outbound.send(Frame::empty(0, Kind::Ping), None),
-            Check::Again(next) => tokio::select! {
-                () = sleep_until(next) => {}
-                () = line.woken.notified() => {}
-            },
+            Check::Ping => {}
+            Check::Again(next) => {
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = line.woken.notified() => {}
+                }
+                continue;
+            }
         }
+        outbound.send(Frame::empty(0, Kind::Ping), None);
     }
 }

@@ -20,6 +20,11 @@ const SLOWEST_ANSWER_BYTES_PER_S: u64 = 8 << 10;
 /// The age at which any request ends its connection, in multiples of the one for a request on a
 /// connection that brings no answers.
 const OLDEST_MULTIPLE: u32 = 10;
+/// A connection counts as dead after the silence of so many round trips, where that is longer: its
+/// kernel sends again what was lost after one and a half or two (RFC 6298), and that may be lost.
+const SILENT_ROUND_TRIPS: u32 = 4;
+/// What that comes to at most: less than a reader waits for a byte.
+const SILENT_MAX: Duration = Duration::from_secs(8);
 /// The buffer between the socket and TLS of a connection that fetches in bulk: few system calls.
 pub(super) const BULK_READ_BYTES: usize = 256 << 10;
 /// The same where answers are small.
@@ -43,7 +48,8 @@ pub struct PeerLimits {
     pub look_again: Duration,
     /// Silence on a connection with unanswered requests until we ask whether anyone is there.
     pub ping_after: Duration,
-    /// The same until the connection counts as dead, and its requests fail.
+    /// The same until the connection counts as dead, and its requests fail, where its round trip is
+    /// not long.
     pub silent_after: Duration,
     /// The age of a request at which its connection counts as dead, where no bytes of answers came
     /// for as long; ten times as much where some did.
@@ -87,9 +93,9 @@ pub struct PeerLimits {
 impl Default for PeerLimits {
     fn default() -> Self {
         Self {
-            dial: Duration::from_secs(3),
+            dial: Duration::from_secs(5),
             first_byte: Duration::from_secs(1),
-            handshake: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
             look_again: Duration::from_secs(1),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
@@ -119,6 +125,23 @@ impl PeerLimits {
             Lane::Urgent => self.in_flight_urgent,
             Lane::Bulk => self.in_flight_bulk,
         }
+    }
+
+    /// When a connection counts as dead that brought nothing since `quiet_since`: later where its
+    /// round trip was long lately, or where the other end's kernel has `acked` something since, so
+    /// that the answer may stand in a queue.
+    pub(super) fn silent(
+        &self,
+        quiet_since: Instant,
+        acked: Option<Instant>,
+        round_trip: Duration,
+    ) -> Instant {
+        let late = quiet_since + round_trip * SILENT_ROUND_TRIPS;
+        let acked = acked.map_or(quiet_since, |acked| acked + self.silent_after);
+        let most = quiet_since + SILENT_MAX.max(self.silent_after);
+        late.max(acked)
+            .min(most)
+            .max(quiet_since + self.silent_after)
     }
 
     /// What a connection for this lane is marked with.

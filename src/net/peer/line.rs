@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 use super::counters::DropReason;
 use super::framing::Pulse;
 use super::limits::PeerLimits;
+use super::polite::LastReading;
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::Response;
@@ -162,9 +163,15 @@ impl Line {
     }
 
     /// What the clock says about the connection, and when to look again.
-    pub fn check(&self, now: Instant, pinged: &mut Option<Silence>, limits: &PeerLimits) -> Check {
+    pub fn check(
+        &self,
+        now: Instant,
+        pinged: &mut Option<Silence>,
+        limits: &PeerLimits,
+        link: &LastReading,
+    ) -> Check {
         let mut table = self.lock();
-        let check = self.look(&table, now, pinged, limits);
+        let check = self.look(&table, now, pinged, limits, link);
         if let Check::Again(next) = check {
             table.next_look = next;
         }
@@ -177,6 +184,7 @@ impl Line {
         now: Instant,
         pinged: &mut Option<Silence>,
         limits: &PeerLimits,
+        link: &LastReading,
     ) -> Check {
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
             let end = table.last_used + limits.idle_dialled;
@@ -191,7 +199,7 @@ impl Line {
             busy_since: table.busy_since,
         };
         let quiet_since = self.pulse.last().max(table.busy_since);
-        let silent = quiet_since + limits.silent_after;
+        let silent = limits.silent(quiet_since, link.acked(), link.round_trip());
         let unanswered = limits.unanswered(oldest, table.brought);
         let ping = quiet_since + limits.ping_after;
         if now >= silent {
@@ -230,6 +238,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::net::peer::gauge::Reading;
 
     fn line(in_flight: usize) -> Line {
         Line::new(in_flight, PeerLimits::default().ping_after)
@@ -254,9 +263,12 @@ mod tests {
         let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
         let end = start + limits.idle_dialled;
-        assert_eq!(line.check(start, &mut None, &limits), Check::Again(end));
         assert_eq!(
-            line.check(end, &mut None, &limits),
+            line.check(start, &mut None, &limits, &LastReading::default()),
+            Check::Again(end)
+        );
+        assert_eq!(
+            line.check(end, &mut None, &limits, &LastReading::default()),
             Check::End(DropReason::Idle)
         );
     }
@@ -270,16 +282,60 @@ mod tests {
         let (start, mut pinged) = (Instant::now(), None);
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(
-            line.check(start, &mut pinged, &limits),
+            line.check(start, &mut pinged, &limits, &LastReading::default()),
             Check::Again(after(1000))
         );
-        assert_eq!(line.check(after(1000), &mut pinged, &limits), Check::Ping);
         assert_eq!(
-            line.check(after(1000), &mut pinged, &limits),
+            line.check(after(1000), &mut pinged, &limits, &LastReading::default()),
+            Check::Ping
+        );
+        assert_eq!(
+            line.check(after(1000), &mut pinged, &limits, &LastReading::default()),
             Check::Again(after(2000))
         );
         let dead = Check::End(DropReason::Silent);
-        assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
+        assert_eq!(
+            line.check(after(2000), &mut pinged, &limits, &LastReading::default()),
+            dead
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_link_with_a_long_queue_silence_is_dead_after_some_round_trips() {
+        let (line, limits) = (line(4), PeerLimits::default());
+        let (waiting, _answer) = waiter(&line);
+        line.add(waiting).ok().unwrap();
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let (link, mut pinged) = (LastReading::default(), None);
+        let reading = Reading {
+            round_trip: Duration::from_millis(1500),
+            acked_ago: Duration::from_secs(9),
+            ..Reading::default()
+        };
+        link.set(start, reading);
+        let mut check = |ms| line.check(after(ms), &mut pinged, &limits, &link);
+        assert_eq!(check(1000), Check::Ping);
+        assert_eq!(check(2000), Check::Again(after(6000)));
+        assert_eq!(check(6000), Check::End(DropReason::Silent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_not_dead_while_the_other_end_acknowledges_but_not_for_ever() {
+        let (line, limits) = (line(4), PeerLimits::default());
+        let (waiting, _answer) = waiter(&line);
+        line.add(waiting).ok().unwrap();
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let (link, mut pinged) = (LastReading::default(), None);
+        let mut ends = |acked_ms: u64| {
+            link.set(after(acked_ms), Reading::default());
+            line.check(after(2000), &mut pinged, &limits, &link);
+            line.check(after(2000), &mut pinged, &limits, &link)
+        };
+        assert_eq!(ends(0), Check::End(DropReason::Silent));
+        assert_eq!(ends(1900), Check::Again(after(3900)));
+        assert_eq!(ends(60_000), Check::Again(after(8000)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,7 +349,10 @@ mod tests {
         line.add(waiting).ok().unwrap();
         let later = Instant::now() + limits.unanswered_after;
         let end = Check::End(DropReason::Unanswered);
-        assert_eq!(line.check(later, &mut None, &limits), end);
+        assert_eq!(
+            line.check(later, &mut None, &limits, &LastReading::default()),
+            end
+        );
     }
 
     #[tokio::test]
@@ -316,7 +375,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_requests_in_turn_wake_the_watch_once_a_look() {
         let (line, limits) = (line(4), PeerLimits::default());
-        let idle = line.check(Instant::now(), &mut None, &limits);
+        let idle = line.check(Instant::now(), &mut None, &limits, &LastReading::default());
         assert!(matches!(idle, Check::Again(_)));
         let mut rung = 0;
         for _ in 0..50 {
@@ -324,7 +383,7 @@ mod tests {
             let id = line.add(waiting).ok().unwrap();
             if std::pin::pin!(line.woken.notified()).enable() {
                 rung += 1;
-                line.check(Instant::now(), &mut None, &limits);
+                line.check(Instant::now(), &mut None, &limits, &LastReading::default());
             }
             line.take(id);
         }

@@ -9,11 +9,13 @@
 mod counters;
 mod dial;
 mod framing;
+mod gauge;
 mod greet;
 mod limits;
 mod line;
 mod mark;
 mod outbound;
+mod polite;
 mod pool;
 mod probe;
 mod register;

@@ -19,11 +19,18 @@ use tokio::time::{Duration, timeout};
 use super::counters::DropReason;
 use super::framing::io_reason;
 use super::limits::PeerLimits;
+use super::polite::LastReading;
 use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
 /// The largest frame that whoever sends it encrypts and writes itself: some 50 microseconds' work,
 /// and room for the kernel's read-ahead of 128 KiB with its proof.
 const WRITTEN_AT_ONCE_MAX_BYTES: usize = 144 << 10;
+
+/// A frame this small, a page with its proof, goes before large ones that wait: who opens a small
+/// file, or looks at a part of a large one, stands behind nobody's read-ahead.
+const SMALL_MAX_BYTES: usize = 6 << 10;
+/// So many may go before one large frame.
+const OVERTAKEN_MAX: u8 = 32;
 
 /// The writing side of a connection. What is queued is bounded by the slots of its requests.
 pub(super) struct Outbound {
@@ -33,6 +40,7 @@ pub(super) struct Outbound {
 }
 
 struct Sending {
+    link: LastReading,
     /// Nothing once the connection has ended.
     stream: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     frames: VecDeque<Departing>,
@@ -49,13 +57,16 @@ struct Sending {
 
 struct Departing {
     frame: Frame,
+    /// How many went before it that came after it.
+    overtaken: u8,
     /// Free once the frame is written.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Outbound {
-    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+    pub(super) fn new(stream: impl AsyncWrite + Send + Unpin + 'static, link: LastReading) -> Self {
         let sending = Sending {
+            link,
             stream: Some(Box::new(stream)),
             frames: VecDeque::new(),
             written: 0,
@@ -80,8 +91,11 @@ impl Outbound {
         // where something is left, the task is at it: its wait must not be disturbed
         let was_idle = sending.is_idle();
         let small = frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
-        let departing = Departing { frame, _slot: slot };
-        sending.frames.push_back(departing);
+        sending.enqueue(Departing {
+            frame,
+            overtaken: 0,
+            _slot: slot,
+        });
         if !was_idle {
             return;
         }
@@ -185,6 +199,22 @@ impl Sending {
         self.frames.is_empty() && !self.unflushed
     }
 
+    /// A small frame goes before the large ones that have not begun, but not for ever.
+    fn enqueue(&mut self, departing: Departing) {
+        let is_large = |it: &Departing| it.frame.len_bytes() > SMALL_MAX_BYTES;
+        let mut place = self.frames.len();
+        if !is_large(&departing) {
+            let begun = usize::from(self.written > 0);
+            let waiting = self.frames.iter_mut().skip(begun).rev();
+            let gives_way = |it: &&mut Departing| is_large(it) && it.overtaken < OVERTAKEN_MAX;
+            for large in waiting.take_while(gives_way) {
+                large.overtaken += 1;
+                place -= 1;
+            }
+        }
+        self.frames.insert(place, departing);
+    }
+
     /// Whether all is pushed out that was written; what fails is noted.
     fn poll_rest(&mut self, context: &mut Context<'_>) -> bool {
         self.broken.is_none()
@@ -206,6 +236,10 @@ impl Sending {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written == 0 && self.unflushed && self.link.is_held_back() {
+            // what TLS has taken nothing can overtake any more
+            ready!(self.poll_flush(context))?;
+        }
         let (Some(stream), Some(first)) = (&mut self.stream, self.frames.front()) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
@@ -271,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_small_frame_is_out_before_the_task_has_its_turn() {
         let (near, mut far) = duplex(1 << 16);
-        let outbound = Outbound::new(near);
+        let outbound = Outbound::new(near, LastReading::default());
         outbound.send(answer(100), None);
         assert_eq!(outbound.waiting(), 0);
         let mut bytes = vec![0; HEADER_BYTES + 100];
@@ -282,8 +316,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_narrow_pipe_does_not_take_follows_whole_and_in_order() {
         let (near, mut far) = duplex(100);
-        let outbound = Arc::new(Outbound::new(near));
-        let lengths = [50, 5000, 0, 200_000, 7];
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let lengths = [50, 5000, 0, 7, 200_000];
         for length in lengths {
             outbound.send(answer(length), None);
         }
@@ -302,9 +336,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_answer_stands_behind_no_large_one_that_waits_but_does_not_starve_it() {
+        let (near, mut far) = duplex(100);
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
+        let lengths = [50_000, 50_001, 60_000];
+        for length in lengths {
+            outbound.send(answer(length), None);
+        }
+        let small = 10..10 + usize::from(OVERTAKEN_MAX) + 2;
+        small
+            .clone()
+            .for_each(|length| outbound.send(answer(length), None));
+        let task = outbound.clone();
+        tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
+        // the first had begun
+        let first = small.clone().take(usize::from(OVERTAKEN_MAX));
+        let rest = small.skip(usize::from(OVERTAKEN_MAX));
+        let order = [50_000]
+            .into_iter()
+            .chain(first)
+            .chain([50_001, 60_000])
+            .chain(rest);
+        for length in order {
+            let mut bytes = vec![0; HEADER_BYTES + length];
+            far.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(bytes[..HEADER_BYTES], answer(length).header);
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_that_is_taken_back_before_it_has_begun_gives_way_to_a_short_one() {
         let (near, mut far) = duplex(100);
-        let outbound = Arc::new(Outbound::new(near));
+        let outbound = Arc::new(Outbound::new(near, LastReading::default()));
         let numbered = |id, length| {
             let proof = Bytes::from(vec![7; length]);
             Response::Data { proof }.encode(id).unwrap()
@@ -331,7 +394,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_what_he_asked_for_is_given_up() {
         let (near, _far) = duplex(64);
-        let outbound = Outbound::new(near);
+        let outbound = Outbound::new(near, LastReading::default());
         outbound.send(answer(1000), None);
         let reason = outbound.write_rest(&PeerLimits::default()).await;
         assert_eq!(reason, DropReason::SlowReader);
@@ -341,7 +404,7 @@ mod tests {
     async fn an_ended_connection_keeps_neither_socket_nor_slot() {
         let slots = Arc::new(tokio::sync::Semaphore::new(2));
         let (near, mut far) = duplex(64);
-        let outbound = Outbound::new(near);
+        let outbound = Outbound::new(near, LastReading::default());
         for _ in 0..2 {
             let slot = slots.clone().try_acquire_owned().unwrap();
             outbound.send(answer(1000), Some(slot));

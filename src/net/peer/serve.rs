@@ -13,10 +13,12 @@ use tokio_rustls::TlsStream;
 use super::Shared;
 use super::counters::{Counters, DropReason};
 use super::framing::{FrameReader, Pulse, reason_of};
+use super::gauge::Gauge;
 use super::greet::{Admission, Door, Ends, admit};
 use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
 use super::mark::Markable;
 use super::outbound::Outbound;
+use super::polite::{LastReading, Polite, Target};
 use super::register::Place;
 use super::tls::{peer_of, write_ahead};
 use crate::id::NodeId;
@@ -137,23 +139,30 @@ fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
 }
 
 /// Serves one connection to its end; gives the reason of the end.
-pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Markable + Unpin + Send + 'static>(
+pub(super) async fn serve_stream<S>(
     shared: &Shared,
     stream: S,
     addr: SocketAddr,
     place: Place,
-) -> DropReason {
+) -> DropReason
+where
+    S: AsyncRead + AsyncWrite + Gauge + Markable + Unpin + Send + 'static,
+{
+    let stream = Polite::new(stream);
     let greeted = timeout(shared.limits.handshake, greet(shared, stream)).await;
-    let (stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
+    let (mut stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(greeted) => greeted,
         Err(reason) => return reason,
     };
     let Admission::Member(lane) = admission else {
         return DropReason::Enrolled;
     };
+    let link = stream.get_mut().0.get_mut();
+    link.keep_to(Target::of(lane));
     if let Some(code_point) = shared.limits.code_point(lane) {
-        let _unmarked = stream.get_ref().0.get_ref().mark(code_point);
+        let _unmarked = link.mark(code_point);
     }
+    let link = link.last_reading();
     match place.prove(from, &shared.limits) {
         Ok(true) => shared.counters.drop_for(DropReason::Replaced),
         Ok(false) => {}
@@ -165,7 +174,7 @@ pub(super) async fn serve_stream<S: AsyncRead + AsyncWrite + Markable + Unpin + 
         addr,
         lane,
     };
-    let reason = session.run(stream).await;
+    let reason = session.run(stream, link).await;
     shared.blame(from, reason);
     reason
 }
@@ -223,12 +232,12 @@ impl Drop for Closing {
 }
 
 impl Session<'_> {
-    async fn run<S>(&self, stream: TlsStream<S>) -> DropReason
+    async fn run<S>(&self, stream: TlsStream<S>, link: LastReading) -> DropReason
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (reading, writing) = split(stream);
-        let outbound = Closing(Arc::new(Outbound::new(writing)));
+        let outbound = Closing(Arc::new(Outbound::new(writing, link)));
         tokio::select! {
             reason = self.read_requests(reading, &outbound.0) => reason,
             reason = outbound.0.write_rest(&self.shared.limits) => reason,

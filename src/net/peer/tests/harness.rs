@@ -6,6 +6,7 @@ use tokio_rustls::TlsStream;
 
 use super::super::dial::Connection;
 use super::super::greet::prove;
+use super::super::polite::LastReading;
 use super::super::serve::serve_stream;
 use super::super::tls::nameless;
 use super::super::*;
@@ -117,7 +118,7 @@ impl Node {
         prove(&mut stream, ends, &self.keyring, Lane::Bulk, limits)
             .await
             .unwrap();
-        Connection::start(self.shared(), stream, Lane::Bulk)
+        Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default())
     }
 
     /// A connection to `other` over a pipe; gives why the serving side ended, too.

@@ -1,0 +1,91 @@
+//! What the kernel knows of a TCP connection: `TCP_INFO` of `tcp(7)`.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+/// A reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The smoothed round trip of what this end sent lately.
+    pub round_trip: Duration,
+    /// The least round trip of the last minutes (`tcp_min_rtt_wlen`): without what queues add.
+    pub least: Duration,
+    /// How long ago the other end's kernel last acknowledged anything.
+    pub acked_ago: Duration,
+    /// What the other end has taken since the beginning.
+    pub taken_bytes: u64,
+    /// What was handed to the kernel, and was not taken yet.
+    pub queued_bytes: u64,
+}
+
+/// What can be read of.
+pub(super) trait Gauge {
+    /// Nothing where the system does not say.
+    fn read_gauge(&self) -> Option<Reading>;
+}
+
+impl Gauge for TcpStream {
+    fn read_gauge(&self) -> Option<Reading> {
+        let info = info_of(self)?;
+        let unacked_bytes = u64::from(info.tcpi_unacked) * u64::from(info.tcpi_snd_mss);
+        Some(Reading {
+            round_trip: Duration::from_micros(info.tcpi_rtt.into()),
+            least: Duration::from_micros(info.tcpi_min_rtt.into()),
+            acked_ago: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+            taken_bytes: info.tcpi_bytes_acked,
+            queued_bytes: unacked_bytes + u64::from(info.tcpi_notsent_bytes),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Gauge for tokio::io::DuplexStream {
+    fn read_gauge(&self) -> Option<Reading> {
+        None
+    }
+}
+
+fn info_of(socket: &impl AsFd) -> Option<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the descriptor is open for the length of the call, and `length` is the size in bytes
+    // of `info`, which has numbers alone: zeroes are one of its values, as is what an older kernel
+    // leaves of them.
+    let (outcome, info) = unsafe {
+        let outcome = libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        );
+        (outcome, info.assume_init())
+    };
+    (outcome == 0).then_some(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_says_what_was_taken_and_how_long_that_took() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (mut near, (mut far, _)) = (dialled.await.unwrap(), listener.accept().await.unwrap());
+        near.write_all(&[7; 1000]).await.unwrap();
+        let mut bytes = [0; 1000];
+        far.read_exact(&mut bytes).await.unwrap();
+        let reading = near.read_gauge().unwrap();
+        assert!(reading.taken_bytes >= 1000, "{reading:?}");
+        assert_eq!(reading.queued_bytes, 0);
+        let zero = Duration::ZERO;
+        assert!(zero < reading.least && reading.least <= reading.round_trip);
+    }
+}
