@@ -79,6 +79,7 @@ impl State {
     pub(super) fn withdraw(&mut self, slot: Slot) {
         self.order.forget_file(slot);
         self.queue.withdraw(slot);
+        self.moved.forget_at(slot);
     }
 
     /// Takes in how the reading of a file ended; to be called when all that was reported before it
@@ -186,6 +187,7 @@ impl State {
         self.tree.note_content(slot, &hash);
         self.kept.note_shown(&hash, true, Instant::now());
         self.moved.forget(&hash);
+        self.moved.forget_at(slot);
         let row = Row {
             identity: seen.identity,
             hash,

@@ -4,6 +4,7 @@
 //! the kernel reported; until then the content is [`Missed`]. It dates the file anew, which is read
 //! again before it is listed under its new name; until then it has [`Moved`].
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// each; beyond it the one that was seen longest ago is found again when it was read.
 const MOVED_MAX: usize = 65_536;
 /// For how long a look is waited for: a change is to be told within this time.
-pub(super) const LOOK_MAX: Duration = Duration::from_secs(2);
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// After this a content that is missed is looked for anew: it may have been renamed again.
 const MISS_MAX: Duration = Duration::from_secs(4);
 
@@ -86,28 +87,45 @@ pub(super) struct NewName {
     pub(super) identity: Identity,
 }
 
-/// Contents whose files have new names.
+/// Contents whose files have new names. Places in the tree are used again, so none is kept beyond
+/// its name.
 pub(super) struct Moved {
     by_hash: LruCache<ContentHash, NewName>,
+    by_slot: BTreeMap<Slot, ContentHash>,
 }
 
 impl Moved {
     pub(super) fn new() -> Self {
         Self {
             by_hash: LruCache::unbounded(),
+            by_slot: BTreeMap::new(),
         }
     }
 
     pub(super) fn note(&mut self, hash: ContentHash, to: NewName) {
+        self.forget(&hash);
+        self.forget_at(to.slot);
         self.by_hash.put(hash, to);
-        if self.by_hash.len() > MOVED_MAX {
-            self.by_hash.pop_lru();
+        self.by_slot.insert(to.slot, hash);
+        if self.by_hash.len() > MOVED_MAX
+            && let Some((_, oldest)) = self.by_hash.pop_lru()
+        {
+            self.by_slot.remove(&oldest.slot);
         }
     }
 
     /// It is listed, or known to be another content.
     pub(super) fn forget(&mut self, hash: &ContentHash) {
-        self.by_hash.pop(hash);
+        if let Some(to) = self.by_hash.pop(hash) {
+            self.by_slot.remove(&to.slot);
+        }
+    }
+
+    /// The name is gone, or was read.
+    pub(super) fn forget_at(&mut self, slot: Slot) {
+        if let Some(hash) = self.by_slot.remove(&slot) {
+            self.by_hash.pop(&hash);
+        }
     }
 
     pub(super) fn get(&self, hash: &ContentHash) -> Option<NewName> {
@@ -162,11 +180,13 @@ mod tests {
         }
         assert_eq!(missed.by_hash.len(), MISSED_MAX.get());
         let (mut moved, identity) = (Moved::new(), Identity::default());
-        let slot = Tree::new().insert_root(0);
+        let mut tree = Tree::new();
         for number in 0..=MOVED_MAX {
             let hash = ContentHash::of(&number.to_le_bytes());
+            let slot = tree.insert_root(0);
             moved.note(hash, NewName { slot, identity });
         }
         assert_eq!(moved.by_hash.len(), MOVED_MAX);
+        assert_eq!(moved.by_slot.len(), MOVED_MAX);
     }
 }

@@ -115,14 +115,17 @@ impl Shared {
     /// Whether a content that was not found under the `names` that it is listed under may be found
     /// under another, which the scanner has yet to look at, and is made to.
     pub(super) fn may_be_renamed(&self, hash: &ContentHash, names: impl Hash, looked: u64) -> bool {
-        let ask = || {
-            let mut settling = self.lock_settling();
-            settling.asked += 1;
-            self.wake();
-            settling.asked
-        };
         let mut missed = self.missed.lock();
+        let ask = || self.ask_to_settle();
         missed.is_looked_for(hash, names, looked, ask, Instant::now())
+    }
+
+    /// Has the scanner look; gives the number by which it says that it did.
+    fn ask_to_settle(&self) -> u64 {
+        let mut settling = self.lock_settling();
+        settling.asked += 1;
+        self.wake();
+        settling.asked
     }
 
     /// All that was there to be seen when `asked` was asked has been told.
@@ -138,10 +141,8 @@ impl Shared {
     /// timeout.
     pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
+        let asked = self.ask_to_settle();
         let mut settling = self.lock_settling();
-        settling.asked += 1;
-        let asked = settling.asked;
-        self.wake();
         while settling.reached < asked && !self.is_stopping() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -3,13 +3,13 @@
 //! The kernel makes a change first and reports it then; between the two anybody may look. Here a
 //! change is made while its directory is not watched, so its report never comes.
 
+mod renamed;
+
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::share::hasher;
-use crate::share::identity::{Identity, Stamp};
-use crate::share::ledger::Row;
 use crate::share::queue::Rest;
 use crate::share::state::State;
 use crate::share::tree::Slot;
@@ -463,38 +463,4 @@ fn what_nobody_has_open_is_listed_though_it_was_written_once_more_before_it_was_
     rounds.hash_until_read(1);
     rounds.run();
     rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
-}
-
-#[test]
-fn what_is_renamed_is_served_before_it_was_read_again_and_to_its_readers_alone() {
-    let mut rounds = Rounds::new();
-    let hash = ContentHash::of(b"for some");
-    fs::write(rounds.at("new"), b"for some").unwrap();
-    let stat = rustix::fs::stat(rounds.at("new")).unwrap();
-    let now = Identity::of(&stat);
-    // as it was read under another name, before the rename dated it
-    let row = Row {
-        identity: Identity {
-            ctime: Stamp::default(),
-            ..now
-        },
-        hash,
-        first_seen: now.mtime,
-        doubted: false,
-    };
-    rounds.shared.lock().ledger.put(row);
-    rounds.run();
-    let mut state = rounds.shared.lock();
-    let slot = state.tree.child(rounds.root, b"new").unwrap();
-    assert!(!state.tree.file(slot).is_some_and(|file| file.listed));
-    assert_eq!(state.moved.get(&hash).map(|to| to.slot), Some(slot));
-    assert!(!state.is_restricted(&hash));
-    let readers = Some(vec!["somebody".to_owned()]);
-    state.shares.get_mut(&0).unwrap().readers = readers;
-    assert!(state.is_restricted(&hash));
-    drop(state);
-    rounds.run_and_hash();
-    let state = rounds.shared.lock();
-    assert!(state.tree.file(slot).is_some_and(|file| file.listed));
-    assert!(state.moved.get(&hash).is_none());
 }
