@@ -91,18 +91,19 @@ impl Connection {
         let line = Arc::new(Line::new(
             shared.limits.in_flight(lane),
             shared.limits.ping_after,
+            link.clone(),
         ));
         let batches = speaks_batches(&stream);
         let peer = peer_of(&stream);
         let (reading, writing) = split(stream);
-        let outbound = Arc::new(Outbound::new(writing, link.clone()));
+        let outbound = Arc::new(Outbound::new(writing, link));
         let end = End {
             peer,
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
             outbound: Arc::clone(&outbound),
         };
-        let task = tokio::spawn(run(end, reading, link));
+        let task = tokio::spawn(run(end, reading));
         Self {
             line,
             outbound,
@@ -331,16 +332,12 @@ impl Drop for End {
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    end: End,
-    reading: ReadHalf<TlsStream<S>>,
-    link: LastReading,
-) {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(end: End, reading: ReadHalf<TlsStream<S>>) {
     let (limits, line, outbound) = (&end.shared.limits, &end.line, &end.outbound);
     let reason = tokio::select! {
         reason = read_answers(reading, line, limits) => reason,
         reason = outbound.write_rest(limits) => reason,
-        reason = watch(line, limits, outbound, &link) => reason,
+        reason = watch(line, limits, outbound) => reason,
     };
     line.fail(reason);
 }
@@ -384,16 +381,11 @@ async fn read_answers<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Looks at the clock until the connection is dead by it. Each ping is written, and so tells anew
 /// what the kernel knows: before the end it is asked once more.
-async fn watch(
-    line: &Line,
-    limits: &PeerLimits,
-    outbound: &Outbound,
-    link: &LastReading,
-) -> DropReason {
+async fn watch(line: &Line, limits: &PeerLimits, outbound: &Outbound) -> DropReason {
     let (mut pinged, mut asked) = (None, Instant::now());
     loop {
         let now = Instant::now();
-        match line.check(now, &mut pinged, limits, link) {
+        match line.check(now, &mut pinged, limits) {
             Check::End(DropReason::Silent) if now >= asked + ASK_AGAIN => asked = now,
             Check::End(reason) => return reason,
             Check::Ping => {}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::polite::LastReading;
 use crate::trust::{self, EXCHANGE_MAX_BYTES};
 use crate::wire::native::tcp::{CHAIN_MAX_BYTES, Lane, TRUST_MAX_BYTES};
 
@@ -128,20 +129,16 @@ impl PeerLimits {
     }
 
     /// When a connection counts as dead that brought nothing since `quiet_since`: later where its
-    /// round trip was long lately, or where the other end's kernel has `acked` something since, so
-    /// that the answer may stand in a queue.
-    pub(super) fn silent(
-        &self,
-        quiet_since: Instant,
-        acked: Option<Instant>,
-        round_trip: Duration,
-    ) -> Instant {
-        let late = quiet_since + round_trip * SILENT_ROUND_TRIPS;
-        let acked = acked.map_or(quiet_since, |acked| acked + self.silent_after);
-        let most = quiet_since + SILENT_MAX.max(self.silent_after);
-        late.max(acked)
-            .min(most)
-            .max(quiet_since + self.silent_after)
+    /// round trip was long lately, or where the other end's kernel has acknowledged something
+    /// since, so that the answer may stand in a queue.
+    pub(super) fn silent(&self, quiet_since: Instant, link: &LastReading) -> Instant {
+        let least = quiet_since + self.silent_after;
+        let most = quiet_since + self.silent_after.max(SILENT_MAX);
+        let late = quiet_since + link.round_trip() * SILENT_ROUND_TRIPS;
+        let acked = link
+            .acked()
+            .map_or(least, |acked| acked + self.silent_after);
+        late.max(acked).clamp(least, most)
     }
 
     /// What a connection for this lane is marked with.

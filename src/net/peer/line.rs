@@ -65,10 +65,11 @@ pub(super) struct Line {
     /// How soon a request is to be looked at.
     look_after: Duration,
     pub pulse: Pulse,
+    link: LastReading,
 }
 
 impl Line {
-    pub fn new(in_flight: usize, look_after: Duration) -> Self {
+    pub fn new(in_flight: usize, look_after: Duration, link: LastReading) -> Self {
         let now = Instant::now();
         let table = Table {
             waiters: HashMap::new(),
@@ -86,6 +87,7 @@ impl Line {
             woken: Notify::new(),
             look_after,
             pulse: Pulse::new(),
+            link,
         }
     }
 
@@ -163,15 +165,9 @@ impl Line {
     }
 
     /// What the clock says about the connection, and when to look again.
-    pub fn check(
-        &self,
-        now: Instant,
-        pinged: &mut Option<Silence>,
-        limits: &PeerLimits,
-        link: &LastReading,
-    ) -> Check {
+    pub fn check(&self, now: Instant, pinged: &mut Option<Silence>, limits: &PeerLimits) -> Check {
         let mut table = self.lock();
-        let check = self.look(&table, now, pinged, limits, link);
+        let check = self.look(&table, now, pinged, limits);
         if let Check::Again(next) = check {
             table.next_look = next;
         }
@@ -184,7 +180,6 @@ impl Line {
         now: Instant,
         pinged: &mut Option<Silence>,
         limits: &PeerLimits,
-        link: &LastReading,
     ) -> Check {
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
             let end = table.last_used + limits.idle_dialled;
@@ -199,7 +194,7 @@ impl Line {
             busy_since: table.busy_since,
         };
         let quiet_since = self.pulse.last().max(table.busy_since);
-        let silent = limits.silent(quiet_since, link.acked(), link.round_trip());
+        let silent = limits.silent(quiet_since, &self.link);
         let unanswered = limits.unanswered(oldest, table.brought);
         let ping = quiet_since + limits.ping_after;
         if now >= silent {
@@ -241,7 +236,8 @@ mod tests {
     use crate::net::peer::gauge::Reading;
 
     fn line(in_flight: usize) -> Line {
-        Line::new(in_flight, PeerLimits::default().ping_after)
+        let ping_after = PeerLimits::default().ping_after;
+        Line::new(in_flight, ping_after, LastReading::default())
     }
 
     fn waiter(line: &Line) -> (Waiter, oneshot::Receiver<Result<Response, NetError>>) {
@@ -263,12 +259,9 @@ mod tests {
         let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
         let end = start + limits.idle_dialled;
+        assert_eq!(line.check(start, &mut None, &limits), Check::Again(end));
         assert_eq!(
-            line.check(start, &mut None, &limits, &LastReading::default()),
-            Check::Again(end)
-        );
-        assert_eq!(
-            line.check(end, &mut None, &limits, &LastReading::default()),
+            line.check(end, &mut None, &limits),
             Check::End(DropReason::Idle)
         );
     }
@@ -282,56 +275,56 @@ mod tests {
         let (start, mut pinged) = (Instant::now(), None);
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(
-            line.check(start, &mut pinged, &limits, &LastReading::default()),
+            line.check(start, &mut pinged, &limits),
             Check::Again(after(1000))
         );
+        assert_eq!(line.check(after(1000), &mut pinged, &limits), Check::Ping);
         assert_eq!(
-            line.check(after(1000), &mut pinged, &limits, &LastReading::default()),
-            Check::Ping
-        );
-        assert_eq!(
-            line.check(after(1000), &mut pinged, &limits, &LastReading::default()),
+            line.check(after(1000), &mut pinged, &limits),
             Check::Again(after(2000))
         );
         let dead = Check::End(DropReason::Silent);
-        assert_eq!(
-            line.check(after(2000), &mut pinged, &limits, &LastReading::default()),
-            dead
-        );
+        assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
+    }
+
+    /// What the clock says of a line with a question out, of which the kernel says so.
+    fn checks_of(line: &Line) -> impl FnMut(u64, (u64, Reading)) -> Check {
+        let (start, mut pinged) = (Instant::now(), None);
+        let after = move |ms| start + Duration::from_millis(ms);
+        move |ms, (read_ms, reading)| {
+            line.link.set(after(read_ms), reading);
+            line.check(after(ms), &mut pinged, &PeerLimits::default())
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn on_a_link_with_a_long_queue_silence_is_dead_after_some_round_trips() {
-        let (line, limits) = (line(4), PeerLimits::default());
+        let line = line(4);
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
-        let start = Instant::now();
-        let after = |ms| start + Duration::from_millis(ms);
-        let (link, mut pinged) = (LastReading::default(), None);
+        let then = Instant::now() + Duration::from_secs(6);
+        let mut check = checks_of(&line);
         let reading = Reading {
             round_trip: Duration::from_millis(1500),
             acked_ago: Duration::from_secs(9),
             ..Reading::default()
         };
-        link.set(start, reading);
-        let mut check = |ms| line.check(after(ms), &mut pinged, &limits, &link);
-        assert_eq!(check(1000), Check::Ping);
-        assert_eq!(check(2000), Check::Again(after(6000)));
-        assert_eq!(check(6000), Check::End(DropReason::Silent));
+        assert_eq!(check(1000, (0, reading)), Check::Ping);
+        assert_eq!(check(2000, (0, reading)), Check::Again(then));
+        let dead = Check::End(DropReason::Silent);
+        assert_eq!(check(6000, (0, reading)), dead);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_not_dead_while_the_other_end_acknowledges_but_not_for_ever() {
-        let (line, limits) = (line(4), PeerLimits::default());
+        let line = line(4);
         let (waiting, _answer) = waiter(&line);
         line.add(waiting).ok().unwrap();
-        let start = Instant::now();
-        let after = |ms| start + Duration::from_millis(ms);
-        let (link, mut pinged) = (LastReading::default(), None);
+        let after = |ms| Instant::now() + Duration::from_millis(ms);
+        let mut check = checks_of(&line);
         let mut ends = |acked_ms: u64| {
-            link.set(after(acked_ms), Reading::default());
-            line.check(after(2000), &mut pinged, &limits, &link);
-            line.check(after(2000), &mut pinged, &limits, &link)
+            check(2000, (acked_ms, Reading::default()));
+            check(2000, (acked_ms, Reading::default()))
         };
         assert_eq!(ends(0), Check::End(DropReason::Silent));
         assert_eq!(ends(1900), Check::Again(after(3900)));
@@ -349,10 +342,7 @@ mod tests {
         line.add(waiting).ok().unwrap();
         let later = Instant::now() + limits.unanswered_after;
         let end = Check::End(DropReason::Unanswered);
-        assert_eq!(
-            line.check(later, &mut None, &limits, &LastReading::default()),
-            end
-        );
+        assert_eq!(line.check(later, &mut None, &limits), end);
     }
 
     #[tokio::test]
@@ -375,7 +365,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_requests_in_turn_wake_the_watch_once_a_look() {
         let (line, limits) = (line(4), PeerLimits::default());
-        let idle = line.check(Instant::now(), &mut None, &limits, &LastReading::default());
+        let idle = line.check(Instant::now(), &mut None, &limits);
         assert!(matches!(idle, Check::Again(_)));
         let mut rung = 0;
         for _ in 0..50 {
@@ -383,7 +373,7 @@ mod tests {
             let id = line.add(waiting).ok().unwrap();
             if std::pin::pin!(line.woken.notified()).enable() {
                 rung += 1;
-                line.check(Instant::now(), &mut None, &limits, &LastReading::default());
+                line.check(Instant::now(), &mut None, &limits);
             }
             line.take(id);
         }

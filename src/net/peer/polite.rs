@@ -104,6 +104,10 @@ impl LastReading {
     pub(super) fn set(&self, at: Instant, reading: Reading) {
         self.0.lock().reading = Some((at, reading));
     }
+
+    fn hold_back(&self, is_held_back: bool) {
+        self.0.lock().is_held_back = is_held_back;
+    }
 }
 
 /// How much may be under way, by what the kernel says.
@@ -215,7 +219,6 @@ impl<S: Gauge> Polite<S> {
             let Some(reading) = self.stream.read_gauge() else {
                 return Poll::Ready(usize::MAX);
             };
-            self.last.set(now, reading);
             let room = match self.target {
                 Some(target) => self.room.take(now, &reading, target),
                 None => {
@@ -223,7 +226,8 @@ impl<S: Gauge> Polite<S> {
                     u64::MAX
                 }
             };
-            self.last.0.lock().is_held_back = self.room.limit_bytes.is_some();
+            self.last.set(now, reading);
+            self.last.hold_back(self.room.limit_bytes.is_some());
             if room > 0 {
                 return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX));
             }
