@@ -22,8 +22,8 @@ use super::questions;
 use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
-    Admitted, Call, ClientError, Expelled, Invitation, Joined, Named, Nothing, Rotated, Status,
-    Trust, TrustedNode,
+    Admitted, Call, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing, Rotated,
+    Status, Trust, TrustedNode,
 };
 use crate::id::NodeName;
 
@@ -372,19 +372,27 @@ pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), C
         let (path, name) = (escape_path(&owned.path), printable(&owned.name));
         output.line(&format!("{path}: only files of {name} are listed there"))?;
     }
-    let gone = trust.history.iter().filter(|step| step.counts);
-    for step in gone.filter(|step| step.what == "expelled" || step.what == "left") {
-        let name = step.name.as_deref().unwrap_or_default();
-        let (what, by) = (&step.what, printable(&step.by));
-        let by = if what == "left" {
-            String::new()
-        } else {
-            format!(" by {by}")
-        };
-        let name = printable(name);
-        output.line(&format!("{name}: {what} {}{by}", local_time(step.time)))?;
+    for gone in &trust.gone {
+        output.line(&gone_line(gone))?;
     }
     Ok(())
+}
+
+fn gone_line(gone: &GoneNode) -> String {
+    let by = match &*gone.what {
+        "left" => String::new(),
+        _ => format!(" by {}", printable(&gone.by)),
+    };
+    let with = gone.with.as_deref().map_or_else(String::new, |with| {
+        format!(", with {}, who had let it in", printable(with))
+    });
+    format!(
+        "{} {}: {} {}{by}{with}",
+        printable(&gone.name),
+        &gone.node[..8.min(gone.node.len())],
+        gone.what,
+        local_time(gone.time)
+    )
 }
 
 fn member_line(member: &TrustedNode) -> String {

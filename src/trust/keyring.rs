@@ -253,6 +253,11 @@ impl Keyring {
         self.read_ledger(Ledger::history).unwrap_or_default()
     }
 
+    /// Who was let in and is no member, and the word by which that is so; by time.
+    pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
+        self.read_ledger(Ledger::departed).unwrap_or_default()
+    }
+
     /// What this node shows to a member that may not have heard of it; nothing without a ledger.
     pub fn chain_of(&self, node: &NodeId) -> Vec<u8> {
         let chain = self.read_ledger(|ledger| SignedStatement::encode_all(&ledger.chain(node)));

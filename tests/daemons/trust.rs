@@ -172,6 +172,16 @@ fn whom_a_bad_administrator_admitted_is_named_before_it_is_put_out_and_goes_with
     eventually("she is told", HANG_LIMIT, || {
         said(&carol, "status").contains("this node was expelled by one on ")
     });
+    let told = one.cli(&["trust"]).expect_ok();
+    let gone = |name: &str, with: &str| {
+        let line = told.lines().find(|line| line.starts_with(name));
+        line.is_some_and(|line| line.contains(": expelled ") && line.ends_with(with))
+    };
+    assert!(gone("mallory", " by one"), "{told}");
+    assert!(
+        gone("carol", " by one, with mallory, who had let it in"),
+        "{told}"
+    );
     dave.write("after.txt", b"after");
     one.wait_for_file("after.txt");
     assert!(!carol.mounted("after.txt").exists());

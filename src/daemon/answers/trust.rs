@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::paths::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
-    Admitted, Expelled, Failure, FailureKind, Invitation, Joined, Named, Nothing, OwnedPath,
-    Rotated, Trust, TrustStep, TrustedNode,
+    Admitted, Expelled, Failure, FailureKind, GoneNode, Invitation, Joined, Named, Nothing,
+    OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };
 use crate::id::{NodeId, NodeName};
 use crate::node::door::in_history;
@@ -198,6 +198,11 @@ impl Service {
                 .iter()
                 .map(|(signed, counts)| step(signed, *counts, &name))
                 .collect(),
+            gone: keyring
+                .departed()
+                .iter()
+                .map(|(node, word)| gone(*node, word, &name))
+                .collect(),
         }
     }
 
@@ -279,6 +284,23 @@ fn step(signed: &SignedStatement, counts: bool, name: &dyn Fn(&NodeId) -> String
         by: name(&by),
         by_node: by.to_string(),
         counts,
+    }
+}
+
+/// One that is in no more, by a word about itself or about who had let it in.
+fn gone(node: NodeId, word: &SignedStatement, name: &dyn Fn(&NodeId) -> String) -> GoneNode {
+    let by = word.statement.by;
+    let with = word.subject().filter(|subject| *subject != node);
+    let left = by == node;
+    GoneNode {
+        name: name(&node),
+        node: node.to_string(),
+        time: time_of(word.statement.at_s),
+        what: if left { "left" } else { "expelled" }.to_owned(),
+        by: name(&by),
+        by_node: by.to_string(),
+        with: with.as_ref().map(name),
+        with_node: with.map(|node| node.to_string()),
     }
 }
 

@@ -21,6 +21,32 @@ pub struct Trust {
     pub owners: Vec<OwnedPath>,
     /// Who came and went by whose word, the first first; empty without certificates.
     pub history: Vec<TrustStep>,
+    /// Who was let in and is in no more, the first to go first; empty without certificates.
+    #[serde(default)]
+    pub gone: Vec<GoneNode>,
+}
+
+/// One that was let in and is no member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneNode {
+    /// What it called itself when it last joined.
+    pub name: String,
+    /// Its key, 64 hexadecimal digits.
+    pub node: String,
+    /// Since when, by the clock of who said so.
+    pub time: Timestamp,
+    /// left or expelled.
+    pub what: String,
+    /// The name of the node by whose word; its own where it left.
+    pub by: String,
+    /// That node's key.
+    pub by_node: String,
+    /// The name of the node that had let it in, where it went with that one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub with: Option<String>,
+    /// That node's key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub with_node: Option<String>,
 }
 
 /// A member.

@@ -42,7 +42,9 @@ pub use failure::{Failure, FailureKind};
 pub use framing::{CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
-pub use membership::{Admitted, Expelled, OwnedPath, Rotated, Trust, TrustStep, TrustedNode};
+pub use membership::{
+    Admitted, Expelled, GoneNode, OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
+};
 pub use names::{EntryKind, Named, Problem};
 pub use provenance::*;
 pub use request::{CallerGone, ControlRequest, PENDING_REPLIES_MAX, ReplySink};

@@ -93,26 +93,53 @@ impl Ledger {
         (last > over).then_some(last)
     }
 
+    /// Who was let in and is no member, and the word by which that is so: about the node itself, or
+    /// about who had let it in. By time.
+    pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
+        let issuers = self.issuers();
+        let let_in = issuers.keys().chain([&self.founder]);
+        let gone = let_in.filter_map(|who| {
+            let word = self.own_expulsion(who);
+            Some((*who, word.or_else(|| self.fell(who, &issuers))?.clone()))
+        });
+        let mut gone: Vec<_> = gone.collect();
+        gone.sort_by_key(|(who, word)| (word.statement.at_s, word.id(), *who));
+        gone
+    }
+
     /// The word by which those are out whose certificate counts no more, so that this node's does
     /// not either; none of a member, and of one that nobody ever admitted.
     pub(super) fn fell_with(&self, who: &NodeId) -> Option<&SignedStatement> {
+        self.fell(who, &self.issuers())
+    }
+
+    /// Who ever admitted each node.
+    fn issuers(&self) -> BTreeMap<NodeId, Vec<NodeId>> {
+        let mut issuers: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for signed in self.statements.values() {
+            if let Claim::Admit { node, .. } = signed.statement.claim {
+                issuers.entry(node).or_default().push(signed.statement.by);
+            }
+        }
+        issuers
+    }
+
+    fn fell(
+        &self,
+        who: &NodeId,
+        issuers: &BTreeMap<NodeId, Vec<NodeId>>,
+    ) -> Option<&SignedStatement> {
         if self.standing.members.contains_key(who) {
             return None;
         }
-        let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for signed in self.statements.values() {
-            if let Claim::Admit { node, .. } = signed.statement.claim {
-                by.entry(node).or_default().push(signed.statement.by);
-            }
-        }
-        let mut seen = BTreeSet::new();
-        let mut next = by.remove(who).unwrap_or_default();
+        let of = |who: &NodeId| issuers.get(who).into_iter().flatten().copied();
+        let (mut seen, mut next) = (BTreeSet::new(), of(who).collect::<Vec<_>>());
         while let Some(issuer) = next.pop() {
             if let Some(word) = self.own_expulsion(&issuer) {
                 return Some(word);
             }
             if seen.insert(issuer) {
-                next.extend(by.remove(&issuer).unwrap_or_default());
+                next.extend(of(&issuer));
             }
         }
         None

@@ -154,6 +154,28 @@ fn crowd(ledger: &Ledger, count: usize) -> Vec<SignedStatement> {
 }
 
 #[test]
+fn the_departed_are_told_with_the_word_that_put_them_out_and_who_came_back_is_none() {
+    let mut ledger = let_in();
+    let departed = |ledger: &Ledger| -> Vec<(u8, u8)> {
+        let number = |node: NodeId| (1..20).find(|n| id(*n) == node).unwrap();
+        let each = ledger.departed().into_iter();
+        each.map(|(who, word)| (number(who), number(word.subject().unwrap())))
+            .collect()
+    };
+    assert_eq!(departed(&ledger), []);
+    ledger.expel(&key(3), id(3), 45).unwrap();
+    ledger.expel_with_admitted(&key(1), id(2), 50).unwrap();
+    let mut gone = departed(&ledger);
+    gone.sort_unstable();
+    assert_eq!(gone, [(2, 2), (3, 3), (4, 2), (5, 2)]);
+    ledger.admit(&key(1), id(5), name(5), false, 60).unwrap();
+    ledger.admit(&key(1), id(3), name(3), false, 61).unwrap();
+    let mut gone = departed(&ledger);
+    gone.sort_unstable();
+    assert_eq!(gone, [(2, 2), (4, 2)]);
+}
+
+#[test]
 fn thousands_that_a_bad_administrator_let_in_go_by_one_statement() {
     let mut ledger = cluster();
     ledger.merge(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX));
