@@ -254,12 +254,10 @@ impl<S: Gauge + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(context));
-        if room == usize::MAX {
-            return Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        match within(parts, room) {
+            Ok(parts) => Pin::new(&mut self.stream).poll_write_vectored(context, parts),
+            Err(some) => Pin::new(&mut self.stream).poll_write(context, some),
         }
-        let first = parts.iter().find(|part| !part.is_empty());
-        let first = first.map_or(&[][..], |part| &part[..part.len().min(room)]);
-        Pin::new(&mut self.stream).poll_write(context, first)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -272,6 +270,21 @@ impl<S: Gauge + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The first of the parts that are within so many bytes together, so that what fits goes by one
+/// system call; or else as much of the first as does.
+fn within<'a, 'b>(parts: &'a [IoSlice<'b>], bytes: usize) -> Result<&'a [IoSlice<'b>], &'a [u8]> {
+    let empty = parts.iter().take_while(|part| part.is_empty()).count();
+    let parts = &parts[empty..];
+    let left = parts.iter().scan(bytes, |left, part| {
+        *left = left.checked_sub(part.len())?;
+        Some(())
+    });
+    match (left.count(), parts.first()) {
+        (0, Some(first)) => Err(&first[..bytes]),
+        (count, _) => Ok(&parts[..count]),
     }
 }
 
@@ -386,6 +399,20 @@ mod tests {
             assert!(longest <= most.max(least), "{told:?}: {longest:?}");
             assert!(bytes > rate * 20.0 * 0.9, "{told:?}: {bytes}");
         }
+    }
+
+    #[test]
+    fn what_fits_goes_at_once_and_never_more_than_may() {
+        let parts = [&b""[..], b"header", b"", b"body"].map(IoSlice::new);
+        let lengths = |bytes| match within(&parts, bytes) {
+            Ok(parts) => parts.iter().map(|part| part.len()).collect(),
+            Err(some) => vec![some.len()],
+        };
+        assert_eq!(lengths(usize::MAX), [6, 0, 4]);
+        assert_eq!(lengths(10), [6, 0, 4]);
+        assert_eq!(lengths(9), [6, 0]);
+        assert_eq!(lengths(5), [5]);
+        assert_eq!(within(&[IoSlice::new(b"")], 5).map(<[_]>::len), Ok(0));
     }
 
     #[test]
