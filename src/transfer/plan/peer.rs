@@ -189,6 +189,8 @@ impl Peer {
                 let beside = is_small(lane, bytes) && self.small_bytes < SMALL_BESIDE_BYTES;
                 self.urgent_bytes == 0 || beside || self.urgent_bytes + bytes <= most
             }
+            // of a link of which nothing is known, nothing is asked beside what a reader waits for
+            Lane::Bulk if self.rate.is_none() && self.urgent_bytes > 0 => false,
             Lane::Bulk => self.bulk_bytes == 0 || self.bulk_bytes + bytes <= self.window_bytes(),
         }
     }

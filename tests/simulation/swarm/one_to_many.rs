@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use p2pfs::digest::ContentKey;
 
+use crate::support::seeds::each_seed;
 use crate::swarm::node::Node;
 use crate::swarm::world::{Deed, World};
 
@@ -24,7 +25,11 @@ fn least(rate: f64) -> f64 {
 
 /// Nodes that have one file, and nothing else to do.
 fn world_of(holders: usize) -> (World, ContentKey) {
-    let mut world = World::new(1);
+    world_from(1, holders)
+}
+
+fn world_from(seed: u64, holders: usize) -> (World, ContentKey) {
+    let mut world = World::new(seed);
     let holders: Vec<_> = (0..holders).map(|_| world.add(ms(2), RATE, 0)).collect();
     let content = world.file(1, SIZE, &holders);
     (world, content)
@@ -117,22 +122,24 @@ fn readers_that_come_later_take_little_longer_than_one_and_cost_the_holder_littl
 
 #[test]
 fn readers_that_end_in_the_middle_hold_nobody_up_for_long() {
-    let (mut world, content) = world_of(1);
-    let begun: Vec<_> = (0..8)
-        .map(|number| match number % 2 {
-            0 => Deed::Fills(content),
-            _ => Deed::Reads(content),
-        })
-        .map(|deed| join(&mut world, RATE, Duration::ZERO, deed))
-        .map(|node| (node, Duration::ZERO))
-        .collect();
-    for number in [1, 2, 5] {
-        let when = ms(2000 + number as u64 * 700);
-        world.later(when, begun[number].0, Deed::Dies);
-    }
-    let (last, copies) = run(&mut world, &begun, "three of eight end");
-    assert!(last <= least(RATE) * 2.1, "{last}");
-    assert!(copies <= 2.0, "{copies}");
+    each_seed(3, |seed| {
+        let (mut world, content) = world_from(seed, 1);
+        let begun: Vec<_> = (0..8)
+            .map(|number| match number % 2 {
+                0 => Deed::Fills(content),
+                _ => Deed::Reads(content),
+            })
+            .map(|deed| join(&mut world, RATE, Duration::ZERO, deed))
+            .map(|node| (node, Duration::ZERO))
+            .collect();
+        for number in [1, 2, 5] {
+            let when = ms(2000 + number as u64 * 700);
+            world.later(when, begun[number].0, Deed::Dies);
+        }
+        let (last, copies) = run(&mut world, &begun, "three of eight end");
+        assert!(last <= least(RATE) * 2.3, "{last}");
+        assert!(copies <= 2.0, "{copies}");
+    });
 }
 
 #[test]
