@@ -22,8 +22,8 @@ use super::questions;
 use super::text::{escape_path, local_time, printable};
 use crate::daemon::config::{load, saved, units};
 use crate::daemon::control::{
-    Admitted, Call, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing, Rotated,
-    Status, Trust, TrustedNode,
+    Admitted, Call, Client, ClientError, Expelled, GoneNode, Invitation, Joined, Named, Nothing,
+    Rotated, Status, Trust, TrustedNode,
 };
 use crate::id::NodeName;
 
@@ -118,6 +118,9 @@ pub struct JoinOptions {
     reporting: Reporting,
     /// The token, or - to read it from standard input, which other users cannot see
     token: String,
+    /// Do not ask whether the cluster that this node is in now may be dropped
+    #[arg(short, long)]
+    yes: bool,
     /// The configuration of the daemon, where it does not run yet
     #[arg(
         long,
@@ -170,6 +173,9 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     let token = check(&token)?.to_owned();
     match options.reporting.try_open() {
         Ok(mut client) => {
+            if !options.yes && questions::has_terminal() {
+                ask_before_dropping(&mut client, &token)?;
+            }
             let joined: Joined = client.call(&Call::Join { token })?;
             match options.reporting.json {
                 true => output.json(&joined),
@@ -178,6 +184,28 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
         }
         Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks, where this node is in a cluster with others than the one that made the token.
+fn ask_before_dropping(client: &mut Client, token: &str) -> Result<(), CliError> {
+    let status: Status = client.call(&Call::Status {})?;
+    let trust: Trust = client.call(&Call::Trust {})?;
+    let others = trust.members.iter().filter(|it| it.node != status.node);
+    let issuer = Invitation::issuer_of(token);
+    let is_of_theirs = trust
+        .members
+        .iter()
+        .any(|it| Some(&it.node) == issuer.as_ref());
+    match others.count() {
+        count if count > 0 && !is_of_theirs => questions::ask(
+            &format!(
+                "Drop the cluster that this node is in, with {count} more? Its members and their\n\
+                 files go from here, and only a token of theirs brings it back."
+            ),
+            "answer y, or give --yes, to join another",
+        ),
+        _ => Ok(()),
     }
 }
 

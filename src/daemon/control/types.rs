@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
+use crate::trust::InviteToken;
 
 /// The reply to [`super::Call::Status`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -353,6 +354,14 @@ pub struct Invitation {
     pub token: String,
     /// Until when it serves.
     pub expires: Timestamp,
+}
+
+impl Invitation {
+    /// Whose a token is, as [`Status::node`] tells of a node; nothing of what is none.
+    pub fn issuer_of(token: &str) -> Option<String> {
+        let token = InviteToken::parse(token).ok()?;
+        Some(token.issuer.to_string())
+    }
 }
 
 /// The reply to [`super::Call::Join`].

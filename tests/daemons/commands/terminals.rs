@@ -201,6 +201,38 @@ fn leaving_is_asked_about_on_a_terminal_and_nothing_happens_without_a_yes() {
 }
 
 #[apply(promise)]
+fn a_cluster_with_others_is_not_dropped_for_another_without_a_yes() {
+    let mut cluster = Cluster::with_own_secrets();
+    let nodes = ["one", "two", "other"].map(|name| cluster.start(name));
+    let [one, two, other] = &nodes;
+    let invite = ["invite", "--admin"];
+    let token = |of: &Node| of.cli(&invite).expect_ok().trim().to_owned();
+    // nobody else is in its own: nothing is lost, and nothing asked
+    on_terminal(&mut two.cli_command(&["join", &token(one)]));
+    on_terminal(&mut two.cli_command(&["join", &token(one)]));
+    let join = |answer: &[u8]| {
+        let mut terminal = Terminal::open(24, 80);
+        let mut child = terminal.run(&mut one.cli_command(&["join", &token(other)]));
+        terminal.read_until("[y/N] ");
+        assert!(
+            terminal.shown().contains("with 1 more"),
+            "{}",
+            terminal.shown()
+        );
+        terminal.write(answer);
+        wait_child(&mut child, HANG_LIMIT).code()
+    };
+    let epoch = || one.cli(&["trust", "--json"]).expect_json()["epoch"].clone();
+    let before = epoch();
+    assert_eq!(join(b"\n"), Some(1));
+    assert_eq!(epoch(), before);
+    assert_eq!(join(b"y\n"), Some(0));
+    assert_ne!(epoch(), before);
+    one.cli(&["join", &token(two), "--yes"]).expect_ok();
+    assert_eq!(epoch(), before);
+}
+
+#[apply(promise)]
 fn adding_a_share_shows_on_a_terminal_how_far_its_reading_is() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
