@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::config::{Config, ShareSettings};
 use super::control::{
-    Call, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, ReplySink, Right,
-    ServiceState,
+    Call, Check, ControlRequest, Credentials, Failure, FailureKind, MountStatus, Policy, ReplySink,
+    Right, ServiceState,
 };
 use super::in_force::InForce;
 use super::missing::Missing;
@@ -50,7 +50,7 @@ pub struct Service {
     /// Those that are in force.
     pub in_force: ArcSwap<InForce>,
     /// What cuts this node off from the others now, a sentence each.
-    pub isolation: ArcSwap<Vec<String>>,
+    pub isolation: ArcSwap<Vec<Check>>,
     /// Held by whoever has everything looked at.
     pub checking: tokio::sync::Mutex<()>,
     /// When the daemon started.

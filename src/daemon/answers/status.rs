@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::doctor::{RENEW_CACHE, RESTORE_STATE};
 use super::{Service, Sight, node_failure};
 use crate::daemon::control::{
-    CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers, Plane,
-    ServiceState, Status, Traffic,
+    CacheUsage, Check, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, PeerState, Peers,
+    Plane, ServiceState, Status, Traffic,
 };
 use crate::node::MemberReport;
 use crate::node::door::{MemberState, PeerReport};
@@ -27,7 +27,7 @@ impl Service {
         warnings.extend(lost.map(|lost| format!("{lost}; {RESTORE_STATE}")));
         let lost = self.node.trouble_with_cache_dir();
         warnings.extend(lost.map(|lost| format!("{lost}; {RENEW_CACHE}")));
-        warnings.extend(self.isolation.load().iter().cloned());
+        warnings.extend(self.isolation.load().iter().map(Check::sentence));
         Status {
             name: status.name.to_string(),
             node: status.id.to_string(),
