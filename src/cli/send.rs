@@ -56,6 +56,9 @@ fn utf_8(said: OsString) -> Result<String, String> {
     said.into_string().map_err(refused)
 }
 
+/// What is named of what a directory has and is not sent.
+const LEFT_OUT_TOLD_MAX: usize = 5;
+
 /// What became of one file, as `--json` tells it.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -66,9 +69,13 @@ struct Report {
 }
 
 pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), CliError> {
-    let mut files = Vec::new();
+    let mut named = Collected::default();
     for file in &options.files {
-        collect(Path::new(file), &mut files)?;
+        named.collect(Path::new(file))?;
+    }
+    let Collected { files, left_out } = named;
+    if let Some(line) = tell_left_out(&left_out) {
+        eprintln!("{line}");
     }
     if files.is_empty() {
         let message = "there is no file in what was named";
@@ -88,36 +95,64 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
         reports.push(Report { path, done });
     }
     if options.reporting.json {
-        output.json(&serde_json::json!({ "files": reports }))?;
+        let left_out = left_out.iter().map(|path| Named::from_local(path));
+        let left_out: Vec<Named> = left_out.collect();
+        output.json(&serde_json::json!({ "files": reports, "left_out": left_out }))?;
     }
     output.flush()?;
     failure(&reports).map_or(Ok(()), Err)
 }
 
-/// Regular files, those of directories in the order of their names; links are not followed within
-/// them, and what is no file is left out.
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
-    let unreadable = |error: io::Error| unreadable(path, &error);
-    let found = std::fs::metadata(path).map_err(unreadable)?;
-    if found.is_file() {
-        files.push(path.to_path_buf());
-        return Ok(());
-    }
-    if !found.is_dir() {
-        let name = escape(path.as_os_str().as_encoded_bytes());
-        let message = format!("{name} is neither file nor directory");
-        return Err(CliError::new(message, "name one that is"));
-    }
-    let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
-    let mut entries = entries.map_err(unreadable)?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let kind = entry.file_type().map_err(unreadable)?;
-        if kind.is_dir() || kind.is_file() {
-            collect(&entry.path(), files)?;
+/// What was named, file by file.
+#[derive(Debug, Default)]
+struct Collected {
+    /// Regular files, those of directories in the order of their names.
+    files: Vec<PathBuf>,
+    /// What is no file within directories: links, which are not followed there, pipes, devices.
+    left_out: Vec<PathBuf>,
+}
+
+impl Collected {
+    fn collect(&mut self, path: &Path) -> Result<(), CliError> {
+        let unreadable = |error: io::Error| unreadable(path, &error);
+        let found = std::fs::metadata(path).map_err(unreadable)?;
+        if found.is_file() {
+            self.files.push(path.to_path_buf());
+            return Ok(());
         }
+        if !found.is_dir() {
+            let name = escape(path.as_os_str().as_encoded_bytes());
+            let message = format!("{name} is neither file nor directory");
+            return Err(CliError::new(message, "name one that is"));
+        }
+        let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
+        let mut entries = entries.map_err(unreadable)?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let kind = entry.file_type().map_err(unreadable)?;
+            match kind.is_dir() || kind.is_file() {
+                true => self.collect(&entry.path())?,
+                false => self.left_out.push(entry.path()),
+            }
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Nothing where nothing is left out; else the first few of it.
+fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
+    let named = left_out.iter().take(LEFT_OUT_TOLD_MAX);
+    let names = named.map(|path| escape(path.as_os_str().as_encoded_bytes()));
+    let mut names: Vec<String> = names.collect();
+    match left_out.len().checked_sub(LEFT_OUT_TOLD_MAX) {
+        None if names.is_empty() => return None,
+        None | Some(0) => {}
+        Some(more) => names.push(format!("and {more} more")),
+    }
+    Some(format!(
+        "left out, as links and what else is no file: {}",
+        names.join(", ")
+    ))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
@@ -232,12 +267,25 @@ mod tests {
             std::fs::write(at(name), name).unwrap();
         }
         std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
-        let mut files = Vec::new();
-        collect(folder.path(), &mut files).unwrap();
-        assert_eq!(files, [at("a"), at("b"), at("d/c")]);
-        let error = collect(&at("nothing"), &mut files).unwrap_err();
+        let mut named = Collected::default();
+        named.collect(folder.path()).unwrap();
+        assert_eq!(named.files, [at("a"), at("b"), at("d/c")]);
+        assert_eq!(named.left_out, [at("link")]);
+        let error = named.collect(&at("nothing")).unwrap_err();
         assert!(error.to_string().contains("--to"), "{error}");
-        assert!(collect(Path::new("/dev/null"), &mut files).is_err());
+        assert!(named.collect(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn what_a_directory_has_that_is_not_sent_is_told_in_one_line() {
+        let told = |count| tell_left_out(&vec![PathBuf::from("a\nb"); count]);
+        assert_eq!(told(0), None);
+        let line = told(7).unwrap();
+        assert!(
+            line.ends_with(", and 2 more") && !line.contains('\n'),
+            "{line}"
+        );
+        assert!(!told(5).unwrap().contains("more"));
     }
 
     #[test]
