@@ -37,6 +37,20 @@ impl Disk {
         run(mount.args(["-o", "remount,abort"]).arg(&self.0)).expect_ok();
     }
 
+    /// An overlay that is written beside what lies below it.
+    fn mount_overlay(below: &Path, beside: &Path, at: &Path) -> Self {
+        let [upper, work] = ["upper", "work"].map(|name| beside.join(name));
+        for dir in [&upper, &work] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let [below, upper, work] = [below, &upper, &work].map(|dir| dir.display());
+        let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "-o", &options, "none"]);
+        run(mount.arg(at)).expect_ok();
+        Self(at.to_owned())
+    }
+
     fn mount_with(at: &Path, options: &str) -> Self {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "none"]);
@@ -358,4 +372,35 @@ mod of_the_cache {
         drop(reader);
         drop(disk);
     }
+}
+
+#[apply(promise)]
+fn an_overlay_over_the_mount_reads_it_and_after_a_change_gives_no_other_bytes_until_mounted_anew() {
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["one", "two"]);
+    let write = |bytes: &[u8]| nodes[0].write("tree/file", bytes);
+    write(b"first");
+    nodes[1].wait_for_file("tree/file");
+    let dirs = ["beside", "merged"].map(|name| cluster.folder.path().join(name));
+    dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let [beside, merged] = &dirs;
+    let overlay = || Disk::mount_overlay(&nodes[1].mounted("tree"), beside, merged);
+    let file = merged.join("file");
+    let first = overlay();
+    assert_eq!(fs::read(&file).unwrap(), b"first");
+    fs::write(merged.join("own"), b"own").unwrap();
+    assert!(!nodes[0].share.join("tree/own").exists());
+    write(b"second");
+    let seen = nodes[1].mounted("tree/file");
+    eventually("the change is seen", PATIENCE, || {
+        fs::read(&seen).is_ok_and(|bytes| bytes == b"second")
+    });
+    match fs::read(&file) {
+        Ok(bytes) => assert!(bytes == b"first" || bytes == b"second"),
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+    }
+    drop(first);
+    let _anew = overlay();
+    assert_eq!(fs::read(&file).unwrap(), b"second");
+    assert_eq!(names(merged), ["file", "own"]);
 }
