@@ -58,7 +58,11 @@ fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
     let listing: Listing = client.call(&Call::Ls { path, after: None }).ok()?;
     let names = listing.entries.iter().map(|entry| {
         let last = entry.path.as_bytes().rsplit(|byte| *byte == b'/').next();
-        let mut name = [directory, last.unwrap_or_default()].concat();
+        let last = last.unwrap_or_default();
+        // a name that is one, and no flag
+        let is_like_flag = directory.is_empty() && last.starts_with(b"-");
+        let before = if is_like_flag { b"./" } else { directory };
+        let mut name = [before, last].concat();
         if entry.kind == EntryKind::Directory {
             name.push(b'/');
         }

@@ -19,6 +19,8 @@ fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
     let nodes = cluster.start_all(&["one", "two"]);
     nodes[0].write("docs/paper one.txt", b"1");
     nodes[0].write("docs/other", b"1");
+    nodes[0].write("-f", b"dash");
+    nodes[1].wait_for_file("./-f");
     nodes[1].wait_for_file("docs/paper one.txt");
     nodes[1].wait_for_file("docs/other");
     let offered = |words: &[&str]| -> Vec<String> {
@@ -32,6 +34,9 @@ fn the_shell_is_offered_names_of_the_cluster_shares_and_nodes() {
         said.lines().map(first).collect()
     };
     assert_eq!(offered(&["get", "d"]), ["docs/"]);
+    assert_eq!(offered(&["get", ""])[..2], ["./-f", "docs/"]);
+    let named = nodes[1].cli(&["ls", "--json", "./-f"]).expect_json();
+    assert_eq!(named["entries"][0]["path"], "-f");
     assert_eq!(offered(&["pin", "docs/p"]), ["docs/paper one.txt"]);
     assert_eq!(
         offered(&["why", "docs/"]),
