@@ -61,6 +61,7 @@
 //! |---|---|
 //! | [`id`] [`path`] [`extent`] [`digest`] | who, what it is called, which bytes, and that they are the right ones |
 //! | `bucket` | how much of something may happen in a time |
+//! | `least` | the least of what was measured lately |
 //! | `files` | files that are their owner's alone, locked, or opened anew by their descriptor |
 //! | `offences` | who broke a protocol's rules, how often and how last |
 //! | [`trust`] | keys, secrets, invitations, proofs of membership |
@@ -81,11 +82,11 @@
 //! | [`daemon`] | the process: configuration, control socket, systemd |
 //! | [`cli`] | the commands |
 //!
-//! Pure are `id`, `bucket`, `offences`, `path`, `extent`, `digest`, `wire`, `cluster`, `catalogue`,
-//! `legacy`, `mesh`, `transfer::plan` and `transfer::session` (`tests/text/tidy.rs` holds them to
-//! it). A pure module names no socket, file, runtime or clock: it is handed messages, answers and
-//! the time, and gives what to send, what happened and when to wake it. Its randomness is seeded,
-//! so a cluster of them runs in one test, in virtual time, from one number.
+//! Pure are `id`, `bucket`, `least`, `offences`, `path`, `extent`, `digest`, `wire`, `cluster`,
+//! `catalogue`, `legacy`, `mesh`, `transfer::plan` and `transfer::session` (`tests/text/tidy.rs`
+//! holds them to it). A pure module names no socket, file, runtime or clock: it is handed messages,
+//! answers and the time, and gives what to send, what happened and when to wake it. Its randomness
+//! is seeded, so a cluster of them runs in one test, in virtual time, from one number.
 //!
 //! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other modules that it
 //! meets there are in [`node::door`] too. The modules behind promise nothing to anybody outside and
@@ -229,6 +230,7 @@ pub mod fs;
 #[cfg_attr(not(all_modules), doc(hidden))]
 pub mod fuse;
 pub mod id;
+mod least;
 #[cfg_attr(not(all_modules), doc(hidden))]
 pub mod legacy;
 #[cfg_attr(not(all_modules), doc(hidden))]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub const IMPORTS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("bucket", &[]),
+    ("least", &[]),
     ("files", &[]),
     ("offences", &["bucket"]),
     ("path", &[]),
@@ -25,8 +26,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         "share",
         &["id", "files", "path", "extent", "digest", "wire"],
     ),
-    ("net", &["id", "bucket", "files", "trust", "wire"]),
-    ("transfer::plan", &["id", "extent", "digest"]),
+    ("net", &["id", "bucket", "least", "files", "trust", "wire"]),
+    ("transfer::plan", &["id", "least", "extent", "digest"]),
     (
         "transfer::session",
         &[
@@ -96,9 +97,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// What names no runtime, socket, file or clock; `src/lib.rs` has the same list.
-pub const PURE: [&str; 13] = [
+pub const PURE: [&str; 14] = [
     "id",
     "bucket",
+    "least",
     "offences",
     "path",
     "extent",

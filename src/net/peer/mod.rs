@@ -8,6 +8,7 @@
 
 mod counters;
 mod dial;
+mod distances;
 mod framing;
 mod gauge;
 mod greet;
@@ -49,6 +50,7 @@ use crate::wire::native::tcp::{Request, Response};
 
 use counters::Counters;
 use dial::{connect, connect_any};
+use distances::Distances;
 use greet::Ends;
 pub use greet::Enrolment as Joining;
 use limits::SERVE_READ_BYTES;
@@ -78,10 +80,10 @@ struct Shared {
     counters: Counters,
     pool: Pool,
     register: Register,
+    distances: Arc<Distances>,
     incoming: mpsc::Sender<Incoming>,
 }
 
-/// Ends everything when the last clone of [`PeerNet`] goes.
 impl Shared {
     /// Tells of a proven peer where it is to blame for the end of its connection.
     fn blame(&self, peer: NodeId, reason: DropReason) {
@@ -156,6 +158,7 @@ impl PeerNet {
             counters: Counters::default(),
             pool: Pool::default(),
             register: Register::default(),
+            distances: Arc::new(Distances::new()),
             incoming,
         });
         let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));
@@ -433,6 +436,7 @@ impl Owner {
     }
 }
 
+/// Ends everything when the last clone of [`PeerNet`] goes.
 impl Drop for Owner {
     fn drop(&mut self) {
         self.close();

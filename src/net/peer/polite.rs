@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
+use super::distances::FarEnd;
 use super::gauge::{Gauge, Reading};
 use super::mark::Markable;
 use crate::wire::native::tcp::Lane;
@@ -113,6 +114,8 @@ impl LastReading {
 /// How much may be under way, by what the kernel says.
 #[derive(Debug, Default)]
 struct Room {
+    /// Nothing where nothing is held back, whatever the queue.
+    target: Option<Target>,
     /// The last sample: when, and what had been taken by then.
     sampled: Option<(Instant, u64)>,
     /// Bytes a second that the link brought while there was more to bring.
@@ -129,7 +132,11 @@ impl Room {
     }
 
     /// Takes a reading in; says how many bytes may follow now.
-    fn take(&mut self, now: Instant, reading: &Reading, target: Target) -> u64 {
+    fn take(&mut self, now: Instant, reading: &Reading) -> u64 {
+        let Some(target) = self.target else {
+            self.sampled = Some((now, reading.taken_bytes));
+            return u64::MAX;
+        };
         if reading.queued_bytes == 0 {
             // what came before was no measure of the link
             self.sampled = Some((now, reading.taken_bytes));
@@ -173,8 +180,8 @@ impl Room {
 /// A stream that keeps to its target, and tells what the kernel says of it.
 pub(super) struct Polite<S> {
     stream: S,
-    target: Option<Target>,
     room: Room,
+    far_end: Option<FarEnd>,
     last: LastReading,
     look: Pin<Box<Sleep>>,
     waits: bool,
@@ -185,8 +192,8 @@ impl<S> Polite<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
-            target: None,
             room: Room::default(),
+            far_end: None,
             last: LastReading::default(),
             look: Box::pin(sleep(Duration::ZERO)),
             waits: false,
@@ -194,8 +201,8 @@ impl<S> Polite<S> {
     }
 
     /// Holds back what would make a queue longer than that.
-    pub(super) fn keep_to(&mut self, target: Target) {
-        self.target = Some(target);
+    pub(super) fn keep_to(&mut self, target: Target, far_end: FarEnd) {
+        (self.room.target, self.far_end) = (Some(target), Some(far_end));
     }
 
     /// What the kernel says of it from now on, whenever something is written.
@@ -216,16 +223,13 @@ impl<S: Gauge> Polite<S> {
             if !self.room.is_due(now) {
                 return Poll::Ready(usize::MAX);
             }
-            let Some(reading) = self.stream.read_gauge() else {
+            let Some(mut reading) = self.stream.read_gauge() else {
                 return Poll::Ready(usize::MAX);
             };
-            let room = match self.target {
-                Some(target) => self.room.take(now, &reading, target),
-                None => {
-                    self.room.sampled = Some((now, reading.taken_bytes));
-                    u64::MAX
-                }
-            };
+            if let Some(far_end) = &self.far_end {
+                reading.least = far_end.note(now, reading.least);
+            }
+            let room = self.room.take(now, &reading);
             self.last.set(now, reading);
             self.last.hold_back(self.room.limit_bytes.is_some());
             if room > 0 {
@@ -308,6 +312,13 @@ impl<S: Markable> Markable for Polite<S> {
 mod tests {
     use super::*;
 
+    fn room() -> Room {
+        Room {
+            target: Some(TARGET),
+            ..Room::default()
+        }
+    }
+
     const TARGET: Target = Target {
         delay: Duration::from_millis(100),
         least_bytes: 32 << 10,
@@ -355,7 +366,7 @@ mod tests {
             let mut longest = Duration::ZERO;
             while self.now < end {
                 let may = match room.is_due(self.now) {
-                    true => room.take(self.now, &self.reading(), TARGET),
+                    true => room.take(self.now, &self.reading()),
                     false => u64::MAX,
                 };
                 // the kernel takes what it has room for: 4 MiB
@@ -384,7 +395,7 @@ mod tests {
             (1e6, 600),
             (12.5e6, 2),
         ] {
-            let (mut link, mut room) = (Link::new(rate, distance_ms), Room::default());
+            let (mut link, mut room) = (Link::new(rate, distance_ms), room());
             let (longest, _) = link.run(&mut room, 2);
             let start = Duration::from_secs_f64((START_BYTES + START_NEAR_BYTES) as f64 / rate);
             let most = link.distance + TARGET.delay * 2;
@@ -417,7 +428,7 @@ mod tests {
 
     #[test]
     fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
-        let (mut room, start) = (Room::default(), Instant::now());
+        let (mut room, start) = (room(), Instant::now());
         for step in 0..100u32 {
             let reading = Reading {
                 round_trip: Duration::from_millis(60),
@@ -428,14 +439,14 @@ mod tests {
             };
             let now = start + step * SAMPLE;
             assert!(room.is_due(now));
-            assert!(room.take(now, &reading, TARGET) > 1 << 40);
+            assert!(room.take(now, &reading) > 1 << 40);
             assert!(!room.is_due(now + SAMPLE / 2));
         }
     }
 
     #[test]
     fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() {
-        let (mut link, mut room) = (Link::new(1.25e6, 2), Room::default());
+        let (mut link, mut room) = (Link::new(1.25e6, 2), room());
         link.others = 2e6;
         link.run(&mut room, 20);
         let (_, bytes) = link.run(&mut room, 10);
@@ -448,7 +459,7 @@ mod tests {
 
     #[test]
     fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
-        let (mut link, mut room) = (Link::new(125e3, 20), Room::default());
+        let (mut link, mut room) = (Link::new(125e3, 20), room());
         link.run(&mut room, 10);
         link.queued = 0.0;
         link.now += Duration::from_secs(60);

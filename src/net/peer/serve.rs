@@ -12,6 +12,7 @@ use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::{Counters, DropReason};
+use super::distances::FarEnd;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Gauge;
 use super::greet::{Admission, Door, Ends, admit};
@@ -158,7 +159,11 @@ where
         return DropReason::Enrolled;
     };
     let link = stream.get_mut().0.get_mut();
-    link.keep_to(Target::of(lane));
+    let far_end = FarEnd {
+        distances: Arc::clone(&shared.distances),
+        address: addr.ip(),
+    };
+    link.keep_to(Target::of(lane), far_end);
     if let Some(code_point) = shared.limits.code_point(lane) {
         let _unmarked = link.mark(code_point);
     }

@@ -10,6 +10,7 @@ use super::silence::Silence;
 use super::turns::Line;
 use super::{Lane, PIECE_MAX_BYTES, RequestId};
 use crate::extent::CHUNK_BYTES;
+use crate::least::LeastLately;
 
 /// In flight to a peer of which little is known yet.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
@@ -80,9 +81,7 @@ pub(super) struct Peer {
     /// Smoothed time to an answer beyond what its bytes and the queue before it take.
     pub(super) latency: Option<Duration>,
     deviation: Duration,
-    /// The least latency of this span of time and of the one before, and when this one began.
-    least: [Option<Duration>; 2],
-    least_since: Option<Instant>,
+    least: LeastLately,
     /// Smoothed bytes a second.
     pub(super) rate: Option<f64>,
     pub delivered_bytes: u64,
@@ -155,8 +154,7 @@ impl Peer {
 
     /// Its distance: latency without what a line or a torn network adds.
     fn distance(&self) -> Option<Duration> {
-        let least = self.least.into_iter().flatten().min();
-        least.or(self.latency)
+        self.least.get().or(self.latency)
     }
 
     /// How much may be in flight to it in bulk.
@@ -307,7 +305,7 @@ impl Peer {
         let rate = self.rate.unwrap_or(RATE_UNKNOWN).max(1.0);
         let moving = Duration::from_secs_f64((sent.queue_bytes + bytes) as f64 / rate);
         let sample = took.saturating_sub(moving).max(took / 8);
-        self.note_distance(now, sample);
+        self.least.note(now, DISTANCE_SPAN, sample);
         let Some(latency) = self.latency else {
             self.latency = Some(took);
             self.deviation = took / 2;
@@ -315,15 +313,6 @@ impl Peer {
         };
         self.deviation = (self.deviation * 3 + latency.abs_diff(sample)) / 4;
         self.latency = Some((latency * 7 + sample) / 8);
-    }
-
-    fn note_distance(&mut self, now: Instant, sample: Duration) {
-        let begun = *self.least_since.get_or_insert(now);
-        if now.saturating_duration_since(begun) >= DISTANCE_SPAN {
-            self.least = [None, self.least[0]];
-            self.least_since = Some(now);
-        }
-        self.least[0] = Some(self.least[0].map_or(sample, |least| least.min(sample)));
     }
 
     /// How long nothing at all came of it, while something asked at `since` was open.
@@ -370,7 +359,7 @@ impl Peer {
         if let Some(latency) = self.distance().filter(|_| !self.past.is_guess) {
             let latency = latency.min(LATENCY_UNKNOWN);
             (self.latency, self.deviation) = (Some(latency), latency / 2);
-            self.least = [Some(latency), None];
+            self.least = LeastLately::of(latency);
         }
     }
 

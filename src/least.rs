@@ -1,0 +1,69 @@
+//! The least of what was measured lately: a distance, without what queues or a torn network add to
+//! it for a while. Pure.
+
+use std::time::{Duration, Instant};
+
+/// The least time of a span and of as much before it, so that what became longer for good is
+/// noticed. Knows no clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeastLately {
+    now: Option<Duration>,
+    before: Option<Duration>,
+    begun: Option<Instant>,
+}
+
+impl LeastLately {
+    /// As if this alone was measured.
+    pub fn of(sample: Duration) -> Self {
+        Self {
+            now: Some(sample),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a sample in. It counts for `span` at least, and for twice that at most.
+    pub fn note(&mut self, now: Instant, span: Duration, sample: Duration) {
+        let begun = *self.begun.get_or_insert(now);
+        let passed = now.saturating_duration_since(begun);
+        if passed >= span {
+            let before = self.now.filter(|_| passed < span * 2);
+            (self.before, self.now, self.begun) = (before, None, Some(now));
+        }
+        self.now = Some(self.now.map_or(sample, |least| least.min(sample)));
+    }
+
+    /// Nothing before the first sample.
+    pub fn get(&self) -> Option<Duration> {
+        self.now.into_iter().chain(self.before).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_was_least_counts_for_a_span_and_is_forgotten_after_two() {
+        let (start, mut least) = (Instant::now(), LeastLately::default());
+        assert_eq!(least.get(), None);
+        let mut after = |s: u64, ms: u64| {
+            let now = start + Duration::from_secs(s);
+            least.note(now, SPAN, Duration::from_millis(ms));
+            least.get().unwrap().as_millis()
+        };
+        assert_eq!((after(0, 30), after(10, 20), after(59, 500)), (30, 20, 20));
+        assert_eq!((after(60, 400), after(119, 500)), (20, 20));
+        assert_eq!((after(121, 500), after(200, 450)), (400, 450));
+    }
+
+    #[test]
+    fn after_a_pause_of_two_spans_nothing_of_before_counts() {
+        let (start, mut least) = (Instant::now(), LeastLately::of(SPAN / 60));
+        least.note(start, SPAN, SPAN / 30);
+        assert_eq!(least.get(), Some(SPAN / 60));
+        least.note(start + SPAN * 2, SPAN, SPAN / 30);
+        assert_eq!(least.get(), Some(SPAN / 30));
+    }
+}
