@@ -281,6 +281,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_is_waited_for_on_a_link_that_many_share() {
+        let (mut near, far) = duplex(1 << 20);
+        let frame = answer(16 << 10);
+        let sending = async {
+            let bytes = [&frame.header[..], &frame.body].concat();
+            for packet in bytes.chunks(1400) {
+                near.write_all(packet).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let read = tokio::select! {
+            read = read_one(far, Phase::Responses) => read.unwrap(),
+            () = sending => unreachable!(),
+        };
+        assert_eq!(read.1, frame.body);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_header_that_drips_is_given_up() {
         let (mut near, far) = duplex(64);
         let drip = async {

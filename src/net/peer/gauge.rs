@@ -19,6 +19,8 @@ pub(super) struct Reading {
     pub taken_bytes: u64,
     /// What was handed to the kernel, and was not taken yet.
     pub queued_bytes: u64,
+    /// Of that, what the kernel has not sent yet.
+    pub unsent_bytes: u64,
 }
 
 /// What can be read of.
@@ -31,12 +33,14 @@ impl Gauge for TcpStream {
     fn read_gauge(&self) -> Option<Reading> {
         let info = info_of(self)?;
         let unacked_bytes = u64::from(info.tcpi_unacked) * u64::from(info.tcpi_snd_mss);
+        let unsent_bytes = u64::from(info.tcpi_notsent_bytes);
         Some(Reading {
             round_trip: Duration::from_micros(info.tcpi_rtt.into()),
             least: Duration::from_micros(info.tcpi_min_rtt.into()),
             acked_ago: Duration::from_millis(info.tcpi_last_ack_recv.into()),
             taken_bytes: info.tcpi_bytes_acked,
-            queued_bytes: unacked_bytes + u64::from(info.tcpi_notsent_bytes),
+            queued_bytes: unacked_bytes + unsent_bytes,
+            unsent_bytes,
         })
     }
 }

@@ -16,8 +16,9 @@ const _: () = assert!(CHAIN_MAX_BYTES == trust::CHAIN_MAX_BYTES);
 pub const ACCEPTED_CONNECTIONS: u32 = 1024;
 /// The slowest link for which a frame is waited for. A frame of 2 MiB then has 32 s.
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
-/// The same for an answer that was asked for: a link of 256 kbit/s that four readers share.
-const SLOWEST_ANSWER_BYTES_PER_S: u64 = 8 << 10;
+/// The same for an answer that was asked for: a link of 32 kbit/s that sixteen readers share. Who is
+/// slow is asked for a chunk at a time, and whoever else has it is asked too.
+const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
 /// The age at which any request ends its connection, in multiples of the one for a request on a
 /// connection that brings no answers.
 const OLDEST_MULTIPLE: u32 = 10;
@@ -153,7 +154,8 @@ impl PeerLimits {
 
     /// The same for an answer, which whoever gets it has asked for.
     pub(super) fn answer_time(&self, length_bytes: usize) -> Duration {
-        self.frame_grace + Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S)
+        let slowest = Duration::from_secs(length_bytes as u64 / SLOWEST_ANSWER_BYTES_PER_S);
+        self.frame_grace + slowest.min(self.unanswered_after * OLDEST_MULTIPLE)
     }
 
     /// When a connection counts as dead whose oldest request was sent at `oldest` and which last

@@ -18,7 +18,7 @@ use tokio::time::{Duration, timeout};
 
 use super::counters::DropReason;
 use super::framing::io_reason;
-use super::limits::PeerLimits;
+use super::limits::{PeerLimits, TLS_WRITE_BYTES};
 use super::polite::LastReading;
 use crate::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 
@@ -46,8 +46,8 @@ struct Sending {
     frames: VecDeque<Departing>,
     /// How much of the first frame is written.
     written: usize,
-    /// Whether something is written that was not pushed out.
-    unflushed: bool,
+    /// How much of what is written was perhaps not pushed out.
+    unflushed_bytes: usize,
     /// Answers that are being made, each with whom to tell that it is of no use any more.
     open: HashMap<u32, oneshot::Sender<()>>,
     /// Of those, the ones that are of no use.
@@ -70,7 +70,7 @@ impl Outbound {
             stream: Some(Box::new(stream)),
             frames: VecDeque::new(),
             written: 0,
-            unflushed: false,
+            unflushed_bytes: 0,
             open: HashMap::new(),
             unwanted: HashSet::new(),
             broken: None,
@@ -188,15 +188,15 @@ impl Outbound {
             return None;
         }
         let first = sending.frames.front();
-        Some(first.map_or(limits.frame_grace, |departing| {
-            limits.answer_time(departing.frame.len_bytes())
-        }))
+        let length = first.map_or(0, |departing| departing.frame.len_bytes());
+        // what TLS has taken stands before it
+        Some(limits.answer_time(length + sending.unflushed_bytes.min(TLS_WRITE_BYTES)))
     }
 }
 
 impl Sending {
     fn is_idle(&self) -> bool {
-        self.frames.is_empty() && !self.unflushed
+        self.frames.is_empty() && self.unflushed_bytes == 0
     }
 
     /// A small frame goes before the large ones that have not begun, but not for ever.
@@ -236,7 +236,7 @@ impl Sending {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.written == 0 && self.unflushed && self.link.is_held_back() {
+        if self.written == 0 && self.unflushed_bytes > 0 && self.link.is_held_back() {
             // what TLS has taken nothing can overtake any more
             ready!(self.poll_flush(context))?;
         }
@@ -262,9 +262,9 @@ impl Sending {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        self.unflushed_bytes += frame.len_bytes();
         self.frames.pop_front();
         self.written = 0;
-        self.unflushed = true;
         Poll::Ready(Ok(()))
     }
 
@@ -273,7 +273,7 @@ impl Sending {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         let outcome = ready!(Pin::new(&mut **stream).poll_flush(context));
-        self.unflushed = false;
+        self.unflushed_bytes = 0;
         Poll::Ready(outcome)
     }
 }
@@ -398,6 +398,25 @@ mod tests {
         outbound.send(answer(1000), None);
         let reason = outbound.write_rest(&PeerLimits::default()).await;
         assert_eq!(reason, DropReason::SlowReader);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_it_slowly_is_given_all_of_it_also_of_what_is_encrypted_ahead() {
+        let (near, mut far) = duplex(64);
+        let ahead = tokio::io::BufWriter::with_capacity(16 << 10, near);
+        let outbound = Outbound::new(ahead, LastReading::default());
+        outbound.send(answer(10_000), None);
+        let taking = async {
+            let mut packet = [0; 400];
+            for _ in 0..10_000 / packet.len() {
+                far.read_exact(&mut packet).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            reason = async { outbound.write_rest(&PeerLimits::default()).await } => panic!("{reason}"),
+            () = taking => {}
+        }
     }
 
     #[tokio::test]

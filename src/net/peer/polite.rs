@@ -6,7 +6,8 @@
 //! grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds is what counts: no
 //! more is under way than what the link, by what it brought lately, brings in the least round trip
 //! and a [`Target::delay`]. Where a queue is shorter than that nothing is ever held back, and a
-//! link that brings more lets more be under way at once.
+//! link that brings more lets more be under way at once. Of that the kernel gets little ahead of
+//! what it can send: what a socket has taken nothing that is more urgent can overtake.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -35,6 +36,11 @@ const START_BYTES: u64 = 64 << 10;
 /// The same where the round trip is short: an answer to the kernel's read-ahead of 128 KiB with its
 /// proof goes at once.
 const START_NEAR_BYTES: u64 = 144 << 10;
+/// What the kernel may have that it has not sent, at least, and while the rate is not known: some
+/// packets, which keep it busy until it is looked after.
+const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
+/// The same where the rate is known: what the link brings in this time.
+const UNSENT: Duration = Duration::from_millis(100);
 /// A round trip that is short.
 const NEAR: Duration = Duration::from_millis(1);
 /// After so much the beginning is over.
@@ -58,17 +64,17 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Bulk gives way to all else: 100 ms, the most that RFC 6817 lets LEDBAT add, and two TLS
-    /// records. What readers wait for gives way later, and less.
+    /// Bulk gives way to all else: 100 ms, the most that RFC 6817 lets LEDBAT add, and one TLS
+    /// record. What readers wait for gives way later, and less.
     pub(super) fn of(lane: Lane) -> Self {
         match lane {
             Lane::Bulk => Self {
                 delay: Duration::from_millis(100),
-                least_bytes: 32 << 10,
+                least_bytes: 16 << 10,
             },
             Lane::Urgent => Self {
                 delay: Duration::from_millis(300),
-                least_bytes: 64 << 10,
+                least_bytes: 32 << 10,
             },
         }
     }
@@ -158,8 +164,16 @@ impl Room {
             None => START_BYTES + reading.taken_bytes,
         };
         self.limit_bytes = (limit < FREE_BYTES).then_some(limit);
-        let limit = self.limit_bytes.unwrap_or(u64::MAX);
-        limit.saturating_sub(reading.queued_bytes)
+        let Some(limit) = self.limit_bytes else {
+            return u64::MAX;
+        };
+        let unsent = match self.rate {
+            Some(rate) => UNSENT_BYTES[0].max((rate * UNSENT.as_secs_f64()) as u64),
+            None if reading.round_trip < NEAR => limit,
+            None => UNSENT_BYTES[1],
+        };
+        let unsent = unsent.saturating_sub(reading.unsent_bytes);
+        limit.saturating_sub(reading.queued_bytes).min(unsent)
     }
 
     /// More is believed at once, less by and by: a loss that is mended is not a slower link.
@@ -355,6 +369,7 @@ mod tests {
                 acked_ago: Duration::ZERO,
                 taken_bytes: self.taken as u64,
                 queued_bytes: self.queued as u64,
+                unsent_bytes: 0,
             }
         }
 
@@ -436,12 +451,34 @@ mod tests {
                 acked_ago: Duration::ZERO,
                 taken_bytes: 2_000_000 + u64::from(step) * 10_000_000,
                 queued_bytes: 3_000_000,
+                unsent_bytes: 2_000_000,
             };
             let now = start + step * SAMPLE;
             assert!(room.is_due(now));
             assert!(room.take(now, &reading) > 1 << 40);
             assert!(!room.is_due(now + SAMPLE / 2));
         }
+    }
+
+    #[test]
+    fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
+        let (mut room, start) = (room(), Instant::now());
+        let reading = |step: u32, unsent_bytes| Reading {
+            round_trip: Duration::from_millis(400),
+            least: Duration::from_millis(160),
+            acked_ago: Duration::ZERO,
+            taken_bytes: u64::from(step) * 700,
+            queued_bytes: 2_896 + unsent_bytes,
+            unsent_bytes,
+        };
+        // 7 kB/s, as three such connections beside two large ones have of 1 Mbit/s
+        let mut unsent = 0;
+        for step in 0..100 {
+            unsent += room.take(start + step * SAMPLE, &reading(step, unsent));
+            assert!(unsent <= UNSENT_BYTES[1], "{step}: {unsent}");
+            unsent = unsent.saturating_sub(700);
+        }
+        assert!(unsent <= UNSENT_BYTES[0], "{unsent}");
     }
 
     #[test]
