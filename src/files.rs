@@ -7,6 +7,8 @@
 mod held_lock;
 pub(crate) mod mountinfo;
 mod refused;
+#[cfg(any(feature = "cli", feature = "fuse"))]
+pub(crate) mod socket_place;
 
 pub(crate) use refused::stays_refused;
 
@@ -76,22 +78,6 @@ pub(crate) fn aside(file: &Path) -> PathBuf {
         .map(|number| named(format!(".aside-{number}")))
         .find(|aside| !aside.exists())
         .unwrap_or_else(|| named(".aside".to_owned()))
-}
-
-/// Removes a socket that a dead process left; anything else in its place is not ours to remove.
-#[cfg(feature = "cli")]
-pub(crate) fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            std::fs::remove_file(path)
-        }
-        Ok(_) => {
-            let message = "there is something that is not a socket";
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
-        }
-    }
 }
 
 /// Whether a file is wrong in itself, rather than its disk.

@@ -1,6 +1,6 @@
 //! The `p2pfs` command: parses the command line, runs what it says, and tells what failed.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use p2pfs::broker::process;
@@ -21,8 +21,15 @@ fn main() -> ExitCode {
             })
         },
         broker: |socket, allowed| {
+            let place = socket.display().to_string();
             let ran = process::run(process::Settings { socket, allowed });
-            ran.map_err(|e| cli::CliError::plain(format!("the mount broker ended: {e}")))
+            ran.map_err(|e| match e.kind() {
+                ErrorKind::AddrInUse | ErrorKind::AlreadyExists => {
+                    let message = format!("cannot listen on {place}: {e}");
+                    cli::CliError::new(message, "choose another with --socket")
+                }
+                _ => cli::CliError::plain(format!("the mount broker ended: {e}")),
+            })
         },
         device: fuse::look_at_device,
     };

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SocketFlags, SocketType};
 
 use super::filter;
 pub use super::kept_mount::ALONE_MAX;
 use super::kept_mount::KeptMount;
 use super::protocol::{Reply, Request, receive, send};
+use crate::files::socket_place::bound;
 use crate::mounting::{MountingError, backing};
 
 /// Connections at one time: a daemon, the one that comes after it, and one by hand.
@@ -239,10 +240,7 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
         // takes it.
         return Ok(unsafe { OwnedFd::from_raw_fd(first) });
     }
-    let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
-    let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
-    let _absent = std::fs::remove_file(path);
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let socket = bound(path, SocketType::SEQPACKET)?;
     rustix::net::listen(&socket, CLIENTS_MAX as i32)?;
     Ok(socket)
 }
@@ -263,4 +261,25 @@ fn end_signals() -> io::Result<OwnedFd> {
     }
     // SAFETY: signalfd has just made it, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brokers_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let first = listen(&at("socket")).unwrap();
+        let living = listen(&at("socket")).unwrap_err();
+        assert_eq!(living.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(listen(&at("socket")).is_ok());
+
+        std::fs::write(at("file"), "precious").unwrap();
+        let other = listen(&at("file")).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(at("file")).unwrap(), b"precious");
+    }
 }

@@ -48,7 +48,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         &["id", "path", "extent", "digest", "wire", "catalogue"],
     ),
     ("mounting", &["files::mountinfo"]),
-    ("broker", &["mounting"]),
+    ("broker", &["files::socket_place", "mounting"]),
     ("fuse::mounter", &["fuse", "mounting", "broker"]),
     ("fuse", &["fs", "id", "extent", "mounting"]),
     (

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::net::SocketType;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ use super::credentials::{Credentials, Policy};
 use super::failure::{Failure, FailureKind};
 use super::framing::encode_failure;
 use super::request::ControlRequest;
-use crate::files::remove_stale_socket;
+use crate::files::socket_place::make_way;
 
 /// Of all connections, the part that one user may hold who is neither root nor the daemon's own.
 const USER_SHARE: usize = 4;
@@ -74,12 +75,12 @@ impl ControlServer {
                 .create(dir)
                 .map_err(failed)?;
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(ControlError::InUse {
+        make_way(path, SocketType::STREAM).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => ControlError::InUse {
                 path: path.to_path_buf(),
-            });
-        }
-        remove_stale_socket(path).map_err(failed)?;
+            },
+            _ => failed(error),
+        })?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
         let file = SocketFile::of(path).map_err(failed)?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use rustix::net::SocketType;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use super::answers::Service;
 use super::config::MetricsAddress;
-use crate::files::remove_stale_socket;
+use crate::files::socket_place::make_way;
 
 /// Readers at one time; the next one waits.
 const READERS_MAX: usize = 8;
@@ -59,7 +60,7 @@ impl Endpoint {
         match address {
             MetricsAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             MetricsAddress::Unix(path) => {
-                remove_stale_socket(path)?;
+                make_way(path, SocketType::STREAM)?;
                 let listener = UnixListener::bind(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
                 Ok(Self::Unix(listener))

@@ -413,8 +413,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
+        let limits = PeerLimits::default();
         tokio::select! {
-            reason = async { outbound.write_rest(&PeerLimits::default()).await } => panic!("{reason}"),
+            reason = outbound.write_rest(&limits) => panic!("{reason}"),
             () = taking => {}
         }
     }
