@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::error::ShareError;
@@ -60,7 +60,9 @@ struct Waiting {
 }
 
 struct Shared {
-    database: Database,
+    /// Nothing where it could not be opened anew: redb does no more with a file of which its disk
+    /// once refused a write (`redb::Error::PreviousIo`).
+    database: RwLock<Option<Database>>,
     path: PathBuf,
     waiting: Mutex<Waiting>,
     changed: Condvar,
@@ -77,7 +79,7 @@ impl Ledger {
     pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
         let database = open_database(path)?;
         let shared = Arc::new(Shared {
-            database,
+            database: RwLock::new(Some(database)),
             path: path.to_owned(),
             waiting: Mutex::default(),
             changed: Condvar::new(),
@@ -98,15 +100,15 @@ impl Ledger {
 
     /// Whether all numbers can be read, and some row.
     fn check(&self) -> Result<(), ShareError> {
-        let read = || -> Result<(), redb::Error> {
-            let reading = self.shared.database.begin_read()?;
+        let read = self.shared.with(|database| {
+            let reading = database.begin_read()?;
             for row in reading.open_table(SHARES)?.iter()? {
                 row?;
             }
             reading.open_table(FILES)?.first()?;
             Ok(())
-        };
-        read().map_err(|error| state_error(&self.shared.path, error))
+        });
+        read.map_err(|error| state_error(&self.shared.path, error))
     }
 
     /// The number of a directory, the same for ever.
@@ -118,9 +120,12 @@ impl Ledger {
 
     /// The number that a directory has, if it was ever shared.
     pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
-        let reading = self.shared.database.begin_read().ok()?;
-        let shares = reading.open_table(SHARES).ok()?;
-        Some(shares.get(dir.as_os_str().as_bytes()).ok()??.value())
+        let found = self.shared.with(|database| {
+            let shares = database.begin_read()?.open_table(SHARES)?;
+            let found = shares.get(dir.as_os_str().as_bytes())?;
+            Ok(found.map(|found| found.value()))
+        });
+        found.ok()?
     }
 
     /// What is remembered of the file (dev, ino), whatever it looks like now.
@@ -128,10 +133,11 @@ impl Ledger {
         if let Some(row) = self.shared.lock().rows.get(&(dev, ino)) {
             return *row;
         }
-        let reading = self.shared.database.begin_read().ok()?;
-        let files = reading.open_table(FILES).ok()?;
-        let bytes = files.get((dev, ino)).ok()??.value();
-        Some(decode((dev, ino), &bytes))
+        let found = self.shared.with(|database| {
+            let files = database.begin_read()?.open_table(FILES)?;
+            Ok(files.get((dev, ino))?.map(|found| found.value()))
+        });
+        Some(decode((dev, ino), &found.ok()??))
     }
 
     /// Remembers.
@@ -154,15 +160,8 @@ impl Ledger {
 
     /// How many files are remembered on disk.
     pub(super) fn len(&self) -> u64 {
-        let count = || -> Result<u64, redb::Error> {
-            Ok(self
-                .shared
-                .database
-                .begin_read()?
-                .open_table(FILES)?
-                .len()?)
-        };
-        count().unwrap_or(0)
+        let count = |database: &Database| Ok(database.begin_read()?.open_table(FILES)?.len()?);
+        self.shared.with(count).unwrap_or(0)
     }
 
     /// Forgets every file but these.
@@ -188,35 +187,35 @@ impl Shared {
         self.waiting.lock()
     }
 
+    /// Does something with the database, which is opened anew where its disk refused a write
+    /// before.
+    fn with<T>(
+        &self,
+        deed: impl Fn(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let done = self.database.read().as_ref().map(&deed);
+        match done {
+            None | Some(Err(redb::Error::PreviousIo)) => {}
+            Some(done) => return done,
+        }
+        let mut place = self.database.write();
+        // locked until it is closed
+        *place = None;
+        let anew = database_at(&self.path)?;
+        deed(place.insert(anew))
+    }
+
     fn make_tables(&self) -> Result<(), redb::Error> {
-        let writing = self.database.begin_write()?;
-        writing.open_table(SHARES)?;
-        writing.open_table(FILES)?;
-        Ok(writing.commit()?)
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            writing.open_table(SHARES)?;
+            writing.open_table(FILES)?;
+            Ok(writing.commit()?)
+        })
     }
 
     fn share_index(&self, dir: &[u8]) -> Result<Option<u16>, redb::Error> {
-        let writing = self.database.begin_write()?;
-        let index = {
-            let mut shares = writing.open_table(SHARES)?;
-            let known = shares.get(dir)?.map(|found| found.value());
-            match known {
-                Some(index) => Some(index),
-                None => {
-                    let taken: HashSet<u16> = shares
-                        .iter()?
-                        .map(|row| Ok(row?.1.value()))
-                        .collect::<Result<_, redb::Error>>()?;
-                    let free = (0..SHARES_MAX as u16).find(|index| !taken.contains(index));
-                    if let Some(index) = free {
-                        shares.insert(dir, index)?;
-                    }
-                    free
-                }
-            }
-        };
-        writing.commit()?;
-        Ok(index)
+        self.with(|database| share_index(database, dir))
     }
 
     fn write_until_stopped(&self) {
@@ -246,42 +245,72 @@ impl Shared {
     }
 
     fn write(&self, rows: &HashMap<Key, Option<Row>>) -> Result<(), redb::Error> {
-        let writing = self.database.begin_write()?;
-        {
-            let mut files = writing.open_table(FILES)?;
-            for (key, row) in rows {
-                match row {
-                    Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
-                    None => files.remove(*key)?.map(|_| ()),
-                };
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            {
+                let mut files = writing.open_table(FILES)?;
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
+                        None => files.remove(*key)?.map(|_| ()),
+                    };
+                }
             }
-        }
-        Ok(writing.commit()?)
+            Ok(writing.commit()?)
+        })
     }
 
     fn retain(&self, live: &HashSet<Key>) -> Result<(), redb::Error> {
-        let writing = self.database.begin_write()?;
-        writing
-            .open_table(FILES)?
-            .retain(|key, _| live.contains(&key))?;
-        Ok(writing.commit()?)
+        self.with(|database| {
+            let writing = database.begin_write()?;
+            writing
+                .open_table(FILES)?
+                .retain(|key, _| live.contains(&key))?;
+            Ok(writing.commit()?)
+        })
     }
 }
 
-/// The file, made where there is none, its owner's alone.
+/// The number of a directory, a free one where it has none yet; nothing where none is free.
+fn share_index(database: &Database, dir: &[u8]) -> Result<Option<u16>, redb::Error> {
+    let writing = database.begin_write()?;
+    let index = {
+        let mut shares = writing.open_table(SHARES)?;
+        let known = shares.get(dir)?.map(|found| found.value());
+        match known {
+            Some(index) => Some(index),
+            None => {
+                let taken: HashSet<u16> = shares
+                    .iter()?
+                    .map(|row| Ok(row?.1.value()))
+                    .collect::<Result<_, redb::Error>>()?;
+                let free = (0..SHARES_MAX as u16).find(|index| !taken.contains(index));
+                if let Some(index) = free {
+                    shares.insert(dir, index)?;
+                }
+                free
+            }
+        }
+    };
+    writing.commit()?;
+    Ok(index)
+}
+
 fn open_database(path: &Path) -> Result<Database, ShareError> {
-    let failed = |error: std::io::Error| state_error(path, redb::Error::Io(error));
-    let file = open_private(path).map_err(failed)?;
-    let mode = Permissions::from_mode(PRIVATE_MODE);
-    file.set_permissions(mode).map_err(failed)?;
-    let mut builder = Database::builder();
-    let database = builder.set_cache_size(CACHE_BYTES).create_file(file);
-    database.map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => ShareError::Locked {
+    database_at(path).map_err(|error| match error {
+        redb::Error::DatabaseAlreadyOpen => ShareError::Locked {
             path: path.to_owned(),
         },
         other => state_error(path, other),
     })
+}
+
+/// The file, made where there is none, its owner's alone.
+fn database_at(path: &Path) -> Result<Database, redb::Error> {
+    let file = open_private(path)?;
+    file.set_permissions(Permissions::from_mode(PRIVATE_MODE))?;
+    let mut builder = Database::builder();
+    Ok(builder.set_cache_size(CACHE_BYTES).create_file(file)?)
 }
 
 /// Opens what is remembered of the shares of a state directory. Where that is damaged it is moved

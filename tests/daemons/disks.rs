@@ -246,6 +246,30 @@ fn the_doctor_tells_of_a_state_that_cannot_be_stored() {
 }
 
 #[apply(promise)]
+fn a_share_is_added_once_the_disk_of_the_state_has_room_again() {
+    let mut cluster = Cluster::new();
+    let at = cluster.folder.path().join("one/state");
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_with(&at, "size=24m,mode=700");
+    let node = cluster.start("one");
+    let more = cluster.folder.path().join("more");
+    fs::create_dir(&more).unwrap();
+    set_mode(&more, 0o755);
+    fs::write(more.join("of-more.txt"), b"more").unwrap();
+    let add = ["share", "add", more.to_str().unwrap()];
+    let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
+    let refused = node.cli(&add);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    // the database was refused a write, and again
+    assert_eq!(node.cli(&add).status.code(), Some(1));
+    fs::remove_file(at.join("ballast")).unwrap();
+    node.cli(&add).expect_ok();
+    node.wait_for_file("of-more.txt");
+    drop(node);
+    drop(disk);
+}
+
+#[apply(promise)]
 fn a_disk_below_a_share_can_be_unmounted_soon_after_it_was_read() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");
