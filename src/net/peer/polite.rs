@@ -41,6 +41,9 @@ const START_NEAR_BYTES: u64 = 144 << 10;
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
 /// The same where the rate is known: what the link brings in this time.
 const UNSENT: Duration = Duration::from_millis(100);
+/// A round trip from which on what a socket holds is kept short: on a nearer link it is gone soon,
+/// and a busy machine, which looks after it late, would leave the link idle.
+const LONG: Duration = Duration::from_millis(100);
 /// A round trip that is short.
 const NEAR: Duration = Duration::from_millis(1);
 /// After so much the beginning is over.
@@ -59,7 +62,8 @@ const RATE_WEIGHT: f64 = 0.25;
 pub(super) struct Target {
     /// The delay that it may add.
     pub delay: Duration,
-    /// What may be under way whatever the delay: others may fill the queue.
+    /// What may be under way whatever the delay: others may fill the queue. Twice that where the
+    /// round trip is not long.
     pub least_bytes: u64,
 }
 
@@ -154,10 +158,15 @@ impl Room {
             self.sampled = Some((now, reading.taken_bytes));
             self.measured(came as f64 / time.as_secs_f64());
         }
+        let is_long = reading.round_trip >= LONG;
+        let least_bytes = match is_long {
+            true => target.least_bytes,
+            false => target.least_bytes * 2,
+        };
         let limit = match self.rate {
             Some(rate) => {
                 let within = reading.least.min(LEAST_MAX) + target.delay;
-                target.least_bytes.max((rate * within.as_secs_f64()) as u64)
+                least_bytes.max((rate * within.as_secs_f64()) as u64)
             }
             None if reading.taken_bytes > START_TAKEN_BYTES => FREE_BYTES,
             None if reading.round_trip < NEAR => START_NEAR_BYTES + reading.taken_bytes,
@@ -168,8 +177,8 @@ impl Room {
             return u64::MAX;
         };
         let unsent = match self.rate {
+            _ if !is_long => limit,
             Some(rate) => UNSENT_BYTES[0].max((rate * UNSENT.as_secs_f64()) as u64),
-            None if reading.round_trip < NEAR => limit,
             None => UNSENT_BYTES[1],
         };
         let unsent = unsent.saturating_sub(reading.unsent_bytes);
