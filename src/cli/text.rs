@@ -6,7 +6,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-pub(super) use crate::daemon::config::units::human_bytes;
 use crate::daemon::control::Named;
 
 /// Whether the user wants colours at all (<https://no-color.org>).
@@ -61,6 +60,24 @@ fn is_trick(letter: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Bytes as people read them: `1.5 GiB`.
+pub(super) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if amount < 1023.95 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = next;
+    }
+    format!("{amount:.1} {unit}")
+}
+
 /// The time as clocks around here show it.
 pub(super) fn local_time(time: Timestamp) -> String {
     let zoned = time.to_zoned(TimeZone::system());
@@ -94,6 +111,21 @@ mod tests {
         assert_eq!(escape("\u{9b}31m".as_bytes()), "\\u{9b}31m");
         assert_eq!(escape(b"back\\slash"), "back\\\\slash");
         assert_eq!(printable("C:\\x\x07"), "C:\\x\\u{7}");
+    }
+
+    #[test]
+    fn amounts_are_written_as_people_read_them() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (10 << 30, "10.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
     }
 
     #[test]

@@ -414,13 +414,8 @@ fn gone_line(gone: &GoneNode) -> String {
     let with = gone.with.as_deref().map_or_else(String::new, |with| {
         format!(", with {}, who had let it in", printable(with))
     });
-    format!(
-        "{} {}: {} {}{by}{with}",
-        printable(&gone.name),
-        &gone.node[..8.min(gone.node.len())],
-        gone.what,
-        local_time(gone.time)
-    )
+    let name = printable(&gone.name);
+    format!("{name}: {} {}{by}{with}", gone.what, local_time(gone.time))
 }
 
 fn member_line(member: &TrustedNode) -> String {

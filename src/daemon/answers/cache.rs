@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::Service;
-use crate::daemon::config::units::human_bytes;
+use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure, FailureKind,
     LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink,
@@ -82,8 +82,8 @@ impl Service {
         if budget_bytes < cost_bytes {
             let message = format!(
                 "{} are pinned, which take {} with their proofs",
-                human_bytes(self.node.pinned_bytes()),
-                human_bytes(cost_bytes)
+                write_size(self.node.pinned_bytes()),
+                write_size(cost_bytes)
             );
             return Err(Failure::new(FailureKind::Invalid, message)
                 .with_remedy("unpin some of it first (p2pfs cache ls shows what)"));

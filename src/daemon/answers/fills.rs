@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::legacy::not_kept;
 use super::paths::{nothing_hidden, shared_path, trimmed};
 use super::{Service, failed, told};
-use crate::daemon::config::units::human_bytes;
+use crate::daemon::config::units::write_size;
 use crate::daemon::control::{Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched};
 use crate::node::FileError;
 use crate::node::door::{Contents, FILES_MAX, Fetched, Lack, WhyNotPinned};
@@ -118,7 +118,7 @@ impl Service {
         let (found, remedy) = lack_words(&lack);
         let message = format!(
             "they take {} with their proofs, which do not fit: {found}",
-            human_bytes(needed_bytes)
+            write_size(needed_bytes)
         );
         Err(failed(message).with_remedy(remedy))
     }
@@ -204,7 +204,7 @@ pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
             budget_bytes,
             kept_bytes,
         } => {
-            let (budget, kept) = (human_bytes(*budget_bytes), human_bytes(*kept_bytes));
+            let (budget, kept) = (write_size(*budget_bytes), write_size(*kept_bytes));
             let found = format!("the cache has {budget}, of which {kept} are pinned or in use");
             (found, "name less, or give it room: p2pfs cache resize SIZE")
         }
@@ -212,7 +212,7 @@ pub(super) fn lack_words(lack: &Lack) -> (String, &'static str) {
             free_bytes,
             floor_bytes,
         } => {
-            let (free, floor) = (human_bytes(*free_bytes), human_bytes(*floor_bytes));
+            let (free, floor) = (write_size(*free_bytes), write_size(*floor_bytes));
             let found =
                 format!("the cache's disk has {free} for it, and {floor} of them stay free");
             (

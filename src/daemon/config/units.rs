@@ -149,24 +149,6 @@ pub fn write_size(bytes: u64) -> String {
     write(bytes, &SIZE_UNITS, "0B")
 }
 
-/// Bytes as people read them: `1.5 GiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut amount = bytes as f64 / 1024.0;
-    let mut unit = UNITS[0];
-    for next in &UNITS[1..] {
-        if amount < 1023.95 {
-            break;
-        }
-        amount /= 1024.0;
-        unit = next;
-    }
-    format!("{amount:.1} {unit}")
-}
-
 fn parse(
     text: &str,
     what: &'static str,
@@ -465,21 +447,6 @@ mod tests {
         #[test]
         fn no_text_makes_the_parsers_panic(text: String) {
             let _ = (parse_size(&text), parse_duration(&text));
-        }
-    }
-
-    #[test]
-    fn amounts_are_written_as_people_read_them() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (10 << 30, "10.0 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(human_bytes(bytes), text);
         }
     }
 }
