@@ -20,6 +20,7 @@ mod polite;
 mod pool;
 mod probe;
 mod register;
+mod room;
 mod serve;
 mod tls;
 

@@ -2,12 +2,7 @@
 //! stand in it for longer than a target, so that a fetch does not make the link useless for all
 //! else, gossip and readers among it.
 //!
-//! The kernel's congestion control goes on until a queue overflows, which routers of slow links let
-//! grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds is what counts: no
-//! more is under way than what the link, by what it brought lately, brings in the least round trip
-//! and a [`Target::delay`]. Where a queue is shorter than that nothing is ever held back, and a
-//! link that brings more lets more be under way at once. Of that the kernel gets little ahead of
-//! what it can send: what a socket has taken nothing that is more urgent can overtake.
+//! [`Room`] has the rule.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,68 +16,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 use super::distances::FarEnd;
 use super::gauge::{Gauge, Reading};
 use super::mark::Markable;
-use crate::wire::native::tcp::Lane;
-
-/// How often the rate is measured at least; each round trip where that is shorter, so that what may
-/// be under way grows faster than the kernel's own slow start.
-const SAMPLE: Duration = Duration::from_millis(100);
-/// The shortest time in which it is measured.
-const SAMPLE_MIN: Duration = Duration::from_millis(10);
-/// How soon is looked again whether there is room, at least and at most.
-const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
-/// What may be under way at the beginning, besides as much as was taken: the kernel's own slow
-/// start never has more, but it has all that a slow link will not bring for seconds.
-const START_BYTES: u64 = 64 << 10;
-/// The same where the round trip is short: an answer to the kernel's read-ahead of 128 KiB with its
-/// proof goes at once.
-const START_NEAR_BYTES: u64 = 144 << 10;
-/// What the kernel may have that it has not sent, at least, and while the rate is not known: some
-/// packets, which keep it busy until it is looked after.
-const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
-/// The same where the rate is known: what the link brings in this time.
-const UNSENT: Duration = Duration::from_millis(100);
-/// A round trip from which on what a socket holds is kept short: on a nearer link it is gone soon,
-/// and a busy machine, which looks after it late, would leave the link idle.
-const LONG: Duration = Duration::from_millis(100);
-/// A round trip that is short.
-const NEAR: Duration = Duration::from_millis(1);
-/// After so much the beginning is over.
-const START_TAKEN_BYTES: u64 = 1 << 20;
-/// The kernel takes no more than some such amount by itself (`tcp_wmem`): beyond it nothing is held
-/// back, and the kernel is asked for samples alone.
-const FREE_BYTES: u64 = 8 << 20;
-/// Round trips count up to this, that of a geostationary satellite: what is longer is a queue that
-/// was there before.
-const LEAST_MAX: Duration = Duration::from_millis(600);
-/// The weight of the newest sample of the rate.
-const RATE_WEIGHT: f64 = 0.25;
-
-/// How long a queue may be.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
-    /// The delay that it may add.
-    pub delay: Duration,
-    /// What may be under way whatever the delay: others may fill the queue. Twice that where the
-    /// round trip is not long.
-    pub least_bytes: u64,
-}
-
-impl Target {
-    /// Bulk gives way to all else: 100 ms, the most that RFC 6817 lets LEDBAT add, and one TLS
-    /// record. What readers wait for gives way later, and less.
-    pub(super) fn of(lane: Lane) -> Self {
-        match lane {
-            Lane::Bulk => Self {
-                delay: Duration::from_millis(100),
-                least_bytes: 16 << 10,
-            },
-            Lane::Urgent => Self {
-                delay: Duration::from_millis(300),
-                least_bytes: 32 << 10,
-            },
-        }
-    }
-}
+use super::room::{Room, Target};
 
 /// What the kernel last said of a connection. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
@@ -118,85 +52,6 @@ impl LastReading {
 
     fn hold_back(&self, is_held_back: bool) {
         self.0.lock().is_held_back = is_held_back;
-    }
-}
-
-/// How much may be under way, by what the kernel says.
-#[derive(Debug, Default)]
-struct Room {
-    /// Nothing where nothing is held back, whatever the queue.
-    target: Option<Target>,
-    /// The last sample: when, and what had been taken by then.
-    sampled: Option<(Instant, u64)>,
-    /// Bytes a second that the link brought while there was more to bring.
-    rate: Option<f64>,
-    /// What may be under way; nothing where nothing is held back.
-    limit_bytes: Option<u64>,
-}
-
-impl Room {
-    /// Whether the kernel is to be asked before the next bytes go.
-    fn is_due(&self, now: Instant) -> bool {
-        let fresh = |(at, _): (Instant, u64)| now.saturating_duration_since(at) < SAMPLE;
-        self.limit_bytes.is_some() || !self.sampled.is_some_and(fresh)
-    }
-
-    /// Takes a reading in; says how many bytes may follow now.
-    fn take(&mut self, now: Instant, reading: &Reading) -> u64 {
-        let Some(target) = self.target else {
-            self.sampled = Some((now, reading.taken_bytes));
-            return u64::MAX;
-        };
-        if reading.queued_bytes == 0 {
-            // what came before was no measure of the link
-            self.sampled = Some((now, reading.taken_bytes));
-        }
-        let (at, taken) = *self.sampled.get_or_insert((now, reading.taken_bytes));
-        let time = now.saturating_duration_since(at);
-        if time >= reading.round_trip.clamp(SAMPLE_MIN, SAMPLE) {
-            let came = reading.taken_bytes.saturating_sub(taken);
-            self.sampled = Some((now, reading.taken_bytes));
-            self.measured(came as f64 / time.as_secs_f64());
-        }
-        let is_long = reading.round_trip >= LONG;
-        let least_bytes = match is_long {
-            true => target.least_bytes,
-            false => target.least_bytes * 2,
-        };
-        let limit = match self.rate {
-            Some(rate) => {
-                let within = reading.least.min(LEAST_MAX) + target.delay;
-                least_bytes.max((rate * within.as_secs_f64()) as u64)
-            }
-            None if reading.taken_bytes > START_TAKEN_BYTES => FREE_BYTES,
-            None if reading.round_trip < NEAR => START_NEAR_BYTES + reading.taken_bytes,
-            None => START_BYTES + reading.taken_bytes,
-        };
-        self.limit_bytes = (limit < FREE_BYTES).then_some(limit);
-        let Some(limit) = self.limit_bytes else {
-            return u64::MAX;
-        };
-        let unsent = match self.rate {
-            _ if !is_long => limit,
-            Some(rate) => UNSENT_BYTES[0].max((rate * UNSENT.as_secs_f64()) as u64),
-            None => UNSENT_BYTES[1],
-        };
-        let unsent = unsent.saturating_sub(reading.unsent_bytes);
-        limit.saturating_sub(reading.queued_bytes).min(unsent)
-    }
-
-    /// More is believed at once, less by and by: a loss that is mended is not a slower link.
-    fn measured(&mut self, sample: f64) {
-        let known = self.rate.unwrap_or(sample);
-        let less = known + (sample - known) * RATE_WEIGHT;
-        self.rate = Some(sample.max(less));
-    }
-
-    /// When there may be room for more.
-    fn look_after(&self) -> Duration {
-        let packet = |rate: f64| Duration::try_from_secs_f64(1500.0 / rate).unwrap_or(LOOK[1]);
-        let packet = self.rate.map_or(LOOK[0], packet);
-        packet.clamp(LOOK[0], LOOK[1])
     }
 }
 
@@ -254,7 +109,7 @@ impl<S: Gauge> Polite<S> {
             }
             let room = self.room.take(now, &reading);
             self.last.set(now, reading);
-            self.last.hold_back(self.room.limit_bytes.is_some());
+            self.last.hold_back(self.room.is_limited());
             if room > 0 {
                 return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX));
             }
@@ -335,107 +190,6 @@ impl<S: Markable> Markable for Polite<S> {
 mod tests {
     use super::*;
 
-    fn room() -> Room {
-        Room {
-            target: Some(TARGET),
-            ..Room::default()
-        }
-    }
-
-    const TARGET: Target = Target {
-        delay: Duration::from_millis(100),
-        least_bytes: 32 << 10,
-    };
-
-    /// A link with a queue and no end to what is to be sent; in steps of 10 ms.
-    struct Link {
-        now: Instant,
-        rate: f64,
-        distance: Duration,
-        queued: f64,
-        taken: f64,
-        /// What others have in the queue.
-        others: f64,
-    }
-
-    impl Link {
-        fn new(rate: f64, distance_ms: u64) -> Self {
-            Self {
-                now: Instant::now(),
-                rate,
-                distance: Duration::from_millis(distance_ms),
-                queued: 0.0,
-                taken: 0.0,
-                others: 0.0,
-            }
-        }
-
-        fn reading(&self) -> Reading {
-            let queue = (self.queued + self.others) / self.rate;
-            Reading {
-                round_trip: self.distance.max(Duration::from_secs_f64(queue)),
-                least: self.distance,
-                acked_ago: Duration::ZERO,
-                taken_bytes: self.taken as u64,
-                queued_bytes: self.queued as u64,
-                unsent_bytes: 0,
-            }
-        }
-
-        /// Sends all that may be sent, for a time; gives the longest round trip of its last second
-        /// and the bytes that came.
-        fn run(&mut self, room: &mut Room, seconds: u64) -> (Duration, f64) {
-            const STEP: Duration = Duration::from_millis(10);
-            let (end, before) = (self.now + Duration::from_secs(seconds), self.taken);
-            let mut longest = Duration::ZERO;
-            while self.now < end {
-                let may = match room.is_due(self.now) {
-                    true => room.take(self.now, &self.reading()),
-                    false => u64::MAX,
-                };
-                // the kernel takes what it has room for: 4 MiB
-                let most = (4_194_304.0 - self.queued).max(0.0);
-                self.queued += (may as f64).min(most);
-                let round_trip = self.reading().round_trip.as_secs_f64();
-                let in_pipe = self.rate.min(self.queued / round_trip.max(1e-4));
-                let came = (in_pipe * STEP.as_secs_f64()).min(self.queued);
-                self.queued -= came;
-                self.taken += came;
-                self.now += STEP;
-                if self.now + Duration::from_secs(1) >= end {
-                    longest = longest.max(self.reading().round_trip);
-                }
-            }
-            (longest, self.taken - before)
-        }
-    }
-
-    #[test]
-    fn the_queue_of_a_slow_link_stays_near_the_target_and_the_link_is_used() {
-        for (rate, distance_ms) in [
-            (125e3, 1),
-            (125e3, 40),
-            (2.5e6, 20),
-            (1e6, 600),
-            (12.5e6, 2),
-        ] {
-            let (mut link, mut room) = (Link::new(rate, distance_ms), room());
-            let (longest, _) = link.run(&mut room, 2);
-            let start = Duration::from_secs_f64((START_BYTES + START_NEAR_BYTES) as f64 / rate);
-            let most = link.distance + TARGET.delay * 2;
-            let least = Duration::from_secs_f64(TARGET.least_bytes as f64 * 1.5 / rate);
-            let told = (rate, distance_ms);
-            assert!(
-                longest <= most.max(least).max(start),
-                "{told:?}: {longest:?} at first"
-            );
-            link.run(&mut room, 20);
-            let (longest, bytes) = link.run(&mut room, 20);
-            assert!(longest <= most.max(least), "{told:?}: {longest:?}");
-            assert!(bytes > rate * 20.0 * 0.9, "{told:?}: {bytes}");
-        }
-    }
-
     #[test]
     fn what_fits_goes_at_once_and_never_more_than_may() {
         let parts = [&b""[..], b"header", b"", b"body"].map(IoSlice::new);
@@ -448,70 +202,5 @@ mod tests {
         assert_eq!(lengths(9), [6, 0]);
         assert_eq!(lengths(5), [5]);
         assert_eq!(within(&[IoSlice::new(b"")], 5).map(<[_]>::len), Ok(0));
-    }
-
-    #[test]
-    fn on_a_link_whose_queue_is_short_nothing_is_held_back() {
-        let (mut room, start) = (room(), Instant::now());
-        for step in 0..100u32 {
-            let reading = Reading {
-                round_trip: Duration::from_millis(60),
-                least: Duration::from_millis(1),
-                acked_ago: Duration::ZERO,
-                taken_bytes: 2_000_000 + u64::from(step) * 10_000_000,
-                queued_bytes: 3_000_000,
-                unsent_bytes: 2_000_000,
-            };
-            let now = start + step * SAMPLE;
-            assert!(room.is_due(now));
-            assert!(room.take(now, &reading) > 1 << 40);
-            assert!(!room.is_due(now + SAMPLE / 2));
-        }
-    }
-
-    #[test]
-    fn of_what_a_starved_connection_does_not_send_the_kernel_has_little() {
-        let (mut room, start) = (room(), Instant::now());
-        let reading = |step: u32, unsent_bytes| Reading {
-            round_trip: Duration::from_millis(400),
-            least: Duration::from_millis(160),
-            acked_ago: Duration::ZERO,
-            taken_bytes: u64::from(step) * 700,
-            queued_bytes: 2_896 + unsent_bytes,
-            unsent_bytes,
-        };
-        // 7 kB/s, as three such connections beside two large ones have of 1 Mbit/s
-        let mut unsent = 0;
-        for step in 0..100 {
-            unsent += room.take(start + step * SAMPLE, &reading(step, unsent));
-            assert!(unsent <= UNSENT_BYTES[1], "{step}: {unsent}");
-            unsent = unsent.saturating_sub(700);
-        }
-        assert!(unsent <= UNSENT_BYTES[0], "{unsent}");
-    }
-
-    #[test]
-    fn where_others_fill_the_queue_a_little_goes_all_the_same_and_all_again_later() {
-        let (mut link, mut room) = (Link::new(1.25e6, 2), room());
-        link.others = 2e6;
-        link.run(&mut room, 20);
-        let (_, bytes) = link.run(&mut room, 10);
-        assert!(bytes > TARGET.least_bytes as f64, "{bytes}");
-        link.others = 0.0;
-        link.run(&mut room, 2);
-        let (_, bytes) = link.run(&mut room, 10);
-        assert!(bytes > 1.25e6 * 10.0 * 0.9, "{bytes}");
-    }
-
-    #[test]
-    fn after_a_pause_and_on_a_link_that_became_faster_all_of_it_is_used_soon() {
-        let (mut link, mut room) = (Link::new(125e3, 20), room());
-        link.run(&mut room, 10);
-        link.queued = 0.0;
-        link.now += Duration::from_secs(60);
-        link.rate = 12.5e6;
-        link.run(&mut room, 2);
-        let (_, bytes) = link.run(&mut room, 10);
-        assert!(bytes > 12.5e6 * 10.0 * 0.9, "{bytes}");
     }
 }
