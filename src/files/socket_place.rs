@@ -17,13 +17,12 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 #[cfg(feature = "fuse")]
 pub(crate) fn bound(path: &Path, kind: SocketType) -> io::Result<OwnedFd> {
     make_way(path, kind)?;
-    let socket = unbound(kind)?;
+    let socket = unbound(kind, SocketFlags::CLOEXEC)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-fn unbound(kind: SocketType) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
+fn unbound(kind: SocketType, flags: SocketFlags) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
     Ok(socket)
 }
@@ -43,8 +42,10 @@ pub(crate) fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
         }
     }
-    // who listens takes the call, has no place for it, or is of another kind (unix(7), ERRORS)
-    match rustix::net::connect(unbound(kind)?, &SocketAddrUnix::new(path)?) {
+    // who listens takes the call, has no place for it, which is not waited for, or is of another
+    // kind (unix(7), ERRORS)
+    let caller = unbound(kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    match rustix::net::connect(caller, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => remove_file(path),
         Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => {
             let told = "another process answers there";
@@ -81,5 +82,28 @@ mod tests {
             }
             assert_eq!(fs::read(at("link")).unwrap(), b"precious");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "fuse")]
+    fn a_process_that_stands_still_with_callers_waiting_keeps_its_place_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (kind, address) = (SocketType::STREAM, SocketAddrUnix::new(&path).unwrap());
+        let still = bound(&path, kind).unwrap();
+        rustix::net::listen(&still, 1).unwrap();
+        let caller = || unbound(kind, SocketFlags::NONBLOCK).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let caller = caller();
+            let called = rustix::net::connect(&caller, &address);
+            waiting.push(caller);
+            if called.is_err() {
+                assert_eq!(called, Err(Errno::AGAIN));
+                break;
+            }
+        }
+        let refused = make_way(&path, kind).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 }

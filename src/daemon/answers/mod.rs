@@ -49,7 +49,7 @@ pub struct Service {
     pub config: Config,
     /// Those that are in force.
     pub in_force: ArcSwap<InForce>,
-    /// What cuts this node off from the others now, a sentence each.
+    /// What cuts this node off from the others now.
     pub isolation: ArcSwap<Vec<Check>>,
     /// Held by whoever has everything looked at.
     pub checking: tokio::sync::Mutex<()>,

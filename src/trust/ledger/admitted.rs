@@ -103,7 +103,7 @@ impl Ledger {
             Some((*who, word.or_else(|| self.fell(who, &issuers))?.clone()))
         });
         let mut gone: Vec<_> = gone.collect();
-        gone.sort_by_key(|(who, word)| (word.statement.at_s, word.id(), *who));
+        gone.sort_by_cached_key(|(who, word)| (word.statement.at_s, word.id(), *who));
         gone
     }
 
