@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::fetch::Fetch;
+use super::fetch::{Fetch, GONE};
 use super::hedge::{HEDGE_CREDIT_MAX_BYTES, HEDGE_SHARE};
 use super::{
     Demand, DemandId, Failure, InFlight, Plan, PlanError, PlanEvent, RequestId, TURN_PATIENCE,
@@ -104,7 +104,10 @@ impl Plan {
                 Timer::Deadline(id) => self.give_up_unless_it_goes_on(now, id),
                 Timer::FillDeadline(content) => self.give_up_filling(now, content),
                 Timer::Idle(content) => self.close_if_idle(now, content),
-                Timer::Wanted(content) => self.call_up_all(&content),
+                Timer::Wanted(content) => {
+                    self.give_up_what_stays_gone(now, content);
+                    self.call_up_all(&content);
+                }
                 Timer::GetAnyway(content) => self.get_anyway(&content),
                 Timer::Rested(node) => self.wake(node),
                 Timer::Survey(content) => self.survey(now, content),
@@ -313,7 +316,7 @@ impl Plan {
         };
         let mut why = PlanError::NoHolder;
         if let Some(fetch) = self.fetches.get_mut(&demand.content) {
-            why = reason(now, fetch, demand.range);
+            why = reason(fetch, demand.range);
             for gap in fetch.have().missing_in(demand.range).iter() {
                 fetch.remember_failure(now, gap, why.clone());
             }
@@ -323,17 +326,44 @@ impl Plan {
 
     /// Nobody has to wait for what every holder says that it is gone.
     fn give_up_what_is_gone(&mut self, now: Instant, content: ContentKey) {
+        let fetch = self.fetches.get(&content);
+        if fetch.is_some_and(|it| it.is_just_gone_in(now, it.whole())) {
+            self.give_up_gone(now, content, |_| true);
+        }
+    }
+
+    /// Nor for long for what every holder said before that it is gone, once others were asked for
+    /// in vain.
+    fn give_up_what_stays_gone(&mut self, now: Instant, content: ContentKey) {
+        if self
+            .fetches
+            .get(&content)
+            .is_some_and(Fetch::has_long_asked)
+        {
+            self.give_up_gone(now, content, |since| since + GONE <= now);
+        }
+    }
+
+    /// Ends the waits for what is gone of which `is_over` says so, by when they began.
+    fn give_up_gone(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        is_over: impl Fn(Instant) -> bool,
+    ) {
         let Some(fetch) = self.fetches.get(&content) else {
             return;
         };
         let whole = fetch.whole();
-        if !fetch.is_gone_in(now, whole) {
+        if !fetch.is_gone_in(whole) {
             return;
         }
-        let (why, fills) = (reason(now, fetch, whole), fetch.filling.is_some());
-        let range_of = |id: &DemandId| self.demands.get(id).map(|demand| demand.range);
-        let is_gone =
-            |id: &DemandId| range_of(id).is_some_and(|range| fetch.is_gone_in(now, range));
+        let why = reason(fetch, whole);
+        let fills = fetch.filling.as_ref().is_some_and(|it| is_over(it.since));
+        let is_gone = |id: &DemandId| {
+            let demand = self.demands.get(id);
+            demand.is_some_and(|it| is_over(it.since) && fetch.is_gone_in(it.range))
+        };
         let waiting = self.waiting_for(&content, whole);
         let waiting: Vec<_> = waiting.into_iter().filter(is_gone).collect();
         waiting.into_iter().for_each(|id| self.give_up(now, id));
@@ -355,7 +385,7 @@ impl Plan {
             self.timers.insert((later, Timer::FillDeadline(content)));
             return;
         }
-        let why = reason(now, fetch, fetch.whole());
+        let why = reason(fetch, fetch.whole());
         self.cancel_fill(&content);
         self.events.push_back(PlanEvent::FillFailed(content, why));
     }
@@ -377,8 +407,8 @@ impl Plan {
     }
 }
 
-fn reason(now: Instant, fetch: &Fetch, range: ByteRange) -> PlanError {
-    if !fetch.lied_to && fetch.is_gone_in(now, range) {
+fn reason(fetch: &Fetch, range: ByteRange) -> PlanError {
+    if !fetch.lied_to && fetch.is_gone_in(range) {
         return PlanError::Gone;
     }
     match (fetch.lied_to, fetch.starved || fetch.holders().is_empty()) {

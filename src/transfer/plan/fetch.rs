@@ -23,8 +23,9 @@ const FAILURES_MAX: usize = 64;
 /// The pause before a `Get` is repeated; it doubles up to the other.
 const WANTED_MIN: Duration = Duration::from_millis(250);
 const WANTED_MAX: Duration = Duration::from_secs(2);
-/// How long a node that says it no longer has a file is not asked for it on the catalogue's word.
-const GONE: Duration = Duration::from_secs(5);
+/// How long a node that says it no longer has a file is not asked for it on the catalogue's word,
+/// and how long who wants the file then waits for an offer of another.
+pub(super) const GONE: Duration = Duration::from_secs(5);
 
 /// What a holder has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +88,8 @@ pub(super) struct Fetch {
     /// Who gave how much of it, since it began.
     pub received: BTreeMap<NodeId, u64>,
     failures: Vec<(ByteRange, Instant, super::PlanError)>,
-    /// Who said that it has it no more, and until when the catalogue is not believed about it.
+    /// Who had all of it, said that it has it no more, and was no holder since; until when the
+    /// catalogue is not believed about it.
     gone: BTreeMap<NodeId, Instant>,
     wanted_next: Instant,
     wanted_pause: Duration,
@@ -225,6 +227,9 @@ impl Fetch {
         if known == Some(&coverage) {
             return false;
         }
+        if coverage == Coverage::All {
+            self.gone.remove(&node);
+        }
         self.set_holder(node, Some(coverage));
         self.failures.clear();
         self.wanted_pause = WANTED_MIN;
@@ -233,21 +238,29 @@ impl Fetch {
 
     /// What the catalogue says: not news about a node that said otherwise a moment ago.
     pub fn add_listed_holder(&mut self, now: Instant, node: NodeId) -> bool {
-        self.gone.retain(|_, until| *until > now);
-        !self.gone.contains_key(&node) && self.add_holder(node, Coverage::All)
+        let is_gone = self.gone.get(&node).is_some_and(|until| *until > now);
+        !is_gone && self.add_holder(node, Coverage::All)
     }
 
     /// A node has it no more. Of one that had but a part that says nothing of the rest.
     pub fn remove_holder(&mut self, now: Instant, node: NodeId) {
         if self.set_holder(node, None) == Some(Coverage::All) {
+            if self.gone.len() >= HOLDERS_MAX {
+                self.gone.pop_first();
+            }
             self.gone.insert(node, now + GONE);
         }
     }
 
-    /// Whether all who had all of it say that they have it no more, and something of this range
+    /// As [`Fetch::is_gone_in`], by the word of one that said so a moment ago.
+    pub fn is_just_gone_in(&self, now: Instant, range: ByteRange) -> bool {
+        self.gone.values().any(|until| *until > now) && self.is_gone_in(range)
+    }
+
+    /// Whether all who had all of it said that they have it no more, and something of this range
     /// is neither here nor with anybody who has a part: others who read it wait for the same.
-    pub fn is_gone_in(&self, now: Instant, range: ByteRange) -> bool {
-        if !self.gone.values().any(|until| *until > now) {
+    pub fn is_gone_in(&self, range: ByteRange) -> bool {
+        if self.gone.is_empty() {
             return false;
         }
         let mut left = self.have.missing_in(range);
@@ -273,6 +286,11 @@ impl Fetch {
             *until > now && !failed.intersection(&range).is_empty()
         };
         self.failures.iter().find(hit).map(|(.., why)| why.clone())
+    }
+
+    /// Whether others were looked for with a `Get` several times, and nobody new has offered it.
+    pub fn has_long_asked(&self) -> bool {
+        self.wanted_pause == WANTED_MAX
     }
 
     /// Takes the turn to look for holders with a `Get`, if it is time. The time of the next one,
@@ -333,17 +351,21 @@ mod tests {
     fn a_file_is_gone_where_its_last_holder_said_so_a_moment_ago() {
         let (mut fetch, now) = fetch();
         let page = ByteRange::new(0, PAGE_BYTES);
-        assert!(!fetch.is_gone_in(now, page), "nobody was asked yet");
+        assert!(!fetch.is_just_gone_in(now, page), "nobody was asked yet");
         let holders = [NodeId::new([1; 32]), NodeId::new([2; 32])];
         for node in holders {
             fetch.add_listed_holder(now, node);
         }
         fetch.remove_holder(now, holders[0]);
-        assert!(!fetch.is_gone_in(now, page));
+        assert!(!fetch.is_just_gone_in(now, page));
         fetch.remove_holder(now, holders[1]);
-        assert!(fetch.is_gone_in(now, page) && !fetch.is_gone_in(now + GONE, page));
+        assert!(fetch.is_just_gone_in(now, page) && !fetch.is_just_gone_in(now + GONE, page));
+        assert!(
+            fetch.is_gone_in(page),
+            "and it stays so until somebody has it"
+        );
         fetch.add_holder(NodeId::new([3; 32]), Coverage::All);
-        assert!(!fetch.is_gone_in(now, page));
+        assert!(!fetch.is_gone_in(page));
     }
 
     #[test]
@@ -353,14 +375,14 @@ mod tests {
         let [first, second] = [0, 1].map(|at| ByteRange::at(at * PAGE_BYTES, PAGE_BYTES));
         fetch.add_listed_holder(now, author);
         fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
-        assert!(!fetch.is_gone_in(now, second));
+        assert!(!fetch.is_just_gone_in(now, second));
         fetch.remove_holder(now, author);
-        assert!(fetch.is_gone_in(now, second) && !fetch.is_gone_in(now, first));
+        assert!(fetch.is_just_gone_in(now, second) && !fetch.is_just_gone_in(now, first));
         // who had a part alone says nothing of who may have all of it
         let (mut fetch, now) = self::fetch();
         fetch.add_holder(reader, Coverage::Part([first].into_iter().collect()));
         fetch.remove_holder(now, reader);
-        assert!(!fetch.is_gone_in(now, second));
+        assert!(!fetch.is_just_gone_in(now, second));
     }
 
     #[test]

@@ -336,7 +336,7 @@ impl Plan {
         let present = fetch.have().contains(range);
         match fetch.remembered_failure(now, range) {
             Some(why) if !present => return Err(why),
-            None if !present && fetch.is_gone_in(now, range) => return Err(PlanError::Gone),
+            None if !present && fetch.is_just_gone_in(now, range) => return Err(PlanError::Gone),
             _ if full => return Err(PlanError::TooMany),
             _ => {}
         }

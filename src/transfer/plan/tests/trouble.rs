@@ -1,6 +1,6 @@
 //! Peers that die, lie, stall, lose the file or are merely slow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +9,7 @@ use super::bench::{Bench, PATIENCE, Reader, file_named, node};
 use super::peers::{Death, SimPeer};
 use super::{LAN, MIB, page};
 use crate::extent::{ByteRange, ExtentSet, PAGE_BYTES};
-use crate::transfer::plan::{Failure, Offer, PlanError, PlanEvent};
+use crate::transfer::plan::{Failure, Offer, Plan, PlanConfig, PlanError, PlanEvent};
 
 #[test]
 fn a_reset_holder_costs_less_than_half_a_second_where_another_has_the_file() {
@@ -312,6 +312,58 @@ fn a_version_that_all_its_holders_say_is_gone_fails_at_once_and_so_do_the_reads_
     let reader = &bench.readers[0];
     assert!(reader.errors.len() > 1, "it reads on");
     assert!(reader.errors.iter().all(|why| *why == PlanError::Gone));
+}
+
+/// Its author said so before, and is not asked again; another that has a part says so late.
+#[test]
+fn who_waits_for_a_version_that_went_before_is_told_so_and_does_not_wait_for_its_deadline() {
+    for has_part in [false, true] {
+        let content = file_named(1, 4 * MIB);
+        let mut now = Instant::now();
+        let mut plan = Plan::new(PlanConfig::default(), 1);
+        plan.open(now, content, ExtentSet::new()).unwrap();
+        plan.holders(now, &content, &[node(1)]);
+        plan.demand_just(now, content, page(0), now + PATIENCE)
+            .unwrap();
+        let request = plan.poll_request(now).unwrap();
+        plan.failed(now, request.id, Failure::Gone);
+        if has_part {
+            plan.offer(
+                now,
+                &Offer {
+                    node: node(2),
+                    content,
+                    all: false,
+                    ranges: [ByteRange::at(MIB, MIB)].into_iter().collect(),
+                    load: 0,
+                },
+            );
+        }
+        now += Duration::from_secs(6);
+        let begun = now;
+        let deadline = now + Duration::from_mins(5);
+        let late = plan
+            .demand_just(now, content, ByteRange::at(MIB, PAGE_BYTES), deadline)
+            .unwrap();
+        let why = loop {
+            while let Some(request) = plan.poll_request(now) {
+                assert!(has_part && request.node == node(2));
+                plan.failed(now, request.id, Failure::Gone);
+            }
+            let mut events = std::iter::from_fn(|| plan.poll_event());
+            let failed = |event| match event {
+                PlanEvent::Failed(id, why) if id == late => Some(why),
+                _ => None,
+            };
+            if let Some(why) = events.find_map(failed) {
+                break why;
+            }
+            now = plan.poll_timeout().unwrap().max(now);
+            plan.handle_timeout(now);
+        };
+        assert_eq!(why, PlanError::Gone);
+        assert!(now - begun < PATIENCE, "{:?}", now - begun);
+    }
 }
 
 #[test]
