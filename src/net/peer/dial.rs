@@ -1,7 +1,9 @@
 //! The dialling side: one connection to one node, many requests on it at a time.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, split};
@@ -46,14 +48,17 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Dials, proves, and starts the task that serves the connection.
+    /// Dials, proves, and starts the task that serves the connection. `gets_on` is called, more
+    /// than once, when the other end answers in the handshake.
     pub(super) async fn open(
         shared: &Arc<Shared>,
         node: NodeId,
         addr: SocketAddr,
         lane: Lane,
+        gets_on: impl Fn(),
     ) -> Result<Self, NetError> {
-        let mut stream = connect(shared, node, addr, read_bytes(lane)).await?;
+        let mut stream = connect(shared, node, addr, read_bytes(lane), &gets_on).await?;
+        gets_on();
         let ends = Ends {
             client: shared.me,
             server: node,
@@ -257,9 +262,10 @@ pub(super) async fn connect(
     node: NodeId,
     addr: SocketAddr,
     read_buffer_bytes: usize,
+    on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let connector = shared.tls.connector(node)?;
-    let stream = connect_with(shared, connector, addr, read_buffer_bytes).await?;
+    let stream = connect_with(shared, connector, addr, read_buffer_bytes, on_first_bytes).await?;
     match peer_of(&stream) == Some(node) {
         true => Ok(stream),
         false => Err(speaks_otherwise(addr)),
@@ -272,7 +278,7 @@ pub(super) async fn connect_any(
     addr: SocketAddr,
 ) -> Result<(TlsStream<BufReader<Polite<TcpStream>>>, NodeId), NetError> {
     let connector = shared.tls.connector_to_any()?;
-    let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES).await?;
+    let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))
 }
@@ -287,6 +293,7 @@ async fn connect_with(
     connector: TlsConnector,
     addr: SocketAddr,
     read_buffer_bytes: usize,
+    on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
     let unreachable = |kind| NetError::Unreachable {
         address: addr,
@@ -300,8 +307,17 @@ async fn connect_with(
     })?;
     let _ = stream.set_nodelay(true);
     let stream = BufReader::with_capacity(read_buffer_bytes, Polite::new(stream));
-    let handshake = connector.connect(nameless(), stream);
-    let stream = timeout(shared.limits.handshake, handshake).await;
+    let (mut handshake, mut told) = (connector.connect(nameless(), stream), false);
+    let telling = poll_fn(|context| {
+        let outcome = Pin::new(&mut handshake).poll(context);
+        let has_heard = |it: &BufReader<Polite<_>>| it.get_ref().has_heard();
+        if !told && handshake.get_ref().is_some_and(has_heard) {
+            told = true;
+            on_first_bytes();
+        }
+        outcome
+    });
+    let stream = timeout(shared.limits.handshake, telling).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
     // rustls reports what the other end did wrong as invalid data; the rest is the network.

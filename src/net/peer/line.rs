@@ -21,7 +21,8 @@ use crate::wire::native::tcp::Response;
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
 /// Whom to tell that bytes of an answer came before it is whole. Told of slow answers only, each
-/// fifty milliseconds or so, and also of one that nobody waits for any more.
+/// fifty milliseconds or so, and also of one that nobody waits for any more. Told of no bytes where
+/// a handshake that the request waits for gets on.
 #[derive(Clone)]
 pub struct Progress {
     /// Given the node, the key and how many bytes came since the last time. Called on the task of
@@ -31,6 +32,13 @@ pub struct Progress {
     pub node: NodeId,
     /// What the asker calls the request.
     pub key: u64,
+}
+
+impl Progress {
+    /// The peer is at work for the request, and none of its answer is here yet.
+    pub(super) fn tell_of_work(&self) {
+        (self.tell)(self.node, self.key, 0);
+    }
 }
 
 /// A request on its way.

@@ -231,7 +231,7 @@ impl PeerNet {
     ) -> Result<Response, NetError> {
         let shared = &self.owner.shared;
         self.check_peer(&node)?;
-        let connection = Pool::get(shared, node, addr, lane).await?;
+        let connection = Pool::get(shared, node, addr, lane, progress.as_ref()).await?;
         connection.ask(&request, progress).await
     }
 
@@ -261,7 +261,7 @@ impl PeerNet {
     /// As [`PeerNet::request`].
     pub async fn warm(&self, node: NodeId, addr: SocketAddr, lane: Lane) -> Result<(), NetError> {
         self.check_peer(&node)?;
-        Pool::get(&self.owner.shared, node, addr, lane)
+        Pool::get(&self.owner.shared, node, addr, lane, None)
             .await
             .map(drop)
     }
@@ -328,7 +328,7 @@ impl PeerNet {
         name: &NodeName,
     ) -> Result<Joining, NetError> {
         let shared = &self.owner.shared;
-        let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES).await?;
+        let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES, || ()).await?;
         let ends = Ends {
             client: shared.me,
             server: token.issuer,

@@ -63,6 +63,7 @@ pub(super) struct Polite<S> {
     last: LastReading,
     look: Pin<Box<Sleep>>,
     waits: bool,
+    has_heard: bool,
 }
 
 impl<S> Polite<S> {
@@ -75,12 +76,18 @@ impl<S> Polite<S> {
             last: LastReading::default(),
             look: Box::pin(sleep(Duration::ZERO)),
             waits: false,
+            has_heard: false,
         }
     }
 
     /// Holds back what would make a queue longer than that.
     pub(super) fn keep_to(&mut self, target: Target, far_end: FarEnd) {
         (self.room.target, self.far_end) = (Some(target), Some(far_end));
+    }
+
+    /// Whether the other end has said anything.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// What the kernel says of it from now on, whenever something is written.
@@ -176,7 +183,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Polite<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.has_heard |= buffer.filled().len() > before;
+        outcome
     }
 }
 

@@ -11,18 +11,28 @@ use tokio::sync::watch;
 use super::Shared;
 use super::counters::Counters;
 use super::dial::Connection;
+use super::line::Progress;
 use crate::id::NodeId;
 use crate::net::NetError;
 use crate::wire::native::tcp::Lane;
 
-type Dialled = Option<Result<Arc<Connection>, NetError>>;
+type Dialled = Result<Arc<Connection>, NetError>;
+
+/// How far a dial is.
+#[derive(Debug)]
+enum Dial {
+    Begun,
+    /// The other end answers in the handshake.
+    GetsOn,
+    Over(Dialled),
+}
 
 #[derive(Debug)]
 enum Slot {
     Open(Arc<Connection>),
     Dialling {
         addr: SocketAddr,
-        result: watch::Receiver<Dialled>,
+        dial: watch::Receiver<Dial>,
     },
 }
 
@@ -42,31 +52,29 @@ enum Step {
     Use(Arc<Connection>),
     Wait {
         addr: SocketAddr,
-        result: watch::Receiver<Dialled>,
+        dial: watch::Receiver<Dial>,
     },
 }
 
 impl Pool {
-    /// The connection to `node`, dialled at `addr` where there is none yet.
+    /// The connection to `node`, dialled at `addr` where there is none yet. Tells when the dial
+    /// gets on.
     pub(super) async fn get(
         shared: &Arc<Shared>,
         node: NodeId,
         addr: SocketAddr,
         lane: Lane,
+        progress: Option<&Progress>,
     ) -> Result<Arc<Connection>, NetError> {
         loop {
-            let (dialled, mut result) = match shared.pool.step(shared, node, addr, lane)? {
+            let (dialled, dial) = match shared.pool.step(shared, node, addr, lane)? {
                 Step::Use(connection) => return Ok(connection),
-                Step::Wait { addr, result } => (addr, result),
+                Step::Wait { addr, dial } => (addr, dial),
             };
-            let done = result.wait_for(Option::is_some).await;
-            let done = done.map_err(|_| NetError::Closed)?.clone();
-            match done {
-                Some(Ok(connection)) => return Ok(connection),
+            match outcome(dial, progress).await {
                 // Another address was tried, and failed: ours is still to be tried.
-                Some(Err(_)) if dialled != addr => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(NetError::Closed),
+                Err(_) if dialled != addr => {}
+                outcome => return outcome,
             }
         }
     }
@@ -104,28 +112,28 @@ impl Pool {
             Some(Slot::Open(connection)) if connection.is_open() => {
                 return Ok(Step::Use(Arc::clone(connection)));
             }
-            Some(Slot::Dialling { addr, result }) if result.has_changed().is_ok() => {
+            Some(Slot::Dialling { addr, dial }) if dial.has_changed().is_ok() => {
                 return Ok(Step::Wait {
                     addr: *addr,
-                    result: result.clone(),
+                    dial: dial.clone(),
                 });
             }
             _ => {}
         }
         slots.make_room(shared.limits.dialled)?;
-        let (done, result) = watch::channel(None);
+        let (tell, seen) = watch::channel(Dial::Begun);
         let slot = Slot::Dialling {
             addr,
-            result: result.clone(),
+            dial: seen.clone(),
         };
         slots.slots.insert((node, lane), slot);
         // A task of its own: who asked first may give up, the others still wait.
-        tokio::spawn(dial(Arc::clone(shared), node, addr, lane, done));
-        Ok(Step::Wait { addr, result })
+        tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
+        Ok(Step::Wait { addr, dial: seen })
     }
 
     /// Puts the outcome of a dial in its place, before anybody is told.
-    fn settle(&self, key: (NodeId, Lane), dialled: &Result<Arc<Connection>, NetError>) {
+    fn settle(&self, key: (NodeId, Lane), dialled: &Dialled) {
         let mut slots = self.slots.lock();
         match dialled {
             Ok(connection) if slots.closed => connection.close(),
@@ -167,7 +175,7 @@ impl Slots {
         }
         self.slots.retain(|_, slot| match slot {
             Slot::Open(connection) => connection.is_open(),
-            Slot::Dialling { result, .. } => result.has_changed().is_ok(),
+            Slot::Dialling { dial, .. } => dial.has_changed().is_ok(),
         });
         if self.slots.len() < limit {
             return Ok(());
@@ -190,14 +198,34 @@ fn close(slot: &Slot) {
     }
 }
 
+/// Waits for the end of a dial.
+async fn outcome(mut dial: watch::Receiver<Dial>, progress: Option<&Progress>) -> Dialled {
+    loop {
+        dial.changed().await.map_err(|_| NetError::Closed)?;
+        let over = match &*dial.borrow_and_update() {
+            Dial::Begun => continue,
+            Dial::GetsOn => None,
+            Dial::Over(Err(error)) => return Err(error.clone()),
+            Dial::Over(Ok(connection)) => Some(Arc::clone(connection)),
+        };
+        if let Some(progress) = progress {
+            progress.tell_of_work();
+        }
+        if let Some(connection) = over {
+            return Ok(connection);
+        }
+    }
+}
+
 async fn dial(
     shared: Arc<Shared>,
     node: NodeId,
     addr: SocketAddr,
     lane: Lane,
-    done: watch::Sender<Dialled>,
+    tell: watch::Sender<Dial>,
 ) {
-    let dialled = Connection::open(&shared, node, addr, lane)
+    let gets_on = || drop(tell.send_replace(Dial::GetsOn));
+    let dialled = Connection::open(&shared, node, addr, lane, gets_on)
         .await
         .map(Arc::new);
     match &dialled {
@@ -205,5 +233,5 @@ async fn dial(
         Err(error) => tracing::debug!(%node, %addr, %error, "cannot dial"),
     }
     shared.pool.settle((node, lane), &dialled);
-    done.send_replace(Some(dialled));
+    tell.send_replace(Dial::Over(dialled));
 }

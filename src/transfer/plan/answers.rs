@@ -16,9 +16,10 @@ use crate::id::NodeId;
 
 impl Plan {
     /// Bytes of the answer to a request came from a peer, be it that nobody wants them any more.
-    /// Worth telling of an answer that takes its time; of others [`Plan::answered`] is enough.
+    /// Worth telling of an answer that takes its time; of others [`Plan::answered`] is enough. No
+    /// bytes: the peer is at work for it, its handshake gets on.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
-        if let Some(entry) = self.in_flight.get_mut(&id) {
+        if let Some(entry) = self.in_flight.get_mut(&id).filter(|_| bytes > 0) {
             entry.arrived_bytes += bytes;
             entry.arrived_at = Some(now);
             if let Some(fetch) = self.fetches.get_mut(&entry.request.content) {

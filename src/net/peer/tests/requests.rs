@@ -23,6 +23,67 @@ async fn a_request_is_answered_on_either_lane_over_connections_that_stay_warm() 
 }
 
 #[tokio::test]
+async fn who_waits_for_a_new_connection_is_told_that_its_handshake_gets_on() {
+    let asker = Node::new(1);
+    let (server, _net, _answering) = Node::new(1).answer_all();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress {
+        tell: Arc::new(move |node, key, bytes| {
+            let _ = tell.send((node, key, bytes));
+        }),
+        node: server.id,
+        key: 7,
+    };
+    let ask = || {
+        let (net, progress) = (asker.net.clone(), Some(progress.clone()));
+        async move {
+            let (lane, question) = (Lane::Urgent, question());
+            net.request_telling(server.id, server.addr, lane, question, progress)
+                .await
+        }
+    };
+    assert!(ask().await.is_ok());
+    let mut steps = vec![];
+    while let Ok(step) = told.try_recv() {
+        steps.push(step);
+    }
+    assert!(!steps.is_empty() && steps.iter().all(|step| *step == (server.id, 7, 0)));
+    assert!(ask().await.is_ok(), "over the warm connection");
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn one_who_takes_the_call_and_says_nothing_is_not_taken_for_at_work() {
+    let asker = Node::new(1);
+    let server = Node::new(1).seen().id;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress {
+        tell: Arc::new(move |_, _, _| {
+            let _ = tell.send(());
+        }),
+        node: server,
+        key: 7,
+    };
+    let (net, address) = (asker.net.clone(), listener.local_addr().unwrap());
+    let asking = tokio::spawn(async move {
+        let (lane, question) = (Lane::Urgent, question());
+        net.request_telling(server, address, lane, question, Some(progress))
+            .await
+    });
+    let accepting = tokio::task::spawn_blocking(move || {
+        use std::io::Read;
+        let (mut stream, _) = listener.accept().unwrap();
+        // the beginning of the handshake is here, and the other end hangs up
+        let hello = stream.read(&mut [0; 64]).unwrap();
+        assert!(hello > 0);
+    });
+    accepting.await.unwrap();
+    assert!(asking.await.unwrap().is_err());
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn the_node_learns_who_asks_what() {
     let asker = Node::new(1);
     let mut server = Node::new(1);

@@ -275,6 +275,49 @@ fn a_holder_that_says_that_it_is_busy_is_waited_for_beyond_the_deadline_and_not_
     assert!((4..=6).contains(&patience_with(Failure::Busy)));
 }
 
+/// How long a reader of one page waits for a holder whose handshake gets on, a step each
+/// `step`, for so many steps, and that never answers.
+fn patience_with_handshake(step: Duration, steps: u32) -> Duration {
+    let mut bench = Bench::new(1);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, MIB, &[peer]);
+    let (begun, deadline) = (bench.now, bench.now + PATIENCE);
+    bench
+        .plan
+        .demand(begun, content, page(1), deadline)
+        .unwrap();
+    let (mut asked, mut told) = (vec![], 0);
+    loop {
+        asked.extend(std::iter::from_fn(|| bench.plan.poll_request(bench.now)));
+        if told < steps && begun + step * (told + 1) <= bench.now {
+            let newest = asked.last().expect("it is asked");
+            bench.plan.arrived(bench.now, newest.node, newest.id, 0);
+            told += 1;
+        }
+        bench.now += Duration::from_millis(100);
+        bench.plan.handle_timeout(bench.now);
+        let mut events = std::iter::from_fn(|| bench.plan.poll_event());
+        if events.any(|event| matches!(event, PlanEvent::Failed(..))) {
+            return bench.now - begun;
+        }
+    }
+}
+
+#[test]
+fn a_holder_whose_handshake_gets_on_is_waited_for_beyond_the_deadline_and_not_for_ever() {
+    let step = PATIENCE * 4 / 5;
+    let within = |least: Duration, wait: Duration| {
+        assert!(
+            (least..least + Duration::from_secs(1)).contains(&wait),
+            "{wait:?}"
+        );
+    };
+    within(PATIENCE, patience_with_handshake(step, 0));
+    within(step + PATIENCE, patience_with_handshake(step, 1));
+    within(step * 2 + PATIENCE, patience_with_handshake(step, 2));
+    within(PATIENCE * 6, patience_with_handshake(step, 1000));
+}
+
 #[test]
 fn a_holder_whose_disk_stands_still_is_not_waited_for_beyond_the_deadline() {
     assert_eq!(patience_with(Failure::Refused), 1);
