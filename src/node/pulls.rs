@@ -28,6 +28,17 @@ const HOPELESS: u32 = 3;
 /// taken all the same.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
 
+/// For how long a member that was asked in vain is asked after the others: each try of a node that
+/// cannot be dialled takes seconds, which every change of its log would wait for.
+const SILENT_FOR: Duration = Duration::from_secs(60);
+
+/// What is known to fail within this time holds up nobody.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Among the first so many tries for a change nobody is asked who was silent lately: perhaps only
+/// such a one has it.
+const TRIES_OF_OTHERS: u32 = 2;
+
 /// How long a log that had no room is not asked for, whatever its author says: what it costs to
 /// find out again is then a small part of the time.
 pub const PUT_OFF: Duration = Duration::from_secs(10 * 60);
@@ -66,7 +77,7 @@ struct Pull {
 #[derive(Debug, PartialEq, Eq)]
 enum PullState {
     Waiting { until: Instant },
-    Asked { from: NodeId, until: Instant },
+    Asked { from: NodeId, since: Instant },
     PutOff { until: Instant },
 }
 
@@ -74,6 +85,8 @@ enum PullState {
 #[derive(Debug)]
 pub struct Pulls {
     pulls: BTreeMap<NodeId, Pull>,
+    /// Members that gave no answer lately, each until when it is asked last.
+    silent: BTreeMap<NodeId, Instant>,
     rng: StdRng,
 }
 
@@ -82,6 +95,7 @@ impl Pulls {
     pub fn new(rng: StdRng) -> Self {
         Self {
             pulls: BTreeMap::new(),
+            silent: BTreeMap::new(),
             rng,
         }
     }
@@ -146,7 +160,24 @@ impl Pulls {
         self.pulls.remove(&author);
     }
 
-    /// Whoever was asked did not answer, or had not what was asked.
+    /// No answer came of whoever was asked, or can come: where that took its time, others are asked
+    /// before it for a while.
+    pub fn fail_silently(&mut self, now: Instant, author: NodeId) {
+        let state = self.pulls.get(&author).map(|pull| &pull.state);
+        if let Some(PullState::Asked { from, since }) = state
+            && now.saturating_duration_since(*since) > SOON
+        {
+            self.silent.insert(*from, now + SILENT_FOR);
+        }
+        self.fail(now, author);
+    }
+
+    /// A member answered.
+    pub fn note_answer(&mut self, from: &NodeId) {
+        self.silent.remove(from);
+    }
+
+    /// Whoever was asked had not what was asked.
     pub fn fail(&mut self, now: Instant, author: NodeId) {
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
@@ -171,6 +202,7 @@ impl Pulls {
 
     /// The member `node` is gone: what it was asked is asked of another at once.
     pub fn forget_member(&mut self, now: Instant, node: NodeId) {
+        self.silent.remove(&node);
         for pull in self.pulls.values_mut() {
             if matches!(pull.state, PullState::Asked { from, .. } if from == node) {
                 pull.state = PullState::Waiting { until: now };
@@ -194,13 +226,12 @@ impl Pulls {
             PullState::Asked { .. } => false,
         };
         let author = *self.pulls.iter().find(|(_, pull)| due(pull))?.0;
-        let Some(from) = self.choose_source(author, members) else {
+        let Some(from) = self.choose_source(now, author, members) else {
             self.fail(now, author);
             return self.next_step(now, members);
         };
         let pull = self.pulls.get_mut(&author)?;
-        let until = now + PART_PATIENCE;
-        pull.state = PullState::Asked { from, until };
+        pull.state = PullState::Asked { from, since: now };
         Some(PullStep {
             author,
             from,
@@ -219,40 +250,47 @@ impl Pulls {
     /// When [`Self::next_step`] should be asked again, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let until = |pull: &Pull| match pull.state {
-            PullState::Waiting { until }
-            | PullState::PutOff { until }
-            | PullState::Asked { until, .. } => until,
+            PullState::Waiting { until } | PullState::PutOff { until } => until,
+            PullState::Asked { since, .. } => since + PART_PATIENCE,
         };
         self.pulls.values().map(until).min()
     }
 
     fn give_up_on_the_silent(&mut self, now: Instant) {
-        let is_over =
-            |pull: &Pull| matches!(pull.state, PullState::Asked { until, .. } if until <= now);
+        let is_over = |pull: &Pull| matches!(pull.state, PullState::Asked { since, .. } if since + PART_PATIENCE <= now);
         let pulls = self.pulls.iter();
         let over: Vec<NodeId> = pulls
             .filter(|(_, pull)| is_over(pull))
             .map(|(author, _)| *author)
             .collect();
-        over.into_iter().for_each(|author| self.fail(now, author));
+        over.into_iter()
+            .for_each(|author| self.fail_silently(now, author));
     }
 
-    fn choose_source(&mut self, author: NodeId, members: &[NodeId]) -> Option<NodeId> {
+    fn choose_source(
+        &mut self,
+        now: Instant,
+        author: NodeId,
+        members: &[NodeId],
+    ) -> Option<NodeId> {
+        self.silent.retain(|_, until| *until > now);
         let pull = self.pulls.get(&author)?;
-        let first_tries = [Some(author), pull.told_by];
-        let wanted = first_tries
+        let speaks = |node: &NodeId| !self.silent.contains_key(node);
+        let wanted = [Some(author), pull.told_by]
             .into_iter()
             .flatten()
-            .find(|node| members.contains(node));
-        match wanted {
-            Some(node) if pull.failures == 0 => Some(node),
-            _ => {
-                let others = members.iter().filter(|node| Some(**node) != pull.avoided);
-                let others: Vec<NodeId> = others.copied().collect();
-                let choice = if others.is_empty() { members } else { &others };
-                choice.choose(&mut self.rng).copied()
-            }
+            .find(|node| members.contains(node) && speaks(node));
+        if let Some(node) = wanted.filter(|_| pull.failures == 0) {
+            return Some(node);
         }
+        let all_count = pull.failures >= TRIES_OF_OTHERS;
+        let is_other = |node: &&NodeId| Some(**node) != pull.avoided;
+        let is_first = |node: &&NodeId| is_other(node) && (all_count || speaks(node));
+        let first: Vec<NodeId> = members.iter().filter(is_first).copied().collect();
+        let others: Vec<NodeId> = members.iter().filter(is_other).copied().collect();
+        let choices = [&first, &others, members];
+        let choice = choices.into_iter().find(|choice| !choice.is_empty())?;
+        choice.choose(&mut self.rng).copied()
     }
 }
 
@@ -299,6 +337,64 @@ mod tests {
             pulls.next_step(now, &[node(2), node(3)]).unwrap().from,
             node(3)
         );
+    }
+
+    /// Whom a new change of the author's log is asked of first.
+    fn first_asked(pulls: &mut Pulls, now: Instant, members: &[NodeId]) -> NodeId {
+        pulls.want(now, node(1), START, None);
+        pulls.next_step(now, members).unwrap().from
+    }
+
+    #[test]
+    fn an_author_that_cannot_be_reached_holds_up_none_of_its_next_changes() {
+        let begin = Instant::now();
+        let (mut pulls, members) = (pulls(), [node(1), node(2)]);
+        assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
+        let tried = begin + Duration::from_secs(5);
+        pulls.fail_silently(tried, node(1));
+        let now = pulls.poll_timeout().unwrap();
+        assert_eq!(pulls.next_step(now, &members).unwrap().from, node(2));
+        pulls.finish(node(1));
+
+        assert_eq!(first_asked(&mut pulls, now, &members), node(2));
+        pulls.finish(node(1));
+        assert_eq!(first_asked(&mut pulls, now, &[node(1)]), node(1), "alone");
+        pulls.finish(node(1));
+        let later = tried + SILENT_FOR;
+        assert_eq!(first_asked(&mut pulls, later, &members), node(1));
+    }
+
+    #[test]
+    fn who_was_silent_is_asked_again_where_the_others_have_not_what_is_wanted() {
+        let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
+        let mut now = Instant::now();
+        first_asked(&mut pulls, now, &members);
+        now += PART_PATIENCE;
+        let mut asked = Vec::new();
+        while asked.last() != Some(&node(1)) {
+            if let Some(step) = pulls.next_step(now, &members) {
+                asked.push(step.from);
+                pulls.advance(now, node(1), START);
+            }
+            assert!(asked.len() < 100, "{asked:?}");
+            now = pulls.poll_timeout().unwrap();
+        }
+        assert!(asked.len() > 1, "{asked:?}");
+    }
+
+    #[test]
+    fn who_answers_again_or_failed_at_once_is_asked_first() {
+        let (mut pulls, members) = (pulls(), [node(1), node(2)]);
+        let now = Instant::now();
+        first_asked(&mut pulls, now, &members);
+        pulls.fail_silently(now, node(1));
+        pulls.finish(node(1));
+        assert_eq!(first_asked(&mut pulls, now, &members), node(1));
+        let now = now + PART_PATIENCE;
+        pulls.fail_silently(now, node(1));
+        pulls.note_answer(&node(1));
+        pulls.finish(node(1));
+        assert_eq!(first_asked(&mut pulls, now, &members), node(1));
     }
 
     #[test]

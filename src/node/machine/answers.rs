@@ -39,9 +39,11 @@ impl Machine {
     pub fn handle_response(&mut self, now: Instant, id: RequestId, response: Option<Response>) {
         match (self.asked.remove(&id), response) {
             (Some(Asked::Log { author, from }), Some(Response::Log(part))) => {
+                self.pulls.note_answer(&from);
                 self.handle_log_part(now, author, from, part);
             }
-            (Some(Asked::Log { author, .. }), _) => self.pulls.fail(now, author),
+            (Some(Asked::Log { author, .. }), Some(_)) => self.pulls.fail(now, author),
+            (Some(Asked::Log { author, .. }), None) => self.pulls.fail_silently(now, author),
             (Some(Asked::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
                     for head in &heads {
