@@ -1,5 +1,7 @@
 //! What is wrong with how this node is placed: its mount, its rights, its shares.
 
+use std::sync::Arc;
+
 use super::fills::lack_words;
 use super::network::alive_of;
 use super::{Service, Sight, told};
@@ -23,7 +25,7 @@ const LITTLE_BYTES: u64 = 1 << 20;
 impl Service {
     /// Looks at everything that keeps a node from its work. Takes some seconds where others do not
     /// answer; one caller at a time has it done.
-    pub(super) async fn doctor(&self, sight: Sight) -> Result<Checkup, Failure> {
+    pub(super) async fn doctor(self: &Arc<Self>, sight: Sight) -> Result<Checkup, Failure> {
         let _one_at_a_time = self.checking.lock().await;
         let mut checks = vec![rights(), self.check_mount(), self.check_cache()];
         checks.push(self.check_state());

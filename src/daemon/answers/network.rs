@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
@@ -81,7 +82,7 @@ impl Service {
     }
 
     /// The address, the seeds, the peers and their clocks.
-    pub(super) async fn check_network(&self) -> Result<Vec<Check>, Failure> {
+    pub(super) async fn check_network(self: &Arc<Self>) -> Result<Vec<Check>, Failure> {
         let (address, seeds, peers) = tokio::join!(
             self.check_address(),
             self.check_seeds(),
@@ -100,7 +101,7 @@ impl Service {
     }
 
     /// Why nobody is there.
-    pub(in crate::daemon) async fn check_why_alone(&self) -> Vec<Check> {
+    pub(in crate::daemon) async fn check_why_alone(self: &Arc<Self>) -> Vec<Check> {
         let mut checks = self.check_seeds().await;
         checks.extend(self.check_last_known().await);
         match self.check_membership() {
@@ -124,7 +125,7 @@ impl Service {
     async fn check_address(&self) -> Check {
         let address = self.node.address();
         if address.ip().is_loopback() {
-            return loopback_alone(address, self.in_force.load().config.listen);
+            return loopback_alone(address, self.config.listen);
         }
         match self.node.probe(address).await {
             Probed::Ourselves => Check::ok("address", address.to_string()),
@@ -136,12 +137,17 @@ impl Service {
         }
     }
 
-    /// Each seed of the configuration, by itself.
-    pub(super) async fn check_seeds(&self) -> Vec<Check> {
+    /// Each seed of the configuration, by itself and all at once: one that is silent takes long.
+    pub(super) async fn check_seeds(self: &Arc<Self>) -> Vec<Check> {
         let seeds = self.in_force.load().config.seeds.clone();
+        let asked = seeds.into_iter().map(|seed| {
+            let service = self.clone();
+            tokio::spawn(async move { service.check_seed(&seed).await })
+        });
         let mut checks = Vec::new();
-        for seed in seeds {
-            checks.push(self.check_seed(&seed).await);
+        for asked in asked.collect::<Vec<_>>() {
+            // ends otherwise only when the runtime does
+            checks.extend(asked.await);
         }
         checks
     }
@@ -241,6 +247,12 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
         Probed::Silent => (
             format!("{address} does not answer"),
             format!("turn it on, or let TCP and UDP port {port} through its firewall"),
+        ),
+        Probed::Stalled => (
+            format!("{address} takes connections and then says nothing"),
+            "look whether p2pfs listens there, and runs; if it does, large packets may be lost on \
+             the way: lower the MTU here or there"
+                .to_owned(),
         ),
         Probed::Unreachable(why) => {
             let (why, remedy) = told(why);

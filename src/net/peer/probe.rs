@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
@@ -31,8 +31,11 @@ pub enum Probed {
     Other,
     /// The machine is there and nobody listens.
     Closed,
-    /// Nothing came back in time.
+    /// No connection came about in time.
     Silent,
+    /// It takes a connection, over which nothing more comes: what is large is lost on the way, or
+    /// it waits for words of another protocol.
+    Stalled,
     /// The system knows no way there, or has none to give: why.
     Unreachable(String),
 }
@@ -67,12 +70,17 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
     let Ok(connector) = shared.tls.connector_to_any() else {
         return Look::Sure(Probed::Other);
     };
+    let begun = Instant::now();
     let handshake = connector.connect(nameless(), stream);
     let stream = match timeout(shared.limits.handshake, handshake).await {
-        Err(_) => return Look::Sure(Probed::Silent),
+        Err(_) => return Look::Sure(Probed::Stalled),
         // what is said and is no TLS
         Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
             return Look::Sure(Probed::Other);
+        }
+        // one that waited for our first words for as long as it waits for anybody's
+        Ok(Err(_)) if begun.elapsed() > shared.limits.handshake / 2 => {
+            return Look::Sure(Probed::Stalled);
         }
         Ok(Err(_)) => return Look::HungUp(Probed::Other),
         Ok(Ok(stream)) => TlsStream::from(stream),
@@ -94,7 +102,7 @@ async fn greet(shared: &Shared, mut stream: TlsStream<BufReader<TcpStream>>, nod
     let greeted = timeout(limits.handshake, greeting).await;
     match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(()) => Look::Sure(Probed::Member(node)),
-        Err(DropReason::SlowGreeting) => Look::Sure(Probed::Silent),
+        Err(DropReason::SlowGreeting) => Look::Sure(Probed::Stalled),
         Err(DropReason::PeerClosed | DropReason::Broken) => Look::HungUp(Probed::Stranger(node)),
         Err(_) => Look::Sure(Probed::Stranger(node)),
     }

@@ -81,6 +81,25 @@ async fn who_hangs_up_each_time_refuses_and_so_does_one_with_another_secret() {
     }
 }
 
+/// What is small comes through where large packets are lost on the way: the connection comes about,
+/// and no greeting. Both ends give it up at about the same time, either of them first.
+#[tokio::test(start_paused = true)]
+async fn a_connection_over_which_nothing_comes_is_neither_silence_nor_another_protocol() {
+    let asker = asker();
+    let patience = PeerLimits::default().handshake;
+    for hangs_up_after in [patience * 9 / 10, patience * 2] {
+        let listener = TcpListener::bind(ANYWHERE).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let holding = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::time::sleep(hangs_up_after).await;
+            drop(stream);
+        });
+        assert_eq!(asker.net.probe(addr).await, Probed::Stalled);
+        holding.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_question_to_one_that_stops_is_asked_again_before_it_is_called_a_refusal() {
     let (asker, node) = (asker(), Node::new(1));
