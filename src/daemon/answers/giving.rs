@@ -46,8 +46,12 @@ impl Service {
         reply: &ReplySink,
     ) -> Result<SendDone, Failure> {
         let file = regular_file(descriptor)?;
-        let sent = self.node.send_open_file(file, name.as_bytes(), to).await;
-        attend(sent.map_err(not_sent)?, reply).await
+        let sending = self.node.send_open_file(file, name.as_bytes(), to);
+        let sent = tokio::select! {
+            sent = sending => sent.map_err(not_sent)?,
+            () = reply.closed() => return Err(caller_gone()),
+        };
+        attend(sent, reply).await
     }
 
     pub(super) async fn say(&self, text: &str) -> Result<Said, Failure> {

@@ -187,7 +187,11 @@ impl Node {
         let recipients = self.recipients(to).await?;
         let name = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
         let name = name.to_vec();
-        let parcel = spawn_blocking(move || Parcel::read(file, name)).await;
+        // whoever drops this waits no more, and nothing is read on for nobody
+        let wait = Arc::new(());
+        let waits = Arc::downgrade(&wait);
+        let parcel = spawn_blocking(move || Parcel::read(file, name, &waits)).await;
+        drop(wait);
         let parcel = Arc::new(parcel.map_err(std::io::Error::other)??);
         let mut delivery = Delivery::new(parcel.size_bytes);
         for to in recipients {

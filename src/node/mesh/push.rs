@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -66,11 +66,11 @@ impl From<MeshEnd> for PushError {
 }
 
 impl Parcel {
-    /// Reads a file from its begin to its end. Blocking.
+    /// Reads a file from its begin to its end, for as long as somebody waits for it. Blocking.
     ///
     /// # Errors
-    /// What the disk says.
-    pub fn read(file: File, name: Vec<u8>) -> io::Result<Self> {
+    /// What the disk says; [`io::ErrorKind::Interrupted`] where nobody waits any more.
+    pub fn read(file: File, name: Vec<u8>, wait: &Weak<()>) -> io::Result<Self> {
         let mut reader = io::BufReader::with_capacity(1 << 20, At { file, offset: 0 });
         let (mut hash, mut sha256) = (blake3::Hasher::new(), Context::new(&SHA256));
         let mut size_bytes = 0;
@@ -78,6 +78,9 @@ impl Parcel {
             let bytes = io::BufRead::fill_buf(&mut reader)?;
             if bytes.is_empty() {
                 break;
+            }
+            if wait.strong_count() == 0 {
+                return Err(io::ErrorKind::Interrupted.into());
             }
             hash.update(bytes);
             sha256.update(bytes);
@@ -217,7 +220,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, b"hello").unwrap();
-        let parcel = Parcel::read(File::open(&path).unwrap(), b"a".to_vec()).unwrap();
+        let (file, wait) = (File::open(&path).unwrap(), Arc::new(()));
+        let parcel = Parcel::read(file, b"a".to_vec(), &Arc::downgrade(&wait)).unwrap();
         assert_eq!(
             (parcel.size_bytes, parcel.hash),
             (5, ContentHash::of(b"hello"))
@@ -226,5 +230,12 @@ mod tests {
         assert_eq!(parcel.sha256, sha256.as_ref());
         assert_eq!(parcel.part(1, 3).unwrap(), b"ell");
         assert_eq!(parcel.part(3, 9).unwrap(), b"lo");
+    }
+
+    #[test]
+    fn a_file_is_read_no_further_once_nobody_waits_for_it() {
+        let endless = File::open("/dev/zero").unwrap();
+        let read = Parcel::read(endless, b"a".to_vec(), &Weak::new());
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 }
