@@ -18,15 +18,15 @@ pub(super) const LOOK_AT_IT: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// What, and what to do about it.
-    #[error("{message}{}", ending(.remedy.as_deref()))]
+    #[error("{}{}", printable(.message), ending(.remedy.as_deref()))]
     Failed {
         /// What failed.
         message: String,
         /// What to do next.
         remedy: Option<String>,
     },
-    /// The configuration is wrong.
-    #[error(transparent)]
+    /// The configuration is wrong; a line for each error.
+    #[error("{}", lines(.0))]
     Config(#[from] Box<ConfigError>),
     /// What the configuration names, or what is stored, is of no use until somebody mends it.
     #[error("{0}")]
@@ -38,8 +38,14 @@ pub enum CliError {
 
 fn ending(remedy: Option<&str>) -> String {
     remedy
-        .map(|remedy| format!("; {remedy}"))
+        .map(|remedy| format!("; {}", printable(remedy)))
         .unwrap_or_default()
+}
+
+fn lines(errors: &ConfigError) -> String {
+    let lines = errors.each().iter();
+    let lines: Vec<String> = lines.map(|error| printable(&error.to_string())).collect();
+    lines.join("\n")
 }
 
 impl CliError {
@@ -96,10 +102,9 @@ impl CliError {
 
 impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
-        let remedy = failure.remedy.as_deref().map(printable);
         Self::Failed {
-            message: printable(&failure.message),
-            remedy,
+            message: failure.message,
+            remedy: failure.remedy,
         }
     }
 }
