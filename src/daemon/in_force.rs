@@ -6,7 +6,7 @@ use super::control::{SettingInfo, Settings};
 /// The settings as they are used now.
 #[derive(Debug, Clone)]
 pub struct InForce {
-    /// All of them; where a reload asks for one that needs a restart, still the old one.
+    /// All of them, as they were read last: of what needs a restart `Service` has what holds.
     pub config: Config,
     /// As they are shown.
     pub shown: Settings,

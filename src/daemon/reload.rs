@@ -25,7 +25,9 @@ pub(super) async fn apply(
     let loaded = load(sources).map_err(Box::new)?;
     let new = loaded.config.clone();
     let changes = compare(old, &new);
-    let in_force = service.in_force.load().reloaded(&loaded, &changes.restart);
+    // whatever reloads have asked for since, this is what the daemon runs with
+    let restart = compare(&service.config, &new).restart;
+    let in_force = service.in_force.load().reloaded(&loaded, &restart);
     service.in_force.store(Arc::new(in_force));
     if let Some(level) = changes.log_level {
         log.set_level(level);
@@ -47,8 +49,8 @@ pub(super) async fn apply(
         let _stopping = service.node.add_seed(address).await;
     }
     change_shares(service, &changes).await;
-    if !changes.restart.is_empty() {
-        let settings = changes.restart.join(", ");
+    if !restart.is_empty() {
+        let settings = restart.join(", ");
         journal::warn(
             message::NEEDS_RESTART,
             &format!("these settings need a restart: {settings}"),

@@ -162,13 +162,30 @@ fn each_setting_in_force_is_shown_with_what_set_it_also_after_a_reload() {
     eventually("the reload is shown", SOON, || {
         setting("cache.size")["value"] == "\"2GiB\""
     });
-    let grace = setting("membership.away_grace");
-    assert_eq!(
-        (&grace["value"], &grace["after_restart"]),
-        (&"\"9s\"".into(), &"\"8s\"".into())
-    );
+    let shows_what_runs = || {
+        let grace = setting("membership.away_grace");
+        assert_eq!(
+            (&grace["value"], &grace["after_restart"]),
+            (&"\"9s\"".into(), &"\"8s\"".into())
+        );
+    };
+    shows_what_runs();
     let text = node.cli(&["config", "show"]).expect_ok();
     assert!(text.contains("after a restart \"8s\""), "{text}");
+    let reload = |size: &str, grace: &str| {
+        let changed = format!("[cache]\nsize = '{size}'\n[membership]\naway_grace = '{grace}'\n");
+        fs::write(node.home.join("p2pfs.toml"), changed).unwrap();
+        node.signal(libc::SIGHUP);
+        eventually("the next reload is shown", SOON, || {
+            setting("cache.size")["value"] == format!("\"{size}iB\"")
+        });
+    };
+    reload("3G", "8s");
+    shows_what_runs();
+    reload("4G", "9s");
+    let grace = setting("membership.away_grace");
+    assert_eq!(grace["value"], "\"9s\"");
+    assert!(grace["after_restart"].is_null(), "{grace}");
 }
 
 #[apply(promise)]
