@@ -21,9 +21,12 @@ use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
 use super::names::shared_name;
+use super::output::Output;
 use super::progress;
 use super::text::{escape, human_bytes};
-use crate::daemon::control::{Breaks, Call, Client, ClientError, GetDone, GetStarted, Named};
+use crate::daemon::control::{
+    Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named,
+};
 use crate::files::link;
 
 /// Bytes copied between two strokes of the progress bar.
@@ -44,7 +47,7 @@ pub struct GetOptions {
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &GetOptions) -> Result<(), CliError> {
+pub(super) fn run(options: &GetOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open_patiently()?;
     let path = shared_name(&mut client, &options.path)?;
     let begun = Instant::now();
@@ -69,7 +72,7 @@ pub(super) fn run(options: &GetOptions) -> Result<(), CliError> {
     bar.finish_and_clear();
     check_whole(&path, copied_bytes, &started)?;
     target.publish()?;
-    report(options, &path, &started, &done, begun.elapsed())
+    report(options, &path, &started, &done, begun.elapsed(), output)
 }
 
 /// Asks for the file, again where the daemon restarts meanwhile.
@@ -99,6 +102,14 @@ fn go_on(
     breaks: &mut Breaks,
 ) -> Result<File, CliError> {
     let (now, source) = begin(client, path, breaks)?;
+    if now.hash == NO_HASH {
+        let name = escape(path.as_bytes());
+        let message = format!(
+            "the daemon restarted, and nothing proves that {name}, which a legacy peer gives, is \
+             still the same"
+        );
+        return Err(CliError::new(message, "try again"));
+    }
     if now.hash != before.hash {
         let name = escape(path.as_bytes());
         let message = format!("{name} became another file while the daemon restarted");
@@ -330,6 +341,7 @@ fn report(
     started: &GetStarted,
     done: &GetDone,
     elapsed: Duration,
+    output: &mut Output,
 ) -> Result<(), CliError> {
     let to_stdout = options.output.as_deref().is_some_and(is_standard_output);
     if options.reporting.json && !to_stdout {
@@ -340,8 +352,9 @@ fn report(
             "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             "sources": done.sources,
         });
-        println!("{report:#}");
-    } else if io::stderr().is_terminal() {
+        return output.json(&report);
+    }
+    if io::stderr().is_terminal() {
         let rate = started.size_bytes as f64 / elapsed.as_secs_f64().max(1e-6);
         let names: Vec<_> = done
             .sources

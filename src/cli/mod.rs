@@ -201,7 +201,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Limits(options) => limits::run(&options, &mut output),
         Command::Top(options) => top::run(&options, &mut output),
         Command::Ls(options) => namespace::ls(&options, &mut output),
-        Command::Get(options) => get::run(&options),
+        Command::Get(options) => get::run(&options, &mut output),
         Command::Why(options) => namespace::why(&options, &mut output),
         Command::Prefetch(options) => cache::prefetch(&options, &mut output),
         Command::Pin(options) => cache::pin(&options, true, &mut output),

@@ -9,8 +9,8 @@ use super::handing::{caller_gone, may_have, pipe_to_caller, pour};
 use super::paths::shared_path;
 use super::{Service, failed, node_failure};
 use crate::daemon::control::{
-    EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, Named, PeerInfo, PeerState,
-    Plane, Provenance, ReplySink, SourceShare, VersionInfo,
+    EntryKind, Failure, FailureKind, GetDone, GetStarted, LsEntry, NO_HASH, Named, PeerInfo,
+    PeerState, Plane, Provenance, ReplySink, SourceShare, VersionInfo,
 };
 use crate::node::NodeError;
 use crate::node::legacy::{
@@ -19,8 +19,6 @@ use crate::node::legacy::{
 };
 use crate::path::SharedPath;
 
-/// In the place of a hash: what legacy peers give has none.
-const NO_HASH: &str = "none";
 /// Responders that are tried for one call.
 const RESPONDERS_MAX: usize = 4;
 

@@ -292,6 +292,9 @@ pub struct LsEntry {
     pub plane: Plane,
 }
 
+/// In the place of a hash: what legacy peers give has none.
+pub const NO_HASH: &str = "none";
+
 /// The first reply to [`super::Call::Get`]; a descriptor comes with it, of which `size_bytes` bytes
 /// can be read from the start to the end: a file opened for reading, or a pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
