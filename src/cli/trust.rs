@@ -175,6 +175,8 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
         Ok(mut client) => {
             if !options.yes && questions::has_terminal() {
                 ask_before_dropping(&mut client, &token)?;
+                // who thought for long finds the old connection closed
+                client = options.reporting.open()?;
             }
             let joined: Joined = client.call(&Call::Join { token })?;
             match options.reporting.json {
@@ -304,6 +306,8 @@ pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), C
     if !options.reporting.json {
         let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;
         name_admitted(options, &named, output)?;
+        // who thought for long finds the old connection closed
+        client = options.reporting.open()?;
     }
     let expelled: Expelled = client.call(&Call::Expel {
         peer,
