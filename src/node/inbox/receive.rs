@@ -367,6 +367,8 @@ impl State {
     }
 
     fn may_say(&mut self, from: NodeId, now: Instant) -> bool {
+        // who was silent for long is as one who never said a word
+        self.said.retain(|_, bucket| !bucket.is_full(now));
         let full = || TokenBucket::one_in(SAID_EACH, SAID_BURST, now);
         self.said.entry(from).or_insert_with(full).take(1, now)
     }

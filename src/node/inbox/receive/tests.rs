@@ -339,3 +339,14 @@ async fn a_node_that_talks_without_end_is_heard_a_few_times() {
     assert!((SAID_BURST as usize..500).contains(&heard), "{heard}");
     assert_eq!(world.pushes.answer(node(2), say()).await, taken(0));
 }
+
+#[test]
+fn those_who_spoke_once_and_are_silent_since_take_no_memory() {
+    let (mut state, begin) = (State::default(), Instant::now());
+    for number in 0..=u8::MAX {
+        assert!(state.may_say(NodeId::new([number; 32]), begin));
+    }
+    let later = begin + SAID_EACH * SAID_BURST;
+    assert!(state.may_say(NodeId::new([0; 32]), later));
+    assert_eq!(state.said.len(), 1);
+}
