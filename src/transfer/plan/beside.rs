@@ -3,23 +3,24 @@
 
 use std::time::Instant;
 
-use super::{PEERS_MAX, Plan, PlanEvent, Timer};
+use super::{Plan, PlanEvent, Timer};
 use crate::digest::ContentKey;
 use crate::id::NodeId;
 
 impl Plan {
     /// A peer gave verified bytes that the plan had not asked for.
     pub fn gave(&mut self, node: NodeId, bytes: u64) {
-        self.peers.entry(node).or_default().delivered_bytes += bytes;
+        if let Some(peer) = self.peer_or_new(node) {
+            peer.delivered_bytes += bytes;
+        }
     }
 
     /// A peer gave wrong bytes of a content, wherever, or said a wrong size of it: it is shunned,
     /// unless it is already, and all that is asked of it is asked of others.
     pub fn lied(&mut self, now: Instant, node: NodeId, content: ContentKey) {
-        if !self.peers.contains_key(&node) && self.peers.len() >= PEERS_MAX {
+        let Some(peer) = self.peer_or_new(node) else {
             return;
-        }
-        let peer = self.peers.entry(node).or_default();
+        };
         if peer.is_shunned(now) {
             return;
         }

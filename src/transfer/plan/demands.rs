@@ -13,7 +13,8 @@ use super::{Demand, DemandId, Lane, Plan, RangeRequest};
 use crate::digest::ContentKey;
 use crate::extent::ByteRange;
 
-/// Demands of one file that are tried for one request, where its holders have different parts.
+/// Demands of one file that are tried at one go, where its holders have different parts; the others
+/// follow in the next.
 const DEMANDS_TRIED_MAX: usize = 16;
 
 impl Plan {
@@ -23,14 +24,15 @@ impl Plan {
         now: Instant,
         content: &ContentKey,
     ) -> Option<RangeRequest> {
-        let mut last: Option<DemandId> = None;
         for _ in 0..DEMANDS_TRIED_MAX {
             let fetch = self.fetches.get_mut(content)?;
-            let after = last.map_or(Unbounded, Excluded);
-            let Some(id) = fetch.hungry.range((after, Unbounded)).next().copied() else {
-                break;
+            let after = fetch.tried.map_or(Unbounded, Excluded);
+            let next = fetch.hungry.range((after, Unbounded)).next().copied();
+            fetch.tried = next;
+            let Some(id) = next else {
+                self.park(content, Want::Demand);
+                return None;
             };
-            last = Some(id);
             let range = self.demands.get(&id).map(|demand| demand.range);
             let gap = range.and_then(|range| Some((range, fetch.first_gap(range)?)));
             let Some((range, first)) = gap else {
@@ -50,10 +52,10 @@ impl Plan {
             }
             // what cannot be asked for one demand cannot for the next where all have all
             if !in_parts {
-                break;
+                self.park(content, Want::Demand);
+                return None;
             }
         }
-        self.park(content, Want::Demand);
         None
     }
 

@@ -80,6 +80,8 @@ pub(super) struct Fetch {
     pub waits: Places<DemandId>,
     /// Demands of which some bytes are neither here nor asked of anyone: these are to be asked for.
     pub hungry: BTreeSet<DemandId>,
+    /// The last of them that was tried of late in vain, where others follow that were not.
+    pub tried: Option<DemandId>,
     /// Where it stands for its demands, its read-ahead and its filling.
     pub places: [Place; 3],
     pub last_used: Instant,
@@ -117,6 +119,7 @@ impl Fetch {
             is_being_stored: false,
             waits: Places::default(),
             hungry: BTreeSet::new(),
+            tried: None,
             places: [Place::Out; 3],
             last_used: now,
             progress_at: None,

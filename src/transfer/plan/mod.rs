@@ -19,7 +19,7 @@
 //! |---|---|
 //! | its words | `terms` |
 //! | what is known of a file on its way, and of who reads it | `fetch`, `places`, `streams` |
-//! | what is known of a peer | `peer`, `silence`, `past`, `record` |
+//! | what is known of a peer, and of which | `peer`, `silence`, `past`, `record`, `known` |
 //! | times in which this node did not run | `pause` |
 //! | which file is next, and what of it is asked of whom | `turns`, `schedule`; `demands` for who waits, `ahead` for who reads on, `swarm` and `fellows` where many want one file, `metered` |
 //! | what becomes of requests | `answers`, `hedge`, `beside`, `closing` |
@@ -33,6 +33,7 @@ mod demands;
 mod fellows;
 mod fetch;
 mod hedge;
+mod known;
 mod metered;
 mod past;
 mod pause;
@@ -68,6 +69,7 @@ use peer::{Peer, Sent};
 use turns::{Line, Pass, Want};
 
 pub use fetch::HOLDERS_MAX;
+pub use known::PEERS_MAX;
 pub use peer::{SHUN, WINDOW_MAX_BYTES, WINDOW_START_BYTES};
 pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
@@ -92,8 +94,6 @@ pub const IN_FLIGHT_MAX_BYTES: u64 = 48 << 20;
 pub const DEMANDS_MAX: usize = 1 << 16;
 /// Files on their way at one time; more displace those that nobody waits for.
 pub const FETCHES_MAX: usize = 1024;
-/// Peers of which figures are kept.
-pub const PEERS_MAX: usize = 2048;
 /// A file above this size is looked for with a `Get` even where holders are known.
 const GET_ANYWAY_BYTES: u64 = 1 << 20;
 /// How long after something of it is wanted: a short read of a holder that is known is over by
@@ -254,9 +254,13 @@ impl Plan {
         };
         for node in nodes {
             fetch.add_listed_holder(now, *node);
-            if fetch.holders().contains_key(node) && self.peers.len() < PEERS_MAX {
-                self.peers.entry(*node).or_default();
-            }
+        }
+        let held: Vec<_> = nodes
+            .iter()
+            .filter(|it| self.is_holder(content, it))
+            .collect();
+        for node in held {
+            self.peer_or_new(*node);
         }
         self.call_up_all(content);
     }
@@ -276,11 +280,12 @@ impl Plan {
     /// A node says what it has. Says whether that was of use: an offer of another size, for a file
     /// that nobody wants or from a shunned peer is not.
     pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
-        let room = self.peers.contains_key(&offer.node) || self.peers.len() < PEERS_MAX;
-        if !self.is_open(&offer.content) || !room {
+        if !self.is_open(&offer.content) {
             return false;
         }
-        let peer = self.peers.entry(offer.node).or_default();
+        let Some(peer) = self.peer_or_new(offer.node) else {
+            return false;
+        };
         peer.load = offer.load;
         if peer.is_shunned(now) {
             return false;

@@ -148,6 +148,12 @@ impl Peer {
             .filter(|until| *until > now)
     }
 
+    /// Whether nothing is asked of it, nor waits for it, nor is held against it.
+    pub fn is_spare(&self) -> bool {
+        let is_free = self.asked.is_empty() && self.parked.iter().all(Line::is_empty);
+        is_free && self.shunned_until.is_none()
+    }
+
     pub fn is_shunned(&self, now: Instant) -> bool {
         self.shunned_until.is_some_and(|until| until > now)
     }
@@ -393,7 +399,9 @@ impl Peer {
             return until;
         }
         self.busy_at = Some(now);
-        self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
+        if says_so {
+            self.rate = self.rate.map(|rate| rate / BUSY_RATE_DIVISOR);
+        }
         self.busy += 1;
         let doubled = BUSY_MIN * (1 << (self.busy - 1).min(10));
         let until = now + doubled.min(BUSY_MAX).mul_f64(0.75 + jitter / 2.0);

@@ -160,25 +160,25 @@ impl Plan {
 
     fn next_ahead(&mut self, now: Instant, content: &ContentKey) -> Option<RangeRequest> {
         let (me, limit) = (self.config.me, self.ahead_limit_bytes());
-        let fetch = self.fetches.get(content)?;
-        let mut gaps = Vec::new();
-        for range in fetch.streams.ahead(limit) {
+        let ranges = self.fetches.get(content)?.streams.ahead(limit);
+        let mut is_any = false;
+        // what a stream would have next is reckoned only where those before it ask for nothing
+        for range in ranges {
             self.step();
+            let fetch = self.fetches.get(content)?;
             let own = fetch.own_ahead(range, limit);
-            let tried = fetch.gaps_to_try(now, content, me, (own, range.end));
-            gaps.extend(tried.into_iter().map(|gap| (gap, gap.start - range.start)));
-        }
-        if gaps.is_empty() {
-            self.take_out(content, Want::Ahead);
-            return None;
-        }
-        for (gap, before_bytes) in gaps {
-            let choice = self.choose(now, content, gap, Asking::ahead(before_bytes), &[]);
-            if let Choice::Ask(node, part) = choice {
-                return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+            for gap in fetch.gaps_to_try(now, content, me, (own, range.end)) {
+                is_any = true;
+                let asking = Asking::ahead(gap.start - range.start);
+                if let Choice::Ask(node, part) = self.choose(now, content, gap, asking, &[]) {
+                    return Some(self.issue(now, node, Lane::Bulk, *content, part, false));
+                }
             }
         }
-        self.park(content, Want::Ahead);
+        match is_any {
+            true => self.park(content, Want::Ahead),
+            false => self.take_out(content, Want::Ahead),
+        }
         None
     }
 
@@ -357,7 +357,7 @@ impl Plan {
                     .rate()
                     .filter(|_| !peer.is_silent())
                     .unwrap_or_default();
-            } else if peer.in_flight_bytes() > 0 {
+            } else if peer.in_flight_bytes() > 0 && !peer.is_silent() {
                 found.unknown_in_use += 1;
             }
             if !peer.has_room(lane, part.len()) {

@@ -71,16 +71,17 @@ const SURVEYED_AT_ONCE_MAX: usize = 16;
 impl Plan {
     /// A node wants an open file too, so it has parts of it soon.
     pub fn fellow(&mut self, now: Instant, content: &ContentKey, node: NodeId) {
-        let room = self.peers.contains_key(&node) || self.peers.len() < super::PEERS_MAX;
         let Some(fetch) = self.fetches.get(content) else {
             return;
         };
         let known = fetch.swarm.fellows.contains_key(&node);
-        if known || !room || node == self.config.me || fetch.is_complete() {
+        if known || node == self.config.me || fetch.is_complete() {
+            return;
+        }
+        if self.peer_or_new(node).is_none() {
             return;
         }
         self.take_out_all(content);
-        self.peers.entry(node).or_default();
         if let Some(fetch) = self.fetches.get_mut(content) {
             fetch.add_holder(node, Coverage::Part(ExtentSet::new()));
             // beyond the limit of holders it is none
@@ -161,7 +162,13 @@ impl Plan {
         if idle {
             return;
         }
-        let partial: Vec<_> = fetch.partial_fellows().map(|(node, _)| *node).collect();
+        let peers = &self.peers;
+        let may_be_asked = |node: &NodeId| {
+            let peer = peers.get(node);
+            peer.is_some_and(|peer| peer.resting_until(now).is_none())
+        };
+        let partial = fetch.partial_fellows().map(|(node, _)| *node);
+        let partial: Vec<_> = partial.filter(may_be_asked).collect();
         let after = fetch.swarm.surveyed_last;
         let begin = partial
             .iter()

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod known;
 mod links;
 mod mute;
 mod peers;

@@ -61,9 +61,12 @@ pub(super) struct Pass {
 impl Plan {
     /// The file may have something to ask: it is looked at before long.
     pub(super) fn call_up(&mut self, content: &ContentKey, want: Want) {
-        let Some(fetch) = self.fetches.get(content) else {
+        let Some(fetch) = self.fetches.get_mut(content) else {
             return;
         };
+        if want == Want::Demand {
+            fetch.tried = None;
+        }
         let number = match want {
             Want::Demand => fetch.hungry.first().map(|id| id.0),
             Want::Ahead => Some(self.next_turn),
@@ -143,13 +146,16 @@ impl Plan {
         }
     }
 
-    /// A peer may have room for more.
+    /// A peer may have room for more: all that is parked there by now is called up in turn, and of
+    /// what readers wait for also what was called up already and could not be asked for then.
     pub(super) fn wake(&mut self, node: NodeId) {
         let begun = Pass {
             next: [0; 3],
             until: self.next_turn,
         };
-        self.awake.entry(node).or_insert(begun);
+        let pass = self.awake.entry(node).or_insert(begun);
+        pass.until = begun.until;
+        pass.next[Want::Demand as usize] = 0;
     }
 
     /// Calls up one file that is parked at a peer that has room; false where there is none.

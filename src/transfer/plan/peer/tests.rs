@@ -150,3 +150,19 @@ fn a_busy_peer_is_asked_for_less_and_for_more_again_once_it_answers() {
     }
     assert_eq!(peer.piece_bytes(), PIECE_MAX_BYTES);
 }
+
+#[test]
+fn only_who_says_that_it_is_busy_is_taken_to_give_less() {
+    let mut peer = trained(Duration::from_millis(5), 10e6, 60);
+    let now = Instant::now() + Duration::from_secs(60);
+    let rate = peer.rate();
+    let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
+    peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
+    peer.rest_busy(now, &sent, 0.5, false);
+    assert_eq!(peer.rate(), rate);
+    let later = now + Duration::from_secs(1);
+    let sent = peer.sent(later, ID, Lane::Bulk, PIECE_MAX_BYTES);
+    peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
+    peer.rest_busy(later, &sent, 0.5, true);
+    assert!(peer.rate() < rate);
+}
