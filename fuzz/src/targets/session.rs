@@ -128,10 +128,10 @@ impl World {
                 self.session.offer(self.now, &offer, address(who));
             }
             7 => {
-                let answer = Response::Holdings {
+                let answer = Ok(Response::Holdings {
                     ranges: ExtentSet::of(Self::range(choose, content.size_bytes)?),
                     size_bytes: content.size_bytes,
-                };
+                });
                 let from = (node(who), address(who));
                 self.session.holdings(self.now, from, self.hash, answer);
             }

@@ -186,13 +186,10 @@ impl Inner {
         address: SocketAddr,
         hash: ContentHash,
     ) {
-        let Ok(_permit) = self.holdings.acquire().await else {
-            return;
-        };
+        // never closed, so never an error
+        let _permit = self.holdings.acquire().await;
         let question = Request::Holdings { hash };
         let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
-        if let Ok(answer) = answer {
-            self.with(|session, now| session.holdings(now, (node, address), hash, answer));
-        }
+        self.with(|session, now| session.holdings(now, (node, address), hash, answer));
     }
 }

@@ -33,7 +33,7 @@ use crate::digest::{ContentHash, ContentKey};
 use crate::extent::ByteRange;
 use crate::id::NodeId;
 use crate::net::peer::PeerNet;
-use crate::transfer::plan::{Offer, PeerRate, PeerRecord, RequestId};
+use crate::transfer::plan::{HOLDERS_MAX, Offer, PeerRate, PeerRecord, RequestId};
 use crate::transfer::session::{
     Actions, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
@@ -50,8 +50,9 @@ use under_way::UnderWay;
 pub const FETCH_EVENTS_MAX: usize = 1024;
 /// What the cache refused and is kept in memory for readers nearby.
 pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// How many peers are asked at one time what parts of a file they have.
-const HOLDINGS_AT_ONCE_MAX: usize = 8;
+/// How many questions what parts of a file a peer has are open at one time: of each that wants a
+/// file too one, so that those that are gone keep no place from the others.
+const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
 /// Verifiers at one time, whatever the machine has; each holds two pieces of memory.
 const VERIFIERS_MAX: usize = 8;
 

@@ -158,6 +158,16 @@ impl Plan {
         }
     }
 
+    /// A peer could not be reached for a question that is none of the plan's, asked at `asked_at`:
+    /// it rests as after one of the plan's.
+    pub fn unreachable(&mut self, now: Instant, node: NodeId, asked_at: Instant) {
+        let jitter = self.rng.random::<f64>();
+        if let Some(peer) = self.peers.get_mut(&node) {
+            let until = peer.rest(now, asked_at, jitter);
+            self.timers.insert((until, Timer::Rested(node)));
+        }
+    }
+
     /// Takes a request out of flight, with everything that hangs on it.
     pub(super) fn take_request(&mut self, id: RequestId) -> Option<InFlight> {
         let entry = self.in_flight.remove(&id)?;

@@ -19,7 +19,10 @@ mod answers;
 mod fills;
 mod gather;
 mod sizes;
+mod surveys;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +37,7 @@ use crate::transfer::plan::{
     DemandId, FetchReport, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerRate, PeerRecord, Plan,
     PlanConfig, PlanError, PlanEvent, RequestId,
 };
-use crate::wire::native::tcp::{self, Response};
+use crate::wire::native::tcp;
 
 pub use answers::{Accepted, SHORT_WAY_MAX_BYTES, lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
@@ -75,6 +78,8 @@ pub struct Session<O: Owner> {
     plan: Plan,
     window: Window,
     asked: BTreeMap<RequestId, O::Question>,
+    /// Who is asked what it has of a content, and since when; nobody twice at one time.
+    surveyed: BTreeMap<(NodeId, ContentHash), Instant>,
     files: BTreeMap<ContentKey, OpenFile<O>>,
     reads: BTreeMap<DemandId, Read<O::Reader>>,
     /// Demands of the ends of contents whose size is in dispute.
@@ -94,6 +99,7 @@ impl<O: Owner> Session<O> {
             plan: Plan::new(config, seed),
             window: Window::new(window_bytes),
             asked: BTreeMap::new(),
+            surveyed: BTreeMap::new(),
             files: BTreeMap::new(),
             reads: BTreeMap::new(),
             proofs: BTreeMap::new(),
@@ -249,35 +255,8 @@ impl<O: Owner> Session<O> {
         let news = self.plan.offer(now, offer);
         self.note_address(&offer.content, offer.node, address);
         if news && !offer.all {
-            self.actions
-                .surveys
-                .push((offer.node, address, offer.content.hash));
+            self.survey(now, offer.node, address, offer.content.hash);
         }
-    }
-
-    /// A node says all that it has of a content, where it has some.
-    pub fn holdings(
-        &mut self,
-        now: Instant,
-        (node, address): (NodeId, SocketAddr),
-        hash: ContentHash,
-        answer: Response,
-    ) {
-        let Response::Holdings { ranges, size_bytes } = answer else {
-            return;
-        };
-        let content = ContentKey::new(hash, size_bytes);
-        let offer = Offer {
-            node,
-            content,
-            all: ranges.contains(ByteRange::new(0, size_bytes)),
-            ranges,
-            load: 0,
-        };
-        self.hear_claim(node, content);
-        self.settle_sizes(now, &hash);
-        self.plan.offer(now, &offer);
-        self.note_address(&content, node, address);
     }
 
     /// A node wants a content too that is on its way here: each has parts for the other soon.
@@ -442,8 +421,9 @@ impl<O: Owner> Session<O> {
             }
             PlanEvent::Survey(content, node) => {
                 let file = self.files.get(&content);
-                if let Some(address) = file.and_then(|file| file.addresses.get(&node)) {
-                    self.actions.surveys.push((node, *address, content.hash));
+                let address = file.and_then(|file| file.addresses.get(&node)).copied();
+                if let Some(address) = address {
+                    self.survey(now, node, address, content.hash);
                 }
             }
             PlanEvent::Liar(node, content) => {

@@ -309,7 +309,8 @@ impl Node {
         hash: ContentHash,
         answer: Option<Response>,
     ) {
-        if let (Some(running), Some(answer)) = (&mut self.running, answer) {
+        if let Some(running) = &mut self.running {
+            let answer = answer.ok_or(Failure::Unreachable);
             running.session.holdings(now, of, hash, answer);
         }
     }

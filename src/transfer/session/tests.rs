@@ -1,0 +1,87 @@
+//! Sessions whose owner does as little as it likes.
+
+use super::*;
+use crate::transfer::plan::Failure;
+use crate::wire::native::tcp::Response;
+
+const SIZE: u64 = 64 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Nobody;
+
+impl Owner for Nobody {
+    type Reader = ();
+    type Filler = ();
+    type File = ();
+    type Question = ();
+
+    fn tell((): &(), _: FillProgress) {}
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new([number; 32])
+}
+
+fn address() -> SocketAddr {
+    ([127, 0, 0, 1], 1378).into()
+}
+
+/// A session with a reader that waits for a file, which another node wants too.
+fn with_fellow(now: Instant) -> (Session<Nobody>, ContentKey) {
+    let content = ContentKey::new(ContentHash::of(b"film"), SIZE);
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+    let cached = Cached {
+        file: Some(()),
+        present: ExtentSet::new(),
+        is_complete: false,
+    };
+    session.begin(now, content, cached).unwrap();
+    let range = ByteRange::new(0, 4096);
+    session.read(now, Read::new(content, range, now + 600 * SECOND, ()));
+    session.fellow(now, &content.hash, node(2), address());
+    (session, content)
+}
+
+/// When it asks the other what it has, in a time in which nothing else happens.
+fn surveys(session: &mut Session<Nobody>, now: &mut Instant, time: Duration) -> Vec<Instant> {
+    let (end, mut asked) = (*now + time, Vec::new());
+    while *now < end {
+        session.handle_timeout(*now);
+        asked.extend(session.actions(*now).surveys.iter().map(|_| *now));
+        let next = session.poll_timeout().unwrap_or(end).max(*now);
+        *now = next.min(end);
+    }
+    asked
+}
+
+#[test]
+fn whoever_does_not_say_what_it_has_is_not_asked_again_and_again() {
+    let mut now = Instant::now();
+    let (mut session, content) = with_fellow(now);
+    assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
+    let answer = Response::Holdings {
+        ranges: ExtentSet::of(ByteRange::new(0, SIZE / 2)),
+        size_bytes: SIZE,
+    };
+    session.holdings(now, (node(2), address()), content.hash, Ok(answer));
+    assert_eq!(surveys(&mut session, &mut now, 60 * SECOND).len(), 1);
+}
+
+#[test]
+fn whoever_cannot_be_reached_for_what_it_has_is_left_alone_for_a_while() {
+    let mut now = Instant::now();
+    let (mut session, content) = with_fellow(now);
+    let mut asked = 0;
+    for _ in 0..40 {
+        let more = surveys(&mut session, &mut now, SECOND);
+        asked += more.len();
+        if !more.is_empty() {
+            let from = (node(2), address());
+            session.holdings(now, from, content.hash, Err(Failure::Unreachable));
+        }
+    }
+    assert!(
+        (2..=20).contains(&asked),
+        "asked {asked} times in 40 seconds"
+    );
+}
