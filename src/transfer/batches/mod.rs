@@ -115,7 +115,10 @@ impl Batches {
             tokio::time::sleep(PATIENCE).await;
             if let Some(inner) = inner.upgrade() {
                 let late = inner.table.lock().late(number, Instant::now());
-                inner.fetch_alone(late);
+                if !late.is_empty() {
+                    // opens files of the cache, whose disk may stand still
+                    tokio::task::spawn_blocking(move || inner.fetch_alone(late));
+                }
             }
         });
         Ok(number | OURS)
