@@ -257,7 +257,10 @@ impl Pulls {
     }
 
     fn give_up_on_the_silent(&mut self, now: Instant) {
-        let is_over = |pull: &Pull| matches!(pull.state, PullState::Asked { since, .. } if since + PART_PATIENCE <= now);
+        let is_over = |pull: &Pull| match pull.state {
+            PullState::Asked { since, .. } => since + PART_PATIENCE <= now,
+            _ => false,
+        };
         let pulls = self.pulls.iter();
         let over: Vec<NodeId> = pulls
             .filter(|(_, pull)| is_over(pull))
