@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::network::{alive_of, is_alive};
-use super::paths::shared_path;
+use super::paths::{shared_path, trimmed};
 use super::{Service, node_failure};
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
+use crate::node::door::Hidden;
 use crate::node::legacy::{Name, Patience};
 
 /// How often what is waited for is looked at: soon enough for a person, and cheap.
@@ -107,16 +108,26 @@ impl Service {
                 return Ok(Some(late.to_owned()));
             }
         }
-        if let Some(named) = &wanted.file {
-            let path = self.node.through_links(&shared_path(named)?);
-            if self.node.find(&path).is_err() && self.legacy_file(&path).is_none() {
-                let shown = path.as_bytes().escape_ascii();
-                return Ok(Some(format!("{shown} is not listed")));
-            }
-            if !self.served.shows(&path) {
-                let shown = path.as_bytes().escape_ascii();
-                return Ok(Some(format!("{shown} is not in the folder yet")));
-            }
+        match &wanted.file {
+            Some(named) => self.missing_file(named),
+            None => Ok(None),
+        }
+    }
+
+    fn missing_file(&self, named: &Named) -> Result<Option<String>, Failure> {
+        let said = |path: &[u8], what| Ok(Some(format!("{} {what}", path.escape_ascii())));
+        if let Some(hidden) = self.node.hidden(trimmed(named)) {
+            return match hidden {
+                Hidden::Nothing => said(trimmed(named), "is not there"),
+                Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
+            };
+        }
+        let path = self.node.through_links(&shared_path(named)?);
+        if self.node.find(&path).is_err() && self.legacy_file(&path).is_none() {
+            return said(path.as_bytes(), "is not listed");
+        }
+        if !self.served.shows(&path) {
+            return said(path.as_bytes(), "is not in the folder yet");
         }
         Ok(None)
     }
