@@ -7,9 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::asking::failure_of;
+use super::asking::{TakeBack, failure_of};
 use super::behind::{self, Pending};
-use super::under_way::UnderWay;
 use super::{Inner, ReadReply, read_into};
 use crate::cache::CacheFile;
 use crate::digest::{ContentHash, Verified};
@@ -29,11 +28,6 @@ const ALLOWED_WITHIN: Duration = Duration::from_secs(4);
 /// Verified bytes to be stored, and where.
 type ToStore = (Arc<Verified>, CacheFile);
 
-enum Verification {
-    Due(Bytes),
-    Over(Option<ToStore>),
-}
-
 impl Inner {
     /// Asks for a small range on this thread where a connection is ready, else by a task.
     pub(super) fn begin(self: &Arc<Self>, send: SendRange) {
@@ -46,13 +40,14 @@ impl Inner {
         };
         let under_way = asked.unwrap_or_else(|| {
             let task = self.runtime.spawn(self.clone().ask_range(request, address));
-            UnderWay::Task(task.abort_handle())
+            let task = task.abort_handle();
+            Box::new(move || task.abort())
         });
         let over = self.state.lock().session.sent(request.id, under_way);
-        over.into_iter().for_each(UnderWay::take_back);
+        over.into_iter().for_each(|take_back| take_back());
     }
 
-    fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<UnderWay> {
+    fn ask_at_once(self: &Arc<Self>, request: RangeRequest) -> Option<TakeBack> {
         if !self.download.pass_at_once(request.range.len(), true) {
             return None;
         }
@@ -66,7 +61,7 @@ impl Inner {
         let (node, progress) = (request.node, self.progress(&request));
         let lane = lane_of(request.lane);
         let asked = (self.asking.at_once)(node, lane, &question(&request), reply, progress);
-        asked.ok().map(UnderWay::Sent)
+        asked.ok()
     }
 
     fn progress(&self, request: &RangeRequest) -> Option<Progress> {
@@ -134,18 +129,12 @@ impl Inner {
             return;
         };
         let small = request.range.len() <= SHORT_WAY_MAX_BYTES;
-        let verified = match small {
-            true => Verification::Over(self.verify(&request, proof)),
-            false => Verification::Due(proof),
-        };
-        if matches!(verified, Verification::Over(None)) {
+        let early = small.then(|| self.verify(&request, proof.clone()));
+        if matches!(early, Some(None)) {
             return;
         }
         self.runtime.clone().spawn_blocking(move || {
-            let to_store = match verified {
-                Verification::Over(to_store) => to_store,
-                Verification::Due(proof) => self.verify(&request, proof),
-            };
+            let to_store = early.unwrap_or_else(|| self.verify(&request, proof));
             if let Some((verified, file)) = to_store {
                 let kept = behind::keep(&file, &verified);
                 let (content, range) = (request.content, verified.range);

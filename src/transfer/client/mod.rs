@@ -18,7 +18,6 @@ mod opening;
 mod terms;
 #[cfg(test)]
 mod tests;
-mod under_way;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -39,12 +38,11 @@ use crate::transfer::session::{
 };
 use crate::transfer::{FetchReport, Pace, TransferError};
 
-use asking::{Asking, OnBytes};
+use asking::{Asking, OnBytes, TakeBack};
 use behind::Behind;
 pub use fill::Fill;
 use fill::Filler;
 pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
-use under_way::UnderWay;
 
 /// How many events wait for their reader; further ones are dropped and counted.
 pub const FETCH_EVENTS_MAX: usize = 1024;
@@ -69,7 +67,7 @@ impl Owner for Client {
     type Reader = ReadReply;
     type Filler = Filler;
     type File = CacheFile;
-    type Question = UnderWay;
+    type Question = TakeBack;
 
     fn tell(filler: &Filler, progress: FillProgress) {
         filler.progress.send_replace(progress);
@@ -348,7 +346,7 @@ impl Inner {
 
     fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
         actions.sends.into_iter().for_each(|send| self.begin(send));
-        actions.cancels.into_iter().for_each(UnderWay::take_back);
+        actions.cancels.into_iter().for_each(|take_back| take_back());
         for (reply, why) in actions.ends {
             reply(Err(why));
         }
