@@ -68,7 +68,7 @@ async fn dial_back(
         Probed::Member(node) if node == asker => String::new(),
         Probed::Closed => format!("{address} refuses connections"),
         Probed::Silent => format!("{address} does not answer"),
-        Probed::Stalled => format!("{address} takes connections and then says nothing"),
+        Probed::Stalled => format!("{address} takes connections and does not answer"),
         Probed::Unreachable(why) => format!("{address}: {why}"),
         Probed::Member(_) | Probed::Stranger(_) | Probed::Ourselves | Probed::Other => {
             format!("another node answers on {address}")

@@ -136,7 +136,11 @@ fn a_file_of_one_node_can_be_waited_for_by_its_hidden_path() {
     let path = ".p2pfs/peers/writer/late";
     let early = nodes[1].cli(&["wait", "--file", path, "--timeout", "100ms"]);
     assert_eq!(early.status.code(), Some(1));
-    assert!(early.stderr.contains("late is not there"), "{}", early.stderr);
+    assert!(
+        early.stderr.contains("late is not there"),
+        "{}",
+        early.stderr
+    );
     nodes[0].write("late", b"here");
     (nodes[1].cli(&["wait", "--file", path, "--timeout", "60s"])).expect_ok();
     assert_eq!(fs::read(nodes[1].mounted(path)).unwrap(), b"here");

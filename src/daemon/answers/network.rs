@@ -249,9 +249,9 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed) -> Check {
             format!("turn it on, or let TCP and UDP port {port} through its firewall"),
         ),
         Probed::Stalled => (
-            format!("{address} takes connections and then says nothing"),
-            "look whether p2pfs listens there, and runs; if it does, large packets may be lost on \
-             the way: lower the MTU here or there"
+            format!("{address} takes connections and does not answer"),
+            "look whether p2pfs runs there; if it does, a firewall is in the way, or a path that \
+             loses large packets: lower the MTU here or there"
                 .to_owned(),
         ),
         Probed::Unreachable(why) => {

@@ -346,7 +346,10 @@ impl Inner {
 
     fn carry_out(self: &Arc<Self>, actions: Actions<Client>) {
         actions.sends.into_iter().for_each(|send| self.begin(send));
-        actions.cancels.into_iter().for_each(|take_back| take_back());
+        actions
+            .cancels
+            .into_iter()
+            .for_each(|take_back| take_back());
         for (reply, why) in actions.ends {
             reply(Err(why));
         }

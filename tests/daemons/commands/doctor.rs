@@ -124,7 +124,11 @@ fn the_doctor_tells_seeds_that_are_closed_silent_strange_and_unknown_apart() {
             "refuses connections",
             "start p2pfs there",
         ),
-        (silent.0.to_string(), "does not answer", "firewall"),
+        (
+            silent.0.to_string(),
+            "takes connections and does not answer",
+            "firewall",
+        ),
         (
             stranger.address.to_string(),
             "another secret",
