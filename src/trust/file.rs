@@ -116,7 +116,8 @@ fn write_beside(path: &Path, content: &[u8]) -> Result<NamedTempFile, TrustError
             file.as_file().sync_all()?;
             Ok(file)
         });
-    written.map_err(|error| failed("write beside", path, error))
+    // which names the file that is written beside this one, and gone by now
+    written.map_err(|error| failed("write", path, error.kind().into()))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -165,6 +166,15 @@ mod tests {
         assert_eq!(&read(&path).unwrap().unwrap()[..], b"two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(names_in(path.parent().unwrap()), ["secret"]);
+    }
+
+    #[test]
+    fn where_there_is_no_room_it_is_said_what_helps() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let full = failed("write", &path, io::ErrorKind::StorageFull.into()).to_string();
+        let said = format!("cannot write {}: no storage space; free", path.display());
+        assert!(full.starts_with(&said), "{full}");
     }
 
     #[test]

@@ -41,11 +41,21 @@ use std::path::PathBuf;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
+use crate::files::is_full;
+
+/// What to do next, where what the system said does not tell.
+fn remedy(source: &io::Error) -> &'static str {
+    match is_full(source) {
+        true => "; free some of its disk, and do it again",
+        false => "",
+    }
+}
+
 /// What can go wrong with keys, secrets and invitations. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The file system refused; the administrator can mend it.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{}", remedy(.source))]
     File {
         /// What was tried.
         action: &'static str,
