@@ -1,6 +1,6 @@
 //! Who is who: node keys, node names, and the numbers that tell one life of a node from the next.
 //!
-//! Owns the identifiers that every other room uses as keys. Knows nothing of how a key is made
+//! Owns the identifiers that every other module uses as keys. Knows nothing of how a key is made
 //! or proven (that is `trust`) and nothing of addresses.
 
 use std::fmt;

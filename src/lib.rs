@@ -48,10 +48,11 @@
 //! An arrow `─▶` is an import: who stands at its tail knows who stands at its point; `node` knows
 //! all that is drawn below it. Of `daemon`, `cli` knows `control` and `config` alone: `src/main.rs`
 //! hands it what runs a daemon (`daemon::run`) and a broker. A dotted line is a talk over a socket,
-//! a device or a call. Left out are the small modules at the top of the table below, down to `wire`
-//! (`IMPORTS` in `tests/text/tidy.rs` has who uses which), that `fuse::mounter` asks the broker to
-//! mount where the daemon may not, and that `fs` knows neither a node nor the kernel: it declares
-//! traits, of which `node` implements `Content`, and `fuse` `Invalidator` and `BackingFiles`.
+//! a device or a call. The drawing leaves out the small modules at the top of the table below, down
+//! to `wire` (`IMPORTS` in `tests/text/tidy.rs` has who uses which); the call of `fuse::mounter` to
+//! the broker, where the daemon may not mount; and the traits that `fs`, which knows neither a node
+//! nor the kernel, declares: `node` implements `Content`, and `fuse` `Invalidator` and
+//! `BackingFiles`.
 //!
 //! # Modules
 //!
@@ -86,7 +87,9 @@
 //! `catalogue`, `legacy`, `mesh`, `transfer::plan` and `transfer::session` (`tests/text/tidy.rs`
 //! holds them to it). A pure module names no socket, file, runtime or clock: it is handed messages,
 //! answers and the time, and gives what to send, what happened and when to wake it. Its randomness
-//! is seeded, so a cluster of them runs in one test, in virtual time, from one number.
+//! is seeded, so a cluster of them runs in one test, in virtual time, from one number:
+//! `tests/simulation` has `cluster`, `nodes` (whole nodes), `swarm` (many that fetch one file) and
+//! `kernel_caches`.
 //!
 //! A program enters `node`, `path`, `id`, `digest` and `trust`; the types of other modules that it
 //! meets there are in [`node::door`] too. The modules behind promise nothing to anybody outside and
@@ -102,7 +105,7 @@
 //! | plane | one protocol and who speaks it: the *native* one, the *legacy* text protocol (UDP questions, plain TCP; [`legacy`]), the *mesh* (chat and pushed files; [`mesh`]) |
 //! | generation | one life of a node in the membership: a restart has a higher one |
 //! | epoch | of a cluster: the time for which one secret holds (`trust`); of a log: its life, higher after its author lost it (`catalogue`) |
-//! | log, head | the list of what one node shares; the short signed statement of how far it goes and what it comes to, which gossip carries |
+//! | log, head | the list of what one node shares; the short signed statement of its length and its digest, which gossip carries |
 //! | author | of a log, an entry or a version: the node that says it, of what it shares itself |
 //! | version | one content under one path; of several, one wins the name |
 //! | owner of a path | the node whose files alone are listed at and below it (`p2pfs own`) |
@@ -130,10 +133,10 @@
 //!
 //! | | invariant | held by |
 //! |---|---|---|
-//! | 1 | no byte that another native node sent reaches a reader or the cache of verified bytes before it is proven; own files are read as they are on the disk; what legacy peers sent cannot be proven, is kept apart and marked | `digest::proof::tests`, `tests/simulation/nodes` and `transfer` with lying holders; `tests/daemons/legacy` |
+//! | 1 | no byte that another native node sent reaches a reader or the cache of verified bytes before it is proven; own files are read as they are on the disk; what legacy peers sent cannot be proven, is kept apart and marked | `digest::proof::tests`, `tests/simulation/nodes`, `tests/simulation/swarm` and `transfer::tests`, with holders that lie; `tests/daemons/legacy` |
 //! | 2 | a page is marked present only after its bytes are written | `cache` crash tests, a cut at every write |
 //! | 3 | no metadata call waits for the network, but GETATTR and OPEN of a name that only a legacy peer may have, for a limited time | `tests/mount/waits.rs`, `tests/daemons/legacy/mount.rs` |
-//! | 4 | every wait of a program for bytes has a deadline, which begins anew with every byte of the file that comes and, for up to six times as long, with every byte that one of its holders brings other readers here; it ends in data or a documented errno, and a fatal signal ends it at once (which waits a caught signal ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
+//! | 4 | every wait of a program for bytes has a deadline. Each byte of the file that comes begins it anew, without limit; so does a holder at work (it brings other readers here bytes, says that it is busy, or answers in a handshake), but for six times as long at most. The wait ends in data or a documented errno; a fatal signal ends it at once (which waits a caught one ends: p2pfs(7), Signals) | `tests/mount`, `tests/daemons/nodes` |
 //! | 5 | every queue, frame, table and list from outside has a named limit | constants beside each; hostile-byte tests of every decoder |
 //! | 6 | nodes that see the same members show the same namespace, which is the plain merge of their logs (but for shares with `readers`, and versions dated ahead of their clocks) | `catalogue` tests, `tests/simulation/nodes`, `tests/daemons/model` |
 //! | 7 | a remote name becomes a local path only as a [`path::SharedPath`], and local opens stay beneath their folder | `path` and `share` tests |
@@ -155,7 +158,7 @@
 //! | a notification that crosses an answer drops nothing | it is sent again | `fuse::notify::again` |
 //! | somebody may write to the cache's files while no daemon runs | a clean stop vouches for a file only with its change time, which nobody can set back | `cache::layout` |
 //! | while a program waits at an automount point, whoever is not of systemd's process group waits there too, in mount(2) as well | the broker mounts beside it | `mounting::place` |
-//! | threads that encrypt and hash have used up their share where others want the processors too, and wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
+//! | on a busy machine the scheduler lets threads that encrypt and hash wait for seconds | the event loop, whose silence the others take for its death, has a thread of its own | `node::own_thread` |
 //! | Landlock looks past a mount to what is around it, never at what it covers | a rule for a share would not hold for a disk mounted there later, so there is none | `daemon::confine` |
 //!
 //! # Where to change what
@@ -165,7 +168,9 @@
 //! | which version of a path wins, and what the others are called | `catalogue::rules`, which has the ranking, and says in their order the rules before it and where they are; `why` says them in words in `daemon::answers::names`. A rule has a variant of `Rule` in `catalogue::versions` and its sentence in p2pfs(7), Conflicts; the ranking is repeated in the models of the tests, `src/catalogue/tests/model.rs`, `tests/simulation/nodes/model.rs` and `tests/daemons/model/namespace.rs` |
 //! | who owns a path | `trust::ledger` takes the word of a member that may invite, `catalogue::owners` holds the merge to it |
 //! | how long a read waits by default | `READ_DEADLINE` in [`node::door::defaults`]; it is said in p2pfs(7), ERRORS, p2pfs.toml(5) and `packaging/p2pfs.toml` too |
-//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::run` derives from the read deadline |
+//! | how a wait moves on and ends | `node::content` sets its deadline, `transfer::plan::answers` holds to it (what is progress, when it is given up; `TURN_PATIENCE` in `transfer::plan`), `transfer::batches` where many small files are asked for at once; what nobody answers, `fuse::device` does (in `keep_deadlines`), by deadlines that `daemon::folder` (`options`) derives from the read deadline |
+//! | what an interrupt does to a wait | `fuse::device` (`take_interrupt`), `fuse::reads` (`take_signal`: what goes on waiting), `fuse::signals` (whether the signal is fatal), `SIGNAL_GRACE` in `fuse::table`; p2pfs(7), Signals |
+//! | how a mount outlives its daemon | `broker::kept_mount` keeps it, for `ALONE_MAX`; `fuse::mount` (`hand_over`) leaves it there; `fuse::greeting` (`VERSION`), `fuse::takeover` and `fs::inherited` take it up; the sockets: `daemon::fd_store`; `tests/system/restarts.rs` |
 //! | another default of [`node::door::defaults`] | there: the builder and the settings' types in `daemon::config::settings` begin from it |
 //! | any other default | beside what it sets: `share::config` (rest, rescan, hashing), `cluster::config` (gossip), `transfer::plan::PlanConfig`, `fuse::MountOptions` (read-ahead, masks) |
 //! | how far the kernel reads ahead | `read_ahead_bytes` in `fuse::mount`; how far p2pfs fetches ahead of a reader: `transfer::plan::streams`, and how that shrinks where many read: `transfer::plan::ahead` |
@@ -176,22 +181,23 @@
 //! | a format between nodes, and its version | `wire::native`; `VERSION` in `wire::native::udp`, the ALPN in `net::peer::tls` |
 //! | which port | `DEFAULT_PORT` in `daemon::config`; a program that embeds a node takes any free one, unless it says `listen`; `net::port` takes UDP and TCP at once |
 //! | when a changed file is read | `share::watch` (what inotify tells), `share::checks` (when it is looked at), `share::config` (how long it must rest) |
-//! | what is evicted from the cache | `cache::index` (`take_victim`: what was used least recently goes first, never what is pinned or open), `cache::opening` (what counts as a use), `cache::core` (`evict`; the order after a restart, `adopt`), `cache::budget` (what a file costs) |
+//! | what is evicted from the cache, and when | `cache::index` (`reserve`: once the budget or the floor would be broken; `take_victim`: what was used least recently goes first, never what is pinned or open), `cache::opening` (what counts as a use), `cache::core` (`evict`; the order after a restart, `adopt`), `cache::budget` (what a file costs) |
 //! | how long the files of a node that is gone stay listed | `cluster::config` decides when it is gone ([`catalogue`] then lists what caches hold whole); how long after a clean stop: `AWAY_GRACE` there |
-//! | how long it is remembered that a name was removed, and what a node listed that is gone | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store` |
+//! | how long removed names, and the lists of nodes that are gone, are remembered | `TOMBSTONES_MIN` and `TOMBSTONE_RATIO` in [`catalogue`]; `FORGET_AFTER_SECONDS` in `node::store` |
 //! | how a node is put out and kept out | `trust::ledger` says who is a member, `cluster::membership` and `net::peer` hold to it, `node::handle` begins it |
 //! | what a legacy peer may get | `node::legacy::offered`, served by `node::legacy::serve`; how often it may ask, `legacy::rate` |
 //! | what the broker may ask of the kernel | `broker::filter` |
-//! | what a stranger can make this node allocate | a constant of the module that is named with it in `man/p2pfs.8`, LIMITS, whose second paragraph has what a stranger meets (`tests/text/limits.rs` holds the list to the source); of a connection that has proven nothing, `PeerLimits` in `net::peer::limits`; of an address that sends datagrams, `cluster::config` |
+//! | what a stranger can make this node allocate | of a connection that has proven nothing, `PeerLimits` in `net::peer::limits` and `GREETING_MAX_BYTES` in `wire::native::tcp::frame`; of an address that sends datagrams, `cluster::config`. All limits, by name and with their sum: `man/p2pfs.8`, LIMITS, second paragraph (`tests/text/limits.rs` holds the list to the source) |
 //! | the errno that a program such as cp(1) gets, which is all it says of an error | `fs::error`, the one table; p2pfs(7), ERRORS |
 //! | the text of an error of a setting | `daemon::config::error`; an unknown key is found in `daemon::config::layer`, in serde's words; what cannot be together, in `daemon::config::check` |
 //! | … of the mount | `fuse::mount` (`MountError`) and `mounting::MountingError` |
 //! | … of a read | `fs::FsError`; which of them a failed transfer becomes, `read_failure` in `node::content`; what failed there, `transfer::TransferError` with `transfer::plan::PlanError`, and `cache::CacheError` |
 //! | … of the network | `net::NetError`, and `net::legacy::LegacyError` for legacy peers; what `doctor` says of it, `daemon::answers::network` |
 //! | … of a node, a share, an invitation | [`node::NodeError`] and [`node::FileError`]; `share::ShareError`; [`trust::TrustError`] |
+//! | … of a share that cannot be added | `share::ShareError`; by a command also `daemon::answers::shares` and `cli::share` (`folder`); one of the configuration, `daemon::sharing` |
 //! | … of a command | in `daemon::answers` the file of its subject (`content` for `get`, `names` for a path that is not listed, `trust` for a member that is not known); `cli::error` where the daemon does not answer |
 //! | a command | its variant and file in `cli`, its call in `daemon::control::call` and `org.p2pfs.Control.varlink`, its answer in `daemon::answers`, its text in `man/p2pfs.1`; `CONTRIBUTING.md` has the steps |
-//! | a field of `--json` | its type in `daemon::control` (`types`, or the file of its subject), `org.p2pfs.Control.varlink`, `man/p2pfs.1`; what fills it, `daemon::answers` |
+//! | a field of `--json` | its type in `daemon::control` (`types`, or the file of its subject), `org.p2pfs.Control.varlink`, `man/p2pfs.1`; what fills it, the file of `daemon::answers` that has its subject (of a peer, the varlink's `Peer`: `PeerInfo` in `status`, `legacy` and `giving`) |
 //! | what `p2pfs events` tells | `node::events` (what happens), `daemon::answers::news` (as it is told), `EventKind` in `daemon::control::provenance` (as JSON), `cli::events` (as a line); the journal's lines, `daemon::journal` |
 //! | what `p2pfs status` prints | `cli::status`; what it knows, `daemon::answers::status` |
 //! | a setting | its field in `daemon::config::settings` (`[mesh]` and `[inbox]`: `daemon::config::giving`), from whose type its name, variable and kind follow; what it does, `daemon::node_config`; whether a reload applies it, `daemon::config::reload`; `CONTRIBUTING.md` has the steps, and the tests |

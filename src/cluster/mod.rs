@@ -1,4 +1,4 @@
-//! The cluster: who is a member, where, and what every member should hear.
+//! The cluster: which members are alive, and where, and what every member should hear.
 //!
 //! A pure state machine around the SWIM engine `foca`. Owns membership, the sealing of datagrams
 //! and the sessions they run in, seeds, farewells, and the spreading of heads, which are opaque

@@ -192,9 +192,9 @@ fn options(config: &Config) -> MountOptions {
         directory_mask: settings.dmask.unwrap_or(settings.umask).0,
         ..defaults
     };
-    // The device gives up after the node has: it is the net below it. This is its first look; what
-    // says until when it waits is given more (`Device::more_time`), so that the four bound only a
-    // read that does not, as one of a legacy peer's bytes.
+    // The device gives up after the node has: it is the net below it. This is when it looks first:
+    // a read of which the content says until when it waits is given that long
+    // (`Device::more_time`), so that only one of which it knows nothing any more ends here.
     options.server.deadlines.read = settings.read_deadline * 4 + Duration::from_secs(5);
     if config.legacy.enabled {
         // a lookup may wait for legacy peers, then an open for a transfer's header

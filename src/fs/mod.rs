@@ -5,7 +5,9 @@
 //! attributes, the hidden `.p2pfs` folder, and the one table of errnos ([`error`]). It speaks to
 //! what lies around it through four traits ([`traits`]): [`Content`] gives names, [`OpenContent`]
 //! bytes, [`Invalidator`] drops what the kernel has cached, [`BackingFiles`] hands complete files
-//! to the kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits.
+//! to the kernel. It never names FUSE, a socket or a peer, and no metadata call of it waits but
+//! GETATTR and OPEN of a name that only a legacy peer may have. Which small files a program will
+//! open next is guessed in [`ahead`].
 //!
 //! An error leaves everything as it was: a failed lookup counts nothing, a failed open holds
 //! nothing.

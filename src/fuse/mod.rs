@@ -88,7 +88,7 @@ pub struct ServerOptions {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        // what a mount without the daemon has; `daemon::run` derives its own from the settings
+        // what a mount without the daemon has; `daemon::folder` derives its own from the settings
         let deadlines = Deadlines {
             read: Duration::from_secs(30),
             metadata: Duration::from_secs(5),
