@@ -233,8 +233,8 @@ impl Turns {
         true
     }
 
-    /// Lets through whom the limits allow. Gives back the turns of those that went away, to be
-    /// dropped without the lock.
+    /// Lets through whom the limits allow. Gives back the turns of those that went away just now,
+    /// to be dropped without the lock.
     #[must_use]
     fn grant(&mut self, queue: &FairQueue) -> Vec<Turn> {
         let mut unclaimed = Vec::new();
@@ -340,6 +340,10 @@ impl Turns {
             false => self.turns(of.0).push_back(of.1),
         }
         self.waiting_count -= 1;
+        // a turn that nobody takes goes on as it is dropped, one call deeper for each that left
+        if waiter.go.is_closed() {
+            return None;
+        }
         let turn = self.begin(waiter.asked, queue);
         waiter.go.send(turn).err()
     }

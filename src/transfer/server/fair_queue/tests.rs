@@ -173,6 +173,31 @@ fn who_goes_away_leaves_nothing_behind() {
     assert!(inner.bulk.is_empty() && inner.waiting.is_empty());
     assert!(inner.held_of_peer.is_empty());
 }
+
+#[test]
+fn thousands_that_left_the_line_are_passed_over_on_a_small_stack() {
+    const WAITING: usize = 4096;
+    let queue = FairQueue::new(ServerLimits {
+        waiting_max: WAITING,
+        waiting_of_peer_max: WAITING,
+        ..limits()
+    });
+    let turns: Vec<_> = (0..2)
+        .map(|_| queue.pass_at_once(asked(peer(1), 1)))
+        .collect();
+    let wait = |_| {
+        let mut left = Box::pin(queue.line_up(asked(peer(1), 1)));
+        assert!(now(left.as_mut()).is_none());
+        left
+    };
+    drop((0..WAITING - 1).map(wait).collect::<Vec<_>>());
+    let mut last = wait(WAITING);
+    assert_eq!(queue.turns.lock().waiting_count, WAITING);
+    let freed = std::thread::Builder::new().stack_size(128 << 10);
+    freed.spawn(|| drop(turns)).unwrap().join().unwrap();
+    assert!(now(last.as_mut()).flatten().is_some());
+}
+
 #[test]
 fn what_stands_still_takes_neither_turns_nor_memory_nor_a_second_thread() {
     let queue = FairQueue::new(limits());
