@@ -67,6 +67,8 @@ pub struct Keyring {
     now_s: AtomicU64,
     /// Nothing is kept on disk any more.
     forgotten: AtomicBool,
+    /// Held while the ledger's file is written, so that no older ledger takes a newer one's place.
+    writing: Mutex<()>,
 }
 
 impl Keyring {
@@ -152,6 +154,7 @@ impl Keyring {
             revision: AtomicU64::new(1),
             now_s: AtomicU64::new(now_s),
             forgotten: AtomicBool::new(false),
+            writing: Mutex::default(),
         }
     }
 
@@ -423,6 +426,7 @@ impl Keyring {
     /// [`TrustError::File`]; it is then still kept.
     pub fn forget(&self) -> Result<bool, TrustError> {
         self.forgotten.store(true, Ordering::Relaxed);
+        let _writing = self.writing.lock();
         match &self.home {
             Home::State(directory) => {
                 file::remove(&directory.join(LEDGER_FILE))?;
@@ -448,6 +452,7 @@ impl Keyring {
         if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {
             self.epochs_mut().prefer(epoch, self.now_s());
         }
+        let _writing = self.writing.lock();
         let bytes = self.read_ledger(|ledger| SignedStatement::encode_all(ledger.statements()));
         match (self.kept_in(), bytes) {
             (Some(directory), Some(bytes)) => file::replace(&directory.join(LEDGER_FILE), &bytes),

@@ -62,6 +62,22 @@ fn the_first_start_founds_a_cluster_and_the_next_finds_it() {
 }
 
 #[test]
+fn what_many_state_at_once_is_all_on_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let keyring = load();
+    for round in 0..10 {
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (keyring, node) = (&keyring, key(100 + 8 * round + n).node_id());
+                scope.spawn(move || keyring.admit(&key(1), node, name(2), false).unwrap());
+            }
+        });
+        assert_eq!(load().history(), keyring.history());
+    }
+}
+
+#[test]
 fn joining_another_cluster_drops_the_secrets_and_the_members_of_the_one_before() {
     let directory = tempfile::tempdir().unwrap();
     let joiner = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
