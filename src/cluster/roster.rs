@@ -31,7 +31,7 @@ mod quarrel;
 mod timers;
 
 use answers::Answers;
-use packet::{SENDS_MIN, decode, encode, engine_config, is_reachable};
+use packet::{Packet, SENDS_MIN, decode, encode, engine_config, is_reachable};
 use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
 use timers::Timers;
 
@@ -171,33 +171,34 @@ impl Roster {
         counters: &mut Counters,
     ) -> Result<Blame, Refused> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
-        let Some(packet) = packet else {
+        let Some(Packet { header, mut told }) = packet else {
             counters.bad_swim += 1;
             return Ok(None);
         };
-        let sender = packet.header.src.0;
+        let sender = header.src.0;
         if let Some(later) = self.vouchers.later(&sender) {
             return Err(Refused::Outlived(Box::new(later)));
         }
         if !self.vouchers.knows(&sender) {
             return Err(Refused::Unintroduced);
         }
-        let (mut updates, blame) = self.believed(from, &packet.updates);
-        updates.retain(|update| is_member(&update.id().0.node));
+        let told_of = told.len();
+        told.retain(|(update, _)| is_member(&update.id().0.node));
+        let (mut updates, blame) = self.believed(from, &told);
         if !self.has_room(&updates) {
             counters.too_many_members += 1;
             return Ok(blame);
         }
-        if !self.contradicts_in_time(now, &packet.header, &mut updates) {
+        if !self.contradicts_in_time(now, &header, &mut updates) {
             counters.too_many_renewals += 1;
-            if packet.header.message == foca::Message::TurnUndead {
+            if header.message == foca::Message::TurnUndead {
                 return Ok(blame);
             }
         }
-        let only_believed = (updates.len() < packet.updates.len())
-            .then(|| encode(&packet.header, &updates, &self.vouchers));
+        let only_believed =
+            (updates.len() < told_of).then(|| encode(&header, &updates, &self.vouchers));
         let data = only_believed.as_deref().unwrap_or(data);
-        self.measure(now, &packet.header);
+        self.measure(now, &header);
         if let Some(later) = self.later_self(&updates) {
             self.go_on_after(now, later, true);
         }

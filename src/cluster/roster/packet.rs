@@ -24,7 +24,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 /// What a packet is about, before the engine sees it.
 pub(super) struct Packet {
     pub(super) header: Header,
-    pub(super) updates: Vec<(Update, Signature)>,
+    pub(super) told: Vec<(Update, Signature)>,
 }
 
 /// How often each piece of news goes out at least: enough for three members under heavy loss.
@@ -41,17 +41,17 @@ pub(super) fn decode(mut data: &[u8]) -> Option<Packet> {
         return None;
     }
     let header: Header = PostcardCodec.decode_header(&mut data).ok()?;
-    let mut updates = Vec::new();
+    let mut told = Vec::new();
     if let [high, low, rest @ ..] = data
         && header.message != foca::Message::Broadcast
     {
         let mut rest = rest;
         for _ in 0..u16::from_be_bytes([*high, *low]) {
-            updates.push(decode_signed(&mut rest)?);
+            told.push(decode_signed(&mut rest)?);
         }
     }
-    let sound = is_reachable(header.src.0) && updates.iter().all(|(u, _)| is_reachable(u.id().0));
-    sound.then_some(Packet { header, updates })
+    let sound = is_reachable(header.src.0) && told.iter().all(|(u, _)| is_reachable(u.id().0));
+    sound.then_some(Packet { header, told })
 }
 
 /// The packet with these updates and no others.

@@ -120,6 +120,42 @@ fn quarrels_about_a_generation_slow_down() {
 }
 
 #[test]
+fn what_gossip_tells_of_who_is_no_member_is_neither_checked_nor_kept() {
+    let now = Instant::now();
+    let (mut a, mut b) = (roster(1, now), roster(2, now));
+    introduce(&a, &b);
+    a.announce(now, contact(2, 1));
+    let (_, packet) = a.poll_send().unwrap();
+    let header = decode(&packet).unwrap().header;
+    let header = Header {
+        message: foca::Message::Gossip,
+        ..header
+    };
+    let stranger = contact(3, 1);
+    let told = [Update::alive(Life(stranger))];
+    let genuine = a.vouchers.clone();
+    genuine.keep(Vouchers::new(key(3)).sign(stranger));
+    let forger = Vouchers::new(key(1));
+    forger.keep(SignedContact {
+        contact: stranger,
+        signature: [[7; 32]; 2],
+    });
+    for vouchers in [genuine, forger] {
+        let packet = encode(&header, &told, &vouchers);
+        let is_member = |node: &NodeId| *node != stranger.node;
+        let blame = b.handle_packet(
+            now,
+            key(1).node_id(),
+            &packet,
+            is_member,
+            &mut Counters::default(),
+        );
+        assert_eq!(blame, Ok(None));
+        assert!(!b.vouchers.knows(&stranger));
+    }
+}
+
+#[test]
 fn the_table_of_members_has_an_end() {
     let now = Instant::now();
     let mut a = roster(1, now);
