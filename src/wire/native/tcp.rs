@@ -182,26 +182,7 @@ pub enum Response {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct LogBody {
-    author: NodeId,
-    epoch: u64,
-    after: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RangeBody {
-    hash: ContentHash,
-    size_bytes: u64,
-    range: ByteRange,
-}
-
-#[derive(Serialize, Deserialize)]
-struct HoldingsBody {
-    size_bytes: u64,
-    ranges: Bounded<ByteRange, HOLDINGS_RANGES_MAX>,
-}
-
+type HoldingsBody = (u64, Bounded<ByteRange, HOLDINGS_RANGES_MAX>);
 type HeadsBody = Bounded<SignedHead, HEADS_MAX>;
 
 impl Request {
@@ -219,26 +200,14 @@ impl Request {
                 author,
                 epoch,
                 after,
-            } => {
-                let body = LogBody {
-                    author: *author,
-                    epoch: *epoch,
-                    after: *after,
-                };
-                Frame::new(id, Kind::AskLog, body_of(&body))
-            }
+            } => Frame::new(id, Kind::AskLog, body_of(&(author, epoch, after))),
             Self::Range {
                 hash,
                 size_bytes,
                 range,
             } => {
                 check_range(*size_bytes, *range)?;
-                let body = RangeBody {
-                    hash: *hash,
-                    size_bytes: *size_bytes,
-                    range: *range,
-                };
-                Frame::new(id, Kind::AskRange, body_of(&body))
+                Frame::new(id, Kind::AskRange, body_of(&(hash, size_bytes, range)))
             }
             Self::Batch { files } => Frame::new(id, Kind::AskBatch, batch::question(files)?),
             Self::Holdings { hash } => Frame::new(
@@ -265,11 +234,7 @@ impl Request {
                 heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
             }),
             Kind::AskLog => {
-                let LogBody {
-                    author,
-                    epoch,
-                    after,
-                } = parse(&body, "a request for a log")?;
+                let (author, epoch, after) = parse(&body, "a request for a log")?;
                 Ok(Self::Log {
                     author,
                     epoch,
@@ -277,11 +242,7 @@ impl Request {
                 })
             }
             Kind::AskRange => {
-                let RangeBody {
-                    hash,
-                    size_bytes,
-                    range,
-                } = parse(&body, "a request for a range")?;
+                let (hash, size_bytes, range) = parse(&body, "a request for a range")?;
                 check_range(size_bytes, range)?;
                 Ok(Self::Range {
                     hash,
@@ -324,12 +285,8 @@ impl Response {
             Self::Trust { answer } => Frame::new(id, Kind::Trust, answer.clone()),
             Self::Holdings { ranges, size_bytes } => {
                 let ranges: Vec<ByteRange> = ranges.iter().collect();
-                let ranges = Bounded::encode_from(&ranges)?;
-                let body = HoldingsBody {
-                    size_bytes: *size_bytes,
-                    ranges,
-                };
-                Frame::new(id, Kind::Holdings, body_of(&body))
+                let ranges = Bounded::<_, HOLDINGS_RANGES_MAX>::encode_from(&ranges)?;
+                Frame::new(id, Kind::Holdings, body_of(&(size_bytes, ranges)))
             }
             Self::Reached { unix_ms, trouble } => {
                 let end = trouble.floor_char_boundary(REASON_MAX_BYTES);
@@ -371,7 +328,7 @@ impl Response {
             }
             Kind::Trust => Ok(Self::Trust { answer: body }),
             Kind::Holdings => {
-                let HoldingsBody { size_bytes, ranges } = parse(&body, "a list of holdings")?;
+                let (size_bytes, ranges): HoldingsBody = parse(&body, "a list of holdings")?;
                 Ok(Self::Holdings {
                     ranges: ExtentSet::from(ranges.items),
                     size_bytes,

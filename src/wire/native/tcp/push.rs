@@ -1,7 +1,6 @@
 //! What one node gives another unasked: a file for its inbox, a line of talk, bytes of a program.
 
 use bytes::{Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 
 use super::{FILE_MAX_BYTES, Frame, Kind, body_of, parse};
 use crate::digest::ContentHash;
@@ -52,14 +51,6 @@ pub enum Push {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct OfferBody {
-    name: Bytes,
-    size_bytes: u64,
-    hash: ContentHash,
-    again: bool,
-}
-
 impl Push {
     pub(super) fn encode(&self, id: u32) -> Result<Frame, WireError> {
         self.check()?;
@@ -69,15 +60,7 @@ impl Push {
                 size_bytes,
                 hash,
                 again,
-            } => {
-                let body = OfferBody {
-                    name: name.clone(),
-                    size_bytes: *size_bytes,
-                    hash: *hash,
-                    again: *again,
-                };
-                Frame::new(id, Kind::Offer, body_of(&body))
-            }
+            } => Frame::new(id, Kind::Offer, body_of(&(name, size_bytes, hash, again))),
             Self::Give {
                 hash,
                 offset,
@@ -100,12 +83,7 @@ impl Push {
         let malformed = || WireError::Malformed { what: "a push" };
         let push = match kind {
             Kind::Offer => {
-                let OfferBody {
-                    name,
-                    size_bytes,
-                    hash,
-                    again,
-                } = parse(body, "a push")?;
+                let (name, size_bytes, hash, again) = parse(body, "a push")?;
                 Self::Offer {
                     name,
                     size_bytes,

@@ -328,11 +328,7 @@ fn a_range_outside_its_file_or_over_the_limit_is_refused_on_both_sides() {
             .encode(1)
             .is_err()
         );
-        let body = body_of(&RangeBody {
-            hash,
-            size_bytes,
-            range,
-        });
+        let body = body_of(&(hash, size_bytes, range));
         assert!(Request::decode(Kind::AskRange, body).is_err());
     }
 }
