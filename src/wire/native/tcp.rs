@@ -7,7 +7,6 @@
 //! behind: the sender is at fault, and the connection is of no more use.
 
 mod batch;
-mod bounded;
 mod frame;
 mod greeting;
 mod log;
@@ -29,7 +28,6 @@ pub use batch::{
     BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BATCH_MAX_BYTES, BatchPart, PackedBatch, SmallFile,
     unpack_batch,
 };
-use bounded::Bounded;
 pub use frame::{FRAME_MAX_BYTES, Frame, FrameHeader, HEADER_BYTES, Kind, Phase};
 pub use greeting::Greeting;
 pub use log::{LOG_MAX_BYTES, LOG_RECORDS_MAX, LogPart, Packed, pack_records, unpack_records};
@@ -182,9 +180,6 @@ pub enum Response {
     },
 }
 
-type HoldingsBody = (u64, Bounded<ByteRange, HOLDINGS_RANGES_MAX>);
-type HeadsBody = Bounded<SignedHead, HEADS_MAX>;
-
 impl Request {
     /// The frame of this request.
     ///
@@ -194,7 +189,8 @@ impl Request {
         match self {
             Self::Members { members } => Frame::new(id, Kind::AskMembers, members.clone()),
             Self::Heads { heads } => {
-                Frame::new(id, Kind::AskHeads, body_of(&HeadsBody::encode_from(heads)?))
+                check_count(heads.len(), HEADS_MAX)?;
+                Frame::new(id, Kind::AskHeads, body_of(heads))
             }
             Self::Log {
                 author,
@@ -231,7 +227,7 @@ impl Request {
             Kind::AskMembers => Ok(Self::Members { members: body }),
             Kind::AskTrust => Ok(Self::Trust { question: body }),
             Kind::AskHeads => Ok(Self::Heads {
-                heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
+                heads: list(&body, HEADS_MAX, "a list of heads")?,
             }),
             Kind::AskLog => {
                 let (author, epoch, after) = parse(&body, "a request for a log")?;
@@ -277,7 +273,8 @@ impl Response {
         match self {
             Self::Members { members } => Frame::new(id, Kind::Members, members.clone()),
             Self::Heads { heads } => {
-                Frame::new(id, Kind::Heads, body_of(&HeadsBody::encode_from(heads)?))
+                check_count(heads.len(), HEADS_MAX)?;
+                Frame::new(id, Kind::Heads, body_of(heads))
             }
             Self::Log(part) => Frame::new(id, Kind::Log, body_of(part)),
             Self::Data { proof } => Frame::new(id, Kind::Data, proof.clone()),
@@ -285,7 +282,7 @@ impl Response {
             Self::Trust { answer } => Frame::new(id, Kind::Trust, answer.clone()),
             Self::Holdings { ranges, size_bytes } => {
                 let ranges: Vec<ByteRange> = ranges.iter().collect();
-                let ranges = Bounded::<_, HOLDINGS_RANGES_MAX>::encode_from(&ranges)?;
+                check_count(ranges.len(), HOLDINGS_RANGES_MAX)?;
                 Frame::new(id, Kind::Holdings, body_of(&(size_bytes, ranges)))
             }
             Self::Reached { unix_ms, trouble } => {
@@ -318,7 +315,7 @@ impl Response {
         match kind {
             Kind::Members => Ok(Self::Members { members: body }),
             Kind::Heads => Ok(Self::Heads {
-                heads: parse::<HeadsBody>(&body, "a list of heads")?.items,
+                heads: list(&body, HEADS_MAX, "a list of heads")?,
             }),
             Kind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
             Kind::Data => Ok(Self::Data { proof: body }),
@@ -328,9 +325,12 @@ impl Response {
             }
             Kind::Trust => Ok(Self::Trust { answer: body }),
             Kind::Holdings => {
-                let (size_bytes, ranges): HoldingsBody = parse(&body, "a list of holdings")?;
+                let what = "a list of holdings";
+                let parts = postcard::take_from_bytes(&body);
+                let (size_bytes, ranges) = parts.map_err(|_| WireError::Malformed { what })?;
+                let ranges: Vec<ByteRange> = list(ranges, HOLDINGS_RANGES_MAX, what)?;
                 Ok(Self::Holdings {
-                    ranges: ExtentSet::from(ranges.items),
+                    ranges: ExtentSet::from(ranges),
                     size_bytes,
                 })
             }
@@ -375,6 +375,28 @@ fn body_of(value: &impl Serialize) -> Bytes {
 fn parse<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
+        _ => Err(WireError::Malformed { what }),
+    }
+}
+
+/// Whether a list may be sent; the numbers of the error are items, not bytes.
+fn check_count(items: usize, most: usize) -> Result<(), WireError> {
+    let too_long = WireError::TooLong {
+        what: "a list",
+        length_bytes: items,
+        limit_bytes: most,
+    };
+    (items <= most).then_some(()).ok_or(too_long)
+}
+
+/// As [`parse`], for a list: one that announces more is refused before memory is taken for it.
+fn list<T: DeserializeOwned>(
+    body: &[u8],
+    most: usize,
+    what: &'static str,
+) -> Result<Vec<T>, WireError> {
+    match postcard::take_from_bytes::<usize>(body) {
+        Ok((announced, _)) if announced <= most => parse(body, what),
         _ => Err(WireError::Malformed { what }),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Bounded, parse};
+use super::list;
 use crate::wire::WireError;
 use crate::wire::native::record::{Fact, Kind, LINK_TARGET_MAX_BYTES, Record, SignedHead};
 
@@ -88,7 +88,7 @@ pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     }
     let raw = zstd::bulk::decompress(packed, LOG_RAW_MAX_BYTES);
     let raw = raw.map_err(|_| WireError::Malformed { what: WHAT })?;
-    let records = parse::<Bounded<Record, LOG_RECORDS_MAX>>(&raw, WHAT)?.items;
+    let records: Vec<Record> = list(&raw, LOG_RECORDS_MAX, WHAT)?;
     if !records.iter().all(is_well_formed) {
         return Err(WireError::Malformed { what: WHAT });
     }
