@@ -1,7 +1,6 @@
 //! Why connections ended, counted.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,27 +46,28 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    /// All of them, in the order of [`PeerCounters::dropped`].
-    pub const ALL: [Self; 19] = [
-        Self::PeerClosed,
-        Self::Broken,
-        Self::Idle,
-        Self::Silent,
-        Self::Unanswered,
-        Self::SlowFrame,
-        Self::SlowReader,
-        Self::SlowGreeting,
-        Self::NotTls,
-        Self::TlsFailed,
-        Self::Stranger,
-        Self::NotAllowed,
-        Self::OwnIdentity,
-        Self::Oversized,
-        Self::Malformed,
-        Self::TooMany,
-        Self::Replaced,
-        Self::Enrolled,
-        Self::ClosedHere,
+    /// All of them, in the order of [`PeerCounters::dropped`], and what a table of counters calls
+    /// each.
+    pub const ALL: [(Self, &str); 19] = [
+        (Self::PeerClosed, "closed by the peer"),
+        (Self::Broken, "broken"),
+        (Self::Idle, "idle"),
+        (Self::Silent, "silent peer"),
+        (Self::Unanswered, "unanswered request"),
+        (Self::SlowFrame, "slow frame"),
+        (Self::SlowReader, "slow reader"),
+        (Self::SlowGreeting, "slow greeting"),
+        (Self::NotTls, "not TLS"),
+        (Self::TlsFailed, "TLS failed"),
+        (Self::Stranger, "stranger"),
+        (Self::NotAllowed, "not on the allow-list"),
+        (Self::OwnIdentity, "own identity"),
+        (Self::Oversized, "oversized frame"),
+        (Self::Malformed, "malformed frame"),
+        (Self::TooMany, "too many connections"),
+        (Self::Replaced, "replaced by a newer connection"),
+        (Self::Enrolled, "enrolment done"),
+        (Self::ClosedHere, "closed here"),
     ];
 
     /// Whether only a peer that breaks the protocol can be the cause: not one that was killed, nor
@@ -76,29 +76,9 @@ impl DropReason {
         matches!(self, Self::SlowFrame | Self::Oversized | Self::Malformed)
     }
 
-    /// What a table of counters calls it.
+    /// What it is called.
     pub const fn label(self) -> &'static str {
-        match self {
-            Self::PeerClosed => "closed by the peer",
-            Self::Broken => "broken",
-            Self::Idle => "idle",
-            Self::Silent => "silent peer",
-            Self::Unanswered => "unanswered request",
-            Self::SlowFrame => "slow frame",
-            Self::SlowReader => "slow reader",
-            Self::SlowGreeting => "slow greeting",
-            Self::NotTls => "not TLS",
-            Self::TlsFailed => "TLS failed",
-            Self::Stranger => "stranger",
-            Self::NotAllowed => "not on the allow-list",
-            Self::OwnIdentity => "own identity",
-            Self::Oversized => "oversized frame",
-            Self::Malformed => "malformed frame",
-            Self::TooMany => "too many connections",
-            Self::Replaced => "replaced by a newer connection",
-            Self::Enrolled => "enrolment done",
-            Self::ClosedHere => "closed here",
-        }
+        Self::ALL[self as usize].1
     }
 }
 
@@ -108,8 +88,8 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// A moment's view of the counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What happened so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounters {
     /// TCP connections accepted.
     pub accepted: u64,
@@ -128,35 +108,9 @@ impl PeerCounters {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
-}
 
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) accepted: AtomicU64,
-    pub(super) dialled: AtomicU64,
-    pub(super) legacy_plane: AtomicU64,
-    pub(super) overloaded: AtomicU64,
-    dropped: [AtomicU64; DropReason::ALL.len()],
-}
-
-impl Counters {
-    pub(super) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn drop_for(&self, reason: DropReason) {
-        Self::add(&self.dropped[reason as usize]);
-    }
-
-    pub(super) fn snapshot(&self) -> PeerCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        PeerCounters {
-            accepted: read(&self.accepted),
-            dialled: read(&self.dialled),
-            legacy_plane: read(&self.legacy_plane),
-            overloaded: read(&self.overloaded),
-            dropped: std::array::from_fn(|index| read(&self.dropped[index])),
-        }
+    pub(super) fn drop_for(&mut self, reason: DropReason) {
+        self.dropped[reason as usize] += 1;
     }
 }
 
@@ -166,14 +120,13 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_counter() {
-        let counters = Counters::default();
-        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+        let mut counters = PeerCounters::default();
+        for (index, (reason, _)) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
             (0..=index).for_each(|_| counters.drop_for(reason));
         }
-        let snapshot = counters.snapshot();
-        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
-            assert_eq!(snapshot.dropped(reason), index as u64 + 1);
+        for (index, (reason, _)) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(counters.dropped(reason), index as u64 + 1);
         }
     }
 }

@@ -341,7 +341,7 @@ impl Drop for End {
         self.outbound.close();
         self.line.fail(DropReason::ClosedHere);
         let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
-        self.shared.counters.drop_for(reason);
+        self.shared.counters.lock().drop_for(reason);
         if let Some(peer) = self.peer {
             self.shared.blame(peer, reason);
         }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -49,7 +50,6 @@ use crate::trust::{AllowList, InviteToken, Invites, Keyring, NodeKey};
 pub use crate::wire::native::tcp::Lane;
 use crate::wire::native::tcp::{Request, Response};
 
-use counters::Counters;
 use dial::{connect, connect_any};
 use distances::Distances;
 use greet::Ends;
@@ -78,7 +78,7 @@ struct Shared {
     beside: ArcSwapOption<AnswerBeside>,
     on_breach: ArcSwapOption<OnBreach>,
     limits: PeerLimits,
-    counters: Counters,
+    counters: Mutex<PeerCounters>,
     pool: Pool,
     register: Register,
     distances: Arc<Distances>,
@@ -156,7 +156,7 @@ impl PeerNet {
             beside: ArcSwapOption::empty(),
             on_breach: ArcSwapOption::empty(),
             limits,
-            counters: Counters::default(),
+            counters: Mutex::default(),
             pool: Pool::default(),
             register: Register::default(),
             distances: Arc::new(Distances::new()),
@@ -385,7 +385,7 @@ impl PeerNet {
         let shared = &self.owner.shared;
         shared.pool.close_peer(node);
         for _ in 0..shared.register.close_peer(node) {
-            shared.counters.drop_for(DropReason::ClosedHere);
+            shared.counters.lock().drop_for(DropReason::ClosedHere);
         }
     }
 
@@ -403,7 +403,7 @@ impl PeerNet {
 
     /// What happened so far.
     pub fn counters(&self) -> PeerCounters {
-        self.owner.shared.counters.snapshot()
+        self.owner.shared.counters.lock().clone()
     }
 
     /// Stops listening and ends every connection.

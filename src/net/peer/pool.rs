@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Shared;
-use super::counters::Counters;
 use super::dial::Connection;
 use super::line::Progress;
 use crate::id::NodeId;
@@ -229,7 +228,7 @@ async fn dial(
         .await
         .map(Arc::new);
     match &dialled {
-        Ok(_) => Counters::add(&shared.counters.dialled),
+        Ok(_) => shared.counters.lock().dialled += 1,
         Err(error) => tracing::debug!(%node, %addr, %error, "cannot dial"),
     }
     shared.pool.settle((node, lane), &dialled);

@@ -11,7 +11,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsStream;
 
 use super::Shared;
-use super::counters::{Counters, DropReason};
+use super::counters::DropReason;
 use super::distances::FarEnd;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Gauge;
@@ -99,14 +99,14 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
             sleep(ACCEPT_RETRY).await;
             continue;
         };
-        Counters::add(&shared.counters.accepted);
+        shared.counters.lock().accepted += 1;
         let addr = canonical(addr);
         let Some((place, gave_way)) = shared.register.enter(addr.ip(), &shared.limits) else {
-            shared.counters.drop_for(DropReason::ClosedHere);
+            shared.counters.lock().drop_for(DropReason::ClosedHere);
             continue;
         };
         if gave_way {
-            shared.counters.drop_for(DropReason::TooMany);
+            shared.counters.lock().drop_for(DropReason::TooMany);
         }
         let number = place.number();
         let task = tokio::spawn(serve_socket(Arc::clone(&shared), stream, addr, place));
@@ -127,16 +127,16 @@ async fn serve_socket(shared: Arc<Shared>, stream: TcpStream, addr: SocketAddr, 
         }
     };
     tracing::debug!(%addr, %reason, "accepted connection ended");
-    shared.counters.drop_for(reason);
+    shared.counters.lock().drop_for(reason);
 }
 
 fn hand_over(shared: &Shared, stream: TcpStream, addr: SocketAddr) {
     let legacy_plane = shared.legacy_plane.load_full();
     let taken = legacy_plane.is_some_and(|plane| plane.try_send((stream, addr)).is_ok());
     if taken {
-        Counters::add(&shared.counters.legacy_plane);
+        shared.counters.lock().legacy_plane += 1;
     } else {
-        shared.counters.drop_for(DropReason::NotTls);
+        shared.counters.lock().drop_for(DropReason::NotTls);
     }
 }
 
@@ -170,7 +170,7 @@ where
     }
     let link = link.last_reading();
     match place.prove(from, &shared.limits) {
-        Ok(true) => shared.counters.drop_for(DropReason::Replaced),
+        Ok(true) => shared.counters.lock().drop_for(DropReason::Replaced),
         Ok(false) => {}
         Err(reason) => return reason,
     }
@@ -316,7 +316,7 @@ impl Session<'_> {
         match self.shared.incoming.try_send(incoming) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_answered_busy)) => {
-                Counters::add(&self.shared.counters.overloaded);
+                self.shared.counters.lock().overloaded += 1;
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,

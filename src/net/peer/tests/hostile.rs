@@ -23,8 +23,8 @@ async fn said_by_a_member(bytes: &[u8]) -> DropReason {
     closed(&mut stream).await;
     assert!(node.requests.try_recv().is_err());
     let counters = node.net.counters();
-    let counted = |reason: &DropReason| counters.dropped(*reason) > 0;
-    DropReason::ALL.into_iter().find(counted).unwrap()
+    let counted = |(reason, _): &(DropReason, _)| counters.dropped(*reason) > 0;
+    DropReason::ALL.into_iter().find(counted).unwrap().0
 }
 
 #[tokio::test]
