@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use super::token::{InviteToken, TOKEN_SEEDS_MAX};
-use super::{Role, TrustError, random_bytes, verify_enrolment};
+use super::{Channel, Role, TrustError, random_bytes};
 use crate::id::{NodeId, NodeName};
 
 /// The most invitations that wait at once; issuing more is refused until one is used or ends.
@@ -87,18 +87,9 @@ impl Invites {
     }
 
     /// Uses the invitation that `proof` was made with, if one waits: it is gone then.
-    pub fn redeem(
-        &self,
-        joiner: NodeId,
-        issuer: NodeId,
-        exporter: &[u8; 32],
-        proof: &[u8; 32],
-        now_unix_s: u64,
-    ) -> Option<Redeemed> {
+    pub fn redeem(&self, channel: &Channel, proof: &[u8; 32], now_unix_s: u64) -> Option<Redeemed> {
         let mut waiting = self.lock_current(now_unix_s);
-        let fits = |invite: &Invite| {
-            verify_enrolment(&invite.key, Role::Client, joiner, issuer, exporter, proof)
-        };
+        let fits = |it: &Invite| channel.verify_enrolment(&it.key, Role::Client, proof);
         let place = waiting.iter().position(fits)?;
         let Invite { key, grant, .. } = waiting.swap_remove(place);
         Some(Redeemed { key, grant })
@@ -118,12 +109,14 @@ impl Invites {
 
 #[cfg(test)]
 mod tests {
-    use super::super::enrolment_proof;
     use super::*;
 
     const ISSUER: NodeId = NodeId::new([1; 32]);
-    const JOINER: NodeId = NodeId::new([2; 32]);
-    const EXPORTER: [u8; 32] = [9; 32];
+    const CHANNEL: Channel = Channel {
+        client: NodeId::new([2; 32]),
+        server: ISSUER,
+        exporter: [9; 32],
+    };
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn issue(invites: &Invites) -> InviteToken {
@@ -139,14 +132,14 @@ mod tests {
     }
 
     fn proof(token: &InviteToken) -> [u8; 32] {
-        enrolment_proof(&token.key, Role::Client, JOINER, ISSUER, &EXPORTER)
+        CHANNEL.enrolment_proof(&token.key, Role::Client)
     }
 
     #[test]
     fn an_invitation_serves_once() {
         let invites = Invites::new();
         let token = issue(&invites);
-        let redeem = || invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 1001);
+        let redeem = || invites.redeem(&CHANNEL, &proof(&token), 1001);
         let redeemed = redeem().unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
@@ -158,10 +151,7 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
-        assert_eq!(
-            invites.redeem(JOINER, ISSUER, &EXPORTER, &proof(&token), 4600),
-            None
-        );
+        assert_eq!(invites.redeem(&CHANNEL, &proof(&token), 4600), None);
     }
 
     #[test]
@@ -169,17 +159,18 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         let proof = proof(&token);
-        assert_eq!(invites.redeem(JOINER, ISSUER, &[0; 32], &proof, 1001), None);
-        assert_eq!(
-            invites.redeem(ISSUER, ISSUER, &EXPORTER, &proof, 1001),
-            None
-        );
+        let elsewhere = Channel {
+            exporter: [0; 32],
+            ..CHANNEL
+        };
+        let of_another = Channel {
+            client: ISSUER,
+            ..CHANNEL
+        };
+        assert_eq!(invites.redeem(&elsewhere, &proof, 1001), None);
+        assert_eq!(invites.redeem(&of_another, &proof, 1001), None);
         assert_eq!(invites.waiting(1001), 1);
-        assert!(
-            invites
-                .redeem(JOINER, ISSUER, &EXPORTER, &proof, 1001)
-                .is_some()
-        );
+        assert!(invites.redeem(&CHANNEL, &proof, 1001).is_some());
     }
 
     #[test]
@@ -187,11 +178,7 @@ mod tests {
         let invites = Invites::new();
         let tokens: Vec<_> = (0..3).map(|_| issue(&invites)).collect();
         for token in tokens.iter().rev() {
-            assert!(
-                invites
-                    .redeem(JOINER, ISSUER, &EXPORTER, &proof(token), 1001)
-                    .is_some()
-            );
+            assert!(invites.redeem(&CHANNEL, &proof(token), 1001).is_some());
         }
         assert_eq!(invites.waiting(1001), 0);
     }

@@ -29,7 +29,7 @@ pub use invites::{Grant, INVITES_MAX, Invites, Redeemed};
 pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring};
 pub use ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX};
 pub use node_key::{NodeKey, verify};
-pub use proof::{Role, enrolment_proof, membership_proof, verify_enrolment, verify_membership};
+pub use proof::{Channel, Role};
 pub use share_key::{SEAL_BYTES, ShareKey, WrappedKey, has_key};
 pub use statement::{
     Claim, OWNED_PATH_MAX_BYTES, STATEMENT_MAX_BYTES, SignedStatement, Statement, StatementId,

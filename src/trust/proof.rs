@@ -27,97 +27,46 @@ impl Role {
 const MEMBERSHIP_LABEL: &[u8] = b"p2pfs 1 membership ";
 const ENROLMENT_LABEL: &[u8] = b"p2pfs 1 enrolment ";
 
-/// The proof that `role` of this connection knows the epoch's secret. `exporter` is the TLS
-/// exporter (RFC 8446, section 7.5), so a proof is worth nothing on another connection.
-pub fn membership_proof(
-    secret: &EpochSecret,
-    role: Role,
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-) -> [u8; 32] {
-    let message = membership_message(secret, role, client, server, exporter);
-    tag(&secret.auth_key(), &message)
+/// One TLS connection, to which proofs are bound.
+#[derive(Clone, Copy)]
+pub struct Channel {
+    /// Who dialled.
+    pub client: NodeId,
+    /// Who accepted.
+    pub server: NodeId,
+    /// The TLS exporter (RFC 8446, section 7.5): what only the two ends of this connection know.
+    pub exporter: [u8; 32],
 }
 
-/// Whether a membership proof holds; takes the same time whether or not it does.
-pub fn verify_membership(
-    secret: &EpochSecret,
-    role: Role,
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-    proof: &[u8; 32],
-) -> bool {
-    let message = membership_message(secret, role, client, server, exporter);
-    holds(&secret.auth_key(), &message, proof)
-}
+impl Channel {
+    /// The proof that `role` of this connection knows the epoch's secret; worth nothing on another
+    /// connection.
+    pub fn membership_proof(&self, secret: &EpochSecret, role: Role) -> [u8; 32] {
+        let message = self.message(MEMBERSHIP_LABEL, role, &secret.id().0);
+        tag(&secret.auth_key(), &message)
+    }
 
-/// The proof that `role` of this connection knows an invitation's one-use key.
-pub fn enrolment_proof(
-    key: &[u8; 32],
-    role: Role,
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-) -> [u8; 32] {
-    tag(
-        key,
-        &message(ENROLMENT_LABEL, role, &[], client, server, exporter),
-    )
-}
+    /// Whether a membership proof holds; takes the same time whether or not it does.
+    pub fn verify_membership(&self, secret: &EpochSecret, role: Role, proof: &[u8; 32]) -> bool {
+        let message = self.message(MEMBERSHIP_LABEL, role, &secret.id().0);
+        holds(&secret.auth_key(), &message, proof)
+    }
 
-/// Whether an enrolment proof holds; takes the same time whether or not it does.
-pub fn verify_enrolment(
-    key: &[u8; 32],
-    role: Role,
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-    proof: &[u8; 32],
-) -> bool {
-    holds(
-        key,
-        &message(ENROLMENT_LABEL, role, &[], client, server, exporter),
-        proof,
-    )
-}
+    /// The proof that `role` of this connection knows an invitation's one-use key.
+    pub fn enrolment_proof(&self, key: &[u8; 32], role: Role) -> [u8; 32] {
+        tag(key, &self.message(ENROLMENT_LABEL, role, &[]))
+    }
 
-fn membership_message(
-    secret: &EpochSecret,
-    role: Role,
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-) -> Vec<u8> {
-    message(
-        MEMBERSHIP_LABEL,
-        role,
-        &secret.id().0,
-        client,
-        server,
-        exporter,
-    )
-}
+    /// Whether an enrolment proof holds; takes the same time whether or not it does.
+    pub fn verify_enrolment(&self, key: &[u8; 32], role: Role, proof: &[u8; 32]) -> bool {
+        holds(key, &self.message(ENROLMENT_LABEL, role, &[]), proof)
+    }
 
-/// Every field has a fixed length for its label, so no two inputs give one message.
-fn message(
-    label: &[u8],
-    role: Role,
-    epoch: &[u8],
-    client: NodeId,
-    server: NodeId,
-    exporter: &[u8; 32],
-) -> Vec<u8> {
-    [
-        label,
-        role.label(),
-        epoch,
-        client.as_bytes(),
-        server.as_bytes(),
-        exporter,
-    ]
-    .concat()
+    /// Every field has a fixed length for its label, so no two inputs give one message.
+    fn message(&self, label: &[u8], role: Role, epoch: &[u8]) -> Vec<u8> {
+        let (client, server) = (self.client.as_bytes(), self.server.as_bytes());
+        [label, role.label(), epoch, client, server, &self.exporter].concat()
+    }
 }
 
 fn tag(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
@@ -139,55 +88,48 @@ mod tests {
 
     const A: NodeId = NodeId::new([1; 32]);
     const B: NodeId = NodeId::new([2; 32]);
-    const EXPORTER: [u8; 32] = [9; 32];
+    const CHANNEL: Channel = Channel {
+        client: A,
+        server: B,
+        exporter: [9; 32],
+    };
 
     #[test]
     fn a_proof_holds_for_its_own_connection_and_nothing_else() {
         let secret = EpochSecret::new([7; 32]);
-        let proof = membership_proof(&secret, Role::Client, A, B, &EXPORTER);
+        let proof = CHANNEL.membership_proof(&secret, Role::Client);
         let other = EpochSecret::new([8; 32]);
-        let check = verify_membership;
-        assert!(check(&secret, Role::Client, A, B, &EXPORTER, &proof));
-        assert!(!check(&other, Role::Client, A, B, &EXPORTER, &proof));
-        assert!(!check(&secret, Role::Client, B, A, &EXPORTER, &proof));
-        assert!(!check(&secret, Role::Client, A, B, &[0; 32], &proof));
-        assert!(!check(&secret, Role::Client, A, B, &EXPORTER, &[0; 32]));
+        let (swapped, elsewhere) = (
+            Channel {
+                client: B,
+                server: A,
+                ..CHANNEL
+            },
+            Channel {
+                exporter: [0; 32],
+                ..CHANNEL
+            },
+        );
+        assert!(CHANNEL.verify_membership(&secret, Role::Client, &proof));
+        assert!(!CHANNEL.verify_membership(&other, Role::Client, &proof));
+        assert!(!swapped.verify_membership(&secret, Role::Client, &proof));
+        assert!(!elsewhere.verify_membership(&secret, Role::Client, &proof));
+        assert!(!CHANNEL.verify_membership(&secret, Role::Client, &[0; 32]));
     }
 
     #[test]
     fn an_echoed_proof_is_refused() {
         let secret = EpochSecret::new([7; 32]);
-        let proof = membership_proof(&secret, Role::Client, A, B, &EXPORTER);
-        assert!(!verify_membership(
-            &secret,
-            Role::Server,
-            A,
-            B,
-            &EXPORTER,
-            &proof
-        ));
-        let proof = enrolment_proof(&[3; 32], Role::Client, A, B, &EXPORTER);
-        assert!(!verify_enrolment(
-            &[3; 32],
-            Role::Server,
-            A,
-            B,
-            &EXPORTER,
-            &proof
-        ));
+        let proof = CHANNEL.membership_proof(&secret, Role::Client);
+        assert!(!CHANNEL.verify_membership(&secret, Role::Server, &proof));
+        let proof = CHANNEL.enrolment_proof(&[3; 32], Role::Client);
+        assert!(!CHANNEL.verify_enrolment(&[3; 32], Role::Server, &proof));
     }
 
     #[test]
     fn an_invitation_proves_no_membership() {
         let secret = EpochSecret::new([7; 32]);
-        let proof = enrolment_proof(&secret.auth_key(), Role::Client, A, B, &EXPORTER);
-        assert!(!verify_membership(
-            &secret,
-            Role::Client,
-            A,
-            B,
-            &EXPORTER,
-            &proof
-        ));
+        let proof = CHANNEL.enrolment_proof(&secret.auth_key(), Role::Client);
+        assert!(!CHANNEL.verify_membership(&secret, Role::Client, &proof));
     }
 }

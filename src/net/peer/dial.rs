@@ -16,7 +16,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, reason_of};
-use super::greet::{Ends, prove};
+use super::greet::prove;
 use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
 use super::mark::Markable;
@@ -59,11 +59,13 @@ impl Connection {
     ) -> Result<Self, NetError> {
         let mut stream = connect(shared, node, addr, read_bytes(lane), &gets_on).await?;
         gets_on();
-        let ends = Ends {
-            client: shared.me,
-            server: node,
-        };
-        let greeting = prove(&mut stream, ends, &shared.keyring, lane, &shared.limits);
+        let greeting = prove(
+            &mut stream,
+            shared.me,
+            &shared.keyring,
+            lane,
+            &shared.limits,
+        );
         let greeted = timeout(shared.limits.handshake, greeting).await;
         greeted
             .unwrap_or(Err(DropReason::SlowGreeting))

@@ -17,20 +17,10 @@ use tokio_rustls::TlsStream;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
-use super::tls::exporter_of;
+use super::tls::channel_of;
 use crate::id::{NodeId, NodeName};
-use crate::trust::{
-    EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role, enrolment_proof,
-    membership_proof, verify_enrolment, verify_membership,
-};
+use crate::trust::{Channel, EpochSecret, InviteToken, Invites, Keyring, NodeKey, Redeemed, Role};
 use crate::wire::native::tcp::{Greeting, Lane, Phase};
-
-/// The two ends of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
-    pub(super) client: NodeId,
-    pub(super) server: NodeId,
-}
 
 /// What an acceptor admits by.
 pub(super) struct Door<'a> {
@@ -52,16 +42,15 @@ pub(super) enum Admission {
 /// The dialler's side for a member.
 pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
-    ends: Ends,
+    me: NodeId,
     keyring: &Keyring,
     lane: Lane,
     limits: &PeerLimits,
 ) -> Result<(), DropReason> {
-    let exporter = exporter_of(stream).ok_or(DropReason::TlsFailed)?;
+    let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let secret = keyring.current();
-    let Ends { client, server } = ends;
-    let proof = membership_proof(&secret, Role::Client, client, server, &exporter);
-    let chain = chain_for(keyring, client, server);
+    let proof = channel.membership_proof(&secret, Role::Client);
+    let chain = chain_for(keyring, me, channel.server);
     say(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
     let (proof, chain) = match hear(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
@@ -73,8 +62,8 @@ pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
         _ => return Err(DropReason::Stranger),
     };
     let is_member = match keyring.has_ledger() {
-        true => keyring.admits(&server, &chain),
-        false => verify_membership(&secret, Role::Server, client, server, &exporter, &proof),
+        true => keyring.admits(&channel.server, &chain),
+        false => channel.verify_membership(&secret, Role::Server, &proof),
     };
     is_member.then_some(()).ok_or(DropReason::Stranger)
 }
@@ -99,14 +88,13 @@ pub struct Enrolment {
 /// The dialler's side for one with an invitation; gives the epoch's secret.
 pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
-    ends: Ends,
+    me: NodeId,
     token: &InviteToken,
     name: &NodeName,
     limits: &PeerLimits,
 ) -> Result<Enrolment, DropReason> {
-    let exporter = exporter_of(stream).ok_or(DropReason::TlsFailed)?;
-    let Ends { client, server } = ends;
-    let proof = enrolment_proof(&token.key, Role::Client, client, server, &exporter);
+    let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
+    let proof = channel.enrolment_proof(&token.key, Role::Client);
     let name = Bytes::copy_from_slice(name.as_str().as_bytes());
     say(stream, &Greeting::Enrol { proof, name }, limits).await?;
     let Greeting::Enrolled {
@@ -117,7 +105,7 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     else {
         return Err(DropReason::Stranger);
     };
-    if !verify_enrolment(&token.key, Role::Server, client, server, &exporter, &proof) {
+    if !channel.verify_enrolment(&token.key, Role::Server, &proof) {
         return Err(DropReason::Stranger);
     }
     let secret = EpochSecret::new(secret);
@@ -127,21 +115,21 @@ pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
 /// The acceptor's side. Says nothing to one who cannot prove anything and never was a member.
 pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
-    ends: Ends,
+    me: NodeId,
     door: Door<'_>,
     limits: &PeerLimits,
 ) -> Result<Admission, DropReason> {
-    let exporter = exporter_of(stream).ok_or(DropReason::TlsFailed)?;
+    let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let (answer, admission) = match hear(stream, limits).await? {
         Greeting::Prove { lane, proof, chain } => {
             let answer = match door.keyring.has_ledger() {
-                true => answer_certified(ends, door.keyring, &chain),
-                false => answer_member(ends, door.keyring, &exporter, &proof),
+                true => answer_certified(&channel, door.keyring, &chain),
+                false => answer_member(&channel, door.keyring, &proof),
             };
             (answer, Admission::Member(lane))
         }
         Greeting::Enrol { proof, name } => (
-            answer_invited(ends, &door, &exporter, &proof, &name),
+            answer_invited(&channel, &door, &proof, &name),
             Admission::Enrolled,
         ),
         Greeting::Proven { .. } | Greeting::Enrolled { .. } | Greeting::PutOut { .. } => {
@@ -152,7 +140,8 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         say(stream, &answer, limits).await?;
         return Ok(admission);
     }
-    if let (Admission::Member(_), Some(word)) = (admission, door.keyring.expulsion_of(&ends.client))
+    if let (Admission::Member(_), Some(word)) =
+        (admission, door.keyring.expulsion_of(&channel.client))
     {
         let word = word.encode().into();
         say(stream, &Greeting::PutOut { word }, limits).await?;
@@ -160,52 +149,43 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     Err(DropReason::Stranger)
 }
 
-fn answer_member(
-    Ends { client, server }: Ends,
-    keyring: &Keyring,
-    exporter: &[u8; 32],
-    proof: &[u8; 32],
-) -> Option<Greeting> {
-    let knows = |secret: &&Arc<EpochSecret>| {
-        verify_membership(secret, Role::Client, client, server, exporter, proof)
-    };
+fn answer_member(channel: &Channel, keyring: &Keyring, proof: &[u8; 32]) -> Option<Greeting> {
     let epochs = keyring.all();
-    let secret = epochs.iter().find(knows)?;
-    let proof = membership_proof(secret, Role::Server, client, server, exporter);
+    let mut epochs = epochs.iter();
+    let secret = epochs.find(|it| channel.verify_membership(it, Role::Client, proof))?;
+    let proof = channel.membership_proof(secret, Role::Server);
     let chain = Bytes::new();
     Some(Greeting::Proven { proof, chain })
 }
 
-fn answer_certified(ends: Ends, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
-    let Ends { client, server } = ends;
-    keyring.admits(&client, chain).then(|| Greeting::Proven {
+fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
+    let Channel { client, server, .. } = channel;
+    keyring.admits(client, chain).then(|| Greeting::Proven {
         // TLS has proven our key, and the ledger is about keys
         proof: [0; 32],
-        chain: keyring.chain_of(&server).into(),
+        chain: keyring.chain_of(server).into(),
     })
 }
 
 /// Admits who holds an invitation. Where that cannot be written down, it is refused, and the
 /// invitation is used up all the same.
 fn answer_invited(
-    Ends { client, server }: Ends,
+    channel: &Channel,
     door: &Door<'_>,
-    exporter: &[u8; 32],
     proof: &[u8; 32],
     name: &[u8],
 ) -> Option<Greeting> {
     let invites = door.invites.as_ref()?;
     let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
-    let Redeemed { key, grant } =
-        invites.redeem(client, server, exporter, proof, door.now_unix_s)?;
-    let keyring = door.keyring;
+    let Redeemed { key, grant } = invites.redeem(channel, proof, door.now_unix_s)?;
+    let (keyring, client) = (door.keyring, channel.client);
     if keyring.has_ledger() {
         let name = grant.name.unwrap_or(name);
         keyring.admit(door.key, client, name, grant.admin).ok()?;
     }
     Some(Greeting::Enrolled {
         secret: *keyring.newest().as_bytes(),
-        proof: enrolment_proof(&key, Role::Server, client, server, exporter),
+        proof: channel.enrolment_proof(&key, Role::Server),
         chain: keyring.chain_of(&client).into(),
     })
 }

@@ -52,7 +52,6 @@ use crate::wire::native::tcp::{Request, Response};
 
 use dial::{connect, connect_any};
 use distances::Distances;
-use greet::Ends;
 pub use greet::Enrolment as Joining;
 use limits::SERVE_READ_BYTES;
 use pool::Pool;
@@ -280,12 +279,8 @@ impl PeerNet {
         let shared = &self.owner.shared;
         let (mut stream, node) = connect_any(shared, addr).await?;
         self.check_allowed(&node)?;
-        let ends = Ends {
-            client: shared.me,
-            server: node,
-        };
         let (keyring, limits) = (&shared.keyring, &shared.limits);
-        let greeting = greet::prove(&mut stream, ends, keyring, Lane::Urgent, limits);
+        let greeting = greet::prove(&mut stream, shared.me, keyring, Lane::Urgent, limits);
         let greeted = timeout(limits.handshake, greeting).await;
         let greeted = greeted.unwrap_or(Err(DropReason::SlowGreeting));
         greeted.map_err(|_| NetError::NotMember { address: addr })?;
@@ -329,11 +324,7 @@ impl PeerNet {
     ) -> Result<Joining, NetError> {
         let shared = &self.owner.shared;
         let mut stream = connect(shared, token.issuer, addr, SERVE_READ_BYTES, || ()).await?;
-        let ends = Ends {
-            client: shared.me,
-            server: token.issuer,
-        };
-        let enrolling = greet::enrol(&mut stream, ends, token, name, &shared.limits);
+        let enrolling = greet::enrol(&mut stream, shared.me, token, name, &shared.limits);
         let enrolled = timeout(shared.limits.handshake, enrolling).await;
         enrolled
             .unwrap_or(Err(DropReason::SlowGreeting))

@@ -11,7 +11,7 @@ use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::DropReason;
-use super::greet::{Ends, prove};
+use super::greet::prove;
 use super::limits::SERVE_READ_BYTES;
 use super::tls::{nameless, peer_of};
 use crate::files::limit_of_open_files;
@@ -93,12 +93,8 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
 }
 
 async fn greet(shared: &Shared, mut stream: TlsStream<BufReader<TcpStream>>, node: NodeId) -> Look {
-    let ends = Ends {
-        client: shared.me,
-        server: node,
-    };
     let (keyring, limits) = (&shared.keyring, &shared.limits);
-    let greeting = prove(&mut stream, ends, keyring, Lane::Urgent, limits);
+    let greeting = prove(&mut stream, shared.me, keyring, Lane::Urgent, limits);
     let greeted = timeout(limits.handshake, greeting).await;
     match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(()) => Look::Sure(Probed::Member(node)),

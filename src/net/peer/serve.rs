@@ -15,7 +15,7 @@ use super::counters::DropReason;
 use super::distances::FarEnd;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Gauge;
-use super::greet::{Admission, Door, Ends, admit};
+use super::greet::{Admission, Door, admit};
 use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
 use super::mark::Markable;
 use super::outbound::Outbound;
@@ -201,10 +201,6 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     if !shared.allow.load().allows(&client) {
         return Err(DropReason::NotAllowed);
     }
-    let ends = Ends {
-        client,
-        server: shared.me,
-    };
     let invites = shared.invites.load_full();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -215,7 +211,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         invites,
         now_unix_s: now.as_secs(),
     };
-    let admission = admit(&mut stream, ends, door, &shared.limits).await?;
+    let admission = admit(&mut stream, shared.me, door, &shared.limits).await?;
     write_ahead(&mut stream, TLS_WRITE_BYTES);
     Ok((stream, client, admission))
 }

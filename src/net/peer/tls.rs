@@ -21,14 +21,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::id::NodeId;
 use crate::net::NetError;
-use crate::trust::NodeKey;
+use crate::trust::{Channel, NodeKey};
 
 /// The protocols inside (RFC 7301), the one that is chosen first where both ends have it first.
 /// `p2pfs/2` is `p2pfs/1` with batches of small files.
 const PROTOCOLS: [&[u8]; 2] = [WITH_BATCHES, b"p2pfs/1"];
 const WITH_BATCHES: &[u8] = b"p2pfs/2";
 /// The label of the exporter that proofs are bound to (RFC 8446, section 7.5).
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
+const LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
 /// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410,
 /// section 4).
 const SPKI_PREFIX: [u8; 12] = [
@@ -127,23 +127,22 @@ fn protocols(batches: bool) -> Vec<Vec<u8>> {
     known.map(|protocol| protocol.to_vec()).collect()
 }
 
-/// 32 bytes that only the two ends of this connection know.
-pub(super) fn exporter_of<S>(stream: &TlsStream<S>) -> Option<[u8; 32]> {
-    let exported = match stream {
-        TlsStream::Client(stream) => {
-            stream
-                .get_ref()
-                .1
-                .export_keying_material([0; 32], EXPORTER_LABEL, None)
-        }
-        TlsStream::Server(stream) => {
-            stream
-                .get_ref()
-                .1
-                .export_keying_material([0; 32], EXPORTER_LABEL, None)
-        }
+/// What proofs on this connection are bound to; none as for [`peer_of`].
+pub(super) fn channel_of<S>(stream: &TlsStream<S>, me: NodeId) -> Option<Channel> {
+    let peer = peer_of(stream)?;
+    let (client, server) = match stream {
+        TlsStream::Client(_) => (me, peer),
+        TlsStream::Server(_) => (peer, me),
     };
-    exported.ok()
+    let exported = match stream {
+        TlsStream::Client(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
+        TlsStream::Server(it) => it.get_ref().1.export_keying_material([0; 32], LABEL, None),
+    };
+    Some(Channel {
+        client,
+        server,
+        exporter: exported.ok()?,
+    })
 }
 
 /// Lets TLS encrypt that far ahead of the socket.

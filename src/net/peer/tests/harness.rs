@@ -94,12 +94,8 @@ impl Node {
         let mut stream = connect(self.shared(), other.id, other.addr, 4096, || ())
             .await
             .unwrap();
-        let ends = Ends {
-            client: self.id,
-            server: other.id,
-        };
         let limits = &self.shared().limits;
-        prove(&mut stream, ends, &self.keyring, Lane::Urgent, limits)
+        prove(&mut stream, self.id, &self.keyring, Lane::Urgent, limits)
             .await
             .unwrap();
         stream
@@ -110,12 +106,8 @@ impl Node {
         let connector = self.shared().tls.connector(node).unwrap();
         let stream = connector.connect(nameless(), near).await.unwrap();
         let mut stream = TlsStream::from(stream);
-        let ends = Ends {
-            client: self.id,
-            server: node,
-        };
         let limits = &self.shared().limits;
-        prove(&mut stream, ends, &self.keyring, Lane::Bulk, limits)
+        prove(&mut stream, self.id, &self.keyring, Lane::Bulk, limits)
             .await
             .unwrap();
         Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default())

@@ -143,17 +143,12 @@ async fn an_echoed_proof_opens_no_door() {
 #[tokio::test]
 async fn a_proof_taken_from_one_connection_is_worth_nothing_on_another() {
     let (member, node) = (Node::new(1), Node::new(1));
-    let ends = Ends {
-        client: member.id,
-        server: node.id,
-    };
     let first = connect(member.shared(), node.id, node.addr(), 4096, || ())
         .await
         .unwrap();
-    let exporter = tls::exporter_of(&first).unwrap();
+    let channel = tls::channel_of(&first, member.id).unwrap();
     let secret = member.keyring.current();
-    let role = crate::trust::Role::Client;
-    let proof = crate::trust::membership_proof(&secret, role, ends.client, ends.server, &exporter);
+    let proof = channel.membership_proof(&secret, crate::trust::Role::Client);
     let frame = Greeting::Prove {
         lane: Lane::Bulk,
         proof,
@@ -201,13 +196,9 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
     assert_eq!(refused, Err(NetError::OwnIdentity));
     let connected = connect(copy.shared(), key.node_id(), original.addr(), 4096, || ()).await;
     let mut stream: TlsStream<_> = connected.unwrap();
-    let ends = Ends {
-        client: copy.id,
-        server: original.id,
-    };
     let proven = prove(
         &mut stream,
-        ends,
+        copy.id,
         &keyring,
         Lane::Urgent,
         &PeerLimits::default(),

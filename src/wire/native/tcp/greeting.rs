@@ -14,7 +14,7 @@ pub enum Greeting {
     Prove {
         /// What the connection will carry.
         lane: Lane,
-        /// See `trust::membership_proof`.
+        /// See `trust::Channel::membership_proof`.
         proof: [u8; 32],
         /// Certificates, for a member that may not have heard of us; at most
         /// [`CHAIN_MAX_BYTES`](super::CHAIN_MAX_BYTES).
@@ -22,7 +22,7 @@ pub enum Greeting {
     },
     /// The dialler proves that it holds an invitation.
     Enrol {
-        /// See `trust::enrolment_proof`.
+        /// See `trust::Channel::enrolment_proof`.
         proof: [u8; 32],
         /// What the dialler calls itself: a `NodeName`.
         name: Bytes,
