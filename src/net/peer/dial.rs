@@ -59,23 +59,13 @@ impl Connection {
     ) -> Result<Self, NetError> {
         let mut stream = connect(shared, node, addr, read_bytes(lane), &gets_on).await?;
         gets_on();
-        let greeting = prove(
-            &mut stream,
-            shared.me,
-            &shared.keyring,
-            lane,
-            &shared.limits,
-        );
-        let greeted = timeout(shared.limits.handshake, greeting).await;
-        greeted
-            .unwrap_or(Err(DropReason::SlowGreeting))
-            .map_err(|reason| match reason {
-                DropReason::Stranger | DropReason::PeerClosed => {
-                    NetError::NotMember { address: addr }
-                }
-                DropReason::TlsFailed => NetError::NotMember { address: addr },
-                reason => NetError::Lost { reason },
-            })?;
+        let greeted = prove(shared, &mut stream, lane).await;
+        greeted.map_err(|reason| match reason {
+            DropReason::Stranger | DropReason::PeerClosed | DropReason::TlsFailed => {
+                NetError::NotMember { address: addr }
+            }
+            reason => NetError::Lost { reason },
+        })?;
         let link = stream.get_ref().0.get_ref();
         if let Some(code_point) = shared.limits.code_point(lane) {
             let _unmarked = link.mark(code_point);

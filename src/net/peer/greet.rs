@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
+use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
@@ -39,14 +41,23 @@ pub(super) enum Admission {
     Enrolled,
 }
 
-/// The dialler's side for a member.
+/// The dialler's side for a member, within the time of a greeting.
 pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
     stream: &mut TlsStream<S>,
-    me: NodeId,
-    keyring: &Keyring,
     lane: Lane,
-    limits: &PeerLimits,
 ) -> Result<(), DropReason> {
+    let proving = exchange_proofs(shared, stream, lane);
+    let proven = timeout(shared.limits.handshake, proving).await;
+    proven.unwrap_or(Err(DropReason::SlowGreeting))
+}
+
+async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    stream: &mut TlsStream<S>,
+    lane: Lane,
+) -> Result<(), DropReason> {
+    let (me, keyring, limits) = (shared.me, &shared.keyring, &shared.limits);
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let secret = keyring.current();
     let proof = channel.membership_proof(&secret, Role::Client);

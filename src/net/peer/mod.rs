@@ -279,10 +279,7 @@ impl PeerNet {
         let shared = &self.owner.shared;
         let (mut stream, node) = connect_any(shared, addr).await?;
         self.check_allowed(&node)?;
-        let (keyring, limits) = (&shared.keyring, &shared.limits);
-        let greeting = greet::prove(&mut stream, shared.me, keyring, Lane::Urgent, limits);
-        let greeted = timeout(limits.handshake, greeting).await;
-        let greeted = greeted.unwrap_or(Err(DropReason::SlowGreeting));
+        let greeted = greet::prove(shared, &mut stream, Lane::Urgent).await;
         greeted.map_err(|_| NetError::NotMember { address: addr })?;
         Ok(node)
     }

@@ -93,10 +93,7 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
 }
 
 async fn greet(shared: &Shared, mut stream: TlsStream<BufReader<TcpStream>>, node: NodeId) -> Look {
-    let (keyring, limits) = (&shared.keyring, &shared.limits);
-    let greeting = prove(&mut stream, shared.me, keyring, Lane::Urgent, limits);
-    let greeted = timeout(limits.handshake, greeting).await;
-    match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
+    match prove(shared, &mut stream, Lane::Urgent).await {
         Ok(()) => Look::Sure(Probed::Member(node)),
         Err(DropReason::SlowGreeting) => Look::Sure(Probed::Stalled),
         Err(DropReason::PeerClosed | DropReason::Broken) => Look::HungUp(Probed::Stranger(node)),

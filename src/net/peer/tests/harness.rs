@@ -94,8 +94,7 @@ impl Node {
         let mut stream = connect(self.shared(), other.id, other.addr, 4096, || ())
             .await
             .unwrap();
-        let limits = &self.shared().limits;
-        prove(&mut stream, self.id, &self.keyring, Lane::Urgent, limits)
+        prove(self.shared(), &mut stream, Lane::Urgent)
             .await
             .unwrap();
         stream
@@ -106,10 +105,7 @@ impl Node {
         let connector = self.shared().tls.connector(node).unwrap();
         let stream = connector.connect(nameless(), near).await.unwrap();
         let mut stream = TlsStream::from(stream);
-        let limits = &self.shared().limits;
-        prove(&mut stream, self.id, &self.keyring, Lane::Bulk, limits)
-            .await
-            .unwrap();
+        prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
         Connection::start(self.shared(), stream, Lane::Bulk, LastReading::default())
     }
 

@@ -196,14 +196,7 @@ async fn a_node_does_not_talk_to_itself_or_to_a_copy_of_its_key() {
     assert_eq!(refused, Err(NetError::OwnIdentity));
     let connected = connect(copy.shared(), key.node_id(), original.addr(), 4096, || ()).await;
     let mut stream: TlsStream<_> = connected.unwrap();
-    let proven = prove(
-        &mut stream,
-        copy.id,
-        &keyring,
-        Lane::Urgent,
-        &PeerLimits::default(),
-    )
-    .await;
+    let proven = prove(copy.shared(), &mut stream, Lane::Urgent).await;
     assert!(proven.is_err());
     assert_eq!(original.net.counters().dropped(DropReason::OwnIdentity), 1);
 }
