@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::id::{Generation, NodeId};
 pub use crate::wire::native::udp::Contact as Member;
+use crate::wire::native::udp::Head;
 
 /// Something that the owner should know or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +25,9 @@ pub enum Event {
     /// [`Event::Up`], or until [`Event::Down`] after the time of grace.
     Away { node: NodeId },
     /// A head that is newer than the one we hold. The owner checks its signature and then calls
-    /// [`super::Cluster::set_head`], without which it neither counts nor spreads.
-    Head {
-        /// Whose it says it is.
-        author: NodeId,
-        /// As it came beside the bytes: to be checked against them.
-        rank: (u64, u64),
-        /// The signed head.
-        bytes: Bytes,
-    },
+    /// [`super::Cluster::set_head`], without which it neither counts nor spreads. Author and rank
+    /// are as they came beside the bytes: to be checked against them.
+    Head(Head),
     /// An application message ([`crate::wire::native::udp::Message`], not decoded here).
     Message {
         /// The node that the session is bound to (any member could have claimed it).

@@ -4,9 +4,8 @@
 //! large), and each that hears of it passes it on, so that loss does not keep it from anyone. A
 //! member that hears its own farewell, while it has not left, contradicts.
 
-use super::rumors::Departure;
 use super::*;
-use crate::wire::native::udp::Farewell;
+use crate::wire::native::udp::{Departure, Farewell};
 
 /// How often a farewell is said, and the time between.
 const FAREWELLS: u32 = 3;
@@ -56,22 +55,23 @@ impl Cluster {
         if leaving.next.is_none_or(|at| now < at) {
             return;
         }
-        let (who, how) = (self.links.me(), leaving.how);
-        let rumor = Rumor::Departure {
-            who,
-            how,
-            signature: self.vouchers.sign_departure(&who, how),
-        };
+        let departure = self.vouchers.sign_departure(self.links.me(), leaving.how);
         leaving.left -= 1;
         let last = leaving.left == 0 || self.roster.live().is_empty();
         leaving.next = (!last).then(|| now + FAREWELL_GAP);
         for member in self.some_members(SMALL_CLUSTER + SMALL_CLUSTER_SLACK) {
-            self.links
-                .send(now, member.address, Frame::Rumors(vec![rumor.clone()]));
+            self.links.send(
+                now,
+                member.address,
+                Frame::Rumors(vec![Rumor::Departure(departure)]),
+            );
         }
         for address in self.own_copies() {
-            self.links
-                .send(now, address, Frame::Rumors(vec![rumor.clone()]));
+            self.links.send(
+                now,
+                address,
+                Frame::Rumors(vec![Rumor::Departure(departure)]),
+            );
         }
         if last {
             self.events.push_back(Event::Left);

@@ -42,7 +42,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::id::{Generation, NodeId};
 use crate::trust::{Keyring, NodeKey};
-use crate::wire::native::udp::{Farewell, Frame, HEAD_MAX_BYTES, PAYLOAD_MAX_BYTES, Rumor};
+use crate::wire::native::udp::{Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor};
 
 mod config;
 mod copies;

@@ -2,7 +2,6 @@
 
 use super::event::Offence;
 use super::identity::is_beyond;
-use super::rumors::Departure;
 use super::vouch::Doubt;
 use super::*;
 use crate::wire::native::udp::{Contact, SignedContact};
@@ -130,18 +129,9 @@ impl Cluster {
 
     fn hear_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
         match rumor {
-            Rumor::Head { author, .. } if !self.keyring.is_member(&author) => {}
-            Rumor::Head {
-                author,
-                rank,
-                bytes,
-            } => {
-                if self.rumors.is_news(author, rank, &bytes) {
-                    self.tell(Event::Head {
-                        author,
-                        rank,
-                        bytes,
-                    });
+            Rumor::Head(head) => {
+                if self.keyring.is_member(&head.author) && self.rumors.is_news(&head) {
+                    self.tell(Event::Head(head));
                 }
             }
             Rumor::Statement(bytes) => {
@@ -149,22 +139,10 @@ impl Cluster {
                     self.tell(Event::Statement { from, bytes });
                 }
             }
-            Rumor::Departure {
-                who,
-                how,
-                signature,
-            } => {
-                if Vouchers::is_departure(&who, how, &signature) {
-                    let departure = Departure {
-                        who,
-                        how,
-                        signature,
-                    };
-                    self.hear_departure(now, departure);
-                } else {
-                    self.blame(from, Doubt::Forged);
-                }
-            }
+            Rumor::Departure(departure) => match Vouchers::is_departure(&departure) {
+                true => self.hear_departure(now, departure),
+                false => self.blame(from, Doubt::Forged),
+            },
         }
     }
 
@@ -215,6 +193,6 @@ fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Rumor> {
         return None;
     };
     let mut rumors = rumors.iter();
-    let own = rumors.find(|it| matches!(it, Rumor::Departure { who, .. } if who.node == *from));
+    let own = rumors.find(|it| matches!(it, Rumor::Departure(it) if it.who.node == *from));
     own.cloned()
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
 use crate::id::{Generation, NodeId};
-use crate::wire::native::udp::{Contact, Farewell, Frame, PAYLOAD_MAX_BYTES, Rumor, Signature};
+use crate::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
 
 /// The time between rounds.
 pub(super) const ROUND: Duration = Duration::from_millis(100);
@@ -39,17 +39,8 @@ enum Key {
 
 /// A confirmed head.
 struct Held {
-    rank: (u64, u64),
-    bytes: Bytes,
+    head: Head,
     confirmed: u64,
-}
-
-/// A farewell that its node signed.
-#[derive(Clone, Copy)]
-pub(super) struct Departure {
-    pub(super) who: Contact,
-    pub(super) how: Farewell,
-    pub(super) signature: Signature,
 }
 
 /// What is known, and what is hot.
@@ -82,18 +73,9 @@ impl Rumors {
     }
 
     /// Confirms a head; false where a newer one, or the same, is held.
-    pub(super) fn confirm(
-        &mut self,
-        now: Instant,
-        author: NodeId,
-        rank: (u64, u64),
-        bytes: Bytes,
-    ) -> bool {
-        if self
-            .heads
-            .get(&author)
-            .is_some_and(|held| held.rank >= rank)
-        {
+    pub(super) fn confirm(&mut self, now: Instant, head: Head) -> bool {
+        let author = head.author;
+        if self.holds(&head) {
             return false;
         }
         if !self.heads.contains_key(&author) && self.heads.len() >= HEADS_MAX {
@@ -108,17 +90,16 @@ impl Rumors {
         }
         self.confirmations += 1;
         let confirmed = self.confirmations;
-        self.heads.insert(
-            author,
-            Held {
-                rank,
-                bytes,
-                confirmed,
-            },
-        );
+        self.heads.insert(author, Held { head, confirmed });
         self.reported.remove(&author);
         self.heat(Key::Head(author), HEAD_ROUNDS, now);
         true
+    }
+
+    /// Whether this head, or a newer one, is confirmed.
+    fn holds(&self, head: &Head) -> bool {
+        let held = self.heads.get(&head.author);
+        held.is_some_and(|held| held.head.rank >= head.rank)
     }
 
     /// The newest confirmed head of a node, as it is told to others.
@@ -128,19 +109,15 @@ impl Rumors {
 
     /// Whether a head that someone sent is to be reported to the owner: newer than the confirmed
     /// one, and not reported lately.
-    pub(super) fn is_news(&mut self, author: NodeId, rank: (u64, u64), bytes: &[u8]) -> bool {
-        if self
-            .heads
-            .get(&author)
-            .is_some_and(|held| held.rank >= rank)
-        {
+    pub(super) fn is_news(&mut self, head: &Head) -> bool {
+        if self.holds(head) {
             return false;
         }
-        let digest = digest_of(rank, bytes);
-        if self.reported.len() >= HEADS_MAX && !self.reported.contains_key(&author) {
+        let digest = digest_of(head.rank, &head.bytes);
+        if self.reported.len() >= HEADS_MAX && !self.reported.contains_key(&head.author) {
             self.reported.pop_first();
         }
-        let reported = self.reported.entry(author).or_default();
+        let reported = self.reported.entry(head.author).or_default();
         if reported.contains(&digest) {
             return false;
         }
@@ -259,19 +236,13 @@ impl Rumors {
     fn rumor(&self, key: Key) -> Option<Rumor> {
         match key {
             Key::Statement(digest) => self.statements.get(&digest).cloned().map(Rumor::Statement),
-            Key::Head(author) => self.heads.get(&author).map(|held| Rumor::Head {
-                author,
-                rank: held.rank,
-                bytes: held.bytes.clone(),
-            }),
+            Key::Head(author) => {
+                let held = self.heads.get(&author)?;
+                Some(Rumor::Head(held.head.clone()))
+            }
             Key::Departure(node) => {
-                self.departures
-                    .get(&node)
-                    .map(|(departure, _)| Rumor::Departure {
-                        who: departure.who,
-                        how: departure.how,
-                        signature: departure.signature,
-                    })
+                let (departure, _) = self.departures.get(&node)?;
+                Some(Rumor::Departure(*departure))
             }
         }
     }
@@ -324,7 +295,7 @@ fn digest_of(rank: (u64, u64), bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::native::udp::HEAD_MAX_BYTES;
+    use crate::wire::native::udp::{Contact, HEAD_MAX_BYTES};
 
     fn node(n: u16) -> NodeId {
         let mut bytes = [0; 32];
@@ -338,6 +309,14 @@ mod tests {
             node: node(n),
             address,
             generation: Generation(generation),
+        }
+    }
+
+    fn head(n: u16, rank: (u64, u64), bytes: &'static [u8]) -> Head {
+        Head {
+            author: node(n),
+            rank,
+            bytes: Bytes::from_static(bytes),
         }
     }
 
@@ -364,24 +343,24 @@ mod tests {
     fn only_the_newest_head_of_an_author_goes_out() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
-        assert!(rumors.confirm(now, node(1), (1, 5), Bytes::from_static(b"old")));
-        assert!(rumors.confirm(now, node(1), (2, 0), Bytes::from_static(b"new")));
-        assert!(!rumors.confirm(now, node(1), (1, 9), Bytes::from_static(b"older epoch")));
+        assert!(rumors.confirm(now, head(1, (1, 5), b"old")));
+        assert!(rumors.confirm(now, head(1, (2, 0), b"new")));
+        assert!(!rumors.confirm(now, head(1, (1, 9), b"older epoch")));
         let told = rounds(&mut rumors);
         assert_eq!(told.len(), HEAD_ROUNDS as usize);
         assert!(told.iter().all(|round| round.len() == 1));
-        assert!(matches!(&told[0][0], Rumor::Head { bytes, .. } if bytes == "new"));
+        assert!(matches!(&told[0][0], Rumor::Head(head) if head.bytes == "new"));
     }
 
     #[test]
     fn an_unconfirmed_head_is_reported_once_and_drives_out_no_true_one() {
         let mut rumors = Rumors::new();
-        assert!(rumors.is_news(node(1), (u64::MAX, 0), b"forged"));
-        assert!(!rumors.is_news(node(1), (u64::MAX, 0), b"forged"));
-        assert!(rumors.is_news(node(1), (1, 1), b"true"));
-        assert!(rumors.confirm(Instant::now(), node(1), (1, 1), Bytes::from_static(b"true")));
-        assert!(!rumors.is_news(node(1), (1, 1), b"true"));
-        assert!(rumors.is_news(node(1), (1, 2), b"next"));
+        assert!(rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
+        assert!(!rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
+        assert!(rumors.is_news(&head(1, (1, 1), b"true")));
+        assert!(rumors.confirm(Instant::now(), head(1, (1, 1), b"true")));
+        assert!(!rumors.is_news(&head(1, (1, 1), b"true")));
+        assert!(rumors.is_news(&head(1, (1, 2), b"next")));
     }
 
     #[test]
@@ -389,13 +368,20 @@ mod tests {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..500 {
-            rumors.confirm(now, node(n), (1, 1), vec![7; HEAD_MAX_BYTES].into());
+            let bytes = vec![7; HEAD_MAX_BYTES].into();
+            rumors.confirm(
+                now,
+                Head {
+                    bytes,
+                    ..head(n, (1, 1), b"")
+                },
+            );
         }
         let told = rounds(&mut rumors);
         let times = |n| {
             told.iter()
                 .flatten()
-                .filter(|r| matches!(r, Rumor::Head { author, .. } if *author == node(n)))
+                .filter(|r| matches!(r, Rumor::Head(head) if head.author == node(n)))
                 .count()
         };
         assert!((0..500).all(|n| times(n) == HEAD_ROUNDS as usize));
@@ -431,9 +417,9 @@ mod tests {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..(HEADS_MAX + DEPARTURES_MAX) as u16 {
-            rumors.is_news(node(n), (1, 1), b"x");
-            rumors.confirm(now, node(n), (1, 1), Bytes::from_static(b"x"));
-            rumors.is_news(node(n), (1, 2), b"y");
+            rumors.is_news(&head(n, (1, 1), b"x"));
+            rumors.confirm(now, head(n, (1, 1), b"x"));
+            rumors.is_news(&head(n, (1, 2), b"y"));
             rumors.depart(now, departure(n, 1, Farewell::Away));
         }
         assert_eq!(

@@ -54,7 +54,12 @@ impl Cluster {
         if length_bytes > HEAD_MAX_BYTES {
             return Err(ClusterError::HeadTooLong { length_bytes });
         }
-        if !self.rumors.confirm(now, author, rank, bytes) {
+        let head = Head {
+            author,
+            rank,
+            bytes,
+        };
+        if !self.rumors.confirm(now, head) {
             return Ok(false);
         }
         if author == self.links.me().node {

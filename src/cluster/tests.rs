@@ -238,11 +238,11 @@ fn a_head_counts_only_when_the_owner_has_confirmed_it() {
         .set_head(now, node(3), (u64::MAX, 9), forged.clone())
         .unwrap();
     table.run(Duration::from_secs(2));
-    let report = Event::Head {
+    let report = Event::Head(Head {
         author: node(3),
         rank: (u64::MAX, 9),
         bytes: forged,
-    };
+    });
     assert_eq!(table.told(2).iter().filter(|e| **e == report).count(), 1);
     let now = table.now;
     let real = Bytes::from_static(b"real");
@@ -251,11 +251,11 @@ fn a_head_counts_only_when_the_owner_has_confirmed_it() {
         .set_head(now, node(3), (1, 1), real.clone())
         .unwrap();
     table.run(Duration::from_secs(1));
-    let report = Event::Head {
+    let report = Event::Head(Head {
         author: node(3),
         rank: (1, 1),
         bytes: real,
-    };
+    });
     assert_eq!(table.told(2).iter().filter(|e| **e == report).count(), 1);
 }
 
@@ -269,11 +269,11 @@ fn a_node_that_lost_its_state_hears_its_own_old_head() {
         .set_head(now, node(1), (4, 4), old.clone())
         .unwrap();
     table.run(Duration::from_secs(1));
-    assert!(table.told(1).contains(&Event::Head {
+    assert!(table.told(1).contains(&Event::Head(Head {
         author: node(1),
         rank: (4, 4),
         bytes: old
-    }));
+    })));
 }
 
 #[test]

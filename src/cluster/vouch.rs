@@ -17,7 +17,7 @@ use super::identity::{Life, is_beyond};
 use crate::id::{Generation, NodeId};
 use crate::trust::{NodeKey, verify};
 use crate::wire::native::udp::{
-    Contact, Credentials, Farewell, Salt, Signature, SignedContact, departure_bytes,
+    Contact, Credentials, Departure, Farewell, Salt, Signature, SignedContact, departure_bytes,
 };
 
 /// How far ahead of this machine's clock a generation, which is a time in seconds, may be: clocks
@@ -75,13 +75,19 @@ impl Vouchers {
         }
     }
 
-    pub(super) fn sign_departure(&self, who: &Contact, how: Farewell) -> Signature {
-        self.key.sign(&departure_bytes(who, how))
+    pub(super) fn sign_departure(&self, who: Contact, how: Farewell) -> Departure {
+        let signature = self.key.sign(&departure_bytes(&who, how));
+        Departure {
+            who,
+            how,
+            signature,
+        }
     }
 
     /// Whether the node itself says goodbye.
-    pub(super) fn is_departure(who: &Contact, how: Farewell, signature: &Signature) -> bool {
-        verify(&who.node, &departure_bytes(who, how), signature)
+    pub(super) fn is_departure(it: &Departure) -> bool {
+        let signed = departure_bytes(&it.who, it.how);
+        verify(&it.who.node, &signed, &it.signature)
     }
 
     /// Whether the process with this salt speaks for the node that it says.

@@ -19,12 +19,7 @@ fn a_departure_that_its_node_did_not_sign_puts_nobody_out_and_names_the_liar() {
     for generation in [who.generation, Generation(u64::MAX)] {
         let who = Member { generation, ..who };
         let how = crate::wire::native::udp::Farewell::Final;
-        let signature = Vouchers::new(key(1)).sign_departure(&who, how);
-        let rumor = Rumor::Departure {
-            who,
-            how,
-            signature,
-        };
+        let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
         node_1_says(&mut table, &[2, 3], &Frame::Rumors(vec![rumor]));
     }
     let offended = Event::Offended {

@@ -430,7 +430,7 @@ impl Machine {
             ClusterEvent::Up(member) => self.handle_up(member),
             ClusterEvent::Down { node, why } => self.handle_down(now, node, why),
             ClusterEvent::Away { node } => self.push_event(NodeEvent::PeerAway { node }),
-            ClusterEvent::Head { bytes, .. } => self.handle_head_bytes(now, &bytes),
+            ClusterEvent::Head(head) => self.handle_head_bytes(now, &head.bytes),
             ClusterEvent::Message { from, body } => self.handle_application(from, &body),
             ClusterEvent::PushPull { node, address } => self.ask_push_pull(node, address),
             ClusterEvent::Renewed { generation } => {

@@ -288,25 +288,31 @@ pub enum Farewell {
 /// News that spreads from member to member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rumor {
-    /// A head: signed by its author, which only the owner can check.
-    Head {
-        author: NodeId,
-        /// Newer ones have a higher rank.
-        rank: (u64, u64),
-        /// At most [`HEAD_MAX_BYTES`].
-        bytes: Bytes,
-    },
+    Head(Head),
     /// A statement about who is in, which only the owner can check.
     Statement(Bytes),
-    /// A node stopped cleanly.
-    Departure {
-        /// Its last life.
-        who: Contact,
-        /// Whether it will be back.
-        how: Farewell,
-        /// Its own, over [`departure_bytes`].
-        signature: Signature,
-    },
+    Departure(Departure),
+}
+
+/// A head: signed by its author, which only the owner can check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub author: NodeId,
+    /// Newer ones have a higher rank.
+    pub rank: (u64, u64),
+    /// At most [`HEAD_MAX_BYTES`].
+    pub bytes: Bytes,
+}
+
+/// A node stopped cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// Its last life.
+    pub who: Contact,
+    /// Whether it will be back.
+    pub how: Farewell,
+    /// Its own, over [`departure_bytes`].
+    pub signature: Signature,
 }
 
 impl Body {
@@ -358,9 +364,9 @@ impl Frame {
 impl Rumor {
     fn fits(&self) -> bool {
         match self {
-            Self::Head { bytes, .. } => bytes.len() <= HEAD_MAX_BYTES,
+            Self::Head(head) => head.bytes.len() <= HEAD_MAX_BYTES,
             Self::Statement(bytes) => bytes.len() <= STATEMENT_MAX_BYTES,
-            Self::Departure { .. } => true,
+            Self::Departure(_) => true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a member says by gossip in the name of others.
 
 use p2pfs::id::Generation;
-use p2pfs::wire::native::udp::{Contact, Farewell, Frame, Rumor, departure_bytes};
+use p2pfs::wire::native::udp::{Contact, Departure, Farewell, Frame, Rumor, departure_bytes};
 
 use super::*;
 
@@ -21,11 +21,11 @@ fn a_departure_that_a_member_forges_on_the_wire_puts_nobody_out_and_names_it() {
         };
         let how = Farewell::Final;
         let signature = scene.eve.sign_bytes(&departure_bytes(&who, how));
-        let rumor = Rumor::Departure {
+        let rumor = Rumor::Departure(Departure {
             who,
             how,
             signature,
-        };
+        });
         scene.eve.gossip(one, Frame::Rumors(vec![rumor]));
     }
     let how = "what they did not sign";

@@ -381,14 +381,10 @@ impl World {
             return;
         };
         match event {
-            Event::Head {
-                author,
-                rank,
-                bytes,
-            } if *bytes == head_bytes(*author, *rank) => {
-                node.heads.insert(*author, *rank);
+            Event::Head(head) if head.bytes == head_bytes(head.author, head.rank) => {
+                node.heads.insert(head.author, head.rank);
                 cluster
-                    .set_head(now, *author, *rank, bytes.clone())
+                    .set_head(now, head.author, head.rank, head.bytes.clone())
                     .expect("short");
             }
             Event::PushPull { address, .. } => {

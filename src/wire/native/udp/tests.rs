@@ -117,11 +117,11 @@ fn no_answer_to_a_hello_is_longer_than_it() {
 #[test]
 fn what_exceeds_a_limit_is_neither_written_nor_read() {
     let long = Bytes::from(vec![1; PAYLOAD_MAX_BYTES + 1]);
-    let head = Rumor::Head {
+    let head = Rumor::Head(Head {
         author: NodeId::new([1; 32]),
         rank: (1, 1),
         bytes: vec![1; HEAD_MAX_BYTES + 1].into(),
-    };
+    });
     for frame in [
         Frame::Swim(long.clone()),
         Frame::Message(long),
@@ -143,10 +143,12 @@ fn what_exceeds_a_limit_is_neither_written_nor_read() {
 
 #[test]
 fn a_body_and_its_parts_are_taken_at_their_limits_and_not_beyond() {
-    let rumor = |bytes: usize| Rumor::Head {
-        author: NodeId::new([1; 32]),
-        rank: (1, 1),
-        bytes: vec![1; bytes].into(),
+    let rumor = |bytes: usize| {
+        Rumor::Head(Head {
+            author: NodeId::new([1; 32]),
+            rank: (1, 1),
+            bytes: vec![1; bytes].into(),
+        })
     };
     let statement = |bytes: usize| Rumor::Statement(vec![1; bytes].into());
     let body = |rumors: Vec<Rumor>| Body {
