@@ -26,7 +26,7 @@ enum Dial {
     Over(Dialled),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Slot {
     Open(Arc<Connection>),
     Dialling {
@@ -47,14 +47,6 @@ pub(super) struct Pool {
     slots: Mutex<Slots>,
 }
 
-enum Step {
-    Use(Arc<Connection>),
-    Wait {
-        addr: SocketAddr,
-        dial: watch::Receiver<Dial>,
-    },
-}
-
 impl Pool {
     /// The connection to `node`, dialled at `addr` where there is none yet. Tells when the dial
     /// gets on.
@@ -66,9 +58,9 @@ impl Pool {
         progress: Option<&Progress>,
     ) -> Result<Arc<Connection>, NetError> {
         loop {
-            let (dialled, dial) = match shared.pool.step(shared, node, addr, lane)? {
-                Step::Use(connection) => return Ok(connection),
-                Step::Wait { addr, dial } => (addr, dial),
+            let (dialled, dial) = match shared.pool.slot(shared, node, addr, lane)? {
+                Slot::Open(connection) => return Ok(connection),
+                Slot::Dialling { addr, dial } => (addr, dial),
             };
             match outcome(dial, progress).await {
                 // Another address was tried, and failed: ours is still to be tried.
@@ -96,39 +88,31 @@ impl Pool {
         }
     }
 
-    fn step(
+    /// What is there for `node`, or is begun.
+    fn slot(
         &self,
         shared: &Arc<Shared>,
         node: NodeId,
         addr: SocketAddr,
         lane: Lane,
-    ) -> Result<Step, NetError> {
+    ) -> Result<Slot, NetError> {
         let mut slots = self.slots.lock();
         if slots.closed {
             return Err(NetError::Closed);
         }
         match slots.slots.get(&(node, lane)) {
-            Some(Slot::Open(connection)) if connection.is_open() => {
-                return Ok(Step::Use(Arc::clone(connection)));
-            }
-            Some(Slot::Dialling { addr, dial }) if dial.has_changed().is_ok() => {
-                return Ok(Step::Wait {
-                    addr: *addr,
-                    dial: dial.clone(),
-                });
-            }
-            _ => {}
+            Some(Slot::Open(connection)) if !connection.is_open() => {}
+            Some(Slot::Dialling { dial, .. }) if dial.has_changed().is_err() => {}
+            Some(slot) => return Ok(slot.clone()),
+            None => {}
         }
         slots.make_room(shared.limits.dialled)?;
         let (tell, seen) = watch::channel(Dial::Begun);
-        let slot = Slot::Dialling {
-            addr,
-            dial: seen.clone(),
-        };
-        slots.slots.insert((node, lane), slot);
+        let slot = Slot::Dialling { addr, dial: seen };
+        slots.slots.insert((node, lane), slot.clone());
         // A task of its own: who asked first may give up, the others still wait.
         tokio::spawn(dial(Arc::clone(shared), node, addr, lane, tell));
-        Ok(Step::Wait { addr, dial: seen })
+        Ok(slot)
     }
 
     /// Puts the outcome of a dial in its place, before anybody is told.
