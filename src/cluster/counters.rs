@@ -1,6 +1,6 @@
 //! Why datagrams and messages were dropped.
 
-use super::vouch::Doubt;
+use super::event::Offence;
 
 /// How often each thing happened since the start; all of them wrap at 2^64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,11 +68,11 @@ pub(super) enum Dropped {
     NotAMember,
 }
 
-impl From<Doubt> for Dropped {
-    fn from(doubt: Doubt) -> Self {
-        match doubt {
-            Doubt::Forged => Self::Forged,
-            Doubt::AheadOfClock => Self::AheadOfClock,
+impl From<Offence> for Dropped {
+    fn from(what: Offence) -> Self {
+        match what {
+            Offence::SpeaksForOthers => Self::Forged,
+            Offence::AheadOfClock => Self::AheadOfClock,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::id::{Generation, NodeId};
-pub use crate::wire::native::udp::Contact as Member;
 use crate::wire::native::udp::Head;
+pub use crate::wire::native::udp::{Contact as Member, Farewell as Leave};
 
 /// Something that the owner should know or do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,15 +99,6 @@ pub enum DownReason {
     Left,
     /// It is no member any more.
     Expelled,
-}
-
-/// Which farewell to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    /// Back soon: a restart or a stop of the service.
-    Away,
-    /// For good.
-    Final,
 }
 
 /// What is thought of a member.

@@ -35,10 +35,6 @@ impl Cluster {
     /// process may end. From now on nothing is heard but messages.
     pub fn leave(&mut self, now: Instant, how: Leave) {
         if self.leaving.is_none() {
-            let how = match how {
-                Leave::Away => Farewell::Away,
-                Leave::Final => Farewell::Final,
-            };
             self.leaving = Some(Leaving {
                 how,
                 left: FAREWELLS,

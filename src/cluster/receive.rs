@@ -2,7 +2,6 @@
 
 use super::event::Offence;
 use super::identity::is_beyond;
-use super::vouch::Doubt;
 use super::*;
 use crate::wire::native::udp::{Contact, SignedContact};
 use links::{Arrival, Introduction};
@@ -81,7 +80,7 @@ impl Cluster {
             Frame::Life(life) if life.contact.node == from.node => {
                 match self.vouchers.check_life(&life) {
                     Ok(()) => self.vouchers.keep(life),
-                    Err(doubt) => self.blame(from.node, doubt),
+                    Err(what) => self.blame(from.node, what),
                 }
             }
             Frame::Unintroduced => {
@@ -118,7 +117,7 @@ impl Cluster {
         let (roster, from_node) = (&mut self.roster, from.node);
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
-            Ok(Some((who, doubt))) => self.blame(who, doubt),
+            Ok(Some((who, what))) => self.blame(who, what),
             Err(Refused::Outlived(known)) => {
                 self.links
                     .send(now, address, Frame::Outlived { known: *known });
@@ -141,18 +140,14 @@ impl Cluster {
             }
             Rumor::Departure(departure) => match Vouchers::is_departure(&departure) {
                 true => self.hear_departure(now, departure),
-                false => self.blame(from, Doubt::Forged),
+                false => self.blame(from, Offence::SpeaksForOthers),
             },
         }
     }
 
     /// Counts what a member said that its subject did not sign, and tells of each member once.
-    fn blame(&mut self, who: NodeId, doubt: Doubt) {
-        self.links.counters.count(doubt.into());
-        let what = match doubt {
-            Doubt::Forged => Offence::SpeaksForOthers,
-            Doubt::AheadOfClock => Offence::AheadOfClock,
-        };
+    fn blame(&mut self, who: NodeId, what: Offence) {
+        self.links.counters.count(what.into());
         if self.blamed.len() < MEMBERS_MAX && self.blamed.insert((who, what)) {
             self.tell(Event::Offended { node: who, what });
         }
@@ -165,9 +160,9 @@ impl Cluster {
         if heard.node != me.node || !is_beyond(&heard, &me) {
             return false;
         }
-        if let Err(doubt) = self.vouchers.check_life(known) {
-            if doubt == Doubt::Forged {
-                self.blame(teller, doubt);
+        if let Err(what) = self.vouchers.check_life(known) {
+            if what == Offence::SpeaksForOthers {
+                self.blame(teller, what);
             }
             return false;
         }

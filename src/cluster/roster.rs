@@ -19,8 +19,9 @@ use rand::rngs::StdRng;
 
 use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
 use super::counters::Counters;
+use super::event::Offence;
 use super::identity::Life;
-use super::vouch::{Doubt, LifeCodec, Vouchers, decode_signed};
+use super::vouch::{LifeCodec, Vouchers, decode_signed};
 use crate::bucket::TokenBucket;
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Contact, Signature, SignedContact};
@@ -60,7 +61,7 @@ pub(super) enum Refused {
 }
 
 /// What was taken, and whom it shows in a bad light.
-pub(super) type Blame = Option<(NodeId, Doubt)>;
+pub(super) type Blame = Option<(NodeId, Offence)>;
 
 /// The engine and what it asked for.
 pub(super) struct Roster {
@@ -218,20 +219,15 @@ impl Roster {
                 contact: update.id().0,
                 signature: *signature,
             };
-            match self.vouchers.check_life(&life) {
+            let checked = self.vouchers.check_life(&life);
+            match checked {
                 Ok(()) => self.vouchers.keep(life),
                 // whoever has lost a signature says so
-                Err(Doubt::Forged) if *signature == Signature::default() => return false,
-                Err(Doubt::Forged) => {
-                    blame = Some((teller, Doubt::Forged));
-                    return false;
-                }
-                Err(Doubt::AheadOfClock) => {
-                    blame = Some((life.contact.node, Doubt::AheadOfClock));
-                    return false;
-                }
+                Err(Offence::SpeaksForOthers) if *signature == Signature::default() => {}
+                Err(what @ Offence::SpeaksForOthers) => blame = Some((teller, what)),
+                Err(what @ Offence::AheadOfClock) => blame = Some((life.contact.node, what)),
             }
-            true
+            checked.is_ok()
         });
         let believed = believed.map(|(update, _)| update.clone()).collect();
         (believed, blame)

@@ -13,6 +13,7 @@ use foca::{Codec, Header, Member, PostcardCodec};
 use parking_lot::Mutex;
 
 use super::config::MEMBERS_MAX;
+use super::event::Offence;
 use super::identity::{Life, is_beyond};
 use crate::id::{Generation, NodeId};
 use crate::trust::{NodeKey, verify};
@@ -24,15 +25,6 @@ use crate::wire::native::udp::{
 /// are wrong by hours where somebody set them by hand or to the wrong zone.
 pub const GENERATION_AHEAD_MAX_S: u64 = 24 * 3600;
 const SIGNATURE_BYTES: usize = 64;
-
-/// Why a life is not believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Its node did not sign it.
-    Forged,
-    /// It begins long after now.
-    AheadOfClock,
-}
 
 /// The signed lives that are known. Clones are the same.
 #[derive(Clone)]
@@ -91,16 +83,16 @@ impl Vouchers {
     }
 
     /// Whether the process with this salt speaks for the node that it says.
-    pub(super) fn check(&self, salt: &Salt, it: &Credentials) -> Result<(), Doubt> {
+    pub(super) fn check(&self, salt: &Salt, it: &Credentials) -> Result<(), Offence> {
         self.check_life(&it.who)?;
         let node = it.who.contact.node;
         let bytes = Credentials::bound_bytes(&node, salt, &it.exchange);
         let is_bound = verify(&node, &bytes, &it.binding);
-        is_bound.then_some(()).ok_or(Doubt::Forged)
+        is_bound.then_some(()).ok_or(Offence::SpeaksForOthers)
     }
 
     /// Whether the node has signed this life, and lives it already.
-    pub(super) fn check_life(&self, signed: &SignedContact) -> Result<(), Doubt> {
+    pub(super) fn check_life(&self, signed: &SignedContact) -> Result<(), Offence> {
         let contact = signed.contact;
         {
             let table = self.table.lock();
@@ -108,7 +100,7 @@ impl Vouchers {
                 .latest
                 .is_some_and(|latest| contact.generation > latest)
             {
-                return Err(Doubt::AheadOfClock);
+                return Err(Offence::AheadOfClock);
             }
             if table.known.get(&contact.node) == Some(signed) {
                 return Ok(());
@@ -129,7 +121,7 @@ impl Vouchers {
             .iter()
             .any(is_signed)
             .then_some(())
-            .ok_or(Doubt::Forged)
+            .ok_or(Offence::SpeaksForOthers)
     }
 
     /// Remembers a life that was checked; the latest of each node stays.
@@ -267,7 +259,7 @@ mod tests {
                 contact: changed,
                 ..signed
             };
-            assert_eq!(ours.check_life(&forged), Err(Doubt::Forged));
+            assert_eq!(ours.check_life(&forged), Err(Offence::SpeaksForOthers));
         }
     }
 
@@ -282,7 +274,7 @@ mod tests {
         signed.contact.address = "10.0.0.5:1378".parse().unwrap();
         assert_eq!(vouchers.check_life(&signed), Ok(()));
         signed.contact.address = "10.0.0.5:1379".parse().unwrap();
-        assert_eq!(vouchers.check_life(&signed), Err(Doubt::Forged));
+        assert_eq!(vouchers.check_life(&signed), Err(Offence::SpeaksForOthers));
     }
 
     #[test]
@@ -295,7 +287,7 @@ mod tests {
         assert_eq!(vouchers.check_life(&life(latest)), Ok(()));
         for late in [latest + 1, u64::MAX] {
             let refused = vouchers.check_life(&life(late));
-            assert_eq!(refused, Err(Doubt::AheadOfClock));
+            assert_eq!(refused, Err(Offence::AheadOfClock));
         }
     }
 
@@ -305,7 +297,10 @@ mod tests {
         let vouchers = Vouchers::new(one.clone());
         let good = vouchers.credentials(contact(&one, 1), &[1; 16], [2; 32]);
         assert_eq!(vouchers.check(&[1; 16], &good), Ok(()));
-        assert_eq!(vouchers.check(&[3; 16], &good), Err(Doubt::Forged));
+        assert_eq!(
+            vouchers.check(&[3; 16], &good),
+            Err(Offence::SpeaksForOthers)
+        );
         let others = Vouchers::new(other.clone()).sign(contact(&other, 1));
         for bad in [
             Credentials {
@@ -317,7 +312,10 @@ mod tests {
                 ..good
             },
         ] {
-            assert_eq!(vouchers.check(&[1; 16], &bad), Err(Doubt::Forged));
+            assert_eq!(
+                vouchers.check(&[1; 16], &bad),
+                Err(Offence::SpeaksForOthers)
+            );
         }
     }
 }

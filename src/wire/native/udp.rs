@@ -276,12 +276,12 @@ pub enum Frame {
     Message(Bytes),
 }
 
-/// Why a node says goodbye.
+/// Which farewell a node says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Farewell {
-    /// It will be back soon: a restart.
+    /// Back soon: a restart or a stop of the service.
     Away,
-    /// It left the cluster.
+    /// For good.
     Final,
 }
 
