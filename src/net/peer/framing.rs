@@ -1,9 +1,9 @@
 //! Frames on a byte stream: whole ones, within their limits and their time, or the reason why not.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout};
 
@@ -153,11 +153,9 @@ pub(super) async fn write_frame<W: AsyncWrite + Unpin>(
     frame: &Frame,
     limits: &PeerLimits,
 ) -> Result<(), DropReason> {
-    let written = timeout(
-        limits.frame_time(frame.len_bytes()),
-        write_parts(stream, frame),
-    )
-    .await;
+    let mut parts = Buf::chain(&frame.header[..], &frame.body[..]);
+    let time = limits.frame_time(frame.len_bytes());
+    let written = timeout(time, stream.write_all_buf(&mut parts)).await;
     let written = written.map_err(|_| DropReason::SlowReader)?;
     written.map_err(|error| io_reason(&error))
 }
@@ -170,26 +168,6 @@ pub(super) async fn flush<W: AsyncWrite + Unpin>(
     let flushed = timeout(limits.frame_grace, stream.flush()).await;
     let flushed = flushed.map_err(|_| DropReason::SlowReader)?;
     flushed.map_err(|error| io_reason(&error))
-}
-
-async fn write_parts<W: AsyncWrite + Unpin>(stream: &mut W, frame: &Frame) -> io::Result<()> {
-    let mut written = 0;
-    while written < frame.len_bytes() {
-        let step = if written < HEADER_BYTES {
-            let parts = [
-                IoSlice::new(&frame.header[written..]),
-                IoSlice::new(&frame.body),
-            ];
-            stream.write_vectored(&parts).await?
-        } else {
-            stream.write(&frame.body[written - HEADER_BYTES..]).await?
-        };
-        if step == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        written += step;
-    }
-    Ok(())
 }
 
 pub(super) fn reason_of(error: &WireError) -> DropReason {
