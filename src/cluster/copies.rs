@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Cluster;
 use super::config::MEMBERS_MAX;
 use super::event::Event;
+use super::{Cluster, oldest};
 use crate::id::NodeId;
 use crate::wire::native::udp::{Contact, Salt};
 
@@ -167,8 +167,7 @@ impl Copies {
             return false;
         }
         if looked.is_none() && self.looked.len() >= PLACES_MAX {
-            let oldest = self.looked.iter().min_by_key(|(_, at)| **at);
-            let oldest = oldest.map(|(address, _)| *address);
+            let oldest = oldest(&self.looked, |at| *at);
             oldest.and_then(|address| self.looked.remove(&address));
         }
         self.looked.insert(address, now);

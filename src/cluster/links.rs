@@ -33,6 +33,7 @@ use super::config::{
 };
 use super::counters::{Counters, Dropped};
 use super::event::Transmit;
+use super::oldest;
 use super::pair::{Exchange, PairKey};
 use super::seal::{SealKey, Sealer};
 use super::vouch::Vouchers;
@@ -344,11 +345,7 @@ impl Links {
     /// The link to `address`; where the table is full, the one that was silent longest goes.
     fn link(&mut self, now: Instant, address: SocketAddr) -> &mut Link {
         if !self.links.contains_key(&address) && self.links.len() >= LINKS_MAX {
-            let oldest = self
-                .links
-                .iter()
-                .min_by_key(|(_, link)| link.heard)
-                .map(|(at, _)| *at);
+            let oldest = oldest(&self.links, |link| link.heard);
             oldest.into_iter().for_each(|address| self.forget(address));
             // what was proven lately to a link that is gone must not prove it again
             self.cookies.renew(self.rng.random());

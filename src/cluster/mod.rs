@@ -484,5 +484,11 @@ fn mixed(seed: u64, me: NodeId, generation: Generation) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// Who is to make room in a full table.
+fn oldest<K: Copy, V, T: Ord>(table: &BTreeMap<K, V>, since: impl Fn(&V) -> T) -> Option<K> {
+    let oldest = table.iter().min_by_key(|(_, it)| since(it));
+    oldest.map(|(key, _)| *key)
+}
+
 #[cfg(test)]
 mod tests;

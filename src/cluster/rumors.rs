@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
+use super::oldest;
 use crate::id::{Generation, NodeId};
 use crate::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
 
@@ -79,14 +80,8 @@ impl Rumors {
             return false;
         }
         if !self.heads.contains_key(&author) && self.heads.len() >= HEADS_MAX {
-            let oldest = self
-                .heads
-                .iter()
-                .min_by_key(|(_, h)| h.confirmed)
-                .map(|(id, _)| *id);
-            oldest
-                .into_iter()
-                .for_each(|author| self.forget_head(&author));
+            let oldest = oldest(&self.heads, |held| held.confirmed);
+            oldest.iter().for_each(|author| self.forget_head(author));
         }
         self.confirmations += 1;
         let confirmed = self.confirmations;
@@ -161,14 +156,8 @@ impl Rumors {
             return false;
         }
         if self.departures.len() >= DEPARTURES_MAX {
-            let oldest = self
-                .departures
-                .iter()
-                .min_by_key(|(_, (_, at))| *at)
-                .map(|(node, _)| *node);
-            oldest
-                .into_iter()
-                .for_each(|node| self.forget_departure(&node));
+            let oldest = oldest(&self.departures, |(_, at)| *at);
+            oldest.iter().for_each(|node| self.forget_departure(node));
         }
         self.departures.insert(who.node, (departure, now));
         self.heat(Key::Departure(who.node), DEPARTURE_ROUNDS, now);

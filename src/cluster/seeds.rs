@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::Cluster;
 use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
 use super::links::canonical;
+use super::{Cluster, oldest};
 use crate::bucket::TokenBucket;
 use crate::id::NodeId;
 
@@ -101,8 +101,7 @@ impl Seeds {
             return false;
         }
         if again.is_none() && self.hinted.len() >= HINTS_MAX {
-            let oldest = self.hinted.iter().min_by_key(|(_, at)| **at);
-            let oldest = oldest.map(|(address, _)| *address);
+            let oldest = oldest(&self.hinted, |at| *at);
             oldest.and_then(|address| self.hinted.remove(&address));
         }
         self.hinted.insert(address, now);
