@@ -10,14 +10,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::net::socket::take_up_tcp;
+use crate::net::socket::{listen_tcp, take_up_tcp};
 use crate::wire::mesh::{DecodeError, Decoder, Item};
 
 /// How long dialling may take, as in the old programs.
@@ -35,8 +34,6 @@ pub const LINES_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(2);
 /// What is read at once.
 const STEP_BYTES: usize = 256 << 10;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 64;
 
 /// Why a connection is of no more use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +66,7 @@ pub struct Piece {
 /// # Errors
 /// What the system says.
 pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&at.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    listen_tcp(at)
 }
 
 /// Takes up the listening socket of an earlier process.

@@ -14,16 +14,18 @@ const BACKLOG: i32 = 256;
 
 /// A listening socket. Its buffers are left to the kernel, which grows them with the link; a fixed
 /// size would be cut at `net.core.wmem_max`, far below what it grows to.
+pub(super) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address, Type::STREAM, Protocol::TCP)?;
+    // A restarted daemon takes its port again while old connections are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// As [`listen_tcp`], with the address in the error.
 pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, NetError> {
-    let open = || -> io::Result<TcpListener> {
-        let socket = open(address, Type::STREAM, Protocol::TCP)?;
-        // A restarted daemon takes its port again while old connections are in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|error| bind_error(address, &error))
+    listen_tcp(address).map_err(|error| bind_error(address, &error))
 }
 
 /// A listening socket of an earlier process.
