@@ -40,6 +40,7 @@ use super::vouch::Vouchers;
 use super::window::ReplayWindow;
 use crate::bucket::TokenBucket;
 use crate::trust::Keyring;
+use crate::wire::canonical;
 use crate::wire::native::udp::{
     Body, Contact, Credentials, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof,
     Salt, SaltTag, SignedContact, TAG_BYTES, Token,
@@ -450,21 +451,6 @@ fn tag(salt: &Salt) -> SaltTag {
     let mut tag = SaltTag::default();
     tag.copy_from_slice(&salt[..8]);
     tag
-}
-
-/// One form for each address: an IPv4 peer that a dual-stack socket shows in IPv6 is itself, and
-/// the flow label, which the sender may change, is left out.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(mut six) => match six.ip().to_ipv4_mapped() {
-            Some(four) => SocketAddr::from((four, six.port())),
-            None => {
-                six.set_flowinfo(0);
-                SocketAddr::V6(six)
-            }
-        },
-        four => four,
-    }
 }
 
 #[cfg(test)]

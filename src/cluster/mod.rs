@@ -42,6 +42,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::id::{Generation, NodeId};
 use crate::trust::{Keyring, NodeKey};
+use crate::wire::canonical;
 use crate::wire::native::udp::{Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor};
 
 mod config;
@@ -156,7 +157,7 @@ impl Cluster {
         let mut rng = StdRng::from_seed(mixed(seed, me, generation));
         let me = Member {
             node: me,
-            address: links::canonical(advertised),
+            address: canonical(advertised),
             generation,
         };
         let vouchers = Vouchers::new(key);

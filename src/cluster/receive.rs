@@ -51,7 +51,7 @@ impl Cluster {
         }
         if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
             let port = me.address.port();
-            let address = SocketAddr::new(links::canonical(peer.reached).ip(), port);
+            let address = SocketAddr::new(canonical(peer.reached).ip(), port);
             self.roster.move_to(now, address);
         }
         if let Some(known) = peer.known {

@@ -15,10 +15,10 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::config::{GREETINGS_MAX, HINTS_PER_S, SEEDS_MAX};
-use super::links::canonical;
 use super::{Cluster, oldest};
 use crate::bucket::TokenBucket;
 use crate::id::NodeId;
+use crate::wire::canonical;
 
 /// The pauses between greetings while nobody is known; the last one repeats.
 const ALONE_GAPS_MS: [u64; 9] = [250, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000];

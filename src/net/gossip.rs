@@ -9,7 +9,8 @@ use socket2::{Protocol, SockRef, Type};
 use tokio::net::UdpSocket;
 
 use crate::net::NetError;
-use crate::net::socket::{bind_error, canonical, check_fits, open};
+use crate::net::socket::{bind_error, check_fits, open};
+use crate::wire::canonical;
 
 /// The buffers asked of the kernel in each direction, which may grant less
 /// (`net.core.rmem_max`): 4 MiB hold some 3,000 datagrams while the owner is busy.

@@ -66,14 +66,6 @@ pub(super) fn bind_error(address: SocketAddr, error: &io::Error) -> NetError {
     }
 }
 
-/// The address as everyone writes it: an IPv4 peer of a socket for both families is IPv4.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        ip if ip == address.ip() => address,
-        ip => SocketAddr::new(ip, address.port()),
-    }
-}
-
 /// Whether an address is ours: our port, on the address that we listen on or, where that is all of
 /// them, on any of this machine.
 pub fn is_own(bound: SocketAddr, address: SocketAddrV4) -> bool {
@@ -90,14 +82,6 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_ipv4_peer_is_ipv4_on_a_socket_for_both_families() {
-        let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().unwrap();
-        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
-        let v6: SocketAddr = "[2001:db8::1]:7".parse().unwrap();
-        assert_eq!(canonical(v6), v6);
-    }
 
     #[test]
     fn whoever_listens_on_all_addresses_knows_each_of_this_machine_as_its_own() {

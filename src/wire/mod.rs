@@ -7,6 +7,8 @@ pub mod legacy;
 pub mod mesh;
 pub mod native;
 
+use std::net::SocketAddr;
+
 /// Why bytes from outside are not a message. The sender is at fault; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -26,4 +28,32 @@ pub enum WireError {
         /// What it should have been.
         what: &'static str,
     },
+}
+
+/// One form for each address: an IPv4 peer that a dual-stack socket shows in IPv6 is itself, and
+/// the flow label, which the sender may change, is left out.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut six) => match six.ip().to_ipv4_mapped() {
+            Some(four) => SocketAddr::from((four, six.port())),
+            None => {
+                six.set_flowinfo(0);
+                SocketAddr::V6(six)
+            }
+        },
+        four => four,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_has_one_address_however_the_socket_shows_it() {
+        let mapped: SocketAddr = "[::ffff:10.0.0.1]:5".parse().unwrap();
+        assert_eq!(canonical(mapped), "10.0.0.1:5".parse().unwrap());
+        let six: SocketAddr = "[fd00::1]:5".parse().unwrap();
+        assert_eq!(canonical(six), six);
+    }
 }

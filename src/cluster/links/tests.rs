@@ -410,14 +410,6 @@ fn a_silent_link_is_forgotten() {
 }
 
 #[test]
-fn one_peer_has_one_address_however_the_socket_shows_it() {
-    let mapped: SocketAddr = "[::ffff:10.0.0.1]:5".parse().unwrap();
-    assert_eq!(canonical(mapped), "10.0.0.1:5".parse().unwrap());
-    let six: SocketAddr = "[fd00::1]:5".parse().unwrap();
-    assert_eq!(canonical(six), six);
-}
-
-#[test]
 fn a_hello_has_the_size_that_no_answer_reaches() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);

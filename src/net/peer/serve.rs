@@ -24,7 +24,7 @@ use super::register::Place;
 use super::room::Target;
 use super::tls::{peer_of, write_ahead};
 use crate::id::NodeId;
-use crate::net::socket::canonical;
+use crate::wire::canonical;
 use crate::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
 
 /// The first byte of a TLS connection (a handshake record, RFC 8446, section 5.1).
