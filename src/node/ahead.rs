@@ -13,10 +13,7 @@ impl NodeContent {
     }
 
     pub(super) fn ask_in_batches(&self, files: &[WholeFile]) {
-        let small = |file: &WholeFile| SmallFile {
-            hash: file.hash,
-            size_bytes: file.size_bytes,
-        };
+        let small = |file: &WholeFile| SmallFile::new(file.hash, file.size_bytes);
         let files: Vec<SmallFile> = files.iter().map(small).collect();
         self.batches.ask(&files);
     }

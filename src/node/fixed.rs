@@ -70,10 +70,7 @@ impl FixedVersion {
     }
 
     pub fn small(&self) -> SmallFile {
-        SmallFile {
-            hash: self.hash,
-            size_bytes: self.size_bytes,
-        }
+        SmallFile::new(self.hash, self.size_bytes)
     }
 
     /// Whether some of it may have to come from other nodes yet.

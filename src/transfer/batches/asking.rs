@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::table::Batch;
 use super::{BATCH_TARGET_BYTES, Inner, REST, Reading};
 use crate::cache::Stored;
-use crate::digest::{self, ContentKey, DigestError, Verified};
+use crate::digest::{self, DigestError, Verified};
 use crate::extent::{ByteRange, CHUNK_BYTES};
 use crate::id::NodeId;
 use crate::net::NetError;
@@ -150,8 +150,7 @@ impl Inner {
         self.fetcher.gave(node, given_bytes);
         if let Some(file) = lie {
             self.table.lock().rest(node, Instant::now(), LIED_REST);
-            self.fetcher
-                .lied(node, ContentKey::new(file.hash, file.size_bytes));
+            self.fetcher.lied(node, file);
         }
         for (file, proven) in &verified {
             self.store(file, proven);

@@ -9,6 +9,8 @@
 use bytes::Bytes;
 
 use crate::digest::ContentHash;
+/// One file of a batch, of 1 to [`BATCH_FILE_MAX_BYTES`].
+pub use crate::digest::ContentKey as SmallFile;
 use crate::extent::CHUNK_BYTES;
 use crate::wire::WireError;
 
@@ -31,15 +33,6 @@ pub(super) const BATCH_ANSWER_MAX_BYTES: usize =
 const HERE: u8 = 0;
 const GONE: u8 = 1;
 const NOT_HERE: u8 = 2;
-
-/// One file of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SmallFile {
-    /// Which content.
-    pub hash: ContentHash,
-    /// Its size: 1 to [`BATCH_FILE_MAX_BYTES`].
-    pub size_bytes: u64,
-}
 
 /// What became of one file of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
