@@ -19,7 +19,6 @@ use super::framing::{FrameReader, reason_of};
 use super::greet::prove;
 use super::limits::{BULK_READ_BYTES, PeerLimits, TLS_WRITE_BYTES, URGENT_READ_BYTES};
 use super::line::{Check, Line, OnAnswer, Progress, Waiter};
-use super::mark::Markable;
 use super::outbound::Outbound;
 use super::polite::{LastReading, Polite};
 use super::tls::{nameless, peer_of, speaks_batches, write_ahead};

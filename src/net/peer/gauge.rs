@@ -1,10 +1,13 @@
 //! What the kernel knows of a TCP connection: `TCP_INFO` of `tcp(7)`.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+
+use super::mark::mark;
 
 /// A reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +26,15 @@ pub(super) struct Reading {
     pub unsent_bytes: u64,
 }
 
-/// What can be read of.
-pub(super) trait Gauge {
+/// A connection of which the kernel can be asked.
+pub(super) trait Link {
     /// Nothing where the system does not say.
     fn read_gauge(&self) -> Option<Reading>;
+    /// See [`mark`].
+    fn mark(&self, code_point: u8) -> io::Result<()>;
 }
 
-impl Gauge for TcpStream {
+impl Link for TcpStream {
     fn read_gauge(&self) -> Option<Reading> {
         let info = info_of(self)?;
         let unacked_bytes = u64::from(info.tcpi_unacked) * u64::from(info.tcpi_snd_mss);
@@ -43,12 +48,20 @@ impl Gauge for TcpStream {
             unsent_bytes,
         })
     }
+
+    fn mark(&self, code_point: u8) -> io::Result<()> {
+        mark(self, code_point)
+    }
 }
 
 #[cfg(test)]
-impl Gauge for tokio::io::DuplexStream {
+impl Link for tokio::io::DuplexStream {
     fn read_gauge(&self) -> Option<Reading> {
         None
+    }
+
+    fn mark(&self, _: u8) -> io::Result<()> {
+        Ok(())
     }
 }
 

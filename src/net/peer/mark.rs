@@ -15,28 +15,14 @@ const ECN_BITS: u32 = 2;
 /// `TC_PRIO_FILLER` of <linux/pkt_sched.h>: the last band of the kernel's own queues.
 const PRIORITY_FILLER: u32 = 1;
 
-/// What a connection may be marked by.
-pub(super) trait Markable {
-    /// Asks for this code point (DSCP, 0 to 63) on everything that is sent from now on.
-    fn mark(&self, code_point: u8) -> io::Result<()>;
-}
-
-impl Markable for TcpStream {
-    fn mark(&self, code_point: u8) -> io::Result<()> {
-        let (socket, class) = (SockRef::from(self), u32::from(code_point) << ECN_BITS);
-        if self.local_addr()?.is_ipv6() {
-            socket.set_tclass_v6(class)?;
-        }
-        // also of an IPv6 socket: it may carry IPv4
-        socket.set_tos_v4(class)?;
-        // the code point has set another one, so this comes after it
-        socket.set_priority(PRIORITY_FILLER)
+/// Asks for this code point (DSCP, 0 to 63) on everything that is sent from now on.
+pub(super) fn mark(stream: &TcpStream, code_point: u8) -> io::Result<()> {
+    let (socket, class) = (SockRef::from(stream), u32::from(code_point) << ECN_BITS);
+    if stream.local_addr()?.is_ipv6() {
+        socket.set_tclass_v6(class)?;
     }
-}
-
-#[cfg(test)]
-impl Markable for tokio::io::DuplexStream {
-    fn mark(&self, _: u8) -> io::Result<()> {
-        Ok(())
-    }
+    // also of an IPv6 socket: it may carry IPv4
+    socket.set_tos_v4(class)?;
+    // the code point has set another one, so this comes after it
+    socket.set_priority(PRIORITY_FILLER)
 }

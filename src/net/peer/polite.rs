@@ -14,8 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use super::distances::FarEnd;
-use super::gauge::{Gauge, Reading};
-use super::mark::Markable;
+use super::gauge::{Link, Reading};
 use super::room::{Room, Target};
 
 /// What the kernel last said of a connection. Clones are of the same connection.
@@ -96,7 +95,12 @@ impl<S> Polite<S> {
     }
 }
 
-impl<S: Gauge> Polite<S> {
+impl<S: Link> Polite<S> {
+    /// See [`Link::mark`].
+    pub(super) fn mark(&self, code_point: u8) -> io::Result<()> {
+        self.stream.mark(code_point)
+    }
+
     /// How many bytes may go now.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
         loop {
@@ -126,7 +130,7 @@ impl<S: Gauge> Polite<S> {
     }
 }
 
-impl<S: Gauge + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
+impl<S: Link + AsyncWrite + Unpin> AsyncWrite for Polite<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -187,12 +191,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Polite<S> {
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.has_heard |= buffer.filled().len() > before;
         outcome
-    }
-}
-
-impl<S: Markable> Markable for Polite<S> {
-    fn mark(&self, code_point: u8) -> io::Result<()> {
-        self.stream.mark(code_point)
     }
 }
 

@@ -14,10 +14,9 @@ use super::Shared;
 use super::counters::DropReason;
 use super::distances::FarEnd;
 use super::framing::{FrameReader, Pulse, reason_of};
-use super::gauge::Gauge;
+use super::gauge::Link;
 use super::greet::{Admission, Door, admit};
 use super::limits::{SERVE_READ_BYTES, TLS_WRITE_BYTES};
-use super::mark::Markable;
 use super::outbound::Outbound;
 use super::polite::{LastReading, Polite};
 use super::register::Place;
@@ -148,7 +147,7 @@ pub(super) async fn serve_stream<S>(
     place: Place,
 ) -> DropReason
 where
-    S: AsyncRead + AsyncWrite + Gauge + Markable + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Link + Unpin + Send + 'static,
 {
     let stream = Polite::new(stream);
     let greeted = timeout(shared.limits.handshake, greet(shared, stream)).await;

@@ -8,7 +8,7 @@ use socket2::{SockRef, Socket};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::mark::Markable;
+use super::super::mark::mark;
 use super::super::{Lane, PeerLimits};
 use super::harness::*;
 
@@ -70,7 +70,7 @@ async fn sockets_of_ipv6_are_marked_by_their_traffic_class() {
     };
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
     let stream = stream.unwrap();
-    stream.mark(1).unwrap();
+    mark(&stream, 1).unwrap();
     let socket = SockRef::from(&stream);
     assert_eq!(socket.tclass_v6().unwrap(), LE);
     assert_eq!(socket.priority().unwrap(), 1);
