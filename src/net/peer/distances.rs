@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -36,20 +35,6 @@ impl Distances {
         let known = by_address.get_or_insert_mut(address, LeastLately::default);
         known.note(now.into_std(), SPAN, least);
         known.get().unwrap_or(least)
-    }
-}
-
-/// One of these addresses.
-#[derive(Clone, Debug)]
-pub(super) struct FarEnd {
-    pub distances: Arc<Distances>,
-    pub address: IpAddr,
-}
-
-impl FarEnd {
-    /// As [`Distances::note`].
-    pub(super) fn note(&self, now: Instant, least: Duration) -> Duration {
-        self.distances.note(now, self.address, least)
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Room`] has the rule.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-use super::distances::FarEnd;
+use super::distances::Distances;
 use super::gauge::{Link, Reading};
 use super::room::{Room, Target};
 
@@ -58,7 +59,7 @@ impl LastReading {
 pub(super) struct Polite<S> {
     stream: S,
     room: Room,
-    far_end: Option<FarEnd>,
+    far_end: Option<(Arc<Distances>, IpAddr)>,
     last: LastReading,
     look: Pin<Box<Sleep>>,
     waits: bool,
@@ -79,9 +80,9 @@ impl<S> Polite<S> {
         }
     }
 
-    /// Holds back what would make a queue longer than that.
-    pub(super) fn keep_to(&mut self, target: Target, far_end: FarEnd) {
-        (self.room.target, self.far_end) = (Some(target), Some(far_end));
+    /// Holds back what would make a queue longer than that, by how far this address is.
+    pub(super) fn keep_to(&mut self, target: Target, distances: Arc<Distances>, address: IpAddr) {
+        (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
     }
 
     /// Whether the other end has said anything.
@@ -115,8 +116,8 @@ impl<S: Link> Polite<S> {
             let Some(mut reading) = self.stream.read_gauge() else {
                 return Poll::Ready(usize::MAX);
             };
-            if let Some(far_end) = &self.far_end {
-                reading.least = far_end.note(now, reading.least);
+            if let Some((distances, address)) = &self.far_end {
+                reading.least = distances.note(now, *address, reading.least);
             }
             let room = self.room.take(now, &reading);
             self.last.set(now, reading);

@@ -12,7 +12,6 @@ use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::counters::DropReason;
-use super::distances::FarEnd;
 use super::framing::{FrameReader, Pulse, reason_of};
 use super::gauge::Link;
 use super::greet::{Admission, Door, admit};
@@ -159,11 +158,8 @@ where
         return DropReason::Enrolled;
     };
     let link = stream.get_mut().0.get_mut();
-    let far_end = FarEnd {
-        distances: Arc::clone(&shared.distances),
-        address: addr.ip(),
-    };
-    link.keep_to(Target::of(lane), far_end);
+    let distances = Arc::clone(&shared.distances);
+    link.keep_to(Target::of(lane), distances, addr.ip());
     if let Some(code_point) = shared.limits.code_point(lane) {
         let _unmarked = link.mark(code_point);
     }
