@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use super::epochs::Epochs;
 use super::ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX};
@@ -160,17 +160,18 @@ impl Keyring {
 
     /// The secret that we prove and seal with.
     pub fn current(&self) -> Arc<EpochSecret> {
-        self.epochs().sealing()
+        self.epochs.read().sealing()
     }
 
     /// The secret that whoever joins now is given: it may not seal yet.
     pub fn newest(&self) -> Arc<EpochSecret> {
-        self.epochs().newest()
+        self.epochs.read().newest()
     }
 
     /// The secret of an epoch that we know.
     pub fn by_id(&self, id: EpochId) -> Option<Arc<EpochSecret>> {
-        self.epochs()
+        self.epochs
+            .read()
             .all()
             .find(|secret| secret.id() == id)
             .cloned()
@@ -178,14 +179,14 @@ impl Keyring {
 
     /// All secrets, the current one first.
     pub fn all(&self) -> Vec<Arc<EpochSecret>> {
-        self.epochs().all().cloned().collect()
+        self.epochs.read().all().cloned().collect()
     }
 
     /// Says what time it is, in seconds since 1970: new secrets come into use and old ones end.
     pub fn tick(&self, now_s: u64) {
         self.now_s.store(now_s, Ordering::Relaxed);
-        if self.epochs().is_due(now_s) {
-            self.epochs_mut().tick(now_s);
+        if self.epochs.read().is_due(now_s) {
+            self.epochs.write().tick(now_s);
         }
     }
 
@@ -274,7 +275,7 @@ impl Keyring {
 
     /// Statements that others should hear, each once.
     pub fn take_news(&self) -> Vec<SignedStatement> {
-        std::mem::take(&mut *self.news())
+        std::mem::take(&mut *self.news.lock())
     }
 
     /// Takes in a chain that a node shows, and says whether the node is a member then.
@@ -289,7 +290,7 @@ impl Keyring {
     /// kept on disk counts nevertheless, until the next start.
     pub fn hear_news(&self, bytes: &[u8]) -> Option<Fault> {
         let (taken, fault) = self.hear(bytes, 1);
-        self.news().extend(taken);
+        self.news.lock().extend(taken);
         fault
     }
 
@@ -385,7 +386,7 @@ impl Keyring {
             let mut ledger = ledger.write();
             claims(&mut ledger)?
         };
-        self.news().extend(stated);
+        self.news.lock().extend(stated);
         self.changed()
     }
 
@@ -413,8 +414,8 @@ impl Keyring {
             file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
         }
         *ledger.write() = joined;
-        *self.epochs_mut() = Epochs::new(secret);
-        self.news().clear();
+        *self.epochs.write() = Epochs::new(secret);
+        self.news.lock().clear();
         self.changed()
     }
 
@@ -441,7 +442,7 @@ impl Keyring {
         if let Some(directory) = self.kept_in() {
             file::replace(&directory.join(SECRET_FILE), &line(&secret))?;
         }
-        self.epochs_mut().adopt(secret, self.now_s());
+        self.epochs.write().adopt(secret, self.now_s());
         self.revision.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -450,7 +451,7 @@ impl Keyring {
     fn changed(&self) -> Result<(), TrustError> {
         self.revision.fetch_add(1, Ordering::AcqRel);
         if let Some(epoch) = self.read_ledger(Ledger::epoch).flatten() {
-            self.epochs_mut().prefer(epoch, self.now_s());
+            self.epochs.write().prefer(epoch, self.now_s());
         }
         let _writing = self.writing.lock();
         let bytes = self.read_ledger(|ledger| SignedStatement::encode_all(ledger.statements()));
@@ -474,18 +475,6 @@ impl Keyring {
     fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
         let ledger = self.ledger.as_ref()?;
         Some(look(&ledger.read()))
-    }
-
-    fn news(&self) -> MutexGuard<'_, Vec<SignedStatement>> {
-        self.news.lock()
-    }
-
-    fn epochs(&self) -> RwLockReadGuard<'_, Epochs> {
-        self.epochs.read()
-    }
-
-    fn epochs_mut(&self) -> RwLockWriteGuard<'_, Epochs> {
-        self.epochs.write()
     }
 }
 

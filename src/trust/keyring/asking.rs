@@ -13,7 +13,7 @@ impl Keyring {
     pub fn question(&self, all: bool) -> Vec<u8> {
         let question = self.read_ledger(|ledger| exchange::Question {
             digest: ledger.digest(),
-            epoch: self.epochs().newest().id(),
+            epoch: self.epochs.read().newest().id(),
             statements: match all {
                 true => SignedStatement::encode_all(ledger.statements()),
                 false => Vec::new(),
@@ -28,7 +28,7 @@ impl Keyring {
             return (None, self.has_ledger().then_some(Fault::Garbage));
         };
         let (_new, fault) = self.hear(&question.statements, STATEMENTS_MAX);
-        let newest = self.epochs().newest();
+        let newest = self.epochs.read().newest();
         let answer = self.read_ledger(|ledger| {
             let digest = ledger.digest();
             let is_the_clusters = ledger.epoch().is_none_or(|epoch| epoch == newest.id());
