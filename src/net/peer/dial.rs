@@ -255,7 +255,7 @@ pub(super) async fn connect(
     read_buffer_bytes: usize,
     on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<BufReader<Polite<TcpStream>>>, NetError> {
-    let connector = shared.tls.connector(node)?;
+    let connector = shared.tls.connector(Some(node))?;
     let stream = connect_with(shared, connector, addr, read_buffer_bytes, on_first_bytes).await?;
     match peer_of(&stream) == Some(node) {
         true => Ok(stream),
@@ -268,7 +268,7 @@ pub(super) async fn connect_any(
     shared: &Shared,
     addr: SocketAddr,
 ) -> Result<(TlsStream<BufReader<Polite<TcpStream>>>, NodeId), NetError> {
-    let connector = shared.tls.connector_to_any()?;
+    let connector = shared.tls.connector(None)?;
     let stream = connect_with(shared, connector, addr, URGENT_READ_BYTES, || ()).await?;
     let node = peer_of(&stream).ok_or_else(|| speaks_otherwise(addr))?;
     Ok((stream, node))

@@ -67,7 +67,7 @@ async fn look(shared: &Arc<Shared>, addr: SocketAddr) -> Look {
         Ok(Err(error)) => return Look::Sure(not_connected(&error)),
         Ok(Ok(stream)) => BufReader::with_capacity(SERVE_READ_BYTES, stream),
     };
-    let Ok(connector) = shared.tls.connector_to_any() else {
+    let Ok(connector) = shared.tls.connector(None) else {
         return Look::Sure(Probed::Other);
     };
     let begun = Instant::now();

@@ -69,17 +69,8 @@ impl Tls {
         TlsAcceptor::from(Arc::clone(&self.server))
     }
 
-    /// Connects to `server` and no other.
-    pub(super) fn connector(&self, server: NodeId) -> Result<TlsConnector, NetError> {
-        self.connector_pinned(Some(server))
-    }
-
-    /// Connects to whoever proves to own a key, to learn which.
-    pub(super) fn connector_to_any(&self) -> Result<TlsConnector, NetError> {
-        self.connector_pinned(None)
-    }
-
-    fn connector_pinned(&self, pinned: Option<NodeId>) -> Result<TlsConnector, NetError> {
+    /// Connects to this node and no other, or to whoever proves to own a key, to learn which.
+    pub(super) fn connector(&self, pinned: Option<NodeId>) -> Result<TlsConnector, NetError> {
         let verifier = Verifier {
             pinned,
             provider: Arc::clone(&self.provider),

@@ -102,7 +102,7 @@ impl Node {
 
     /// A connection over one end of a pipe, for tests in virtual time.
     pub(super) async fn over(&self, near: DuplexStream, node: NodeId) -> Connection {
-        let connector = self.shared().tls.connector(node).unwrap();
+        let connector = self.shared().tls.connector(Some(node)).unwrap();
         let stream = connector.connect(nameless(), near).await.unwrap();
         let mut stream = TlsStream::from(stream);
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
