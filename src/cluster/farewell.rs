@@ -15,13 +15,8 @@ const FAREWELL_GAP: Duration = Duration::from_millis(60);
 pub(super) struct Leaving {
     how: Farewell,
     left: u32,
-    next: Option<Instant>,
-}
-
-impl Leaving {
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.next
-    }
+    /// When it is said again.
+    pub(super) next: Option<Instant>,
 }
 
 /// A member that said that it will be back.

@@ -231,7 +231,7 @@ impl Cluster {
     /// When [`Self::handle_timeout`] is due next; none after the farewell.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if let Some(leaving) = &self.leaving {
-            return leaving.poll_timeout();
+            return leaving.next;
         }
         let parts = [
             self.roster.poll_timeout(),
