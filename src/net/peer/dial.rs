@@ -123,10 +123,8 @@ impl Connection {
         // whoever gave up waiting needs no answer
         let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
         let sent = self.send(slot, request, reply, progress);
-        let asked = TakenBackUnlessAnswered(Some(sent.map_err(|(error, _)| error)?));
-        let outcome = answer.await.unwrap_or_else(|_| Err(self.line.lost()));
-        asked.answered();
-        outcome
+        let _asked = TakenBack(sent.map_err(|(error, _)| error)?);
+        answer.await.unwrap_or_else(|_| Err(self.line.lost()))
     }
 
     /// Sends a request without waiting for a slot; gives the reply back where it was not sent.
@@ -204,7 +202,7 @@ pub struct Asked {
 impl Asked {
     /// Tells the peer that its answer is of no use any more. Whoever waits for it waits in vain
     /// from now on. Some answer still comes: a short one, or the rest of one that had begun.
-    pub fn take_back(self) {
+    pub fn take_back(&self) {
         if self.line.forget(self.id) {
             // a ping that names a request: one who knows no more than pings answers it as such
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
@@ -218,19 +216,12 @@ impl fmt::Debug for Asked {
     }
 }
 
-struct TakenBackUnlessAnswered(Option<Asked>);
+/// Does nothing once it was answered.
+struct TakenBack(Asked);
 
-impl TakenBackUnlessAnswered {
-    fn answered(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for TakenBackUnlessAnswered {
+impl Drop for TakenBack {
     fn drop(&mut self) {
-        if let Some(asked) = self.0.take() {
-            asked.take_back();
-        }
+        self.0.take_back();
     }
 }
 
