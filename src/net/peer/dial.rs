@@ -1,6 +1,5 @@
 //! The dialling side: one connection to one node, many requests on it at a time.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -38,12 +37,6 @@ pub(super) struct Connection {
     outbound: Arc<Outbound>,
     batches: bool,
     task: AbortHandle,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
-    }
 }
 
 impl Connection {
@@ -207,12 +200,6 @@ impl Asked {
             // a ping that names a request: one who knows no more than pings answers it as such
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
         }
-    }
-}
-
-impl fmt::Debug for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("id", &self.id).finish()
     }
 }
 

@@ -31,7 +31,6 @@ pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
 pub use serve::{AnswerBeside, Incoming, ReplyTo};
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,13 +93,6 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
     accepting: AbortHandle,
@@ -109,7 +101,7 @@ struct Owner {
 
 /// The TCP side of a node. Clones share it; when the last one is dropped, or [`PeerNet::close`] is
 /// called, every connection ends.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PeerNet {
     owner: Arc<Owner>,
 }

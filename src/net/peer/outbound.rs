@@ -6,7 +6,6 @@
 //! socket takes bytes without waiting.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -275,12 +274,6 @@ impl Sending {
         let outcome = ready!(Pin::new(&mut **stream).poll_flush(context));
         self.unflushed_bytes = 0;
         Poll::Ready(outcome)
-    }
-}
-
-impl fmt::Debug for Outbound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbound").finish_non_exhaustive()
     }
 }
 

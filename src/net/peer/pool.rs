@@ -18,7 +18,6 @@ use crate::wire::native::tcp::Lane;
 type Dialled = Result<Arc<Connection>, NetError>;
 
 /// How far a dial is.
-#[derive(Debug)]
 enum Dial {
     Begun,
     /// The other end answers in the handshake.
@@ -26,7 +25,7 @@ enum Dial {
     Over(Dialled),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Slot {
     Open(Arc<Connection>),
     Dialling {
@@ -35,14 +34,14 @@ enum Slot {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slots {
     slots: HashMap<(NodeId, Lane), Slot>,
     closed: bool,
 }
 
 /// The connections that we dialled.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pool {
     slots: Mutex<Slots>,
 }

@@ -33,7 +33,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const PONGS: usize = 4;
 
 /// A request of a proven peer, for the node to answer.
-#[derive(Debug)]
 pub struct Incoming {
     /// Who asks.
     pub from: NodeId,
@@ -47,7 +46,6 @@ pub struct Incoming {
 }
 
 /// The place of one answer. Dropping it answers `Busy`, so that no request hangs on a bug of ours.
-#[derive(Debug)]
 pub struct ReplyTo {
     id: u32,
     outbound: Arc<Outbound>,
