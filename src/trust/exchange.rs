@@ -1,7 +1,7 @@
 //! What two members say to each other so that both know the same of who is in.
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use super::ledger::STATEMENTS_MAX;
 use super::statement::STATEMENT_MAX_BYTES;
@@ -20,17 +20,17 @@ pub(super) struct Question {
 
 /// What another member knows that the first may not.
 #[derive(Serialize, Deserialize)]
-struct AnswerBody {
-    digest: [u8; 32],
-    secret: Option<[u8; 32]>,
-    statements: Vec<u8>,
-}
-
-/// See [`AnswerBody`]; its secret is wiped.
 pub(super) struct Answer {
     pub(super) digest: [u8; 32],
-    pub(super) secret: Option<Zeroizing<[u8; 32]>>,
+    /// Wiped in the end.
+    pub(super) secret: Option<[u8; 32]>,
     pub(super) statements: Vec<u8>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
 }
 
 impl Question {
@@ -44,22 +44,12 @@ impl Question {
 }
 
 impl Answer {
-    pub(super) fn encode(self) -> Vec<u8> {
-        let body = AnswerBody {
-            digest: self.digest,
-            secret: self.secret.map(|secret| *secret),
-            statements: self.statements,
-        };
-        postcard::to_stdvec(&body).expect("plain data always encodes")
+    pub(super) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data always encodes")
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let body: AnswerBody = parse(bytes)?;
-        Some(Self {
-            digest: body.digest,
-            secret: body.secret.map(Zeroizing::new),
-            statements: body.statements,
-        })
+        parse(bytes)
     }
 }
 

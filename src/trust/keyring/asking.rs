@@ -1,7 +1,5 @@
 //! What two members ask each other, so that both come to know the same statements and secret.
 
-use zeroize::Zeroizing;
-
 use super::{Fault, Keyring};
 use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::SignedStatement;
@@ -35,7 +33,7 @@ impl Keyring {
             exchange::Answer {
                 digest,
                 secret: (is_the_clusters && question.epoch != newest.id())
-                    .then(|| Zeroizing::new(*newest.as_bytes())),
+                    .then(|| *newest.as_bytes()),
                 statements: match digest == question.digest {
                     true => Vec::new(),
                     false => SignedStatement::encode_all(ledger.statements()),
@@ -53,7 +51,7 @@ impl Keyring {
         };
         let (_new, fault) = self.hear(&answer.statements, STATEMENTS_MAX);
         if let Some(secret) = answer.secret {
-            let secret = EpochSecret::new(*secret);
+            let secret = EpochSecret::new(secret);
             if self.wanted_epoch() == Some(secret.id()) {
                 let _unkept = self.adopt(secret);
             }

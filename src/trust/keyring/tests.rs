@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use zeroize::Zeroizing;
-
 use super::*;
 use crate::id::to_hex;
 use crate::trust::epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S};
@@ -162,7 +160,7 @@ fn a_secret_is_taken_only_where_the_ledger_names_its_epoch() {
     join(&one, 1, &two, 2);
     let liar = exchange::Answer {
         digest: [0; 32],
-        secret: Some(Zeroizing::new([7; 32])),
+        secret: Some([7; 32]),
         statements: Vec::new(),
     };
     two.hear_answer(&liar.encode());
