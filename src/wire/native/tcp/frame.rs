@@ -21,10 +21,27 @@ const PLAIN_REQUEST_MAX_BYTES: usize = 128;
 /// The longest greeting: a secret, a proof, and a chain of certificates.
 const GREETING_MAX_BYTES: usize = 64 + CHAIN_MAX_BYTES;
 
-/// What a frame is. The numbers are the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident = $byte:literal,)*) => {
+        /// What a frame is. The numbers are the format.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$meta])* $kind = $byte,)*
+        }
+
+        impl Kind {
+            const fn from_byte(byte: u8) -> Option<Self> {
+                match byte {
+                    $($byte => Some(Self::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// Greeting of the dialler.
     Prove = 1,
     /// Greeting of a dialler with an invitation.
@@ -105,46 +122,7 @@ pub enum Phase {
 /// A clock and a reason.
 const REACHED_MAX_BYTES: usize = 8 + REASON_MAX_BYTES;
 
-const KINDS: [Kind; 32] = [
-    Kind::Prove,
-    Kind::Enrol,
-    Kind::Proven,
-    Kind::Enrolled,
-    Kind::PutOut,
-    Kind::Ping,
-    Kind::Pong,
-    Kind::AskMembers,
-    Kind::AskHeads,
-    Kind::AskLog,
-    Kind::AskRange,
-    Kind::AskHoldings,
-    Kind::AskTrust,
-    Kind::AskBatch,
-    Kind::AskReach,
-    Kind::Offer,
-    Kind::Give,
-    Kind::Say,
-    Kind::Message,
-    Kind::Members,
-    Kind::Heads,
-    Kind::Log,
-    Kind::Data,
-    Kind::Holdings,
-    Kind::Gone,
-    Kind::NotHere,
-    Kind::Busy,
-    Kind::Refused,
-    Kind::Trust,
-    Kind::Batch,
-    Kind::Reached,
-    Kind::Taken,
-];
-
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
-        KINDS.into_iter().find(|kind| *kind as u8 == byte)
-    }
-
     /// The longest body of this kind.
     pub const fn limit_bytes(self) -> usize {
         match self {
@@ -266,16 +244,7 @@ impl Frame {
 
     /// A frame without a body; every kind allows that length, not every kind means something by it.
     pub fn empty(id: u32, kind: Kind) -> Self {
-        let header = FrameHeader {
-            id,
-            kind,
-            body_bytes: 0,
-        }
-        .encode();
-        Self {
-            header,
-            body: Bytes::new(),
-        }
+        Self::new(id, kind, Bytes::new()).expect("no kind has a limit below nothing")
     }
 
     /// Which request it is, or answers.
