@@ -7,10 +7,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::own_thread::Beside;
 use crate::digest::{ContentHash, ContentKey};
-use crate::extent::ByteRange;
 use crate::id::NodeId;
-use crate::transfer::{Offer, OfferData, Server};
-use crate::wire::native::udp::{OFFER_ASKERS_MAX, OFFER_RANGES_MAX, OfferSummary};
+use crate::transfer::{Offer, Server};
+use crate::wire::native::udp::OfferSummary;
 
 /// Offers that wait for the loop to send them.
 const OFFERS_MAX: usize = 1024;
@@ -46,7 +45,7 @@ impl Offers {
             for hash in &hashes {
                 if let Some(offer) = server.offer_for(from, hash) {
                     // where too many wait, this one is not missed: who wants it asks again
-                    let _full = found.try_send((from, summary_of(offer)));
+                    let _full = found.try_send((from, offer));
                 }
             }
         });
@@ -65,28 +64,5 @@ pub(super) fn offer_of(node: NodeId, summary: &OfferSummary) -> Offer {
         all: summary.all,
         ranges: summary.ranges.iter().copied().collect(),
         load: summary.load,
-    }
-}
-
-/// What fits a datagram: the longest ranges and the latest askers.
-fn summary_of(offer: OfferData) -> OfferSummary {
-    let mut ranges: Vec<ByteRange> = offer.ranges.iter().collect();
-    ranges.sort_by_key(|range| std::cmp::Reverse(range.len()));
-    ranges.truncate(OFFER_RANGES_MAX);
-    let askers = offer.askers.into_iter().take(OFFER_ASKERS_MAX).collect();
-    let OfferData {
-        hash,
-        size_bytes,
-        all,
-        load,
-        ..
-    } = offer;
-    OfferSummary {
-        hash,
-        size_bytes,
-        all,
-        ranges,
-        load,
-        askers,
     }
 }

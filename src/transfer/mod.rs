@@ -45,7 +45,7 @@ mod tests;
 pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
 pub use pace::Pace;
 pub use plan::{FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord, SourceReport};
-pub use server::{Admits, OfferData, OnSent, Server, ServerLimits};
+pub use server::{Admits, OnSent, Server, ServerLimits};
 pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;

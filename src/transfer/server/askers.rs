@@ -8,11 +8,12 @@ use lru::LruCache;
 
 use crate::digest::ContentHash;
 use crate::id::NodeId;
+use crate::wire::native::udp::OFFER_ASKERS_MAX;
 
 /// How many files askers are remembered of; the one asked for longest ago is forgotten first.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How many askers of one file are remembered: what an offer can name (`OFFER_ASKERS_MAX`).
-pub const ASKERS_MAX: usize = 8;
+/// How many askers of one file are remembered: what an offer can name.
+pub const ASKERS_MAX: usize = OFFER_ASKERS_MAX;
 /// For how long.
 const LATELY: Duration = Duration::from_secs(120);
 

@@ -29,8 +29,8 @@ use crate::net::peer::Incoming;
 use crate::share::ShareSet;
 use crate::transfer::Pace;
 use crate::wire::native::tcp::{HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response};
+use crate::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
 
-pub use askers::ASKERS_MAX;
 use askers::Askers;
 use fair_queue::{Asked, FairQueue, Turn};
 use limited::Limited;
@@ -66,22 +66,6 @@ impl Default for ServerLimits {
             held_of_peer_max_bytes: 16 << 20,
         }
     }
-}
-
-/// What this node has of a content, as an answer to a `Get`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OfferData {
-    /// Of what.
-    pub hash: ContentHash,
-    pub size_bytes: u64,
-    /// Whether all of it is here; then `ranges` is empty.
-    pub all: bool,
-    /// What is here, in whole chunks; the caller cuts it to what its datagram takes.
-    pub ranges: ExtentSet,
-    /// How busy this node is, from 0 to 255.
-    pub load: u8,
-    /// Who else asked for it lately, at most [`ASKERS_MAX`].
-    pub askers: Vec<NodeId>,
 }
 
 /// Whether a node may be given a content, and may know that it is here. Called from any thread;
@@ -274,7 +258,7 @@ impl Server {
 
     /// What to offer to a node that broadcasts a `Get`, which is remembered as an asker. Looks at
     /// the disk only where some of the content is here.
-    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferData> {
+    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
         if !(self.inner.admits)(&from, hash) {
             return None;
         }
@@ -282,15 +266,14 @@ impl Server {
         self.inner.askers.lock().note(Instant::now(), *hash, from);
         let source = self.inner.find(hash).ok()?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
-        let ranges = if all {
-            ExtentSet::new()
-        } else {
-            source.ranges()
+        let ranges = match all {
+            true => Vec::new(),
+            false => longest(source.ranges(), OFFER_RANGES_MAX),
         };
         if !all && ranges.is_empty() {
             return None;
         }
-        Some(OfferData {
+        Some(OfferSummary {
             hash: *hash,
             size_bytes,
             all,
@@ -348,7 +331,7 @@ impl Server {
             let _turn = turn;
             match inner.find(&hash) {
                 Ok(source) => Response::Holdings {
-                    ranges: longest(source.ranges(), HOLDINGS_RANGES_MAX),
+                    ranges: ExtentSet::from(longest(source.ranges(), HOLDINGS_RANGES_MAX)),
                     size_bytes: source.size_bytes(),
                 },
                 Err(why) => why.into(),
@@ -475,13 +458,11 @@ fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
     inside && range.len() <= RANGE_MAX_BYTES
 }
 
-fn longest(ranges: ExtentSet, most: usize) -> ExtentSet {
+fn longest(ranges: ExtentSet, most: usize) -> Vec<ByteRange> {
     let mut list: Vec<ByteRange> = ranges.into();
-    if list.len() > most {
-        list.sort_by_key(|range| std::cmp::Reverse(range.len()));
-        list.truncate(most);
-    }
-    list.into_iter().collect()
+    list.sort_by_key(|range| std::cmp::Reverse(range.len()));
+    list.truncate(most);
+    list
 }
 
 fn refused(reason: &str) -> Response {
