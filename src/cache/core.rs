@@ -16,7 +16,9 @@ use super::index::{Entry, Index, Presence, Verdict, Victim};
 use super::layout::{self, FoundFile, Layout, Start, Survey};
 use super::map::Boot;
 use super::pins::Pins;
-use super::{CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX};
+use super::{
+    Cache, CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX,
+};
 use crate::digest::ContentHash;
 use crate::files::{HeldLock, Whereabouts, is_full};
 
@@ -218,108 +220,13 @@ impl Core {
         }
     }
 
-    pub(super) fn clear(&self) -> Cleared {
-        let mut cleared = Cleared::default();
-        loop {
-            let Some(victim) = self.index_at_rest().take_victim() else {
-                break;
-            };
-            let Some(given_bytes) = self.evict(victim) else {
-                break;
-            };
-            cleared.removed_files += 1;
-            cleared.removed_bytes += given_bytes;
-        }
-        let index = self.index.lock();
-        cleared.open_files = index.open().count();
-        let left = index.iter().filter(|(_, entry)| !entry.is_open());
-        cleared.pinned_files = left.filter(|(hash, _)| index.pins().contains(hash)).count();
-        cleared
-    }
-
-    pub(super) fn resize(&self, budget_bytes: u64) -> CacheUsage {
-        self.index.lock().budget_bytes = budget_bytes;
-        self.shrink();
-        self.usage()
-    }
-
-    pub(super) fn set_floor(&self, floor_bytes: u64) {
-        self.index.lock().floor_bytes = floor_bytes;
-    }
-
-    pub(super) fn usage(&self) -> CacheUsage {
-        let index = self.index.lock();
-        let tally = index.tally();
-        CacheUsage {
-            budget_bytes: index.budget_bytes,
-            used_bytes: index.charged_bytes,
-            evictable_bytes: index.evictable_bytes,
-            pinned_bytes: tally.pinned_bytes,
-            files: index.iter().len(),
-            complete_files: tally.complete_files,
-            events_lost: self.context.events_lost(),
-            disk_errors: self.context.disk_errors(),
-        }
-    }
-
-    pub(super) fn list(&self) -> Vec<CachedFile> {
-        let index = self.index_at_rest();
-        let now = std::time::SystemTime::now();
-        let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
-            hash: *hash,
-            size_bytes: entry.summary.size_bytes,
-            cached_bytes: entry.cached_bytes(),
-            complete: entry.is_complete(),
-            pinned: index.pins().contains(hash),
-            open: entry.is_open(),
-            last_use: if entry.is_open() { now } else { entry.last_use },
-        };
-        let mut lines: Vec<_> = index.iter().map(line).collect();
-        lines.sort_by_key(|line| (line.last_use, line.hash));
-        lines
-    }
-
     pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
         self.index.lock().get(hash).map_or(0, Entry::cached_bytes)
-    }
-
-    pub(super) fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
-        let index = self.index.lock();
-        index.get(hash).map(|entry| entry.summary.size_bytes)
-    }
-
-    pub(super) fn is_complete(&self, hash: &ContentHash) -> bool {
-        self.index.lock().get(hash).is_some_and(Entry::is_complete)
-    }
-
-    pub(super) fn complete(&self) -> Vec<(ContentHash, u64)> {
-        self.select(Entry::is_complete)
-    }
-
-    pub(super) fn unverified(&self) -> Vec<(ContentHash, u64)> {
-        self.select(|entry| entry.unchecked || entry.summary.in_doubt)
-    }
-
-    fn select(&self, wanted: impl Fn(&Entry<Handle>) -> bool) -> Vec<(ContentHash, u64)> {
-        let index = self.index.lock();
-        let chosen = index.iter().filter(|(_, entry)| wanted(entry));
-        chosen
-            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
-            .collect()
     }
 
     /// A file was checked from end to end.
     pub(super) fn checked(&self, hash: &ContentHash) {
         self.index.lock().checked(hash);
-    }
-
-    pub(super) fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
-        let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
-        self.change_pins(&hashes, |known| known.with(pins))
-    }
-
-    pub(super) fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
-        self.change_pins(hashes, |known| Ok(known.without(hashes)))
     }
 
     fn change_pins(
@@ -363,41 +270,6 @@ impl Core {
         }
     }
 
-    pub(super) fn pins(&self) -> Vec<ContentHash> {
-        let index = self.index.lock();
-        index.pins().iter().map(|(hash, _)| hash).collect()
-    }
-
-    pub(super) fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
-        let index = self.index.lock();
-        let pins = index.pins().iter();
-        pins.map(|(hash, label)| (hash, label.into())).collect()
-    }
-
-    pub(super) fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
-        self.index.lock().pins().label(hash).map(Box::from)
-    }
-
-    pub(super) fn has_begun(&self, hash: &ContentHash) -> bool {
-        self.index.lock().get(hash).is_some()
-    }
-
-    pub(super) fn is_pinned(&self, hash: &ContentHash) -> bool {
-        self.index.lock().pins().contains(hash)
-    }
-
-    pub(super) fn dir(&self) -> &Path {
-        &self.context.layout.dir
-    }
-
-    pub(super) fn whereabouts(&self) -> Whereabouts {
-        self.lock.whereabouts()
-    }
-
-    pub(super) fn problems(&self) -> Vec<String> {
-        self.problems.clone()
-    }
-
     /// Writes the maps of all open files.
     pub(super) fn flush_all(&self) {
         for shared in self.open_files() {
@@ -413,6 +285,185 @@ impl Core {
             Presence::Closed => None,
         });
         open.collect()
+    }
+}
+
+/// What is asked of all files together, and of one without opening it.
+impl Cache {
+    /// How long the file is, where the cache has any of it. From memory.
+    pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
+        let index = self.core().index.lock();
+        index.get(hash).map(|entry| entry.summary.size_bytes)
+    }
+
+    /// Whether all of the file is cached. From memory.
+    pub fn is_complete(&self, hash: &ContentHash) -> bool {
+        let index = self.core().index.lock();
+        index.get(hash).is_some_and(Entry::is_complete)
+    }
+
+    /// All complete files with their sizes.
+    pub fn complete(&self) -> Vec<(ContentHash, u64)> {
+        self.select(Entry::is_complete)
+    }
+
+    /// Complete files that were not checked since an unclean stop, and files in doubt since a
+    /// power cut, with their sizes.
+    pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
+        self.select(|entry| entry.unchecked || entry.summary.in_doubt)
+    }
+
+    fn select(&self, wanted: impl Fn(&Entry<Handle>) -> bool) -> Vec<(ContentHash, u64)> {
+        let index = self.core().index.lock();
+        let chosen = index.iter().filter(|(_, entry)| wanted(entry));
+        chosen
+            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
+            .collect()
+    }
+
+    /// What the cache takes. From memory.
+    pub fn usage(&self) -> CacheUsage {
+        let core = self.core();
+        let index = core.index.lock();
+        let tally = index.tally();
+        CacheUsage {
+            budget_bytes: index.budget_bytes,
+            used_bytes: index.charged_bytes,
+            evictable_bytes: index.evictable_bytes,
+            pinned_bytes: tally.pinned_bytes,
+            files: index.iter().len(),
+            complete_files: tally.complete_files,
+            events_lost: core.context.events_lost(),
+            disk_errors: core.context.disk_errors(),
+        }
+    }
+
+    /// All files, least recently used first. May wait for the disk.
+    pub fn list(&self) -> Vec<CachedFile> {
+        let index = self.core().index_at_rest();
+        let now = std::time::SystemTime::now();
+        let line = |(hash, entry): (&ContentHash, &Entry<Handle>)| CachedFile {
+            hash: *hash,
+            size_bytes: entry.summary.size_bytes,
+            cached_bytes: entry.cached_bytes(),
+            complete: entry.is_complete(),
+            pinned: index.pins().contains(hash),
+            open: entry.is_open(),
+            last_use: if entry.is_open() { now } else { entry.last_use },
+        };
+        let mut lines: Vec<_> = index.iter().map(line).collect();
+        lines.sort_by_key(|line| (line.last_use, line.hash));
+        lines
+    }
+
+    /// Removes all files that are neither open nor pinned. Waits for the disk.
+    pub fn clear(&self) -> Cleared {
+        let core = self.core();
+        let mut cleared = Cleared::default();
+        loop {
+            let Some(victim) = core.index_at_rest().take_victim() else {
+                break;
+            };
+            let Some(given_bytes) = core.evict(victim) else {
+                break;
+            };
+            cleared.removed_files += 1;
+            cleared.removed_bytes += given_bytes;
+        }
+        let index = core.index.lock();
+        cleared.open_files = index.open().count();
+        let left = index.iter().filter(|(_, entry)| !entry.is_open());
+        cleared.pinned_files = left.filter(|(hash, _)| index.pins().contains(hash)).count();
+        cleared
+    }
+
+    /// Sets the budget, and evicts down to it as far as open and pinned files allow.
+    pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
+        self.core().index.lock().budget_bytes = budget_bytes;
+        self.core().shrink();
+        self.usage()
+    }
+
+    /// Sets how many bytes stay free on the file system, for what is stored from now on.
+    pub fn set_floor(&self, floor_bytes: u64) {
+        self.core().index.lock().floor_bytes = floor_bytes;
+    }
+
+    /// Keeps a file from eviction, or lets it go. The hash need not be cached yet. On disk when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
+    /// until a restart, which may find the change made; call again.
+    pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
+        match pinned {
+            true => self.pin_all(&[(hash, Box::default())]),
+            false => self.unpin_all(&[hash]),
+        }
+    }
+
+    /// Keeps many at once, with one write. Each may have a label, which is what its user calls it
+    /// and means nothing here; an empty one leaves the label that it had.
+    ///
+    /// # Errors
+    /// As [`Cache::pin`].
+    pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
+        let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
+        self.core().change_pins(&hashes, |known| known.with(pins))
+    }
+
+    /// Lets many go at once, with one write.
+    ///
+    /// # Errors
+    /// [`CacheError::Io`], as [`Cache::pin`].
+    pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
+        let core = self.core();
+        core.change_pins(hashes, |known| Ok(known.without(hashes)))
+    }
+
+    /// All pinned hashes, cached or not, in order.
+    pub fn pins(&self) -> Vec<ContentHash> {
+        let index = self.core().index.lock();
+        index.pins().iter().map(|(hash, _)| hash).collect()
+    }
+
+    /// The same with their labels, empty where they have none.
+    pub fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
+        let index = self.core().index.lock();
+        let pins = index.pins().iter();
+        pins.map(|(hash, label)| (hash, label.into())).collect()
+    }
+
+    /// The label of one that is pinned.
+    pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
+        let index = self.core().index.lock();
+        index.pins().label(hash).map(Box::from)
+    }
+
+    /// Whether something of it is here, or about to come.
+    pub fn has_begun(&self, hash: &ContentHash) -> bool {
+        self.core().index.lock().get(hash).is_some()
+    }
+
+    /// Whether the hash is pinned.
+    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
+        self.core().index.lock().pins().contains(hash)
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.core().context.layout.dir
+    }
+
+    /// Whether that is where it was when it was opened.
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        self.core().lock.whereabouts()
+    }
+
+    /// What was strange in the directory when it was opened: at most [`super::PROBLEMS_MAX`]
+    /// lines, each naming a path.
+    pub fn problems(&self) -> Vec<String> {
+        self.core().problems.clone()
     }
 }
 

@@ -70,7 +70,7 @@ mod write_behind;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
@@ -86,7 +86,6 @@ pub use verify::VerifyProgress;
 use self::core::{Core, Tuning};
 use crate::digest::ContentHash;
 use crate::extent::ByteRange;
-use crate::files::Whereabouts;
 use disk::Disk;
 use flusher::Flusher;
 
@@ -262,123 +261,6 @@ impl Cache {
     /// How many bytes of the file are cached. From memory: never touches the disk.
     pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
         self.core().cached_bytes(hash)
-    }
-
-    /// How long the file is, where the cache has any of it. From memory.
-    pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
-        self.core().size_bytes(hash)
-    }
-
-    /// Whether all of the file is cached. From memory.
-    pub fn is_complete(&self, hash: &ContentHash) -> bool {
-        self.core().is_complete(hash)
-    }
-
-    /// All complete files with their sizes.
-    pub fn complete(&self) -> Vec<(ContentHash, u64)> {
-        self.core().complete()
-    }
-
-    /// Complete files that were not checked since an unclean stop, and files in doubt since a
-    /// power cut, with their sizes.
-    pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
-        self.core().unverified()
-    }
-
-    /// What the cache takes. From memory.
-    pub fn usage(&self) -> CacheUsage {
-        self.core().usage()
-    }
-
-    /// All files, least recently used first. May wait for the disk.
-    pub fn list(&self) -> Vec<CachedFile> {
-        self.core().list()
-    }
-
-    /// Removes all files that are neither open nor pinned. Waits for the disk.
-    pub fn clear(&self) -> Cleared {
-        self.core().clear()
-    }
-
-    /// Sets the budget, and evicts down to it as far as open and pinned files allow.
-    pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
-        self.core().resize(budget_bytes)
-    }
-
-    /// Sets how many bytes stay free on the file system, for what is stored from now on.
-    pub fn set_floor(&self, floor_bytes: u64) {
-        self.core().set_floor(floor_bytes);
-    }
-
-    /// Keeps a file from eviction, or lets it go. The hash need not be cached yet. On disk when
-    /// this returns.
-    ///
-    /// # Errors
-    /// [`CacheError::TooManyPins`]: the pins are as before. [`CacheError::Io`]: they are as before
-    /// until a restart, which may find the change made; call again.
-    pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
-        match pinned {
-            true => self.pin_all(&[(hash, Box::default())]),
-            false => self.unpin_all(&[hash]),
-        }
-    }
-
-    /// Keeps many at once, with one write. Each may have a label, which is what its user calls it
-    /// and means nothing here; an empty one leaves the label that it had.
-    ///
-    /// # Errors
-    /// As [`Cache::pin`].
-    pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
-        self.core().pin_all(pins)
-    }
-
-    /// Lets many go at once, with one write.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`], as [`Cache::pin`].
-    pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
-        self.core().unpin_all(hashes)
-    }
-
-    /// All pinned hashes, cached or not, in order.
-    pub fn pins(&self) -> Vec<ContentHash> {
-        self.core().pins()
-    }
-
-    /// The same with their labels, empty where they have none.
-    pub fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
-        self.core().labelled_pins()
-    }
-
-    /// The label of one that is pinned.
-    pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
-        self.core().pin_label(hash)
-    }
-
-    /// Whether something of it is here, or about to come.
-    pub fn has_begun(&self, hash: &ContentHash) -> bool {
-        self.core().has_begun(hash)
-    }
-
-    /// Whether the hash is pinned.
-    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
-        self.core().is_pinned(hash)
-    }
-
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.core().dir()
-    }
-
-    /// Whether that is where it was when it was opened.
-    pub(crate) fn whereabouts(&self) -> Whereabouts {
-        self.core().whereabouts()
-    }
-
-    /// What was strange in the directory when it was opened: at most [`PROBLEMS_MAX`] lines, each
-    /// naming a path.
-    pub fn problems(&self) -> Vec<String> {
-        self.core().problems()
     }
 
     /// Writes down all that is known to be stored, as closing does. Not synced to the disk.
