@@ -5,7 +5,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -65,11 +64,8 @@ impl Disk {
         mut slices: &mut [IoSlice<'_>],
         mut offset: u64,
     ) -> io::Result<()> {
+        self.allow_write(file, slices, offset)?;
         let mut left: usize = slices.iter().map(|slice| slice.len()).sum();
-        let allowed = self.allow_write(file, offset, left)?;
-        if allowed < left {
-            return torn_write(file, slices, offset, allowed);
-        }
         while left > 0 {
             let batch = slices.len().min(SLICES_MAX);
             let written = match rustix::io::pwritev(file, &slices[..batch], offset) {
@@ -183,12 +179,11 @@ impl Disk {
     }
 }
 
-/// What tests come between: with them a step may fail, or happen in part.
+/// What tests come between: with them a step may fail, or happen in part (`tests::faults`).
 #[cfg(not(test))]
 impl Disk {
-    /// How many bytes of the write happen.
-    fn allow_write(&self, _: &File, _: u64, length_bytes: usize) -> io::Result<usize> {
-        Ok(length_bytes)
+    fn allow_write(&self, _: &File, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
+        Ok(())
     }
 
     /// Whether to ask the real disk.
@@ -202,35 +197,6 @@ impl Disk {
 
     fn allow_attribute(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-impl Disk {
-    fn allow_write(&self, file: &File, offset: u64, length_bytes: usize) -> io::Result<usize> {
-        match &self.faults {
-            Some(faults) => faults.allow_write(file, offset, length_bytes),
-            None => Ok(length_bytes),
-        }
-    }
-
-    fn allow_sync(&self, file: &File) -> io::Result<bool> {
-        match &self.faults {
-            Some(faults) => faults.allow_sync(file).map(|()| false),
-            None => Ok(true),
-        }
-    }
-
-    fn allow_change(&self) -> io::Result<()> {
-        self.faults
-            .as_ref()
-            .map_or(Ok(()), |faults| faults.allow_change())
-    }
-
-    fn allow_attribute(&self) -> io::Result<()> {
-        self.faults
-            .as_ref()
-            .map_or(Ok(()), |faults| faults.allow_attribute())
     }
 }
 
@@ -258,17 +224,6 @@ pub(super) fn replacement(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
-}
-
-/// Writes the first bytes only and fails: what a kill in the middle of a write leaves.
-fn torn_write(file: &File, slices: &[IoSlice<'_>], offset: u64, allowed: usize) -> io::Result<()> {
-    let bytes: Vec<u8> = slices
-        .iter()
-        .flat_map(|slice| slice.to_vec())
-        .take(allowed)
-        .collect();
-    file.write_all_at(&bytes, offset)?;
-    Err(ErrorKind::WriteZero.into())
 }
 
 /// What a change of a file says that could be opened for reading only: the kernel blames the

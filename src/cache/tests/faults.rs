@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
+
+use super::Disk;
 
 /// What the simulated disk loses or keeps as one.
 const SECTOR_BYTES: u64 = 512;
@@ -29,6 +31,36 @@ pub(in crate::cache) struct Faults {
     unsynced: Mutex<Unsynced>,
     syncs: Mutex<Syncs>,
     syncs_changed: Condvar,
+}
+
+/// Where each step of the cache comes by before it is made.
+impl Disk {
+    pub(in crate::cache) fn allow_write(
+        &self,
+        file: &File,
+        slices: &[IoSlice<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
+        self.ask(|faults| faults.allow_write(file, slices, offset))
+    }
+
+    /// Whether to ask the real disk.
+    pub(in crate::cache) fn allow_sync(&self, file: &File) -> io::Result<bool> {
+        self.ask(|faults| faults.allow_sync(file))?;
+        Ok(self.faults.is_none())
+    }
+
+    pub(in crate::cache) fn allow_change(&self) -> io::Result<()> {
+        self.ask(Faults::allow_change)
+    }
+
+    pub(in crate::cache) fn allow_attribute(&self) -> io::Result<()> {
+        self.ask(Faults::allow_attribute)
+    }
+
+    fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
+        self.faults.as_deref().map_or(Ok(()), faults)
+    }
 }
 
 /// Those that a slow disk keeps waiting.
@@ -106,7 +138,7 @@ impl Faults {
         self.without_attributes.store(true, Ordering::SeqCst);
     }
 
-    pub(in crate::cache) fn allow_attribute(&self) -> io::Result<()> {
+    fn allow_attribute(&self) -> io::Result<()> {
         match self.without_attributes.load(Ordering::SeqCst) {
             true => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             false => self.allow_change(),
@@ -141,26 +173,26 @@ impl Faults {
         Ok(number == self.cut_at)
     }
 
-    pub(in crate::cache) fn allow_write(
-        &self,
-        file: &File,
-        offset: u64,
-        length_bytes: usize,
-    ) -> io::Result<usize> {
+    /// Lets a write happen; one in which the cache is killed happens in part and fails.
+    fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let killed_now = self.step()?;
         if self.is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let allowed = if killed_now {
-            length_bytes * self.torn_eighths / 8
-        } else {
-            length_bytes
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        let length = match killed_now {
+            true => bytes.len() * self.torn_eighths / 8,
+            false => bytes.len(),
         };
-        self.remember(file, offset, allowed)?;
-        Ok(allowed)
+        self.remember(file, offset, length)?;
+        if length < bytes.len() {
+            file.write_all_at(&bytes[..length], offset)?;
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        Ok(())
     }
 
-    pub(in crate::cache) fn allow_sync(&self, file: &File) -> io::Result<()> {
+    fn allow_sync(&self, file: &File) -> io::Result<()> {
         self.wait_for_the_disk();
         self.allow_change()?;
         let inode = file.metadata()?.ino();
@@ -170,7 +202,7 @@ impl Faults {
         Ok(())
     }
 
-    pub(in crate::cache) fn allow_change(&self) -> io::Result<()> {
+    fn allow_change(&self) -> io::Result<()> {
         self.is_full.store(false, Ordering::SeqCst);
         if self.step()? {
             Err(io::Error::other("killed"))
