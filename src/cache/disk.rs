@@ -127,11 +127,11 @@ impl Disk {
 
     /// Removes a file; one that is not there is no error.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
-        if fs::symlink_metadata(path).is_err() {
-            return Ok(());
-        }
-        self.allow_change()?;
-        match fs::remove_file(path) {
+        let removed = fs::symlink_metadata(path).and_then(|_| {
+            self.allow_change()?;
+            fs::remove_file(path)
+        });
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -96,6 +96,23 @@ fn verifying_counts_what_it_could_not_open() {
 }
 
 #[test]
+fn a_file_that_cannot_be_looked_for_is_not_taken_for_removed() {
+    let place = Place::new(1 << 20);
+    let source = Source::new(1, 200_000);
+    let (cache, _events) = place.open();
+    fill(&cache, &source);
+    let data = paths(&place, &source).data;
+    let (shard, aside) = (data.parent().unwrap(), place.dir.path().join("aside"));
+    fs::rename(shard, &aside).unwrap();
+    std::os::unix::fs::symlink(shard, shard).unwrap();
+    assert_eq!(cache.clear(), Cleared::default());
+    fs::remove_file(shard).unwrap();
+    fs::rename(&aside, shard).unwrap();
+    assert_eq!(cache.clear().removed_files, 1);
+    assert!(!data.exists());
+}
+
+#[test]
 fn verifying_counts_the_bytes_that_it_checked_and_not_those_that_are_not_cached() {
     let place = Place::new(8 << 20);
     let (cache, _events) = place.open();
