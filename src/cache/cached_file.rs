@@ -4,15 +4,14 @@
 //! so a range that was present once can be read without looking again.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::CacheError;
 use super::core::Handle;
-use super::file::{Shared, copy_pair};
+use super::file::{PairSource, Shared};
 use super::pages::{bytes_of, pages_around};
-use crate::digest::{self, ContentHash, InMemory, ReadAt};
+use crate::digest::{self, ContentHash, InMemory};
 use crate::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
 /// What became of a read.
@@ -143,7 +142,11 @@ impl CacheFile {
         if !shared.is_complete() && !shared.state.lock().present.contains(pages) {
             return None;
         }
-        let (data, pairs) = (InMemory(shared.data().ok()?), PairsInMemory(shared));
+        let data = InMemory(shared.data().ok()?);
+        let pairs = PairSource {
+            shared,
+            in_memory: true,
+        };
         digest::encode(shared.hash, shared.size_bytes, range, data, pairs).ok()
     }
 
@@ -168,17 +171,5 @@ impl CacheFile {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
-    }
-}
-
-/// The same as far as it takes no waiting.
-struct PairsInMemory<'a>(&'a Shared);
-
-impl ReadAt for PairsInMemory<'_> {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.unwritten_pair(offset) {
-            Some(pair) => Ok(copy_pair(&pair, buffer)),
-            None => InMemory(self.0.outboard()?).read_at(offset, buffer),
-        }
     }
 }

@@ -116,7 +116,7 @@ impl Core {
             let unchecked = !was_clean && summary.is_complete();
             index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
             let presence = Presence::Closed;
-            index.insert_closed(
+            index.insert(
                 hash,
                 Entry {
                     summary,

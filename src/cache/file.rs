@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,7 @@ use super::disk::{may_be_readable, open_writable};
 use super::layout::{self, Paths, Summary};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
-use crate::digest::{ContentHash, Grain, ReadAt};
+use crate::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use crate::extent::ByteRange;
 use crate::files::leave_descriptors;
 
@@ -141,25 +140,13 @@ pub(super) struct MapState {
 }
 
 impl MapState {
-    /// Of a file that has no map yet.
-    pub(super) fn fresh(size_bytes: u64) -> Self {
-        Self {
-            in_attribute: map::is_small(size_bytes),
-            records: 0,
-            on_disk: false,
-            must_rewrite: false,
-            retired: false,
-        }
-    }
-
     /// Of a map that was read.
     pub(super) fn of(loaded: &LoadedMap) -> Self {
-        let must_rewrite = !loaded.sound;
         Self {
             in_attribute: loaded.in_attribute,
             records: loaded.records,
             on_disk: true,
-            must_rewrite,
+            must_rewrite: !loaded.sound,
             retired: false,
         }
     }
@@ -308,21 +295,20 @@ impl Shared {
 }
 
 /// The outboard as it will be once all pending pairs are written.
-pub(super) struct PairSource<'a>(pub(super) &'a Shared);
+pub(super) struct PairSource<'a> {
+    pub(super) shared: &'a Shared,
+    /// Whether it gives only what takes no waiting.
+    pub(super) in_memory: bool,
+}
 
 impl ReadAt for PairSource<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0.unwritten_pair(offset) {
-            Some(pair) => Ok(copy_pair(&pair, buffer)),
-            None => FileExt::read_at(self.0.outboard()?, buffer, offset),
+        match self.shared.unwritten_pair(offset) {
+            Some(pair) => pair.as_slice().read_at(0, buffer),
+            None if self.in_memory => InMemory(self.shared.outboard()?).read_at(offset, buffer),
+            None => OnDisk(self.shared.outboard()?).read_at(offset, buffer),
         }
     }
-}
-
-pub(super) fn copy_pair(pair: &[u8; 64], buffer: &mut [u8]) -> usize {
-    let length = buffer.len().min(pair.len());
-    buffer[..length].copy_from_slice(&pair[..length]);
-    length
 }
 
 fn not_there() -> io::Error {

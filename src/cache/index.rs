@@ -156,7 +156,7 @@ pub(super) struct Index<H> {
     /// How many files are being removed.
     leaving: usize,
     /// Whether a file is open only for its map to be written.
-    held_for_a_moment: bool,
+    pub(super) held_for_a_moment: bool,
     pins: Pins,
     /// Those of `entries` that are in use; what the others come to is counted below.
     open: HashSet<ContentHash>,
@@ -218,15 +218,6 @@ impl<H> Index<H> {
         }
     }
 
-    /// Whether a file is open from now on only for its map to be written.
-    pub(super) fn hold_for_a_moment(&mut self, is_held: bool) {
-        self.held_for_a_moment = is_held;
-    }
-
-    pub(super) fn holds_for_a_moment(&self) -> bool {
-        self.held_for_a_moment
-    }
-
     /// Gives back, or takes, what a charge turned out to be too much, or too little.
     pub(super) fn recharge(&mut self, old_bytes: u64, new_bytes: u64) {
         self.charged_bytes = self.charged_bytes.saturating_sub(old_bytes) + new_bytes;
@@ -269,11 +260,11 @@ impl<H> Index<H> {
     pub(super) fn spared(&mut self, victim: Victim<H>) {
         self.busy.remove(&victim.hash);
         self.leaving -= 1;
-        self.insert_closed(victim.hash, victim.entry);
+        self.insert(victim.hash, victim.entry);
     }
 
-    /// Adds a closed file, already charged, as the most recently used one.
-    pub(super) fn insert_closed(&mut self, hash: ContentHash, entry: Entry<H>) {
+    /// Adds a file, already charged, as the most recently used one.
+    pub(super) fn insert(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.put(hash, entry);
         self.update_evictable(&hash);
     }
@@ -294,7 +285,7 @@ impl<H> Index<H> {
     }
 
     /// Adds a file, or replaces what was known of it.
-    pub(super) fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
+    fn put(&mut self, hash: ContentHash, entry: Entry<H>) {
         self.take(&hash);
         if entry.is_open() {
             self.open.insert(hash);
@@ -343,13 +334,12 @@ impl<H> Index<H> {
         let touched: Vec<_> = hashes.iter().filter_map(taken).collect();
         self.pins = pins;
         for (hash, entry) in touched {
-            self.put(hash, entry);
-            self.update_evictable(&hash);
+            self.insert(hash, entry);
         }
     }
 
     /// Makes a closed, unpinned file the last to be evicted; any other unevictable.
-    pub(super) fn update_evictable(&mut self, hash: &ContentHash) {
+    fn update_evictable(&mut self, hash: &ContentHash) {
         self.take_from_evictable(hash);
         let Some(entry) = self.entries.get(hash) else {
             return;

@@ -52,21 +52,13 @@ pub(super) struct Layout {
     pub(super) dir: PathBuf,
 }
 
-/// When a file was last changed in any way (`st_ctime`, which no program can set back).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Changed {
-    seconds: i64,
-    nanoseconds: i64,
-}
+/// When a file was last changed in any way, in seconds and nanoseconds (`st_ctime`, which no
+/// program can set back).
+pub(super) type Changed = (i64, i64);
 
-impl Changed {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
-            seconds: metadata.ctime(),
-            nanoseconds: metadata.ctime_nsec(),
-        })
-    }
+fn changed_at(path: &Path) -> io::Result<Changed> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.ctime(), metadata.ctime_nsec()))
 }
 
 /// A start of the cache: what a survey holds the files against.
@@ -144,7 +136,7 @@ impl Layout {
 
     /// When the last stop was, where it was a clean one.
     pub(super) fn stopped_at(&self) -> Option<Changed> {
-        Changed::of(&self.clean()).ok()
+        changed_at(&self.clean()).ok()
     }
 
     /// Makes the directory, locks it and checks its format.
@@ -318,11 +310,11 @@ impl LoadedMap {
 /// Whether somebody else wrote to the data since they were last written here: after a clean stop,
 /// or, of a complete file after an unclean one, since its map said so.
 fn is_altered(paths: &Paths, map: &LoadedMap, stopped_at: Option<Changed>) -> io::Result<bool> {
-    let data = Changed::of(&paths.data)?;
+    let data = changed_at(&paths.data)?;
     Ok(match stopped_at {
         Some(stopped_at) => data > stopped_at,
         None if map.in_attribute || !map.summary().is_complete() => false,
-        None => data > Changed::of(&paths.map)?,
+        None => data > changed_at(&paths.map)?,
     })
 }
 

@@ -104,8 +104,7 @@ impl Core {
         index.busy.remove(hash);
         match entry {
             Some(entry) => {
-                index.put(*hash, entry);
-                index.update_evictable(hash);
+                index.insert(*hash, entry);
             }
             None => {
                 index.take(hash);
@@ -163,21 +162,21 @@ impl Core {
         let shared = Shared::new(hash, paths, Some(files), loaded, map, new_bytes);
         if checks_now {
             let whole = ByteRange::new(0, shared.size_bytes);
-            let lost_bytes = shared.settle(&self.context, whole);
-            self.lost_at_open(&shared, lost_bytes);
+            if shared.settle(&self.context, whole) > 0 {
+                // who offered what was believed must hear that it is not there
+                self.tell_of_loss(&shared);
+            }
         }
         Ok(self.publish_open(shared, entry.unchecked && !checks_now))
     }
 
-    /// What was believed before it was opened is not there: who offered it must hear of that.
-    fn lost_at_open(&self, shared: &Shared, lost_bytes: u64) {
-        if lost_bytes > 0 {
-            self.context.tell(CacheEvent::Dropped {
-                hash: shared.hash,
-                range: ByteRange::new(0, shared.size_bytes),
-                was_complete: true,
-            });
-        }
+    /// Tells that a file that was complete is as a whole missing.
+    fn tell_of_loss(&self, shared: &Shared) {
+        self.context.tell(CacheEvent::Dropped {
+            hash: shared.hash,
+            range: ByteRange::new(0, shared.size_bytes),
+            was_complete: true,
+        });
     }
 
     /// Begins an empty file: nothing of it is on the disk before its first bytes.
@@ -188,7 +187,10 @@ impl Core {
     ) -> Result<Arc<Handle>, CacheError> {
         let paths = self.context.layout.paths(&hash);
         let loaded = layout::empty_map(size_bytes);
-        let map = MapState::fresh(size_bytes);
+        let map = MapState {
+            on_disk: false,
+            ..MapState::of(&loaded)
+        };
         if size_bytes > 0 {
             let shared = Shared::new(hash, paths, None, loaded, map, 0);
             return Ok(self.publish_open(shared, false));
@@ -249,12 +251,7 @@ impl Core {
         let (kept, unsynced) = shared.retire(&self.context);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map: those who were told of the file must hear of that too.
-            let range = ByteRange::new(0, shared.size_bytes);
-            self.context.tell(CacheEvent::Dropped {
-                hash: shared.hash,
-                range,
-                was_complete: true,
-            });
+            self.tell_of_loss(shared);
         }
         let charged_bytes = shared.charged_bytes();
         let mut index = self.index.lock();
@@ -274,9 +271,8 @@ impl Core {
                 presence: Presence::Closed,
                 ..entry
             };
-            index.put(shared.hash, closed);
+            index.insert(shared.hash, closed);
         }
-        index.update_evictable(&shared.hash);
         drop(index);
         self.settled.notify_all();
         if unsynced {

@@ -30,9 +30,16 @@ impl Shared {
         self.state.lock().present.first_missing(pages)
     }
 
+    fn pairs(&self) -> PairSource<'_> {
+        PairSource {
+            shared: self,
+            in_memory: false,
+        }
+    }
+
     /// Proves a range that is all present. What does not prove is dropped.
     pub(super) fn prove(&self, context: &Context, range: ByteRange) -> Result<Vec<u8>, CacheError> {
-        let pairs = PairSource(self);
+        let pairs = self.pairs();
         let data = self.data().map_err(DigestError::Io)?;
         let proof = digest::encode(self.hash, self.size_bytes, range, OnDisk(data), pairs);
         match proof {
@@ -164,7 +171,7 @@ impl Shared {
 
     /// Whether a chunk on disk matches the hash.
     fn proves(&self, chunk: ByteRange) -> bool {
-        let pairs = PairSource(self);
+        let pairs = self.pairs();
         let encode = |data| digest::encode(self.hash, self.size_bytes, chunk, OnDisk(data), pairs);
         self.data().is_ok_and(|data| encode(data).is_ok())
     }

@@ -31,7 +31,7 @@ impl Core {
         if synced.is_some_and(|synced| self.context.noted(synced).is_err()) {
             return;
         }
-        self.index.lock().hold_for_a_moment(true);
+        self.index.lock().held_for_a_moment = true;
         if let Ok(Some(file)) = self.existing(hash) {
             let synced = file.shared().sync(&self.context);
             if synced.is_err() {
@@ -39,7 +39,7 @@ impl Core {
                 file.shared().state.lock().unsynced = false;
             }
         }
-        self.index.lock().hold_for_a_moment(false);
+        self.index.lock().held_for_a_moment = false;
         self.settled.notify_all();
     }
 
@@ -60,7 +60,7 @@ impl Core {
     /// The index, once no file is held only for its map to be written.
     pub(super) fn index_at_rest(&self) -> MutexGuard<'_, Index<Handle>> {
         let mut index = self.index.lock();
-        while index.holds_for_a_moment() {
+        while index.held_for_a_moment {
             self.settled.wait(&mut index);
         }
         index
