@@ -69,15 +69,10 @@ pub(crate) fn open_private(path: &Path) -> io::Result<File> {
 
 /// A name beside a file for what it was, which nothing has yet.
 pub(crate) fn aside(file: &Path) -> PathBuf {
-    let named = |end: String| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
     (1..u32::MAX)
-        .map(|number| named(format!(".aside-{number}")))
+        .map(|number| file.with_added_extension(format!("aside-{number}")))
         .find(|aside| !aside.exists())
-        .unwrap_or_else(|| named(".aside".to_owned()))
+        .unwrap_or_else(|| file.with_added_extension("aside"))
 }
 
 /// Whether a file is wrong in itself, rather than its disk.

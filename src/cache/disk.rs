@@ -221,9 +221,7 @@ const SLICES_MAX: usize = 1024;
 
 /// The name under which a file is written that will take the place of `path`.
 pub(super) fn replacement(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
+    path.with_added_extension("new")
 }
 
 /// What a change of a file says that could be opened for reading only: the kernel blames the
