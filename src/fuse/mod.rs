@@ -70,7 +70,7 @@ use notify::Queue;
 use passthrough::Passthrough;
 use session::Agreed;
 
-use crate::fs::{self, Filesystem, Invalidator};
+use crate::fs::{self, Filesystem};
 
 /// By when the kernel must have begun to talk: it does so as soon as the mount stands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -219,11 +219,6 @@ impl Server {
         Ok(())
     }
 
-    /// Answers nothing from now on: the next process that serves the mount will.
-    fn hand_over(&self) {
-        self.device.hand_over();
-    }
-
     /// Starts one more thread that serves, while others do; false where there can be none.
     fn spare_threads(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let (device, queue) = (Arc::downgrade(&self.device), self.queue.clone());
@@ -238,65 +233,6 @@ impl Server {
             started.is_ok()
         }
     }
-
-    /// Where to say what the kernel must forget.
-    pub fn invalidator(&self) -> Arc<dyn Invalidator> {
-        self.queue.clone()
-    }
-
-    /// Which programs are given cached bytes only from now on, by the names of their processes
-    /// and of their service manager's units.
-    pub fn set_cached_only(&self, programs: Vec<String>) {
-        self.device.readers.set_cached_only(programs);
-    }
-
-    /// Which programs have so many bytes fetched a second, from now on.
-    pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
-        self.device.readers.set_budgets(budgets);
-    }
-
-    /// Takes the readers' speeds, and forgets those that have gone: about once a second.
-    pub fn look_at_readers(&self) {
-        self.device.readers.look_around();
-    }
-
-    /// Who reads what: first those that wait, then the fastest, then those that read most.
-    pub fn readers(&self) -> Vec<ReaderReport> {
-        self.device.readers.report(&self.device.table.waits())
-    }
-
-    /// What the mount has done since it began, and what it holds.
-    pub fn activity(&self) -> Activity {
-        let (inodes, handles) = self.device.fs.held();
-        Activity {
-            waiting: self.device.table.count() as u64,
-            inodes: inodes as u64,
-            handles: handles as u64,
-            ..self.device.counters.activity()
-        }
-    }
-
-    /// Why all files are read through the daemon although it asked for better, if they are.
-    pub fn passthrough_refusal(&self) -> Option<String> {
-        self.passthrough.refusal()
-    }
-
-    /// Whether the threads that serve the mount answer a question of our own within this time.
-    pub fn answers(&self, timeout: Duration) -> bool {
-        self.device
-            .pulse
-            .is_alive(|message| self.device.ask_session(message), timeout)
-    }
-
-    /// Whether the kernel still talks to us.
-    pub fn is_serving(&self) -> bool {
-        !self.end.is_over()
-    }
-
-    /// Waits until the mount is gone; false where it still is there after `timeout`.
-    pub fn wait_end(&self, timeout: Duration) -> bool {
-        self.end.wait(timeout)
-    }
 }
 
 impl End {
@@ -309,11 +245,10 @@ impl End {
         *self.is_over.lock()
     }
 
-    fn wait(&self, timeout: Duration) -> bool {
+    fn wait(&self, timeout: Duration) {
         let mut is_over = self.is_over.lock();
         self.changed
             .wait_while_for(&mut is_over, |over| !*over, timeout);
-        *is_over
     }
 }
 

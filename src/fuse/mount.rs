@@ -233,7 +233,7 @@ impl Mount {
 
     /// Where single inodes can be said to be stale.
     pub fn invalidator(&self) -> Arc<dyn Invalidator> {
-        self.server.invalidator()
+        self.server.queue.clone()
     }
 
     /// The mount point, without symbolic links.
@@ -248,7 +248,7 @@ impl Mount {
 
     /// Whether the mount stands in its place and is served.
     pub fn is_mounted(&self) -> bool {
-        self.server.is_serving() && self.place.is_mounted()
+        !self.server.end.is_over() && self.place.is_mounted()
     }
 
     /// Whether a mount broker made it.
@@ -283,39 +283,49 @@ impl Mount {
     /// Whether the threads that serve it answer within this time, found out without the kernel: a
     /// process that waits for its own mount cannot be killed.
     pub fn answers(&self, timeout: Duration) -> bool {
-        self.server.answers(timeout)
+        let device = &self.server.device;
+        let ask = |message: &[u8]| device.ask_session(message);
+        device.pulse.is_alive(ask, timeout)
     }
 
     /// Which programs are given cached bytes only from now on, and EACCES for the rest: names of
     /// processes, and of a service manager's units.
     pub fn set_cached_only(&self, programs: Vec<String>) {
-        self.server.set_cached_only(programs);
+        self.server.device.readers.set_cached_only(programs);
     }
 
     /// Which programs have so many bytes fetched a second from now on: names as above. Cached
     /// bytes are never slowed.
     pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
-        self.server.set_budgets(budgets);
+        self.server.device.readers.set_budgets(budgets);
     }
 
     /// Takes the readers' speeds, and forgets those that have gone: about once a second.
     pub fn look_at_readers(&self) {
-        self.server.look_at_readers();
+        self.server.device.readers.look_around();
     }
 
     /// Who reads what: first those that wait, then the fastest, then those that read most.
     pub fn readers(&self) -> Vec<ReaderReport> {
-        self.server.readers()
+        let device = &self.server.device;
+        device.readers.report(&device.table.waits())
     }
 
     /// What it has done since it began, and what it holds.
     pub fn activity(&self) -> Activity {
-        self.server.activity()
+        let (inodes, handles) = self.fs.held();
+        let device = &self.server.device;
+        Activity {
+            waiting: device.table.count() as u64,
+            inodes: inodes as u64,
+            handles: handles as u64,
+            ..device.counters.activity()
+        }
     }
 
     /// Why complete files are read through the daemon, if the kernel refused to read them itself.
     pub fn passthrough_refusal(&self) -> Option<String> {
-        self.server.passthrough_refusal()
+        self.server.passthrough.refusal()
     }
 
     /// Ends serving: a mount that a broker holds is handed over, any other taken away. Does nothing
@@ -336,13 +346,13 @@ impl Mount {
     /// The mount stays with the broker, and whoever waits in it waits for the next process.
     fn hand_over(&self) {
         self.fs.note_listed();
-        self.server.hand_over();
+        self.server.device.hand_over();
     }
 
     /// Also under load: whoever waits in the mount gets an error at once.
     fn unmount(&self) -> Result<(), MountingError> {
         self.place.unmount()?;
-        self.server.wait_end(END_TIMEOUT);
+        self.server.end.wait(END_TIMEOUT);
         Ok(())
     }
 }
