@@ -68,7 +68,6 @@ use greeting::Greeting;
 use mounter::Held;
 use notify::Queue;
 use passthrough::Passthrough;
-use session::Agreed;
 
 use crate::fs::{self, Filesystem};
 
@@ -157,12 +156,12 @@ impl Server {
         let closed = |_: &io::Error| server.device.close();
         let agreed = agreed.recv_timeout(HANDSHAKE_TIMEOUT);
         let agreed = agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let agreed: Agreed = agreed.inspect_err(closed)?;
+        let agrees_to_passthrough = agreed.inspect_err(closed)?;
         let greeting = greeted.recv_timeout(HANDSHAKE_TIMEOUT);
         let greeting = greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let greeting = greeting.inspect_err(closed)?;
         fs.set_invalidator(server.queue.clone());
-        if options.passthrough && server.passthrough.attempt(agreed.passthrough) {
+        if options.passthrough && server.passthrough.attempt(agrees_to_passthrough) {
             fs.set_backing_files(server.passthrough.clone());
         }
         if let (Some(greeting), Some(held)) = (greeting, held) {
@@ -183,7 +182,7 @@ impl Server {
         pair: OwnedFd,
         fs: Arc<Filesystem>,
         options: ServerOptions,
-    ) -> io::Result<mpsc::Receiver<io::Result<Agreed>>> {
+    ) -> io::Result<mpsc::Receiver<io::Result<bool>>> {
         let (tell, agreed) = mpsc::channel();
         let device = &self.device;
         let handlers = session::Handlers {

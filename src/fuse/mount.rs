@@ -80,21 +80,6 @@ pub enum MountError {
     },
 }
 
-/// What could not be served, and why.
-struct NotServed {
-    place: MountPlace,
-    why: io::Error,
-}
-
-impl From<NotServed> for MountError {
-    fn from(failed: NotServed) -> Self {
-        Self::Serve {
-            dir: failed.place.dir().to_owned(),
-            why: failed.why,
-        }
-    }
-}
-
 /// A mount that stands; dropping it takes it away.
 pub struct Mount {
     place: MountPlace,
@@ -143,24 +128,29 @@ impl Mount {
         options: &MountOptions,
     ) -> Result<Self, MountError> {
         let is_kept = mounted.is_kept();
+        let not_served = |(place, why): (MountPlace, io::Error)| MountError::Serve {
+            dir: place.dir().to_owned(),
+            why,
+        };
         match Self::serve(mounted, content.clone(), options) {
             // Who had it open fails now, and everybody else goes on.
-            Err(failed) if is_kept => {
-                tracing::debug!(why = %failed.why, "the mount cannot be taken up");
-                let mounted = failed.place.mount_anew()?;
-                let mut mount = Self::serve(mounted, content, options).map_err(MountError::from)?;
-                mount.not_taken_over = Some(failed.why.to_string());
+            Err((place, why)) if is_kept => {
+                tracing::debug!(%why, "the mount cannot be taken up");
+                let mounted = place.mount_anew()?;
+                let mut mount = Self::serve(mounted, content, options).map_err(not_served)?;
+                mount.not_taken_over = Some(why.to_string());
                 Ok(mount)
             }
-            served => Ok(served.map_err(MountError::from)?),
+            served => served.map_err(not_served),
         }
     }
 
+    /// What could not be served is told with its place.
     fn serve(
         mounted: Mounted,
         content: Arc<dyn Content>,
         options: &MountOptions,
-    ) -> Result<Self, NotServed> {
+    ) -> Result<Self, (MountPlace, io::Error)> {
         let Mounted {
             device,
             place,
@@ -193,7 +183,7 @@ impl Mount {
             }
             Err(why) => {
                 let _ = place.unmount();
-                Err(NotServed { place, why })
+                Err((place, why))
             }
         }
     }

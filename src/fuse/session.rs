@@ -39,13 +39,6 @@ const LISTING_MAX_BYTES: usize = PAIR_MESSAGE_MAX_BYTES - 4096;
 const PLUS_ENTRY_BYTES: usize = 152;
 const ENTRY_BYTES: usize = 24;
 
-/// What the kernel agreed to at the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Agreed {
-    /// It can read complete files by itself.
-    pub passthrough: bool,
-}
-
 /// Runs the session over its end of the device's pair, until the device closes the other end.
 ///
 /// # Errors
@@ -70,8 +63,8 @@ pub(super) struct Handlers {
     pub readers: Arc<Readers>,
     /// Whether the kernel may read complete files by itself.
     pub wants_passthrough: bool,
-    /// Told of what the kernel agreed to before the first request.
-    pub agreed: Sender<io::Result<Agreed>>,
+    /// Told before the first request whether the kernel can read complete files by itself.
+    pub agreed: Sender<io::Result<bool>>,
 }
 
 /// Asks the filesystem; a panic becomes EIO.
@@ -86,11 +79,9 @@ fn errno(error: FsError) -> Errno {
 
 impl fuser::Filesystem for Handlers {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let agreed = agree(config, self.wants_passthrough);
-        if let Ok(agreed) = &agreed {
-            let _ = self.agreed.send(Ok(*agreed));
-        }
-        agreed.map(drop)
+        let passthrough = agree(config, self.wants_passthrough)?;
+        let _ = self.agreed.send(Ok(passthrough));
+        Ok(())
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
@@ -119,21 +110,6 @@ impl fuser::Filesystem for Handlers {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.open_file(request, ino, flags, reply);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        // The device answers reads before they come here.
-        reply.error(errno(FsError::Fault));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -227,8 +203,8 @@ impl fuser::Filesystem for Handlers {
     }
 }
 
-/// Asks the kernel for what this filesystem lives on.
-fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agreed> {
+/// Asks the kernel for what this filesystem lives on; whether it can read complete files by itself.
+fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool> {
     // Lookups and listings of one directory must not wait for one another, and directories are
     // never opened here (Linux 5.1).
     let required = InitFlags::FUSE_PARALLEL_DIROPS
@@ -258,10 +234,9 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<Agree
     }
     let _ = config.set_max_background(BACKGROUND_MAX);
     let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
-    let passthrough = wants_passthrough
+    Ok(wants_passthrough
         && config.set_max_stack_depth(1).is_ok()
-        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
-    Ok(Agreed { passthrough })
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok())
 }
 
 /// Sizes as getxattr(2) wants them: room 0 asks how much is needed.
