@@ -29,6 +29,7 @@ const OTHER: usize = OPERATIONS.len();
 pub const LATENCY_BUCKETS: usize = 24;
 
 /// The counters of one mount, since it began.
+#[derive(Default)]
 pub(super) struct Counters {
     operations: [Operation; OTHER + 1],
     read_bytes: AtomicU64,
@@ -72,17 +73,6 @@ pub struct Activity {
     pub inodes: u64,
     /// Files and directories that are open.
     pub handles: u64,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        let operations = std::array::from_fn(|_| Operation::default());
-        Self {
-            operations,
-            read_bytes: AtomicU64::new(0),
-            expired: AtomicU64::new(0),
-        }
-    }
 }
 
 impl Counters {
