@@ -129,7 +129,7 @@ impl Mount {
     ) -> Result<Self, MountError> {
         let is_kept = mounted.is_kept();
         let not_served = |(place, why): (MountPlace, io::Error)| MountError::Serve {
-            dir: place.dir().to_owned(),
+            dir: place.standing.dir().to_owned(),
             why,
         };
         match Self::serve(mounted, content.clone(), options) {
@@ -228,7 +228,7 @@ impl Mount {
 
     /// The mount point, without symbolic links.
     pub fn dir(&self) -> &Path {
-        self.place.dir()
+        self.place.standing.dir()
     }
 
     /// Notes how much is listed, for the process that may come next: about once a second.
@@ -238,7 +238,7 @@ impl Mount {
 
     /// Whether the mount stands in its place and is served.
     pub fn is_mounted(&self) -> bool {
-        !self.server.end.is_over() && self.place.is_mounted()
+        !self.server.end.is_over() && self.place.standing.is_mounted()
     }
 
     /// Whether a mount broker made it.
@@ -259,7 +259,8 @@ impl Mount {
 
     /// Why it is not mounted any more and what to do, for people.
     pub fn why_gone(&self) -> String {
-        match (self.place.is_mounted(), self.place.covered_by()) {
+        let standing = &self.place.standing;
+        match (standing.is_mounted(), standing.covered_by()) {
             (true, _) => "its connection was aborted; restart the daemon to mount it again".into(),
             (false, Some(other)) => {
                 format!("another filesystem ({other}) is mounted over it: umount that one")

@@ -37,7 +37,7 @@ impl Mounted {
 /// Where a mount stands, and how it was made and so is taken away.
 #[derive(Clone, Debug)]
 pub struct MountPlace {
-    standing: Standing,
+    pub(super) standing: Standing,
     means: Means,
 }
 
@@ -122,11 +122,6 @@ fn broker_socket() -> Option<PathBuf> {
 }
 
 impl MountPlace {
-    /// The mount point, without symbolic links.
-    pub fn dir(&self) -> &Path {
-        self.standing.dir()
-    }
-
     /// Lets the kernel read so many bytes ahead; only once FUSE_INIT is answered.
     ///
     /// # Errors
@@ -143,12 +138,7 @@ impl MountPlace {
     /// # Errors
     /// [`MountingError`] where there is no broker, or in its words.
     pub fn mount_anew(&self) -> Result<Mounted, MountingError> {
-        match &self.means {
-            Means::Broker(broker) => broker.mount_anew(),
-            Means::Direct | Means::Fusermount => Err(MountingError::Vanished {
-                dir: self.dir().to_owned(),
-            }),
-        }
+        self.broker()?.mount_anew()
     }
 
     /// A new mount, asked for at `dir`, by the broker that came after the one that has ended.
@@ -156,10 +146,14 @@ impl MountPlace {
     /// # Errors
     /// [`MountingError`] where there is no broker, or in its words.
     pub fn mount_by_next(&self, dir: &Path) -> Result<Mounted, MountingError> {
+        self.broker()?.reach_next()?.mount(dir)
+    }
+
+    fn broker(&self) -> Result<&Arc<Broker>, MountingError> {
         match &self.means {
-            Means::Broker(broker) => broker.reach_next()?.mount(dir),
+            Means::Broker(broker) => Ok(broker),
             Means::Direct | Means::Fusermount => Err(MountingError::Vanished {
-                dir: self.dir().to_owned(),
+                dir: self.standing.dir().to_owned(),
             }),
         }
     }
@@ -176,23 +170,13 @@ impl MountPlace {
     /// can be told. Never waits.
     pub fn look_at_broker(&self) {
         if let Means::Broker(broker) = &self.means {
-            broker.look(|| self.is_mounted());
+            broker.look(|| self.standing.is_mounted());
         }
     }
 
     /// Whether the mount outlives its daemon.
     pub fn outlives_us(&self) -> bool {
         matches!(self.means, Means::Broker(_))
-    }
-
-    /// Whether our mount is still the one that is seen in its place.
-    pub fn is_mounted(&self) -> bool {
-        self.standing.is_mounted()
-    }
-
-    /// As [`Standing::covered_by`] says.
-    pub fn covered_by(&self) -> Option<String> {
-        self.standing.covered_by()
     }
 
     /// Takes the mount away, as [`Standing::unmount`] says; a broker's is the broker's to take.
