@@ -118,17 +118,15 @@ impl Table {
 
     /// Takes a request out, to answer it.
     pub fn take(&self, unique: u64) -> Option<Waiting> {
-        let mut state = self.state.lock();
-        let waiting = state.waiting.remove(&unique)?;
-        state.deadlines.remove(&(waiting.deadline, unique));
-        state.taken.insert(waiting.opcode, Instant::now());
-        Some(waiting)
+        self.state.lock().take(unique)
     }
 
-    /// Takes a request out, to answer it before its handler does.
+    /// Takes a request out, to answer it before its handler does, whose answer is late from this
+    /// moment on. Nothing where it was answered.
     pub fn take_early(&self, unique: u64) -> Option<Waiting> {
-        let waiting = self.take(unique)?;
-        self.state.lock().note_late(unique, &waiting);
+        let mut state = self.state.lock();
+        let waiting = state.take(unique)?;
+        state.note_late(unique, &waiting);
         Some(waiting)
     }
 
@@ -239,6 +237,13 @@ impl Table {
 }
 
 impl State {
+    fn take(&mut self, unique: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&unique)?;
+        self.deadlines.remove(&(waiting.deadline, unique));
+        self.taken.insert(waiting.opcode, Instant::now());
+        Some(waiting)
+    }
+
     /// What is past its deadline; it has none any more.
     fn expired(&mut self, now: Instant) -> Vec<(u64, Waiting)> {
         let mut expired = Vec::new();
@@ -294,6 +299,27 @@ mod tests {
         assert_eq!(table.wait_expired().unwrap().len(), 1);
         assert!(table.take_expired(500).is_some());
         assert_eq!(table.take_late(500), Some(1));
+    }
+
+    #[test]
+    fn what_is_answered_early_is_known_as_late_from_that_moment_on() {
+        let (table, now) = (Table::default(), Instant::now());
+        let some = || 0..LATE_MAX as u64;
+        for _ in 0..100 {
+            for unique in some() {
+                table.insert(unique, Waiting::new(14, now, now + FAR));
+            }
+            thread::scope(|scope| {
+                scope.spawn(|| some().for_each(|unique| drop(table.take_early(unique))));
+                for unique in some() {
+                    // its handler answers as soon as nobody waits
+                    while table.patience_of(unique).is_some() {
+                        thread::yield_now();
+                    }
+                    assert_eq!(table.take_late(unique), Some(14));
+                }
+            });
+        }
     }
 
     #[test]
