@@ -208,7 +208,7 @@ impl Device {
                 self.take_signal(named, patience);
                 true
             }
-            Some(None) => self.interrupt(named),
+            Some(None) => self.end_early(named, FsError::Interrupted),
             None => false,
         };
         if !waits {
@@ -217,18 +217,25 @@ impl Device {
         }
     }
 
-    /// Ends a request with EINTR; false where it does not wait.
-    pub(super) fn interrupt(&self, unique: u64) -> bool {
+    /// Answers a request with an error before its handler does; false where it does not wait.
+    pub(super) fn end_early(&self, unique: u64, why: FsError) -> bool {
         let Some(waiting) = self.table.take_early(unique) else {
             return false;
         };
+        if why == FsError::DeadlinePassed {
+            self.counters.note_expired();
+        }
         self.counters
             .note(waiting.opcode, waiting.since.elapsed(), true);
-        self.answer_error(unique, FsError::Interrupted);
-        if let Some(read) = waiting.read {
-            self.fs.abandon(&read, FsError::Interrupted);
-        }
+        self.fail(unique, waiting, why);
         true
+    }
+
+    fn fail(&self, unique: u64, waiting: Waiting, why: FsError) {
+        self.answer_error(unique, why);
+        if let Some(read) = waiting.read {
+            self.fs.abandon(&read, why);
+        }
     }
 
     /// Sends a message to the session as if the kernel had asked; false where it is gone.
@@ -331,7 +338,9 @@ impl Device {
             for (unique, waiting) in expired {
                 match self.more_time(&waiting) {
                     Some(deadline) => self.table.postpone(unique, deadline),
-                    None => self.give_up(unique),
+                    None => {
+                        self.end_early(unique, FsError::DeadlinePassed);
+                    }
                 }
             }
         }
@@ -341,19 +350,6 @@ impl Device {
         let until = self.fs.waits_until(waiting.read.as_ref()?)?;
         // past its own deadline, the content is to have answered, and soon
         Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())
-    }
-
-    fn give_up(&self, unique: u64) {
-        let Some(waiting) = self.table.take_expired(unique) else {
-            return;
-        };
-        self.counters.note_expired();
-        self.counters
-            .note(waiting.opcode, waiting.since.elapsed(), true);
-        self.answer_error(unique, FsError::DeadlinePassed);
-        if let Some(read) = waiting.read {
-            self.fs.abandon(&read, FsError::DeadlinePassed);
-        }
     }
 
     /// Tells the kernel to forget something. Blocks while the kernel holds the locks of it.
@@ -366,10 +362,7 @@ impl Device {
         let _ = rustix::net::shutdown(&self.session, Shutdown::Both);
         self.delayed.close();
         for (unique, waiting) in self.table.close() {
-            self.answer_error(unique, FsError::Stopping);
-            if let Some(read) = waiting.read {
-                self.fs.abandon(&read, FsError::Stopping);
-            }
+            self.fail(unique, waiting, FsError::Stopping);
         }
     }
 

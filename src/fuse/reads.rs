@@ -220,7 +220,7 @@ impl Device {
         let now = Instant::now();
         let is_over = patience.until.is_some_and(|until| until <= now);
         if is_over || is_ending(patience.thread) {
-            self.interrupt(unique);
+            self.end_early(unique, FsError::Interrupted);
         } else {
             let again = now + LOOK_AGAIN;
             let again = patience.until.map_or(again, |until| until.min(again));

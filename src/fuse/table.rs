@@ -189,7 +189,7 @@ impl Table {
     }
 
     /// Waits until requests are past their deadline, and gives copies of them: each is to be
-    /// [taken out](Table::take_expired) to be answered, or [postponed](Table::postpone). Nothing
+    /// [taken out](Table::take_early) to be answered, or [postponed](Table::postpone). Nothing
     /// once the table is closed.
     pub fn wait_expired(&self) -> Option<Vec<(u64, Waiting)>> {
         let mut state = self.state.lock();
@@ -210,11 +210,6 @@ impl Table {
                 }
             }
         }
-    }
-
-    /// Takes a request out that is past its deadline, to answer it; nothing where it was answered.
-    pub fn take_expired(&self, unique: u64) -> Option<Waiting> {
-        self.take_early(unique)
     }
 
     /// A request that was past its deadline has another, unless it was answered meanwhile.
@@ -297,7 +292,7 @@ mod tests {
         assert_eq!(table.take_late(0), None, "the oldest are forgotten");
         table.insert(500, Waiting::new(1, now, now));
         assert_eq!(table.wait_expired().unwrap().len(), 1);
-        assert!(table.take_expired(500).is_some());
+        assert!(table.take_early(500).is_some());
         assert_eq!(table.take_late(500), Some(1));
     }
 
@@ -335,7 +330,7 @@ mod tests {
             .map(|(unique, _)| unique)
             .collect();
         assert_eq!(expired, vec![2, 6]);
-        let taken = expired.iter().filter_map(|id| table.take_expired(*id));
+        let taken = expired.iter().filter_map(|id| table.take_early(*id));
         assert_eq!((taken.count(), table.count()), (2, 1));
     }
 
@@ -351,7 +346,7 @@ mod tests {
         assert!(table.take(4).is_some());
         let again = table.wait_expired().unwrap();
         assert_eq!(again.len(), 1);
-        assert!(table.take_expired(2).is_some() && table.take_expired(2).is_none());
+        assert!(table.take_early(2).is_some() && table.take_early(2).is_none());
         table.postpone(2, now);
         assert!(table.close().is_empty());
     }
