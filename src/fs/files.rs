@@ -195,6 +195,7 @@ impl Filesystem {
                     true => FileState::Live,
                     false => FileState::Version { size_bytes },
                 };
+                // for whom it was opened is not known: who serves its readers holds them to their rules
                 Handle::File(OpenFile::new(ino, opened.content, state))
             }
             Node::Status => Handle::Status(self.content.status_json()),

@@ -45,16 +45,16 @@ impl Device {
         let size_bytes = (read.size_bytes as usize).min(TRANSFER_MAX_BYTES);
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let room = &mut room[..size_bytes];
-        let reader = self.readers.reader(read.handle, header, begun);
         self.threads.keep_one_reading(self.pulse.waiting());
         let handle = self.fs.handle_of(read.handle, header.nodeid);
         let step = handle.and_then(|handle| {
+            let reader = self.reader(read.handle, header, begun);
             let reach = reach_of(reader.as_ref());
             let step = self.fs.read_now(&handle, read.offset, room, reach)?;
-            Ok((handle, step))
+            Ok((handle, reader, step))
         });
         match step {
-            Ok((handle, ReadStep::Done(length))) => {
+            Ok((handle, reader, ReadStep::Done(length))) => {
                 head.copy_from_slice(&abi::out_header(header.unique, 0, length));
                 self.counters.note(opcode::READ, begun.elapsed(), false);
                 self.counters.note_bytes(length);
@@ -67,7 +67,7 @@ impl Device {
                 }
                 let _ = self.write(&[IoSlice::new(&answer[..OUT_HEADER_BYTES + length])]);
             }
-            Ok((handle, ReadStep::Wait(range))) => {
+            Ok((handle, reader, ReadStep::Wait(range))) => {
                 let asked = Asked {
                     unique: header.unique,
                     thread: header.pid,
@@ -81,6 +81,18 @@ impl Device {
                 self.answer_error(header.unique, error);
             }
         }
+    }
+
+    /// Who asks for bytes of what is open there.
+    fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
+        let known = self.readers.reader(handle, header, now);
+        known.or_else(|| {
+            let opener = self.readers.opener(header.pid, header.uid);
+            let path = self.fs.path_of(header.nodeid).unwrap_or_default();
+            let readers = &self.readers;
+            readers.inherited(&opener, handle, header.nodeid, &path);
+            readers.reader(handle, header, now)
+        })
     }
 
     fn wait_read(
@@ -229,12 +241,6 @@ impl Device {
     }
 }
 
-/// A reader with a budget is not to be served ahead of what it asks for.
 fn reach_of(reader: Option<&Reader>) -> Reach {
-    match reader {
-        Some(Reader {
-            budget: Some(_), ..
-        }) => Reach::Asked,
-        _ => Reach::Everything,
-    }
+    reader.map_or(Reach::Everything, |reader| reader.reach)
 }

@@ -2,6 +2,7 @@
 //! `cached_only` make nothing come. Real daemons, real mounts, real processes.
 
 mod budgets;
+mod takeover;
 pub mod terminal;
 mod top;
 
