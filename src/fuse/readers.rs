@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use super::abi::Header;
 use super::budget::{Budget, ReaderBudget};
@@ -111,14 +111,14 @@ impl Readers {
     /// From now on these are given cached bytes only: names of processes, and of units of a
     /// service manager (`tracker-miner-fs-3.service`).
     pub fn set_cached_only(&self, list: Vec<String>) {
-        write(&self.rules).cached_only = list;
-        write(&self.known).clear();
+        self.rules.write().cached_only = list;
+        self.known.write().clear();
     }
 
     /// From now on these have so much fetched a second, and others as much as they like. One that
     /// is as it was keeps what it has spent.
     pub fn set_budgets(&self, list: Vec<ReaderBudget>) {
-        let mut rules = write(&self.rules);
+        let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
         let at_work = |rule: ReaderBudget| {
             let same = kept.iter().find(|budget| budget.rule == rule);
@@ -126,13 +126,13 @@ impl Readers {
         };
         rules.budgets = list.into_iter().map(at_work).collect();
         drop(rules);
-        write(&self.known).clear();
+        self.known.write().clear();
     }
 
     /// Who asks to open a file.
     pub fn opener(&self, thread: u32, uid: u32) -> Opener {
         let now = Instant::now();
-        let known = read(&self.known).get(&thread).cloned();
+        let known = self.known.read().get(&thread).cloned();
         match known {
             Some(known) if known.until > now => Opener(known),
             _ => Opener(self.look(thread, uid, now)),
@@ -148,14 +148,14 @@ impl Readers {
             reading,
             is_inherited,
         };
-        write(&self.open).insert(handle, opened);
+        self.open.write().insert(handle, opened);
     }
 
     /// A file that the process before us opened is read for the first time: from now on it counts
     /// as opened by who reads it, and each of its readers is held to the rules by itself.
     pub fn inherited(&self, opener: &Opener, handle: u64, ino: u64, path: &[u8]) {
         let reading = opener.0.process.reading(ino, path);
-        if let Entry::Vacant(place) = write(&self.open).entry(handle) {
+        if let Entry::Vacant(place) = self.open.write().entry(handle) {
             reading.note_open(false, self.now_ms(Instant::now()));
             place.insert(Opened {
                 reading,
@@ -166,7 +166,7 @@ impl Readers {
 
     /// A handle is closed.
     pub fn closed(&self, handle: u64) {
-        let closed = write(&self.open).remove(&handle);
+        let closed = self.open.write().remove(&handle);
         if let Some(opened) = closed {
             opened.reading.note_close();
         }
@@ -174,10 +174,10 @@ impl Readers {
 
     /// Who asks for bytes: mostly who opened the file, but handles are inherited and handed on.
     pub fn reader(&self, handle: u64, header: &Header, now: Instant) -> Option<Reader> {
-        let opened = read(&self.open).get(&handle)?.clone();
+        let opened = self.open.read().get(&handle)?.clone();
         let (opened, is_inherited) = (opened.reading, opened.is_inherited);
         let known = {
-            let all = read(&self.known);
+            let all = self.known.read();
             let known = all.get(&header.pid);
             // what all threads count on is touched as little as can be: this is for each read
             if let Some(Known {
@@ -224,16 +224,18 @@ impl Readers {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let old_ms = self.now_ms(now).saturating_sub(forgotten);
-        self.processes().retain(|_, process| {
+        self.processes.lock().retain(|_, process| {
             process.look(now);
             process.last_ms() >= old_ms || process.has_open()
         });
-        write(&self.known).retain(|_, known| known.until + TOLD_LIFETIME > now);
+        self.known
+            .write()
+            .retain(|_, known| known.until + TOLD_LIFETIME > now);
     }
 
     /// Who reads what: first those that wait, then the fastest, then those that read most.
     pub fn report(&self, waits: &Waits) -> Vec<ReaderReport> {
-        let processes: Vec<_> = self.processes().values().cloned().collect();
+        let processes: Vec<_> = self.processes.lock().values().cloned().collect();
         for process in processes.iter().filter(|process| process.has_open()) {
             // a shell that opened a file may have become another program since
             if let Some(name) = name_of(process.pid) {
@@ -271,7 +273,7 @@ impl Readers {
     /// which anybody holds for long.
     fn look_at_name(&self, thread: u32, mut known: Known, now: Instant) -> Known {
         let (own, leader) = (name_of(thread), name_of(known.process.pid));
-        let rules = read(&self.rules);
+        let rules = self.rules.read();
         let is_it = |listed: &str| {
             let names = [&own, &leader].into_iter().flatten();
             names.clone().any(|name| is_name(listed, name)) || is_in_group(listed, &known.groups)
@@ -291,7 +293,7 @@ impl Readers {
         });
         known.until = now + KNOWN_LIFETIME;
         (known.is_cached_only, known.budget) = (is_cached_only, budget);
-        let mut all = write(&self.known);
+        let mut all = self.known.write();
         if all.len() >= KNOWN_MAX {
             all.clear();
         }
@@ -302,7 +304,7 @@ impl Readers {
     /// The process of that number. One of another name that has nothing open may be another
     /// process of the same number, and begins anew.
     fn process(&self, pid: u32, uid: u32, name: String) -> Arc<Process> {
-        let mut processes = self.processes();
+        let mut processes = self.processes.lock();
         if let Some(process) = processes.get(&pid)
             && (process.is_called(&name) || process.has_open())
         {
@@ -331,19 +333,6 @@ impl Readers {
         let since = now.saturating_duration_since(self.begun);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
-
-    fn processes(&self) -> MutexGuard<'_, HashMap<u32, Arc<Process>>> {
-        self.processes.lock()
-    }
-}
-
-// A panic elsewhere cannot leave these torn: each step under a lock is complete.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read()
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write()
 }
 
 fn is_name(listed: &str, name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// How many files are told of one process. Beyond it the closed one that was read longest ago is
 /// forgotten; where all are open, further ones count for the process alone.
@@ -157,20 +157,20 @@ impl Process {
     }
 
     pub fn known_as(&self) -> KnownAs {
-        self.names().clone()
+        self.known_as.lock().clone()
     }
 
     pub fn is_called(&self, name: &str) -> bool {
-        self.names().name == name
+        self.known_as.lock().name == name
     }
 
     pub fn rename(&self, known_as: KnownAs) {
-        *self.names() = known_as;
+        *self.known_as.lock() = known_as;
     }
 
     /// What it reads of a file, whether it opened that itself or was handed it.
     pub fn reading(self: &Arc<Self>, ino: u64, path: &[u8]) -> Arc<Reading> {
-        let mut files = self.files();
+        let mut files = self.files.lock();
         if let Some(reading) = files.get(&ino) {
             return reading.clone();
         }
@@ -196,7 +196,7 @@ impl Process {
 
     /// Whether it has a file open that is told of.
     pub fn has_open(&self) -> bool {
-        self.files().values().any(|file| file.is_open())
+        self.files.lock().values().any(|file| file.is_open())
     }
 
     /// When it last opened or read something, in milliseconds of the mount's life.
@@ -224,7 +224,7 @@ impl Process {
             cached_only,
             budget_bytes_s,
         } = self.known_as();
-        let mut files: Vec<Arc<Reading>> = self.files().values().cloned().collect();
+        let mut files: Vec<Arc<Reading>> = self.files.lock().values().cloned().collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.given.last_ms.load(Ordering::Relaxed)));
         let speed = self.speed.lock();
         let begun = || speed.since(now, self.given.bytes());
@@ -241,15 +241,6 @@ impl Process {
             waiting: waits.of_process(self.pid),
             files: files.iter().map(|file| file.report(waits)).collect(),
         }
-    }
-
-    // A panic elsewhere cannot leave these torn: each step under the lock is complete.
-    fn names(&self) -> MutexGuard<'_, KnownAs> {
-        self.known_as.lock()
-    }
-
-    fn files(&self) -> MutexGuard<'_, HashMap<u64, Arc<Reading>>> {
-        self.files.lock()
     }
 }
 

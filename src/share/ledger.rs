@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::error::ShareError;
@@ -130,7 +130,7 @@ impl Ledger {
 
     /// What is remembered of the file (dev, ino), whatever it looks like now.
     pub(super) fn get(&self, dev: u64, ino: u64) -> Option<Row> {
-        if let Some(row) = self.shared.lock().rows.get(&(dev, ino)) {
+        if let Some(row) = self.shared.waiting.lock().rows.get(&(dev, ino)) {
             return *row;
         }
         let found = self.shared.with(|database| {
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     fn change(&self, key: Key, row: Option<Row>) {
-        let mut waiting = self.shared.lock();
+        let mut waiting = self.shared.waiting.lock();
         if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
             waiting.rows.insert(key, row);
             self.shared.changed.notify_one();
@@ -174,7 +174,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
+        self.shared.waiting.lock().stopping = true;
         self.shared.changed.notify_one();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
@@ -183,10 +183,6 @@ impl Drop for Ledger {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
-    }
-
     /// Does something with the database, which is opened anew where its disk refused a write
     /// before.
     fn with<T>(
@@ -220,7 +216,7 @@ impl Shared {
 
     fn write_until_stopped(&self) {
         loop {
-            let mut waiting = self.lock();
+            let mut waiting = self.waiting.lock();
             // a first walk leaves room for very many here
             waiting.rows.shrink_to(ROOM_KEPT_ROWS);
             while waiting.rows.is_empty() && !waiting.stopping {
@@ -235,7 +231,8 @@ impl Shared {
             if let Err(error) = self.write(&rows) {
                 tracing::debug!(%error, "cannot remember the hashes of shared files");
             }
-            self.lock()
+            self.waiting
+                .lock()
                 .rows
                 .retain(|key, row| rows.get(key) != Some(row));
             if stopping {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lru::LruCache;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::error::ShareError;
 use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble, outboard_bytes};
@@ -113,7 +113,7 @@ impl Outboards {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
             && bytes <= self.budget_bytes
-            && !self.lock().disk.contains(&hash);
+            && !self.held.lock().disk.contains(&hash);
         let path = self.path(&hash);
         let kept = is_wanted
             && match made {
@@ -163,7 +163,7 @@ impl Outboards {
 
     /// Drops an outboard that no file needs, or that is damaged.
     pub(super) fn forget(&self, hash: &ContentHash) {
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         if let Some(bytes) = held.disk.pop(hash) {
             held.disk_bytes -= bytes;
             let _ = std::fs::remove_file(self.path(hash));
@@ -176,16 +176,17 @@ impl Outboards {
     /// Bytes on disk.
     #[cfg(test)]
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.lock().disk_bytes
+        self.held.lock().disk_bytes
     }
 
     fn recall(&self, hash: &ContentHash) -> Option<Pairs> {
-        self.lock().memory.get(hash).cloned().map(Pairs::Memory)
+        let mut held = self.held.lock();
+        held.memory.get(hash).cloned().map(Pairs::Memory)
     }
 
     /// Forgets one that cannot be read, but not where that was our own want.
     fn read(&self, hash: &ContentHash, size_bytes: u64) -> io::Result<Option<Pairs>> {
-        if self.lock().disk.get(hash).is_none() {
+        if self.held.lock().disk.get(hash).is_none() {
             return Ok(None);
         }
         match read_pairs(&self.path(hash), outboard_bytes(size_bytes)) {
@@ -207,7 +208,7 @@ impl Outboards {
     }
 
     fn note_on_disk(&self, hash: ContentHash, bytes: u64) {
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         held.disk_bytes += bytes;
         if let Some(replaced) = held.disk.put(hash, bytes) {
             held.disk_bytes -= replaced;
@@ -225,7 +226,7 @@ impl Outboards {
         let Pairs::Memory(in_memory) = &pairs else {
             return pairs;
         };
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         held.memory_bytes += in_memory.len() as u64;
         if let Some((_, replaced)) = held.memory.push(hash, in_memory.clone()) {
             held.memory_bytes -= replaced.len() as u64;
@@ -242,10 +243,6 @@ impl Outboards {
 
     fn path(&self, hash: &ContentHash) -> PathBuf {
         Path::new(&self.dir).join(hash.to_string())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock()
     }
 }
 
@@ -420,6 +417,6 @@ mod tests {
             );
             assert!(proof.is_ok());
         }
-        assert_eq!(outboards.lock().memory_bytes, 0);
+        assert_eq!(outboards.held.lock().memory_bytes, 0);
     }
 }

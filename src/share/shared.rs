@@ -98,18 +98,18 @@ impl Shared {
 
     /// What was asked to settle so far; to be read before anything is looked at.
     pub(super) fn settling_asked(&self) -> u64 {
-        self.lock_settling().asked
+        self.settling.lock().asked
     }
 
     /// All that was reported when `asked` was asked has been looked at.
     pub(super) fn note_looked(&self, asked: u64) {
-        let mut settling = self.lock_settling();
+        let mut settling = self.settling.lock();
         settling.looked = settling.looked.max(asked);
     }
 
     /// The looks that were done so far; to be read before names are taken from the listing.
     pub(super) fn looked(&self) -> u64 {
-        self.lock_settling().looked
+        self.settling.lock().looked
     }
 
     /// Whether a content that was not found under the `names` that it is listed under may be found
@@ -122,7 +122,7 @@ impl Shared {
 
     /// Has the scanner look; gives the number by which it says that it did.
     fn ask_to_settle(&self) -> u64 {
-        let mut settling = self.lock_settling();
+        let mut settling = self.settling.lock();
         settling.asked += 1;
         self.wake();
         settling.asked
@@ -130,7 +130,7 @@ impl Shared {
 
     /// All that was there to be seen when `asked` was asked has been told.
     pub(super) fn note_settled(&self, asked: u64) {
-        let mut settling = self.lock_settling();
+        let mut settling = self.settling.lock();
         if settling.reached < asked {
             settling.reached = asked;
             self.settled.notify_all();
@@ -142,7 +142,7 @@ impl Shared {
     pub(super) fn wait_settled(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let asked = self.ask_to_settle();
-        let mut settling = self.lock_settling();
+        let mut settling = self.settling.lock();
         while settling.reached < asked && !self.is_stopping() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -151,9 +151,5 @@ impl Shared {
             self.settled.wait_for(&mut settling, left);
         }
         settling.reached >= asked
-    }
-
-    fn lock_settling(&self) -> MutexGuard<'_, Settling> {
-        self.settling.lock()
     }
 }

@@ -155,6 +155,6 @@ fn what_is_remembered_is_bounded() {
     for pid in 0..3 * KNOWN_MAX as u32 {
         readers.opener(0x7000_0000 + pid, 0);
     }
-    assert!(read(&readers.known).len() <= KNOWN_MAX);
-    assert!(readers.processes().len() <= PROCESSES_MAX);
+    assert!(readers.known.read().len() <= KNOWN_MAX);
+    assert!(readers.processes.lock().len() <= PROCESSES_MAX);
 }
