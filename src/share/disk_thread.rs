@@ -10,11 +10,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::Builder;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::beneath::Beneath;
 use super::shared::Shared;
@@ -40,19 +38,6 @@ impl Looking<'_> {
     pub(super) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-enum Outcome<T> {
-    Awaited,
-    Here(T),
-    /// Nobody waits for it any more.
-    GivenUp,
-}
-
-struct Look<T> {
-    outcome: Mutex<Outcome<T>>,
-    over: Condvar,
-    steps: AtomicU64,
 }
 
 pub(super) struct DiskThread {
@@ -85,32 +70,37 @@ impl DiskThread {
             let steps = &AtomicU64::new(0);
             return Some(look(&Looking { beneath, steps }));
         }
-        let shown = Arc::new(Look {
-            outcome: Mutex::new(Outcome::Awaited),
-            over: Condvar::new(),
-            steps: AtomicU64::new(0),
-        });
-        let (shared, of_thread) = (self.shared.clone(), shown.clone());
+        let steps = Arc::new(AtomicU64::new(0));
+        let (tell, told) = sync_channel(0);
+        let (shared, of_thread) = (self.shared.clone(), steps.clone());
         self.begin(Box::new(move || {
             let looking = Looking {
                 beneath: &shared.beneath,
-                steps: &of_thread.steps,
+                steps: &of_thread,
             };
-            let found = look(&looking);
-            if of_thread.is_given_up(found) {
+            // where it fails, nobody waits for it any more
+            if tell.send(look(&looking)).is_err() {
                 shared.lock().answers_again(index);
                 shared.wake();
             }
         }))?;
         let patience = self.patience.get(&index).copied().unwrap_or(STANDS_STILL);
-        let found = shown.wait(patience, || self.shared.lock().stands_still(index));
-        if found.is_none() {
-            let longer = (patience * 2).min(STANDS_STILL_MAX);
-            self.patience.insert(index, longer);
-            // it is with that look
-            self.work = None;
+        loop {
+            let before = steps.load(Ordering::Relaxed);
+            match told.recv_timeout(patience) {
+                Ok(found) => return Some(found),
+                Err(RecvTimeoutError::Timeout) if steps.load(Ordering::Relaxed) != before => {}
+                Err(_) => break,
+            }
         }
-        found
+        // while its end cannot be told yet
+        self.shared.lock().stands_still(index);
+        drop(told);
+        let longer = (patience * 2).min(STANDS_STILL_MAX);
+        self.patience.insert(index, longer);
+        // it is with that look
+        self.work = None;
+        None
     }
 
     /// Nothing where no thread can be had.
@@ -145,38 +135,5 @@ impl State {
             share.stands_still = false;
             self.scans.push(index);
         }
-    }
-}
-
-impl<T> Look<T> {
-    /// Waits as long as it comes further. `give_up` is called before anybody hears of its end.
-    fn wait(&self, patience: Duration, give_up: impl FnOnce()) -> Option<T> {
-        let mut outcome = self.outcome.lock();
-        let mut steps = self.steps.load(Ordering::Relaxed);
-        loop {
-            if let Outcome::Here(found) = std::mem::replace(&mut *outcome, Outcome::Awaited) {
-                return Some(found);
-            }
-            if !self.over.wait_for(&mut outcome, patience).timed_out() {
-                continue;
-            }
-            let steps_now = self.steps.load(Ordering::Relaxed);
-            if matches!(*outcome, Outcome::Awaited) && steps == steps_now {
-                give_up();
-                *outcome = Outcome::GivenUp;
-                return None;
-            }
-            steps = steps_now;
-        }
-    }
-
-    fn is_given_up(&self, found: T) -> bool {
-        let mut outcome = self.outcome.lock();
-        if matches!(*outcome, Outcome::GivenUp) {
-            return true;
-        }
-        *outcome = Outcome::Here(found);
-        self.over.notify_all();
-        false
     }
 }
