@@ -141,7 +141,5 @@ fn directories_in(view: &View, directory: &SharedPath, by: By) -> Vec<SharedPath
 }
 
 fn number_of(directory: &SharedPath) -> u64 {
-    let name = Name::Union(directory.clone());
-    let node = Node::Directory;
-    Inode { name, node }.number()
+    Inode::directory(Name::Union(directory.clone())).number()
 }

@@ -73,6 +73,12 @@ pub struct Inode {
 }
 
 impl Inode {
+    /// A directory of that name.
+    pub fn directory(name: Name) -> Self {
+        let node = Node::Directory;
+        Self { name, node }
+    }
+
     /// The number that this inode has unless another has taken it.
     pub fn number(&self) -> u64 {
         if self.is_root() {

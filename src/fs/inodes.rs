@@ -105,22 +105,16 @@ impl Inodes {
         let table = self.table.lock();
         let known = table.known.get(&number)?;
         match &known.what {
-            What::Said(held) if known.view == view.number() as u32 => Some(Listed {
-                node: known.node(name),
-                mtime: held.mtime(),
-                subdirectories: 0,
-                said: None,
-            }),
+            What::Said(held) if known.view == view.number() as u32 => {
+                Some(Listed::new(known.node(name), held.mtime()))
+            }
             _ => None,
         }
     }
 
     /// The number of a directory, if the kernel knows it.
     pub fn number_of_directory(&self, name: Name) -> Option<u64> {
-        self.number_of(&Inode {
-            name,
-            node: Node::Directory,
-        })
+        self.number_of(&Inode::directory(name))
     }
 
     /// The number of an inode, if the kernel knows it.
@@ -217,8 +211,7 @@ impl Table {
     }
 
     fn place_directory(&mut self, name: Name) -> u64 {
-        let node = Node::Directory;
-        self.place(None, &Inode { name, node }, None)
+        self.place(None, &Inode::directory(name), None)
     }
 
     /// Takes out what nobody needs any more, and the directories above that were kept for it alone.

@@ -125,12 +125,7 @@ impl Filesystem {
     }
 
     fn legacy_listed(&self) -> Listed {
-        Listed {
-            node: Node::Legacy,
-            mtime: self.started,
-            subdirectories: 0,
-            said: None,
-        }
+        Listed::new(Node::Legacy, self.started)
     }
 
     fn legacy_name(&self, ino: u64) -> Option<Box<[u8]>> {

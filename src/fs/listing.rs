@@ -188,11 +188,7 @@ impl Filesystem {
             }
         };
         let above = names::parent(&reader.inode.name);
-        let above_ino = Inode {
-            name: above.clone(),
-            node: Node::Directory,
-        }
-        .number();
+        let above_ino = Inode::directory(above.clone()).number();
         let entry = |ino, cookie, name| DirectoryEntry {
             ino,
             cookie,

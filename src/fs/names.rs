@@ -41,6 +41,16 @@ pub(super) struct Said {
 }
 
 impl Listed {
+    /// What nobody said and nothing is in.
+    pub fn new(node: Node, mtime: Timestamp) -> Self {
+        Self {
+            node,
+            mtime,
+            subdirectories: 0,
+            said: None,
+        }
+    }
+
     /// What is known of an inode whose name stands for something else now.
     pub fn last_known(node: &Node, started: Timestamp) -> Self {
         let mtime = match node {
@@ -52,12 +62,7 @@ impl Listed {
             // What lies there now is another file.
             file.own = None;
         }
-        Self {
-            node,
-            mtime,
-            subdirectories: 0,
-            said: None,
-        }
+        Self::new(node, mtime)
     }
 }
 
@@ -147,10 +152,8 @@ pub(super) fn resolve(view: &View, name: &Name) -> Option<Listed> {
             .map(|root| root.mtime)
             .unwrap_or_default();
         Listed {
-            node,
-            mtime,
             subdirectories: u32::try_from(subdirectories).unwrap_or(u32::MAX),
-            said: None,
+            ..Listed::new(node, mtime)
         }
     };
     match name {
@@ -298,12 +301,7 @@ fn by_hash(view: &View, hash: ContentHash) -> Option<Listed> {
         executable: content.executable,
         own: None,
     };
-    Some(Listed {
-        node: Node::File(file),
-        mtime,
-        subdirectories: 0,
-        said: None,
-    })
+    Some(Listed::new(Node::File(file), mtime))
 }
 
 #[cfg(test)]

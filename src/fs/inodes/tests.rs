@@ -3,13 +3,6 @@
 use super::*;
 use crate::fs::inode::tests::{file, path};
 
-fn directory(name: Name) -> Inode {
-    Inode {
-        name,
-        node: Node::Directory,
-    }
-}
-
 impl Inodes {
     fn enter(&self, inode: &Inode) -> u64 {
         self.look_up(None, inode, None)
@@ -22,7 +15,10 @@ fn a_number_is_the_same_after_a_restart() {
     after.enter(&file("other", b"x"));
     let file = file("deep/er/a", b"1");
     assert_eq!(before.enter(&file), after.enter(&file));
-    assert_eq!(before.enter(&directory(Name::Union(path("")))), ROOT_INO);
+    assert_eq!(
+        before.enter(&Inode::directory(Name::Union(path("")))),
+        ROOT_INO
+    );
 }
 
 #[test]
@@ -70,7 +66,7 @@ fn an_inode_lives_until_its_last_lookup_is_forgotten() {
 fn a_directory_is_kept_for_what_is_below_it_and_no_longer() {
     let inodes = Inodes::new();
     let names = ["a", "a/b", "a/b/c"].map(|name| Name::Union(path(name)));
-    let numbers = names.map(|name| inodes.enter(&directory(name)));
+    let numbers = names.map(|name| inodes.enter(&Inode::directory(name)));
     let below = inodes.enter(&file("a/b/c/file", b"1"));
     numbers.iter().for_each(|number| inodes.forget(*number, 1));
     assert_eq!(inodes.get(below), Some(file("a/b/c/file", b"1")));
@@ -93,7 +89,7 @@ fn hidden_names_are_whole_again() {
         Name::Peer("far".into(), path("a/b")),
         Name::Union(path("peers/.p2pfs")),
     ] {
-        let inode = directory(name);
+        let inode = Inode::directory(name);
         let number = inodes.enter(&inode);
         assert_eq!(inodes.get(number), Some(inode));
     }
@@ -127,7 +123,7 @@ fn what_the_kernel_does_not_know_has_no_number_to_invalidate() {
     let inodes = Inodes::new();
     let name = || Name::Union(path("d"));
     assert_eq!(inodes.number_of_directory(name()), None);
-    let number = inodes.enter(&directory(name()));
+    let number = inodes.enter(&Inode::directory(name()));
     assert_eq!(inodes.number_of_directory(name()), Some(number));
     assert_eq!(inodes.directories(), [number, ROOT_INO]);
     assert!(inodes.files_of(&ContentHash::of(b"1")).is_empty());
@@ -152,8 +148,8 @@ fn the_files_of_a_content_are_found_until_they_are_forgotten() {
 #[test]
 fn hidden_directories_are_told_apart_and_forgotten() {
     let inodes = Inodes::new();
-    inodes.enter(&directory(Name::Union(path("a"))));
-    let far = directory(Name::Peer("far".into(), path("")));
+    inodes.enter(&Inode::directory(Name::Union(path("a"))));
+    let far = Inode::directory(Name::Peer("far".into(), path("")));
     let number = inodes.enter(&far);
     assert_eq!(inodes.enter(&far), number);
     assert!(inodes.hidden_directories().contains(&number));
