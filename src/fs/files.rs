@@ -81,7 +81,7 @@ impl Filesystem {
             Node::File(file) => self.open_file(ino, &file, reach),
             Node::Status => {
                 let status = Handle::Status(self.content.status_json());
-                let handle = self.handles.insert(status).map_err(|(_, error)| error)?;
+                let handle = self.handles.insert(status)?;
                 Ok(OpenReply {
                     handle,
                     caching: Caching::Direct,
@@ -100,13 +100,7 @@ impl Filesystem {
         let size_bytes = file.size_bytes;
         let (state, caching) = match mode {
             Mode::Backed(backing) if opened.live => (FileState::Live, Caching::Backed(backing)),
-            Mode::Backed(backing) => (
-                FileState::Backed {
-                    size_bytes,
-                    backing,
-                },
-                Caching::Backed(backing),
-            ),
+            Mode::Backed(backing) => (FileState::Version { size_bytes }, Caching::Backed(backing)),
             Mode::Asked if opened.live => (FileState::Live, Caching::Direct),
             // No pages are kept where another open reads the own file as it changes, and who is
             // kept waiting must not hold the locks of pages that others read.
@@ -128,7 +122,7 @@ impl Filesystem {
                 }
                 Ok(OpenReply { handle, caching })
             }
-            Err((_, error)) => {
+            Err(error) => {
                 self.leave(ino);
                 Err(error)
             }
@@ -201,13 +195,11 @@ impl Filesystem {
             Node::Status => Handle::Status(self.content.status_json()),
             _ => return Err(FsError::Gone),
         };
-        let (there, ours) = self.handles.insert_as(number, handle);
-        match (ours, &*there) {
-            // where ours is given back, another read was faster
-            (None, Handle::File(_)) if inherited.take_before(number).is_none() => {
-                self.modes.enter(ino, Mode::Asked, None);
-            }
-            _ => {}
+        let (there, is_ours) = self.handles.insert_as(number, handle);
+        let is_file = matches!(*there, Handle::File(_));
+        // where it is not ours, another read was faster
+        if is_ours && is_file && inherited.take_before(number).is_none() {
+            self.modes.enter(ino, Mode::Asked, None);
         }
         Ok(there)
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
-use super::traits::{BackingFile, OpenContent};
+use super::traits::OpenContent;
 use crate::extent::ByteRange;
 
 /// The most handles at once; a further open gets ENFILE. Far over what one machine opens, and
@@ -50,20 +50,13 @@ pub struct OpenFile {
 /// How the bytes of an open file come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileState {
-    /// Verified bytes of a version that is this long.
+    /// Verified bytes of a version that is this long, also where the kernel reads them itself.
     Version {
         /// Its length.
         size_bytes: u64,
     },
     /// An own file as it is at each read.
     Live,
-    /// The kernel reads it itself.
-    Backed {
-        /// Its length.
-        size_bytes: u64,
-        /// By this file.
-        backing: BackingFile,
-    },
 }
 
 /// How far a reader may reach for bytes.
@@ -104,9 +97,7 @@ impl OpenFile {
         let asked = ByteRange::at(offset, u64::from(size_bytes));
         match self.state {
             FileState::Live => asked,
-            FileState::Version { size_bytes } | FileState::Backed { size_bytes, .. } => {
-                asked.intersection(&ByteRange::new(0, size_bytes))
-            }
+            FileState::Version { size_bytes } => asked.intersection(&ByteRange::new(0, size_bytes)),
         }
     }
 
@@ -140,10 +131,9 @@ impl OpenFile {
         failures.iter().find(within).map(|failure| failure.error)
     }
 
-    /// Notes that bytes were fetched for this file; true the first time since the last
-    /// [`OpenFile::take_fetched`].
-    pub fn note_fetched(&self) -> bool {
-        !self.fetched.swap(true, Ordering::Relaxed)
+    /// Notes that bytes were fetched for this file.
+    pub fn note_fetched(&self) {
+        self.fetched.store(true, Ordering::Relaxed);
     }
 
     /// Whether bytes were fetched since the last call.
@@ -163,11 +153,11 @@ impl Handles {
     /// Opens; the number is never used twice.
     ///
     /// # Errors
-    /// [`FsError::TooManyHandles`] at [`OPEN_HANDLES_MAX`]; the handle is then given back.
-    pub fn insert(&self, handle: Handle) -> Result<u64, (Handle, FsError)> {
+    /// [`FsError::TooManyHandles`] at [`OPEN_HANDLES_MAX`].
+    pub fn insert(&self, handle: Handle) -> Result<u64, FsError> {
         let mut open = self.open.write();
         if open.len() >= OPEN_HANDLES_MAX {
-            return Err((handle, FsError::TooManyHandles));
+            return Err(FsError::TooManyHandles);
         }
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         open.insert(number, Arc::new(handle));
@@ -179,16 +169,16 @@ impl Handles {
         self.last_number.store(number, Ordering::Relaxed);
     }
 
-    /// Opens under a number that the kernel has already; gives what is open there, and the handle
-    /// back where that is another one.
-    pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, Option<Handle>) {
+    /// Opens under a number that the kernel has already; gives what is open there, and whether that
+    /// is this handle.
+    pub fn insert_as(&self, number: u64, handle: Handle) -> (Arc<Handle>, bool) {
         let mut open = self.open.write();
         if let Some(there) = open.get(&number) {
-            return (there.clone(), Some(handle));
+            return (there.clone(), false);
         }
         let handle = Arc::new(handle);
         open.insert(number, handle.clone());
-        (handle, None)
+        (handle, true)
     }
 
     /// What is open under this number.
@@ -310,11 +300,7 @@ mod tests {
     #[test]
     fn an_open_over_the_limit_is_refused_and_one_more_close_makes_room() {
         let handles = Handles::default();
-        let insert = || {
-            handles
-                .insert(Handle::Status(Vec::new()))
-                .map_err(|it| it.1)
-        };
+        let insert = || handles.insert(Handle::Status(Vec::new()));
         let open: Vec<u64> = (0..OPEN_HANDLES_MAX).map(|_| insert().unwrap()).collect();
         assert_eq!(insert(), Err(FsError::TooManyHandles));
         assert_eq!(FsError::TooManyHandles.errno(), libc::ENFILE);
@@ -325,12 +311,7 @@ mod tests {
     #[test]
     fn a_number_is_never_used_twice() {
         let handles = Handles::default();
-        let insert = || {
-            handles
-                .insert(Handle::Status(Vec::new()))
-                .map_err(|(_, e)| e)
-                .unwrap()
-        };
+        let insert = || handles.insert(Handle::Status(Vec::new())).unwrap();
         let first = insert();
         assert!(handles.remove(first).is_some());
         assert_ne!(insert(), first);

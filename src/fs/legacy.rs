@@ -64,7 +64,7 @@ impl Filesystem {
             reply(opened.and_then(|(content, size_bytes)| {
                 let state = FileState::Version { size_bytes };
                 let handle = Handle::File(OpenFile::new(ino, content, state));
-                let handle = fs.handles.insert(handle).map_err(|(_, error)| error)?;
+                let handle = fs.handles.insert(handle)?;
                 Ok(OpenReply {
                     handle,
                     caching: Caching::Direct,
