@@ -120,19 +120,10 @@ pub(super) fn last(name: &Name) -> Cow<'_, [u8]> {
 
 /// The whole path of a name, from the root of the mount.
 pub(super) fn full_path(name: &Name) -> Vec<u8> {
-    let hidden = |rest: &[&[u8]]| {
-        let parts = [HIDDEN_ROOT].into_iter().chain(rest.iter().copied());
-        parts.collect::<Vec<_>>().join(&b'/')
-    };
     match name {
         Name::Union(path) => path.as_bytes().to_vec(),
-        Name::Hidden => hidden(&[]),
-        Name::Status => hidden(&[b"status.json"]),
-        Name::Hashes => hidden(&[b"by-hash"]),
-        Name::Hash(hash) => hidden(&[b"by-hash", hash.to_string().as_bytes()]),
-        Name::Peers => hidden(&[b"peers"]),
-        Name::Peer(peer, path) if path.is_root() => hidden(&[b"peers", peer.as_bytes()]),
-        Name::Peer(peer, path) => hidden(&[b"peers", peer.as_bytes(), path.as_bytes()]),
+        Name::Hidden => HIDDEN_ROOT.to_vec(),
+        _ => [&full_path(&parent(name))[..], b"/", &last(name)].concat(),
     }
 }
 
