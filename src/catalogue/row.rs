@@ -72,8 +72,6 @@ const BEHIND: [(u64, usize); 3] = [
     (OWN_SIZE, SIZE_BYTES),
 ];
 
-/// How many bits of a packed time are nanoseconds.
-const NANOSECOND_BITS: u32 = 30;
 const TIME_BYTES: usize = 12;
 const SIZE_BYTES: usize = 8;
 /// How long the lengths are of what a name was sealed as.
@@ -128,7 +126,7 @@ impl Row {
             facts.mark(OWN_VERSION);
             behind.extend(time_bytes(entry.version_time));
         }
-        match packed(entry.mtime) {
+        match entry.mtime.packed() {
             Some(mtime) => facts.mtime = mtime,
             None => {
                 facts.mark(OWN_MTIME);
@@ -299,7 +297,7 @@ impl Row {
         if self.has(OWN_MTIME) {
             return self.time_behind(OWN_MTIME);
         }
-        unpacked(self.mtime)
+        Timestamp::unpacked(self.mtime)
     }
 
     pub fn version_time(&self) -> Timestamp {
@@ -406,20 +404,6 @@ impl Facts {
     fn mark(&mut self, marks: u64) {
         let [a, b, c, d, e, f, ..] = (self.marks() | marks).to_le_bytes();
         self.size_and_marks = [a, b, c, d, e, f];
-    }
-}
-
-/// A time in 8 bytes, where it is from 1970 to 2513.
-fn packed(time: Timestamp) -> Option<u64> {
-    let seconds = u64::try_from(time.seconds).ok()?;
-    let fits = seconds >> (u64::BITS - NANOSECOND_BITS) == 0 && time.nanoseconds < 1_000_000_000;
-    fits.then_some(seconds << NANOSECOND_BITS | u64::from(time.nanoseconds))
-}
-
-fn unpacked(time: u64) -> Timestamp {
-    Timestamp {
-        seconds: (time >> NANOSECOND_BITS).cast_signed(),
-        nanoseconds: (time & ((1 << NANOSECOND_BITS) - 1)) as u32,
     }
 }
 

@@ -80,7 +80,7 @@ impl Filesystem {
             inherited: OnceLock::new(),
             invalidator: OnceLock::new(),
             backing: OnceLock::new(),
-            started: now(),
+            started: Timestamp::from(SystemTime::now()),
         }
     }
 
@@ -273,15 +273,5 @@ impl Filesystem {
         if let Some(invalidator) = self.invalidator.get() {
             invalidator.invalidate(stale);
         }
-    }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        seconds: since.as_secs().cast_signed(),
-        nanoseconds: since.subsec_nanos(),
     }
 }

@@ -1,6 +1,6 @@
 //! What tells one state of a file from another without reading it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Stat};
 
@@ -49,10 +49,7 @@ impl Stamp {
 
 impl From<SystemTime> for Stamp {
     fn from(time: SystemTime) -> Self {
-        match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => Self::new(since.as_secs().cast_signed(), since.subsec_nanos()),
-            Err(_) => Self::default(),
-        }
+        Timestamp::from(time).into()
     }
 }
 

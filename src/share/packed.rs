@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::identity::{Identity, Stamp};
+use super::identity::Identity;
 use crate::digest::ContentHash;
+use crate::wire::native::record::Timestamp;
 
-/// How many bits of a packed time are nanoseconds.
-const NANOSECOND_BITS: u32 = 30;
 const SIZE_BYTES: usize = 6;
 /// The device of a file that is kept whole.
 const WHOLE: u8 = u8::MAX;
@@ -112,8 +111,8 @@ impl Packing {
             dev: *dev,
             ino: file.ino,
             size_bytes: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
-            mtime: unpacked(file.mtime),
-            ctime: unpacked(file.ctime),
+            mtime: Timestamp::unpacked(file.mtime).into(),
+            ctime: Timestamp::unpacked(file.ctime).into(),
         }
     }
 
@@ -135,8 +134,8 @@ impl Packing {
         };
         packed.size_bytes = [a, b, c, d, e, f];
         packed.ino = ino;
-        packed.mtime = packed_time(mtime)?;
-        packed.ctime = packed_time(ctime)?;
+        packed.mtime = Timestamp::from(mtime).packed()?;
+        packed.ctime = Timestamp::from(ctime).packed()?;
         packed.device = self.number_of(dev)?;
         Some(())
     }
@@ -152,24 +151,9 @@ impl Packing {
     }
 }
 
-/// A time in 8 bytes, where it is from 1970 to 2513.
-fn packed_time(time: Stamp) -> Option<u64> {
-    let Stamp {
-        seconds,
-        nanoseconds,
-    } = time;
-    let seconds = u64::try_from(seconds).ok()?;
-    let fits = seconds >> (u64::BITS - NANOSECOND_BITS) == 0 && nanoseconds < 1_000_000_000;
-    fits.then_some(seconds << NANOSECOND_BITS | u64::from(nanoseconds))
-}
-
-fn unpacked(time: u64) -> Stamp {
-    let nanoseconds = time & ((1 << NANOSECOND_BITS) - 1);
-    Stamp::new((time >> NANOSECOND_BITS).cast_signed(), nanoseconds as u32)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Stamp;
     use super::*;
 
     fn file(identity: Identity) -> FileBody {

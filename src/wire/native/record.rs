@@ -1,5 +1,7 @@
 //! What a node says it has: the records of its log, and the signed head that vouches for them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::ContentHash;
@@ -50,6 +52,38 @@ pub struct Timestamp {
     pub seconds: i64,
     /// The rest.
     pub nanoseconds: u32,
+}
+
+/// How many bits of a packed time are nanoseconds.
+const NANOSECOND_BITS: u32 = 30;
+
+impl Timestamp {
+    /// In 8 bytes, where it is from 1970 to 2513.
+    pub fn packed(self) -> Option<u64> {
+        let seconds = u64::try_from(self.seconds).ok()?;
+        let fits =
+            seconds >> (u64::BITS - NANOSECOND_BITS) == 0 && self.nanoseconds < 1_000_000_000;
+        fits.then_some(seconds << NANOSECOND_BITS | u64::from(self.nanoseconds))
+    }
+
+    /// What was packed so.
+    pub fn unpacked(time: u64) -> Self {
+        Self {
+            seconds: (time >> NANOSECOND_BITS).cast_signed(),
+            nanoseconds: (time & ((1 << NANOSECOND_BITS) - 1)) as u32,
+        }
+    }
+}
+
+/// What is before 1970 is taken for its beginning.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            seconds: since.as_secs().cast_signed(),
+            nanoseconds: since.subsec_nanos(),
+        }
+    }
 }
 
 /// Which of a node's shares an entry is in: the number is the node's own and outlives restarts.
