@@ -135,11 +135,7 @@ impl Catalogue {
 
     /// All that this node says of a share, in the order it was said: what a scan is compared with.
     pub fn own_entries(&self, share: ShareIndex) -> impl Iterator<Item = (SharedPath, Entry)> + '_ {
-        let rows = self
-            .logs
-            .get(&self.me)
-            .into_iter()
-            .flat_map(|log| log.rows.after(0));
+        let rows = self.logs[&self.me].rows.after(0);
         rows.filter(move |row| row.has_name() && self.merge.state.share_of(row) == share)
             .filter_map(|row| {
                 Some((
@@ -151,11 +147,7 @@ impl Catalogue {
 
     /// All that this node says of all its shares.
     pub fn all_own_entries(&self) -> impl Iterator<Item = (ShareIndex, SharedPath, Entry)> + '_ {
-        let rows = self
-            .logs
-            .get(&self.me)
-            .into_iter()
-            .flat_map(|log| log.rows.after(0));
+        let rows = self.logs[&self.me].rows.after(0);
         rows.filter(|row| row.has_name()).filter_map(|row| {
             let path = self.merge.state.path_of(row.dir, row.name());
             Some((self.merge.state.share_of(row), path, row.to_entry()?))
@@ -164,11 +156,7 @@ impl Catalogue {
 
     /// The contents that this node says its cache holds complete.
     pub fn own_haves(&self) -> impl Iterator<Item = (ContentHash, u64)> + '_ {
-        let rows = self
-            .logs
-            .get(&self.me)
-            .into_iter()
-            .flat_map(|log| log.rows.after(0));
+        let rows = self.logs[&self.me].rows.after(0);
         let haves = rows.filter(|row| row.class == Class::Have);
         haves.map(|row| (row.hash(), row.size_bytes()))
     }
