@@ -52,15 +52,10 @@ impl View {
                 shared: None,
             };
         }
-        let dir = self.merged.dir(row.dir);
-        let alias = dir.aliases.iter().find(|alias| alias.row().is(row));
         let shared = self.merged.path_of(row.dir, row.name());
         FileNames {
             hash: row.hash(),
-            listed: Some(alias.map_or_else(
-                || shared.clone(),
-                |alias| self.merged.path_of(row.dir, alias.name()),
-            )),
+            listed: self.listed_path(row).or_else(|| Some(shared.clone())),
             shared: Some((self.merged.node(row.author).label.to_string(), shared)),
         }
     }

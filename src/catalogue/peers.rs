@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::held::Held;
 use super::merged::Merged;
 use super::orders::DirRef;
 use super::row::{Class, DirId, NodeIndex, Row};
@@ -33,15 +32,10 @@ impl View {
             return Some(self.peer_directory(node, DirId::ROOT, None));
         };
         let dir = self.peer_dir(node, &parent)?;
-        let plain = self.shared_as(node, dir, path.file_name());
-        match plain.first() {
-            Some(Shared::File(row)) => self.peer_file(row),
-            Some(Shared::Directory(id, row)) => Some(self.peer_directory(node, *id, row.as_ref())),
-            None => {
-                let mut names = self.peer_listing(node, dir);
-                self.peer_found(node, names.remove(path.file_name())?)
-            }
-        }
+        let name = path.file_name();
+        let plain = self.shared_as(node, dir, name).into_iter().next();
+        let shared = plain.or_else(|| self.peer_listing(node, dir).remove(name));
+        self.peer_found(node, shared?)
     }
 
     /// At most `limit` names of one live node's directory, ascending, those after `after`. Costs
@@ -140,25 +134,12 @@ impl View {
 
     fn peer_found(&self, node: NodeIndex, shared: Shared) -> Option<Found> {
         match shared {
-            Shared::File(row) => self.peer_file(&row),
+            Shared::File(row) => {
+                let is_own = row.author == self.merged.me;
+                self.found_as(&row, is_own.then(|| self.place_of(&row)))
+            }
             Shared::Directory(id, row) => Some(self.peer_directory(node, id, row.as_ref())),
         }
-    }
-
-    fn peer_file(&self, row: &Row) -> Option<Found> {
-        let own = (row.author == self.merged.me).then(|| {
-            let share = self.merged.share_of(row);
-            (share, self.merged.path_of(row.dir, row.name()))
-        });
-        Some(Found {
-            kind: row.kind()?,
-            mtime: row.mtime(),
-            version_time: row.version_time(),
-            author: *self.merged.node_of(row),
-            own,
-            subdirectories: 0,
-            said: Some(Held(row.clone())),
-        })
     }
 
     /// A node's directory; its time is that of its record, or the merged one's where it has none.

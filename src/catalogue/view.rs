@@ -79,7 +79,7 @@ impl View {
         if let Some(child) = here.dirs.get(&Named(name)) {
             return Some(self.directory(child.id()));
         }
-        self.found_beside(here, here.aliases.get(&Named(name))?.row())
+        self.found_as(here.aliases.get(&Named(name))?.row(), None)
     }
 
     /// At most `limit` names of a directory in ascending order of their bytes, those after
@@ -94,7 +94,7 @@ impl View {
             .filter_map(|listed| {
                 let found = match &listed {
                     Listed::File(name, row) if row.name() == *name => self.found(here, row)?,
-                    Listed::File(_, row) => self.found_beside(here, row)?,
+                    Listed::File(_, row) => self.found_as(row, None)?,
                     Listed::Directory(place) => self.directory(place.id()),
                 };
                 Some(Child {
@@ -220,22 +220,25 @@ impl View {
     }
 
     fn found(&self, dir: &Dir, row: &Row) -> Option<Found> {
+        self.found_as(row, self.own(dir, row))
+    }
+
+    /// What lost its name has no `own`: it is one version, also where it is this node's own, whose
+    /// file may be written to.
+    pub(super) fn found_as(
+        &self,
+        row: &Row,
+        own: Option<(ShareIndex, SharedPath)>,
+    ) -> Option<Found> {
         Some(Found {
             kind: row.kind()?,
             mtime: row.mtime(),
             version_time: row.version_time(),
             author: *self.merged.node_of(row),
-            own: self.own(dir, row),
+            own,
             subdirectories: 0,
             said: Some(Held(row.clone())),
         })
-    }
-
-    /// What lost its name: one version, also where it is this node's own, whose file may be
-    /// written to.
-    fn found_beside(&self, dir: &Dir, row: &Row) -> Option<Found> {
-        let found = self.found(dir, row)?;
-        Some(Found { own: None, ..found })
     }
 
     /// This node's own candidate of the same name, content and attributes.
@@ -250,8 +253,12 @@ impl View {
                 same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
             }
         };
-        let share = self.merged.share_of(own);
-        Some((share, self.merged.path_of(own.dir, own.name())))
+        Some(self.place_of(own))
+    }
+
+    pub(super) fn place_of(&self, row: &Row) -> (ShareIndex, SharedPath) {
+        let path = self.merged.path_of(row.dir, row.name());
+        (self.merged.share_of(row), path)
     }
 
     pub(super) fn directory(&self, id: DirId) -> Found {
