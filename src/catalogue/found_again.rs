@@ -31,11 +31,7 @@ impl View {
         let wanted = leading(start.as_bytes());
         let mut first = [0; 32];
         first[..4].copy_from_slice(&(wanted << (u32::BITS - bits)).to_be_bytes());
-        let from = HashFrom {
-            hash: ContentHash::new(first),
-            class: Class::File,
-            author: 0,
-        };
+        let from = HashFrom::files(ContentHash::new(first));
         let rows = self.merged.by_hash.from(&from).map(|by| &by.row);
         rows.take_while(|row| leading(&row.hash) == wanted)
             .take(limit)

@@ -207,24 +207,16 @@ impl Merged {
 
     /// All rows that name a content as a file's.
     pub fn files_of(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
-        let from = HashFrom {
-            hash,
-            class: Class::File,
-            author: 0,
-        };
-        let rows = self.by_hash.from(&from).map(|by| &by.row);
+        let rows = self.by_hash.from(&HashFrom::files(hash));
+        let rows = rows.map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes() && row.class == Class::File)
     }
 
     /// What a content is, where a live node has it.
     pub fn content(&self, hash: ContentHash) -> Option<Content> {
         let given = self.is_available(hash);
-        let from = HashFrom {
-            hash,
-            class: Class::File,
-            author: 0,
-        };
-        let first = self.by_hash.from(&from).next().map(|by| &by.row)?;
+        let first = self.by_hash.from(&HashFrom::files(hash)).next();
+        let first = first.map(|by| &by.row)?;
         let found = given && first.hash == *hash.as_bytes() && first.gives_content();
         found.then_some(Content {
             size_bytes: first.size_bytes(),

@@ -212,6 +212,17 @@ pub(super) struct HashFrom {
     pub author: u32,
 }
 
+impl HashFrom {
+    /// Before all files of a content.
+    pub fn files(hash: ContentHash) -> Self {
+        Self {
+            hash,
+            class: Class::File,
+            author: 0,
+        }
+    }
+}
+
 key_of!(HashFrom, ByHash, |key: &HashFrom, element: &ByHash| {
     prefix(key.hash.as_bytes())
         .cmp(&element.prefix)

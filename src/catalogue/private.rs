@@ -22,14 +22,6 @@ use crate::wire::native::record::ShareIndex;
 /// is refused.
 const NAMES_LOOKED_AT: usize = 4096;
 
-fn first_of(hash: ContentHash) -> HashFrom {
-    HashFrom {
-        hash,
-        class: Class::File,
-        author: 0,
-    }
-}
-
 impl Merged {
     /// Who reads what is sealed under the number of a row.
     pub fn audience(&self, row: &Row) -> Option<&Arc<Audience>> {
@@ -43,7 +35,8 @@ impl Merged {
     }
 
     fn sealed_names(&self, hash: ContentHash) -> impl Iterator<Item = &Row> {
-        let rows = self.private.range(first_of(hash)..).map(|by| &by.row);
+        let rows = self.private.range(HashFrom::files(hash)..);
+        let rows = rows.map(|by| &by.row);
         rows.take_while(move |row| row.hash == *hash.as_bytes())
     }
 
@@ -51,7 +44,7 @@ impl Merged {
     fn files_from(&self, hash: ContentHash, author: NodeIndex) -> impl Iterator<Item = &Row> {
         let from = HashFrom {
             author: u32::from(author.0),
-            ..first_of(hash)
+            ..HashFrom::files(hash)
         };
         let rows = self.by_hash.from(&from).map(|by| &by.row);
         rows.take_while(move |row| {
