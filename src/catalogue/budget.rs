@@ -166,11 +166,6 @@ impl Catalogue {
         self.given_way.waiting.pop_front()
     }
 
-    /// Sets other limits than [`Budgets::default`].
-    pub fn set_budgets(&mut self, budgets: Budgets) {
-        self.budgets = budgets;
-    }
-
     /// Whether this node may say one more thing; it may always take something back.
     pub(super) fn check_own_budget(&self, fact: &Fact) -> Result<(), CatalogueError> {
         // as if none of its directories were there yet

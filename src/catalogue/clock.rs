@@ -42,11 +42,6 @@ impl Catalogue {
         self.merge.settle_rows(due);
     }
 
-    /// How many versions, and times of directories, wait for their time.
-    pub fn early_count(&self) -> usize {
-        self.merge.early.len()
-    }
-
     /// Whether versions wait for their time, and not only times of directories.
     pub fn has_early_versions(&self) -> bool {
         self.merge.early.has_versions()
@@ -65,7 +60,7 @@ impl Catalogue {
         let state = &self.merge.state;
         let logs = self.logs.values().flat_map(|log| [&log.rows, &log.old]);
         let rows = logs.flat_map(|rows| rows.after(0));
-        let early = rows.filter(|row| row.is_live_fact() && state.is_ahead(row));
+        let early = rows.filter(|row| !row.is_tombstone() && state.is_ahead(row));
         let early: Vec<Row> = early.cloned().collect();
         self.merge.dirty |= !early.is_empty();
         for row in &early {

@@ -12,20 +12,12 @@ use crate::wire::native::record::Timestamp;
 /// The rows that wait, the first to be shown first.
 #[derive(Default)]
 pub(super) struct Early {
-    rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
+    pub rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
     /// How many of them are versions of files and symlinks.
     versions: usize,
 }
 
 impl Early {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Whether versions wait, and not only times of directories.
     pub fn has_versions(&self) -> bool {
         self.versions > 0

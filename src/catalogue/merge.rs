@@ -77,7 +77,7 @@ impl Merge {
             conflicts: BTreeMap::new(),
             stale_aliases: BTreeSet::new(),
             stale_times: BTreeSet::new(),
-            early: Early::new(),
+            early: Early::default(),
             dated_ahead: BTreeSet::new(),
             costs: Costs::default(),
             opaque: BTreeMap::new(),
@@ -340,7 +340,7 @@ impl Merge {
         let row = |row: Option<&Row>| row.filter(|row| row.has_name()).cloned();
         for (row, more) in [(row(new), true), (row(gone), false)] {
             let Some(row) = row else { continue };
-            if row.is_live_fact() {
+            if !row.is_tombstone() {
                 self.count_up(&row, row.dir, Counted::Names, more);
             }
             let recorded = self.state.dir(row.dir).child(row.name());

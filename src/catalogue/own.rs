@@ -161,12 +161,6 @@ impl Catalogue {
         haves.map(|row| (row.hash(), row.size_bytes()))
     }
 
-    /// Says that everything in a share is gone; how many names that were.
-    pub fn remove_share(&mut self, share: ShareIndex) -> usize {
-        let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
-        paths.iter().filter(|path| self.remove(share, path)).count()
-    }
-
     /// The own head as it is now, to be signed.
     pub fn own_head(&self) -> Head {
         let log = &self.logs[&self.me];

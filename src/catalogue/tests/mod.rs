@@ -18,13 +18,33 @@ mod worlds;
 
 use bytes::Bytes;
 
-use super::{Applied, Catalogue, Found, HeadOutcome, HeldName, LogPart, Pull, View};
+use super::{Applied, Budgets, Catalogue, Found, HeadOutcome, HeldName, LogPart, Pull, View};
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
 use crate::path::SharedPath;
 use crate::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
 
 pub(super) const SHARE: ShareIndex = ShareIndex(0);
+
+impl Catalogue {
+    /// Sets other limits than [`Budgets::default`].
+    pub(crate) fn set_budgets(&mut self, budgets: Budgets) {
+        self.budgets = budgets;
+    }
+
+    /// Says that everything in a share is gone.
+    fn remove_share(&mut self, share: ShareIndex) {
+        let paths: Vec<SharedPath> = self.own_entries(share).map(|(path, _)| path).collect();
+        paths
+            .iter()
+            .for_each(|path| assert!(self.remove(share, path)));
+    }
+
+    /// How many versions, and times of directories, wait for their time.
+    fn early_count(&self) -> usize {
+        self.merge.early.rows.len()
+    }
+}
 
 pub(super) fn id(number: u8) -> NodeId {
     NodeId::new([number; 32])
