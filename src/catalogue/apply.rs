@@ -161,7 +161,7 @@ impl Catalogue {
         log.floor = floor;
         for row in log.tombstones_to(floor) {
             let fact = self.fact_of(&row);
-            self.log_mut(index).take(&row, || fact);
+            self.log_mut(index).take(&row, &fact);
             self.merge.change(Some(&row), None);
         }
     }
@@ -180,8 +180,8 @@ impl Catalogue {
         };
         let said = known.as_ref().map(|known| self.fact_of(known));
         let log = self.log_mut(index);
-        if let (Some(known), Some(said)) = (&known, said) {
-            log.take(known, || said);
+        if let (Some(known), Some(said)) = (&known, &said) {
+            log.take(known, said);
         }
         log.push(row.clone(), fact);
         log.sequence = sequence;

@@ -77,6 +77,17 @@ impl Dir {
             .chain(others)
     }
 
+    /// All candidates in it.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        let listed = self.listed.iter().map(|row| &row.0);
+        listed.chain(self.rest.iter().map(|row| &row.0))
+    }
+
+    /// The directories in it, listed or not.
+    pub fn all_dirs(&self) -> impl Iterator<Item = &DirRef> {
+        self.dirs.iter().chain(&self.absent_dirs)
+    }
+
     /// Whether no log says anything about it or what is in it.
     pub fn is_empty(&self) -> bool {
         self.listed.is_empty()

@@ -107,8 +107,8 @@ impl Log {
         self.rows.push(row);
     }
 
-    /// Takes out a row that is in `rows` or `old`; `fact` gives what it says.
-    pub fn take(&mut self, row: &Row, fact: impl FnOnce() -> Fact) {
+    /// Takes out a row that is in `rows` or `old`; `fact` is what it says.
+    pub fn take(&mut self, row: &Row, fact: &Fact) {
         if !self.rows.get(row.sequence).is_some_and(|own| own.is(row)) {
             self.old.remove(row.sequence);
             return;
@@ -119,7 +119,7 @@ impl Log {
             self.tombstones -= 1;
         } else {
             self.count -= 1;
-            self.digest.remove(&fact());
+            self.digest.remove(fact);
         }
     }
 

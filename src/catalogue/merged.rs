@@ -12,6 +12,7 @@ use super::audience::{Audience, Marks};
 use super::dir::Dir;
 use super::orders::{ByHash, DirRef, HashFrom};
 use super::row::{Class, DirId, NodeIndex, Row};
+use super::rules;
 use super::sorted::SortedSet;
 use crate::digest::ContentHash;
 use crate::id::{NodeId, NodeName};
@@ -238,6 +239,11 @@ impl Merged {
             Class::Symlink => self.is_live(row),
             _ => false,
         }
+    }
+
+    /// The versions of a name by their rank, the best first.
+    pub fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
+        rules::rank(rows, |row| self.node_of(row), |row| self.is_live(row))
     }
 
     /// Whether a row makes a directory be listed at its name.

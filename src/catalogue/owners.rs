@@ -87,10 +87,8 @@ fn rows_at_and_below(state: &Merged, top: &SharedPath) -> Vec<Row> {
     }
     while let Some(id) = open.pop() {
         let dir = state.dir(id);
-        rows.extend(dir.listed.iter().map(|row| row.0.clone()));
-        rows.extend(dir.rest.iter().map(|row| row.0.clone()));
-        let within = dir.dirs.iter().chain(dir.absent_dirs.iter());
-        open.extend(within.map(DirRef::id));
+        rows.extend(dir.rows().cloned());
+        open.extend(dir.all_dirs().map(DirRef::id));
     }
     rows
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::merged::Merged;
+use super::merged::{Merged, Node};
 use super::orders::DirRef;
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules::conflict_name;
@@ -15,10 +15,7 @@ use crate::path::SharedPath;
 impl View {
     /// The live nodes' names, told apart where two are the same, in ascending order.
     pub fn peer_names(&self) -> Vec<String> {
-        let live = self
-            .merged
-            .known()
-            .filter(|(_, node)| node.live && node.name.is_some());
+        let live = self.named_live();
         let mut names: Vec<String> = live.map(|(_, node)| node.label.to_string()).collect();
         names.sort_unstable();
         names.dedup();
@@ -67,13 +64,15 @@ impl View {
     }
 
     fn peer(&self, name: &str) -> Option<NodeIndex> {
-        let live = self
-            .merged
-            .known()
-            .filter(|(_, node)| node.live && node.name.is_some());
-        live.filter(|(_, node)| *node.label == *name)
+        self.named_live()
+            .filter(|(_, node)| *node.label == *name)
             .min_by_key(|(_, n)| n.id)
             .map(|(i, _)| i)
+    }
+
+    fn named_live(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        let known = self.merged.known();
+        known.filter(|(_, node)| node.live && node.name.is_some())
     }
 
     fn peer_dir(&self, node: NodeIndex, path: &SharedPath) -> Option<DirId> {
@@ -145,11 +144,11 @@ impl View {
     /// A node's directory; its time is that of its record, or the merged one's where it has none.
     fn peer_directory(&self, node: NodeIndex, id: DirId, row: Option<&Row>) -> Found {
         let dir = self.merged.dir(id);
-        let below = dir.dirs.iter().chain(&dir.absent_dirs);
         let recorded = |place: &DirRef| {
             let mut rows = dir.candidates(place.name());
             rows.any(|row| row.author == node && row.class == Class::Directory)
         };
+        let below = dir.all_dirs();
         let below =
             below.filter(|place| self.merged.dir(place.id()).has_of(node) || recorded(place));
         let mtime = row.map_or(dir.newest, |row| row.mtime());
@@ -166,11 +165,11 @@ enum Shared {
 /// The names in a directory that a node shares something under, each once.
 fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
     let here = merged.dir(dir);
-    let rows = (here.listed.iter().map(|row| &row.0)).chain(here.rest.iter().map(|row| &row.0));
+    let rows = here.rows();
     let rows = rows
         .filter(|row| row.author == node && !row.is_tombstone())
         .map(Row::name);
-    let dirs = here.dirs.iter().chain(&here.absent_dirs);
+    let dirs = here.all_dirs();
     let dirs = dirs
         .filter(|place| merged.dir(place.id()).has_of(node))
         .map(DirRef::name);

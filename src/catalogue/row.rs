@@ -307,11 +307,7 @@ impl Row {
         }
     }
 
-    /// Whether it counts in the author's head.
-    pub fn is_live_fact(&self) -> bool {
-        !self.is_tombstone()
-    }
-
+    /// Whether it says that something is gone, and so does not count in its author's head.
     pub fn is_tombstone(&self) -> bool {
         matches!(
             self.class,

@@ -4,7 +4,6 @@ use super::change::Change;
 use super::merge::Merge;
 use super::orders::{ByName, DirRef, Listed, Named};
 use super::row::{DirId, Row};
-use super::rules;
 use crate::digest::ContentHash;
 
 impl Merge {
@@ -145,15 +144,8 @@ impl Merge {
     pub(super) fn versions(&self, dir: DirId, name: &[u8]) -> Vec<Row> {
         let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
         let rows = self.state.dir(dir).candidates(name);
-        let rows = rows
-            .filter(|row| !leaving(row) && self.state.is_givable(row))
-            .cloned();
-        let state = &self.state;
-        rules::rank(
-            rows.collect(),
-            |row| state.node_of(row),
-            |row| state.is_live(row),
-        )
+        let rows = rows.filter(|row| !leaving(row) && self.state.is_givable(row));
+        self.state.rank(rows.cloned().collect())
     }
 
     fn note_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool) {

@@ -78,11 +78,7 @@ impl View {
             .iter()
             .cloned()
             .partition(|row| self.merged.is_givable(row));
-        let rank = |rows| {
-            let merged = &self.merged;
-            rules::rank(rows, |row| merged.node_of(row), |row| merged.is_live(row))
-        };
-        let (ranked, lost) = (rank(givable), rank(gone));
+        let (ranked, lost) = (self.merged.rank(givable), self.merged.rank(gone));
         let lost = lost
             .into_iter()
             .filter(|row| !ranked.iter().any(|r| r.same_content(row)));

@@ -58,8 +58,7 @@ impl Catalogue {
         let gone = std::mem::take(&mut self.forgotten).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(void).collect();
         let mut left = limit.max(1);
-        let mut indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
-        indexes.sort_unstable();
+        let indexes: Vec<NodeIndex> = self.logs.keys().copied().collect();
         for index in indexes {
             if left == 0 {
                 break;

@@ -38,7 +38,7 @@ fn how_a_name_was_sealed_is_kept_with_it() {
     );
     let opaque = Row::opaque(stamp, Class::Sealed, number, b"path", b"entry");
     assert_eq!(opaque.seal(), Some((&b"path"[..], &b"entry"[..])));
-    assert!(!opaque.has_name() && !opaque.gives_content() && opaque.is_live_fact());
+    assert!(!opaque.has_name() && !opaque.gives_content() && !opaque.is_tombstone());
 }
 
 #[test]
