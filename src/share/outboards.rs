@@ -15,7 +15,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::error::ShareError;
-use super::part::{IN_MEMORY_MAX_BYTES, Made, Pairs, Part, Parts, Trouble, outboard_bytes};
+use super::part::{IN_MEMORY_MAX_BYTES, Pairs, Part, Parts, Store, Trouble, outboard_bytes};
 use crate::digest::ContentHash;
 use crate::files::is_want;
 
@@ -109,7 +109,7 @@ impl Outboards {
     }
 
     /// Keeps an outboard that was just made, where it is worth it.
-    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Made) {
+    pub(super) fn keep(&self, hash: ContentHash, size_bytes: u64, made: &Store) {
         let bytes = outboard_bytes(size_bytes);
         let is_wanted = size_bytes > SMALL_FILE_MAX_BYTES
             && bytes <= self.budget_bytes
@@ -117,8 +117,8 @@ impl Outboards {
         let path = self.path(&hash);
         let kept = is_wanted
             && match made {
-                Made::Memory(pairs) => self.write(pairs, &path).is_ok(),
-                Made::Disk(finished) => finished.keep_as(&path).is_ok(),
+                Store::Memory(pairs) => self.write(pairs, &path).is_ok(),
+                Store::Disk(on_disk) => on_disk.keep_as(&path).is_ok(),
             };
         if kept {
             self.note_on_disk(hash, bytes);
@@ -310,7 +310,7 @@ mod tests {
             size_bytes,
             ref pairs,
         } = sample.outboard;
-        outboards.keep(hash, size_bytes, &Made::Memory(pairs[..].into()));
+        outboards.keep(hash, size_bytes, &Store::Memory(pairs[..].into()));
     }
 
     fn bytes_of(pairs: &Pairs, length: usize) -> Vec<u8> {

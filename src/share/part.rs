@@ -69,13 +69,14 @@ pub(super) struct Part {
     store: Store,
 }
 
-enum Store {
-    Memory(Vec<u8>),
+/// Where they lie, shared by nobody until all are known.
+pub(super) enum Store {
+    Memory(Arc<[u8]>),
     Disk(OnDisk),
 }
 
 /// A file that goes with its part, unless it was given its name.
-struct OnDisk {
+pub(super) struct OnDisk {
     file: Arc<File>,
     path: PathBuf,
     _reserved: Reserved,
@@ -97,7 +98,7 @@ impl Parts {
         let growing = Growing::new(size_bytes, grain_of(size_bytes));
         let bytes = outboard_bytes(size_bytes);
         if bytes <= IN_MEMORY_MAX_BYTES {
-            let store = Store::Memory(vec![0; bytes as usize]);
+            let store = Store::Memory(vec![0; bytes as usize].into());
             return Ok(Part { growing, store });
         }
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -160,13 +161,8 @@ impl Part {
     }
 
     /// The hash, and the pairs with the file that they lie in; none before all was read.
-    pub(super) fn finish(self) -> Option<(ContentHash, Made)> {
-        let hash = self.growing.finish()?;
-        let made = match self.store {
-            Store::Memory(pairs) => Made::Memory(pairs.into()),
-            Store::Disk(on_disk) => Made::Disk(Finished(on_disk)),
-        };
-        Some((hash, made))
+    pub(super) fn finish(self) -> Option<(ContentHash, Store)> {
+        Some((self.growing.finish()?, self.store))
     }
 }
 
@@ -174,36 +170,27 @@ impl Store {
     fn save(&mut self, place: u64, pair: &[u8; 64]) -> io::Result<()> {
         match self {
             Self::Memory(pairs) => {
+                let pairs = Arc::get_mut(pairs).expect("nobody shares them yet");
                 pairs[place as usize..][..64].copy_from_slice(pair);
                 Ok(())
             }
             Self::Disk(on_disk) => on_disk.file.write_all_at(pair, place),
         }
     }
-}
 
-/// An outboard that is whole.
-pub(super) enum Made {
-    Memory(Arc<[u8]>),
-    Disk(Finished),
-}
-
-/// One that lies in a file.
-pub(super) struct Finished(OnDisk);
-
-impl Finished {
-    /// Gives it its name.
-    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
-        std::fs::rename(&self.0.path, path)
-    }
-}
-
-impl Made {
+    /// The pairs, once all are known.
     pub(super) fn pairs(&self) -> Pairs {
         match self {
             Self::Memory(pairs) => Pairs::Memory(pairs.clone()),
-            Self::Disk(Finished(on_disk)) => Pairs::Disk(on_disk.file.clone()),
+            Self::Disk(on_disk) => Pairs::Disk(on_disk.file.clone()),
         }
+    }
+}
+
+impl OnDisk {
+    /// Gives it its name.
+    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)
     }
 }
 
