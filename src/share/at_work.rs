@@ -18,6 +18,7 @@ const STANDS_STILL: Duration = Duration::from_secs(10);
 pub(super) struct Held {
     pub(super) slot: Slot,
     pub(super) number: u64,
+    /// The close of its writer was reported, or it had been at rest, when it was to be read.
     pub(super) sure: bool,
 }
 

@@ -85,8 +85,8 @@ impl State {
     /// Takes in how the reading of a file ended; to be called when all that was reported before it
     /// ended has its turn.
     pub(super) fn hashed(&mut self, read: Read, now: Instant) {
-        let slot = read.slot;
-        let Some((again, size_bytes)) = self.queue.finish(slot, read.number) else {
+        let slot = read.held.slot;
+        let Some((again, size_bytes)) = self.queue.finish(slot, read.held.number) else {
             return;
         };
         match self.order.turn_of(slot) {
@@ -130,7 +130,7 @@ impl State {
                 return self.queue.enqueue(slot, size_bytes, false);
             }
             _ if closed => {}
-            Outcome::BeingWritten(age) if read.sure && !written_to => {
+            Outcome::BeingWritten(age) if read.held.sure && !written_to => {
                 return self.rest_closing(slot, size_bytes, now, age);
             }
             Outcome::BeingWritten(_) | Outcome::Changed if self.queue.is_closed(slot) => {

@@ -9,7 +9,7 @@ use super::at_work::AtWork;
 use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::outcome::{Outcome, Read};
 use super::queue::{PROMISED_MAX_BYTES, Taken};
-use super::reading::{Job, Stoppable, called_off, conclude, open_job, read_as, read_of};
+use super::reading::{Job, Stoppable, called_off, conclude, open_job};
 use super::round_robin::RoundRobin;
 use super::shared::Shared;
 use super::state::State;
@@ -39,7 +39,7 @@ pub(super) fn replace_standing(shared: &Arc<Shared>) {
         let left = standing.files.into_iter();
         state
             .read
-            .extend(left.map(|file| read_as(&file, Outcome::Want)));
+            .extend(left.map(|file| Read::of(file, Outcome::Want)));
         drop(state);
         // without a thread more the others do it
         let _detached = spawn(shared, standing.prompt_only);
@@ -54,7 +54,7 @@ fn run(shared: &Shared, at_work: &AtWork) {
             let share = job.share;
             at_work.begin(share);
             match job.taken.size_bytes > PROMISED_MAX_BYTES {
-                _ if job.stands_still => read.push(read_of(&job, Outcome::Want)),
+                _ if job.stands_still => read.push(Read::of(job.taken.held, Outcome::Want)),
                 true => read.extend(large.begin(shared, job)),
                 false => read.push(hash_at_once(shared, at_work, &job, &mut buffer)),
             }
@@ -70,7 +70,7 @@ fn run(shared: &Shared, at_work: &AtWork) {
             }
         }
         if !read.is_empty() {
-            let numbers: Vec<u64> = read.iter().map(|read| read.number).collect();
+            let numbers: Vec<u64> = read.iter().map(|read| read.held.number).collect();
             at_work.give_back(&numbers);
             shared.lock().read.extend(read);
             shared.wake();
@@ -89,7 +89,7 @@ fn is_left(shared: &Shared, at_work: &AtWork) -> bool {
 }
 
 fn hash_at_once(shared: &Shared, at_work: &AtWork, job: &Job, buffer: &mut Vec<u8>) -> Read {
-    let mut read = read_of(job, hash(shared, at_work, job, buffer));
+    let mut read = Read::of(job.taken.held, hash(shared, at_work, job, buffer));
     let small = job.taken.just_written && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
     if let Outcome::Hashed { seen, .. } = &read.outcome
         && small
@@ -110,7 +110,7 @@ fn next_jobs(shared: &Shared, at_work: &AtWork, large: &RoundRobin) -> Option<Ve
         if state.outbox.len() + state.read.len() <= OUTBOX_MAX_EVENTS {
             let jobs = take_jobs(&mut state, at_work.prompt_only, large.room_for_bytes());
             if !jobs.is_empty() {
-                at_work.take(jobs.iter().map(Job::held));
+                at_work.take(jobs.iter().map(|job| job.taken.held));
                 return Some(jobs);
             }
         }
@@ -142,10 +142,10 @@ fn take_jobs(state: &mut State, prompt_only: bool, room_for_bytes: u64) -> Vec<J
 }
 
 fn job(state: &mut State, taken: Taken) -> Option<Job> {
-    let node = state.tree.get(taken.slot)?;
+    let node = state.tree.get(taken.held.slot)?;
     let share = state.shares.get(&node.share)?;
     let (dir, include_private) = (share.dir.clone(), share.include_private);
-    let path = state.tree.path(taken.slot)?;
+    let path = state.tree.path(taken.held.slot)?;
     Some(Job {
         share: node.share,
         stands_still: share.stands_still,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::at_work::Held;
 use super::identity::{Identity, Seen};
-use super::tree::Slot;
 use super::watch::Cause;
 use crate::digest::ContentHash;
 
@@ -46,11 +46,7 @@ pub(super) enum Trust {
 
 /// A file that was read.
 pub(super) struct Read {
-    pub(super) slot: Slot,
-    /// Which reading of it.
-    pub(super) number: u64,
-    /// The close of its writer was reported, or it had been at rest, when it was to be read.
-    pub(super) sure: bool,
+    pub(super) held: Held,
     pub(super) outcome: Outcome,
     /// All of it, where it is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
@@ -59,6 +55,16 @@ pub(super) struct Read {
 }
 
 impl Read {
+    /// What the reading of a file came to.
+    pub(super) fn of(held: Held, outcome: Outcome) -> Self {
+        Self {
+            held,
+            outcome,
+            bytes: None,
+            overtaken: false,
+        }
+    }
+
     /// What it came to, where `again` is what was noticed of the file meanwhile. Where it was
     /// written to, or may have been, what was read may be in the middle of it, so that it only
     /// counts if nobody had it open for writing.

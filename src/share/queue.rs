@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::at_work::Held;
 use super::identity::Stamp;
 use super::tree::Slot;
 use super::watch::Cause;
@@ -69,10 +70,8 @@ pub(super) enum Lane {
 pub(super) struct Taken {
     /// By a writer that was noticed, not found by a walk.
     pub(super) just_written: bool,
-    pub(super) slot: Slot,
-    pub(super) number: u64,
+    pub(super) held: Held,
     pub(super) size_bytes: u64,
-    pub(super) sure: bool,
     /// It was at rest, and no close was reported since it was written to.
     pub(super) unclosed: bool,
     /// Since when a close of it waits for others who write to it.
@@ -249,10 +248,8 @@ impl HashQueue {
         self.stages.insert(slot, hashing);
         Some(Taken {
             just_written: key.0 == Lane::JustWritten,
-            slot,
-            number,
+            held: Held { slot, number, sure },
             size_bytes,
-            sure,
             unclosed: self.unclosed.remove(&slot),
             closed_at: self.closed.get(&slot).copied(),
             cancel,
@@ -332,7 +329,7 @@ mod tests {
         queue.enqueue_found(e, 500, found(-3));
         queue.enqueue(b, 500, true);
         queue.enqueue(c, 5, true);
-        let mut taken = || queue.take(false, u64::MAX).map(|t| t.slot);
+        let mut taken = || queue.take(false, u64::MAX).map(|t| t.held.slot);
         assert_eq!(
             [taken(), taken(), taken(), taken(), taken()],
             [Some(b), Some(c), Some(e), Some(a), Some(d)]
@@ -347,8 +344,8 @@ mod tests {
         queue.enqueue(a, PROMISED_MAX_BYTES + 1, true);
         assert!(queue.take(true, u64::MAX).is_none());
         queue.enqueue_found(b, PROMISED_MAX_BYTES, Stamp::default());
-        assert_eq!(queue.take(true, u64::MAX).unwrap().slot, b);
-        assert_eq!(queue.take(false, u64::MAX).unwrap().slot, a);
+        assert_eq!(queue.take(true, u64::MAX).unwrap().held.slot, b);
+        assert_eq!(queue.take(false, u64::MAX).unwrap().held.slot, a);
     }
 
     #[test]
@@ -359,11 +356,11 @@ mod tests {
         let taken = queue.take(false, u64::MAX).unwrap();
         queue.withdraw(a);
         assert!(taken.cancel.load(Ordering::Relaxed));
-        assert_eq!(queue.finish(a, taken.number), None);
+        assert_eq!(queue.finish(a, taken.held.number), None);
         queue.enqueue(a, 1, true);
         let second = queue.take(false, u64::MAX).unwrap();
-        assert_eq!(queue.finish(a, taken.number), None);
-        assert_eq!(queue.finish(a, second.number), Some((None, 1)));
+        assert_eq!(queue.finish(a, taken.held.number), None);
+        assert_eq!(queue.finish(a, second.held.number), Some((None, 1)));
         assert_eq!(queue.files_left(), 0);
     }
 
@@ -379,7 +376,7 @@ mod tests {
         assert!(queue.note_change(a, Cause::Modified));
         assert!(queue.note_change(a, Cause::Walk));
         assert!(taken.cancel.load(Ordering::Relaxed));
-        let finished = queue.finish(a, taken.number);
+        let finished = queue.finish(a, taken.held.number);
         assert_eq!(finished, Some((Some(Cause::Modified), 1)));
     }
 

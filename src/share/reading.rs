@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::fstat;
 
-use super::at_work::{AtWork, Held};
+use super::at_work::AtWork;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
 use super::identity::{Identity, Seen, Stamp};
-use super::outcome::{Outcome, Read, Trust};
+use super::outcome::{Outcome, Trust};
 use super::queue::Taken;
 use super::shared::Shared;
 use crate::digest::ContentHash;
@@ -29,33 +29,6 @@ pub(super) struct Job {
     pub(super) dir: Arc<Path>,
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
-}
-
-impl Job {
-    pub(super) fn held(&self) -> Held {
-        Held {
-            slot: self.taken.slot,
-            number: self.taken.number,
-            sure: self.taken.sure,
-        }
-    }
-}
-
-/// How the reading of a file ended.
-pub(super) fn read_of(job: &Job, outcome: Outcome) -> Read {
-    read_as(&job.held(), outcome)
-}
-
-/// The same of one that another thread had taken.
-pub(super) fn read_as(held: &Held, outcome: Outcome) -> Read {
-    Read {
-        bytes: None,
-        slot: held.slot,
-        number: held.number,
-        sure: held.sure,
-        outcome,
-        overtaken: false,
-    }
 }
 
 /// A file that is read, as it was when that began.
@@ -86,8 +59,10 @@ pub(super) fn open_job(shared: &Shared, job: &Job) -> Result<Opened, Outcome> {
     let is_done = match writers {
         Writers::None => true,
         // another than the one who closed it, who is idle, or must not keep it waiting any longer
-        Writers::Some => job.taken.sure && (age >= shared.quiet / 2 || is_overdue(shared, job)),
-        Writers::Unknown => job.taken.sure,
+        Writers::Some => {
+            job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
+        }
+        Writers::Unknown => job.taken.held.sure,
     };
     if !is_done {
         return Err(Outcome::BeingWritten(age));

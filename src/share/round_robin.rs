@@ -15,7 +15,7 @@ use super::left_out::FILE_MAX_BYTES;
 use super::outboards::Outboards;
 use super::outcome::{Outcome, Read};
 use super::part::{Part, Trouble};
-use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job, read_of};
+use super::reading::{Job, Opened, Stoppable, called_off, conclude, open_job};
 use super::shared::Shared;
 
 /// Files under way on one thread.
@@ -60,19 +60,19 @@ impl RoundRobin {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
             Ok(opened) => opened,
-            Err(outcome) => return vec![read_of(&job, outcome)],
+            Err(outcome) => return vec![Read::of(job.taken.held, outcome)],
         };
         let size_bytes = opened.size_bytes();
         if size_bytes > FILE_MAX_BYTES {
             // it grew since it was looked at
-            return vec![read_of(&job, Outcome::Elsewhere)];
+            return vec![Read::of(job.taken.held, Outcome::Elsewhere)];
         }
         if self.files.len() >= UNDER_WAY_MAX {
             ended.extend(self.put_back_one_over(size_bytes));
         }
         match self.part(&shared.outboards, size_bytes, &mut ended) {
             Ok(part) => self.files.push_front(Underway { job, opened, part }),
-            Err(_) => ended.push(read_of(&job, Outcome::Want)),
+            Err(_) => ended.push(Read::of(job.taken.held, Outcome::Want)),
         }
         ended
     }
@@ -106,7 +106,7 @@ impl RoundRobin {
         let is_largest = |file: &Underway| file.opened.size_bytes() == largest;
         let place = self.files.iter().position(is_largest)?;
         let given_up = self.files.remove(place)?;
-        Some(read_of(&given_up.job, Outcome::Changed))
+        Some(Read::of(given_up.job.taken.held, Outcome::Changed))
     }
 
     /// Of which share the next file is.
@@ -129,11 +129,11 @@ impl RoundRobin {
                     hash
                 });
                 let outcome = hash.map_or(Outcome::Changed, |hash| conclude(&job, &opened, hash));
-                return Some(read_of(&job, outcome));
+                return Some(Read::of(job.taken.held, outcome));
             }
             Err(outcome) => outcome,
         };
-        Some(read_of(&file.job, outcome))
+        Some(Read::of(file.job.taken.held, outcome))
     }
 }
 

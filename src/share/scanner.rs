@@ -320,8 +320,8 @@ impl Scanner {
         let mut state = self.shared.lock();
         let now = Instant::now();
         for mut read in read {
-            let node = state.tree.get(read.slot);
-            let name = state.tree.name(read.slot);
+            let node = state.tree.get(read.held.slot);
+            let name = state.tree.name(read.held.slot);
             let is_due = node.is_some_and(|node| self.checks.is_due(node.parent, name));
             let was_due = std::mem::replace(&mut read.overtaken, is_due);
             if is_due && !was_due {
