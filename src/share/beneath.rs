@@ -52,7 +52,9 @@ impl Beneath {
 
     /// What p2pfs's own `path` lies in, if anything.
     pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
-        self.find_refused(|refused| path.starts_with(refused))
+        let mut mounts = self.mounts.lock();
+        let mut all = self.refused.iter().chain(mounts.points());
+        all.find(|refused| path.starts_with(refused)).cloned()
     }
 
     /// Whether the disk of a share, or of a part of it, may wait for a server.
@@ -75,12 +77,6 @@ impl Beneath {
             .collect()
     }
 
-    fn find_refused(&self, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-        let mut mounts = self.mounts.lock();
-        let all = self.refused.iter().chain(mounts.points());
-        all.into_iter().find(|path| wanted(path)).cloned()
-    }
-
     /// Opens a share's own directory, a canonical path. It is opened anew for each use, so that
     /// a share never keeps a disk from being unmounted.
     pub(super) fn open_share(&self, dir: &Path) -> Result<OwnedFd, Errno> {
@@ -100,15 +96,11 @@ impl Beneath {
         self.open(dir, share, path, DIRECTORY)
     }
 
-    /// Opens a regular file of the share for reading; anything else is [`Errno::ISDIR`] or
+    /// Opens a regular file of the share at `dir` for reading; anything else is [`Errno::ISDIR`] or
     /// [`Errno::OPNOTSUPP`], and was not waited for.
-    pub(super) fn open_file(
-        &self,
-        dir: &Path,
-        share: BorrowedFd<'_>,
-        path: &SharedPath,
-    ) -> Result<(File, Seen), Errno> {
-        let file = File::from(self.open(dir, share, path, FILE)?);
+    pub(super) fn open_file(&self, dir: &Path, path: &SharedPath) -> Result<(File, Seen), Errno> {
+        let share = self.open_share(dir)?;
+        let file = File::from(self.open(dir, share.as_fd(), path, FILE)?);
         let seen = Seen::of(&fstat(&file)?);
         match seen.file_type() {
             FileType::RegularFile => Ok((file, seen)),
@@ -222,10 +214,9 @@ mod tests {
         std::os::unix::fs::symlink("../secret", share.join("out")).unwrap();
         std::os::unix::fs::symlink("d", share.join("in")).unwrap();
         let beneath = Beneath::new(vec![]);
-        let fd = beneath.open_share(&share).unwrap();
-        assert!(beneath.open_file(&share, fd.as_fd(), &path("d/f")).is_ok());
+        assert!(beneath.open_file(&share, &path("d/f")).is_ok());
         for name in ["out", "in/f"] {
-            let opened = beneath.open_file(&share, fd.as_fd(), &path(name));
+            let opened = beneath.open_file(&share, &path(name));
             assert_eq!(opened.err(), Some(Errno::LOOP), "{name}");
         }
     }
@@ -242,8 +233,7 @@ mod tests {
         )
         .unwrap();
         let beneath = Beneath::new(vec![]);
-        let fd = beneath.open_share(dir.path()).unwrap();
-        let opened = beneath.open_file(dir.path(), fd.as_fd(), &path("p"));
+        let opened = beneath.open_file(dir.path(), &path("p"));
         assert_eq!(opened.err(), Some(Errno::OPNOTSUPP));
     }
 

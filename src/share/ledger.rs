@@ -113,7 +113,8 @@ impl Ledger {
 
     /// The number of a directory, the same for ever.
     pub(super) fn share_index(&self, dir: &Path) -> Result<u16, ShareError> {
-        let found = self.shared.share_index(dir.as_os_str().as_bytes());
+        let dir = dir.as_os_str().as_bytes();
+        let found = self.shared.with(|database| share_index(database, dir));
         let found = found.map_err(|error| state_error(&self.shared.path, error))?;
         found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
     }
@@ -208,10 +209,6 @@ impl Shared {
             writing.open_table(FILES)?;
             Ok(writing.commit()?)
         })
-    }
-
-    fn share_index(&self, dir: &[u8]) -> Result<Option<u16>, redb::Error> {
-        self.with(|database| share_index(database, dir))
     }
 
     fn write_until_stopped(&self) {

@@ -287,15 +287,11 @@ impl ShareSet {
     /// shared; [`ShareError::Io`].
     pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
         let (dir, include_private) = self.share(share)?;
-        let beneath = &self.inner.shared.beneath;
-        let opened = beneath
-            .open_share(&dir)
-            .and_then(|fd| beneath.open_file(&dir, fd.as_fd(), path));
-        match opened {
-            Ok((file, seen)) if include_private || seen.others_may_read() => Ok(file),
-            Ok(_) => Err(ShareError::NotHere),
-            Err(error) if beneath::is_absence(error) => Err(ShareError::NotHere),
-            Err(error) => Err(error.into()),
+        let opened = self.inner.shared.beneath.open_file(&dir, path);
+        let (file, seen) = opened.map_err(not_here)?;
+        match include_private || seen.others_may_read() {
+            true => Ok(file),
+            false => Err(ShareError::NotHere),
         }
     }
 
@@ -356,10 +352,7 @@ impl ShareSet {
 
     /// Walks through every share again, now.
     pub fn rescan(&self) {
-        let mut state = self.inner.shared.lock();
-        let all: Vec<u16> = state.shares.keys().copied().collect();
-        state.scans.extend(all);
-        drop(state);
+        scanner::scan_all(&mut self.inner.shared.lock());
         self.inner.shared.wake();
     }
 

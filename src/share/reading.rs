@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,10 +116,7 @@ fn trust_in(job: &Job, opened: &Opened, writers: Writers) -> Trust {
 }
 
 fn open(beneath: &Beneath, job: &Job) -> Result<(File, Seen), Outcome> {
-    let opened = beneath
-        .open_share(&job.dir)
-        .and_then(|share| beneath.open_file(&job.dir, share.as_fd(), &job.path));
-    match opened {
+    match beneath.open_file(&job.dir, &job.path) {
         Ok((_, seen)) if !job.include_private && !seen.others_may_read() => Err(Outcome::Elsewhere),
         Ok(opened) => Ok(opened),
         Err(error) if is_absence(error) => Err(Outcome::Elsewhere),

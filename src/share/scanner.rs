@@ -379,7 +379,8 @@ impl Scanner {
     }
 }
 
-fn scan_all(state: &mut State) {
+/// Has every share be walked through.
+pub(super) fn scan_all(state: &mut State) {
     let all: Vec<u16> = state.shares.keys().copied().collect();
     state.scans.extend(all);
 }
@@ -425,7 +426,7 @@ fn note_report(state: &mut State, checks: &mut Checks, report: Report) {
             }
             checks.note(directory, name, cause, turn);
         }
-        Report::Itself { directory } | Report::Lost { directory } => {
+        Report::Itself { directory } => {
             // any other directory is reported by the one it lies in, too
             let root = state
                 .tree

@@ -1,7 +1,6 @@
 //! Serving from a shared file: verified ranges of what it was when it was hashed.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
@@ -85,11 +84,7 @@ impl ShareSet {
         let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
         for candidate in self.candidates(hash) {
             let Candidate { dir, path, .. } = &candidate;
-            let opened = shared
-                .beneath
-                .open_share(dir)
-                .and_then(|share| shared.beneath.open_file(dir, share.as_fd(), path));
-            let (file, seen) = match opened {
+            let (file, seen) = match shared.beneath.open_file(dir, path) {
                 Ok(opened) => opened,
                 Err(error) => {
                     want = want.or(beneath::is_want(error).then_some(error));

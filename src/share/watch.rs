@@ -79,10 +79,8 @@ pub(super) enum Report {
         name: Box<[u8]>,
         cause: Cause,
     },
-    /// The directory itself changed its attributes.
+    /// The directory itself changed its attributes, or was deleted, moved or unmounted.
     Itself { directory: Slot },
-    /// The directory was deleted, moved or unmounted.
-    Lost { directory: Slot },
     /// Events were dropped: everything must be looked at.
     Overflow,
 }
@@ -226,11 +224,7 @@ fn release(moved: Option<Moved>, take: impl FnMut(Report)) {
 
 fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Report {
     let Some(name) = name else {
-        let lost = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
-        return match flags.intersects(lost) {
-            true => Report::Lost { directory },
-            false => Report::Itself { directory },
-        };
+        return Report::Itself { directory };
     };
     let cause = if flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO) {
         Cause::Closed
