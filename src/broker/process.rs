@@ -41,7 +41,8 @@ struct Process {
 
 struct Client {
     socket: OwnedFd,
-    dir: Option<PathBuf>,
+    /// Which of the mounts it serves: none of them ever goes.
+    kept: Option<usize>,
 }
 
 /// Serves until SIGTERM or SIGINT, then unmounts.
@@ -88,9 +89,9 @@ impl Process {
         for index in (0..self.clients.len()).rev() {
             if ready[index + 2] && !self.hear(index) {
                 let gone = self.clients.swap_remove(index);
-                self.kept_of(&gone)
-                    .into_iter()
-                    .for_each(KeptMount::leave_alone);
+                if let Some(kept) = gone.kept {
+                    self.kept[kept].leave_alone();
+                }
             }
         }
         if ready[1] {
@@ -115,7 +116,7 @@ impl Process {
         let owner = rustix::fs::stat(&self.socket).map(|found| found.st_uid);
         let is_daemon = peer.is_ok_and(|peer| Ok(peer.uid.as_raw()) == owner);
         if is_daemon && self.clients.len() < CLIENTS_MAX {
-            self.clients.push(Client { socket, dir: None });
+            self.clients.push(Client { socket, kept: None });
         }
     }
 
@@ -132,10 +133,7 @@ impl Process {
         });
         let client = &self.clients[index];
         let handed = matches!(reply, Reply::Mounted { .. });
-        let kept = self
-            .kept
-            .iter()
-            .find(|it| client.dir.as_ref() == Some(&it.dir));
+        let kept = client.kept.map(|kept| &self.kept[kept]);
         let beside: Vec<BorrowedFd<'_>> = match kept.filter(|_| handed) {
             Some(kept) => vec![kept.device.as_fd(), kept.table.as_fd()],
             None => Vec::new(),
@@ -153,12 +151,8 @@ impl Process {
             let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
             return self.mount(index, &dir);
         }
-        let client = &self.clients[index];
-        let mounted = self.kept.iter_mut();
-        let kept = mounted
-            .into_iter()
-            .find(|it| client.dir.as_ref() == Some(&it.dir));
-        let kept = kept.ok_or(io::ErrorKind::NotConnected)?;
+        let kept = self.clients[index].kept;
+        let kept = &mut self.kept[kept.ok_or(io::ErrorKind::NotConnected)?];
         match request {
             Request::Mount { .. } => {}
             Request::Anew => {
@@ -212,13 +206,8 @@ impl Process {
         };
         let kept = &mut self.kept[at];
         kept.alone_since = None;
-        self.clients[index].dir = Some(dir.to_owned());
+        self.clients[index].kept = Some(at);
         Ok(kept.reply())
-    }
-
-    fn kept_of(&mut self, client: &Client) -> Option<&mut KeptMount> {
-        let mut kept = self.kept.iter_mut();
-        kept.find(|it| client.dir.as_ref() == Some(&it.dir))
     }
 }
 
