@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::daemon::answers::Service;
-use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, Status};
+use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 
 /// Peers told of one by one; those beyond, of a large cluster, are in the sums alone.
 const PEERS_TOLD_MAX: usize = 256;
@@ -68,6 +68,13 @@ fn label(peer: &PeerInfo) -> PeerLabel {
     }
 }
 
+/// Registers single values, one a line.
+macro_rules! told {
+    ($families:ident: $($kind:ident $name:literal $help:literal $value:expr;)*) => {
+        $($families.$kind($name, $help, $value);)*
+    };
+}
+
 fn registry(status: &Status, peers: &Peers) -> Registry {
     let mut families = Families(Registry::with_prefix("p2pfs"));
     let build = Family::<BuildLabel, Gauge>::default();
@@ -77,17 +84,11 @@ fn registry(status: &Status, peers: &Peers) -> Registry {
         .0
         .register("build_info", "The version that runs", build);
     let started = u64::try_from(status.started.as_second()).unwrap_or(0);
-    families.gauge(
-        "start_time_seconds",
-        "When the daemon started, in Unix time",
-        started,
-    );
     let warnings = status.warnings.len() as u64;
-    families.gauge(
-        "warnings",
-        "Warnings that p2pfs status shows to every user",
-        warnings,
-    );
+    told! { families:
+        gauge "start_time_seconds" "When the daemon started, in Unix time" started;
+        gauge "warnings" "Warnings that p2pfs status shows to every user" warnings;
+    }
     mount(&mut families, status);
     content(&mut families, status);
     network(&mut families, status, peers);
@@ -96,103 +97,45 @@ fn registry(status: &Status, peers: &Peers) -> Registry {
 
 fn mount(families: &mut Families, status: &Status) {
     let (mount, activity) = (&status.mount, &status.mount.activity);
-    families.gauge(
-        "mount_up",
-        "Whether the folder is mounted",
-        mount.mounted.into(),
-    );
-    let requests = activity.requests;
-    families.counter(
-        "mount_requests",
-        "Requests of the kernel that were answered",
-        requests,
-    );
-    families.counter(
-        "mount_reads",
-        "Reads that the daemon answered",
-        activity.reads,
-    );
-    families.counter(
-        "mount_read_bytes",
-        "Bytes that those reads gave",
-        activity.read_bytes,
-    );
-    let waiting = status.waiting_reads;
-    families.gauge("waiting_reads", "Reads that wait for other nodes", waiting);
-    let open = status.open_versions;
-    families.gauge(
-        "open_versions",
-        "File versions open through the mount",
-        open,
-    );
+    told! { families:
+        gauge "mount_up" "Whether the folder is mounted" mount.mounted.into();
+        counter "mount_requests" "Requests of the kernel that were answered" activity.requests;
+        counter "mount_reads" "Reads that the daemon answered" activity.reads;
+        counter "mount_read_bytes" "Bytes that those reads gave" activity.read_bytes;
+        gauge "waiting_reads" "Reads that wait for other nodes" status.waiting_reads;
+        gauge "open_versions" "File versions open through the mount" status.open_versions;
+    }
 }
 
 fn content(families: &mut Families, status: &Status) {
-    let (cache, namespace) = (&status.cache, &status.namespace);
-    families.gauge(
-        "cache_used_bytes",
-        "Bytes that the cache uses",
-        cache.used_bytes,
-    );
-    families.gauge(
-        "cache_budget_bytes",
-        "The most that it may use",
-        cache.budget_bytes,
-    );
-    families.gauge(
-        "cache_pinned_bytes",
-        "Bytes that are pinned, here or still to come",
-        cache.pinned_bytes,
-    );
-    families.gauge("cache_files", "Files in it, whole or in part", cache.files);
-    families.gauge(
-        "cache_complete_files",
-        "Whole files in it",
-        cache.complete_files,
-    );
-    let (entries, unique_bytes) = (namespace.entries, namespace.unique_bytes);
-    families.gauge("namespace_entries", "Names in the shared folder", entries);
-    let help = "Bytes of all different contents in the shared folder";
-    families.gauge("namespace_unique_bytes", help, unique_bytes);
-    let shares = &status.shares;
-    let sum = |of: fn(&crate::daemon::control::ShareInfo) -> u64| shares.iter().map(of).sum();
-    families.gauge(
-        "share_files",
-        "Files that this node shares",
-        sum(|it| it.files),
-    );
-    families.gauge("share_bytes", "Their bytes", sum(|it| it.bytes));
-    families.gauge(
-        "share_pending_files",
-        "Files to be hashed",
-        sum(|it| it.pending_files),
-    );
-    let left_out = sum(|it| it.left_out_files);
-    families.gauge(
-        "share_left_out_files",
-        "Names in shares that are not shared",
-        left_out,
-    );
+    let (cache, names) = (&status.cache, &status.namespace);
+    let sum = |of: fn(&ShareInfo) -> u64| status.shares.iter().map(of).sum();
+    told! { families:
+        gauge "cache_used_bytes" "Bytes that the cache uses" cache.used_bytes;
+        gauge "cache_budget_bytes" "The most that it may use" cache.budget_bytes;
+        gauge "cache_pinned_bytes" "Bytes that are pinned, here or still to come"
+            cache.pinned_bytes;
+        gauge "cache_files" "Files in it, whole or in part" cache.files;
+        gauge "cache_complete_files" "Whole files in it" cache.complete_files;
+        gauge "namespace_entries" "Names in the shared folder" names.entries;
+        gauge "namespace_unique_bytes" "Bytes of all different contents in the shared folder"
+            names.unique_bytes;
+        gauge "share_files" "Files that this node shares" sum(|it| it.files);
+        gauge "share_bytes" "Their bytes" sum(|it| it.bytes);
+        gauge "share_pending_files" "Files to be hashed" sum(|it| it.pending_files);
+        gauge "share_left_out_files" "Names in shares that are not shared"
+            sum(|it| it.left_out_files);
+    }
 }
 
 fn network(families: &mut Families, status: &Status, peers: &Peers) {
     let (traffic, dropped) = (&status.traffic, &status.dropped);
-    families.counter(
-        "received_bytes",
-        "File bytes received and proven",
-        traffic.received_bytes,
-    );
-    families.counter("sent_bytes", "File bytes sent", traffic.sent_bytes);
-    families.counter(
-        "dropped_datagrams",
-        "Datagrams not taken",
-        dropped.datagrams,
-    );
-    families.counter(
-        "dropped_connections",
-        "Connections that ended",
-        dropped.connections,
-    );
+    told! { families:
+        counter "received_bytes" "File bytes received and proven" traffic.received_bytes;
+        counter "sent_bytes" "File bytes sent" traffic.sent_bytes;
+        counter "dropped_datagrams" "Datagrams not taken" dropped.datagrams;
+        counter "dropped_connections" "Connections that ended" dropped.connections;
+    }
     let states = Family::<StateLabel, Gauge>::default();
     let counts = &status.peers;
     for (state, count) in [
