@@ -1,10 +1,9 @@
 //! Who asks, and what they may: the kernel's word about the other end of a Unix socket.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::process::{Gid, Uid};
+use rustix::process::Uid;
 
 use super::call::Right;
 use super::failure::{Failure, FailureKind};
@@ -120,26 +119,7 @@ impl Policy {
 
 /// The number of a group, from the system's database; none where there is no such group.
 fn group_gid(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    let mut buffer = vec![0 as libc::c_char; 64 * 1024];
-    let mut group = std::mem::MaybeUninit::<libc::group>::uninit();
-    let mut found = std::ptr::null_mut();
-    // SAFETY: all pointers are to live, writable memory of the sizes given, and the name ends in a
-    // NUL; the call keeps none of them.
-    let result = unsafe {
-        libc::getgrnam_r(
-            name.as_ptr(),
-            group.as_mut_ptr(),
-            buffer.as_mut_ptr(),
-            buffer.len(),
-            &raw mut found,
-        )
-    };
-    if result != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: the call succeeded and `found` is not null, so it filled `group`.
-    Some(Gid::from_raw(unsafe { group.assume_init() }.gr_gid).as_raw())
+    uzers::get_group_by_name(name).map(|group| group.gid())
 }
 
 #[cfg(test)]
