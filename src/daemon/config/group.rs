@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::units::written_as_text;
+use super::units::{Wrong, written_as_text};
 use crate::id::{NodeId, NodeName};
 
 /// The word for every node.
@@ -22,29 +22,12 @@ pub struct Group {
     pub members: Vec<String>,
 }
 
-/// A text that names no reader or is no group. Whoever wrote it is at fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// A part is missing.
-    #[error("{text:?} is no group: write NAME=NODE NODE..., such as \"office=alice bob\"")]
-    NoGroup {
-        /// What was given.
-        text: String,
-    },
-    /// It is neither a name nor a key.
-    #[error("{text:?} is no node: write the name of its certificate, or its key")]
-    NoNode {
-        /// What was given.
-        text: String,
-    },
-}
-
-fn check_node(text: &str) -> Result<(), GroupError> {
+fn check_node(text: &str) -> Result<(), Wrong> {
     match text.parse::<NodeId>().is_ok() || NodeName::new(text).is_ok() {
         true => Ok(()),
-        false => Err(GroupError::NoNode {
-            text: text.to_owned(),
-        }),
+        false => Err(Wrong(format!(
+            "{text:?} is no node: write the name of its certificate, or its key"
+        ))),
     }
 }
 
@@ -52,18 +35,17 @@ fn check_node(text: &str) -> Result<(), GroupError> {
 ///
 /// # Errors
 /// The first that is not.
-pub fn check_readers(readers: &[String]) -> Result<(), GroupError> {
+pub fn check_readers(readers: &[String]) -> Result<(), Wrong> {
     let mut nodes = readers.iter();
     nodes.try_for_each(|text| check_node(text.strip_prefix(GROUP_MARK).unwrap_or(text)))
 }
 
 impl FromStr for Group {
-    type Err = GroupError;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, GroupError> {
-        let no_group = || GroupError::NoGroup {
-            text: text.to_owned(),
-        };
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let how = "write NAME=NODE NODE..., such as \"office=alice bob\"";
+        let no_group = || Wrong(format!("{text:?} is no group: {how}"));
         let (name, members) = text.split_once('=').ok_or_else(no_group)?;
         let name = name.trim();
         if NodeName::new(name).is_err() {

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::units::Wrong;
+
 /// All that a mask can take away: read, write and execute, for owner, group and others.
 const ALL: u16 = 0o777;
 
@@ -12,27 +14,22 @@ const ALL: u16 = 0o777;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModeMask(pub u16);
 
-/// A text that is no mask. Whoever wrote it is at fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no mask: write octal digits in quotes, \"000\" to \"777\", such as \"022\"")]
-pub struct ModeMaskError {
-    /// What was given.
-    text: String,
+fn no_mask(text: &str) -> Wrong {
+    let how = "write octal digits in quotes, \"000\" to \"777\", such as \"022\"";
+    Wrong(format!("{text:?} is no mask: {how}"))
 }
 
 impl FromStr for ModeMask {
-    type Err = ModeMaskError;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, ModeMaskError> {
+    fn from_str(text: &str) -> Result<Self, Wrong> {
         let digits = text.trim();
         let digits = digits.strip_prefix("0o").unwrap_or(digits);
         let is_octal = !digits.is_empty() && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
         let mask = is_octal.then(|| u16::from_str_radix(digits, 8).ok());
         match mask.flatten() {
             Some(mask) if mask <= ALL => Ok(Self(mask)),
-            _ => Err(ModeMaskError {
-                text: text.to_owned(),
-            }),
+            _ => Err(no_mask(text)),
         }
     }
 }
@@ -54,9 +51,7 @@ impl<'de> Deserialize<'de> for ModeMask {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match toml::Value::deserialize(from)? {
             toml::Value::String(text) => text.parse(),
-            other => Err(ModeMaskError {
-                text: other.to_string(),
-            }),
+            other => Err(no_mask(&other.to_string())),
         }
         .map_err(serde::de::Error::custom)
     }

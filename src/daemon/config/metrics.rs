@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::units::written_as_text;
+use super::units::{Wrong, written_as_text};
 
 /// An address of this machine alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,27 +16,20 @@ pub enum MetricsAddress {
     Unix(PathBuf),
 }
 
-/// A text that is none. Whoever wrote it is at fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no address of this machine alone: write 127.0.0.1:PORT, [::1]:PORT, or the \
-     absolute path of a Unix socket"
-)]
-pub struct MetricsAddressError {
-    text: String,
-}
-
 impl FromStr for MetricsAddress {
-    type Err = MetricsAddressError;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, MetricsAddressError> {
+    fn from_str(text: &str) -> Result<Self, Wrong> {
         if text.starts_with('/') {
             return Ok(Self::Unix(PathBuf::from(text)));
         }
         let address: Option<SocketAddr> = text.parse().ok();
         let local = address.filter(|address| address.ip().is_loopback());
-        local.map(Self::Tcp).ok_or_else(|| MetricsAddressError {
-            text: text.to_owned(),
+        local.map(Self::Tcp).ok_or_else(|| {
+            Wrong(format!(
+                "{text:?} is no address of this machine alone: write 127.0.0.1:PORT, [::1]:PORT, \
+                 or the absolute path of a Unix socket"
+            ))
         })
     }
 }

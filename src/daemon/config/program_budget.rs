@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::rate_limit::{self, RateError};
-use super::units::written_as_text;
+use super::rate_limit;
+use super::units::{Wrong, written_as_text};
 
 /// A program, by the name of its process or of its unit, and its budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,27 +14,12 @@ pub struct ProgramBudget {
     pub bytes_per_s: u64,
 }
 
-/// A text that is no budget. Whoever wrote it is at fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProgramBudgetError {
-    /// A part is missing.
-    #[error("{text:?} is no budget: write PROGRAM=RATE, such as \"rsync=10MiB/s\"")]
-    NoBudget {
-        /// What was given.
-        text: String,
-    },
-    /// The rate in it is none.
-    #[error(transparent)]
-    Rate(#[from] RateError),
-}
-
 impl FromStr for ProgramBudget {
-    type Err = ProgramBudgetError;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, ProgramBudgetError> {
-        let no_budget = || ProgramBudgetError::NoBudget {
-            text: text.to_owned(),
-        };
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let how = "write PROGRAM=RATE, such as \"rsync=10MiB/s\"";
+        let no_budget = || Wrong(format!("{text:?} is no budget: {how}"));
         let (program, rate) = text.rsplit_once('=').ok_or_else(no_budget)?;
         let program = program.trim();
         if program.is_empty() || program.contains('/') {
@@ -42,7 +27,7 @@ impl FromStr for ProgramBudget {
         }
         Ok(Self {
             program: program.to_owned(),
-            bytes_per_s: rate_limit::parse(rate)?,
+            bytes_per_s: rate_limit::parse(rate).map_err(|why| Wrong(why.to_string()))?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::units::{self, UnitError, written_as_text};
+use super::units::{self, Wrong, written_as_text};
 
 /// As it is written where nothing is limited.
 const NO_LIMIT: &str = "none";
@@ -22,7 +22,7 @@ pub enum RateError {
     },
     /// The size in it is none.
     #[error(transparent)]
-    Unit(#[from] UnitError),
+    Unit(#[from] Wrong),
     /// Less than is possible.
     #[error("{text:?} is too little: the least is {}", written(RATE_MIN_BYTES))]
     TooLittle {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::units::written_as_text;
+use super::units::{Wrong, written_as_text};
 
 /// The longest host name in bytes (RFC 1035, section 2.3.4).
 const HOST_MAX_BYTES: usize = 253;
@@ -15,15 +15,6 @@ const HOST_MAX_BYTES: usize = 253;
 pub struct Seed {
     host: String,
     port: u16,
-}
-
-/// A text that is no seed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no address of a node: write HOST:PORT, such as 10.0.0.2:1378 or [fd00::2]:1378"
-)]
-pub struct SeedError {
-    text: String,
 }
 
 impl Seed {
@@ -44,12 +35,11 @@ impl Seed {
 }
 
 impl FromStr for Seed {
-    type Err = SeedError;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, SeedError> {
-        parse(text).ok_or_else(|| SeedError {
-            text: text.to_owned(),
-        })
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let how = "write HOST:PORT, such as 10.0.0.2:1378 or [fd00::2]:1378";
+        parse(text).ok_or_else(|| Wrong(format!("{text:?} is no address of a node: {how}")))
     }
 }
 

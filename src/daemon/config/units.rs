@@ -38,68 +38,20 @@ pub const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Digits behind the point that are looked at; more say nothing about whole bytes.
 const FRACTION_MAX_DIGITS: usize = 18;
 
-/// Why a text is no duration or size. Whoever wrote it is at fault.
+/// Why a text is not what it should be. Whoever wrote it is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    /// Nothing there, or no digit where one should be.
-    #[error("{text:?} is no {what}: write a number and a unit, such as {example}")]
-    NoNumber {
-        /// What was given.
-        text: String,
-        /// What it should be.
-        what: &'static str,
-        /// One that would do.
-        example: &'static str,
-    },
-    /// Below zero.
-    #[error("{text:?} is negative")]
-    Negative {
-        /// What was given.
-        text: String,
-    },
-    /// No unit.
-    #[error("{text:?} has no unit: write {text}{units}", units = .units.join(&format!(", {text}")))]
-    NoUnit {
-        /// What was given.
-        text: String,
-        /// Those that there are.
-        units: Vec<&'static str>,
-    },
-    /// A unit that there is not.
-    #[error("{unit:?} in {text:?} is no unit: the units are {}", .units.join(", "))]
-    UnknownUnit {
-        /// What was given.
-        text: String,
-        /// The part of it that should be a unit.
-        unit: String,
-        /// Those that there are.
-        units: Vec<&'static str>,
-    },
-    /// More than a number can hold.
-    #[error("{text:?} is too large")]
-    TooLarge {
-        /// What was given.
-        text: String,
-    },
-    /// More than makes sense.
-    #[error("{text:?} is too long: at most {}", write_duration(DURATION_MAX))]
-    TooLong {
-        /// What was given.
-        text: String,
-    },
-    /// Zero, where it makes no sense.
-    #[error("{text:?} is zero, which is impossible here")]
-    Zero {
-        /// What was given.
-        text: String,
-    },
+#[error("{0}")]
+pub struct Wrong(pub(super) String);
+
+fn zero(text: &str) -> Wrong {
+    Wrong(format!("{text:?} is zero, which is impossible here"))
 }
 
 /// Reads a duration: a number and one of `ms`, `s`, `m`, `h`, `d`.
 ///
 /// # Errors
-/// [`UnitError`] saying what is accepted.
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+/// [`Wrong`] saying what is accepted.
+pub fn parse_duration(text: &str) -> Result<Duration, Wrong> {
     parse(text, "duration", "\"10s\"", &DURATION_UNITS, &[]).map(Duration::from_millis)
 }
 
@@ -107,20 +59,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024), for which `K`, `M`, `G`, `T` are short.
 ///
 /// # Errors
-/// [`UnitError`] saying what is accepted.
-pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+/// [`Wrong`] saying what is accepted.
+pub fn parse_size(text: &str) -> Result<u64, Wrong> {
     parse(text, "size", "\"10GiB\"", &SIZE_UNITS, &SHORT_SIZE_UNITS)
 }
 
 /// As [`parse_size`], for a size that cannot be zero.
 ///
 /// # Errors
-/// [`UnitError`] saying what is accepted.
-pub fn parse_positive_size(text: &str) -> Result<u64, UnitError> {
+/// [`Wrong`] saying what is accepted.
+pub fn parse_positive_size(text: &str) -> Result<u64, Wrong> {
     match parse_size(text)? {
-        0 => Err(UnitError::Zero {
-            text: text.to_owned(),
-        }),
+        0 => Err(zero(text)),
         bytes => Ok(bytes),
     }
 }
@@ -128,12 +78,10 @@ pub fn parse_positive_size(text: &str) -> Result<u64, UnitError> {
 /// As [`parse_duration`], for a duration that cannot be zero.
 ///
 /// # Errors
-/// [`UnitError`] saying what is accepted.
-pub fn parse_positive_duration(text: &str) -> Result<Duration, UnitError> {
+/// [`Wrong`] saying what is accepted.
+pub fn parse_positive_duration(text: &str) -> Result<Duration, Wrong> {
     match parse_duration(text)? {
-        Duration::ZERO => Err(UnitError::Zero {
-            text: text.to_owned(),
-        }),
+        Duration::ZERO => Err(zero(text)),
         duration => Ok(duration),
     }
 }
@@ -155,43 +103,34 @@ fn parse(
     example: &'static str,
     units: &[(&'static str, u64)],
     short: &[(&'static str, u64)],
-) -> Result<u64, UnitError> {
-    let owned = || text.trim().to_owned();
-    let trimmed = text.trim();
-    if trimmed.starts_with('-') {
-        return Err(UnitError::Negative { text: owned() });
+) -> Result<u64, Wrong> {
+    let text = text.trim();
+    if text.starts_with('-') {
+        return Err(Wrong(format!("{text:?} is negative")));
     }
-    let number_end = trimmed
+    let number_end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(number_end);
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
     let unit = unit.trim_start();
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let names = || units.iter().rev().map(|(name, _)| *name).collect();
+    let names: Vec<_> = units.iter().rev().map(|(name, _)| *name).collect();
     let is_number = !whole.is_empty() && !fraction.is_empty() && !fraction.contains('.');
     if !is_number || unit.starts_with(',') {
-        return Err(UnitError::NoNumber {
-            text: owned(),
-            what,
-            example,
-        });
+        let how = format!("write a number and a unit, such as {example}");
+        return Err(Wrong(format!("{text:?} is no {what}: {how}")));
     }
     if unit.is_empty() {
-        return Err(UnitError::NoUnit {
-            text: owned(),
-            units: names(),
-        });
+        let units = names.join(&format!(", {text}"));
+        return Err(Wrong(format!("{text:?} has no unit: write {text}{units}")));
     }
     let mut known = units.iter().chain(short);
     let Some((_, factor)) = known.find(|(name, _)| *name == unit) else {
-        let unit = unit.to_owned();
-        return Err(UnitError::UnknownUnit {
-            text: owned(),
-            unit,
-            units: names(),
-        });
+        let units = names.join(", ");
+        let what = format!("{unit:?} in {text:?} is no unit");
+        return Err(Wrong(format!("{what}: the units are {units}")));
     };
-    amount(whole, fraction, *factor).ok_or_else(|| UnitError::TooLarge { text: owned() })
+    amount(whole, fraction, *factor).ok_or_else(|| Wrong(format!("{text:?} is too large")))
 }
 
 /// The number times the factor, rounded down; none where it is too large.
@@ -217,7 +156,7 @@ fn write(amount: u64, units: &[(&'static str, u64)], zero: &str) -> String {
 
 /// A visitor that hands text to one of the parsers above.
 struct Text<T> {
-    parser: fn(&str) -> Result<T, UnitError>,
+    parser: fn(&str) -> Result<T, Wrong>,
     expected: &'static str,
 }
 
@@ -265,14 +204,12 @@ macro_rules! serde_with {
 }
 
 /// As `parser`, for a setting: at most [`DURATION_MAX`].
-fn bounded(
-    text: &str,
-    parser: fn(&str) -> Result<Duration, UnitError>,
-) -> Result<Duration, UnitError> {
+fn bounded(text: &str, parser: fn(&str) -> Result<Duration, Wrong>) -> Result<Duration, Wrong> {
     match parser(text)? {
-        duration if duration > DURATION_MAX => Err(UnitError::TooLong {
-            text: text.to_owned(),
-        }),
+        duration if duration > DURATION_MAX => Err(Wrong(format!(
+            "{text:?} is too long: at most {}",
+            write_duration(DURATION_MAX)
+        ))),
         duration => Ok(duration),
     }
 }
@@ -406,23 +343,20 @@ mod tests {
                 .to_string()
                 .contains("B, kB, KiB, MB, MiB")
         );
-        assert!(matches!(
-            parse_size("18446744073709551615KiB"),
-            Err(UnitError::TooLarge { .. })
-        ));
+        assert_eq!(
+            parse_size("18446744073709551615KiB")
+                .unwrap_err()
+                .to_string(),
+            r#""18446744073709551615KiB" is too large"#
+        );
     }
 
     #[test]
     fn zero_is_refused_only_where_it_is_impossible() {
         assert_eq!(parse_size("0B"), Ok(0));
-        assert!(matches!(
-            parse_positive_size("0GiB"),
-            Err(UnitError::Zero { .. })
-        ));
-        assert!(matches!(
-            parse_positive_duration("0s"),
-            Err(UnitError::Zero { .. })
-        ));
+        let zero = |text| Wrong(format!("{text:?} is zero, which is impossible here"));
+        assert_eq!(parse_positive_size("0GiB"), Err(zero("0GiB")));
+        assert_eq!(parse_positive_duration("0s"), Err(zero("0s")));
     }
 
     #[test]
