@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap_complete::CompletionCandidate;
 use serde::de::DeserializeOwned;
 
+use super::connect::sockets;
 use super::names::Names;
-use crate::daemon::config::{Environment, Place};
+use crate::daemon::config::Environment;
 use crate::daemon::control::{Call, Client, EntryKind, Listing, Peers, Shares};
 
 /// How long a person who types waits for the daemon.
@@ -17,10 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 fn connect() -> Option<Client> {
     let environment = Environment::of_this_process();
-    let sockets = match environment.path("P2PFS_SOCKET") {
-        Some(path) => vec![path.to_owned()],
-        None => Place::of_this_process(&environment).sockets(),
-    };
+    let sockets = sockets(environment.path("P2PFS_SOCKET"));
     let mut client = Client::connect(&sockets).ok()?;
     client.set_patience(Some(PATIENCE)).ok()?;
     Some(client)

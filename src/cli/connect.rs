@@ -1,6 +1,6 @@
 //! Reaching the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -18,7 +18,7 @@ const PATIENCE_AT_HAND: Duration = Duration::from_secs(15);
 
 /// What every command that asks the daemon takes.
 #[derive(Debug, Clone, Args)]
-pub struct Connection {
+pub struct Reporting {
     /// The daemon's control socket [default: the user's own daemon, else the system's]
     #[arg(
         long,
@@ -27,45 +27,31 @@ pub struct Connection {
         hide_env_values = true
     )]
     socket: Option<PathBuf>,
-}
-
-/// As [`Connection`], where there is something to print.
-#[derive(Debug, Clone, Args)]
-pub struct Reporting {
-    #[command(flatten)]
-    connection: Connection,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-impl Connection {
-    /// Where the daemon may be.
-    fn sockets(&self) -> Vec<PathBuf> {
-        match &self.socket {
-            Some(path) => vec![path.clone()],
-            None => Place::of_this_process(&Environment::of_this_process()).sockets(),
-        }
-    }
-
-    /// Connects; each answer is waited for so long, or for as long as it takes.
-    fn try_open(&self, patience: Option<Duration>) -> Result<Client, ClientError> {
-        let mut client = Client::connect(&self.sockets())?;
-        client.set_patience(patience)?;
-        client.wait_for_restarts();
-        Ok(client)
-    }
-
-    /// Connects for answers that take as long as they take.
-    pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
-        Ok(self.try_open(None)?)
+/// Where the daemon may be, unless it is said.
+pub(super) fn sockets(said: Option<&Path>) -> Vec<PathBuf> {
+    match said {
+        Some(path) => vec![path.to_owned()],
+        None => Place::of_this_process(&Environment::of_this_process()).sockets(),
     }
 }
 
 impl Reporting {
     /// Where the daemon may be.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
-        self.connection.sockets()
+        sockets(self.socket.as_deref())
+    }
+
+    /// Connects; each answer is waited for so long, or for as long as it takes.
+    fn connect(&self, patience: Option<Duration>) -> Result<Client, ClientError> {
+        let mut client = Client::connect(&self.sockets())?;
+        client.set_patience(patience)?;
+        client.wait_for_restarts();
+        Ok(client)
     }
 
     /// Connects; each answer is waited for a while.
@@ -80,16 +66,16 @@ impl Reporting {
 
     /// The same, for a caller that has an answer to there being no daemon.
     pub(super) fn try_open(&self) -> Result<Client, ClientError> {
-        self.connection.try_open(Some(PATIENCE))
+        self.connect(Some(PATIENCE))
     }
 
     /// [`Self::open_at_hand`], for such a caller.
     pub(super) fn try_open_at_hand(&self) -> Result<Client, ClientError> {
-        self.connection.try_open(Some(PATIENCE_AT_HAND))
+        self.connect(Some(PATIENCE_AT_HAND))
     }
 
     /// Connects for answers that take as long as they take.
     pub(super) fn open_patiently(&self) -> Result<Client, CliError> {
-        self.connection.open_patiently()
+        Ok(self.connect(None)?)
     }
 }

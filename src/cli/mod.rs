@@ -77,17 +77,17 @@ pub enum Command {
     /// Put a node out of the cluster for good
     Expel(trust::ExpelOptions),
     /// Give the members a fresh secret
-    Rotate(trust::RotateOptions),
+    Rotate(connect::Reporting),
     /// Let nobody but one node have files listed at and below a path
     Own(trust::OwnOptions),
     /// Drop the entries of a node that will not come back
     Forget(trust::ForgetOptions),
     /// Show who is in the cluster, since when, by whose word
-    Trust(trust::TrustOptions),
+    Trust(connect::Reporting),
     /// Show how this node is
-    Status(status::StatusOptions),
+    Status(connect::Reporting),
     /// Show the other nodes
-    Peers(status::PeersOptions),
+    Peers(connect::Reporting),
     /// Tell how long another node takes to answer
     Ping(ping::PingOptions),
     /// Look for what keeps this node from its work, and say what to do
@@ -119,7 +119,7 @@ pub enum Command {
     /// Show what happens
     Events(events::EventsOptions),
     /// The prompt of the older program, over a node of its own
-    LegacyShell(legacy_shell::LegacyShellOptions),
+    LegacyShell,
     /// The prompt of the older mesh program, over a node of its own
     MeshShell(mesh_shell::MeshShellOptions),
     /// Mount for a daemon that has not the right to, and keep the mount while it starts anew
@@ -189,12 +189,12 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Join(options) => trust::join(options, &mut output),
         Command::Leave(options) => trust::leave(&options, &mut output),
         Command::Expel(options) => trust::expel(&options, &mut output),
-        Command::Rotate(options) => trust::rotate(&options, &mut output),
+        Command::Rotate(reporting) => trust::rotate(&reporting, &mut output),
         Command::Own(options) => trust::own(&options, &mut output),
         Command::Forget(options) => trust::forget(&options, &mut output),
-        Command::Trust(options) => trust::trust(&options, &mut output),
-        Command::Status(options) => status::status(&options, &mut output),
-        Command::Peers(options) => status::peers(&options, &mut output),
+        Command::Trust(reporting) => trust::trust(&reporting, &mut output),
+        Command::Status(reporting) => status::status(&reporting, &mut output),
+        Command::Peers(reporting) => status::peers(&reporting, &mut output),
         Command::Ping(options) => ping::run(&options, &mut output),
         Command::Doctor(options) => doctor::run(options, programs.device, &mut output),
         Command::Config(options) => settings::run(options, &mut output),
@@ -210,7 +210,7 @@ pub fn run(command: Command, programs: Programs) -> Result<(), CliError> {
         Command::Send(options) => send::send(&options, &mut output),
         Command::Say(options) => send::say(&options, &mut output),
         Command::Events(options) => events::run(&options, &mut output),
-        Command::LegacyShell(_) => legacy_shell::run(),
+        Command::LegacyShell => legacy_shell::run(),
         Command::MeshShell(options) => mesh_shell::run(&options),
         Command::MountBroker(options) => mount_broker::run(options, programs.broker),
         Command::Completions(options) => completions::run(options, &mut output),

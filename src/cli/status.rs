@@ -1,7 +1,5 @@
 //! `p2pfs status` and `p2pfs peers`: how this node and the others are.
 
-use clap::Args;
-
 use super::connect::Reporting;
 use super::error::CliError;
 use super::output::{Colour, Output, fit_first};
@@ -12,23 +10,9 @@ use crate::daemon::control::{
     Traffic,
 };
 
-/// The flags of `p2pfs status`.
-#[derive(Debug, Clone, Args)]
-pub struct StatusOptions {
-    #[command(flatten)]
-    reporting: Reporting,
-}
-
-/// The flags of `p2pfs peers`.
-#[derive(Debug, Clone, Args)]
-pub struct PeersOptions {
-    #[command(flatten)]
-    reporting: Reporting,
-}
-
-pub(super) fn status(options: &StatusOptions, output: &mut Output) -> Result<(), CliError> {
-    let status: Status = options.reporting.open_at_hand()?.call(&Call::Status {})?;
-    match options.reporting.json {
+pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let status: Status = reporting.open_at_hand()?.call(&Call::Status {})?;
+    match reporting.json {
         true => output.json(&status),
         false => print_status(&status, output),
     }
@@ -141,9 +125,9 @@ const MUTE: &str = "alive, but left the last questions for files without an answ
                     that lets one direction through, or a path that loses large packets (a VPN: \
                     lower the MTU); p2pfs ping shows whether it answers at all";
 
-pub(super) fn peers(options: &PeersOptions, output: &mut Output) -> Result<(), CliError> {
-    let peers: Peers = options.reporting.open_at_hand()?.call(&Call::Peers {})?;
-    if options.reporting.json {
+pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let peers: Peers = reporting.open_at_hand()?.call(&Call::Peers {})?;
+    if reporting.json {
         return output.json(&peers);
     }
     if peers.peers.is_empty() {

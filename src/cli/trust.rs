@@ -87,13 +87,6 @@ pub struct OwnOptions {
     nobody: bool,
 }
 
-/// The flags of `p2pfs rotate`.
-#[derive(Debug, Clone, Args)]
-pub struct RotateOptions {
-    #[command(flatten)]
-    reporting: Reporting,
-}
-
 /// The arguments of `p2pfs forget`.
 #[derive(Debug, Clone, Args)]
 pub struct ForgetOptions {
@@ -102,13 +95,6 @@ pub struct ForgetOptions {
     /// The node, by its name, its address or the start of its key
     #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::peers))]
     peer: String,
-}
-
-/// The flags of `p2pfs trust`.
-#[derive(Debug, Clone, Args)]
-pub struct TrustOptions {
-    #[command(flatten)]
-    reporting: Reporting,
 }
 
 /// The arguments of `p2pfs join`.
@@ -369,9 +355,9 @@ pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliEr
     }
 }
 
-pub(super) fn rotate(options: &RotateOptions, output: &mut Output) -> Result<(), CliError> {
-    let rotated: Rotated = options.reporting.open()?.call(&Call::Rotate {})?;
-    match options.reporting.json {
+pub(super) fn rotate(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let rotated: Rotated = reporting.open()?.call(&Call::Rotate {})?;
+    match reporting.json {
         true => output.json(&rotated),
         false => output.line(&format!("the cluster goes on with epoch {}", rotated.epoch)),
     }
@@ -389,9 +375,9 @@ pub(super) fn forget(options: &ForgetOptions, output: &mut Output) -> Result<(),
     }
 }
 
-pub(super) fn trust(options: &TrustOptions, output: &mut Output) -> Result<(), CliError> {
-    let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
-    if options.reporting.json {
+pub(super) fn trust(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
+    let trust: Trust = reporting.open()?.call(&Call::Trust {})?;
+    if reporting.json {
         return output.json(&trust);
     }
     if !trust.certificates {

@@ -11,17 +11,11 @@ mod settings;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
-use clap::Args;
-
 use node::ShellNode;
 use settings::OldSettings;
 
 use super::error::CliError;
 use crate::daemon::config::Seed;
-
-/// The arguments of `p2pfs legacy-shell`: none, as the older program has none.
-#[derive(Debug, Clone, Args)]
-pub struct LegacyShellOptions {}
 
 pub(super) fn run() -> Result<(), CliError> {
     let stdin = io::stdin();
