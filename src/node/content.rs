@@ -36,18 +36,19 @@ use crate::wire::native::record::ShareIndex;
 /// limit of descriptors a process has on Linux, since most need none.
 pub const OPEN_VERSIONS_MAX: usize = 4 * 1_048_576 / 16;
 
-/// The node's bytes and names, as the filesystem sees them.
+/// The node's bytes and names, as the filesystem sees them; what the event loop publishes is read
+/// where it is needed.
 pub struct NodeContent {
-    names: Names,
-    published: Published,
-    changes: mpsc::Sender<Outdated>,
-    cache: Cache,
-    shares: ShareSet,
-    fetcher: Fetcher,
+    pub(super) names: Names,
+    pub(super) published: Published,
+    pub(super) changes: mpsc::Sender<Outdated>,
+    pub(super) cache: Cache,
+    pub(super) shares: ShareSet,
+    pub(super) fetcher: Fetcher,
     pub(super) batches: Batches,
-    read_deadline: Duration,
-    open: AtomicUsize,
-    waiting: Arc<AtomicU64>,
+    pub(super) read_deadline: Duration,
+    pub(super) open: AtomicUsize,
+    pub(super) waiting: Arc<AtomicU64>,
     /// The legacy peers, where their plane is on.
     pub(super) legacy: OnceLock<Legacy>,
 }
@@ -69,31 +70,6 @@ enum Source {
 }
 
 impl NodeContent {
-    /// Content over the given parts; what the event loop publishes is read where it is needed.
-    pub(super) fn new(
-        names: Names,
-        published: Published,
-        changes: mpsc::Sender<Outdated>,
-        cache: Cache,
-        shares: ShareSet,
-        (fetcher, batches): (Fetcher, Batches),
-        read_deadline: Duration,
-    ) -> Self {
-        Self {
-            names,
-            published,
-            changes,
-            cache,
-            shares,
-            fetcher,
-            batches,
-            read_deadline,
-            open: AtomicUsize::new(0),
-            waiting: Arc::default(),
-            legacy: OnceLock::new(),
-        }
-    }
-
     /// How many reads wait for bytes right now.
     pub fn waiting_reads(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)

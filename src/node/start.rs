@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -32,7 +33,6 @@ use super::recovery::{self, Kept};
 use super::run::{COMMANDS_MAX, Parts, Runner};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
-use super::store::{Responders, Store};
 use super::traffic::Traffic;
 use crate::cache::{Cache, CacheConfig};
 use crate::catalogue::Catalogue;
@@ -109,17 +109,9 @@ impl Node {
             None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
         });
         let empty = || Catalogue::of_key(key.clone(), config.name.clone());
-        let (kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
-        let Kept {
-            mut store,
-            mut catalogue,
-            generation,
-            addresses,
-            responders,
-            warnings,
-        } = kept;
+        let (mut kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
         let (cache, cache_events) = Cache::open(config.cache.clone())?;
-        drop_marks(&mut catalogue, &mut store, &cache)?;
+        drop_marks(&mut kept.catalogue, &mut kept.store, &cache)?;
         let open = sockets
             .peers
             .map_or_else(|| PortPair::bind(config.listen), Ok);
@@ -133,14 +125,7 @@ impl Node {
         let invites = Arc::new(Invites::new());
         net.set_invites(invites.clone());
         let (shares, share_events) =
-            ShareSet::open_with(share_config(&config, &catalogue), ledger)?;
-        let past = Past {
-            generation,
-            addresses,
-            responders,
-            dropped_secret,
-            warnings,
-        };
+            ShareSet::open_with(share_config(&config, &kept.catalogue), ledger)?;
         let builder = Builder {
             config,
             state,
@@ -159,7 +144,7 @@ impl Node {
             cache: cache_events,
             mesh: sockets.mesh,
         };
-        Ok(builder.assemble(catalogue, store, &past, receivers))
+        Ok(builder.assemble(kept, dropped_secret, receivers))
     }
 }
 
@@ -174,17 +159,6 @@ struct Builder {
     shares: ShareSet,
 }
 
-/// What an earlier run left.
-struct Past {
-    generation: Generation,
-    addresses: Vec<SocketAddr>,
-    responders: Responders,
-    /// It was in a cluster that it cannot prove to be in any more.
-    dropped_secret: bool,
-    /// What of it could not be read.
-    warnings: Vec<String>,
-}
-
 /// What the legacy peers' plane takes part in.
 struct Surroundings<'a> {
     udp: &'a UdpPort,
@@ -196,21 +170,16 @@ struct Surroundings<'a> {
 }
 
 impl Builder {
-    fn assemble(
-        self,
-        mut catalogue: Catalogue,
-        store: Store,
-        past: &Past,
-        mut receivers: Receivers,
-    ) -> Node {
-        let generation = next_generation(past.generation);
+    /// `dropped_secret`: it was in a cluster that it cannot prove to be in any more.
+    fn assemble(self, mut kept: Kept, dropped_secret: bool, mut receivers: Receivers) -> Node {
+        let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.advertise, self.net.local_addr());
-        let published = Published::new(catalogue.view(), address, past.addresses.clone());
+        let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
         let (fetcher, fetches) = self.start_fetcher(&published);
         let server = self.server(&published);
         let events = EventLog::default();
-        warn_of_what_was_found(past.dropped_secret, &past.warnings, &self.cache, &events);
-        take_up(&past.responders, &fetcher, &events);
+        warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &events);
+        take_up(&kept.responders, &fetcher, &events);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
@@ -237,7 +206,7 @@ impl Builder {
             net: self.net.clone(),
             server: server.clone(),
             fetcher: fetcher.clone(),
-            persister: Persister::start(store, generation),
+            persister: Persister::start(kept.store, generation),
             events: events.clone(),
             published: published.clone(),
             changes: changes.0.clone(),
@@ -248,7 +217,7 @@ impl Builder {
         };
         self.net
             .set_answer_beside(answer_beside(&server, &traffic.sent, giving.pushes));
-        let machine = self.machine(catalogue, address, generation, &past.addresses);
+        let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let runner = Runner::new(machine, parts);
         receivers.feed(runner, fetches, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone(), events.clone());
@@ -324,21 +293,20 @@ impl Builder {
         fetcher: &Fetcher,
     ) -> Arc<NodeContent> {
         let (net, cache) = (self.net.clone(), self.cache.clone());
-        let batches = Batches::new(
-            net,
-            cache,
-            holders_of(published, self.key.node_id()),
-            fetcher.clone(),
-        );
-        Arc::new(NodeContent::new(
-            Names::new(published.view.clone(), self.keyring.clone()),
-            published.clone(),
-            changes.clone(),
-            self.cache.clone(),
-            self.shares.clone(),
-            (fetcher.clone(), batches),
-            self.config.read_deadline,
-        ))
+        let holders = holders_of(published, self.key.node_id());
+        Arc::new(NodeContent {
+            names: Names::new(published.view.clone(), self.keyring.clone()),
+            published: published.clone(),
+            changes: changes.clone(),
+            cache: self.cache.clone(),
+            shares: self.shares.clone(),
+            fetcher: fetcher.clone(),
+            batches: Batches::new(net, cache, holders, fetcher.clone()),
+            read_deadline: self.config.read_deadline,
+            open: AtomicUsize::default(),
+            waiting: Arc::default(),
+            legacy: OnceLock::new(),
+        })
     }
 
     /// The legacy peers' plane, where it is on; what it cannot have turns it off with a warning.
