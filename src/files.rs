@@ -67,6 +67,14 @@ pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     options.mode(PRIVATE_MODE).open(path)
 }
 
+/// A file in that folder which has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
+/// seen, or left behind.
+pub(crate) fn unnamed(folder: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(mode);
+    options.custom_flags(libc::O_TMPFILE).open(folder)
+}
+
 /// A name beside a file for what it was, which nothing has yet.
 pub(crate) fn aside(file: &Path) -> PathBuf {
     (1..u32::MAX)

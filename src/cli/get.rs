@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use indicatif::ProgressBar;
+use tempfile::TempPath;
 
 use super::complete;
 use super::connect::Reporting;
@@ -27,12 +28,10 @@ use super::text::{escape, human_bytes};
 use crate::daemon::control::{
     Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named,
 };
-use crate::files::link;
+use crate::files::{self, link};
 
 /// Bytes copied between two strokes of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
-/// How many hidden names are tried beside the final one.
-const NAME_TRIES: u32 = 100;
 
 /// The arguments of `p2pfs get`.
 #[derive(Debug, Clone, Args)]
@@ -174,20 +173,8 @@ enum Unfinished {
     Nothing,
     /// A file without a name, which a crash leaves no trace of.
     Unnamed,
-    /// A file with a hidden name beside the final one.
-    Hidden(Hidden),
-}
-
-/// A hidden file; gone when it is dropped, unless it got its name.
-struct Hidden(Option<PathBuf>);
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
-            // one that stays is hidden, and no file of that name is taken for the real one
-            let _stays = std::fs::remove_file(path);
-        }
-    }
+    /// A file with a hidden name beside the final one, gone when it is dropped.
+    Hidden(TempPath),
 }
 
 impl Target {
@@ -229,11 +216,14 @@ impl Target {
             ));
         }
         let mode = if executable { 0o777 } else { 0o666 };
-        match unnamed_file(folder_of(place), mode) {
-            Ok(file) => Ok((file, Unfinished::Unnamed)),
-            Err(_) => hidden_file(place, mode)
-                .map(|(file, path)| (file, Unfinished::Hidden(Hidden(Some(path))))),
+        if let Ok(file) = files::unnamed(folder_of(place), mode) {
+            return Ok((file, Unfinished::Unnamed));
         }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(mode);
+        let hidden = hidden_name().make_in(folder_of(place), |hidden| options.open(hidden))?;
+        let (file, path) = hidden.into_parts();
+        Ok((file, Unfinished::Hidden(path)))
     }
 
     fn file(&self) -> &File {
@@ -253,16 +243,14 @@ impl Target {
     }
 
     fn rename(self) -> io::Result<()> {
-        let mut hidden = match self.unfinished {
+        let hidden = match self.unfinished {
             Unfinished::Nothing => return Ok(()),
             Unfinished::Hidden(hidden) => hidden,
-            Unfinished::Unnamed => Hidden(Some(link_hidden(&self.file, &self.place)?)),
+            Unfinished::Unnamed => hidden_name()
+                .make_in(folder_of(&self.place), |hidden| link(&self.file, hidden))?
+                .into_temp_path(),
         };
-        if let Some(path) = &hidden.0 {
-            std::fs::rename(path, &self.place)?;
-        }
-        hidden.0 = None;
-        Ok(())
+        Ok(hidden.persist(&self.place)?)
     }
 }
 
@@ -293,46 +281,12 @@ fn folder_of(place: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// A file in that folder which has no name yet (`O_TMPFILE`, open(2)).
-fn unnamed_file(folder: &Path, mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .mode(mode)
-        .custom_flags(libc::O_TMPFILE)
-        .open(folder)
-}
-
-/// Gives an unnamed file a hidden name beside its final one, and tells which.
-fn link_hidden(file: &File, place: &Path) -> io::Result<PathBuf> {
-    try_names(place, |hidden| link(file, hidden)).map(|((), path)| path)
-}
-
-fn hidden_file(place: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
-    try_names(place, |hidden| {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(hidden)
-    })
-}
-
-/// Tries hidden names beside the final one until one is free. They do not hold the final name,
-/// which may be as long as names can be.
-fn try_names<T>(
-    place: &Path,
-    mut create: impl FnMut(&Path) -> io::Result<T>,
-) -> io::Result<(T, PathBuf)> {
-    let process = std::process::id();
-    for number in 0..NAME_TRIES {
-        let hidden = folder_of(place).join(format!(".p2pfs-get-{process}-{number}"));
-        match create(&hidden) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return Ok((created?, hidden)),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+/// A hidden name beside the final one. It does not hold the final name, which may be as long as
+/// names can be.
+fn hidden_name() -> tempfile::Builder<'static, 'static> {
+    let mut name = tempfile::Builder::new();
+    name.prefix(".p2pfs-get-");
+    name
 }
 
 fn report(

@@ -1,10 +1,10 @@
 //! The folder.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use rustix::fs::{
 
 use super::parts::{Left, Note, Part, left_in};
 use crate::digest::ContentHash;
-use crate::files::link;
+use crate::files::{self, link};
 use crate::id::NodeId;
 use crate::wire::mesh::{numbered_name, received_name};
 use crate::wire::native::record::{SENDER_MAX_BYTES, Sender};
@@ -131,7 +131,7 @@ impl Inbox {
         let inbox = Self {
             inner: Arc::new(inner),
         };
-        inbox.unnamed().map(|_| inbox.clone())
+        files::unnamed(inbox.dir(), FILE_MODE).map(|_| inbox.clone())
     }
 
     /// Whether a file of that name may be one that was pushed, here or wherever it was moved to.
@@ -149,7 +149,7 @@ impl Inbox {
     /// # Errors
     /// [`InboxError`].
     pub fn begin(&self, size_bytes: u64) -> Result<Arriving, InboxError> {
-        let file = self.unnamed()?;
+        let file = files::unnamed(self.dir(), FILE_MODE)?;
         self.take_room(&file, size_bytes)?;
         Ok(self.arriving(file, size_bytes, None))
     }
@@ -217,14 +217,6 @@ impl Inbox {
         }
         used.expect(size_bytes);
         Ok(())
-    }
-
-    /// A file in the folder that has no name (`O_TMPFILE`, open(2)), so that nothing of it can be
-    /// seen, or left behind.
-    fn unnamed(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(FILE_MODE);
-        options.custom_flags(libc::O_TMPFILE).open(self.dir())
     }
 }
 
